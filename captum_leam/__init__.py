@@ -1,0 +1,51 @@
+"""captum-leam: which parts of this person's face does the model recognise, and is that explanation true?
+
+LEAM (Layer Embedding Activation Mapping) as a Captum layer attribution for embedding-similarity objectives,
+face-region reports and occlusion-based faithfulness. Public names load lazily: importing the package loads no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from captum_leam._version import __version__
+
+if TYPE_CHECKING:
+    from captum_leam.explain import explain_faces
+    from captum_leam.leam import LEAM
+    from captum_leam.maps import overall_map, top_fraction
+    from captum_leam.objectives import EmbeddingSimilarity, leave_one_out_centroids
+    from captum_leam.patterns import bhattacharyya
+    from captum_leam.suggest import suggest_layers
+
+_WHERE = {
+    "LEAM": "leam",
+    "EmbeddingSimilarity": "objectives",
+    "bhattacharyya": "patterns",
+    "explain_faces": "explain",
+    "leave_one_out_centroids": "objectives",
+    "overall_map": "maps",
+    "suggest_layers": "suggest",
+    "top_fraction": "maps",
+}
+
+__all__ = [
+    "LEAM",
+    "EmbeddingSimilarity",
+    "__version__",
+    "bhattacharyya",
+    "explain_faces",
+    "leave_one_out_centroids",
+    "overall_map",
+    "suggest_layers",
+    "top_fraction",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'captum_leam' has no attribute {name!r}")
+    return getattr(import_module(f"captum_leam.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

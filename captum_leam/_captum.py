@@ -1,0 +1,75 @@
+"""The only module that touches Captum's private helpers: formatting of inputs, baselines and arguments."""
+
+from typing import Any
+
+from captum._utils.common import (
+    _expand_additional_forward_args,
+    _format_additional_forward_args,
+    _format_baseline,
+    _format_tensor_into_tuples,
+)
+from captum._utils.typing import BaselineType, TargetType
+from torch import Tensor
+
+Inputs = Tensor | tuple[Tensor, ...]
+
+__all__ = [
+    "BaselineType",
+    "Inputs",
+    "TargetType",
+    "as_tuple",
+    "baseline_tensors",
+    "forward_args",
+    "repeat_args",
+]
+
+
+def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:
+    """Captum's inputs, one tensor or a tuple of them, as a tuple.
+
+    Raises:
+        TypeError: for anything else.
+        ValueError: if the tensors disagree on the batch size.
+    """
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    for tensor in given:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"inputs hold a {type(tensor).__name__}; needed is a tensor or a tuple of tensors.")
+    if len({tensor.shape[:1] for tensor in given}) != 1 or given[0].ndim == 0:
+        raise ValueError(
+            f"inputs have shapes {[tuple(t.shape) for t in given]}; needed is one batch size first in all."
+        )
+    return tuple(_format_tensor_into_tuples(given))
+
+
+def forward_args(additional_forward_args: Any) -> tuple[Any, ...]:
+    """Captum's additional forward arguments, one or a tuple or None, as a tuple."""
+    return tuple(_format_additional_forward_args(additional_forward_args) or ())
+
+
+def repeat_args(args: tuple[Any, ...], times: int) -> tuple[Any, ...]:
+    """Repeat the tensors among the additional arguments for a batch repeated ``times`` times."""
+    return args if times == 1 else tuple(_expand_additional_forward_args(args, times) or ())
+
+
+def baseline_tensors(baselines: BaselineType, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Captum's baselines (number, tensor, one row, or a tuple of these) as tensors of the inputs' shapes.
+
+    Raises:
+        ValueError: if a baseline is missing or has a shape that does not fit its input.
+    """
+    given = _format_baseline(baselines, inputs)
+    if len(given) != len(inputs):
+        raise ValueError(f"{len(given)} baselines for {len(inputs)} inputs; needed is one for each.")
+    return tuple(_baseline_tensor(b, x) for b, x in zip(given, inputs, strict=True))
+
+
+def _baseline_tensor(baseline: Tensor | int | float, x: Tensor) -> Tensor:
+    if not isinstance(baseline, Tensor):
+        return x.new_full(x.shape, baseline)
+    if baseline.shape[1:] != x.shape[1:] or baseline.shape[0] not in (1, x.shape[0]):
+        raise ValueError(
+            f"a baseline has shape {tuple(baseline.shape)}, its input {tuple(x.shape)}; needed is a number, "
+            f"{tuple(x.shape)}, or one row (1, {', '.join(map(str, x.shape[1:]))}) for all."
+        )
+    return baseline.detach().to(x).expand_as(x)

@@ -1,0 +1,336 @@
+"""Layers: naming them, recording what they output, the part of the input they read, and which to explain."""
+
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Reshape = Callable[[Tensor], Tensor]
+
+
+# -- models and their modules --------------------------------------------------------------------------
+
+
+def modules_behind(forward_func: Callable[..., Any]) -> list[nn.Module]:
+    """The root modules that a forward function runs, as far as they can be seen.
+
+    A module itself; the owner of a bound method; what a ``functools.partial`` or a closure holds.
+
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> modules_behind(lambda x: model(x))
+        [Linear(in_features=2, out_features=2, bias=True)]
+    """
+    if isinstance(forward_func, nn.Module):
+        return [forward_func]
+    if isinstance(forward_func, partial):
+        held = [forward_func.func, *forward_func.args, *forward_func.keywords.values()]
+        return [m for h in held if callable(h) for m in modules_behind(h)]
+    owner = getattr(forward_func, "__self__", None)
+    if isinstance(owner, nn.Module):
+        return [owner]
+    if inspect.isfunction(forward_func):
+        seen = inspect.getclosurevars(inspect.unwrap(forward_func))
+        held = [*seen.nonlocals.values(), *seen.globals.values()]
+        return list({id(h): h for h in held if isinstance(h, nn.Module)}.values())
+    return []
+
+
+def layer_name(layer: nn.Module, forward_func: Callable[..., Any]) -> str:
+    """Name of a layer within the model, for messages; its class where the model cannot be seen.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        >>> layer_name(model[1], model)
+        "'1' (ReLU)"
+    """
+    for root in modules_behind(forward_func):
+        for name, module in root.named_modules():
+            if module is layer:
+                return f"{name!r} ({type(layer).__name__})"
+    return f"({type(layer).__name__})"
+
+
+def get_layer(model: nn.Module, name: str) -> nn.Module:
+    """The layer of this name.
+
+    Raises:
+        ValueError: with the nearest names, if there is none.
+
+    Example:
+        >>> get_layer(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "1")
+        ReLU()
+    """
+    import difflib
+
+    modules = dict(model.named_modules())
+    if name not in modules:
+        near = difflib.get_close_matches(name, [n for n in modules if n], n=5, cutoff=0.3)
+        raise ValueError(
+            f"the model has no layer {name!r}. Near it: {', '.join(near) or 'nothing'}. suggest_layers(model, faces) proposes some."
+        )
+    return model.get_submodule(name)
+
+
+def refuse_unexplainable(forward_func: Callable[..., Any], layers: Sequence[nn.Module]) -> None:
+    """Refuse, in words, models whose layers cannot be hooked or whose output for one image depends on others.
+
+    Raises:
+        TypeError: for TorchScript modules and exported programs.
+        ValueError: for active BatchNorm or Dropout, or parameters made under ``inference_mode``.
+    """
+    if type(forward_func).__name__ == "ExportedProgram":
+        raise TypeError(
+            "forward_func is an ExportedProgram: hooks do not reach into it. Explain the eager module it was exported from."
+        )
+    for root in [*modules_behind(forward_func), *layers]:
+        for name, module in root.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                raise TypeError(
+                    f"module {name!r} is TorchScript ({type(module).__name__}): hooks never fire inside. "
+                    "Explain the eager module it was scripted or traced from."
+                )
+            _refuse_active(name, module)
+        if any(p.is_inference() for p in root.parameters()):
+            raise ValueError(
+                "the model's parameters were made under torch.inference_mode() and have no gradients; build or load it outside."
+            )
+
+
+def _refuse_active(name: str, module: nn.Module) -> None:
+    kind = type(module).__name__
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if module.training or module.running_mean is None:
+            fix = "call model.eval() first" if module.training else "it keeps no running statistics; give it some"
+            raise ValueError(
+                f"{kind} {name!r} uses the statistics of the batch: every image's map would depend on the others. To mend it, {fix}."
+            )
+    elif module.training and _drops(module, kind):
+        raise ValueError(f"{kind} {name!r} is active: maps would be random. Call model.eval() first.")
+
+
+def _drops(module: nn.Module, kind: str) -> bool:
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.p > 0
+    if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+        return module.dropout > 0
+    return isinstance(module, nn.RReLU) or kind in ("StochasticDepth", "DropPath")
+
+
+def eager() -> AbstractContextManager[Any]:
+    """Run compiled modules eagerly: under ``torch.compile`` hooks set later are lost or belong to another call."""
+    # importing torch._dynamo takes seconds; where nobody has, nothing is compiled
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+# -- recording activations -----------------------------------------------------------------------------
+
+
+@dataclass
+class Recorded:
+    """What one layer put out (or took in) during one forward pass."""
+
+    name: str
+    runs: list[tuple[Tensor, ...]] = field(default_factory=list)
+    is_tuple: bool = False
+
+
+@contextmanager
+def record(layers: Sequence[nn.Module], names: Sequence[str], *, inputs: bool = False) -> Iterator[list[Recorded]]:
+    """Record the activations of layers as leaves or nodes of the graph that the rest of the pass builds on.
+
+    Hooks live as long as the ``with`` block. The model goes on with a copy, so that later in-place operations
+    leave the recorded tensor alone. The first layer to run becomes a leaf: what came before it is not kept.
+
+    Args:
+        layers: distinct modules.
+        names: of the layers, for messages.
+        inputs: record what the layers take in rather than what they put out.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True))
+        >>> with record([model[0]], ["0"]) as (linear,):
+        ...     out = model(torch.ones(1, 2))
+        >>> linear.runs[0][0].requires_grad
+        True
+    """
+    caller = threading.get_ident()
+    recordings = [Recorded(name) for name in names]
+    handles = []
+
+    def hook(owner: nn.Module, recording: Recorded, module: nn.Module, args: Any, output: Any = None) -> Any:
+        # another thread running the same module; a DataParallel replica is another module and does count
+        if module is owner and threading.get_ident() != caller:
+            return None
+        value = args if inputs else output
+        tensors = value if isinstance(value, tuple | list) else (value,)
+        _check_tensors(tensors, recording.name, inputs)
+        first = not any(r.runs for r in recordings)
+        kept = tuple(t if t.requires_grad and not first else t.detach().requires_grad_() for t in tensors)
+        recording.is_tuple = isinstance(value, tuple | list) and len(kept) > 1
+        recording.runs.append(kept)
+        copies = [t.clone() for t in kept]
+        if not isinstance(value, tuple | list):
+            return copies[0]
+        return type(value)(copies) if type(value) in (tuple, list) else type(value)(*copies)
+
+    try:
+        for layer, recording in zip(layers, recordings, strict=True):
+            register = layer.register_forward_pre_hook if inputs else layer.register_forward_hook
+            handles.append(register(partial(hook, layer, recording)))
+        yield recordings
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_tensors(tensors: Sequence[Any], name: str, inputs: bool) -> None:
+    what = "takes in" if inputs else "puts out"
+    if not tensors:
+        raise ValueError(
+            f"layer {name} {what} no positional tensor (all arguments by keyword?); choose a layer around or after it."
+        )
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"layer {name} {what} a {type(tensor).__name__}; needed are tensors. Choose a layer inside it."
+            )
+        if not torch.is_floating_point(tensor):
+            raise TypeError(
+                f"layer {name} {what} {tensor.dtype}, which has no gradient; choose a floating-point layer."
+            )
+
+
+def gather_runs(
+    recording: Recorded, layer: nn.Module, forward_func: Any, device_ids: list[int] | None
+) -> list[tuple[Tensor, ...]]:
+    """The runs of a layer in batch order: one, or one per device under DataParallel.
+
+    Raises:
+        ValueError: if the layer did not run, or ran more than once on one device.
+    """
+    runs = recording.runs
+    if not runs:
+        hints = ""
+        if isinstance(layer, nn.ModuleList | nn.ModuleDict):
+            hints = f" A {type(layer).__name__} never runs itself: pass a list of the modules in it."
+        elif any(isinstance(m, torch.fx.GraphModule) for m in modules_behind(forward_func)):
+            hints = " An exported graph flattens its modules, so that their hooks never fire: explain the eager module."
+        elif not any(layer is m for root in modules_behind(forward_func) for m in root.modules()):
+            hints = " It is not a module of forward_func (of another copy of the model?)."
+        raise ValueError(
+            f"layer {recording.name} did not run during the forward pass.{hints} Choose a layer that the images pass through."
+        )
+    devices = [run[0].device for run in runs]
+    if len(set(devices)) < len(devices):
+        raise ValueError(
+            f"layer {recording.name} ran {len(runs)} times in one forward pass: it is not clear which run the map should show. "
+            "Choose a module that runs once, for example a block around it; if the forward function runs the "
+            "model on the reference too, compute the reference outside and pass it as a tensor."
+        )
+    order = device_ids or getattr(forward_func, "device_ids", None) or []
+    return sorted(
+        runs, key=lambda run: order.index(run[0].device.index) if run[0].device.index in order else len(order)
+    )
+
+
+# -- bringing layer outputs to (N, C, H, W) ------------------------------------------------------------
+
+
+def tokens_to_map(tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+    """Transformer tokens (N, T, C) as (N, C, h, w): drops the class and register tokens that come first.
+
+    Args:
+        tokens: shape (N, T, C), patches last, in reading order.
+        grid: (h, w) of the patches; by default the largest square that fits into T.
+
+    Example:
+        >>> tokens_to_map(torch.rand(2, 1 + 14 * 14, 192)).shape
+        torch.Size([2, 192, 14, 14])
+    """
+    if tokens.ndim != 3:
+        raise ValueError(f"tokens have shape {tuple(tokens.shape)}; needed is (N, T, C).")
+    side = int(tokens.shape[1] ** 0.5)
+    height, width = grid or (side, side)
+    if height * width > tokens.shape[1]:
+        raise ValueError(
+            f"a grid of {height} × {width} patches needs {height * width} tokens; there are {tokens.shape[1]}."
+        )
+    patches = tokens[:, tokens.shape[1] - height * width :]
+    return patches.transpose(1, 2).reshape(*patches.shape[::2], height, width)
+
+
+def channels_last_to_first(activations: Tensor) -> Tensor:
+    """(N, h, w, C), as inside torchvision's Swin, as (N, C, h, w).
+
+    Example:
+        >>> channels_last_to_first(torch.rand(2, 56, 56, 96)).shape
+        torch.Size([2, 96, 56, 56])
+    """
+    return activations.movedim(-1, 1)
+
+
+def looks_channels_last(activations: Tensor, image_size: Sequence[int]) -> bool:
+    """Whether a tensor (N, a, b, c) is rather (N, h, w, C) than (N, C, h, w).
+
+    The height-to-width ratio of the image decides. Where both readings fit it (a = b = c) or neither does (a
+    network that crops), neighbours along a spatial axis are alike and channels are not.
+
+    Example:
+        >>> looks_channels_last(torch.rand(2, 14, 14, 384), (224, 224)), looks_channels_last(torch.rand(2, 64, 56, 56), (112, 112))
+        (True, False)
+    """
+    a, b, c = activations.shape[1:]
+    first, last = _fits(b, c, image_size), _fits(a, b, image_size)
+    if first == last and min(a, b, c) > 2:
+        values = activations.detach().float()
+        return bool(_roughness(values, 3) > 1.5 * _roughness(values, 1))
+    return last and not first
+
+
+def _fits(height: int, width: int, image_size: Sequence[int]) -> bool:
+    # within one cell of rounding
+    return abs(height * image_size[1] - width * image_size[0]) < max(image_size)
+
+
+def _roughness(values: Tensor, axis: int) -> Tensor:
+    centred = values - values.mean(axis, keepdim=True)
+    return centred.diff(dim=axis).square().mean() / (2 * centred.square().mean() + 1e-30)
+
+
+def spatial(activations: Tensor, name: str, image_size: Sequence[int] | None, reshape: Reshape | None) -> Tensor:
+    """Activations as (N, C, h, w), reshaped if the caller declared how; refused where the axes are not clear.
+
+    Raises:
+        ValueError: for tokens or channels-last activations without a reshape, and for layers without positions.
+    """
+    shape = tuple(activations.shape)
+    if reshape is not None:
+        activations = reshape(activations)
+        if activations.ndim != 4 or activations.shape[0] != shape[0]:
+            raise ValueError(
+                f"reshape made {tuple(activations.shape)} of layer {name}'s {shape}; needed is (N, C, h, w)."
+            )
+        return activations
+    if activations.ndim == 3:
+        raise ValueError(
+            f"layer {name} has shape {shape}: tokens (N, T, C), not a map (N, C, h, w). Pass "
+            "reshape=captum_leam.layers.tokens_to_map, or a function of your own."
+        )
+    if activations.ndim != 4:
+        raise ValueError(
+            f"layer {name} has shape {shape}, which has no positions; choose a layer with output (N, C, h, w)."
+        )
+    if image_size is not None and looks_channels_last(activations, image_size):
+        raise ValueError(
+            f"layer {name} has shape {shape}, which looks like (N, h, w, C), channels last. Pass "
+            "reshape=captum_leam.layers.channels_last_to_first, or reshape=lambda a: a if it is (N, C, h, w)."
+        )
+    return activations

@@ -1,0 +1,336 @@
+r"""Pure functions on attribution maps: weighting, placing, normalising, ranking, averaging.
+
+A *layer map* has shape (N, 1, h, w), is signed and on the raw scale of the objective. A *map* has the size
+of the image, shape (N, H, W). Nothing here knows about models.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Field = tuple[int, int, int, int]
+"""The rows and columns of the input that a network reads: (top, left, height, width) in pixels."""
+
+
+# -- from gradients to a layer map ---------------------------------------------------------------------
+
+
+def elementwise_weights(gradients: Tensor) -> Tensor:
+    """Every position keeps its own gradient (HiResCAM's weighting; LEAM's default)."""
+    return gradients
+
+
+def positive_weights(gradients: Tensor) -> Tensor:
+    """Only what speaks for the match (LayerCAM, Jiang et al. 2021, equation 6)."""
+    return gradients.clamp(min=0)
+
+
+def channel_weights(gradients: Tensor) -> Tensor:
+    """One weight per channel, its mean over all positions (Grad-CAM, Selvaraju et al. 2017, equation 1)."""
+    return gradients.mean(dim=tuple(range(2, gradients.ndim)), keepdim=True)
+
+
+WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "elementwise": elementwise_weights,
+    "positive": positive_weights,
+    "channel": channel_weights,
+}
+
+
+def weigh(
+    gradients: Tensor, activations: Tensor, weighting: str = "elementwise", *, sum_channels: bool = True
+) -> Tensor:
+    r"""Layer map :math:`M = \sum_c w(G)_c \odot A_c`.
+
+    Args:
+        gradients: :math:`G = \partial s / \partial A`, shape (N, C, h, w).
+        activations: :math:`A` (or a difference of activations), shape (N, C, h, w).
+        weighting: ``"elementwise"``, ``"positive"`` or ``"channel"``.
+        sum_channels: False keeps the channels.
+
+    Returns:
+        Shape (N, 1, h, w), or (N, C, h, w) without the sum; signed.
+
+    Example:
+        >>> gradients = torch.tensor([[[[1.0, -1.0]], [[2.0, 0.0]]]])
+        >>> activations = torch.tensor([[[[3.0, 3.0]], [[1.0, 5.0]]]])
+        >>> weigh(gradients, activations).tolist()
+        [[[[5.0, -3.0]]]]
+        >>> weigh(gradients, activations, "channel").tolist()
+        [[[[1.0, 5.0]]]]
+    """
+    product = WEIGHTINGS[weighting](gradients) * activations
+    return product.sum(dim=1, keepdim=True) if sum_channels else product
+
+
+# -- from a layer map to a map of the image ------------------------------------------------------------
+
+
+def as_maps(maps: Tensor) -> Tensor:
+    """Bring (H, W), (N, H, W) or (N, 1, H, W) to (N, H, W), and refuse what cannot be ranked.
+
+    Raises:
+        ValueError: for another shape, or NaN or infinite values.
+
+    Example:
+        >>> as_maps(torch.ones(2, 1, 4, 4)).shape
+        torch.Size([2, 4, 4])
+    """
+    maps = torch.as_tensor(maps)
+    given = tuple(maps.shape)
+    if maps.ndim == 2:
+        maps = maps[None]
+    elif maps.ndim == 4 and maps.shape[1] == 1:
+        maps = maps[:, 0]
+    if maps.ndim != 3:
+        raise ValueError(
+            f"maps have shape {given}; needed is (N, H, W) or (N, 1, H, W): sum or take one channel first."
+        )
+    if not torch.is_floating_point(maps):
+        maps = maps.float()
+    if not bool(torch.isfinite(maps).all()):
+        bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero().flatten().tolist()
+        raise ValueError(f"maps {bad} hold NaN or infinite values, which cannot be ranked; leave these images out.")
+    return maps
+
+
+def place_on_field(maps: Tensor, size: tuple[int, int], field: Field | None = None) -> Tensor:
+    """Bring layer maps to image size: bilinear to the field the network reads, zero outside.
+
+    Args:
+        maps: layer maps, shape (N, 1, h, w) or (N, h, w).
+        size: (H, W) of the image.
+        field: (top, left, height, width) of the part that the network reads; the whole image by default.
+
+    Returns:
+        Shape (N, H, W).
+
+    Raises:
+        ValueError: if the field does not lie inside the image.
+
+    Example:
+        >>> placed = place_on_field(torch.ones(1, 1, 7, 6), (112, 112), field=(0, 8, 112, 96))
+        >>> placed.shape, placed[0, 0, 7:9].tolist()
+        (torch.Size([1, 112, 112]), [0.0, 1.0])
+    """
+    maps = as_maps(maps)
+    top, left, height, width = field or (0, 0, *size)
+    if min(top, left) < 0 or min(height, width) < 1 or top + height > size[0] or left + width > size[1]:
+        raise ValueError(f"field (top, left, height, width) = {field} does not lie inside the image of size {size}.")
+    on_field = F.interpolate(maps[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
+    return F.pad(on_field, (left, size[1] - left - width, top, size[0] - top - height))
+
+
+def overall_map(
+    maps: Sequence[Tensor],
+    size: tuple[int, int],
+    field: Field | None = None,
+    weights: Sequence[float] | None = None,
+) -> Tensor:
+    r"""Average of the positive parts of several layer maps, each placed on the image and divided by its sum.
+
+    Args:
+        maps: layer maps, each (N, 1, h, w), usually one layer for every spatial size.
+        size: (H, W) of the image.
+        field: the part that the network reads, see :func:`place_on_field`.
+        weights: one weight for every layer; equal by default.
+
+    Returns:
+        Shape (N, H, W), not negative; every image sums to 1.
+
+    Raises:
+        ValueError: without layers, for layers that disagree on N, or for a map without any positive value.
+
+    Example:
+        >>> coarse, fine = torch.rand(2, 1, 7, 7), torch.rand(2, 1, 28, 28)
+        >>> overall = overall_map([coarse, fine], (112, 112))
+        >>> overall.shape, overall.sum((1, 2)).round(decimals=4).tolist()
+        (torch.Size([2, 112, 112]), [1.0, 1.0])
+    """
+    if isinstance(maps, Tensor) or not maps:
+        raise ValueError("overall_map takes a list of layer maps, one tensor for every layer.")
+    shares = torch.tensor([1.0] * len(maps) if weights is None else list(weights), dtype=torch.float64)
+    if len(shares) != len(maps) or bool((shares < 0).any()) or not bool(shares.sum() > 0):
+        raise ValueError(f"weights {weights} do not fit {len(maps)} layers: one number ≥ 0 each, not all 0.")
+    if len({len(m) for m in maps}) != 1:
+        raise ValueError(f"layer maps disagree on the number of images: {[len(m) for m in maps]}.")
+    shares = shares / shares.sum()
+    placed = (
+        share * normalize_sum(place_on_field(m, size, field)) for m, share in zip(maps, shares.tolist(), strict=True)
+    )
+    return torch.stack(list(placed)).sum(0)
+
+
+# -- normalisations ------------------------------------------------------------------------------------
+
+
+def normalize_sum(maps: Tensor) -> Tensor:
+    """Positive part of every map, divided by its sum: a distribution over pixels.
+
+    Args:
+        maps: shape (N, H, W) or (N, 1, H, W).
+
+    Returns:
+        Shape (N, H, W), sums to 1.
+
+    Raises:
+        ValueError: for a map without any positive value (there is no evidence for the match to show).
+
+    Example:
+        >>> normalize_sum(torch.tensor([[[1.0, -5.0], [0.0, 3.0]]])).tolist()
+        [[[0.25, 0.0], [0.0, 0.75]]]
+    """
+    positive = as_maps(maps).clamp(min=0)
+    # scaled by the maximum first: the sum of a half-precision map would overflow or lose its small values
+    positive = (positive / positive.amax((1, 2), keepdim=True)).nan_to_num(nan=0.0)
+    total = positive.sum((1, 2), keepdim=True)
+    if not bool((total > 0).all()):
+        empty = (total.flatten() <= 0).nonzero().flatten().tolist()
+        raise ValueError(
+            f"maps {empty} have no positive value: nothing speaks for the match there. Leave these images out."
+        )
+    return positive / total
+
+
+def normalize_max(maps: Tensor) -> Tensor:
+    """Every map divided by its largest absolute value: signed, within [−1, 1], zero stays zero.
+
+    Args:
+        maps: shape (N, H, W) or (N, 1, H, W).
+
+    Returns:
+        Shape (N, H, W). A map of zeros stays a map of zeros.
+
+    Example:
+        >>> normalize_max(torch.tensor([[[1.0, -4.0], [0.0, 2.0]]])).tolist()
+        [[[0.25, -1.0], [0.0, 0.5]]]
+    """
+    maps = as_maps(maps)
+    peak = maps.abs().amax((1, 2), keepdim=True)
+    return maps / torch.where(peak > 0, peak, torch.ones_like(peak))
+
+
+# -- ranking -------------------------------------------------------------------------------------------
+
+
+def rank_pixels(maps: Tensor, *, seed: int = 0) -> Tensor:
+    """Rank of every pixel within its image, 0 for the highest value; ties by a seeded permutation per image.
+
+    Args:
+        maps: shape (N, H, W) or (N, 1, H, W).
+        seed: of the tie-breaking permutations. Image ``i`` always gets the same one, whatever the batch.
+
+    Returns:
+        Shape (N, H, W), int64, on the device of the maps.
+
+    Example:
+        >>> rank_pixels(torch.tensor([[[0.1, 0.9], [0.5, 0.3]]])).tolist()
+        [[[3, 0], [1, 2]]]
+    """
+    maps = as_maps(maps)
+    flat = maps.flatten(1)
+    generator = torch.Generator().manual_seed(seed)
+    shuffles = [torch.randperm(flat.shape[1], generator=generator) for _ in range(len(flat))]
+    shuffle = torch.stack(shuffles).to(flat.device) if shuffles else flat.long()
+    by_value = flat.gather(1, shuffle).argsort(dim=1, descending=True, stable=True)
+    order = shuffle.gather(1, by_value)
+    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(flat.shape[1], device=flat.device).expand_as(order))
+    return ranks.view(maps.shape)
+
+
+def top_fraction(maps: Tensor, fraction: float = 0.01, *, within: Tensor | None = None, seed: int = 0) -> Tensor:
+    """Critical pixels: the top fraction of every map by rank within the image.
+
+    Args:
+        maps: shape (N, H, W) or (N, 1, H, W).
+        fraction: of the crop, or of ``within``; in (0, 1]. At least one pixel is taken.
+        within: boolean (N, H, W) or (H, W), for example the face: only these pixels count.
+        seed: ties are broken by a seeded permutation per image.
+
+    Returns:
+        Boolean masks, shape (N, H, W), with exactly ``max(1, round(fraction · pixels))`` pixels each.
+
+    Raises:
+        ValueError: for a fraction outside (0, 1], or an image where ``within`` is empty.
+
+    Example:
+        >>> top_fraction(torch.arange(16.0).view(1, 4, 4), 0.125).long()
+        tensor([[[0, 0, 0, 0],
+                 [0, 0, 0, 0],
+                 [0, 0, 0, 0],
+                 [0, 0, 1, 1]]])
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(
+            f"fraction is {fraction}; needed is a share of the pixels in (0, 1], for example 0.01 for 1 %."
+        )
+    maps = as_maps(maps)
+    if within is None:
+        return rank_pixels(maps, seed=seed) < max(1, round(fraction * maps[0].numel() if len(maps) else 1))
+    within = torch.as_tensor(within, dtype=torch.bool, device=maps.device).expand_as(maps)
+    pixels = within.sum((1, 2))
+    if bool((pixels == 0).any()):
+        raise ValueError(f"`within` is empty for images {(pixels == 0).nonzero().flatten().tolist()}.")
+    # what lies outside is ranked behind everything inside, whatever its value
+    ranks = rank_pixels(rank_pixels(maps, seed=seed).masked_fill(~within, maps[0].numel()).neg().double(), seed=seed)
+    count = (fraction * pixels.double()).round().clamp(min=1)
+    return ranks < count[:, None, None]
+
+
+# -- smoothing -----------------------------------------------------------------------------------------
+
+
+def gaussian_blur(images: Tensor, sigma: float, kernel: int | None = None) -> Tensor:
+    """Gaussian blur with reflected borders, one axis after the other.
+
+    torchvision's convolves with the full two-dimensional kernel, 20 times the work at the kernel of 41
+    that the fills and the path baseline use; a test checks that both give the same numbers.
+
+    Args:
+        images: shape (..., H, W).
+        sigma: standard deviation in pixels; 0 returns the images.
+        kernel: odd width in pixels; by default two standard deviations to both sides (41 for σ = 10).
+
+    Returns:
+        The shape and kind of the images.
+
+    Example:
+        >>> spot = torch.zeros(1, 1, 9, 9); spot[..., 4, 4] = 1
+        >>> blurred = gaussian_blur(spot, 1.0)
+        >>> round(blurred.sum().item(), 4), round(blurred.max().item(), 4)
+        (1.0, 0.1621)
+    """
+    if sigma < 0:
+        raise ValueError(f"sigma is {sigma}; needed is a standard deviation ≥ 0 in pixels.")
+    if sigma == 0:
+        return images
+    radius = max(1, round(2 * sigma)) if kernel is None else kernel // 2
+    radius = min(radius, min(images.shape[-2:]) - 1)  # a reflection cannot be wider than the image
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
+    weights = torch.softmax(-0.5 * (offsets / sigma) ** 2, 0).to(images)
+    planes = images.reshape(-1, 1, *images.shape[-2:])
+    padded = F.pad(planes, (radius, radius, radius, radius), mode="reflect")
+    rows = F.conv2d(padded, weights.view(1, 1, 1, -1))
+    return F.conv2d(rows, weights.view(1, 1, -1, 1)).reshape(images.shape)
+
+
+def default_blur(images: Tensor) -> Tensor:
+    """The blur of the path baseline and of the blur fill: σ = 10 px on a crop of 112 px, scaled with its width.
+
+    Example:
+        >>> default_blur(torch.rand(2, 3, 112, 112)).shape
+        torch.Size([2, 3, 112, 112])
+    """
+    return gaussian_blur(images, 10 * images.shape[-1] / 112)
+
+
+def steps(n_steps: int) -> list[float]:
+    """Midpoints ``(i + ½) / n`` of the path from the baseline (0) to the image (1).
+
+    Example:
+        >>> steps(4)
+        [0.125, 0.375, 0.625, 0.875]
+    """
+    return [(i + 0.5) / n_steps for i in range(n_steps)]

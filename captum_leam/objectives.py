@@ -1,0 +1,421 @@
+r"""What is explained: the similarity of an embedding to a reference, as a score with one number per image.
+
+Let :math:`f` be an embedding, :math:`\hat r` a unit reference and :math:`d` the *direction*:
+:math:`\hat r` itself, or :math:`\hat r_+ - \mathrm{mean}\,\hat r_-` for a contrast. The three norms are
+
+=====================  ==============================================  ================================================
+``norm``               score                                           gradient
+=====================  ==============================================  ================================================
+``"detach"``           :math:`\langle f, d\rangle / \mathrm{sg}\|f\|`  :math:`d / \|f\|`
+``"differentiate"``    :math:`\langle f, d\rangle / \|f\|`             :math:`(d - \hat f\langle\hat f, d\rangle)/\|f\|`
+``"fixed"``            :math:`\langle f, w\rangle`, :math:`w` given    :math:`w`
+=====================  ==============================================  ================================================
+
+where sg is constant under differentiation. With :math:`w = d / \|f(x)\|` taken once at the explained image, all
+three have the value of the cosine at :math:`x`, and the first and last the same gradient there. Only the last two
+are functions, so only under them are path methods (integrated gradients, conductance) complete.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Norm = Literal["detach", "differentiate", "fixed"]
+NORMS: tuple[Norm, ...] = ("detach", "differentiate", "fixed")
+
+
+class ReliabilityWarning(UserWarning):
+    """A gradient is so small that the map would be rounding noise."""
+
+
+# -- embeddings and directions -------------------------------------------------------------------------
+
+
+def as_embeddings(output: Any, batch: int) -> Tensor:
+    """Check that a forward function returned one embedding for every image, shape (N, D).
+
+    (N, D, 1, 1), as some exported networks return, is flattened.
+
+    Raises:
+        TypeError: for anything but one floating-point tensor.
+        ValueError: for a shape that is not one embedding per image, or values that are not finite.
+
+    Example:
+        >>> as_embeddings(torch.ones(2, 8, 1, 1), 2).shape
+        torch.Size([2, 8])
+    """
+    if not isinstance(output, Tensor) or not torch.is_floating_point(output):
+        kind = f"a tensor of {output.dtype}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise TypeError(f"forward_func returned {kind}; needed is one floating-point tensor of embeddings (N, D).")
+    shape = tuple(output.shape)
+    if output.ndim > 2 and output.shape[2:].numel() == 1:
+        output = output.flatten(1)
+    if output.ndim != 2 or output.shape[0] != batch:
+        fixed = output.ndim == 2 and output.shape[0] == 1 and batch > 1 and output.shape[1] % batch == 0
+        why = " The network was exported with a fixed batch of 1: it glues the images together." if fixed else ""
+        raise ValueError(
+            f"forward_func returned shape {shape} for {batch} images; needed are embeddings ({batch}, D).{why}"
+        )
+    if output.shape[1] == 1:
+        raise ValueError(
+            f"forward_func returned shape {shape}: an embedding of one number has cosine ±1 with everything. "
+            "If it is a score, squeeze it to (N,)."
+        )
+    if not bool(torch.isfinite(output).all()):
+        bad = (~torch.isfinite(output)).any(1).nonzero().flatten().tolist()
+        raise ValueError(
+            f"the embeddings of images {bad} hold NaN or infinite values; check these images and the model."
+        )
+    return cast(Tensor, output)
+
+
+def _length(vectors: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
+    return length
+
+
+def unit(vectors: Tensor, name: str = "vectors") -> Tensor:
+    """Divide vectors by their norm over the last dimension, refusing zero and non-finite ones.
+
+    Raises:
+        ValueError: for a vector of norm 0, NaN or infinity, by its index.
+
+    Example:
+        >>> unit(torch.tensor([[3.0, 4.0]])).tolist()
+        [[0.6000000238418579, 0.800000011920929]]
+    """
+    norms = _length(vectors)[..., None]
+    good = torch.isfinite(norms) & (norms > 0)
+    if not bool(good.all()):
+        bad = (~good).flatten().nonzero().flatten().tolist()
+        raise ValueError(f"{name}: rows {bad} are zero, NaN or infinite and have no direction; leave these out.")
+    return vectors / norms
+
+
+def match_rows(vectors: Tensor, embeddings: Tensor, name: str = "reference") -> Tensor:
+    """Bring a reference of shape (D,), (1, D) or (N, D) to (1, D) or (N, D), on the embeddings' device and dtype.
+
+    Raises:
+        TypeError: if it is no tensor.
+        ValueError: for another shape; a held (N, D) that meets another batch size is never guessed to fit.
+
+    Example:
+        >>> match_rows(torch.ones(4), torch.zeros(2, 4)).shape
+        torch.Size([1, 4])
+    """
+    if not isinstance(vectors, Tensor):
+        raise TypeError(f"{name} is a {type(vectors).__name__}; needed is a tensor (D,), (1, D) or (N, D).")
+    batch, dimensions = embeddings.shape
+    rows = vectors[None] if vectors.ndim == 1 else vectors
+    if rows.ndim != 2 or rows.shape[1] != dimensions or rows.shape[0] not in (1, batch):
+        raise ValueError(
+            f"{name} has shape {tuple(vectors.shape)}, the embeddings {tuple(embeddings.shape)}; needed is ({dimensions},) or "
+            f"(1, {dimensions}), shared, or ({batch}, {dimensions}), one per image. Where a method repeats the images "
+            "(NoiseTunnel, IntegratedGradients), pass per-image references as additional_forward_args=(references,): "
+            "they are repeated along."
+        )
+    return rows.to(embeddings)
+
+
+def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Tensor | None = None) -> Tensor:
+    r"""The direction d that the score projects on: :math:`\hat r`, or :math:`\hat r_+ - \mathrm{mean}\,\hat r_-`.
+
+    Args:
+        embeddings: of the explained images, (N, D); their own unit embeddings are the default reference.
+        reference: (D,) or (1, D), shared, or (N, D), one per image.
+        contrast: the embeddings to be told apart from: (D,) one, (M, D) M of them, shared by all images,
+            or (N, M, D) M of them for every image.
+
+    Returns:
+        (1, D) or (N, D), constant under differentiation. Of length 1 without a contrast.
+
+    Raises:
+        ValueError: for wrong shapes, or a contrast equal to the reference: then there is nothing to explain.
+
+    Example:
+        >>> f = torch.tensor([[3.0, 4.0]])
+        >>> direction(f).tolist()
+        [[0.6000000238418579, 0.800000011920929]]
+        >>> direction(f, torch.tensor([2.0, 0.0]), contrast=torch.tensor([0.0, 5.0])).tolist()
+        [[1.0, -1.0]]
+    """
+    embeddings = embeddings.detach()
+    given = (
+        embeddings
+        if reference is None
+        else match_rows(reference.detach() if isinstance(reference, Tensor) else reference, embeddings)
+    )
+    target = unit(given, "embeddings" if reference is None else "reference")
+    if contrast is None:
+        return target
+    if not isinstance(contrast, Tensor):
+        raise TypeError(f"contrast is a {type(contrast).__name__}; needed is a tensor (D,), (M, D) or (N, M, D).")
+    others = contrast.detach().to(embeddings)
+    others = others.view(1, 1, -1) if others.ndim == 1 else others[None] if others.ndim == 2 else others
+    batch, dimensions = embeddings.shape
+    if others.ndim != 3 or others.shape[2] != dimensions or others.shape[0] not in (1, batch) or not others.shape[1]:
+        raise ValueError(
+            f"contrast has shape {tuple(contrast.shape)}, the embeddings {tuple(embeddings.shape)}; needed is "
+            f"({dimensions},), (M, {dimensions}) shared, or ({batch}, M, {dimensions}) per image, M ≥ 1."
+        )
+    difference = target - unit(others, "contrast").mean(1)
+    equal = _length(difference) <= vanishing(embeddings)
+    if bool(equal.any()):
+        raise ValueError(
+            f"reference and contrast are equal for rows {equal.nonzero().flatten().tolist()}: the score is zero everywhere."
+        )
+    return difference
+
+
+def vanishing(embeddings: Tensor) -> float:
+    """Length under which a difference of two unit embeddings is rounding noise in their precision."""
+    return min(1e3 * torch.finfo(embeddings.dtype).eps, 0.05)
+
+
+# -- scores --------------------------------------------------------------------------------------------
+
+
+def similarity(embeddings: Tensor, towards: Tensor, norm: Norm = "detach") -> Tensor:
+    """Score of every embedding along a direction, see the table above.
+
+    Args:
+        embeddings: (N, D), un-normalised, differentiable.
+        towards: the direction, (1, D) or (N, D); under ``"fixed"`` already divided by ``‖f(x)‖``.
+        norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``.
+
+    Returns:
+        (N,); the cosine at the explained images when the direction is a unit reference.
+
+    Example:
+        >>> f = torch.tensor([[3.0, 4.0]], requires_grad=True)
+        >>> similarity(f, torch.tensor([[1.0, 0.0]])).item()
+        0.6000000238418579
+    """
+    score = (embeddings * towards).sum(1)
+    if norm == "fixed":
+        return score
+    lengths = _length(embeddings.detach() if norm == "detach" else embeddings)
+    if not bool((lengths > 0).all()):
+        raise ValueError(
+            f"the embeddings of images {(lengths <= 0).nonzero().flatten().tolist()} are zero: no cosine there."
+        )
+    return score / lengths
+
+
+def fixed_weights(embeddings: Tensor, reference: Tensor | None = None, contrast: Tensor | None = None) -> Tensor:
+    r"""Weights :math:`w = d / \|f(x)\|` of the fixed norm, one row per explained image.
+
+    Args:
+        embeddings: (N, D) of the explained images.
+        reference: see :func:`direction`.
+        contrast: see :func:`direction`.
+
+    Returns:
+        (N, D), constant under differentiation.
+
+    Example:
+        >>> f = torch.tensor([[3.0, 4.0]])
+        >>> w = fixed_weights(f, torch.tensor([1.0, 0.0]))
+        >>> round((f * w).sum().item(), 6)  # the cosine
+        0.6
+    """
+    lengths = _length(embeddings.detach())[:, None]
+    return direction(embeddings, reference, contrast) / lengths
+
+
+def reliability(embeddings: Tensor, towards: Tensor) -> Tensor:
+    r"""Share of the direction that the differentiated cosine can still move along: the sine of the angle between them.
+
+    :math:`\|\partial\cos/\partial f\| = \sqrt{1-\cos^2}/\|f\|`: near 0 the differentiated cosine has no gradient, and its
+    map is rounding noise. Computed in float64, from the part of d orthogonal to f, since 1 − cos² cancels.
+
+    Args:
+        embeddings: (N, D).
+        towards: direction, (1, D) or (N, D).
+
+    Returns:
+        (N,), within [0, 1], float64.
+
+    Example:
+        >>> reliability(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.6, 0.8]])).item() < 1e-6
+        True
+    """
+    f, d = unit(embeddings.detach().double()), unit(towards.detach().double())
+    orthogonal = d - (d * f).sum(1, keepdim=True) * f
+    return _length(orthogonal)
+
+
+def check_reliable(embeddings: Tensor, towards: Tensor) -> None:
+    """Refuse a differentiated cosine whose gradient is zero: its map would be rounding noise.
+
+    Raises:
+        ValueError: with the images concerned.
+    """
+    flat = reliability(embeddings, towards) <= vanishing(embeddings)
+    if bool(flat.any()):
+        raise ValueError(
+            f'norm="differentiate" has zero gradient for images {flat.nonzero().flatten().tolist()}: their reference is their own '
+            "embedding, where the cosine is at its maximum, and a map of it would be rounding noise. Use "
+            'norm="detach", or a reference from other images of the person.'
+        )
+
+
+# -- references ----------------------------------------------------------------------------------------
+
+
+def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) -> Tensor:
+    """Reference of every image from the *other* images of its person: mean of unit vectors, re-normalised.
+
+    Args:
+        embeddings: (N, D), un-normalised.
+        labels: N person names or numbers.
+
+    Returns:
+        (N, D), unit rows, constant under differentiation.
+
+    Raises:
+        ValueError: naming the people with one image only, or if the counts disagree.
+
+    Example:
+        >>> f = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [4.0, 0.0]])
+        >>> leave_one_out_centroids(f, ["ann", "ann", "bob", "bob"]).tolist()
+        [[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]
+    """
+    embeddings = as_embeddings(embeddings, len(embeddings)).detach()
+    names = labels.tolist() if isinstance(labels, Tensor) else list(labels)
+    if len(names) != len(embeddings):
+        raise ValueError(f"{len(names)} labels for {len(embeddings)} embeddings; needed is one label per embedding.")
+    people, index, counts = np.unique(np.asarray(names), return_inverse=True, return_counts=True)
+    if (counts == 1).any():
+        alone = ", ".join(map(str, people[counts == 1].tolist()))
+        raise ValueError(
+            f"one image only of: {alone}. A reference from other images needs two or more of every person."
+        )
+    person = torch.as_tensor(index.reshape(-1), device=embeddings.device)
+    units = unit(embeddings, "embeddings")
+    sums = torch.zeros(len(people), embeddings.shape[1], dtype=units.dtype, device=units.device).index_add_(
+        0, person, units
+    )
+    return unit(sums[person] - units, "leave-one-out centroids")
+
+
+# -- the objective as a module -------------------------------------------------------------------------
+
+
+class EmbeddingSimilarity(nn.Module):
+    """The similarity to a reference as a Captum forward function: images in, one score per image out.
+
+    Give it to any Captum method: ``LayerGradCam(EmbeddingSimilarity(model, reference), layer)``,
+    ``Occlusion(EmbeddingSimilarity(model, reference))`` and so on. Which norm a method needs:
+
+    * gradient and CAM methods: ``"detach"`` (default), or ``"differentiate"`` for what others call the cosine;
+    * methods with a completeness axiom, which walk a path (IntegratedGradients, LayerIntegratedGradients,
+      LayerConductance, DeepLift, GradientShap) and ``infidelity``: ``"fixed"``, with the weights of the explained
+      images from :meth:`fixed_weights`, passed as ``additional_forward_args``;
+    * perturbation methods (Occlusion, FeatureAblation, Shapley values): ``"detach"`` or ``"differentiate"``, whose
+      values are both the cosine.
+
+    The model is held, not copied, and its mode, gradients and hooks are left as they are.
+
+    Args:
+        model: returns embeddings (N, D); a module or any callable.
+        reference: (D,) or (1, D), shared; or (N, D), one per image, which then fits a batch of N only. Under
+            ``norm="fixed"`` these are weights, used as they are. Without any, an image's own embedding.
+        norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``.
+
+    Raises:
+        ValueError: for an unknown norm; in ``forward`` for references that do not fit, for
+            ``norm="differentiate"`` without a reference (zero gradient), for ``norm="fixed"`` without weights.
+
+    Example:
+        >>> from captum.attr import Saliency
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8)).eval()
+        >>> faces = torch.rand(2, 3, 4, 4)
+        >>> objective = EmbeddingSimilarity(model, reference=torch.ones(8))
+        >>> objective(faces).shape
+        torch.Size([2])
+        >>> Saliency(objective).attribute(faces.requires_grad_()).shape
+        torch.Size([2, 3, 4, 4])
+    """
+
+    reference: Tensor | None
+
+    def __init__(
+        self,
+        model: Callable[..., Tensor],
+        reference: Tensor | None = None,
+        *,
+        norm: Norm = "detach",
+    ) -> None:
+        super().__init__()
+        if norm not in NORMS:
+            raise ValueError(f"norm is {norm!r}; needed is one of {', '.join(map(repr, NORMS))}.")
+        if not callable(model):
+            raise TypeError(
+                f"model is a {type(model).__name__}; needed is a module or a callable that returns embeddings."
+            )
+        if reference is not None and not isinstance(reference, Tensor):
+            raise TypeError(f"reference is a {type(reference).__name__}; needed is a tensor (D,), (1, D) or (N, D).")
+        self.model = model
+        self.norm: Norm = norm
+        self.register_buffer("reference", None if reference is None else reference.detach().clone(), persistent=False)
+        self.training = getattr(model, "training", False)
+
+    def forward(self, inputs: Tensor, reference: Tensor | None = None, *args: Any) -> Tensor:
+        """Score of every image.
+
+        Args:
+            inputs: images (N, …).
+            reference: instead of the held one: (D,), (1, D) or (N, D); weights under ``norm="fixed"``.
+            *args: reach the model unchanged.
+
+        Returns:
+            (N,): the cosine (under ``"fixed"``: at the images whose weights these are).
+        """
+        chosen = self.reference if reference is None else reference
+        if chosen is None and self.norm != "detach":
+            raise ValueError(
+                'norm="differentiate" without a reference has zero gradient: an image\'s cosine to itself is at its maximum. '
+                'Give a reference or use norm="detach".'
+                if self.norm == "differentiate"
+                else 'norm="fixed" needs the weights of the explained images: w = objective.fixed_weights(images, '
+                "reference), then additional_forward_args=(w,)."
+            )
+        embeddings = as_embeddings(self.model(inputs, *args), len(inputs))
+        if self.norm == "fixed":
+            return similarity(embeddings, match_rows(cast(Tensor, chosen), embeddings), "fixed")
+        towards = direction(embeddings, chosen)
+        if self.norm == "differentiate" and embeddings.requires_grad:
+            self._warn_if_flat(embeddings, towards)
+        return similarity(embeddings, towards, self.norm)
+
+    def fixed_weights(self, inputs: Tensor, reference: Tensor | None = None, contrast: Tensor | None = None) -> Tensor:
+        """Weights of ``norm="fixed"`` for these images, see :func:`fixed_weights`; (N, D).
+
+        Example:
+            >>> model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8)).eval()
+            >>> faces = torch.rand(2, 3, 4, 4)
+            >>> objective = EmbeddingSimilarity(model, norm="fixed")
+            >>> weights = objective.fixed_weights(faces, reference=torch.ones(8))
+            >>> torch.allclose(objective(faces, weights), EmbeddingSimilarity(model)(faces, torch.ones(8)), atol=1e-6)
+            True
+        """
+        with torch.no_grad():
+            return fixed_weights(as_embeddings(self.model(inputs), len(inputs)), reference, contrast)
+
+    @staticmethod
+    def _warn_if_flat(embeddings: Tensor, towards: Tensor) -> None:
+        # a warning, not an error: the end point of a path may rightly lie on the reference
+        flat = reliability(embeddings, towards) <= vanishing(embeddings)
+        if bool(flat.any()):
+            warnings.warn(
+                f'norm="differentiate" has zero gradient for images {flat.nonzero().flatten().tolist()}, whose embedding is the '
+                "reference: gradients there are rounding noise.",
+                ReliabilityWarning,
+                stacklevel=4,
+            )

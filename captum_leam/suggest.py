@@ -1,0 +1,335 @@
+"""Which layers to explain: one for every spatial size, found by running the model once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from captum_leam.layers import (
+    Reshape,
+    channels_last_to_first,
+    eager,
+    looks_channels_last,
+    refuse_unexplainable,
+    tokens_to_map,
+)
+from captum_leam.maps import Field, gaussian_blur
+from captum_leam.objectives import as_embeddings
+
+MOST_PREFIX_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class LayerSuggestion:
+    """A layer worth explaining.
+
+    Attributes:
+        name: within the model.
+        module: the layer itself.
+        shape: (C, h, w) of its map, after ``reshape``.
+        cell: width of one of its cells in pixels of the field.
+        reshape: brings its output to (N, C, h, w), for tokens and channels-last layers; None elsewhere.
+    """
+
+    name: str
+    module: nn.Module
+    shape: tuple[int, int, int]
+    cell: float
+    reshape: Reshape | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class LayerSuggestions(Sequence[LayerSuggestion]):
+    """Layers from fine to coarse, one for every spatial size, and the field that the network reads.
+
+    Index by number or by name.
+    """
+
+    layers: tuple[LayerSuggestion, ...]
+    field: Field
+    image_size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[LayerSuggestion]:
+        return iter(self.layers)
+
+    def __getitem__(self, key: Any) -> Any:
+        """The suggestion at this position or of this name."""
+        if isinstance(key, str):
+            found = [layer for layer in self.layers if layer.name == key]
+            if not found:
+                raise KeyError(f"no suggestion is named {key!r}; there are {[layer.name for layer in self.layers]}")
+            return found[0]
+        return self.layers[key]
+
+    def for_overall_map(self) -> tuple[LayerSuggestion, ...]:
+        """The layers of the overall map: cells of 2 to 8 px per 112 px of width, or the finest if there are none.
+
+        Layers of 56, 28 and 14 px of a 112-px crop were the best set measured; the last layer's 7 px the worst.
+        """
+        unit = self.field[3] / 112
+        chosen = tuple(layer for layer in self.layers if 1.5 * unit < layer.cell < 9 * unit)
+        return chosen or self.layers[:1]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A table with name, kind, channels, height, width, cell and the reshape needed."""
+        rows = [
+            {
+                "name": layer.name,
+                "kind": type(layer.module).__name__,
+                "channels": layer.shape[0],
+                "height": layer.shape[1],
+                "width": layer.shape[2],
+                "cell": layer.cell,
+                "reshape": _reshape_name(layer.reshape),
+            }
+            for layer in self.layers
+        ]
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        table = self.to_frame().to_string(index=False)
+        return (
+            f"{table}\nfield (top, left, height, width): {self.field} of {self.image_size[0]} × {self.image_size[1]} px"
+        )
+
+
+def _reshape_name(reshape: Reshape | None) -> str:
+    function = reshape.func if isinstance(reshape, partial) else reshape
+    return "" if function is None else getattr(function, "__name__", repr(function))
+
+
+def suggest_layers(model: nn.Module, faces: Tensor) -> LayerSuggestions:
+    """Find, for every spatial size, the layer to explain.
+
+    That is the last module before the size changes or the head begins that runs once, puts out a spatial map, is a
+    *cut* (everything that reaches the embedding passes through it), and whose positions the embedding depends on;
+    of modules with the same output, the outermost. What lies inside a block that changes the size, before the
+    change, is passed over for the block before. Tokens and channels-last layers come with the reshape they need.
+
+    Args:
+        model: returns embeddings (N, D) (or any scores); in evaluation mode.
+        faces: a few images (N, C, H, W) as the model takes them; the first two are used.
+
+    Returns:
+        :class:`LayerSuggestions`, fine to coarse, with the :func:`field <find_field>`.
+
+    Raises:
+        TypeError: if the model is no eager ``nn.Module``.
+        ValueError: if no layer qualifies, or the model is in training mode.
+
+    Example:
+        >>> from torchvision.models import resnet18
+        >>> suggest_layers(resnet18().eval(), torch.rand(2, 3, 112, 112)).to_frame()[["name", "width"]]
+             name  width
+        0    relu     56
+        1  layer1     28
+        2  layer2     14
+        3  layer3      7
+        4  layer4      4
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; suggest_layers walks the modules of a torch.nn.Module.")
+    if faces.ndim != 4 or not len(faces):
+        raise ValueError(f"faces have shape {tuple(faces.shape)}; needed are images (N, C, H, W), one or more.")
+    refuse_unexplainable(model, [])
+    size = (faces.shape[2], faces.shape[3])
+    reads = find_field(model, faces)
+    candidates = _spatial_cuts(model, torch.cat([faces[:2].detach(), _smooth_probe(faces)]), size, reads)
+    if not candidates:
+        raise ValueError(
+            "no layer of the model puts out a spatial map that everything passes through; choose layers by hand."
+        )
+    blocks = _shrinking_blocks(candidates)
+    candidates.sort(key=lambda layer: not _inside(layer, blocks))  # stable: those inside come first, and are replaced
+    # dicts keep the last of every size: the latest to run, and of equal outputs the outermost
+    of_size = {layer.shape[1:]: layer for layer in candidates}
+    fine_to_coarse = sorted(of_size.values(), key=lambda layer: layer.cell)
+    return LayerSuggestions(tuple(fine_to_coarse), reads, size)
+
+
+# -- the field -----------------------------------------------------------------------------------------
+
+
+def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) -> Field:
+    """The part of the input that a network reads: bounding box of the support of the input gradient.
+
+    Args:
+        model: returns embeddings (N, D) or scores (N,).
+        faces: images (N, C, H, W); the first two are used, and two with their pixels shuffled, in case a face
+            leaves units dead somewhere.
+        seed: of the shuffling.
+
+    Returns:
+        (top, left, height, width) in pixels.
+
+    Raises:
+        ValueError: if the output does not depend on the images.
+
+    Example:
+        >>> class Crop(nn.Module):
+        ...     def forward(self, x):
+        ...         return x[..., 8:104].flatten(1)
+        >>> find_field(Crop(), torch.rand(1, 3, 112, 112))
+        (0, 8, 112, 96)
+    """
+    generator = torch.Generator().manual_seed(seed)
+    few = faces[:2].detach()
+    shuffled = few.flatten(2)[:, :, torch.randperm(few[0, 0].numel(), generator=generator).to(few.device)].view_as(few)
+    with torch.inference_mode(False), torch.enable_grad(), eager():
+        x = torch.cat([few, shuffled]).clone().requires_grad_()
+        out = _as_output(model(x), len(x))
+        signs = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)
+        (gradient,) = torch.autograd.grad((out * signs).sum(), x, allow_unused=True)
+    touched = torch.zeros(few.shape[2:]) if gradient is None else gradient.abs().amax((0, 1))
+    rows, columns = touched.amax(1).nonzero().flatten(), touched.amax(0).nonzero().flatten()
+    if not len(rows):
+        raise ValueError(
+            "the model's output does not depend on the images: no field. Is it detached or run under no_grad inside, or is the "
+            "head initialised to zero, as torchvision's ViT classifier is?"
+        )
+    top, left = int(rows[0]), int(columns[0])
+    return top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
+
+
+def _as_output(output: Any, batch: int) -> Tensor:
+    is_scores = isinstance(output, Tensor) and output.ndim == 1 and len(output) == batch
+    return output if is_scores else as_embeddings(output, batch)
+
+
+# -- candidates ----------------------------------------------------------------------------------------
+
+
+def _smooth_probe(faces: Tensor) -> Tensor:
+    """One smooth image within the faces' range: neighbours in space are alike in it, even in an untrained network."""
+    noise = torch.randn(faces[:1].shape, generator=torch.Generator().manual_seed(0)).to(faces)
+    smooth = gaussian_blur(noise, faces.shape[-1] / 16)
+    unit_range = (smooth - smooth.min()) / (smooth.max() - smooth.min())
+    return faces.min() + (faces.max() - faces.min()) * unit_range
+
+
+def _shrinking_blocks(candidates: Sequence[LayerSuggestion]) -> dict[str, tuple[int, int]]:
+    """Modules that put out one size and hold layers of one other, with that other size: they change it once."""
+    blocks = {}
+    for block in candidates:
+        inner = {c.shape[1:] for c in candidates if c.name.startswith(block.name + ".")} - {block.shape[1:]}
+        if len(inner) == 1:
+            blocks[block.name] = inner.pop()
+    return blocks
+
+
+def _inside(layer: LayerSuggestion, blocks: dict[str, tuple[int, int]]) -> bool:
+    return any(layer.name.startswith(name + ".") and layer.shape[1:] == size for name, size in blocks.items())
+
+
+def _spatial_cuts(model: nn.Module, faces: Tensor, size: tuple[int, int], reads: Field) -> list[LayerSuggestion]:
+    """Layers that run once, are cuts, spatial, and have gradients at their positions; in order of running."""
+    with torch.inference_mode(False), torch.enable_grad(), eager():
+        x = faces.detach().clone().requires_grad_()
+        outputs, out = _run_recorded(model, x)
+        score = (out * out.detach()).sum()
+        cuts = _cut_nodes(score, x)
+        spatial = {name: t for name, t in outputs.items() if t.grad_fn in cuts and _map_shape(t, size)}
+        if not spatial:
+            return []
+        gradients = torch.autograd.grad(score, list(spatial.values()), allow_unused=True)
+    modules = dict(model.named_modules())
+    found = []
+    for (name, tensor), gradient in zip(spatial.items(), gradients, strict=True):
+        shape, reshape = _map_shape(tensor, size) or ((0, 0, 0), None)
+        if gradient is not None and _reaches_positions(gradient if reshape is None else reshape(gradient)):
+            found.append(LayerSuggestion(name, modules[name], shape, reads[3] / shape[2], reshape))
+    return found
+
+
+def _run_recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Outputs of all modules that ran once and put out one tensor, in order of running; and the model's."""
+    runs: dict[str, list[Any]] = {}
+
+    def hook(name: str, module: nn.Module, args: Any, output: Any) -> Any:
+        runs.setdefault(name, []).append(output)
+        # the model goes on with a copy, so that in-place operations leave what is recorded alone
+        return output.clone() if isinstance(output, Tensor) else None
+
+    handles = [m.register_forward_hook(partial(hook, name)) for name, m in model.named_modules() if name]
+    try:
+        out = _as_output(model(x), len(x))
+    finally:
+        for handle in handles:
+            handle.remove()
+    once = {name: r[0] for name, r in runs.items() if len(r) == 1 and isinstance(r[0], Tensor)}
+    # a dict keeps the place of the first insertion, which is the time the (only) run ended
+    return once, out
+
+
+def _map_shape(tensor: Tensor, size: tuple[int, int]) -> tuple[tuple[int, int, int], Reshape | None] | None:
+    """(C, h, w) and the reshape that a layer's output needs, or None where it has no positions."""
+    reshape: Reshape | None = None
+    if tensor.ndim == 3:
+        grid = _token_grid(tensor.shape[1], size)
+        if grid is None:
+            return None
+        square = grid[0] == grid[1]
+        reshape = tokens_to_map if square else partial(tokens_to_map, grid=grid)
+    elif tensor.ndim == 4 and looks_channels_last(tensor[-1:], size):  # the last image is the smooth probe
+        reshape = channels_last_to_first
+    elif tensor.ndim != 4:
+        return None
+    c, h, w = (tensor if reshape is None else reshape(tensor)).shape[1:]
+    return ((c, h, w), reshape) if min(h, w) > 1 else None
+
+
+def _token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
+    """The largest grid of the image's proportions that leaves a few tokens over for class and registers."""
+    for height in range(int(tokens**0.5 * max(size) / min(size)) + 1, 1, -1):
+        width = round(height * size[1] / size[0])
+        if 0 <= tokens - height * width <= MOST_PREFIX_TOKENS and width > 1:
+            return height, width
+    return None
+
+
+def _reaches_positions(gradient: Tensor) -> bool:
+    """Whether the score depends on most positions (after the last attention it depends on the class token only)."""
+    return bool((gradient.abs().sum(1) > 0).double().mean() > 0.5)
+
+
+def _cut_nodes(score: Tensor, x: Tensor) -> set[Any]:
+    """Nodes of the autograd graph that every path from the score to the input passes through.
+
+    A node is one if (paths down to it) × (paths from it to the input) = all paths; Python's integers are exact.
+    """
+    root = score.grad_fn
+    order = _topological(root)
+    to_input: dict[Any, int] = {}
+    for node in reversed(order):
+        is_input = getattr(node, "variable", None) is x
+        to_input[node] = 1 if is_input else sum(to_input[n] for n, _ in node.next_functions if n is not None)
+    from_root = dict.fromkeys(order, 0)
+    from_root[root] = 1
+    for node in order:
+        for following, _ in node.next_functions:
+            if following is not None:
+                from_root[following] += from_root[node]
+    everything = to_input.get(root, 0)
+    return {node for node in order if everything and from_root[node] * to_input[node] == everything}
+
+
+def _topological(root: Any) -> list[Any]:
+    """Nodes reachable from the root, every node before those it leads to (no recursion: graphs are deep)."""
+    finished: list[Any] = []
+    seen, stack = set(), [(root, False)]
+    while stack:
+        node, is_done = stack.pop()
+        if is_done:
+            finished.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((n, False) for n, _ in node.next_functions if n is not None)
+    return finished[::-1]
