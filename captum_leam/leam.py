@@ -5,8 +5,8 @@ Person-Specific Patterns in Facial Recognition Tasks", arXiv 2509.17457; formula
 """
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -14,45 +14,27 @@ from captum.attr import GradientAttribution, LayerAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_leam._captum import (
-    BaselineType,
-    Inputs,
-    TargetType,
-    as_tuple,
-    baseline_tensors,
-    forward_args,
-    repeat_args,
-)
-from captum_leam.layers import Reshape, eager, gather_runs, layer_name, record, refuse_unexplainable, spatial
+from captum_leam._captum import BaselineType, Inputs, TargetType, as_tuple, baseline_tensors, forward_args
+from captum_leam.layers import Reshape, eager, refuse_unexplainable
 from captum_leam.maps import WEIGHTINGS, default_blur, steps, weigh
 from captum_leam.objectives import (
     NORMS,
     EmbeddingSimilarity,
     Norm,
-    as_embeddings,
+    as_output,
     check_reliable,
     direction,
     fixed_weights,
     similarity,
+    vanishing,
 )
+from captum_leam.passes import LayerPasses, Objective, PerLayer
 
 Weighting = Literal["elementwise", "positive", "channel"]
 Path = Literal["mean_gradient", "conductance"]
-Attributions = Tensor | tuple[Tensor, ...] | list[Tensor | tuple[Tensor, ...]]
 
-# One pass's activations and gradients: per layer, per tensor of that layer.
-PerLayer = list[tuple[Tensor, ...]]
-
-# Outputs of the forward function, embeddings or scores, to one score per image.
-Objective = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """One forward and backward pass."""
-
-    activations: PerLayer
-    gradients: PerLayer
+# Every form of LEAM is a sum of terms w(G) ⊙ D: gradients, and activations or their changes, of every layer.
+Terms = Iterator[tuple[PerLayer, PerLayer]]
 
 
 class LEAM(LayerAttribution, GradientAttribution):
@@ -198,29 +180,35 @@ class LEAM(LayerAttribution, GradientAttribution):
             TypeError: for inputs, models or layers of the wrong kind.
             ValueError: for what would give a wrong picture: see the troubleshooting page for every message.
         """
-        self._check_options(target, n_steps, path, return_convergence_delta, relu_attributions, baselines)
+        self._check_options(target, n_steps, path, additional_forward_args, baselines)
+        if return_convergence_delta:
+            self._check_complete(path, n_steps, relu_attributions)
         xs = as_tuple(inputs)
-        args = forward_args(additional_forward_args)
-        layers = self.layer if isinstance(self.layer, list) else [self.layer]
-        refuse_unexplainable(self.forward_func, layers)
-        call = _Call(self, layers, args, attribute_to_layer_input, grad_kwargs or {}, xs[0])
+        passes = self._passes(xs, forward_args(additional_forward_args), attribute_to_layer_input, grad_kwargs)
         with torch.inference_mode(False), torch.enable_grad(), eager():
             xs = tuple(x.clone() if x.is_inference() else x for x in xs)
+            objective_at = partial(self._objective, reference=reference, contrast=contrast)
             if n_steps == 1:
-                maps, shown = self._one_pass(call, xs, reference, contrast, attr_dim_summation)
-                deltas: list[Tensor] = []
+                terms = _one_pass(passes, xs, objective_at)
+            elif path == "mean_gradient":
+                at_once = _steps_at_once(internal_batch_size, len(xs[0]))
+                terms = _mean_gradient(passes, xs, self._baselines(baselines, xs), n_steps, at_once, objective_at)
             else:
-                starts = self._baselines(baselines, xs)
-                chunk = _steps_at_once(internal_batch_size, len(xs[0]))
-                walk = self._mean_gradient if path == "mean_gradient" else self._conductance
-                maps, shown, deltas = walk(call, xs, starts, n_steps, chunk, reference, contrast, attr_dim_summation)
-        _check_shown(shown, maps, [call.name(layer) for layer in layers])
+                along = partial(objective_at, along_path=True)
+                terms = _conductance(passes, xs, self._baselines(baselines, xs), n_steps, along)
+            maps = self._sum(terms, passes, attr_dim_summation)
+        if n_steps == 1 and len(passes.scores):
+            _check_above_noise(maps, passes)
         if relu_attributions:
             maps = [tuple(m.clamp(min=0) for m in of_layer) for of_layer in maps]
-        result = self._as_captum(maps, call.is_tuple)
-        if return_convergence_delta:
-            return result, (deltas if isinstance(self.layer, list) else deltas[0])
-        return result
+        of_layers = [m if passes.tuples[layer] else m[0] for m, layer in zip(maps, passes.layers, strict=True)]
+        result = of_layers if isinstance(self.layer, list) else of_layers[0]
+        if not return_convergence_delta:
+            return result
+        difference = partial(self.compute_convergence_delta, start_point=baselines, end_point=inputs)
+        asked = {"additional_forward_args": additional_forward_args, "reference": reference, "contrast": contrast}
+        deltas = [difference(m, **asked) for m in of_layers]
+        return result, deltas if isinstance(self.layer, list) else deltas[0]
 
     @log_usage()  # type: ignore[untyped-decorator]
     def compute_convergence_delta(
@@ -248,87 +236,19 @@ class LEAM(LayerAttribution, GradientAttribution):
         Returns:
             (N,); 0 for a complete attribution.
         """
-        self._check_options(target, 2, "conductance", True, False, start_point)
+        self._check_options(target, 2, "conductance", additional_forward_args, start_point)
         xs, args = as_tuple(end_point), forward_args(additional_forward_args)
         with torch.no_grad(), eager():
-            out = self._output(self.forward_func(*xs, *args), len(xs[0]))
-            start = self._output(self.forward_func(*self._baselines(start_point, xs), *args), len(xs[0]))
+            out = as_output(self.forward_func(*xs, *args), len(xs[0]))
+            start = as_output(self.forward_func(*self._baselines(start_point, xs), *args), len(xs[0]))
             objective = self._objective(out, reference, contrast, along_path=True)
             change = objective(out) - objective(start)
         totals = [a.flatten(1).sum(1) for a in (attributions if isinstance(attributions, tuple) else (attributions,))]
         return torch.stack(totals).sum(0) - change
 
-    # -- the three forms -----------------------------------------------------------------------------------
-
-    def _one_pass(
-        self,
-        call: "_Call",
-        xs: tuple[Tensor, ...],
-        reference: Tensor | None,
-        contrast: Tensor | None,
-        summed: bool,
-    ) -> tuple[PerLayer, PerLayer]:
-        done = call.run(xs, lambda out: self._objective(out, reference, contrast)(out))
-        return self._weigh(done.gradients, done.activations, summed), done.gradients
-
-    def _mean_gradient(
-        self,
-        call: "_Call",
-        xs: tuple[Tensor, ...],
-        starts: tuple[Tensor, ...],
-        n_steps: int,
-        chunk: int,
-        reference: Tensor | None,
-        contrast: Tensor | None,
-        summed: bool,
-    ) -> tuple[PerLayer, PerLayer, list[Tensor]]:
-        out, at_x = call.activations(xs)
-        _, at_start = call.activations(starts)
-        objective = self._objective(out, reference, contrast)
-        means = [tuple(torch.zeros_like(t) for t in of_layer) for of_layer in at_x]
-        for points in _chunks(steps(n_steps), chunk):
-            batched = _repeat_objective(objective, len(points))
-            done = call.run(_line(starts, xs, points), batched, len(points))
-            for mean, gradient in _tensors(means, done.gradients):
-                mean += torch.stack(gradient.detach().chunk(len(points))).sum(0) / n_steps
-        changes = [tuple(a - b for a, b in zip(*pair, strict=True)) for pair in zip(at_x, at_start, strict=True)]
-        return self._weigh(means, changes, summed), means, []
-
-    def _conductance(
-        self,
-        call: "_Call",
-        xs: tuple[Tensor, ...],
-        starts: tuple[Tensor, ...],
-        n_steps: int,
-        chunk: int,
-        reference: Tensor | None,
-        contrast: Tensor | None,
-        summed: bool,
-    ) -> tuple[PerLayer, PerLayer, list[Tensor]]:
-        out, _ = call.activations(xs)
-        out_start, before = call.activations(starts)
-        objective = self._objective(out, reference, contrast, along_path=True)
-        sums: PerLayer = []
-        for i, point in enumerate(steps(n_steps)):
-            _, after = call.activations(_line(starts, xs, [(i + 1) / n_steps]))
-            done = call.run(_line(starts, xs, [point]), objective)
-            changes = [tuple(a - b for a, b in zip(*pair, strict=True)) for pair in zip(after, before, strict=True)]
-            parts = self._weigh(done.gradients, changes, summed)
-            sums = (
-                [tuple(s + p for s, p in zip(*pair, strict=True)) for pair in zip(sums, parts, strict=True)]
-                if sums
-                else parts
-            )
-            before = after
-        change = (objective(out) - objective(out_start)).detach()
-        deltas = [torch.stack([m.flatten(1).sum(1) for m in of_layer]).sum(0) - change for of_layer in sums]
-        return sums, sums, deltas
-
     # -- parts ---------------------------------------------------------------------------------------------
 
-    def _check_options(
-        self, target: TargetType, n_steps: int, path: str, delta: bool, relu: bool, baselines: BaselineType
-    ) -> None:
+    def _check_options(self, target: TargetType, n_steps: int, path: str, args: Any, baselines: BaselineType) -> None:
         if target is not None:
             raise ValueError(
                 f"target is {target!r}; it must be None: an embedding has no classes. What to match is the reference."
@@ -343,31 +263,45 @@ class LEAM(LayerAttribution, GradientAttribution):
             )
         if n_steps == 1 and path == "conductance":
             raise ValueError('path="conductance" needs n_steps of 2 or more.')
-        if (
-            path == "conductance"
-            and isinstance(self.forward_func, EmbeddingSimilarity)
-            and self.forward_func.norm == "detach"
-        ):
+        if n_steps > 1 and isinstance(self.forward_func, EmbeddingSimilarity):
+            self._check_along_path(self.forward_func, path, args)
+
+    @staticmethod
+    def _check_along_path(objective: EmbeddingSimilarity, path: str, args: Any) -> None:
+        if path == "conductance" and objective.norm == "detach":
             raise ValueError(
                 'path="conductance" of EmbeddingSimilarity(norm="detach"): along a path the detached cosine is no function\'s gradient. '
                 'Use LEAM(model, layer), which takes the fixed norm there, or EmbeddingSimilarity(norm="fixed") with its weights.'
             )
-        if delta and (path != "conductance" or self.weighting != "elementwise" or relu):
+        if objective.reference is None and args is None:
+            raise ValueError(
+                "a path of EmbeddingSimilarity without a reference would take the own embedding of every point of the path. Use "
+                "LEAM(model, layer), which takes that of the image, or give a reference."
+            )
+
+    def _check_complete(self, path: str, n_steps: int, relu: bool) -> None:
+        if path != "conductance" or self.weighting != "elementwise" or relu:
             raise ValueError(
                 'return_convergence_delta needs path="conductance", n_steps ≥ 2, weighting="elementwise" and relu_attributions=False: '
                 "no other form sums to a difference of scores."
             )
 
-    def _output(self, output: Any, batch: int) -> Tensor:
-        """Embeddings (N, D) or scores (N,), checked."""
-        if isinstance(output, Tensor) and output.ndim < 2:
-            if output.ndim == 0 or len(output) != batch:
-                raise ValueError(
-                    f"forward_func returned shape {tuple(output.shape)} for {batch} images: a mean or sum over the batch? Needed are "
-                    f"embeddings ({batch}, D) or one score per image ({batch},)."
-                )
-            return output
-        return as_embeddings(output, batch)
+    def _passes(
+        self, xs: tuple[Tensor, ...], args: tuple[Any, ...], layer_input: bool, grad_kwargs: dict[str, Any] | None
+    ) -> LayerPasses:
+        layers = self.layer if isinstance(self.layer, list) else [self.layer]
+        refuse_unexplainable(self.forward_func, layers)
+        reshapes = (
+            [self.reshape] * len(layers) if self.reshape is None or callable(self.reshape) else list(self.reshape)
+        )
+        if len(reshapes) != len(layers):
+            raise ValueError(
+                f"{len(reshapes)} reshapes for {len(layers)} layers; needed is one (or None) per layer, or one for all."
+            )
+        size = tuple(xs[0].shape[2:]) if xs[0].ndim == 4 else None
+        return LayerPasses(
+            self.forward_func, layers, args, layer_input, reshapes, size, self.device_ids, grad_kwargs or {}
+        )
 
     def _objective(
         self, output: Tensor, reference: Tensor | None, contrast: Tensor | None, *, along_path: bool = False
@@ -398,122 +332,76 @@ class LEAM(LayerAttribution, GradientAttribution):
             )
         return tuple(default_blur(x.detach()) for x in xs)
 
-    def _weigh(self, gradients: PerLayer, activations: PerLayer, summed: bool) -> PerLayer:
-        return [
-            tuple(
-                weigh(g.detach(), a.detach(), self.weighting, sum_channels=summed) for g, a in zip(*pair, strict=True)
-            )
-            for pair in zip(gradients, activations, strict=True)
-        ]
+    def _sum(self, terms: Terms, passes: LayerPasses, sum_channels: bool) -> PerLayer:
+        """Sum of w(G) ⊙ D over the terms, per layer; refused where no term has a gradient."""
+        weighted = partial(weigh, weighting=self.weighting, sum_channels=sum_channels)
+        maps: PerLayer = []
+        alive: list[Tensor] = []
+        for gradients, changes in terms:
+            parts = _pairwise(lambda g, d: weighted(g.detach(), d.detach()), gradients, changes)
+            maps = _pairwise(torch.add, maps, parts) if maps else parts
+            moved = [torch.stack([g.abs().flatten(1).amax(1) > 0 for g in of_layer]).any(0) for of_layer in gradients]
+            alive = [a | m for a, m in zip(alive, moved, strict=True)] if alive else moved
+        for of_layer, has_gradient, layer in zip(maps, alive, passes.layers, strict=True):
+            _check_shown(of_layer, has_gradient, passes.names[layer])
+        return maps
 
-    def _as_captum(self, maps: PerLayer, is_tuple: Sequence[bool]) -> Attributions:
-        formatted = [m if many else m[0] for m, many in zip(maps, is_tuple, strict=True)]
-        return formatted if isinstance(self.layer, list) else formatted[0]
+
+# -- the forms, as terms -------------------------------------------------------------------------------
 
 
-class _Call:
-    """One call of ``attribute``: runs the model with the layers recorded."""
+def _one_pass(passes: LayerPasses, xs: tuple[Tensor, ...], objective_at: Callable[[Tensor], Objective]) -> Terms:
+    """G(x) ⊙ A(x)."""
+    yield passes.gradients(xs, lambda output: objective_at(output)(output))
 
-    def __init__(
-        self,
-        leam: LEAM,
-        layers: Sequence[nn.Module],
-        args: tuple[Any, ...],
-        layer_input: bool,
-        grad_kwargs: dict[str, Any],
-        images: Tensor,
-    ) -> None:
-        self.leam = leam
-        self.layers = layers
-        self.distinct = list(dict.fromkeys(layers))
-        self.args = args
-        self.layer_input = layer_input
-        self.grad_kwargs = {"allow_unused": True, **grad_kwargs}
-        self.image_size = tuple(images.shape[2:]) if images.ndim == 4 else None
-        self.is_tuple = [False] * len(layers)
 
-    def name(self, layer: nn.Module) -> str:
-        return layer_name(layer, self.leam.forward_func)
+def _mean_gradient(
+    passes: LayerPasses,
+    xs: tuple[Tensor, ...],
+    starts: tuple[Tensor, ...],
+    n_steps: int,
+    at_once: int,
+    objective_at: Callable[[Tensor], Objective],
+) -> Terms:
+    """mean_t G(x_t) ⊙ (A(x) − A(x′))."""
+    output, at_x = passes.activations(xs)
+    _, at_start = passes.activations(starts)
+    objective = objective_at(output)
+    means: PerLayer = []
+    for points in _chunks(steps(n_steps), at_once):
+        batched = _repeat_objective(objective, len(points))
+        gradients, _ = passes.gradients(_line(starts, xs, points), batched, len(points))
+        parts = [tuple(_sum_of_chunks(g, len(points)) / n_steps for g in of_layer) for of_layer in gradients]
+        means = _pairwise(torch.add, means, parts) if means else parts
+    yield means, _pairwise(torch.sub, at_x, at_start)
 
-    def reshapes(self) -> list[Reshape | None]:
-        reshape = self.leam.reshape
-        if reshape is None or callable(reshape):
-            return [reshape] * len(self.layers)
-        if len(reshape) != len(self.layers):
-            raise ValueError(
-                f"{len(reshape)} reshapes for {len(self.layers)} layers; needed is one (or None) per layer, or one for all."
-            )
-        return list(reshape)
 
-    def run(self, xs: tuple[Tensor, ...], objective: Objective, times: int = 1) -> _Pass:
-        """Forward and backward."""
-        output, runs = self._forward(xs, times)
-        activations = self._activations(runs)
-        return _Pass(activations, self._gradients(runs, objective(output)))
-
-    def activations(self, xs: tuple[Tensor, ...]) -> tuple[Tensor, PerLayer]:
-        """Forward only: the output and the activations of every layer."""
-        with torch.no_grad():
-            output, runs = self._forward(xs, 1)
-            return output, self._activations(runs)
-
-    def _forward(self, xs: tuple[Tensor, ...], times: int) -> tuple[Tensor, dict[nn.Module, list[tuple[Tensor, ...]]]]:
-        forward = self.leam.forward_func
-        names = [self.name(layer) for layer in self.distinct]
-        with record(self.distinct, names, inputs=self.layer_input) as recordings:
-            output = self.leam._output(forward(*xs, *repeat_args(self.args, times)), len(xs[0]))
-        runs = {
-            layer: gather_runs(recording, layer, forward, self.leam.device_ids)
-            for layer, recording in zip(self.distinct, recordings, strict=True)
-        }
-        tuples = dict(zip(self.distinct, (r.is_tuple for r in recordings), strict=True))
-        self.is_tuple = [tuples[layer] for layer in self.layers]
-        return output, runs
-
-    def _backward(self, score: Tensor, kept: Sequence[Tensor]) -> Sequence[Tensor | None]:
-        if not score.requires_grad:
-            return [None] * len(kept)
-        try:
-            return torch.autograd.grad(score.sum(), kept, **self.grad_kwargs)
-        except RuntimeError as error:
-            names = ", ".join(self.name(layer) for layer in self.distinct)
-            raise RuntimeError(f"the backward pass from the score to layer {names} failed: {error}") from error
-
-    def _activations(self, runs: dict[nn.Module, list[tuple[Tensor, ...]]]) -> PerLayer:
-        """Of every layer, as (N, C, h, w)."""
-        return [
-            tuple(spatial(a, self.name(layer), self.image_size, reshape) for a in _join(runs[layer]))
-            for layer, reshape in zip(self.layers, self.reshapes(), strict=True)
-        ]
-
-    def _gradients(self, runs: dict[nn.Module, list[tuple[Tensor, ...]]], score: Tensor) -> PerLayer:
-        """Of every layer, rearranged as its activations are; zeros for a tensor (of several) without one."""
-        kept = [t for layer in self.distinct for run in runs[layer] for t in run]
-        found = dict(zip(map(id, kept), self._backward(score, kept), strict=True))
-        gradients = []
-        for layer, reshape in zip(self.layers, self.reshapes(), strict=True):
-            if all(found[id(t)] is None for run in runs[layer] for t in run):
-                raise ValueError(
-                    f"the score does not depend on layer {self.name(layer)} through differentiable operations: it is on a branch "
-                    "that does not reach the embedding, or the forward function detaches or leaves torch (numpy, no_grad) after it."
-                )
-            of_runs = [
-                tuple(torch.zeros_like(t) if (g := found[id(t)]) is None else g for t in run) for run in runs[layer]
-            ]
-            gradients.append(tuple(g if reshape is None else reshape(g) for g in _join(of_runs)))
-        return gradients
+def _conductance(
+    passes: LayerPasses,
+    xs: tuple[Tensor, ...],
+    starts: tuple[Tensor, ...],
+    n_steps: int,
+    objective_at: Callable[[Tensor], Objective],
+) -> Terms:
+    """Over the steps: G at the midpoint ⊙ the change of A from the start to the end of the step."""
+    objective = objective_at(passes.activations(xs)[0])
+    _, before = passes.activations(starts)
+    for i, midpoint in enumerate(steps(n_steps)):
+        _, after = passes.activations(_line(starts, xs, [(i + 1) / n_steps]))
+        gradients, _ = passes.gradients(_line(starts, xs, [midpoint]), objective)
+        yield gradients, _pairwise(torch.sub, after, before)
+        before = after
 
 
 # -- small functions -----------------------------------------------------------------------------------
 
 
-def _join(runs: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Runs on several devices (DataParallel) in batch order, on the first device."""
-    return (
-        runs[0]
-        if len(runs) == 1
-        else tuple(torch.cat([t.to(ts[0].device) for t in ts]) for ts in zip(*runs, strict=True))
-    )
+def _pairwise(function: Callable[[Tensor, Tensor], Tensor], left: PerLayer, right: PerLayer) -> PerLayer:
+    return [tuple(map(function, a, b)) for a, b in zip(left, right, strict=True)]
+
+
+def _sum_of_chunks(values: Tensor, chunks: int) -> Tensor:
+    return torch.stack(values.detach().chunk(chunks)).sum(0)
 
 
 def _line(starts: tuple[Tensor, ...], ends: tuple[Tensor, ...], points: Sequence[float]) -> tuple[Tensor, ...]:
@@ -541,23 +429,32 @@ def _steps_at_once(internal_batch_size: int | None, batch: int) -> int:
     return max(1, internal_batch_size // max(1, batch))
 
 
-def _tensors(means: PerLayer, gradients: PerLayer) -> list[tuple[Tensor, Tensor]]:
-    return [pair for of_layer in zip(means, gradients, strict=True) for pair in zip(*of_layer, strict=True)]
+def _check_above_noise(maps: PerLayer, passes: LayerPasses) -> None:
+    """Refuse maps of a score whose gradient is zero but for rounding, as of the cosine to one's own embedding.
 
-
-def _check_shown(shown: PerLayer, maps: PerLayer, names: Sequence[str]) -> None:
-    """Refuse maps of nothing: no gradient at all, or values that are not finite."""
-    for of_layer, gradients, name in zip(maps, shown, names, strict=True):
-        for tensor in of_layer:
-            finite = torch.isfinite(tensor).flatten(1).all(1)
-            if not bool(finite.all()):
-                raise ValueError(
-                    f"the map of layer {name} is NaN or infinite for images {(~finite).nonzero().flatten().tolist()}: check these images, "
-                    "the activations there, and the precision (float16 overflows)."
-                )
-        flat = torch.stack([g.abs().flatten(1).amax(1) == 0 for g in gradients]).all(0)
-        if bool(flat.any()):
+    Real maps sum to the order of the score (0.1 to 10 times it on the networks measured), rounding noise to 1e-7 of it.
+    """
+    for of_layer, layer in zip(maps, passes.layers, strict=True):
+        total = torch.stack([m.abs().flatten(1).sum(1) for m in of_layer]).sum(0)
+        noise = total <= vanishing(passes.scores) * passes.scores.abs() * 0.1
+        if bool(noise.any()):
             raise ValueError(
-                f"the score has zero gradient at layer {name} for images {flat.nonzero().flatten().tolist()}: nothing to show. A constant "
-                "score, saturated or dead units, or a layer after which only other positions count (the last block of a transformer)."
+                f"the score has zero gradient at layer {passes.names[layer]} but for rounding, for images "
+                f"{noise.nonzero().flatten().tolist()}: it is at a maximum there, as the cosine to an image's own embedding is. Use "
+                'LEAM(model, layer), whose norm="detach" has a gradient, or a reference from other images.'
             )
+
+
+def _check_shown(maps: tuple[Tensor, ...], has_gradient: Tensor, name: str) -> None:
+    """Refuse maps of nothing: values that are not finite, or no gradient at all."""
+    finite = torch.stack([torch.isfinite(m).flatten(1).all(1) for m in maps]).all(0)
+    if not bool(finite.all()):
+        raise ValueError(
+            f"the map of layer {name} is NaN or infinite for images {(~finite).nonzero().flatten().tolist()}: check these images, "
+            "the activations there, and the precision (float16 overflows)."
+        )
+    if not bool(has_gradient.all()):
+        raise ValueError(
+            f"the score has zero gradient at layer {name} for images {(~has_gradient).nonzero().flatten().tolist()}: nothing to show. A "
+            "constant score, dead units, or a layer after which only other positions count (a transformer's last block)."
+        )

@@ -35,7 +35,7 @@ class ReliabilityWarning(UserWarning):
 # -- embeddings and directions -------------------------------------------------------------------------
 
 
-def as_embeddings(output: Any, batch: int) -> Tensor:
+def as_embeddings(returned: Any, batch: int) -> Tensor:
     """Check that a forward function returned one embedding for every image, shape (N, D).
 
     (N, D, 1, 1), as some exported networks return, is flattened.
@@ -48,9 +48,7 @@ def as_embeddings(output: Any, batch: int) -> Tensor:
         >>> as_embeddings(torch.ones(2, 8, 1, 1), 2).shape
         torch.Size([2, 8])
     """
-    if not isinstance(output, Tensor) or not torch.is_floating_point(output):
-        kind = f"a tensor of {output.dtype}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        raise TypeError(f"forward_func returned {kind}; needed is one floating-point tensor of embeddings (N, D).")
+    output = _floating(returned)
     shape = tuple(output.shape)
     if output.ndim > 2 and output.shape[2:].numel() == 1:
         output = output.flatten(1)
@@ -70,7 +68,36 @@ def as_embeddings(output: Any, batch: int) -> Tensor:
         raise ValueError(
             f"the embeddings of images {bad} hold NaN or infinite values; check these images and the model."
         )
-    return cast(Tensor, output)
+    return output
+
+
+def _floating(output: Any) -> Tensor:
+    if isinstance(output, Tensor) and torch.is_floating_point(output):
+        return output
+    kind = f"a tensor of {output.dtype}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+    raise TypeError(f"forward_func returned {kind}; needed is one floating-point tensor of embeddings (N, D).")
+
+
+def as_output(returned: Any, batch: int) -> Tensor:
+    """Check that a forward function returned scores (N,) or embeddings (N, D), one for every image.
+
+    Raises:
+        TypeError: for anything but one floating-point tensor.
+        ValueError: for other shapes, among them the mean over a batch.
+
+    Example:
+        >>> as_output(torch.ones(3), 3).shape, as_output(torch.ones(3, 8), 3).shape
+        (torch.Size([3]), torch.Size([3, 8]))
+    """
+    output = _floating(returned)
+    if output.ndim > 1:
+        return as_embeddings(output, batch)
+    if output.ndim == 0 or len(output) != batch:
+        raise ValueError(
+            f"forward_func returned shape {tuple(output.shape)} for {batch} images: a mean or sum over the batch? Needed are "
+            f"embeddings ({batch}, D) or one score per image ({batch},)."
+        )
+    return output
 
 
 def _length(vectors: Tensor) -> Tensor:

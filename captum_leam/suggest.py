@@ -18,7 +18,7 @@ from captum_leam.layers import (
     tokens_to_map,
 )
 from captum_leam.maps import Field, gaussian_blur
-from captum_leam.objectives import as_embeddings
+from captum_leam.objectives import as_output
 
 MOST_PREFIX_TOKENS = 16
 
@@ -73,7 +73,7 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
 
         Layers of 56, 28 and 14 px of a 112-px crop were the best set measured; the last layer's 7 px the worst.
         """
-        unit = self.field[3] / 112
+        unit = self.image_size[1] / 112
         chosen = tuple(layer for layer in self.layers if 1.5 * unit < layer.cell < 9 * unit)
         return chosen or self.layers[:1]
 
@@ -184,9 +184,9 @@ def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) ->
     shuffled = few.flatten(2)[:, :, torch.randperm(few[0, 0].numel(), generator=generator).to(few.device)].view_as(few)
     with torch.inference_mode(False), torch.enable_grad(), eager():
         x = torch.cat([few, shuffled]).clone().requires_grad_()
-        out = _as_output(model(x), len(x))
+        out = as_output(model(x), len(x))
         signs = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)
-        (gradient,) = torch.autograd.grad((out * signs).sum(), x, allow_unused=True)
+        gradient = torch.autograd.grad((out * signs).sum(), x, allow_unused=True)[0] if out.requires_grad else None
     touched = torch.zeros(few.shape[2:]) if gradient is None else gradient.abs().amax((0, 1))
     rows, columns = touched.amax(1).nonzero().flatten(), touched.amax(0).nonzero().flatten()
     if not len(rows):
@@ -196,11 +196,6 @@ def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) ->
         )
     top, left = int(rows[0]), int(columns[0])
     return top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
-
-
-def _as_output(output: Any, batch: int) -> Tensor:
-    is_scores = isinstance(output, Tensor) and output.ndim == 1 and len(output) == batch
-    return output if is_scores else as_embeddings(output, batch)
 
 
 # -- candidates ----------------------------------------------------------------------------------------
@@ -259,7 +254,7 @@ def _run_recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tenso
 
     handles = [m.register_forward_hook(partial(hook, name)) for name, m in model.named_modules() if name]
     try:
-        out = _as_output(model(x), len(x))
+        out = as_output(model(x), len(x))
     finally:
         for handle in handles:
             handle.remove()

@@ -1,0 +1,60 @@
+# Two commands do everything on a fresh machine with python3 and make:
+#   make demo   set up, then train on synthetic faces, explain them, write demo/index.html
+#   make test   set up, then run the test suite
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+SETTINGS := pyproject.toml constraints.txt
+
+.PHONY: demo test test-fast lint types docs bench clean help
+
+help:
+	@sed -n 's/^#   //p' Makefile
+	@echo "others: test-fast, lint, types, docs, bench, clean"
+
+$(VENV)/core: $(SETTINGS)
+	@echo "Setting up $(VENV) (torch is large: a minute or two) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/test: $(VENV)/core
+	@echo "Setting up the test tools ..."
+	@$(PIP) --editable ".[face,onnx,study,ray,dev]"
+	@touch $@
+
+$(VENV)/docs: $(VENV)/test
+	@$(PIP) --editable ".[docs]"
+	@touch $@
+
+demo: $(VENV)/core
+	$(BIN)/captum-leam demo --out demo --force
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/test
+	$(BIN)/python -m pytest -m "not slow and not real" -n 2
+
+lint: $(VENV)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell captum_leam docs examples benchmarks tests README.md CONTRIBUTING.md CHANGELOG.md
+
+types: $(VENV)/test
+	$(BIN)/mypy --strict captum_leam
+
+docs: $(VENV)/docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+# Real data: make bench DATA=../shared/real
+DATA ?= ../shared/real
+bench: $(VENV)/test
+	$(BIN)/python benchmarks/main_job.py --data $(DATA)
+	$(BIN)/python benchmarks/planted_evidence.py
+
+clean:
+	rm -rf $(VENV) build dist docs/_build docs/api/generated .pytest_cache .mypy_cache .ruff_cache *.egg-info

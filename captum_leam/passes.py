@@ -1,0 +1,120 @@
+"""Running a model with layers recorded: activations, and gradients of an objective, of all layers in one pass."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_leam._captum import repeat_args
+from captum_leam.layers import Reshape, gather_runs, layer_name, record, spatial
+from captum_leam.objectives import as_output
+
+# Of every layer, of every tensor it puts out.
+PerLayer = list[tuple[Tensor, ...]]
+
+# Outputs of the forward function, embeddings or scores, to one score per image.
+Objective = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class LayerPasses:
+    """A forward function and the layers to record while it runs.
+
+    Attributes:
+        forward_func: returns embeddings (N, D) or scores (N,).
+        layers: modules; one may stand in the list twice.
+        args: additional forward arguments.
+        layer_input: record what layers take in rather than what they put out.
+        reshapes: one per layer, None where its output is (N, C, h, w).
+        image_size: (H, W) of the images, to tell channels-last layers; None for other inputs.
+        device_ids: of a ``DataParallel`` model.
+        grad_kwargs: more arguments for ``torch.autograd.grad``.
+    """
+
+    forward_func: Callable[..., Any]
+    layers: Sequence[nn.Module]
+    args: tuple[Any, ...] = ()
+    layer_input: bool = False
+    reshapes: Sequence[Reshape | None] = ()
+    image_size: tuple[int, ...] | None = None
+    device_ids: list[int] | None = None
+    grad_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.reshapes = self.reshapes or [None] * len(self.layers)
+        self.distinct = list(dict.fromkeys(self.layers))
+        self.names = {layer: layer_name(layer, self.forward_func) for layer in self.distinct}
+        self.tuples: dict[nn.Module, bool] = {}  # whether a layer puts out several tensors; known after a pass
+        self.scores = torch.empty(0)  # of the last pass with gradients, where the forward function returns scores
+
+    def activations(self, xs: tuple[Tensor, ...]) -> tuple[Tensor, PerLayer]:
+        """Forward only: the output, and the activations of every layer as (N, C, h, w)."""
+        with torch.no_grad():
+            output, runs = self._forward(xs, 1)
+            return output, self._spatial(runs)
+
+    def gradients(self, xs: tuple[Tensor, ...], objective: Objective, times: int = 1) -> tuple[PerLayer, PerLayer]:
+        """Forward and backward: gradients and activations of every layer, as (N, C, h, w).
+
+        Args:
+            xs: inputs, ``times`` batches one after the other.
+            objective: of the output.
+            times: how often the additional arguments are repeated along.
+        """
+        output, runs = self._forward(xs, times)
+        activations = self._spatial(runs)  # before the backward pass: what cannot be shown is refused early
+        kept = [t for run in self._tensors(runs) for t in run]
+        self.scores = output.detach() if output.ndim == 1 else torch.empty(0)
+        found = dict(zip(map(id, kept), self._backward(objective(output), kept), strict=True))
+        for layer in self.distinct:
+            if all(found[id(t)] is None for run in runs[layer] for t in run):
+                raise ValueError(
+                    f"the score does not depend on layer {self.names[layer]} through differentiable operations: it is on a branch "
+                    "that does not reach the embedding, or the forward function detaches or leaves torch (numpy, no_grad) after it."
+                )
+        # of several tensors that a layer puts out, one may not be used: zeros
+        filled = {
+            layer: [tuple(torch.zeros_like(t) if (g := found[id(t)]) is None else g for t in run) for run in of_layer]
+            for layer, of_layer in runs.items()
+        }
+        return self._rearranged(filled), activations
+
+    def _forward(self, xs: tuple[Tensor, ...], times: int) -> tuple[Tensor, dict[nn.Module, list[tuple[Tensor, ...]]]]:
+        forward = self.forward_func
+        with record(self.distinct, list(self.names.values()), inputs=self.layer_input) as recordings:
+            output = as_output(forward(*xs, *repeat_args(self.args, times)), len(xs[0]))
+        self.tuples = {layer: r.is_tuple for layer, r in zip(self.distinct, recordings, strict=True)}
+        pairs = zip(self.distinct, recordings, strict=True)
+        return output, {layer: gather_runs(r, layer, forward, self.device_ids) for layer, r in pairs}
+
+    def _backward(self, score: Tensor, kept: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        if not score.requires_grad:
+            return [None] * len(kept)
+        try:
+            return torch.autograd.grad(score.sum(), kept, **{"allow_unused": True, **self.grad_kwargs})
+        except RuntimeError as error:
+            names = ", ".join(self.names.values())
+            raise RuntimeError(f"the backward pass from the score to layer {names} failed: {error}") from error
+
+    def _tensors(self, runs: dict[nn.Module, list[tuple[Tensor, ...]]]) -> Iterator[tuple[Tensor, ...]]:
+        for layer in self.distinct:
+            yield from runs[layer]
+
+    def _rearranged(self, runs: dict[nn.Module, list[tuple[Tensor, ...]]]) -> PerLayer:
+        pairs = zip(self.layers, self.reshapes, strict=True)
+        return [tuple(t if r is None else r(t) for t in _join(runs[layer])) for layer, r in pairs]
+
+    def _spatial(self, runs: dict[nn.Module, list[tuple[Tensor, ...]]]) -> PerLayer:
+        pairs = zip(self.layers, self.reshapes, strict=True)
+        return [
+            tuple(spatial(t, self.names[layer], self.image_size, r) for t in _join(runs[layer])) for layer, r in pairs
+        ]
+
+
+def _join(runs: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Runs on several devices (DataParallel) in batch order, on the first device."""
+    if len(runs) == 1:
+        return runs[0]
+    return tuple(torch.cat([t.to(ts[0].device) for t in ts]) for ts in zip(*runs, strict=True))

@@ -1,0 +1,37 @@
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+
+@pytest.fixture(scope="session")
+def real_dir() -> Path:
+    folder = Path(__file__).resolve().parents[2] / "shared" / "real"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/real (research faces and networks, not in the repository)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_models(real_dir: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("real_models", real_dir / "models.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Iterator[None]:
+    """Every test draws the same numbers, whatever ran before it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def faces() -> Tensor:
+    return torch.rand(3, 3, 16, 16)

@@ -1,0 +1,67 @@
+"""Small networks whose maps can be computed by hand or by a second, slow implementation."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Body(nn.Module):
+    """Two convolutions, 16 px → 8 px → 4 px; smooth unless told otherwise."""
+
+    def __init__(self, activation: type[nn.Module] = nn.Softplus, **options: object) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, 2, 1)
+        self.act = activation(**options)
+        self.second = nn.Conv2d(6, 8, 3, 2, 1)
+        self.last = activation(**options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.second(self.act(self.first(x))))
+
+
+class Net(nn.Module):
+    """Body, then an affine head with BatchNorm: embeddings of 10 numbers from images of 16 px."""
+
+    def __init__(self, activation: type[nn.Module] = nn.Softplus, **options: object) -> None:
+        super().__init__()
+        self.body = Body(activation, **options)
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(8 * 16, 10), nn.BatchNorm1d(10))
+        self.head[2].running_mean.normal_()
+        self.head[2].running_var.uniform_(0.5, 2)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+
+class Residual(nn.Module):
+    """A skip connection with an in-place activation, and a branch beside it: 8 px."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(inplace=True))
+        self.block = nn.Sequential(nn.Conv2d(6, 6, 3, 1, 1), nn.BatchNorm2d(6), nn.ReLU6(inplace=True))
+        self.out = nn.ReLU(inplace=True)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 12))
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.block(x)
+        return self.head(self.out(x))
+
+
+class Tokens(nn.Module):
+    """A transformer's shape: patches of 4 px, a class token first, the embedding read from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 12, 4, 4)
+        self.cls = nn.Parameter(torch.randn(1, 1, 12))
+        self.block = nn.TransformerEncoderLayer(12, 2, 24, dropout=0.0, batch_first=True)
+        self.last = nn.TransformerEncoderLayer(12, 2, 24, dropout=0.0, batch_first=True)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = self.patch(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.cls.expand(len(x), -1, -1), patches], 1)
+        return self.last(self.block(tokens))[:, 0]

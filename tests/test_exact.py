@@ -1,0 +1,256 @@
+"""Maps against closed forms, finite differences, Captum, and slow literal implementations; all in float64."""
+
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from networks import Net, Residual
+from torch import Tensor, nn
+
+from captum_leam import LEAM, EmbeddingSimilarity
+from captum_leam.maps import default_blur
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    return Net().double()
+
+
+@pytest.fixture
+def faces() -> Tensor:
+    return torch.rand(3, 3, 16, 16, dtype=torch.float64)
+
+
+@pytest.fixture
+def references() -> Tensor:
+    return torch.randn(3, 10, dtype=torch.float64)
+
+
+def unit(v: Tensor) -> Tensor:
+    return v / v.norm(dim=-1, keepdim=True)
+
+
+def cosine(net: nn.Module, x: Tensor, r: Tensor) -> Tensor:
+    return (unit(net(x)) * unit(r)).sum(1)
+
+
+def split(net: Net, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Activations of the body as a leaf, and the embeddings computed from them: the hook-free oracle."""
+    acts = net.body(x).detach().requires_grad_()
+    return acts, net.head(acts)
+
+
+def test_one_pass_equals_the_hook_free_oracle(net, faces, references):
+    acts, f = split(net, faces)
+    score = (f * unit(references)).sum(1) / f.norm(dim=1).detach()
+    (gradient,) = torch.autograd.grad(score.sum(), acts)
+    expected = (gradient * acts).sum(1, keepdim=True).detach()
+    assert torch.allclose(LEAM(net, net.body).attribute(faces, reference=references), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["detach", "fixed", "differentiate"])
+def test_affine_head_sums_to_the_score(net, faces, references, norm):
+    """Sum of the map + ⟨b, ∂s/∂f⟩ is the cosine for the detached norm and 0 for the differentiated cosine."""
+    maps = LEAM(net, net.body, norm=norm).attribute(faces, reference=references)
+    f = net(faces).detach()
+    offset = net.head(torch.zeros(1, 8, 4, 4, dtype=torch.float64)).detach()
+    slope = unit(references) / f.norm(dim=1, keepdim=True)
+    cos = (unit(f) * unit(references)).sum(1)
+    if norm == "differentiate":
+        slope = slope - cos[:, None] * unit(f) / f.norm(dim=1, keepdim=True)
+    total = maps.sum((1, 2, 3)) + (offset * slope).sum(1)
+    expected = torch.zeros(3, dtype=torch.float64) if norm == "differentiate" else cos
+    assert torch.allclose(total, expected, atol=1e-12)
+
+
+def test_own_reference_is_the_map_of_the_log_norm(net, faces):
+    acts, f = split(net, faces)
+    (gradient,) = torch.autograd.grad(f.norm(dim=1).log().sum(), acts)
+    expected = (gradient * acts).sum(1, keepdim=True).detach()
+    assert torch.allclose(LEAM(net, net.body).attribute(faces), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["detach", "differentiate"])
+def test_channel_weighting_is_captums_grad_cam(net, faces, references, norm):
+    objective = EmbeddingSimilarity(net, norm=norm)
+    expected = LayerGradCam(objective, net.body).attribute(faces, additional_forward_args=(references,))
+    maps = LEAM(net, net.body, weighting="channel", norm=norm).attribute(faces, reference=references)
+    assert torch.allclose(maps, expected.detach(), atol=1e-12)
+    relu = LEAM(net, net.body, weighting="channel", norm=norm).attribute(
+        faces, reference=references, relu_attributions=True
+    )
+    assert torch.equal(relu, maps.clamp(min=0))
+
+
+def test_positive_weighting_is_layer_cam(net, faces, references):
+    acts, f = split(net, faces)
+    score = (f * unit(references)).sum(1) / f.norm(dim=1).detach()
+    (gradient,) = torch.autograd.grad(score.sum(), acts)
+    expected = (torch.relu(gradient) * acts).sum(1, keepdim=True).detach()
+    maps = LEAM(net, net.body, weighting="positive").attribute(faces, reference=references)
+    assert torch.allclose(maps, expected, atol=1e-12)
+
+
+def test_finite_differences(net, faces, references):
+    """Every entry of G ⊙ A is the slope of ⟨f, r̂⟩/c, c fixed, times the activation."""
+    kept = LEAM(net, net.body).attribute(faces[:1], reference=references[0], attr_dim_summation=False)
+    acts = net.body(faces[:1]).detach()
+    c = net(faces[:1]).detach().norm()
+    step = 1e-6
+    for index in [(0, 0, 0, 0), (0, 3, 2, 1), (0, 7, 3, 3)]:
+        up, down = acts.clone(), acts.clone()
+        up[index] += step
+        down[index] -= step
+        slope = ((net.head(up) - net.head(down)) @ unit(references[0])).item() / (2 * step) / c
+        assert kept[index].item() == pytest.approx((slope * acts[index]).item(), abs=1e-8)
+
+
+def test_contrast_is_the_difference_of_two_maps(net, faces, references):
+    """M is linear in the direction: contrast = map of r₊ − mean of the maps of r₋, all with the detached norm."""
+    others = torch.randn(4, 10, dtype=torch.float64)
+    leam = LEAM(net, net.body)
+    apart = leam.attribute(faces, reference=references, contrast=others)
+    against = torch.stack([leam.attribute(faces, reference=o) for o in others]).mean(0)
+    assert torch.allclose(apart, leam.attribute(faces, reference=references) - against, atol=1e-12)
+    per_image = leam.attribute(faces, reference=references, contrast=others.expand(3, 4, 10))
+    assert torch.allclose(per_image, apart, atol=1e-12)
+    single = leam.attribute(faces, reference=references, contrast=others[0])
+    assert torch.allclose(single, leam.attribute(faces, reference=references, contrast=others[:1]), atol=1e-12)
+
+
+def test_list_equals_separate_calls():
+    net = Residual().double()
+    faces, layers = torch.rand(2, 3, 16, 16, dtype=torch.float64), [net.out, net.stem, net.block, net.block[0], net.out]
+    for options in ({}, {"n_steps": 3}, {"n_steps": 2, "path": "conductance"}):
+        together = LEAM(net, layers).attribute(faces, **options)
+        for layer, maps in zip(layers, together, strict=True):
+            assert torch.allclose(maps, LEAM(net, layer).attribute(faces, **options), atol=1e-12)
+
+
+def test_layer_input_of_the_head_is_the_output_of_the_body(net, faces, references):
+    at_input = LEAM(net, net.head).attribute(faces, reference=references, attribute_to_layer_input=True)
+    assert torch.allclose(at_input, LEAM(net, net.body).attribute(faces, reference=references), atol=1e-12)
+
+
+def test_fixed_norm_has_the_gradient_of_the_detached(net, faces, references):
+    detached = LEAM(net, net.body).attribute(faces, reference=references)
+    assert torch.allclose(
+        LEAM(net, net.body, norm="fixed").attribute(faces, reference=references), detached, atol=1e-12
+    )
+
+
+# -- paths ---------------------------------------------------------------------------------------------
+
+
+def literal_mean_gradient(net: Net, x: Tensor, start: Tensor, r: Tensor, n: int) -> Tensor:
+    total = 0
+    for i in range(n):
+        acts, f = split(net, start + (i + 0.5) / n * (x - start))
+        score = (f * unit(r)).sum(1) / f.norm(dim=1).detach()
+        total = total + torch.autograd.grad(score.sum(), acts)[0]
+    return (total / n * (net.body(x) - net.body(start))).sum(1, keepdim=True).detach()
+
+
+@pytest.mark.parametrize("at_once", [None, 3, 6, 100])
+def test_mean_gradient_equals_the_literal_loop(net, faces, references, at_once):
+    maps = LEAM(net, net.body).attribute(faces, reference=references, n_steps=5, internal_batch_size=at_once)
+    expected = literal_mean_gradient(net, faces, default_blur(faces), references, 5)
+    assert torch.allclose(maps, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("weighting", ["positive", "channel"])
+def test_path_weighs_the_mean_gradient(net, faces, references, weighting):
+    start, r = default_blur(faces), references
+    acts = [split(net, start + t * (faces - start)) for t in (0.25, 0.75)]
+    grads = [torch.autograd.grad(((f * unit(r)).sum(1) / f.norm(dim=1).detach()).sum(), a)[0] for a, f in acts]
+    mean = (grads[0] + grads[1]) / 2
+    weights = mean.clamp(min=0) if weighting == "positive" else mean.mean((2, 3), keepdim=True)
+    expected = (weights * (net.body(faces) - net.body(start))).sum(1, keepdim=True).detach()
+    maps = LEAM(net, net.body, weighting=weighting).attribute(faces, reference=references, n_steps=2)
+    assert torch.allclose(maps, expected, atol=1e-12)
+
+
+def test_path_reference_is_that_of_the_images(net, faces):
+    """Own embeddings are those of x, never of points of the path."""
+    own = net(faces).detach()
+    leam = LEAM(net, net.body)
+    assert torch.allclose(leam.attribute(faces, n_steps=3), leam.attribute(faces, reference=own, n_steps=3), atol=1e-12)
+
+
+@pytest.mark.parametrize("baseline", ["zero", "number", "tensor", "row", "tuple"])
+def test_captums_baseline_types(net, faces, references, baseline):
+    row = torch.rand(1, 3, 16, 16, dtype=torch.float64)
+    given, start = {
+        "zero": (0, torch.zeros_like(faces)),
+        "number": (0.5, torch.full_like(faces, 0.5)),
+        "tensor": (row.expand_as(faces) * 0.5, row.expand_as(faces) * 0.5),
+        "row": (row, row.expand_as(faces)),
+        "tuple": ((row,), row.expand_as(faces)),
+    }[baseline]
+    maps = LEAM(net, net.body).attribute(faces, reference=references, n_steps=2, baselines=given)
+    assert torch.allclose(maps, literal_mean_gradient(net, faces, start, references, 2), atol=1e-12)
+
+
+def conductance_error(net: Net, x: Tensor, r: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    maps, delta = LEAM(net, net.body.act).attribute(
+        x, reference=r, n_steps=n, path="conductance", return_convergence_delta=True
+    )
+    f, start = net(x).detach(), net(default_blur(x)).detach()
+    change = ((f - start) * unit(r)).sum(1) / f.norm(dim=1)  # computed independently
+    assert torch.allclose(delta, maps.sum((1, 2, 3)) - change, atol=1e-12)
+    return delta.abs(), change.abs()
+
+
+def test_conductance_is_complete(net, references):
+    faces = torch.rand(3, 3, 16, 16, dtype=torch.float64) * 4
+    at_20, _ = conductance_error(net, faces, references, 20)
+    at_80, change = conductance_error(net, faces, references, 80)
+    assert (at_80 <= 0.01 * change).all()
+    assert (at_80 <= at_20 / 4).all()
+    assert (at_20 > 0).all()
+
+
+def test_conductance_of_the_differentiated_cosine_is_complete_too(net, faces, references):
+    leam = LEAM(net, net.body, norm="differentiate")
+    maps, delta = leam.attribute(
+        faces, reference=references, n_steps=60, path="conductance", return_convergence_delta=True
+    )
+    change = (cosine(net, faces, references) - cosine(net, default_blur(faces), references)).detach()
+    assert torch.allclose(delta, maps.sum((1, 2, 3)) - change, atol=1e-12)
+    assert (delta.abs() < 0.01 * change.abs()).all()
+
+
+def test_conductance_is_not_complete_on_a_parallel_branch():
+    """Only at a layer that everything passes through; elsewhere the delta says so."""
+    net = Residual().double()
+    faces = torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    options = {"n_steps": 100, "path": "conductance", "return_convergence_delta": True}
+    _, (cut, branch) = LEAM(net, [net.out, net.block]).attribute(faces, **options)
+    assert (branch.abs() > 10 * cut.abs()).all()
+
+
+def test_compute_convergence_delta_agrees(net, faces, references):
+    leam = LEAM(net, net.body)
+    maps, delta = leam.attribute(
+        faces, reference=references, baselines=0.1, n_steps=4, path="conductance", return_convergence_delta=True
+    )
+    assert torch.allclose(leam.compute_convergence_delta(maps, 0.1, faces, reference=references), delta, atol=1e-12)
+
+
+def test_two_steps_of_conductance_by_hand():
+    """One channel, one pixel: f = (a², a), so every number can be followed."""
+
+    class Square(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            a = self.layer(x).flatten(1)
+            return torch.cat([a**2, a], 1)
+
+    net = Square()
+    x = torch.full((1, 1, 1, 1), 3.0, dtype=torch.float64)
+    r = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    maps = LEAM(net, net.layer).attribute(x, reference=r, baselines=1.0, n_steps=2, path="conductance")
+    # f(3) = (9, 3), norm √90; steps 1→2→3 with slopes 2·1.5 and 2·2.5 at the midpoints
+    assert maps.item() == pytest.approx((3.0 + 5.0) / 90**0.5)

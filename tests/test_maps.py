@@ -1,0 +1,170 @@
+"""Pure functions on maps, against numbers worked out by hand and against other libraries."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.transforms.functional import gaussian_blur as torchvision_blur
+
+from captum_leam.maps import (
+    as_maps,
+    default_blur,
+    gaussian_blur,
+    normalize_max,
+    normalize_sum,
+    overall_map,
+    place_on_field,
+    rank_pixels,
+    top_fraction,
+    weigh,
+)
+
+
+def test_placed_maps_lie_in_the_field_and_are_zero_outside():
+    maps = torch.rand(2, 1, 14, 12) + 0.1
+    placed = place_on_field(maps, (112, 112), (0, 8, 112, 96))
+    assert placed.shape == (2, 112, 112)
+    assert (placed[..., :8] == 0).all()
+    assert (placed[..., 104:] == 0).all()
+    assert (placed[..., 8:104] > 0).all()
+    expected = torch.nn.functional.interpolate(maps, (112, 96), mode="bilinear", align_corners=False)[:, 0]
+    assert torch.equal(placed[..., 8:104], expected)
+
+
+def test_a_cell_lands_where_it_came_from():
+    """Half-pixel centres: cell (3, 5) of a 28-cell map is centred on pixel 4·3 + 1.5, 4·5 + 1.5."""
+    maps = torch.zeros(1, 1, 28, 28)
+    maps[0, 0, 3, 5] = 1
+    placed = place_on_field(maps, (112, 112))[0]
+    rows, columns = torch.meshgrid(torch.arange(112.0), torch.arange(112.0), indexing="ij")
+    assert ((placed * rows).sum() / placed.sum()).item() == pytest.approx(13.5)
+    assert ((placed * columns).sum() / placed.sum()).item() == pytest.approx(21.5)
+
+
+@pytest.mark.parametrize("field", [(0, 8, 112, 112), (-1, 0, 10, 10), (0, 0, 0, 5)])
+def test_fields_outside_the_image(field):
+    with pytest.raises(ValueError, match="does not lie inside"):
+        place_on_field(torch.ones(1, 1, 2, 2), (112, 112), field)
+
+
+def test_overall_map_by_hand():
+    fine = torch.tensor([[[[4.0, -1.0], [0.0, 0.0]]]])
+    coarse = torch.tensor([[[[2.0]]]])
+    overall = overall_map([fine, coarse], (2, 2))
+    assert torch.allclose(overall, torch.tensor([[[0.5 + 0.125, 0.125], [0.125, 0.125]]]))
+    weighted = overall_map([fine, coarse], (2, 2), weights=(3, 1))
+    assert torch.allclose(weighted[0, 0, 0], torch.tensor(0.75 + 0.0625))
+
+
+def test_overall_map_is_independent_of_the_scale_of_layers():
+    a, b = torch.rand(2, 1, 7, 7), torch.rand(2, 1, 4, 4)
+    assert torch.allclose(overall_map([a, b], (28, 28)), overall_map([1e6 * a, 1e-6 * b], (28, 28)), atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("maps", "options", "message"),
+    [
+        ([], {}, "list of layer maps"),
+        (torch.ones(1, 1, 2, 2), {}, "list of layer maps"),
+        ([torch.ones(1, 1, 2, 2), torch.ones(2, 1, 2, 2)], {}, "disagree on the number of images"),
+        ([torch.ones(1, 1, 2, 2)], {"weights": (1, 2)}, "do not fit 1 layers"),
+        ([torch.ones(1, 1, 2, 2)], {"weights": (-1,)}, "do not fit 1 layers"),
+        ([-torch.ones(1, 1, 2, 2)], {}, r"maps \[0\] have no positive value"),
+    ],
+)
+def test_overall_map_refuses(maps, options, message):
+    with pytest.raises(ValueError, match=message):
+        overall_map(maps, (4, 4), **options)
+
+
+def test_half_precision_maps_keep_their_sum():
+    maps = torch.full((1, 200, 200), 60000.0, dtype=torch.float16)
+    assert normalize_sum(maps).sum(dtype=torch.float64).item() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (4,), (1, 2, 3, 4, 5)])
+def test_maps_of_other_shapes(shape):
+    with pytest.raises(ValueError, match="maps have shape"):
+        as_maps(torch.ones(shape))
+
+
+def test_maps_that_cannot_be_ranked():
+    maps = torch.ones(3, 2, 2)
+    maps[1, 0, 0] = float("nan")
+    for function in (top_fraction, rank_pixels, normalize_sum, normalize_max):
+        with pytest.raises(ValueError, match=r"maps \[1\] hold NaN"):
+            function(maps)
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan")])
+def test_fractions_outside(fraction):
+    with pytest.raises(ValueError, match="share of the pixels"):
+        top_fraction(torch.ones(1, 2, 2), fraction)
+
+
+def test_top_fraction_within_the_face():
+    maps = torch.arange(16.0).view(1, 4, 4)
+    face = torch.zeros(4, 4, dtype=torch.bool)
+    face[:2] = True
+    chosen = top_fraction(maps, 0.25, within=face)
+    assert chosen.nonzero()[:, 1:].tolist() == [[1, 2], [1, 3]]
+    with pytest.raises(ValueError, match=r"`within` is empty for images \[0\]"):
+        top_fraction(maps, 0.25, within=face & False)
+
+
+def test_ties_are_broken_by_a_seeded_permutation_per_image():
+    constant = torch.ones(40, 20, 20)
+    chosen = top_fraction(constant, 0.1)
+    assert torch.equal(chosen, top_fraction(constant, 0.1))
+    assert not torch.equal(chosen, top_fraction(constant, 0.1, seed=1))
+    assert not torch.equal(chosen[0], chosen[1])
+    assert torch.equal(chosen[:5], top_fraction(constant[:5], 0.1))  # whatever the batch
+    often = chosen.double().mean(0)
+    assert often.mean().item() == pytest.approx(0.1)
+    assert often.max() < 0.4  # no place is preferred
+    state = torch.random.get_rng_state()
+    top_fraction(constant)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 4), st.integers(2, 20), st.integers(2, 20), st.floats(0.001, 1), st.integers(0, 2**31))
+def test_top_fraction_takes_the_highest_and_as_many(n, h, w, fraction, seed):
+    maps = torch.randint(0, 5, (n, h, w), generator=torch.Generator().manual_seed(seed)).float()
+    chosen = top_fraction(maps, fraction, seed=seed)
+    assert (chosen.sum((1, 2)) == max(1, round(fraction * h * w))).all()
+    for m, c in zip(maps, chosen, strict=True):
+        assert c.all() or m[c].min() >= m[~c].max()
+    ranks = rank_pixels(maps, seed=seed).flatten(1)
+    assert (ranks.sort(1).values == torch.arange(h * w)).all()
+    assert (maps.flatten(1).gather(1, ranks.argsort(1)).diff(dim=1) <= 0).all()
+
+
+@pytest.mark.parametrize(("sigma", "kernel"), [(10.0, 41), (1.5, 7), (0.4, 3)])
+def test_blur_equals_torchvisions(sigma, kernel):
+    images = torch.rand(2, 3, 64, 50)
+    assert torch.allclose(
+        gaussian_blur(images, sigma, kernel), torchvision_blur(images, [kernel] * 2, [sigma] * 2), atol=1e-6
+    )
+
+
+def test_default_blur_is_sigma_10_kernel_41_on_a_crop_of_112():
+    images = torch.rand(1, 3, 112, 112)
+    assert torch.allclose(default_blur(images), torchvision_blur(images, [41, 41], [10.0, 10.0]), atol=1e-6)
+    constant = torch.full((1, 3, 30, 20), 0.3)
+    assert torch.allclose(default_blur(constant), constant, atol=1e-6)
+
+
+def test_blur_bad_input():
+    with pytest.raises(ValueError, match="sigma is -1"):
+        gaussian_blur(torch.ones(1, 1, 4, 4), -1)
+    images = torch.rand(1, 1, 4, 4)
+    assert torch.equal(gaussian_blur(images, 0), images)
+    assert gaussian_blur(images, 10).shape == images.shape  # a kernel wider than the image is cut
+
+
+def test_weightings_by_hand():
+    g, a = torch.tensor([[[[1.0, -3.0]]]]), torch.tensor([[[[2.0, 4.0]]]])
+    assert weigh(g, a).flatten().tolist() == [2, -12]
+    assert weigh(g, a, "positive").flatten().tolist() == [2, 0]
+    assert weigh(g, a, "channel").flatten().tolist() == [-2, -4]

@@ -1,0 +1,163 @@
+"""suggest_layers on the architectures that people use, and the field of a network."""
+
+import pytest
+import torch
+import torchvision.models as tv
+from networks import Residual, Tokens
+from torch import Tensor, nn
+
+from captum_leam import LEAM, explain_faces, suggest_layers
+from captum_leam.layers import channels_last_to_first, looks_channels_last, tokens_to_map
+from captum_leam.suggest import find_field
+
+EXPECTED = {
+    ("resnet18", 112): {56: "relu", 28: "layer1", 14: "layer2", 7: "layer3", 4: "layer4"},
+    ("resnet50", 112): {56: "relu", 28: "layer1", 14: "layer2", 7: "layer3", 4: "layer4"},
+    ("mobilenet_v2", 112): {56: "features.1", 28: "features.3", 14: "features.6", 7: "features.13", 4: "features"},
+    ("mobilenet_v3_small", 224): {
+        112: "features.0",
+        56: "features.1",
+        28: "features.3",
+        14: "features.8",
+        7: "features",
+    },
+    ("efficientnet_b0", 112): {56: "features.1", 28: "features.2", 14: "features.3", 7: "features.5", 4: "features"},
+    ("convnext_tiny", 224): {56: "features.1", 28: "features.3", 14: "features.5", 7: "features"},
+    ("vit_b_16", 224): {14: "encoder.layers.encoder_layer_10"},
+    ("swin_t", 224): {56: "features.1", 28: "features.3", 14: "features.5", 7: "permute"},
+}
+
+
+def build(name: str) -> nn.Module:
+    model = getattr(tv, name)(weights=None)
+    if name.startswith("vit"):
+        model.heads = nn.Identity()  # torchvision initialises this classifier to zero
+    return model.eval()
+
+
+@pytest.mark.parametrize(("name", "size"), list(EXPECTED))
+def test_torchvision(name, size):
+    model, faces = build(name), torch.rand(2, 3, size, size)
+    found = suggest_layers(model, faces)
+    assert {layer.shape[2]: layer.name for layer in found} == EXPECTED[name, size]
+    assert found.field == (0, 0, size, size)
+    for layer in found:
+        reshape = {"vit": tokens_to_map, "swi": channels_last_to_first}.get(name[:3])
+        assert layer.reshape is (None if layer.name == "permute" else reshape)
+        maps = LEAM(model, layer.module, reshape=layer.reshape).attribute(faces[:1])
+        assert maps.shape == (1, 1, *layer.shape[1:])
+        assert layer.cell == size / layer.shape[2]
+    overall = explain_faces(model, faces[:1], "fast", layers=found)
+    assert overall.shape == (1, size, size)
+
+
+@pytest.mark.parametrize(("name", "size"), [("swin_t", 384), ("convnext_tiny", 384)])
+@pytest.mark.slow
+def test_as_many_channels_as_rows(name, size):
+    """(N, 96, 96, 96): the shape alone cannot tell channels-last from channels-first."""
+    found = suggest_layers(build(name), torch.rand(1, 3, size, size))
+    assert found["features.1"].shape == (96, 96, 96)
+    assert found["features.1"].reshape is (channels_last_to_first if name == "swin_t" else None)
+
+
+def test_repr_frame_and_index():
+    found = suggest_layers(build("resnet18"), torch.rand(1, 3, 112, 112))
+    assert "field (top, left, height, width): (0, 0, 112, 112)" in repr(found)
+    assert found["layer2"] is found[2]
+    assert found.to_frame()["channels"].tolist() == [64, 64, 128, 256, 512]
+    assert [layer.name for layer in found.for_overall_map()] == ["relu", "layer1", "layer2"]
+    with pytest.raises(KeyError, match="layer9"):
+        found["layer9"]
+
+
+def test_branches_and_repeated_modules_are_passed_over():
+    found = suggest_layers(Residual(), torch.rand(2, 3, 16, 16))
+    assert [layer.name for layer in found] == ["out", "head.0"]  # not the block beside the skip connection
+    shared = nn.Sequential(nn.Conv2d(3, 3, 3, 1, 1), nn.ReLU())
+    net = nn.Sequential(shared[0], shared[1], shared[1], nn.Flatten(), nn.Linear(768, 4)).eval()
+    assert [layer.name for layer in suggest_layers(net, torch.rand(1, 3, 16, 16))] == ["0"]
+
+
+def test_the_last_token_layer_that_positions_matter_at():
+    found = suggest_layers(Tokens(), torch.rand(2, 3, 16, 16))
+    assert [(layer.name, layer.shape, layer.reshape) for layer in found] == [("block", (12, 4, 4), tokens_to_map)]
+
+
+def test_oblong_tokens():
+    class Oblong(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.flat = nn.Conv2d(3, 8, 4, 4), nn.Flatten(2)
+            self.block = nn.Linear(8, 8)
+            self.eval()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.block(self.flat(self.patch(x)).transpose(1, 2)).relu().mean(1)
+
+    faces = torch.rand(1, 3, 32, 16)
+    found = suggest_layers(Oblong(), faces)
+    assert found["block"].shape == (8, 8, 4)
+    maps = LEAM(model := Oblong(), model.block, reshape=found["block"].reshape).attribute(faces)
+    assert maps.shape == (1, 1, 8, 4)
+
+
+def test_suggestions_leave_the_model_alone():
+    net, faces = Residual(), torch.rand(2, 3, 16, 16)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    state = torch.random.get_rng_state()
+    with torch.no_grad():
+        suggest_layers(net, faces)
+    assert all(not m._forward_hooks for m in net.modules())
+    assert all(p.grad is None and p.requires_grad for p in net.parameters())
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not faces.requires_grad
+
+
+def test_bad_input():
+    faces = torch.rand(1, 3, 16, 16)
+    with pytest.raises(TypeError, match="walks the modules"):
+        suggest_layers(lambda x: x.flatten(1), faces)
+    with pytest.raises(ValueError, match="needed are images"):
+        suggest_layers(Residual(), faces[0])
+    with pytest.raises(ValueError, match="needed are images"):
+        suggest_layers(Residual(), faces[:0])
+    with pytest.raises(ValueError, match=r"model.eval\(\)"):
+        suggest_layers(Residual().train(), faces)
+    with pytest.raises(ValueError, match="no layer of the model puts out a spatial map"):
+        suggest_layers(nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), faces)
+    with pytest.raises(ValueError, match="does not depend on the images"):
+        find_field(lambda x: torch.ones(len(x), 4), faces)
+
+
+def test_field_of_a_window():
+    class Window(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, :, 3:10, 2:15].relu().flatten(1)
+
+    assert find_field(Window(), torch.rand(1, 3, 16, 16)) == (3, 2, 7, 13)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "last"),
+    [
+        ((1, 96, 56, 56), (224, 224), False),
+        ((1, 56, 56, 96), (224, 224), True),
+        ((1, 8, 14, 12), (112, 96), False),
+        ((1, 14, 12, 8), (112, 96), True),
+        ((1, 64, 56, 48), (112, 112), False),  # a network that crops
+    ],
+)
+def test_channels_last_by_the_shape(shape, size, last):
+    assert looks_channels_last(torch.rand(shape), size) is last
+
+
+@pytest.mark.real
+def test_real_networks(real_models):
+    faces = torch.rand(2, 3, 112, 112)
+    for name, make in real_models.RECOGNISERS.items():
+        found = suggest_layers(make(), faces)
+        assert found.field == real_models.FIELDS[name]
+        assert [layer.name for layer in found] == ["stem", "stages.0", "stages.2", "expand"]
+        assert [layer.name for layer in found.for_overall_map()] == ["stem", "stages.0", "stages.2"]
+        assert [layer.cell for layer in found] == [2, 4, 8, 16]
