@@ -1,16 +1,18 @@
-"""Faithfulness: does the similarity fall when the pixels that a map names are taken away?"""
+"""Faithfulness: does the similarity fall when the pixels that a map names are taken away, and more than under controls?"""
 
-from captum_leam.faithfulness.fills import FILLS, as_fill, blur, mean_colour, zero
-from captum_leam.faithfulness.occlusion import OcclusionEvaluator, OcclusionResult, occlude, uniform_random
+from captum_leam.faithfulness.controls import CONTROLS, Scene, central_ellipse
+from captum_leam.faithfulness.fills import FILLS, Fill, as_fill
+from captum_leam.faithfulness.occlusion import OcclusionEvaluator, occlude
+from captum_leam.faithfulness.result import OcclusionResult
 
 __all__ = [
+    "CONTROLS",
     "FILLS",
+    "Fill",
     "OcclusionEvaluator",
     "OcclusionResult",
+    "Scene",
     "as_fill",
-    "blur",
-    "mean_colour",
+    "central_ellipse",
     "occlude",
-    "uniform_random",
-    "zero",
 ]

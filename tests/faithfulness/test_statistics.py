@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+
+from captum_leam.faithfulness.statistics import bootstrap_interval, by_person, effect_size, holm, paired_p_value
+
+
+def test_interval_respects_that_images_share_people():
+    """Ten images of each of six people that hardly differ within a person: the interval is that of six, not of sixty."""
+    rng = np.random.default_rng(0)
+    per_person = rng.normal(size=6)
+    people = np.repeat(np.arange(6), 10)
+    values = per_person[people] + 0.01 * rng.normal(size=60)
+    low, high = bootstrap_interval(values, people.tolist())
+    naive_low, naive_high = bootstrap_interval(values, list(range(60)))
+    assert high - low > 2 * (naive_high - naive_low)
+    assert low < values.mean() < high
+
+
+def test_interval_of_columns_equals_that_of_each():
+    rng = np.random.default_rng(1)
+    values, people = rng.normal(size=(30, 4)), (np.arange(30) % 8).tolist()
+    low, high = bootstrap_interval(values, people, seed=3)
+    for k in range(4):
+        assert (low[k], high[k]) == pytest.approx(bootstrap_interval(values[:, k], people, seed=3))
+    assert np.isnan(bootstrap_interval([1.0, 2.0], ["a", "a"])).all()
+
+
+def test_coverage_with_24_people():
+    """Of a true mean of 0, 95 % intervals should hold it 92–97 times in 100; 300 simulations, six images a person."""
+    rng = np.random.default_rng(2)
+    people = np.repeat(np.arange(24), 6)
+    held = 0
+    for i in range(300):
+        values = rng.normal(size=24)[people] + rng.normal(size=144)
+        low, high = bootstrap_interval(values, people.tolist(), seed=i, resamples=500)
+        held += bool(low <= 0 <= high)
+    assert 0.90 <= held / 300 <= 0.98
+
+
+def test_paired_p_value_is_wilcoxon_of_person_means():
+    rng = np.random.default_rng(3)
+    people = (np.arange(36) % 12).tolist()
+    differences = rng.normal(0.3, 1, 36)
+    means = [differences[np.array(people) == p].mean() for p in range(12)]
+    assert paired_p_value(differences, people) == pytest.approx(wilcoxon(means).pvalue)
+    assert paired_p_value(np.zeros(36), people) == 1.0
+    assert np.isnan(paired_p_value(differences[:9], list(range(9))))
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.02, 0.03, 0.9]) == pytest.approx([0.04, 0.06, 0.06, 0.9])
+    assert holm([0.5, 0.5]) == pytest.approx([1.0, 1.0])
+    assert np.isnan(holm([np.nan])).all()
+
+
+def test_effect_size_by_hand():
+    assert effect_size([1, 2, 3], list("abc")) == 1
+    assert effect_size([-1, -2, 3], list("abc")) == 0
+    assert np.isnan(effect_size([0.0], ["a"]))
+    assert by_person([1, 2, 3], list("aba"))[0].tolist() == [4, 2]
