@@ -30,7 +30,8 @@ LAYERS = {56: "stem", 28: "stages.0.4", 14: "stages.2.5", 7: "stages.4.1"}
 
 def load_models(folder: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("models", folder / "models.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,7 +1,7 @@
 """Which layers to explain: one for every spatial size, found by running the model once."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -105,7 +105,9 @@ def _reshape_name(reshape: Reshape | None) -> str:
     return "" if function is None else getattr(function, "__name__", repr(function))
 
 
-def suggest_layers(model: nn.Module, faces: Tensor) -> LayerSuggestions:
+def suggest_layers(
+    model: nn.Module, faces: Tensor, *, best_of: Callable[[LayerSuggestions], Sequence[str]] | None = None
+) -> LayerSuggestions:
     """Find, for every spatial size, the layer to explain.
 
     That is the last module before the size changes or the head begins that runs once, puts out a spatial map, is a
@@ -116,9 +118,12 @@ def suggest_layers(model: nn.Module, faces: Tensor) -> LayerSuggestions:
     Args:
         model: returns embeddings (N, D) (or any scores); in evaluation mode.
         faces: a few images (N, C, H, W) as the model takes them; the first two are used.
+        best_of: orders the suggestions: gets them, returns names, the best first (and leaves others out). For
+            example ``lambda found: rank_layers(model, images, labels, layers=found).names`` of
+            :func:`captum_leam.faithfulness.rank_layers`.
 
     Returns:
-        :class:`LayerSuggestions`, fine to coarse, with the :func:`field <find_field>`.
+        :class:`LayerSuggestions`, fine to coarse (or as ``best_of`` says), with the :func:`field <find_field>`.
 
     Raises:
         TypeError: if the model is no eager ``nn.Module``.
@@ -151,7 +156,8 @@ def suggest_layers(model: nn.Module, faces: Tensor) -> LayerSuggestions:
     # dicts keep the last of every size: the latest to run, and of equal outputs the outermost
     of_size = {layer.shape[1:]: layer for layer in candidates}
     fine_to_coarse = sorted(of_size.values(), key=lambda layer: layer.cell)
-    return LayerSuggestions(tuple(fine_to_coarse), reads, size)
+    found = LayerSuggestions(tuple(fine_to_coarse), reads, size)
+    return found if best_of is None else replace(found, layers=tuple(found[name] for name in best_of(found)))
 
 
 # -- the field -----------------------------------------------------------------------------------------

@@ -82,8 +82,9 @@ class OcclusionResult:
         for key, cell in self.drops.groupby(CELL, sort=False):
             wide = cell.pivot_table(index=["image", "person"], columns=["method", "control"], values="drop", sort=False)
             people = wide.index.get_level_values("person").tolist()
-            for method, control in self._pairs(wide):
-                by = wide[(method, control) if (method, control) in wide.columns.to_flat_index() else ("", control)]
+            columns: list[Any] = list(wide.columns.to_flat_index())
+            for method, control in self._pairs(columns):
+                by = wide[(method, control) if (method, control) in columns else ("", control)]
                 difference = (wide[method, ""] - by).to_numpy()
                 low, high = bootstrap_interval(difference, people, confidence=confidence, seed=seed)
                 rows.append(
@@ -107,8 +108,7 @@ class OcclusionResult:
         return table
 
     @staticmethod
-    def _pairs(wide: pd.DataFrame) -> list[tuple[str, str]]:
-        columns = list(wide.columns.to_flat_index())
+    def _pairs(columns: list[tuple[str, str]]) -> list[tuple[str, str]]:
         methods = [column[0] for column in columns if not column[1]]
         controls = list(dict.fromkeys(column[1] for column in columns if column[1]))
         return [(m, c) for m in methods for c in controls if (m, c) in columns or ("", c) in columns]

@@ -117,7 +117,7 @@ def test_other_people_by_hand():
 
 def test_edges_are_skimages_sobel():
     s = scene(1)
-    grey = s.images[0].mean(0).numpy()
+    grey = s.images[0].double().mean(0).numpy()
     expected = sobel(grey, mode="nearest")
     blurred = gaussian_blur(torch.from_numpy(expected)[None], 2 * 32 / 112)
     ours = edges(s).double()

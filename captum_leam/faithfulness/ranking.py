@@ -1,0 +1,162 @@
+"""Which layer? LEAM at every suggested layer, and the overall map: faithful, person-specific, at what cost."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from captum_leam.explain import explain_faces
+from captum_leam.faithfulness.occlusion import OcclusionEvaluator
+from captum_leam.leam import LEAM
+from captum_leam.maps import place_on_field
+from captum_leam.objectives import as_embeddings, leave_one_out_centroids
+from captum_leam.patterns import bhattacharyya
+from captum_leam.suggest import LayerSuggestion, LayerSuggestions, suggest_layers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+OVERALL = "overall"
+
+
+@dataclass(frozen=True, repr=False)
+class LayerRanking:
+    """Layers from the most to the least faithful.
+
+    Attributes:
+        table: one row per layer and one named "overall": name, cell (px), drop (mean cosine drop), low, high (its interval
+            over people), same, different (mean Bhattacharyya coefficients of top-1 % maps), gap (same − different), seconds
+            per image.
+        settings: fraction, fill, n_steps, images and people.
+    """
+
+    table: pd.DataFrame
+    settings: dict[str, Any]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table, a copy."""
+        return self.table.copy()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the layers, the most faithful first, without "overall"."""
+        return [name for name in self.table["name"] if name != OVERALL]
+
+    def plot(self) -> "Figure":
+        """Faithfulness against person-specificity; a point per layer."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.subplots()
+        spread = np.abs(self.table[["low", "high"]].to_numpy().T - self.table["drop"].to_numpy())
+        axes.errorbar(self.table["gap"], self.table["drop"], yerr=spread, fmt="o", color="#0072b2", capsize=3)
+        for row in self.table.itertuples():
+            axes.annotate(str(row.name), (row.gap, row.drop), textcoords="offset points", xytext=(6, 4), fontsize=9)
+        axes.set_xlabel("person-specificity: BC same − different")
+        axes.set_ylabel(f"mean cosine drop, top {self.settings['fraction']:.0%} {self.settings['fill']}")
+        axes.margins(0.2)
+        return figure
+
+    def __repr__(self) -> str:
+        return f"{self.table.round(3).to_string(index=False)}\n{self.settings}"
+
+
+def rank_layers(
+    model: nn.Module,
+    images: Tensor,
+    labels: Sequence[Any],
+    *,
+    layers: LayerSuggestions | None = None,
+    fraction: float = 0.05,
+    fill: str = "blur",
+    n_steps: int = 4,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> LayerRanking:
+    """Rank the layers of a model by how faithful LEAM is there, on images of people with labels.
+
+    References are leave-one-out centroids. Rank on other images than those that are reported on later.
+
+    Args:
+        model: returns embeddings (N, D), in evaluation mode.
+        images: (N, C, H, W), two or more of every person.
+        labels: the person of each image.
+        layers: as :func:`~captum_leam.suggest_layers` returns them; found by default.
+        fraction: of the crop that is occluded.
+        fill: of the occlusion.
+        n_steps: of LEAM's path; 1 for none.
+        batch_size: images in one pass.
+        seed: of ties and of the bootstrap.
+
+    Returns:
+        :class:`LayerRanking`, the most faithful first.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, 2, 1), nn.Flatten(), nn.Linear(128, 8))
+        >>> ranking = rank_layers(model.eval(), torch.rand(4, 3, 16, 16), ["ann", "ann", "bob", "bob"], n_steps=2)
+        >>> sorted(ranking.to_frame()["name"])
+        ['1', '2', 'overall']
+    """
+    found = suggest_layers(model, images) if layers is None else layers
+    with torch.no_grad():
+        parts = [as_embeddings(model(x), len(x)) for x in torch.split(images, batch_size)]
+    references = leave_one_out_centroids(torch.cat(parts), labels)
+    maps, seconds = {}, {}
+    for layer in found:
+        started = time.perf_counter()
+        maps[layer.name] = _layer_maps(model, layer, images, references, found, n_steps, batch_size)
+        seconds[layer.name] = (time.perf_counter() - started) / len(images)
+    started = time.perf_counter()
+    maps[OVERALL] = explain_faces(
+        model, images, layers=found, reference=references, n_steps=n_steps, batch_size=batch_size
+    )
+    seconds[OVERALL] = (time.perf_counter() - started) / len(images)
+    evaluator = OcclusionEvaluator(model, (fraction,), fills=(fill,), controls=(), seed=seed, batch_size=batch_size)
+    summary = evaluator.evaluate(images, maps, labels=labels).summary(seed=seed).set_index("method")
+    cells = {layer.name: layer.cell for layer in found}
+    rows = []
+    for name, of_layer in maps.items():
+        same, different = _overlap(of_layer, labels)
+        drop, low, high = summary.loc[name, ["drop", "low", "high"]]
+        numbers = {"name": name, "cell": cells.get(name, float("nan")), "drop": drop, "low": low, "high": high}
+        rows.append(
+            {**numbers, "same": same, "different": different, "gap": same - different, "seconds": seconds[name]}
+        )
+    table = pd.DataFrame(rows).sort_values("drop", ascending=False, ignore_index=True)
+    settings = {
+        "fraction": fraction,
+        "fill": fill,
+        "n_steps": n_steps,
+        "images": len(images),
+        "people": len(set(labels)),
+    }
+    return LayerRanking(table, settings)
+
+
+def _layer_maps(
+    model: nn.Module,
+    layer: LayerSuggestion,
+    images: Tensor,
+    references: Tensor,
+    found: LayerSuggestions,
+    n_steps: int,
+    batch_size: int,
+) -> Tensor:
+    leam = LEAM(model, layer.module, reshape=layer.reshape)
+    pairs = zip(torch.split(images, batch_size), torch.split(references, batch_size), strict=True)
+    maps = torch.cat([leam.attribute(x, reference=r, n_steps=n_steps) for x, r in pairs])
+    return place_on_field(maps, found.image_size, found.field)
+
+
+def _overlap(maps: Tensor, labels: Sequence[Any]) -> tuple[float, float]:
+    """Mean Bhattacharyya coefficient of the same person's and of different people's maps."""
+    table = bhattacharyya(maps).cpu().numpy()
+    person = np.asarray([str(label) for label in labels])
+    same = person[:, None] == person[None]
+    others = ~np.eye(len(maps), dtype=bool)
+    return float(table[same & others].mean()), float(table[~same].mean()) if (~same).any() else float("nan")
