@@ -1,0 +1,445 @@
+"""Which parts of the face a map stands on: shares, areas, lift, fragments and the nearest landmark."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike
+from scipy import ndimage
+from torch import Tensor
+
+from captum_leam.maps import as_maps, normalize_sum, top_fraction
+from captum_leam.regions.scheme import RegionScheme, as_integers, other_side
+from captum_leam.regions.template import (
+    ARCFACE_LANDMARKS,
+    LANDMARK_NAMES,
+    STANDARD_SIZE,
+    Points,
+    as_landmarks,
+    rescale,
+)
+
+COLUMNS = ("image", "region", "share", "mass", "area", "lift")
+CROP_COLUMNS = ("fragments", "largest_fragment", "effective_regions", "nearest_landmark", "landmark_distance")
+LANDMARK_COLUMNS = ("image", "landmark", "share", "distance")
+
+
+# -- label maps ----------------------------------------------------------------------------------------
+
+
+def parse(parser: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Label maps from any parser: a callable that returns label maps, or scores of classes.
+
+    Args:
+        parser: images -> integers (N, H, W), or floats (N, K, H, W), one score for every class.
+        images: (N, C, H, W), in the range that the parser reads.
+
+    Returns:
+        (N, H, W), int64; of scores, the class with the highest.
+
+    Raises:
+        TypeError: if the parser returns something else than one tensor.
+        ValueError: for another shape, scores of one class only, or NaN scores.
+
+    Example:
+        >>> def skin_or_hair(images):  # scores of two classes
+        ...     return torch.stack([images.mean(1), 1 - images.mean(1)], dim=1)
+        >>> parse(skin_or_hair, torch.tensor([[[[0.9, 0.2]]]])).tolist()
+        [[[0, 1]]]
+    """
+    with torch.no_grad():
+        answer = parser(images)
+    if not isinstance(answer, Tensor):
+        raise TypeError(
+            f"the parser returned a {type(answer).__name__}; needed is one tensor, integers (N, H, W) or scores "
+            "(N, K, H, W). If it is a tuple: parse(lambda x: net(x)[0], images)."
+        )
+    scores = answer.is_floating_point()
+    wanted = (len(images), *images.shape[-2:])
+    got = (len(answer), *answer.shape[-2:]) if answer.ndim == (4 if scores else 3) else None
+    if got != wanted:
+        raise ValueError(
+            f"the parser returned {answer.dtype} of shape {tuple(answer.shape)} for images {tuple(images.shape)}; needed "
+            f"are integers {wanted}, or float scores ({wanted[0]}, K, {wanted[1]}, {wanted[2]})."
+        )
+    return _best_class(answer) if scores else as_integers(answer)
+
+
+def _best_class(scores: Tensor) -> Tensor:
+    if scores.shape[1] < 2:
+        raise ValueError("the parser returned scores of one class only; needed are two or more, or integer labels.")
+    if bool(torch.isnan(scores).any()):
+        raise ValueError("the parser returned NaN scores; check its weights and the range of the images.")
+    return scores.argmax(dim=1)
+
+
+# -- per region ----------------------------------------------------------------------------------------
+
+
+def region_sums(values: Tensor, labels: Tensor, regions: Sequence[int]) -> Tensor:
+    """Sum of the values over the pixels of every region.
+
+    Args:
+        values: (N, H, W).
+        labels: integers, (N, H, W).
+        regions: K label integers.
+
+    Returns:
+        (N, K), float64.
+
+    Example:
+        >>> region_sums(torch.tensor([[[1.0, 2.0, 4.0]]]), torch.tensor([[[5, 0, 5]]]), [0, 5]).tolist()
+        [[2.0, 5.0]]
+    """
+    flat, where = values.double().flatten(1), labels.flatten(1)
+    sums = [(flat * (where == region)).sum(1) for region in regions]
+    return torch.stack(sums, dim=1) if sums else flat.new_zeros(len(flat), 0)
+
+
+def region_share(critical: Tensor, labels: Tensor, regions: Sequence[int]) -> Tensor:
+    """Share of the critical pixels that lies in every region.
+
+    Args:
+        critical: boolean, (N, H, W), see :func:`~captum_leam.top_fraction`; one pixel or more.
+        labels: integers, (N, H, W).
+        regions: K label integers.
+
+    Returns:
+        (N, K) within [0, 1], float64; sums to 1 where ``regions`` holds every label.
+
+    Example:
+        >>> critical = torch.tensor([[[True, True, True, True, False]]])
+        >>> region_share(critical, torch.tensor([[[1, 1, 1, 0, 0]]]), [0, 1]).tolist()
+        [[0.25, 0.75]]
+    """
+    return region_sums(critical, labels, regions) / critical.double().sum((1, 2))[:, None]
+
+
+def region_mass(maps: Tensor, labels: Tensor, regions: Sequence[int]) -> Tensor:
+    """Share of the positive attribution that lies in every region.
+
+    Args:
+        maps: (N, H, W) or (N, 1, H, W), signed.
+        labels: integers, (N, H, W).
+        regions: K label integers.
+
+    Returns:
+        (N, K) within [0, 1], float64; sums to 1 where ``regions`` holds every label.
+
+    Raises:
+        ValueError: for a map without any positive value.
+
+    Example:
+        >>> region_mass(torch.tensor([[[3.0, -9.0, 1.0]]]), torch.tensor([[[1, 1, 0]]]), [0, 1]).tolist()
+        [[0.25, 0.75]]
+    """
+    return region_sums(normalize_sum(as_maps(maps).double()), labels, regions)
+
+
+def region_area(labels: Tensor, regions: Sequence[int]) -> Tensor:
+    """Share of the pixels of the crop that every region covers.
+
+    Args:
+        labels: integers, (N, H, W).
+        regions: K label integers.
+
+    Returns:
+        (N, K) within [0, 1], float64.
+
+    Example:
+        >>> region_area(torch.tensor([[[1, 1], [1, 0]]]), [0, 1, 2]).tolist()
+        [[0.25, 0.75, 0.0]]
+    """
+    return region_sums(torch.ones_like(labels), labels, regions) / max(1, labels.shape[-2] * labels.shape[-1])
+
+
+def effective_number(shares: Tensor) -> Tensor:
+    r"""Effective number of regions: :math:`\exp(-\sum_k p_k \log p_k)`.
+
+    Args:
+        shares: (..., K), not negative, sums to 1 over the last axis.
+
+    Returns:
+        (...), from 1 (all in one region) to K (the same in each), float64.
+
+    Example:
+        >>> effective_number(torch.tensor([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])).tolist()
+        [2.0, 1.0]
+    """
+    entropy: Tensor = torch.special.entr(shares.double()).sum(-1)
+    return entropy.exp()
+
+
+# -- per crop ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """Connected pieces of the critical pixels of one image.
+
+    Example:
+        >>> Fragments(count=2, largest=0.75, centroid=(10.0, 20.5)).largest
+        0.75
+    """
+
+    count: int
+    """How many pieces there are; pixels that touch at a corner are one piece."""
+    largest: float
+    """Share of the critical pixels that is in the largest piece."""
+    centroid: tuple[float, float]
+    """Mean (x, y) of the largest piece in pixels; of several, the one that begins highest in the image."""
+
+
+def fragments(critical: Tensor) -> Fragments:
+    """Connected pieces (8 neighbours) of the critical pixels of one image.
+
+    Args:
+        critical: boolean, (H, W), one pixel or more.
+
+    Raises:
+        ValueError: for another shape, or without any pixel.
+
+    Example:
+        >>> fragments(torch.tensor([[1, 0, 0, 1], [0, 1, 0, 0]], dtype=torch.bool))
+        Fragments(count=2, largest=0.66..., centroid=(0.5, 0.5))
+    """
+    mask = np.asarray(critical.cpu(), dtype=np.bool_)
+    if mask.ndim != 2 or not mask.any():
+        raise ValueError(f"critical has shape {mask.shape} and {int(mask.sum())} pixels; needed is (H, W), 1 or more.")
+    pieces, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    sizes = np.bincount(pieces.ravel())[1:]
+    rows, columns = np.nonzero(pieces == sizes.argmax() + 1)
+    return Fragments(int(count), float(sizes.max() / sizes.sum()), (float(columns.mean()), float(rows.mean())))
+
+
+def landmark_distances(points: ArrayLike, landmarks: Points) -> Points:
+    """Distance of every point to every landmark.
+
+    Args:
+        points: (P, 2) as (x, y).
+        landmarks: (5, 2) as (x, y).
+
+    Returns:
+        (P, 5), in pixels.
+
+    Example:
+        >>> landmark_distances([(0, 0)], np.array([(3, 4), (0, 0), (1, 0), (0, 2), (6, 8)])).tolist()
+        [[5.0, 0.0, 1.0, 2.0, 10.0]]
+    """
+    offsets = np.asarray(points, dtype=np.float64)[:, None] - landmarks[None]
+    distances: Points = np.linalg.norm(offsets, axis=-1)
+    return distances
+
+
+# -- tables --------------------------------------------------------------------------------------------
+
+
+def region_report(
+    maps: Tensor,
+    labels: Tensor,
+    scheme: RegionScheme | None = None,
+    *,
+    fraction: float = 0.01,
+    of: Literal["crop", "face"] = "crop",
+    face: Tensor | None = None,
+    landmarks: ArrayLike | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Which regions of the face the maps stand on: one row for every image and region.
+
+    Columns, of every region:
+
+    * ``share``: of the critical pixels (the top fraction by rank); sums to 1 over the regions of an image.
+    * ``mass``: share of the positive attribution of the whole crop; sums to 1.
+    * ``area``: share of the pixels of the crop.
+    * ``lift``: share / area. Pixels drawn by chance from the crop give 1; NaN for a region that the image lacks. Under
+      ``of="face"`` chance gives 1 / (share of the crop that is face) within the face, and 0 outside.
+
+    The same in all rows of an image:
+
+    * ``fragments``: number of connected pieces (8 neighbours) of the critical pixels; ``largest_fragment``: share of
+      the critical pixels that the largest has.
+    * ``effective_regions``: exp of the entropy of ``mass``, from 1 (all in one region) to the number of regions.
+    * ``nearest_landmark``, ``landmark_distance``: of the five points, the one nearest to the centroid of the largest
+      piece, and how many pixels lie between. Within a report left has one meaning, that of the scheme: under one that
+      means the person's left (``scheme.left == "person"``, as CelebAMask-HQ), so do the names of landmarks. Without
+      scheme, or without a side in it, left is the image's.
+
+    Args:
+        maps: (N, H, W) or (N, 1, H, W), tensor or array, signed, larger speaks for the match.
+        labels: integers, (N, H, W), or (H, W) shared: from :class:`TemplateParser`, or any parser through :func:`parse`.
+        scheme: names of the integers; labels of a scheme it was merged from are relabelled. Without one, the regions are
+            the integers that occur, named by themselves.
+        fraction: of the pixels, in (0, 1], that is critical.
+        of: fraction of the pixels of the ``"crop"``, or of the ``"face"`` only.
+        face: boolean, (N, H, W) or (H, W), the face under ``of="face"``. By default everything that is not the
+            background of the scheme (without scheme, label 0): for CelebAMask-HQ that counts hair and clothes, so
+            give ``scheme.mask(labels, "skin", "nose", …)`` there.
+        landmarks: (5, 2), or (N, 5, 2): (x, y) in pixels of the maps, in the order of ``LANDMARK_NAMES``. By default those
+            of the standard crop, scaled to the size of the maps.
+        seed: ties are broken by a seeded permutation per image.
+
+    Returns:
+        N × regions rows, images from 0, regions in the order of the scheme.
+
+    Raises:
+        ValueError: for labels or a face of another size than the maps, integers that the scheme does not know, NaN
+            maps, maps without positive value, a fraction outside (0, 1], or an empty face.
+        TypeError: for labels that are no integers.
+
+    Example:
+        >>> from captum_leam.regions import TemplateParser
+        >>> maps = torch.zeros(1, 112, 112)
+        >>> maps[0, 62:80, 50:62] = 1.0
+        >>> parser = TemplateParser()
+        >>> report = region_report(maps, parser(maps[:, None]), parser.scheme)
+        >>> nose = report.set_index("region").loc["nose"]
+        >>> print(nose.share, nose.mass, round(nose.area, 3), round(nose.lift), nose.nearest_landmark)
+        1.0 1.0 0.035 29 nose_tip
+    """
+    maps = as_maps(_as_tensor(maps)).detach().cpu().double()
+    labels = _fit(as_integers(_as_tensor(labels)).cpu(), maps, "labels")
+    points = _landmarks_of(maps, landmarks)
+    regions = _regions_of(labels, scheme)
+    labels = labels if scheme is None else scheme.relabel(labels)
+    critical = top_fraction(maps, fraction, within=_within(maps, labels, scheme, of, face), seed=seed)
+    mass = region_mass(maps, labels, list(regions))
+    crops = _crop_columns(critical, mass, points, _landmark_names(scheme))
+    return _region_columns(critical, mass, labels, regions).merge(crops, on="image", how="left")
+
+
+def landmark_table(
+    maps: Tensor, landmarks: ArrayLike | None = None, *, fraction: float = 0.01, seed: int = 0
+) -> pd.DataFrame:
+    """Which of the five landmarks the critical pixels lie next to: one row for every image and landmark.
+
+    Columns: ``share`` of the critical pixels whose nearest landmark it is (sums to 1 over an image), and their mean
+    ``distance`` to it in pixels, NaN where there are none. Left is the image's.
+
+    Args:
+        maps: (N, H, W) or (N, 1, H, W), tensor or array.
+        landmarks: (5, 2), or (N, 5, 2): (x, y) in pixels of the maps, in the order of ``LANDMARK_NAMES``. By default those
+            of the standard crop, scaled to the size of the maps.
+        fraction: of the pixels, in (0, 1], that is critical.
+        seed: ties are broken by a seeded permutation per image.
+
+    Returns:
+        N × 5 rows.
+
+    Raises:
+        ValueError: for maps that cannot be ranked, or landmarks of another shape.
+
+    Example:
+        >>> maps = torch.zeros(1, 112, 112)
+        >>> maps[0, 72, 56], maps[0, 52, 41] = 2.0, 1.0
+        >>> landmark_table(maps, fraction=2 / 112**2).round(2)
+           image             landmark  share  distance
+        0      0             left_eye    0.5      2.72
+        1      0            right_eye    0.0       NaN
+        2      0             nose_tip    0.5      0.26
+        3      0    left_mouth_corner    0.0       NaN
+        4      0   right_mouth_corner    0.0       NaN
+    """
+    maps = as_maps(_as_tensor(maps)).detach().cpu().double()
+    points = _landmarks_of(maps, landmarks)
+    critical = top_fraction(maps, fraction, seed=seed)
+    rows = [
+        (image, name, *values)
+        for image in range(len(maps))
+        for name, *values in _landmark_rows(critical[image], points[image])
+    ]
+    return pd.DataFrame(rows, columns=list(LANDMARK_COLUMNS))
+
+
+def _landmark_rows(critical: Tensor, landmarks: Points) -> list[tuple[str, float, float]]:
+    pixels = critical.nonzero().flip(1).numpy()
+    distances = landmark_distances(pixels, landmarks)
+    nearest = distances.argmin(axis=1)
+    rows = []
+    for index, name in enumerate(LANDMARK_NAMES):
+        own = distances[nearest == index, index]
+        rows.append((name, len(own) / len(pixels), float(own.mean()) if len(own) else float("nan")))
+    return rows
+
+
+def _region_columns(critical: Tensor, mass: Tensor, labels: Tensor, regions: dict[int, str]) -> pd.DataFrame:
+    share, area = region_share(critical, labels, list(regions)), region_area(labels, list(regions))
+    lift = share / area  # 0 / 0, NaN, where the image lacks the region
+    columns: dict[str, Any] = {
+        "image": np.repeat(np.arange(len(labels)), len(regions)),
+        "region": list(regions.values()) * len(labels),
+    }
+    for name, values in {"share": share, "mass": mass, "area": area, "lift": lift}.items():
+        columns[name] = values.flatten().numpy()
+    return pd.DataFrame(columns, columns=list(COLUMNS))
+
+
+def _crop_columns(critical: Tensor, mass: Tensor, landmarks: Points, names: Sequence[str]) -> pd.DataFrame:
+    rows = []
+    for image, regions in enumerate(effective_number(mass).tolist()):
+        pieces = fragments(critical[image])
+        distances = landmark_distances([pieces.centroid], landmarks[image])[0]
+        nearest = int(distances.argmin())
+        rows.append((image, pieces.count, pieces.largest, regions, names[nearest], float(distances[nearest])))
+    return pd.DataFrame(rows, columns=["image", *CROP_COLUMNS])
+
+
+# -- what was given ------------------------------------------------------------------------------------
+
+
+def _as_tensor(values: Any) -> Tensor:
+    # a flipped array has negative strides, which torch refuses
+    return torch.as_tensor(np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values)
+
+
+def _fit(given: Tensor, maps: Tensor, what: str) -> Tensor:
+    if tuple(given.shape) not in (tuple(maps.shape), tuple(maps.shape[1:])):
+        raise ValueError(
+            f"{what} have shape {tuple(given.shape)}, the maps {tuple(maps.shape)}; needed is one for every pixel: "
+            f"{tuple(maps.shape)}, or {tuple(maps.shape[1:])} shared. Bring layer maps to image size first: "
+            "place_on_field(maps, size)."
+        )
+    return given.expand_as(maps)
+
+
+def _regions_of(labels: Tensor, scheme: RegionScheme | None) -> dict[int, str]:
+    if scheme is None:
+        return {label: str(label) for label in torch.unique(labels).tolist()}
+    return dict(scheme.regions)
+
+
+def _within(maps: Tensor, labels: Tensor, scheme: RegionScheme | None, of: str, face: Tensor | None) -> Tensor | None:
+    if of not in ("crop", "face"):
+        raise ValueError(f'of is {of!r}; needed is "crop" or "face".')
+    if of == "crop":
+        if face is not None:
+            raise ValueError('face= is given, but the fraction is of the crop; add of="face" or leave it out.')
+        return None
+    if face is not None:
+        return _fit(_as_tensor(face).bool().cpu(), maps, "face")
+    if scheme is None:
+        return labels != 0
+    if scheme.background not in scheme.names:
+        raise ValueError(
+            f"scheme {scheme.name!r} has no background, so what is face is unknown; give face=, a boolean mask."
+        )
+    return ~scheme.mask(labels, scheme.background)
+
+
+def _landmarks_of(maps: Tensor, landmarks: ArrayLike | None) -> Points:
+    if landmarks is None:
+        points = rescale(ARCFACE_LANDMARKS, STANDARD_SIZE, (maps.shape[1], maps.shape[2]))
+    else:
+        points = as_landmarks(landmarks.cpu() if isinstance(landmarks, Tensor) else landmarks)
+    if points.ndim == 3 and len(points) != len(maps):
+        raise ValueError(f"landmarks have shape {points.shape} for {len(maps)} maps; needed is (5, 2) or (N, 5, 2).")
+    return np.broadcast_to(points, (len(maps), 5, 2))
+
+
+def _landmark_names(scheme: RegionScheme | None) -> tuple[str, ...]:
+    if scheme is not None and scheme.left == "person":
+        return tuple(other_side(name) for name in LANDMARK_NAMES)
+    return LANDMARK_NAMES

@@ -1,0 +1,186 @@
+"""Synthetic faces: exact labels, identity where it was planted and nowhere else, and LEAM finding it."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from captum_leam.synthetic import (
+    PARTS,
+    REGIONS,
+    EmbeddingNet,
+    SyntheticPopulation,
+    render,
+    swap,
+    swap_test,
+    train,
+)
+
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "planted_evidence.py"
+PLANTED = ("nose", "eyes", "mouth")
+
+
+# -- drawing -------------------------------------------------------------------------------------------
+
+
+def test_images_and_labels():
+    faces = SyntheticPopulation(6).sample(10, seed=1)
+    assert faces.images.shape == (60, 3, 112, 112)
+    assert faces.images.min() >= 0
+    assert faces.images.max() <= 1
+    assert faces.labels.dtype == torch.int64
+    assert faces.scheme.names == REGIONS
+    areas = faces.labels.flatten().bincount(minlength=len(REGIONS)) / faces.labels.numel()
+    assert 0.2 < areas[0] < 0.6
+    assert 0.02 < faces.mask(["nose"]).double().mean() < 0.06
+    assert 0.02 < faces.mask(["eyes"]).double().mean() < 0.06
+    assert 0.005 < areas[REGIONS.index("occluder")] < 0.03
+
+
+@pytest.mark.parametrize("part", [p for p in PARTS if p not in ("hair", "face")])
+def test_labels_are_exact(part):
+    """New numbers for a part change pixels only where the part was or is, and one soft pixel around it."""
+    faces = SyntheticPopulation(8, seed=2).sample(2, seed=3)
+    other = SyntheticPopulation(8, seed=9).sample(2, seed=4)
+    changed = swap(faces, other, [part])
+    where = faces.mask([part]) | changed.mask([part])
+    near = torch.nn.functional.max_pool2d(where[:, None].float(), 5, 1, 2)[:, 0] > 0
+    moved = (faces.images - changed.images).abs().amax(1) > 0.02
+    assert moved.any()
+    assert not (moved & ~near).any()
+    assert torch.equal(faces.labels[~where], changed.labels[~where])
+
+
+def test_parts_stay_in_the_windows_they_are_painted_in():
+    """Extreme numbers, so that nothing is cut off at the edge of a window."""
+    for part in ("brows", "eyes", "nose", "mouth"):
+        for value in (0.0, 1.0):
+            parts = {name: torch.full((4, k), 0.5) for name, k in PARTS.items()}
+            parts[part] = torch.full((4, PARTS[part]), value)
+            nuisance = torch.full((4, 16), 0.5)
+            nuisance[:, :2] = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+            mask = render(parts, nuisance, torch.zeros(4, dtype=torch.long)).mask([part])
+            from captum_leam.synthetic.drawing import PAINTERS
+
+            _, rows, columns = PAINTERS[part]
+            inner = mask[:, rows, columns]
+            assert inner.sum() == mask.sum()
+            assert not inner[:, [0, -1]].any()
+            assert not inner[:, :, [0, -1]].any()
+
+
+def test_seeds_and_global_random_numbers():
+    state = torch.random.get_rng_state()
+    one, two = (SyntheticPopulation(3, evidence="nose", seed=1).sample(2, seed=5) for _ in range(2))
+    assert torch.equal(one.images, two.images)
+    assert not torch.equal(one.images, SyntheticPopulation(3, evidence="nose", seed=2).sample(2, seed=5).images)
+    assert not torch.equal(one.images, SyntheticPopulation(3, evidence="nose", seed=1).sample(2, seed=6).images)
+    nets = [
+        train(SyntheticPopulation(3), steps=3, batch_size=4, images_per_person=4, seed=7, progress=False)
+        for _ in range(2)
+    ]
+    assert all(
+        torch.equal(a, b) for a, b in zip(nets[0].state_dict().values(), nets[1].state_dict().values(), strict=True)
+    )
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+# -- identity ------------------------------------------------------------------------------------------
+
+
+def test_only_the_planted_parts_belong_to_the_person():
+    faces = SyntheticPopulation(4, evidence=("eyes", "mouth")).sample(3, seed=1)
+    for part, numbers in faces.parts.items():
+        same = bool((numbers[0] == numbers[1]).all())
+        assert same is (part in ("eyes", "mouth"))
+    assert SyntheticPopulation(4).planted == tuple(PARTS)
+    everything = SyntheticPopulation(4).sample(2)
+    assert all(torch.equal(n[0], n[1]) for n in everything.parts.values())
+    assert not torch.equal(everything.images[0], everything.images[1])  # nuisance
+
+
+def test_people_are_apart():
+    identity = SyntheticPopulation(12, seed=3).identity["nose"]
+    assert torch.pdist(identity).min() > 0.4
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SyntheticPopulation(1), "needed are two or more"),
+        (lambda: SyntheticPopulation(3, evidence="ears"), r"parts \['ears'\] are not there"),
+        (lambda: SyntheticPopulation(3, evidence=()), "are not there"),
+        (lambda: SyntheticPopulation(3).sample([3]), "numbers from 0 to 2"),
+        (lambda: SyntheticPopulation(3).sample([]), "needed are one or more"),
+        (lambda: SyntheticPopulation(3).sample(0), "needed are one or more"),
+        (
+            lambda: swap(SyntheticPopulation(3).sample(1), SyntheticPopulation(3).sample(2), ["nose"]),
+            "needed are as many",
+        ),
+        (lambda: swap(SyntheticPopulation(3).sample(1), SyntheticPopulation(3).sample(1), ["chin"]), "are not there"),
+    ],
+)
+def test_bad_input(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_swap_by_hand():
+    a, b = SyntheticPopulation(2).sample([0], seed=1), SyntheticPopulation(2).sample([1], seed=2)
+    mixed = swap(a, b, ["nose"])
+    assert torch.equal(mixed.parts["nose"], b.parts["nose"])
+    assert all(torch.equal(mixed.parts[p], a.parts[p]) for p in PARTS if p != "nose")
+    assert torch.equal(mixed.nuisance, a.nuisance)
+    assert torch.equal(swap(a, b, list(PARTS)).parts["hair"], b.parts["hair"])
+
+
+def test_swap_test_catches_a_network_that_looks_elsewhere():
+    """An embedding of the mouth's colours: decisions follow the mouth, not the nose that was planted."""
+
+    class Mouth(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :, 90:95, 50:62].mean((2, 3)) - 0.5
+
+    population = SyntheticPopulation(6, evidence="nose")
+    test = swap_test(Mouth(), population)
+    assert test.part_flips < 0.6
+    assert test.rest_flips > 0.2
+
+
+# -- planted evidence ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("planted_evidence", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PLANTED)
+def test_leam_finds_planted_evidence(script, part):
+    population = SyntheticPopulation(12, evidence=part, seed=0)
+    model = train(population, seed=0, progress=False)
+    test = swap_test(model, population)
+    assert test.part_flips >= 0.95
+    assert test.rest_flips <= 0.05
+    faces = population.sample(6, seed=50_000)
+    rows = script.rows(model, "trained", population, faces) + script.rows(
+        EmbeddingNet().eval(), "untrained", population, faces
+    )
+    reached = {
+        (r["network"], r["layer"], r["map"]): (r["mass"] >= 0.8, r["top 1 %"] >= 0.8, r["lift"] >= 3) for r in rows
+    }
+    assert all(reached["trained", "last", "path + contrast"])
+    assert not any(all(passed) for (network, _, _), passed in reached.items() if network == "untrained")
+
+
+def test_benchmark_prints_help():
+    done = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, check=True)
+    assert "evidence" in done.stdout
