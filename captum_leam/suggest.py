@@ -13,7 +13,9 @@ from captum_leam.layers import (
     Reshape,
     channels_last_to_first,
     eager,
+    gather_runs,
     looks_channels_last,
+    record,
     refuse_unexplainable,
     tokens_to_map,
 )
@@ -158,6 +160,38 @@ def suggest_layers(
     fine_to_coarse = sorted(of_size.values(), key=lambda layer: layer.cell)
     found = LayerSuggestions(tuple(fine_to_coarse), reads, size)
     return found if best_of is None else replace(found, layers=tuple(found[name] for name in best_of(found)))
+
+
+def layer_suggestion(
+    model: nn.Module, name: str, layer: nn.Module, faces: Tensor, found: LayerSuggestions
+) -> LayerSuggestion:
+    """A layer chosen by hand, described as the suggested ones are: its shape, cell and reshape.
+
+    Args:
+        model: in evaluation mode.
+        name: of the layer.
+        layer: the module.
+        faces: as given to :func:`suggest_layers`.
+        found: what that returned, for the field.
+
+    Raises:
+        ValueError: if the layer does not run just once, or puts out no spatial map.
+
+    Example:
+        >>> from torchvision.models import resnet18
+        >>> model, faces = resnet18().eval(), torch.rand(1, 3, 112, 112)
+        >>> layer_suggestion(model, "layer1.0", model.layer1[0], faces, suggest_layers(model, faces)).shape
+        (64, 28, 28)
+    """
+    probe = _smooth_probe(faces)
+    with torch.no_grad(), eager(), record([layer], [repr(name)]) as (recording,):
+        model(probe)
+    tensors = gather_runs(recording, layer, model, None)[0]
+    described = _map_shape(tensors[0], found.image_size) if len(tensors) == 1 else None
+    if described is None:
+        raise ValueError(f"layer {name!r} puts out {[tuple(t.shape) for t in tensors]}, no spatial map (N, C, h, w).")
+    shape, reshape = described
+    return LayerSuggestion(name, layer, shape, found.field[3] / shape[2], reshape)
 
 
 # -- the field -----------------------------------------------------------------------------------------

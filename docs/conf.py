@@ -10,7 +10,7 @@ from captum_leam import __version__
 
 project = "captum-leam"
 author = "the captum-leam developers"
-copyright = "2026, the captum-leam developers"
+copyright = "2026, the captum-leam developers"  # noqa: A001 (the name Sphinx wants)
 version = release = __version__
 
 extensions = [

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_leam.maps import gaussian_blur, normalize_sum
+from captum_leam.maps import gaussian_blur
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,9 @@ def other_people(scene: Scene) -> Tensor:
     """
     if scene.people is None or len(set(scene.people)) < 2:
         raise ValueError("the mean map of other people needs labels of two people or more.")
-    maps = normalize_sum(scene.own_maps().double())
+    positive = scene.own_maps().double().clamp(min=0)
+    # a map without any positive value adds nothing to the mean: some methods have such
+    maps = positive / positive.sum((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
     person = np.unique(np.asarray([str(p) for p in scene.people]), return_inverse=True)[1].reshape(-1)
     index = torch.as_tensor(person, device=maps.device)
     sums = torch.zeros(int(index.max()) + 1, *maps.shape[1:], dtype=maps.dtype, device=maps.device).index_add_(

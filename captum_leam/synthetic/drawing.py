@@ -91,8 +91,7 @@ class _Canvas:
         if tilt is not None:
             cos, sin = _cell(torch.cos(tilt)), _cell(torch.sin(tilt))
             dx, dy = cos * dx + sin * dy, cos * dy - sin * dx
-        rx, ry = _cell(rx), _cell(ry)
-        return (1 - torch.sqrt((dx / rx) ** 2 + (dy / ry) ** 2 + 1e-6)) * torch.minimum(rx, ry)
+        return _oval(dx, dy, _cell(rx), _cell(ry))
 
 
 def _blank(n: Tensor) -> _Canvas:
@@ -120,6 +119,13 @@ def _light(canvas: _Canvas, n: Tensor) -> Tensor:
     """The images in their light: a gain, and a slope to one side."""
     slope = _cell(n[3] - 0.5) * (canvas.x - 56) / 112 + _cell(n[4] - 0.5) * (canvas.y - 56) / 112
     return (canvas.images * (_cell(0.8 + 0.35 * n[2]) + 0.5 * slope)[:, None]).clamp(0, 1)
+
+
+def _oval(dx: Tensor, dy: Tensor, rx: Tensor, ry: Tensor) -> Tensor:
+    """Pixels from the edge of an ellipse, positive inside, to first order: value over slope."""
+    reach = torch.sqrt((dx / rx) ** 2 + (dy / ry) ** 2 + 1e-6)
+    slope = torch.sqrt((dx / rx**2) ** 2 + (dy / ry**2) ** 2 + 1e-6)
+    return reach * (1 - reach) / slope
 
 
 def _cell(values: Tensor) -> Tensor:
@@ -197,13 +203,13 @@ def _mouth(canvas: _Canvas, p: Tensor, n: Tensor) -> None:
     colour = _mix((0.38, 0.08, 0.16), (0.98, 0.58, 0.5), p[0]) * torch.stack(
         [1 + 0 * p[1], 0.6 + 0.7 * p[1], 0.6 + 1.0 * (1 - p[1])]
     )
-    width = 12 + 8 * p[2]
-    bend = _cell(6 * (p[4] - 0.5) + 1.5 * (n[5] - 0.5)) * ((canvas.x - 56) / _cell(width)) ** 2
-    dx, dy = (canvas.x - 56) / _cell(width), canvas.y - 92.3 + bend
-    thickness = _cell(3 + 4 * p[3])
-    lips = (1 - torch.sqrt(dx**2 + (dy / thickness) ** 2 + 1e-6)) * thickness
+    width = _cell(12 + 8 * p[2])
+    dx = canvas.x - 56
+    bend = _cell(6 * (p[4] - 0.5) + 1.5 * (n[5] - 0.5)) * (dx / width) ** 2
+    dy = canvas.y - 92.3 + bend
+    lips = _oval(dx, dy, width, _cell(3 + 4 * p[3]))
     canvas.paint(lips, colour.clamp(max=1), "mouth")
-    gap = (1 - torch.sqrt((dx / 0.85) ** 2 + (dy / _cell(0.6 + 1.8 * n[6])) ** 2 + 1e-6)) * _cell(0.6 + 1.8 * n[6])
+    gap = _oval(dx, dy, 0.85 * width, _cell(0.6 + 1.8 * n[6]))
     canvas.paint(torch.minimum(lips, gap), torch.full_like(colour, 0.15))
 
 

@@ -1,6 +1,7 @@
 """A small embedding network that trains on synthetic faces in under a minute, and the proof of what it looks at."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,10 @@ from captum_leam.synthetic.population import SyntheticPopulation, swap
 
 SPARSITY = 0.005
 """How much shorter, in every step, each position's weight becomes, as a share of its channel's length."""
+
+
+ROUND, FRESH = 25, 25
+"""Every so many steps so many new faces of every person: from a fixed set the network would learn chance coincidences."""
 
 
 class EmbeddingNet(nn.Module):
@@ -50,7 +55,6 @@ def train(
     *,
     steps: int = 500,
     batch_size: int = 48,
-    images_per_person: int = 96,
     seed: int = 0,
     progress: bool = True,
 ) -> EmbeddingNet:
@@ -63,7 +67,6 @@ def train(
         population: whom to tell apart.
         steps: of the optimiser.
         batch_size: faces in one step.
-        images_per_person: faces drawn beforehand; each is shifted anew whenever it is used.
         seed: of the weights, the faces and their order. The global random numbers are left alone.
         progress: show a progress bar.
 
@@ -71,7 +74,7 @@ def train(
         The network in evaluation mode.
 
     Example:
-        >>> net = train(SyntheticPopulation(2), steps=2, batch_size=4, images_per_person=4, progress=False)
+        >>> net = train(SyntheticPopulation(2), steps=2, batch_size=4, progress=False)
         >>> net.training
         False
     """
@@ -79,20 +82,33 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net, centres = EmbeddingNet(), nn.Parameter(torch.randn(population.n_people, 32))
-    faces = population.sample(images_per_person, seed=10_000 + seed)
     optimiser = torch.optim.AdamW([*net.parameters(), centres], lr=6e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
     net.train()
-    for _ in tqdm(range(steps), desc="training", disable=not progress):
-        chosen = torch.randint(len(faces), (batch_size,), generator=generator)
-        logits = 16 * F.normalize(net(_jitter(faces.images[chosen], generator))) @ F.normalize(centres).T
-        loss = F.cross_entropy(logits, faces.people[chosen])
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-        _sparsify(net.positions.weight, SPARSITY)
+    with _one_thread():
+        for step in tqdm(range(steps), desc="training", disable=not progress):
+            if step % ROUND == 0:
+                faces = population.sample(FRESH, seed=1_000 * (seed + 1) + step)
+            chosen = torch.randint(len(faces), (batch_size,), generator=generator)
+            logits = 16 * F.normalize(net(_jitter(faces.images[chosen], generator))) @ F.normalize(centres).T
+            loss = F.cross_entropy(logits, faces.people[chosen])
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            _sparsify(net.positions.weight, SPARSITY)
     return net.eval()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The same sums on machines with any number of cores; and threads would only wait for each other on so small a network."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @torch.no_grad()

@@ -1,0 +1,175 @@
+"""Figures: matplotlib, returned and never shown; colour-blind safe (Okabe & Ito 2008), readable in print."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from captum_leam.maps import as_maps, normalize_max
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")
+POSITIVE = "inferno"
+SIGNED = "PuOr_r"
+
+
+def overlay(image: Tensor, maps: Tensor, *, signed: bool = False, strength: float = 0.75) -> NDArray[np.uint8]:
+    """A map over its image, in grey so that the map's colours can be read: an RGB picture.
+
+    Args:
+        image: (C, H, W) in [0, 1], C of 1 or 3.
+        maps: one map of the image's size, (H, W); divided by its largest absolute value.
+        signed: show negative values too (purple against the match, orange for it); else the positive part.
+        strength: how much of the picture is map where the map is strongest, in [0, 1].
+
+    Returns:
+        (H, W, 3), uint8.
+
+    Raises:
+        ValueError: if the sizes differ.
+
+    Example:
+        >>> import torch
+        >>> overlay(torch.rand(3, 8, 8), torch.rand(8, 8)).shape
+        (8, 8, 3)
+    """
+    from matplotlib import colormaps
+
+    if tuple(image.shape[-2:]) != tuple(maps.shape[-2:]):
+        raise ValueError(
+            f"the map is {tuple(maps.shape[-2:])}, the image {tuple(image.shape[-2:])}; place the map first."
+        )
+    scaled = normalize_max(maps)[0].detach().cpu().double().numpy()
+    grey = image.detach().cpu().double().clamp(0, 1).mean(0).numpy()[..., None].repeat(3, -1)
+    values = scaled if signed else scaled.clip(min=0)
+    colours = colormaps[SIGNED]((values + 1) / 2) if signed else colormaps[POSITIVE](0.15 + 0.8 * values)
+    cover = strength * np.abs(values)[..., None] ** 0.7
+    blended = grey * (1 - cover) + colours[..., :3] * cover
+    picture: NDArray[np.uint8] = (blended * 255).round().astype(np.uint8)
+    return picture
+
+
+def overlay_grid(
+    images: Tensor, maps: Tensor, titles: Sequence[str] | None = None, *, columns: int = 6, signed: bool = False
+) -> Figure:
+    """Faces above their maps, in rows, with a legend that says what the colours mean.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        maps: (N, H, W) or (N, 1, H, W).
+        titles: one per image.
+        columns: faces in a row.
+        signed: see :func:`overlay`.
+
+    Example:
+        >>> import torch
+        >>> figure = overlay_grid(torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), ["a", "b"])
+        >>> len(figure.axes)
+        5
+    """
+    maps = as_maps(maps)
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.5 * columns + 0.6, 3.25 * rows), layout="constrained")
+    axes = figure.subplots(2 * rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i, (image, of_image) in enumerate(zip(images, maps, strict=True)):
+        row, column = divmod(i, columns)
+        axes[2 * row, column].imshow(
+            image.detach().cpu().clamp(0, 1).movedim(0, -1).squeeze(-1), cmap="gray", vmin=0, vmax=1
+        )
+        axes[2 * row + 1, column].imshow(overlay(image, of_image, signed=signed))
+        if titles is not None:
+            axes[2 * row, column].set_title(titles[i], fontsize=9)
+    _legend(figure, axes, signed)
+    return figure
+
+
+def _legend(figure: Figure, axes: "NDArray[Any]", signed: bool) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    colours = ScalarMappable(Normalize(-1 if signed else 0, 1), SIGNED if signed else POSITIVE)
+    bar = figure.colorbar(colours, ax=axes.ravel().tolist(), shrink=0.6, aspect=30, pad=0.02)
+    bar.set_ticks([-1, 0, 1] if signed else [0, 1])
+    bar.set_ticklabels(
+        ["against\nthe match", "neither", "for the\nmatch"] if signed else ["nothing", "speaks for\nthe match"]
+    )
+    bar.ax.tick_params(labelsize=8)
+
+
+def region_bars(report: pd.DataFrame) -> Figure:
+    """Lift of every region: the mean over images as a bar, every image as a dot, chance as a line at 1.
+
+    Args:
+        report: of :func:`captum_leam.regions.region_report`.
+
+    Example:
+        >>> report = pd.DataFrame({"image": [0, 0], "region": ["nose", "skin"], "lift": [5.0, 0.5], "share": [0.5, 0.5]})
+        >>> region_bars(report).axes[0].get_xlabel()
+        'lift of the critical pixels (share / area); 1 is chance'
+    """
+    means = report.groupby("region", sort=False)["lift"].mean().dropna().sort_values()
+    figure = Figure(figsize=(6, 0.32 * len(means) + 1), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(means.index.astype(str), means.to_numpy(), color=COLOURS[0], alpha=0.75)
+    for i, region in enumerate(means.index):
+        dots = report.loc[report["region"] == region, "lift"].dropna()
+        axes.plot(dots, [i] * len(dots), "o", color=COLOURS[7], markersize=3, alpha=0.5)
+    axes.axvline(1, color=COLOURS[1], linewidth=1)
+    axes.set_xlabel("lift of the critical pixels (share / area); 1 is chance")
+    _tidy(axes)
+    return figure
+
+
+def occlusion_curves(result: Any, *, fill: str | None = None, order: str | None = None) -> Figure:
+    """Mean drop against the fraction occluded, with 95 % bands over people; a panel per model the drop was measured on.
+
+    Args:
+        result: :class:`captum_leam.faithfulness.OcclusionResult`.
+        fill: which fill; the first by default.
+        order: which order; the first by default.
+    """
+    table = result.summary()
+    table = table[
+        (table["fill"] == (fill or table["fill"].iloc[0])) & (table["order"] == (order or table["order"].iloc[0]))
+    ]
+    panels = list(dict.fromkeys(table[["explained", "model"]].itertuples(index=False, name=None)))
+    figure = Figure(figsize=(4.2 * len(panels) + 2.2, 3.6), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (explained, model) in zip(axes, panels, strict=True):
+        _curves(axis, table[(table["explained"] == explained) & (table["model"] == model)])
+        axis.set_title(
+            f"{explained} explained, {model} measured" if explained and explained != model else model, fontsize=10
+        )
+        axis.set_xlabel(f"pixels occluded ({table['fill'].iloc[0]}, {table['order'].iloc[0]}), %")
+        _tidy(axis)
+    axes[0].set_ylabel("mean fall of the cosine")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+    return figure
+
+
+def _curves(axis: "Axes", table: pd.DataFrame) -> None:
+    """Methods in colour, shared controls in grey; a method's own controls are left to the tables."""
+    methods = [m for m in dict.fromkeys(table["method"]) if m]
+    shared = [c for c in dict.fromkeys(table.loc[table["method"] == "", "control"]) if c]
+    styles = [(m, "", COLOURS[i % 7], "-") for i, m in enumerate(methods)]
+    styles += [("", c, str(0.25 + 0.5 * i / max(1, len(shared))), ":") for i, c in enumerate(shared)]
+    for method, control, colour, line in styles:
+        part = table[(table["method"] == method) & (table["control"] == control)].sort_values("fraction")
+        percent = 100 * part["fraction"]
+        axis.plot(percent, part["drop"], line, marker="o", markersize=3, color=colour, label=method or control)
+        axis.fill_between(percent, part["low"], part["high"], color=colour, alpha=0.12, linewidth=0)
+
+
+def _tidy(axis: "Axes") -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=9)

@@ -1,0 +1,304 @@
+"""From faces and a model to a page: maps, regions, an occlusion check, tables and pictures in one folder."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from captum.attr import LayerGradCam
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from captum_leam._version import __version__
+from captum_leam.explain import PRESETS
+from captum_leam.faithfulness import OcclusionEvaluator, OcclusionResult
+from captum_leam.leam import LEAM
+from captum_leam.maps import overall_map, place_on_field
+from captum_leam.objectives import EmbeddingSimilarity, as_embeddings, leave_one_out_centroids, unit
+from captum_leam.plots import occlusion_curves, overlay, region_bars
+from captum_leam.regions import RegionScheme, region_report
+from captum_leam.suggest import LayerSuggestion, LayerSuggestions
+
+OWN_REFERENCE = "no reference: embedding-strength map"
+FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2)
+
+LIMITS = (
+    "LEAM is reconstructed from the published abstract of the paper; this page does not reproduce the authors' results.",
+    "A map shows evidence of this network's embedding, for these images and this reference: not why the network became so, "
+    "nor what people would look at.",
+    "Without a reference a map shows what drives the strength of the embedding, not what makes it match anyone.",
+    "Nothing smaller than a cell of the layer can be told apart; maps are interpolated between cells.",
+    "Removing pixels makes images the network has never seen: no fill is neutral. Few images give noisy drops; the random pixels "
+    "beside them are one control of several (captum_leam.faithfulness has the others, with statistics over people).",
+    "Lift and share depend on the labels of the regions; the template is drawn for the standard aligned crop, not parsed from the face.",
+)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Faces explained: everything that the page, the pictures and the tables show.
+
+    Attributes:
+        names: of the images, unique.
+        images: (N, C, H, W) in [0, 1].
+        overall: (N, H, W), overall maps.
+        layers: layer name → (N, H, W), signed, placed on the image.
+        regions: of :func:`captum_leam.regions.region_report`.
+        occlusion: drops of the overall map, of Grad-CAM and of random pixels; None with fewer than one reference.
+        label: what the maps show, in words.
+        title: of the section.
+        text: under the title.
+        settings: how it was made.
+    """
+
+    names: list[str]
+    images: Tensor
+    overall: Tensor
+    layers: dict[str, Tensor]
+    regions: pd.DataFrame
+    occlusion: OcclusionResult
+    label: str
+    title: str = "Faces"
+    text: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def explain_images(
+    model: nn.Module,
+    images: Tensor,
+    names: Sequence[str],
+    layers: LayerSuggestions,
+    labels: Tensor,
+    scheme: RegionScheme,
+    *,
+    references: Tensor | None = None,
+    preset: str = "default",
+    fraction: float = 0.01,
+    fill: str = "blur",
+    seed: int = 0,
+    batch_size: int = 16,
+    progress: bool = False,
+    title: str = "Faces",
+    text: str = "",
+) -> Explanation:
+    """Explain faces, report their regions, and check the maps by occlusion beside Grad-CAM and random pixels.
+
+    Args:
+        model: returns embeddings (N, D), in evaluation mode.
+        images: (N, C, H, W) in [0, 1].
+        names: of the images.
+        layers: all of them are explained and averaged.
+        labels: region labels, (N, H, W) or (H, W).
+        scheme: names of the labels.
+        references: (N, D), one per image, from other images; None: each image's own, for maps and drops.
+        preset: of :func:`captum_leam.explain_faces`.
+        fraction: of the critical pixels.
+        fill: of the occlusion.
+        seed: of ties and random pixels.
+        batch_size: images in one pass.
+        progress: show a progress bar.
+        title: of the section on the page.
+        text: under the title.
+    """
+    with torch.no_grad():
+        own = torch.cat([as_embeddings(model(x), len(x)) for x in torch.split(images, batch_size)])
+    towards = unit(own, "embeddings") if references is None else references
+    maps = _layer_maps(model, images, layers, towards, PRESETS[preset], batch_size)
+    overall = overall_map(list(maps.values()), layers.image_size)
+    cams = _grad_cam(
+        model, images, layers[-1], layers, towards, norm="detach" if references is None else "differentiate"
+    )
+    evaluator = OcclusionEvaluator(
+        model,
+        FRACTIONS,
+        fills=(fill,),
+        controls=("random pixels",),
+        seed=seed,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    methods = {"LEAM, overall map": overall, f"Grad-CAM, {layers[-1].name}": cams}
+    settings = {
+        "preset": preset,
+        "steps of the path": PRESETS[preset],
+        "layers": ", ".join(maps),
+        "fill": fill,
+        "seed": seed,
+    }
+    place = {"field (top, left, height, width)": layers.field, "critical pixels": f"top {fraction:.1%} of the crop"}
+    return Explanation(
+        list(names),
+        images,
+        overall,
+        maps,
+        region_report(overall, labels, scheme, fraction=fraction, seed=seed),
+        evaluator.evaluate(images, methods, towards),
+        "Reference: the person's other images." if references is not None else OWN_REFERENCE,
+        title,
+        text,
+        {**settings, **place},
+    )
+
+
+def references_from(model: nn.Module, images: Tensor) -> Tensor | None:
+    """For every image of one person, the centroid of the others; None for one image only.
+
+    Example:
+        >>> references_from(nn.Flatten(), torch.rand(3, 1, 2, 2)).shape
+        torch.Size([3, 4])
+    """
+    if len(images) < 2:
+        return None
+    with torch.no_grad():
+        return leave_one_out_centroids(as_embeddings(model(images), len(images)), [0] * len(images))
+
+
+def _layer_maps(
+    model: nn.Module, images: Tensor, layers: LayerSuggestions, references: Tensor, n_steps: int, batch_size: int
+) -> dict[str, Tensor]:
+    leam = LEAM(model, [layer.module for layer in layers], reshape=[layer.reshape for layer in layers])
+    parts = zip(torch.split(images, batch_size), torch.split(references, batch_size), strict=True)
+    found = [leam.attribute(x, reference=r, n_steps=n_steps) for x, r in parts]
+    joined = [torch.cat(of_layer) for of_layer in zip(*found, strict=True)]
+    placed = [place_on_field(m, layers.image_size, layers.field) for m in joined]
+    return dict(zip([layer.name for layer in layers], placed, strict=True))
+
+
+def _grad_cam(
+    model: nn.Module, images: Tensor, layer: LayerSuggestion, layers: LayerSuggestions, references: Tensor, norm: Any
+) -> Tensor:
+    """Captum's LayerGradCam on the same objective, at the coarsest layer explained."""
+    if layer.reshape is None:
+        cam = LayerGradCam(EmbeddingSimilarity(model, norm=norm), layer.module)
+        maps = cam.attribute(images, additional_forward_args=(references,)).detach()
+    else:  # Captum's knows no tokens; the channel weighting is the same map
+        maps = LEAM(model, layer.module, weighting="channel", norm=norm, reshape=layer.reshape).attribute(
+            images, reference=references
+        )
+    return place_on_field(maps, layers.image_size, layers.field)
+
+
+# -- writing -------------------------------------------------------------------------------------------
+
+
+def write(
+    explanations: Sequence[Explanation], folder: Path, *, title: str, lead: str, settings: Mapping[str, Any]
+) -> Path:
+    """Write ``index.html``, PNG overlays and CSV tables.
+
+    Args:
+        explanations: one section each.
+        folder: made if it is not there; files of the same names are replaced.
+        title: of the page.
+        lead: the sentence under it.
+        settings: how all of it was made.
+
+    Returns:
+        Path of the page.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, explanation in enumerate(explanations, 1):
+        prefix = f"{number}_" if len(explanations) > 1 else ""
+        _write_tables(explanation, folder, prefix)
+        for i, name in enumerate(explanation.names):
+            picture = overlay(explanation.images[i], explanation.overall[i])
+            Image.fromarray(picture).resize(
+                (448, 448 * picture.shape[0] // picture.shape[1]), Image.Resampling.BICUBIC
+            ).save(folder / f"{prefix}{i:02d}_{safe_name(Path(name).stem)}.png")
+    page = folder / "index.html"
+    page.write_text(render_page(explanations, title=title, lead=lead, settings=settings), encoding="utf-8")
+    return page
+
+
+def safe_name(name: str) -> str:
+    """A file name from any name: letters, digits, dot, dash and underscore.
+
+    Example:
+        >>> safe_name("<b>../ann 1.png")
+        '_b_.._ann_1.png'
+    """
+    return "".join(c if c.isascii() and (c.isalnum() or c in ".-_") else "_" for c in name)[-80:]
+
+
+def _write_tables(explanation: Explanation, folder: Path, prefix: str) -> None:
+    named = dict(enumerate(explanation.names))
+    regions = explanation.regions.assign(name=explanation.regions["image"].map(named))
+    regions.to_csv(folder / f"{prefix}regions.csv", index=False)
+    drops = explanation.occlusion.to_frame()
+    drops.assign(name=drops["image"].map(named)).to_csv(folder / f"{prefix}drops.csv", index=False)
+
+
+def render_page(explanations: Sequence[Explanation], *, title: str, lead: str, settings: Mapping[str, Any]) -> str:
+    """The page as a string of HTML: self-contained, every name escaped, no request to anywhere."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("captum_leam"), autoescape=True, trim_blocks=True)
+    sections = [_section(explanation) for explanation in explanations]
+    context = {"title": title, "lead": lead, "settings": settings, "limits": LIMITS, "version": __version__}
+    return environment.get_template("page.html.j2").render(sections=sections, **context)
+
+
+def _section(explanation: Explanation) -> dict[str, Any]:
+    count = len(explanation.names)
+    return {
+        "title": explanation.title,
+        "text": explanation.text,
+        "label": explanation.label,
+        "faces": [_face(explanation, i) for i in range(count)],
+        "bars": _figure(region_bars(explanation.regions)),
+        "regions_note": f"Mean over {count} face{'s' * (count > 1)}; dots are single faces. Share is that of the critical pixels "
+        f"({explanation.settings['critical pixels']}), lift is share over area.",
+        "occlusion_text": f"Mean fall of the cosine to the reference after replacing the pixels that a map names first "
+        f"({explanation.settings['fill']} fill), {count} image{'s' * (count > 1)}. A map that says something falls further "
+        "than random pixels. Bands are 95 % intervals over the images.",
+        "drops": _drops(explanation.occlusion),
+        "curves": _figure(occlusion_curves(explanation.occlusion)),
+    }
+
+
+def _face(explanation: Explanation, i: int) -> dict[str, Any]:
+    rows = explanation.regions[explanation.regions["image"] == i]
+    first = rows.iloc[0]
+    image = explanation.images[i].detach().cpu().clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
+    return {
+        "name": explanation.names[i],
+        "image": _picture((image * 255).round().astype(np.uint8)),
+        "map": _picture(overlay(explanation.images[i], explanation.overall[i])),
+        "layers": [
+            {"name": name, "map": _picture(overlay(explanation.images[i], maps[i], signed=True), 112)}
+            for name, maps in explanation.layers.items()
+        ],
+        "regions": rows[rows["share"] > 0].nlargest(5, "lift")[["region", "lift", "share", "area"]].to_dict("records"),
+        "focus": f"{first['fragments']} fragments, the largest with {first['largest_fragment']:.0%} of the critical pixels; "
+        f"{first['effective_regions']:.1f} effective regions; nearest landmark {str(first['nearest_landmark']).replace('_', ' ')}, "
+        f"{first['landmark_distance']:.0f} px.",
+    }
+
+
+def _drops(result: OcclusionResult) -> pd.DataFrame:
+    table = result.summary()
+    table["map"] = table["method"].where(table["method"] != "", table["control"])
+    wide = table.pivot_table(index="map", columns="fraction", values="drop", sort=False)
+    wide.columns = pd.Index([f"{100 * fraction:g} %" for fraction in wide.columns])
+    return wide.map(lambda drop: f"{drop:.3f}").reset_index()
+
+
+def _picture(pixels: NDArray[np.uint8], width: int = 224) -> str:
+    """A PNG as a data URI."""
+    height = width * pixels.shape[0] // pixels.shape[1]
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _figure(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
