@@ -200,6 +200,9 @@ def layer_suggestion(
 def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) -> Field:
     """The part of the input that a network reads: bounding box of the support of the input gradient.
 
+    The gradient is that of the last spatial map that everything passes through, where there is one: a network may be
+    blind to parts of what it reads, and its maps are spread over all of it nevertheless.
+
     Args:
         model: returns embeddings (N, D) or scores (N,).
         faces: images (N, C, H, W); the first two are used, and two with their pixels shuffled, in case a face
@@ -224,9 +227,9 @@ def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) ->
     shuffled = few.flatten(2)[:, :, torch.randperm(few[0, 0].numel(), generator=generator).to(few.device)].view_as(few)
     with torch.inference_mode(False), torch.enable_grad(), eager():
         x = torch.cat([few, shuffled]).clone().requires_grad_()
-        out = as_output(model(x), len(x))
-        signs = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)
-        gradient = torch.autograd.grad((out * signs).sum(), x, allow_unused=True)[0] if out.requires_grad else None
+        last = _last_map(model, x)
+        signs = torch.randn(last.shape, generator=generator, dtype=torch.float64).to(last)
+        gradient = torch.autograd.grad((last * signs).sum(), x, allow_unused=True)[0] if last.requires_grad else None
     touched = torch.zeros(few.shape[2:]) if gradient is None else gradient.abs().amax((0, 1))
     rows, columns = touched.amax(1).nonzero().flatten(), touched.amax(0).nonzero().flatten()
     if not len(rows):
@@ -236,6 +239,16 @@ def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) ->
         )
     top, left = int(rows[0]), int(columns[0])
     return top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
+
+
+def _last_map(model: Callable[..., Tensor], x: Tensor) -> Tensor:
+    """Output of the last layer that is a cut and spatial; of a network without one, the output."""
+    if not isinstance(model, nn.Module):
+        return as_output(model(x), len(x))
+    outputs, out = _run_recorded(model, x)
+    cuts = _cut_nodes(out.sum(), x) if out.requires_grad else set()
+    maps = [t for t in outputs.values() if t.grad_fn in cuts and _map_shape(t, (x.shape[2], x.shape[3]))]
+    return maps[-1] if maps else out
 
 
 # -- candidates ----------------------------------------------------------------------------------------
@@ -330,8 +343,8 @@ def _token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
 
 
 def _reaches_positions(gradient: Tensor) -> bool:
-    """Whether the score depends on most positions (after the last attention it depends on the class token only)."""
-    return bool((gradient.abs().sum(1) > 0).double().mean() > 0.5)
+    """Whether the score depends on several positions (after the last attention it depends on the class token only)."""
+    return int((gradient.abs().sum((0, 1)) > 0).sum()) > 1
 
 
 def _cut_nodes(score: Tensor, x: Tensor) -> set[Any]:

@@ -138,6 +138,24 @@ def test_field_of_a_window():
     assert find_field(Window(), torch.rand(1, 3, 16, 16)) == (3, 2, 7, 13)
 
 
+def test_a_network_that_is_blind_to_most_of_what_it_reads():
+    """The field is what is read, not what matters: a head of two positions still has maps over the whole window."""
+
+    class Blind(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU())
+
+        def forward(self, x: Tensor) -> Tensor:
+            features = self.conv(x[..., 8:40])
+            return torch.cat([features[:, :, 3, 4], features[:, :, 5, 2]], 1)
+
+    torch.manual_seed(0)
+    found = suggest_layers(Blind().eval(), torch.rand(2, 3, 32, 48))
+    assert found.field == (0, 8, 32, 32)
+    assert [layer.name for layer in found] == ["conv"]
+
+
 @pytest.mark.parametrize(
     ("shape", "size", "last"),
     [

@@ -43,7 +43,7 @@ def test_images_and_labels():
 
 @pytest.mark.parametrize("part", [p for p in PARTS if p not in ("hair", "face")])
 def test_labels_are_exact(part):
-    """New numbers for a part change pixels only where the part was or is, and one soft pixel around it."""
+    """New numbers for a part change pixels only where the part was or is, and at its soft edge."""
     drawn, other = SyntheticPopulation(8, seed=2).sample(2, seed=3), SyntheticPopulation(8, seed=9).sample(2, seed=4)
     nuisance = drawn.nuisance.clone()
     nuisance[:, 14] = 1  # no occluder

@@ -80,7 +80,7 @@ class _Canvas:
             colour: (3, N).
             region: that the pixels now belong to; None for details within a region.
         """
-        cover = torch.sigmoid(2.5 * inside)[:, None]
+        cover = torch.sigmoid(4 * inside)[:, None]
         self.images += cover * (colour.T[..., None, None] - self.images)
         if region is not None:
             self.labels[inside > 0] = REGIONS.index(region)
@@ -155,12 +155,10 @@ def _brows(canvas: _Canvas, p: Tensor, n: Tensor) -> None:
     colour = _mix((0.1, 0.07, 0.05), (0.6, 0.42, 0.22), p[0])
     height = 38 - 4 * n[5]  # raised by the expression
     for side, cx, region in ((1, 38.3, "left_brow"), (-1, 73.5, "right_brow")):
-        arch = (1.5 + 3.5 * p[1])[:, None, None] * ((canvas.x - cx) / 11) ** 2
-        dx, dy = (
-            (canvas.x - cx).abs(),
-            canvas.y - arch - _cell(height) + side * _cell(0.25 * (p[2] - 0.5)) * (canvas.x - cx),
-        )
-        canvas.paint(torch.minimum(11 - dx, _cell(1.5 + 2 * p[3]) - dy.abs()), colour, region)
+        dx, bow, tilt = canvas.x - cx, _cell(1.5 + 3.5 * p[1]), _cell(side * 0.25 * (p[2] - 0.5))
+        dy = canvas.y - _cell(height) - bow * ((dx / 11) ** 2 - 0.5) + tilt * dx
+        dy = dy / torch.sqrt(1 + (tilt - 2 * bow * dx / 121) ** 2)  # across the bow, not down
+        canvas.paint(torch.minimum(11 - dx.abs(), _cell(1.5 + 2 * p[3]) - dy.abs()), colour, region)
 
 
 def _eyes(canvas: _Canvas, p: Tensor, n: Tensor) -> None:
@@ -203,11 +201,11 @@ def _mouth(canvas: _Canvas, p: Tensor, n: Tensor) -> None:
     colour = _mix((0.38, 0.08, 0.16), (0.98, 0.58, 0.5), p[0]) * torch.stack(
         [1 + 0 * p[1], 0.6 + 0.7 * p[1], 0.6 + 1.0 * (1 - p[1])]
     )
-    width = _cell(12 + 8 * p[2])
+    width = _cell(13 + 8 * p[2])
     dx = canvas.x - 56
     bend = _cell(6 * (p[4] - 0.5) + 1.5 * (n[5] - 0.5)) * (dx / width) ** 2
     dy = canvas.y - 92.3 + bend
-    lips = _oval(dx, dy, width, _cell(3 + 4 * p[3]))
+    lips = _oval(dx, dy, width, _cell(4 + 5 * p[3]))
     canvas.paint(lips, colour.clamp(max=1), "mouth")
     gap = _oval(dx, dy, 0.85 * width, _cell(0.6 + 1.8 * n[6]))
     canvas.paint(torch.minimum(lips, gap), torch.full_like(colour, 0.15))

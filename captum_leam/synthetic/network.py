@@ -13,8 +13,10 @@ from captum_leam.objectives import unit
 from captum_leam.synthetic.population import SyntheticPopulation, swap
 
 SPARSITY = 0.005
-"""How much shorter, in every step, each position's weight becomes, as a share of its channel's length."""
+"""How much smaller, in every step, each position's weight becomes, as a share of its channel's length."""
 
+DECAY = 0.01
+"""How much shorter, in every step, each channel's column of the projection becomes, as a share of the mean length."""
 
 ROUND, FRESH = 25, 25
 """Every so many steps so many new faces of every person: from a fixed set the network would learn chance coincidences."""
@@ -60,8 +62,9 @@ def train(
 ) -> EmbeddingNet:
     """Train a network to tell the people of a population apart, by a softmax over cosines (CosFace's without margin).
 
-    The weights that choose positions are soft-thresholded in every step (proximal gradient for the L1 norm), as a network that
-    has few images to learn from would otherwise keep weights wherever they do no harm.
+    In every step the weights that choose positions are soft-thresholded, and so are the lengths of the projection's columns
+    (proximal gradients of a lasso and a group lasso): a network with so few people to tell apart would otherwise keep weights,
+    and whole channels, wherever they do no harm.
 
     Args:
         population: whom to tell apart.
@@ -96,7 +99,8 @@ def train(
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-            _sparsify(net.positions.weight, SPARSITY)
+            _choose_positions(net.positions.weight)
+            _choose_channels(net.project.weight)
     return net.eval()
 
 
@@ -112,12 +116,18 @@ def _one_thread() -> Iterator[None]:
 
 
 @torch.no_grad()
-def _sparsify(weight: Tensor, threshold: float) -> None:
+def _choose_positions(weight: Tensor) -> None:
     """Soft-threshold the positions of every channel, and keep its length (BatchNorm follows): few positions remain."""
-    length = torch.linalg.vector_norm(weight, dim=(2, 3), keepdim=True)
-    scaled = weight / length
-    shrunk = scaled.sign() * (scaled.abs() - threshold).clamp(min=0)
+    scaled = weight / torch.linalg.vector_norm(weight, dim=(2, 3), keepdim=True)
+    shrunk = scaled.sign() * (scaled.abs() - SPARSITY).clamp(min=0)
     weight.copy_(shrunk / torch.linalg.vector_norm(shrunk, dim=(2, 3), keepdim=True).clamp(min=1e-12))
+
+
+@torch.no_grad()
+def _choose_channels(weight: Tensor) -> None:
+    """Soft-threshold the length of every column: channels that settled on a place of no use go silent."""
+    lengths = torch.linalg.vector_norm(weight, dim=0)
+    weight.mul_((1 - DECAY * lengths.mean() / lengths.clamp(min=1e-12)).clamp(min=0))
 
 
 def _jitter(images: Tensor, generator: torch.Generator) -> Tensor:
