@@ -83,7 +83,7 @@ def overlay_grid(
     for i, (image, of_image) in enumerate(zip(images, maps, strict=True)):
         row, column = divmod(i, columns)
         axes[2 * row, column].imshow(
-            image.detach().cpu().clamp(0, 1).movedim(0, -1).squeeze(-1), cmap="gray", vmin=0, vmax=1
+            image.detach().cpu().clamp(0, 1).movedim(0, -1).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1
         )
         axes[2 * row + 1, column].imshow(overlay(image, of_image, signed=signed))
         if titles is not None:
