@@ -266,6 +266,7 @@ def _section(explanation: Explanation) -> dict[str, Any]:
 def _face(explanation: Explanation, i: int) -> dict[str, Any]:
     rows = explanation.regions[explanation.regions["image"] == i]
     first = rows.iloc[0]
+    pieces = "1 fragment" if first["fragments"] == 1 else f"{first['fragments']} fragments"
     image = explanation.images[i].detach().cpu().clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
     return {
         "name": explanation.names[i],
@@ -276,7 +277,7 @@ def _face(explanation: Explanation, i: int) -> dict[str, Any]:
             for name, maps in explanation.layers.items()
         ],
         "regions": rows[rows["share"] > 0].nlargest(5, "lift")[["region", "lift", "share", "area"]].to_dict("records"),
-        "focus": f"{first['fragments']} fragments, the largest with {first['largest_fragment']:.0%} of the critical pixels; "
+        "focus": f"{pieces}, the largest with {first['largest_fragment']:.0%} of the critical pixels; "
         f"{first['effective_regions']:.1f} effective regions; nearest landmark {str(first['nearest_landmark']).replace('_', ' ')}, "
         f"{first['landmark_distance']:.0f} px.",
     }

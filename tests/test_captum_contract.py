@@ -144,6 +144,7 @@ def test_maps_are_signed_raw_small_and_detached(faces):
     assert (maps < 0).any()
     assert (maps > 0).any()
     assert not maps.requires_grad
+    assert torch.equal(LEAM(net, net.body).attribute(faces, relu_attributions=True), maps.clamp(min=0))
     scaled = nn.Sequential(net, Scale(5.0)).eval()
     assert torch.allclose(LEAM(scaled, net.body).attribute(faces), maps, atol=1e-6)  # raw scale is that of the cosine
     assert not torch.allclose(maps.abs().amax((1, 2, 3)), torch.ones(3))  # not normalised
