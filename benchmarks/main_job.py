@@ -100,13 +100,14 @@ def main() -> None:
     print(
         f"{len(images)} faces of {len(set(labels))} people, networks {', '.join(networks)}, references leave-one-out, seed 0"
     )
-    evaluator = OcclusionEvaluator(networks, fractions=(0.05,), seed=0)
+    evaluator = OcclusionEvaluator(networks, fractions=(0.05,), controls=("random pixels",), seed=0)
     for name, model in networks.items():
         with torch.no_grad():
             references = leave_one_out_centroids(torch.cat([model(x) for x in images.split(64)]), labels)
         maps = maps_of(model, images, references, source.FIELDS[name])
         drops = evaluator.evaluate(images, maps, labels=labels).summary()
-        table = drops.pivot_table(index="method", columns="model", values="drop", sort=False)
+        drops["map"] = drops["method"] + drops["control"]  # one of the two is empty
+        table = drops.pivot(index="map", columns="model", values="drop").loc[[*maps, "random pixels"]]
         table = table[[name, *[other for other in networks if other != name]]]
         best = table[table.index.str.startswith("LayerGradCam")].max()
         for column in list(table.columns):

@@ -115,7 +115,7 @@ def test_layers_by_name_and_the_same_numbers_again(folder):
     [
         ({"model": ""}, "--model is missing"),
         ({"model": "nowhere.py:small"}, "there is no such file"),
-        ({"model": "{folder}/my_models.py:smal"}, "Near it: small"),
+        ({"model": "{folder}/my_models.py:smaller"}, "Near it: small"),
         ({"model": "{folder}/my_models.py:broken"}, "no weights here"),
         ({"model": "{folder}/my_models.py:number"}, "gave a int"),
         ({"model": "no.such.package:model"}, "cannot be imported"),
