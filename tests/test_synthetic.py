@@ -43,14 +43,14 @@ def test_images_and_labels():
 
 @pytest.mark.parametrize("part", [p for p in PARTS if p not in ("hair", "face")])
 def test_labels_are_exact(part):
-    """New numbers for a part change pixels only where the part was or is, and at its soft edge."""
+    """New numbers for a part change pixels only where the part was or is, and at its soft edge (3 px at a brow's slanted end)."""
     drawn, other = SyntheticPopulation(8, seed=2).sample(2, seed=3), SyntheticPopulation(8, seed=9).sample(2, seed=4)
     nuisance = drawn.nuisance.clone()
     nuisance[:, 14] = 1  # no occluder
     faces = render(drawn.parts, nuisance, drawn.people)
     changed = swap(faces, other, [part])
     where = faces.mask([part]) | changed.mask([part])
-    near = torch.nn.functional.max_pool2d(where[:, None].float(), 5, 1, 2)[:, 0] > 0
+    near = torch.nn.functional.max_pool2d(where[:, None].float(), 7, 1, 3)[:, 0] > 0
     moved = (faces.images - changed.images).abs().amax(1) > 0.02
     assert moved.any()
     assert not (moved & ~near).any()
