@@ -71,6 +71,28 @@ def as_embeddings(returned: Any, batch: int) -> Tensor:
     return output
 
 
+def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 64) -> Tensor:
+    """Embeddings of images without gradients, in batches.
+
+    Args:
+        model: images (N, C, H, W) → embeddings (N, D), with or without gradients.
+        images: (N, C, H, W).
+        batch_size: images in one pass.
+
+    Returns:
+        (N, D), un-normalised.
+
+    Raises:
+        ValueError: if the model does not return one finite embedding per image, see :func:`as_embeddings`.
+
+    Example:
+        >>> embed(nn.Flatten(), torch.rand(5, 3, 2, 2), batch_size=2).shape
+        torch.Size([5, 12])
+    """
+    with torch.no_grad():
+        return torch.cat([as_embeddings(model(x), len(x)) for x in torch.split(images, batch_size)])
+
+
 def _floating(output: Any) -> Tensor:
     if isinstance(output, Tensor) and torch.is_floating_point(output):
         return output

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from captum_leam.decisions import area_under
 from captum_leam.maps import as_maps, normalize_max
 
 if TYPE_CHECKING:
@@ -168,6 +169,82 @@ def _curves(axis: "Axes", table: pd.DataFrame) -> None:
         percent = 100 * part["fraction"]
         axis.plot(percent, part["drop"], line, marker="o", markersize=3, color=colour, label=method or control)
         axis.fill_between(percent, part["low"], part["high"], color=colour, alpha=0.12, linewidth=0)
+
+
+RATE_NAMES = {
+    "gar": "genuine pairs accepted",
+    "irr": "impostor pairs rejected",
+    "accuracy": "balanced accuracy",
+}
+
+
+def verification_curves(
+    result: Any,
+    *,
+    kind: str = "similar",
+    protocol: str = "deletion",
+    model: str | None = None,
+    operating_point: str | None = None,
+) -> Figure:
+    """Genuine accept rate, impostor reject rate and balanced accuracy, with the area under each; the 50 % floor is drawn.
+
+    Args:
+        result: :class:`captum_leam.faithfulness.VerificationResult`.
+        kind: ``"similar"`` or ``"dissimilar"`` maps.
+        protocol: ``"deletion"`` or ``"insertion"``.
+        model: which model decides; the first by default.
+        operating_point: which threshold; the first by default.
+
+    Raises:
+        ValueError: if there are no such curves.
+    """
+    table = result.curves()
+    model, operating_point = model or table["model"].iloc[0], operating_point or table["operating_point"].iloc[0]
+    query = {"kind": kind, "protocol": protocol, "model": model, "operating_point": operating_point}
+    for column, value in query.items():
+        table = table[table[column] == value]
+    if not len(table):
+        raise ValueError(f"there are no curves of {query}.")
+    figure = Figure(figsize=(12, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(RATE_NAMES), sharey=True)
+    for axis, (rate, name) in zip(panels, RATE_NAMES.items(), strict=True):
+        for i, (method, curve) in enumerate(table.groupby("method", sort=False)):
+            label = f"{method} ({area_under(curve['fraction'], curve[rate]):.2f})"
+            axis.plot(
+                100 * curve["fraction"], 100 * curve[rate], marker="o", markersize=3, color=COLOURS[i % 8], label=label
+            )
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel(f"pixels {'replaced' if protocol == 'deletion' else 'put back'}, {kind} first, %")
+        axis.legend(fontsize=8, frameon=False, title="area", title_fontsize=8)
+        _tidy(axis)
+    panels[2].axhline(50, color="0.5", linewidth=1, linestyle=":")
+    panels[2].annotate("one decision for all", (0.01, 50), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
+    panels[0].set_ylabel("%")
+    return figure
+
+
+def patch_curves(result: Any) -> Figure:
+    """FMR and FNMR as more and more of the pasted patches is given back, see :mod:`captum_leam.faithfulness.patch_pairs`.
+
+    Args:
+        result: :class:`captum_leam.faithfulness.PatchResult`.
+    """
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    table = result.curves()
+    for axis, (rate, name) in zip(
+        panels, {"fmr": "false match rate", "fnmr": "false non-match rate"}.items(), strict=True
+    ):
+        for i, (method, curve) in enumerate(table.groupby("method", sort=False)):
+            axis.plot(
+                100 * curve["ratio"], 100 * curve[rate], marker="o", markersize=3, color=COLOURS[i % 8], label=method
+            )
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel("pixels given back, %")
+        _tidy(axis)
+    panels[0].set_ylabel("% of the pairs")
+    panels[1].legend(fontsize=8, frameon=False)
+    return figure
 
 
 def _tidy(axis: "Axes") -> None:

@@ -21,7 +21,7 @@ from captum_leam.explain import PRESETS
 from captum_leam.faithfulness import OcclusionEvaluator, OcclusionResult
 from captum_leam.leam import LEAM
 from captum_leam.maps import overall_map, place_on_field
-from captum_leam.objectives import EmbeddingSimilarity, as_embeddings, leave_one_out_centroids, unit
+from captum_leam.objectives import EmbeddingSimilarity, as_embeddings, embed, leave_one_out_centroids, unit
 from captum_leam.plots import occlusion_curves, overlay, region_bars
 from captum_leam.regions import RegionScheme, region_report
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions
@@ -107,8 +107,7 @@ def explain_images(
         title: of the section on the page.
         text: under the title.
     """
-    with torch.no_grad():
-        own = torch.cat([as_embeddings(model(x), len(x)) for x in torch.split(images, batch_size)])
+    own = embed(model, images, batch_size)
     towards = unit(own, "embeddings") if references is None else references
     maps = _layer_maps(model, images, layers, towards, PRESETS[preset], batch_size)
     overall = overall_map(list(maps.values()), layers.image_size)

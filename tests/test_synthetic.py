@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from captum_leam import explain_faces
+from captum_leam.faithfulness import mass_accuracy, pointing_game, rank_accuracy, roc_auc
 from captum_leam.synthetic import (
     PARTS,
     REGIONS,
     EmbeddingNet,
     SyntheticPopulation,
+    centroids,
     render,
     swap,
     swap_test,
@@ -178,6 +181,13 @@ def test_leam_finds_planted_evidence(script, part):
     }
     assert all(reached["trained", "last", "path + contrast"])
     assert not any(all(passed) for (network, _, _), passed in reached.items() if network == "untrained")
+    # scores against the known truth rank an oracle above LEAM above chance
+    truth = faces.mask([part])
+    leam = explain_faces(model, faces.images, reference=centroids(model, population)[faces.people])
+    for metric in (pointing_game, mass_accuracy, rank_accuracy, roc_auc):
+        oracle, own, random = (metric(m, truth).mean() for m in (truth.float(), leam, torch.rand(leam.shape)))
+        assert oracle >= own > random
+        assert oracle == 1
 
 
 def test_benchmark_prints_help():

@@ -19,7 +19,7 @@ from captum_leam.faithfulness.controls import CONTROLS, OWN_CONTROLS, Control, S
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.faithfulness.result import OcclusionResult
 from captum_leam.maps import as_maps, gaussian_blur, rank_pixels
-from captum_leam.objectives import as_embeddings, leave_one_out_centroids, match_rows, unit
+from captum_leam.objectives import embed, leave_one_out_centroids, match_rows, unit
 
 Embed = Callable[[Tensor], Tensor]
 
@@ -160,7 +160,6 @@ class OcclusionEvaluator:
         methods = {name: self._map(name, m, images) for name, m in _as_mapping(maps).items()}
         clean = {name: self._embed(name, images) for name in self.models}
         towards = {name: self._references(name, clean[name], references, labels) for name in self.models}
-        before = {name: _cosine(clean[name], towards[name]) for name in self.models}
         static = {fill.name: fill(images) for fill in self.fills if not fill.uses_masks}
         done: dict[int, pd.DataFrame] = {}  # what is equal is occluded once
         tables = []
@@ -169,7 +168,7 @@ class OcclusionEvaluator:
             key = hash(shown.detach().cpu().numpy().tobytes())
             if key not in done:
                 ranks = self._ranks(shown, scene.face)
-                done[key] = self._drops(images, ranks, scene.face, static, before, towards)
+                done[key] = self._drops(images, ranks, scene.face, static, clean, towards, check=not done)
             tables.append(done[key].assign(method=method, control=control))
             bar.update()
         bar.close()
@@ -183,14 +182,19 @@ class OcclusionEvaluator:
         ranks: Tensor,
         face: Tensor,
         static: Mapping[str, Tensor],
-        before: Mapping[str, Tensor],
+        clean: Mapping[str, Tensor],
         towards: Mapping[str, Tensor],
+        check: bool,
     ) -> pd.DataFrame:
         """Drops of one ranked map: every fill, fraction, order and model."""
+        before = {name: _cosine(clean[name], towards[name]) for name in self.models}
         tables = []
         for fill, fraction, order in ((f, p, o) for f in self.fills for p in self.fractions for o in self.orders):
             masks = self._masks(ranks, fraction, order, face)
             after, changed = self._occluded(images, masks, fill, static.get(fill.name))
+            if check and order == "most" and fraction == min(self.fractions):
+                for name in self.models:
+                    check_order(self.models[name], images, clean[name], after[name], name)
             for model in self.models:
                 drop = (before[model] - _cosine(after[model], towards[model])).cpu().numpy()
                 cell = {"model": model, "fill": fill.name, "order": order, "fraction": fraction}
@@ -251,9 +255,9 @@ class OcclusionEvaluator:
     # -- models --------------------------------------------------------------------------------------------
 
     def _embed(self, name: str, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            parts = [_embeddings(self.models[name], part) for part in torch.split(images, self.batch_size)]
-        return torch.cat(parts).double()
+        """Embeddings of the clean images, in a drawn order: a model that reorders its batch then disagrees with itself."""
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed)).to(images.device)
+        return embed(self.models[name], images[order], self.batch_size).double()[order.argsort()]
 
     def _occluded(
         self, images: Tensor, masks: Tensor, fill: Fill, filled: Tensor | None
@@ -261,14 +265,13 @@ class OcclusionEvaluator:
         """Embeddings of the occluded images by every model, and the number of pixels really changed, per image."""
         embeddings: dict[str, list[Tensor]] = {name: [] for name in self.models}
         changed = []
-        with torch.no_grad():
-            for i in range(0, len(images), self.batch_size):
-                part = slice(i, i + self.batch_size)
-                x, mask = images[part], masks[part]
-                occluded = torch.where(mask[:, None], fill(x, mask) if filled is None else filled[part], x)
-                changed.append((occluded != x).any(1).flatten(1).sum(1))
-                for name, model in self.models.items():
-                    embeddings[name].append(_embeddings(model, occluded))
+        for i in range(0, len(images), self.batch_size):
+            part = slice(i, i + self.batch_size)
+            x, mask = images[part], masks[part]
+            occluded = torch.where(mask[:, None], fill(x, mask) if filled is None else filled[part], x)
+            changed.append((occluded != x).any(1).flatten(1).sum(1))
+            for name, model in self.models.items():
+                embeddings[name].append(embed(model, occluded, self.batch_size))
         return {name: torch.cat(parts).double() for name, parts in embeddings.items()}, torch.cat(changed).cpu().numpy()
 
     def _references(
@@ -339,8 +342,43 @@ def _face(face: Tensor | None, images: Tensor) -> Tensor:
     return face
 
 
-def _embeddings(model: Embed, images: Tensor) -> Tensor:
-    return as_embeddings(model(images), len(images))
+def check_order(model: Embed, images: Tensor, clean: Tensor, occluded: Tensor, name: str = "model") -> None:
+    """Refuse a model whose row i is not the embedding of image i.
+
+    Free of cost for a sound model: only where fewer than half of the occluded images are nearest to their own clean image, one
+    image is embedded by itself and compared.
+
+    Args:
+        model: images → embeddings.
+        images: (N, C, H, W), clean.
+        clean: their embeddings, (N, D), as the model gave them in batches.
+        occluded: embeddings of the same images, slightly occluded, (N, D).
+        name: of the model, for the message.
+
+    Raises:
+        ValueError: if the image by itself has the embedding of another row.
+
+    Example:
+        >>> images = torch.rand(4, 3, 2, 2)
+        >>> check_order(torch.nn.Flatten(), images, images.flatten(1), images.flatten(1).flip(0), "sound")
+        >>> check_order(lambda x: x.flatten(1).flip(0), images, images.flatten(1).flip(0), images.flatten(1))
+        Traceback (most recent call last):
+        ...
+        ValueError: model 'model' returns the embedding of image 0 in row 3: needed is row i for image i. ...
+    """
+    rows = unit(clean.double(), "embeddings")
+    nearest = (unit(occluded.double(), "embeddings") @ rows.T).argmax(1)
+    moved = (nearest != torch.arange(len(rows), device=rows.device)).nonzero().flatten().tolist()
+    if len(moved) <= len(rows) / 2:
+        return
+    alone = unit(embed(model, images[moved[:1]]).double(), "embeddings")[0]
+    closest = int((rows @ alone).argmax())
+    # another row is closer than the own one by more than rounding: not its own embedding
+    if closest != moved[0] and float(rows[closest] @ alone - rows[moved[0]] @ alone) > 1e-4:
+        raise ValueError(
+            f"model {name!r} returns the embedding of image {moved[0]} in row {closest}: needed is row i for image i. Does it sort or "
+            "shuffle its batch? Set batch_size=1, or mend the model."
+        )
 
 
 def _cosine(embeddings: Tensor, towards: Tensor) -> Tensor:

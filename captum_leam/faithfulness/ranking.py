@@ -14,7 +14,7 @@ from captum_leam.explain import explain_faces
 from captum_leam.faithfulness.occlusion import OcclusionEvaluator
 from captum_leam.leam import LEAM
 from captum_leam.maps import place_on_field
-from captum_leam.objectives import as_embeddings, leave_one_out_centroids
+from captum_leam.objectives import embed, leave_one_out_centroids
 from captum_leam.patterns import bhattacharyya
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions, suggest_layers
 
@@ -103,9 +103,7 @@ def rank_layers(
         ['1', '2', 'overall']
     """
     found = suggest_layers(model, images) if layers is None else layers
-    with torch.no_grad():
-        parts = [as_embeddings(model(x), len(x)) for x in torch.split(images, batch_size)]
-    references = leave_one_out_centroids(torch.cat(parts), labels)
+    references = leave_one_out_centroids(embed(model, images, batch_size), labels)
     maps, seconds = {}, {}
     for layer in found:
         started = time.perf_counter()

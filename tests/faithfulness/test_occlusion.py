@@ -338,3 +338,23 @@ def test_state(images):
     assert torch.equal(torch.random.get_rng_state(), state)
     assert (np.random.get_state()[1] == numbers).all()
     assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("reorder", [lambda f: f.flip(0), lambda f: f[f[:, 0].argsort()], lambda f: f.roll(1, 0)])
+def test_a_model_that_changes_batch_order_is_refused(images, reorder):
+    sound = Counted()
+    maps = torch.rand(6, 8, 8)
+    with pytest.raises(ValueError, match=r"returns the embedding of image \d in row \d: needed is row i for image i"):
+        OcclusionEvaluator(lambda x: reorder(sound(x)), (0.05,)).evaluate(images, maps, labels=PEOPLE)
+    alone = OcclusionEvaluator(lambda x: reorder(sound(x)), (0.05,), batch_size=1)
+    right = OcclusionEvaluator(sound, (0.05,)).evaluate(images, maps, labels=PEOPLE)
+    drops = alone.evaluate(images, maps, labels=PEOPLE).to_frame()["drop"]
+    assert np.allclose(drops, right.to_frame()["drop"], atol=1e-6)
+
+
+def test_a_dull_model_is_not_taken_for_one_that_changes_batch_order(images):
+    """All faces look alike to it: the nearest clean image is any of them."""
+    dull = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    nn.init.zeros_(dull[1].weight)
+    drops = OcclusionEvaluator(dull, (0.5,)).evaluate(images, torch.rand(6, 8, 8), labels=PEOPLE).to_frame()["drop"]
+    assert np.allclose(drops, 0, atol=1e-6)

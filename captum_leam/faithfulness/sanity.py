@@ -1,0 +1,348 @@
+"""Sanity: checks that a true explanation passes and that convincing pictures of something else fail."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from captum_leam.decisions import error_rates
+from captum_leam.explain import explain_faces
+from captum_leam.faithfulness.controls import Scene, central_ellipse, edges
+from captum_leam.faithfulness.occlusion import OcclusionEvaluator
+from captum_leam.faithfulness.statistics import bootstrap_interval
+from captum_leam.maps import as_maps
+from captum_leam.objectives import embed, leave_one_out_centroids, unit
+from captum_leam.patterns import bhattacharyya
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+STAGES = (0.25, 0.5, 0.75, 1.0)
+TOP = 0.1
+"""Share of the pixels that two maps are compared on: independent maps overlap by about as much, equal ones by 1."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a check is passed.
+
+    Attributes:
+        needed: "at most", "at least" (of the mean over images), or "interval above".
+        limit: of an overlap, or of a difference.
+        meaning: what a failure means.
+    """
+
+    needed: str
+    limit: float
+    meaning: str
+
+    def passes(self, value: float, low: float) -> bool:
+        """The verdict on a mean, with the lower end of its interval."""
+        if self.needed == "interval above":
+            return low > self.limit
+        return value <= self.limit if self.needed == "at most" else value >= self.limit
+
+
+RULES = {
+    "weights": Rule("at most", 0.5, "The map does not depend on what the network learnt"),
+    "reference": Rule("at most", 0.9, "The map does not depend on whom it is to match"),
+    "edges": Rule("at most", 0.5, "The map is an edge detector"),
+    "seed": Rule("at least", 0.95, "The map depends on chance"),
+    "evidence": Rule(
+        "interval above", 0.0, "The mean map of other people does as well: where faces are, not who this is"
+    ),
+    "training": Rule("interval above", 0.05, "The network separates people hardly better than an untrained one"),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: weights, reference, edges, seed, evidence or training.
+        passed: the verdict.
+        value: what was measured, mean over images.
+        low: of its 95 % interval over people.
+        high: of the same.
+        needed: in words.
+        meaning: what a failure means.
+    """
+
+    name: str
+    passed: bool
+    value: float
+    low: float
+    high: float
+    needed: str
+    meaning: str
+
+
+@dataclass(frozen=True, repr=False)
+class SanityReport:
+    """Verdicts with their numbers.
+
+    Attributes:
+        checks: in the order they were made.
+        cascade: share of the layers randomised, from the head down, and mean overlap of the map with the original.
+        settings: how it was made.
+    """
+
+    checks: tuple[Check, ...]
+    cascade: pd.DataFrame
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the checks that did not pass."""
+        return [check.name for check in self.checks if not check.passed]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per check."""
+        return pd.DataFrame([asdict(check) for check in self.checks])
+
+    def plot(self) -> "Figure":
+        """Overlap with the original map as more and more layers are randomised."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(5, 3.4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(100 * self.cascade["randomised"], self.cascade["overlap"], marker="o", color="#0072b2")
+        axes.axhline(TOP, color="0.5", linewidth=1, linestyle=":")
+        axes.annotate(
+            "independent maps", (1, TOP), xycoords=("axes fraction", "data"), fontsize=8, ha="right", va="bottom"
+        )
+        axes.set_xlabel("layers randomised, from the head down, %")
+        axes.set_ylabel("overlap with the map of the trained network")
+        axes.set_ylim(0, 1.02)
+        axes.spines[["top", "right"]].set_visible(False)
+        return figure
+
+    def __repr__(self) -> str:
+        rows = [
+            f"{'passed' if c.passed else 'FAILED'}  {c.name:9}  {c.value:6.3f} [{c.low:.3f}, {c.high:.3f}]  needed: {c.needed}"
+            + ("" if c.passed else f". {c.meaning}")
+            for c in self.checks
+        ]
+        return "\n".join(["Sanity checks", *rows])
+
+
+def sanity_checks(
+    model: nn.Module,
+    images: Tensor,
+    labels: Sequence[Any] | Tensor,
+    explain: Explain | None = None,
+    *,
+    limits: Mapping[str, float] | None = None,
+    stages: Sequence[float] = STAGES,
+    fraction: float = 0.05,
+    fill: str = "blur",
+    batch_size: int = 64,
+    seed: int = 0,
+) -> SanityReport:
+    """Six checks in one call.
+
+    Overlap is the Bhattacharyya coefficient of the top 10 % of two maps: 1 for equal maps, about 0.1 for independent ones.
+
+    =========  =====================================================================================  ==========================
+    check      what is done                                                                           source
+    =========  =====================================================================================  ==========================
+    weights    layers get new random weights, from the head down, on a copy: the map must change      Adebayo et al. 2018 (MPRT)
+    reference  another person's reference is given: the map must change                               design of this package
+    edges      the map is compared with smoothed Sobel edges: it must be something else               Adebayo et al. 2018
+    seed       the global random seed changes: the map must not                                       design of this package
+    evidence   its pixels are occluded: more must be lost than with the mean map of other people      design of this package
+    training   the model is compared with its untrained twin: it must separate people better          Adebayo et al. 2018
+    =========  =====================================================================================  ==========================
+
+    Args:
+        model: returns embeddings (N, D), in evaluation mode. It is not changed: weights are randomised on copies.
+        images: (N, C, H, W), two or more of each of three people or more; twenty people make intervals of use.
+        labels: the person of each image.
+        explain: model, images, references (N, D) → maps of image size; :func:`~captum_leam.explain_faces` by default.
+        limits: check → limit, in place of those in :data:`RULES`.
+        stages: shares of the layers that are randomised, the last one 1.
+        fraction: of the pixels occluded, for "evidence".
+        fill: of the occlusion.
+        batch_size: images in one pass, where maps are not made.
+        seed: of random weights, of the other references, and of the bootstrap.
+
+    Returns:
+        :class:`SanityReport`: ``passed``, ``failed``, ``to_frame()``, ``plot()``.
+
+    Raises:
+        ValueError: for fewer than two people or one image of a person, unknown limits, or what ``explain`` refuses.
+
+    Example:
+        >>> from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
+        >>> faces = SyntheticPopulation(3).sample(2)
+        >>> untrained = sanity_checks(EmbeddingNet().eval(), faces.images, faces.people, stages=(1.0,))
+        >>> "training" in untrained.failed
+        True
+    """
+    unknown = sorted(set(limits or {}) - set(RULES))
+    if unknown:
+        raise ValueError(f"limits {unknown} are of no check; there are {', '.join(RULES)}.")
+    rules = {name: replace(rule, limit=(limits or {}).get(name, rule.limit)) for name, rule in RULES.items()}
+    people = [str(p) for p in (labels.tolist() if isinstance(labels, Tensor) else labels)]
+    if len(set(people)) < 2:
+        raise ValueError("one person only: another person's reference is needed, give images of two or more.")
+    make = _default_explain if explain is None else explain
+    references = leave_one_out_centroids(embed(model, images, batch_size), people)
+    maps = as_maps(make(model, images, references))
+    copies = {share: randomised(model, images, share, seed=seed) for share in stages}
+    cascade = {share: _overlap(maps, make(copy_, images, references)) for share, copy_ in copies.items()}
+    twin = copies[stages[-1]]
+    other = references[_of_another_person(people, seed)]
+    values = {
+        "weights": cascade[stages[-1]],
+        "reference": _overlap(maps, make(model, images, other)),
+        "edges": _overlap(maps, edges(Scene(images, _face(images), people))),
+        "seed": _overlap(maps, _reseeded(make, model, images, references, seed)),
+        "evidence": _ahead_of_other_people(model, images, maps, people, fraction, fill, seed, batch_size),
+        "training": _separation(model, images, people, batch_size) - _separation(twin, images, people, batch_size),
+    }
+    checks = tuple(_check(name, of_images, people, rules[name], seed) for name, of_images in values.items())
+    table = pd.DataFrame({"randomised": [0.0, *cascade], "overlap": [1.0, *(v.mean() for v in cascade.values())]})
+    settings = {
+        "images": len(images),
+        "people": len(set(people)),
+        "limits": {n: r.limit for n, r in rules.items()},
+        "fill": fill,
+        "seed": seed,
+    }
+    return SanityReport(checks, table, {**settings, "fraction": fraction, "stages": tuple(stages)})
+
+
+def randomised(model: nn.Module, images: Tensor, share: float = 1.0, *, seed: int = 0) -> nn.Module:
+    """A copy with new random weights in a share of its layers, from the head down; all of them: an untrained twin.
+
+    Layers are initialised as PyTorch does; parameters outside of such layers are shuffled. The running statistics of BatchNorm are then
+    taken from the images, since those of other weights would let activations vanish or explode.
+
+    Args:
+        model: it is copied, and not changed.
+        images: (N, C, H, W), for the statistics.
+        share: of the modules with parameters of their own, in (0, 1].
+        seed: of the weights. The global random numbers are left alone.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+        >>> twin = randomised(model, torch.rand(2, 3, 2, 2), 0.5)
+        >>> torch.equal(twin[1].weight, model[1].weight), torch.equal(twin[3].weight, model[3].weight)
+        (True, False)
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share is {share}; needed is a share of the layers in (0, 1].")
+    twin = copy.deepcopy(model)
+    layers = [m for m in twin.modules() if any(True for _ in m.parameters(recurse=False))]
+    if not layers:
+        raise ValueError("the model has no parameters to randomise.")
+    chosen = layers[len(layers) - max(1, round(share * len(layers))) :]
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        for layer in chosen:
+            _renew(layer)
+        _calibrate(twin, images)
+    return twin.eval()
+
+
+def _renew(layer: nn.Module) -> None:
+    reset = getattr(layer, "reset_parameters", None)
+    if callable(reset):
+        reset()
+        return
+    for parameter in layer.parameters(recurse=False):
+        order = torch.randperm(parameter.numel(), device=parameter.device)
+        parameter.copy_(parameter.flatten()[order].view_as(parameter))
+
+
+def _calibrate(twin: nn.Module, images: Tensor) -> None:
+    """Statistics of BatchNorm over these images; layers stay in evaluation mode otherwise (no Dropout)."""
+    norms = [m for m in twin.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    for part in torch.split(images, 64) if norms else ():
+        twin(part)
+
+
+def _default_explain(model: nn.Module, images: Tensor, references: Tensor) -> Tensor:
+    return explain_faces(model, images, reference=references)
+
+
+def _overlap(maps: Tensor, others: Tensor) -> np.ndarray:
+    """Of every map with its counterpart, (N,)."""
+    pairs = zip(as_maps(maps).clamp(min=0), as_maps(others).clamp(min=0).to(maps.device), strict=True)
+    return np.array([float(bhattacharyya(a, b, fraction=TOP)) if a.any() and b.any() else 0.0 for a, b in pairs])
+
+
+def _of_another_person(people: Sequence[str], seed: int) -> list[int]:
+    """For every image, the index of an image of somebody else."""
+    generator = np.random.default_rng(seed)
+    who = np.array(people)
+    return [int(generator.choice(np.flatnonzero(who != person))) for person in people]
+
+
+def _reseeded(explain: Explain, model: nn.Module, images: Tensor, references: Tensor, seed: int) -> Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed + 1)
+        return explain(model, images, references)
+
+
+def _ahead_of_other_people(
+    model: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    people: Sequence[str],
+    fraction: float,
+    fill: str,
+    seed: int,
+    batch_size: int,
+) -> np.ndarray:
+    controls = ("other people",)
+    evaluator = OcclusionEvaluator(
+        model, (fraction,), fills=(fill,), controls=controls, seed=seed, batch_size=batch_size
+    )
+    table = evaluator.evaluate(images, maps, labels=people).to_frame()
+    wide = table.pivot_table(index="image", columns="control", values="drop")
+    difference: np.ndarray = (wide[""] - wide["other people"]).to_numpy()
+    return difference
+
+
+def _separation(model: nn.Module, images: Tensor, people: Sequence[str], batch_size: int) -> np.ndarray:
+    """Of every image: the chance that an image of its person is more similar to it than one of somebody else (AUC)."""
+    embeddings = unit(embed(model, images, batch_size).double(), "embeddings")
+    similarity, who = (embeddings @ embeddings.T).cpu().numpy(), np.array(people)
+    out = []
+    for i, row in enumerate(similarity):
+        same = who == who[i]
+        others, own = row[~same], row[same & (np.arange(len(who)) != i)]
+        fmr, _ = error_rates(np.concatenate([own, others]), np.r_[np.ones(len(own)), np.zeros(len(others))], own)
+        ties = (others[None] == own[:, None]).mean(1)
+        out.append(1 - (fmr - ties / 2).mean())
+    return np.array(out)
+
+
+def _face(images: Tensor) -> Tensor:
+    height, width = images.shape[2:]
+    return central_ellipse((height, width)).expand(len(images), height, width)
+
+
+def _check(name: str, of_images: np.ndarray, people: Sequence[str], rule: Rule, seed: int) -> Check:
+    value = float(of_images.mean())
+    low, high = (float(end) for end in bootstrap_interval(of_images, people, seed=seed))
+    return Check(name, rule.passes(value, low), value, low, high, f"{rule.needed} {rule.limit:g}", rule.meaning)
