@@ -65,6 +65,8 @@ def explain_faces(
     if isinstance(layers, LayerSuggestions):
         field = field or layers.field
         layers = layers.for_overall_map()
+    if isinstance(layers, nn.Module):
+        raise TypeError(f"layers is a {type(layers).__name__}; needed is a list of layers: layers=[that module].")
     suggested = [layer if isinstance(layer, LayerSuggestion) else None for layer in layers]
     modules = [layer.module if isinstance(layer, LayerSuggestion) else layer for layer in layers]
     leam = LEAM(model, modules, reshape=[s.reshape if s else None for s in suggested])

@@ -11,8 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 Reshape = Callable[[Tensor], Tensor]
+
+
+MOST_PREFIX_TOKENS = 16
+"""Class and register tokens that may come before the patches."""
 
 
 # -- models and their modules --------------------------------------------------------------------------
@@ -90,6 +95,7 @@ def refuse_unexplainable(forward_func: Callable[..., Any], layers: Sequence[nn.M
         raise TypeError(
             "forward_func is an ExportedProgram: hooks do not reach into it. Explain the eager module it was exported from."
         )
+    refuse_active(forward_func)
     for root in [*modules_behind(forward_func), *layers]:
         for name, module in root.named_modules():
             if isinstance(module, torch.jit.ScriptModule):
@@ -97,23 +103,88 @@ def refuse_unexplainable(forward_func: Callable[..., Any], layers: Sequence[nn.M
                     f"module {name!r} is TorchScript ({type(module).__name__}): hooks never fire inside. "
                     "Explain the eager module it was scripted or traced from."
                 )
-            _refuse_active(name, module)
         if any(p.is_inference() for p in root.parameters()):
             raise ValueError(
                 "the model's parameters were made under torch.inference_mode() and have no gradients; build or load it outside."
             )
 
 
+def refuse_active(forward_func: Callable[..., Any]) -> None:
+    """Refuse a model whose output for one image depends on the others, on chance, or on how often it ran.
+
+    Raises:
+        ValueError: for active BatchNorm, Dropout and the like, in words.
+
+    Example:
+        >>> refuse_active(nn.Sequential(nn.Dropout()).train())
+        Traceback (most recent call last):
+        ...
+        ValueError: Dropout '0' is active: results would be random. Call model.eval() first.
+    """
+    for root in modules_behind(forward_func):
+        for name, module in root.named_modules():
+            _refuse_active(name, module)
+
+
+@contextmanager
+def sober(forward_func: Callable[..., Any], layers: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Watch a forward pass for what :func:`refuse_active` cannot see from outside: modules behind an opaque callable, and chance.
+
+    Where a module in training mode ran, the random numbers of the CPU must not have moved (``F.dropout`` is no module); if they
+    have, they are put back.
+
+    Args:
+        forward_func: about to run.
+        layers: that will run in it; if they are not seen in it, others are hidden too.
+
+    Raises:
+        ValueError: for an active module that runs in this thread, or a module in training mode that draws random numbers.
+
+    Example:
+        >>> hidden = nn.Dropout()
+        >>> with sober([hidden].__getitem__):
+        ...     _ = hidden(torch.ones(2))
+        Traceback (most recent call last):
+        ...
+        ValueError: Dropout '' is active: results would be random. Call model.eval() first.
+    """
+    caller, before = threading.get_ident(), torch.get_rng_state()
+    visible = {m for root in modules_behind(forward_func) for m in root.modules()}
+    in_training = [type(m).__name__ for m in visible if m.training]
+
+    def look(module: nn.Module, args: Any) -> None:
+        if module.training and threading.get_ident() == caller:
+            in_training.append(type(module).__name__)
+            _refuse_active("", module)
+
+    opaque = not visible or any(layer not in visible for layer in layers)
+    handles = [register_module_forward_pre_hook(look)] if opaque else []
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    if in_training and not torch.equal(torch.get_rng_state(), before):
+        torch.set_rng_state(before)
+        raise ValueError(
+            f"{in_training[0]} is in training mode and draws random numbers: results would be random. Call model.eval() first."
+        )
+
+
 def _refuse_active(name: str, module: nn.Module) -> None:
     kind = type(module).__name__
+    if not module.training and not isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         if module.training or module.running_mean is None:
             fix = "call model.eval() first" if module.training else "it keeps no running statistics; give it some"
             raise ValueError(
                 f"{kind} {name!r} uses the statistics of the batch: every image's map would depend on the others. To mend it, {fix}."
             )
-    elif module.training and _drops(module, kind):
-        raise ValueError(f"{kind} {name!r} is active: maps would be random. Call model.eval() first.")
+    elif _drops(module, kind):
+        raise ValueError(f"{kind} {name!r} is active: results would be random. Call model.eval() first.")
+    elif _learns(module, kind):
+        raise ValueError(f"{kind} {name!r} changes its buffers whenever it runs: call model.eval() first.")
 
 
 def _drops(module: nn.Module, kind: str) -> bool:
@@ -122,6 +193,14 @@ def _drops(module: nn.Module, kind: str) -> bool:
     if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
         return module.dropout > 0
     return isinstance(module, nn.RReLU) or kind in ("StochasticDepth", "DropPath")
+
+
+def _learns(module: nn.Module, kind: str) -> bool:
+    """Whether a module in training mode updates buffers: running statistics, or the power iteration of a spectral norm."""
+    spectral = kind == "_SpectralNorm" or any(
+        type(h).__name__ == "SpectralNorm" for h in module._forward_pre_hooks.values()
+    )
+    return spectral or (isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats)
 
 
 def eager() -> AbstractContextManager[Any]:
@@ -147,7 +226,8 @@ def record(layers: Sequence[nn.Module], names: Sequence[str], *, inputs: bool = 
     """Record the activations of layers as leaves or nodes of the graph that the rest of the pass builds on.
 
     Hooks live as long as the ``with`` block. The model goes on with a copy, so that later in-place operations
-    leave the recorded tensor alone. The first layer to run becomes a leaf: what came before it is not kept.
+    leave the recorded tensor alone. The first layer to run becomes a leaf: what came before it is not kept. What a layer takes in,
+    or hands on as it is, may also be used beside the layer (a skip connection): that tensor itself is recorded.
 
     Args:
         layers: distinct modules.
@@ -173,7 +253,8 @@ def record(layers: Sequence[nn.Module], names: Sequence[str], *, inputs: bool = 
         tensors = value if isinstance(value, tuple | list) else (value,)
         _check_tensors(tensors, recording.name, inputs)
         first = not any(r.runs for r in recordings)
-        kept = tuple(t if t.requires_grad and not first else t.detach().requires_grad_() for t in tensors)
+        shared = [inputs or any(t is a for a in args) for t in tensors]
+        kept = tuple(_node(t, s, first) for t, s in zip(tensors, shared, strict=True))
         recording.is_tuple = isinstance(value, tuple | list) and len(kept) > 1
         recording.runs.append(kept)
         copies = [t.clone() for t in kept]
@@ -189,6 +270,13 @@ def record(layers: Sequence[nn.Module], names: Sequence[str], *, inputs: bool = 
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _node(tensor: Tensor, shared: bool, first: bool) -> Tensor:
+    """The tensor to differentiate by: itself where it is part of a graph or used elsewhere too, else a new leaf."""
+    if tensor.requires_grad and (shared or not first):
+        return tensor
+    return tensor.requires_grad_() if shared else tensor.detach().requires_grad_()
 
 
 def _check_tensors(tensors: Sequence[Any], name: str, inputs: bool) -> None:
@@ -251,6 +339,9 @@ def tokens_to_map(tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor
         tokens: shape (N, T, C), patches last, in reading order.
         grid: (h, w) of the patches; by default the largest square that fits into T.
 
+    Raises:
+        ValueError: for a grid that does not fit, or without one for tokens that are no square.
+
     Example:
         >>> tokens_to_map(torch.rand(2, 1 + 14 * 14, 192)).shape
         torch.Size([2, 192, 14, 14])
@@ -258,6 +349,11 @@ def tokens_to_map(tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor
     if tokens.ndim != 3:
         raise ValueError(f"tokens have shape {tuple(tokens.shape)}; needed is (N, T, C).")
     side = int(tokens.shape[1] ** 0.5)
+    if grid is None and tokens.shape[1] - side * side > MOST_PREFIX_TOKENS:
+        raise ValueError(
+            f"{tokens.shape[1]} tokens are no square of patches after at most {MOST_PREFIX_TOKENS} others; give the grid: "
+            "reshape=functools.partial(tokens_to_map, grid=(h, w))."
+        )
     height, width = grid or (side, side)
     if height * width > tokens.shape[1]:
         raise ValueError(

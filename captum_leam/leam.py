@@ -186,7 +186,7 @@ class LEAM(LayerAttribution, GradientAttribution):
         xs = as_tuple(inputs)
         passes = self._passes(xs, forward_args(additional_forward_args), attribute_to_layer_input, grad_kwargs)
         with torch.inference_mode(False), torch.enable_grad(), eager():
-            xs = tuple(x.clone() if x.is_inference() else x for x in xs)
+            xs = tuple(x.clone() if x.is_inference() else x.detach() for x in xs)
             objective_at = partial(self._objective, reference=reference, contrast=contrast)
             if n_steps == 1:
                 terms = _one_pass(passes, xs, objective_at)
@@ -197,8 +197,8 @@ class LEAM(LayerAttribution, GradientAttribution):
                 along = partial(objective_at, along_path=True)
                 terms = _conductance(passes, xs, self._baselines(baselines, xs), n_steps, along)
             maps = self._sum(terms, passes, attr_dim_summation)
-        if n_steps == 1 and len(passes.scores):
-            _check_above_noise(maps, passes)
+        if n_steps == 1:
+            _check_above_noise(maps, passes, xs)
         if relu_attributions:
             maps = [tuple(m.clamp(min=0) for m in of_layer) for of_layer in maps]
         of_layers = [m if passes.tuples[layer] else m[0] for m, layer in zip(maps, passes.layers, strict=True)]
@@ -313,6 +313,10 @@ class LEAM(LayerAttribution, GradientAttribution):
                     "forward_func returns scores (N,), so a reference or contrast has no meaning here: it is the objective that holds it. "
                     "Give EmbeddingSimilarity the reference, or LEAM the model that returns embeddings."
                 )
+            if self.norm != "detach":
+                raise ValueError(
+                    f"norm is {self.norm!r}, but forward_func returns scores (N,), whose norm is their own: give it to EmbeddingSimilarity."
+                )
             return lambda scores: scores
         if self.norm == "fixed" or (along_path and self.norm == "detach"):
             weights = fixed_weights(output, reference, contrast)
@@ -320,6 +324,8 @@ class LEAM(LayerAttribution, GradientAttribution):
         towards = direction(output, reference, contrast)
         if self.norm == "differentiate":
             check_reliable(output, towards)
+        else:
+            _warn_of_unit_embeddings(output)
         return lambda embeddings: similarity(embeddings, towards, self.norm)
 
     def _baselines(self, baselines: BaselineType, xs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -429,20 +435,47 @@ def _steps_at_once(internal_batch_size: int | None, batch: int) -> int:
     return max(1, internal_batch_size // max(1, batch))
 
 
-def _check_above_noise(maps: PerLayer, passes: LayerPasses) -> None:
+def _warn_of_unit_embeddings(embeddings: Tensor) -> None:
+    lengths = torch.linalg.vector_norm(embeddings.detach().double(), dim=1)
+    if len(lengths) and bool(((lengths - 1).abs() < 1e-3).all()):
+        warnings.warn(
+            "all embeddings have length 1: the model seems to divide by it, and what is explained is the differentiated cosine, whatever "
+            "the norm. Its maps are less faithful and less person-specific; give the part of the model before that division.",
+            stacklevel=6,
+        )
+
+
+def _check_above_noise(maps: PerLayer, passes: LayerPasses, xs: tuple[Tensor, ...]) -> None:
     """Refuse maps of a score whose gradient is zero but for rounding, as of the cosine to one's own embedding.
 
-    Real maps sum to the order of the score (0.1 to 10 times it on the networks measured), rounding noise to 1e-7 of it.
+    Real maps sum to the order of the score (0.1 to 10 times it on the networks measured), rounding noise to 1e-7 of it. Where a map of
+    embeddings is as small, a random direction tells whether the layer has little influence on anything, or none on this score alone.
     """
-    for of_layer, layer in zip(maps, passes.layers, strict=True):
-        total = torch.stack([m.abs().flatten(1).sum(1) for m in of_layer]).sum(0)
-        noise = total <= vanishing(passes.scores) * passes.scores.abs() * 0.1
-        if bool(noise.any()):
+    tiny = vanishing(passes.scores)
+    totals = [_total(of_layer) for of_layer in maps]
+    noise = [total <= 0.1 * tiny * passes.scores.abs() for total in totals]
+    if any(bool(n.any()) for n in noise) and passes.returns_embeddings:
+        gradients, activations = passes.gradients(xs, _towards_anything)
+        probes = [_total(m) for m in _pairwise(lambda g, a: weigh(g.detach(), a.detach()), gradients, activations)]
+        noise = [n & (total <= tiny * probe) for n, total, probe in zip(noise, totals, probes, strict=True)]
+    for of_layer, layer in zip(noise, passes.layers, strict=True):
+        if bool(of_layer.any()):
             raise ValueError(
                 f"the score has zero gradient at layer {passes.names[layer]} but for rounding, for images "
-                f"{noise.nonzero().flatten().tolist()}: it is at a maximum there, as the cosine to an image's own embedding is. Use "
-                'LEAM(model, layer), whose norm="detach" has a gradient, or a reference from other images.'
+                f"{of_layer.nonzero().flatten().tolist()}: it is at a maximum there, as the cosine to an image's own embedding is. Use "
+                'LEAM(model, layer), whose norm="detach" has a gradient, or a reference from other images. If the model divides its '
+                "embeddings by their length (or ends in a LayerNorm), give the part before that, or a reference."
             )
+
+
+def _total(of_layer: tuple[Tensor, ...]) -> Tensor:
+    return torch.stack([m.abs().flatten(1).sum(1) for m in of_layer]).sum(0)
+
+
+def _towards_anything(embeddings: Tensor) -> Tensor:
+    """The similarity to a drawn direction, always the same one."""
+    drawn = torch.randn(1, embeddings.shape[1], generator=torch.Generator().manual_seed(0))
+    return similarity(embeddings, direction(embeddings, drawn), "detach")
 
 
 def _check_shown(maps: tuple[Tensor, ...], has_gradient: Tensor, name: str) -> None:

@@ -183,7 +183,8 @@ def normalize_sum(maps: Tensor) -> Tensor:
         [[[0.25, 0.0], [0.0, 0.75]]]
     """
     positive = as_maps(maps).clamp(min=0)
-    # scaled by the maximum first: the sum of a half-precision map would overflow or lose its small values
+    if positive.dtype in (torch.float16, torch.bfloat16):  # a sum of many pixels overflows, or loses the small ones
+        return normalize_sum(positive.float()).to(positive.dtype)
     positive = (positive / positive.amax((1, 2), keepdim=True)).nan_to_num(nan=0.0)
     total = positive.sum((1, 2), keepdim=True)
     if not bool((total > 0).all()):

@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captum_leam.layers import refuse_active, sober
+
 Norm = Literal["detach", "differentiate", "fixed"]
 NORMS: tuple[Norm, ...] = ("detach", "differentiate", "fixed")
 
@@ -83,13 +85,15 @@ def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 6
         (N, D), un-normalised.
 
     Raises:
-        ValueError: if the model does not return one finite embedding per image, see :func:`as_embeddings`.
+        ValueError: if the model does not return one finite embedding per image, see :func:`as_embeddings`, or is in training mode
+            with BatchNorm, Dropout or the like.
 
     Example:
         >>> embed(nn.Flatten(), torch.rand(5, 3, 2, 2), batch_size=2).shape
         torch.Size([5, 12])
     """
-    with torch.no_grad():
+    refuse_active(model)
+    with torch.no_grad(), sober(model):
         return torch.cat([as_embeddings(model(x), len(x)) for x in torch.split(images, batch_size)])
 
 
@@ -335,16 +339,17 @@ def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) 
         [[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]
     """
     embeddings = as_embeddings(embeddings, len(embeddings)).detach()
-    names = labels.tolist() if isinstance(labels, Tensor) else list(labels)
+    names = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
     if len(names) != len(embeddings):
         raise ValueError(f"{len(names)} labels for {len(embeddings)} embeddings; needed is one label per embedding.")
-    people, index, counts = np.unique(np.asarray(names), return_inverse=True, return_counts=True)
-    if (counts == 1).any():
-        alone = ", ".join(map(str, people[counts == 1].tolist()))
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    people = list(number)
+    person = torch.tensor([number[name] for name in names], device=embeddings.device)
+    alone = [str(name) for name, count in zip(people, person.bincount().tolist(), strict=True) if count == 1]
+    if alone:
         raise ValueError(
-            f"one image only of: {alone}. A reference from other images needs two or more of every person."
+            f"one image only of: {', '.join(alone)}. A reference from other images needs two or more of every person."
         )
-    person = torch.as_tensor(index.reshape(-1), device=embeddings.device)
     units = unit(embeddings, "embeddings")
     sums = torch.zeros(len(people), embeddings.shape[1], dtype=units.dtype, device=units.device).index_add_(
         0, person, units
@@ -366,7 +371,7 @@ class EmbeddingSimilarity(nn.Module):
       LayerConductance, DeepLift, GradientShap) and ``infidelity``: ``"fixed"``, with the weights of the explained
       images from :meth:`fixed_weights`, passed as ``additional_forward_args``;
     * perturbation methods (Occlusion, FeatureAblation, Shapley values): ``"detach"`` or ``"differentiate"``, whose
-      values are both the cosine.
+      values are both the cosine; they need a reference, since the cosine to the own embedding is 1 whatever the image.
 
     The model is held, not copied, and its mode, gradients and hooks are left as they are.
 
@@ -439,12 +444,16 @@ class EmbeddingSimilarity(nn.Module):
         if self.norm == "fixed":
             return similarity(embeddings, match_rows(cast(Tensor, chosen), embeddings), "fixed")
         towards = direction(embeddings, chosen)
+        if chosen is None and not embeddings.requires_grad:
+            self._warn_of_constant()
         if self.norm == "differentiate" and embeddings.requires_grad:
             self._warn_if_flat(embeddings, towards)
         return similarity(embeddings, towards, self.norm)
 
-    def fixed_weights(self, inputs: Tensor, reference: Tensor | None = None, contrast: Tensor | None = None) -> Tensor:
-        """Weights of ``norm="fixed"`` for these images, see :func:`fixed_weights`; (N, D).
+    def fixed_weights(
+        self, inputs: Tensor, reference: Tensor | None = None, contrast: Tensor | None = None, *args: Any
+    ) -> Tensor:
+        """Weights of ``norm="fixed"`` for these images, see :func:`fixed_weights`; (N, D). ``args`` reach the model unchanged.
 
         Example:
             >>> model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8)).eval()
@@ -455,7 +464,16 @@ class EmbeddingSimilarity(nn.Module):
             True
         """
         with torch.no_grad():
-            return fixed_weights(as_embeddings(self.model(inputs), len(inputs)), reference, contrast)
+            return fixed_weights(as_embeddings(self.model(inputs, *args), len(inputs)), reference, contrast)
+
+    @staticmethod
+    def _warn_of_constant() -> None:
+        warnings.warn(
+            "EmbeddingSimilarity without a reference is 1 whatever the image: methods that look at its values (Occlusion, FeatureAblation, "
+            "Shapley values, infidelity) see rounding noise. Give it a reference; without one only its gradients mean something.",
+            ReliabilityWarning,
+            stacklevel=4,
+        )
 
     @staticmethod
     def _warn_if_flat(embeddings: Tensor, towards: Tensor) -> None:

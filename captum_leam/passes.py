@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._captum import repeat_args
-from captum_leam.layers import Reshape, gather_runs, layer_name, record, spatial
+from captum_leam.layers import Reshape, gather_runs, layer_name, record, sober, spatial
 from captum_leam.objectives import as_output
 
 # Of every layer, of every tensor it puts out.
@@ -47,7 +47,8 @@ class LayerPasses:
         self.distinct = list(dict.fromkeys(self.layers))
         self.names = {layer: layer_name(layer, self.forward_func) for layer in self.distinct}
         self.tuples: dict[nn.Module, bool] = {}  # whether a layer puts out several tensors; known after a pass
-        self.scores = torch.empty(0)  # of the last pass with gradients, where the forward function returns scores
+        self.scores = torch.empty(0)  # of the last pass with gradients
+        self.returns_embeddings = False  # or scores; known after a pass
 
     def activations(self, xs: tuple[Tensor, ...]) -> tuple[Tensor, PerLayer]:
         """Forward only: the output, and the activations of every layer as (N, C, h, w)."""
@@ -66,8 +67,9 @@ class LayerPasses:
         output, runs = self._forward(xs, times)
         activations = self._spatial(runs)  # before the backward pass: what cannot be shown is refused early
         kept = [t for run in self._tensors(runs) for t in run]
-        self.scores = output.detach() if output.ndim == 1 else torch.empty(0)
-        found = dict(zip(map(id, kept), self._backward(objective(output), kept), strict=True))
+        score = objective(output)
+        self.scores, self.returns_embeddings = score.detach(), output.ndim > 1
+        found = dict(zip(map(id, kept), self._backward(score, kept), strict=True))
         for layer in self.distinct:
             if all(found[id(t)] is None for run in runs[layer] for t in run):
                 raise ValueError(
@@ -84,7 +86,9 @@ class LayerPasses:
     def _forward(self, xs: tuple[Tensor, ...], times: int) -> tuple[Tensor, dict[nn.Module, list[tuple[Tensor, ...]]]]:
         forward = self.forward_func
         with record(self.distinct, list(self.names.values()), inputs=self.layer_input) as recordings:
-            output = as_output(forward(*xs, *repeat_args(self.args, times)), len(xs[0]))
+            with sober(forward, self.distinct):
+                returned = forward(*xs, *repeat_args(self.args, times))
+            output = as_output(returned, len(xs[0]))
         self.tuples = {layer: r.is_tuple for layer, r in zip(self.distinct, recordings, strict=True)}
         pairs = zip(self.distinct, recordings, strict=True)
         return output, {layer: gather_runs(r, layer, forward, self.device_ids) for layer, r in pairs}

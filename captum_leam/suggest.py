@@ -1,6 +1,6 @@
 """Which layers to explain: one for every spatial size, found by running the model once."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam.layers import (
+    MOST_PREFIX_TOKENS,
     Reshape,
     channels_last_to_first,
     eager,
@@ -21,8 +22,6 @@ from captum_leam.layers import (
 )
 from captum_leam.maps import Field, gaussian_blur
 from captum_leam.objectives import as_output
-
-MOST_PREFIX_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -283,7 +282,9 @@ def _spatial_cuts(model: nn.Module, faces: Tensor, size: tuple[int, int], reads:
         outputs, out = _run_recorded(model, x)
         score = (out * out.detach()).sum()
         cuts = _cut_nodes(score, x)
-        spatial = {name: t for name, t in outputs.items() if t.grad_fn in cuts and _map_shape(t, size)}
+        tokens = {id(t) for t in outputs.values() if t.ndim == 3 and not _is_flattened_map(t, outputs.values())}
+        shown = {name: t for name, t in outputs.items() if t.ndim != 3 or id(t) in tokens}
+        spatial = {name: t for name, t in shown.items() if t.grad_fn in cuts and _map_shape(t, size)}
         if not spatial:
             return []
         gradients = torch.autograd.grad(score, list(spatial.values()), allow_unused=True)
@@ -331,6 +332,12 @@ def _map_shape(tensor: Tensor, size: tuple[int, int]) -> tuple[tuple[int, int, i
         return None
     c, h, w = (tensor if reshape is None else reshape(tensor)).shape[1:]
     return ((c, h, w), reshape) if min(h, w) > 1 else None
+
+
+def _is_flattened_map(tensor: Tensor, maps: Iterable[Tensor]) -> bool:
+    """Whether (N, a, b) is a map (N, C, h, w) with its positions in one row, b = h · w, rather than tokens (N, T, C)."""
+    positions = {t.shape[2] * t.shape[3] for t in maps if t.ndim == 4}
+    return tensor.shape[2] in positions and not any(0 <= tensor.shape[1] - n <= MOST_PREFIX_TOKENS for n in positions)
 
 
 def _token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:

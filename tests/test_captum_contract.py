@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from captum.attr import (
     FeatureAblation,
     GradientAttribution,
@@ -467,16 +468,19 @@ def test_grad_kwargs_reach_autograd(faces):
 
 
 def test_tokens_with_a_reshape(faces):
-    net = Tokens()
-    maps = LEAM(net, net.block, reshape=tokens_to_map).attribute(faces)
+    net, reference = (
+        Tokens(),
+        F.normalize(torch.randn(12), dim=0),
+    )  # it ends in a LayerNorm: no gradient of its own embedding
+    maps = LEAM(net, net.block, reshape=tokens_to_map).attribute(faces, reference=reference)
     assert maps.shape == (3, 1, 4, 4)
     tokens = net.block(torch.cat([net.cls.expand(3, -1, -1), net.patch(faces).flatten(2).transpose(1, 2)], 1))
     tokens = tokens.detach().requires_grad_()
     f = net.last(tokens)[:, 0]
-    (g,) = torch.autograd.grad(f.norm(dim=1).log().sum(), tokens)
+    (g,) = torch.autograd.grad((f @ reference / f.norm(dim=1).detach()).sum(), tokens)
     expected = (g * tokens).sum(2)[:, 1:].view(3, 1, 4, 4).detach()
     assert torch.allclose(maps, expected, atol=1e-5)
-    both = LEAM(net, [net.patch, net.block], reshape=[None, tokens_to_map]).attribute(faces)
+    both = LEAM(net, [net.patch, net.block], reshape=[None, tokens_to_map]).attribute(faces, reference=reference)
     assert torch.allclose(both[1], expected, atol=1e-5)
 
 

@@ -254,3 +254,43 @@ def test_two_steps_of_conductance_by_hand():
     maps = LEAM(net, net.layer).attribute(x, reference=r, baselines=1.0, n_steps=2, path="conductance")
     # f(3) = (9, 3), norm √90; steps 1→2→3 with slopes 2·1.5 and 2·2.5 at the midpoints
     assert maps.item() == pytest.approx((3.0 + 5.0) / 90**0.5)
+
+
+class Skip(nn.Module):
+    """A block whose input, and an identity, go past it too."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.stem, self.block = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, 1, 1)
+        self.same, self.act = nn.Identity(), nn.ReLU(inplace)
+        self.head = nn.Linear(6 * 64, 8)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        y = y + self.block(y)
+        y = y + self.same(y).tanh()
+        return self.head((self.act(y) + y).flatten(1))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize(
+    ("layer", "layer_input"), [("block", True), ("same", False), ("same", True), ("act", False), ("act", True)]
+)
+def test_what_a_skip_connection_shares_is_differentiated_whole(layer, layer_input, inplace, frozen):
+    net, x, r = (
+        Skip(inplace).double().requires_grad_(not frozen),
+        torch.rand(2, 3, 16, 16).double(),
+        torch.randn(8).double(),
+    )
+    chosen = net.get_submodule(layer)
+    single = LEAM(net, chosen, weighting="channel").attribute(x, reference=r, attribute_to_layer_input=layer_input)
+    listed = LEAM(net, [net.stem, chosen], weighting="channel").attribute(
+        x, reference=r, attribute_to_layer_input=layer_input
+    )
+    assert torch.allclose(single, listed[1], rtol=1e-9)
+    if not frozen:
+        cam = LayerGradCam(EmbeddingSimilarity(net, r), chosen)
+        assert torch.allclose(single, cam.attribute(x, attribute_to_layer_input=layer_input).detach(), rtol=1e-9)
+    assert not x.requires_grad

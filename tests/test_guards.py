@@ -7,8 +7,8 @@ from networks import Net, Residual, Tokens
 from torch import Tensor, nn
 
 from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, leave_one_out_centroids
-from captum_leam.layers import channels_last_to_first, get_layer
-from captum_leam.objectives import ReliabilityWarning
+from captum_leam.layers import channels_last_to_first, get_layer, tokens_to_map
+from captum_leam.objectives import ReliabilityWarning, embed
 
 
 @pytest.fixture
@@ -437,3 +437,122 @@ def test_explain_faces_bad_input(net, faces):
         explain_faces(net, faces[0])
     with pytest.raises(ValueError, match="2 rows for 3 images"):
         explain_faces(net, faces, reference=torch.ones(2, 10))
+
+
+# -- what looks right and is not -------------------------------------------------------------------------
+
+
+class Normalised(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(self.model(x))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_a_model_that_normalises_has_no_map_of_its_own_embedding(faces, scale):
+    """Rounding noise is told from a layer of little influence by a second direction."""
+    net = Net()
+    with torch.no_grad():
+        next(net.body.parameters()).mul_(scale)
+    with pytest.raises(ValueError, match="zero gradient"):
+        LEAM(Normalised(net), net.body).attribute(faces)
+    assert LEAM(net, net.body).attribute(faces).abs().sum() > 0
+    with pytest.warns(UserWarning, match="all embeddings have length 1"):
+        maps = LEAM(Normalised(net), net.body).attribute(faces, reference=torch.randn(10))
+    assert maps.abs().sum() > 0
+
+
+def test_small_maps_of_a_layer_of_little_influence_are_shown(faces):
+    class Faint(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(1e-9 * x) + torch.ones(10)
+
+    net = Faint()
+    assert LEAM(net, net.body).attribute(1e-3 * faces).abs().sum() > 0
+
+
+def test_the_norm_of_scores_is_their_own(faces):
+    net = Net()
+    objective = EmbeddingSimilarity(net, torch.randn(10))
+    with pytest.raises(ValueError, match="give it to EmbeddingSimilarity"):
+        LEAM(objective, net.body, norm="differentiate").attribute(faces)
+
+
+def test_perturbing_without_a_reference_is_told(faces):
+    with torch.no_grad(), pytest.warns(ReliabilityWarning, match="1 whatever the image"):
+        EmbeddingSimilarity(Net())(faces)
+
+
+class Opaque:
+    """A callable that shows none of what it runs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.held = [model]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.held[0](x)
+
+
+def training_net(extra: nn.Module) -> nn.Module:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), extra, nn.ReLU(), nn.Flatten(), nn.Linear(256, 8))
+    return net.train()
+
+
+class FunctionalDropout(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.dropout(x, 0.5, self.training)
+
+
+ACTIVE = {
+    "BatchNorm2d": lambda: nn.BatchNorm2d(4),
+    "Dropout": nn.Dropout,
+    "random": FunctionalDropout,
+    "InstanceNorm2d": lambda: nn.InstanceNorm2d(4, track_running_stats=True),
+    "_SpectralNorm|ParametrizedConv2d": lambda: torch.nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 1)),
+    "Conv2d": lambda: torch.nn.utils.spectral_norm(nn.Conv2d(4, 4, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", list(ACTIVE))
+@pytest.mark.parametrize(
+    "wrap", [lambda m: m, Opaque, lambda m: Opaque(m).__call__, lambda m: EmbeddingSimilarity(Opaque(m))]
+)
+def test_active_modules_are_found_wherever_they_hide(faces, kind, wrap):
+    net = training_net(ACTIVE[kind]())
+    forward = wrap(net)
+    before, rng = {k: v.clone() for k, v in net.state_dict().items()}, torch.get_rng_state()
+    with pytest.raises(ValueError, match=r"call model\.eval\(\)|Call model\.eval\(\)") as error:
+        LEAM(forward, net[0]).attribute(faces)
+    assert any(name in str(error.value) for name in kind.split("|"))
+    assert torch.equal(torch.get_rng_state(), rng)
+    if "Spectral" not in kind:
+        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    with pytest.raises(ValueError, match="all model.eval"):
+        embed(Opaque(net) if isinstance(forward, EmbeddingSimilarity) else forward, faces)
+    assert not torch.nn.modules.module._global_forward_pre_hooks
+
+
+def test_another_thread_may_draw_random_numbers(faces):
+    """Only modules in training mode are suspected."""
+    net = Net()
+
+    def drawing(x: Tensor) -> Tensor:
+        torch.rand(1)  # stands for another thread
+        return net(x)
+
+    assert LEAM(drawing, net.body).attribute(faces).shape == (3, 1, 4, 4)
+
+
+def test_tokens_that_are_no_square_need_a_grid():
+    with pytest.raises(ValueError, match="193 tokens are no square"):
+        tokens_to_map(torch.rand(1, 193, 8))
+    assert tokens_to_map(torch.rand(1, 193, 8), (16, 12)).shape == (1, 8, 16, 12)
+
+
+def test_one_module_is_no_list_of_layers(faces):
+    with pytest.raises(TypeError, match=r"layers=\[that module\]"):
+        explain_faces(Net(), faces, layers=Net().body)

@@ -41,13 +41,16 @@ def test_torchvision(name, size):
     found = suggest_layers(model, faces)
     assert {layer.shape[2]: layer.name for layer in found} == EXPECTED[name, size]
     assert found.field == (0, 0, size, size)
+    towards = {
+        "reference": torch.randn(model(faces[:1]).shape[1])
+    }  # a ViT ends in a LayerNorm: its own embedding has no gradient
     for layer in found:
         reshape = {"vit": tokens_to_map, "swi": channels_last_to_first}.get(name[:3])
         assert layer.reshape is (None if layer.name == "permute" else reshape)
-        maps = LEAM(model, layer.module, reshape=layer.reshape).attribute(faces[:1])
+        maps = LEAM(model, layer.module, reshape=layer.reshape).attribute(faces[:1], **towards)
         assert maps.shape == (1, 1, *layer.shape[1:])
         assert layer.cell == size / layer.shape[2]
-    overall = explain_faces(model, faces[:1], "fast", layers=found)
+    overall = explain_faces(model, faces[:1], "fast", layers=found, **towards)
     assert overall.shape == (1, size, size)
 
 
@@ -81,6 +84,24 @@ def test_branches_and_repeated_modules_are_passed_over():
 def test_the_last_token_layer_that_positions_matter_at():
     found = suggest_layers(Tokens(), torch.rand(2, 3, 16, 16))
     assert [(layer.name, layer.shape, layer.reshape) for layer in found] == [("block", (12, 4, 4), tokens_to_map)]
+
+
+@pytest.mark.parametrize("channels", [64, 128, 144])
+def test_positions_in_one_row_are_no_tokens(channels):
+    """A convolution in one dimension puts out (N, C, T): 64 channels are no 8 × 8 patches."""
+
+    class InARow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, channels, 3, 4, 1), nn.ReLU())
+            self.flat, self.conv = nn.Flatten(2), nn.Conv1d(channels, channels, 1)
+            self.eval()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(self.flat(self.stem(x))).relu().mean(2)
+
+    found = suggest_layers(InARow(), torch.rand(1, 3, 64, 64))
+    assert [(layer.name, layer.shape) for layer in found] == [("stem", (channels, 16, 16))]
 
 
 def test_oblong_tokens():

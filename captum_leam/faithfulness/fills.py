@@ -180,5 +180,8 @@ def as_fill(fill: "str | Fill | Callable[..., Tensor]") -> Fill:
 
 
 def _positional(function: Callable[..., Tensor]) -> int:
-    parameters = inspect.signature(function).parameters.values()
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # a builtin says nothing: of the images
+        return 1
     return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty for p in parameters)

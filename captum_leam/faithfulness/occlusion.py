@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -115,6 +116,11 @@ class OcclusionEvaluator:
     def _check(self) -> None:
         if not self.models or not self.fractions or not self.fills or not self.orders:
             raise ValueError("models, fractions, fills and orders each need one entry or more.")
+        names = [fill.name for fill in self.fills]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"fills are named {names}: two with one name could not be told apart. Name them: Fill('grey', lambda images, masks: ...)."
+            )
         wrong = [f for f in self.fractions if not 0 < f <= 1]
         if wrong:
             raise ValueError(f"fractions {wrong} are outside (0, 1]; 0.05 is 5 % of the pixels.")
@@ -278,7 +284,7 @@ class OcclusionEvaluator:
         self, name: str, clean: Tensor, references: Mapping[str, Tensor] | Tensor | None, labels: Sequence[Any] | None
     ) -> Tensor:
         if references is None:
-            return leave_one_out_centroids(clean, labels or [])
+            return leave_one_out_centroids(clean, _people(labels, len(clean)))
         if isinstance(references, Tensor) and len(self.models) > 1:
             raise ValueError(
                 f"references are one tensor for {len(self.models)} models; needed is a mapping model → references."
@@ -323,7 +329,7 @@ def _as_mapping(maps: Any) -> Mapping[str, Tensor]:
 def _people(labels: Sequence[Any] | None, images: int) -> list[Any]:
     if labels is None:
         return list(range(images))  # every image a person of its own
-    people = labels.tolist() if isinstance(labels, Tensor) else list(labels)
+    people = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
     if len(people) != images:
         raise ValueError(f"{len(people)} labels for {images} images; needed is the person of each image.")
     return people
