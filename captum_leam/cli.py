@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,8 +133,10 @@ def _planted(part: str, people: int, seed: int, device: Any, progress: bool) -> 
 
 @app.command()
 def explain(
-    probe: Annotated[Path, typer.Argument(help="The aligned crop to explain.")],
-    reference: Annotated[list[Path] | None, typer.Argument(help="Other crops of the same person.")] = None,
+    probe: Annotated[Path, typer.Argument(help="An aligned crop of the person.")],
+    reference: Annotated[
+        list[Path] | None, typer.Argument(help="Other crops; each is explained towards the rest.")
+    ] = None,
     model: Annotated[str, typer.Option(help="FILE.py:callable or package.module:callable; this runs that code.")] = "",
     layer: Annotated[
         list[str] | None, typer.Option(help="Layer by name; repeat for several. Found by default.")
@@ -153,7 +156,7 @@ def explain(
     if not model:
         raise ValueError("--model is missing: FILE.py:callable or package.module:callable.")
     _check_folder(out, force)
-    paths = [probe, *(reference or [])]
+    paths = _distinct([probe, *(reference or [])])
     from captum_leam.explain import PRESETS
     from captum_leam.faces import read_crops
     from captum_leam.models import load_model
@@ -165,6 +168,7 @@ def explain(
     on = _device(device)
     images = read_crops(paths).to(on)
     network = load_model(model).to(on)
+    _check_runs(network, images, model)
     layers = _layers(network, images, layer)
     references = references_from(network, images)
     parser = TemplateParser()
@@ -197,6 +201,21 @@ def explain(
     _show([found], write([found], out, title=f"LEAM: {probe.name}", lead=asked, settings=settings))
 
 
+def _check_runs(network: nn.Module, images: Tensor, model: str) -> None:
+    from captum_leam.objectives import embed
+
+    try:
+        embed(network, images[:1])
+    except (ValueError, TypeError):
+        raise
+    except Exception as error:
+        height, width = images.shape[2:]
+        raise ValueError(
+            f"{model} raised {type(error).__name__} on a crop of {width} × {height} px: {str(error).splitlines()[0]} "
+            "Does it take crops of another size, or of other values than RGB in [0, 1]?"
+        ) from error
+
+
 def _layers(network: nn.Module, images: Tensor, names: list[str] | None) -> LayerSuggestions:
     """The layers named, or those of the overall map."""
     from dataclasses import replace
@@ -213,6 +232,16 @@ def _layers(network: nn.Module, images: Tensor, names: list[str] | None) -> Laye
     return replace(suggested, layers=tuple(chosen))
 
 
+def _distinct(paths: list[Path]) -> list[Path]:
+    """The files without repetitions: a crop must not be among its own references. Another file of the same bytes is refused."""
+    once = list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
+    contents = {path: path.read_bytes() for path in once if path.is_file()}
+    twins = [(a, b) for a, b in combinations(contents, 2) if contents[a] == contents[b]]
+    if twins:
+        raise ValueError(f"{twins[0][0]} and {twins[0][1]} are the same picture: a reference must be another one.")
+    return once
+
+
 def _names(paths: list[Path]) -> list[str]:
     """File names, with the folder where one name stands for several files."""
     names = [path.name for path in paths]
@@ -223,8 +252,9 @@ def _names(paths: list[Path]) -> list[str]:
 
 
 def _check_folder(out: Path, force: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; needed is a folder.")
+    for folder in (out, *out.parents):
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"--out {out}: {folder} is a file; needed is a folder.")
     if out.is_dir() and any(out.iterdir()) and not force:
         raise ValueError(f"--out {out} holds files already; choose another folder, or --force to write into it.")
 

@@ -12,6 +12,9 @@ from captum_leam.suggest import LayerSuggestion, LayerSuggestions, find_field, s
 
 Preset = Literal["fast", "default", "best"]
 
+# Options of LEAM.attribute that leave one map per image and layer, for a model of images alone.
+OPTIONS = {"n_steps", "baselines", "path", "internal_batch_size", "grad_kwargs"}
+
 # Steps of the path: no path; the measured form; four times as many steps.
 PRESETS: dict[str, int] = {"fast": 1, "default": 4, "best": 16}
 
@@ -42,12 +45,13 @@ def explain_faces(
         reference: embeddings (D,), (1, D) or (N, D); each image's own by default, which shows embedding strength.
         contrast: see :meth:`LEAM.attribute <captum_leam.LEAM.attribute>`.
         batch_size: images in one pass.
-        **options: of ``LEAM.attribute``, for example ``n_steps``, ``baselines``.
+        **options: ``n_steps``, ``baselines``, ``path``, ``internal_batch_size``, ``grad_kwargs`` of ``LEAM.attribute``.
 
     Returns:
         (N, H, W), not negative, every map sums to 1, on the device of the images.
 
     Raises:
+        TypeError: for other options.
         ValueError: for an unknown preset, no images, and what ``LEAM.attribute`` refuses.
 
     Example:
@@ -60,6 +64,13 @@ def explain_faces(
         raise ValueError(f"preset is {preset!r}; needed is one of {', '.join(map(repr, PRESETS))}.")
     if x.ndim != 4 or not len(x):
         raise ValueError(f"x has shape {tuple(x.shape)}; needed are faces (N, C, H, W), one or more.")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; needed is a whole number of images, 1 or more.")
+    unknown = sorted(set(options) - OPTIONS)
+    if unknown:
+        raise TypeError(
+            f"explain_faces takes no {', '.join(unknown)}; it takes {', '.join(sorted(OPTIONS))}. For the rest, call LEAM and overall_map."
+        )
     if layers is None:
         layers = suggest_layers(model, x)
     if isinstance(layers, LayerSuggestions):
@@ -75,9 +86,9 @@ def explain_faces(
     overall = []
     for i in range(0, len(x), batch_size):
         part = slice(i, i + batch_size)
-        maps = leam.attribute(
-            x[part], reference=_rows(reference, part, 2, len(x)), contrast=_rows(contrast, part, 3, len(x)), **options
-        )
+        per_image = {"reference": _rows(reference, part, 2, len(x)), "contrast": _rows(contrast, part, 3, len(x))}
+        start = _rows(options.get("baselines"), part, 4, len(x))
+        maps = leam.attribute(x[part], **per_image, **{**options, "baselines": start})
         overall.append(overall_map(maps, size, place))
     return torch.cat(overall)
 

@@ -19,6 +19,62 @@ TESTS = ["tests/test_captum_contract.py", "tests/test_guards.py", "tests/test_ex
 # (the clause that is broken, file, text, what it becomes, the test that must fail)
 MUTANTS = [
     (
+        "the fixed norm has the contrast",
+        "leam.py",
+        "weights = fixed_weights(output, reference, contrast)",
+        "weights = fixed_weights(output, reference)",
+        "contrast_of_the_fixed_norm",
+    ),
+    (
+        "the delta's baseline gets the additional arguments",
+        "leam.py",
+        "start = as_output(self.forward_func(*self._baselines(start_point, xs), *args)",
+        "start = as_output(self.forward_func(*self._baselines(start_point, xs), *args[:0])",
+        "arguments_along_a_path",
+    ),
+    (
+        "additional arguments are repeated with the steps",
+        "passes.py",
+        "*repeat_args(self.args, times)",
+        "*self.args",
+        "arguments_along_a_path",
+    ),
+    (
+        "channels are kept along a path too",
+        "leam.py",
+        "maps = self._sum(terms, passes, attr_dim_summation)",
+        "maps = self._sum(terms, passes, attr_dim_summation or n_steps > 1)",
+        "channels_along_a_path",
+    ),
+    (
+        "EmbeddingSimilarity.fixed_weights has the contrast",
+        "objectives.py",
+        "return fixed_weights(as_embeddings(self.model(inputs, *args), len(inputs)), reference, contrast)",
+        "return fixed_weights(as_embeddings(self.model(inputs, *args), len(inputs)), reference)",
+        "contrast_of_the_fixed_norm",
+    ),
+    (
+        "what rounding noise is",
+        "leam.py",
+        "0.1 * tiny * passes.scores.abs()",
+        "1e-4 * tiny * passes.scores.abs()",
+        "normalises_has_no_map",
+    ),
+    (
+        "a skip connection is differentiated whole",
+        "layers.py",
+        "shared = [inputs or any(t is a for a in args) for t in tensors]",
+        "shared = [False for t in tensors]",
+        "skip_connection_shares",
+    ),
+    (
+        "modules behind opaque callables are watched",
+        "layers.py",
+        "handles = [register_module_forward_pre_hook(look)] if opaque else []",
+        "handles = []",
+        "wherever_they_hide",
+    ),
+    (
         "a LayerAttribution and GradientAttribution",
         "leam.py",
         "class LEAM(LayerAttribution, GradientAttribution)",
@@ -113,8 +169,8 @@ MUTANTS = [
     (
         "layers share one backward pass",
         "passes.py",
-        "found = dict(zip(map(id, kept), self._backward(objective(output), kept), strict=True))",
-        "found = {id(t): torch.autograd.grad(objective(output).sum(), t, retain_graph=True)[0] for t in kept}",
+        "found = dict(zip(map(id, kept), self._backward(score, kept), strict=True))",
+        "found = {id(t): torch.autograd.grad(score.sum(), t, retain_graph=True)[0] for t in kept}",
         "share_one_forward",
     ),
     (

@@ -26,6 +26,9 @@ def small():
 def broken():
     raise RuntimeError("no weights here")
 
+def picky():
+    return nn.Sequential(nn.Flatten(), nn.Linear(7, 4))
+
 number = 3
 """
 
@@ -37,6 +40,7 @@ def folder(tmp_path: Path) -> Path:
     for name, image in zip(["a.png", "b.png", "<script>alert(1)<_script>.png"], faces.images, strict=True):
         pixels = (image.movedim(0, -1) * 255).round().to(torch.uint8).numpy()
         Image.fromarray(pixels).save(tmp_path / name)
+    (tmp_path / "same.png").write_bytes((tmp_path / "a.png").read_bytes())
     (tmp_path / "my_models.py").write_text(MODEL)
     return tmp_path
 
@@ -118,6 +122,9 @@ def test_layers_by_name_and_the_same_numbers_again(folder):
         ({"model": "{folder}/my_models.py:smaller"}, "Near it: small"),
         ({"model": "{folder}/my_models.py:broken"}, "no weights here"),
         ({"model": "{folder}/my_models.py:number"}, "gave a int"),
+        ({"model": "{folder}/my_models.py:picky"}, "on a crop of 112 × 112 px"),
+        ({"crops": ["a.png", "same.png"]}, "are the same picture"),
+        ({"extra": ["--out", "{folder}/a.png/sub"]}, "is a file; needed is a folder"),
         ({"model": "no.such.package:model"}, "cannot be imported"),
         ({"crops": ["missing.png"]}, "there is no such file"),
         ({"crops": ["my_models.py"]}, "this is no picture"),
@@ -147,6 +154,14 @@ def test_wrong_input_is_one_line_and_exit_code_two(folder):
     assert "Traceback" not in printed
     assert printed.strip().count("\n") == 0
     assert printed.startswith("error: ")
+
+
+def test_a_crop_is_never_among_its_own_references(folder):
+    """A shell's *.png repeats the probe."""
+    arguments = [folder / "a.png", folder / "a.png", folder / "b.png", "--model", f"{folder}/my_models.py:small"]
+    invoke("explain", *arguments, "--preset", "fast", "--out", folder / "out")
+    regions = pd.read_csv(folder / "out" / "regions.csv")
+    assert regions["image"].nunique() == 2
 
 
 def test_crops_of_two_sizes(folder):

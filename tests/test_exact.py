@@ -294,3 +294,63 @@ def test_what_a_skip_connection_shares_is_differentiated_whole(layer, layer_inpu
         cam = LayerGradCam(EmbeddingSimilarity(net, r), chosen)
         assert torch.allclose(single, cam.attribute(x, attribute_to_layer_input=layer_input).detach(), rtol=1e-9)
     assert not x.requires_grad
+
+
+# -- the fixed norm, arguments and channels along a path -------------------------------------------------
+
+
+def test_contrast_of_the_fixed_norm():
+    """It is linear: the map of a contrast is the map of the reference minus that of the others."""
+    net, x = Net().double(), torch.rand(2, 3, 16, 16).double()
+    r, others = torch.randn(10).double(), torch.randn(3, 10).double()
+    unit_others = torch.nn.functional.normalize(others)
+    for options in ({"norm": "fixed"}, {}):
+        leam = LEAM(net, net.body, **options)
+        path = {} if options else {"n_steps": 3, "path": "conductance"}
+        of_contrast = leam.attribute(x, reference=r, contrast=others, **path)
+        parts = [leam.attribute(x, reference=u, **path) for u in unit_others]
+        assert torch.allclose(of_contrast, leam.attribute(x, reference=r, **path) - torch.stack(parts).mean(0))
+    objective = EmbeddingSimilarity(net, norm="fixed")
+    w = objective.fixed_weights(x, r, others)
+    each = torch.stack([objective.fixed_weights(x, u) for u in unit_others]).mean(0)
+    assert torch.allclose(w, objective.fixed_weights(x, r) - each)
+
+
+class Scaled(nn.Module):
+    """Takes a second argument, one number per image, which the embedding depends on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, x: Tensor, gain: Tensor) -> Tensor:
+        return self.net(x * gain[:, None, None, None])
+
+
+def test_arguments_along_a_path():
+    net, x, r = Scaled().double().eval(), torch.rand(3, 3, 16, 16).double(), torch.randn(3, 10).double()
+    gain = torch.tensor([0.5, 1.0, 3.0]).double()
+    asked = {"n_steps": 40, "path": "conductance", "return_convergence_delta": True}
+    leam = LEAM(net, net.net.body)
+    together, delta = leam.attribute(x, additional_forward_args=gain, reference=r, **asked)
+    batched = leam.attribute(x, additional_forward_args=gain, reference=r, n_steps=6, internal_batch_size=9)
+    for i in range(3):
+        alone = {"additional_forward_args": gain[i : i + 1], "reference": r[i : i + 1]}
+        assert torch.allclose(leam.attribute(x[i : i + 1], **alone, **asked)[0], together[i : i + 1])
+        assert torch.allclose(leam.attribute(x[i : i + 1], n_steps=6, **alone), batched[i : i + 1])
+    f, start = net(x, gain), net(default_blur(x), gain)
+    change = ((f - start) * torch.nn.functional.normalize(r)).sum(1) / f.norm(dim=1)
+    assert torch.allclose(delta, together.sum((1, 2, 3)) - change)
+    assert (delta.abs() <= 0.01 * change.abs()).all()
+    objective = EmbeddingSimilarity(net, norm="fixed")
+    expected = torch.nn.functional.normalize(r) / f.norm(dim=1, keepdim=True)
+    assert torch.allclose(objective.fixed_weights(x, r, None, gain), expected)
+
+
+@pytest.mark.parametrize("path", ["mean_gradient", "conductance"])
+def test_channels_along_a_path(path):
+    net, x, r = Net(), torch.rand(2, 3, 16, 16), torch.randn(10)
+    kept = LEAM(net, net.body).attribute(x, reference=r, n_steps=3, path=path, attr_dim_summation=False)
+    assert kept.shape == (2, 8, 4, 4)
+    summed = LEAM(net, net.body).attribute(x, reference=r, n_steps=3, path=path)
+    assert torch.allclose(kept.sum(1, keepdim=True), summed, atol=1e-6)

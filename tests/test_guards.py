@@ -556,3 +556,15 @@ def test_tokens_that_are_no_square_need_a_grid():
 def test_one_module_is_no_list_of_layers(faces):
     with pytest.raises(TypeError, match=r"layers=\[that module\]"):
         explain_faces(Net(), faces, layers=Net().body)
+
+
+def test_options_of_overall_maps(faces):
+    net, start = Net(), torch.rand(3, 3, 16, 16)
+    whole = explain_faces(net, faces, layers=[net.body], baselines=start)
+    parts = explain_faces(net, faces, layers=[net.body], baselines=start, batch_size=2)
+    assert torch.allclose(whole, parts, atol=1e-6)
+    assert not torch.allclose(whole, explain_faces(net, faces, layers=[net.body], baselines=start.flip(0)))
+    with pytest.raises(TypeError, match="takes no additional_forward_args"):
+        explain_faces(net, faces, additional_forward_args=(1,))
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        explain_faces(net, faces, batch_size=0)

@@ -168,3 +168,11 @@ def test_weightings_by_hand():
     assert weigh(g, a).flatten().tolist() == [2, -12]
     assert weigh(g, a, "positive").flatten().tolist() == [2, 0]
     assert weigh(g, a, "channel").flatten().tolist() == [-2, -4]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_large_maps_of_half_precision(dtype):
+    maps = torch.rand(2, 1, 56, 56)
+    half = overall_map([maps.to(dtype)], (448, 448))
+    assert torch.allclose(half.float(), overall_map([maps], (448, 448)), rtol=0.05, atol=1e-6)
+    assert half.float().sum((1, 2)).tolist() == pytest.approx([1, 1], rel=0.02)

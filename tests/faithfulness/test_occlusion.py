@@ -358,3 +358,25 @@ def test_a_dull_model_is_not_taken_for_one_that_changes_batch_order(images):
     nn.init.zeros_(dull[1].weight)
     drops = OcclusionEvaluator(dull, (0.5,)).evaluate(images, torch.rand(6, 8, 8), labels=PEOPLE).to_frame()["drop"]
     assert np.allclose(drops, 0, atol=1e-6)
+
+
+def test_fills_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two with one name could not be told apart"):
+        OcclusionEvaluator(Counted(), fills=[lambda x: x * 0, lambda x: x * 0 + 1])
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, tuple])
+def test_labels_of_any_kind(images, kind):
+    numbers = [0, 0, 1, 1, 2, 2]
+    model, maps = Counted(), torch.rand(6, 8, 8)
+    evaluator = OcclusionEvaluator(model, (0.1,))
+    expected = evaluator.evaluate(images, maps, labels=numbers).to_frame()
+    assert evaluator.evaluate(images, maps, labels=kind(numbers)).to_frame().equals(expected)
+
+
+def test_a_model_in_training_mode_is_refused(images):
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 8)).train()
+    for model in (net, lambda x: net(x)):
+        with pytest.raises(ValueError, match="call model.eval"):
+            OcclusionEvaluator(model, (0.1,)).evaluate(images, torch.rand(6, 8, 8), labels=PEOPLE)
+    assert torch.equal(net[1].running_mean, torch.zeros(4))
