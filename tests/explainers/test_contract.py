@@ -1,0 +1,110 @@
+"""What holds for every explainer: counted cost, batches, references, and nothing of the user's changed."""
+
+import pytest
+import torch
+from networks import Net
+
+from captum_leam.explainers import FAME, FGGB, XSSAB, Cost, TwoSidedExplainer
+
+# Every method on a network, with the cost that its paper's formula has at these settings.
+METHODS = {
+    "xSSAB": (lambda net, **o: XSSAB(net, threshold=0.2, **o), Cost(1, 2)),
+    "FGGB": (lambda net, **o: FGGB(net, threshold=0.2, **o), Cost(1, 10)),
+    "FAME": (lambda net, **o: FAME(net, n_steps=3, **o), Cost(7, 6)),
+}
+
+
+@pytest.fixture(params=METHODS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def make(name):
+    return METHODS[name][0]
+
+
+def test_cost_is_what_runs(net, faces, references, name, make):
+    """Images that the model sees, counted by a hook; and what the formula says."""
+    seen = []
+    net.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
+    method = make(net)
+    assert method.cost == Cost(0, 0)
+    method.attribute(faces, references)
+    assert method.cost.forwards == sum(seen) / 3
+    assert method.cost == METHODS[name][1]
+    method.attribute(faces[:2], references[:2])
+    assert method.cost == METHODS[name][1], "of the last call alone"
+
+
+def test_batches_change_nothing(net, faces, references, make):
+    whole = make(net, batch_size=64).attribute(faces, references)
+    assert whole.shape == (3, 1, 16, 16)
+    assert not whole.requires_grad
+    assert torch.allclose(make(net, batch_size=1).attribute(faces, references), whole, atol=1e-12)
+    assert torch.allclose(make(net, batch_size=2).attribute(faces, references), whole, atol=1e-12)
+    assert torch.allclose(make(net).attribute(faces[1:2], references[1:2]), whole[1:2], atol=1e-12)
+
+
+def test_references_shared_or_per_image_of_any_length(net, faces, references, make):
+    shared = make(net).attribute(faces, references[0])
+    assert torch.allclose(make(net, batch_size=2).attribute(faces, references[:1] * 7), shared, atol=1e-9)
+    assert torch.allclose(make(net).attribute(faces, references[:1].expand(3, 10)), shared, atol=1e-12)
+    with pytest.raises(ValueError, match=r"\(2, 10\) for 3 images"):
+        make(net).attribute(faces, references[:2])
+    with pytest.raises(ValueError, match="7"):
+        make(net).attribute(faces, torch.ones(7))
+    with pytest.raises(TypeError, match="reference is a list"):
+        make(net).attribute(faces, [1.0])
+
+
+def test_both_sides(net, faces, references, make):
+    method = make(net)
+    if not isinstance(method, TwoSidedExplainer):
+        pytest.skip("one map only")
+    both = method.attribute_both(faces, references)
+    assert (both.similar >= 0).all()
+    assert (both.dissimilar >= 0).all()
+    assert both.similar.sum() > 0
+    assert both.dissimilar.sum() > 0
+    assert torch.allclose(both.signed, method.attribute(faces, references), atol=1e-12)
+
+
+def test_works_where_gradients_are_off_and_leaves_everything_as_it_was(faces, references, make):
+    net = Net().double()
+    expected = make(net).attribute(faces, references)
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    random = torch.get_rng_state()
+    copies = faces.clone(), references.clone()
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert torch.allclose(make(net).attribute(faces, references), expected, atol=1e-12)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in net.parameters())
+    assert not net.training
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    assert torch.equal(faces, copies[0])
+    assert torch.equal(references, copies[1])
+
+
+def test_what_is_refused(net, faces, references, make):
+    with pytest.raises(ValueError, match=r"eval\(\)"):
+        make(Net().double().train()).attribute(faces, references)
+    with pytest.raises(TypeError, match=r"torch\.int64"):
+        make(net).attribute(faces.long(), references)
+    with pytest.raises(ValueError, match=r"\(3, 16, 16\)"):
+        make(net).attribute(faces[0], references)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        make(net, batch_size=0)
+    with pytest.raises(TypeError, match="model is a str"):
+        make("net")
+
+
+def test_gradient_methods_name_a_model_without_gradients(net, faces, references):
+    def detached(x):
+        return net(x).detach()
+
+    for make in (XSSAB, FGGB, FAME):
+        with pytest.raises(ValueError, match=f"differentiable operations, which {make.__name__} needs"):
+            make(detached).attribute(faces, references)
