@@ -2,5 +2,17 @@
 
 from captum_leam.explainers.base import Cost, Explainer, SimilarityMaps, TwoSidedExplainer
 from captum_leam.explainers.gradient import FAME, FGGB, XSSAB
+from captum_leam.explainers.perturbation import RISE, CorrRISE, XFace
 
-__all__ = ["FAME", "FGGB", "XSSAB", "Cost", "Explainer", "SimilarityMaps", "TwoSidedExplainer"]
+__all__ = [
+    "FAME",
+    "FGGB",
+    "RISE",
+    "XSSAB",
+    "CorrRISE",
+    "Cost",
+    "Explainer",
+    "SimilarityMaps",
+    "TwoSidedExplainer",
+    "XFace",
+]

@@ -4,13 +4,16 @@ import pytest
 import torch
 from networks import Net
 
-from captum_leam.explainers import FAME, FGGB, XSSAB, Cost, TwoSidedExplainer
+from captum_leam.explainers import FAME, FGGB, RISE, XSSAB, CorrRISE, Cost, TwoSidedExplainer, XFace
 
 # Every method on a network, with the cost that its paper's formula has at these settings.
 METHODS = {
     "xSSAB": (lambda net, **o: XSSAB(net, threshold=0.2, **o), Cost(1, 2)),
     "FGGB": (lambda net, **o: FGGB(net, threshold=0.2, **o), Cost(1, 10)),
     "FAME": (lambda net, **o: FAME(net, n_steps=3, **o), Cost(7, 6)),
+    "CorrRISE": (lambda net, **o: CorrRISE(net, masks=20, **o), Cost(20, 0)),
+    "RISE": (lambda net, **o: RISE(net, masks=20, cells=4, **o), Cost(20, 0)),
+    "xFace": (lambda net, **o: XFace(net, patches=(4,), stride=4, **o), Cost(10, 0)),
 }
 
 
