@@ -1,6 +1,7 @@
 """The field's other methods for embedding similarity, as Captum attributions with one interface and counted cost."""
 
 from captum_leam.explainers.base import Cost, Explainer, SimilarityMaps, TwoSidedExplainer
+from captum_leam.explainers.cams import GradCAM, HiResCAM, LayerCAM
 from captum_leam.explainers.gradient import FAME, FGGB, XSSAB
 from captum_leam.explainers.perturbation import RISE, CorrRISE, XFace
 
@@ -12,6 +13,9 @@ __all__ = [
     "CorrRISE",
     "Cost",
     "Explainer",
+    "GradCAM",
+    "HiResCAM",
+    "LayerCAM",
     "SimilarityMaps",
     "TwoSidedExplainer",
     "XFace",

@@ -3,8 +3,21 @@
 import pytest
 import torch
 from networks import Net
+from torch import nn
 
-from captum_leam.explainers import FAME, FGGB, RISE, XSSAB, CorrRISE, Cost, TwoSidedExplainer, XFace
+from captum_leam.explainers import (
+    FAME,
+    FGGB,
+    RISE,
+    XSSAB,
+    CorrRISE,
+    Cost,
+    GradCAM,
+    HiResCAM,
+    LayerCAM,
+    TwoSidedExplainer,
+    XFace,
+)
 
 # Every method on a network, with the cost that its paper's formula has at these settings.
 METHODS = {
@@ -14,7 +27,14 @@ METHODS = {
     "CorrRISE": (lambda net, **o: CorrRISE(net, masks=20, **o), Cost(20, 0)),
     "RISE": (lambda net, **o: RISE(net, masks=20, cells=4, **o), Cost(20, 0)),
     "xFace": (lambda net, **o: XFace(net, patches=(4,), stride=4, **o), Cost(10, 0)),
+    "Grad-CAM": (lambda net, **o: GradCAM(net, layer_of(net), **o), Cost(1, 1)),
+    "LayerCAM": (lambda net, **o: LayerCAM(net, layer_of(net), **o), Cost(1, 1)),
+    "HiResCAM": (lambda net, **o: HiResCAM(net, layer_of(net), **o), Cost(1, 1)),
 }
+
+
+def layer_of(net):
+    return getattr(net, "body", nn.Identity())
 
 
 @pytest.fixture(params=METHODS)
