@@ -2,6 +2,7 @@
 
 from captum_leam.explainers.base import Cost, Explainer, SimilarityMaps, TwoSidedExplainer
 from captum_leam.explainers.cams import GradCAM, HiResCAM, LayerCAM
+from captum_leam.explainers.exact import Correspondences, GapDecomposition, PositionDecomposition
 from captum_leam.explainers.gradient import FAME, FGGB, XSSAB
 from captum_leam.explainers.perturbation import RISE, CorrRISE, XFace
 
@@ -11,11 +12,14 @@ __all__ = [
     "RISE",
     "XSSAB",
     "CorrRISE",
+    "Correspondences",
     "Cost",
     "Explainer",
+    "GapDecomposition",
     "GradCAM",
     "HiResCAM",
     "LayerCAM",
+    "PositionDecomposition",
     "SimilarityMaps",
     "TwoSidedExplainer",
     "XFace",

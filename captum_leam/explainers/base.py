@@ -132,6 +132,9 @@ class Explainer(Attribution, ABC):
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
         """Maps (n, 1, H, W) of at most ``batch_size`` images; reference: (1, D), (n, D) or None, not normalised."""
 
+    def _prepare(self, inputs: Tensor) -> None:
+        """What a method does once for every call, before the batches."""
+
     # -- what methods call ---------------------------------------------------------------------------------
 
     def _embed(self, images: Tensor) -> Tensor:
@@ -161,6 +164,8 @@ class Explainer(Attribution, ABC):
         rows = reference_rows(reference, len(inputs))
         refuse_unexplainable(self.model, [])
         self._forwards, self._backwards, self._images = 0, 0, len(inputs)
+        with with_gradients():
+            self._prepare(inputs)
         for i in range(0, len(inputs), self.batch_size):
             part = slice(i, i + self.batch_size)
             with with_gradients():
