@@ -131,6 +131,9 @@ class PositionDecomposition(Explainer):
         torch.Size([2, 1, 8, 8])
     """
 
+    head: AffineHead
+    """What follows the layer, read at the last call."""
+
     def __init__(
         self,
         model: Callable[..., Tensor],
@@ -143,8 +146,6 @@ class PositionDecomposition(Explainer):
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         self.layer, self.reshape, self.field = layer, reshape, field
-
-        self.head: AffineHead | None = None  # of the last call
 
     def decompose(self, inputs: Tensor, reference: Tensor | None = None) -> Tensor:
         """Maps at the size of the layer, whose sums are the cosines minus what the head's offset adds.
@@ -190,7 +191,7 @@ class PositionDecomposition(Explainer):
     def _decompose(self, images: Tensor, reference: Tensor | None) -> Tensor:
         f, of_positions, grid = self._run(images)
         towards = direction(f, reference)
-        shares = (of_positions * towards[:, None]).sum(2) / f.norm(dim=1, keepdim=True)
+        shares: Tensor = (of_positions * towards[:, None]).sum(2) / f.norm(dim=1, keepdim=True)
         return shares.view(-1, 1, *grid)
 
     def _pairs(self, images: Tensor, partners: Tensor) -> Correspondences:
@@ -205,8 +206,6 @@ class PositionDecomposition(Explainer):
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """Embeddings (n, D), what every position adds to them (n, h·w, D), and the grid (h, w)."""
         embeddings, activations = self._activations(images)
-        if self.head is None:
-            raise RuntimeError("the head has not been read.")
         return embeddings, self.head.position_embeddings(activations), (activations.shape[2], activations.shape[3])
 
     def _activations(self, images: Tensor) -> tuple[Tensor, Tensor]:
