@@ -5,6 +5,7 @@ from captum_leam.explainers.cams import GradCAM, HiResCAM, LayerCAM
 from captum_leam.explainers.exact import Correspondences, GapDecomposition, PositionDecomposition
 from captum_leam.explainers.gradient import FAME, FGGB, XSSAB
 from captum_leam.explainers.perturbation import RISE, CorrRISE, XFace
+from captum_leam.explainers.shapley import RegionShapley
 
 __all__ = [
     "FAME",
@@ -20,6 +21,7 @@ __all__ = [
     "HiResCAM",
     "LayerCAM",
     "PositionDecomposition",
+    "RegionShapley",
     "SimilarityMaps",
     "TwoSidedExplainer",
     "XFace",
