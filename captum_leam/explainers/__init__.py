@@ -3,6 +3,7 @@
 from captum_leam.explainers.base import Cost, Explainer, SimilarityMaps, TwoSidedExplainer
 from captum_leam.explainers.cams import GradCAM, HiResCAM, LayerCAM
 from captum_leam.explainers.exact import Correspondences, GapDecomposition, PositionDecomposition
+from captum_leam.explainers.extremal import ExtremalPerturbation
 from captum_leam.explainers.gradient import FAME, FGGB, XSSAB
 from captum_leam.explainers.perturbation import RISE, CorrRISE, XFace
 from captum_leam.explainers.shapley import RegionShapley
@@ -16,6 +17,7 @@ __all__ = [
     "Correspondences",
     "Cost",
     "Explainer",
+    "ExtremalPerturbation",
     "GapDecomposition",
     "GradCAM",
     "HiResCAM",
