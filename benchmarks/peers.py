@@ -88,7 +88,7 @@ def peers(
             model, last.module, reshape=last.reshape, field=field
         ),
         "xSSAB": XSSAB(model, threshold=threshold),
-        "FGGB": FGGB(model, threshold=threshold, batch_size=16),
+        "FGGB": FGGB(model, threshold=threshold),
         f"FAME, {steps} steps": FAME(model, n_steps=steps),
         f"CorrRISE, {masks} masks": CorrRISE(model, masks=masks),
         f"RISE, {masks} masks": RISE(model, masks=masks),

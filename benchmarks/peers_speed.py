@@ -69,7 +69,7 @@ def main() -> None:
     faces = load_faces(options.data, 1, 2)[0].to(options.device)
     face, reference = faces[:1], model(faces[1:]).detach()[0]
     print(f"network {name}, {len(reference)} dimensions, {torch.get_num_threads()} threads, {options.device}")
-    fggb, corrrise = FGGB(model, batch_size=16), CorrRISE(model, masks=options.masks)
+    fggb, corrrise = FGGB(model), CorrRISE(model, masks=options.masks)
     compare("FGGB", lambda: fggb.attribute(face, reference), lambda: literal_fggb(model, face, reference))
     compare(
         f"CorrRISE, {options.masks} masks",

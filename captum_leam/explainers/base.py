@@ -87,7 +87,7 @@ class Explainer(Attribution, ABC):
         (torch.Size([2, 1, 8, 8]), Cost(forwards=1.0, backwards=1.0))
     """
 
-    def __init__(self, model: Callable[..., Tensor], *, seed: int = 0, batch_size: int = 32) -> None:
+    def __init__(self, model: Callable[..., Tensor], *, seed: int = 0, batch_size: int = 16) -> None:
         if not callable(model):
             raise TypeError(
                 f"model is a {type(model).__name__}; needed is a module or callable that returns embeddings."

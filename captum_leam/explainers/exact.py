@@ -142,7 +142,7 @@ class PositionDecomposition(Explainer):
         reshape: Reshape | None = None,
         field: Field | None = None,
         seed: int = 0,
-        batch_size: int = 32,
+        batch_size: int = 16,
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         self.layer, self.reshape, self.field = layer, reshape, field

@@ -48,7 +48,7 @@ class XSSAB(TwoSidedExplainer):
     """
 
     def __init__(
-        self, model: Callable[..., Tensor], *, threshold: float = 0.0, seed: int = 0, batch_size: int = 32
+        self, model: Callable[..., Tensor], *, threshold: float = 0.0, seed: int = 0, batch_size: int = 16
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         self.threshold = threshold
@@ -88,7 +88,7 @@ class FGGB(TwoSidedExplainer):
     """
 
     def __init__(
-        self, model: Callable[..., Tensor], *, threshold: float = 0.0, seed: int = 0, batch_size: int = 32
+        self, model: Callable[..., Tensor], *, threshold: float = 0.0, seed: int = 0, batch_size: int = 16
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         self.threshold = threshold
@@ -185,7 +185,7 @@ class FAME(TwoSidedExplainer):
         n_steps: int = 100,
         step: float = 1 / 255,
         seed: int = 0,
-        batch_size: int = 32,
+        batch_size: int = 16,
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if n_steps < 1:
