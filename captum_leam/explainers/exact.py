@@ -245,8 +245,7 @@ class PositionDecomposition(Explainer):
 class GapDecomposition(PositionDecomposition):
     r"""Decomposition of the cosine over positions, for global average pooling (and linear layers after it).
 
-    .. math:: M_p = rac{1}{hw}\, rac{\langle A_p, \hat g
-    angle}{\|f\|}
+    .. math:: M_p = \frac{1}{hw}\, \frac{\langle A_p, \hat g\rangle}{\|f\|}
 
     the case of :class:`PositionDecomposition` in which the head treats all positions alike, which is checked.
 
