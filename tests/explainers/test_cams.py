@@ -26,6 +26,17 @@ def literal(net: Net, face: Tensor, r: Tensor, formula, norm: str) -> Tensor:
     return F.interpolate(formula(acts.grad, acts.detach()), (16, 16), mode="bilinear", align_corners=False)[0]
 
 
+@pytest.mark.parametrize("method", FORMULAS)
+def test_equals_the_literal_formula_where_activations_are_negative(net, faces, references, method):
+    """Before the activation function, where it matters that Grad-CAM and LayerCAM keep the positive part only."""
+    maps = method(net, net.body.second).attribute(faces, references)
+    acts = net.body.second(net.body.act(net.body.first(faces))).detach().requires_grad_()
+    F.cosine_similarity(net.head(net.body.last(acts)), references).sum().backward()
+    coarse = FORMULAS[method](acts.grad, acts.detach())
+    assert (acts < 0).any()
+    assert torch.allclose(maps, F.interpolate(coarse, (16, 16), mode="bilinear", align_corners=False), atol=1e-12)
+
+
 @pytest.mark.parametrize("norm", ["differentiate", "detach"])
 @pytest.mark.parametrize("method", FORMULAS)
 def test_equals_the_literal_formula(net, faces, references, method, norm):

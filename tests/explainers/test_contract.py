@@ -114,14 +114,14 @@ def test_both_sides(net, faces, references, make, near):
 
 def test_works_where_gradients_are_off_and_leaves_everything_as_it_was(faces, references, make, near):
     net = Net().double()
-    expected = make(net).attribute(faces, references)
-    state = {key: value.clone() for key, value in net.state_dict().items()}
     random = torch.get_rng_state()
+    expected = make(net).attribute(faces, references)
+    assert torch.equal(torch.get_rng_state(), random)
+    state = {key: value.clone() for key, value in net.state_dict().items()}
     copies = faces.clone(), references.clone()
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
             assert near(make(net).attribute(faces, references), expected)
-    assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in net.parameters())
     assert not net.training
