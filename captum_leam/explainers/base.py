@@ -1,0 +1,293 @@
+"""What all explainers share: checks, batches, counted cost, and the two sides of a similarity."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from captum.attr import Attribution
+from captum.log import log_usage
+from torch import Tensor
+
+from captum_leam.layers import eager, refuse_unexplainable
+from captum_leam.maps import as_maps
+from captum_leam.objectives import as_embeddings, direction
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Passes through the model per explained image, counted, not estimated.
+
+    Attributes:
+        forwards: images, perturbed or not, that went through the model, per explained image.
+        backwards: gradients with respect to one image (or its layer) that were taken, per explained image.
+
+    Example:
+        >>> Cost(1, 2)
+        Cost(forwards=1, backwards=2)
+    """
+
+    forwards: float
+    backwards: float
+
+
+@dataclass(frozen=True)
+class SimilarityMaps:
+    """The two sides of an explanation.
+
+    Attributes:
+        similar: (N, 1, H, W), not negative: what speaks for the match.
+        dissimilar: (N, 1, H, W), not negative: what speaks against it.
+
+    Example:
+        >>> SimilarityMaps(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)).signed.sum().item()
+        4.0
+    """
+
+    similar: Tensor
+    dissimilar: Tensor
+
+    @property
+    def signed(self) -> Tensor:
+        """Similar minus dissimilar, (N, 1, H, W)."""
+        return self.similar - self.dissimilar
+
+
+class Explainer(Attribution, ABC):
+    """A method that explains the similarity of an image's embedding to a reference, as a Captum attribution.
+
+    A method is one subclass with :meth:`_signed`, which gets a batch of images and their references and returns maps. It
+    calls the model through :meth:`_embed` and takes gradients through :meth:`_gradient`, which count.
+
+    The model's mode, parameters, gradients and hooks, and the random numbers of the process, stay as they are.
+
+    Args:
+        model: images (N, C, H, W) to embeddings (N, D), un-normalised.
+        seed: of what the method draws; images get the same numbers whatever the batch they are in.
+        batch_size: images, perturbed or not, in one pass: bounds the memory.
+
+    Raises:
+        TypeError: if the model cannot be called.
+        ValueError: for a batch size below 1.
+
+    Example:
+        A method of your own, here the gradient of the cosine times the image:
+
+        >>> class GradientTimesInput(Explainer):
+        ...     def _signed(self, images, reference):
+        ...         x = images.requires_grad_()
+        ...         embeddings = self._embed(x)
+        ...         score = (embeddings * direction(embeddings, reference)).sum(1) / embeddings.norm(dim=1)
+        ...         return (self._gradient(score, x) * x).sum(1, keepdim=True)
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+        >>> method = GradientTimesInput(model)
+        >>> method.attribute(torch.rand(2, 3, 8, 8), torch.randn(8)).shape, method.cost
+        (torch.Size([2, 1, 8, 8]), Cost(forwards=1.0, backwards=1.0))
+    """
+
+    def __init__(self, model: Callable[..., Tensor], *, seed: int = 0, batch_size: int = 16) -> None:
+        if not callable(model):
+            raise TypeError(
+                f"model is a {type(model).__name__}; needed is a module or callable that returns embeddings."
+            )
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; needed is 1 or more images in one pass.")
+        super().__init__(model)
+        self.model = model
+        self.seed = seed
+        self.batch_size = batch_size
+        self._forwards = self._backwards = self._images = 0
+
+    @classmethod
+    def get_name(cls) -> str:
+        """Name of the method: that of its class."""
+        return cls.__name__
+
+    @property
+    def cost(self) -> Cost:
+        """Passes per image of the last call; zeros before any."""
+        images = max(self._images, 1)
+        return Cost(self._forwards / images, self._backwards / images)
+
+    @log_usage()  # type: ignore[untyped-decorator]
+    def attribute(self, inputs: Tensor, reference: Tensor | None = None) -> Tensor:
+        """Signed maps at image size: positive speaks for the match, negative against it.
+
+        Args:
+            inputs: images (N, C, H, W), floating point, as the model takes them.
+            reference: embeddings (D,) or (1, D), shared, or (N, D), one per image; each image's own by default.
+
+        Returns:
+            (N, 1, H, W), detached, on the device of the images.
+
+        Raises:
+            TypeError: for inputs, references or embeddings that are no floating-point tensors.
+            ValueError: for other shapes, a model that is not in evaluation mode, or maps that are not finite.
+        """
+        return torch.cat([self._signed(x, r).detach() for x, r in self._parts(inputs, reference)])
+
+    @abstractmethod
+    def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
+        """Maps (n, 1, H, W) of at most ``batch_size`` images; reference: (1, D), (n, D) or None, not normalised."""
+
+    def _prepare(self, inputs: Tensor) -> None:
+        """What a method does once for every call, before the batches."""
+
+    # -- what methods call ---------------------------------------------------------------------------------
+
+    def _embed(self, images: Tensor) -> Tensor:
+        """Embeddings (n, D) of images, counted; with a graph where the images have one."""
+        self._forwards += len(images)
+        return as_embeddings(self.model(images.clone()), len(images))  # a clone: models may work in place
+
+    def _gradient(self, score: Tensor, images: Tensor) -> Tensor:
+        """Gradient of one score per image with respect to the images, counted."""
+        self._check_differentiable(score)
+        self._backwards += len(images)
+        gradient: Tensor = torch.autograd.grad(score.sum(), images, retain_graph=True)[0]
+        return gradient
+
+    def _check_differentiable(self, score: Tensor) -> None:
+        if not score.requires_grad:
+            raise ValueError(
+                f"the embedding does not depend on the images through differentiable operations, which {self.get_name()} needs: does "
+                "the model detach, or leave torch (numpy, no_grad)? The perturbation methods work on such models."
+            )
+
+    # -- batches -------------------------------------------------------------------------------------------
+
+    def _parts(self, inputs: Tensor, reference: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Batches of images, and the rows of the reference that belong to them."""
+        check_images(inputs)
+        rows = reference_rows(reference, len(inputs))
+        refuse_unexplainable(self.model, [])
+        self._forwards, self._backwards, self._images = 0, 0, len(inputs)
+        with with_gradients():
+            self._prepare(inputs)
+        for i in range(0, len(inputs), self.batch_size):
+            part = slice(i, i + self.batch_size)
+            with with_gradients():
+                images = inputs[part].detach().clone()
+                yield images, rows if rows is None or len(rows) == 1 else rows[part]
+
+
+class TwoSidedExplainer(Explainer):
+    """A method with a map of what speaks for the match and one of what speaks against it.
+
+    Subclasses write :meth:`_both`; the signed map is the difference of the two.
+    """
+
+    def attribute_both(self, inputs: Tensor, reference: Tensor | None = None) -> SimilarityMaps:
+        """Both sides at image size.
+
+        Args:
+            inputs: as for :meth:`attribute`.
+            reference: as for :meth:`attribute`.
+
+        Returns:
+            :class:`SimilarityMaps`, detached.
+
+        Raises:
+            TypeError: as :meth:`attribute`.
+            ValueError: as :meth:`attribute`.
+        """
+        parts = [self._both(x, r) for x, r in self._parts(inputs, reference)]
+        return SimilarityMaps(
+            torch.cat([p.similar for p in parts]).detach(), torch.cat([p.dissimilar for p in parts]).detach()
+        )
+
+    @abstractmethod
+    def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
+        """Both maps of at most ``batch_size`` images."""
+
+    def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
+        return self._both(images, reference).signed
+
+
+# -- small functions -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def with_gradients() -> Iterator[None]:
+    """Gradients on, whatever the caller turned off, and compiled modules run eagerly."""
+    with torch.inference_mode(False), torch.enable_grad(), eager():
+        yield
+
+
+def check_images(inputs: Tensor) -> None:
+    """Refuse what are no images.
+
+    Raises:
+        TypeError: if it is no floating-point tensor.
+        ValueError: for another shape than (N, C, H, W), or none.
+    """
+    if not isinstance(inputs, Tensor) or not torch.is_floating_point(inputs):
+        kind = f"a tensor of {inputs.dtype}" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
+        raise TypeError(f"inputs are {kind}; needed is one floating-point tensor of images (N, C, H, W).")
+    if inputs.ndim != 4 or not inputs.numel():
+        raise ValueError(f"inputs have shape {tuple(inputs.shape)}; needed are images (N, C, H, W), one or more.")
+
+
+def reference_rows(reference: Tensor | None, images: int) -> Tensor | None:
+    """A reference as rows (1, D) or (N, D), checked against the number of images before it is cut into batches.
+
+    Raises:
+        TypeError: if it is no tensor.
+        ValueError: for another number of rows.
+
+    Example:
+        >>> reference_rows(torch.ones(4), 3).shape, reference_rows(None, 3)
+        (torch.Size([1, 4]), None)
+    """
+    if reference is None:
+        return None
+    if not isinstance(reference, Tensor):
+        raise TypeError(f"reference is a {type(reference).__name__}; needed is a tensor (D,), (1, D) or (N, D).")
+    rows = reference[None] if reference.ndim == 1 else reference
+    if rows.ndim != 2 or len(rows) not in (1, images):
+        raise ValueError(
+            f"reference has shape {tuple(reference.shape)} for {images} images; needed is (D,) or (1, D), shared, or ({images}, D), one "
+            "per image."
+        )
+    return rows.detach()
+
+
+def unit_and_direction(embeddings: Tensor, reference: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Unit embeddings with their graph, and unit references, constant: their products sum to the cosine.
+
+    Args:
+        embeddings: (N, D).
+        reference: (1, D) or (N, D); the own embeddings by default.
+
+    Returns:
+        (N, D) and (1, D) or (N, D).
+
+    Example:
+        >>> f, g = unit_and_direction(torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0, 0.0]]))
+        >>> round((f * g).sum().item(), 6)
+        0.6
+    """
+    towards = direction(embeddings, reference)  # refuses zero embeddings where they are the reference
+    return torch.nn.functional.normalize(embeddings, dim=1), towards
+
+
+def cosines(embeddings: Tensor, towards: Tensor) -> Tensor:
+    """Cosine of every embedding to a unit direction; (N,).
+
+    Example:
+        >>> cosines(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]])).item()
+        0.6000000238418579
+    """
+    return (torch.nn.functional.normalize(embeddings, dim=1) * towards).sum(1)
+
+
+def shown(maps: Tensor) -> Tensor:
+    """Maps (N, H, W) or (N, 1, H, W) as (N, 1, H, W), refusing NaN and infinite values.
+
+    Example:
+        >>> shown(torch.ones(2, 4, 4)).shape
+        torch.Size([2, 1, 4, 4])
+    """
+    return as_maps(maps)[:, None]

@@ -1,0 +1,120 @@
+"""Grad-CAM, LayerCAM and HiResCAM for embeddings: configurations of :class:`~captum_leam.LEAM`, one pass each.
+
+Captum, pytorch-grad-cam and torch-cam explain classes; here the score is the cosine to a reference, differentiated with its norm as is
+the custom. ``norm="detach"`` gives these methods LEAM's objective instead.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from captum_leam.explainers.base import Explainer, shown
+from captum_leam.layers import Reshape
+from captum_leam.leam import LEAM, Weighting
+from captum_leam.maps import Field, place_on_field
+from captum_leam.objectives import Norm
+
+
+class EmbeddingCAM(Explainer):
+    """A class activation map of the similarity at one layer, brought to image size (bilinear).
+
+    Args:
+        model: images to embeddings, differentiable after the layer.
+        layer: the module whose output (N, C, h, w) is weighed; the last spatial one is the custom.
+        norm: of the score: ``"differentiate"`` for the cosine, ``"detach"`` for the dot product over a constant norm.
+        reshape: brings tokens or channels-last output to (N, C, h, w), see :mod:`captum_leam.layers`.
+        field: (top, left, height, width) of the part of the image that the model reads; all of it by default.
+        seed: not used: nothing is drawn.
+        batch_size: images in one pass.
+
+    Raises:
+        TypeError: for a layer that is no module.
+        ValueError: for an unknown norm; under ``"differentiate"`` for a reference that is the own embedding (zero gradient).
+    """
+
+    weighting: ClassVar[Weighting]
+    positive_only: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        model: Callable[..., Tensor],
+        layer: nn.Module,
+        *,
+        norm: Norm = "differentiate",
+        reshape: Reshape | None = None,
+        field: Field | None = None,
+        seed: int = 0,
+        batch_size: int = 16,
+    ) -> None:
+        super().__init__(model, seed=seed, batch_size=batch_size)
+        self.leam = LEAM(model, layer, weighting=self.weighting, norm=norm, reshape=reshape)
+        self.field = field
+
+    def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
+        self._forwards += len(images)
+        self._backwards += len(images)
+        maps = self.leam.attribute(images, reference=reference, relu_attributions=self.positive_only)
+        return shown(place_on_field(maps, (images.shape[2], images.shape[3]), self.field))
+
+
+class GradCAM(EmbeddingCAM):
+    r"""Grad-CAM of a similarity.
+
+    .. math:: M = \mathrm{ReLU}\Big(\sum_c \mathrm{mean}_{xy}\Big(\frac{\partial s}{\partial A_c}\Big) A_c\Big)
+
+    Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017, equations 1
+    and 2.
+
+    Example:
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 8)).eval()
+        >>> method = GradCAM(model, model[1])
+        >>> method.attribute(torch.rand(2, 3, 8, 8), torch.randn(2, 8)).shape, method.cost
+        (torch.Size([2, 1, 8, 8]), Cost(forwards=1.0, backwards=1.0))
+    """
+
+    weighting = "channel"
+    positive_only = True
+
+
+class LayerCAM(EmbeddingCAM):
+    r"""LayerCAM of a similarity.
+
+    .. math:: M = \mathrm{ReLU}\Big(\sum_c \mathrm{ReLU}\Big(\frac{\partial s}{\partial A_c}\Big) \odot A_c\Big)
+
+    Source: Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", IEEE TIP 2021, equations 5 and 6.
+
+    Example:
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 8)).eval()
+        >>> bool((LayerCAM(model, model[1]).attribute(torch.rand(2, 3, 8, 8), torch.randn(2, 8)) >= 0).all())
+        True
+    """
+
+    weighting = "positive"
+    positive_only = True
+
+
+class HiResCAM(EmbeddingCAM):
+    r"""HiResCAM of a similarity, signed.
+
+    .. math:: M = \sum_c \frac{\partial s}{\partial A_c} \odot A_c
+
+    Source: Draelos & Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks", 2020,
+    arXiv 2011.08891, equation 2. With ``norm="detach"`` it is LEAM's map of one pass.
+
+    Example:
+        >>> from captum_leam.maps import place_on_field
+        >>> import torch
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 8)).eval()
+        >>> faces, reference = torch.rand(2, 3, 8, 8), torch.randn(2, 8)
+        >>> leam = place_on_field(LEAM(model, model[1]).attribute(faces, reference=reference), (8, 8))
+        >>> torch.equal(HiResCAM(model, model[1], norm="detach").attribute(faces, reference)[:, 0], leam)
+        True
+    """
+
+    weighting = "elementwise"
