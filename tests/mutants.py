@@ -57,7 +57,7 @@ MUTANTS = [
         "what rounding noise is",
         "leam.py",
         "0.1 * tiny * passes.scores.abs()",
-        "1e-4 * tiny * passes.scores.abs()",
+        "0 * tiny * passes.scores.abs()",
         "normalises_has_no_map",
     ),
     (
@@ -183,8 +183,8 @@ MUTANTS = [
     (
         "frozen parameters and in-place activations",
         "layers.py",
-        "kept = tuple(t if t.requires_grad and not first else t.detach().requires_grad_() for t in tensors)",
-        "kept = tuple(t for t in tensors)",
+        "    if tensor.requires_grad and (shared or not first):",
+        "    if True:",
         "frozen_parameters",
     ),
     (
