@@ -66,8 +66,10 @@ def test_published_names_are_those_of_facexlib():
 
     import facexlib.detection
     import facexlib.parsing
+    import facexlib.recognition
 
-    source = inspect.getsource(facexlib.detection) + inspect.getsource(facexlib.parsing)
+    folders = (facexlib.detection, facexlib.parsing, facexlib.recognition)
+    source = "".join(inspect.getsource(folder) for folder in folders)
     assert all(f"'{url}'" in source for url in FACEXLIB_WEIGHTS.values())
 
 
