@@ -52,6 +52,13 @@ class AlignedFace:
         return moved(self.landmarks, self.transform)
 
     @property
+    def outline(self) -> Floats:
+        """(4, 2): corners of the crop as (x, y) on the photograph."""
+        height, width = self.size
+        corners = np.array([(0, 0), (width, 0), (width, height), (0, height)]) - 0.5
+        return moved(corners, inverse(self.transform))
+
+    @property
     def scale(self) -> float:
         """Pixels of the crop for one pixel of the photograph; over 1 the face was enlarged."""
         return float(np.sqrt(abs(np.linalg.det(self.transform[:, :2]))))
