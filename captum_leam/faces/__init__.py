@@ -9,6 +9,7 @@ from captum_leam.faces.crops import read_crop, read_crops
 from captum_leam.faces.detections import Detection
 from captum_leam.faces.geometry import ARCFACE_112
 from captum_leam.faces.photos import picture_files, read_photo
+from captum_leam.faces.sources import FaceSource, read_faces
 
 __all__ = [
     "ARCFACE_112",
@@ -17,9 +18,11 @@ __all__ = [
     "AlignedFiles",
     "Detection",
     "FaceAligner",
+    "FaceSource",
     "align",
     "picture_files",
     "read_crop",
     "read_crops",
+    "read_faces",
     "read_photo",
 ]

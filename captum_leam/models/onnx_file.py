@@ -181,9 +181,9 @@ def _inside(model: "ModelProto") -> Preprocessing:
     known = constants(model)
     if first is None or first.op_type != "Sub" or first.input[1] not in known:
         raise ValueError(
-            "an ONNX file does not say what its pixels must be. Give preprocessing=: INSIGHTFACE for InsightFace's "
-            "packs and most networks trained like ArcFace, IMAGENET, UNIT for RGB in [0, 1], or a Preprocessing of your own; "
-            "verify(model, images, labels) shows whether it is right."
+            "an ONNX file does not say what its pixels must be. Give preprocessing=: INSIGHTFACE for InsightFace's packs and "
+            "most networks trained like ArcFace, IMAGENET, UNIT for RGB in [0, 1], or a Preprocessing of your own (on the command "
+            "line --preprocessing insightface, imagenet or unit); verify(model, images, labels) shows whether it is right."
         )
     layout: Any = "NHWC" if _channels_last(model) else "NCHW"
     mean = np.asarray(known[first.input[1]], dtype=np.float64)
