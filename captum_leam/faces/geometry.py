@@ -128,7 +128,7 @@ def warp(
         antialias: where the new grid is coarser, average floats over the area of each new pixel instead of picking from it.
 
     Returns:
-        (..., *size), same kind and device.
+        ``(..., *size)``, same kind and device.
 
     Example:
         >>> half = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]])
