@@ -54,6 +54,7 @@ docs: $(VENV)/docs
 DATA ?= ../shared/real
 bench: $(VENV)/test
 	$(BIN)/python benchmarks/main_job.py --data $(DATA)
+	$(BIN)/python benchmarks/region_lift.py --data $(DATA)
 	$(BIN)/python benchmarks/planted_evidence.py
 
 clean:

@@ -1,12 +1,12 @@
-"""Deletion and insertion for face verification, and patch pairs, on real faces: what maps do to the decision *same person?*
+"""Deletion and insertion for face verification, and patch pairs: what maps do to the decision about a pair of real faces.
 
     python benchmarks/verification.py --data ../shared/real [--pairs 60] [--out results/verification]
 
-For each network, on balanced pairs (seed 0): area under the genuine accept rate (similar maps) and the impostor reject rate (dissimilar
-maps) as pixels are deleted or inserted in steps of 10 %, probe only, black as in the papers and blurred, threshold at the equal
-error rate of all pairs of the images; with 95 % intervals over people. Then 27 patches of 16 × 16 pasted into the probes. Maps explain the probe
-towards the other image of its pair. Any folder with faces/PERSON/*.png and models.py (RECOGNISERS, FIELDS) works. Not shown: other
-operating points, colour faces, other networks.
+For each network, on balanced pairs (seed 0): area under the genuine accept rate (similar maps) and the impostor reject rate
+(dissimilar maps) as pixels are deleted or inserted in steps of 10 %, probe only, black as in the papers and blurred, threshold at
+the equal error rate of all pairs of the images; with 95 % intervals over people. Then 27 patches of 16 × 16 pasted into the probes.
+Maps explain the probe towards the other image of its pair. Any folder with faces/PERSON/*.png and models.py (RECOGNISERS, FIELDS)
+works. Not shown: other operating points, colour faces, other networks.
 """
 
 import argparse

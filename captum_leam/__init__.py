@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from captum_leam.leam import LEAM
     from captum_leam.maps import overall_map, top_fraction
     from captum_leam.objectives import EmbeddingSimilarity, leave_one_out_centroids
+    from captum_leam.pairs import explain_pair
     from captum_leam.patterns import bhattacharyya
     from captum_leam.suggest import suggest_layers
 
@@ -22,6 +23,7 @@ _WHERE = {
     "EmbeddingSimilarity": "objectives",
     "bhattacharyya": "patterns",
     "explain_faces": "explain",
+    "explain_pair": "pairs",
     "leave_one_out_centroids": "objectives",
     "overall_map": "maps",
     "suggest_layers": "suggest",
@@ -34,6 +36,7 @@ __all__ = [
     "__version__",
     "bhattacharyya",
     "explain_faces",
+    "explain_pair",
     "leave_one_out_centroids",
     "overall_map",
     "suggest_layers",

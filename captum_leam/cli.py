@@ -13,6 +13,7 @@ from captum_leam._version import __version__
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from captum_leam.faces import FaceSource
     from captum_leam.report import Explanation
     from captum_leam.suggest import LayerSuggestions
 
@@ -133,11 +134,24 @@ def _planted(part: str, people: int, seed: int, device: Any, progress: bool) -> 
 
 @app.command()
 def explain(
-    probe: Annotated[Path, typer.Argument(help="An aligned crop of the person.")],
+    probe: Annotated[Path, typer.Argument(help="The picture to explain: an aligned crop or a photograph.")],
     reference: Annotated[
-        list[Path] | None, typer.Argument(help="Other crops; each is explained towards the rest.")
+        list[Path] | None, typer.Argument(help="Others of the same person; or one, of anyone, to compare with.")
     ] = None,
-    model: Annotated[str, typer.Option(help="FILE.py:callable or package.module:callable; this runs that code.")] = "",
+    model: Annotated[
+        str, typer.Option(help="FILE.onnx, or FILE.py:callable or package.module:callable (runs that code).")
+    ] = "",
+    preprocessing: Annotated[
+        str | None, typer.Option(help="Pixels that the network wants: insightface, imagenet or unit (RGB in [0, 1]).")
+    ] = None,
+    pictures: Annotated[
+        str, typer.Option(help="crops, photos, or auto: pictures of at most 256 px a side are crops.")
+    ] = "auto",
+    face: Annotated[int | None, typer.Option(help="Which face of a photograph, 0 the largest (the default).")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Of the face detector: file or folder; else CAPTUM_LEAM_WEIGHTS, or facexlib's.")
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="Of two pictures: a cosine at or over it is a match.")] = None,
     layer: Annotated[
         list[str] | None, typer.Option(help="Layer by name; repeat for several. Found by default.")
     ] = None,
@@ -152,24 +166,30 @@ def explain(
     progress: Progress = True,
     force: Force = False,
 ) -> None:
-    """Explain aligned crops of one person: maps, regions, an occlusion check, on a page with PNG and CSV beside it."""
+    """Explain faces, crops or photographs: maps, regions, an occlusion check, on a page with PNG and CSV beside it.
+
+    Two pictures are a pair: score, decision, and what speaks for and against the match. More are of one person.
+    """
     if not model:
-        raise ValueError("--model is missing: FILE.py:callable or package.module:callable.")
+        raise ValueError("--model is missing: FILE.onnx, FILE.py:callable or package.module:callable.")
     _check_folder(out, force)
     paths = _distinct([probe, *(reference or [])])
     from captum_leam.explain import PRESETS
-    from captum_leam.faces import read_crops
     from captum_leam.models import load_model
     from captum_leam.regions import TemplateParser
     from captum_leam.report import OWN_REFERENCE, explain_images, references_from, write
+    from captum_leam.suggest import chosen_layers
 
     if preset not in PRESETS:
         raise ValueError(f"--preset is {preset!r}; needed is one of {', '.join(PRESETS)}.")
+    if threshold is not None and len(paths) != 2:
+        raise ValueError(f"--threshold decides about two pictures; there are {len(paths)}.")
     on = _device(device)
-    images = read_crops(paths).to(on)
-    network = load_model(model).to(on)
+    network = load_model(model, preprocessing).to(on)
+    sources = _sources(paths, pictures, face, weights, network, device)
+    images = _stacked(sources).to(on)
     _check_runs(network, images, model)
-    layers = _layers(network, images, layer)
+    layers = chosen_layers(network, images, layer)
     references = references_from(network, images)
     parser = TemplateParser()
     found = explain_images(
@@ -187,13 +207,18 @@ def explain(
         progress=progress,
         title=f"{probe.name} and {len(paths) - 1} more" if len(paths) > 1 else probe.name,
     )
+    found = _with_photographs(found, sources)
+    if len(paths) == 2:
+        found = _with_decision(found, network, layers, preset, threshold)
     asked = (
-        f"{len(paths)} crops of one person, each explained towards the others."
+        f"{len(paths)} faces, each explained towards the others."
         if references is not None
-        else f"One crop; {OWN_REFERENCE}."
+        else f"One face; {OWN_REFERENCE}."
     )
     settings = {
         "model": model,
+        "preprocessing": preprocessing or getattr(network, "preprocessing", "within the model"),
+        "pictures": ", ".join("crop" if source.face is None else "photograph, aligned" for source in sources),
         **found.settings,
         **_made_with(seed, device),
         "regions": "TemplateParser, standard five-point crop",
@@ -216,20 +241,59 @@ def _check_runs(network: nn.Module, images: Tensor, model: str) -> None:
         ) from error
 
 
-def _layers(network: nn.Module, images: Tensor, names: list[str] | None) -> LayerSuggestions:
-    """The layers named, or those of the overall map."""
+def _sources(
+    paths: list[Path], pictures: str, face: int | None, weights: Path | None, network: nn.Module, device: str
+) -> list[FaceSource]:
+    from captum_leam.faces import FaceAligner, read_faces
+
+    if pictures not in ("auto", "crops", "photos"):
+        raise ValueError(f"--pictures is {pictures!r}; needed is auto, crops or photos.")
+    size = getattr(getattr(network, "preprocessing", None), "size", None)
+    return read_faces(
+        paths,
+        lambda: FaceAligner(size=size, weights=weights, device=device),
+        pictures,  # type: ignore[arg-type]
+        "largest" if face is None else face,
+    )
+
+
+def _stacked(sources: list[FaceSource]) -> Tensor:
+    import torch
+
+    first = sources[0]
+    for source in sources[1:]:
+        if source.crop.shape != first.crop.shape:
+            (height, width), (h, w) = source.crop.shape[1:], first.crop.shape[1:]
+            raise ValueError(
+                f"{source.path}: {width} × {height} px, but {first.path} has {w} × {h}; needed are crops of one size, or photographs."
+            )
+    return torch.stack([source.crop for source in sources])
+
+
+def _with_photographs(found: Explanation, sources: list[FaceSource]) -> Explanation:
     from dataclasses import replace
 
-    from captum_leam.layers import get_layer
-    from captum_leam.suggest import layer_suggestion, suggest_layers
+    from captum_leam.plots import overlay_on_photo
 
-    suggested = suggest_layers(network, images)
-    if not names:
-        return replace(suggested, layers=suggested.for_overall_map())
-    chosen = [
-        layer_suggestion(network, name, get_layer(network, name), images, suggested) for name in dict.fromkeys(names)
+    drawn = [
+        None if source.photo is None or source.face is None else overlay_on_photo(source.photo, source.face, overall)
+        for source, overall in zip(sources, found.overall, strict=True)
     ]
-    return replace(suggested, layers=tuple(chosen))
+    return replace(found, photographs=tuple(drawn)) if any(picture is not None for picture in drawn) else found
+
+
+def _with_decision(
+    found: Explanation, network: nn.Module, layers: LayerSuggestions, preset: Any, threshold: float | None
+) -> Explanation:
+    from dataclasses import replace
+
+    from captum_leam.pairs import explain_pair
+
+    pair = explain_pair(network, *found.images, layers=layers, threshold=threshold, preset=preset)
+    title = " and ".join(found.names)
+    return replace(
+        found, title=title, text=pair.sentence(), against=pair.dissimilar, label="Reference: the other picture."
+    )
 
 
 def _distinct(paths: list[Path]) -> list[Path]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_leam.decisions import area_under
+from captum_leam.faces import AlignedFace
 from captum_leam.maps import as_maps, normalize_max
 
 if TYPE_CHECKING:
@@ -54,6 +55,38 @@ def overlay(image: Tensor, maps: Tensor, *, signed: bool = False, strength: floa
     blended = grey * (1 - cover) + colours[..., :3] * cover
     picture: NDArray[np.uint8] = (blended * 255).round().astype(np.uint8)
     return picture
+
+
+def overlay_on_photo(
+    photo: Tensor, face: AlignedFace, maps: Tensor, *, signed: bool = False, side: int = 720
+) -> NDArray[np.uint8]:
+    """The map of a crop on the photograph that the crop is from, with the outline of the crop: an RGB picture.
+
+    Args:
+        photo: (3, H, W) in [0, 1].
+        face: that the map belongs to.
+        maps: (h, w), of the size of the crop.
+        signed: see :func:`overlay`.
+        side: longest side of the picture in pixels; smaller photographs stay as they are.
+
+    Returns:
+        (H', W', 3), uint8.
+
+    Example:
+        >>> import torch
+        >>> from captum_leam.faces import ARCFACE_112, align
+        >>> photo = torch.rand(3, 200, 300)
+        >>> overlay_on_photo(photo, align(photo, ARCFACE_112 + 40), torch.rand(112, 112)).shape
+        (200, 300, 3)
+    """
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(overlay(photo, face.to_photo(maps.detach().cpu()), signed=signed))
+    ratio = min(1.0, side / max(picture.size))
+    small = picture.resize((round(picture.width * ratio), round(picture.height * ratio)), Image.Resampling.LANCZOS)
+    corners = [((x + 0.5) * ratio - 0.5, (y + 0.5) * ratio - 0.5) for x, y in face.outline]
+    ImageDraw.Draw(small).polygon(corners, outline=COLOURS[5], width=2)
+    return np.asarray(small)
 
 
 def overlay_grid(

@@ -56,6 +56,8 @@ class Explanation:
         title: of the section.
         text: under the title.
         settings: how it was made.
+        against: (N, H, W), what speaks against the match; None if that is not shown.
+        photographs: RGB pictures of the maps on the photographs, None for images without one.
     """
 
     names: list[str]
@@ -68,6 +70,8 @@ class Explanation:
     title: str = "Faces"
     text: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    against: Tensor | None = None
+    photographs: tuple[NDArray[np.uint8] | None, ...] = ()
 
 
 def explain_images(
@@ -211,9 +215,15 @@ def write(
             Image.fromarray(picture).resize(
                 (448, 448 * picture.shape[0] // picture.shape[1]), Image.Resampling.BICUBIC
             ).save(folder / f"{prefix}{i:02d}_{safe_name(Path(name).stem)}.png")
+            if (photograph := _photograph(explanation, i)) is not None:
+                Image.fromarray(photograph).save(folder / f"{prefix}{i:02d}_{safe_name(Path(name).stem)}_photo.png")
     page = folder / "index.html"
     page.write_text(render_page(explanations, title=title, lead=lead, settings=settings), encoding="utf-8")
     return page
+
+
+def _photograph(explanation: Explanation, i: int) -> NDArray[np.uint8] | None:
+    return explanation.photographs[i] if explanation.photographs else None
 
 
 def safe_name(name: str) -> str:
@@ -271,6 +281,12 @@ def _face(explanation: Explanation, i: int) -> dict[str, Any]:
         "name": explanation.names[i],
         "image": _picture((image * 255).round().astype(np.uint8)),
         "map": _picture(overlay(explanation.images[i], explanation.overall[i])),
+        "against": None
+        if explanation.against is None
+        else _picture(overlay(explanation.images[i], explanation.against[i])),
+        "photograph": None
+        if (photo := _photograph(explanation, i)) is None
+        else _picture(photo, min(480, photo.shape[1])),
         "layers": [
             {"name": name, "map": _picture(overlay(explanation.images[i], maps[i], signed=True), 112)}
             for name, maps in explanation.layers.items()

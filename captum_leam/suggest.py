@@ -15,6 +15,7 @@ from captum_leam.layers import (
     channels_last_to_first,
     eager,
     gather_runs,
+    get_layer,
     looks_channels_last,
     record,
     refuse_unexplainable,
@@ -159,6 +160,29 @@ def suggest_layers(
     fine_to_coarse = sorted(of_size.values(), key=lambda layer: layer.cell)
     found = LayerSuggestions(tuple(fine_to_coarse), reads, size)
     return found if best_of is None else replace(found, layers=tuple(found[name] for name in best_of(found)))
+
+
+def chosen_layers(model: nn.Module, faces: Tensor, names: Sequence[str] | None = None) -> LayerSuggestions:
+    """The layers named, or those of the overall map.
+
+    Args:
+        model: returns embeddings (N, D), in evaluation mode.
+        faces: (N, C, H, W) as the model takes them.
+        names: of layers; None or nothing: found.
+
+    Raises:
+        ValueError: for a name that the model does not have, or a layer without a spatial map.
+
+    Example:
+        >>> from torchvision.models import resnet18
+        >>> [layer.name for layer in chosen_layers(resnet18().eval(), torch.rand(1, 3, 112, 112), ["layer2"])]
+        ['layer2']
+    """
+    suggested = suggest_layers(model, faces)
+    if not names:
+        return replace(suggested, layers=suggested.for_overall_map())
+    chosen = [layer_suggestion(model, name, get_layer(model, name), faces, suggested) for name in dict.fromkeys(names)]
+    return replace(suggested, layers=tuple(chosen))
 
 
 def layer_suggestion(

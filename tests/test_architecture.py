@@ -11,7 +11,7 @@ LEVELS = [
     {"_version", "_captum", "maps", "objectives", "layers", "decisions"},  # the ground
     {"faces", "models"},  # adapters to the outside
     {"passes", "leam", "suggest", "explain", "explainers"},  # attribution
-    {"regions", "synthetic", "patterns", "faithfulness", "plots"},  # what a map is used for
+    {"regions", "synthetic", "patterns", "faithfulness", "plots", "pairs"},  # what a map is used for
     {"report", "cli", "study"},  # the front
 ]
 LEVEL_OF = {name: i for i, names in enumerate(LEVELS) for name in names}

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -198,3 +199,77 @@ def test_real_faces(real_dir, tmp_path, name):
     drops = pd.read_csv(tmp_path / "out" / "drops.csv").query("fraction == 0.05")
     ours = drops.loc[drops["method"] == "LEAM, overall map", "drop"].mean()
     assert ours > 3 * drops.loc[drops["control"] == "random pixels", "drop"].mean()
+
+
+# -- photographs and pairs -----------------------------------------------------------------------------
+
+
+def test_two_crops_are_a_pair(folder):
+    out = folder / "pair"
+    arguments = (
+        "explain",
+        folder / "a.png",
+        folder / "b.png",
+        "--model",
+        f"{folder}/my_models.py:small",
+        "--preset",
+        "fast",
+    )
+    invoke(*arguments, "--threshold", 0.2, "--out", out)
+    page = (out / "index.html").read_text()
+    assert re.search(r"Cosine 0\.\d{3}: accepted at threshold 0\.2 \(margin \+0\.\d{3}\)", page)
+    assert page.count("against the match</figcaption>") == 2
+    with pytest.raises(ValueError, match="--threshold decides about two pictures; there are 1"):
+        invoke(
+            "explain",
+            folder / "a.png",
+            "--model",
+            f"{folder}/my_models.py:small",
+            "--threshold",
+            0.2,
+            "--out",
+            folder / "t",
+        )
+
+
+def test_pictures_are_one_of_three_kinds(folder):
+    with pytest.raises(ValueError, match="--pictures is 'faces'"):
+        invoke("explain", folder / "a.png", "--model", f"{folder}/my_models.py:small", "--pictures", "faces")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "model",
+    [("models.py:ms1m",), ("mobilefacenet_ms1m_fixed_batch.onnx", "--preprocessing", "imagenet")],
+    ids=["native", "onnx"],
+)
+def test_from_raw_photographs_to_the_face_on_them(real_dir, tmp_path, model):
+    """Two photographs of one person: accepted, and the map lies on the face in the original photograph."""
+    pytest.importorskip("facexlib")
+    from captum_leam.faces import FaceAligner
+
+    photos = [real_dir / "photos" / name for name in ("img20.jpg", "img21.jpg")]
+    where, *more = model
+    invoke(
+        *("explain", *photos, "--model", real_dir / where, *more, "--weights", real_dir, "--threshold", 0.4),
+        *("--preset", "fast", "--out", tmp_path / "out"),
+    )
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert re.search(r"Cosine 0\.8\d\d: accepted at threshold 0\.4", page)
+    assert page.count("on the photograph; the outline is the crop") == 2
+    aligner = FaceAligner(weights=real_dir, device="cpu")
+    for i, photo in enumerate(photos):
+        (face,) = aligner(photo, "largest")
+        with Image.open(tmp_path / "out" / f"{i:02d}_{photo.stem}_photo.png") as image:
+            picture = torch.from_numpy(np.asarray(image).astype("float32"))
+        ratio = picture.shape[1] / face.photo_size[1]
+        colour = (
+            picture.max(-1).values - picture.min(-1).values
+        )  # the photograph is grey, the map and the outline are not
+        red = colour * (picture[..., 0] > picture[..., 2])
+        y, x = divmod(int(red.argmax()), red.shape[1])
+        left, top, right, bottom = face.box * ratio
+        assert left < x < right, photo
+        assert top < y < bottom, photo
+        inside = red[int(top) : int(bottom), int(left) : int(right)].sum()
+        assert inside > 0.8 * red.sum(), photo

@@ -1,5 +1,28 @@
-"""Faces from files."""
+"""Faces from files: aligned crops as they are, photographs by detection and alignment, and results brought back to them.
 
+facexlib is imported when a :class:`FaceAligner` is made, not before.
+"""
+
+from captum_leam.faces.aligned import AlignedFace, align
+from captum_leam.faces.aligner import AlignedFaces, AlignedFiles, FaceAligner
 from captum_leam.faces.crops import read_crop, read_crops
+from captum_leam.faces.detections import Detection
+from captum_leam.faces.geometry import ARCFACE_112
+from captum_leam.faces.photos import picture_files, read_photo
+from captum_leam.faces.sources import FaceSource, read_faces
 
-__all__ = ["read_crop", "read_crops"]
+__all__ = [
+    "ARCFACE_112",
+    "AlignedFace",
+    "AlignedFaces",
+    "AlignedFiles",
+    "Detection",
+    "FaceAligner",
+    "FaceSource",
+    "align",
+    "picture_files",
+    "read_crop",
+    "read_crops",
+    "read_faces",
+    "read_photo",
+]

@@ -1,5 +1,27 @@
-"""Models from the outside."""
+"""Models from the outside: ONNX files, published networks, black boxes; and whether they tell people apart.
 
+Optional packages are imported when a model is loaded, not before.
+"""
+
+from captum_leam.models.black_box import BlackBox
 from captum_leam.models.loading import load_model
+from captum_leam.models.onnx_file import NormalisedWarning, from_onnx
+from captum_leam.models.preprocessing import IMAGENET, INSIGHTFACE, UNIT, Prepared, Preprocessing
+from captum_leam.models.published import facexlib_arcface
+from captum_leam.models.verification import SeparationWarning, Verification, verify
 
-__all__ = ["load_model"]
+__all__ = [
+    "IMAGENET",
+    "INSIGHTFACE",
+    "UNIT",
+    "BlackBox",
+    "NormalisedWarning",
+    "Prepared",
+    "Preprocessing",
+    "SeparationWarning",
+    "Verification",
+    "facexlib_arcface",
+    "from_onnx",
+    "load_model",
+    "verify",
+]

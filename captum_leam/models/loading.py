@@ -1,4 +1,4 @@
-"""Models named on a command line: FILE.py:callable or package.module:callable."""
+"""Models named on a command line: FILE.py:callable, package.module:callable or FILE.onnx."""
 
 import difflib
 import importlib
@@ -10,14 +10,19 @@ from typing import Any
 
 from torch import nn
 
+from captum_leam.models.onnx_file import from_onnx
+from captum_leam.models.preprocessing import NAMED, Prepared
 
-def load_model(where: str) -> nn.Module:
-    """Load a model: a module, a class of one without arguments, or a function that returns one. It is put in evaluation mode.
 
-    This runs the code of the file or package named.
+def load_model(where: str, preprocessing: str | None = None) -> nn.Module:
+    """Load a model: a module, a class of one without arguments, a function that returns one, or an ONNX file.
+
+    It is put in evaluation mode. All but ONNX files runs the code of the file or package named.
 
     Args:
-        where: ``FILE.py:name`` or ``package.module:name``.
+        where: ``FILE.py:name``, ``package.module:name`` or ``FILE.onnx``.
+        preprocessing: ``"insightface"``, ``"imagenet"`` or ``"unit"``, what the network wants its pixels to be; by default it takes
+            RGB in [0, 1]. Most ONNX files need it: see :func:`~captum_leam.models.from_onnx`.
 
     Returns:
         The model, in evaluation mode.
@@ -29,9 +34,19 @@ def load_model(where: str) -> nn.Module:
         >>> type(load_model("torch.nn:Identity")).__name__
         'Identity'
     """
+    if preprocessing is not None and preprocessing not in NAMED:
+        raise ValueError(f"preprocessing is {preprocessing!r}; needed is one of {', '.join(NAMED)}.")
+    wanted = None if preprocessing is None else NAMED[preprocessing]
+    if where.endswith(".onnx"):
+        return from_onnx(where, wanted)
+    model = _from_code(where)
+    return model if wanted is None else Prepared(model, wanted)
+
+
+def _from_code(where: str) -> nn.Module:
     source, colon, name = where.rpartition(":")
     if not colon or not source or not name:
-        raise ValueError(f"model is {where!r}; needed is FILE.py:callable or package.module:callable.")
+        raise ValueError(f"model is {where!r}; needed is FILE.py:callable, package.module:callable or FILE.onnx.")
     module = _from_file(Path(source)) if source.endswith(".py") else _from_package(source)
     if not hasattr(module, name):
         near = difflib.get_close_matches(name, [n for n in dir(module) if not n.startswith("_")], n=5, cutoff=0.3)

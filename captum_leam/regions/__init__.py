@@ -1,10 +1,15 @@
-"""Face regions: named label maps, a parser without weights, and reports of what the maps stand on.
+"""Face regions: named label maps, parsers with and without weights, and reports of what the maps stand on.
 
 Left and right: a :class:`RegionScheme` says whose left it means. The five landmarks and ``TEMPLATE`` use the image's (the
 left eye lies at smaller x), ``CELEBAMASK_HQ`` the person's; ``scheme.swap_sides()`` goes from one to the other, and
 ``scheme.merge_sides()`` does without.
 """
 
+from captum_leam.regions.components import COARSE, FISWG_CELEBAMASK_HQ, FISWG_COMPONENTS, FISWG_TEMPLATE, merged
+from captum_leam.regions.figure import lift_drawing
+from captum_leam.regions.label_files import LabelMapParser, read_labels
+from captum_leam.regions.parsers import FacexlibParser, NetworkParser, parse_on_photo
+from captum_leam.regions.people import over_people, per_person
 from captum_leam.regions.report import (
     Fragments,
     effective_number,
@@ -17,22 +22,37 @@ from captum_leam.regions.report import (
     region_share,
 )
 from captum_leam.regions.scheme import CELEBAMASK_HQ, TEMPLATE, RegionScheme
+from captum_leam.regions.superpixels import superpixels
 from captum_leam.regions.template import ARCFACE_LANDMARKS, LANDMARK_NAMES, TemplateParser
 
 __all__ = [
     "ARCFACE_LANDMARKS",
     "CELEBAMASK_HQ",
+    "COARSE",
+    "FISWG_CELEBAMASK_HQ",
+    "FISWG_COMPONENTS",
+    "FISWG_TEMPLATE",
     "LANDMARK_NAMES",
     "TEMPLATE",
+    "FacexlibParser",
     "Fragments",
+    "LabelMapParser",
+    "NetworkParser",
     "RegionScheme",
     "TemplateParser",
     "effective_number",
     "fragments",
     "landmark_table",
+    "lift_drawing",
+    "merged",
+    "over_people",
     "parse",
+    "parse_on_photo",
+    "per_person",
+    "read_labels",
     "region_area",
     "region_mass",
     "region_report",
     "region_share",
+    "superpixels",
 ]

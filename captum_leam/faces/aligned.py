@@ -1,0 +1,243 @@
+"""One aligned face: its crop, and results drawn on the photograph again."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from captum_leam.faces.detections import MAX_MISFIT
+from captum_leam.faces.geometry import (
+    ARCFACE_112,
+    Floats,
+    five_points,
+    inverse,
+    misfit,
+    moved,
+    scaled,
+    similarity,
+    warp,
+)
+
+
+@dataclass(frozen=True)
+class AlignedFace:
+    """One face: its aligned crop, and the way between photograph and crop."""
+
+    crop: Tensor = field(repr=False)
+    """(3, h, w), float32 in [0, 1]; black where it reaches beyond the photograph."""
+    transform: Floats = field(repr=False)
+    """(2, 3), from pixels (x, y) of the photograph to pixels of the crop: a rotation, a scale and a shift."""
+    box: Floats
+    """(4,): left, top, right, bottom in pixels of the photograph."""
+    landmarks: Floats = field(repr=False)
+    """(5, 2) as (x, y) in pixels of the photograph."""
+    score: float
+    """Of the detector, in [0, 1]."""
+    photo_size: tuple[int, int]
+    """(H, W) of the upright photograph."""
+    index: int = 0
+    """Among the detections of the photograph, the largest first."""
+    antialias: bool = True
+    """Whether pixels of a shrunk crop are averages over their area, see :func:`align`."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) of the crop."""
+        return (int(self.crop.shape[-2]), int(self.crop.shape[-1]))
+
+    @property
+    def crop_landmarks(self) -> Floats:
+        """(5, 2): where the landmarks lie on the crop."""
+        return moved(self.landmarks, self.transform)
+
+    @property
+    def outline(self) -> Floats:
+        """(4, 2): corners of the crop as (x, y) on the photograph."""
+        height, width = self.size
+        corners = np.array([(0, 0), (width, 0), (width, height), (0, height)]) - 0.5
+        return moved(corners, inverse(self.transform))
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the crop for one pixel of the photograph; over 1 the face was enlarged."""
+        return float(np.sqrt(abs(np.linalg.det(self.transform[:, :2]))))
+
+    def to_photo(self, maps: Tensor, *, outside: float = 0.0) -> Tensor:
+        """Bring attributions or labels of the crop back onto the photograph.
+
+        Args:
+            maps: (..., h, w), of the size of the crop. Floats are interpolated (bilinear); integers and booleans are labels: each
+                pixel takes the nearest.
+            outside: what pixels of the photograph get that the crop does not show; for labels usually the background.
+
+        Returns:
+            (..., H, W), same kind and device. Values are not rescaled: a map that summed to 1 no longer does.
+
+        Raises:
+            ValueError: for maps of another size than the crop.
+
+        Example:
+            >>> import torch
+            >>> face = align(torch.rand(3, 200, 300), 2 * ARCFACE_112 - 20)
+            >>> face.to_photo(torch.ones(112, 112)).shape, face.to_photo(torch.ones(2, 112, 112, dtype=torch.int64)).dtype
+            (torch.Size([200, 300]), torch.int64)
+        """
+        self._check(maps, self.size, "crop")
+        height, width = self.photo_size
+        back = inverse(self.transform)
+        corners = np.array([(x, y) for x in (-1.0, self.size[1]) for y in (-1.0, self.size[0])])
+        reach = moved(corners, back)  # only these pixels can see the crop: photographs are large
+        left, top = np.clip(np.floor(reach.min(axis=0)).astype(int), 0, (width, height))
+        right, bottom = np.clip(np.ceil(reach.max(axis=0)).astype(int) + 1, 0, (width, height))
+        drawn = maps.new_full((*maps.shape[:-2], height, width), outside)
+        if right > left and bottom > top:
+            from_part = self.transform.copy()
+            from_part[:, 2] += self.transform[:, :2] @ np.array([left, top], dtype=np.float64)
+            part = warp(maps, from_part, (int(bottom - top), int(right - left)), outside=outside)
+            drawn[..., top:bottom, left:right] = part
+        return drawn
+
+    def to_crop(self, maps: Tensor, *, outside: float = 0.0) -> Tensor:
+        """Bring attributions or labels of the photograph onto the crop, as the crop itself was made.
+
+        Args:
+            maps: (..., H, W), of the size of the photograph; floats bilinear, labels nearest.
+            outside: what pixels of the crop get that lie beyond the photograph.
+
+        Returns:
+            (..., h, w), same kind and device.
+
+        Raises:
+            ValueError: for maps of another size than the photograph.
+
+        Example:
+            >>> import torch
+            >>> photo = torch.rand(3, 200, 300)
+            >>> face = align(photo, 2 * ARCFACE_112 - 20)
+            >>> bool(torch.equal(face.to_crop(photo), face.crop))
+            True
+        """
+        self._check(maps, self.photo_size, "photograph")
+        return warp(maps, inverse(self.transform), self.size, outside=outside, antialias=self.antialias)
+
+    def _check(self, maps: Tensor, size: tuple[int, int], what: str) -> None:
+        if maps.ndim < 2 or tuple(maps.shape[-2:]) != size:
+            raise ValueError(
+                f"maps have shape {tuple(maps.shape)}, the {what} is {size}; needed is (..., {size[0]}, {size[1]})."
+            )
+
+
+def align(
+    photo: Tensor,
+    landmarks: ArrayLike,
+    template: ArrayLike = ARCFACE_112,
+    size: tuple[int, int] = (112, 112),
+    *,
+    box: ArrayLike | None = None,
+    score: float = 1.0,
+    index: int = 0,
+    antialias: bool = True,
+) -> AlignedFace:
+    """Align one face whose five points are known, from any detector or by hand.
+
+    Args:
+        photo: (3, H, W) in [0, 1].
+        landmarks: (5, 2) as (x, y) in pixels of the photograph.
+        template: (5, 2), where the points belong on the crop.
+        size: (h, w) of the crop.
+        box: (4,) of the face; by default what the landmarks span.
+        score: of the detector.
+        index: among the faces of the photograph.
+        antialias: where the face is shrunk, a pixel of the crop is the average over its area. False picks by bilinear
+            interpolation, as ``cv2.warpAffine`` does, which made the training crops of many published networks; from large
+            photographs that is noise.
+
+    Raises:
+        ValueError: for another shape or range, or landmarks that fall onto one another.
+
+    Example:
+        >>> import torch
+        >>> align(torch.rand(3, 200, 300), 2 * ARCFACE_112 - 20).crop_landmarks.round(2).tolist()[0]
+        [38.29, 51.7]
+    """
+    photo = as_photo(photo)
+    points = five_points(landmarks, "landmarks")
+    transform = similarity(points, five_points(template, "template"))
+    span = np.concatenate([points.min(axis=0), points.max(axis=0)])
+    return AlignedFace(
+        crop=warp(photo, inverse(transform), size, antialias=antialias).clamp(0, 1),
+        transform=transform,
+        box=span if box is None else np.asarray(box, dtype=np.float64),
+        landmarks=points,
+        score=score,
+        photo_size=(int(photo.shape[1]), int(photo.shape[2])),
+        index=index,
+        antialias=antialias,
+    )
+
+
+def resolve_template(
+    template: str | ArrayLike, size: int | tuple[int, int] | None = None
+) -> tuple[Floats, tuple[int, int]]:
+    """Where the five points belong, and on a crop of which size.
+
+    Returns:
+        (5, 2) as (x, y), and (h, w).
+
+    Raises:
+        ValueError: for an unknown name, ``"arcface112"`` on a crop that is not square, a template without size, or one whose points
+            are not a face or lie outside the crop.
+
+    Example:
+        >>> resolve_template("arcface112", 224)[0].round(2).tolist()[0]
+        [77.09, 103.89]
+    """
+    sides = (size, size) if isinstance(size, int) else size
+    if isinstance(template, str):
+        if template != "arcface112":
+            raise ValueError(f'template is {template!r}; needed is "arcface112", or five points (5, 2).')
+        sides = sides or (112, 112)
+        if sides[0] != sides[1]:
+            raise ValueError(
+                f'"arcface112" is square, size is {sides}; give template= five points (5, 2) of such a crop.'
+            )
+        points = scaled(ARCFACE_112, sides[0] / 112)
+    else:
+        if sides is None:
+            raise ValueError("a template of your own needs size=, of the crop that its points belong to.")
+        points = five_points(template, "template")
+    if min(sides) < 16:
+        raise ValueError(f"size is {sides}; needed are 16 px or more.")
+    if (points < -0.5).any() or (points > np.array(sides[::-1]) - 0.5).any() or misfit(points) > MAX_MISFIT:
+        raise ValueError(
+            f"template {points.round(1).tolist()} is no face within a crop of (h, w) = {tuple(sides)}; needed are (x, y) in "
+            "pixels: the eye at smaller x, the other eye, tip of the nose, the corner of the mouth at smaller x, the other."
+        )
+    return points, (int(sides[0]), int(sides[1]))
+
+
+def as_photo(photo: Tensor) -> Tensor:
+    """A photograph that is one: float32 on the CPU, without a graph.
+
+    Args:
+        photo: (3, H, W), float in [0, 1].
+
+    Raises:
+        ValueError: for another shape, kind or range.
+
+    Example:
+        >>> import torch
+        >>> as_photo(torch.ones(3, 2, 2, dtype=torch.float64)).dtype
+        torch.float32
+    """
+    if photo.ndim != 3 or photo.shape[0] != 3 or not photo.is_floating_point():
+        raise ValueError(
+            f"the photograph is {photo.dtype} of shape {tuple(photo.shape)}; needed is RGB (3, H, W), float in [0, 1]: "
+            "read_photo(path) gives it, or picture.permute(2, 0, 1) / 255."
+        )
+    if not bool(((photo >= 0) & (photo <= 1)).all()):
+        raise ValueError(
+            f"the photograph holds values from {float(photo.min()):.3g} to {float(photo.max()):.3g}; needed is RGB in [0, 1]."
+        )
+    return photo.detach().cpu().float()

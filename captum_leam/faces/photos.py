@@ -1,0 +1,163 @@
+"""Reading pictures that come from anywhere: every way in which a file can be bad ends in one line with its name."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+MIN_SIDE = 16  # no face can be told in less
+MAX_SIDE = 16_384  # wider than the photograph of any camera
+MAX_PIXELS = 64_000_000  # 768 MB as float RGB; telephones and most cameras stay below
+PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Endings under which :func:`picture_files` looks for pictures in a folder."""
+
+
+def read_photo(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Read one photograph: grey becomes RGB, transparency lies on white, 16 bits keep their scale, EXIF orientation is applied.
+
+    Coordinates of faces belong to the upright photograph as it is returned, not to the pixels as they are stored.
+
+    Args:
+        path: of a picture that Pillow reads; of the several pictures in an MPO file (telephones) the first.
+        max_pixels: larger ones are refused before they are decoded.
+
+    Returns:
+        (3, H, W), float32 in [0, 1].
+
+    Raises:
+        ValueError: naming the file and why: missing, a folder, not permitted, empty, no picture, truncated, an animation, under
+            16 px or over 16 384 px a side, or over ``max_pixels``.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (40, 30), 255).save(f"{folder}/white.png")
+        ...     read_photo(f"{folder}/white.png").shape
+        torch.Size([3, 30, 40])
+    """
+    with opened(path) as image:
+        width, height = image.size
+        if min(width, height) < MIN_SIDE:
+            raise ValueError(f"{path}: {width} × {height} px; too small to show a face (needed are {MIN_SIDE} a side).")
+        if max(width, height) > MAX_SIDE or width * height > max_pixels:
+            raise ValueError(
+                f"{path}: {width} × {height} px; a photograph has at most {MAX_SIDE} a side and {max_pixels / 1e6:.3g} "
+                "million in all. Make it smaller, or cut out the face."
+            )
+        return as_rgb(image)
+
+
+def picture_files(where: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Files of pictures: those in a folder by name (:data:`PICTURES`, hidden ones left out), or the files given.
+
+    Args:
+        where: a folder, a file, or files.
+
+    Raises:
+        ValueError: naming the folder, if it cannot be read or holds no picture; or if nothing is given.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("b.png", "a.JPG", "notes.txt"):
+        ...         _ = Path(folder, name).write_text("")
+        ...     [path.name for path in picture_files(folder)]
+        ['a.JPG', 'b.png']
+    """
+    if not isinstance(where, (str, Path)):
+        if not where:
+            raise ValueError("no picture is given.")
+        return [Path(path) for path in where]
+    folder = Path(where)
+    try:
+        if not folder.is_dir():
+            return [folder]
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    except OSError as error:
+        raise ValueError(f"{folder}: the folder cannot be read ({error.strerror}).") from None
+    if not (files := [path for path in files if not path.name.startswith(".")]):
+        raise ValueError(f"{folder}: the folder holds no picture ({', '.join(PICTURES)}).")
+    return files
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """A picture, opened; every fault of the file until it is closed becomes a ``ValueError`` that names it.
+
+    Pillow's own limit against decompression bombs counts as a fault, and so do animations.
+
+    Example:
+        >>> with opened("nowhere.png"):
+        ...     pass
+        Traceback (most recent call last):
+            ...
+        ValueError: nowhere.png: there is no such file.
+    """
+    _check_file(Path(path))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if getattr(image, "is_animated", False) and image.format != "MPO":
+                    raise ValueError(f"{path}: this holds several pictures (an animation); save the one that is meant.")
+                yield image
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: this is no picture (not one that Pillow can read).") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"{path}: too large, perhaps a decompression bomb ({error})") from None
+    except Exception as error:  # broken files make Pillow raise nearly anything
+        if str(error).startswith(f"{path}: "):
+            raise
+        raise ValueError(f"{path}: the picture cannot be read ({error or type(error).__name__}).") from None
+
+
+def _check_file(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise ValueError(f"{path}: this is a folder, not a picture.")
+        if not path.is_file():
+            raise ValueError(f"{path}: there is no such file.")
+        if not path.stat().st_size:
+            raise ValueError(f"{path}: the file is empty.")
+    except OSError as error:
+        raise ValueError(f"{path}: the file cannot be read ({error.strerror}).") from None
+
+
+def as_rgb(image: Image.Image) -> Tensor:
+    """Pixels of an opened picture, upright, in RGB.
+
+    Returns:
+        (3, H, W), float32 in [0, 1].
+
+    Raises:
+        ValueError: for float pixels outside [0, 1] or [0, 255], which have no known white.
+
+    Example:
+        >>> as_rgb(Image.new("RGBA", (2, 1), (255, 0, 0, 0))).tolist()  # transparent red is white
+        [[[1.0, 1.0]], [[1.0, 1.0]], [[1.0, 1.0]]]
+    """
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I") or upright.mode == "F":  # 16 bits and more: Pillow would clip, not scale
+        return _deep(upright).expand(3, -1, -1).contiguous()
+    if upright.has_transparency_data:
+        over = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    pixels = np.asarray(upright.convert("RGB"))
+    return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255))
+
+
+def _deep(image: Image.Image) -> Tensor:
+    values = np.asarray(image, dtype=np.float32)
+    least, most = float(values.min()), float(values.max())
+    white = 65535.0 if image.mode.startswith("I;16") or most > 255 else 255.0
+    if image.mode == "F" and most <= 1:
+        white = 1.0
+    if not (least >= 0 and most <= white):  # NaN, too
+        raise ValueError(f"pixels from {least:.3g} to {most:.3g} have no known white; save it with 8 or 16 bits")
+    return torch.from_numpy(values / np.float32(white))

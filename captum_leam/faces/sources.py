@@ -1,0 +1,88 @@
+"""Files of faces, whichever they are: aligned crops as they are, photographs by detection and alignment."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from captum_leam.faces.aligned import AlignedFace
+from captum_leam.faces.aligner import FaceAligner, Which
+from captum_leam.faces.crops import read_crop
+from captum_leam.faces.photos import opened, read_photo
+
+How = Literal["auto", "crops", "photos"]
+
+MAX_CROP = 256
+"""Longest side in pixels up to which a picture is taken for an aligned crop."""
+
+
+@dataclass(frozen=True)
+class FaceSource:
+    """One face and where it is from."""
+
+    path: Path
+    crop: Tensor = field(repr=False)
+    """(3, h, w) in [0, 1]."""
+    face: AlignedFace | None = None
+    """The way back to the photograph; None for a file that was a crop."""
+    photo: Tensor | None = field(default=None, repr=False)
+    """(3, H, W) in [0, 1]; None for a crop."""
+
+
+def read_faces(
+    paths: Sequence[str | Path], make_aligner: Callable[[], FaceAligner], how: How = "auto", faces: Which = "largest"
+) -> list[FaceSource]:
+    """One face of every file.
+
+    Args:
+        paths: pictures.
+        make_aligner: called once, and only if there is a photograph among them.
+        how: ``"crops"``, ``"photos"``, or ``"auto"``: pictures of at most 256 px a side are crops.
+        faces: which face of a photograph: the ``"largest"``, or an index.
+
+    Raises:
+        ValueError: naming the file and why; or for another ``how``.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (112, 112)).save(f"{folder}/crop.png")
+        ...     read_faces([f"{folder}/crop.png"], FaceAligner)[0].face is None
+        True
+    """
+    if how not in ("auto", "crops", "photos") or faces == "all":
+        raise ValueError(f'how={how!r}, faces={faces!r}; needed is "auto", "crops" or "photos", and one face of each.')
+    crops = [how == "crops" or (how == "auto" and looks_like_a_crop(path)) for path in paths]
+    aligner = None if all(crops) else make_aligner()
+    return [
+        FaceSource(Path(path), read_crop(path)) if crop or aligner is None else _aligned(Path(path), aligner, faces)
+        for path, crop in zip(paths, crops, strict=True)
+    ]
+
+
+def looks_like_a_crop(path: str | Path) -> bool:
+    """Whether a picture has at most 256 px a side: photographs have more.
+
+    Raises:
+        ValueError: naming the file, if it is no picture that can be read.
+
+    Example:
+        >>> looks_like_a_crop("nowhere.png")
+        Traceback (most recent call last):
+            ...
+        ValueError: nowhere.png: there is no such file.
+    """
+    with opened(path) as image:
+        return bool(max(image.size) <= MAX_CROP)
+
+
+def _aligned(path: Path, aligner: FaceAligner, faces: Which) -> FaceSource:
+    photo = read_photo(path)
+    try:
+        face = aligner(photo, faces)[0]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return FaceSource(path, face.crop, face, photo)

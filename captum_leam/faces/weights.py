@@ -1,0 +1,169 @@
+"""Weights of facexlib's networks: found, checked and loaded without running anything that a file may hold."""
+
+import hashlib
+import io
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+ENVIRONMENT = "CAPTUM_LEAM_WEIGHTS"
+"""Environment variable that names a folder of weight files."""
+
+FACEXLIB_WEIGHTS = {
+    "mobile0.25": "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_mobilenet0.25_Final.pth",
+    "resnet50": "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth",
+    "bisenet": "https://github.com/xinntao/facexlib/releases/download/v0.2.0/parsing_bisenet.pth",
+    "parsenet": "https://github.com/xinntao/facexlib/releases/download/v0.2.2/parsing_parsenet.pth",
+    "arcface": "https://github.com/xinntao/facexlib/releases/download/v0.1.0/recognition_arcface_ir_se50.pth",
+}
+"""Where facexlib publishes the weights of its networks; the last part is the name that a file has in a folder of weights."""
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def need_facexlib(name: str) -> ModuleType:
+    """A module of facexlib, imported only now.
+
+    Raises:
+        ImportError: with the command that installs it.
+
+    Example:
+        >>> need_facexlib("facexlib.version").__name__
+        'facexlib.version'
+    """
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f'{name} cannot be imported ({error}). It comes with: pip install "captum-leam[face]"'
+        ) from error
+
+
+def find_weights(network: str, weights: str | Path | None = None, *, download: bool = False) -> Path:
+    """The file with the weights of one of facexlib's networks.
+
+    Looked for in: ``weights``; else the folder that ``CAPTUM_LEAM_WEIGHTS`` names; else where facexlib keeps its own.
+
+    Args:
+        network: a key of :data:`FACEXLIB_WEIGHTS`.
+        weights: a file, or a folder that holds the file under its published name.
+        download: if it is not there, let facexlib download it to that place.
+
+    Raises:
+        ValueError: if there is no such file: where it was looked for, and what to do.
+
+    Example:
+        >>> find_weights("bisenet", "/nowhere")
+        Traceback (most recent call last):
+            ...
+        ValueError: weights /nowhere: there is no such file or folder. ...
+    """
+    url = FACEXLIB_WEIGHTS[network]
+    name = url.rsplit("/", 1)[1]
+    ways = (
+        f"Give weights= (the file, or a folder with {name}), set {ENVIRONMENT} to such a folder, or let facexlib download "
+        f"{url} by download=True."
+    )
+    if weights is not None and not Path(weights).exists() and not download:
+        raise ValueError(f"weights {weights}: there is no such file or folder. {ways}")
+    if weights is not None and Path(weights).is_file():
+        return Path(weights)
+    folder = Path(weights or os.environ.get(ENVIRONMENT) or _facexlib_folder())
+    if (folder / name).is_file():
+        return folder / name
+    if download:
+        misc = need_facexlib("facexlib.utils.misc")
+        return Path(misc.load_file_from_url(url=url, save_dir=str(folder)))
+    raise ValueError(f"{folder} holds no {name}. {ways}")
+
+
+def _facexlib_folder() -> Path:
+    return Path(need_facexlib("facexlib.utils.misc").ROOT_DIR) / "facexlib" / "weights"
+
+
+def load_state(path: str | Path, sha256: str | None = None) -> tuple[dict[str, Tensor], str]:
+    """Tensors of a checkpoint, and the SHA-256 of the very bytes they were read from.
+
+    Args:
+        path: of a checkpoint of tensors, as ``torch.save(model.state_dict(), path)`` writes it.
+        sha256: what the file must be, in hex.
+
+    Returns:
+        Name → tensor on the CPU, ``module.`` taken off the names; and the SHA-256 in hex.
+
+    Raises:
+        ValueError: naming the file, if it cannot be read, is another than was asked for, or holds anything but tensors. Nothing in
+            it is run.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"module.w": torch.ones(2)}, f"{folder}/net.pth")
+        ...     state, sha256 = load_state(f"{folder}/net.pth")
+        >>> state, len(sha256)
+        ({'w': tensor([1., 1.])}, 64)
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: the weights cannot be read ({error.strerror}).") from None
+    found = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and found != sha256.strip().lower():
+        raise ValueError(f"{path}: SHA-256 is {found}, asked for was {sha256}. This is another file: it is not loaded.")
+    try:
+        state: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path}: this is no checkpoint of tensors only. Loading anything else could run code, so it is refused. Save "
+            "model.state_dict() on a machine where the file is trusted."
+        ) from None
+    except Exception as error:  # a broken archive makes torch raise nearly anything
+        raise ValueError(
+            f"{path}: the weights cannot be read ({type(error).__name__}); the file is broken or incomplete."
+        ) from None
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path}: this holds no name → tensor of one network; save model.state_dict().")
+    return {str(name).removeprefix("module."): value for name, value in state.items()}, found
+
+
+def load_network(make: Callable[[], Net], path: str | Path, sha256: str | None = None) -> tuple[Net, str]:
+    """A network with the weights of a file: in evaluation mode, without gradients, on the CPU.
+
+    Args:
+        make: builds the network; the global random numbers it draws are put back.
+        path: see :func:`load_state`.
+        sha256: see :func:`load_state`.
+
+    Returns:
+        The network, and the SHA-256 of the file.
+
+    Raises:
+        ValueError: as :func:`load_state`; or if names, shapes or values do not fit the network.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save(nn.Linear(2, 1).state_dict(), f"{folder}/net.pth")
+        ...     network, _ = load_network(lambda: nn.Linear(2, 1), f"{folder}/net.pth")
+        >>> network.training, network.weight.requires_grad
+        (False, False)
+    """
+    state, found = load_state(path, sha256)
+    if bad := [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise ValueError(f"{path}: {bad[0]} holds NaN or infinite values.")
+    with torch.random.fork_rng(devices=[]):
+        network = make()
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        first = " ".join(str(error).split("\n\t")[1:2])[:300]
+        raise ValueError(f"{path}: these are not the weights of {type(network).__name__}. {first}".rstrip()) from None
+    return network.eval().requires_grad_(False), found

@@ -1,0 +1,158 @@
+"""Does the model tell people apart at all? Before anything is explained."""
+
+import warnings
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from captum_leam.objectives import as_embeddings, unit
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+
+MAX_EER = 0.2
+"""Over this equal error rate :func:`verify` warns: working networks on readable faces lie under 0.1."""
+
+
+class SeparationWarning(UserWarning):
+    """The model hardly separates people: the preprocessing or the alignment is probably wrong."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Cosines of pairs of images: of the same person (genuine) and of different people (impostor)."""
+
+    genuine: Floats = field(repr=False)
+    """(G,), sorted."""
+    impostor: Floats = field(repr=False)
+    """(I,), sorted."""
+
+    @property
+    def eer(self) -> float:
+        """Equal error rate: where as many impostors are accepted as genuine pairs are rejected, in [0, 1]."""
+        false_match, false_reject = self._rates()
+        at = int(np.argmin(np.abs(false_match - false_reject)))
+        return float((false_match[at] + false_reject[at]) / 2)
+
+    def _rates(self) -> tuple[Floats, Floats]:
+        """False match and false non-match rate when all scores ≥ a threshold are accepted, for every threshold that matters."""
+        thresholds = np.append(np.unique(np.concatenate([self.genuine, self.impostor])), np.inf)
+        false_match = 1 - np.searchsorted(self.impostor, thresholds) / len(self.impostor)
+        false_reject = np.searchsorted(self.genuine, thresholds) / len(self.genuine)
+        return false_match, false_reject
+
+    def threshold(self, fmr: float) -> float:
+        """Least threshold at which at most a share ``fmr`` of the impostors is accepted (score ≥ threshold).
+
+        Raises:
+            ValueError: if there are too few impostors to measure that share.
+        """
+        if not 0 < fmr < 1:
+            raise ValueError(f"fmr is {fmr}; needed is a share in (0, 1).")
+        if fmr * len(self.impostor) < 1:
+            raise ValueError(
+                f"an FMR of {fmr:g} cannot be measured on {len(self.impostor)} impostor pairs; needed are {1 / fmr:.0f} or more."
+            )
+        allowed = int(np.floor(fmr * len(self.impostor) + 1e-9))
+        return (
+            float(np.nextafter(self.impostor[len(self.impostor) - allowed - 1], np.inf))
+            if allowed < len(self.impostor)
+            else float(self.impostor[0])
+        )
+
+    def tar(self, fmr: float) -> float:
+        """Share of the genuine pairs that is accepted at :meth:`threshold`, in [0, 1]."""
+        return float(np.mean(self.genuine >= self.threshold(fmr)))
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row for every false match rate that can be measured, of 0.1, 0.01, …: fmr, threshold, tar."""
+        import pandas as pd
+
+        measurable = [rate for rate in (0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6) if rate * len(self.impostor) >= 1]
+        rows = [{"fmr": rate, "threshold": self.threshold(rate), "tar": self.tar(rate)} for rate in measurable]
+        return pd.DataFrame(rows, columns=["fmr", "threshold", "tar"])
+
+    def plot(self) -> "Figure":
+        """Histogram of genuine and impostor cosines."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(5.2, 3), layout="constrained")
+        axes = figure.subplots()
+        both = np.concatenate([self.genuine, self.impostor])
+        bins = np.linspace(both.min(), both.max() + 1e-9, 41).tolist()
+        for scores, name, colour in (
+            (self.impostor, "different people", "#d55e00"),
+            (self.genuine, "same person", "#0072b2"),
+        ):
+            axes.hist(scores, bins, density=True, alpha=0.6, color=colour, label=f"{name} ({len(scores)} pairs)")
+        axes.set_xlabel("cosine")
+        axes.set_ylabel("density")
+        axes.set_title(f"equal error rate {self.eer:.1%}", fontsize=10)
+        axes.legend(fontsize=8, frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+        return figure
+
+    def __repr__(self) -> str:
+        rates = "".join(f", TAR {row.tar:.3f} at FMR {row.fmr:g}" for row in self.to_frame().itertuples())
+        return (
+            f"Verification(EER {self.eer:.3f}{rates}; {len(self.genuine)} genuine, {len(self.impostor)} impostor pairs)"
+        )
+
+
+def verify(model: nn.Module, images: Tensor, labels: Sequence[Hashable], *, batch_size: int = 32) -> Verification:
+    """Compare every image with every other: do cosines separate people? A wrong preprocessing shows here.
+
+    Args:
+        model: returns embeddings (N, D), in evaluation mode.
+        images: (N, C, H, W) as the model takes them.
+        labels: who is in each image; two people or more, one of them twice or more.
+        batch_size: images in one pass.
+
+    Returns:
+        Cosines of all pairs, with error rates. Pairs share images, so that intervals cannot be read off their number.
+
+    Raises:
+        ValueError: for another number of labels, or without a pair of either kind.
+
+    Warns:
+        SeparationWarning: if the equal error rate is over 20 %.
+
+    Example:
+        >>> angles = torch.tensor([0.0, 0.1, 1.5, 1.6])
+        >>> images = torch.stack([angles.cos(), angles.sin()], 1).view(4, 2, 1, 1)
+        >>> result = verify(nn.Flatten(), images, ["ann", "ann", "bob", "bob"])
+        >>> result.eer, len(result.genuine), len(result.impostor)
+        (0.0, 2, 4)
+    """
+    if len(labels) != len(images):
+        raise ValueError(f"{len(labels)} labels for {len(images)} images; needed is one for each.")
+    who = np.array([list(dict.fromkeys(labels)).index(label) for label in labels])
+    first, second = np.triu_indices(len(who), k=1)
+    same = who[first] == who[second]
+    if not same.any() or same.all():
+        raise ValueError(
+            "needed are pairs of both kinds: two people or more, and two images or more of one of them; there are "
+            f"{len(set(who))} people with {len(who)} images."
+        )
+    with torch.no_grad():
+        embeddings = torch.cat([as_embeddings(model(x), len(x)) for x in torch.split(images, batch_size)])
+    directions = unit(embeddings.double(), "embeddings")
+    cosines = (directions @ directions.T).cpu().numpy()[first, second]
+    result = Verification(np.sort(cosines[same]), np.sort(cosines[~same]))
+    if result.eer > MAX_EER:
+        warnings.warn(
+            f"the model hardly separates these people: equal error rate {result.eer:.0%}, mean cosine {result.genuine.mean():.2f} "
+            f"within people and {result.impostor.mean():.2f} between. Check the alignment (template, size) and the Preprocessing "
+            "(colour order, mean, std) before anything is explained.",
+            SeparationWarning,
+            stacklevel=2,
+        )
+    return result

@@ -1,0 +1,242 @@
+"""Photographs of every kind, and every way in which a file can be bad: one line with its name and why."""
+
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captum_leam.faces.crops import read_crop
+from captum_leam.faces.photos import MAX_SIDE, picture_files, read_photo
+
+RAMP = (np.arange(20)[:, None] * 5 + np.arange(30)[None] * 4).astype(np.uint8)
+COLOUR = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], -1)
+
+
+def as_tensor(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels.astype(np.float32)).movedim(-1, 0) / 255
+
+
+def test_colour_grey_and_deep_pictures_keep_their_values(tmp_path):
+    Image.fromarray(COLOUR).save(tmp_path / "rgb.png")
+    Image.fromarray(RAMP).save(tmp_path / "grey.png")
+    Image.fromarray(RAMP.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    Image.fromarray(RAMP.astype(np.float32) / 255).save(tmp_path / "float.tif")
+    Image.fromarray(RAMP).convert("P").save(tmp_path / "palette.gif")
+    grey = as_tensor(np.stack([RAMP] * 3, -1))
+    torch.testing.assert_close(read_photo(tmp_path / "rgb.png"), as_tensor(COLOUR))
+    for name in ("grey.png", "deep.png", "float.tif", "palette.gif"):
+        torch.testing.assert_close(read_photo(tmp_path / name), grey)
+
+
+def test_a_dark_deep_picture_stays_dark(tmp_path):
+    """All of its values would fit into 8 bits; they are still of 65535."""
+    Image.fromarray(RAMP.astype(np.uint16)).save(tmp_path / "dark.png")
+    assert read_photo(tmp_path / "dark.png").max() == pytest.approx(RAMP.max() / 65535)
+    assert read_crop(tmp_path / "dark.png").max() == pytest.approx(RAMP.max() / 65535)
+
+
+def test_transparency_lies_on_white(tmp_path):
+    alpha = np.full(RAMP.shape, 255, np.uint8)
+    alpha[:, :10], alpha[:, 10:20] = 0, 51
+    Image.fromarray(np.dstack([COLOUR, alpha])).save(tmp_path / "alpha.png")
+    share = torch.from_numpy(alpha / 255).float()
+    expected = as_tensor(COLOUR) * share + (1 - share)
+    torch.testing.assert_close(read_photo(tmp_path / "alpha.png"), expected, atol=1.5 / 255, rtol=0)
+    Image.fromarray(np.dstack([RAMP, alpha]), "LA").save(tmp_path / "grey_alpha.png")
+    assert bool((read_photo(tmp_path / "grey_alpha.png")[:, :, :10] == 1).all())
+    image = Image.fromarray(RAMP).convert("P")
+    image.save(tmp_path / "see_through.png", transparency=int(np.asarray(image)[0, 0]))
+    assert read_photo(tmp_path / "see_through.png")[:, 0, 0].tolist() == [1, 1, 1]
+
+
+def test_print_colours(tmp_path):
+    ink = np.zeros((20, 30, 4), np.uint8)
+    ink[..., 0] = 255  # cyan
+    ink[:, 15:, :] = (0, 0, 0, 255)  # black
+    Image.fromarray(ink, "CMYK").save(tmp_path / "print.tif")
+    photo = read_photo(tmp_path / "print.tif")
+    torch.testing.assert_close(photo[:, 0, 0], torch.tensor([0.0, 1.0, 1.0]))
+    torch.testing.assert_close(photo[:, 0, -1], torch.zeros(3))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_comes_out_upright(tmp_path, orientation):
+    """As a viewer shows it: the EXIF standard says which side of the scene row 0 and column 0 are."""
+    undone = {
+        1: COLOUR,
+        2: COLOUR[:, ::-1],
+        3: COLOUR[::-1, ::-1],
+        4: COLOUR[::-1],
+        5: COLOUR.transpose(1, 0, 2),
+        6: np.rot90(COLOUR, 1),
+        7: COLOUR[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(COLOUR, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(undone)).save(tmp_path / "turned.png", exif=exif)
+    torch.testing.assert_close(read_photo(tmp_path / "turned.png"), as_tensor(COLOUR))
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    """A few bytes that say to be a huge grey picture."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    )
+
+
+def bad_file(path, kind: str) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(COLOUR).save(buffer, "JPEG")
+    if kind == "1×1":
+        Image.new("RGB", (1, 1)).save(path, "JPEG")
+    elif kind == "wide":
+        Image.new("L", (20_000, 20)).save(path, "JPEG")
+    elif kind == "animation":
+        frames = [Image.fromarray(np.roll(RAMP, i, 0)) for i in range(3)]
+        frames[0].save(path, "GIF", save_all=True, append_images=frames[1:])
+    elif kind == "folder":
+        path.mkdir()
+    elif kind != "missing":
+        path.write_bytes(
+            {
+                "text": b"this is a letter, not a picture\n" * 20,
+                "truncated": buffer.getvalue()[:-200],
+                "bomb": png_that_claims(60_000, 60_000),
+                "large": png_that_claims(12_000, 12_000),
+                "huge header": png_that_claims(9_000, 9_000),
+            }.get(kind)
+            or (b"" if kind == "empty" else png_with_text_bomb())
+        )
+
+
+def png_with_text_bomb() -> bytes:
+    content = b"Comment\0\0" + zlib.compress(b"a" * 80_000_000)
+    text = struct.pack(">I", len(content)) + b"zTXt" + content + struct.pack(">I", zlib.crc32(b"zTXt" + content))
+    whole = png_that_claims(64, 64)
+    return whole[:33] + text + whole[33:]
+
+
+BAD = {
+    "missing": "there is no such file",
+    "empty": "the file is empty",
+    "text": "this is no picture",
+    "truncated": "the picture cannot be read .*[Tt]runcated",
+    "1×1": "1 × 1 px; too small to show a face",
+    "wide": "20000 × 20 px; a photograph has at most 16384 a side",
+    "animation": "holds several pictures .an animation",
+    "bomb": "too large, perhaps a decompression bomb",
+    "large": "too large, perhaps a decompression bomb",
+    "huge header": "9000 × 9000 px; a photograph has at most .* 64 million",
+    "text bomb": "cannot be read",
+    "folder": "this is a folder",
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_files_give_one_line_that_names_them(tmp_path, kind):
+    path = tmp_path / "bad.jpg"
+    bad_file(path, kind)
+    with pytest.raises(ValueError, match=BAD[kind]) as error:
+        read_photo(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+    assert error.value.__cause__ is None
+
+
+def test_crops_refuse_animations_too(tmp_path):
+    bad_file(tmp_path / "a.gif", "animation")
+    with pytest.raises(ValueError, match="several pictures"):
+        read_crop(tmp_path / "a.gif")
+
+
+def test_broken_bytes_never_give_another_error(tmp_path):
+    """A picture with some bytes overwritten is either read or refused by name."""
+    rng = np.random.default_rng(0)
+    whole = {}
+    for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP"):
+        buffer = io.BytesIO()
+        Image.fromarray(COLOUR).save(buffer, kind)
+        whole[kind] = np.frombuffer(buffer.getvalue(), np.uint8)
+    refusals = []
+    for kind, content in whole.items():
+        for i in range(25):
+            broken = content.copy()
+            broken[rng.integers(0, min(len(content), 200), 1 + i % 8)] = rng.integers(0, 256)
+            path = tmp_path / f"{kind}.jpg"
+            path.write_bytes(broken.tobytes())
+            try:
+                photo = read_photo(path)
+            except ValueError as error:
+                refusals.append((path, str(error)))
+            else:
+                assert photo.min() >= 0
+                assert photo.max() <= 1
+    assert len(refusals) > 20
+    assert all(message.startswith(f"{path}: ") for path, message in refusals)
+
+
+def test_the_limit_is_an_option(tmp_path):
+    Image.fromarray(COLOUR).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="30 × 20 px"):
+        read_photo(tmp_path / "a.png", max_pixels=599)
+    assert read_photo(tmp_path / "a.png", max_pixels=600).shape == (3, 20, 30)
+    assert MAX_SIDE < 20_000
+
+
+def test_telephones_write_two_pictures_in_one(tmp_path):
+    frames = [Image.fromarray(COLOUR), Image.fromarray(COLOUR[::-1])]
+    frames[0].save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=frames[1:], quality=100)
+    torch.testing.assert_close(read_photo(tmp_path / "phone.jpg"), as_tensor(COLOUR), atol=0.06, rtol=0)
+
+
+def test_folders(tmp_path, monkeypatch):
+    for name in ("b.PNG", "a.jpeg", ".hidden.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in picture_files(tmp_path)] == ["a.jpeg", "b.PNG"]
+    assert picture_files(tmp_path / "b.PNG") == [tmp_path / "b.PNG"]
+    assert picture_files([tmp_path / "z.png", "y.png"])[0] == tmp_path / "z.png"
+    with pytest.raises(ValueError, match="no picture is given"):
+        picture_files([])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: the folder holds no picture"):
+        picture_files(tmp_path / "empty")
+
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", denied)
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(ValueError, match=r"the folder cannot be read \(Permission denied\)"):
+        picture_files(tmp_path)
+
+
+def test_a_file_in_a_folder_that_cannot_be_entered(tmp_path, monkeypatch):
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", denied)
+    with pytest.raises(ValueError, match=r"a\.png: the file cannot be read \(Permission denied\)"):
+        read_photo(tmp_path / "a.png")
+
+
+def test_importing_faces_and_regions_loads_no_optional_package():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, captum_leam.faces, captum_leam.regions, captum_leam.models; "
+        "print([m for m in ('facexlib', 'onnx', 'onnx2torch', 'onnxruntime', 'cv2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,97 @@
+"""Region reports over people by hand, and the drawing that shows them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+
+from captum_leam.regions import CELEBAMASK_HQ, COARSE, lift_drawing, over_people, per_person
+from captum_leam.regions.figure import COLOURS
+
+
+def report(lifts: list[float], region: str = "nose") -> pd.DataFrame:
+    table = pd.DataFrame({"image": range(len(lifts)), "region": region, "lift": lifts})
+    return table.assign(share=table["lift"] / 10, mass=0.2, area=0.1)
+
+
+def test_a_person_counts_once_however_many_images():
+    table = over_people(report([2, 2, 2, 8]), ["ann", "ann", "ann", "bob"]).set_index("quantity")
+    assert table.loc["lift", "mean"] == 5  # over images it would be 3.5
+    assert table.loc["share", "mean"] == pytest.approx(0.5)
+    assert table.loc["lift", "people"] == 2
+
+
+def test_an_image_without_the_region_is_left_out():
+    table = per_person(report([2, np.nan, np.nan]), ["ann", "ann", "bob"])
+    assert table["lift"].tolist()[0] == 2
+    assert np.isnan(table["lift"].tolist()[1])
+    over = over_people(report([2, np.nan, np.nan]), ["ann", "ann", "bob"]).set_index("quantity")
+    assert over.loc["lift", "people"] == 1
+    assert np.isnan(over.loc["lift", "low"])
+
+
+def test_intervals_are_those_of_people():
+    """The standard error of the mean over people, not over images that repeat each other."""
+    values = np.random.default_rng(1).normal(5, 1, 60)
+    people = [f"p{i // 4}" for i in range(240)]
+    repeated = over_people(report(list(np.repeat(values, 4))), [f"p{i // 4}" for i in range(240)])
+    low, high = repeated.set_index("quantity").loc["lift", ["low", "high"]]
+    assert (high - low) / 2 == pytest.approx(1.96 * values.std() / np.sqrt(60), rel=0.1)
+    again = over_people(report(list(np.repeat(values, 4))), people)
+    pd.testing.assert_frame_equal(repeated, again)
+    wider = over_people(report(list(np.repeat(values, 4))), people, confidence=0.99).set_index("quantity")
+    assert wider.loc["lift", "high"] > high
+
+
+def test_groups_are_apart():
+    table = over_people(report([1, 3, 9]), ["ann", "bob", "cy"], groups={"ann": "x", "bob": "x", "cy": "y"})
+    means = table[table["quantity"] == "lift"].set_index("group")["mean"]
+    assert means.to_dict() == {"x": 2, "y": 9}
+
+
+def test_what_does_not_fit_is_named():
+    with pytest.raises(ValueError, match="1 people are given for 2 images"):
+        per_person(report([1, 2]), ["ann"])
+    with pytest.raises(ValueError, match=r"no column \['share'"):
+        per_person(report([1]).drop(columns="share"), ["ann"])
+    with pytest.raises(ValueError, match=r"\['bob'\] have no group"):
+        over_people(report([1, 2]), ["ann", "bob"], groups={"ann": "x"})
+    with pytest.raises(ValueError, match="a share in"):
+        over_people(report([1]), ["ann"], confidence=1)
+
+
+def colours(figure) -> dict[str, tuple[float, ...]]:
+    """Colour of every part of the drawing, in the order of the shapes."""
+    from captum_leam.regions.template import shapes
+
+    return {
+        part: patch.get_facecolor()[:3] for (part, _, _), patch in zip(shapes(), figure.axes[0].patches, strict=False)
+    }
+
+
+def test_colours_say_more_or_less_than_chance():
+    table = pd.DataFrame({"region": ["nose", "eyes", "mouth", "hair"], "lift": [8.0, 1.0, 0.125, 2.0]})
+    found = colours(lift_drawing(table))
+    from matplotlib import colormaps
+
+    assert found["nose"] == pytest.approx(colormaps[COLOURS](1.0)[:3])
+    assert found["left_eye"] == found["right_eye"] == pytest.approx(colormaps[COLOURS](0.5)[:3], abs=0.01)
+    assert found["mouth"] == pytest.approx(colormaps[COLOURS](0.0)[:3])
+    assert found["chin"] == pytest.approx(to_rgb("0.85"))
+    assert "hair 2.0" in lift_drawing(table).axes[0].get_xlabel()
+
+
+def test_the_persons_left_is_drawn_at_larger_x():
+    table = pd.DataFrame({"region": ["left_eye", "right_eye"], "lift": [8.0, 0.2]})
+    images = colours(lift_drawing(table))
+    persons = colours(lift_drawing(table, CELEBAMASK_HQ))
+    assert images["left_eye"] == persons["right_eye"] != images["right_eye"]
+
+
+def test_what_cannot_be_drawn():
+    with pytest.raises(ValueError, match="no column"):
+        lift_drawing(pd.DataFrame({"region": ["nose"]}))
+    with pytest.raises(ValueError, match="limit is 1"):
+        lift_drawing(pd.DataFrame({"region": ["nose"], "lift": [1.0]}), limit=1)
+    absent = lift_drawing(pd.DataFrame({"region": list(COARSE.names), "lift": np.nan}))
+    assert "hair absent" in absent.axes[0].get_xlabel()
