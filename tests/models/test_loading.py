@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 from torch import nn
 
 from captum_leam.models import load_model
@@ -53,3 +54,25 @@ def test_wrong_names(tmp_path, where, message):
     (tmp_path / "wrong.py").write_text("def broken(:")
     with pytest.raises(ValueError, match=message):
         load_model(where.format(folder=tmp_path))
+
+
+def test_preprocessing_is_put_before_any_model(tmp_path):
+    (tmp_path / "nets.py").write_text("from torch import nn\nflat = nn.Flatten().eval()\n")
+    model = load_model(f"{tmp_path}/nets.py:flat", "insightface")
+    assert model(torch.ones(1, 3, 1, 1)).tolist() == [[1.0, 1.0, 1.0]]
+    assert model(torch.zeros(1, 3, 1, 1)).tolist() == [[-1.0, -1.0, -1.0]]
+    assert not model.training
+    with pytest.raises(ValueError, match="preprocessing is 'arcface'; needed is one of insightface, imagenet, unit"):
+        load_model(f"{tmp_path}/nets.py:flat", "arcface")
+
+
+def test_onnx_files_go_to_their_loader(tmp_path):
+    with pytest.raises(ValueError, match=r"lost\.onnx: there is no such file"):
+        load_model(f"{tmp_path}/lost.onnx", "unit")
+
+
+@pytest.mark.real
+def test_a_real_onnx_file(real_dir):
+    with pytest.raises(ValueError, match="--preprocessing insightface, imagenet or unit"):
+        load_model(f"{real_dir}/mobilefacenet_ms1m_fixed_batch.onnx")
+    assert load_model(f"{real_dir}/mobilefacenet_casia.onnx")(torch.rand(2, 3, 112, 112)).shape == (2, 128)
