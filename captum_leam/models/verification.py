@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from captum_leam.objectives import as_embeddings, unit
+from captum_leam.decisions import error_rates, threshold_at_eer, threshold_at_fmr
+from captum_leam.objectives import embed, unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,16 +38,14 @@ class Verification:
     @property
     def eer(self) -> float:
         """Equal error rate: where as many impostors are accepted as genuine pairs are rejected, in [0, 1]."""
-        false_match, false_reject = self._rates()
-        at = int(np.argmin(np.abs(false_match - false_reject)))
-        return float((false_match[at] + false_reject[at]) / 2)
+        false_match, false_reject = error_rates(*self._pairs(), [threshold_at_eer(*self._pairs())])
+        return float((false_match[0] + false_reject[0]) / 2)
 
-    def _rates(self) -> tuple[Floats, Floats]:
-        """False match and false non-match rate when all scores ≥ a threshold are accepted, for every threshold that matters."""
-        thresholds = np.append(np.unique(np.concatenate([self.genuine, self.impostor])), np.inf)
-        false_match = 1 - np.searchsorted(self.impostor, thresholds) / len(self.impostor)
-        false_reject = np.searchsorted(self.genuine, thresholds) / len(self.genuine)
-        return false_match, false_reject
+    def _pairs(self) -> tuple[Floats, NDArray[np.bool_]]:
+        """All scores, and which are genuine."""
+        return np.concatenate([self.genuine, self.impostor]), np.arange(len(self.genuine) + len(self.impostor)) < len(
+            self.genuine
+        )
 
     def threshold(self, fmr: float) -> float:
         """Least threshold at which at most a share ``fmr`` of the impostors is accepted (score ≥ threshold).
@@ -55,18 +53,7 @@ class Verification:
         Raises:
             ValueError: if there are too few impostors to measure that share.
         """
-        if not 0 < fmr < 1:
-            raise ValueError(f"fmr is {fmr}; needed is a share in (0, 1).")
-        if fmr * len(self.impostor) < 1:
-            raise ValueError(
-                f"an FMR of {fmr:g} cannot be measured on {len(self.impostor)} impostor pairs; needed are {1 / fmr:.0f} or more."
-            )
-        allowed = int(np.floor(fmr * len(self.impostor) + 1e-9))
-        return (
-            float(np.nextafter(self.impostor[len(self.impostor) - allowed - 1], np.inf))
-            if allowed < len(self.impostor)
-            else float(self.impostor[0])
-        )
+        return threshold_at_fmr(*self._pairs(), fmr)
 
     def tar(self, fmr: float) -> float:
         """Share of the genuine pairs that is accepted at :meth:`threshold`, in [0, 1]."""
@@ -142,9 +129,7 @@ def verify(model: nn.Module, images: Tensor, labels: Sequence[Hashable], *, batc
             "needed are pairs of both kinds: two people or more, and two images or more of one of them; there are "
             f"{len(set(who))} people with {len(who)} images."
         )
-    with torch.no_grad():
-        embeddings = torch.cat([as_embeddings(model(x), len(x)) for x in torch.split(images, batch_size)])
-    directions = unit(embeddings.double(), "embeddings")
+    directions = unit(embed(model, images, batch_size).double(), "embeddings")
     cosines = (directions @ directions.T).cpu().numpy()[first, second]
     result = Verification(np.sort(cosines[same]), np.sort(cosines[~same]))
     if result.eer > MAX_EER:
