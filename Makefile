@@ -8,11 +8,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SETTINGS := pyproject.toml constraints.txt
 
-.PHONY: demo test test-fast lint types docs bench clean help
+.PHONY: demo core test test-fast lint types docs bench clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo "others: test-fast, lint, types, docs, bench, clean"
+	@echo "others: core, test-fast, lint, types, docs, bench, clean"
 
 $(VENV)/core: $(SETTINGS)
 	@echo "Setting up $(VENV) (torch is large: a minute or two) ..."
@@ -31,6 +31,9 @@ $(VENV)/docs: $(VENV)/test
 
 demo: $(VENV)/core
 	$(BIN)/captum-leam demo --out demo --force
+
+core: $(VENV)/core
+	$(BIN)/python tests/core_only.py
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest
