@@ -58,6 +58,7 @@ def find_weights(network: str, weights: str | Path | None = None, *, download: b
         download: if it is not there, let facexlib download it to that place.
 
     Raises:
+        ImportError: without facexlib, with the command that installs it.
         ValueError: if there is no such file: where it was looked for, and what to do.
 
     Example:
@@ -66,6 +67,7 @@ def find_weights(network: str, weights: str | Path | None = None, *, download: b
             ...
         ValueError: weights /nowhere: there is no such file or folder. ...
     """
+    need_facexlib("facexlib")  # without it, weights are of no use: said first
     url = FACEXLIB_WEIGHTS[network]
     name = url.rsplit("/", 1)[1]
     ways = (
