@@ -219,7 +219,7 @@ MUTANTS = [
         "active BatchNorm and Dropout are refused",
         "layers.py",
         "            _refuse_active(name, module)\n",
-        "",
+        "            pass\n",
         "active",
     ),
     (
