@@ -4,6 +4,8 @@ import difflib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,14 +49,26 @@ def _from_code(where: str) -> nn.Module:
     source, colon, name = where.rpartition(":")
     if not colon or not source or not name:
         raise ValueError(f"model is {where!r}; needed is FILE.py:callable, package.module:callable or FILE.onnx.")
-    module = _from_file(Path(source)) if source.endswith(".py") else _from_package(source)
-    if not hasattr(module, name):
-        near = difflib.get_close_matches(name, [n for n in dir(module) if not n.startswith("_")], n=5, cutoff=0.3)
-        raise ValueError(f"{source} has no {name!r}. Near it: {', '.join(near) or 'nothing'}.")
-    made = _make(getattr(module, name), where)
+    is_file = source.endswith(".py")
+    with _importable(Path(source).resolve().parent if is_file else Path.cwd()):
+        module = _from_file(Path(source)) if is_file else _from_package(source)
+        if not hasattr(module, name):
+            near = difflib.get_close_matches(name, [n for n in dir(module) if not n.startswith("_")], n=5, cutoff=0.3)
+            raise ValueError(f"{source} has no {name!r}. Near it: {', '.join(near) or 'nothing'}.")
+        made = _make(getattr(module, name), where)
     if not isinstance(made, nn.Module):
         raise ValueError(f"{where} gave a {type(made).__name__}; needed is a torch.nn.Module that returns embeddings.")
     return made.eval()
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """What lies beside the file, or in the current folder, can be imported, as it can when Python runs there."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def _from_file(path: Path) -> ModuleType:

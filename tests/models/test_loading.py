@@ -76,3 +76,13 @@ def test_a_real_onnx_file(real_dir):
     with pytest.raises(ValueError, match="--preprocessing insightface, imagenet or unit"):
         load_model(f"{real_dir}/mobilefacenet_ms1m_fixed_batch.onnx")
     assert load_model(f"{real_dir}/mobilefacenet_casia.onnx")(torch.rand(2, 3, 112, 112)).shape == (2, 128)
+
+
+def test_files_beside_the_file_can_be_imported(tmp_path, monkeypatch):
+    (tmp_path / "beside_the_model.py").write_text("from torch import nn\nclass Net(nn.Identity):\n    pass\n")
+    (tmp_path / "with_help.py").write_text("def net():\n    from beside_the_model import Net\n    return Net()\n")
+    before = list(sys.path)
+    assert type(load_model(f"{tmp_path}/with_help.py:net")).__name__ == "Net"
+    monkeypatch.chdir(tmp_path)
+    assert type(load_model("with_help:net")).__name__ == "Net"
+    assert sys.path == before
