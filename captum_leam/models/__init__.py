@@ -8,6 +8,7 @@ from captum_leam.models.loading import load_model
 from captum_leam.models.onnx_file import NormalisedWarning, from_onnx
 from captum_leam.models.preprocessing import IMAGENET, INSIGHTFACE, UNIT, Prepared, Preprocessing
 from captum_leam.models.published import facexlib_arcface
+from captum_leam.models.up_to import UpTo
 from captum_leam.models.verification import SeparationWarning, Verification, verify
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Prepared",
     "Preprocessing",
     "SeparationWarning",
+    "UpTo",
     "Verification",
     "facexlib_arcface",
     "from_onnx",

@@ -1,0 +1,60 @@
+"""The part of a model up to a layer: for models that divide their embeddings by their length at the end."""
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from captum_leam.layers import get_layer
+
+
+class UpTo(nn.Module):
+    """A model whose embedding is what one of its layers puts out, for example the one before the division by the length.
+
+    LEAM explains un-normalised embeddings: with the division inside, every norm would be that of the differentiated cosine, whose
+    maps are less faithful. facenet-pytorch's InceptionResnetV1 divides: ``UpTo(model, "last_bn")`` is the same without.
+
+    Args:
+        model: it is held, not copied; its layers are hooked as before.
+        layer: name of the layer whose output is the embedding, as in ``model.named_modules()``.
+
+    Raises:
+        ValueError: for a name that is not there; in ``forward`` if the layer does not run just once.
+
+    Example:
+        >>> import torch
+        >>> class Normalised(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.head = nn.Linear(4, 2)
+        ...     def forward(self, x):
+        ...         return nn.functional.normalize(self.head(x))
+        >>> model, x = Normalised().eval(), torch.rand(3, 4)
+        >>> torch.equal(UpTo(model, "head")(x), model.head(x))
+        True
+    """
+
+    def __init__(self, model: nn.Module, layer: str) -> None:
+        super().__init__()
+        get_layer(model, layer)
+        self.model, self.layer = model, layer
+        self.training = model.training
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What the layer puts out for these images, (N, D)."""
+        outputs: list[Any] = []
+        handle = self.model.get_submodule(self.layer).register_forward_hook(partial(_keep, outputs))
+        try:
+            self.model(images)
+        finally:
+            handle.remove()
+        if len(outputs) != 1:
+            raise ValueError(
+                f"layer {self.layer!r} ran {len(outputs)} times; needed is one run, whose output is the embedding."
+            )
+        embedding: Tensor = outputs[0]
+        return embedding
+
+
+def _keep(outputs: list[Any], layer: nn.Module, inputs: Any, output: Any) -> None:
+    outputs.append(output)
