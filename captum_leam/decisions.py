@@ -4,6 +4,7 @@ Terms: ISO/IEC 19795-1. A pair matches when its score reaches the threshold; FMR
 of genuine pairs that do not.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -37,6 +38,8 @@ class Pairs:
             raise ValueError(
                 f"pairs have shapes {shapes} and genuine is {self.genuine.dtype}; needed are two rows of indices and one of booleans."
             )
+        if min(int(self.first.min()), int(self.second.min())) < 0:
+            raise ValueError("pairs hold negative indices; needed are those of the images, from 0.")
         if bool(self.genuine.all()) or not bool(self.genuine.any()):
             raise ValueError("all pairs are genuine, or all are impostors; a decision needs both.")
 
@@ -102,6 +105,8 @@ def error_rates(
         ([0.5], [0.5])
     """
     values, same = np.asarray(scores, dtype=np.float64), np.asarray(genuine, dtype=bool)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{int((~np.isfinite(values)).sum())} scores are NaN or infinite; leave these pairs out.")
     if not same.any() or same.all():
         raise ValueError("error rates need genuine and impostor pairs; one of them is missing.")
     at = np.asarray(thresholds, dtype=np.float64)
@@ -119,7 +124,8 @@ def threshold_at_eer(scores: ArrayLike, genuine: ArrayLike) -> float:
     """
     at = thresholds_between(scores)
     fmr, fnmr = error_rates(scores, genuine, at)
-    return float(at[np.lexsort((at, fmr + fnmr, np.abs(fmr - fnmr)))[0]])
+    # rounded: rates that differ by the last bit only are equal
+    return float(at[np.lexsort((at, (fmr + fnmr).round(12), np.abs(fmr - fnmr).round(12)))[0]])
 
 
 def threshold_at_fmr(scores: ArrayLike, genuine: ArrayLike, fmr: float) -> float:
@@ -135,9 +141,10 @@ def threshold_at_fmr(scores: ArrayLike, genuine: ArrayLike, fmr: float) -> float
     impostors = int((~np.asarray(genuine, dtype=bool)).sum())
     if not 0 < fmr < 1:
         raise ValueError(f"fmr is {fmr}; needed is a rate in (0, 1), for example 1e-3.")
-    if impostors < round(1 / fmr):
+    needed = math.ceil(1 / fmr - 1e-9)
+    if impostors < needed:
         raise ValueError(
-            f"{impostors} impostor pairs cannot show a false match rate of {fmr:g}: needed are {round(1 / fmr)} or more. Give the "
+            f"{impostors} impostor pairs cannot show a false match rate of {fmr:g}: needed are {needed} or more. Give the "
             "scores of more pairs as calibration, or a higher rate."
         )
     at = thresholds_between(scores)

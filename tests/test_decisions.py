@@ -89,3 +89,15 @@ def test_bad_pairs():
         Pairs(one, one, torch.tensor([True, True]))
     with pytest.raises(ValueError, match="pairs have shapes"):
         Pairs(one, one[:1], torch.tensor([True, False]))
+
+
+def test_ties_of_errors_are_not_broken_by_rounding():
+    """.5 and .4, .3 and .4: as far apart, and the second sum is smaller."""
+    impostors, genuine = [0.0] * 5 + [0.5] * 2 + [0.9] * 3, [0.1] * 4 + [0.95] * 6
+    scores, same = impostors + genuine, [False] * 10 + [True] * 10
+    assert threshold_at_eer(scores, same) == pytest.approx(0.7)
+
+
+def test_scores_that_are_not_finite():
+    with pytest.raises(ValueError, match="1 scores are NaN"):
+        threshold_at_eer([0.1, float("nan"), 0.3], [True, False, False])

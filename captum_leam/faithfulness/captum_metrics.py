@@ -42,7 +42,7 @@ def input_attributions(maps: Tensor, images: Tensor, field: Field | None = None)
         )
     height, width = images.shape[2:]
     area = height * width if field is None else field[2] * field[3]
-    placed = place_on_field(maps, (height, width), field) * (maps.shape[2] * maps.shape[3] / area)
+    placed = place_on_field(maps.to(images.device), (height, width), field) * (maps.shape[2] * maps.shape[3] / area)
     return (placed[:, None] / images.shape[1]).expand_as(images)
 
 
@@ -76,7 +76,7 @@ def infidelity(
         n_samples: squares per image.
         normalize: scale every map by the one factor that fits best, so that only its shape counts.
         max_examples_per_batch: images in one pass.
-        seed: of the squares; the global random numbers are left alone.
+        seed: of the squares, drawn batch by batch: ``max_examples_per_batch`` changes which. The global random numbers are left alone.
 
     Returns:
         (N,), not negative; 0 for a map whose sums are the falls of the score. Lower is better.

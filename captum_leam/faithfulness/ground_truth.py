@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam.faithfulness.fills import Fill, as_fill
+from captum_leam.faithfulness.occlusion import embed_checked
 from captum_leam.maps import as_maps, rank_pixels
 from captum_leam.objectives import embed, match_rows, unit
 
@@ -115,7 +116,7 @@ def roc_auc(maps: Tensor, truth: Tensor) -> Tensor:
 
 
 def _matching(maps: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    maps = as_maps(maps)
+    maps, truth = as_maps(maps).detach(), torch.as_tensor(truth)
     if truth.dtype != torch.bool or truth.shape != maps.shape:
         raise ValueError(
             f"truth has shape {tuple(truth.shape)} and {truth.dtype}, the maps {tuple(maps.shape)}; needed is boolean of their shape."
@@ -162,7 +163,8 @@ def part_importance(
         >>> part_importance(lambda x: x.flatten(1), images, labels, [1, 2], torch.ones(4), fill="zero").round(decimals=3).tolist()
         [[0.293, 0.134]]
     """
-    clean = embed(model, images, batch_size).double()
+    labels = torch.as_tensor(labels)
+    clean = embed_checked(model, images, batch_size)
     towards = unit(match_rows(references, clean, "references"), "references")
     before = (unit(clean, "embeddings") * towards).sum(1)
     replace = as_fill(fill)
@@ -171,7 +173,7 @@ def part_importance(
         mask = (labels == part).to(images.device)
         removed = embed(model, torch.where(mask[:, None], replace(images, mask), images), batch_size).double()
         drop = before - (unit(removed, "embeddings") * towards).sum(1)
-        drops.append(drop.masked_fill(~mask.flatten(1).any(1), float("nan")))
+        drops.append(drop.masked_fill(~mask.flatten(1).any(1).to(drop.device), float("nan")))
     return torch.stack(drops, 1)
 
 
@@ -195,8 +197,8 @@ def part_agreement(maps: Tensor, labels: Tensor, parts: Sequence[int], importanc
     """
     from scipy.stats import spearmanr
 
-    positive = as_maps(maps).double().clamp(min=0)
-    labels = labels.to(positive.device)
+    positive = as_maps(maps).detach().double().clamp(min=0)
+    labels, importance = torch.as_tensor(labels).to(positive.device), torch.as_tensor(importance)
     if labels.shape != positive.shape or importance.shape != (len(positive), len(parts)):
         raise ValueError(
             f"labels have shape {tuple(labels.shape)} and importance {tuple(importance.shape)}; needed are {tuple(positive.shape)} and "

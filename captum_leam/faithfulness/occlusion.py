@@ -180,7 +180,7 @@ class OcclusionEvaluator:
         bar.close()
         who = pd.DataFrame({"image": range(len(images)), "person": people, "explained": explained})
         table = pd.concat(tables, ignore_index=True).merge(who, on="image", how="left")
-        return OcclusionResult(table[COLUMNS], self._settings(explained))
+        return OcclusionResult(table[COLUMNS], {**self._settings(explained), "labelled": labels is not None})
 
     def _drops(
         self,
@@ -198,7 +198,7 @@ class OcclusionEvaluator:
         for fill, fraction, order in ((f, p, o) for f in self.fills for p in self.fractions for o in self.orders):
             masks = self._masks(ranks, fraction, order, face)
             after, changed = self._occluded(images, masks, fill, static.get(fill.name))
-            if check and order == "most" and fraction == min(self.fractions):
+            if check and (order, fraction) == self._least_changed():
                 for name in self.models:
                     check_order(self.models[name], images, clean[name], after[name], name)
             for model in self.models:
@@ -206,6 +206,11 @@ class OcclusionEvaluator:
                 cell = {"model": model, "fill": fill.name, "order": order, "fraction": fraction}
                 tables.append(pd.DataFrame({"image": range(len(images)), **cell, "drop": drop, "changed": changed}))
         return pd.concat(tables, ignore_index=True)
+
+    def _least_changed(self) -> tuple[str, float]:
+        """Order and fraction whose images are most like the clean ones."""
+        order = min(self.orders, key=ORDERS.index)
+        return order, max(self.fractions) if order == "insertion" else min(self.fractions)
 
     # -- maps and controls ---------------------------------------------------------------------------------
 
@@ -241,7 +246,8 @@ class OcclusionEvaluator:
         return len(methods) * (1 + own) + len(self.controls) - own
 
     def _ranks(self, maps: Tensor, face: Tensor) -> Tensor:
-        ranks = rank_pixels(gaussian_blur(maps.float(), self.smooth), seed=self.seed)
+        exact = maps if maps.dtype == torch.float64 else maps.float()
+        ranks = rank_pixels(gaussian_blur(exact, self.smooth), seed=self.seed)
         if self.of == "face":
             ranks = rank_pixels((ranks + ranks[0].numel() * ~face.to(ranks.device)).neg().double())
         return ranks
@@ -261,9 +267,7 @@ class OcclusionEvaluator:
     # -- models --------------------------------------------------------------------------------------------
 
     def _embed(self, name: str, images: Tensor) -> Tensor:
-        """Embeddings of the clean images, in a drawn order: a model that reorders its batch then disagrees with itself."""
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed)).to(images.device)
-        return embed(self.models[name], images[order], self.batch_size).double()[order.argsort()]
+        return embed_in_drawn_order(self.models[name], images, self.batch_size, seed=self.seed)
 
     def _occluded(
         self, images: Tensor, masks: Tensor, fill: Fill, filled: Tensor | None
@@ -323,7 +327,10 @@ def _as_mapping(maps: Any) -> Mapping[str, Tensor]:
     methods = maps if isinstance(maps, Mapping) else {"map": maps}
     if not methods:
         raise ValueError("maps is empty; needed is one method or more.")
-    return {str(name): torch.as_tensor(m) for name, m in methods.items()}
+    named = {str(name): torch.as_tensor(m) for name, m in methods.items()}
+    if len(named) < len(methods):
+        raise ValueError(f"methods {list(methods)} are not told apart by their names.")
+    return named
 
 
 def _people(labels: Sequence[Any] | None, images: int) -> list[Any]:
@@ -346,6 +353,19 @@ def _face(face: Tensor | None, images: Tensor) -> Tensor:
     if not bool(face.flatten(1).any(1).all()):
         raise ValueError("face is empty for some images.")
     return face
+
+
+def embed_in_drawn_order(model: Embed, images: Tensor, batch_size: int = 64, *, seed: int = 0) -> Tensor:
+    """Embeddings of images that go through the model in a drawn order: one that reorders its batch then disagrees with itself.
+
+    Example:
+        >>> images = torch.rand(5, 3, 2, 2)
+        >>> torch.equal(embed_in_drawn_order(torch.nn.Flatten(), images), images.flatten(1).double())
+        True
+    """
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    embeddings = embed(model, images[order.to(images.device)], batch_size).double()
+    return embeddings[order.argsort().to(embeddings.device)]
 
 
 def check_order(model: Embed, images: Tensor, clean: Tensor, occluded: Tensor, name: str = "model") -> None:
@@ -385,6 +405,31 @@ def check_order(model: Embed, images: Tensor, clean: Tensor, occluded: Tensor, n
             f"model {name!r} returns the embedding of image {moved[0]} in row {closest}: needed is row i for image i. Does it sort or "
             "shuffle its batch? Set batch_size=1, or mend the model."
         )
+
+
+def embed_checked(model: Embed, images: Tensor, batch_size: int = 64, *, seed: int = 0, name: str = "model") -> Tensor:
+    """Embeddings of images, after a look at whether the model keeps their order; eight of them are embedded once more.
+
+    Args:
+        model: images → embeddings.
+        images: (N, C, H, W).
+        batch_size: images in one pass.
+        seed: of the order.
+        name: of the model, for the message.
+
+    Returns:
+        (N, D), float64, un-normalised.
+
+    Raises:
+        ValueError: if row i is not the embedding of image i.
+
+    Example:
+        >>> embed_checked(torch.nn.Flatten(), torch.rand(5, 3, 2, 2)).shape
+        torch.Size([5, 12])
+    """
+    clean = embed_in_drawn_order(model, images, batch_size, seed=seed)
+    check_order(model, images[:8], clean[:8], embed(model, images[:8], batch_size), name)
+    return clean
 
 
 def _cosine(embeddings: Tensor, towards: Tensor) -> Tensor:

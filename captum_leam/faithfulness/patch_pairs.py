@@ -21,6 +21,7 @@ from torch import Tensor
 
 from captum_leam.decisions import Pairs, error_rates, threshold_at_eer
 from captum_leam.faithfulness.ground_truth import iou, pointing_game, roc_auc
+from captum_leam.faithfulness.occlusion import embed_checked
 from captum_leam.maps import as_maps, rank_pixels
 from captum_leam.objectives import embed, unit
 
@@ -102,6 +103,11 @@ def paste_patches(
             top, left = size * (cell // columns), size * (cell % columns)
             masks[i, top : top + size, left : left + size] = True
     masks = masks.to(images.device)
+    told = torch.from_numpy(people[pairs.first.cpu()] == people[pairs.second.cpu()])
+    if not torch.equal(told, pairs.genuine.cpu()):
+        raise ValueError(
+            "labels and pairs disagree on which pairs are genuine; give the labels that the pairs were drawn from."
+        )
     originals = images[pairs.first]
     patched = torch.where(masks[:, None], images[torch.tensor(donors)], originals)
     return PatchPairs(patched, originals, images[pairs.second], masks, pairs.genuine)
@@ -142,7 +148,7 @@ def evaluate_patch_pairs(
     """
     if not len(ratios) or not all(0 <= r <= 1 for r in ratios):
         raise ValueError(f"ratios are {tuple(ratios)}; needed are shares of the pixels within [0, 1].")
-    others = unit(embed(model, pairs.others, batch_size).double())
+    others = unit(embed_checked(model, pairs.others, batch_size, seed=seed))
 
     def scores(images: Tensor) -> Tensor:
         return (unit(embed(model, images, batch_size).double()) * others).sum(1)
@@ -156,7 +162,9 @@ def evaluate_patch_pairs(
     for method, given in {**_named(maps), RANDOM: noise}.items():
         of_method = _checked(method, given, pairs)
         # what speaks for the decision: similar where it is a match, dissimilar where it is none
-        ranks = rank_pixels(torch.where(said_match[:, None, None], of_method, -of_method), seed=seed)
+        ranks = rank_pixels(
+            torch.where(said_match.to(of_method.device)[:, None, None], of_method, -of_method), seed=seed
+        )
         for ratio in ratios:
             back = ranks < round(ratio * ranks[0].numel())
             after = scores(torch.where(back[:, None], pairs.originals, pairs.images)).cpu().numpy()

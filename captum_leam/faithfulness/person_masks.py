@@ -77,6 +77,10 @@ def evaluate_person_masks(
         ['', "another person's mask", 'population mean', 'random pixels', 'random face pixels']
     """
     people = labels.tolist() if isinstance(labels, Tensor) else list(labels)
+    if not len(images) == len(maps) == len(people):
+        raise ValueError(
+            f"{len(images)} images, {len(maps)} maps and {len(people)} labels; needed are as many of each."
+        )
     masks = half_masks(maps, people, seed=seed)
     names = list(dict.fromkeys(people))
     if len(names) < 2:

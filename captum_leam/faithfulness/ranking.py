@@ -131,7 +131,7 @@ def rank_layers(
         "fill": fill,
         "n_steps": n_steps,
         "images": len(images),
-        "people": len(set(labels)),
+        "people": len(set(labels.tolist() if isinstance(labels, Tensor) else labels)),
     }
     return LayerRanking(table, settings)
 

@@ -36,7 +36,16 @@ class OcclusionResult:
         parts = list(results)
         if not parts:
             raise ValueError("concat needs one result or more.")
-        return cls(pd.concat([p.drops for p in parts], ignore_index=True), parts[0].settings)
+        drops = pd.concat([p.drops for p in parts], ignore_index=True).drop_duplicates(ignore_index=True)
+        twice = drops.duplicated([*ROW, "image"])
+        if twice.any():
+            first = drops.loc[twice, [*ROW, "image"]].iloc[0].to_dict()
+            raise ValueError(
+                f"two results have different drops of the same thing, {first}: were they of other images with the same numbers? Evaluate "
+                "these together, or set explained= to tell results apart."
+            )
+        labelled = all(p.settings.get("labelled", True) for p in parts)
+        return cls(drops, {**parts[0].settings, "labelled": labelled})
 
     def to_frame(self) -> pd.DataFrame:
         """The tidy table, a copy."""
@@ -76,7 +85,7 @@ class OcclusionResult:
         Returns:
             Per cell: the ratio of mean drops, the mean difference with its bootstrap interval over people, the effect size
             (rank-biserial, over people), Wilcoxon's p over people and the same after Holm's correction over methods. Under
-            ``min_people`` people there is no p-value, and ``note`` says so.
+            ``min_people`` people, and without labels, there is no p-value, and ``note`` says so.
         """
         rows = []
         for key, cell in self.drops.groupby(CELL, sort=False):
@@ -105,6 +114,11 @@ class OcclusionResult:
         if len(table):
             table["p_holm"] = table.groupby([*CELL, "control"], sort=False)["p"].transform(lambda p: holm(p.to_numpy()))
             table["note"] = np.where(table["people"] < min_people, f"fewer than {min_people} people: no p-value", "")
+            if not self.settings.get("labelled", True):
+                table[["p", "p_holm"]], table["note"] = (
+                    np.nan,
+                    "no labels: images of one person are not independent, no p-value",
+                )
         return table
 
     @staticmethod

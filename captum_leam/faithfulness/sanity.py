@@ -199,7 +199,9 @@ def sanity_checks(
     people = [str(p) for p in (labels.tolist() if isinstance(labels, Tensor) else labels)]
     if len(set(people)) < 2:
         raise ValueError("one person only: another person's reference is needed, give images of two or more.")
-    make = _default_explain if explain is None else explain
+    if not stages or stages[-1] != 1 or list(stages) != sorted(set(stages)) or stages[0] <= 0:
+        raise ValueError(f"stages are {tuple(stages)}; needed are rising shares of the layers, the last one 1.")
+    make = _seeded(_default_explain if explain is None else explain, seed)
     references = leave_one_out_centroids(embed(model, images, batch_size), people)
     maps = as_maps(make(model, images, references))
     copies = {share: randomised(model, images, share, seed=seed) for share in stages}
@@ -210,7 +212,7 @@ def sanity_checks(
         "weights": cascade[stages[-1]],
         "reference": _overlap(maps, make(model, images, other)),
         "edges": _overlap(maps, edges(Scene(images, _face(images), people))),
-        "seed": _overlap(maps, _reseeded(make, model, images, references, seed)),
+        "seed": _overlap(maps, _seeded(explain or _default_explain, seed + 1)(model, images, references)),
         "evidence": _ahead_of_other_people(model, images, maps, people, fraction, fill, seed, batch_size),
         "training": _separation(model, images, people, batch_size) - _separation(twin, images, people, batch_size),
     }
@@ -255,7 +257,7 @@ def randomised(model: nn.Module, images: Tensor, share: float = 1.0, *, seed: in
         torch.manual_seed(seed)
         for layer in chosen:
             _renew(layer)
-        _calibrate(twin, images)
+        _calibrate(twin, chosen, images)
     return twin.eval()
 
 
@@ -269,14 +271,16 @@ def _renew(layer: nn.Module) -> None:
         parameter.copy_(parameter.flatten()[order].view_as(parameter))
 
 
-def _calibrate(twin: nn.Module, images: Tensor) -> None:
-    """Statistics of BatchNorm over these images; layers stay in evaluation mode otherwise (no Dropout)."""
-    norms = [m for m in twin.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+def _calibrate(twin: nn.Module, renewed: Sequence[nn.Module], images: Tensor) -> None:
+    """Statistics over these images of BatchNorm from the first renewed layer on; all else stays in evaluation mode (no Dropout)."""
+    modules = list(twin.modules())
+    later = modules[modules.index(renewed[0]) :]
+    norms = [m for m in later if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
         norm.train()
-    for part in torch.split(images, 64) if norms else ():
+    for part in images.tensor_split(-(-len(images) // 64)) if norms else ():  # even parts: one image has no variance
         twin(part)
 
 
@@ -287,7 +291,13 @@ def _default_explain(model: nn.Module, images: Tensor, references: Tensor) -> Te
 def _overlap(maps: Tensor, others: Tensor) -> np.ndarray:
     """Of every map with its counterpart, (N,)."""
     pairs = zip(as_maps(maps).clamp(min=0), as_maps(others).clamp(min=0).to(maps.device), strict=True)
-    return np.array([float(bhattacharyya(a, b, fraction=TOP)) if a.any() and b.any() else 0.0 for a, b in pairs])
+    # two empty maps are the same, one is like nothing
+    return np.array(
+        [
+            float(bhattacharyya(a, b, fraction=TOP)) if a.any() and b.any() else float(a.any() == b.any())
+            for a, b in pairs
+        ]
+    )
 
 
 def _of_another_person(people: Sequence[str], seed: int) -> list[int]:
@@ -297,10 +307,15 @@ def _of_another_person(people: Sequence[str], seed: int) -> list[int]:
     return [int(generator.choice(np.flatnonzero(who != person))) for person in people]
 
 
-def _reseeded(explain: Explain, model: nn.Module, images: Tensor, references: Tensor, seed: int) -> Tensor:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed + 1)
-        return explain(model, images, references)
+def _seeded(explain: Explain, seed: int) -> Explain:
+    """The method with the global random numbers at a seed, and put back afterwards."""
+
+    def make(model: nn.Module, images: Tensor, references: Tensor) -> Tensor:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return explain(model, images, references)
+
+    return make
 
 
 def _ahead_of_other_people(

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from captum_leam.decisions import Pairs, area_under, decision_rates, threshold_at_eer, threshold_at_fmr
 from captum_leam.faithfulness.controls import SHARED_CONTROLS, Scene, central_ellipse
 from captum_leam.faithfulness.fills import Fill, as_fill
+from captum_leam.faithfulness.occlusion import embed_checked
 from captum_leam.maps import as_maps, rank_pixels
 from captum_leam.objectives import embed, unit
 
@@ -139,22 +140,33 @@ class VerificationEvaluator:
         if images.ndim != 4 or int(torch.stack([pairs.first, pairs.second]).max()) >= len(images):
             raise ValueError(f"pairs name images beyond the {len(images)} given, or these are not (N, C, H, W).")
         sides = [images[pairs.first], images[pairs.second]][: 1 if self.occluded == "probe" else 2]
-        clean = {name: unit(embed(m, images, self.batch_size).double()) for name, m in self.models.items()}
+        clean = {
+            name: unit(embed_checked(m, images, self.batch_size, seed=self.seed, name=name), "embeddings")
+            for name, m in self.models.items()
+        }
         partner = {name: (e[pairs.first], e[pairs.second]) for name, e in clean.items()}
         whole = {name: (a * b).sum(1) for name, (a, b) in partner.items()}
-        ends = {False: whole, True: self._scores(sides, _constant(sides, True), partner)}
+        ends = {False: whole}  # and the filled end, where a fraction needs it
+        people = _people(pairs, labels, len(images))
+        done: dict[int, list[tuple[str, float, dict[str, Tensor]]]] = {}  # what is equal is occluded once
         sets = list(self._sets(similar, dissimilar, sides))
         parts = []
         for kind, method, maps in tqdm(sets, disable=not self.progress, desc="verification", unit="map"):
-            ranks = torch.stack([rank_pixels(m, seed=self.seed + i) for i, m in enumerate(maps)], 1)
-            for protocol, fraction, scores in self._curve(sides, ranks, partner, ends):
+            key = hash(torch.stack(maps, 1).detach().cpu().numpy().tobytes())
+            if key not in done:
+                ranks = torch.stack([rank_pixels(m, seed=self.seed + i) for i, m in enumerate(maps)], 1)
+                done[key] = list(self._curve(sides, ranks, partner, ends))
+            for protocol, fraction, scores in done[key]:
                 cell = {"kind": kind, "method": method, "protocol": protocol, "fraction": fraction}
                 for name in self.models:
                     columns = {"pair": range(len(pairs)), "genuine": pairs.genuine.cpu().numpy(), "model": name}
                     parts.append(pd.DataFrame({**columns, **cell, "score": scores[name].cpu().numpy()}))
         table = pd.concat(parts, ignore_index=True).assign(explained=explained)
+        unknown = sorted(set(calibration or {}) - set(self.models))
+        if unknown:
+            raise ValueError(f"calibration is of models {unknown}; there are {list(self.models)}.")
         thresholds = {name: self._thresholds(whole[name], pairs, (calibration or {}).get(name)) for name in self.models}
-        return VerificationResult(table, thresholds, _people(pairs, labels, len(images)), self._settings(explained))
+        return VerificationResult(table, thresholds, people, self._settings(explained))
 
     # -- parts ---------------------------------------------------------------------------------------------
 
@@ -164,13 +176,18 @@ class VerificationEvaluator:
         for kind, given in (("similar", similar), ("dissimilar", dissimilar)):
             if given is None:
                 continue
+            named = {str(name) for name in given} if isinstance(given, Mapping) else set()
+            if named & set(self.controls):
+                raise ValueError(
+                    f"methods {sorted(named & set(self.controls))} are named like controls; name them otherwise."
+                )
             for method, maps in (given if isinstance(given, Mapping) else {"map": given}).items():
                 yield kind, str(method), _per_side(str(method), maps, sides)
             for control in self.controls:
                 yield kind, control, [SHARED_CONTROLS[control](scene) for scene in scenes]
 
     def _curve(
-        self, sides: list[Tensor], ranks: Tensor, partner: Mapping[str, Any], ends: Mapping[bool, dict[str, Tensor]]
+        self, sides: list[Tensor], ranks: Tensor, partner: Mapping[str, Any], ends: dict[bool, dict[str, Tensor]]
     ) -> Iterator[tuple[str, float, dict[str, Tensor]]]:
         pixels = ranks.shape[2] * ranks.shape[3]
         for protocol in self.protocols:
@@ -178,6 +195,8 @@ class VerificationEvaluator:
                 count = round(fraction * pixels)
                 replaced = count if protocol == "deletion" else pixels - count
                 if replaced in (0, pixels):  # the same for every map: made once
+                    if replaced and True not in ends:
+                        ends[True] = self._scores(sides, _constant(sides, True), partner)
                     yield protocol, fraction, ends[replaced == pixels]
                 else:
                     masks = ranks < count if protocol == "deletion" else ranks >= count

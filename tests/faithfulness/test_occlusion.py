@@ -380,3 +380,48 @@ def test_a_model_in_training_mode_is_refused(images):
         with pytest.raises(ValueError, match="call model.eval"):
             OcclusionEvaluator(model, (0.1,)).evaluate(images, torch.rand(6, 8, 8), labels=PEOPLE)
     assert torch.equal(net[1].running_mean, torch.zeros(4))
+
+
+@pytest.mark.parametrize("order", ["least", "insertion"])
+def test_batch_order_is_watched_in_every_order(images, order):
+    sound = Counted()
+    with pytest.raises(ValueError, match="needed is row i for image i"):
+        OcclusionEvaluator(lambda x: sound(x).flip(0), (0.05,), orders=(order,)).evaluate(
+            images, torch.rand(6, 8, 8), labels=PEOPLE
+        )
+
+
+def test_results_of_other_images_are_not_mixed(images):
+    evaluator = OcclusionEvaluator(Counted(), (0.1,), controls=("random pixels",))
+    first, second = (evaluator.evaluate(x, torch.rand(6, 8, 8), labels=PEOPLE) for x in (images, images.flip(0)))
+    with pytest.raises(ValueError, match="with the same numbers"):
+        OcclusionResult.concat([first, second])
+    twice = OcclusionResult.concat([first, first])
+    assert len(twice.to_frame()) == len(first.to_frame())
+
+
+def test_no_p_value_without_labels():
+    images, model = torch.rand(12, 3, 8, 8), Counted()
+    evaluator = OcclusionEvaluator(model, (0.3,), controls=("random pixels",))
+    table = evaluator.evaluate(images, torch.rand(12, 8, 8), torch.randn(6)).compare()
+    assert table["p"].isna().all()
+    assert table["note"].str.startswith("no labels").all()
+
+
+def test_double_maps_are_ranked_in_double(images):
+    maps = 1 + 1e-9 * torch.arange(64).double().view(1, 8, 8).expand(6, 8, 8)
+    seen = []
+
+    def spy(x: Tensor, masks: Tensor) -> Tensor:
+        seen.append(masks)
+        return x * 0
+
+    OcclusionEvaluator(Counted(), (0.1,), fills=(spy,), controls=()).evaluate(images, maps, labels=PEOPLE)
+    assert seen[0].flatten(1)[:, -6:].all()
+
+
+def test_methods_told_apart_by_their_names(images):
+    with pytest.raises(ValueError, match="not told apart"):
+        OcclusionEvaluator(Counted(), (0.1,)).evaluate(
+            images, {1: torch.rand(6, 8, 8), "1": torch.rand(6, 8, 8)}, labels=PEOPLE
+        )

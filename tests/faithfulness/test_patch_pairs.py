@@ -106,3 +106,15 @@ def test_bad_input():
         evaluate_patch_pairs(pixels, made, torch.rand(6, 112, 112), ratios=(1.5,))
     with pytest.raises(ValueError, match="none named"):
         evaluate_patch_pairs(pixels, made, {"random pixels": torch.rand(6, 112, 112)})
+
+
+def test_a_model_that_changes_batch_order_is_refused():
+    images = torch.rand(6, 1, 8, 8)
+    pairs = paste_patches(images, draw_pairs(PEOPLE), PEOPLE, patches=4, size=2)
+    with pytest.raises(ValueError, match="needed is row i for image i"):
+        evaluate_patch_pairs(lambda x: pixels(x).flip(0) - 0.4, pairs, torch.rand(6, 8, 8))
+
+
+def test_labels_that_contradict_the_pairs():
+    with pytest.raises(ValueError, match="disagree on which pairs are genuine"):
+        paste_patches(torch.rand(6, 3, 112, 112), draw_pairs(PEOPLE), ["ann", "bob"] * 3)

@@ -139,3 +139,41 @@ def test_real_networks_pass(network, real_dir, real_models):
     images = torch.stack([read_crop(p) for p in paths])
     report = sanity_checks(real_models.RECOGNISERS[network](), images, [p.parent.name for p in paths], stages=(1.0,))
     assert report.passed, report
+
+
+def test_chance_is_caught_whatever_the_global_seed(trained):
+    """The state of the user's random numbers must not decide, nor be used up."""
+    model, images, people = trained
+    with torch.random.fork_rng():
+        for ambient in (1, 2):
+            torch.manual_seed(ambient)
+            before = torch.get_rng_state()
+            report = sanity_checks(model, images, people, lambda m, x, r: torch.rand(len(x), 112, 112), stages=(1.0,))
+            assert "seed" in report.failed
+            assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_one_image_is_never_left_over_for_the_statistics():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.BatchNorm1d(4)).eval()
+    assert randomised(model, torch.rand(65, 3, 2, 2))[2].running_var.isfinite().all()
+
+
+def test_layers_before_the_new_ones_stay_as_they_are(trained):
+    model, images, _ = trained
+    half = randomised(model, images, 0.3)
+    assert torch.equal(half.stem(2 * images - 1), model.stem(2 * images - 1))
+
+
+def test_bad_stages(trained):
+    for stages in ((), (1.0, 0.25), (0.25,)):
+        with pytest.raises(ValueError, match="rising shares of the layers"):
+            sanity_checks(*trained, stages=stages)
+
+
+def test_a_map_without_positive_values_is_steady_at_least(trained):
+    def nothing(model: nn.Module, images: Tensor, references: Tensor) -> Tensor:
+        return -torch.ones(len(images), 112, 112)
+
+    failed = sanity_checks(*trained, nothing, stages=(1.0,)).failed
+    assert {"weights", "reference"} <= set(failed)
+    assert "seed" not in failed

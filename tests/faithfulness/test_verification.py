@@ -106,8 +106,8 @@ def test_end_points_are_shared_and_counted_once():
     maps = {"m": torch.rand(6, 8, 8), "n": torch.rand(6, 8, 8)}
     evaluator = VerificationEvaluator(counted, (0, 0.25, 0.5, 1), controls=("random pixels",))
     result = evaluator.evaluate(images, pairs, maps)
-    # clean images once, the filled end once, then methods and control × protocols × two inner fractions
-    assert sum(seen) == 6 + 6 + 3 * 2 * 2 * 6
+    # clean images once, up to eight again to see their order, the filled end once, then methods and control × protocols × fractions
+    assert sum(seen) == 6 + 6 + 6 + 3 * 2 * 2 * 6
     ends = result.to_frame().pivot_table("score", ["method", "pair"], ["protocol", "fraction"])
     assert np.array_equal(ends["deletion", 0.0], ends["insertion", 1.0])
     assert np.array_equal(ends["deletion", 1.0], ends["insertion", 0.0])
@@ -169,3 +169,41 @@ def test_bad_maps_and_pairs():
         evaluator.evaluate(images[:2], PAIRS, right)
     with pytest.raises(ValueError, match="2 labels for 3 images"):
         evaluator.evaluate(images, PAIRS, right, labels=["a", "b"])
+
+
+def test_a_model_that_changes_batch_order_is_refused():
+    images, pairs = torch.rand(6, 3, 8, 8), draw_pairs(["a", "a", "b", "b", "c", "c"])
+    with pytest.raises(ValueError, match="needed is row i for image i"):
+        VerificationEvaluator(lambda x: x.flatten(1).flip(0) - 0.4).evaluate(images, pairs, torch.rand(6, 8, 8))
+
+
+def test_names_of_methods_and_models():
+    images, right = by_hand()
+    evaluator = VerificationEvaluator(pixels, (0, 1))
+    with pytest.raises(ValueError, match="named like controls"):
+        evaluator.evaluate(images, PAIRS, {"random pixels": right})
+    with pytest.raises(ValueError, match=r"calibration is of models \['other'\]"):
+        evaluator.evaluate(images, PAIRS, right, calibration={"other": ([0, 1], [False, True])})
+
+
+def test_the_filled_end_is_made_where_it_is_needed():
+    """A black image has no embedding here; nothing asks for it."""
+    images, pairs = torch.rand(4, 3, 8, 8), draw_pairs(["a", "a", "b", "b"])
+    evaluator = VerificationEvaluator(lambda x: x.flatten(1), (0.1, 0.5), protocols=("deletion",))
+    assert len(evaluator.evaluate(images, pairs, torch.rand(4, 8, 8)).curves()) == 4
+    with pytest.raises(ValueError, match="zero"):
+        VerificationEvaluator(lambda x: x.flatten(1)).evaluate(images, pairs, torch.rand(4, 8, 8))
+
+
+def test_equal_maps_and_controls_are_occluded_once():
+    images, pairs = torch.rand(4, 3, 8, 8), draw_pairs(["a", "a", "b", "b"])
+    seen = []
+
+    def counted(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return x.flatten(1)[:, :16] + 0.1
+
+    maps = torch.rand(4, 8, 8)
+    evaluator = VerificationEvaluator(counted, (0, 0.5), protocols=("deletion",))
+    evaluator.evaluate(images, pairs, maps, maps)
+    assert sum(seen) == 4 + 4 + 4 + 4  # clean, their order, the map, the control
