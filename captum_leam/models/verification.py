@@ -113,6 +113,7 @@ def verify(model: nn.Module, images: Tensor, labels: Sequence[Hashable], *, batc
         SeparationWarning: if the equal error rate is over 20 %.
 
     Example:
+        >>> import torch
         >>> angles = torch.tensor([0.0, 0.1, 1.5, 1.6])
         >>> images = torch.stack([angles.cos(), angles.sin()], 1).view(4, 2, 1, 1)
         >>> result = verify(nn.Flatten(), images, ["ann", "ann", "bob", "bob"])
