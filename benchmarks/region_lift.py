@@ -7,12 +7,11 @@ Every person has one image there, so that the reference is its own embedding.
 """
 
 import argparse
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 import torch
+from main_job import load_models
 from torch import Tensor, nn
 
 from captum_leam import LEAM, overall_map
@@ -28,15 +27,6 @@ LAYERS = {
     "7 px": "stages.4.1",
 }
 OVERALL = ("56 px", "28 px", "14 px, last")
-
-
-def load_models(folder: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("models", folder / "models.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def maps_of(model: nn.Module, images: Tensor, field: tuple[int, int, int, int], n_steps: int) -> dict[str, Tensor]:

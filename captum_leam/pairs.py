@@ -12,7 +12,7 @@ from captum_leam.explain import PRESETS, Preset
 from captum_leam.faces import AlignedFace
 from captum_leam.leam import LEAM
 from captum_leam.maps import place_on_field
-from captum_leam.objectives import as_embeddings, reliability, unit
+from captum_leam.objectives import embed, reliability, unit
 from captum_leam.suggest import LayerSuggestions, chosen_layers
 
 if TYPE_CHECKING:
@@ -185,8 +185,7 @@ def explain_pair(
     images = _both(a, b).to(device)
     if not isinstance(layers, LayerSuggestions):
         layers = chosen_layers(model, images, layers)
-    with torch.no_grad():
-        embeddings = as_embeddings(model(images), 2)
+    embeddings = embed(model, images)
     directions = unit(embeddings, "embeddings")
     leam = LEAM(model, [layer.module for layer in layers], reshape=[layer.reshape for layer in layers])
     maps = leam.attribute(images, reference=directions.flip(0), n_steps=PRESETS[preset])

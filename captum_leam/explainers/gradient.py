@@ -20,7 +20,17 @@ from captum_leam.maps import gaussian_blur
 from captum_leam.objectives import direction, reliability, vanishing
 
 
-class XSSAB(TwoSidedExplainer):
+class ThresholdExplainer(TwoSidedExplainer):
+    """A method that shares the decision's threshold t, a cosine, out over the dimensions."""
+
+    def __init__(
+        self, model: Callable[..., Tensor], *, threshold: float = 0.0, seed: int = 0, batch_size: int = 16
+    ) -> None:
+        super().__init__(model, seed=seed, batch_size=batch_size)
+        self.threshold = threshold
+
+
+class XSSAB(ThresholdExplainer):
     r"""xSSAB: gradients of the dimensions that speak for the match, and of those that speak against it.
 
     .. math:: P = \{k : f_k g_k \ge t/D\}, \qquad
@@ -47,12 +57,6 @@ class XSSAB(TwoSidedExplainer):
         (torch.Size([2, 1, 8, 8]), Cost(forwards=1.0, backwards=2.0))
     """
 
-    def __init__(
-        self, model: Callable[..., Tensor], *, threshold: float = 0.0, seed: int = 0, batch_size: int = 16
-    ) -> None:
-        super().__init__(model, seed=seed, batch_size=batch_size)
-        self.threshold = threshold
-
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
         x = images.requires_grad_()
         f, g = unit_and_direction(self._embed(x), reference)
@@ -63,7 +67,7 @@ class XSSAB(TwoSidedExplainer):
         return SimilarityMaps(similar, dissimilar)
 
 
-class FGGB(TwoSidedExplainer):
+class FGGB(ThresholdExplainer):
     r"""Feature-guided gradient backpropagation: every dimension's gradient, weighted by what it adds to the score.
 
     .. math:: S = \sum_k \frac{G_k}{\|G_k\|} \left(f_k g_k - \frac{t}{D}\right), \qquad G_k = \frac{\partial f_k}{\partial x}
@@ -86,12 +90,6 @@ class FGGB(TwoSidedExplainer):
         >>> method.attribute(torch.rand(2, 3, 8, 8), torch.randn(2, 8)).shape, method.cost
         (torch.Size([2, 1, 8, 8]), Cost(forwards=1.0, backwards=8.0))
     """
-
-    def __init__(
-        self, model: Callable[..., Tensor], *, threshold: float = 0.0, seed: int = 0, batch_size: int = 16
-    ) -> None:
-        super().__init__(model, seed=seed, batch_size=batch_size)
-        self.threshold = threshold
 
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
         x = images.requires_grad_()
