@@ -11,7 +11,7 @@ A results folder::
 
 Common columns: ``image`` numbers the pictures of the study from 0, sorted by person and path (the row of ``images``); ``person`` is the
 person's name; ``model``, ``explained`` and ``measured`` are names of models in the configuration; ``layer`` is the name of a layer, or
-``"overall"`` for the overall map. Intervals (``low``, ``high``) are 95 % percentile bootstraps over people unless the manifest says otherwise.
+``"overall"`` for the overall map. Intervals (``low``, ``high``) are bootstraps over people, at 95 % unless the manifest says otherwise.
 A number that cannot be known is NaN, a text that does not apply is ``""``. Rows are in a fixed order: the same study gives the same bytes.
 """
 
