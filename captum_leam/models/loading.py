@@ -41,11 +41,28 @@ def load_model(where: str, preprocessing: str | None = None) -> nn.Module:
     wanted = None if preprocessing is None else NAMED[preprocessing]
     if where.endswith(".onnx"):
         return from_onnx(where, wanted)
-    model = _from_code(where)
+    model = made_in_code(where)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{where} gave a {type(model).__name__}; needed is a torch.nn.Module that returns embeddings.")
+    model = model.eval()
     return model if wanted is None else Prepared(model, wanted)
 
 
-def _from_code(where: str) -> nn.Module:
+def made_in_code(where: str) -> Any:
+    """What a file or package holds under a name; of a function or class that can be called without arguments, what it returns.
+
+    An ``nn.Module`` is never called. Runs the code of the file or package named.
+
+    Args:
+        where: ``FILE.py:name`` or ``package.module:name``.
+
+    Raises:
+        ValueError: with what is wrong: no such file, package or name, or code that raises.
+
+    Example:
+        >>> made_in_code("math:tau")
+        6.283185307179586
+    """
     source, colon, name = where.rpartition(":")
     if not colon or not source or not name:
         raise ValueError(f"model is {where!r}; needed is FILE.py:callable, package.module:callable or FILE.onnx.")
@@ -55,10 +72,7 @@ def _from_code(where: str) -> nn.Module:
         if not hasattr(module, name):
             near = difflib.get_close_matches(name, [n for n in dir(module) if not n.startswith("_")], n=5, cutoff=0.3)
             raise ValueError(f"{source} has no {name!r}. Near it: {', '.join(near) or 'nothing'}.")
-        made = _make(getattr(module, name), where)
-    if not isinstance(made, nn.Module):
-        raise ValueError(f"{where} gave a {type(made).__name__}; needed is a torch.nn.Module that returns embeddings.")
-    return made.eval()
+        return _make(getattr(module, name), where)
 
 
 @contextmanager
