@@ -1,0 +1,200 @@
+"""The claim that maps are person-specific, as what is left of their gap beyond the strongest control.
+
+An edge detector already finds images of one person more alike than those of two. What a method adds is its gap (same − different) above
+that of the strongest control. Who looks alike by pose counts as a control too: the coefficient of strangers in the same pose, less that
+of strangers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from torch import Tensor
+
+from captum_leam.patterns.intervals import divided, draw_people, interval, person_codes, person_sums
+from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, row_products
+from captum_leam.patterns.specificity import check_options, check_people
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAPS = "maps"
+STRANGERS = "strangers in the same pose"
+
+
+@dataclass(frozen=True, repr=False)
+class PatternClaim:
+    """The gap of maps beside that of every control.
+
+    Attributes:
+        table: one row for the maps and each control, the strongest first: name, same, different, gap, low, high, above (gap of the maps
+            − gap of the control), above_low, above_high.
+        strongest: the control with the largest gap.
+        headline: gap of the maps above the strongest control.
+        low: of its interval over people; in every resample it is the strongest there that counts.
+        high: of the same.
+        settings: kind, people, images, weights, confidence, resamples, seed.
+    """
+
+    table: pd.DataFrame
+    strongest: str
+    headline: float
+    low: float
+    high: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the interval lies above 0."""
+        return self.low > 0
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table, a copy."""
+        return self.table.copy()
+
+    def sentence(self) -> str:
+        """The claim in words, with its numbers."""
+        maps = self.table.iloc[0]
+        beyond = self.table.set_index("name").loc[self.strongest, "gap"]
+        verdict = {
+            True: "The maps are person-specific beyond it.",
+            False: "This does not show more than the control does.",
+        }
+        return (
+            f"Maps of one person overlap by {maps['same']:.2f}, of two people by {maps['different']:.2f}: a gap of {maps['gap']:.2f} "
+            f"[{maps['low']:.2f}, {maps['high']:.2f}]. The strongest of {len(self.table) - 1} controls, {self.strongest}, has a gap of "
+            f"{beyond:.2f}; the maps are above it by {self.headline:.2f} [{self.low:.2f}, {self.high:.2f}] "
+            f"({self.settings['confidence']:.0%} interval over {self.settings['people']} people). {verdict[self.holds]}"
+        )
+
+    def plot(self) -> "Figure":
+        """Coefficients of the same and of different people, maps and controls below each other."""
+        from captum_leam.patterns.figures import claim_figure
+
+        return claim_figure(self)
+
+    def __repr__(self) -> str:
+        return f"{self.sentence()}\n{self.table.round(3).to_string(index=False)}"
+
+
+def pattern_claim(
+    maps: Signatures | Tensor | ArrayLike,
+    people: Sequence[Any],
+    controls: Mapping[str, Signatures | Tensor | ArrayLike],
+    *,
+    strangers: ArrayLike | None = None,
+    weights: str = "people",
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> PatternClaim:
+    """Gap of the maps above that of the strongest control, all on the same images and the same draws of people.
+
+    Args:
+        maps: :class:`Signatures`, or maps (N, H, W), compared at their top 1 %.
+        people: the person of each map.
+        controls: name → control maps of the same images, in the same form; see :func:`~captum_leam.patterns.control_maps`.
+        strangers: (N,) or (N, k) indices of images of other people in the same pose, see
+            :func:`~captum_leam.patterns.closest_strangers`: one more control.
+        weights: ``"people"`` or ``"pairs"``, see :func:`person_specificity`.
+        confidence: of the intervals.
+        resamples: how many times people are drawn.
+        seed: of the drawing.
+
+    Raises:
+        ValueError: without any control, for controls of other images or made otherwise, strangers that are the person itself, and what
+            :func:`person_specificity` refuses.
+
+    Example:
+        >>> import torch
+        >>> from captum_leam.patterns import signatures
+        >>> of_person = torch.eye(4).reshape(4, 1, 4).repeat_interleave(2, 0)
+        >>> claim = pattern_claim(
+        ...     signatures(of_person, "dense"), list("aabbccdd"), {"the same for all": signatures(torch.ones(8, 1, 4), "dense")})
+        >>> claim.strongest, claim.headline, claim.holds
+        ('the same for all', 1.0, True)
+    """
+    check_options(confidence, resamples)
+    made = as_signatures(maps)
+    sums = {MAPS: person_sums(made, people, weights)}
+    check_people(sums[MAPS])
+    if not controls and strangers is None:
+        raise ValueError(
+            "no controls are given; needed is one or more: an edge detector already passes 'same > different'."
+        )
+    for name, control in controls.items():
+        sums[name] = person_sums(_fitting(as_signatures(control), made, name), people, weights)
+    count = len(sums[MAPS].names)
+    drawn = np.concatenate([np.ones((1, count)), draw_people(count, resamples, seed)])  # the first row: everyone once
+    same = {name: part.same(drawn) for name, part in sums.items()}
+    different = {name: part.different(drawn) for name, part in sums.items()}
+    if strangers is not None:
+        same[STRANGERS] = _matched(made, person_codes(people, len(made))[1], np.asarray(strangers), weights, drawn)
+        different[STRANGERS] = different[MAPS]
+    gap = {name: same[name] - different[name] for name in same}
+    rows = [_row(name, same[name], different[name], gap[MAPS], count, confidence) for name in gap]
+    table = pd.DataFrame(rows)
+    order = [0, *(1 + np.argsort(-table["gap"].to_numpy()[1:], kind="stable"))]
+    table = table.iloc[order].reset_index(drop=True)
+    above = gap[MAPS] - np.max([gap[name] for name in gap if name != MAPS], axis=0)
+    low, high = interval(above[1:], count, confidence)
+    settings = {
+        "kind": made.kind,
+        **made.settings,
+        "people": count,
+        "images": len(made),
+        "weights": weights,
+        "confidence": confidence,
+        "resamples": resamples,
+        "label_seed": seed,
+    }
+    return PatternClaim(table, str(table["name"].iloc[1]), float(above[0]), low, high, settings)
+
+
+def _row(name: str, same: Floats, different: Floats, of_maps: Floats, people: int, confidence: float) -> dict[str, Any]:
+    gap = same - different
+    low, high = interval(gap[1:], people, confidence)
+    row = {"name": name, "same": same[0], "different": different[0], "gap": gap[0], "low": low, "high": high}
+    above = of_maps - gap
+    ends = interval(above[1:], people, confidence) if name != MAPS else (np.nan, np.nan)
+    return {**row, "above": above[0] if name != MAPS else np.nan, "above_low": ends[0], "above_high": ends[1]}
+
+
+def _matched(
+    made: Signatures, codes: NDArray[np.int64], strangers: NDArray[Any], weights: str, drawn: Floats
+) -> Floats:
+    """Mean coefficient with strangers that are given, for each row of weights; both people of a pair must be drawn."""
+    partners = strangers.reshape(len(strangers), -1) if strangers.ndim else strangers.reshape(0, 1)
+    if len(partners) != len(made) or not partners.shape[1] or not np.issubdtype(partners.dtype, np.integer):
+        raise ValueError(
+            f"strangers are {strangers.dtype} {strangers.shape}; needed are indices (N,) or (N, k) for {len(made)} maps."
+        )
+    if partners.min() < 0 or partners.max() >= len(made):
+        raise ValueError(f"strangers reach from {partners.min()} to {partners.max()}; there are {len(made)} maps.")
+    first, second = np.repeat(np.arange(len(made)), partners.shape[1]), partners.reshape(-1)
+    if (codes[first] == codes[second]).any():
+        wrong = first[codes[first] == codes[second]].tolist()[:5]
+        raise ValueError(
+            f"the strangers given for maps {wrong} are of the same person; needed are images of somebody else."
+        )
+    images = np.bincount(codes)
+    load = 1 / images[codes[first]] if weights == "people" else np.ones(len(first))
+    overlap = row_products(made.roots[first], made.roots[second])
+    shape = (len(images), len(images))
+    totals, counts = (
+        sparse.coo_array((values, (codes[first], codes[second])), shape=shape).tocsr()
+        for values in (overlap * load, load)
+    )
+    return divided(((drawn @ totals) * drawn).sum(1), ((drawn @ counts) * drawn).sum(1))
+
+
+def _fitting(control: Signatures, made: Signatures, name: str) -> Signatures:
+    if (len(control), control.kind, control.cells) != (len(made), made.kind, made.cells):
+        raise ValueError(
+            f"the control {name!r} is {control!r}; the maps are {made!r}: needed are both of the same images and kind."
+        )
+    return control
