@@ -17,9 +17,9 @@ from captum_leam.study.tables import OVERALL, TABLES
 
 HOSTILE = (
     "<script>document.title='owned'</script>",
-    "\"><img src=x onerror=\"document.title='owned'\">",
+    '"><img src=x onerror="document.title=\'owned\'">',
     "</style></title></table>{{ 7*7 }} $x_2$ & ümlaut 山田",
-    "=HYPERLINK(\"http://example.invalid\")",
+    '=HYPERLINK("http://example.invalid")',
     "javascript:document.title='owned'",
     "a\u202eb\x07c\nd",
     "x" * 300,
@@ -65,7 +65,17 @@ def fake_results(
                 ("image", "read", "", "", int(row.image), row.person, row.reason)
                 for row in table[table["status"] != "ok"].itertuples()
             ]
-            + [("layer", "explain", models[0], "head.fc", -1, "", "it has no spatial map: give a reshape for its output")],
+            + [
+                (
+                    "layer",
+                    "explain",
+                    models[0],
+                    "head.fc",
+                    -1,
+                    "",
+                    "it has no spatial map: give a reshape for its output",
+                )
+            ],
             columns=TABLES["skipped"].names,
         ),
         "verification": _verification(models, used, draw),
@@ -92,7 +102,9 @@ def fake_results(
     for name, frame in tables.items():
         more = tuple(c for c in frame.columns if c not in TABLES[name].names)
         schema = TABLES[name].schema(more)
-        pq.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False), folder / "tables" / f"{name}.parquet")
+        pq.write_table(
+            pa.Table.from_pandas(frame, schema=schema, preserve_index=False), folder / "tables" / f"{name}.parquet"
+        )
     _mean_maps(folder, models, places, draw)
     (folder / "manifest.json").write_text(json.dumps(_manifest(models, names, seed)), encoding="utf-8")
     return folder
@@ -120,7 +132,9 @@ def _verification(models: tuple[str, ...], used: pd.DataFrame, draw: np.random.G
     for i, model in enumerate(models):
         eer = 0.27 if i == 2 else draw.uniform(0.005, 0.03)
         warning = "" if eer < 0.2 else "it hardly separates these people: check the preprocessing"
-        rows.append((model, len(used), used["person"].nunique(), 140, 2100, eer, 0.36, 1 - 2 * eer, 0.001, eer <= 0.2, warning))
+        rows.append(
+            (model, len(used), used["person"].nunique(), 140, 2100, eer, 0.36, 1 - 2 * eer, 0.001, eer <= 0.2, warning)
+        )
     return pd.DataFrame(rows, columns=TABLES["verification"].names)
 
 
@@ -130,20 +144,29 @@ def _region_summary(models: Any, places: Any, people: int, draw: np.random.Gener
         noise = draw.uniform(0.8, 1.25, len(REGIONS))
         shares = np.array([share for _, share in REGIONS.values()]) * noise
         for (region, (area, _)), share in zip(REGIONS.items(), shares / shares.sum(), strict=True):
-            for quantity, value in {"share": share, "mass": 0.6 * share + 0.4 * area, "area": area, "lift": share / area}.items():
+            for quantity, value in {
+                "share": share,
+                "mass": 0.6 * share + 0.4 * area,
+                "area": area,
+                "lift": share / area,
+            }.items():
                 rows.append((model, layer, region, quantity, people, value, 0.88 * value, 1.13 * value))
     return pd.DataFrame(rows, columns=TABLES["region_summary"].names)
 
 
 def _regions(summary: pd.DataFrame, used: pd.DataFrame, draw: np.random.Generator) -> pd.DataFrame:
-    wide = summary.pivot_table(index=["model", "layer", "region"], columns="quantity", values="mean", sort=False).reset_index()
+    wide = summary.pivot_table(
+        index=["model", "layer", "region"], columns="quantity", values="mean", sort=False
+    ).reset_index()
     table = wide.merge(used[["image", "person"]], how="cross")
     table["share"] *= draw.uniform(0.6, 1.4, len(table))
     table["lift"] = table["share"] / table["area"]
     return table[TABLES["regions"].names]
 
 
-def _drops(models: Any, places: Any, used: pd.DataFrame, controls: bool, draw: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _drops(
+    models: Any, places: Any, used: pd.DataFrame, controls: bool, draw: np.random.Generator
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     cells = []
     for fill, fraction in product(("blur", "zero"), FRACTIONS):
         size = 0.62 * (1 - np.exp(-fraction / 0.07)) * (1.3 if fill == "zero" else 1)
@@ -159,12 +182,16 @@ def _drops(models: Any, places: Any, used: pd.DataFrame, controls: bool, draw: n
     frame = pd.DataFrame(cells, columns=[*names, "size"]).merge(used[["image", "person"]], how="cross")
     frame["drop"] = frame.pop("size") * draw.uniform(0.7, 1.3, len(frame))
     grouped = frame.groupby(names, sort=False)
-    summary = grouped.agg(images=("image", "size"), people=("person", "nunique"), drop=("drop", "mean"), sd=("drop", "std")).reset_index()
+    summary = grouped.agg(
+        images=("image", "size"), people=("person", "nunique"), drop=("drop", "mean"), sd=("drop", "std")
+    ).reset_index()
     half = 2 * summary.pop("sd") / np.sqrt(summary["images"])
     return frame, summary.assign(low=summary["drop"] - half, high=summary["drop"] + half)
 
 
-def _patterns(models: Any, places: Any, controls: bool, images: int, people: int, draw: np.random.Generator) -> pd.DataFrame:
+def _patterns(
+    models: Any, places: Any, controls: bool, images: int, people: int, draw: np.random.Generator
+) -> pd.DataFrame:
     rows = []
     for model, (i, layer), kind in product(models, enumerate(places), ("top", "dense", "regions")):
         gap = (0.34 - 0.03 * i + draw.normal(0, 0.015)) * {"top": 1, "dense": 0.4, "regions": 0.3}[kind]
@@ -205,9 +232,34 @@ def _groups(models: Any, groups: bool, draw: np.random.Generator) -> pd.DataFram
             difference = unit * draw.normal(0, 0.08)
             half = 0.12 * unit
             p = float(np.clip(2 * np.exp(-abs(difference) / half * 1.4), 0.0002, 1))
-            row = ("light", "bright", "dim", quantity, model, unit + difference, unit, difference, difference - half, difference + half)
+            row = (
+                "light",
+                "bright",
+                "dim",
+                quantity,
+                model,
+                unit + difference,
+                unit,
+                difference,
+                difference - half,
+                difference + half,
+            )
             rows.append((*row, p, min(1.0, 10 * p), 12, 12, 0.74, 0.69, ""))
-        rows.append(("light", "bright", "dusk", "drop at 5 %", model, *[np.nan] * 7, 12, 3, 0.74, 0.7, "fewer than 10 people in dusk"))
+        rows.append(
+            (
+                "light",
+                "bright",
+                "dusk",
+                "drop at 5 %",
+                model,
+                *[np.nan] * 7,
+                12,
+                3,
+                0.74,
+                0.7,
+                "fewer than 10 people in dusk",
+            )
+        )
     return pd.DataFrame(rows, columns=TABLES["groups"].names)
 
 

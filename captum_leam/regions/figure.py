@@ -90,7 +90,7 @@ def _draw(figure: "Figure", lifts: dict[str, float | None], limit: float) -> Non
     for part, outline, inside in shapes():
         lift = lifts[part]
         known = lift is not None and not np.isnan(lift)
-        depth = float(norm(max(lift or 0.0, 1 / limit)))  # 0 and 1 are dark, the middle is white
+        depth = float(norm(max(lift, 1 / limit))) if lift is not None and known else 0.5  # 0 and 1 are dark, the middle is white
         colour = colormaps[COLOURS](depth) if known else "0.85"
         patch = Polygon(outline, facecolor=colour, edgecolor="0.25", linewidth=0.8)
         axes.add_patch(patch)

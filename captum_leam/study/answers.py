@@ -1,11 +1,9 @@
 """What a study found, in words: one answer for each of its five questions, no stronger than the numbers behind it."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
-from captum_leam.study.page import Answer, interval, number, p_value, percent
+from captum_leam.study.page import Answer, estimate, number, p_value, percent
 from captum_leam.study.results import Results
 
 ALPHA = 0.05
@@ -37,7 +35,8 @@ def person_specific(results: Results) -> Answer:
     sure, n = int((table["above_low"] > 0).sum()), len(table)
     verdict, tone = _verdict(sure, n)
     control = " and ".join(dict.fromkeys(c for c in table["strongest"] if c))
-    numbers = f"The gap between same and different people, less that of the strongest control ({control}): {_listed(table, 'above_control', 'above_low', 'above_high')}."
+    above = _listed(table, "above_control", "above_low", "above_high")
+    numbers = f"The gap between same and different people, less that of the strongest control ({control}): {above}."
     if sure == n:
         text = f"Maps of one person overlap more than maps of two people, by more than any control explains. {numbers}"
     elif np.isnan(table["above_low"]).all():
@@ -51,10 +50,10 @@ def regions(results: Results) -> Answer:
     """Which regions hold more of the critical pixels than their area gives them?"""
     question = "Which regions carry recognition?"
     table = results["region_summary"]
-    table = table[table["layer"] == results.place]
+    table = table[(table["layer"] == results.place) & np.isfinite(table["mean"])]
     if not len(table):
         return Answer(question, "not measured", "open", "The study had no regions.", "regions")
-    means = table.pivot_table(index="region", columns="quantity", values="mean", aggfunc="mean", sort=False)
+    means = table.groupby(["region", "quantity"], sort=False)["mean"].mean().unstack("quantity")
     lows = table[table["quantity"] == "lift"].groupby("region")["low"].min().fillna(0)
     means = means[means["share"] > 0].sort_values("lift", ascending=False)
     over = [region for region in means.index if lows.get(region, 0) > 1]
@@ -68,10 +67,19 @@ def regions(results: Results) -> Answer:
     text += f"; then {' and '.join(rest)}." if rest else "."
     most = str(means["share"].idxmax())
     if most != means.index[0]:
-        text += f" The largest share is that of {most}, {percent(means.loc[most, 'share'])} on {percent(means.loc[most, 'area'], 1)} of the crop."
+        text += (
+            f" The largest share is that of {most}, {percent(means.loc[most, 'share'])} on {percent(means.loc[most, 'area'], 1)} "
+            "of the crop."
+        )
     where = "in this network" if n == 1 else "in both networks" if n == 2 else f"in all {n} networks"
     text += f" Surely over chance {where}: {', '.join(over)}." if over else " No region is surely over chance."
-    return Answer(question, ", ".join(dict.fromkeys([str(means.index[0]), most] if most in over else [str(means.index[0])])), "open", text, "regions")
+    return Answer(
+        question,
+        ", ".join(dict.fromkeys([str(means.index[0]), most] if most in over else [str(means.index[0])])),
+        "open",
+        text,
+        "regions",
+    )
 
 
 def true(results: Results, compared: pd.DataFrame) -> Answer:
@@ -84,19 +92,23 @@ def true(results: Results, compared: pd.DataFrame) -> Answer:
     verdict, tone = _verdict(sure, n)
     if sure < n and (compared["low"] > 0).any():
         verdict, tone = (verdict, "partly") if sure else ("partly", "partly")
+    ordered = hardest if n <= 3 else hardest.sort_values("difference", kind="stable").iloc[[0, -1]]
     rows = [
-        f"{number(row['map'], 3)} on {row['explained']} ({row['control']}: {number(row['other'], 3)}; "
-        f"difference {number(row['difference'], 3)} {interval(row['low'], row['high'], 3)})"
-        for row in hardest.to_dict("records")
+        f"{number(row['map'], 3)} against {number(row['other'], 3)} ({row['control']}) on {row['explained']}, "
+        f"difference {estimate(row['difference'], row['low'], row['high'], 3)}"
+        for row in ordered.to_dict("records")
     ]
-    text = (
-        f"Occluding the {percent(results.fraction)} of the pixels that a map names first lowers the cosine by {_few(rows)}, in brackets "
-        "the control that comes closest."
-    )
+    than = "more than after any control" if sure == n else "against the control that comes closest"
+    text = f"Hiding the {percent(results.fraction)} of the pixels that a map names first lowers the cosine {than}: "
+    text += f"{'; '.join(rows)}." if n <= 3 else f"least {' and most '.join(rows)}."
     behind = list(dict.fromkeys(hardest.loc[~(hardest["low"] > 0), "control"]))
-    beaten = [c for c in dict.fromkeys(compared["control"]) if (compared.loc[compared["control"] == c, "low"] > 0).all()]
+    beaten = [
+        c for c in dict.fromkeys(compared["control"]) if (compared.loc[compared["control"] == c, "low"] > 0).all()
+    ]
     if behind:
-        text += f" The maps are not surely better than {' and '.join(behind)}" + (f"; they are than {', '.join(beaten)}." if beaten else ".")
+        text += f" The maps are not surely better than {' and '.join(behind)}" + (
+            f"; they are surely better than {', '.join(beaten)}." if beaten else "."
+        )
     return Answer(question, verdict, tone, text, "true")
 
 
@@ -126,15 +138,19 @@ def groups(results: Results) -> Answer:
         return Answer(question, "not asked", "open", "No groups were given.", "groups")
     tested = table[np.isfinite(table["p_holm"])]
     if not len(tested):
-        return Answer(question, "not tested", "open", "Groups were given, but none could be tested: see the notes.", "groups")
+        return Answer(
+            question, "not tested", "open", "Groups were given, but none could be tested: see the notes.", "groups"
+        )
     found = tested[tested["p_holm"] < ALPHA]
     if not len(found):
-        text = f"None of {len(tested)} comparisons stays after Holm's correction. That is no proof that groups are alike."
+        text = (
+            f"None of {len(tested)} comparisons stays after Holm's correction. That is no proof that groups are alike."
+        )
         return Answer(question, "none found", "open", text, "groups")
     first = found.sort_values("p_holm", kind="stable").iloc[0]
     text = (
         f"{len(found)} of {len(tested)} comparisons stay after Holm's correction. First: {first['quantity']}, {first['label']} "
-        f"{first['group_a']} − {first['group_b']}, {number(first['difference'], 3)} {interval(first['low'], first['high'], 3)} on "
+        f"{first['group_a']} − {first['group_b']}, {estimate(first['difference'], first['low'], first['high'], 3)} on "
         f"{first['model']}, p {p_value(first['p_holm'])}; base similarity {number(first['base_a'])} and {number(first['base_b'])}."
     )
     return Answer(question, f"{len(found)} of {len(tested)}", "partly", text, "groups")
@@ -157,12 +173,8 @@ def _listed(table: pd.DataFrame, value: str, low: str = "", high: str = "") -> s
     """Numbers of models in words; of many models, those of the least and the largest."""
     low, high = low or f"{value}_low", high or f"{value}_high"
     ordered = table if len(table) <= 3 else table.sort_values(value, kind="stable").iloc[[0, -1]]
-    texts = [f"{number(row[value])} {interval(row[low], row[high])} on {row['model']}" for row in ordered.to_dict("records")]
+    texts = [f"{estimate(row[value], row[low], row[high])} on {row['model']}" for row in ordered.to_dict("records")]
     return " and ".join(texts) if len(table) <= 3 else f"from {' to '.join(texts)}"
-
-
-def _few(texts: Sequence[str]) -> str:
-    return " and ".join(texts) if len(texts) <= 3 else f"{'; '.join(texts[:3])}; {len(texts) - 3} more in the table"
 
 
 def _range(values: pd.Series) -> str:

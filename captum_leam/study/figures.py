@@ -148,7 +148,7 @@ def above_controls(patterns: pd.DataFrame) -> Figure:
     Args:
         patterns: LEAM rows of one layer and kind: model, strongest, above_control, above_low, above_high.
     """
-    figure, axes = _panel(0.42 * len(patterns) + 0.75)
+    figure, axes = _panel((0.42 if len(patterns) < 5 else 0.3) * len(patterns) + 0.75)
     where = _rows(axes, [short(m) for m in patterns["model"]])
     _whiskers(axes, patterns, where, "above_control", "above_low", "above_high", MAP_COLOUR, "o", size=7)
     for y, row in zip(where, patterns.to_dict("records"), strict=True):
@@ -164,7 +164,7 @@ def above_controls(patterns: pd.DataFrame) -> Figure:
             )
     axes.axvline(0, color=NOTE, linewidth=1)
     axes.set_xlim(*_reaching_zero(axes))
-    axes.set_xlabel("gap above that of the strongest control")
+    axes.set_xlabel("gap above control")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     return figure
 
@@ -210,7 +210,7 @@ def anchor_bands(patterns: pd.DataFrame, same: tuple[float, float], different: t
         _whiskers(
             axes, patterns, where, name, f"{name}_low", f"{name}_high", colour, marker, size=6, label=f"{name}, ours"
         )
-    axes.set_xlim(0, max(same[1], float(np.nanmax(patterns[["same", "same_high"]].to_numpy()))) + 0.05)
+    axes.set_xlim(0, max(same[1], _largest(patterns[["same", "same_high"]])) + 0.05)
     axes.set_xlabel("Bhattacharyya coefficient; bands: as reported")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
@@ -241,13 +241,30 @@ def region_shares(summary: pd.DataFrame, regions: Sequence[str]) -> Figure:
     lifts.hlines(y, positive["low"].clip(lower=0.02), positive["high"], color=MAP_COLOUR, linewidth=1.5)
     lifts.plot(positive["mean"], y, "o", color=MAP_COLOUR, markersize=4)
     lifts.set_xscale("log")
-    ticks = [tick for tick in (0.1, 1, 10) if tick <= max(2.0, float(np.nanmax(lift["mean"], initial=2.0)) * 1.5)]
-    lifts.set_xlim(0.05, max(20.0, float(np.nanmax(lift["high"].fillna(lift["mean"]), initial=1.0)) * 1.3))
+    lifts.set_xlim(0.05, max(20.0, 1.3 * _largest(lift[["mean", "high"]])))
+    ticks = (0.1, 1, 10)
     lifts.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     lifts.minorticks_off()
     lifts.axvline(1, color=NOTE, linewidth=1)
     lifts.set_xlabel("lift (1: chance)")
     bars.set_xlim(left=0)
+    return figure
+
+
+@styled
+def among_others(table: pd.DataFrame) -> Figure:
+    """One person's numbers as dots over the range of everybody's.
+
+    Args:
+        table: region, person, median, low, high.
+    """
+    figure, axes = _panel(0.26 * len(table) + 0.7)
+    where = _rows(axes, [short(r, 16) for r in table["region"]])
+    axes.hlines(where, 100 * table["low"], 100 * table["high"], color=LINE, linewidth=6)
+    axes.plot(100 * table["median"], where, "|", color=NOTE, markersize=9, markeredgewidth=1.5)
+    axes.plot(100 * table["person"], where, "o", color=MAP_COLOUR, markersize=6)
+    axes.set_xlabel("share of the critical pixels, %")
+    axes.set_xlim(left=0)
     return figure
 
 
@@ -323,6 +340,21 @@ def _map_with_outlines(axis: "Axes", values: Floats) -> None:
         if not inside:  # cheeks and chin have edges that only a parser needs
             axis.plot(*np.vstack([outline, outline[:1]]).T, color="white", linewidth=0.5, alpha=0.6)
     axis.set(xlim=extent[:2], ylim=extent[2:])
+
+
+NINTHS = tuple(f"{v} {h}" for v in ("top", "middle", "bottom") for h in ("left", "middle", "right"))
+
+
+def ninths(values: NDArray[Any]) -> list[float]:
+    """Shares of the nine ninths of a map, row by row, as :data:`NINTHS` names them: a map in few numbers.
+
+    Example:
+        >>> ninths(np.eye(3))[:5]
+        [0.333..., 0.0, 0.0, 0.0, 0.333...]
+    """
+    rows = np.array_split(np.asarray(values, dtype=np.float64), 3)
+    cells = [float(part.sum()) for row in rows for part in np.array_split(row, 3, axis=1)]
+    return [cell / max(sum(cells), 1e-12) for cell in cells]
 
 
 # -- faithfulness --------------------------------------------------------------------------------------
@@ -496,6 +528,11 @@ def _whiskers(
 ) -> None:
     axes.hlines(where, table[low], table[high], color=colour, linewidth=1.6)
     axes.plot(table[value], where, marker, color=colour, markersize=size, label=label)
+
+
+def _largest(values: pd.DataFrame) -> float:
+    """The largest number that is known; 0 where none is."""
+    return float(np.nan_to_num(values.to_numpy(dtype=np.float64), nan=0.0).max(initial=0.0))
 
 
 def _reaching_zero(axes: "Axes") -> tuple[float, float]:

@@ -76,7 +76,7 @@ def p_value(value: Any) -> str:
     """
     if value is None or not math.isfinite(value):
         return NAN
-    return f"<\N{NO-BREAK SPACE}0.001" if value < 0.001 else f"{value:.3f}"
+    return "<\N{NO-BREAK SPACE}0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def interval(low: Any, high: Any, digits: int = 2) -> str:
@@ -88,6 +88,16 @@ def interval(low: Any, high: Any, digits: int = 2) -> str:
     """
     known = math.isfinite(low) and math.isfinite(high)
     return f"[{number(low, digits)},\N{NO-BREAK SPACE}{number(high, digits)}]" if known else ""
+
+
+def estimate(value: Any, low: Any, high: Any, digits: int = 2) -> str:
+    """A number with its interval behind it, in one piece.
+
+    Example:
+        >>> estimate(0.2, 0.1, 0.25).replace("\N{NO-BREAK SPACE}", " ")
+        '0.20 [0.10, 0.25]'
+    """
+    return f"{number(value, digits)}\N{NO-BREAK SPACE}{interval(low, high, digits)}".strip()
 
 
 def safe_cell(value: Any) -> Any:
@@ -158,8 +168,8 @@ def sheet(title: str, table: pd.DataFrame, columns: Sequence[Show], *, closed: b
 
     Example:
         >>> found = sheet("t", pd.DataFrame({"a": ["x"], "b": [0.5]}), [Show("a", "name"), Show("b", "share", percent)])
-        >>> [cell.text for cell in found.rows[0]]
-        ['x', '50\\xa0%']
+        >>> [cell.value for cell in found.rows[0]]
+        [None, 0.5]
     """
     present = [c for c in columns if c.column in table.columns]
     rows = [[_cell(row, c) for c in present] for row in table.head(ROWS).to_dict("records")]
@@ -272,7 +282,9 @@ def inline(drawn: str, name: str, alt: str) -> Markup:
         element.attrib = _own(element.attrib, name, used)
     width = float(root.attrib.pop("width").removesuffix("pt")) * 4 / 3
     root.attrib.pop("height", None)
-    root.attrib.update({"role": "img", "aria-label": alt, "style": f"width:{1.3 * width:.0f}px"})  # wide pages enlarge it a little
+    root.attrib.update(
+        {"role": "img", "aria-label": alt, "style": f"width:{1.3 * width:.0f}px"}
+    )  # wide pages enlarge it a little
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - ElementTree escapes text and attributes
 
 
@@ -378,6 +390,7 @@ def render(
     heroes: Sequence[DrawnPlate] = (),
     sections: Sequence[Section] = (),
     links: Sequence[tuple[str, str]] = (),
+    back: str = "",
 ) -> str:
     """The page as HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -399,6 +412,7 @@ def render(
         heroes=heroes,
         sections=sections,
         links=links,
+        back=back,
         version=__version__,
         style=Markup(style),  # noqa: S704 - a file of this package
         script=Markup(script),  # noqa: S704 - a file of this package

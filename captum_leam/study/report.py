@@ -4,7 +4,7 @@ The page is self-contained and asks nothing of any network. It is written from t
 on the number of people; no face is on it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ LIMITS = (
     "Occluded images are images that no network was trained on: no fill is neutral.",
     "Shares and lifts depend on the parser, and lifts of very small regions on a few pixels. Nothing smaller than a cell of a layer can be "
     "told apart.",
-    "A difference between groups is one between the people that were studied, given labels that someone wrote down; it is no statement about "
+    "A difference between groups is one between the people that were studied, given labels that someone wrote "
+    "down; it is no statement about "
     "a cause. A difference that was not found is not shown to be absent.",
 )
 
@@ -93,7 +94,8 @@ def write_report(
         Section("limits", "Limits", "What this report does not show.", [Points(list(LIMITS))]),
         made(study),
     ]
-    links = [(person, f"people/{write_person(study, person, page.parent, show_faces).name}") for person in people]
+    asked = dict.fromkeys(map(figures.shown, people))
+    links = [(person, f"people/{write_person(study, person, page, show_faces).name}") for person in asked]
     text = render(
         title=_title(study),
         lead=_lead(study),
@@ -104,6 +106,12 @@ def write_report(
         links=links,
     )
     return write_page(page, text)
+
+
+def by_model(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of every model, in order of appearance."""
+    for model, part in table.groupby("model", sort=False):
+        yield str(model), part
 
 
 # -- the top -------------------------------------------------------------------------------------------
@@ -121,7 +129,10 @@ def _lead(study: Results) -> str:
     layers = study["layers"].groupby("model")["layer"].nunique()
     few, many = (int(layers.min()), int(layers.max())) if len(layers) else (0, 0)
     span = str(many) if few == many else f"{few} to {many}"
-    return f"{_count(len(study.people), 'person', 'people')}, {_count(used, 'image')}, {_count(len(study.models), 'network')}, {span} layer{'s' * (many != 1)} each."
+    return (
+        f"{_count(len(study.people), 'person', 'people')}, {_count(used, 'image')}, {_count(len(study.models), 'network')}, "
+        f"{span} layer{'s' * (many != 1)} each."
+    )
 
 
 def _count(n: int, one: str, many: str = "") -> str:
@@ -130,10 +141,9 @@ def _count(n: int, one: str, many: str = "") -> str:
 
 def _warnings(study: Results) -> list[str]:
     found = [
-        f"{row['model']} hardly separates these people (equal error rate {percent(row['eer'], 1)}): what follows about it says little. "
-        f"{str(row['warning']).capitalize()}"
+        f"{row['model']}: {row['warning'] or 'it hardly separates these people'}. What follows about it says little."
         for row in study["verification"].to_dict("records")
-        if not row["separates"]
+        if row["warning"] or not row["separates"]
     ]
     if study.manifest.get("finished") is False:
         found.append("The study did not run to its end: some of what follows is missing.")
@@ -155,13 +165,34 @@ def _heroes(study: Results, folder: Path) -> list[DrawnPlate]:
             f"{_critical(table)}). Lines are intervals over people; right of 0 is person-specific."
         )
         figure = figures.above_controls(table.head(2 * PANELS))
-        plates.append(Plate("headline", "How person-specific?", [("", figure)], "gap above the strongest control", caption, table[columns]))
+        plates.append(
+            Plate(
+                "headline",
+                "How person-specific?",
+                [("", figure)],
+                "gap above the strongest control",
+                caption,
+                table[columns],
+            )
+        )
     lifts = study["region_summary"]
     lifts = lifts[(lifts["layer"] == study.place) & (lifts["quantity"] == "lift")]
     if len(lifts):
         means = lifts.groupby("region", sort=False)["mean"].mean().reset_index(name="lift")
-        caption = f"Lift of every region ({_place(study)}), mean over people{' and networks' if len(study.models) > 1 else ''}, on a drawing: 1 is chance."
-        plates.append(Plate("headline_regions", "Which regions?", [("", figures.lift_face(means))], "lift on a drawn face", caption, means))
+        caption = (
+            f"Lift of every region ({_place(study)}), mean over people{' and networks' if len(study.models) > 1 else ''}, "
+            "on a drawing: 1 is chance."
+        )
+        plates.append(
+            Plate(
+                "headline_regions",
+                "Which regions?",
+                [("", figures.lift_face(means))],
+                "lift on a drawn face",
+                caption,
+                means,
+            )
+        )
     return [draw(plate, folder) for plate in plates]
 
 
@@ -197,10 +228,7 @@ def studied(study: Results, folder: Path) -> Section:
         Show("images", "images", _whole),
         Show("genuine", "genuine pairs", _whole),
         Show("impostor", "impostor pairs", _whole),
-        Show("warning", "note"),
     ]
-    if not (checks["warning"] != "").any():
-        columns = columns[:-1]
     blocks: list[Block] = [Facts("", facts), sheet("Do the networks tell these people apart?", checks, columns)]
     blocks += _cosines(study, folder)
     blocks += _group_sizes(used)
@@ -214,16 +242,24 @@ def _whole(value: Any) -> str:
 
 def _cosines(study: Results, folder: Path) -> list[Block]:
     thresholds = study["verification"].set_index("model")["eer_threshold"]
-    bins = [_binned(part["cosine"], model) for model, part in study["scores"].groupby("model", sort=False)]
+    bins = [_binned(part["cosine"], model) for model, part in by_model(study["scores"])]
     if not bins:
         return []
-    panels = [(model, figures.cosine_histogram(table, float(thresholds.get(model, np.nan)))) for model, table in zip(study.models, bins, strict=False)]
+    panels = [
+        (model, figures.cosine_histogram(table, float(thresholds.get(model, np.nan))))
+        for model, table in zip(study.models, bins, strict=False)
+    ]
     caption = (
         "Cosine of every image to its reference, the other images of its person. The dashed line is the threshold at which single pairs of "
         "images are falsely accepted as often as falsely rejected. Images left of it are hardly recognised: their maps explain little."
     )
     numbers = pd.concat(bins, ignore_index=True)
-    return [draw(Plate("cosines", "How sure is the recognition?", panels[:PANELS], "histogram of cosines", caption, numbers), folder)]
+    return [
+        draw(
+            Plate("cosines", "How sure is the recognition?", panels[:PANELS], "histogram of cosines", caption, numbers),
+            folder,
+        )
+    ]
 
 
 def _binned(cosines: pd.Series, model: str) -> pd.DataFrame:
@@ -240,9 +276,18 @@ def _group_sizes(used: pd.DataFrame) -> list[Block]:
         return []
     parts = []
     for label in labels:
-        counts = used.groupby(label, sort=False).agg(people=("person", "nunique"), images=("image", "size")).reset_index(names="group")
+        counts = (
+            used.groupby(label, sort=False)
+            .agg(people=("person", "nunique"), images=("image", "size"))
+            .reset_index(names="group")
+        )
         parts.append(counts.assign(label=str(label).removeprefix(GROUP_PREFIX)))
-    columns = [Show("label", "label"), Show("group", "group"), Show("people", "people", _whole), Show("images", "images", _whole)]
+    columns = [
+        Show("label", "label"),
+        Show("group", "group"),
+        Show("people", "people", _whole),
+        Show("images", "images", _whole),
+    ]
     return [sheet("Groups", pd.concat(parts, ignore_index=True), columns)]
 
 
@@ -251,8 +296,20 @@ def _skipped(study: Results) -> list[Block]:
     if not len(table):
         return [Note("Nothing was skipped.", "note")]
     same = ["what", "stage", "model", "layer", "reason"]
-    counts = table.groupby(same, sort=False).size().reset_index(name="times").sort_values("times", ascending=False, kind="stable")
-    columns = [Show("what", "what"), Show("times", "times", _whole), Show("stage", "stage"), Show("model", "network"), Show("layer", "layer"), Show("reason", "why")]
+    counts = (
+        table.groupby(same, sort=False)
+        .size()
+        .reset_index(name="times")
+        .sort_values("times", ascending=False, kind="stable")
+    )
+    columns = [
+        Show("what", "what"),
+        Show("times", "times", _whole),
+        Show("stage", "stage"),
+        Show("model", "network"),
+        Show("layer", "layer"),
+        Show("reason", "why"),
+    ]
     return [sheet("What was skipped, and why", counts, columns)]
 
 
@@ -262,22 +319,34 @@ def _skipped(study: Results) -> list[Block]:
 def specific(study: Results, folder: Path) -> Section:
     """Same and different people, map beside controls, for every layer."""
     lead = (
-        "Two maps overlap by their Bhattacharyya coefficient (0: nowhere, 1: the same map). If maps are about the person, two images of one "
-        "person give a larger one than images of two people. Any picture of a face does that to some degree, so the gap counts only above the controls."
+        "Two maps overlap by their Bhattacharyya coefficient (0: nowhere, 1: the same map). If maps are about the "
+        "person, two images of one "
+        "person give a larger one than images of two people. Any picture of a face does that to some degree, so the "
+        "gap counts only above the controls."
     )
     table = study.leam(control=None)
     if not len(table):
         return Section("specific", "Person-specific?", "", [Note("The study compared no maps of people.")])
     controls = [c for c in dict.fromkeys(table["control"]) if c]
-    panels = [(model, figures.gaps(part, controls)) for model, part in table.groupby("model", sort=False)]
+    panels = [(model, figures.gaps(part, controls)) for model, part in by_model(table)]
     caption = f"Gap between same and different people, {_critical(table)}; lines are intervals over people. {_controls_text(controls)}"
     columns = ["model", "layer", "control", "same", "different", "gap", "gap_low", "gap_high"]
-    plate = Plate("gaps", "Map and controls, by layer", panels[:PANELS], "gap between same and different people", caption, table[columns])
+    plate = Plate(
+        "gaps",
+        "Map and controls, by layer",
+        panels[:PANELS],
+        "gap between same and different people",
+        caption,
+        table[columns],
+    )
     every = study.leam()
     blocks: list[Block] = [draw(plate, folder), _specific_sheet("In numbers", every[every["layer"] == study.place])]
     if every["layer"].nunique() > 1:
         blocks.append(_specific_sheet("All layers in numbers", every, closed=True))
-    for kind, title in (("dense", "The whole map instead of its top"), ("regions", "Profiles over regions instead of maps")):
+    for kind, title in (
+        ("dense", "The whole map instead of its top"),
+        ("regions", "Profiles over regions instead of maps"),
+    ):
         if len(other := study.leam(kind)):
             blocks.append(_specific_sheet(title, other[other["layer"] == study.place], closed=True))
     return Section("specific", "Person-specific?", lead, blocks)
@@ -325,14 +394,16 @@ def regions(study: Results, folder: Path) -> Section:
         return Section("regions", "Regions", "", [Note("The study had no regions.")])
     main = table[table["layer"] == study.place]
     lifts = main[main["quantity"] == "lift"]
-    order = list(lifts.groupby("region", sort=False)["mean"].mean().sort_values(ascending=False, na_position="last").index)
+    order = list(
+        lifts.groupby("region", sort=False)["mean"].mean().sort_values(ascending=False, na_position="last").index
+    )
     faces, bars, layers = [], [], []
-    for model, part in main.groupby("model", sort=False):
+    for model, part in by_model(main):
         of_model = part[part["quantity"] == "lift"].rename(columns={"mean": "lift"})[["region", "lift"]]
         faces.append((model, figures.lift_face(of_model)))
         bars.append((model, figures.region_shares(part, order)))
     every = table[table["quantity"] == "lift"]
-    for model, part in every.groupby("model", sort=False):
+    for model, part in by_model(every):
         wide = part.pivot_table(index="region", columns="layer", values="mean", sort=False, dropna=False).reindex(order)
         layers.append((model, figures.lift_by_layer(wide)))
     where = _place(study)
@@ -350,7 +421,8 @@ def regions(study: Results, folder: Path) -> Section:
             "Share of the critical pixels",
             bars[:PANELS],
             "share and lift of every region",
-            f"{where.capitalize()}. Lines are intervals over people, each of whom counts once. The orange tick is the region's area: where chance would end the bar.",
+            f"{where.capitalize()}. Lines are intervals over people, each of whom counts once. The orange tick is the "
+            "region's area: where chance would end the bar.",
             main[["model", "region", "quantity", "mean", "low", "high", "people"]],
         ),
         Plate(
@@ -364,7 +436,10 @@ def regions(study: Results, folder: Path) -> Section:
     ]
     blocks: list[Block] = [draw(plate, folder) for plate in plates]
     blocks += _mean_maps(study, folder)
-    lead = "The critical pixels are the top fraction of a map. A region's lift is its share of them over its share of the crop: 1 is chance."
+    lead = (
+        "The critical pixels are the top fraction of a map. A region's lift is its share of them over its share of "
+        "the crop: 1 is chance."
+    )
     return Section("regions", "Regions", lead, blocks)
 
 
@@ -373,18 +448,18 @@ def _mean_maps(study: Results, folder: Path) -> list[Block]:
     if not found:
         return []
     panels = [(model, figures.mean_maps(maps)) for model, maps in found.items()]
-    rows = [
-        (model, layer, *[float(v) for v in _thirds(values)]) for model, maps in found.items() for layer, values in maps.items()
+    rows = [(model, layer, *figures.ninths(values)) for model, maps in found.items() for layer, values in maps.items()]
+    names = ["model", "layer", *figures.NINTHS]
+    caption = (
+        "Mean over all people, each map as bright as its brightest point; lines are the template, not a person. The "
+        "numbers give the share of each ninth of the crop."
+    )
+    return [
+        draw(
+            Plate("mean_maps", "Mean maps", panels, "mean maps by layer", caption, pd.DataFrame(rows, columns=names)),
+            folder,
+        )
     ]
-    names = ["model", "layer", *[f"{v} {h}" for v in ("top", "middle", "bottom") for h in ("left", "middle", "right")]]
-    caption = "Mean over all people, each map as bright as its brightest point; lines are the template, not a person. The numbers give the share of each ninth of the crop."
-    return [draw(Plate("mean_maps", "Mean maps", panels, "mean maps by layer", caption, pd.DataFrame(rows, columns=names)), folder)]
-
-
-def _thirds(values: Any) -> Any:
-    """Shares of the nine ninths of a map, row by row."""
-    cells = [part.sum() for rows in np.array_split(np.asarray(values, dtype=np.float64), 3) for part in np.array_split(rows, 3, axis=1)]
-    return np.array(cells) / max(float(np.sum(cells)), 1e-12)
 
 
 # -- faithfulness --------------------------------------------------------------------------------------
@@ -399,12 +474,34 @@ def faithful(study: Results, compared: pd.DataFrame, folder: Path) -> Section:
     own = own[own["fill"] == study.fill]
     controls = [c for c in dict.fromkeys(own["control"]) if c]
     panels = [(model, figures.drop_curves(own[own["measured"] == model], controls)) for model in study.models]
-    names = ["explained", "measured", "method", "control", "fill", "fraction", "drop", "low", "high", "images", "people"]
+    names = [
+        "explained",
+        "measured",
+        "method",
+        "control",
+        "fill",
+        "fraction",
+        "drop",
+        "low",
+        "high",
+        "images",
+        "people",
+    ]
     fills = [f for f in dict.fromkeys(table["fill"]) if f != study.fill]
-    caption = f"{_place(study).capitalize()}, {study.fill} fill, the explained network itself. Bands are intervals over people. {_controls_text(controls)}"
+    caption = (
+        f"{_place(study).capitalize()}, {study.fill} fill, the explained network itself. Bands are intervals over "
+        f"people. {_controls_text(controls)}"
+    )
     if fills:
         caption += f" Other fills ({', '.join(fills)}) are in tables/drop_summary.parquet."
-    blocks: list[Block] = [draw(Plate("drops", "Fall of the cosine", panels[:PANELS], "mean drop by fraction occluded", caption, own[names]), folder)]
+    blocks: list[Block] = [
+        draw(
+            Plate(
+                "drops", "Fall of the cosine", panels[:PANELS], "mean drop by fraction occluded", caption, own[names]
+            ),
+            folder,
+        )
+    ]
     if len(compared):
         columns = [
             Show("explained", "network"),
@@ -419,7 +516,10 @@ def faithful(study: Results, compared: pd.DataFrame, folder: Path) -> Section:
         blocks.append(Note("No controls were run: a fall of the cosine alone says little.", "note"))
     blocks += _layer_drops(study)
     blocks += _transfer(study, folder)
-    lead = "If a map is true, hiding what it names first makes the network less sure that it is this person: more than hiding the same amount elsewhere."
+    lead = (
+        "If a map is true, hiding what it names first makes the network less sure that it is this person: more than "
+        "hiding the same amount elsewhere."
+    )
     return Section("true", "Are the maps true?", lead, blocks)
 
 
@@ -429,7 +529,11 @@ def _layer_drops(study: Results) -> list[Block]:
     chosen = chosen[np.isclose(chosen["fraction"], study.fraction)]
     if chosen["layer"].nunique() < 2:
         return []
-    columns = [Show("explained", "network"), Show("layer", "layer"), Show("drop", "drop", lambda v: number(v, 3), ("low", "high"), 3)]
+    columns = [
+        Show("explained", "network"),
+        Show("layer", "layer"),
+        Show("drop", "drop", lambda v: number(v, 3), ("low", "high"), 3),
+    ]
     return [sheet(f"All layers at {percent(study.fraction)}", chosen, columns, closed=True)]
 
 
@@ -438,14 +542,33 @@ def _transfer(study: Results, folder: Path) -> list[Block]:
     chosen = table[(table["control"] == "") & (table["layer"] == study.place) & (table["fill"] == study.fill)]
     panels = []
     for fraction in sorted({min(chosen["fraction"], default=study.fraction), study.fraction}):
-        wide = chosen[np.isclose(chosen["fraction"], fraction)].pivot_table(index="explained", columns="measured", values="drop", sort=False)
+        wide = chosen[np.isclose(chosen["fraction"], fraction)].pivot_table(
+            index="explained", columns="measured", values="drop", sort=False
+        )
         if len(wide) >= 2:
-            panels.append((f"top {percent(fraction)}", figures.matrix(wide, rows="explained", columns="measured", digits=3)))
+            panels.append(
+                (f"top {percent(fraction)}", figures.matrix(wide, rows="explained", columns="measured", digits=3))
+            )
     if not panels:
         return []
-    caption = f"Mean drop when pixels named by one network’s map are hidden from another, {study.fill} fill. The diagonal is the network itself."
+    caption = (
+        f"Mean drop when pixels named by one network’s map are hidden from another, {study.fill} fill. The diagonal is "
+        "the network itself."
+    )
     names = ["explained", "measured", "fraction", "drop", "low", "high"]
-    return [draw(Plate("transfer", "Does it transfer to other networks?", panels, "drops by explained and measured network", caption, chosen[names]), folder)]
+    return [
+        draw(
+            Plate(
+                "transfer",
+                "Does it transfer to other networks?",
+                panels,
+                "drops by explained and measured network",
+                caption,
+                chosen[names],
+            ),
+            folder,
+        )
+    ]
 
 
 # -- agreement -----------------------------------------------------------------------------------------
@@ -467,15 +590,37 @@ def agreement(study: Results, folder: Path) -> Section:
             panels.append(("what belongs together", figures.dendrogram(full)))
         chance = models.groupby("kind", sort=False)["chance"].mean()
         beside = ", ".join(f"{number(value)} for {kind}" for kind, value in chance.items())
-        caption = f"Similarity of two networks’ maps of one image, 1 is the same. Maps of different people reach {beside}: only what is above is about the face."
-        blocks.append(draw(Plate("model_agreement", "Network by network", panels, "agreement of networks", caption, models[names]), folder))
+        caption = (
+            f"Similarity of two networks’ maps of one image, 1 is the same. Maps of different people reach {beside}: only "
+            "what is above is about the face."
+        )
+        blocks.append(
+            draw(
+                Plate("model_agreement", "Network by network", panels, "agreement of networks", caption, models[names]),
+                folder,
+            )
+        )
     else:
         blocks.append(Note("There is one network only: nothing to compare it with."))
     if len(layers):
         maps = layers[layers["kind"] == "maps"]
-        panels = [(model, figures.matrix(square(part, study.layers(model)), limits=(0, 1))) for model, part in maps.groupby("model", sort=False)]
+        panels = [
+            (model, figures.matrix(square(part, study.layers(model)), limits=(0, 1))) for model, part in by_model(maps)
+        ]
         caption = f"Similarity of two layers’ maps of one image; maps of different people reach {number(maps['chance'].mean())}."
-        blocks.append(draw(Plate("layer_agreement", "Layer by layer", panels[:PANELS], "agreement of layers", caption, layers[["model", *names]]), folder))
+        blocks.append(
+            draw(
+                Plate(
+                    "layer_agreement",
+                    "Layer by layer",
+                    panels[:PANELS],
+                    "agreement of layers",
+                    caption,
+                    layers[["model", *names]],
+                ),
+                folder,
+            )
+        )
     else:
         blocks.append(Note("There is one layer only in every network."))
     return Section("agreement", "Agreement", "", blocks)
@@ -512,12 +657,16 @@ def groups(study: Results, folder: Path) -> Section:
     )
     known = table[np.isfinite(table["difference"])]
     named = known.assign(name=_row_names(known), family=known["quantity"].str.split(" of ").str[0])
-    panels = [(f"{family}, a − b", figures.differences(part.head(40))) for family, part in named.groupby("family", sort=False)]
+    panels = [
+        (f"{family}, a − b", figures.differences(part.head(40))) for family, part in named.groupby("family", sort=False)
+    ]
     blocks: list[Block] = []
     numbers = table.drop(columns=["note"])
     if panels:
         caption = "Filled: p under 0.05 after correction. Lines are intervals over people."
-        blocks.append(draw(Plate("groups", "Differences", panels, "differences between groups", caption, numbers), folder))
+        blocks.append(
+            draw(Plate("groups", "Differences", panels, "differences between groups", caption, numbers), folder)
+        )
     digits = lambda v: number(v, 3)  # noqa: E731
     columns = [
         Show("label", "label"),
@@ -533,7 +682,10 @@ def groups(study: Results, folder: Path) -> Section:
     ]
     if not (table["note"] != "").any():
         columns = columns[:-1]
-    sided = {side: [f"{g} ({n})" for g, n in zip(table[f"group_{side}"], table[f"people_{side}"], strict=True)] for side in "ab"}
+    sided = {
+        side: [f"{g} ({n})" for g, n in zip(table[f"group_{side}"], table[f"people_{side}"], strict=True)]
+        for side in "ab"
+    }
     blocks.append(sheet("All comparisons", table.assign(**sided).sort_values("p_holm", kind="stable"), columns))
     return Section("groups", "Groups", lead, blocks)
 
@@ -545,7 +697,11 @@ def _row_names(table: pd.DataFrame) -> list[str]:
     names = []
     for row in table.to_dict("records"):
         what = str(row["quantity"]).partition(" of ")[2]
-        parts = [what, *[str(row[column]) for column in several], f"{row['group_a']} − {row['group_b']}" if pairs else ""]
+        parts = [
+            what,
+            *[str(row[column]) for column in several],
+            f"{row['group_a']} − {row['group_b']}" if pairs else "",
+        ]
         names.append(" · ".join(part for part in parts if part) or f"{row['group_a']} − {row['group_b']}")
     return names
 
@@ -565,19 +721,40 @@ def anchors(study: Results, folder: Path) -> Section:
         ("the same, random positions", "0.0286", _one_percent(study, "random")),
         ("layers of one network", "vary strongly", _pairs(study, "layers")),
         ("networks, overall maps", "similar regions", _pairs(study, "models")),
-        ("groups", "occlusions more effective on images of women", "see groups" if len(study["groups"]) else "no labels"),
+        (
+            "groups",
+            "occlusions more effective on images of women",
+            "see groups" if len(study["groups"]) else "no labels",
+        ),
     ]
     frame = pd.DataFrame(rows, columns=["finding", "paper", "here"])
     note = (
-        "As reported in the abstract: other data (1000 people), other networks (9), another parser, and choices that are not public. The figures "
+        "As reported in the abstract: other data (1000 people), other networks (9), another parser, and choices that "
+        "are not public. The figures "
         "are anchors for the order of magnitude; agreement would not show that the method is the same, nor disagreement that one is wrong."
     )
-    blocks: list[Block] = [sheet("", frame, [Show("finding", "finding"), Show("paper", "paper"), Show("here", "this study")])]
+    blocks: list[Block] = [
+        sheet("", frame, [Show("finding", "finding"), Show("paper", "paper"), Show("here", "this study")])
+    ]
     if len(table):
         figure = figures.anchor_bands(table.head(2 * PANELS), PAPER_SAME, PAPER_DIFFERENT)
-        caption = f"Overlap of maps, {_place(study)}, {_critical(table)}. Bands are the paper’s ranges over its networks."
+        caption = (
+            f"Overlap of maps, {_place(study)}, {_critical(table)}. Bands are the paper’s ranges over its networks."
+        )
         numbers = table[["model", "same", "same_low", "same_high", "different", "different_low", "different_high"]]
-        blocks.append(draw(Plate("anchors", "Same and different people", [("", figure)], "coefficients beside the paper's ranges", caption, numbers), folder))
+        blocks.append(
+            draw(
+                Plate(
+                    "anchors",
+                    "Same and different people",
+                    [("", figure)],
+                    "coefficients beside the paper's ranges",
+                    caption,
+                    numbers,
+                ),
+                folder,
+            )
+        )
     return Section("anchors", "Beside the paper", note, blocks)
 
 
@@ -601,8 +778,12 @@ def _one_percent(study: Results, control: str) -> str:
     if control:
         chosen = table[table["control"].str.startswith(control)]
     else:
-        chosen = table[(table["control"] == "") & (table["layer"] == study.place) & (table["explained"] != table["measured"])]
-    found = [f"{_span(part['drop'], lambda v: number(v, 4))} ({fill})" for fill, part in chosen.groupby("fill", sort=False)]
+        chosen = table[
+            (table["control"] == "") & (table["layer"] == study.place) & (table["explained"] != table["measured"])
+        ]
+    found = [
+        f"{_span(part['drop'], lambda v: number(v, 4))} ({fill})" for fill, part in chosen.groupby("fill", sort=False)
+    ]
     return ", ".join(found) or "not measured"
 
 
@@ -618,9 +799,15 @@ def _pairs(study: Results, what: str) -> str:
 def made(study: Results) -> Section:
     """The manifest, folded."""
     blocks: list[Block] = [
-        Facts(shown_key(key), _flat(value), closed=True) for key, value in study.manifest.items() if isinstance(value, Mapping | list)
+        Facts(shown_key(key), _flat(value), closed=True)
+        for key, value in study.manifest.items()
+        if isinstance(value, Mapping | list)
     ]
-    plain = [(shown_key(key), figures.shown(value)) for key, value in study.manifest.items() if not isinstance(value, Mapping | list)]
+    plain = [
+        (shown_key(key), figures.shown(value))
+        for key, value in study.manifest.items()
+        if not isinstance(value, Mapping | list)
+    ]
     if plain:
         blocks.insert(0, Facts("", plain))
     text = "All of it is in manifest.json; captum-leam study --check repeats the study and compares."
@@ -645,8 +832,18 @@ def _flat(value: Any) -> list[tuple[str, str]]:
 
 def _walk(name: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, Mapping):
-        return [line for key, inner in value.items() for line in _walk(f"{name} · {shown_key(key)}" if name else shown_key(key), inner)]
+        return [
+            line
+            for key, inner in value.items()
+            for line in _walk(f"{name} · {shown_key(key)}" if name else shown_key(key), inner)
+        ]
     if isinstance(value, list) and any(isinstance(inner, Mapping | list) for inner in value):
         return [line for i, inner in enumerate(value, 1) for line in _walk(f"{name} {i}".strip(), inner)]
-    text = ", ".join(map(str, value)) if isinstance(value, list) else f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = (
+        ", ".join(map(str, value))
+        if isinstance(value, list)
+        else f"{value:.6g}"
+        if isinstance(value, float)
+        else str(value)
+    )
     return [(name, figures.shown(text[:500] + "…" * (len(text) > 500)))]

@@ -71,11 +71,12 @@ class Results:
         found = self["drop_summary"]["fraction"].unique()
         return float(min(found, key=lambda f: abs(np.log(f / 0.05)))) if len(found) else 0.05
 
-    def rows(self, name: str, **wanted: str) -> pd.DataFrame:
-        """Rows of a large table whose columns hold the (shown) values."""
+    def rows(self, name: str, **wanted: Any) -> pd.DataFrame:
+        """Rows of a large table whose columns hold the (shown) value, or one of a list of them."""
         import pyarrow.parquet as pq
 
-        filters = [(column, "==", self.raw.get(value, value)) for column, value in wanted.items()]
+        listed = {column: value if isinstance(value, list) else [value] for column, value in wanted.items()}
+        filters = [(column, "in", [self.raw.get(v, v) for v in values]) for column, values in listed.items()]
         table: pd.DataFrame = pq.read_table(_path(self.folder, name), filters=filters or None).to_pandas()
         return _shown(table)[0]
 
@@ -95,8 +96,7 @@ class Results:
         return pd.concat([f for f in found if len(f)], ignore_index=True) if any(map(len, found)) else pd.DataFrame()
 
     def _compared(self, model: str) -> pd.DataFrame:
-        cell = self.rows("drops", measured=model, fill=self.fill)
-        cell = cell[np.isclose(cell["fraction"], self.fraction)]
+        cell = self.rows("drops", explained=[model, ""], measured=model, fill=self.fill, fraction=self.fraction)
         cell = cell[((cell["explained"] == model) & (cell["layer"] == self.place)) | (cell["method"] == "")]
         cell = cell[np.isfinite(cell["drop"])]
         if not (cell["control"] != "").any() or not (cell["control"] == "").any():
@@ -117,6 +117,19 @@ class Results:
         with np.load(path, allow_pickle=False) as file:
             keys = {place: f"{raw}/{self.raw.get(place, place)}" for place in (OVERALL, *self.layers(model))}
             return {place: np.asarray(file[key]) for place, key in keys.items() if key in file.files}
+
+    def person_map(self, model: str, person: str) -> NDArray[np.float64] | None:
+        """Mean of a person's overall maps, if the study kept maps of single images."""
+        images = self["images"]
+        keys = {
+            f"{self.raw.get(model, model)}/{OVERALL}/{image}"
+            for image in images.loc[images["person"] == person, "image"]
+        }
+        found = []
+        for path in sorted((self.folder / "maps" / "people").glob("*.npz")):
+            with np.load(path, allow_pickle=False) as file:
+                found += [np.asarray(file[key], dtype=np.float64) for key in file.files if key in keys]
+        return np.mean(found, axis=0) if found else None
 
 
 def read_results(folder: Path) -> Results:
