@@ -278,6 +278,7 @@ def _mean_maps(folder: Path, models: Any, places: Any, draw: np.random.Generator
 def _manifest(models: Any, names: Any, seed: int) -> dict[str, Any]:
     return {
         "format": 1,
+        "finished": True,
         "configuration": {
             "people": "faces",
             "models": [{"name": m, "load": f"models.py:{m}"} for m in models],
@@ -286,8 +287,9 @@ def _manifest(models: Any, names: Any, seed: int) -> dict[str, Any]:
             "fills": ["blur", "zero"],
             "note": names[0] if names else "",
         },
+        "models": {m: {"sha256": f"{i:064x}", "parameters": 1_200_000} for i, m in enumerate(models)},
         "versions": {"captum-leam": "0.1.0", "torch": "2.13.0", "captum": "0.9.0", "python": "3.12.3"},
-        "hashes": {**{f"model {m}": f"{i:064x}" for i, m in enumerate(models)}, "data": "ab" * 32},
+        "data": {"sha256": "ab" * 32},
         "seeds": {"study": seed},
         "hardware": {"cpu": "2 cores", "device": "cpu"},
         "durations": {"read": 1.2, "verify": 3.9, "explain": 143.2, "patterns": 12.0, "total": 161.5},

@@ -98,8 +98,10 @@ def true(results: Results, compared: pd.DataFrame) -> Answer:
         f"difference {estimate(row['difference'], row['low'], row['high'], 3)}"
         for row in ordered.to_dict("records")
     ]
-    than = "more than after any control" if sure == n else "against the control that comes closest"
-    text = f"Hiding the {percent(results.fraction)} of the pixels that a map names first lowers the cosine {than}: "
+    than = "more than any control does" if sure == n else "; beside it, the control that comes closest"
+    text = f"Hiding the {percent(results.fraction)} of the pixels that a map names first lowers the cosine {than}: ".replace(
+        " ;", ";"
+    )
     text += f"{'; '.join(rows)}." if n <= 3 else f"least {' and most '.join(rows)}."
     behind = list(dict.fromkeys(hardest.loc[~(hardest["low"] > 0), "control"]))
     beaten = [

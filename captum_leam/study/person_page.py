@@ -126,7 +126,7 @@ def _scores(study: Results, person: str) -> list[Block]:
 
 
 def _maps(study: Results, person: str, stem: str) -> list[Plate]:
-    found = {model: values for model in study.models if (values := study.person_map(model, person)) is not None}
+    found = {model: values for model in study.explained if (values := study.person_map(model, person)) is not None}
     panels = [(model, figures.mean_maps({"": values})) for model, values in found.items()]
     rows = [(model, *figures.ninths(values)) for model, values in found.items()]
     caption = "Mean of the person’s maps; lines are the template, not the person."
@@ -148,7 +148,7 @@ def _maps(study: Results, person: str, stem: str) -> list[Plate]:
 
 def _regions(study: Results, person: str, stem: str) -> list[Plate]:
     panels, tables = [], []
-    for model in study.models:
+    for model in study.explained:
         rows = study.rows("regions", model=model, layer=study.place)
         if person not in set(rows["person"]):
             continue
@@ -187,7 +187,7 @@ def _drops(study: Results, person: str, stem: str) -> list[Plate]:
     controls = [c for c in dict.fromkeys(table["control"]) if c]
     panels = [
         (m, figures.drop_curves(table[table["measured"] == m], controls))
-        for m in study.models
+        for m in study.explained
         if m in set(table["measured"])
     ]
     caption = f"Mean fall of the cosine over the person’s images, {study.fill} fill; bands reach from the least to the largest."

@@ -444,7 +444,7 @@ def regions(study: Results, folder: Path) -> Section:
 
 
 def _mean_maps(study: Results, folder: Path) -> list[Block]:
-    found = {model: maps for model in study.models[:PANELS] if (maps := study.mean_maps(model))}
+    found = {model: maps for model in study.explained[:PANELS] if (maps := study.mean_maps(model))}
     if not found:
         return []
     panels = [(model, figures.mean_maps(maps)) for model, maps in found.items()]
@@ -473,7 +473,7 @@ def faithful(study: Results, compared: pd.DataFrame, folder: Path) -> Section:
     own = table[(table["measured"] == table["explained"]) & (table["layer"] == study.place) | (table["method"] == "")]
     own = own[own["fill"] == study.fill]
     controls = [c for c in dict.fromkeys(own["control"]) if c]
-    panels = [(model, figures.drop_curves(own[own["measured"] == model], controls)) for model in study.models]
+    panels = [(model, figures.drop_curves(own[own["measured"] == model], controls)) for model in study.explained]
     names = [
         "explained",
         "measured",

@@ -43,6 +43,12 @@ class Results:
         return list(dict.fromkeys(self["verification"]["model"]))
 
     @property
+    def explained(self) -> list[str]:
+        """Models that have maps."""
+        there = set(self["layers"]["model"])
+        return [model for model in self.models if model in there]
+
+    @property
     def people(self) -> list[str]:
         """People with a usable image."""
         images = self["images"]
@@ -92,7 +98,7 @@ class Results:
         Returns:
             :meth:`captum_leam.faithfulness.OcclusionResult.compare` with the columns map and other, the mean drops of the two.
         """
-        found = [self._compared(model) for model in self.models]
+        found = [self._compared(model) for model in self.explained]
         return pd.concat([f for f in found if len(f)], ignore_index=True) if any(map(len, found)) else pd.DataFrame()
 
     def _compared(self, model: str) -> pd.DataFrame:
@@ -120,16 +126,17 @@ class Results:
 
     def person_map(self, model: str, person: str) -> NDArray[np.float64] | None:
         """Mean of a person's overall maps, if the study kept maps of single images."""
+        raw, models = self.raw.get(model, model), list(self.manifest.get("models", {}))
+        if raw not in models:
+            return None
         images = self["images"]
-        keys = {
-            f"{self.raw.get(model, model)}/{OVERALL}/{image}"
-            for image in images.loc[images["person"] == person, "image"]
-        }
+        numbers = images.loc[images["person"] == person, "image"]
         found = []
-        for path in sorted((self.folder / "maps" / "people").glob("*.npz")):
+        for path in sorted((self.folder / "maps" / "people").glob(f"{models.index(raw):02d}-*.npz")):
             with np.load(path, allow_pickle=False) as file:
-                found += [np.asarray(file[key], dtype=np.float64) for key in file.files if key in keys]
-        return np.mean(found, axis=0) if found else None
+                if (own := np.isin(file["image"], numbers)).any():
+                    found.append(np.asarray(file["maps"][own, 0], dtype=np.float64))
+        return np.concatenate(found).mean(axis=0) if found else None
 
 
 def read_results(folder: Path) -> Results:

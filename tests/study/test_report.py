@@ -358,7 +358,8 @@ def test_mean_map_of_a_person_where_maps_were_kept(tmp_path):
     (folder / "maps" / "people").mkdir()
     spot = np.zeros((112, 112), np.float16)
     spot[:30, :30] = 1
-    np.savez(folder / "maps" / "people" / "0.npz", **{"ms1m/overall/4": spot, "ms1m/overall/0": spot.T[::-1]})
+    maps = np.stack([spot.T[::-1], spot])[:, None]
+    np.savez(folder / "maps" / "people" / "00-00000.npz", image=np.array([0, 4], np.int32), maps=maps)
     write_report(folder, people=["s02"])
     drawn = pd.read_csv(folder / "figures" / "person_s02_maps.csv")
     assert drawn["top left"].tolist() == [1.0]
