@@ -1,4 +1,4 @@
-"""Command line: ``captum-leam demo`` and ``captum-leam explain``. Nothing heavy is imported until a command runs."""
+"""Command line: ``captum-leam demo``, ``explain`` and ``study``. Nothing heavy is imported until a command runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from captum_leam._version import __version__
+from captum_leam.study.command import study
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,6 +25,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.command()(study)
 
 WRONG_INPUT = 2
 

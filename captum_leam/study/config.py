@@ -285,7 +285,7 @@ def _parse(text: str, source: str) -> tuple[Any, dict[str, int]]:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{source}{line}: this is no YAML ({problem}).") from None
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
     return value, lines
 
 

@@ -144,20 +144,25 @@ def read_ahead(pictures: Sequence[Picture], config: Config) -> Iterator[Read]:
 def crops_shard(config: Config, networks: Sequence[Network], pictures: Sequence[Picture]) -> Shard:
     """Crops, labels and embeddings of whole people.
 
-    Arrays: ``kept`` (n,), which of ``pictures`` these are; ``crops`` (n, 3, H, W), uint8 where that is exact; ``labels`` (n, H, W) or, of a
+    Arrays: ``kept`` (n,), which of ``pictures`` these are; ``crops`` (n, 3, H, W), uint8 where that is exact; ``labels`` (n, H, W), or of a
     parser that gives all crops the same, (1, H, W); ``embedding.I`` (n, D) of network I, NaN where it raised; ``landmarks`` (n, 5, 2) on
-    the crop, NaN for crops without; ``thumbnails`` (n, 28²). Notes: ``failed``: stage, model, index in ``pictures`` and reason; ``how``: each was read.
+    the crop, NaN for crops without; ``thumbnails`` (n, 28²). Notes: ``failed``: stage, model, index in ``pictures`` and reason;
+    ``how`` each was read; ``people``, whose they are.
     """
     read = list(read_ahead(pictures, config))
-    failed: list[tuple[str, str, int, str]] = [
-        ("read", "", r.picture.number, r.reason) for r in read if r.source is None
+    failed: list[Failure] = [("read", "", i, r.reason) for i, r in enumerate(read) if r.source is None]
+    count = Counter(r.picture.person for r in read if r.source is not None)
+    few = {person: too_few(person, n, config.min_images) for person, n in count.items() if n < config.min_images}
+    lonely = [
+        (i, few[r.picture.person]) for i, r in enumerate(read) if r.source is not None and r.picture.person in few
     ]
-    good = [r for r in read if r.source is not None]
-    good, lonely = _without_lonely(good, config.min_images)
-    failed += lonely
+    failed += [("read", "", i, reason) for i, reason in lonely]
+    kept = [i for i, r in enumerate(read) if r.source is not None and r.picture.person not in few]
+    good = [read[i] for i in kept]
     size = config.pictures.size
     crops = torch.stack([r.source.crop for r in good if r.source]) if good else torch.zeros(0, 3, size, size)
-    notes: dict[str, Any] = {"failed": failed, "how": ["crop" if _is_crop(r) else "photograph" for r in good]}
+    how = ["crop" if _is_crop(r) else "photograph" for r in good]
+    notes: dict[str, Any] = {"failed": failed, "how": how, "people": [r.picture.person for r in good]}
     arrays: dict[str, NDArray[Any]] = {
         "kept": np.array(kept, dtype=np.int32),
         "crops": _compact(crops),

@@ -206,7 +206,7 @@ class Signing:
 class Occluder:
     """Occludes crops where maps are highest, and takes the fall of the cosine on every network."""
 
-    def __init__(self, setting: Setting, shard: Shard, people: Sequence[str], explained: int | None) -> None:
+    def __init__(self, setting: Setting, shard: Shard, explained: int | None) -> None:
         self.setting, self.config = setting, setting.config
         self.measured = setting.measured(explained)
         self.fills = [as_fill(fill) for fill in self.config.fills]
@@ -217,7 +217,7 @@ class Occluder:
         self.filled: list[Tensor | None] = []
         for i in self.measured:
             embeddings = torch.from_numpy(shard[f"embedding.{i}"]).double()
-            references = torch.from_numpy(references_of(shard[f"embedding.{i}"], people)).double()
+            references = torch.from_numpy(references_of(shard[f"embedding.{i}"], shard.notes["people"])).double()
             self.references[i] = F.normalize(references, dim=1)
             self.before[i] = (F.normalize(embeddings, dim=1) * self.references[i]).sum(1)
 
@@ -271,8 +271,8 @@ class Occluder:
                 continue
             towards = self.references[i][torch.from_numpy(rows[part])]
             after[part] = (F.normalize(made.double().cpu(), dim=1) * towards).sum(1).numpy()
-        before: NDArray[np.float64] = self.before[i][torch.from_numpy(rows)].numpy()
-        return before - after
+        dropped: NDArray[np.float64] = self.before[i][torch.from_numpy(rows)].numpy() - after
+        return dropped
 
     def failures(self, faces: Shard) -> list[Failure]:
         """Occluded images that a network raised on."""
@@ -304,7 +304,7 @@ class Collected:
         }
 
 
-def maps_shard(setting: Setting, faces: Shard, people: Sequence[str], explained: int) -> Shard:
+def maps_shard(setting: Setting, faces: Shard, explained: int) -> Shard:
     """Maps of one network on a shard: regions, signatures, drops, sums.
 
     Arrays, by row (an image that has maps): ``rows`` of the shard of crops; ``shown`` (n, L) maps with anything to show; ``cosine``
@@ -312,9 +312,9 @@ def maps_shard(setting: Setting, faces: Shard, people: Sequence[str], explained:
     (n, cells). Sums: ``person_sums`` (people, H, W) and ``person_counts`` of overall maps, ``layer_sums`` (L, H, W), ``layer_counts``.
     ``maps``, float16, where the configuration stores them. L is 1 + layers, the overall map first.
     """
-    config, network = setting.config, setting.networks[explained]
+    config, network, people = setting.config, setting.networks[explained], faces.notes["people"]
     explain = Explainer(network, loaded(network, config.device), config)
-    occluder = Occluder(setting, faces, people, explained)
+    occluder = Occluder(setting, faces, explained)
     references = references_of(faces[f"embedding.{explained}"], people)
     usable = np.flatnonzero(np.isfinite(references).all(1))
     own = [name for name in config.controls if name in OWN_CONTROLS and name != "other people"]
@@ -340,15 +340,19 @@ def maps_shard(setting: Setting, faces: Shard, people: Sequence[str], explained:
         kept = {"maps": maps[:, :stored].half().cpu().numpy()} if stored else {}
         cosine = occluder.before[explained][torch.from_numpy(rows)].numpy()
         work.add(rows, {"drops": np.concatenate(drops, 1), "shown": shown.cpu().numpy(), "cosine": cosine, **kept})
-    notes = {"failed": work.failed + occluder.failures(faces), "cells": cells}
+    notes: dict[str, Any] = {"failed": work.failed + occluder.failures(faces), "cells": cells}
+    notes["people"] = _people(work, people)
     if not work.rows:
         return Shard({"rows": np.zeros(0, np.int32)}, notes)
     return Shard({**work.joined(), **signing.arrays(), **sums.arrays()}, notes)
 
 
-def _without_reference(
-    faces: Shard, references: NDArray[np.float32], network: Network
-) -> list[Failure]:
+def _people(work: Collected, people: Sequence[str]) -> list[str]:
+    """Whose the rows are."""
+    return [people[row] for rows in work.rows for row in rows]
+
+
+def _without_reference(faces: Shard, references: NDArray[np.float32], network: Network) -> list[Failure]:
     embeddings_of = np.isfinite(references).all(1)
     failed = {index for stage, name, index, _ in faces.notes["failed"] if stage == "embed" and name == network.name}
     reason = "no reference: the network embeds no other image of the person"
@@ -448,13 +452,13 @@ class Sums:
         }
 
 
-def untrained_shard(setting: Setting, faces: Shard, people: Sequence[str], explained: int, first: Shard, key: str) -> Shard:
+def untrained_shard(setting: Setting, faces: Shard, explained: int, first: Shard, key: str) -> Shard:
     """Signatures of the maps of an untrained twin, made as those of the network; its BatchNorms see the first shard, named by its key."""
     config, network = setting.config, setting.networks[explained]
     module = untrained(network, crops_of(first)[:TWIN_FACES], key, config.seed, config.device)
     crops = crops_of(faces).to(config.device)
     own, _ = embedded(module, crops, config)
-    references = references_of(own, people)
+    references = references_of(own, faces.notes["people"])
     work, signing = Collected([], {}, []), Signing(setting, [])
     explain = Explainer(network, module, config)
     usable = np.flatnonzero(np.isfinite(references).all(1))
@@ -468,11 +472,11 @@ def untrained_shard(setting: Setting, faces: Shard, people: Sequence[str], expla
     )  # a control that fails on an image just lacks it
 
 
-def controls_shard(setting: Setting, faces: Shard, people: Sequence[str]) -> Shard:
+def controls_shard(setting: Setting, faces: Shard) -> Shard:
     """Controls that need no network to be made: their drops on all networks, and the signatures of the edges."""
     config = setting.config
     shared = [name for name in config.controls if name not in OWN_CONTROLS]
-    occluder = Occluder(setting, faces, people, None)
+    occluder = Occluder(setting, faces, None)
     cells = occluder.cells("", shared, config.fractions, occluder.measured)
     work, signing = Collected([], {}, []), Signing(setting, [])
     for rows in batches(len(faces["kept"]), config.batch_size):
@@ -496,14 +500,13 @@ def others_shard(
     setting: Setting,
     faces: Shard,
     made: Shard,
-    people: Sequence[str],
     explained: int,
     total: NDArray[np.float64],
     count: int,
 ) -> Shard:
     """The control "other people": drops where the mean overall map of all *other* people is highest."""
-    config = setting.config
-    occluder = Occluder(setting, faces, people, explained)
+    config, people = setting.config, faces.notes["people"]
+    occluder = Occluder(setting, faces, explained)
     cells = occluder.cells(OVERALL, ["other people"], config.fractions, occluder.measured)
     rows_done = made["rows"].astype(np.intp)
     if not len(rows_done):

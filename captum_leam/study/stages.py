@@ -3,6 +3,7 @@
 A task names the shard it writes by what that depends on, so a shard that is there and whole is done, whoever made it and when.
 """
 
+import logging
 import os
 import time
 import traceback
@@ -93,17 +94,16 @@ def _made(setting: Setting, task: Task) -> Shard:
     if task.stage == "agreement":
         return agreement_shard(setting, *task.options)
     faces = task.read("crops")
-    people = [task.pictures[i].person for i in faces["kept"]]
     if task.stage == "maps":
-        return maps_shard(setting, faces, people, task.explained)
+        return maps_shard(setting, faces, task.explained)
     if task.stage == "controls":
-        return controls_shard(setting, faces, people)
+        return controls_shard(setting, faces)
     if task.stage == "untrained":
-        return untrained_shard(setting, faces, people, task.explained, task.read("first"), str(dict(task.inputs)["first"]))
+        return untrained_shard(setting, faces, task.explained, task.read("first"), task.options[0])
     if task.stage == "others":
         total = task.read("total")
         made = task.read("maps")
-        return others_shard(setting, faces, made, people, task.explained, total["sum"], int(total["count"][0]))
+        return others_shard(setting, faces, made, task.explained, total["sum"], int(total["count"][0]))
     raise ValueError(f"there is no stage {task.stage!r}.")
 
 
@@ -196,7 +196,9 @@ def _on_ray(setting: Setting, tasks: Sequence[Task], jobs: int) -> Iterator[Outc
             try:
                 yield from ray.get(ready)
             except ray.exceptions.RayError as error:
-                raise EngineError(f"a Ray worker died ({str(error).splitlines()[0]}); what was done is kept, run again.") from None
+                raise EngineError(
+                    f"a Ray worker died ({str(error).splitlines()[0]}); what was done is kept, run again."
+                ) from None
 
 
 @contextmanager
@@ -208,11 +210,15 @@ def _ray(jobs: int) -> Iterator[Any]:
         try:
             import ray
         except ImportError as error:
-            raise ImportError(f'ray cannot be imported ({error}). It comes with: pip install "captum-leam[ray]"') from None
+            raise ImportError(
+                f'ray cannot be imported ({error}). It comes with: pip install "captum-leam[ray]"'
+            ) from None
         started = not ray.is_initialized()
         if started:
-            local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": jobs, "include_dashboard": False}
-            ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=False, **local)
+            local: dict[str, Any] = (
+                {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": jobs, "include_dashboard": False}
+            )
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **local)
         try:
             yield ray
         finally:
