@@ -4,22 +4,22 @@ import numpy as np
 import pandas as pd
 
 from captum_leam.study.page import Answer, estimate, number, p_value, percent
-from captum_leam.study.results import Results
+from captum_leam.study.findings import Findings
 
 ALPHA = 0.05
 
 
-def answers(results: Results, compared: pd.DataFrame) -> list[Answer]:
+def answers(results: Findings, compared: pd.DataFrame) -> list[Answer]:
     """All answers, in the order in which they are read.
 
     Args:
         results: of the study.
-        compared: of :meth:`Results.against_controls`.
+        compared: of :meth:`Findings.against_controls`.
     """
     return [person_specific(results), regions(results), true(results, compared), agree(results), groups(results)]
 
 
-def person_specific(results: Results) -> Answer:
+def person_specific(results: Findings) -> Answer:
     """Is the gap between same and different people above that of the strongest control?"""
     question = "Are the maps person-specific?"
     table = results.leam()
@@ -46,7 +46,7 @@ def person_specific(results: Results) -> Answer:
     return Answer(question, verdict, tone, text, "specific")
 
 
-def regions(results: Results) -> Answer:
+def regions(results: Findings) -> Answer:
     """Which regions hold more of the critical pixels than their area gives them?"""
     question = "Which regions carry recognition?"
     table = results["region_summary"]
@@ -82,7 +82,7 @@ def regions(results: Results) -> Answer:
     )
 
 
-def true(results: Results, compared: pd.DataFrame) -> Answer:
+def true(results: Findings, compared: pd.DataFrame) -> Answer:
     """Does the cosine fall further than after occluding what the strongest control names?"""
     question = "Are the maps true?"
     if not len(compared):
@@ -114,7 +114,7 @@ def true(results: Results, compared: pd.DataFrame) -> Answer:
     return Answer(question, verdict, tone, text, "true")
 
 
-def agree(results: Results) -> Answer:
+def agree(results: Findings) -> Answer:
     """Do models look at the same places, more than any two maps of faces do?"""
     question = "Do the networks look at the same places?"
     table = results["agreement"]
@@ -132,7 +132,7 @@ def agree(results: Results) -> Answer:
     return Answer(question, verdict, "yes" if sure == n else "partly" if sure else "no", text, "agreement")
 
 
-def groups(results: Results) -> Answer:
+def groups(results: Findings) -> Answer:
     """Which differences between groups stay after correction?"""
     question = "Do groups of people differ?"
     table = results["groups"]

@@ -25,7 +25,7 @@ from captum_leam.study.page import (
     sheet,
     write_page,
 )
-from captum_leam.study.results import Results
+from captum_leam.study.findings import Findings
 
 LIMITS = (
     "The page shows what networks took from these images of one person, not who they are. Few images say little: differences from "
@@ -33,7 +33,7 @@ LIMITS = (
 )
 
 
-def check_people(study: Results, people: Sequence[str], show_faces: bool) -> None:
+def check_people(study: Findings, people: Sequence[str], show_faces: bool) -> None:
     """Refuse people that the study does not know.
 
     Raises:
@@ -68,7 +68,7 @@ def page_name(person: str) -> str:
     )
 
 
-def write_person(study: Results, person: str, report: Path, show_faces: bool) -> Path:
+def write_person(study: Findings, person: str, report: Path, show_faces: bool) -> Path:
     """Write ``people/NAME.html`` beside the report, its figures beside those of the report.
 
     Args:
@@ -97,7 +97,7 @@ def write_person(study: Results, person: str, report: Path, show_faces: bool) ->
     return write_page(path, text)
 
 
-def _scores(study: Results, person: str) -> list[Block]:
+def _scores(study: Findings, person: str) -> list[Block]:
     scores = study["scores"]
     own = (
         scores[scores["person"] == person]
@@ -125,7 +125,7 @@ def _scores(study: Results, person: str) -> list[Block]:
     return found
 
 
-def _maps(study: Results, person: str, stem: str) -> list[Plate]:
+def _maps(study: Findings, person: str, stem: str) -> list[Plate]:
     found = {model: values for model in study.explained if (values := study.person_map(model, person)) is not None}
     panels = [(model, figures.mean_maps({"": values})) for model, values in found.items()]
     rows = [(model, *figures.ninths(values)) for model, values in found.items()]
@@ -146,7 +146,7 @@ def _maps(study: Results, person: str, stem: str) -> list[Plate]:
     )
 
 
-def _regions(study: Results, person: str, stem: str) -> list[Plate]:
+def _regions(study: Findings, person: str, stem: str) -> list[Plate]:
     panels, tables = [], []
     for model in study.explained:
         rows = study.rows("regions", model=model, layer=study.place)
@@ -175,7 +175,7 @@ def _regions(study: Results, person: str, stem: str) -> list[Plate]:
     return [Plate(f"{stem}_regions", "Beside everybody", panels, "shares of regions", caption, numbers)]
 
 
-def _drops(study: Results, person: str, stem: str) -> list[Plate]:
+def _drops(study: Findings, person: str, stem: str) -> list[Plate]:
     rows = study.rows("drops", person=person, fill=study.fill)
     own = rows[(rows["measured"] == rows["explained"]) & (rows["layer"] == study.place) | (rows["method"] == "")]
     if not len(own):
@@ -194,7 +194,7 @@ def _drops(study: Results, person: str, stem: str) -> list[Plate]:
     return [Plate(f"{stem}_drops", "Map and controls", panels, "mean drop by fraction", caption, table)]
 
 
-def _faces(study: Results, person: str) -> list[Block]:
+def _faces(study: Findings, person: str) -> list[Block]:
     """The person's crops, of the very bytes that were studied."""
     images = study["images"]
     own = images[(images["person"] == person) & (images["status"] == "ok")]
@@ -220,7 +220,7 @@ def _faces(study: Results, person: str) -> list[Block]:
     return found
 
 
-def _root(study: Results) -> Path | None:
+def _root(study: Findings) -> Path | None:
     configuration = study.manifest.get("configuration")
     people = configuration.get("people") if isinstance(configuration, Mapping) else None
     where = people.get("path") if isinstance(people, Mapping) else people

@@ -33,7 +33,7 @@ from captum_leam.study.page import (
     write_page,
 )
 from captum_leam.study.person_page import check_people, write_person
-from captum_leam.study.results import Results, read_results
+from captum_leam.study.findings import Findings, read_findings
 from captum_leam.study.tables import GROUP_PREFIX, OVERALL
 
 PANELS = 12
@@ -78,7 +78,7 @@ def write_report(
         ValueError: if the folder is not that of a finished study, for people that it does not know, or for ``show_faces`` without
             people.
     """
-    study = read_results(Path(results))
+    study = read_findings(Path(results))
     check_people(study, people, show_faces)
     page = Path(out) if out is not None else study.folder / "report.html"
     folder = page.parent / "figures"
@@ -117,13 +117,13 @@ def by_model(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 # -- the top -------------------------------------------------------------------------------------------
 
 
-def _title(study: Results) -> str:
+def _title(study: Findings) -> str:
     configuration = study.manifest.get("configuration")
     named = configuration.get("title") if isinstance(configuration, Mapping) else None
     return str(named) if named and named != Config.title else "What these networks recognise people by"
 
 
-def _lead(study: Results) -> str:
+def _lead(study: Findings) -> str:
     images = study["images"]
     used = int((images["status"] == "ok").sum())
     layers = study["layers"].groupby("model")["layer"].nunique()
@@ -139,7 +139,7 @@ def _count(n: int, one: str, many: str = "") -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
-def _warnings(study: Results) -> list[str]:
+def _warnings(study: Findings) -> list[str]:
     found = [
         f"{row['model']}: {row['warning'] or 'it hardly separates these people'}. What follows about it says little."
         for row in study["verification"].to_dict("records")
@@ -153,7 +153,7 @@ def _warnings(study: Results) -> list[str]:
     return found
 
 
-def _heroes(study: Results, folder: Path) -> list[DrawnPlate]:
+def _heroes(study: Findings, folder: Path) -> list[DrawnPlate]:
     """What is looked at first: the headline, and the regions of all networks together."""
     plates = []
     table = study.leam()
@@ -196,7 +196,7 @@ def _heroes(study: Results, folder: Path) -> list[DrawnPlate]:
     return [draw(plate, folder) for plate in plates]
 
 
-def _place(study: Results) -> str:
+def _place(study: Findings) -> str:
     return "overall map" if study.place == OVERALL else f"layer {study.place}"
 
 
@@ -207,7 +207,7 @@ def _critical(patterns: pd.DataFrame) -> str:
 # -- what was studied ----------------------------------------------------------------------------------
 
 
-def studied(study: Results, folder: Path) -> Section:
+def studied(study: Findings, folder: Path) -> Section:
     """People, images, models, how well these tell people apart, and what was left out."""
     images, checks = study["images"], study["verification"]
     used = images[images["status"] == "ok"]
@@ -240,7 +240,7 @@ def _whole(value: Any) -> str:
     return f"{int(value)}" if np.isfinite(value) else "–"
 
 
-def _cosines(study: Results, folder: Path) -> list[Block]:
+def _cosines(study: Findings, folder: Path) -> list[Block]:
     thresholds = study["verification"].set_index("model")["eer_threshold"]
     bins = [_binned(part["cosine"], model) for model, part in by_model(study["scores"])]
     if not bins:
@@ -291,7 +291,7 @@ def _group_sizes(used: pd.DataFrame) -> list[Block]:
     return [sheet("Groups", pd.concat(parts, ignore_index=True), columns)]
 
 
-def _skipped(study: Results) -> list[Block]:
+def _skipped(study: Findings) -> list[Block]:
     table = study["skipped"]
     if not len(table):
         return [Note("Nothing was skipped.", "note")]
@@ -316,7 +316,7 @@ def _skipped(study: Results) -> list[Block]:
 # -- person-specific -----------------------------------------------------------------------------------
 
 
-def specific(study: Results, folder: Path) -> Section:
+def specific(study: Findings, folder: Path) -> Section:
     """Same and different people, map beside controls, for every layer."""
     lead = (
         "Two maps overlap by their Bhattacharyya coefficient (0: nowhere, 1: the same map). If maps are about the "
@@ -387,7 +387,7 @@ def _specific_sheet(title: str, table: pd.DataFrame, *, closed: bool = False) ->
 # -- regions -------------------------------------------------------------------------------------------
 
 
-def regions(study: Results, folder: Path) -> Section:
+def regions(study: Findings, folder: Path) -> Section:
     """Lift on a drawn face, shares with intervals, lift by layer, mean maps."""
     table = study["region_summary"]
     if not len(table):
@@ -443,7 +443,7 @@ def regions(study: Results, folder: Path) -> Section:
     return Section("regions", "Regions", lead, blocks)
 
 
-def _mean_maps(study: Results, folder: Path) -> list[Block]:
+def _mean_maps(study: Findings, folder: Path) -> list[Block]:
     found = {model: maps for model in study.explained[:PANELS] if (maps := study.mean_maps(model))}
     if not found:
         return []
@@ -465,7 +465,7 @@ def _mean_maps(study: Results, folder: Path) -> list[Block]:
 # -- faithfulness --------------------------------------------------------------------------------------
 
 
-def faithful(study: Results, compared: pd.DataFrame, folder: Path) -> Section:
+def faithful(study: Findings, compared: pd.DataFrame, folder: Path) -> Section:
     """Drops beside controls, differences with intervals, and transfer between models."""
     table = study["drop_summary"]
     if not len(table):
@@ -523,7 +523,7 @@ def faithful(study: Results, compared: pd.DataFrame, folder: Path) -> Section:
     return Section("true", "Are the maps true?", lead, blocks)
 
 
-def _layer_drops(study: Results) -> list[Block]:
+def _layer_drops(study: Findings) -> list[Block]:
     table = study["drop_summary"]
     chosen = table[(table["explained"] == table["measured"]) & (table["control"] == "") & (table["fill"] == study.fill)]
     chosen = chosen[np.isclose(chosen["fraction"], study.fraction)]
@@ -537,7 +537,7 @@ def _layer_drops(study: Results) -> list[Block]:
     return [sheet(f"All layers at {percent(study.fraction)}", chosen, columns, closed=True)]
 
 
-def _transfer(study: Results, folder: Path) -> list[Block]:
+def _transfer(study: Findings, folder: Path) -> list[Block]:
     table = study["drop_summary"]
     chosen = table[(table["control"] == "") & (table["layer"] == study.place) & (table["fill"] == study.fill)]
     panels = []
@@ -574,7 +574,7 @@ def _transfer(study: Results, folder: Path) -> list[Block]:
 # -- agreement -----------------------------------------------------------------------------------------
 
 
-def agreement(study: Results, folder: Path) -> Section:
+def agreement(study: Findings, folder: Path) -> Section:
     """Model × model, layer × layer, and what belongs together."""
     table = study["agreement"]
     models, layers = table[table["what"] == "models"], table[table["what"] == "layers"]
@@ -645,7 +645,7 @@ def square(pairs: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
 # -- groups --------------------------------------------------------------------------------------------
 
 
-def groups(study: Results, folder: Path) -> Section:
+def groups(study: Findings, folder: Path) -> Section:
     """Differences between groups, always beside their base similarity."""
     table = study["groups"]
     if not len(table):
@@ -709,7 +709,7 @@ def _row_names(table: pd.DataFrame) -> list[str]:
 # -- the paper -----------------------------------------------------------------------------------------
 
 
-def anchors(study: Results, folder: Path) -> Section:
+def anchors(study: Findings, folder: Path) -> Section:
     """The paper's figures beside this study's."""
     table = study.leam()
     table = table[table["layer"] == study.place]
@@ -766,13 +766,13 @@ def _span(values: pd.Series, how: Any = number) -> str:
     return low if low == high else f"{low.removesuffix(chr(160) + '%')} to {high}"
 
 
-def _nose(study: Results) -> str:
+def _nose(study: Findings) -> str:
     table = study["region_summary"]
     chosen = table[(table["region"] == "nose") & (table["layer"] == study.place) & (table["quantity"] == "share")]
     return _span(chosen["mean"], lambda v: percent(v, 1))
 
 
-def _one_percent(study: Results, control: str) -> str:
+def _one_percent(study: Findings, control: str) -> str:
     table = study["drop_summary"]
     table = table[np.isclose(table["fraction"], 0.01)]
     if control:
@@ -787,7 +787,7 @@ def _one_percent(study: Results, control: str) -> str:
     return ", ".join(found) or "not measured"
 
 
-def _pairs(study: Results, what: str) -> str:
+def _pairs(study: Findings, what: str) -> str:
     table = study["agreement"]
     chosen = table[(table["what"] == what) & (table["kind"] == "maps")]
     return f"agree at {_span(chosen['value'])}; chance {_span(chosen['chance'])}" if len(chosen) else "not measured"
@@ -796,7 +796,7 @@ def _pairs(study: Results, what: str) -> str:
 # -- how it was made -----------------------------------------------------------------------------------
 
 
-def made(study: Results) -> Section:
+def made(study: Findings) -> Section:
     """The manifest, folded."""
     blocks: list[Block] = [
         Facts(shown_key(key), _flat(value), closed=True)

@@ -68,7 +68,7 @@ NO_CODE = (
     "study/page.py",
     "study/answers.py",
     "study/person_page.py",
-    "study/results.py",
+    "study/findings.py",
 )
 
 

@@ -23,7 +23,7 @@ from captum_leam.study.answers import answers
 from captum_leam.study.page import Plate, as_csv, draw, inline, number, safe_cell, svg
 from captum_leam.study.person_page import page_name
 from captum_leam.study.report import square, write_report
-from captum_leam.study.results import read_results
+from captum_leam.study.findings import read_findings
 from captum_leam.study.tables import TABLES
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -173,7 +173,7 @@ def test_numbers_are_those_of_the_tables(usual):
     np.testing.assert_allclose(drawn["above_control"], own["above_control"], atol=1e-6)
     regions = pd.read_csv(folder / "figures" / "lift_face.csv")
     assert set(regions["region"]) == set(REGIONS)
-    compared = read_results(folder).against_controls().set_index(["explained", "control"])
+    compared = read_findings(folder).against_controls().set_index(["explained", "control"])
     drops = pq.read_table(folder / "tables" / "drops.parquet").to_pandas()
     cell = drops.query("measured == 'ms1m' and fill == 'blur' and fraction == 0.05")
     leam = cell.query("explained == 'ms1m' and layer == 'overall' and control == ''")["drop"].mean()
@@ -229,7 +229,7 @@ def test_large_numbers_are_beside_the_page(tmp_path):
 
 
 def said(folder: Path):
-    study = read_results(folder)
+    study = read_findings(folder)
     return {answer.key: answer for answer in answers(study, study.against_controls())}
 
 
@@ -524,7 +524,7 @@ def test_unknown_numbers_sort_last(chromium, tmp_path):
     assert found == ["b", "b"]
 
 
-@pytest.mark.parametrize("width", [1200, 500])
+@pytest.mark.parametrize("width", [1200, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_looks_like_a_page(chromium, hostile, tmp_path, width, scheme):
     _, page = hostile

@@ -19,7 +19,7 @@ LARGE = ("regions", "drops")
 
 
 @dataclass(frozen=True, repr=False)
-class Results:
+class Findings:
     """Tables, manifest and mean maps of a study. Names are as they may be shown, see :func:`~captum_leam.study.figures.shown`.
 
     Attributes:
@@ -139,7 +139,7 @@ class Results:
         return np.concatenate(found).mean(axis=0) if found else None
 
 
-def read_results(folder: Path) -> Results:
+def read_findings(folder: Path) -> Findings:
     """Read a finished study.
 
     Raises:
@@ -159,7 +159,7 @@ def read_results(folder: Path) -> Results:
         if name not in LARGE:
             tables[name], changed = _shown(pq.read_table(_path(folder, name)).to_pandas())
             raw.update(changed)
-    return Results(folder, manifest, tables, raw)
+    return Findings(folder, manifest, tables, raw)
 
 
 def _path(folder: Path, name: str) -> Path:
