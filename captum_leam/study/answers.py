@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from captum_leam.study.page import Answer, estimate, number, p_value, percent
 from captum_leam.study.findings import Findings
+from captum_leam.study.page import Answer, estimate, number, p_value, percent
 
 ALPHA = 0.05
 

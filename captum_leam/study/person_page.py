@@ -12,6 +12,7 @@ import pandas as pd
 from captum_leam.faces import read_crop
 from captum_leam.report import picture_uri, safe_name
 from captum_leam.study import figures
+from captum_leam.study.findings import Findings
 from captum_leam.study.page import (
     Block,
     Note,
@@ -25,7 +26,6 @@ from captum_leam.study.page import (
     sheet,
     write_page,
 )
-from captum_leam.study.findings import Findings
 
 LIMITS = (
     "The page shows what networks took from these images of one person, not who they are. Few images say little: differences from "

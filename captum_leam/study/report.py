@@ -14,6 +14,7 @@ import pandas as pd
 from captum_leam.study import figures
 from captum_leam.study.answers import answers
 from captum_leam.study.config import Config
+from captum_leam.study.findings import Findings, read_findings
 from captum_leam.study.page import (
     Block,
     DrawnPlate,
@@ -33,7 +34,6 @@ from captum_leam.study.page import (
     write_page,
 )
 from captum_leam.study.person_page import check_people, write_person
-from captum_leam.study.findings import Findings, read_findings
 from captum_leam.study.tables import GROUP_PREFIX, OVERALL
 
 PANELS = 12
@@ -353,21 +353,23 @@ def specific(study: Findings, folder: Path) -> Section:
 
 
 CONTROL_WORDS = {
-    "edges": "edges: smoothed edges of the image, no network",
-    "untrained": "untrained: the same method on a network with random weights",
-    "parser": "parser: the regions of the face only",
-    "pose": "pose: strangers matched on pose stand in for different people",
-    "random pixels": "random pixels: as many, anywhere",
-    "centre": "centre: the middle of the crop",
-    "moved": "moved: the same shape elsewhere",
-    "other people": "other people: the mean map of others",
+    "edges": "edges of the image, no network",
+    "untrained": "the same network with random weights",
+    "parser": "the regions of the face, no network",
+    "pose": "strangers in the same pose in place of the person",
+    "random pixels": "as many, anywhere in the crop",
+    "random face pixels": "as many, anywhere in the face",
+    "random field": "spots of the same size, anywhere",
+    "centre": "the middle of the crop",
+    "moved": "the map’s shape, elsewhere",
+    "other people": "the mean map of others",
 }
 
 
 def _controls_text(controls: Sequence[str]) -> str:
     if not controls:
         return "No controls were run."
-    return "Controls: " + "; ".join(CONTROL_WORDS.get(c, c) for c in controls) + "."
+    return "Controls: " + "; ".join(f"{c} ({CONTROL_WORDS[c]})" if c in CONTROL_WORDS else c for c in controls) + "."
 
 
 def _specific_sheet(title: str, table: pd.DataFrame, *, closed: bool = False) -> Sheet:
@@ -798,16 +800,10 @@ def _pairs(study: Findings, what: str) -> str:
 
 def made(study: Findings) -> Section:
     """The manifest, folded."""
-    blocks: list[Block] = [
-        Facts(shown_key(key), _flat(value), closed=True)
-        for key, value in study.manifest.items()
-        if isinstance(value, Mapping | list)
-    ]
-    plain = [
-        (shown_key(key), figures.shown(value))
-        for key, value in study.manifest.items()
-        if not isinstance(value, Mapping | list)
-    ]
+    told = {key: value for key, value in study.manifest.items() if key not in ELSEWHERE}
+    nested = {key: value for key, value in told.items() if isinstance(value, Mapping | list)}
+    plain = [(shown_key(key), figures.shown(value)) for key, value in told.items() if key not in nested]
+    blocks: list[Block] = [Facts(shown_key(key), _flat(value), closed=True) for key, value in nested.items()]
     if plain:
         blocks.insert(0, Facts("", plain))
     text = "All of it is in manifest.json; captum-leam study --check repeats the study and compares."
@@ -818,6 +814,9 @@ def shown_key(key: str) -> str:
     """A key of the manifest as a name."""
     return figures.shown(key).replace("_", " ")
 
+
+ELSEWHERE = ("skipped", "shards")
+"""Of the manifest: what has its own section, and what is too long to read."""
 
 LINES = 120
 

@@ -20,10 +20,10 @@ from PIL import Image
 
 from captum_leam.study import figures
 from captum_leam.study.answers import answers
+from captum_leam.study.findings import read_findings
 from captum_leam.study.page import Plate, as_csv, draw, inline, number, safe_cell, svg
 from captum_leam.study.person_page import page_name
 from captum_leam.study.report import square, write_report
-from captum_leam.study.findings import read_findings
 from captum_leam.study.tables import TABLES
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
