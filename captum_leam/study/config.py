@@ -15,6 +15,7 @@ from captum_leam.objectives import NORMS
 
 MOST_BYTES = 1 << 20  # of a configuration; what is larger is none
 MOST_DEPTH = 20
+PLAIN = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
 
 PATTERN_CONTROLS = ("edges", "untrained", "parser", "pose")
 PARSERS = ("template", "bisenet", "parsenet")
@@ -307,18 +308,22 @@ def _value(node: Any, key: str, source: str, lines: dict[str, int], loader: Any)
     import yaml
 
     lines.setdefault(key, node.start_mark.line + 1)
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in PLAIN:
+        raise ConfigError(f"{source}, line {node.start_mark.line + 1}: {node.tag} is no plain list or mapping.")
     if isinstance(node, yaml.SequenceNode):
         return [_value(inner, f"{key}[{i}]", source, lines, loader) for i, inner in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
         return loader.construct_object(node)
     found: dict[str, Any] = {}
     for name_node, inner in node.value:
+        line = name_node.start_mark.line + 1
+        if not isinstance(name_node, yaml.ScalarNode):
+            raise ConfigError(f"{source}, line {line}: a list or mapping is no name of a setting.")
         name = str(name_node.value)
         below = f"{key}.{name}" if key else name
-        if not isinstance(name_node, yaml.ScalarNode) or name in found:
-            problem = "is there twice" if name in found else "is no plain name"
-            raise ConfigError(f"{source}, line {name_node.start_mark.line + 1}: {below} {problem}.")
-        lines[below] = name_node.start_mark.line + 1
+        if name in found:
+            raise ConfigError(f"{source}, line {line}: {below} is there twice.")
+        lines[below] = line
         found[name] = _value(inner, below, source, lines, loader)
     return found
 

@@ -182,6 +182,16 @@ def _in_processes(setting: Setting, tasks: Sequence[Task], jobs: int) -> Iterato
         ) from None
 
 
+@contextmanager
+def started(engine: Engine, jobs: int) -> Iterator[None]:
+    """Keep the workers of an engine for several calls of :func:`run`."""
+    if engine != "ray":
+        yield
+        return
+    with _ray(jobs):
+        yield
+
+
 def _on_ray(setting: Setting, tasks: Sequence[Task], jobs: int) -> Iterator[Outcome]:
     with _ray(jobs) as ray:
         gpu = 1 if setting.config.device.startswith("cuda") else 0

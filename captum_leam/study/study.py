@@ -30,7 +30,7 @@ from captum_leam.study.evaluating import Setting
 from captum_leam.study.networks import Network, described, known
 from captum_leam.study.people import Listing, Picture, cut, hashed, list_people
 from captum_leam.study.result import StudyResult
-from captum_leam.study.stages import ENGINES, Engine, Outcome, Task, run, steady
+from captum_leam.study.stages import ENGINES, Engine, Outcome, Task, run, started, steady
 from captum_leam.study.store import (
     Shard,
     file_sha256,
@@ -239,9 +239,10 @@ class _Run:
     def everything(self, report: bool) -> StudyResult:
         began = time.perf_counter()
         remove_parts(self.out)
-        with steady(self.config.threads):
+        with steady(self.config.threads), started(self.engine, self.jobs):
             plan = self.plan()
             self.shards(plan)
+        (self.out / "manifest.json").unlink(missing_ok=True)  # it is written last: with it, all tables are of one run
         (self.out / "tables").mkdir(exist_ok=True)
         with self.timed("tables"):
             skipped = self.tables(plan)
@@ -491,7 +492,7 @@ class Plan:
                 crops = crops_of(shard)[:2]
                 self.networks = tuple(described(network, crops, self.config.device) for network in self.networks)
                 return
-        first = read_shard(self.crops_paths()[0]).notes["failed"]
+        first = [row for path in self.crops_paths() for row in read_shard(path).notes["failed"]]
         raise ConfigError(f"people: no picture could be used: {first[0][3] if first else 'no reason is known'}")
 
     # -- stage two
