@@ -32,6 +32,8 @@ LIMITS = (
     "others may be those of light, pose or expression."
 )
 
+NO_MAPS = "Maps of single images were not kept (store_maps: overall keeps them): there is no mean map of the person."
+
 
 def check_people(study: Findings, people: Sequence[str], show_faces: bool) -> None:
     """Refuse people that the study does not know.
@@ -85,10 +87,16 @@ def write_person(study: Findings, person: str, report: Path, show_faces: bool) -
     stem = f"person_{path.stem}"
     blocks = [*_scores(study, person), *(_faces(study, person) if show_faces else [])]
     plates = [*_maps(study, person, stem), *_regions(study, person, stem), *_drops(study, person, stem)]
+    kept = any((study.folder / "maps" / "people").glob("*.npz"))
     drawn: list[Block] = [draw(plate, folder / "figures", "../figures") for plate in plates]
     sections = [
         Section("images", "Images and scores", "", blocks),
-        Section("shown", "What the networks took", "", drawn or [Note("The study holds nothing about it.")]),
+        Section(
+            "shown",
+            "What the networks took",
+            "" if kept else NO_MAPS,
+            drawn or [Note("The study holds nothing about it.")],
+        ),
         Section("limits", "Limits", LIMITS),
     ]
     text = render(
@@ -172,7 +180,7 @@ def _regions(study: Findings, person: str, stem: str) -> list[Plate]:
         "the tick their median."
     )
     numbers = pd.concat(tables, ignore_index=True)
-    return [Plate(f"{stem}_regions", "Beside everybody", panels, "shares of regions", caption, numbers)]
+    return [Plate(f"{stem}_regions", "Regions, beside everybody", panels, "shares of regions", caption, numbers)]
 
 
 def _drops(study: Findings, person: str, stem: str) -> list[Plate]:
@@ -191,7 +199,7 @@ def _drops(study: Findings, person: str, stem: str) -> list[Plate]:
         if m in set(table["measured"])
     ]
     caption = f"Mean fall of the cosine over the person’s images, {study.fill} fill; bands reach from the least to the largest."
-    return [Plate(f"{stem}_drops", "Map and controls", panels, "mean drop by fraction", caption, table)]
+    return [Plate(f"{stem}_drops", "Fall of the cosine", panels, "mean drop by fraction", caption, table)]
 
 
 def _faces(study: Findings, person: str) -> list[Block]:
