@@ -66,10 +66,10 @@ def write_faces(folder: Path, people: int = 5, images: int = 3, px: int = 48) ->
     return folder / "faces"
 
 
-def write_study(folder: Path, people: int = 5, images: int = 3, **changes: object) -> Path:
+def write_study(folder: Path, **changes: object) -> Path:
     """A configuration beside its faces and models; its path."""
     if not (folder / "faces").exists():
-        write_faces(folder, people, images)
+        write_faces(folder)
     (folder / "nets.py").write_text(MODELS)
     settings: dict[str, object] = {
         "people": "faces",

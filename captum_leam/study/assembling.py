@@ -69,7 +69,7 @@ class Writer:
         """Few rows, one mapping each; what is missing is NaN or empty."""
         if rows:
             columns = self.table.columns
-            empty = {c.name: "" if c.kind == "string" else float("nan") for c in columns}
+            empty = {c.name: {"string": "", "int32": -1}.get(c.kind, float("nan")) for c in columns}
             names = [*empty, *self.more]
             self.add({n: [empty.get(n, "") if row.get(n) is None else row[n] for row in rows] for n in names})
 
@@ -166,7 +166,18 @@ def picture_rows(cut: Cut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     by = {network.name: i for i, network in enumerate(cut.networks)}
     failed.sort(key=lambda row: (by[row["model"]], row["image"], row["stage"], row["reason"]))
     distinct = list({tuple(row.items()): row for row in failed}.values())
-    return images, read + distinct
+    return images, read + distinct + _twinless(cut)
+
+
+def _twinless(cut: Cut) -> list[dict[str, Any]]:
+    """Networks of which there is no untrained twin."""
+    rows: dict[str, dict[str, Any]] = {}
+    for source in cut.sources:
+        for network, path in zip(cut.networks, source.untrained, strict=True):
+            if path is not None and (problem := read_shard(path).notes.get("problem")):
+                head = {"what": "model", "stage": "patterns", "model": network.name, "image": -1}
+                rows.setdefault(network.name, {**head, "reason": problem})
+    return list(rows.values())
 
 
 def _image_row(

@@ -89,8 +89,8 @@ def _listed(names: list[str]) -> str:
 def _inputs(config: Config, manifest: dict[str, Any], recompute: int, progress: bool) -> Iterator[tuple[bool, str]]:
     from captum_leam.study.study import code_sha256, plan_of, versions
 
-    then, now = manifest["configuration"], config.to_dict()
-    changed = [key for key in now if now[key] != then.get(key) and key not in ("out", "title")]
+    then, now = _without_places(manifest["configuration"]), _without_places(config.to_dict())
+    changed = [key for key in now if now[key] != then.get(key)]
     yield not changed, f"configuration: {'as it was' if not changed else 'other values of ' + ', '.join(changed)}"
     installed = versions()
     other = [
@@ -119,6 +119,16 @@ def _inputs(config: Config, manifest: dict[str, Any], recompute: int, progress: 
         if there and same and not models and recompute:
             plan.describe()
             yield from _shards_again(config, plan, recompute)
+
+
+def _without_places(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Settings without where files lie: what is in them is compared by its hash."""
+    kept = {key: value for key, value in configuration.items() if key not in ("out", "title", "people")}
+    places = {"groups": ("path",), "parser": ("where", "weights"), "pictures": ("weights",)}
+    for key, names in places.items():
+        kept[key] = {name: value for name, value in kept.get(key, {}).items() if name not in names}
+    kept["models"] = [{k: v for k, v in model.items() if k != "where"} for model in kept.get("models", [])]
+    return kept
 
 
 def _tables_again(config: Config, plan: Any, manifest: dict[str, Any]) -> tuple[bool, str]:

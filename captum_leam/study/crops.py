@@ -247,6 +247,17 @@ def each_or_none(
     yield rows, made, ""
 
 
+def taken(tensor: Tensor, rows: NDArray[np.intp]) -> Tensor:
+    """Rows of a tensor; all of them without a copy.
+
+    Example:
+        >>> whole = torch.rand(3, 2)
+        >>> taken(whole, np.arange(3)) is whole, taken(whole, np.array([2])).shape
+        (True, torch.Size([1, 2]))
+    """
+    return tensor if len(rows) == len(tensor) else tensor[torch.from_numpy(rows)]
+
+
 def batches(count: int, size: int) -> list[NDArray[np.intp]]:
     """Rows of the batches that a shard is run in.
 
@@ -262,7 +273,7 @@ def embedded(module: nn.Module, crops: Tensor, config: Config) -> tuple[NDArray[
     lost: list[tuple[int, str]] = []
     found: dict[int, NDArray[np.float32]] = {}
     for rows in batches(len(crops), config.batch_size):
-        for part, made, reason in each_or_none(lambda r: embed(module, crops[torch.from_numpy(r)], len(r)), rows):
+        for part, made, reason in each_or_none(lambda r: embed(module, taken(crops, r), len(r)), rows):
             if made is None:
                 lost.append((int(part[0]), reason))
             else:

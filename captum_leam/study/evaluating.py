@@ -20,7 +20,7 @@ from captum_leam.leam import LEAM
 from captum_leam.maps import place_on_field, rank_pixels
 from captum_leam.objectives import embed
 from captum_leam.study.config import Config
-from captum_leam.study.crops import Failure, batches, crops_of, each_or_none, embedded, references_of
+from captum_leam.study.crops import Failure, batches, crops_of, each_or_none, embedded, references_of, taken
 from captum_leam.study.networks import Network, loaded, suggestions, untrained
 from captum_leam.study.store import Shard
 from captum_leam.study.tables import OVERALL
@@ -262,10 +262,8 @@ class Occluder:
         network = self.setting.networks[i]
         module = loaded(network, self.config.device)
         after = np.full(len(rows), np.nan)
-        everyone = np.arange(len(rows))
-        for part, made, reason in each_or_none(
-            lambda r: embed(module, occluded[torch.from_numpy(r)], len(r)), everyone
-        ):
+        measurable = np.flatnonzero(np.isfinite(self.before[i][torch.from_numpy(rows)].numpy()))
+        for part, made, reason in each_or_none(lambda r: embed(module, taken(occluded, r), len(r)), measurable):
             if made is None:
                 self.failed[(network.name, int(rows[part[0]]))] = reason
                 continue
@@ -375,14 +373,13 @@ def _explained(
         towards = torch.from_numpy(references[rows]).to(config.device)
 
         def run(at: Indices, crops: Tensor = crops, towards: Tensor = towards) -> tuple[Tensor, Tensor]:
-            index = torch.from_numpy(at)
-            return explain(crops[index], towards[index])
+            return explain(taken(crops, at), taken(towards, at))
 
         for at, made, reason in each_or_none(run, np.arange(len(rows))):
             if made is None:
                 work.failed.append(("explain", explain.network.name, int(faces["kept"][rows[at[0]]]), reason))
             else:
-                yield rows[at], crops[torch.from_numpy(at)], made[0], made[1]
+                yield rows[at], taken(crops, at), made[0], made[1]
 
 
 def _labels_of(faces: Shard, rows: Indices, device: torch.device) -> Tensor:
@@ -455,7 +452,11 @@ class Sums:
 def untrained_shard(setting: Setting, faces: Shard, explained: int, first: Shard, key: str) -> Shard:
     """Signatures of the maps of an untrained twin, made as those of the network; its BatchNorms see the first shard, named by its key."""
     config, network = setting.config, setting.networks[explained]
-    module = untrained(network, crops_of(first)[:TWIN_FACES], key, config.seed, config.device)
+    nothing = {"rows": np.zeros(0, np.int32)}
+    try:
+        module = untrained(network, crops_of(first)[:TWIN_FACES], key, config.seed, config.device)
+    except Exception as error:  # whatever a user's network raises: there is no such control, the study goes on
+        return Shard(nothing, {"failed": [], "problem": f"no untrained twin: {type(error).__name__}: {error}"[:500]})
     crops = crops_of(faces).to(config.device)
     own, _ = embedded(module, crops, config)
     references = references_of(own, faces.notes["people"])

@@ -96,7 +96,8 @@ def unload() -> None:
 
 def _load(model: Model, device: str) -> nn.Module:
     try:
-        return load_model(model.where, model.preprocessing).to(device)
+        with torch.random.fork_rng(devices=[]):  # what makes networks may seed; the user's random numbers stay
+            return load_model(model.where, model.preprocessing).to(device)
     except ImportError:
         raise
     except Exception as error:

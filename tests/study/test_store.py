@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from captum_leam.study import store
-from captum_leam.study.store import BrokenFileError, BusyError, Shard, locked, read_shard, shard_digest, whole, write_shard
+from captum_leam.study.store import (
+    BrokenFileError,
+    BusyError,
+    Shard,
+    locked,
+    read_shard,
+    shard_digest,
+    whole,
+    write_shard,
+)
 
 SHARD = Shard({"x": np.arange(1000.0), "empty": np.zeros((0, 3), np.float16)}, {"failed": [["read", "", 1, "Ü \n"]]})
 
@@ -17,7 +26,9 @@ def test_a_shard_comes_back_as_it_was(tmp_path):
     back = read_shard(tmp_path / "a")
     assert back.notes == SHARD.notes
     assert set(back.arrays) == {"x", "empty"}
-    assert all(np.array_equal(back[name], SHARD[name]) and back[name].dtype == SHARD[name].dtype for name in SHARD.arrays)
+    assert all(
+        np.array_equal(back[name], SHARD[name]) and back[name].dtype == SHARD[name].dtype for name in SHARD.arrays
+    )
     assert shard_digest(tmp_path / "a") == digest
     write_shard(tmp_path / "b", SHARD)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
