@@ -51,7 +51,7 @@ for line in sys.stdin:
 
 class Server:
     def __enter__(self):
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-c", SERVER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -73,7 +73,7 @@ class Server:
 
 
 def test_killed_at_twenty_random_moments(undisturbed, right, tmp_path):
-    """kill -9, again and again, until it is done all the same: byte-identical tables; what a killed run leaves is never read as finished."""
+    """kill -9, again and again, until it is done: byte-identical tables; what a killed run leaves is never read as finished."""
     config, generator = undisturbed / "study.yaml", np.random.default_rng(0)
     kills, studies, made = 0, 0, []
     with Server() as server:
@@ -99,6 +99,15 @@ def test_killed_at_twenty_random_moments(undisturbed, right, tmp_path):
 
 
 # -- faults at every write -------------------------------------------------------------------------------
+
+
+def problem(config) -> str | None:
+    """Why a run was not finished; None if it was."""
+    try:
+        Study(config).run(progress=False, report=False)
+    except IncompleteError as said:
+        return str(said)
+    return None
 
 
 class Faults:
@@ -149,16 +158,13 @@ def test_every_write_fails_once(undisturbed, right, tmp_path, monkeypatch, momen
     runs = 0
     while runs < 60:
         runs += 1
-        try:
-            Study(config).run(progress=False, report=False)
+        if (said := problem(config)) is None:
             break
-        except IncompleteError as said:
-            assert os.strerror(error) in str(said)
-            assert "run again" in str(said)
-            assert not (tmp_path / "out" / "manifest.json").exists()
-            assert not list((tmp_path / "out").rglob("*.part"))
-            good = [p for p in (tmp_path / "out" / "work").rglob("*.shard") if store.shard_digest(p)]
-            assert len(good) == len(list((tmp_path / "out" / "work").rglob("*.shard")))
+        assert os.strerror(error) in said
+        assert "run again" in said
+        assert not (tmp_path / "out" / "manifest.json").exists()
+        assert not list((tmp_path / "out").rglob("*.part"))
+        assert all(store.shard_digest(path) for path in (tmp_path / "out" / "work").rglob("*.shard"))
     assert tables_of(tmp_path / "out") == right
     assert len(faults.failed) == 36 + 12 + 1 + 1  # shards, tables, mean maps, manifest
     assert runs > 6
@@ -170,11 +176,9 @@ def test_writes_that_only_seem_to_succeed(undisturbed, right, tmp_path, monkeypa
     monkeypatch.setattr(store, "whole", faults)
     config = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     for _ in range(20):
-        try:
-            Study(config).run(progress=False, report=False)
+        if (said := problem(config)) is None:
             break
-        except IncompleteError as said:
-            assert "does not fit its checksum" in str(said)
+        assert "does not fit its checksum" in said
     monkeypatch.undo()
     Study(config).run(progress=False, report=False)
     assert tables_of(tmp_path / "out") == right

@@ -113,9 +113,13 @@ def _half_open(folder):
 
 
 def test_an_interrupt_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), whole(tmp_path / "a") as place:
-        place.write_bytes(b"half")
-        raise KeyboardInterrupt
+    def interrupted():
+        with whole(tmp_path / "a") as place:
+            place.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert os.listdir(tmp_path) == []
 
 

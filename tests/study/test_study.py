@@ -115,7 +115,9 @@ def test_patterns_are_bhattacharyya_coefficients(result, by_hand):
     assert row["same"] == pytest.approx(table[same].mean(), abs=1e-5)
     assert row["strongest"] == ""
     kinds = result.table("patterns", model="one", layer="overall").groupby("kind", sort=False)["control"].agg(list)
-    assert kinds.to_dict() == dict.fromkeys(("top", "dense", "regions"), ["", "edges", "untrained", "parser", "pose"])
+    assert kinds.to_dict() == {
+        kind: ["", "edges", "untrained", "parser", "pose"] for kind in ("top", "dense", "regions")
+    }
 
 
 def test_mean_maps(result, by_hand):
