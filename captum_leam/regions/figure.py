@@ -25,7 +25,12 @@ GROUPS = {
 
 
 def lift_drawing(
-    report: pd.DataFrame, scheme: RegionScheme | None = None, *, limit: float = 8.0, title: str = ""
+    report: pd.DataFrame,
+    scheme: RegionScheme | None = None,
+    *,
+    limit: float = 8.0,
+    listed: float = 0.0,
+    title: str = "",
 ) -> "Figure":
     """A drawn face, every region in the colour of its mean lift: orange over chance, purple under it, white at chance.
 
@@ -37,6 +42,7 @@ def lift_drawing(
         report: of :func:`~captum_leam.regions.region_report`; at least the columns region and lift.
         scheme: of the report; it says whose left is meant. Without one, the image's.
         limit: lift at which the colour is full; 1 / limit on the other side.
+        listed: regions that the drawing does not have are listed below if their lift is this or more.
         title: over the drawing.
 
     Raises:
@@ -59,9 +65,9 @@ def lift_drawing(
     names = {part: _found(other_side(part) if persons_left else part, lifts) for part, _, _ in shapes()}
     figure = Figure(figsize=(4.6, 4.8), layout="constrained")
     _draw(figure, {part: None if name is None else float(lifts[name]) for part, name in names.items()}, limit)
-    if elsewhere := [name for name in lifts.index if name not in names.values()]:
-        listed = [f"{name} {_written(lifts[name])}" for name in elsewhere]
-        lines = [", ".join(listed[i : i + 4]) for i in range(0, len(listed), 4)]
+    elsewhere = [name for name in lifts.index if name not in names.values()]
+    if texts := [f"{name} {_written(lifts[name])}" for name in elsewhere if not listed or lifts[name] >= listed]:
+        lines = [", ".join(texts[i : i + 4]) for i in range(0, len(texts), 4)]
         figure.axes[0].set_xlabel("not drawn: " + ",\n".join(lines), fontsize=8)
     if title:
         figure.axes[0].set_title(title, fontsize=10)
@@ -90,7 +96,9 @@ def _draw(figure: "Figure", lifts: dict[str, float | None], limit: float) -> Non
     for part, outline, inside in shapes():
         lift = lifts[part]
         known = lift is not None and not np.isnan(lift)
-        depth = float(norm(max(lift, 1 / limit))) if lift is not None and known else 0.5  # 0 and 1 are dark, the middle is white
+        depth = (
+            float(norm(max(lift, 1 / limit))) if lift is not None and known else 0.5
+        )  # 0 and 1 are dark, the middle is white
         colour = colormaps[COLOURS](depth) if known else "0.85"
         patch = Polygon(outline, facecolor=colour, edgecolor="0.25", linewidth=0.8)
         axes.add_patch(patch)

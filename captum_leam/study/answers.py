@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from captum_leam.study.figures import spoken
 from captum_leam.study.findings import Findings
 from captum_leam.study.page import Answer, estimate, number, p_value, percent
 
@@ -60,22 +61,27 @@ def regions(results: Findings) -> Answer:
     first = means.iloc[0]
     n = len(results.models)
     text = (
-        f"{str(means.index[0]).capitalize()}: {percent(first['share'])} of the critical pixels on {percent(first['area'], 1)} of the crop, "
-        f"{number(first['lift'], 1)} times its area"
+        f"{spoken(means.index[0]).capitalize()}: {percent(first['share'])} of the critical pixels on {percent(first['area'], 1)} "
+        f"of the crop, {number(first['lift'], 1)} times its area"
     )
-    rest = [f"{region} ({number(means.loc[region, 'lift'], 1)})" for region in means.index[1:3]]
+    rest = [f"{spoken(region)} ({number(means.loc[region, 'lift'], 1)})" for region in means.index[1:3]]
     text += f"; then {' and '.join(rest)}." if rest else "."
     most = str(means["share"].idxmax())
     if most != means.index[0]:
         text += (
-            f" The largest share is that of {most}, {percent(means.loc[most, 'share'])} on {percent(means.loc[most, 'area'], 1)} "
+            f" The largest share is that of {spoken(most)}, {percent(means.loc[most, 'share'])} on {percent(means.loc[most, 'area'], 1)} "
             "of the crop."
         )
     where = "in this network" if n == 1 else "in both networks" if n == 2 else f"in all {n} networks"
-    text += f" Surely over chance {where}: {', '.join(over)}." if over else " No region is surely over chance."
+    text += (
+        f" Clearly over chance {where}: {', '.join(map(spoken, over))}."
+        if over
+        else " No region is clearly over chance."
+    )
+    named = [means.index[0], most] if most in over else [means.index[0]]
     return Answer(
         question,
-        ", ".join(dict.fromkeys([str(means.index[0]), most] if most in over else [str(means.index[0])])),
+        ", ".join(dict.fromkeys(spoken(name) for name in named)),
         "open",
         text,
         "regions",
@@ -108,8 +114,8 @@ def true(results: Findings, compared: pd.DataFrame) -> Answer:
         c for c in dict.fromkeys(compared["control"]) if (compared.loc[compared["control"] == c, "low"] > 0).all()
     ]
     if behind:
-        text += f" The maps are not surely better than {' and '.join(behind)}" + (
-            f"; they are surely better than {', '.join(beaten)}." if beaten else "."
+        text += f" The maps are not clearly better than {' and '.join(behind)}" + (
+            f"; they are clearly better than {', '.join(beaten)}." if beaten else "."
         )
     return Answer(question, verdict, tone, text, "true")
 

@@ -93,6 +93,16 @@ def short(text: object, length: int = 24) -> str:
     return whole[: length // 2] + "…" + whole[len(whole) - (length - 1) // 2 :]
 
 
+def spoken(region: object) -> str:
+    """Name of a region in words.
+
+    Example:
+        >>> spoken("upper_lip")
+        'upper lip'
+    """
+    return shown(region).replace("_", " ")
+
+
 def control_styles(controls: Sequence[str]) -> dict[str, tuple[str, str, Any]]:
     """Colour, marker and dashes of every control: the same in all panels of a drawing."""
     return {control: CONTROL_STYLES[i % len(CONTROL_STYLES)] for i, control in enumerate(controls)}
@@ -230,7 +240,7 @@ def region_shares(summary: pd.DataFrame, regions: Sequence[str]) -> Figure:
     wide = {name: part.set_index("region").reindex(regions) for name, part in summary.groupby("quantity", sort=False)}
     figure = Figure(figsize=(WIDTH, 0.26 * len(regions) + 0.8), layout="constrained")
     bars, lifts = figure.subplots(1, 2, sharey=True, width_ratios=[1.5, 1])
-    where = _rows(bars, [short(r, 16) for r in regions])
+    where = _rows(bars, [short(spoken(r), 16) for r in regions])
     share, area, lift = wide["share"], wide["area"], wide["lift"]
     bars.barh(where, 100 * share["mean"], height=0.62, color=MAP_COLOUR, alpha=0.8)
     bars.hlines(where, 100 * share["low"], 100 * share["high"], color=INK, linewidth=1)
@@ -259,10 +269,10 @@ def among_others(table: pd.DataFrame) -> Figure:
         table: region, person, median, low, high.
     """
     figure, axes = _panel(0.26 * len(table) + 0.7)
-    where = _rows(axes, [short(r, 16) for r in table["region"]])
+    where = _rows(axes, [short(spoken(r), 16) for r in table["region"]])
     axes.hlines(where, 100 * table["low"], 100 * table["high"], color=LINE, linewidth=6)
     axes.plot(100 * table["median"], where, "|", color=NOTE, markersize=9, markeredgewidth=1.5)
-    axes.plot(100 * table["person"], where, "o", color=MAP_COLOUR, markersize=6)
+    axes.plot(100 * table["person"], where, "o", color=MAP_COLOUR, markersize=6, clip_on=False, zorder=3)
     axes.set_xlabel("share of the critical pixels, %")
     axes.set_xlim(left=0)
     return figure
@@ -275,8 +285,7 @@ def lift_face(lifts: pd.DataFrame) -> Figure:
     Args:
         lifts: region and lift, means over people.
     """
-    named = lifts.assign(region=[shown(region) for region in lifts["region"]])
-    figure = lift_drawing(named)
+    figure = lift_drawing(lifts.assign(region=[shown(region) for region in lifts["region"]]), listed=1.0)
     figure.set_size_inches(WIDTH, 0.92 * WIDTH)
     bar = figure.axes[1]
     bar.yaxis.label.set_color(NOTE)
@@ -304,7 +313,7 @@ def lift_by_layer(lifts: pd.DataFrame) -> Figure:
         aspect="auto",
         interpolation="none",
     )
-    _grid_labels(axes, [short(r, 14) for r in lifts.index], [short(c, 14) for c in lifts.columns])
+    _grid_labels(axes, [short(spoken(r), 14) for r in lifts.index], [short(c, 14) for c in lifts.columns])
     if lifts.size <= 160:
         for (y, x), value in np.ndenumerate(values):
             strong = np.isfinite(value) and abs(float(norm(max(value, 1 / 8))) - 0.5) > 0.33
@@ -322,13 +331,15 @@ def mean_maps(maps: Mapping[str, NDArray[Any]]) -> Figure:
     """
     columns = min(3, len(maps))
     rows = -(-len(maps) // columns)
-    figure = Figure(figsize=(WIDTH * columns / 3, 1.36 * rows * (1 if columns > 1 else 1.0)), layout="constrained")
+    width = WIDTH * columns / 3 if len(maps) > 1 else 0.6 * WIDTH
+    figure = Figure(figsize=(width, 1.36 * rows if len(maps) > 1 else width), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, (layer, values) in zip(axes.flat, maps.items(), strict=False):
         _map_with_outlines(axis, np.asarray(values, dtype=np.float64))
-        axis.set_title(short(layer, 16), fontsize=8)
+        if layer:
+            axis.set_title(short(layer, 16), fontsize=8)
     return figure
 
 
@@ -417,7 +428,7 @@ def matrix(
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
 
-    side = 0.36 * len(values) if len(values) > 4 else 0.5 * len(values)
+    side = (0.36 if len(values) > 4 else 0.42) * len(values)
     figure, axes = _panel(min(side + 1.0, WIDTH))
     numbers = values.to_numpy(dtype=np.float64)
     finite = numbers[np.isfinite(numbers)]
@@ -492,7 +503,8 @@ def differences(groups: pd.DataFrame) -> Figure:
             markerfacecolor=face,
             markeredgecolor=MAP_COLOUR,
         )
-    axes.set_xlabel("difference, with 95 % interval")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel("difference, with interval")
     return figure
 
 

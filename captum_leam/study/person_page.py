@@ -171,7 +171,8 @@ def _regions(study: Findings, person: str, stem: str) -> list[Plate]:
                 "high": means.quantile(0.95, axis=1).to_numpy(),
             }
         ).sort_values("median", ascending=False, kind="stable")
-        panels.append((model, figures.among_others(table)))
+        seen = table[(table["person"] >= 0.005) | (table["high"] >= 0.005)]
+        panels.append((model, figures.among_others(seen)))
         tables.append(table)
     if not panels:
         return []

@@ -39,6 +39,9 @@ from captum_leam.study.tables import GROUP_PREFIX, OVERALL
 PANELS = 12
 """Panels of one drawing; further models are in its numbers."""
 
+MOST = 14
+"""Differences in one panel: those with the smallest p."""
+
 BINS = np.linspace(-1, 1, 41)
 
 PAPER_SAME, PAPER_DIFFERENT = (0.32, 0.57), (0.04, 0.13)
@@ -399,6 +402,13 @@ def regions(study: Findings, folder: Path) -> Section:
     order = list(
         lifts.groupby("region", sort=False)["mean"].mean().sort_values(ascending=False, na_position="last").index
     )
+    told = notable(table)
+    order = [region for region in order if region in told]
+    rest = (
+        " Regions that are small and hold next to nothing are in the numbers."
+        if len(told) < lifts["region"].nunique()
+        else ""
+    )
     faces, bars, layers = [], [], []
     for model, part in by_model(main):
         of_model = part[part["quantity"] == "lift"].rename(columns={"mean": "lift"})[["region", "lift"]]
@@ -424,7 +434,7 @@ def regions(study: Findings, folder: Path) -> Section:
             bars[:PANELS],
             "share and lift of every region",
             f"{where.capitalize()}. Lines are intervals over people, each of whom counts once. The orange tick is the "
-            "region's area: where chance would end the bar.",
+            "region's area: where chance would end the bar." + rest,
             main[["model", "region", "quantity", "mean", "low", "high", "people"]],
         ),
         Plate(
@@ -432,7 +442,7 @@ def regions(study: Findings, folder: Path) -> Section:
             "Lift by layer",
             layers[:PANELS],
             "lift of regions by layer",
-            "Layers from fine to coarse. Colours end at 8 and ⅛.",
+            "Layers from fine to coarse. Colours end at 8 and ⅛." + rest,
             every[["model", "layer", "region", "mean", "low", "high", "people"]],
         ),
     ]
@@ -443,6 +453,18 @@ def regions(study: Findings, folder: Path) -> Section:
         "the crop: 1 is chance."
     )
     return Section("regions", "Regions", lead, blocks)
+
+
+def notable(summary: pd.DataFrame) -> set[str]:
+    """Regions that hold 1 % of some map's critical pixels, or 5 % of the crop: the others would only fill the drawings.
+
+    Example:
+        >>> rows = [("nose", "share", 0.3), ("nose", "area", 0.03), ("hat", "share", 0.0), ("hat", "area", 0.01)]
+        >>> notable(pd.DataFrame(rows, columns=["region", "quantity", "mean"]))
+        {'nose'}
+    """
+    most = summary.groupby(["region", "quantity"], sort=False)["mean"].max().unstack("quantity")
+    return set(most.index[(most["share"] >= 0.01) | (most["area"] >= 0.05)]) or set(most.index)
 
 
 def _mean_maps(study: Findings, folder: Path) -> list[Block]:
@@ -543,7 +565,8 @@ def _transfer(study: Findings, folder: Path) -> list[Block]:
     table = study["drop_summary"]
     chosen = table[(table["control"] == "") & (table["layer"] == study.place) & (table["fill"] == study.fill)]
     panels = []
-    for fraction in sorted({min(chosen["fraction"], default=study.fraction), study.fraction}):
+    shown = sorted({min(chosen["fraction"], default=study.fraction), study.fraction})
+    for fraction in shown:
         wide = chosen[np.isclose(chosen["fraction"], fraction)].pivot_table(
             index="explained", columns="measured", values="drop", sort=False
         )
@@ -557,6 +580,11 @@ def _transfer(study: Findings, folder: Path) -> list[Block]:
         f"Mean drop when pixels named by one network’s map are hidden from another, {study.fill} fill. The diagonal is "
         "the network itself."
     )
+    random = table[table["control"].str.startswith("random") & (table["fill"] == study.fill)]
+    means = random.groupby("fraction")["drop"].mean()
+    beside = [f"{number(means[f], 3)} at {percent(f)}" for f in shown if f in means.index]
+    if beside:
+        caption += f" Random pixels: {', '.join(beside)}."
     names = ["explained", "measured", "fraction", "drop", "low", "high"]
     return [
         draw(
@@ -659,37 +687,51 @@ def groups(study: Findings, folder: Path) -> Section:
     )
     known = table[np.isfinite(table["difference"])]
     named = known.assign(name=_row_names(known), family=known["quantity"].str.split(" of ").str[0])
+    named = named.sort_values("p", kind="stable")
     panels = [
-        (f"{family}, a − b", figures.differences(part.head(40))) for family, part in named.groupby("family", sort=False)
+        (f"{family}, a − b", figures.differences(part.head(MOST)))
+        for family, part in named.groupby("family", sort=False)
     ]
     blocks: list[Block] = []
     numbers = table.drop(columns=["note"])
     if panels:
-        caption = "Filled: p under 0.05 after correction. Lines are intervals over people."
+        caption = (
+            "Filled: p under 0.05 after correction. Lines are intervals over people. At most "
+            f"{MOST} of a kind, those with the smallest p; all are in the table."
+        )
         blocks.append(
             draw(Plate("groups", "Differences", panels, "differences between groups", caption, numbers), folder)
         )
-    digits = lambda v: number(v, 3)  # noqa: E731
+    blocks += _group_sheets(table)
+    return Section("groups", "Groups", lead, blocks)
+
+
+def _group_sheets(table: pd.DataFrame) -> list[Block]:
+    """The comparisons with the smallest p, all of them folded, and those that could not be made with the reason."""
+    sides = [
+        f"{row['label']}: {row['group_a']} ({row['people_a']}) − {row['group_b']} ({row['people_b']})"
+        for row in table.to_dict("records")
+    ]
+    quantities = [figures.spoken(quantity) for quantity in table["quantity"]]
+    ordered = table.assign(groups=sides, quantity=quantities).sort_values(["p_holm", "p"], kind="stable")
+    tested = ordered[np.isfinite(ordered["difference"])]
+    left = ordered[~np.isfinite(ordered["difference"])]
     columns = [
-        Show("label", "label"),
-        Show("a", "a (people)"),
-        Show("b", "b (people)"),
+        Show("groups", "groups (people)"),
         Show("quantity", "quantity"),
         Show("model", "network"),
-        Show("difference", "a − b", digits, ("low", "high"), 3),
+        Show("difference", "difference", lambda v: number(v, 3), ("low", "high"), 3),
         Show("p_holm", "p (Holm)", p_value),
-        Show("base_a", "base a", number),
-        Show("base_b", "base b", number),
-        Show("note", "note"),
+        Show("base_a", "base of the first", number),
+        Show("base_b", "of the second", number),
     ]
-    if not (table["note"] != "").any():
-        columns = columns[:-1]
-    sided = {
-        side: [f"{g} ({n})" for g, n in zip(table[f"group_{side}"], table[f"people_{side}"], strict=True)]
-        for side in "ab"
-    }
-    blocks.append(sheet("All comparisons", table.assign(**sided).sort_values("p_holm", kind="stable"), columns))
-    return Section("groups", "Groups", lead, blocks)
+    blocks: list[Block] = [sheet("Comparisons with the smallest p", tested.head(MOST), columns)] if len(tested) else []
+    if len(tested) > MOST:
+        blocks.append(sheet(f"All {len(tested)} comparisons", tested, columns, closed=True))
+    if len(left):
+        why = [*columns[:3], Show("note", "why")]
+        blocks.append(sheet(f"{len(left)} comparisons that could not be made", left, why, closed=True))
+    return blocks
 
 
 def _row_names(table: pd.DataFrame) -> list[str]:
@@ -698,7 +740,7 @@ def _row_names(table: pd.DataFrame) -> list[str]:
     pairs = len(table[["label", "group_a", "group_b"]].drop_duplicates()) > 1
     names = []
     for row in table.to_dict("records"):
-        what = str(row["quantity"]).partition(" of ")[2]
+        what = figures.spoken(str(row["quantity"]).partition(" of ")[2])
         parts = [
             what,
             *[str(row[column]) for column in several],
