@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from captum_leam.faces import FaceAligner, FaceSource, read_faces
 from captum_leam.models.loading import made_in_code
-from captum_leam.objectives import embed, leave_one_out_centroids
+from captum_leam.objectives import leave_one_out_centroids
 from captum_leam.regions import CELEBAMASK_HQ, TEMPLATE, FacexlibParser, RegionScheme, TemplateParser, parse
 from captum_leam.study.config import Config, ConfigError
-from captum_leam.study.networks import Network, loaded
+from captum_leam.study.networks import Network, embeddings_of, loaded
 from captum_leam.study.people import Picture, too_few
 from captum_leam.study.store import Shard, file_sha256
 
@@ -145,9 +145,9 @@ def crops_shard(config: Config, networks: Sequence[Network], pictures: Sequence[
     """Crops, labels and embeddings of whole people.
 
     Arrays: ``kept`` (n,), which of ``pictures`` these are; ``crops`` (n, 3, H, W), uint8 where that is exact; ``labels`` (n, H, W), or of a
-    parser that gives all crops the same, (1, H, W); ``embedding.I`` (n, D) of network I, NaN where it raised; ``landmarks`` (n, 5, 2) on
-    the crop, NaN for crops without; ``thumbnails`` (n, 28²). Notes: ``failed``: stage, model, index in ``pictures`` and reason;
-    ``how`` each was read; ``people``, whose they are.
+    parser that gives all crops the same, (1, H, W); ``embedding.I`` and ``reference.I`` (n, D) of network I, NaN where it raised or there
+    is none; ``landmarks`` (n, 5, 2) on the crop, NaN for crops without; ``thumbnails`` (n, 28²). Notes: ``failed``: stage, model, index in
+    ``pictures`` and reason; ``how`` each was read; ``people``, whose they are.
     """
     read = list(read_ahead(pictures, config))
     failed: list[Failure] = [("read", "", i, r.reason) for i, r in enumerate(read) if r.source is None]
@@ -173,6 +173,7 @@ def crops_shard(config: Config, networks: Sequence[Network], pictures: Sequence[
     for i, network in enumerate(networks):
         embeddings, lost = embedded(loaded(network, config.device), crops.to(config.device), config)
         arrays[f"embedding.{i}"] = embeddings
+        arrays[f"reference.{i}"] = references_of(embeddings, notes["people"])
         failed += [("embed", network.name, kept[row], reason) for row, reason in lost]
     return Shard(arrays, notes)
 
@@ -273,7 +274,7 @@ def embedded(module: nn.Module, crops: Tensor, config: Config) -> tuple[NDArray[
     lost: list[tuple[int, str]] = []
     found: dict[int, NDArray[np.float32]] = {}
     for rows in batches(len(crops), config.batch_size):
-        for part, made, reason in each_or_none(lambda r: embed(module, taken(crops, r), len(r)), rows):
+        for part, made, reason in each_or_none(lambda r: embeddings_of(module, taken(crops, r)), rows):
             if made is None:
                 lost.append((int(part[0]), reason))
             else:

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from captum_leam.faithfulness.controls import CONTROLS, OWN_CONTROLS, Scene, central_ellipse
 from captum_leam.faithfulness.fills import as_fill
 from captum_leam.leam import LEAM
-from captum_leam.maps import place_on_field, rank_pixels
-from captum_leam.objectives import embed
+from captum_leam.maps import default_blur, place_on_field
 from captum_leam.study.config import Config
 from captum_leam.study.crops import Failure, batches, crops_of, each_or_none, embedded, references_of, taken
-from captum_leam.study.networks import Network, loaded, suggestions, untrained
+from captum_leam.study.networks import Network, embeddings_of, loaded, suggestions, untrained
 from captum_leam.study.store import Shard
 from captum_leam.study.tables import OVERALL
 
@@ -86,8 +85,9 @@ def top_pixels(maps: Tensor, counts: Sequence[int], seed: int = 0) -> Tensor:
     cuts = torch.tensor([c for c in counts if c < pixels], device=maps.device)
     tied = (values[:, cuts - 1] == values[:, cuts]).any(1) if len(cuts) else torch.zeros(len(maps), dtype=torch.bool)
     order = order[:, :most]
-    for row in tied.nonzero().flatten().tolist():
-        order[row] = rank_pixels(maps[row][None, None], seed=seed).flatten().argsort()[:most]
+    if bool(tied.any()):
+        shuffle = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed)).to(maps.device)
+        order[tied] = shuffle[maps[tied][:, shuffle].topk(most, dim=1).indices]
     return order
 
 
@@ -136,13 +136,19 @@ class Explainer:
             reshape=[layer.reshape for layer in found],
         )
 
-    def __call__(self, crops: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, crops: Tensor, references: Tensor, blurred: Tensor) -> tuple[Tensor, Tensor]:
         """Distributions (N, 1 + layers, H, W), the overall map first, and which of them have anything to show.
+
+        Args:
+            crops: (N, 3, H, W).
+            references: (N, D).
+            blurred: the crops, blurred: where a path begins.
 
         Raises:
             ValueError: if an image has no overall map: what LEAM refuses, or no positive value in a layer of it.
         """
-        found = self.method.attribute(crops, reference=references, **self.options)
+        start = {"baselines": blurred} if self.options["n_steps"] > 1 else {}
+        found = self.method.attribute(crops, reference=references, **start, **self.options)
         placed = torch.stack([place_on_field(m, self.size, self.network.field) for m in found], 1)
         each, shown = distributions(placed)
         inside = torch.tensor([layer.in_overall for layer in self.network.layers], device=each.device)
@@ -217,7 +223,7 @@ class Occluder:
         self.filled: list[Tensor | None] = []
         for i in self.measured:
             embeddings = torch.from_numpy(shard[f"embedding.{i}"]).double()
-            references = torch.from_numpy(references_of(shard[f"embedding.{i}"], shard.notes["people"])).double()
+            references = torch.from_numpy(shard[f"reference.{i}"]).double()
             self.references[i] = F.normalize(references, dim=1)
             self.before[i] = (F.normalize(embeddings, dim=1) * self.references[i]).sum(1)
 
@@ -234,10 +240,13 @@ class Occluder:
             for name in names
         ]
 
-    def batch(self, crops: Tensor, rows: Indices) -> None:
+    def batch(self, crops: Tensor, rows: Indices, blurred: Tensor | None = None) -> None:
         """The crops (n, 3, H, W) that are occluded next, and which rows of the shard they are; fills that see no mask are made once."""
         self.crops, self.rows = crops, rows
-        self.filled = [None if fill.uses_masks else fill(crops) for fill in self.fills]
+        known = {} if blurred is None else {"blur": blurred}
+        self.filled = [
+            None if fill.uses_masks else known[fill.name] if fill.name in known else fill(crops) for fill in self.fills
+        ]
 
     def drops(self, top: Tensor, fractions: Sequence[float], measured: Sequence[int]) -> NDArray[np.float32]:
         """Drops (n, fills × fractions × networks) of the batch.
@@ -263,7 +272,7 @@ class Occluder:
         module = loaded(network, self.config.device)
         after = np.full(len(rows), np.nan)
         measurable = np.flatnonzero(np.isfinite(self.before[i][torch.from_numpy(rows)].numpy()))
-        for part, made, reason in each_or_none(lambda r: embed(module, taken(occluded, r), len(r)), measurable):
+        for part, made, reason in each_or_none(lambda r: embeddings_of(module, taken(occluded, r)), measurable):
             if made is None:
                 self.failed[(network.name, int(rows[part[0]]))] = reason
                 continue
@@ -313,7 +322,7 @@ def maps_shard(setting: Setting, faces: Shard, explained: int) -> Shard:
     config, network, people = setting.config, setting.networks[explained], faces.notes["people"]
     explain = Explainer(network, loaded(network, config.device), config)
     occluder = Occluder(setting, faces, explained)
-    references = references_of(faces[f"embedding.{explained}"], people)
+    references = faces[f"reference.{explained}"]
     usable = np.flatnonzero(np.isfinite(references).all(1))
     own = [name for name in config.controls if name in OWN_CONTROLS and name != "other people"]
     work = Collected([], {}, _without_reference(faces, references, network))
@@ -322,10 +331,10 @@ def maps_shard(setting: Setting, faces: Shard, explained: int) -> Shard:
     cells = occluder.cells(OVERALL, ["", *own], config.fractions, everyone)
     for layer in network.layers:
         cells += occluder.cells(layer.name, [""], config.layer_fractions, alone)
-    for rows, crops, maps, shown in _explained(explain, faces, references, usable, config, work):
+    for rows, crops, blurred, maps, shown in _explained(explain, faces, references, usable, config, work):
         labels = _labels_of(faces, rows, crops.device)
         order = _ranked(maps, setting)
-        occluder.batch(crops, rows)
+        occluder.batch(crops, rows, blurred)
         signing.add(maps, labels, order["critical"])
         drops = [occluder.drops(order["overall"], config.fractions, everyone)]
         for name in own:
@@ -365,21 +374,22 @@ def _explained(
     usable: Indices,
     config: Config,
     work: Collected,
-) -> Iterator[tuple[Indices, Tensor, Tensor, Tensor]]:
-    """Rows with their crops, maps and which are shown, batch by batch; what the network refuses goes to ``work.failed``."""
+) -> Iterator[tuple[Indices, Tensor, Tensor, Tensor, Tensor]]:
+    """Rows with their crops, the crops blurred, maps and which are shown, batch by batch; what is refused goes to ``work.failed``."""
     for chosen in batches(len(usable), config.batch_size):
         rows = usable[chosen]
         crops = crops_of(faces, rows).to(config.device)
         towards = torch.from_numpy(references[rows]).to(config.device)
+        blurred = default_blur(crops)
 
-        def run(at: Indices, crops: Tensor = crops, towards: Tensor = towards) -> tuple[Tensor, Tensor]:
-            return explain(taken(crops, at), taken(towards, at))
+        def run(at: Indices, given: tuple[Tensor, ...] = (crops, towards, blurred)) -> tuple[Tensor, Tensor]:
+            return explain(*(taken(tensor, at) for tensor in given))
 
         for at, made, reason in each_or_none(run, np.arange(len(rows))):
             if made is None:
                 work.failed.append(("explain", explain.network.name, int(faces["kept"][rows[at[0]]]), reason))
             else:
-                yield rows[at], taken(crops, at), made[0], made[1]
+                yield rows[at], taken(crops, at), taken(blurred, at), made[0], made[1]
 
 
 def _labels_of(faces: Shard, rows: Indices, device: torch.device) -> Tensor:
@@ -463,7 +473,7 @@ def untrained_shard(setting: Setting, faces: Shard, explained: int, first: Shard
     work, signing = Collected([], {}, []), Signing(setting, [])
     explain = Explainer(network, module, config)
     usable = np.flatnonzero(np.isfinite(references).all(1))
-    for rows, _, maps, shown in _explained(explain, faces, references, usable, config, work):
+    for rows, _, _, maps, shown in _explained(explain, faces, references, usable, config, work):
         signing.add(maps, _labels_of(faces, rows, maps.device))
         work.add(rows, {"shown": shown.cpu().numpy()})
     if not work.rows:

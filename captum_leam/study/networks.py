@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_leam.layers import Reshape, get_layer
+from captum_leam.layers import Reshape, get_layer, refuse_active
 from captum_leam.maps import Field
 from captum_leam.models import load_model
-from captum_leam.objectives import embed
+from captum_leam.objectives import as_embeddings, embed
 from captum_leam.study.config import ConfigError, Model
 from captum_leam.study.store import file_sha256
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions, layer_suggestion, suggest_layers
@@ -89,6 +89,16 @@ def loaded(network: Network, device: str) -> nn.Module:
     return _LOADED[key]
 
 
+def embeddings_of(module: nn.Module, crops: Tensor) -> Tensor:
+    """One batch of embeddings without gradients. What :func:`captum_leam.objectives.embed` looks at every time was looked at on loading.
+
+    Raises:
+        ValueError: if the network does not return one finite embedding for every crop.
+    """
+    with torch.no_grad():
+        return as_embeddings(module(crops), len(crops))
+
+
 def unload() -> None:
     """Forget all networks of this process."""
     _LOADED.clear()
@@ -97,7 +107,9 @@ def unload() -> None:
 def _load(model: Model, device: str) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]):  # what makes networks may seed; the user's random numbers stay
-            return load_model(model.where, model.preprocessing).to(device)
+            module = load_model(model.where, model.preprocessing).to(device)
+        refuse_active(module)
+        return module
     except ImportError:
         raise
     except Exception as error:
