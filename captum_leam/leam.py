@@ -377,8 +377,9 @@ def _mean_gradient(
     for points in _chunks(steps(n_steps), at_once):
         batched = _repeat_objective(objective, len(points))
         gradients, _ = passes.gradients(_line(starts, xs, points), batched, len(points))
-        parts = [tuple(_sum_of_chunks(g, len(points)) / n_steps for g in of_layer) for of_layer in gradients]
-        means = _pairwise(torch.add, means, parts) if means else parts
+        parts = [tuple(_sum_of_chunks(g, len(points)) for g in of_layer) for of_layer in gradients]
+        share = partial(torch.add, alpha=1 / n_steps)
+        means = _pairwise(share, means, parts) if means else [tuple(g / n_steps for g in of_layer) for of_layer in parts]
     yield means, _pairwise(torch.sub, at_x, at_start)
 
 
@@ -407,12 +408,13 @@ def _pairwise(function: Callable[[Tensor, Tensor], Tensor], left: PerLayer, righ
 
 
 def _sum_of_chunks(values: Tensor, chunks: int) -> Tensor:
-    return torch.stack(values.detach().chunk(chunks)).sum(0)
+    return values.detach() if chunks == 1 else torch.stack(values.detach().chunk(chunks)).sum(0)
 
 
 def _line(starts: tuple[Tensor, ...], ends: tuple[Tensor, ...], points: Sequence[float]) -> tuple[Tensor, ...]:
     """Points on the straight line between two batches, step after step: (len(points) · N, …)."""
-    return tuple(torch.cat([a + t * (b.detach() - a) for t in points]) for a, b in zip(starts, ends, strict=True))
+    lines = ([torch.lerp(a, b.detach(), t) for t in points] for a, b in zip(starts, ends, strict=True))
+    return tuple(line[0] if len(line) == 1 else torch.cat(line) for line in lines)
 
 
 def _repeat_objective(objective: Objective, times: int) -> Objective:
