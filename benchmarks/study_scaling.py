@@ -81,9 +81,9 @@ def main() -> None:
         whole, stages = (
             statistics.median(t[i] for t in took[first]) / statistics.median(t[i] for t in took[engine]) for i in (0, 1)
         )
-        same = tables(options.out / engine) == tables(options.out / first)
+        same = "the same" if tables(options.out / engine) == tables(options.out / first) else "OTHERS"
         print(
-            f"{engine}, 2 workers: {stages:.2f} times the throughput of {first} ({whole:.2f} with start and tables); tables {'the same' if same else 'OTHERS'}"
+            f"{engine}, 2 workers: {stages:.2f} × the throughput of {first} ({whole:.2f} with start and tables); tables {same}"
         )
 
 
