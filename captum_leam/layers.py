@@ -88,7 +88,7 @@ def refuse_unexplainable(forward_func: Callable[..., Any], layers: Sequence[nn.M
     """Refuse, in words, models whose layers cannot be hooked or whose output for one image depends on others.
 
     Raises:
-        TypeError: for TorchScript modules and exported programs.
+        TypeError: for TorchScript modules and what torch.export made.
         ValueError: for active BatchNorm or Dropout, or parameters made under ``inference_mode``.
     """
     if type(forward_func).__name__ == "ExportedProgram":
@@ -98,6 +98,11 @@ def refuse_unexplainable(forward_func: Callable[..., Any], layers: Sequence[nn.M
     refuse_active(forward_func)
     for root in [*modules_behind(forward_func), *layers]:
         for name, module in root.named_modules():
+            if _is_exported(module):
+                raise TypeError(
+                    f"module {name!r} was made by torch.export: its modules are flattened or run in copies, so that hooks do not fire, "
+                    "and its batch size may be fixed. Explain the eager module it was exported from."
+                )
             if isinstance(module, torch.jit.ScriptModule):
                 raise TypeError(
                     f"module {name!r} is TorchScript ({type(module).__name__}): hooks never fire inside. "
@@ -107,6 +112,11 @@ def refuse_unexplainable(forward_func: Callable[..., Any], layers: Sequence[nn.M
             raise ValueError(
                 "the model's parameters were made under torch.inference_mode() and have no gradients; build or load it outside."
             )
+
+
+def _is_exported(module: nn.Module) -> bool:
+    """Whether ``torch.export`` made it: the module of an ExportedProgram, flat or unflattened."""
+    return any(kind.__module__.startswith("torch.export") for kind in type(module).__mro__)
 
 
 def refuse_active(forward_func: Callable[..., Any]) -> None:
@@ -309,8 +319,6 @@ def gather_runs(
         hints = ""
         if isinstance(layer, nn.ModuleList | nn.ModuleDict):
             hints = f" A {type(layer).__name__} never runs itself: pass a list of the modules in it."
-        elif any(isinstance(m, torch.fx.GraphModule) for m in modules_behind(forward_func)):
-            hints = " An exported graph flattens its modules, so that their hooks never fire: explain the eager module."
         elif not any(layer is m for root in modules_behind(forward_func) for m in root.modules()):
             hints = " It is not a module of forward_func (of another copy of the model?)."
         raise ValueError(

@@ -1,12 +1,14 @@
 """What would give a wrong picture is refused in words, or made to work."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from networks import Net, Residual, Tokens
 from torch import Tensor, nn
 
-from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, leave_one_out_centroids
+from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, leave_one_out_centroids, suggest_layers
 from captum_leam.layers import channels_last_to_first, get_layer, tokens_to_map
 from captum_leam.objectives import ReliabilityWarning, embed
 
@@ -385,9 +387,12 @@ def test_exported_programs(net, faces):
     program = torch.export.export(net, (faces,))
     with pytest.raises(TypeError, match="Explain the eager module it was exported from"):
         LEAM(program, net.body).attribute(faces)
-    module = program.module()
-    with pytest.raises(ValueError, match="An exported graph flattens its modules"):
-        LEAM(module, module.get_submodule("body.first")).attribute(faces)
+    for module in (program.module(), torch.export.unflatten(program)):
+        for call in (LEAM(module, module.get_submodule("body.first")).attribute, partial(suggest_layers, module)):
+            with pytest.raises(TypeError, match=r"was made by torch\.export: .* Explain the eager module"):
+                call(faces)
+    with pytest.raises(TypeError, match="Explain the eager module"):
+        suggest_layers(program, faces)
 
 
 @pytest.mark.parametrize("in_place", [False, True])

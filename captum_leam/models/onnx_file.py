@@ -219,9 +219,33 @@ def _nested(converted: fx.GraphModule) -> fx.GraphModule:
             module, name = converted.get_submodule(node.target), node.target.replace("/", ".")
             converted.add_submodule(name, module)
             node.target = name
+        if node.op == "call_module" and type(converted.get_submodule(node.target)).__name__ == "OnnxSlice":
+            converted.add_submodule(node.target, Slice())
     converted.delete_all_unused_submodules()
     converted.recompile()
     return converted
+
+
+class Slice(nn.Module):
+    """ONNX's Slice by tuples of slices: onnx2torch indexes with lists, of which PyTorch warns, and which it reads anew one day.
+
+    Example:
+        >>> Slice()(torch.arange(6), torch.tensor([-2]), torch.tensor([99])).tolist()
+        [4, 5]
+    """
+
+    def forward(
+        self, x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
+    ) -> Tensor:
+        """The part of ``x`` from ``starts`` to ``ends``, by ``steps`` over 0, along ``axes`` (the first ones by default)."""
+        parts = [slice(None)] * x.ndim
+        every = [1] * len(starts) if steps is None else steps.tolist()
+        if min(every, default=1) < 1:
+            raise ValueError("Slice runs backwards in this network, which is not supported.")
+        where = range(len(starts)) if axes is None else axes.tolist()
+        for axis, start, end, step in zip(where, starts.tolist(), ends.tolist(), every, strict=True):
+            parts[axis] = slice(start, end, step)
+        return x[tuple(parts)]
 
 
 def _compare(network: Prepared, original: "ModelProto", size: tuple[int, int] | None) -> None:
