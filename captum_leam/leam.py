@@ -25,6 +25,7 @@ from captum_leam.objectives import (
     check_reliable,
     direction,
     fixed_weights,
+    float16_hint,
     similarity,
     vanishing,
 )
@@ -151,8 +152,8 @@ class LEAM(LayerAttribution, GradientAttribution):
         Args:
             inputs: images (N, C, H, W), or a tuple of inputs with one batch size.
             target: must be None: embeddings have no classes.
-            additional_forward_args: reach the model unchanged (repeated along where ``internal_batch_size`` batches
-                several steps of the path); nothing in there is taken for a reference.
+            additional_forward_args: reach the model unchanged (tensors with one row per image are repeated along where
+                ``internal_batch_size`` batches several steps of the path); nothing in there is taken for a reference.
             attribute_to_layer_input: explain what the layer takes in rather than what it puts out.
             relu_attributions: keep the positive part only.
             attr_dim_summation: False keeps the channels, (N, C, h, w).
@@ -484,10 +485,11 @@ def _check_shown(maps: tuple[Tensor, ...], has_gradient: Tensor, name: str) -> N
     if not bool(finite.all()):
         raise ValueError(
             f"the map of layer {name} is NaN or infinite for images {(~finite).nonzero().flatten().tolist()}: check these images, "
-            "the activations there, and the precision (float16 overflows)."
+            f"the activations there, and the precision.{float16_hint(maps[0])}"
         )
     if not bool(has_gradient.all()):
         raise ValueError(
             f"the score has zero gradient at layer {name} for images {(~has_gradient).nonzero().flatten().tolist()}: nothing to show. A "
             "constant score, dead units, or a layer after which only other positions count (a transformer's last block)."
+            + float16_hint(maps[0])
         )

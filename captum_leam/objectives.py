@@ -145,8 +145,22 @@ def unit(vectors: Tensor, name: str = "vectors") -> Tensor:
     good = torch.isfinite(norms) & (norms > 0)
     if not bool(good.all()):
         bad = (~good).flatten().nonzero().flatten().tolist()
-        raise ValueError(f"{name}: rows {bad} are zero, NaN or infinite and have no direction; leave these out.")
+        raise ValueError(
+            f"{name}: rows {bad} are zero, NaN or infinite and have no direction; leave these out.{float16_hint(vectors)}"
+        )
     return vectors / norms
+
+
+def float16_hint(values: Tensor) -> str:
+    """What to add to the refusal of values that are zero or not finite: of float16, that it may be its narrow range; else nothing.
+
+    Example:
+        >>> float16_hint(torch.zeros(1)), float16_hint(torch.zeros(1).half())[:16]
+        ('', ' This is float16')
+    """
+    if values.dtype != torch.float16:
+        return ""
+    return " This is float16: what is under 6e-8 is zero there, and over 65504 infinite; use float32 or bfloat16."
 
 
 def match_rows(vectors: Tensor, embeddings: Tensor, name: str = "reference") -> Tensor:

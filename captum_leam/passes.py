@@ -62,7 +62,7 @@ class LayerPasses:
         Args:
             xs: inputs, ``times`` batches one after the other.
             objective: of the output.
-            times: how often the additional arguments are repeated along.
+            times: how often additional arguments with one row per image are repeated along.
         """
         output, runs = self._forward(xs, times)
         activations = self._spatial(runs)  # before the backward pass: what cannot be shown is refused early
@@ -87,7 +87,7 @@ class LayerPasses:
         forward = self.forward_func
         with record(self.distinct, list(self.names.values()), inputs=self.layer_input) as recordings:
             with sober(forward, self.distinct):
-                returned = forward(*xs, *repeat_args(self.args, times))
+                returned = forward(*xs, *repeat_args(self.args, times, len(xs[0]) // times))
             output = as_output(returned, len(xs[0]))
         self.tuples = {layer: r.is_tuple for layer, r in zip(self.distinct, recordings, strict=True)}
         pairs = zip(self.distinct, recordings, strict=True)

@@ -22,7 +22,7 @@ from captum_leam.layers import (
     tokens_to_map,
 )
 from captum_leam.maps import Field, gaussian_blur
-from captum_leam.objectives import as_output
+from captum_leam.objectives import as_output, float16_hint
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) ->
     if not len(rows):
         raise ValueError(
             "the model's output does not depend on the images: no field. Is it detached or run under no_grad inside, or is the "
-            "head initialised to zero, as torchvision's ViT classifier is?"
+            f"head initialised to zero, as torchvision's ViT classifier is?{float16_hint(faces)}"
         )
     top, left = int(rows[0]), int(columns[0])
     return top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1

@@ -35,7 +35,7 @@ MUTANTS = [
     (
         "additional arguments are repeated with the steps",
         "passes.py",
-        "*repeat_args(self.args, times)",
+        "*repeat_args(self.args, times, len(xs[0]) // times)",
         "*self.args",
         "arguments_along_a_path",
     ),
