@@ -57,6 +57,33 @@ def overlay(image: Tensor, maps: Tensor, *, signed: bool = False, strength: floa
     return picture
 
 
+def region_outlines(image: Tensor, labels: Tensor, *, side: int = 448) -> NDArray[np.uint8]:
+    """Where the regions of a face end, as lines on it: to see whether a parser was right.
+
+    Args:
+        image: (C, H, W) in [0, 1], C of 1 or 3.
+        labels: (H, W), integers.
+        side: width of the picture in pixels, at least.
+
+    Returns:
+        (H', W', 3), uint8, a whole number of times the size of the image.
+
+    Example:
+        >>> import torch
+        >>> region_outlines(torch.rand(3, 8, 8), torch.zeros(8, 8, dtype=torch.int64), side=20).shape
+        (24, 24, 3)
+    """
+    from skimage.segmentation import find_boundaries
+
+    times = max(1, -(-side // image.shape[-1]))
+    picture = image.detach().cpu().clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
+    large = picture.repeat(times, 0).repeat(times, 1)
+    lines = find_boundaries(labels.cpu().numpy().repeat(times, 0).repeat(times, 1), mode="thick")  # type: ignore[no-untyped-call]
+    large[lines] = np.array([0x00, 0x72, 0xB2]) / 255  # COLOURS[0]
+    drawn: NDArray[np.uint8] = (large * 255).round().astype(np.uint8)
+    return drawn
+
+
 def overlay_on_photo(
     photo: Tensor, face: AlignedFace, maps: Tensor, *, signed: bool = False, side: int = 720
 ) -> NDArray[np.uint8]:

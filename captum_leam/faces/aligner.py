@@ -105,10 +105,10 @@ class FaceAligner:
     (alignment).
 
     Args:
-        template: ``"arcface112"``, which nearly all recognition networks read, or (5, 2): where the five points belong, (x, y) in
-            pixels of a crop of ``size``.
-        size: of the crop, (h, w) or one number; 112 for ``"arcface112"``. Other sizes scale it; a template of your own belongs to
-            the size given.
+        template: ``"arcface112"``, which nearly all recognition networks read, ``"arcface112x96"`` for the older ones that read its
+            middle, or (5, 2): where the five points belong, (x, y) in pixels of a crop of ``size``.
+        size: of the crop, (h, w) or one number; by default that of the template. Other sizes scale it; a template of your own
+            belongs to the size given.
         detector: ``"mobile0.25"`` (1.8 MB, fast) or ``"resnet50"`` (110 MB, better in hard photographs).
         weights: file or folder; by default the folder that ``CAPTUM_LEAM_WEIGHTS`` names, else facexlib's own.
         sha256: what the weights must be, in hex; :attr:`sha256` says what they are.

@@ -49,6 +49,16 @@ def keep_output(model: "ModelProto", name: str) -> None:
     model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
 
 
+def before_division(model: "ModelProto") -> str | None:
+    """Name of the value that the graph divides by its length at the end; None if it does not end like that."""
+    made = {output: node for node in model.graph.node for output in node.output}
+    node = made.get(model.graph.output[0].name)
+    while node is not None and node.op_type in ("Reshape", "Flatten", "Identity", "Squeeze"):
+        node = made.get(node.input[0])
+    ends = node is not None and node.op_type in ("Div", "LpNormalization")
+    return str(node.input[0]) if ends and node is not None and node.input[0] in made else None
+
+
 def free_batch(model: "ModelProto") -> None:
     """Let the first axis of the input be of any length, and reshapes to (1, …) keep it. Changes the model.
 

@@ -76,8 +76,10 @@ IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """RGB less ImageNet's mean, over its deviation: torchvision's backbones, and some face networks."""
 UNIT = Preprocessing()
 """RGB in [0, 1] as it is: networks that normalise by themselves."""
+BYTES = Preprocessing(std=(1 / 255,) * 3)
+"""RGB from 0 to 255."""
 
-NAMED = {"insightface": INSIGHTFACE, "imagenet": IMAGENET, "unit": UNIT}
+NAMED = {"insightface": INSIGHTFACE, "imagenet": IMAGENET, "unit": UNIT, "bytes": BYTES}
 
 
 class Prepared(nn.Module):

@@ -172,7 +172,9 @@ def test_templates():
         resolve_template(own, (40, 40))
     with pytest.raises(ValueError, match="is no face within a crop"):
         resolve_template(own[[1, 0, 2, 4, 3]], (80, 64))
-    with pytest.raises(ValueError, match="is square"):
+    with pytest.raises(
+        ValueError, match=r"'arcface112' belongs to crops of \(112, 112\) or scaled; needed is 'arcface112x96'"
+    ):
         resolve_template("arcface112", (112, 96))
     with pytest.raises(ValueError, match="'ffhq'"):
         resolve_template("ffhq", 112)

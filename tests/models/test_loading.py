@@ -62,7 +62,9 @@ def test_preprocessing_is_put_before_any_model(tmp_path):
     assert model(torch.ones(1, 3, 1, 1)).tolist() == [[1.0, 1.0, 1.0]]
     assert model(torch.zeros(1, 3, 1, 1)).tolist() == [[-1.0, -1.0, -1.0]]
     assert not model.training
-    with pytest.raises(ValueError, match="preprocessing is 'arcface'; needed is one of insightface, imagenet, unit"):
+    with pytest.raises(
+        ValueError, match="preprocessing is 'arcface'; needed is one of insightface, imagenet, unit, bytes"
+    ):
         load_model(f"{tmp_path}/nets.py:flat", "arcface")
 
 
@@ -73,7 +75,7 @@ def test_onnx_files_go_to_their_loader(tmp_path):
 
 @pytest.mark.real
 def test_a_real_onnx_file(real_dir):
-    with pytest.raises(ValueError, match="--preprocessing insightface, imagenet or unit"):
+    with pytest.raises(ValueError, match="--preprocessing insightface, imagenet, unit or bytes"):
         load_model(f"{real_dir}/mobilefacenet_ms1m_fixed_batch.onnx")
     assert load_model(f"{real_dir}/mobilefacenet_casia.onnx")(torch.rand(2, 3, 112, 112)).shape == (2, 128)
 
