@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from captum_leam.explain import PRESETS
 from captum_leam.faces import FaceAligner, FaceSource, picture_files, read_face, template_for
 from captum_leam.faces.aligned import resolve_template
+from captum_leam.faces.aligner import Which
 from captum_leam.faces.sources import looks_like_a_crop
-from captum_leam.models import load_model
+from captum_leam.models import layer_before_division, load_model
 from captum_leam.objectives import embed
 from captum_leam.pairs import explain_pair
 from captum_leam.plots import overlay_on_photo
@@ -111,6 +112,7 @@ def explain_files(
     images = _stacked(sources, size)
     notes += _scaled_notes(sources, images)
     _check_runs(network, images.to(device), model)
+    notes += _division_notes(network, images[:2].to(device), model)
     parts = label_faces(
         regions, _at_size(sources, images), images, weights=_region_weights(region_weights, weights), device=device
     )
@@ -193,7 +195,7 @@ def lead(found: Explanation) -> str:
 # -- files ---------------------------------------------------------------------------------------------
 
 
-def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[Path], list[int]]:
+def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[Path], list[Which]]:
     """Files without repetitions, and which face of each. A picture must not be among its own references."""
     if not paths:
         raise ValueError("no picture is given.")
@@ -202,7 +204,8 @@ def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[P
         raise ValueError(
             f"{len(faces)} indices of faces for {len(files)} pictures; needed is one, or one for each in their order."
         )
-    which = list(faces) * len(files) if len(faces) == 1 else list(faces) or [0] * len(files)
+    given: list[Which] = [*faces] or ["largest"]
+    which = given * len(files) if len(given) == 1 else given
     once = {(file.resolve(), index): file for file, index in reversed([*zip(files, which, strict=True)])}
     kept = [(file, index) for (_, index), file in reversed(once.items())]
     contents = [(file, index, file.read_bytes() if _readable(file) else None) for file, index in kept]
@@ -234,7 +237,9 @@ class _Aligner:
         return self.made
 
 
-def _read(files: list[Path], which: list[int], pictures: str, aligner: _Aligner) -> tuple[list[FaceSource], list[str]]:
+def _read(
+    files: list[Path], which: list[Which], pictures: str, aligner: _Aligner
+) -> tuple[list[FaceSource], list[str]]:
     """Faces, and what is said of files that were left out; two pictures are a pair, of which neither can be left out."""
     sources: list[FaceSource] = []
     notes: list[str] = []
@@ -331,6 +336,15 @@ def _at_size(sources: list[FaceSource], images: Tensor) -> list[FaceSource]:
 
 def _region_weights(own: str | Path | None, weights: str | Path | None) -> str | Path | None:
     return own or (weights if weights is not None and Path(weights).is_dir() else None)
+
+
+def _division_notes(network: nn.Module, images: Tensor, model: str) -> list[str]:
+    """Which layer to take instead, of a model that divides by the length; of ONNX files, from_onnx names the value."""
+    before = None if model.endswith(".onnx") else layer_before_division(network, images)
+    if before is None:
+        return []
+    name = before.removeprefix("network.")  # load_model puts the preprocessing around it
+    return [f"the model divides its embeddings by their length; {name!r} is the layer before it (--output {name})"]
 
 
 def _check_runs(network: nn.Module, images: Tensor, model: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -73,10 +74,12 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
     def for_overall_map(self) -> tuple[LayerSuggestion, ...]:
         """The layers of the overall map: cells of 2 to 8 px per 112 px of width, or the finest if there are none.
 
-        Layers of 56, 28 and 14 px of a 112-px crop were the best set measured; the last layer's 7 px the worst.
+        Layers of 56, 28 and 14 px of a 112-px crop were the best set measured; the last layer's 7 px the worst. Of layers of
+        nearly the same size (convolutions without padding take off a pixel or two), the later one.
         """
         unit = self.image_size[1] / 112
-        chosen = tuple(layer for layer in self.layers if 1.5 * unit < layer.cell < 9 * unit)
+        apart = [a for a, b in pairwise(self.layers) if b.cell > 1.25 * a.cell or b.cell < a.cell] + [*self.layers[-1:]]
+        chosen = tuple(layer for layer in apart if 1.5 * unit < layer.cell < 9 * unit)
         return chosen or self.layers[:1]
 
     def to_frame(self) -> pd.DataFrame:

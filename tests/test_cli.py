@@ -241,7 +241,7 @@ def labels(images):
     return (torch.arange(images.shape[-1]) // 56 + 1).expand(len(images), *images.shape[-2:]).long()
 
 class Halves(nn.Module):
-    scheme = RegionScheme({0: "background", 1: "left_half", 2: "right_half"})
+    scheme = RegionScheme({0: "background", 1: "left_side", 2: "right_side"})
     def forward(self, images):
         return nn.functional.one_hot(labels(images), 3).movedim(-1, 1).float()
 
@@ -256,7 +256,7 @@ def breaks(images):
 @pytest.mark.parametrize(
     ("regions", "names"),
     [
-        ("{folder}/parsers.py:Halves", {"background", "halfs"}),
+        ("{folder}/parsers.py:Halves", {"background", "sides"}),
         ("{folder}/parsers.py:labels", None),
         ("superpixels", None),
         ("{folder}/labels", None),
@@ -466,8 +466,13 @@ def test_pictures_are_one_of_three_kinds(folder):
 @pytest.mark.real
 @pytest.mark.parametrize(
     "model",
-    [("models.py:ms1m",), ("mobilefacenet_ms1m_fixed_batch.onnx", "--preprocessing", "imagenet")],
-    ids=["native", "onnx"],
+    [
+        ("models.py:ms1m",),
+        ("models.py:casia", "--regions", "{real_dir}/models.py:parser", "--same-person"),
+        ("mobilefacenet_ms1m_fixed_batch.onnx", "--preprocessing", "imagenet"),
+        ("mobilefacenet_casia.onnx",),
+    ],
+    ids=["ms1m", "casia", "ms1m onnx", "casia onnx"],
 )
 def test_from_raw_photographs_to_the_face_on_them(real_dir, tmp_path, model):
     """Two photographs of one person: accepted, and the map lies on the face in the original photograph."""
@@ -475,7 +480,7 @@ def test_from_raw_photographs_to_the_face_on_them(real_dir, tmp_path, model):
     from captum_leam.faces import FaceAligner
 
     photos = [real_dir / "photos" / name for name in ("img20.jpg", "img21.jpg")]
-    where, *more = model
+    where, *more = [part.format(real_dir=real_dir) for part in model]
     invoke(
         *("explain", *photos, "--model", real_dir / where, *more, "--weights", real_dir, "--threshold", 0.4),
         *("--preset", "fast", "--out", tmp_path / "out"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from captum_leam.faithfulness import OcclusionEvaluator
-from captum_leam.plots import occlusion_curves, overlay, overlay_grid, region_bars
+from captum_leam.plots import occlusion_curves, overlay, overlay_grid, region_bars, region_outlines
 
 
 def test_overlay_is_grey_where_the_map_says_nothing_and_coloured_where_it_does():
@@ -73,3 +73,11 @@ def test_no_figure_is_registered_for_showing():
     overlay_grid(torch.rand(1, 3, 4, 4), torch.rand(1, 4, 4))
     assert mpl.get_backend() == before
     assert not Gcf.figs
+
+
+def test_outlines_lie_between_regions():
+    labels = torch.zeros(8, 8, dtype=torch.int64)
+    labels[:, 4:] = 3
+    picture = region_outlines(torch.zeros(1, 8, 8), labels, side=16)
+    assert picture.shape == (16, 16, 3)
+    assert np.unique(picture.any(-1).nonzero()[1]).tolist() == [7, 8]

@@ -142,6 +142,14 @@ def test_operators_of_blocks_that_do_not_run(names):
     assert [layer.name for layer in suggest_layers(operators, faces)] == expected
 
 
+def test_of_layers_of_nearly_one_size_the_later_is_averaged():
+    """Convolutions without padding, as facenet-pytorch's, take off a pixel or two."""
+    convs = [nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3, 2), nn.Flatten(), nn.Linear(4 * 26 * 26, 4)]
+    found = suggest_layers(nn.Sequential(*convs).eval(), torch.rand(1, 3, 112, 112))
+    assert [layer.shape[1] for layer in found] == [55, 53, 26]
+    assert [layer.shape[1] for layer in found.for_overall_map()] == [53, 26]
+
+
 def test_a_normalisation_is_no_layer_to_explain():
     class Shift(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -266,7 +266,7 @@ class FaceAligner:
         if not found:
             raise ValueError(
                 f"{where}no face was found (score over {self.min_score:g}). If this is an aligned crop already, read it "
-                "with read_crop."
+                "with read_crop (on the command line --pictures crops)."
             )
         if isinstance(faces, int):
             if not 0 <= faces < len(found):
@@ -277,7 +277,7 @@ class FaceAligner:
         if len(found) > self.max_faces:
             raise ValueError(
                 f"{where}{len(found)} faces were found, at most {self.max_faces} are taken; cut out the person, choose one "
-                "by faces=<index>, or raise max_faces."
+                "by faces=<index> (on the command line --face), or raise max_faces."
             )
         return list(range(len(found))) if faces == "all" else [0]
 
@@ -286,7 +286,7 @@ class FaceAligner:
         reason = refused[0].problem
         if faces != "all" and number > 1:
             which = "the largest face" if faces == "largest" else f"face {faces}"
-            return f"{which} was refused: {reason}. Choose another by faces=<index>; {number} were found."
+            return f"{which} was refused: {reason}. Choose another by faces=<index> (--face); {number} were found."
         hint = " If that happens often, the weights are not of this detector." if number > 1 else ""
         return f"{len(refused)} found, none is a face to align; the largest: {reason}.{hint}"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_leam.faces.aligned import AlignedFace
 from captum_leam.faces.aligner import FaceAligner, Which
 from captum_leam.faces.crops import read_crop
-from captum_leam.faces.photos import opened, read_photo
+from captum_leam.faces.photos import MIN_SIDE, opened, read_photo
 
 How = Literal["auto", "crops", "photos"]
 
@@ -79,7 +79,12 @@ def read_face(path: str | Path, aligner: FaceAligner | None = None, face: Which 
     """
     path = Path(path)
     if aligner is None:
-        return FaceSource(path, read_crop(path))
+        crop = read_crop(path)
+        if min(crop.shape[1:]) < MIN_SIDE:
+            raise ValueError(
+                f"{path}: {crop.shape[2]} × {crop.shape[1]} px; too small to show a face (needed are {MIN_SIDE} a side)."
+            )
+        return FaceSource(path, crop)
     photo = read_photo(path)
     try:
         aligned = aligner(photo, face)[0]

@@ -16,6 +16,7 @@ from captum_leam.models.onnx_graph import (
     free_batch,
     keep_output,
     operator_set,
+    plain_inputs,
     plain_reshapes,
     rename_nodes,
 )
@@ -80,6 +81,7 @@ def _network(model: "ModelProto", preprocessing: Preprocessing | None, output: s
     preprocessing = _declared(model, preprocessing, size)
     original = type(model)()
     original.CopyFrom(model)
+    plain_inputs(model)
     rename_nodes(model)
     if _fixed_batch(model):
         free_batch(model)
