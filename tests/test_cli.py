@@ -159,6 +159,23 @@ def test_wrong_input_is_one_line_and_exit_code_two(folder):
     assert printed.startswith("error: ")
 
 
+def test_a_missing_extra_is_one_line_with_its_command(folder):
+    Image.new("RGB", (300, 300)).save(folder / "photo.png")
+    code = "import sys; sys.modules['facexlib'] = None; from captum_leam.cli import main; main()"
+    asked = [
+        "explain",
+        str(folder / "photo.png"),
+        "--model",
+        f"{folder}/my_models.py:small",
+        "--out",
+        str(folder / "out"),
+    ]
+    done = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0
+    assert 'pip install "captum-leam[face]"' in done.stderr
+
+
 def test_a_crop_is_never_among_its_own_references(folder):
     """A shell's *.png repeats the probe."""
     arguments = [folder / "a.png", folder / "a.png", folder / "b.png", "--model", f"{folder}/my_models.py:small"]
