@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from torch import Tensor
 
-from captum_leam.patterns.intervals import divided, draw_people, interval, person_codes, person_sums
+from captum_leam.patterns.intervals import Estimate, divided, draw_people, person_codes, person_sums
 from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, row_products
 from captum_leam.patterns.specificity import check_options, check_people
 
@@ -129,19 +129,21 @@ def pattern_claim(
     for name, control in controls.items():
         sums[name] = person_sums(_fitting(as_signatures(control), made, name), people, weights)
     count = len(sums[MAPS].names)
-    drawn = np.concatenate([np.ones((1, count)), draw_people(count, resamples, seed)])  # the first row: everyone once
+    drawn = draw_people(count, resamples, seed)
     same = {name: part.same(drawn) for name, part in sums.items()}
     different = {name: part.different(drawn) for name, part in sums.items()}
     if strangers is not None:
-        same[STRANGERS] = _matched(made, person_codes(people, len(made))[1], np.asarray(strangers), weights, drawn)
+        codes = person_codes(people, len(made))[1]
+        same[STRANGERS] = _with_strangers(made, codes, np.asarray(strangers), weights, drawn)
         different[STRANGERS] = different[MAPS]
     gap = {name: same[name] - different[name] for name in same}
-    rows = [_row(name, same[name], different[name], gap[MAPS], count, confidence) for name in gap]
-    table = pd.DataFrame(rows)
-    order = [0, *(1 + np.argsort(-table["gap"].to_numpy()[1:], kind="stable"))]
-    table = table.iloc[order].reset_index(drop=True)
-    above = gap[MAPS] - np.max([gap[name] for name in gap if name != MAPS], axis=0)
-    low, high = interval(above[1:], count, confidence)
+    ranked = [MAPS, *sorted((name for name in gap if name != MAPS), key=lambda name: -gap[name].value)]
+    strongest = ranked[1]
+    # in every draw it is the strongest control of that draw that counts
+    largest = np.max([gap[name].draws for name in ranked[1:]], axis=0)
+    above = gap[MAPS] - Estimate(gap[strongest].value, largest, gap[strongest].influence)
+    low, high = above.interval(drawn, confidence, (-2, 2))
+    table = pd.DataFrame([_row(name, same[name], different[name], gap[MAPS], drawn, confidence) for name in ranked])
     settings = {
         "kind": made.kind,
         **made.settings,
@@ -152,22 +154,25 @@ def pattern_claim(
         "resamples": resamples,
         "label_seed": seed,
     }
-    return PatternClaim(table, str(table["name"].iloc[1]), float(above[0]), low, high, settings)
+    return PatternClaim(table, strongest, above.value, low, high, settings)
 
 
-def _row(name: str, same: Floats, different: Floats, of_maps: Floats, people: int, confidence: float) -> dict[str, Any]:
+def _row(
+    name: str, same: Estimate, different: Estimate, of_maps: Estimate, drawn: Floats, confidence: float
+) -> dict[str, Any]:
     gap = same - different
-    low, high = interval(gap[1:], people, confidence)
-    row = {"name": name, "same": same[0], "different": different[0], "gap": gap[0], "low": low, "high": high}
-    above = of_maps - gap
-    ends = interval(above[1:], people, confidence) if name != MAPS else (np.nan, np.nan)
-    return {**row, "above": above[0] if name != MAPS else np.nan, "above_low": ends[0], "above_high": ends[1]}
+    low, high = gap.interval(drawn, confidence)
+    row = {"name": name, "same": same.value, "different": different.value, "gap": gap.value, "low": low, "high": high}
+    if name == MAPS:
+        return {**row, "above": np.nan, "above_low": np.nan, "above_high": np.nan}
+    above_low, above_high = (of_maps - gap).interval(drawn, confidence, (-2, 2))
+    return {**row, "above": of_maps.value - gap.value, "above_low": above_low, "above_high": above_high}
 
 
-def _matched(
+def _with_strangers(
     made: Signatures, codes: NDArray[np.int64], strangers: NDArray[Any], weights: str, drawn: Floats
-) -> Floats:
-    """Mean coefficient with strangers that are given, for each row of weights; both people of a pair must be drawn."""
+) -> Estimate:
+    """Mean coefficient with the strangers that are given; in a draw a pair counts as often as both its people together."""
     partners = strangers.reshape(len(strangers), -1) if strangers.ndim else strangers.reshape(0, 1)
     if len(partners) != len(made) or not partners.shape[1] or not np.issubdtype(partners.dtype, np.integer):
         raise ValueError(
@@ -189,7 +194,11 @@ def _matched(
         sparse.coo_array((values, (codes[first], codes[second])), shape=shape).tocsr()
         for values in (overlap * load, load)
     )
-    return divided(((drawn @ totals) * drawn).sum(1), ((drawn @ counts) * drawn).sum(1))
+    value = totals.sum() / counts.sum()
+    excess = totals - value * counts
+    influence = len(images) * (excess.sum(axis=0) + excess.sum(axis=1)) / counts.sum()
+    draws = divided(((drawn @ totals) * drawn).sum(1), ((drawn @ counts) * drawn).sum(1))
+    return Estimate(float(value), draws, np.asarray(influence, dtype=np.float64))
 
 
 def _fitting(control: Signatures, made: Signatures, name: str) -> Signatures:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from captum_leam.faithfulness.statistics import MIN_PEOPLE, by_person, holm
-from captum_leam.patterns.intervals import person_codes
+from captum_leam.patterns.intervals import MIN_FOR_DRAWS, person_codes, studentised
 from captum_leam.patterns.signatures import Floats
 from captum_leam.patterns.specificity import check_options
 
@@ -79,10 +79,11 @@ def compare_groups(
 ) -> GroupComparison:
     """Compare every two groups in every quantity.
 
-    The interval is an expanded percentile bootstrap over the people within each group; the test shuffles people's group labels and
+    The interval is a studentised bootstrap over the people within each group; the test shuffles people's group labels and
     compares Welch's t, so that groups of unequal spread are not taken for groups of unequal mean.
 
-    Source: Janssen 1997, "Studentized permutation tests for non-i.i.d. hypotheses"; Holm 1979; Hesterberg 2015 for the interval.
+    Source: Janssen 1997, "Studentized permutation tests for non-i.i.d. hypotheses"; Holm 1979; Davison & Hinkley 1997, section 2.4,
+    for the interval.
 
     Args:
         values: quantity → (N,), one number per image: a drop, a region's share or lift. NaN (a region that an image lacks) is left
@@ -182,27 +183,37 @@ def _row(compared: dict[str, Floats], k: int, names: Mapping[str, Any], min_peop
 def _difference_interval(
     left: Floats, right: Floats, confidence: float, resamples: int, generator: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """People are drawn within each group; ends moved out for small groups as Welch's t has them."""
-    draws, variances, counts = [], [], []
-    for side in (left, right):
-        people = len(side)
-        drawn = generator.multinomial(people, np.full(people, 1 / people), resamples).astype(np.float64)
-        mean, count = _mean(np.ones((1, people)), side), (~np.isnan(side)).sum(0)
-        wider = np.sqrt(count / np.maximum(count - 1, 1))
-        draws.append(mean + (_mean(drawn, side) - mean) * wider)
-        variances.append(_variance(side) / np.maximum(count, 1))
-        counts.append(count)
-    freedom = welch_freedom(variances[0], variances[1], counts[0], counts[1])
-    tail = stats.norm.cdf(-stats.t.ppf((1 + confidence) / 2, freedom))
-    difference = draws[0] - draws[1]
+    """Studentised bootstrap, people drawn within each group; Welch's t under ten people in a group."""
+    sides = (left, right)
+    means, squared = zip(*(_mean_and_error(np.ones((1, len(side))), side) for side in sides), strict=True)
+    drawn = [
+        generator.multinomial(len(side), np.full(len(side), 1 / len(side)), resamples).astype(np.float64)
+        for side in sides
+    ]
+    draws, squares = zip(*(_mean_and_error(w, side) for w, side in zip(drawn, sides, strict=True)), strict=True)
+    value, error = (means[0] - means[1])[0], np.sqrt(squared[0] + squared[1])[0]
+    of_draws, errors = draws[0] - draws[1], np.sqrt(squares[0] + squares[1])
+    counts = [(~np.isnan(side)).sum(0) for side in sides]
+    far = stats.t.ppf((1 + confidence) / 2, welch_freedom(squared[0][0], squared[1][0], *counts)) * error
     ends = [
-        np.nanquantile(column, [level, 1 - level])
-        if np.isfinite(column).any() and np.isfinite(level)
-        else (np.nan, np.nan)
-        for column, level in zip(difference.T, tail, strict=True)
+        studentised(value[k], of_draws[:, k], error[k], errors[:, k], confidence)
+        if min(counts[0][k], counts[1][k]) >= MIN_FOR_DRAWS
+        else (value[k] - far[k], value[k] + far[k])
+        for k in range(len(value))
     ]
     low, high = np.array(ends, dtype=np.float64).T
     return low, high
+
+
+def _mean_and_error(weights: Floats, table: Floats) -> tuple[Floats, Floats]:
+    """Weighted means over people and their squared standard errors, (B, quantities), of what is known."""
+    known = ~np.isnan(table)
+    count, centre = weights @ known, np.nan_to_num(_mean(np.ones((1, len(table))), table))
+    centred = np.where(known, table - centre, 0)
+    mean = np.divide(weights @ centred, count, out=np.full(count.shape, np.nan), where=count > 0)
+    variance = np.divide(weights @ centred**2, count, out=np.full(count.shape, np.nan), where=count > 0) - mean**2
+    error = np.divide(np.maximum(variance, 0), count - 1, out=np.full(count.shape, np.nan), where=count > 1)
+    return mean + centre, error
 
 
 def welch_freedom(first: Floats, second: Floats, people_first: Floats, people_second: Floats) -> Floats:

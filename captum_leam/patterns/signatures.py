@@ -188,8 +188,8 @@ def signatures(
         >>> maps[0, 0, 0] = maps[1, 0, 0] = maps[1, 9, 9] = 1.0
         >>> signatures(maps)
         Signatures of 2 maps: top, 100 cells, fraction=0.01, size=(10, 10), seed=0
-        >>> signatures(maps, fraction=0.02).similarity()[0]
-        array([1.        , 0.70710677], dtype=float32)
+        >>> signatures(maps, fraction=0.02).similarity()[0].round(4)
+        array([1.    , 0.7071], dtype=float32)
     """
     _check_kind(kind)
     positive = as_maps(torch.as_tensor(maps)).detach().cpu().clamp(min=0)
@@ -220,8 +220,8 @@ def profile_signatures(
         ValueError: for NaN or negative masses, names that do not fit, or an empty row.
 
     Example:
-        >>> profile_signatures([[0.5, 0.5], [1.0, 0.0]], ["nose", "eyes"]).similarity()[0]
-        array([1.        , 0.70710677], dtype=float32)
+        >>> profile_signatures([[0.5, 0.5], [1.0, 0.0]], ["nose", "eyes"]).similarity()[0].round(4)
+        array([1.    , 0.7071], dtype=float32)
     """
     table = np.asarray(masses, dtype=np.float64)
     called = tuple(range(table.shape[-1])) if names is None else tuple(names)
@@ -243,9 +243,12 @@ def _top_rows(values: NDArray[Any], fraction: float, seed: int) -> sparse.csr_ar
         )
     kept = [_top_pixels(row, max(1, round(fraction * values.shape[1])), seed) for row in values]
     starts = np.cumsum([0, *map(len, kept)])
+    starts = starts.astype(np.int32 if starts[-1] < 2**31 else np.int64)  # scipy would make columns as wide as these
     columns = np.concatenate([*kept, np.zeros(0, np.int32)]).astype(np.int32)
     rows = np.repeat(np.arange(len(values)), np.diff(starts))
-    return sparse.csr_array((np.sqrt(values[rows, columns].astype(np.float64)), columns, starts), shape=values.shape)
+    return sparse.csr_array(
+        (np.sqrt(values[rows, columns].astype(np.float64)), columns, starts.astype(np.int32)), shape=values.shape
+    )
 
 
 def _top_pixels(row: NDArray[Any], count: int, seed: int) -> NDArray[np.int32]:

@@ -5,25 +5,18 @@ people; the area under the curve (AUC) of the coefficient as a same-or-different
 person labels. Everything but the AUC goes through sums of root distributions; the AUC goes through the pairs by blocks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
+from scipy import sparse, stats
 from torch import Tensor
 
-from captum_leam.patterns.intervals import (
-    PersonSums,
-    draw_people,
-    interval,
-    person_codes,
-    person_sums,
-    sums_by_code,
-)
-from captum_leam.patterns.signatures import Floats, Signatures, as_signatures
+from captum_leam.patterns.intervals import MIN_FOR_INTERVAL, PersonSums, draw_people, person_codes, person_sums
+from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, row_products
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,8 +24,10 @@ if TYPE_CHECKING:
 EXACT_PAIRS = 4_000_000
 """Up to here the AUC is that of the values themselves; beyond, of a histogram of :data:`BINS` bins, whose error is bounded."""
 BINS = 1 << 16
+SHUFFLED_IMAGES = 3000
+"""Images whose labels are shuffled at most."""
 COARSE = 128
-"""Bins of each person's own histogram, from which the interval of the AUC is drawn."""
+"""Bins of each person's own histogram, from which the interval of the AUC comes."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,12 +112,14 @@ def person_specificity(
     check_people(sums)
     _, codes = person_codes(people, len(made))
     drawn = draw_people(len(sums.names), resamples, seed)
-    everyone = np.ones((1, len(sums.names)))
+    same, different = sums.same(drawn), sums.different(drawn)
     auc = same_or_different(made, codes, weights=weights, block=block)
-    draws = {"same": sums.same(drawn), "different": sums.different(drawn)}
-    draws = {**draws, "gap": draws["same"] - draws["different"], "auc": auc.draws(drawn)}
-    values = {q: float(getattr(sums, q)(everyone)[0]) for q in ("same", "different", "gap")} | {"auc": auc.value}
-    rows = [(q, values[q], *interval(draws[q], len(sums.names), confidence)) for q in values]
+    rows = [
+        ("same", same.value, *same.interval(drawn, confidence, (0, 1))),
+        ("different", different.value, *different.interval(drawn, confidence, (0, 1))),
+        ("gap", same.value - different.value, *(same - different).interval(drawn, confidence)),
+        ("auc", auc.value, *auc.interval(confidence)),
+    ]
     settings = {
         "kind": made.kind,
         **made.settings,
@@ -150,20 +147,68 @@ def permutation_p_value(
     Images are shuffled among people, each keeping as many as they have; exact under the hypothesis that who is in an image does not
     matter for its map.
 
+    Of more than :data:`SHUFFLED_IMAGES` images, those of people drawn at random are shuffled: as exact, and hardly less able to find
+    anything at the smallest p that so few shufflings can give.
+
     Source: Phipson & Smyth 2010 for counting the true labels.
     """
     if permutations == 0:
         return float("nan")
-    norms, images = made.norms(), np.bincount(codes)
-    names = tuple(range(len(images)))
-    everyone = np.ones((1, len(images)))
-
-    def gap(of: NDArray[np.int64]) -> float:
-        return float(sums_by_code(made.roots, norms, of, names, images, weights).gap(everyone)[0])
-
-    generator, observed = np.random.default_rng([seed, 1]), gap(codes)
-    reached = sum(gap(generator.permutation(codes)) >= observed - 1e-9 for _ in range(permutations))
+    chosen = _images_to_shuffle(codes, seed)
+    made, codes = made[chosen], np.unique(codes[chosen], return_inverse=True)[1]
+    gap = _gap_of_order(made, codes, weights)
+    in_order = np.argsort(codes, kind="stable")
+    generator, observed = np.random.default_rng([seed, 1]), gap(in_order)
+    # who is equal but for rounding has reached the true gap
+    reached = sum(gap(generator.permutation(in_order)) >= observed - 1e-9 for _ in range(permutations))
     return (1 + reached) / (1 + permutations)
+
+
+def _images_to_shuffle(codes: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """All, or those of as many random people as have SHUFFLED_IMAGES together (two people or more, one with two images)."""
+    if len(codes) <= SHUFFLED_IMAGES:
+        return np.arange(len(codes))
+    images = np.bincount(codes)
+    order = np.random.default_rng([seed, 2]).permutation(len(images))
+    enough = (np.cumsum(images[order]) >= SHUFFLED_IMAGES) & (np.maximum.accumulate(images[order]) > 1)
+    enough[0] = False
+    people = order[: int(np.argmax(enough)) + 1] if enough.any() else order
+    return np.flatnonzero(np.isin(codes, people))
+
+
+def _gap_of_order(made: Signatures, codes: NDArray[np.int64], weights: str) -> Callable[[NDArray[np.int64]], float]:
+    """The gap when the images, in some order, are dealt out to the people: what one shuffling costs is one sum per person."""
+    images = np.bincount(codes)
+    starts = np.concatenate([[0], np.cumsum(images)])
+    pairs = images * (images - 1) / 2
+    counts = (pairs > 0).astype(np.float64) if weights == "people" else pairs
+    share = 1 / images if weights == "people" else np.ones(len(images))
+    mass, norms, load = share * images, made.norms(), np.repeat(share, images)
+    ordered_pairs = mass.sum() ** 2 - (mass**2).sum()
+
+    def gap(order: NDArray[np.int64]) -> float:
+        lengths = _lengths_of_sums(made.roots, order, starts)
+        within = (lengths - np.add.reduceat(norms[order], starts[:-1])) / 2
+        same = (within * counts / np.maximum(pairs, 1)).sum() / counts.sum()
+        of_image = np.empty(len(order))
+        of_image[order] = load
+        total = made.roots.T @ of_image
+        return float(same - (total @ total - (lengths * share**2).sum()) / ordered_pairs)
+
+    return gap
+
+
+def _lengths_of_sums(roots: Any, order: NDArray[np.int64], starts: NDArray[np.int64]) -> Floats:
+    """Squared length of the sum of each person's rows, (P,)."""
+    if not sparse.issparse(roots):
+        sums = np.add.reduceat(roots[order].astype(np.float64), starts[:-1], axis=0)
+        return row_products(sums, sums)
+    ones = np.ones(len(order), dtype=np.float64)
+    members = sparse.csr_array(
+        (ones, order.astype(np.int32), starts.astype(np.int32)), shape=(len(starts) - 1, len(order))
+    )
+    vectors = members @ roots
+    return np.add.reduceat(np.append(vectors.data**2, 0.0), vectors.indptr[:-1]) * (np.diff(vectors.indptr) > 0)
 
 
 # -- same or different ---------------------------------------------------------------------------------
@@ -185,14 +230,26 @@ class SameOrDifferent:
     same: Floats
     different: Floats
 
-    def draws(self, drawn: Floats) -> Floats:
-        """AUC for each row of weights (B, P), to first order in the weights of pairs of two people, around the value."""
-        same = drawn @ self.same
-        # Σ w_p w_q d_pq ≈ Σ w_p d_p − D: what each person brings, once; d_p counts a pair for both
-        different = np.maximum(drawn @ self.different - self.different.sum(0) / 2, 0)
-        everyone = np.ones((1, len(self.same)))
-        plain = auc_of_histograms(everyone @ self.same, everyone @ self.different)
-        return auc_of_histograms(same, different) - plain + self.value
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Student's t on the scale of the logit, with the standard error of the jackknife that leaves out a person at a time.
+
+        Source: Arvesen 1969, "Jackknifing U-statistics". NaN under three people; no width where every pair of one person is more
+        alike than every pair of two.
+        """
+        people, cases = len(self.same), self.same.sum()
+        without = auc_of_histograms(self.same.sum(0) - self.same, self.different.sum(0) / 2 - self.different)
+        without = without[~np.isnan(without)]
+        if len(without) < MIN_FOR_INTERVAL:
+            return float("nan"), float("nan")
+        little = 1 / (2 * cases)  # so that the logit of 1 is a number
+        leaps = _logit(without, little)
+        error = np.sqrt((people - 1) / people * ((leaps - leaps.mean()) ** 2).sum())
+        far = stats.t.ppf((1 + confidence) / 2, people - 1) * error
+        if far == 0:
+            return self.value, self.value
+        at = _logit(np.array(self.value), little)
+        low, high = np.clip((1 + 2 * little) / (1 + np.exp(-(at + np.array([-far, far])))) - little, 0, 1)
+        return float(low), float(high)
 
     def curve(self) -> pd.DataFrame:
         """Shares of pairs of one person and of two people by coefficient."""
@@ -205,6 +262,11 @@ class SameOrDifferent:
             "different": different / different.sum(),
         }
         return pd.DataFrame(columns)
+
+
+def _logit(share: Floats, little: float) -> Floats:
+    odds: Floats = np.log((share + little) / (1 - share + little))
+    return odds
 
 
 def auc_of_histograms(same: Floats, different: Floats) -> Floats:
