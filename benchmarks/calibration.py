@@ -1,15 +1,15 @@
-"""Do intervals cover, and are p-values uniform when nothing is there? Every statistic of patterns, and those of faithfulness, by simulation.
+"""Do intervals cover, and are p-values uniform when nothing is there? The statistics of patterns and of faithfulness, by simulation.
 
     python benchmarks/calibration.py [--studies 1000] [--people 24 100] [--images 5] [--resamples 1000] [--seed 0] [--out FILE.csv]
 
-A population of people is made whose true values are known (from 20 000 of them); studies draw people from it, and images of each, and count
-how often the 95 % interval holds the true value. Maps are distributions over 24 cells, softmax of a person's pattern plus noise of an image;
-people differ in how steady they are (log-normal), so that coefficients are skewed, as real ones are. Beside the expanded percentile
-interval that the package uses, the plain percentile interval of the same draws is counted.
+A population is made whose true values are known (from 20 000 people); studies draw people from it, and images of each, and count how
+often the 95 % interval holds the true value. Maps are distributions over 24 cells: softmax of a person's pattern plus noise of an image;
+people differ in how steady they are (log-normal), so that coefficients are skewed, as real ones are. Beside the package's interval, the
+plain percentile interval of the same draws is counted (for every fourth study).
 
 Null studies: person labels, group labels or differences without meaning; printed are the shares of p ≤ 0.05 and p ≤ 0.01, and the
-Kolmogorov–Smirnov distance to a uniform distribution. Not shown: other noise, people with very different numbers of images, fewer than
-24 people.
+Kolmogorov–Smirnov distance to a uniform distribution. A planted difference between groups is counted, too. Not shown: other noise, people
+with very different numbers of images, fewer than 24 people.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from captum_leam.faithfulness.statistics import bootstrap_interval, paired_p_value
 from captum_leam.patterns import agreement, compare_groups, pattern_claim, person_specificity, profile_signatures
-from captum_leam.patterns.intervals import between, person_sums
+from captum_leam.patterns.intervals import mean_between, person_sums
 from captum_leam.patterns.signatures import row_products
 from captum_leam.patterns.specificity import exact_auc, permutation_p_value
 
@@ -37,10 +37,12 @@ LARGE = 20_000
 Floats = NDArray[np.float64]
 
 
-class Population:
-    """People with a pattern each; a model, a second model that sees half of it, and two controls that see less."""
+# how much of a person's pattern each set of maps sees: a model, a second one, and two controls
+SEEN = {"maps": 1.0, "second model": 0.7, "edges": 0.5, "untrained": 0.2}
 
-    share = {"maps": 1.0, "second model": 0.7, "edges": 0.5, "untrained": 0.2}
+
+class Population:
+    """People with a pattern each, and images of them."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -52,7 +54,7 @@ class Population:
         noise = 0.7 * np.exp(self.rng.normal(0, 0.4, (people, 1)))
         common = np.linspace(0, 2, CELLS)
         maps = {}
-        for name, seen in self.share.items():
+        for name, seen in SEEN.items():
             logits = common + seen * pattern[person] + noise[person] * self.rng.normal(size=(len(person), CELLS))
             maps[name] = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         drops = 0.3 * np.exp(self.rng.normal(0, 0.5, people))[person] + self.rng.normal(0, 0.1, len(person))
@@ -89,14 +91,18 @@ def estimates(
     return out
 
 
+def _percentile(value: float, draws: Floats, error: float, errors: Floats, confidence: float) -> tuple[float, float]:
+    low, high = np.nanquantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
 @contextmanager
 def plain_percentile() -> Iterator[None]:
-    """The same functions with the quantiles (1 ∓ c) / 2."""
-
-    def levels(confidence: float, people: int) -> tuple[float, float]:
-        return (1 - confidence) / 2, (1 + confidence) / 2
-
-    with patch("captum_leam.patterns.intervals.expanded_levels", levels):
+    """The same functions with the percentiles of the draws."""
+    with (
+        patch("captum_leam.patterns.intervals.studentised", _percentile),
+        patch("captum_leam.patterns.groups.studentised", _percentile),
+    ):
         yield
 
 
@@ -113,7 +119,7 @@ def coverage(people: int, images: int, studies: int, resamples: int, seed: int) 
         if number % 4 == 0:
             with plain_percentile():
                 found = estimates(*study, resamples=resamples, seed=number)
-            rows += [(q, "plain percentile", v, lo, hi) for q, (v, lo, hi) in found.items()]
+            rows += [(q, "plain percentile", *v) for q, v in found.items() if q != "auc" and "faithfulness" not in q]
     table = pd.DataFrame(rows, columns=["quantity", "interval", "value", "low", "high"])
     table["truth"] = table["quantity"].map(truth)
     table["below"], table["above"] = table["high"] < table["truth"], table["low"] > table["truth"]
@@ -141,29 +147,28 @@ def truths(population: Population, images: int) -> dict[str, float]:
     """The values of a large population; the AUC from all pairs of one person and as many random pairs of two."""
     maps, drops, person = population.study(LARGE, images)
     made = {name: profile_signatures(m) for name, m in maps.items()}
-    everyone = np.ones((1, LARGE))
+    nobody = np.ones((0, LARGE))
     sums = {name: person_sums(of_map, person) for name, of_map in made.items()}
-    gap = {name: float(of_map.gap(everyone)[0]) for name, of_map in sums.items()}
+    gap = {name: of_map.same(nobody).value - of_map.different(nobody).value for name, of_map in sums.items()}
     both, model = sums["maps"], sums["second model"]
     agreed = float(row_products(made["maps"].roots, made["second model"].roots).mean())
-    first, second = (
-        np.arange(len(person)).reshape(LARGE, images)[:, list(side)].ravel()
-        for side in zip(*combinations(range(images), 2), strict=True)
-    )
+    chance = mean_between(both.vectors, model.vectors, both.mass, nobody).value
+    of_person = np.arange(len(person)).reshape(LARGE, images)
+    i, j = np.array(list(combinations(range(images), 2))).T
+    first, second = of_person[:, i].ravel(), of_person[:, j].ravel()
     a, b = population.rng.integers(0, len(person), (2, 2_000_000))
     a, b = a[person[a] != person[b]], b[person[a] != person[b]]
-    values = np.concatenate(
-        [row_products(made["maps"].roots[i], made["maps"].roots[j]) for i, j in ((first, second), (a, b))]
-    )
+    roots = made["maps"].roots
+    values = np.concatenate([row_products(roots[one], roots[two]) for one, two in ((first, second), (a, b))])
     auc = exact_auc(values, np.ones(len(values)), np.arange(len(values)) < len(first))
     return {
-        "same": float(both.same(everyone)[0]),
-        "different": float(both.different(everyone)[0]),
+        "same": both.same(nobody).value,
+        "different": both.different(nobody).value,
         "gap": gap["maps"],
         "auc": auc,
         "above the strongest control": gap["maps"] - max(gap["edges"], gap["untrained"]),
         "agreement": agreed,
-        "agreement above chance": agreed - float(between(both.vectors, model.vectors, both.mass, everyone)[0]),
+        "agreement above chance": agreed - chance,
         "difference of two groups, half of the people each": 0.0,
         "mean of images (faithfulness, plain percentile)": float(drops.mean()),
     }
@@ -215,6 +220,23 @@ def null_spread(rng: np.random.Generator, people: int, images: int) -> float:
     return float(found.table["p"].iloc[0])
 
 
+def planted_groups(rng: np.random.Generator, people: int, images: int) -> float:
+    """Not null: the means of two halves are one standard deviation of people apart."""
+    person = np.repeat(np.arange(people), images)
+    half = np.arange(people) < people // 2
+    values = (half + rng.normal(size=people))[person] + rng.normal(0, 0.3, len(person))
+    found = compare_groups(
+        {"drop": values},
+        person,
+        half[person].tolist(),
+        values,
+        resamples=1,
+        permutations=199,
+        seed=int(rng.integers(2**31)),
+    )
+    return float(found.table["p"].iloc[0])
+
+
 def null_paired(rng: np.random.Generator, people: int, images: int) -> float:
     """Differences of a method and a control that centre on 0 (faithfulness)."""
     person = np.repeat(np.arange(people), images)
@@ -228,6 +250,7 @@ def uniform(people: int, images: int, studies: int, seed: int) -> pd.DataFrame:
         "group labels shuffled": null_groups,
         "group labels shuffled, spread 3 : 1": null_spread,
         "paired signed-rank (faithfulness)": null_paired,
+        "not null: groups 1 SD apart": planted_groups,
     }
     for name, test in tests.items():
         rng = np.random.default_rng([seed, people, len(name)])

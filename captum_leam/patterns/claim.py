@@ -35,8 +35,8 @@ class PatternClaim:
             − gap of the control), above_low, above_high.
         strongest: the control with the largest gap.
         headline: gap of the maps above the strongest control.
-        low: of its interval over people; in every resample it is the strongest there that counts.
-        high: of the same.
+        low: of its interval over people: the lowest end against any control, so that above 0 means above each of them.
+        high: of the interval against the strongest control.
         settings: kind, people, images, weights, confidence, resamples, seed.
     """
 
@@ -86,7 +86,7 @@ def pattern_claim(
     people: Sequence[Any],
     controls: Mapping[str, Signatures | Tensor | ArrayLike],
     *,
-    strangers: ArrayLike | None = None,
+    strangers: Mapping[str, ArrayLike] | ArrayLike | None = None,
     weights: str = "people",
     confidence: float = 0.95,
     resamples: int = 2000,
@@ -99,7 +99,7 @@ def pattern_claim(
         people: the person of each map.
         controls: name → control maps of the same images, in the same form; see :func:`~captum_leam.patterns.control_maps`.
         strangers: (N,) or (N, k) indices of images of other people in the same pose, see
-            :func:`~captum_leam.patterns.closest_strangers`: one more control.
+            :func:`~captum_leam.patterns.closest_strangers`: one more control. Or name → indices, to say what they were matched on.
         weights: ``"people"`` or ``"pairs"``, see :func:`person_specificity`.
         confidence: of the intervals.
         resamples: how many times people are drawn.
@@ -122,27 +122,25 @@ def pattern_claim(
     made = as_signatures(maps)
     sums = {MAPS: person_sums(made, people, weights)}
     check_people(sums[MAPS])
-    if not controls and strangers is None:
+    if not controls and not (strangers if isinstance(strangers, Mapping) else strangers is not None):
         raise ValueError(
             "no controls are given; needed is one or more: an edge detector already passes 'same > different'."
         )
     for name, control in controls.items():
+        if name == MAPS:
+            raise ValueError(f"a control is called {MAPS!r}, as the maps themselves are; give it another name.")
         sums[name] = person_sums(_fitting(as_signatures(control), made, name), people, weights)
     count = len(sums[MAPS].names)
     drawn = draw_people(count, resamples, seed)
     same = {name: part.same(drawn) for name, part in sums.items()}
     different = {name: part.different(drawn) for name, part in sums.items()}
-    if strangers is not None:
-        codes = person_codes(people, len(made))[1]
-        same[STRANGERS] = _with_strangers(made, codes, np.asarray(strangers), weights, drawn)
-        different[STRANGERS] = different[MAPS]
+    matched = strangers if isinstance(strangers, Mapping) else {} if strangers is None else {STRANGERS: strangers}
+    codes = person_codes(people, len(made))[1]
+    for name, indices in matched.items():
+        same[name] = _with_strangers(made, codes, np.asarray(indices), weights, drawn)
+        different[name] = different[MAPS]
     gap = {name: same[name] - different[name] for name in same}
     ranked = [MAPS, *sorted((name for name in gap if name != MAPS), key=lambda name: -gap[name].value)]
-    strongest = ranked[1]
-    # in every draw it is the strongest control of that draw that counts
-    largest = np.max([gap[name].draws for name in ranked[1:]], axis=0)
-    above = gap[MAPS] - Estimate(gap[strongest].value, largest, gap[strongest].influence)
-    low, high = above.interval(drawn, confidence, (-2, 2))
     table = pd.DataFrame([_row(name, same[name], different[name], gap[MAPS], drawn, confidence) for name in ranked])
     settings = {
         "kind": made.kind,
@@ -154,7 +152,10 @@ def pattern_claim(
         "resamples": resamples,
         "label_seed": seed,
     }
-    return PatternClaim(table, strongest, above.value, low, high, settings)
+    beyond = table.iloc[1:]
+    # of several controls any may be the strongest: the maps are above all of them only if they are above each
+    low, high = float(beyond["above_low"].min()), float(beyond["above_high"].iloc[0])
+    return PatternClaim(table, ranked[1], float(beyond["above"].iloc[0]), low, high, settings)
 
 
 def _row(

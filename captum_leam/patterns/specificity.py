@@ -221,12 +221,14 @@ class SameOrDifferent:
     Attributes:
         value: AUC, the chance that a pair of one person is more alike than one of two people, ties counting half.
         error: bound of its error from the histogram.
+        cases: how many times a pair of one person meets a pair of two.
         same: (P, bins), each person's own pairs by coefficient.
         different: (P, bins), pairs with other people.
     """
 
     value: float
     error: float
+    cases: int
     same: Floats
     different: Floats
 
@@ -236,12 +238,12 @@ class SameOrDifferent:
         Source: Arvesen 1969, "Jackknifing U-statistics". NaN under three people; no width where every pair of one person is more
         alike than every pair of two.
         """
-        people, cases = len(self.same), self.same.sum()
+        people = len(self.same)
         without = auc_of_histograms(self.same.sum(0) - self.same, self.different.sum(0) / 2 - self.different)
         without = without[~np.isnan(without)]
         if len(without) < MIN_FOR_INTERVAL:
             return float("nan"), float("nan")
-        little = 1 / (2 * cases)  # so that the logit of 1 is a number
+        little = 1 / (2 * self.cases)  # so that the logit of 1 is a number
         leaps = _logit(without, little)
         error = np.sqrt((people - 1) / people * ((leaps - leaps.mean()) ** 2).sum())
         far = stats.t.ppf((1 + confidence) / 2, people - 1) * error
@@ -281,6 +283,8 @@ def same_or_different(
 ) -> SameOrDifferent:
     """The AUC by blocks of pairs; memory is of the order block², whatever the number of maps."""
     images = np.bincount(codes)
+    same_pairs = int((images * (images - 1) // 2).sum())
+    cases = same_pairs * (len(codes) * (len(codes) - 1) // 2 - same_pairs)
     share = 1 / images if weights == "people" else np.ones(len(images))
     pair_share = 1 / np.maximum(images * (images - 1) / 2, 1) if weights == "people" else np.ones(len(images))
     fine = np.zeros((2, BINS))
@@ -302,10 +306,10 @@ def same_or_different(
                 fine[into] += np.bincount(bins[chosen], load[chosen], BINS)
     if exact:
         joined = [np.concatenate(part) for part in zip(*kept, strict=True)]
-        return SameOrDifferent(exact_auc(*joined), 0.0, own[0], own[1])
+        return SameOrDifferent(exact_auc(*joined), 0.0, cases, own[0], own[1])
     value = float(auc_of_histograms(fine[:1], fine[1:])[0])
     tied = float((fine[0] * fine[1]).sum() / (fine[0].sum() * fine[1].sum()) / 2)
-    return SameOrDifferent(value, tied, own[0], own[1])
+    return SameOrDifferent(value, tied, cases, own[0], own[1])
 
 
 def exact_auc(values: NDArray[Any], load: Floats, same: NDArray[np.bool_]) -> float:
