@@ -58,8 +58,7 @@ class PatternClaim:
 
     def sentence(self) -> str:
         """The claim in words, with its numbers."""
-        maps = self.table.iloc[0]
-        beyond = self.table.set_index("name").loc[self.strongest, "gap"]
+        maps, strongest = self.table.to_dict("records")[:2]
         verdict = {
             True: "The maps are person-specific beyond it.",
             False: "This does not show more than the control does.",
@@ -67,7 +66,7 @@ class PatternClaim:
         return (
             f"Maps of one person overlap by {maps['same']:.2f}, of two people by {maps['different']:.2f}: a gap of {maps['gap']:.2f} "
             f"[{maps['low']:.2f}, {maps['high']:.2f}]. The strongest of {len(self.table) - 1} controls, {self.strongest}, has a gap of "
-            f"{beyond:.2f}; the maps are above it by {self.headline:.2f} [{self.low:.2f}, {self.high:.2f}] "
+            f"{strongest['gap']:.2f}; the maps are above it by {self.headline:.2f} [{self.low:.2f}, {self.high:.2f}] "
             f"({self.settings['confidence']:.0%} interval over {self.settings['people']} people). {verdict[self.holds]}"
         )
 

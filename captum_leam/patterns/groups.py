@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from captum_leam.faithfulness.statistics import MIN_PEOPLE, by_person, holm
-from captum_leam.patterns.intervals import MIN_FOR_DRAWS, person_codes, studentised
+from captum_leam.patterns.intervals import MIN_FOR_DRAWS, divided, person_codes, studentised
 from captum_leam.patterns.signatures import Floats
 from captum_leam.patterns.specificity import check_options
 
@@ -125,12 +125,12 @@ def compare_groups(
     rows: list[dict[str, Any]] = []
     for first, second in combinations(called, 2):
         sides = [means[[group == name for group in of_person]] for name in (first, second)]
-        compared = _compare(*sides, confidence, resamples, permutations, generator)
+        compared = _compare(sides[0], sides[1], confidence, resamples, permutations, generator)
         for k, quantity in enumerate(quantities):
             row = {"quantity": quantity, "first": first, "second": second}
             rows.append({**row, **_row(compared, k, row, min_people)})
     table = pd.DataFrame(rows)
-    table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
+    table.insert(table.columns.tolist().index("p") + 1, "p_holm", holm(table["p"]))
     settings = {
         "min_people": min_people,
         "confidence": confidence,
@@ -154,7 +154,7 @@ def _compare(
     spread = np.sqrt(np.stack([_variance(side) for side in (left, right)]))
     pooled = np.sqrt(((count - 1) * spread**2).sum(0) / np.maximum(count.sum(0) - 2, 1))
     difference = mean[0] - mean[1]
-    effect = np.divide(difference, pooled, out=np.full(len(pooled), np.nan), where=pooled > 0)
+    effect = divided(difference, pooled)
     p = _permutation_p(np.concatenate([left, right]), len(left), permutations, generator)
     return {"count": count, "mean": mean, "difference": difference, "low": low, "high": high, "effect": effect, "p": p}
 
@@ -210,9 +210,9 @@ def _mean_and_error(weights: Floats, table: Floats) -> tuple[Floats, Floats]:
     known = ~np.isnan(table)
     count, centre = weights @ known, np.nan_to_num(_mean(np.ones((1, len(table))), table))
     centred = np.where(known, table - centre, 0)
-    mean = np.divide(weights @ centred, count, out=np.full(count.shape, np.nan), where=count > 0)
-    variance = np.divide(weights @ centred**2, count, out=np.full(count.shape, np.nan), where=count > 0) - mean**2
-    error = np.divide(np.maximum(variance, 0), count - 1, out=np.full(count.shape, np.nan), where=count > 1)
+    mean = divided(weights @ centred, count)
+    variance = divided(weights @ centred**2, count) - mean**2
+    error = divided(np.maximum(variance, 0), count - 1)
     return mean + centre, error
 
 
@@ -228,39 +228,39 @@ def welch_freedom(first: Floats, second: Floats, people_first: Floats, people_se
     ]
     total = (first + second) ** 2
     fewest = np.maximum(np.minimum(people_first, people_second) - 1, 1).astype(np.float64)
-    return np.divide(total, parts[0] + parts[1], out=fewest, where=(parts[0] + parts[1]) > 0)
+    freedom: Floats = np.divide(total, parts[0] + parts[1], out=fewest, where=(parts[0] + parts[1]) > 0)
+    return freedom
 
 
 def _permutation_p(both: Floats, size: int, permutations: int, generator: np.random.Generator) -> Floats:
     """Two-sided p-value of Welch's t when people's groups are shuffled, for each column."""
     order = np.arange(len(both))
     members = np.stack([generator.permutation(order) < size for _ in range(permutations)])
-    members = np.concatenate([(order < size)[None], members]).astype(np.float64)
-    t = np.abs(_welch_t(both, members))
+    splits: Floats = np.concatenate([(order < size)[None], members]).astype(np.float64)
+    t = np.abs(_welch_t(both, splits))
     reached = (t[1:] >= t[0] * (1 - 1e-9)).sum(0)
     p = (1 + reached) / (1 + permutations)
-    return np.where(np.isnan(t[0]), np.nan, p)
+    shown: Floats = np.where(np.isnan(t[0]), np.nan, p)
+    return shown
 
 
 def _welch_t(both: Floats, members: Floats) -> Floats:
     """Welch's t of each split (B, people) in each column of (people, quantities) → (B, quantities)."""
-    known = ~np.isnan(both)
-    centred = np.where(known, both - np.nanmean(np.where(known.any(0), both, 0), axis=0), 0)
+    known = (~np.isnan(both)).astype(np.float64)
+    centred = np.where(known > 0, both - _mean(np.ones((1, len(both))), both), 0)
     means, errors = [], []
     for side in (members, 1 - members):
         n = side @ known
-        mean = np.divide(side @ centred, n, out=np.full(n.shape, np.nan), where=n > 0)
+        mean = divided(side @ centred, n)
         squares = np.maximum(side @ centred**2 - n * np.nan_to_num(mean) ** 2, 0)
-        errors.append(np.divide(squares, n * (n - 1), out=np.full(n.shape, np.nan), where=n > 1))
+        errors.append(divided(squares, n * (n - 1)))
         means.append(mean)
     difference, error = means[0] - means[1], np.sqrt(errors[0] + errors[1])
     scale = np.abs(centred).max(0)
     difference = np.where(np.abs(difference) <= 1e-12 * scale, 0.0, difference)
     without_spread = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
     steady = np.isfinite(error) & (error <= 1e-12 * scale)
-    t: Floats = np.where(
-        steady, without_spread, np.divide(difference, error, out=np.full(error.shape, np.nan), where=error > 0)
-    )
+    t: Floats = np.where(steady, without_spread, divided(difference, error))
     return t
 
 
@@ -268,21 +268,21 @@ def _mean(weights: Floats, table: Floats) -> Floats:
     """Weighted means over people, (B, quantities), of what is known."""
     known = ~np.isnan(table)
     totals = weights @ known
-    return np.divide(weights @ np.where(known, table, 0), totals, out=np.full(totals.shape, np.nan), where=totals > 0)
+    return divided(weights @ np.where(known, table, 0), totals)
 
 
 def _variance(table: Floats) -> Floats:
     known = ~np.isnan(table)
     count = known.sum(0)
     squares = np.where(known, table - _mean(np.ones((1, len(table))), table), 0) ** 2
-    return np.divide(squares.sum(0), count - 1, out=np.full(len(count), np.nan), where=count > 1)
+    return divided(squares.sum(0), count - 1)
 
 
 # -- what is given -------------------------------------------------------------------------------------
 
 
 def _quantities(values: Mapping[str, ArrayLike] | pd.DataFrame, images: int) -> dict[str, Floats]:
-    columns = {str(name): np.asarray(values[name], dtype=np.float64) for name in values}
+    columns = {str(name): np.asarray(column, dtype=np.float64) for name, column in values.items()}
     if not columns:
         raise ValueError("no quantities are given; needed is one or more: name → one number per image.")
     for name, column in columns.items():
@@ -297,8 +297,7 @@ def _per_person(column: Floats, codes: NDArray[np.int64]) -> Floats:
     """Mean of what is known of each person, NaN where nothing is."""
     known = ~np.isnan(column)
     sums, _ = by_person(np.stack([np.where(known, column, 0), known], axis=1), codes.tolist())
-    means: Floats = np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
-    return means
+    return divided(sums[:, 0], sums[:, 1])
 
 
 def _groups_of_people(

@@ -144,7 +144,8 @@ def mean_between(left: Any, right: Any, mass: Floats, drawn: Floats) -> Estimate
 
 def divided(totals: Floats, counts: Floats) -> Floats:
     """Totals / counts, NaN where there are none."""
-    return np.divide(totals, counts, out=np.full(np.shape(totals), np.nan), where=counts > 0)
+    quotients: Floats = np.divide(totals, counts, out=np.full(np.shape(totals), np.nan), where=counts > 0)
+    return quotients
 
 
 # -- people --------------------------------------------------------------------------------------------
@@ -204,9 +205,8 @@ def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "p
         raise ValueError(f"weights is {weights!r}; needed is 'people' or 'pairs'.")
     names, codes = person_codes(people, len(signatures))
     images = np.bincount(codes, minlength=len(names))
-    members = sparse.csr_array(
-        (np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(len(names), len(codes)), dtype=np.float64
-    )
+    row = np.arange(len(codes))
+    members: Any = sparse.coo_array((np.ones(len(codes)), (codes, row)), shape=(len(names), len(codes))).tocsr()
     vectors = members @ signatures.roots
     pairs = images * (images - 1) / 2
     own = np.maximum(row_products(vectors, vectors) - members @ signatures.norms(), 0) / 2

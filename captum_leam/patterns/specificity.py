@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, stats
 from torch import Tensor
 
-from captum_leam.patterns.intervals import MIN_FOR_INTERVAL, PersonSums, draw_people, person_codes, person_sums
-from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, row_products
+from captum_leam.patterns.intervals import MIN_FOR_INTERVAL, PersonSums, divided, draw_people, person_codes, person_sums
+from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, is_sparse, row_products
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +49,7 @@ class Specificity:
 
     def __getitem__(self, quantity: str) -> float:
         """The value of same, different, gap or auc."""
-        return float(self.table.set_index("quantity").loc[quantity, "value"])
+        return float(self.table["value"].to_numpy()[self.table["quantity"].tolist().index(quantity)])
 
     def to_frame(self) -> pd.DataFrame:
         """The table with the p-value, a copy."""
@@ -200,15 +200,15 @@ def _gap_of_order(made: Signatures, codes: NDArray[np.int64], weights: str) -> C
 
 def _lengths_of_sums(roots: Any, order: NDArray[np.int64], starts: NDArray[np.int64]) -> Floats:
     """Squared length of the sum of each person's rows, (P,)."""
-    if not sparse.issparse(roots):
+    if not is_sparse(roots):
         sums = np.add.reduceat(roots[order].astype(np.float64), starts[:-1], axis=0)
         return row_products(sums, sums)
-    ones = np.ones(len(order), dtype=np.float64)
-    members = sparse.csr_array(
-        (ones, order.astype(np.int32), starts.astype(np.int32)), shape=(len(starts) - 1, len(order))
+    ones, shape = np.ones(len(order)), (len(starts) - 1, len(order))
+    vectors: Any = sparse.csr_array((ones, order.astype(np.int32), starts.astype(np.int32)), shape=shape) @ roots
+    lengths: Floats = np.add.reduceat(np.append(vectors.data**2, 0.0), vectors.indptr[:-1]) * (
+        np.diff(vectors.indptr) > 0
     )
-    vectors = members @ roots
-    return np.add.reduceat(np.append(vectors.data**2, 0.0), vectors.indptr[:-1]) * (np.diff(vectors.indptr) > 0)
+    return lengths
 
 
 # -- same or different ---------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def auc_of_histograms(same: Floats, different: Floats) -> Floats:
     """AUC of histograms (B, bins) over the same bins, ties within a bin counting half."""
     below = np.cumsum(different, axis=1) - different / 2
     totals = same.sum(1) * different.sum(1)
-    return np.divide((same * below).sum(1), totals, out=np.full(len(same), np.nan), where=totals > 0)
+    return divided((same * below).sum(1), totals)
 
 
 def same_or_different(
@@ -328,12 +328,8 @@ def pairs_by_block(
         rows = made.roots[top : top + block]
         for left in range(top, len(made), block):
             product = rows @ made.roots[left : left + block].T
-            table = np.clip(product.toarray() if sparse.issparse(product) else product, 0, 1)
-            i, j = (
-                np.triu_indices(*table.shape[:1], 1, table.shape[1])
-                if left == top
-                else np.indices(table.shape).reshape(2, -1)
-            )
+            table = np.clip(product.toarray() if is_sparse(product) else product, 0, 1)
+            i, j = np.triu_indices(len(table), 1) if left == top else np.indices(table.shape).reshape(2, -1)
             yield table[i, j], codes[top + i], codes[left + j]
 
 
