@@ -15,7 +15,7 @@ from captum_leam.faithfulness.occlusion import OcclusionEvaluator
 from captum_leam.leam import LEAM
 from captum_leam.maps import place_on_field
 from captum_leam.objectives import embed, leave_one_out_centroids
-from captum_leam.patterns.overlap import bhattacharyya
+from captum_leam.patterns import bhattacharyya
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions, suggest_layers
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from captum_leam.faithfulness.occlusion import OcclusionEvaluator
 from captum_leam.faithfulness.statistics import bootstrap_interval
 from captum_leam.maps import as_maps
 from captum_leam.objectives import embed, leave_one_out_centroids, unit
-from captum_leam.patterns.overlap import bhattacharyya
+from captum_leam.patterns import bhattacharyya
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,7 +16,6 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from captum_leam.faithfulness.statistics import MIN_PEOPLE, by_person, holm
 from captum_leam.patterns.intervals import MIN_FOR_DRAWS, divided, person_codes, studentised
 from captum_leam.patterns.signatures import Floats
 from captum_leam.patterns.specificity import check_options
@@ -71,7 +70,7 @@ def compare_groups(
     groups: Mapping[Any, Hashable] | Sequence[Hashable],
     base_similarity: ArrayLike,
     *,
-    min_people: int = MIN_PEOPLE,
+    min_people: int = MIN_FOR_DRAWS,
     confidence: float = 0.95,
     resamples: int = 2000,
     permutations: int = 1999,
@@ -110,6 +109,8 @@ def compare_groups(
         >>> compare_groups({"drop": drop}, list("abcdefgh"), list("xxxxyyyy"), [0.5] * 8).refused
         ['drop: group x has 4 people, group y has 4; needed are 10 or more in both']
     """
+    from captum_leam.faithfulness.statistics import holm  # all of faithfulness comes with it: not before it is needed
+
     check_options(confidence, resamples, permutations)
     if min_people < 3 or permutations < 1:
         raise ValueError(f"min_people={min_people}, permutations={permutations}; needed are 3 or more, 1 or more.")
@@ -296,8 +297,7 @@ def _quantities(values: Mapping[str, ArrayLike] | pd.DataFrame, images: int) -> 
 def _per_person(column: Floats, codes: NDArray[np.int64]) -> Floats:
     """Mean of what is known of each person, NaN where nothing is."""
     known = ~np.isnan(column)
-    sums, _ = by_person(np.stack([np.where(known, column, 0), known], axis=1), codes.tolist())
-    return divided(sums[:, 0], sums[:, 1])
+    return divided(np.bincount(codes, np.where(known, column, 0)), np.bincount(codes, known))
 
 
 def _groups_of_people(
