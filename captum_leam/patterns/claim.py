@@ -64,9 +64,9 @@ class PatternClaim:
             False: "This does not show more than the control does.",
         }
         return (
-            f"Maps of one person overlap by {maps['same']:.2f}, of two people by {maps['different']:.2f}: a gap of {maps['gap']:.2f} "
-            f"[{maps['low']:.2f}, {maps['high']:.2f}]. The strongest of {len(self.table) - 1} controls, {self.strongest}, has a gap of "
-            f"{strongest['gap']:.2f}; the maps are above it by {self.headline:.2f} [{self.low:.2f}, {self.high:.2f}] "
+            f"Maps of one person overlap by {maps['same']:.2f}, of two people by {maps['different']:.2f}: a gap of {maps['gap']:.3f} "
+            f"[{maps['low']:.3f}, {maps['high']:.3f}]. The strongest control of {len(self.table) - 1}, {self.strongest}, has a gap of "
+            f"{strongest['gap']:.3f}; the maps are above it by {self.headline:.3f} [{self.low:.3f}, {self.high:.3f}] "
             f"({self.settings['confidence']:.0%} interval over {self.settings['people']} people). {verdict[self.holds]}"
         )
 

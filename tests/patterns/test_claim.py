@@ -122,7 +122,7 @@ def test_refusals(sets):
 
 def test_result_can_be_read_and_drawn(sets):
     claim = pattern_claim(made_of(sets, "maps"), sets[1], {"strong": made_of(sets, "strong")}, resamples=50)
-    assert "The strongest of 1 controls, strong, has a gap of" in repr(claim)
+    assert "The strongest control of 1, strong, has a gap of" in repr(claim)
     assert "12 people" in claim.sentence()
     assert [t.get_text() for t in claim.plot().axes[0].get_yticklabels()] == ["strong", "maps"]
 
