@@ -186,7 +186,7 @@ def region_bars(report: pd.DataFrame) -> Figure:
         axes.plot(dots, [i] * len(dots), "o", color=COLOURS[7], markersize=3, alpha=0.5)
     axes.axvline(1, color=COLOURS[1], linewidth=1)
     axes.set_xlabel("lift of the critical pixels (share / area); 1 is chance")
-    _tidy(axes)
+    tidy(axes)
     return figure
 
 
@@ -211,7 +211,7 @@ def occlusion_curves(result: Any, *, fill: str | None = None, order: str | None 
             f"{explained} explained, {model} measured" if explained and explained != model else model, fontsize=10
         )
         axis.set_xlabel(f"pixels occluded ({table['fill'].iloc[0]}, {table['order'].iloc[0]}), %")
-        _tidy(axis)
+        tidy(axis)
     axes[0].set_ylabel("mean fall of the cosine")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
@@ -276,7 +276,7 @@ def verification_curves(
         axis.set_title(name, fontsize=10)
         axis.set_xlabel(f"pixels {'replaced' if protocol == 'deletion' else 'put back'}, {kind} first, %")
         axis.legend(fontsize=8, frameon=False, title="area", title_fontsize=8)
-        _tidy(axis)
+        tidy(axis)
     panels[2].axhline(50, color="0.5", linewidth=1, linestyle=":")
     panels[2].annotate("one decision for all", (0.01, 50), xycoords=("axes fraction", "data"), fontsize=8, va="bottom")
     panels[0].set_ylabel("%")
@@ -301,12 +301,13 @@ def patch_curves(result: Any) -> Figure:
             )
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("pixels given back, %")
-        _tidy(axis)
+        tidy(axis)
     panels[0].set_ylabel("% of the pairs")
     panels[1].legend(fontsize=8, frameon=False)
     return figure
 
 
-def _tidy(axis: "Axes") -> None:
+def tidy(axis: "Axes") -> None:
+    """Without the frame above and to the right, small figures at the ticks."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=9)

@@ -1,5 +1,39 @@
-"""Person patterns: how alike the maps of one person are, and how unlike those of different people."""
+"""Person patterns: how alike the maps of one person are, how unlike those of different people, and beyond which controls."""
 
+from captum_leam.patterns.agreement import Agreement, agreement
+from captum_leam.patterns.claim import PatternClaim, pattern_claim
+from captum_leam.patterns.controls import (
+    closest_strangers,
+    control_maps,
+    crop_features,
+    edge_maps,
+    pose_features,
+    region_maps,
+    untrained_maps,
+)
+from captum_leam.patterns.groups import GroupComparison, compare_groups
 from captum_leam.patterns.overlap import bhattacharyya
+from captum_leam.patterns.signatures import Signatures, profile_signatures, signatures
+from captum_leam.patterns.specificity import Specificity, person_specificity
 
-__all__ = ["bhattacharyya"]
+__all__ = [
+    "Agreement",
+    "GroupComparison",
+    "PatternClaim",
+    "Signatures",
+    "Specificity",
+    "agreement",
+    "bhattacharyya",
+    "closest_strangers",
+    "compare_groups",
+    "control_maps",
+    "crop_features",
+    "edge_maps",
+    "pattern_claim",
+    "person_specificity",
+    "pose_features",
+    "profile_signatures",
+    "region_maps",
+    "signatures",
+    "untrained_maps",
+]

@@ -1,0 +1,209 @@
+"""The claim that maps are person-specific, as what is left of their gap beyond the strongest control.
+
+An edge detector already finds images of one person more alike than those of two. What a method adds is its gap (same − different) above
+that of the strongest control. Who looks alike by pose counts as a control too: the coefficient of strangers in the same pose, less that
+of strangers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from torch import Tensor
+
+from captum_leam.patterns.intervals import Estimate, divided, draw_people, person_codes, person_sums
+from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, row_products
+from captum_leam.patterns.specificity import check_options, check_people
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAPS = "maps"
+STRANGERS = "strangers in the same pose"
+
+
+@dataclass(frozen=True, repr=False)
+class PatternClaim:
+    """The gap of maps beside that of every control.
+
+    Attributes:
+        table: one row for the maps and each control, the strongest first: name, same, different, gap, low, high, above (gap of the maps
+            − gap of the control), above_low, above_high.
+        strongest: the control with the largest gap.
+        headline: gap of the maps above the strongest control.
+        low: of its interval over people: the lowest end against any control, so that above 0 means above each of them.
+        high: of the interval against the strongest control.
+        settings: kind, people, images, weights, confidence, resamples, seed.
+    """
+
+    table: pd.DataFrame
+    strongest: str
+    headline: float
+    low: float
+    high: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the interval lies above 0."""
+        return self.low > 0
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table, a copy."""
+        return self.table.copy()
+
+    def sentence(self) -> str:
+        """The claim in words, with its numbers."""
+        maps, strongest = self.table.to_dict("records")[:2]
+        verdict = {
+            True: "The maps are person-specific beyond it.",
+            False: "This does not show more than the control does.",
+        }
+        return (
+            f"Maps of one person overlap by {maps['same']:.2f}, of two people by {maps['different']:.2f}: a gap of {maps['gap']:.3f} "
+            f"[{maps['low']:.3f}, {maps['high']:.3f}]. The strongest control of {len(self.table) - 1}, {self.strongest}, has a gap of "
+            f"{strongest['gap']:.3f}; the maps are above it by {self.headline:.3f} [{self.low:.3f}, {self.high:.3f}] "
+            f"({self.settings['confidence']:.0%} interval over {self.settings['people']} people). {verdict[self.holds]}"
+        )
+
+    def plot(self) -> "Figure":
+        """Coefficients of the same and of different people, maps and controls below each other."""
+        from captum_leam.patterns.figures import claim_figure
+
+        return claim_figure(self)
+
+    def __repr__(self) -> str:
+        return f"{self.sentence()}\n{self.table.round(3).to_string(index=False)}"
+
+
+def pattern_claim(
+    maps: Signatures | Tensor | ArrayLike,
+    people: Sequence[Any],
+    controls: Mapping[str, Signatures | Tensor | ArrayLike],
+    *,
+    strangers: Mapping[str, ArrayLike] | ArrayLike | None = None,
+    weights: str = "people",
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> PatternClaim:
+    """Gap of the maps above that of the strongest control, all on the same images and the same draws of people.
+
+    Args:
+        maps: :class:`Signatures`, or maps (N, H, W), compared at their top 1 %.
+        people: the person of each map.
+        controls: name → control maps of the same images, in the same form; see :func:`~captum_leam.patterns.control_maps`.
+        strangers: (N,) or (N, k) indices of images of other people in the same pose, see
+            :func:`~captum_leam.patterns.closest_strangers`: one more control. Or name → indices, to say what they were matched on.
+        weights: ``"people"`` or ``"pairs"``, see :func:`person_specificity`.
+        confidence: of the intervals.
+        resamples: how many times people are drawn.
+        seed: of the drawing.
+
+    Raises:
+        ValueError: without any control, for controls of other images or made otherwise, strangers that are the person itself, and what
+            :func:`person_specificity` refuses.
+
+    Example:
+        >>> import torch
+        >>> from captum_leam.patterns import signatures
+        >>> of_person = torch.eye(4).reshape(4, 1, 4).repeat_interleave(2, 0)
+        >>> claim = pattern_claim(
+        ...     signatures(of_person, "dense"), list("aabbccdd"), {"the same for all": signatures(torch.ones(8, 1, 4), "dense")})
+        >>> claim.strongest, claim.headline, claim.holds
+        ('the same for all', 1.0, True)
+    """
+    check_options(confidence, resamples)
+    made = as_signatures(maps)
+    sums = {MAPS: person_sums(made, people, weights)}
+    check_people(sums[MAPS])
+    if not controls and not (strangers if isinstance(strangers, Mapping) else strangers is not None):
+        raise ValueError(
+            "no controls are given; needed is one or more: an edge detector already passes 'same > different'."
+        )
+    for name, control in controls.items():
+        if name == MAPS:
+            raise ValueError(f"a control is called {MAPS!r}, as the maps themselves are; give it another name.")
+        sums[name] = person_sums(_fitting(as_signatures(control), made, name), people, weights)
+    count = len(sums[MAPS].names)
+    drawn = draw_people(count, resamples, seed)
+    same = {name: part.same(drawn) for name, part in sums.items()}
+    different = {name: part.different(drawn) for name, part in sums.items()}
+    matched = strangers if isinstance(strangers, Mapping) else {} if strangers is None else {STRANGERS: strangers}
+    codes = person_codes(people, len(made))[1]
+    for name, indices in matched.items():
+        same[name] = _with_strangers(made, codes, np.asarray(indices), weights, drawn)
+        different[name] = different[MAPS]
+    gap = {name: same[name] - different[name] for name in same}
+    ranked = [MAPS, *sorted((name for name in gap if name != MAPS), key=lambda name: -gap[name].value)]
+    table = pd.DataFrame([_row(name, same[name], different[name], gap[MAPS], drawn, confidence) for name in ranked])
+    settings = {
+        "kind": made.kind,
+        **made.settings,
+        "people": count,
+        "images": len(made),
+        "weights": weights,
+        "confidence": confidence,
+        "resamples": resamples,
+        "label_seed": seed,
+    }
+    beyond = table.iloc[1:]
+    # of several controls any may be the strongest: the maps are above all of them only if they are above each
+    low, high = float(beyond["above_low"].min()), float(beyond["above_high"].iloc[0])
+    return PatternClaim(table, ranked[1], float(beyond["above"].iloc[0]), low, high, settings)
+
+
+def _row(
+    name: str, same: Estimate, different: Estimate, of_maps: Estimate, drawn: Floats, confidence: float
+) -> dict[str, Any]:
+    gap = same - different
+    low, high = gap.interval(drawn, confidence)
+    row = {"name": name, "same": same.value, "different": different.value, "gap": gap.value, "low": low, "high": high}
+    if name == MAPS:
+        return {**row, "above": np.nan, "above_low": np.nan, "above_high": np.nan}
+    above_low, above_high = (of_maps - gap).interval(drawn, confidence, (-2, 2))
+    return {**row, "above": of_maps.value - gap.value, "above_low": above_low, "above_high": above_high}
+
+
+def _with_strangers(
+    made: Signatures, codes: NDArray[np.int64], strangers: NDArray[Any], weights: str, drawn: Floats
+) -> Estimate:
+    """Mean coefficient with the strangers that are given; in a draw a pair counts as often as both its people together."""
+    partners = strangers.reshape(len(strangers), -1) if strangers.ndim else strangers.reshape(0, 1)
+    if len(partners) != len(made) or not partners.shape[1] or not np.issubdtype(partners.dtype, np.integer):
+        raise ValueError(
+            f"strangers are {strangers.dtype} {strangers.shape}; needed are indices (N,) or (N, k) for {len(made)} maps."
+        )
+    if partners.min() < 0 or partners.max() >= len(made):
+        raise ValueError(f"strangers reach from {partners.min()} to {partners.max()}; there are {len(made)} maps.")
+    first, second = np.repeat(np.arange(len(made)), partners.shape[1]), partners.reshape(-1)
+    if (codes[first] == codes[second]).any():
+        wrong = first[codes[first] == codes[second]].tolist()[:5]
+        raise ValueError(
+            f"the strangers given for maps {wrong} are of the same person; needed are images of somebody else."
+        )
+    images = np.bincount(codes)
+    load = 1 / images[codes[first]] if weights == "people" else np.ones(len(first))
+    overlap = row_products(made.roots[first], made.roots[second])
+    shape = (len(images), len(images))
+    totals, counts = (
+        sparse.coo_array((values, (codes[first], codes[second])), shape=shape).tocsr()
+        for values in (overlap * load, load)
+    )
+    value = totals.sum() / counts.sum()
+    excess = totals - value * counts
+    influence = len(images) * (excess.sum(axis=0) + excess.sum(axis=1)) / counts.sum()
+    draws = divided(((drawn @ totals) * drawn).sum(1), ((drawn @ counts) * drawn).sum(1))
+    return Estimate(float(value), draws, np.asarray(influence, dtype=np.float64))
+
+
+def _fitting(control: Signatures, made: Signatures, name: str) -> Signatures:
+    if (len(control), control.kind, control.cells) != (len(made), made.kind, made.cells):
+        raise ValueError(
+            f"the control {name!r} is {control!r}; the maps are {made!r}: needed are both of the same images and kind."
+        )
+    return control

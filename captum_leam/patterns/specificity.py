@@ -1,0 +1,358 @@
+r"""Are maps person-specific? Coefficients of the same and of different people, their gap, and whether labels matter at all.
+
+For each set of maps: the mean Bhattacharyya coefficient of two images of one person and of two people, with bootstrap intervals over
+people; the area under the curve (AUC) of the coefficient as a same-or-different classifier; and a permutation test of the gap over
+person labels. Everything but the AUC goes through sums of root distributions; the AUC goes through the pairs by blocks.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse, stats
+from torch import Tensor
+
+from captum_leam.patterns.intervals import MIN_FOR_INTERVAL, PersonSums, divided, draw_people, person_codes, person_sums
+from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, is_sparse, row_products
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EXACT_PAIRS = 4_000_000
+"""Up to here the AUC is that of the values themselves; beyond, of a histogram of :data:`BINS` bins, whose error is bounded."""
+BINS = 1 << 16
+SHUFFLED_IMAGES = 3000
+"""Images whose labels are shuffled at most."""
+COARSE = 128
+"""Bins of each person's own histogram, from which the interval of the AUC comes."""
+
+
+@dataclass(frozen=True, repr=False)
+class Specificity:
+    """How person-specific maps are.
+
+    Attributes:
+        table: one row per quantity (same, different, gap, auc): value, low, high of its interval over people.
+        p_value: of the permutation test that the gap is no larger than with shuffled person labels; NaN without permutations.
+        auc_error: the AUC is exact up to this; 0 when no histogram was needed.
+        settings: kind, people, images, pairs, weights, confidence, resamples, permutations, seed.
+    """
+
+    table: pd.DataFrame
+    p_value: float
+    auc_error: float
+    curve: pd.DataFrame
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, quantity: str) -> float:
+        """The value of same, different, gap or auc."""
+        return float(self.table["value"].to_numpy()[self.table["quantity"].tolist().index(quantity)])
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table with the p-value, a copy."""
+        return self.table.assign(p_value=np.where(self.table["quantity"] == "gap", self.p_value, np.nan))
+
+    def plot(self) -> "Figure":
+        """Distributions of the coefficient for the same and for different people."""
+        from captum_leam.patterns.figures import specificity_figure
+
+        return specificity_figure(self)
+
+    def __repr__(self) -> str:
+        rows = [f"{r.quantity:9}  {r.value:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in self.table.itertuples()]
+        said = {k: self.settings[k] for k in ("kind", "images", "people")}
+        head = f"Person-specificity of {said['images']} maps of {said['people']} people ({said['kind']})"
+        return "\n".join([head, *rows, f"shuffled labels: p = {self.p_value:.3g}"])
+
+
+def person_specificity(
+    maps: Signatures | Tensor | ArrayLike,
+    people: Sequence[Any],
+    *,
+    weights: str = "people",
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    permutations: int = 999,
+    block: int = 1024,
+    seed: int = 0,
+) -> Specificity:
+    """Coefficients of the same and of different people, their gap and AUC with intervals, and a test over person labels.
+
+    Args:
+        maps: :class:`Signatures`, or maps (N, H, W), compared at their top 1 %.
+        people: the person of each map; two or more, one of them with two images or more. People with one image count in
+            ``different`` only.
+        weights: ``"people"``: every person and every two people count alike however many images there are; ``"pairs"``: every pair
+            of images does.
+        confidence: of the intervals, in (0, 1).
+        resamples: how many times people are drawn.
+        permutations: how many times labels are shuffled; 0 for no test.
+        block: rows of pairs in memory at a time.
+        seed: of the drawing and shuffling.
+
+    Returns:
+        :class:`Specificity`; ``["same"]``, ``["different"]``, ``["gap"]``, ``["auc"]``, ``p_value``.
+
+    Raises:
+        ValueError: for one person only, no person with two images, labels that do not fit, or options out of range.
+
+    Example:
+        >>> import torch
+        >>> from captum_leam.patterns import signatures
+        >>> maps = torch.eye(3).reshape(3, 1, 3).repeat_interleave(2, 0) + 0.1
+        >>> person_specificity(signatures(maps, "dense"), list("aabbcc"), permutations=99)["auc"]
+        1.0
+    """
+    made = as_signatures(maps)
+    check_options(confidence, resamples, permutations, block)
+    sums = person_sums(made, people, weights)
+    check_people(sums)
+    _, codes = person_codes(people, len(made))
+    drawn = draw_people(len(sums.names), resamples, seed)
+    same, different = sums.same(drawn), sums.different(drawn)
+    auc = same_or_different(made, codes, weights=weights, block=block)
+    rows = [
+        ("same", same.value, *same.interval(drawn, confidence, (0, 1))),
+        ("different", different.value, *different.interval(drawn, confidence, (0, 1))),
+        ("gap", same.value - different.value, *(same - different).interval(drawn, confidence)),
+        ("auc", auc.value, *auc.interval(confidence)),
+    ]
+    settings = {
+        "kind": made.kind,
+        **made.settings,
+        "people": len(sums.names),
+        "images": len(made),
+        "weights": weights,
+        "confidence": confidence,
+        "resamples": resamples,
+        "permutations": permutations,
+        "label_seed": seed,
+    }
+    table = pd.DataFrame(rows, columns=["quantity", "value", "low", "high"])
+    p_value = permutation_p_value(made, codes, weights=weights, permutations=permutations, seed=seed)
+    return Specificity(table, p_value, auc.error, auc.curve(), settings)
+
+
+# -- labels shuffled -----------------------------------------------------------------------------------
+
+
+def permutation_p_value(
+    made: Signatures, codes: NDArray[np.int64], *, weights: str = "people", permutations: int = 999, seed: int = 0
+) -> float:
+    """Share of label shufflings whose gap is as large as the true one, the true one counted: (1 + b) / (1 + B).
+
+    Images are shuffled among people, each keeping as many as they have; exact under the hypothesis that who is in an image does not
+    matter for its map.
+
+    Of more than :data:`SHUFFLED_IMAGES` images, those of people drawn at random are shuffled: as exact, and hardly less able to find
+    anything at the smallest p that so few shufflings can give.
+
+    Source: Phipson & Smyth 2010 for counting the true labels.
+    """
+    if permutations == 0:
+        return float("nan")
+    chosen = _images_to_shuffle(codes, seed)
+    made, codes = made[chosen], np.unique(codes[chosen], return_inverse=True)[1]
+    gap = _gap_of_order(made, codes, weights)
+    in_order = np.argsort(codes, kind="stable")
+    generator, observed = np.random.default_rng([seed, 1]), gap(in_order)
+    # who is equal but for rounding has reached the true gap
+    reached = sum(gap(generator.permutation(in_order)) >= observed - 1e-9 for _ in range(permutations))
+    return (1 + reached) / (1 + permutations)
+
+
+def _images_to_shuffle(codes: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """All, or those of as many random people as have SHUFFLED_IMAGES together (two people or more, one with two images)."""
+    if len(codes) <= SHUFFLED_IMAGES:
+        return np.arange(len(codes))
+    images = np.bincount(codes)
+    order = np.random.default_rng([seed, 2]).permutation(len(images))
+    enough = (np.cumsum(images[order]) >= SHUFFLED_IMAGES) & (np.maximum.accumulate(images[order]) > 1)
+    enough[0] = False
+    people = order[: int(np.argmax(enough)) + 1] if enough.any() else order
+    return np.flatnonzero(np.isin(codes, people))
+
+
+def _gap_of_order(made: Signatures, codes: NDArray[np.int64], weights: str) -> Callable[[NDArray[np.int64]], float]:
+    """The gap when the images, in some order, are dealt out to the people: what one shuffling costs is one sum per person."""
+    images = np.bincount(codes)
+    starts = np.concatenate([[0], np.cumsum(images)])
+    pairs = images * (images - 1) / 2
+    counts = (pairs > 0).astype(np.float64) if weights == "people" else pairs
+    share = 1 / images if weights == "people" else np.ones(len(images))
+    mass, norms, load = share * images, made.norms(), np.repeat(share, images)
+    ordered_pairs = mass.sum() ** 2 - (mass**2).sum()
+
+    def gap(order: NDArray[np.int64]) -> float:
+        lengths = _lengths_of_sums(made.roots, order, starts)
+        within = (lengths - np.add.reduceat(norms[order], starts[:-1])) / 2
+        same = (within * counts / np.maximum(pairs, 1)).sum() / counts.sum()
+        of_image = np.empty(len(order))
+        of_image[order] = load
+        total = made.roots.T @ of_image
+        return float(same - (total @ total - (lengths * share**2).sum()) / ordered_pairs)
+
+    return gap
+
+
+def _lengths_of_sums(roots: Any, order: NDArray[np.int64], starts: NDArray[np.int64]) -> Floats:
+    """Squared length of the sum of each person's rows, (P,)."""
+    if not is_sparse(roots):
+        sums = np.add.reduceat(roots[order].astype(np.float64), starts[:-1], axis=0)
+        return row_products(sums, sums)
+    ones, shape = np.ones(len(order)), (len(starts) - 1, len(order))
+    vectors: Any = sparse.csr_array((ones, order.astype(np.int32), starts.astype(np.int32)), shape=shape) @ roots
+    lengths: Floats = np.add.reduceat(np.append(vectors.data**2, 0.0), vectors.indptr[:-1]) * (
+        np.diff(vectors.indptr) > 0
+    )
+    return lengths
+
+
+# -- same or different ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SameOrDifferent:
+    """The coefficient as a classifier of pairs.
+
+    Attributes:
+        value: AUC, the chance that a pair of one person is more alike than one of two people, ties counting half.
+        error: bound of its error from the histogram.
+        cases: how many times a pair of one person meets a pair of two.
+        same: (P, bins), each person's own pairs by coefficient.
+        different: (P, bins), pairs with other people.
+    """
+
+    value: float
+    error: float
+    cases: int
+    same: Floats
+    different: Floats
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Student's t on the scale of the logit, with the standard error of the jackknife that leaves out a person at a time.
+
+        Source: Arvesen 1969, "Jackknifing U-statistics". NaN under three people; no width where every pair of one person is more
+        alike than every pair of two.
+        """
+        people = len(self.same)
+        without = auc_of_histograms(self.same.sum(0) - self.same, self.different.sum(0) / 2 - self.different)
+        without = without[~np.isnan(without)]
+        if len(without) < MIN_FOR_INTERVAL:
+            return float("nan"), float("nan")
+        little = 1 / (2 * self.cases)  # so that the logit of 1 is a number
+        leaps = _logit(without, little)
+        error = np.sqrt((people - 1) / people * ((leaps - leaps.mean()) ** 2).sum())
+        far = stats.t.ppf((1 + confidence) / 2, people - 1) * error
+        if far == 0:
+            return self.value, self.value
+        at = _logit(np.array(self.value), little)
+        low, high = np.clip((1 + 2 * little) / (1 + np.exp(-(at + np.array([-far, far])))) - little, 0, 1)
+        return float(low), float(high)
+
+    def curve(self) -> pd.DataFrame:
+        """Shares of pairs of one person and of two people by coefficient."""
+        edges = np.linspace(0, 1, self.same.shape[1] + 1)
+        same, different = self.same.sum(0), self.different.sum(0)
+        columns = {
+            "low": edges[:-1],
+            "high": edges[1:],
+            "same": same / same.sum(),
+            "different": different / different.sum(),
+        }
+        return pd.DataFrame(columns)
+
+
+def _logit(share: Floats, little: float) -> Floats:
+    odds: Floats = np.log((share + little) / (1 - share + little))
+    return odds
+
+
+def auc_of_histograms(same: Floats, different: Floats) -> Floats:
+    """AUC of histograms (B, bins) over the same bins, ties within a bin counting half."""
+    below = np.cumsum(different, axis=1) - different / 2
+    totals = same.sum(1) * different.sum(1)
+    return divided((same * below).sum(1), totals)
+
+
+def same_or_different(
+    made: Signatures, codes: NDArray[np.int64], *, weights: str = "people", block: int = 1024
+) -> SameOrDifferent:
+    """The AUC by blocks of pairs; memory is of the order block², whatever the number of maps."""
+    images = np.bincount(codes)
+    same_pairs = int((images * (images - 1) // 2).sum())
+    cases = same_pairs * (len(codes) * (len(codes) - 1) // 2 - same_pairs)
+    share = 1 / images if weights == "people" else np.ones(len(images))
+    pair_share = 1 / np.maximum(images * (images - 1) / 2, 1) if weights == "people" else np.ones(len(images))
+    fine = np.zeros((2, BINS))
+    own = np.zeros((2, len(images), COARSE))
+    exact = len(codes) * (len(codes) - 1) // 2 <= EXACT_PAIRS
+    kept: list[tuple[NDArray[Any], Floats, NDArray[np.bool_]]] = []
+    for values, first, second in pairs_by_block(made, codes, block):
+        same = first == second
+        load = np.where(same, pair_share[first], share[first] * share[second])
+        coarse = np.minimum((values * COARSE).astype(np.int64), COARSE - 1)
+        for person, chosen, into in ((first, same, 0), (first, ~same, 1), (second, ~same, 1)):
+            at = person[chosen] * COARSE + coarse[chosen]
+            own[into] += np.bincount(at, load[chosen], own[into].size).reshape(own[into].shape)
+        if exact:
+            kept.append((values, load, same))
+        else:
+            bins = np.minimum((values * BINS).astype(np.int64), BINS - 1)
+            for into, chosen in ((0, same), (1, ~same)):
+                fine[into] += np.bincount(bins[chosen], load[chosen], BINS)
+    if exact:
+        joined = [np.concatenate(part) for part in zip(*kept, strict=True)]
+        return SameOrDifferent(exact_auc(*joined), 0.0, cases, own[0], own[1])
+    value = float(auc_of_histograms(fine[:1], fine[1:])[0])
+    tied = float((fine[0] * fine[1]).sum() / (fine[0].sum() * fine[1].sum()) / 2)
+    return SameOrDifferent(value, tied, cases, own[0], own[1])
+
+
+def exact_auc(values: NDArray[Any], load: Floats, same: NDArray[np.bool_]) -> float:
+    """Weighted AUC of the values themselves, ties counting half."""
+    order = np.argsort(values[~same], kind="stable")
+    others, below = values[~same][order], np.concatenate([[0.0], np.cumsum(load[~same][order])])
+    left, right = (np.searchsorted(others, values[same], side=side) for side in ("left", "right"))
+    return float((load[same] * (below[left] + below[right]) / 2).sum() / (load[same].sum() * below[-1]))
+
+
+def pairs_by_block(
+    made: Signatures, codes: NDArray[np.int64], block: int
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]:
+    """Coefficients of all pairs i < j, a block of rows and columns at a time, with the people of both."""
+    for top in range(0, len(made), block):
+        rows = made.roots[top : top + block]
+        for left in range(top, len(made), block):
+            product = rows @ made.roots[left : left + block].T
+            table = np.clip(product.toarray() if is_sparse(product) else product, 0, 1)
+            i, j = np.triu_indices(len(table), 1) if left == top else np.indices(table.shape).reshape(2, -1)
+            yield table[i, j], codes[top + i], codes[left + j]
+
+
+def check_people(sums: PersonSums) -> None:
+    """Refuse what holds no pair of the same or of different people.
+
+    Raises:
+        ValueError: for one person only, or one image of each.
+    """
+    if len(sums.names) < 2:
+        raise ValueError(f"all maps are of one person, {sums.names[0]!r}; needed are two people or more.")
+    if not (sums.images > 1).any():
+        raise ValueError("there is one map of each person; needed is one person or more with two maps.")
+
+
+def check_options(confidence: float, resamples: int, permutations: int = 0, block: int = 1) -> None:
+    """Refuse options out of range.
+
+    Raises:
+        ValueError: naming all of them.
+    """
+    if not 0 < confidence < 1 or resamples < 1 or permutations < 0 or block < 1:
+        raise ValueError(
+            f"confidence={confidence}, resamples={resamples}, permutations={permutations}, block={block}; needed are a share in (0, 1), "
+            "1 or more, 0 or more, 1 or more."
+        )
