@@ -61,4 +61,4 @@ bench: $(VENV)/test
 	$(BIN)/python benchmarks/planted_evidence.py
 
 clean:
-	rm -rf $(VENV) build dist docs/_build docs/api/generated .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) build dist docs/_build docs/gallery .pytest_cache .mypy_cache .ruff_cache *.egg-info

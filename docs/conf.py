@@ -36,6 +36,7 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_rtype = False  # "(N, H, W): maps" is prose: shapes are no types to link to
 
 # Every reference must lead somewhere; names of other projects do so only when built online.
 nitpicky = True
@@ -84,3 +85,17 @@ html_theme_options = {
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_show_sourcelink = False
+
+
+def as_prose(app, what, name, obj, options, lines):
+    """Docstrings of constants and properties are prose; napoleon takes what stands before a colon for a type. Put it back."""
+    types = [i for i, line in enumerate(lines) if line.startswith(":type: ")]
+    if what not in ("attribute", "data", "property") or not types:
+        return
+    said = lines.pop(types[-1]).removeprefix(":type: ")
+    first = next(i for i, line in enumerate(lines) if line.strip())
+    lines[first] = f"{said}: {lines[first]}"
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", as_prose, priority=600)  # after napoleon

@@ -25,6 +25,8 @@ REGIONS = (
     "mouth",
     "occluder",
 )
+"""Regions by label: what the pixels of a drawn face belong to."""
+
 REGIONS_OF: dict[str, tuple[str, ...]] = {
     "hair": ("hair",),
     "face": ("skin",),
