@@ -8,7 +8,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 
-from captum_leam import __version__
+from captum_leam import __version__  # noqa: E402
 
 project = "captum-leam"
 author = "the captum-leam developers"
@@ -90,7 +90,7 @@ html_show_sourcelink = False
 def as_prose(app, what, name, obj, options, lines):
     """Docstrings of constants and properties are prose; napoleon takes what stands before a colon for a type. Put it back."""
     types = [i for i, line in enumerate(lines) if line.startswith(":type: ")]
-    if what not in ("attribute", "data", "property") or not types:
+    if not types:
         return
     said = lines.pop(types[-1]).removeprefix(":type: ")
     first = next(i for i, line in enumerate(lines) if line.strip())

@@ -31,7 +31,9 @@ class GradientTimesInput(Explainer):
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
         x = images.requires_grad_()
         embeddings = self._embed(x)
-        gradient = self._gradient(cosines(embeddings, direction(embeddings, reference)), x)
+        gradient = self._gradient(
+            cosines(embeddings, direction(embeddings, reference)), x
+        )
         return shown((gradient * x).sum(1))
 
 
@@ -47,11 +49,19 @@ sample = population.sample(3, seed=50_000)
 faces, people = sample.images, sample.people.tolist()
 references = leave_one_out_centroids(model(faces).detach(), people)
 
-methods = {"mine": GradientTimesInput(model), "xSSAB": XSSAB(model), "FGGB": FGGB(model)}
-maps = {name: method.attribute(faces, references)[:, 0] for name, method in methods.items()}
+methods = {
+    "mine": GradientTimesInput(model),
+    "xSSAB": XSSAB(model),
+    "FGGB": FGGB(model),
+}
+maps = {
+    name: method.attribute(faces, references)[:, 0] for name, method in methods.items()
+}
 maps["LEAM"] = explain_faces(model, faces, reference=references)
 
-result = OcclusionEvaluator(model, fractions=(0.05,), controls=("random pixels",)).evaluate(faces, maps, labels=people)
+result = OcclusionEvaluator(
+    model, fractions=(0.05,), controls=("random pixels",)
+).evaluate(faces, maps, labels=people)
 drops = result.summary().set_index("method")["drop"]
 costs = {name: method.cost for name, method in methods.items()}
 eyes = sample.mask(["eyes"])
@@ -60,18 +70,26 @@ rows = [
         "method": name,
         "mass": mass_accuracy(of_method, eyes).mean().item(),
         "drop": drops[name],
-        "forwards, backwards per image": f"{costs[name].forwards:g}, {costs[name].backwards:g}" if name in costs else "",
+        "forwards, backwards per image": f"{costs[name].forwards:g}, {costs[name].backwards:g}"
+        if name in costs
+        else "",
     }
     for name, of_method in maps.items()
 ]
 print(pd.DataFrame(rows).round(3).to_string(index=False))
-print(f"random pixels: drop {drops['']:.3f}; the eyes are {eyes.double().mean():.1%} of the image")
+print(
+    f"random pixels: drop {drops['']:.3f}; the eyes are {eyes.double().mean():.1%} of the image"
+)
 
 # %%
 # The maps of one face
 # --------------------
 
-figure = overlay_grid(faces[:1].expand(len(maps), -1, -1, -1), torch.stack([m[0] for m in maps.values()]), list(maps))
+figure = overlay_grid(
+    faces[:1].expand(len(maps), -1, -1, -1),
+    torch.stack([m[0] for m in maps.values()]),
+    list(maps),
+)
 figure.savefig("methods.png")
 print("picture: methods.png")
 

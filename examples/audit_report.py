@@ -61,7 +61,9 @@ explanation = explain_images(
 pairs = draw_pairs(people, 20)
 partners = model(faces[pairs.second]).detach()
 towards = explain_faces(model, faces[pairs.first], layers=layers, reference=partners)
-evaluator = VerificationEvaluator(model, fill="blur", protocols=("deletion",), controls=("random pixels", "centre"))
+evaluator = VerificationEvaluator(
+    model, fill="blur", protocols=("deletion",), controls=("random pixels", "centre")
+)
 decisions = evaluator.evaluate(faces, pairs, {"LEAM": towards}, labels=people)
 print(decisions.summary().to_string(index=False))
 
@@ -81,8 +83,16 @@ settings = {
     "data": "synthetic, evidence planted in the eyes",
     "model": "EmbeddingNet, trained here, seed 0",
     "threshold": f"{threshold:.2f} (false match rate 1 %)",
-    "sanity checks": "all passed" if checks.passed else f"failed: {', '.join(checks.failed)}",
+    "sanity checks": "all passed"
+    if checks.passed
+    else f"failed: {', '.join(checks.failed)}",
 }
-page = write([explanation], Path("audit"), title="Audit of a face recogniser", lead=str(verification), settings=settings)
+page = write(
+    [explanation],
+    Path("audit"),
+    title="Audit of a face recogniser",
+    lead=str(verification),
+    settings=settings,
+)
 checks.to_frame().to_csv("audit/sanity.csv", index=False)
 print("page:", page, "with", len(list(Path("audit").iterdir())), "files")

@@ -7,7 +7,14 @@ Captum's methods explain a class score; :class:`~captum_leam.EmbeddingSimilarity
 """
 
 import torch
-from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, NoiseTunnel, Occlusion, Saliency
+from captum.attr import (
+    IntegratedGradients,
+    LayerAttribution,
+    LayerGradCam,
+    NoiseTunnel,
+    Occlusion,
+    Saliency,
+)
 from matplotlib.figure import Figure
 
 from captum_leam import LEAM, EmbeddingSimilarity
@@ -51,9 +58,15 @@ found = {
     "LEAM": resized(LEAM(model, model.last).attribute(face, reference=reference)),
     "LayerGradCam": resized(LayerGradCam(detached, model.last).attribute(face)),
     "Saliency": Saliency(detached).attribute(face),
-    "IntegratedGradients": IntegratedGradients(fixed).attribute(face, additional_forward_args=(weights,)),
-    "Occlusion": Occlusion(cosine).attribute(face, sliding_window_shapes=(3, 12, 12), strides=(3, 4, 4)),
-    "NoiseTunnel": NoiseTunnel(Saliency(detached)).attribute(face, nt_samples=16, stdevs=0.05),
+    "IntegratedGradients": IntegratedGradients(fixed).attribute(
+        face, additional_forward_args=(weights,)
+    ),
+    "Occlusion": Occlusion(cosine).attribute(
+        face, sliding_window_shapes=(3, 12, 12), strides=(3, 4, 4)
+    ),
+    "NoiseTunnel": NoiseTunnel(Saliency(detached)).attribute(
+        face, nt_samples=16, stdevs=0.05
+    ),
 }
 maps = {name: attribution.detach().sum(1)[0] for name, attribution in found.items()}
 
@@ -63,9 +76,16 @@ maps = {name: attribution.detach().sum(1)[0] for name, attribution in found.item
 # The eyes, and one 8-px cell of the layer around them, cover a small part of the image; a method that points anywhere would have that
 # share of its positive mass there.
 
-eyes = torch.nn.functional.max_pool2d(sample.mask(["eyes"])[:, None].float(), 17, 1, 8)[0, 0] > 0
+eyes = (
+    torch.nn.functional.max_pool2d(sample.mask(["eyes"])[:, None].float(), 17, 1, 8)[
+        0, 0
+    ]
+    > 0
+)
 print(f"{'area of the eyes':20s} {eyes.double().mean():.0%}")
-inside = {name: normalize_sum(m[None])[0][eyes].sum().item() for name, m in maps.items()}
+inside = {
+    name: normalize_sum(m[None])[0][eyes].sum().item() for name, m in maps.items()
+}
 for name, share in inside.items():
     print(f"{name:20s} {share:.0%}")
 

@@ -31,9 +31,14 @@ class MyRecogniser(nn.Module):
         return nn.functional.normalize(embeddings)
 
 
-network = MyRecogniser().eval()  # evaluation mode: with active BatchNorm or Dropout a map would depend on chance
+network = (
+    MyRecogniser().eval()
+)  # evaluation mode: with active BatchNorm or Dropout a map would depend on chance
 sample = population.sample(4, seed=50_000)
-faces, people = sample.images, sample.people.tolist()  # RGB in [0, 1], as files are read
+faces, people = (
+    sample.images,
+    sample.people.tolist(),
+)  # RGB in [0, 1], as files are read
 
 # %%
 # 1. The pixels it wants
@@ -41,7 +46,9 @@ faces, people = sample.images, sample.people.tolist()  # RGB in [0, 1], as files
 # Everything in this package passes RGB in [0, 1]. ``Preprocessing`` says what the network wants, ``Prepared`` puts it before the network.
 # A wrong one raises no error, so look at what ``verify`` says: error rates, of every image with every other.
 
-prepared = Prepared(network, Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), colour="bgr"))
+prepared = Prepared(
+    network, Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), colour="bgr")
+)
 print("with it:   ", verify(prepared, faces, people))
 print("without it:", verify(network, faces, people))
 
@@ -52,7 +59,10 @@ print("without it:", verify(network, faces, people))
 # whose maps are less faithful. ``UpTo`` stops at a module inside.
 
 model = UpTo(prepared, "network.backbone")
-print("lengths of the first three:", [round(v, 1) for v in model(faces).norm(dim=1)[:3].tolist()])
+print(
+    "lengths of the first three:",
+    [round(v, 1) for v in model(faces).norm(dim=1)[:3].tolist()],
+)
 
 # %%
 # 3. The layers
@@ -69,7 +79,9 @@ print(layers)
 
 references = leave_one_out_centroids(model(faces).detach(), people)
 maps = explain_faces(model, faces, layers=layers, reference=references)
-figure = overlay_grid(faces[::4][:6], maps[::4][:6], [f"person {person}" for person in people[::4][:6]])
+figure = overlay_grid(
+    faces[::4][:6], maps[::4][:6], [f"person {person}" for person in people[::4][:6]]
+)
 figure.savefig("own_model.png")
 
 # %%
@@ -77,5 +89,7 @@ figure.savefig("own_model.png")
 
 chosen = explain_faces(model, faces, layers=[trained.last], reference=references)
 overlap = torch.minimum(chosen, maps).sum((1, 2)).mean()
-print(f"the map of one layer and the overall map have {overlap:.0%} of their mass in common")
+print(
+    f"the map of one layer and the overall map have {overlap:.0%} of their mass in common"
+)
 print("picture: own_model.png")

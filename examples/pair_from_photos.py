@@ -21,12 +21,25 @@ from captum_leam.regions import TemplateParser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Explain whether two photographs show one person.")
+    parser = argparse.ArgumentParser(
+        description="Explain whether two photographs show one person."
+    )
     parser.add_argument("photos", nargs=2, metavar="PHOTO")
-    parser.add_argument("--weights", required=True, help="file or folder of facexlib's RetinaFace")
-    parser.add_argument("--model", required=True, help="FILE.onnx, FILE.py:callable or package.module:callable")
-    parser.add_argument("--preprocessing", help="insightface, imagenet or unit, for files that say nothing about it")
-    parser.add_argument("--threshold", type=float, help="a cosine at or over it is a match")
+    parser.add_argument(
+        "--weights", required=True, help="file or folder of facexlib's RetinaFace"
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="FILE.onnx, FILE.py:callable or package.module:callable",
+    )
+    parser.add_argument(
+        "--preprocessing",
+        help="insightface, imagenet or unit, for files that say nothing about it",
+    )
+    parser.add_argument(
+        "--threshold", type=float, help="a cosine at or over it is a match"
+    )
     parser.add_argument("--out", default="pair.png")
     options = parser.parse_args()
 
@@ -47,7 +60,12 @@ def main() -> None:
     # Which regions, by the template of the standard crop, and the picture.
     regions = TemplateParser()
     table = pair.regions(regions(pair.images), regions.scheme.merge_sides())
-    print(table[["side", "region", "share", "lift"]].sort_values("lift", ascending=False).head(8).to_string(index=False))
+    print(
+        table[["face", "speaks", "region", "share", "lift"]]
+        .sort_values("lift", ascending=False)
+        .head(8)
+        .to_string(index=False)
+    )
     pair.plot(photos).savefig(options.out, dpi=150)
     print(f"picture: {options.out}")
 

@@ -41,7 +41,9 @@ print(references.shape)
 
 maps = explain_faces(model, faces, reference=references)
 first = [0, 3, 6, 9, 12, 15]  # one image of each of six people
-figure = overlay_grid(faces[first], maps[first], [f"person {person}" for person in people[first].tolist()])
+figure = overlay_grid(
+    faces[first], maps[first], [f"person {person}" for person in people[first].tolist()]
+)
 figure.savefig("first_map.png")
 
 # %%
@@ -56,16 +58,21 @@ print(suggest_layers(model, faces))
 # share over area: 1 is chance. On real faces the labels come from a parser (:doc:`/howto/report_regions`); these faces bring theirs.
 
 report = region_report(maps, sample.labels, sample.scheme.merge_sides())
-print(report.groupby("region")[["share", "area", "lift"]].mean().sort_values("lift", ascending=False).round(2))
+print(
+    report.groupby("region")[["share", "area", "lift"]]
+    .mean()
+    .sort_values("lift", ascending=False)
+    .round(2)
+)
 
 # %%
 # Is it true?
 # -----------
 # If the map is right, taking away what it names must lower the similarity more than taking away as many pixels elsewhere.
 
-result = OcclusionEvaluator(model, controls=("random pixels", "centre", "other people")).evaluate(
-    faces, maps, labels=people.tolist()
-)
+result = OcclusionEvaluator(
+    model, controls=("random pixels", "centre", "other people")
+).evaluate(faces, maps, labels=people.tolist())
 print(result)
 curves = result.plot()
 
@@ -75,5 +82,8 @@ curves = result.plot()
 # ``LEAM`` is a Captum ``LayerAttribution``: signed maps on the raw scale, at the size of the layer.
 
 attribution = LEAM(model, model.last).attribute(faces, reference=references)
-print(attribution.shape, f"for the match {attribution.clamp(min=0).sum():.1f}, against {attribution.clamp(max=0).sum():.1f}")
+print(
+    attribution.shape,
+    f"for the match {attribution.clamp(min=0).sum():.1f}, against {attribution.clamp(max=0).sum():.1f}",
+)
 print("picture: first_map.png")

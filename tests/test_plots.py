@@ -73,3 +73,12 @@ def test_no_figure_is_registered_for_showing():
     overlay_grid(torch.rand(1, 3, 4, 4), torch.rand(1, 4, 4))
     assert mpl.get_backend() == before
     assert not Gcf.figs
+
+
+def test_normalised_pixels_are_not_drawn_as_another_picture():
+    faces, maps = torch.rand(2, 3, 6, 6), torch.rand(2, 6, 6)
+    overlay_grid(faces + 0.1 * torch.randn(faces.shape), maps)  # noise may leave [0, 1] a little
+    with pytest.raises(ValueError, match=r"RGB in \[0, 1\].*Prepared"):
+        overlay_grid((faces - 0.45) / 0.22, maps)
+    with pytest.raises(ValueError, match="values from"):
+        overlay(255 * faces[0], maps[0])

@@ -27,7 +27,14 @@ class Commands(SphinxDirective):
 
 def described(command: Any) -> list[str]:
     """A command in reStructuredText: its help, and a table of its parameters."""
-    lines = [*(command.help or "").splitlines(), "", ".. list-table::", "   :header-rows: 1", "   :widths: 30 50 20", ""]
+    lines = [
+        *(command.help or "").splitlines(),
+        "",
+        ".. list-table::",
+        "   :header-rows: 1",
+        "   :widths: 30 50 20",
+        "",
+    ]
     lines += ["   * - argument or option", "     - what it is", "     - default"]
     for parameter in command.params:
         if parameter.name == "help":

@@ -16,7 +16,7 @@ column is then shown), ``value`` and ``interval`` what stands in the cells, ``wh
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 from docutils import nodes
@@ -32,7 +32,7 @@ class Measured(SphinxDirective):
     """A table or picture of one CSV file."""
 
     required_arguments = 1
-    option_spec = {
+    option_spec: ClassVar = {
         "rows": directives.unchanged_required,
         "columns": directives.unchanged,
         "value": directives.unchanged,
@@ -126,11 +126,16 @@ def picture(table: pd.DataFrame, options: dict[str, Any]) -> Any:
     for axis, panel in zip(axes, panels, strict=True):
         for i, group in enumerate(groups):
             part = table[(table[by] == panel) & (table[first] == group)]
-            height = [places.index(p) + 0.3 * (i - (len(groups) - 1) / 2) for p in part[rest].astype(str).agg(" ".join, axis=1)]
+            height = [
+                places.index(p) + 0.3 * (i - (len(groups) - 1) / 2)
+                for p in part[rest].astype(str).agg(" ".join, axis=1)
+            ]
             value = part[options["value"]]
             errors = [(value - part[low]).clip(lower=0), (part[high] - value).clip(lower=0)]
             marker = "os^Dv"[i % 5]
-            axis.errorbar(value, height, xerr=errors, fmt=marker, markersize=4, color=COLOURS[i], capsize=2, label=str(group))
+            axis.errorbar(
+                value, height, xerr=errors, fmt=marker, markersize=4, color=COLOURS[i], capsize=2, label=str(group)
+            )
         axis.set_title(str(panel), fontsize=10)
         axis.set_yticks(range(len(places)), places)
         axis.spines[["top", "right"]].set_visible(False)
