@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ DOCS = ROOT / "docs"
 PACKAGE = ROOT / "captum_leam"
 
 sys.path.insert(0, str(DOCS / "_ext"))
+from measured import cells, ordered, picture  # noqa: E402
 from public_names import NAMES, NOT_DOCUMENTED, below, summary  # noqa: E402
 
 sys.path.pop(0)
@@ -188,3 +190,42 @@ def test_version_is_said_once():
     others = [p for p in PACKAGE.rglob("*.py") if f'"{captum_leam.__version__}"' in p.read_text()]
     assert [p.name for p in others] == ["_version.py"]
     assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
+
+
+# -- numbers ---------------------------------------------------------------------------------------------
+
+
+def test_every_measured_table_is_written_by_a_benchmark_and_shown():
+    benchmarks = "\n".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
+    pages = "\n".join(page.read_text() for page in DOCS.rglob("*.md") if "_build" not in page.parts)
+    there = sorted(path.name for path in (DOCS / "_data").glob("*.csv"))
+    assert there
+    for name in there:
+        assert f"docs/_data/{name}" in benchmarks, f"no benchmark says that it writes {name}"
+        assert f"{{measured}} {name}" in pages, f"no page shows {name}"
+
+
+def test_cells_of_measured_tables():
+    table = pd.DataFrame(
+        {
+            "network": ["A", "A", "B"],
+            "region": ["nose", "skin", "nose"],
+            "mean": [11.16, 0.5, float("nan")],
+            "low": [9.0, -0.25, 1.0],
+            "high": [13.3, 0.75, 2.0],
+        }
+    )
+    head, body = cells(table, {"rows": "network", "columns": "region", "value": "mean", "interval": "low high"})
+    assert head == ["network", "nose", "skin"]
+    assert body == [["A", "11.16 [9.00, 13.30]", ".50 [-.25, .75]"], ["B", " [1.00, 2.00]", ""]]
+    head, body = cells(table[["network", "mean"]], {"rows": "network", "digits": 0})
+    assert (head, body[0]) == (["network", "mean"], ["A", "11"])
+
+
+def test_pictures_of_measured_tables_show_the_numbers():
+    table = pd.read_csv(DOCS / "_data" / "region_lift.csv").query('quantity == "lift"')
+    options = {"rows": "network layer", "columns": "region", "order": "nose, skin", "interval": "low high"}
+    nose, skin = picture(ordered(table, options), {**options, "value": "mean", "plot": "lift"}).axes
+    assert (nose.get_title(), skin.get_title()) == ("nose", "skin")
+    shown = sorted(x for line in nose.get_lines() if line.get_marker() in "os" for x in line.get_xdata())
+    assert shown == sorted(table.loc[table["region"] == "nose", "mean"])

@@ -3,8 +3,8 @@
     make wheel-check
     python tests/wheel_check.py [--out dist] [--no-demo]
 
-The fresh environment gets the wheel alone, and finds torch and the other dependencies in the environment that this runs in, through a path file: the
-dependencies themselves are tested by `make core`. Built with the setuptools that is installed, so that nothing is downloaded.
+The fresh environment gets the wheel alone, and finds torch and the other dependencies in the environment that this runs in, through a
+path file: the dependencies themselves are tested by `make core`. Built with the setuptools that is installed: nothing is downloaded.
 """
 
 import argparse

@@ -8,10 +8,12 @@
     :value: mean
     :interval: low high
     :where: quantity == "lift"
+    :order: nose, skin
     ```
 
 ``rows`` and ``columns`` name the columns of the file that become rows and columns of the table (``columns`` may be missing: every other
-column is then shown), ``value`` and ``interval`` what stands in the cells, ``where`` which lines count, ``digits`` after the point. With
+column is then shown), ``order`` which of them in which order, ``value`` and ``interval`` what stands in the cells, ``where`` which lines
+count, ``digits`` after the point. With
 ``:plot: label`` there is a picture instead: one panel for every value of ``columns``, a point with its interval for every row.
 """
 
@@ -33,11 +35,12 @@ class Measured(SphinxDirective):
 
     required_arguments = 1
     option_spec: ClassVar = {
-        "rows": directives.unchanged_required,
+        "rows": directives.unchanged,
         "columns": directives.unchanged,
         "value": directives.unchanged,
         "interval": directives.unchanged,
         "where": directives.unchanged,
+        "order": directives.unchanged,
         "digits": directives.nonnegative_int,
         "plot": directives.unchanged,
         "alt": directives.unchanged,
@@ -51,8 +54,10 @@ class Measured(SphinxDirective):
         table = pd.read_csv(path)
         if "where" in self.options:
             table = table.query(self.options["where"])
+        if "order" in self.options:
+            table = ordered(table, self.options)
         if table.empty:
-            raise self.error(f"no line of {path.name} has {self.options['where']}.")
+            raise self.error(f"no line of {path.name} is left.")
         if "plot" in self.options:
             return [self._picture(table, path.stem)]
         return [as_table(*cells(table, self.options))]
@@ -65,9 +70,18 @@ class Measured(SphinxDirective):
         return nodes.image(uri=relative, alt=self.options.get("alt", self.options["plot"]), classes=["measured"])
 
 
+def ordered(table: pd.DataFrame, options: dict[str, Any]) -> pd.DataFrame:
+    """The lines whose column is named in ``order``, in that order."""
+    names, column = [name.strip() for name in options["order"].split(",")], options["columns"].strip()
+    unknown = set(names) - set(table[column].astype(str))
+    if unknown:
+        raise ValueError(f"{column} has no {sorted(unknown)}.")
+    return pd.concat([table[table[column].astype(str) == name] for name in names])
+
+
 def cells(table: pd.DataFrame, options: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Headings, and the text of every row."""
-    rows, digits = options["rows"].split(), options.get("digits", 2)
+    rows, digits = options.get("rows", "").split(), options.get("digits", 2)
     if "columns" not in options:
         return list(table.columns), [[text(v, digits) for v in row] for row in table.itertuples(index=False)]
     bounds = options.get("interval", "").split()
