@@ -34,7 +34,7 @@ def overlay(image: Tensor, maps: Tensor, *, signed: bool = False, strength: floa
         (H, W, 3), uint8.
 
     Raises:
-        ValueError: if the sizes differ.
+        ValueError: if the sizes differ, or the image is far from [0, 1].
 
     Example:
         >>> import torch
@@ -46,6 +46,14 @@ def overlay(image: Tensor, maps: Tensor, *, signed: bool = False, strength: floa
     if tuple(image.shape[-2:]) != tuple(maps.shape[-2:]):
         raise ValueError(
             f"the map is {tuple(maps.shape[-2:])}, the image {tuple(image.shape[-2:])}; place the map first."
+        )
+    least, most = (float(v) for v in image.detach().aminmax())
+    if (
+        least < -0.5 or most > 1.5
+    ):  # noise and light leave [0, 1] a little; normalised pixels would be drawn as another picture
+        raise ValueError(
+            f"the image has values from {least:.3g} to {most:.3g}; to be drawn it must be RGB in [0, 1]. Keep the normalisation "
+            "inside the model: captum_leam.models.Prepared(network, preprocessing)."
         )
     scaled = normalize_max(maps)[0].detach().cpu().double().numpy()
     grey = image.detach().cpu().double().clamp(0, 1).mean(0).numpy()[..., None].repeat(3, -1)

@@ -81,3 +81,12 @@ def test_outlines_lie_between_regions():
     picture = region_outlines(torch.zeros(1, 8, 8), labels, side=16)
     assert picture.shape == (16, 16, 3)
     assert np.unique(picture.any(-1).nonzero()[1]).tolist() == [7, 8]
+
+
+def test_normalised_pixels_are_not_drawn_as_another_picture():
+    faces, maps = torch.rand(2, 3, 6, 6), torch.rand(2, 6, 6)
+    overlay_grid(faces + 0.1 * torch.randn(faces.shape), maps)  # noise may leave [0, 1] a little
+    with pytest.raises(ValueError, match=r"RGB in \[0, 1\].*Prepared"):
+        overlay_grid((faces - 0.45) / 0.22, maps)
+    with pytest.raises(ValueError, match="values from"):
+        overlay(255 * faces[0], maps[0])

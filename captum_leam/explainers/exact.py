@@ -151,8 +151,8 @@ class PositionDecomposition(Explainer):
         """Maps at the size of the layer, whose sums are the cosines minus what the head's offset adds.
 
         Args:
-            inputs: as for :meth:`attribute`.
-            reference: as for :meth:`attribute`.
+            inputs: as for :meth:`Explainer.attribute`.
+            reference: as for :meth:`Explainer.attribute`.
 
         Returns:
             (N, 1, h, w), signed.

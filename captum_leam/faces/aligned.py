@@ -23,7 +23,15 @@ from captum_leam.faces.geometry import (
 
 @dataclass(frozen=True)
 class AlignedFace:
-    """One face: its aligned crop, and the way between photograph and crop."""
+    """One face: its aligned crop, and the way between photograph and crop.
+
+    Example:
+        >>> import torch
+        >>> from captum_leam.faces import ARCFACE_112
+        >>> face = align(torch.rand(3, 200, 300), ARCFACE_112 + 40)
+        >>> face.size, round(face.scale, 3), face.to_photo(torch.ones(112, 112)).shape
+        ((112, 112), 1.0, torch.Size([200, 300]))
+    """
 
     crop: Tensor = field(repr=False)
     """(3, h, w), float32 in [0, 1]; black where it reaches beyond the photograph."""

@@ -26,7 +26,14 @@ MAX_FACES = 20
 
 @dataclass(frozen=True)
 class AlignedFaces(Sequence[AlignedFace]):
-    """The faces of one photograph, the largest first, and the detections that were refused."""
+    """The faces of one photograph, the largest first, and the detections that were refused.
+
+    Example:
+        >>> from captum_leam.faces import ARCFACE_112, align
+        >>> faces = AlignedFaces((align(torch.rand(3, 200, 300), ARCFACE_112 + 40),))  # a FaceAligner returns it
+        >>> len(faces), faces.crops.shape, faces.to_frame()["scale"].round(2).tolist()
+        (1, torch.Size([1, 3, 112, 112]), [1.0])
+    """
 
     faces: tuple[AlignedFace, ...]
     refused: tuple[Detection, ...] = ()
@@ -67,7 +74,13 @@ class AlignedFaces(Sequence[AlignedFace]):
 
 @dataclass(frozen=True)
 class AlignedFiles:
-    """Photographs that were aligned, and those that were not with the reason."""
+    """Photographs that were aligned, and those that were not with the reason.
+
+    Example:
+        >>> AlignedFiles((), ((Path("a.jpg"), "no face found"),))  # FaceAligner.align_files returns it
+        AlignedFiles: 0 done, 1 failed
+          a.jpg: no face found
+    """
 
     done: tuple[tuple[Path, AlignedFaces], ...]
     failed: tuple[tuple[Path, str], ...]
@@ -111,7 +124,7 @@ class FaceAligner:
             belongs to the size given.
         detector: ``"mobile0.25"`` (1.8 MB, fast) or ``"resnet50"`` (110 MB, better in hard photographs).
         weights: file or folder; by default the folder that ``CAPTUM_LEAM_WEIGHTS`` names, else facexlib's own.
-        sha256: what the weights must be, in hex; :attr:`sha256` says what they are.
+        sha256: what the weights must be, in hex; the attribute of that name says what they are.
         download: let facexlib download weights that are not there.
         device: of the detector; by default CUDA where there is one. Crops are on the CPU.
         min_score: of a detection, in (0, 1).

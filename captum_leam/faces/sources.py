@@ -20,7 +20,14 @@ MAX_CROP = 256
 
 @dataclass(frozen=True)
 class FaceSource:
-    """One face and where it is from."""
+    """One face and where it is from.
+
+    Example:
+        >>> import torch
+        >>> source = FaceSource(Path("crop.png"), torch.rand(3, 112, 112))  # read_faces returns it
+        >>> source.face is None, source.photo is None
+        (True, True)
+    """
 
     path: Path
     crop: Tensor = field(repr=False)

@@ -33,6 +33,11 @@ class LayerRanking:
             over people), same, different (mean Bhattacharyya coefficients of top-1 % maps), gap (same − different), seconds
             per image.
         settings: fraction, fill, n_steps, images and people.
+
+    Example:
+        >>> ranking = LayerRanking(pd.DataFrame({"name": ["layer2", "overall", "layer3"], "drop": [0.3, 0.2, 0.1]}), {})
+        >>> ranking.names  # of rank_layers, which makes it
+        ['layer2', 'layer3']
     """
 
     table: pd.DataFrame

@@ -301,7 +301,12 @@ def _by_runtime(original: "ModelProto", pictures: Tensor) -> Tensor:
 
 
 class NormalisedWarning(UserWarning):
-    """Embeddings have length 1 already within the network."""
+    """Embeddings have length 1 already within the network.
+
+    Example:
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", NormalisedWarning)  # from_onnx now refuses such files
+    """
 
 
 def _warn_of_the_division(before: str | None) -> None:

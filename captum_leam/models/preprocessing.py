@@ -28,6 +28,8 @@ class Preprocessing:
         >>> first = Preprocessing(mean=(0.5, 0.25, 0.0), std=(0.5, 0.5, 0.5), colour="bgr")(torch.ones(1, 3, 2, 2))
         >>> first[0, :, 0, 0].tolist()
         [1.0, 1.5, 2.0]
+        >>> IMAGENET.mean, INSIGHTFACE.mean, UNIT.mean
+        ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0))
     """
 
     mean: Sequence[float] = (0.0, 0.0, 0.0)

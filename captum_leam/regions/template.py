@@ -260,7 +260,7 @@ class TemplateParser:
             images: (N, C, H, W); only their number, size and device count.
 
         Returns:
-            (N, H, W), int64, integers of :attr:`scheme`, on the device of the images.
+            (N, H, W), int64, integers of ``scheme``, on the device of the images.
 
         Raises:
             ValueError: for another shape, or an aspect that the alignment does not produce.
@@ -277,7 +277,7 @@ class TemplateParser:
             size: (H, W); by default that of the template. It may be stretched by 10 %.
 
         Returns:
-            (H, W), integers of :attr:`scheme`.
+            (H, W), integers of ``scheme``.
 
         Raises:
             ValueError: for an aspect further off than that.
