@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from captum_leam.checks import refuse
+
 Reshape = Callable[[Tensor], Tensor]
 
 
@@ -397,12 +399,17 @@ def looks_channels_last(activations: Tensor, image_size: Sequence[int]) -> bool:
         >>> looks_channels_last(torch.rand(2, 14, 14, 384), (224, 224)), looks_channels_last(torch.rand(2, 64, 56, 56), (112, 112))
         (True, False)
     """
+    return bool(_channels_last(activations, image_size))
+
+
+def _channels_last(activations: Tensor, image_size: Sequence[int]) -> Tensor:
+    """The answer as a boolean (1,) on the device."""
     a, b, c = activations.shape[1:]
     first, last = _fits(b, c, image_size), _fits(a, b, image_size)
     if first == last and min(a, b, c) > 2:
         values = activations.detach()[:2].float()  # two images tell, and the rest costs as much as a layer
-        return bool(_roughness(values, 3) > 1.5 * _roughness(values, 1))
-    return last and not first
+        return (_roughness(values, 3) > 1.5 * _roughness(values, 1))[None]
+    return torch.full((1,), last and not first, device=activations.device)
 
 
 def _fits(height: int, width: int, image_size: Sequence[int]) -> bool:
@@ -438,9 +445,12 @@ def spatial(activations: Tensor, name: str, image_size: Sequence[int] | None, re
         raise ValueError(
             f"layer {name} has shape {shape}, which has no positions; choose a layer with output (N, C, h, w)."
         )
-    if image_size is not None and looks_channels_last(activations, image_size):
-        raise ValueError(
-            f"layer {name} has shape {shape}, which looks like (N, h, w, C), channels last. Pass "
-            "reshape=captum_leam.layers.channels_last_to_first, or reshape=lambda a: a if it is (N, C, h, w)."
+    if image_size is not None:
+        refuse(
+            _channels_last(activations, image_size),
+            lambda _: (
+                f"layer {name} has shape {shape}, which looks like (N, h, w, C), channels last. Pass "
+                "reshape=captum_leam.layers.channels_last_to_first, or reshape=lambda a: a if it is (N, C, h, w)."
+            ),
         )
     return activations

@@ -65,7 +65,7 @@ MUTANTS = [
         "layers.py",
         "shared = [inputs or any(t is a for a in args) for t in tensors]",
         "shared = [False for t in tensors]",
-        "skip_connection_shares",
+        "hands_on_what_is_used_beside_it",
     ),
     (
         "the graph starts at the inputs where a layer hands on what it takes in",

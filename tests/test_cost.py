@@ -158,6 +158,17 @@ def test_a_call_looks_once_whether_all_is_well(faces, options, norm):
     assert count["aten::nonzero"] == 0
 
 
+def test_a_network_that_crops_is_looked_at_once(faces):
+    net = Net()
+    leam = LEAM(lambda x: net(x[..., :16]), [net.body, net.body.first])
+    wide = torch.cat(
+        [faces, faces], 3
+    )  # no layer has the proportions of the image: only its values tell where its channels are
+    for n_steps in (1, 2):
+        count = operations(lambda n_steps=n_steps: leam.attribute(wide, reference=torch.ones(10), n_steps=n_steps))
+        assert count["aten::_local_scalar_dense"] == 1
+
+
 def test_scores_are_looked_at_once(faces):
     net = Net()
     leam = LEAM(EmbeddingSimilarity(net, torch.randn(10)), net.body)
