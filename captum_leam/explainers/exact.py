@@ -9,14 +9,13 @@ Then an embedding is a sum over positions p of the layer, :math:`f = \sum_p W_p 
 the second over pairs of positions of two images. Nothing is approximated; what is left out is what b adds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from captum_leam.explainers.base import Explainer, check_images, shown
-from captum_leam.explainers.gradient import dimension_gradients
 from captum_leam.layers import Reshape, gather_runs, layer_name, record, refuse_unexplainable, spatial
 from captum_leam.maps import Field, place_on_field
 from captum_leam.objectives import as_embeddings, direction, vanishing
@@ -235,11 +234,34 @@ class PositionDecomposition(Explainer):
         (kept,) = gather_runs(recorded, self.layer, self.model, None)[0]
         self._check_differentiable(embeddings)
         self._backwards += embeddings.shape[1]
-        gradients = [g[:, 0] for _, g in dimension_gradients(embeddings, kept, self.batch_size)]
-        weight, activations = torch.cat(gradients), spatial(kept, name, tuple(image.shape[2:]), self.reshape)
+        weight = torch.cat(list(dimension_gradients(embeddings, kept, self.batch_size)))
+        activations = spatial(kept, name, tuple(image.shape[2:]), self.reshape)
         weight = weight if self.reshape is None else self.reshape(weight)
         linear = AffineHead(weight, torch.zeros_like(embeddings[0]))
         return AffineHead(weight, (embeddings - linear.embed(activations))[0].detach())
+
+
+def dimension_gradients(embedding: Tensor, activations: Tensor, at_once: int) -> Iterator[Tensor]:
+    """Gradients of single dimensions of one embedding, several in one vectorised backward pass.
+
+    Args:
+        embedding: (1, D), with a graph to the activations.
+        activations: (1, …), of one image.
+        at_once: dimensions in one backward pass.
+
+    Yields:
+        The gradients of the next dimensions, (k, …).
+
+    Example:
+        >>> x = torch.ones(1, 2, requires_grad=True)
+        >>> f = x @ torch.tensor([[1.0, 3.0], [2.0, 4.0]])
+        >>> [g.tolist() for g in dimension_gradients(f, x, 1)]
+        [[[1.0, 2.0]], [[3.0, 4.0]]]
+    """
+    for ones in torch.eye(embedding.shape[1], dtype=embedding.dtype, device=embedding.device).split(at_once):
+        options = {"retain_graph": True, "is_grads_batched": True}
+        (gradients,) = torch.autograd.grad(embedding, activations, ones[:, None], **options)
+        yield gradients[:, 0]
 
 
 class GapDecomposition(PositionDecomposition):
