@@ -127,14 +127,17 @@ def ratio_interval(pairs: np.ndarray, people: Sequence[str]) -> tuple[float, flo
 
 def specificity(network: str, method: str, maps: Tensor, people: Sequence[str]) -> Table:
     """Bhattacharyya coefficients of top-1 % maps, and how well those of the top 10 % tell same from different people (AUC)."""
-    who = np.asarray(people)
+    pointing = has_positive(maps)
+    maps, who = maps[pointing], np.asarray(people)[pointing.numpy()]
+    if len(set(who)) < 2:
+        return []
     first, second = np.triu_indices(len(who), 1)
     same = who[first] == who[second]
     names, number = np.unique(who, return_inverse=True)
     drawn = drawn_people(len(names)).astype(float)
     # a pair counts as often as both of its people together
     weights = np.where(same, drawn[:, number[first]], drawn[:, number[first]] * drawn[:, number[second]])
-    if not same.any() or len(names) < 2:
+    if not same.any():
         return []
     at_1, at_10 = (bhattacharyya(maps, fraction=f).numpy()[first, second] for f in (0.01, 0.1))
     found: Table = []
@@ -221,7 +224,11 @@ def verification(
 
 def planted(network: str, method: str, maps: Tensor, parts: Tensor, people: Sequence[str]) -> Table:
     """Share of the positive mass, and of the top 1 % of the pixels, inside the planted parts dilated by a cell."""
-    inside = dilate(parts, CELL)
+    pointing = has_positive(maps)
+    maps, people = maps[pointing], [p for p, kept in zip(people, pointing.tolist(), strict=True) if kept]
+    if not people:
+        return []
+    inside = dilate(parts[pointing], CELL)
     critical = top_fraction(maps)
     share = (critical & inside).sum((1, 2)) / critical.sum((1, 2))
     mass = (normalize_sum(maps) * inside).sum((1, 2))
@@ -232,6 +239,11 @@ def planted(network: str, method: str, maps: Tensor, parts: Tensor, people: Sequ
 
 
 # -- small functions -----------------------------------------------------------------------------------
+
+
+def has_positive(maps: Tensor) -> Tensor:
+    """Which maps (N, H, W) say that anything speaks for the match: the others are left out, and the rest counted; boolean (N,)."""
+    return (maps > 0).flatten(1).any(1)
 
 
 class Remembered(nn.Module):

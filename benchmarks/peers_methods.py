@@ -173,8 +173,8 @@ def repeatably(explain: Maps) -> Maps:
 
 
 def captum_methods(model: nn.Module, layers: Layers, quick: bool) -> list[Method]:
-    """Gradient methods on the cosine; those that are complete along a path on the fixed norm, from the blurred image."""
-    cosine, fixed = EmbeddingSimilarity(model, norm="differentiate"), EmbeddingSimilarity(model, norm="fixed")
+    """On the objective's default norm; those that are complete along a path on the fixed one, from the blurred image."""
+    cosine, fixed = EmbeddingSimilarity(model), EmbeddingSimilarity(model, norm="fixed")
     middle, last = layers["middle"].module, layers["last"].module
     many = {"n_steps": PATH_STEPS, "internal_batch_size": 16}
 
@@ -205,7 +205,7 @@ def captum_methods(model: nn.Module, layers: Layers, quick: bool) -> list[Method
         return ca.Occlusion(cosine).attribute(x, additional_forward_args=(r,), **windows).detach().mean(1)
 
     noise = f"NoiseTunnel({{}}), {NOISE['nt_samples']} samples"
-    leam, cam = LEAM(EmbeddingSimilarity(model), middle), ca.LayerGradCam(cosine, last)
+    leam, cam = LEAM(cosine, middle), ca.LayerGradCam(cosine, last)
     maps: dict[str, Maps] = {
         "Saliency": plain(ca.Saliency(cosine)),
         "InputXGradient": plain(ca.InputXGradient(cosine)),

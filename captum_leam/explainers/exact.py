@@ -67,8 +67,12 @@ class Correspondences:
     rest: Tensor
     grid: tuple[int, int]
 
+    def strengths(self, *, count: int = 10) -> Tensor:
+        """What each of the strongest correspondences adds to the cosine: (N, count), in the order of :meth:`lines`."""
+        return self._strongest(count).values
+
     def lines(self, size: tuple[int, int], field: Field | None = None, *, count: int = 10) -> Tensor:
-        """The strongest correspondences, to be drawn as lines between two images.
+        """The strongest correspondences, to be drawn between two images (:func:`captum_leam.plots.correspondence_lines`).
 
         Args:
             size: (H, W) of the images.
@@ -81,13 +85,16 @@ class Correspondences:
         Raises:
             ValueError: for more lines than there are pairs of positions.
         """
-        pairs = self.matrix.flatten(1)
-        if not 1 <= count <= pairs.shape[1]:
-            raise ValueError(f"count is {count}; there are {pairs.shape[1]} pairs of positions.")
-        best = pairs.topk(count, dim=1).indices
+        best = self._strongest(count).indices
         positions = self.matrix.shape[2]
         sides = [self._centres(side, size, field) for side in (best // positions, best % positions)]
         return torch.cat(sides, dim=2)
+
+    def _strongest(self, count: int) -> torch.return_types.topk:
+        pairs = self.matrix.flatten(1)
+        if not 1 <= count <= pairs.shape[1]:
+            raise ValueError(f"count is {count}; there are {pairs.shape[1]} pairs of positions.")
+        return pairs.topk(count, dim=1)
 
     def _centres(self, positions: Tensor, size: tuple[int, int], field: Field | None) -> Tensor:
         top, left, height, width = field or (0, 0, *size)
@@ -154,9 +161,9 @@ class PositionDecomposition(Explainer):
             reference: as for :meth:`attribute`.
 
         Returns:
-            (N, 1, h, w), signed.
+            (N, 1, h, w), signed, detached.
         """
-        return torch.cat([self._decompose(x, r) for x, r in self._parts(inputs, reference)])
+        return torch.cat([self._decompose(x, r).detach() for x, r in self._parts(inputs, reference)])
 
     def correspondences(self, inputs: Tensor, partners: Tensor) -> Correspondences:
         """What pairs of positions of two images add to their cosine.
@@ -166,7 +173,7 @@ class PositionDecomposition(Explainer):
             partners: images (N, C, H, W), or (1, C, H, W) for all.
 
         Returns:
-            :class:`Correspondences`.
+            :class:`Correspondences`, detached.
 
         Raises:
             ValueError: for another number of partners.
@@ -181,7 +188,8 @@ class PositionDecomposition(Explainer):
             self._pairs(x, y)
             for (x, _), y in zip(self._parts(inputs, None), torch.split(partners, self.batch_size), strict=True)
         ]
-        return Correspondences(torch.cat([p.matrix for p in parts]), torch.cat([p.rest for p in parts]), parts[0].grid)
+        matrix, rest = (torch.cat(t).detach() for t in zip(*((p.matrix, p.rest) for p in parts), strict=True))
+        return Correspondences(matrix, rest, parts[0].grid)
 
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
         maps = self._decompose(images, reference)
