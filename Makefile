@@ -22,7 +22,7 @@ $(VENV)/core: $(SETTINGS)
 
 $(VENV)/test: $(VENV)/core
 	@echo "Setting up the test tools ..."
-	@$(PIP) --editable ".[face,onnx,study,ray,dev]"
+	@$(PIP) --editable ".[face,onnx,study,ray,peers,dev]"
 	@touch $@
 
 $(VENV)/docs: $(VENV)/test

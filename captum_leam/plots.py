@@ -174,6 +174,54 @@ def _legend(figure: Figure, axes: "NDArray[Any]", signed: bool) -> None:
     bar.ax.tick_params(labelsize=8)
 
 
+def correspondence_lines(
+    image: Tensor, partner: Tensor, lines: Tensor, strengths: Tensor | Sequence[float] | None = None
+) -> Figure:
+    """Two faces, the partner to the right and lower, and lines between places that correspond: thicker where they add more.
+
+    Args:
+        image: (C, H, W) in [0, 1], C of 1 or 3.
+        partner: (C, H, W), of the same size.
+        lines: (K, 4): x and y in the image, x and y in the partner, in pixels, as
+            :meth:`captum_leam.explainers.Correspondences.lines` gives them for one pair.
+        strengths: K numbers, what each pair of places adds (below 0 as 0), as ``Correspondences.strengths`` gives them; equal by default.
+
+    Raises:
+        ValueError: for images of different size, or another shape of the lines or strengths.
+
+    Example:
+        >>> import torch
+        >>> figure = correspondence_lines(torch.rand(3, 8, 8), torch.rand(3, 8, 8), torch.tensor([[2.0, 2.0, 6.0, 4.0]]))
+        >>> len(figure.axes[0].lines)
+        1
+    """
+    if image.shape[-2:] != partner.shape[-2:]:
+        raise ValueError(
+            f"the images are {tuple(image.shape[-2:])} and {tuple(partner.shape[-2:])}; needed is one size for both."
+        )
+    given = [1.0] * len(lines) if strengths is None else [float(s) for s in strengths]
+    if lines.ndim != 2 or lines.shape[1] != 4 or len(given) != len(lines):
+        raise ValueError(
+            f"lines have shape {tuple(lines.shape)}, and there are {len(given)} strengths; needed are (K, 4) and K, of one pair of images."
+        )
+    height, width = image.shape[-2:]
+    right, down = width + width // 8, height // 3  # the partner lower: lines between equal places do not cover each other
+    left, other = (side.detach().cpu().double().clamp(0, 1).mean(0).numpy() for side in (image, partner))
+    picture = np.ones((height + down, right + width))
+    picture[:height, :width], picture[down:, right:] = left, other
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
+    strongest = max([*given, 0.0]) or 1.0
+    for (x, y, u, v), strength in zip(lines.tolist(), given, strict=True):
+        share = max(strength, 0.0) / strongest
+        ends = ([x - 0.5, u + right - 0.5], [y - 0.5, v + down - 0.5])  # imshow has pixels' centres at whole numbers
+        axis.plot(*ends, "-o", color=COLOURS[4], linewidth=0.5 + 2.5 * share, markersize=3, alpha=0.35 + 0.6 * share)
+    axis.set_axis_off()
+    axis.set_title("what adds most to the similarity of the two faces: thicker is more", fontsize=9)
+    return figure
+
+
 def region_bars(report: pd.DataFrame) -> Figure:
     """Lift of every region: the mean over images as a bar, every image as a dot, chance as a line at 1.
 
