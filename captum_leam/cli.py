@@ -1,4 +1,4 @@
-"""Command line: ``captum-leam demo`` and ``captum-leam explain``. Nothing heavy is imported until a command runs."""
+"""Command line: ``captum-leam demo``, ``explain`` and ``study``. Nothing heavy is imported until a command runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from captum_leam._version import __version__
+from captum_leam.study.command import study
 
 if TYPE_CHECKING:
     from captum_leam.report import Explanation
@@ -19,6 +20,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.command()(study)
 
 WRONG_INPUT = 2
 LEFT_OUT = 1

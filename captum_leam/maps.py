@@ -5,6 +5,7 @@ of the image, shape (N, H, W). Nothing here knows about models.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -287,7 +288,8 @@ def gaussian_blur(images: Tensor, sigma: float, kernel: int | None = None) -> Te
     """Gaussian blur with reflected borders, one axis after the other.
 
     torchvision's convolves with the full two-dimensional kernel, 20 times the work at the kernel of 41
-    that the fills and the path baseline use; a test checks that both give the same numbers.
+    that the fills and the path baseline use; a test checks that both give the same numbers. Of crops, each axis is one
+    matrix product, which is several times faster again.
 
     Args:
         images: shape (..., H, W).
@@ -309,12 +311,29 @@ def gaussian_blur(images: Tensor, sigma: float, kernel: int | None = None) -> Te
         return images
     radius = max(1, round(2 * sigma)) if kernel is None else kernel // 2
     radius = min(radius, min(images.shape[-2:]) - 1)  # a reflection cannot be wider than the image
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
-    weights = torch.softmax(-0.5 * (offsets / sigma) ** 2, 0).to(images)
+    if max(images.shape[-2:]) <= LARGEST_AS_PRODUCT:
+        down, across = (_blur_matrix(length, radius, sigma).to(images) for length in images.shape[-2:])
+        return torch.matmul(torch.matmul(down.T, images), across)
+    weights = _blur_weights(radius, sigma).to(images)
     planes = images.reshape(-1, 1, *images.shape[-2:])
     padded = F.pad(planes, (radius, radius, radius, radius), mode="reflect")
     rows = F.conv2d(padded, weights.view(1, 1, 1, -1))
     return F.conv2d(rows, weights.view(1, 1, -1, 1)).reshape(images.shape)
+
+
+LARGEST_AS_PRODUCT = 512  # side up to which a blur as two matrix products is faster than as two convolutions
+
+
+def _blur_weights(radius: int, sigma: float) -> Tensor:
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
+    return torch.softmax(-0.5 * (offsets / sigma) ** 2, 0)
+
+
+@lru_cache(maxsize=32)
+def _blur_matrix(length: int, radius: int, sigma: float) -> Tensor:
+    """The blur of a line of pixels as a matrix (length, length), float64: line @ matrix."""
+    lines = F.pad(torch.eye(length, dtype=torch.float64, device="cpu")[:, None], (radius, radius), mode="reflect")
+    return F.conv1d(lines, _blur_weights(radius, sigma).view(1, 1, -1))[:, 0]
 
 
 def default_blur(images: Tensor) -> Tensor:

@@ -352,15 +352,17 @@ def _face(explanation: Explanation, i: int, both: pd.DataFrame | None) -> dict[s
     parts, photo = explanation.parts, _photograph(explanation, i)
     return {
         "name": explanation.names[i],
-        "image": _picture((image * 255).round().astype(np.uint8)),
-        "map": _picture(overlay(explanation.images[i], explanation.overall[i])),
+        "image": picture_uri((image * 255).round().astype(np.uint8)),
+        "map": picture_uri(overlay(explanation.images[i], explanation.overall[i])),
         "against": None
         if explanation.pair is None
-        else _picture(overlay(explanation.images[i], explanation.pair.dissimilar[i])),
-        "photograph": None if photo is None else _picture(photo, min(720, photo.shape[1])),
-        "outlines": None if parts is None else _picture(region_outlines(explanation.images[i], parts.labels[i]), 336),
+        else picture_uri(overlay(explanation.images[i], explanation.pair.dissimilar[i])),
+        "photograph": None if photo is None else picture_uri(photo, min(720, photo.shape[1])),
+        "outlines": None
+        if parts is None
+        else picture_uri(region_outlines(explanation.images[i], parts.labels[i]), 336),
         "layers": [
-            {"name": name, "map": _picture(overlay(explanation.images[i], maps[i], signed=True), 112)}
+            {"name": name, "map": picture_uri(overlay(explanation.images[i], maps[i], signed=True), 112)}
             for name, maps in explanation.layers.items()
         ],
         "two_sided": both is not None,
@@ -389,8 +391,13 @@ def _drops(result: OcclusionResult) -> pd.DataFrame:
     return wide.map(lambda drop: f"{drop:.3f}").reset_index()
 
 
-def _picture(pixels: NDArray[np.uint8], width: int = 224) -> str:
-    """A PNG as a data URI."""
+def picture_uri(pixels: NDArray[np.uint8], width: int = 224) -> str:
+    """A picture (H, W, 3), uint8, as the address of a PNG of that width which needs no file.
+
+    Example:
+        >>> picture_uri(np.zeros((2, 2, 3), np.uint8), 2)[:22]
+        'data:image/png;base64,'
+    """
     height = width * pixels.shape[0] // pixels.shape[1]
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC).save(buffer, "PNG", optimize=True)

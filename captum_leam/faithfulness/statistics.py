@@ -56,14 +56,49 @@ def bootstrap_interval(
         >>> bool(0 <= low < 0.5 < high <= 1)
         True
     """
-    sums, counts = by_person(values, people)
-    if len(counts) < 2:
-        missing = np.full(sums.shape[1:], np.nan)
+    return interval_of_sums(*by_person(values, people), confidence=confidence, resamples=resamples, seed=seed)
+
+
+def interval_of_sums(
+    sums: ArrayLike, counts: ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[Floats, Floats]:
+    """:func:`bootstrap_interval` where the sums and counts of each person are there already; memory does not grow with their number.
+
+    Args:
+        sums: (P,) or (P, K).
+        counts: (P,); or (P, K), where people have values of some quantities only.
+        confidence: of the interval.
+        resamples: how many times people are drawn.
+        seed: of the drawing.
+
+    Returns:
+        Low and high ends, () or (K,); NaN with fewer than two people.
+
+    Example:
+        >>> low, high = interval_of_sums([0.0, 2.0, 1.0], [1, 2, 1], resamples=100)
+        >>> bool(0 <= low < high <= 1)
+        True
+    """
+    totals, numbers = np.asarray(sums, dtype=np.float64), np.asarray(counts, dtype=np.float64)
+    people = len(numbers)
+    if people < 2:
+        missing = np.full(totals.shape[1:], np.nan)
         return missing, missing
-    drawn = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), resamples)
-    means = (drawn @ sums) / (drawn @ counts).reshape(-1, *[1] * (sums.ndim - 1))
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return low, high
+    generator, parts = np.random.default_rng(seed), []
+    step = max(1, 4_000_000 // people)
+    for start in range(0, resamples, step):
+        drawn = generator.multinomial(people, np.full(people, 1 / people), min(step, resamples - start))
+        over = drawn @ numbers
+        over = over.reshape(len(over), *[1] * (totals.ndim - 1)) if numbers.ndim < totals.ndim else over
+        parts.append(
+            np.divide(drawn @ totals, over, out=np.full((len(drawn), *totals.shape[1:]), np.nan), where=over > 0)
+        )
+    means = np.concatenate(parts)
+    known = ~np.isnan(means).all(0)
+    if not known.all():  # quantities that nobody has
+        means = np.where(known, means, 0)
+    low, high = np.nanquantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return np.where(known, low, np.nan)[()], np.where(known, high, np.nan)[()]
 
 
 def paired_p_value(differences: ArrayLike, people: Sequence[Any], *, min_people: int = MIN_PEOPLE) -> float:

@@ -26,7 +26,12 @@ GROUPS = {
 
 
 def lift_drawing(
-    report: pd.DataFrame, scheme: RegionScheme | None = None, *, limit: float = 8.0, title: str = ""
+    report: pd.DataFrame,
+    scheme: RegionScheme | None = None,
+    *,
+    limit: float = 8.0,
+    listed: float = 0.0,
+    title: str = "",
 ) -> "Figure":
     """A drawn face, every region in the colour of its mean lift: orange over chance, purple under it, white at chance.
 
@@ -38,6 +43,7 @@ def lift_drawing(
         report: of :func:`~captum_leam.regions.region_report`; at least the columns region and lift.
         scheme: of the report; it says whose left is meant. Without one, the image's.
         limit: lift at which the colour is full; 1 / limit on the other side.
+        listed: regions that the drawing does not have are listed below if their lift is this or more.
         title: over the drawing.
 
     Raises:
@@ -60,12 +66,12 @@ def lift_drawing(
     names = {part: _found(other_side(part) if persons_left else part, lifts) for part, _, _ in shapes()}
     figure = Figure(figsize=(4.6, 4.8), layout="constrained")
     _draw(figure, {part: None if name is None else float(lifts[name]) for part, name in names.items()}, limit)
-    if elsewhere := [name for name in lifts.index if name not in names.values()]:
-        there = [f"{name} {_written(lifts[name])}" for name in elsewhere if not np.isnan(lifts[name])]
-        absent = [name for name in elsewhere if np.isnan(lifts[name])]
-        groups = [("not drawn: ", there), ("absent: ", absent)]
-        listed = "; ".join(what + ", ".join(names) for what, names in groups if names)
-        figure.axes[0].set_xlabel("\n".join(wrap(listed, 54)), fontsize=8)
+    elsewhere = [name for name in lifts.index if name not in names.values()]
+    there = [f"{name} {_written(lifts[name])}" for name in elsewhere if lifts[name] >= listed]
+    absent = [name for name in elsewhere if np.isnan(lifts[name]) and not listed]
+    groups = [("not drawn: ", there), ("absent: ", absent)]
+    if below := "; ".join(what + ", ".join(names) for what, names in groups if names):
+        figure.axes[0].set_xlabel("\n".join(wrap(below, 54)), fontsize=8)
     if title:
         figure.axes[0].set_title(title, fontsize=10)
     return figure

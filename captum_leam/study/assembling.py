@@ -1,0 +1,657 @@
+"""From shards to tables: one shard after the other, rows in a fixed order, sums over people kept for the summaries."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captum_leam.decisions import threshold_at_eer
+from captum_leam.faithfulness.statistics import holm, interval_of_sums
+from captum_leam.models.verification import Verification
+from captum_leam.patterns import compare_groups
+from captum_leam.study.comparing import Source
+from captum_leam.study.config import Config
+from captum_leam.study.networks import Network
+from captum_leam.study.people import Listing, Picture
+from captum_leam.study.store import Shard, read_shard, whole
+from captum_leam.study.tables import GROUP_PREFIX, OVERALL, TABLES, Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Floats = NDArray[np.float64]
+
+BUFFER = 1 << 17  # rows of a table that are in memory at a time
+QUANTITIES = ("share", "mass", "area", "lift")
+MOST_PAIRS = 1_000_000  # of each kind that verification compares; of more, so many are drawn
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A text column as numbers of names: millions of rows without as many strings."""
+
+    codes: NDArray[Any]
+    names: Sequence[str]
+
+
+@dataclass
+class Writer:
+    """One table, written row group by row group."""
+
+    table: Table
+    place: Path
+    more: tuple[str, ...] = ()
+    rows: int = 0
+    _held: list["pa.Table"] = field(default_factory=list)
+    _count: int = 0
+    _file: Any = None
+
+    def add(self, columns: Mapping[str, Any]) -> None:
+        """More rows: arrays, lists, :class:`Coded`, or one value for all of them."""
+        import pyarrow as pa
+
+        lengths = [len(v.codes) if isinstance(v, Coded) else len(v) for v in columns.values() if _is_many(v)]
+        count = lengths[0] if lengths else 1
+        schema = self.table.schema(self.more)
+        arrays = [_arrow(columns[name], schema.field(name).type, count) for name in schema.names]
+        self._held.append(pa.Table.from_arrays(arrays, schema=schema))
+        self.rows += count
+        self._count += count
+        if self._count >= BUFFER:
+            self._flush()
+
+    def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Few rows, one mapping each; what is missing is NaN or empty."""
+        if rows:
+            columns = self.table.columns
+            empty = {c.name: {"string": "", "int32": -1}.get(c.kind, float("nan")) for c in columns}
+            names = [*empty, *self.more]
+            self.add({n: [empty.get(n, "") if row.get(n) is None else row[n] for row in rows] for n in names})
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        schema = self.table.schema(self.more)
+        if self._file is None:
+            self._file = pq.ParquetWriter(self.place, schema, compression="zstd", version="2.6")
+        if self._held:
+            joined = pa.concat_tables(self._held).combine_chunks()
+            self._file.write_table(joined, row_group_size=max(1, len(joined)))
+        self._held, self._count = [], 0
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._flush()
+        self._file.close()
+
+
+def _is_many(value: Any) -> bool:
+    return isinstance(value, Coded | list | np.ndarray)
+
+
+def _arrow(value: Any, kind: Any, count: int) -> Any:
+    import pyarrow as pa
+
+    if isinstance(value, Coded):
+        codes = pa.array(np.asarray(value.codes, dtype=np.int32))
+        return pa.DictionaryArray.from_arrays(codes, pa.array(list(value.names), pa.string())).cast(kind)
+    if _is_many(value):
+        return pa.array(value, type=kind)
+    return pa.repeat(pa.scalar(value, type=kind), count)
+
+
+@contextmanager
+def writing(folder: Path, names: Sequence[str], more: tuple[str, ...] = ()) -> Iterator[dict[str, Writer]]:
+    """Writers of some tables; the files take their names together, once all of them are whole."""
+    with ExitStack() as stack:
+        writers = {}
+        for name in names:
+            table = TABLES[name]
+            place = stack.enter_context(whole(folder / f"{name}.parquet"))
+            writers[name] = Writer(table, place, more if table.grows else ())
+        yield writers
+        for writer in writers.values():
+            writer.close()
+
+
+# -- pictures ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The shards of a study: their pictures and their files, in order."""
+
+    config: Config
+    listing: Listing
+    networks: tuple[Network, ...]
+    regions: tuple[tuple[int, str], ...]
+    pictures: tuple[tuple[Picture, ...], ...]
+    sources: tuple[Source, ...]
+    others: tuple[tuple[Path | None, ...], ...] = ()
+
+    def people(self) -> list[str]:
+        """Everybody with a usable picture, in order."""
+        return list(dict.fromkeys(picture.person for shard in self.pictures for picture in shard))
+
+
+def picture_rows(cut: Cut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of ``images`` and of ``skipped``."""
+    reasons = {p.number: p.reason for p in cut.listing.pictures if p.reason}
+    how: dict[int, str] = {}
+    failed: list[dict[str, Any]] = []
+    for pictures, source, others in zip(cut.pictures, cut.sources, cut.others, strict=True):
+        shard = read_shard(source.crops)
+        how |= {pictures[i].number: told for i, told in zip(shard["kept"].tolist(), shard.notes["how"], strict=True)}
+        paths = [p for p in (*source.maps, *others, source.controls) if p is not None]
+        for notes in (shard.notes, *(read_shard(path).notes for path in paths)):
+            for stage, model, at, reason in notes["failed"]:
+                picture = pictures[at]
+                if stage == "read":
+                    reasons[picture.number] = reason
+                else:
+                    head = {"what": "image", "stage": stage, "model": model, "layer": ""}
+                    failed.append({**head, "image": picture.number, "person": picture.person, "reason": reason})
+    images = [_image_row(picture, reasons, how, cut.listing.labels) for picture in cut.listing.pictures]
+    read = [
+        {"what": "image", "stage": "read", "image": p.number, "person": p.person, "reason": reasons[p.number]}
+        for p in cut.listing.pictures
+        if p.number in reasons
+    ]
+    by = {network.name: i for i, network in enumerate(cut.networks)}
+    failed.sort(key=lambda row: (by[row["model"]], row["image"], row["stage"], row["reason"]))
+    distinct = list({tuple(row.items()): row for row in failed}.values())
+    return images, read + distinct + _twinless(cut)
+
+
+def _twinless(cut: Cut) -> list[dict[str, Any]]:
+    """Networks of which there is no untrained twin."""
+    rows: dict[str, dict[str, Any]] = {}
+    for source in cut.sources:
+        for network, path in zip(cut.networks, source.untrained, strict=True):
+            if path is not None and (problem := read_shard(path).notes.get("problem")):
+                head = {"what": "model", "stage": "patterns", "model": network.name, "image": -1}
+                rows.setdefault(network.name, {**head, "reason": problem})
+    return list(rows.values())
+
+
+def _image_row(
+    picture: Picture, reasons: Mapping[int, str], how: Mapping[int, str], labels: Sequence[str]
+) -> dict[str, Any]:
+    reason = reasons.get(picture.number, "")
+    return {
+        "image": picture.number,
+        "person": picture.person,
+        "path": picture.name,
+        "sha256": picture.sha256,
+        "status": "skipped" if reason else "ok",
+        "reason": reason,
+        "crop": how.get(picture.number, ""),
+        **{f"{GROUP_PREFIX}{label}": value for label, value in zip(labels, picture.groups, strict=True)},
+    }
+
+
+# -- verification --------------------------------------------------------------------------------------
+
+
+def verification_rows(cut: Cut) -> list[dict[str, Any]]:
+    """Whether each network tells these people apart."""
+    return [_verified(cut, i) for i in range(len(cut.networks))]
+
+
+def _verified(cut: Cut, number: int) -> dict[str, Any]:
+    network = cut.networks[number]
+    embeddings, people = [], []
+    for source in cut.sources:
+        shard = read_shard(source.crops)
+        own = shard[f"embedding.{number}"]
+        good = np.isfinite(own).all(1) & (np.linalg.norm(own, axis=1) > 0)
+        embeddings += [row for row, fine in zip(own, good, strict=True) if fine]
+        people += [name for name, fine in zip(shard.notes["people"], good, strict=True) if fine]
+    row: dict[str, Any] = {"model": network.name, "images": len(people), "people": len(set(people))}
+    row |= {"genuine": 0, "impostor": 0, "separates": False}
+    if not people:
+        return {**row, "warning": "it embedded no image"}
+    names = {name: i for i, name in enumerate(dict.fromkeys(people))}
+    found = compared_pairs(np.stack(embeddings), np.array([names[name] for name in people]), cut.config.seed)
+    if found is None:
+        return {**row, "warning": "no pair of one person, or none of two people, can be compared"}
+    eer = found.eer
+    scores = np.concatenate([found.genuine, found.impostor])
+    threshold = threshold_at_eer(scores, np.arange(len(scores)) < len(found.genuine))
+    rates = found.to_frame()
+    row |= {"genuine": len(found.genuine), "impostor": len(found.impostor), "eer": eer, "eer_threshold": threshold}
+    if len(rates):
+        row |= {"tar": float(rates["tar"].iloc[-1]), "fmr": float(rates["fmr"].iloc[-1])}
+    good = eer <= cut.config.max_eer
+    warning = (
+        f"the network hardly separates these people: equal error rate {eer:.0%}, mean cosine {found.genuine.mean():.2f} within people and "
+        f"{found.impostor.mean():.2f} between; check the alignment and the preprocessing"
+    )
+    return {**row, "separates": good, "warning": "" if good else warning}
+
+
+def compared_pairs(embeddings: NDArray[np.float32], people: NDArray[Any], seed: int) -> Verification | None:
+    """Cosines of genuine and impostor pairs: all of them, or of more than a million of a kind as many, drawn.
+
+    Args:
+        embeddings: (N, D), finite and not zero.
+        people: (N,) numbers.
+        seed: of the drawing.
+
+    Example:
+        >>> compared_pairs(np.eye(4, dtype=np.float32)[[0, 0, 1, 1]], np.array([0, 0, 1, 1]), 0)
+        Verification(EER 0.000; 2 genuine, 4 impostor pairs)
+    """
+    units = embeddings.astype(np.float64)
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    order = np.argsort(people, kind="stable")
+    units, people = units[order], people[order]
+    genuine = _genuine_pairs(people)
+    if not len(genuine):
+        return None
+    generator = np.random.default_rng(seed)
+    if len(genuine) > MOST_PAIRS:
+        genuine = genuine[np.sort(generator.choice(len(genuine), MOST_PAIRS, replace=False))]
+    impostor = _impostor_pairs(people, generator)
+    if not len(impostor):
+        return None
+    scores = [
+        np.concatenate([_cosines(units, part) for part in np.array_split(p, len(p) // 65536 + 1)])
+        for p in (genuine, impostor)
+    ]
+    return Verification(np.sort(scores[0]), np.sort(scores[1]))
+
+
+def _cosines(units: Floats, pairs: NDArray[np.int64]) -> Floats:
+    cosines: Floats = np.einsum("ij,ij->i", units[pairs[:, 0]], units[pairs[:, 1]])
+    return cosines
+
+
+def _genuine_pairs(people: NDArray[Any]) -> NDArray[np.int64]:
+    """All pairs of one person; people are sorted."""
+    starts = np.flatnonzero(np.diff(people, prepend=people[:1] - 1))
+    ends = np.append(starts[1:], len(people))
+    parts = [np.stack(np.triu_indices(end - start, 1), 1) + start for start, end in zip(starts, ends, strict=True)]
+    return np.concatenate([np.zeros((0, 2), np.int64), *parts])
+
+
+def _impostor_pairs(people: NDArray[Any], generator: np.random.Generator) -> NDArray[np.int64]:
+    count = len(people)
+    if count * (count - 1) // 2 <= 2 * MOST_PAIRS:
+        first, second = np.triu_indices(count, 1)
+        every: NDArray[np.int64] = np.stack([first, second], 1)[people[first] != people[second]]
+        return every
+    drawn = np.sort(generator.integers(0, count, (3 * MOST_PAIRS, 2)), axis=1)
+    drawn = np.unique(drawn[people[drawn[:, 0]] != people[drawn[:, 1]]], axis=0)
+    chosen = generator.choice(len(drawn), min(MOST_PAIRS, len(drawn)), replace=False)
+    return drawn[np.sort(chosen)]
+
+
+# -- images, maps and drops ----------------------------------------------------------------------------
+
+
+@dataclass
+class PersonSums:
+    """Sums and counts of quantities over the images of each person."""
+
+    people: int
+    quantities: int
+    sums: Floats = field(init=False)
+    counts: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sums = np.zeros((self.people, self.quantities))
+        self.counts = np.zeros((self.people, self.quantities))
+
+    def add(self, codes: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """Values (n, quantities), NaN for what is not there, of the people in ``codes``, who follow each other."""
+        known = ~np.isnan(values)
+        filled = np.where(known, values, 0).astype(np.float64)
+        starts = np.flatnonzero(np.diff(codes, prepend=-1))
+        self.sums[codes[starts]] += np.add.reduceat(filled, starts, axis=0)
+        self.counts[codes[starts]] += np.add.reduceat(known.astype(np.float64), starts, axis=0)
+
+    def means(self) -> Floats:
+        """(people, quantities), NaN for what a person has not."""
+        return np.divide(self.sums, self.counts, out=np.full_like(self.sums, np.nan), where=self.counts > 0)
+
+
+@dataclass
+class Told:
+    """What the tables of images leave for those of groups: means of every person, by model."""
+
+    people: list[str]
+    cosine: dict[str, Floats] = field(default_factory=dict)
+    drop: dict[str, Floats] = field(default_factory=dict)
+    regions: dict[str, Floats] = field(default_factory=dict)
+
+
+def write_measurements(cut: Cut, folder: Path) -> Told:
+    """Write ``scores``, ``regions``, ``drops`` and their summaries, in one pass over the shards of every network."""
+    told = Told(cut.people())
+    code = {person: i for i, person in enumerate(told.people)}
+    with writing(folder, ("scores", "regions", "drops", "region_summary", "drop_summary")) as writers:
+        _shared_drops(cut, code, writers)
+        for number, network in enumerate(cut.networks):
+            if network.layers:
+                _of_network(cut, number, code, writers, told)
+    return told
+
+
+def _rows_of(cut: Cut, i: int, shard: Shard) -> list[Picture]:
+    """The pictures of the rows of a shard."""
+    kept = read_shard(cut.sources[i].crops)["kept"]
+    return [cut.pictures[i][k] for k in kept[shard["rows"]]]
+
+
+def _of_network(cut: Cut, number: int, code: Mapping[str, int], writers: Mapping[str, Writer], told: Told) -> None:
+    network, config = cut.networks[number], cut.config
+    places = [OVERALL, *[layer.name for layer in network.layers]]
+    names = [name for _, name in cut.regions]
+    regions = PersonSums(len(code), len(places) * len(names) * len(QUANTITIES))
+    scores = PersonSums(len(code), 1)
+    drops: _Drops | None = None
+    for i, source in enumerate(cut.sources):
+        path, other = source.maps[number], cut.others[i][number]
+        if path is None:
+            continue
+        shard = read_shard(path)
+        more = None if other is None else read_shard(other)
+        cells = [tuple(cell) for cell in shard.notes["cells"]] + (
+            [] if more is None else [tuple(c) for c in more.notes["cells"]]
+        )
+        drops = drops or _Drops(network.name, cells, PersonSums(len(code), len(cells)))
+        if not len(shard["rows"]):
+            continue
+        pictures = _rows_of(cut, i, shard)
+        codes = np.array([code[p.person] for p in pictures])
+        who = _Who(np.array([p.number for p in pictures], dtype=np.int32), codes, told.people)
+        writers["scores"].add({"model": network.name, **who.columns(1), "cosine": shard["cosine"]})
+        scores.add(codes, shard["cosine"][:, None])
+        values = _region_values(shard)
+        regions.add(codes, values.reshape(len(values), -1))
+        _region_rows(writers["regions"], network.name, places, names, who, values)
+        together = shard["drops"] if more is None else np.concatenate([shard["drops"], more["drops"]], 1)
+        drops.add(writers["drops"], who, together)
+    if drops is not None:
+        drops.summarise(writers["drop_summary"], config.confidence, config.seed)
+        own = drops.column(OVERALL, "", config.fills[0], middle(config.fractions), network.name)
+        told.drop[network.name] = drops.sums.means()[:, own]
+    told.cosine[network.name] = scores.means()[:, 0]
+    told.regions[network.name] = regions.means()[:, : len(names) * len(QUANTITIES)]
+    _region_summary(writers["region_summary"], network.name, places, names, regions, config)
+
+
+def middle(fractions: Sequence[float]) -> float:
+    """The fraction nearest to 5 %, which comparisons of groups look at.
+
+    Example:
+        >>> middle((0.01, 0.05, 0.2))
+        0.05
+    """
+    return min(fractions, key=lambda fraction: abs(np.log(fraction / 0.05)))
+
+
+@dataclass(frozen=True)
+class _Who:
+    """Images of rows and whose they are."""
+
+    images: NDArray[np.int32]
+    codes: NDArray[np.int64]
+    people: Sequence[str]
+
+    def columns(self, times: int) -> dict[str, Any]:
+        """``image`` and ``person``, all rows ``times`` times over."""
+        there, at = np.unique(self.codes, return_inverse=True)
+        names = [self.people[i] for i in there]
+        return {"image": np.tile(self.images, times), "person": Coded(np.tile(at, times), names)}
+
+
+def _region_values(shard: Shard) -> NDArray[np.float32]:
+    """(n, L, regions, quantities); NaN for maps that show nothing, and the lift of regions that are not there."""
+    share, mass, area = shard["share"], shard["mass"], shard["area"][:, None]
+    area = np.broadcast_to(area, share.shape)
+    lift = np.divide(share, area, out=np.full_like(share, np.nan), where=area > 0)
+    values: NDArray[np.float32] = np.stack([share, mass, area, lift], -1)
+    values[~shard["shown"]] = np.nan
+    return values
+
+
+def _region_rows(
+    writer: Writer, model: str, places: Sequence[str], names: Sequence[str], who: _Who, values: NDArray[np.float32]
+) -> None:
+    """Layer by layer, image by image, region by region."""
+    for layer, place in enumerate(places):
+        shown = ~np.isnan(values[:, layer, 0, 0])
+        if not shown.any():
+            continue
+        there = _Who(who.images[shown].repeat(len(names)), who.codes[shown].repeat(len(names)), who.people)
+        flat = values[shown, layer].reshape(-1, len(QUANTITIES))
+        region = Coded(np.tile(np.arange(len(names)), int(shown.sum())), names)
+        quantities = {quantity: flat[:, q] for q, quantity in enumerate(QUANTITIES)}
+        writer.add({"model": model, "layer": place, **there.columns(1), "region": region, **quantities})
+
+
+def _region_summary(
+    writer: Writer, model: str, places: Sequence[str], names: Sequence[str], regions: PersonSums, config: Config
+) -> None:
+    means = regions.means()
+    known = ~np.isnan(means)
+    filled = np.where(known, means, 0)
+    low, high = interval_of_sums(filled, known, confidence=config.confidence, resamples=RESAMPLES, seed=config.seed)
+    people = known.sum(0)
+    mean = np.divide(filled.sum(0), people, out=np.full(len(people), np.nan), where=people > 0)
+    columns = [(place, name, quantity) for place in places for name in names for quantity in QUANTITIES]
+    writer.add(
+        {
+            "model": model,
+            "layer": [place for place, _, _ in columns],
+            "region": [name for _, name, _ in columns],
+            "quantity": [quantity for _, _, quantity in columns],
+            "people": people.astype(np.int32),
+            "mean": mean,
+            "low": low,
+            "high": high,
+        }
+    )
+
+
+@dataclass
+class _Drops:
+    """Drops of one explained network (or of controls made without one), cell by cell."""
+
+    explained: str
+    cells: list[tuple[Any, ...]]
+    sums: PersonSums
+
+    def _head(self, cell: tuple[Any, ...]) -> dict[str, Any]:
+        layer, control, fill, fraction, measured = cell
+        method = "LEAM" if layer else ""
+        return {
+            "explained": self.explained,
+            "layer": layer,
+            "measured": measured,
+            "method": method,
+            "control": control,
+            "fill": fill,
+            "fraction": fraction,
+        }
+
+    def add(self, writer: Writer, who: _Who, values: NDArray[np.float32]) -> None:
+        """Drops (n, cells)."""
+        self.sums.add(who.codes, values)
+        for at, cell in enumerate(self.cells):
+            known = ~np.isnan(values[:, at])
+            if known.any():
+                there = _Who(who.images[known], who.codes[known], who.people)
+                writer.add({**self._head(cell), **there.columns(1), "drop": values[known, at]})
+
+    def column(self, *cell: Any) -> int:
+        """Which column a cell is."""
+        return self.cells.index(cell)
+
+    def summarise(self, writer: Writer, confidence: float, seed: int) -> None:
+        """Means over images, intervals over people."""
+        if not self.cells:
+            return
+        sums, counts = self.sums.sums, self.sums.counts
+        low, high = interval_of_sums(sums, counts, confidence=confidence, resamples=RESAMPLES, seed=seed)
+        images = counts.sum(0)
+        mean = np.divide(sums.sum(0), images, out=np.full(len(images), np.nan), where=images > 0)
+        for at, cell in enumerate(self.cells):
+            head = {**self._head(cell), "images": int(images[at]), "people": int((counts[:, at] > 0).sum())}
+            if images[at]:
+                writer.add({**head, "drop": float(mean[at]), "low": float(low[at]), "high": float(high[at])})
+
+
+def _shared_drops(cut: Cut, code: Mapping[str, int], writers: Mapping[str, Writer]) -> None:
+    drops: _Drops | None = None
+    people = list(code)
+    for i, source in enumerate(cut.sources):
+        if source.controls is None:
+            continue
+        shard = read_shard(source.controls)
+        cells = [tuple(cell) for cell in shard.notes["cells"]]
+        drops = drops or _Drops("", cells, PersonSums(len(code), len(cells)))
+        if len(shard["rows"]) and cells:
+            pictures = _rows_of(cut, i, shard)
+            images = np.array([p.number for p in pictures], dtype=np.int32)
+            who = _Who(images, np.array([code[p.person] for p in pictures]), people)
+            drops.add(writers["drops"], who, shard["drops"])
+    if drops is not None:
+        drops.summarise(writers["drop_summary"], cut.config.confidence, cut.config.seed)
+
+
+# -- mean maps -----------------------------------------------------------------------------------------
+
+
+def layer_totals(paths: Sequence[Path]) -> tuple[Floats, NDArray[np.int64], Floats, int]:
+    """Sums of the maps of one network over all shards, in order: (L, H, W), how many of each; of the overall map by people, and images.
+
+    Raises:
+        ValueError: if no image has a map.
+    """
+    layers: Floats | None = None
+    counts: NDArray[np.int64] = np.zeros(1, np.int64)
+    total, images = np.zeros((1, 1)), 0
+    for path in paths:
+        shard = read_shard(path)
+        if not len(shard["rows"]):
+            continue
+        if layers is None:
+            layers = np.zeros(shard["layer_sums"].shape)
+            counts = np.zeros(len(layers), np.int64)
+            total = np.zeros(layers.shape[1:])
+        layers += shard["layer_sums"]
+        counts = counts + shard["layer_counts"]
+        total += shard["person_sums"].sum(0, dtype=np.float64)
+        images += int(shard["person_counts"].sum())
+    if layers is None:
+        raise ValueError("no image has a map.")
+    return layers, counts, total, images
+
+
+def write_mean_maps(cut: Cut, folder: Path) -> None:
+    """Write ``maps/mean.npz``: mean maps that sum to 1, the same bytes for the same study."""
+    means: dict[str, NDArray[np.float32]] = {}
+    for number, network in enumerate(cut.networks):
+        paths = [path for source in cut.sources if (path := source.maps[number]) is not None]
+        try:
+            layers, counts, _, _ = layer_totals(paths)
+        except ValueError:
+            continue
+        for place, values, count in zip([OVERALL, *[x.name for x in network.layers]], layers, counts, strict=True):
+            if count:
+                means[f"{network.name}/{place}"] = (values / count).astype(np.float32)
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole(folder / "mean.npz") as place_, open(place_, "wb") as file:
+        np.savez(file, allow_pickle=False, **means)
+
+
+def write_person_maps(cut: Cut, folder: Path) -> None:
+    """Write float16 maps of single images where the configuration asks for them: ``maps/people/MODEL-SHARD.npz``."""
+    if cut.config.store_maps == "none":
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(len(cut.networks)):
+        for i, source in enumerate(cut.sources):
+            if (path := source.maps[number]) is None or not len((shard := read_shard(path))["rows"]):
+                continue
+            images = np.array([picture.number for picture in _rows_of(cut, i, shard)], dtype=np.int32)
+            with whole(folder / f"{number:02d}-{i:05d}.npz") as place, open(place, "wb") as file:
+                np.savez(file, allow_pickle=False, image=images, maps=shard["maps"])
+
+
+# -- groups --------------------------------------------------------------------------------------------
+
+
+def group_rows(cut: Cut, told: Told) -> list[dict[str, Any]]:
+    """Differences between groups, all p-values adjusted together."""
+    rows: list[dict[str, Any]] = []
+    for at, label in enumerate(cut.listing.labels):
+        of = {p.person: (p.groups[at] or None) for p in cut.listing.pictures}
+        groups = {person: of[person] for person in told.people}
+        named = sorted({group for group in groups.values() if group is not None})
+        for network in cut.networks:
+            if network.layers and network.name in told.drop:
+                rows += _group_rows(cut, told, label, groups, named, network.name)
+    adjusted = holm([row["p"] for row in rows]) if rows else np.zeros(0)
+    return [{**row, "p_holm": float(value)} for row, value in zip(rows, adjusted, strict=True)]
+
+
+def _group_rows(
+    cut: Cut, told: Told, label: str, groups: Mapping[str, str | None], named: Sequence[str], model: str
+) -> list[dict[str, Any]]:
+    head = {"label": label, "model": model}
+    if len(named) < 2:
+        few = f"{len(named)} group{'s' * (len(named) != 1)} of people; needed are two or more"
+        return [{**head, "quantity": "all", "p": float("nan"), "people_a": 0, "people_b": 0, "note": few}]
+    config = cut.config
+    regions = told.regions[model].reshape(len(told.people), len(cut.regions), len(QUANTITIES))
+    values = {f"drop at {middle(config.fractions):.0%}": told.drop[model]}
+    for quantity in ("share", "lift"):
+        of_quantity = regions[..., QUANTITIES.index(quantity)]
+        values |= {f"{quantity} of {name}": of_quantity[:, k] for k, (_, name) in enumerate(cut.regions)}
+    order = sorted(range(len(told.people)), key=lambda i: (groups[told.people[i]] or "", i))
+    people = [told.people[i] for i in order]
+    table = compare_groups(
+        {name: column[order] for name, column in values.items()},
+        people,
+        dict(groups),
+        told.cosine[model][order],
+        min_people=max(3, config.min_group),
+        confidence=config.confidence,
+        resamples=config.patterns.resamples,
+        permutations=max(config.patterns.permutations, 199),
+        seed=config.seed,
+    ).table
+    columns = {
+        "group_a": "first",
+        "group_b": "second",
+        "quantity": "quantity",
+        "value_a": "mean_first",
+        "value_b": "mean_second",
+        "difference": "difference",
+        "low": "low",
+        "high": "high",
+        "p": "p",
+        "people_a": "people_first",
+        "people_b": "people_second",
+        "base_a": "base_first",
+        "base_b": "base_second",
+        "note": "refused",
+    }
+    return [{**head, **{new: row[old] for new, old in columns.items()}} for row in table.to_dict("records")]
+
+
+def write_small(folder: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]], more: tuple[str, ...]) -> None:
+    """Write tables of few rows."""
+    with writing(folder, tuple(rows), more) as writers:
+        for name, of_table in rows.items():
+            writers[name].add_rows(of_table)

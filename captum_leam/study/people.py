@@ -1,0 +1,244 @@
+"""Whose pictures the study looks at: listed, hashed, cleaned of what cannot count, and cut into shards of whole people."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from captum_leam.faces.photos import PICTURES
+from captum_leam.study.config import Config, ConfigError
+from captum_leam.study.store import file_sha256
+
+MOST_TABLE_BYTES = 1 << 30
+READERS = 8  # files that are hashed at once: what is waited for is the disk
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One file of one person.
+
+    Attributes:
+        number: in the study, from 0.
+        person: who is on it.
+        path: of the file.
+        name: the path as tables show it, relative and with /.
+        groups: values of the labels, in the order of :attr:`Listing.labels`.
+        sha256: of the bytes; empty where they could not be read.
+        reason: why it is left out; empty if it is not.
+    """
+
+    number: int
+    person: str
+    path: Path
+    name: str
+    groups: tuple[str, ...] = ()
+    sha256: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All pictures of a study, sorted by person and name."""
+
+    pictures: tuple[Picture, ...]
+    labels: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> list[Picture]:
+        """Those not left out."""
+        return [picture for picture in self.pictures if not picture.reason]
+
+
+def list_people(config: Config) -> Listing:
+    """The pictures that the configuration names, sorted by person and file name, numbered, without having looked into any.
+
+    Raises:
+        ConfigError: if there is no person or no picture, or a table is wrong, with the row.
+
+    Example:
+        >>> import tempfile
+        >>> from captum_leam.study.config import config_from
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("bob/1.png", "ann/2.png", "ann/1.jpg", "ann/notes.txt"):
+        ...         Path(folder, name).parent.mkdir(exist_ok=True)
+        ...         _ = Path(folder, name).write_text("")
+        ...     config = config_from({"people": folder, "models": {"a": "torch.nn:Identity"}})
+        ...     [(picture.number, picture.name) for picture in list_people(config).pictures]
+        [(0, 'ann/1.jpg'), (1, 'ann/2.png'), (2, 'bob/1.png')]
+    """
+    found = list(_of_table(config) if config.people.is_table else _of_folder(config.people.path))
+    if not found:
+        raise ConfigError(f"people: {config.people.path} holds no picture ({', '.join(PICTURES)}) of anyone.")
+    labels = config.groups.columns
+    if config.groups.path is not None:
+        found = _with_groups(found, config)
+    ordered = sorted(found, key=lambda picture: (picture.person, picture.name))
+    return Listing(tuple(replace(picture, number=i) for i, picture in enumerate(ordered)), labels)
+
+
+def _of_folder(folder: Path) -> Iterator[Picture]:
+    if not folder.is_dir():
+        raise ConfigError(f"people: {folder} is no folder and no CSV table.")
+    try:
+        people = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise ConfigError(f"people: {folder} cannot be read ({error.strerror}).") from None
+    for person in people:
+        try:
+            files = sorted(person.iterdir())
+        except OSError as error:  # a person whose folder is closed: said, and the others go on
+            reason = f"the folder cannot be read ({error.strerror})"
+            yield Picture(0, _printable(person.name), person, _printable(person.name), reason=reason)
+            continue
+        for path in files:
+            if path.suffix.lower() in PICTURES and not path.name.startswith(".") and not path.is_dir():
+                name = _printable(person.name)
+                yield Picture(0, name, path, f"{name}/{_printable(path.name)}")
+
+
+def _printable(name: str) -> str:
+    """A name that a table can hold: bytes of a file name that are no UTF-8 are shown as such."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a CSV table with their line."""
+    try:
+        if path.stat().st_size > MOST_TABLE_BYTES:
+            raise ConfigError(f"{path}: larger than {MOST_TABLE_BYTES >> 20} MiB; split the study.")
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path}: the table cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: this is no text in UTF-8 ({error.reason} at byte {error.start}).") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = list(reader.fieldnames or [])
+        if missing := [name for name in needed if name not in columns]:
+            raise ConfigError(
+                f"{path}: column {', '.join(missing)} is missing; there are {', '.join(columns) or 'none'}."
+            )
+        for row in reader:
+            if None in row or any(row[name] is None for name in needed):
+                raise ConfigError(f"{path}, line {reader.line_num}: not as many cells as the {len(columns)} columns.")
+            yield reader.line_num, {name: (row[name] or "").strip() for name in needed}
+    except csv.Error as error:
+        raise ConfigError(f"{path}, line {reader.line_num}: this is no CSV ({error}).") from None
+
+
+def _of_table(config: Config) -> Iterator[Picture]:
+    people = config.people
+    labels = config.groups.columns if config.groups.path is None else ()
+    known: dict[str, tuple[str, ...]] = {}
+    seen: dict[str, int] = {}
+    for line, row in _rows(people.path, [people.picture_column, people.person_column, *labels]):
+        where, person = row[people.picture_column], row[people.person_column]
+        if not where or not person or "\0" in where:
+            raise ConfigError(f"{people.path}, line {line}: the picture or the person is empty.")
+        if where in seen:
+            raise ConfigError(f"{people.path}, line {line}: {where} is there already, in line {seen[where]}.")
+        seen[where] = line
+        groups = tuple(row[label] for label in labels)
+        if known.setdefault(person, groups) != groups:
+            raise ConfigError(
+                f"{people.path}, line {line}: {person} has {dict(zip(labels, groups, strict=True))}, in another line "
+                f"{dict(zip(labels, known[person], strict=True))}; needed is one value of each label for every person."
+            )
+        yield Picture(0, person, people.path.parent / where, Path(where).as_posix(), groups)
+
+
+def _with_groups(pictures: list[Picture], config: Config) -> list[Picture]:
+    groups = config.groups
+    if groups.path is None:
+        return pictures
+    of: dict[str, tuple[str, ...]] = {}
+    for line, row in _rows(groups.path, [groups.person_column, *groups.columns]):
+        person = row[groups.person_column]
+        if person in of:
+            raise ConfigError(
+                f"{groups.path}, line {line}: {person} is there twice; needed is one row for every person."
+            )
+        of[person] = tuple(row[column] for column in groups.columns)
+    unknown = ("",) * len(groups.columns)
+    return [replace(picture, groups=of.get(picture.person, unknown)) for picture in pictures]
+
+
+# -- what can count ------------------------------------------------------------------------------------
+
+
+def hashed(listing: Listing, min_images: int, *, progress: bool = False) -> Listing:
+    """The listing with hashes of the files, and what cannot count left out with the reason.
+
+    Left out are files that cannot be read, second copies of the same bytes (an image must not be among its own references, nor be of two
+    people), and people with fewer than ``min_images`` pictures left.
+    """
+    with ThreadPoolExecutor(READERS) as readers:
+        told = readers.map(_hash, listing.pictures)
+        pictures = list(
+            tqdm(told, total=len(listing.pictures), desc="reading files", unit="file", disable=not progress)
+        )
+    first: dict[str, Picture] = {}
+    for i, picture in enumerate(pictures):
+        if picture.reason:
+            continue
+        twin = first.setdefault(picture.sha256, picture)
+        if twin is not picture:
+            whose = "" if twin.person == picture.person else f" of {twin.person}, another person"
+            pictures[i] = replace(picture, reason=f"the same bytes as {twin.name}{whose}")
+    return replace(listing, pictures=tuple(without_lonely(pictures, min_images)))
+
+
+def without_lonely(pictures: Sequence[Picture], min_images: int) -> list[Picture]:
+    """People with too few pictures left are left out with all of them.
+
+    Example:
+        >>> few = [Picture(0, "ann", Path("a"), "a"), Picture(1, "bob", Path("b"), "b"), Picture(2, "bob", Path("c"), "c")]
+        >>> [picture.reason for picture in without_lonely(few, 2)]
+        ['only 1 usable picture of ann; needed are 2', '', '']
+    """
+    count: dict[str, int] = {}
+    for picture in pictures:
+        count[picture.person] = count.get(picture.person, 0) + (not picture.reason)
+    return [
+        replace(picture, reason=too_few(picture.person, count[picture.person], min_images))
+        if not picture.reason and count[picture.person] < min_images
+        else picture
+        for picture in pictures
+    ]
+
+
+def too_few(person: str, count: int, needed: int) -> str:
+    """The reason for leaving out a person."""
+    return f"only {count} usable picture{'s' * (count != 1)} of {person}; needed are {needed}"
+
+
+def _hash(picture: Picture) -> Picture:
+    if picture.reason:
+        return picture
+    try:
+        return replace(picture, sha256=file_sha256(picture.path))
+    except OSError as error:
+        return replace(picture, reason=f"the file cannot be read ({error.strerror})")
+
+
+def cut(pictures: Sequence[Picture], size: int) -> list[tuple[Picture, ...]]:
+    """Shards of whole people, each of at least one person and, where people are small enough, at most ``size`` pictures.
+
+    Example:
+        >>> people = [Picture(i, name, Path(name), name) for i, name in enumerate("aabbbc")]
+        >>> [[picture.person for picture in shard] for shard in cut(people, 3)]
+        [['a', 'a'], ['b', 'b', 'b'], ['c']]
+    """
+    of: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        of.setdefault(picture.person, []).append(picture)
+    shards: list[list[Picture]] = []
+    for own in of.values():
+        if not shards or len(shards[-1]) + len(own) > size:
+            shards.append([])
+        shards[-1].extend(own)
+    return [tuple(shard) for shard in shards]

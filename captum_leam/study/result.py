@@ -1,0 +1,92 @@
+"""The results of a study, as a folder that can be opened again."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captum_leam.study.store import BrokenFileError, file_sha256
+from captum_leam.study.tables import OVERALL, TABLES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, repr=False)
+class StudyResult:
+    """Tables, manifest and mean maps of a study.
+
+    Args:
+        folder: that a study wrote.
+    """
+
+    folder: Path
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Configuration, versions, hashes, durations, what was skipped."""
+        try:
+            told: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise BrokenFileError(f"{self.folder} holds no manifest: this study is not finished; run it again.") from None
+        return told
+
+    def table(self, name: str, **filters: Any) -> "pd.DataFrame":
+        """One of the tables, see :mod:`captum_leam.study.tables`.
+
+        Args:
+            name: of the table.
+            **filters: column=value, read from the file: large tables need not fit into memory.
+
+        Raises:
+            ValueError: for an unknown table.
+            BrokenFileError: if the file is not the one that the study wrote.
+        """
+        import pyarrow.parquet as pq
+
+        if name not in TABLES:
+            raise ValueError(f"there is no table {name!r}; there are {', '.join(TABLES)}.")
+        wanted = [(column, "==", value) for column, value in filters.items()] or None
+        frame: pd.DataFrame = pq.read_table(self._good("tables", f"tables/{name}.parquet"), filters=wanted).to_pandas()
+        return frame
+
+    def _good(self, what: str, name: str) -> Path:
+        """A file that fits the manifest."""
+        path = self.folder / name
+        try:
+            fits = file_sha256(path) == self.manifest[what][name]
+        except OSError as error:
+            raise BrokenFileError(f"{path} cannot be read ({error.strerror}); run the study again.") from None
+        if not fits:
+            raise BrokenFileError(f"{path} is not the file of the manifest (torn, or changed since); run the study again.")
+        return path
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The headline: person-specificity of the overall maps, LEAM and controls."""
+        return self.table("patterns", layer=OVERALL, kind="top")
+
+    def mean_maps(self) -> dict[tuple[str, str], NDArray[np.float32]]:
+        """Model and layer → mean map (H, W)."""
+        with np.load(self._good("maps", "maps/mean.npz"), allow_pickle=False) as file:
+            named = [(tuple(key.split("/", 1)), file[key]) for key in file.files]
+        return {(model, layer): values for (model, layer), values in named}
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was left out."""
+        return not self.manifest["skipped"]["count"]
+
+    def __repr__(self) -> str:
+        told = self.manifest
+        lines = [f"Study of {told['data']['people']} people, {told['data']['usable']} pictures: {self.folder}"]
+        for row in self.to_frame().query("control == ''").to_dict("records"):
+            kinds = f"BC same {row['same']:.3f}, different {row['different']:.3f}, AUC {row['auc']:.3f}"
+            gap = f"gap {row['gap']:.3f} [{row['gap_low']:.3f}, {row['gap_high']:.3f}]"
+            above = f"{row['above_control']:.3f} [{row['above_low']:.3f}, {row['above_high']:.3f}] above {row['strongest']}"
+            lines.append(f"  {row['model']}: {kinds}; {gap}, {above if row['strongest'] else 'no control'}")
+        if not self.complete:
+            lines.append(f"  {told['skipped']['count']} left out: {told['skipped']['of']}")
+        return "\n".join(lines)
