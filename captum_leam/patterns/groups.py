@@ -297,7 +297,8 @@ def _quantities(values: Mapping[str, ArrayLike] | pd.DataFrame, images: int) -> 
 def _per_person(column: Floats, codes: NDArray[np.int64]) -> Floats:
     """Mean of what is known of each person, NaN where nothing is."""
     known = ~np.isnan(column)
-    return divided(np.bincount(codes, np.where(known, column, 0)), np.bincount(codes, known))
+    totals = np.bincount(codes, np.where(known, column, 0)).astype(np.float64)
+    return divided(totals, np.bincount(codes, known).astype(np.float64))
 
 
 def _groups_of_people(

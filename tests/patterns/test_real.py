@@ -16,7 +16,7 @@ from captum_leam.patterns import (
     signatures,
 )
 
-PER_PERSON = 3
+PER_PERSON = 3  # of two the regions alone cannot be told from the first network's maps
 
 
 @pytest.mark.real
@@ -39,7 +39,8 @@ def test_overall_path_maps_are_person_specific(real_dir, real_models):
         assert found["different"] <= 0.16
         assert found["auc"] >= 0.90
         assert found.p_value == 0.005
-        controls = control_maps(images, people, model=model, labels=labels, maps=maps)
+        twin = model if name == "ms1m" else None  # it costs as much as the maps, and is the weakest control
+        controls = control_maps(images, people, model=twin, labels=labels, maps=maps)
         claim = pattern_claim(
             made[name], people, {c: signatures(m, empty="zero") for c, m in controls.items()}, strangers=strangers
         )
