@@ -275,7 +275,7 @@ MUTANTS = [
         "the reference is computed outside the hooked pass, from x",
         "leam.py",
         "    objective = objective_at(output)\n    sums",
-        "    objective = objective_at(_)\n    means",
+        "    objective = objective_at(_)\n    sums",
         "own_embedding or baseline or reference",
     ),
     (
