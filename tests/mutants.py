@@ -211,14 +211,14 @@ MUTANTS = [
     (
         "works under no_grad and inference_mode",
         "leam.py",
-        "with torch.inference_mode(False), torch.enable_grad(), eager():\n            xs",
-        "with eager():\n            xs",
+        "with torch.inference_mode(False), torch.enable_grad(), eager(), together():\n            xs",
+        "with eager(), together():\n            xs",
         "any_gradient_mode",
     ),
     (
         "frozen parameters and in-place activations",
         "layers.py",
-        "    if tensor.requires_grad and (shared or not first):",
+        "    if tensor.requires_grad and (shared or not leaf):",
         "    if True:",
         "frozen_parameters",
     ),
@@ -274,8 +274,8 @@ MUTANTS = [
     (
         "the reference is computed outside the hooked pass, from x",
         "leam.py",
-        "    objective = objective_at(output)\n    means",
-        "    objective = objective_at(_)\n    means",
+        "    objective = objective_at(output)\n    sums",
+        "    objective = objective_at(_)\n    sums",
         "own_embedding or baseline or reference",
     ),
     (
