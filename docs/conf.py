@@ -70,6 +70,7 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
     "min_reported_time": 10_000,  # seconds: times of one machine help nobody
     "capture_repr": (),
+    "default_thumb_file": str(HERE / "_static" / "planted.png"),
     "copyfile_regex": r"^$",
 }
 

@@ -39,12 +39,12 @@ detached = EmbeddingSimilarity(model, reference)
 fixed = EmbeddingSimilarity(model, norm="fixed")
 weights = fixed.fixed_weights(face, reference)
 cosine = EmbeddingSimilarity(model, reference, norm="differentiate")
-print("similarity", detached(face).item())
+print(f"similarity {detached(face).item():.3f}")
 
 # %%
 # The maps
 # --------
-# Layer methods give maps at the size of the layer; Captum's ``interpolate`` brings them to the image. The average over channels of the
+# Layer methods give maps at the size of the layer; Captum's ``interpolate`` brings them to the image. The sum over channels of the
 # input methods is a choice for the picture.
 
 
@@ -93,13 +93,13 @@ for name, share in inside.items():
 # One face and one network prove nothing about the methods: :doc:`/results` has many. What the picture shows is how different six answers
 # to one question look.
 
-figure = Figure(figsize=(11, 2.3), layout="constrained")
-axes = figure.subplots(1, 1 + len(maps))
+figure = Figure(figsize=(8, 4.8), layout="constrained")
+axes = figure.subplots(2, 4).ravel()
 axes[0].imshow(face.detach()[0].movedim(0, -1))
-axes[0].set_title(f"the face\neyes: {eyes.double().mean():.0%} of it", fontsize=9)
-for axis, (name, one) in zip(axes[1:], maps.items(), strict=True):
+axes[0].set_title(f"the face\neyes: {eyes.double().mean():.0%} of it", fontsize=10)
+for axis, (name, one) in zip(axes[1:], maps.items(), strict=False):
     axis.imshow(overlay(face[0], one))
-    axis.set_title(f"{name}\n{inside[name]:.0%} in the eyes", fontsize=9)
+    axis.set_title(f"{name}\n{inside[name]:.0%} in the eyes", fontsize=10)
 for axis in axes:
     axis.set_axis_off()
 figure.savefig("beside_captum.png", dpi=150)

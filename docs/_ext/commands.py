@@ -1,4 +1,4 @@
-"""``{commands}``: the command line's commands, arguments and options, from the commands themselves."""
+"""``.. commands::`` (in ``eval-rst``): the command line's commands, arguments and options, from the commands themselves."""
 
 from typing import Any
 

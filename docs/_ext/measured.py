@@ -14,7 +14,8 @@
 ``rows`` and ``columns`` name the columns of the file that become rows and columns of the table (``columns`` may be missing: every other
 column is then shown), ``order`` which of them in which order, ``value`` and ``interval`` what stands in the cells, ``where`` which lines
 count, ``digits`` after the point. With
-``:plot: label`` there is a picture instead: one panel for every value of ``columns``, a point with its interval for every row.
+``:plot: label`` there is a picture instead: one panel for every value of ``columns``, a point with its interval for every row,
+and a line at ``line``.
 """
 
 from pathlib import Path
@@ -43,6 +44,7 @@ class Measured(SphinxDirective):
         "order": directives.unchanged,
         "digits": directives.nonnegative_int,
         "plot": directives.unchanged,
+        "line": directives.unchanged,
         "alt": directives.unchanged,
     }
 
@@ -135,7 +137,7 @@ def picture(table: pd.DataFrame, options: dict[str, Any]) -> Any:
     by, low, high = options["columns"].strip(), *options["interval"].split()
     panels, groups = list(dict.fromkeys(table[by])), list(dict.fromkeys(table[first]))
     places = list(dict.fromkeys(table[rest].astype(str).agg(" ".join, axis=1)))
-    figure = Figure(figsize=(2.3 * len(panels) + 1.2, 0.42 * len(places) + 1.3), layout="constrained")
+    figure = Figure(figsize=(1.6 * len(panels) + 1, 0.42 * len(places) + 1.5), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, panel in zip(axes, panels, strict=True):
         for i, group in enumerate(groups):
@@ -150,13 +152,17 @@ def picture(table: pd.DataFrame, options: dict[str, Any]) -> Any:
             axis.errorbar(
                 value, height, xerr=errors, fmt=marker, markersize=4, color=COLOURS[i], capsize=2, label=str(group)
             )
+        if "line" in options:
+            axis.axvline(float(options["line"]), color="0.6", linewidth=1)
         axis.set_title(str(panel), fontsize=10)
         axis.set_yticks(range(len(places)), places)
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=9)
     axes[0].invert_yaxis()
     figure.supxlabel(options["plot"], fontsize=9)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=9, frameon=False)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(groups), fontsize=9, frameon=False
+    )
     return figure
 
 

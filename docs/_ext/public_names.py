@@ -5,6 +5,7 @@ packages' ``__init__`` say what stands for what; nothing is imported for it.
 """
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: Any, content: nodes.Elemen
 
 
 class PublicNames(SphinxDirective):
-    """``{public-names}``: every public name with what it is for, package by package."""
+    """``.. public-names::`` (in ``eval-rst``): every public name with what it is for, package by package."""
 
     def run(self) -> list[nodes.Node]:
         from importlib import import_module
@@ -95,7 +96,7 @@ def summary(value: Any, defined: str) -> str:
     documented = callable(value) and not isinstance(value, dict | tuple)
     text = (value.__doc__ or "") if documented else below(defined)
     first = text.strip().split("\n\n")[0].replace("\n", " ")
-    return " ".join(first.split())
+    return re.sub(r":(?!math)[\w:]+:`[~!]?([^`]*)`", r"``\1``", " ".join(first.split()))  # names, not links
 
 
 def below(defined: str) -> str:
