@@ -170,7 +170,10 @@ def correspondence_lines(
             f"lines have shape {tuple(lines.shape)}, and there are {len(given)} strengths; needed are (K, 4) and K, of one pair of images."
         )
     height, width = image.shape[-2:]
-    right, down = width + width // 8, height // 3  # the partner lower: lines between equal places do not cover each other
+    right, down = (
+        width + width // 8,
+        height // 3,
+    )  # the partner lower: lines between equal places do not cover each other
     left, other = (side.detach().cpu().double().clamp(0, 1).mean(0).numpy() for side in (image, partner))
     picture = np.ones((height + down, right + width))
     picture[:height, :width], picture[down:, right:] = left, other

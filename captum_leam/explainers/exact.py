@@ -148,7 +148,7 @@ class PositionDecomposition(Explainer):
         reshape: Reshape | None = None,
         field: Field | None = None,
         seed: int = 0,
-        batch_size: int = 16,
+        batch_size: int = 8,
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         self.layer, self.reshape, self.field = layer, reshape, field

@@ -24,7 +24,7 @@ class ThresholdExplainer(TwoSidedExplainer):
     """A method that shares the decision's threshold t, a cosine, out over the dimensions."""
 
     def __init__(
-        self, model: Callable[..., Tensor], *, threshold: float = 0.0, seed: int = 0, batch_size: int = 16
+        self, model: Callable[..., Tensor], *, threshold: float = 0.0, seed: int = 0, batch_size: int = 8
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         self.threshold = threshold
@@ -179,7 +179,7 @@ class FAME(TwoSidedExplainer):
         n_steps: int = 100,
         step: float = 1 / 255,
         seed: int = 0,
-        batch_size: int = 16,
+        batch_size: int = 8,
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if n_steps < 1:
