@@ -266,7 +266,8 @@ def dimension_gradients(embedding: Tensor, activations: Tensor, at_once: int) ->
         >>> [g.tolist() for g in dimension_gradients(f, x, 1)]
         [[[1.0, 2.0]], [[3.0, 4.0]]]
     """
-    for ones in torch.eye(embedding.shape[1], dtype=embedding.dtype, device=embedding.device).split(at_once):
+    identity = torch.eye(embedding.shape[1], dtype=embedding.dtype, device=embedding.device)
+    for ones in torch.split(identity, at_once):
         options = {"retain_graph": True, "is_grads_batched": True}
         (gradients,) = torch.autograd.grad(embedding, activations, ones[:, None], **options)
         yield gradients[:, 0]

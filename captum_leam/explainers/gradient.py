@@ -99,8 +99,8 @@ class FGGB(ThresholdExplainer):
         super().__init__(model, threshold=threshold, seed=seed, batch_size=batch_size)
 
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
-        rows = [reference] * len(images) if reference is None or len(reference) == 1 else reference.split(1)
-        sums = [self._sum_over_dimensions(x, r) for x, r in zip(images.split(1), rows, strict=True)]
+        rows = [reference] * len(images) if reference is None or len(reference) == 1 else torch.split(reference, 1)
+        sums = [self._sum_over_dimensions(x, r) for x, r in zip(torch.split(images, 1), rows, strict=True)]
         signed = shown(torch.cat(sums).mean(1))
         return SimilarityMaps(signed.clamp(min=0), (-signed).clamp(min=0))
 
@@ -111,7 +111,7 @@ class FGGB(ThresholdExplainer):
         self._check_differentiable(f)
         weights = (f * g).detach()[0] - self.threshold / f.shape[1]
         total = torch.zeros_like(image)
-        for dimensions in torch.arange(f.shape[1], device=f.device).split(self.batch_size):
+        for dimensions in torch.split(torch.arange(f.shape[1], device=f.device), self.batch_size):
             gradients = self._of_dimensions(f, copies, dimensions)
             total += weighted_directions(gradients[:, None], weights[dimensions, None])
         return total
