@@ -8,11 +8,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SETTINGS := pyproject.toml constraints.txt
 
-.PHONY: demo core test test-fast lint types docs wheel-check bench clean help
+.PHONY: demo core test test-fast lint types docs wheel-check bench peers clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo "others: core, test-fast, lint, types, docs, wheel-check, bench, clean"
+	@echo "others: core, test-fast, lint, types, docs, wheel-check, bench, peers, clean"
 
 $(VENV)/core: $(SETTINGS)
 	@echo "Setting up $(VENV) (torch is large: a minute or two) ..."
@@ -65,6 +65,11 @@ bench: $(VENV)/test
 	$(BIN)/python benchmarks/main_job.py --data $(DATA)
 	$(BIN)/python benchmarks/region_lift.py --data $(DATA)
 	$(BIN)/python benchmarks/planted_evidence.py
+
+# The table of docs/peers.md, in about forty minutes of two cores
+peers: $(VENV)/test
+	$(BIN)/python benchmarks/peers.py --data $(DATA) --out results/peers
+	$(BIN)/python benchmarks/peers_page.py --results results/peers
 
 clean:
 	rm -rf $(VENV) build dist docs/_build docs/gallery .pytest_cache .mypy_cache .ruff_cache *.egg-info

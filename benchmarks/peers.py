@@ -136,7 +136,7 @@ def scenario(setting: Setting, per_person: int) -> Scenario:
     images, labels = images[kept], [labels[i] for i in kept]
     networks = {name: make().eval() for name, make in source.RECOGNISERS.items()}
     chosen = first_images(labels, per_person)
-    every = {name: leave_one_out_centroids(embed(model, images, 64), labels) for name, model in networks.items()}
+    every = {name: leave_one_out_centroids(embed(model, images, 8), labels) for name, model in networks.items()}
     return Scenario(networks, images, labels, chosen, {name: r[chosen] for name, r in every.items()})
 
 
@@ -152,7 +152,7 @@ def explain_network(setting: Setting, name: str) -> Found:
     """All methods on one network: drops, person-specificity, verification, passes and seconds."""
     scene = scenario(setting, setting.per_person)
     model = scene.networks[name]
-    calibration = scores_of_all_pairs(embed(model, scene.images, 64), scene.labels)
+    calibration = scores_of_all_pairs(embed(model, scene.images, 8), scene.labels)
     threshold = threshold_at_eer(*calibration)
     found = suggest_layers(model, scene.images[:4])
     methods = every_method(model, found, threshold, setting.quick)
@@ -184,8 +184,8 @@ def explain_all(
         try:
             found, cost = run(method, model, images, references)
             maps[method.name] = as_maps(found)
-        except ValueError as error:
-            print(f"{method.name} does not apply to {network}: {error}", flush=True)
+        except Exception as error:  # packages raise what they like; the others go on
+            print(f"{method.name} does not apply to {network}: {type(error).__name__}: {error}", flush=True)
             continue
         rows += [row(network, method.name, measure, value, images=len(images)) for measure, value in cost.items()]
         rows.append(row(network, method.name, "family", float("nan"), where=method.family))
@@ -230,7 +230,7 @@ def verify(
             torch.tensor([*others, *stray]),
             torch.tensor([not dissimilar] * len(others) + [dissimilar]),
         )
-        probes, towards = scene.images[pairs.first], embed(model, scene.images[pairs.second], 64)
+        probes, towards = scene.images[pairs.first], embed(model, scene.images[pairs.second], 8)
         maps = {}
         for method in methods:
             side = method.dissimilar if dissimilar else method.explain
@@ -318,11 +318,11 @@ def find_memory(setting: Setting, name: str) -> Found:
 
 
 def guarded(function: Callable[[], Table | dict], what: str) -> Table | dict:
-    """Nothing where a map cannot be measured (no positive value, not finite), and why."""
+    """Nothing where something fails, and why: the others go on."""
     try:
         return function()
-    except ValueError as error:
-        print(f"{what} left out: {error}", flush=True)
+    except Exception as error:
+        print(f"{what} left out: {type(error).__name__}: {error}", flush=True)
         return []
 
 

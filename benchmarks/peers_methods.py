@@ -176,7 +176,7 @@ def captum_methods(model: nn.Module, layers: Layers, quick: bool) -> list[Method
     """On the objective's default norm; those that are complete along a path on the fixed one, from the blurred image."""
     cosine, fixed = EmbeddingSimilarity(model), EmbeddingSimilarity(model, norm="fixed")
     middle, last = layers["middle"].module, layers["last"].module
-    many = {"n_steps": PATH_STEPS, "internal_batch_size": 16}
+    many = {"n_steps": PATH_STEPS, "internal_batch_size": 8}
 
     def plain(method: ca.Attribution, **options: object) -> Maps:
         return lambda x, r: pixel_map(method.attribute(x, additional_forward_args=(r,), **options))

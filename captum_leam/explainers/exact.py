@@ -148,7 +148,7 @@ class PositionDecomposition(Explainer):
         reshape: Reshape | None = None,
         field: Field | None = None,
         seed: int = 0,
-        batch_size: int = 16,
+        batch_size: int = 8,
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         self.layer, self.reshape, self.field = layer, reshape, field
@@ -266,7 +266,8 @@ def dimension_gradients(embedding: Tensor, activations: Tensor, at_once: int) ->
         >>> [g.tolist() for g in dimension_gradients(f, x, 1)]
         [[[1.0, 2.0]], [[3.0, 4.0]]]
     """
-    for ones in torch.eye(embedding.shape[1], dtype=embedding.dtype, device=embedding.device).split(at_once):
+    identity = torch.eye(embedding.shape[1], dtype=embedding.dtype, device=embedding.device)
+    for ones in torch.split(identity, at_once):
         options = {"retain_graph": True, "is_grads_batched": True}
         (gradients,) = torch.autograd.grad(embedding, activations, ones[:, None], **options)
         yield gradients[:, 0]

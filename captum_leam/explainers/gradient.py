@@ -24,7 +24,7 @@ class ThresholdExplainer(TwoSidedExplainer):
     """A method that shares the decision's threshold t, a cosine, out over the dimensions."""
 
     def __init__(
-        self, model: Callable[..., Tensor], *, threshold: float = 0.0, seed: int = 0, batch_size: int = 16
+        self, model: Callable[..., Tensor], *, threshold: float = 0.0, seed: int = 0, batch_size: int = 8
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         self.threshold = threshold
@@ -99,8 +99,8 @@ class FGGB(ThresholdExplainer):
         super().__init__(model, threshold=threshold, seed=seed, batch_size=batch_size)
 
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
-        rows = [reference] * len(images) if reference is None or len(reference) == 1 else reference.split(1)
-        sums = [self._sum_over_dimensions(x, r) for x, r in zip(images.split(1), rows, strict=True)]
+        rows = [reference] * len(images) if reference is None or len(reference) == 1 else torch.split(reference, 1)
+        sums = [self._sum_over_dimensions(x, r) for x, r in zip(torch.split(images, 1), rows, strict=True)]
         signed = shown(torch.cat(sums).mean(1))
         return SimilarityMaps(signed.clamp(min=0), (-signed).clamp(min=0))
 
@@ -111,7 +111,7 @@ class FGGB(ThresholdExplainer):
         self._check_differentiable(f)
         weights = (f * g).detach()[0] - self.threshold / f.shape[1]
         total = torch.zeros_like(image)
-        for dimensions in torch.arange(f.shape[1], device=f.device).split(self.batch_size):
+        for dimensions in torch.split(torch.arange(f.shape[1], device=f.device), self.batch_size):
             gradients = self._of_dimensions(f, copies, dimensions)
             total += weighted_directions(gradients[:, None], weights[dimensions, None])
         return total
@@ -179,7 +179,7 @@ class FAME(TwoSidedExplainer):
         n_steps: int = 100,
         step: float = 1 / 255,
         seed: int = 0,
-        batch_size: int = 16,
+        batch_size: int = 8,
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if n_steps < 1:
