@@ -5,8 +5,9 @@
 First, on a few shards in one process with one thread: CPU time of the study's own stages (reading, labels, embedding, maps, regions,
 signatures, occlusion, writing), shard by shard beside a bare loop of the same forward and backward passes on the same batches. Then the
 whole study with worker processes, in a child process: seconds, and the memory of the child and all its workers over time (memory.png,
-memory.csv). The networks are captum_leam.synthetic.EmbeddingNet (56, 28 and 14 px, 32 numbers) with random weights: small, so that what the study adds
-is seen at its worst. Not shown: GPUs, real networks (their passes cost 10 to 100 times as much, what the study adds does not).
+memory.csv). The networks are captum_leam.synthetic.EmbeddingNet (56, 28 and 14 px, 32 numbers) with random weights: small, so that what
+the study adds is seen at its worst. Not shown: GPUs, real networks (their passes cost 10 to 100 times as much, what the study adds does
+not).
 """
 
 import argparse
@@ -24,7 +25,7 @@ import torch
 from PIL import Image
 
 from captum_leam.study import Study
-from captum_leam.study.crops import crops_of, references_of
+from captum_leam.study.crops import crops_of
 from captum_leam.study.evaluating import Setting
 from captum_leam.study.networks import known, loaded, suggestions
 from captum_leam.study.people import hashed, list_people
@@ -69,7 +70,6 @@ def write_config(folder: Path, networks: int, permutations: int) -> Path:
         "models": {f"n{i}": f"nets.py:n{i}" for i in range(networks)},
         "pictures": "crops",
         "patterns": {"permutations": permutations, "resamples": 500},
-        "fractions": [0.01, 0.05],
         "out": "results",
     }
     path = folder / "study.yaml"
@@ -147,18 +147,21 @@ def throughput(path: Path, sample: int) -> tuple[float, float]:
             ours += timed(lambda task=task: told(perform(setting, task)))
         plan.describe()
         setting = Setting(config, plan.networks, plan.regions)
-        tasks = plan.map_tasks()
-        for i, crops_path in enumerate(plan.crops_paths()):
-            shard = read_shard(crops_path)
-            crops = crops_of(shard)
-            for task in tasks:
-                if dict(task.inputs)["crops"] == crops_path:
+        shards = [read_shard(crops_path) for crops_path in plan.crops_paths()]
+        crops = [crops_of(shard) for shard in shards]
+        for number in range(
+            -1, len(networks)
+        ):  # -1: what needs no network to be made; network by network, as a study does
+            for task in plan.map_tasks():
+                if task.explained == number:
                     ours += timed(lambda task=task: told(perform(setting, task)))
-            theirs += timed(lambda crops=crops: bare_shared(setting, crops))
-            for number in range(len(plan.networks)):
-                references = torch.from_numpy(references_of(shard[f"embedding.{number}"], shard.notes["people"]))
-                theirs += timed(lambda c=crops, r=references, n=number: bare_passes(setting, c, r, n))
-            print(f"  shard {i}: {len(crops)} images, study {ours:.1f} s, bare {theirs:.1f} s so far", flush=True)
+            for shard, of_shard in zip(shards, crops, strict=True):
+                if number < 0:
+                    theirs += timed(lambda c=of_shard: bare_shared(setting, c))
+                else:
+                    references = torch.from_numpy(shard[f"reference.{number}"])
+                    theirs += timed(lambda c=of_shard, r=references, n=number: bare_passes(setting, c, r, n))
+            print(f"  after network {number}: study {ours:.1f} s, bare {theirs:.1f} s", flush=True)
         for number, target in enumerate(_totals(plan)):
             assert target is not None, number
         for task in plan.others_tasks():
@@ -221,7 +224,7 @@ def whole(path: Path, jobs: int) -> tuple[float, list[tuple[float, float, float,
         "--no-report",
     ]
     began = time.monotonic()
-    child = subprocess.Popen(command)
+    child = subprocess.Popen(command)  # noqa: S603
     samples = []
     while child.poll() is None:
         samples.append((time.monotonic() - began, *resident(child.pid)))

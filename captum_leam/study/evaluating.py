@@ -176,8 +176,10 @@ class Signing:
         critical, kept = (count_of(f, pixels) for f in (config.region_fraction, config.patterns.fraction))
         if top is None:
             top = top_pixels(flat.flatten(0, 1), (critical, kept), config.seed).view(n, layers, -1)
-        where = labels.flatten(1).expand(n, -1)
+        where = labels.flatten(1)
         inside = torch.stack([where == region for region in self.setting.regions], -1).float()
+        mass = flat @ inside  # of one label map for all, or of each image's own
+        where = where.expand(n, -1)
         of_top = where.gather(1, top[..., :critical].flatten(1)).view(n, layers, critical)
         share = torch.stack([(of_top == region).sum(-1) for region in self.setting.regions], -1) / critical
         roots = flat.gather(2, top[..., :kept])
@@ -188,8 +190,8 @@ class Signing:
         self.parts.append(
             {
                 "share": share.float(),
-                "mass": torch.bmm(flat, inside),
-                "area": inside.mean(1),
+                "mass": mass,
+                "area": inside.mean(1).expand(n, -1),
                 "top_pixels": top[..., :kept].to(torch.int32),
                 "top_roots": roots,
                 "dense": dense.half(),

@@ -6,7 +6,7 @@ Colours are those of :mod:`captum_leam.plots`, markers and dashes tell the same 
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -67,7 +67,7 @@ STYLE: dict[str, Any] = {
     "xtick.major.size": 2.5,
     "ytick.major.size": 0,
 }
-styled = rc_context(STYLE)  # type: ignore[arg-type]
+styled = rc_context(cast(Any, STYLE))
 
 
 def shown(text: object) -> str:
@@ -237,7 +237,9 @@ def region_shares(summary: pd.DataFrame, regions: Sequence[str]) -> Figure:
         summary: of one model and layer: region, quantity, mean, low, high.
         regions: rows, from the top down.
     """
-    wide = {name: part.set_index("region").reindex(regions) for name, part in summary.groupby("quantity", sort=False)}
+    wide = {
+        name: part.set_index("region").reindex(list(regions)) for name, part in summary.groupby("quantity", sort=False)
+    }
     figure = Figure(figsize=(WIDTH, 0.26 * len(regions) + 0.8), layout="constrained")
     bars, lifts = figure.subplots(1, 2, sharey=True, width_ratios=[1.5, 1])
     where = _rows(bars, [short(spoken(r), 16) for r in regions])

@@ -90,7 +90,8 @@ class Findings:
         """Rows of ``patterns`` of one kind at the smallest fraction; ``control`` None for all."""
         table = self["patterns"]
         table = table[(table["kind"] == kind) & ((table["control"] == control) | (control is None))]
-        return table[table["fraction"] == table["fraction"].min()]
+        least: pd.DataFrame = table[table["fraction"] == table["fraction"].min()]
+        return least
 
     def against_controls(self) -> pd.DataFrame:
         """Drops of each model's maps against every control, image by image, at :attr:`fraction`, :attr:`fill`, :attr:`place`.
@@ -99,7 +100,8 @@ class Findings:
             :meth:`captum_leam.faithfulness.OcclusionResult.compare` with the columns map and other, the mean drops of the two.
         """
         found = [self._compared(model) for model in self.explained]
-        return pd.concat([f for f in found if len(f)], ignore_index=True) if any(map(len, found)) else pd.DataFrame()
+        full = [table for table in found if len(table)]
+        return pd.concat(full, ignore_index=True) if full else pd.DataFrame()
 
     def _compared(self, model: str) -> pd.DataFrame:
         cell = self.rows("drops", explained=[model, ""], measured=model, fill=self.fill, fraction=self.fraction)

@@ -115,7 +115,9 @@ def safe_cell(value: Any) -> Any:
 def as_csv(table: pd.DataFrame) -> str:
     """A table as CSV with six digits."""
     texts = {
-        name: [safe_cell(v) for v in table[name]] for name in table if not pd.api.types.is_numeric_dtype(table[name])
+        str(name): [safe_cell(v) for v in table[name]]
+        for name in table
+        if not pd.api.types.is_numeric_dtype(table[name])
     }
     return table.assign(**texts).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
@@ -187,7 +189,7 @@ def _cell(row: Mapping[Any, Any], column: Show) -> Cell:
 def all_columns(title: str, table: pd.DataFrame) -> Sheet:
     """A table as it is, numbers with four significant digits."""
     numeric = {name: pd.api.types.is_numeric_dtype(table[name]) for name in table}
-    columns = [Show(name, shown(name), _significant if numeric[name] else None) for name in table]
+    columns = [Show(str(name), shown(name), _significant if numeric[name] else None) for name in table]
     return sheet(title, table, columns)
 
 
@@ -262,7 +264,8 @@ def draw(plate: Plate, folder: Path, beside: str = "figures") -> DrawnPlate:
 def svg(figure: Figure, name: str) -> str:
     """The figure as SVG whose text stays text; the same figure gives the same bytes."""
     buffer = io.StringIO()
-    with rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():  # type: ignore[arg-type]
+    style: Any = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": name}
+    with rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+")  # the page's font draws what matplotlib's lacks
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return buffer.getvalue()
