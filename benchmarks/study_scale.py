@@ -29,7 +29,7 @@ from captum_leam.study.crops import crops_of
 from captum_leam.study.evaluating import Setting
 from captum_leam.study.networks import known, loaded, suggestions
 from captum_leam.study.people import hashed, list_people
-from captum_leam.study.stages import perform, steady
+from captum_leam.study.stages import keep_memory, perform, steady
 from captum_leam.study.store import read_shard
 from captum_leam.study.study import plan_of
 from captum_leam.synthetic import SyntheticPopulation
@@ -139,6 +139,7 @@ def throughput(path: Path, sample: int) -> tuple[float, float]:
     plan = plan_of(config, listing, networks, config.out)
     ours = theirs = 0.0
     setting = Setting(config, plan.networks, plan.regions)
+    keep_memory()  # as in every worker; the bare passes have it, too
     with steady(config.threads):
         for network in networks:  # the first run of a network makes its kernels
             with torch.no_grad():
