@@ -8,11 +8,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SETTINGS := pyproject.toml constraints.txt
 
-.PHONY: demo core test test-fast lint types docs bench clean help
+.PHONY: demo core test test-fast lint types docs wheel-check bench peers clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo "others: core, test-fast, lint, types, docs, bench, clean"
+	@echo "others: core, test-fast, lint, types, docs, wheel-check, bench, peers, clean"
 
 $(VENV)/core: $(SETTINGS)
 	@echo "Setting up $(VENV) (torch is large: a minute or two) ..."
@@ -22,7 +22,7 @@ $(VENV)/core: $(SETTINGS)
 
 $(VENV)/test: $(VENV)/core
 	@echo "Setting up the test tools ..."
-	@$(PIP) --editable ".[face,onnx,study,ray,dev]"
+	@$(PIP) --editable ".[face,onnx,study,ray,peers,dev]"
 	@touch $@
 
 $(VENV)/docs: $(VENV)/test
@@ -44,14 +44,20 @@ test-fast: $(VENV)/test
 lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell captum_leam docs examples benchmarks tests README.md CONTRIBUTING.md CHANGELOG.md
+	$(BIN)/codespell captum_leam docs examples benchmarks tests .github *.md CITATION.cff
 
 types: $(VENV)/test
 	$(BIN)/mypy --strict captum_leam
 
 docs: $(VENV)/docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+# Build wheel and sdist into dist/, check them, install the wheel into a fresh environment, and run the demo there.
+wheel-check: $(VENV)/test
+	rm -rf dist
+	$(BIN)/python tests/wheel_check.py --out dist
 
 # Real data: make bench DATA=../shared/real
 DATA ?= ../shared/real
@@ -60,5 +66,10 @@ bench: $(VENV)/test
 	$(BIN)/python benchmarks/region_lift.py --data $(DATA)
 	$(BIN)/python benchmarks/planted_evidence.py
 
+# The table of docs/peers.md, in about forty minutes of two cores
+peers: $(VENV)/test
+	$(BIN)/python benchmarks/peers.py --data $(DATA) --out results/peers
+	$(BIN)/python benchmarks/peers_page.py --results results/peers
+
 clean:
-	rm -rf $(VENV) build dist docs/_build docs/api/generated .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) build dist docs/_build docs/gallery .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,346 +1,422 @@
-"""Every serious peer on one harness: occlusion drop, on the explained network and the other, against counted cost.
+"""Every serious peer on one harness: faithful, decisive, person-specific, and at what cost.
 
-    python benchmarks/peers.py --data ../shared/real [--people N] [--per-person M] [--quick] [--out results/peers]
+    python benchmarks/peers.py --data ../shared/real [--quick] [--people N] [--per-person 2] [--workers 2] [--out results/peers]
 
-References are leave-one-out centroids over all images of the people; the first ``--per-person`` images of each are explained. Every map is
-ranked as it is and after the same blur (σ 4 px), and its top 5 and 20 % are replaced by a blur (σ 10 px) or noisy-linear imputation.
-Share of the limit: over the drop of the extremal perturbation for that fraction (blur, own network), which is made for that fill
-and that network. Passes and seconds are per image; the thresholds of xSSAB and FGGB are the networks' equal error points. Seed 0.
-Writes peers.csv and peers.png. Any folder with faces/PERSON/*.png and models.py (RECOGNISERS, FIELDS) works. ``--quick``: 6 people,
-50 masks, 20 steps, one restart of 60 steps for the limit. Not shown: verification deletion and insertion, planted evidence,
-person-specificity, peak memory, pytorch-grad-cam and torch-cam themselves.
+LEAM's presets and forms, the methods of ``captum_leam.explainers``, Captum's own, pytorch-grad-cam and torch-cam (extra ``peers``; said
+and left out where missing), and controls, on the same images of the people that nothing was tuned on (``split.py``). References are
+leave-one-out centroids over all images of a person; the first ``--per-person`` images of each are explained.
+
+Drop: fall of the cosine when the top 5 or 20 % of the pixels are blurred (σ 10 px) or imputed (noisy linear), on the explained network
+(own) and the other (transfer), for maps as they are and after the same blur (σ 4 px). Share of the limit: over the drop of the extremal
+perturbation (3 restarts × 300 steps on 28 × 28 heights, made for that fraction, that network and the blur) on the first image of
+each person. Deletion and insertion: area under the genuine accept rate of the explained images against another image of their person, maps
+made for that pair, probe only, blurred and black, threshold at the equal error rate of all pairs of these people; for methods with
+such a side, area under the impostor reject rate of the dissimilar maps. BC and AUC: person-specificity. Planted: share of mass and of
+the top 1 % inside the part that synthetic networks were trained to look at. Passes and seconds of one core are per image, counted and
+measured; peak memory is that of one call with four images, on the first network, beyond the loaded process (``peers_cost.py``).
+
+Writes peers.csv (tidy), drops.csv (per image), settings.json and peers.png; ``peers_page.py`` makes the page of the documentation. Any
+folder with faces/PERSON/*.png and models.py (RECOGNISERS) works. Seed 0. ``--quick``: 4 people, 50 masks, 20 steps of FAME, xFace every
+14 px, one restart of 60 steps for the limit, six fractions and blur only for verification, one synthetic network, no Occlusion, no memory.
+Not shown: colour faces, other networks, other operating points, options of the methods other than their papers'.
 """
 
 import argparse
+import json
+import multiprocessing
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
-from captum.attr import GradientShap, InputXGradient, IntegratedGradients, Occlusion, Saliency
 from main_job import load_faces, load_models
-from matplotlib.figure import Figure
-from torch import Tensor, nn
-from tqdm import tqdm
-
-from captum_leam import LEAM, EmbeddingSimilarity, leave_one_out_centroids, overall_map, suggest_layers
-from captum_leam.explainers import (
-    FAME,
-    FGGB,
-    RISE,
-    XSSAB,
-    CorrRISE,
-    Cost,
-    Explainer,
-    ExtremalPerturbation,
-    GradCAM,
-    HiResCAM,
-    LayerCAM,
-    PositionDecomposition,
-    RegionShapley,
-    XFace,
+from peers_cost import LIMIT, peak_memories, run
+from peers_figure import figure
+from peers_measures import (
+    COLUMNS,
+    CONTROL,
+    FRACTIONS,
+    Remembered,
+    Table,
+    drops,
+    faithfulness,
+    partners,
+    planted,
+    row,
+    scores_of_all_pairs,
+    shares_of_limit,
+    specificity,
+    verification,
 )
-from captum_leam.faithfulness import OcclusionEvaluator
-from captum_leam.maps import Field, default_blur, place_on_field
-from captum_leam.plots import COLOURS
-from captum_leam.regions import TemplateParser
-from captum_leam.suggest import LayerSuggestions
+from peers_methods import DEFAULT, Maps, Method, every_method, in_parts
+from split import halves
+from torch import Tensor, nn
 
-FRACTIONS = (0.05, 0.2)
-SMOOTH = (0.0, 4.0)
-LIMIT = "limit (extremal perturbation)"
-Maps = Callable[[Tensor, Tensor], Tensor]
+from captum_leam import leave_one_out_centroids, suggest_layers
+from captum_leam.decisions import Pairs, threshold_at_eer
+from captum_leam.explainers import ExtremalPerturbation
+from captum_leam.faithfulness.controls import CONTROLS, Scene, central_ellipse, other_people
+from captum_leam.maps import as_maps
+from captum_leam.objectives import embed
+from captum_leam.synthetic import SyntheticPopulation, centroids, train
 
-
-# -- methods -------------------------------------------------------------------------------------------
-
-
-def leam_forms(model: nn.Module, found: LayerSuggestions, field: Field) -> dict[str, Maps]:
-    size, overall = found.image_size, found.for_overall_map()
-    middle = overall[min(1, len(overall) - 1)]
-    one = LEAM(model, middle.module, reshape=middle.reshape)
-    every = LEAM(model, [layer.module for layer in overall], reshape=[layer.reshape for layer in overall])
-    return {
-        f"LEAM {middle.shape[1]} px": lambda x, r: place_on_field(one.attribute(x, reference=r), size, field),
-        "LEAM overall, one pass": lambda x, r: overall_map(every.attribute(x, reference=r), size, field),
-        "LEAM overall, path of 4": lambda x, r: overall_map(every.attribute(x, reference=r, n_steps=4), size, field),
-    }
+MASKING = 16  # forward passes from which a method without backward passes is one that masks the image
 
 
-def peers(
-    model: nn.Module, found: LayerSuggestions, field: Field, threshold: float, quick: bool
-) -> dict[str, Explainer]:
-    last, overall = found[-1], found.for_overall_map()
-    middle = overall[min(1, len(overall) - 1)]
-    masks, steps = (50, 20) if quick else (500, 75)
-    methods: dict[str, Explainer] = {}
-    for layer in (last, middle):
-        options = {"reshape": layer.reshape, "field": field}
-        for kind in (GradCAM, LayerCAM, HiResCAM):
-            methods[f"{kind.__name__} {layer.shape[1]} px"] = kind(model, layer.module, **options)
-    methods |= {
-        f"PositionDecomposition {last.shape[1]} px": PositionDecomposition(
-            model, last.module, reshape=last.reshape, field=field
-        ),
-        "xSSAB": XSSAB(model, threshold=threshold),
-        "FGGB": FGGB(model, threshold=threshold),
-        f"FAME, {steps} steps": FAME(model, n_steps=steps),
-        f"CorrRISE, {masks} masks": CorrRISE(model, masks=masks),
-        f"RISE, {masks} masks": RISE(model, masks=masks),
-        "xFace": XFace(model, stride=14) if quick else XFace(model),
-        "RegionShapley, template": RegionShapley(model, TemplateParser(), orders=3 if quick else 10),
-    }
-    return methods
+@dataclass(frozen=True)
+class Setting:
+    """What is run."""
+
+    data: Path
+    quick: bool
+    people: int | None
+    per_person: int
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What identity is planted in."""
+        return ("nose",) if self.quick else ("nose", "eyes", "mouth")
+
+    @property
+    def limit(self) -> dict[str, int]:
+        """Options of the extremal perturbation."""
+        return {"n_steps": 60, "restarts": 1} if self.quick else {"n_steps": 300, "restarts": 3}
+
+    @property
+    def fills(self) -> tuple[str, ...]:
+        """Of deletion and insertion."""
+        return ("blur",) if self.quick else ("blur", "zero")
+
+    @property
+    def fractions(self) -> tuple[float, ...]:
+        """Of the pixels deleted or inserted."""
+        return tuple(i / 10 for i in range(0, 11, 2 if self.quick else 1))
 
 
-def pixel_map(attributions: Tensor) -> Tensor:
-    """Input attributions (N, C, H, W) to maps: absolute value, summed over colours."""
-    return attributions.detach().abs().sum(1)
+@dataclass(frozen=True)
+class Scenario:
+    """Networks, the images of the people that are reported on, and which of them are explained."""
+
+    networks: dict[str, nn.Module]
+    images: Tensor
+    labels: list[str]
+    chosen: list[int]
+    references: dict[str, Tensor]
+
+    @property
+    def explained(self) -> Tensor:
+        """The images that are explained."""
+        return self.images[self.chosen]
+
+    @property
+    def people(self) -> list[str]:
+        """Of the explained images."""
+        return [self.labels[i] for i in self.chosen]
 
 
-def captum_methods(model: nn.Module, quick: bool) -> dict[str, Maps]:
-    cosine, fixed = EmbeddingSimilarity(model, norm="differentiate"), EmbeddingSimilarity(model, norm="fixed")
+@dataclass(frozen=True)
+class Found:
+    """What one job found: per-image drops, and finished rows."""
 
-    def along_path(kind: type, **options: object) -> Maps:
-        def run(x: Tensor, r: Tensor) -> Tensor:
-            weights = (fixed.fixed_weights(x, r),)
-            start = default_blur(x)
-            with torch.random.fork_rng():
-                torch.manual_seed(0)
-                return pixel_map(kind(fixed).attribute(x, baselines=start, additional_forward_args=weights, **options))
-
-        return run
-
-    def occlusion(x: Tensor, r: Tensor) -> Tensor:
-        windows = {"sliding_window_shapes": (x.shape[1], 14, 14), "strides": (x.shape[1], 7, 7)}
-        return Occlusion(cosine).attribute(x, additional_forward_args=(r,), **windows).detach().mean(1)
-
-    methods: dict[str, Maps] = {
-        "Saliency": lambda x, r: pixel_map(Saliency(cosine).attribute(x, additional_forward_args=(r,))),
-        "InputXGradient": lambda x, r: pixel_map(InputXGradient(cosine).attribute(x, additional_forward_args=(r,))),
-        "IntegratedGradients, 20 steps": along_path(IntegratedGradients, n_steps=20, internal_batch_size=64),
-        "GradientShap, 20 samples": along_path(GradientShap, n_samples=20, stdevs=0.05),
-        "Occlusion 14 px": occlusion,
-    }
-    return {name: method for name, method in methods.items() if not (quick and name.startswith("Occlusion"))}
+    drops: pd.DataFrame
+    rows: Table
+    seconds: dict[str, float]
 
 
-# -- cost ----------------------------------------------------------------------------------------------
+def scenario(setting: Setting, per_person: int) -> Scenario:
+    source = load_models(setting.data)
+    images, labels = load_faces(setting.data)
+    reported = halves(labels)[1][: setting.people]
+    kept = [i for i, person in enumerate(labels) if person in reported]
+    images, labels = images[kept], [labels[i] for i in kept]
+    networks = {name: make().eval() for name, make in source.RECOGNISERS.items()}
+    chosen = first_images(labels, per_person)
+    every = {name: leave_one_out_centroids(embed(model, images, 8), labels) for name, model in networks.items()}
+    return Scenario(networks, images, labels, chosen, {name: r[chosen] for name, r in every.items()})
 
 
-@contextmanager
-def metered(model: nn.Module) -> Iterator[dict[str, int]]:
-    """Images forward through the model, and gradients back from its output, counted by hooks for the time of the block."""
-    counts = {"forwards": 0, "backwards": 0}
-
-    def back(gradient: Tensor) -> None:
-        counts["backwards"] += len(gradient)
-
-    def forward(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        counts["forwards"] += len(args[0])
-        if output.requires_grad:
-            output.register_hook(back)
-
-    handle = model.register_forward_hook(forward)
-    try:
-        yield counts
-    finally:
-        handle.remove()
-
-
-def run(method: Maps | Explainer, model: nn.Module, images: Tensor, references: Tensor) -> tuple[Tensor, Cost, float]:
-    """Maps (N, H, W), passes per image, seconds per image."""
-    explain = (lambda x, r: method.attribute(x, r)[:, 0]) if isinstance(method, Explainer) else method
-    started = time.perf_counter()
-    with metered(model) as counts:
-        parts = [explain(x, r) for x, r in zip(images.split(16), references.split(16), strict=True)]
-    seconds = (time.perf_counter() - started) / len(images)
-    cost = Cost(counts["forwards"] / len(images), counts["backwards"] / len(images))
-    if isinstance(method, Explainer):
-        cost = method.cost  # the hooks cannot see into a vectorised backward pass
-    return torch.cat(parts), cost, seconds
-
-
-# -- references and thresholds -------------------------------------------------------------------------
-
-
-def embed(model: nn.Module, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([model(x) for x in images.split(64)])
-
-
-def equal_error_threshold(embeddings: Tensor, references: Tensor, labels: list[str]) -> float:
-    """The cosine at which as many images are rejected by their own person's reference as are accepted by others'."""
-    scores = nn.functional.normalize(embeddings, dim=1) @ references.T
-    person = np.asarray(labels)
-    same = torch.from_numpy(person[:, None] == person[None])
-    genuine, impostor = scores.diagonal(), scores[~same]
-    candidates = genuine.sort().values
-    rejected = torch.stack([(genuine < t).double().mean() for t in candidates])
-    accepted = torch.stack([(impostor >= t).double().mean() for t in candidates])
-    return float(candidates[(rejected - accepted).abs().argmin()])
-
-
-def every_nth(labels: list[str], per_person: int) -> list[int]:
+def first_images(labels: Sequence[str], per_person: int) -> list[int]:
     """The first images of every person."""
-    seen: dict[str, int] = {}
-    chosen = []
-    for i, person in enumerate(labels):
-        seen[person] = seen.get(person, 0) + 1
-        if seen[person] <= per_person:
-            chosen.append(i)
-    return chosen
+    return [i for i, person in enumerate(labels) if labels[:i].count(person) < per_person]
 
 
-# -- tables --------------------------------------------------------------------------------------------
+# -- jobs ----------------------------------------------------------------------------------------------
 
 
-def drops(
-    networks: dict[str, nn.Module],
-    images: Tensor,
-    maps: dict[str, Tensor],
-    references: dict[str, Tensor],
-    labels: list[str],
-    explained: str,
-    fractions: tuple[float, ...],
-    smooths: tuple[float, ...],
-    controls: tuple[str, ...],
-) -> pd.DataFrame:
-    tables = []
-    for smooth in smooths:
-        evaluator = OcclusionEvaluator(
-            networks, fractions, fills=("blur", "noisy linear"), controls=controls, smooth=smooth
-        )
-        result = evaluator.evaluate(images, maps, references, labels, explained=explained)
-        table = result.summary()
-        table["method"] = [m or f"control: {c}" for m, c in zip(table["method"], table["control"], strict=True)]
-        tables.append(table.assign(smooth=smooth))
-    return pd.concat(tables, ignore_index=True)
-
-
-def explain_and_measure(
-    name: str, networks: dict, source, images: Tensor, labels: list[str], chosen: list[int], quick: bool
-) -> pd.DataFrame:
-    model, field = networks[name], source.FIELDS[name]
-    found = suggest_layers(model, images)
-    every = {n: leave_one_out_centroids(embed(m, images), labels) for n, m in networks.items()}
-    references = {n: r[chosen] for n, r in every.items()}
-    threshold = equal_error_threshold(embed(model, images), every[name], labels)
-    methods = {
-        **leam_forms(model, found, field),
-        **peers(model, found, field, threshold, quick),
-        **captum_methods(model, quick),
+def explain_network(setting: Setting, name: str) -> Found:
+    """All methods on one network: drops, person-specificity, verification, passes and seconds."""
+    scene = scenario(setting, setting.per_person)
+    model = scene.networks[name]
+    calibration = scores_of_all_pairs(embed(model, scene.images, 8), scene.labels)
+    threshold = threshold_at_eer(*calibration)
+    found = suggest_layers(model, scene.images[:4])
+    methods = every_method(model, found, threshold, setting.quick)
+    maps, rows, seconds = explain_all(name, methods, model, scene.explained, scene.references[name])
+    shown = {**maps, **means_of_others(maps, scene.explained, scene.people)}
+    of_images = drops(scene.networks, scene.explained, shown, scene.references, scene.people, name)
+    rows += controls_specificity(name, scene)
+    for method, of_method in shown.items():
+        rows += guarded(partial(specificity, name, method, of_method, scene.people), f"person-specificity of {method}")
+    print(f"{name}: drops and person-specificity done, {len(maps)} methods", flush=True)
+    looked_up = every_method(Remembered(model), found, threshold, setting.quick)
+    masking = {r["method"] for r in rows if r["measure"] == "forwards" and r["value"] > MASKING} - {
+        r["method"] for r in rows if r["measure"] == "backwards" and r["value"]
     }
-    x, people = images[chosen], [labels[i] for i in chosen]
-    maps, costs = {}, {}
-    for method, explainer in (bar := tqdm(methods.items(), desc=f"explaining {name}")):
-        bar.set_postfix_str(method)
+    again = [of_seen if m.name in masking else m for m, of_seen in zip(methods, looked_up, strict=True)]
+    rows += verify(setting, name, scene, [m for m in again if m.name in maps], calibration)
+    return Found(of_images, rows, seconds)
+
+
+def explain_all(
+    network: str, methods: Sequence[Method], model: nn.Module, images: Tensor, references: Tensor
+) -> tuple[dict[str, Tensor], Table, dict[str, float]]:
+    """Maps of every method that applies, its cost, and its seconds in all."""
+    maps: dict[str, Tensor] = {}
+    rows: Table = []
+    seconds = {}
+    for i, method in enumerate(methods):
+        started = time.perf_counter()
         try:
-            maps[method], cost, seconds = run(explainer, model, x, references[name])
-        except ValueError as error:
-            print(f"\n{method} does not apply to {name}: {error}")
+            found, cost = run(method, model, images, references)
+            maps[method.name] = as_maps(found)
+        except Exception as error:  # packages raise what they like; the others go on
+            print(f"{method.name} does not apply to {network}: {type(error).__name__}: {error}", flush=True)
             continue
-        costs[method] = {"forwards": cost.forwards, "backwards": cost.backwards, "seconds": seconds}
-    tables = [
-        drops(networks, x, maps, references, people, name, FRACTIONS, SMOOTH, ("random pixels", "centre", "edges"))
-    ]
+        rows += [row(network, method.name, measure, value, images=len(images)) for measure, value in cost.items()]
+        rows.append(row(network, method.name, "family", float("nan"), where=method.family))
+        seconds[method.name] = cost["seconds"] * len(images)
+        print(
+            f"{network}: {i + 1} of {len(methods)}, {method.name}, {time.perf_counter() - started:.1f} s",
+            flush=True,
+        )
+    return maps, rows, seconds
+
+
+def means_of_others(maps: dict[str, Tensor], images: Tensor, people: Sequence[str]) -> dict[str, Tensor]:
+    """The strongest control: where this method's maps of other people are high."""
+    face = central_ellipse((images.shape[2], images.shape[3])).expand(len(images), -1, -1)
+    name = CONTROL + f"mean map of other people ({DEFAULT})"
+    return {name: other_people(Scene(images, face, people, maps[DEFAULT]))}
+
+
+def controls_specificity(network: str, scene: Scenario) -> Table:
+    """An edge detector agrees with itself, too."""
+    x = scene.explained
+    face = central_ellipse((x.shape[2], x.shape[3])).expand(len(x), -1, -1)
+    maps = CONTROLS["edges"](Scene(x, face))
+    return specificity(network, CONTROL + "edges", maps, scene.people)
+
+
+def verify(
+    setting: Setting,
+    name: str,
+    scene: Scenario,
+    methods: Sequence[Method],
+    calibration: tuple,
+) -> Table:
+    """The explained images as probes, each with another image of its person, and with one of another person."""
+    rows: Table = []
+    model = scene.networks[name]
+    for dissimilar in (False, True):
+        others = partners(scene.labels, scene.chosen, same=not dissimilar)
+        stray = partners(scene.labels, scene.chosen[:1], same=dissimilar)
+        pairs = Pairs(
+            torch.tensor([*scene.chosen, scene.chosen[0]]),
+            torch.tensor([*others, *stray]),
+            torch.tensor([not dissimilar] * len(others) + [dissimilar]),
+        )
+        probes, towards = scene.images[pairs.first], embed(model, scene.images[pairs.second], 8)
+        maps = {}
+        for method in methods:
+            side = method.dissimilar if dissimilar else method.explain
+            if side is not None:
+                maps |= guarded(partial(of_pairs, method.name, side, probes, towards), f"pairs of {method.name}") or {}
+        if not dissimilar:
+            people = [scene.labels[i] for i in pairs.first]
+            maps |= means_of_others(maps, probes, people)
+        print(f"{name}: {'impostor' if dissimilar else 'genuine'} pairs explained", flush=True)
+        for fill in setting.fills[: 1 if dissimilar else None]:
+            rows += verification(
+                name,
+                model,
+                scene.images,
+                scene.labels,
+                pairs,
+                maps,
+                calibration,
+                dissimilar=dissimilar,
+                fill=fill,
+                fractions=setting.fractions,
+            )
+            print(f"{name}: verification, {fill}, done", flush=True)
+    return rows
+
+
+def of_pairs(name: str, explain: Maps, probes: Tensor, towards: Tensor) -> dict[str, Tensor]:
+    return {name: as_maps(in_parts(explain, probes, towards))}
+
+
+def find_limit(setting: Setting, name: str) -> Found:
+    """The extremal perturbation of one network, on the first image of each person."""
+    scene = scenario(setting, 1)
+    tables, rows, seconds = [], [], {}
     for fraction in FRACTIONS:
-        steps, restarts = (60, 1) if quick else (300, 3)
-        limit = ExtremalPerturbation(model, area=fraction, n_steps=steps, restarts=restarts)
-        best, cost, seconds = run(limit, model, x, references[name])
-        costs[LIMIT] = {"forwards": cost.forwards, "backwards": cost.backwards, "seconds": seconds}
-        tables.append(drops(networks, x, {LIMIT: best}, references, people, name, (fraction,), (0.0,), ()))
-    table = pd.concat(tables, ignore_index=True)
-    return table.merge(pd.DataFrame(costs).T.rename_axis("method").reset_index(), on="method", how="left")
+        limit = ExtremalPerturbation(scene.networks[name], area=fraction, **setting.limit)
+        method = Method(LIMIT, "limit", lambda x, r, m=limit: m.attribute(x, r)[:, 0], explainer=limit)
+        maps, cost = run(method, scene.networks[name], scene.explained, scene.references[name])
+        seconds[f"{LIMIT}, {fraction:.0%}"] = cost["seconds"] * len(scene.chosen)
+        table = drops(
+            scene.networks,
+            scene.explained,
+            {LIMIT: maps},
+            scene.references,
+            scene.people,
+            name,
+            fractions=(fraction,),
+            smooths=(0.0,),
+            controls=(),
+        )
+        tables.append(table.assign(image=table["image"] * setting.per_person))  # as numbered among all explained images
+        print(f"{name}: limit at {fraction:.0%} done", flush=True)
+    rows += [row(name, LIMIT, measure, value, images=len(scene.chosen)) for measure, value in cost.items()]
+    rows.append(row(name, LIMIT, "family", float("nan"), where="limit"))
+    return Found(pd.concat(tables, ignore_index=True), rows, seconds)
 
 
-def with_share_of_limit(table: pd.DataFrame) -> pd.DataFrame:
-    limit = table[(table["method"] == LIMIT) & (table["fill"] == "blur") & (table["explained"] == table["model"])]
-    by_cell = limit.set_index(["explained", "fraction"])["drop"]
-    cells = zip(table["explained"], table["fraction"], strict=True)
-    comparable = (table["fill"] == "blur") & (table["explained"] == table["model"])
-    table["share of limit"] = np.where(comparable, table["drop"] / [by_cell[c] for c in cells], np.nan)
-    return table
+def find_planted(setting: Setting, part: str) -> Found:
+    """A network trained on faces whose identity is in one part, and whether methods find the part."""
+    population = SyntheticPopulation(12, evidence=part)
+    model = train(population, progress=False)
+    faces = population.sample(1, seed=50_000)
+    people = centroids(model, population)
+    scores = embed(model, faces.images)
+    threshold = threshold_at_eer(
+        *scores_of_all_pairs(torch.cat([scores, people]), [*faces.people.tolist(), *range(len(people))])
+    )
+    methods = every_method(model, suggest_layers(model, faces.images[:4]), threshold, setting.quick)
+    network = f"planted {part}"
+    maps, _, seconds = explain_all(network, methods, model, faces.images, people[faces.people])
+    mask, who = faces.mask(population.planted), [str(p) for p in faces.people.tolist()]
+    face = central_ellipse((112, 112)).expand(len(who), -1, -1)
+    controls = {CONTROL + c: CONTROLS[c](Scene(faces.images, face)) for c in ("random pixels", "edges")}
+    centre = CONTROLS["centre"](Scene(faces.images, face))
+    controls[CONTROL + "centre"] = centre - centre.amin((1, 2), keepdim=True)
+    rows: Table = []
+    for method, of_method in (maps | controls).items():
+        rows += guarded(partial(planted, network, method, of_method, mask, who), f"planted {part}, {method}")
+    return Found(pd.DataFrame(), rows, seconds)
+
+
+def find_memory(setting: Setting, name: str) -> Found:
+    peaks = peak_memories(setting.data, name, setting.quick)
+    return Found(pd.DataFrame(), [row(name, method, "peak MiB", peak) for method, peak in peaks.items()], {})
+
+
+def guarded(function: Callable[[], Table | dict], what: str) -> Table | dict:
+    """Nothing where something fails, and why: the others go on."""
+    try:
+        return function()
+    except Exception as error:
+        print(f"{what} left out: {type(error).__name__}: {error}", flush=True)
+        return []
+
+
+# -- all together --------------------------------------------------------------------------------------
+
+
+def jobs(setting: Setting, networks: Sequence[str]) -> Iterator[tuple[str, Callable[[], Found]]]:
+    """Longest first, so that no worker waits long at the end."""
+    yield from ((f"methods on {name}", partial(explain_network, setting, name)) for name in networks)
+    yield from ((f"limit on {name}", partial(find_limit, setting, name)) for name in networks)
+    yield from ((f"planted {part}", partial(find_planted, setting, part)) for part in setting.parts)
+    if not setting.quick:
+        yield "memory", partial(find_memory, setting, networks[0])
+
+
+def start_worker() -> None:
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")  # Captum's and the packages'; what is left out is printed
+
+
+def timed(job: Callable[[], Found]) -> tuple[Found, float, float]:
+    wall, own = time.perf_counter(), time.process_time()
+    found = job()
+    return found, time.perf_counter() - wall, time.process_time() - own
+
+
+def run_all(setting: Setting, networks: Sequence[str], workers: int) -> dict[str, tuple[Found, float, float]]:
+    """Job → what it found, its seconds by the clock, and of its core; in the order of the jobs."""
+    context = multiprocessing.get_context("spawn")
+    named = dict(jobs(setting, networks))
+    done: dict[str, tuple[Found, float, float]] = {}
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker) as pool:
+        running: dict[Future, str] = {pool.submit(timed, job): name for name, job in named.items()}
+        for future in as_completed(running):
+            done[running[future]] = future.result()
+            print(
+                f"== {running[future]}: {done[running[future]][1]:.0f} s ({len(done)} of {len(named)} jobs)", flush=True
+            )
+    return {name: done[name] for name in named}
+
+
+def gather(found: Sequence[Found]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tidy table and the drops of every image."""
+    of_images = pd.concat([f.drops for f in found if len(f.drops)], ignore_index=True)
+    rows = [*faithfulness(of_images, DEFAULT), *shares_of_limit(of_images, LIMIT)]
+    rows += [r for f in found for r in f.rows]
+    table = pd.DataFrame(rows)
+    families = {r["method"]: r["where"] for r in rows if r["measure"] == "family"}
+    table = table[table["measure"] != "family"]
+    family = [families.get(m, "control" if str(m).startswith(CONTROL) else "") for m in table["method"]]
+    return table.assign(family=family)[["family", *COLUMNS, "ahead", "ahead_low", "ahead_high"]], of_images
 
 
 def show(table: pd.DataFrame) -> None:
-    for explained, part in table.groupby("explained", sort=False):
-        part = part.copy()
-        part["where"] = np.where(part["model"] == explained, "own", "transfer")
-        part["cell"] = [
-            f"{w} {f} {p:.0%}" + (f" σ{s:g}" if s else "")
-            for w, f, p, s in part[["where", "fill", "fraction", "smooth"]].itertuples(index=False)
-        ]
-        own_first = [c for w in ("own", "transfer") for c in part["cell"].unique() if c.startswith(w)]
-        wide = part.pivot_table(index="method", columns="cell", values="drop", sort=False)[own_first]
-        first = part.drop_duplicates("method").set_index("method")[["forwards", "backwards", "seconds"]]
-        shares = part[(part["smooth"] == 0) & part["share of limit"].notna() & (part["fraction"] == FRACTIONS[0])]
-        wide[f"share of limit {FRACTIONS[0]:.0%}"] = shares.set_index("method")["share of limit"]
-        print(f"\nexplained network: {explained}, mean drop of the cosine; passes and seconds per image")
-        print(wide.join(first).round(3).to_string())
-
-
-def pareto(points: pd.DataFrame) -> pd.DataFrame:
-    """The points that no cheaper one reaches."""
-    ordered = points.sort_values(["passes", "drop"], ascending=[True, False])
-    return ordered[ordered["drop"] > ordered["drop"].cummax().shift(fill_value=-np.inf)]
-
-
-def figure(table: pd.DataFrame) -> Figure:
-    """Drop at 5 % (blur, own network) against passes, log scale, with the Pareto front, a panel for each network."""
-    table = table.assign(passes=table["forwards"] + table["backwards"])
-    own = (table["explained"] == table["model"]) & (table["fill"] == "blur") & (table["smooth"] == 0)
-    shown = table[own & (table["fraction"] == FRACTIONS[0]) & table["passes"].notna()]
-    panels = list(shown.groupby("explained", sort=False))
-    fig, axes = plt.subplots(1, len(panels), figsize=(7 * len(panels), 5), squeeze=False, sharey=True)
-    for axis, (name, points) in zip(axes[0], panels, strict=True):
-        leam = points["method"].str.startswith("LEAM")
-        axis.scatter(points["passes"], points["drop"], c=np.where(leam, COLOURS[1], COLOURS[0]), s=18, zorder=3)
-        front = pareto(points)
-        axis.step(front["passes"], front["drop"], where="post", color=COLOURS[7], linewidth=0.8)
-        for method, passes, drop in points[["method", "passes", "drop"]].itertuples(index=False):
-            axis.annotate(method, (passes, drop), xytext=(3, 3), textcoords="offset points", fontsize=6)
-        axis.set(xscale="log", xlabel="forward and backward passes per image", title=f"network {name}")
-    axes[0][0].set_ylabel("drop of the cosine, top 5 % blurred")
-    fig.tight_layout()
-    return fig
+    """The main cells on the terminal; the rest is in the file."""
+    main = table[(table["measure"] == "drop") & (table["smooth"] == 0)]
+    cells = main["where"] + " " + main["fill"] + main["fraction"].map(" {:.0%}".format)
+    for network, part in main.assign(cell=cells).groupby("network", sort=False):
+        wide = part.pivot_table(index="method", columns="cell", values="value", sort=False)
+        rest = table[(table["network"] == network) & table["measure"].isin(["forwards", "backwards", "seconds", "AUC"])]
+        share = table[(table["network"] == network) & (table["measure"] == "share of the limit")]
+        share = share.pivot_table(index="method", columns="fraction", values="value").add_prefix("of the limit, ")
+        more = rest.pivot_table(index="method", columns="measure", values="value", sort=False)
+        print(f"\nexplained network: {network}; mean drop of the cosine; passes and seconds per image")
+        print(wide.join(share).join(more).round(3).to_string())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--people", type=int)
-    parser.add_argument("--per-person", type=int, default=1)
+    parser.add_argument("--people", type=int, help="the first so many of those that are reported on")
+    parser.add_argument("--per-person", type=int, default=2)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("results/peers"))
     options = parser.parse_args()
-    warnings.filterwarnings("ignore", message="(Setting forward|Input Tensor)")
     started = time.perf_counter()
-    source = load_models(options.data)
-    people = options.people or (6 if options.quick else None)
-    images, labels = load_faces(options.data, people)
-    chosen = every_nth(labels, options.per_person)
-    networks = {name: make().eval() for name, make in source.RECOGNISERS.items()}
-    print(
-        f"{len(chosen)} faces of {len(set(labels))} people explained, references from {len(images)}; networks {', '.join(networks)}; "
-        f"{torch.get_num_threads()} threads; seed 0"
-    )
-    table = with_share_of_limit(
-        pd.concat(
-            [explain_and_measure(n, networks, source, images, labels, chosen, options.quick) for n in networks],
-            ignore_index=True,
-        )
-    )
+    setting = Setting(options.data, options.quick, options.people or (4 if options.quick else None), options.per_person)
+    networks = list(load_models(options.data).RECOGNISERS)
+    done = run_all(setting, networks, options.workers)
+    table, of_images = gather([found for found, _, _ in done.values()])
     show(table)
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "peers.csv", index=False)
+    of_images.to_csv(options.out / "drops.csv", index=False)
+    seconds = time.perf_counter() - started
+    costs = {name: {"clock": wall, "core": own, **found.seconds} for name, (found, wall, own) in done.items()}
+    settings = {**asdict(setting), "data": setting.data.name, "networks": networks, "seconds": seconds, "jobs": costs}
+    settings |= {"people": int(of_images["person"].nunique()), "limit": setting.limit, "workers": options.workers}
+    settings["images"] = int(of_images["image"].nunique())
+    (options.out / "settings.json").write_text(json.dumps(settings, indent=1))
     figure(table).savefig(options.out / "peers.png", dpi=150)
-    print(f"\nwritten to {options.out}; {time.perf_counter() - started:.0f} s")
+    print("\nseconds of one core: " + ", ".join(f"{name} {c['core']:.0f}" for name, c in costs.items()))
+    print(f"written to {options.out}; {seconds:.0f} s")
 
 
 if __name__ == "__main__":

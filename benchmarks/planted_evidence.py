@@ -1,6 +1,6 @@
 """Does LEAM find evidence where it was planted? Networks trained on synthetic faces whose identity is in one part only.
 
-    python benchmarks/planted_evidence.py [--people 12] [--seed 0]
+    python benchmarks/planted_evidence.py [--people 12] [--seed 0] [--csv docs/_data/planted_evidence.csv]
 
 For nose, eyes and mouth: how often decisions flip when the part, or everything else, changes hands; then, per layer and form of the
 map, the share of positive mass and of the top-1 % pixels inside the part (dilated by one cell of the layer), the area of that, and
@@ -10,6 +10,7 @@ Not shown: real faces; networks without the sparsity of this one.
 
 import argparse
 import time
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -58,6 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--csv", type=Path, help="also write the table to this file")
     options = parser.parse_args()
     table = []
     for part in ("nose", "eyes", "mouth"):
@@ -75,7 +77,10 @@ def main() -> None:
             torch.manual_seed(options.seed)
             untrained = EmbeddingNet().eval()
         table += rows(model, "trained", population, faces) + rows(untrained, "untrained", population, faces)
-    print(pd.DataFrame(table).round(3).to_string(index=False))
+    found = pd.DataFrame(table).round(4)
+    print(found.round(3).to_string(index=False))
+    if options.csv:
+        found.to_csv(options.csv, index=False)
 
 
 if __name__ == "__main__":

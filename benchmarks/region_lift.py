@@ -1,6 +1,6 @@
 """Which regions LEAM names, by hand-made labels: share and lift of the top 1 % of pixels, with intervals over people.
 
-    python benchmarks/region_lift.py --data ../shared/real
+    python benchmarks/region_lift.py --data ../shared/real [--csv docs/_data/region_lift.csv]
 
 The folder holds models.py (RECOGNISERS, FIELDS) and masks/NN.png with NN_labels.png (aligned crops, CelebAMask-HQ integers).
 Every person has one image there, so that the reference is its own embedding.
@@ -61,11 +61,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=4, help="of the path")
+    parser.add_argument("--csv", type=Path, help="also write the table to this file")
     options = parser.parse_args()
+    tables = []
     module, labels = load_models(options.data), LabelMapParser(options.data / "masks", suffix="_labels")
     images = read_crops([options.data / "masks" / f"{name}.png" for name in labels.names])
     for name, make in module.RECOGNISERS.items():
         result = table(maps_of(make(), images, module.FIELDS[name], options.steps), labels(images))
+        tables.append(result.assign(network=name))
         print(
             f"\n{name}: {len(images)} hand-labelled faces, top 1 %, mean [95 % interval over people]\n{printed(result)}"
         )
@@ -73,6 +76,8 @@ def main() -> None:
         print(
             f"least lift of the nose {lifts.min()['nose']:.1f} (≥ 5), largest of skin {lifts.max()['skin']:.2f} (≤ 1.5)"
         )
+    if options.csv:
+        pd.concat(tables).round(4).to_csv(options.csv, index=False)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How well the drawn template fits hand-labelled faces: mean intersection over union of every region.
 
-    python benchmarks/template_iou.py --data ../shared/real
+    python benchmarks/template_iou.py --data ../shared/real [--csv docs/_data/template_iou.csv]
 
 Any folder with masks/NN_labels.png (aligned 112 × 112 crops, CelebAMask-HQ integers) works. Left and right are merged, the
 mouth is its inside and both lips; images where the hand labels lack a region are left out of its mean. The template was
@@ -47,8 +47,13 @@ def table(labels: Tensor) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    labels = load_labels(parser.parse_args().data)
-    print(f"{len(labels)} hand-labelled crops\n{table(labels).round(3).to_string()}")
+    parser.add_argument("--csv", type=Path, help="also write the table to this file")
+    options = parser.parse_args()
+    labels = load_labels(options.data)
+    found = table(labels)
+    print(f"{len(labels)} hand-labelled crops\n{found.round(3).to_string()}")
+    if options.csv:
+        found.round(4).rename_axis("region").to_csv(options.csv)
 
 
 if __name__ == "__main__":

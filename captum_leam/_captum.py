@@ -47,9 +47,20 @@ def forward_args(additional_forward_args: Any) -> tuple[Any, ...]:
     return tuple(_format_additional_forward_args(additional_forward_args) or ())
 
 
-def repeat_args(args: tuple[Any, ...], times: int) -> tuple[Any, ...]:
-    """Repeat the tensors among the additional arguments for a batch repeated ``times`` times."""
-    return args if times == 1 else tuple(_expand_additional_forward_args(args, times) or ())
+def repeat_args(args: tuple[Any, ...], times: int, batch: int) -> tuple[Any, ...]:
+    """Repeat the additional arguments with one row per image for a batch repeated ``times`` times; what all images share stays.
+
+    Example:
+        >>> import torch
+        >>> per_image, shared = repeat_args((torch.zeros(2, 3), torch.zeros(5)), 4, 2)
+        >>> per_image.shape, shared.shape
+        (torch.Size([8, 3]), torch.Size([5]))
+    """
+    if times == 1:
+        return args
+    per_image = [isinstance(arg, Tensor) and arg.ndim > 0 and len(arg) == batch for arg in args]
+    repeated = _expand_additional_forward_args(args, times) or ()
+    return tuple(r if each else arg for arg, r, each in zip(args, repeated, per_image, strict=True))
 
 
 def baseline_tensors(baselines: BaselineType, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +11,7 @@ from captum_leam._version import __version__
 from captum_leam.study.command import study
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from captum_leam.faces import FaceSource
     from captum_leam.report import Explanation
-    from captum_leam.suggest import LayerSuggestions
 
 app = typer.Typer(
     name="captum-leam",
@@ -29,6 +24,7 @@ app = typer.Typer(
 app.command()(study)
 
 WRONG_INPUT = 2
+LEFT_OUT = 1
 
 Out = Annotated[Path, typer.Option(help="Folder to write to.")]
 Force = Annotated[bool, typer.Option("--force", help="Write into a folder that holds files already.")]
@@ -38,12 +34,12 @@ Progress = Annotated[bool, typer.Option("--progress/--no-progress", help="Show p
 
 
 def main() -> None:
-    """Entry point: a wrong input is one line in words and exit code 2, not a traceback."""
+    """Entry point: a wrong input, or an extra that is not installed, is one line in words and exit code 2, not a traceback."""
     from rich.console import Console
 
     try:
         app()
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ImportError, OSError) as error:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_plain(error)}")
         raise SystemExit(WRONG_INPUT) from None
 
@@ -137,7 +133,9 @@ def _planted(part: str, people: int, seed: int, device: Any, progress: bool) -> 
 
 @app.command()
 def explain(
-    probe: Annotated[Path, typer.Argument(help="The picture to explain: an aligned crop or a photograph.")],
+    probe: Annotated[
+        Path, typer.Argument(help="The picture to explain: an aligned crop or a photograph; or a folder of them.")
+    ],
     reference: Annotated[
         list[Path] | None, typer.Argument(help="Others of the same person; or one, of anyone, to compare with.")
     ] = None,
@@ -145,16 +143,45 @@ def explain(
         str, typer.Option(help="FILE.onnx, or FILE.py:callable or package.module:callable (runs that code).")
     ] = "",
     preprocessing: Annotated[
-        str | None, typer.Option(help="Pixels that the network wants: insightface, imagenet or unit (RGB in [0, 1]).")
+        str | None,
+        typer.Option(help="Pixels that the network wants: insightface, imagenet, unit (RGB in [0, 1]) or bytes."),
+    ] = None,
+    colour: Annotated[
+        str | None, typer.Option(help="Order of the channels that the network wants: rgb or bgr.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(help="Layer, or value of an ONNX file, that is the embedding, if the model goes on after it."),
     ] = None,
     pictures: Annotated[
         str, typer.Option(help="crops, photos, or auto: pictures of at most 256 px a side are crops.")
     ] = "auto",
-    face: Annotated[int | None, typer.Option(help="Which face of a photograph, 0 the largest (the default).")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Of the crops: 160, or HEIGHTxWIDTH as in 112x96. By default what the model takes."),
+    ] = None,
+    face: Annotated[
+        list[int] | None,
+        typer.Option(help="Which face of a photograph, 0 the largest (the default); once for all, or once for each."),
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Of the face detector: file or folder; else CAPTUM_LEAM_WEIGHTS, or facexlib's.")
     ] = None,
+    regions: Annotated[
+        str,
+        typer.Option(
+            help="template, bisenet, parsenet, superpixels, FILE.py:callable (a parser; runs that code), or a folder of label files."
+        ),
+    ] = "template",
+    region_weights: Annotated[
+        Path | None,
+        typer.Option(help="Of bisenet or parsenet: file or folder; by default where --weights are, if a folder."),
+    ] = None,
     threshold: Annotated[float | None, typer.Option(help="Of two pictures: a cosine at or over it is a match.")] = None,
+    same_person: Annotated[
+        bool | None,
+        typer.Option("--same-person/--different-people", help="What is true of two pictures, where it is known."),
+    ] = None,
     layer: Annotated[
         list[str] | None, typer.Option(help="Layer by name; repeat for several. Found by default.")
     ] = None,
@@ -171,148 +198,72 @@ def explain(
 ) -> None:
     """Explain faces, crops or photographs: maps, regions, an occlusion check, on a page with PNG and CSV beside it.
 
-    Two pictures are a pair: score, decision, and what speaks for and against the match. More are of one person.
+    Two pictures are a pair: score, decision, and what speaks for and against the match. More are of one person; bad files among
+    them are left out and named, and the exit code is 1.
     """
     if not model:
         raise ValueError("--model is missing: FILE.onnx, FILE.py:callable or package.module:callable.")
     _check_folder(out, force)
-    paths = _distinct([probe, *(reference or [])])
-    from captum_leam.explain import PRESETS
-    from captum_leam.models import load_model
-    from captum_leam.regions import TemplateParser
-    from captum_leam.report import OWN_REFERENCE, explain_images, references_from, write
-    from captum_leam.suggest import chosen_layers
+    sides = _size(size)
+    import warnings
 
-    if preset not in PRESETS:
-        raise ValueError(f"--preset is {preset!r}; needed is one of {', '.join(PRESETS)}.")
-    if threshold is not None and len(paths) != 2:
-        raise ValueError(f"--threshold decides about two pictures; there are {len(paths)}.")
     on = _device(device)
-    network = load_model(model, preprocessing).to(on)
-    sources = _sources(paths, pictures, face, weights, network, device)
-    images = _stacked(sources).to(on)
-    _check_runs(network, images, model)
-    layers = chosen_layers(network, images, layer)
-    references = references_from(network, images)
-    parser = TemplateParser()
-    found = explain_images(
-        network,
-        images,
-        _names(paths),
-        layers,
-        parser(images),
-        parser.scheme.merge_sides(),
-        references=references,
-        preset=preset,
-        fraction=fraction,
-        fill=fill,
-        seed=seed,
-        progress=progress,
-        title=f"{probe.name} and {len(paths) - 1} more" if len(paths) > 1 else probe.name,
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        from captum_leam.explain_files import explain_files, lead
+
+        found = explain_files(
+            [probe, *(reference or [])],
+            model,
+            preprocessing=preprocessing,
+            colour=colour,
+            output=output,
+            pictures=pictures,
+            size=sides,
+            faces=face or (),
+            weights=weights,
+            regions=regions,
+            region_weights=region_weights,
+            threshold=threshold,
+            same_person=same_person,
+            layers=layer,
+            preset=preset,
+            fraction=fraction,
+            fill=fill,
+            seed=seed,
+            device=on,
+            progress=progress,
+        )
+    found = _with_warnings(found, caught)
+    from captum_leam.report import write
+
+    title = f"LEAM: {found.title}"
+    _show(
+        [found],
+        write([found], out, title=title, lead=lead(found), settings={**found.settings, **_made_with(seed, device)}),
     )
-    found = _with_photographs(found, sources)
-    if len(paths) == 2:
-        found = _with_decision(found, network, layers, preset, threshold)
-    asked = (
-        f"{len(paths)} faces, each explained towards the others."
-        if references is not None
-        else f"One face; {OWN_REFERENCE}."
-    )
-    settings = {
-        "model": model,
-        "preprocessing": preprocessing or getattr(network, "preprocessing", "within the model"),
-        "pictures": ", ".join("crop" if source.face is None else "photograph, aligned" for source in sources),
-        **found.settings,
-        **_made_with(seed, device),
-        "regions": "TemplateParser, standard five-point crop",
-    }
-    _show([found], write([found], out, title=f"LEAM: {probe.name}", lead=asked, settings=settings))
+    if any(note.startswith("left out: ") for note in found.notes):
+        raise typer.Exit(LEFT_OUT)
 
 
-def _check_runs(network: nn.Module, images: Tensor, model: str) -> None:
-    from captum_leam.objectives import embed
-
-    try:
-        embed(network, images[:1])
-    except (ValueError, TypeError):
-        raise
-    except Exception as error:
-        height, width = images.shape[2:]
-        raise ValueError(
-            f"{model} raised {type(error).__name__} on a crop of {width} × {height} px: {str(error).splitlines()[0]} "
-            "Does it take crops of another size, or of other values than RGB in [0, 1]?"
-        ) from error
+def _size(given: str | None) -> tuple[int, int] | None:
+    """``"160"`` or ``"112x96"`` as (h, w)."""
+    if given is None:
+        return None
+    parts = given.lower().replace("×", "x").split("x")
+    if len(parts) > 2 or not all(part.strip().isdigit() for part in parts):
+        raise ValueError(f"--size is {given!r}; needed is one number, or HEIGHTxWIDTH as in 112x96.")
+    numbers = [int(part) for part in parts]
+    return numbers[0], numbers[-1]
 
 
-def _sources(
-    paths: list[Path], pictures: str, face: int | None, weights: Path | None, network: nn.Module, device: str
-) -> list[FaceSource]:
-    from captum_leam.faces import FaceAligner, read_faces
-
-    if pictures not in ("auto", "crops", "photos"):
-        raise ValueError(f"--pictures is {pictures!r}; needed is auto, crops or photos.")
-    size = getattr(getattr(network, "preprocessing", None), "size", None)
-    return read_faces(
-        paths,
-        lambda: FaceAligner(size=size, weights=weights, device=device),
-        pictures,  # type: ignore[arg-type]
-        "largest" if face is None else face,
-    )
-
-
-def _stacked(sources: list[FaceSource]) -> Tensor:
-    import torch
-
-    first = sources[0]
-    for source in sources[1:]:
-        if source.crop.shape != first.crop.shape:
-            (height, width), (h, w) = source.crop.shape[1:], first.crop.shape[1:]
-            raise ValueError(
-                f"{source.path}: {width} × {height} px, but {first.path} has {w} × {h}; needed are crops of one size, or photographs."
-            )
-    return torch.stack([source.crop for source in sources])
-
-
-def _with_photographs(found: Explanation, sources: list[FaceSource]) -> Explanation:
+def _with_warnings(found: Explanation, caught: list[Any]) -> Explanation:
+    """What this package warned of, once each, among the notes; deprecations within libraries are not the user's."""
     from dataclasses import replace
 
-    from captum_leam.plots import overlay_on_photo
-
-    drawn = [
-        None if source.photo is None or source.face is None else overlay_on_photo(source.photo, source.face, overall)
-        for source, overall in zip(sources, found.overall, strict=True)
-    ]
-    return replace(found, photographs=tuple(drawn)) if any(picture is not None for picture in drawn) else found
-
-
-def _with_decision(
-    found: Explanation, network: nn.Module, layers: LayerSuggestions, preset: Any, threshold: float | None
-) -> Explanation:
-    from dataclasses import replace
-
-    from captum_leam.pairs import explain_pair
-
-    pair = explain_pair(network, *found.images, layers=layers, threshold=threshold, preset=preset)
-    title = " and ".join(found.names)
-    return replace(
-        found, title=title, text=pair.sentence(), against=pair.dissimilar, label="Reference: the other picture."
-    )
-
-
-def _distinct(paths: list[Path]) -> list[Path]:
-    """The files without repetitions: a crop must not be among its own references. Another file of the same bytes is refused."""
-    once = list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
-    contents = {path: path.read_bytes() for path in once if path.is_file()}
-    twins = [(a, b) for a, b in combinations(contents, 2) if contents[a] == contents[b]]
-    if twins:
-        raise ValueError(f"{twins[0][0]} and {twins[0][1]} are the same picture: a reference must be another one.")
-    return once
-
-
-def _names(paths: list[Path]) -> list[str]:
-    """File names, with the folder where one name stands for several files."""
-    names = [path.name for path in paths]
-    return [str(path) if names.count(path.name) > 1 else path.name for path in paths]
+    own = [w for w in caught if issubclass(w.category, UserWarning) and "captum_leam" in str(w.filename)]
+    said = dict.fromkeys(str(w.message) for w in own)
+    return replace(found, notes=(*found.notes, *said))
 
 
 # -- both ----------------------------------------------------------------------------------------------
@@ -350,15 +301,20 @@ def _show(sections: list[Explanation], page: Path) -> None:
 
     console = Console()
     for section in sections:
-        lift = section.regions.groupby("region", sort=False)["lift"].mean().nlargest(4)
+        comparable = section.parts is None or section.parts.comparable or len(section.names) == 1
+        lift = section.regions.groupby("region", sort=False)["lift"].mean().nlargest(4 if comparable else 0)
         drops = section.occlusion.summary().query("fraction == 0.05")
         table = Table(title=_plain(section.title), title_justify="left")
-        for column in ("region", "lift", "drop at 5 %", ""):
+        for column in ("region", "lift", "drop at 5 %", "of"):
             table.add_column(column)
         names = [m or c for m, c in zip(drops["method"], drops["control"], strict=True)]
         rows = zip(lift.items(), [*zip(names, drops["drop"], strict=True), ("", float("nan"))], strict=False)
         for (region, value), (name, drop) in rows:
             table.add_row(_plain(region), f"{value:.1f}", f"{drop:.3f}" if name else "", _plain(name))
         console.print(table)
-        console.print(_plain(section.label))
+        console.print(_plain(section.label), soft_wrap=True)
+        if section.pair is not None:
+            console.print(_plain(section.pair.sentence()), soft_wrap=True)
+        for note in section.notes:
+            console.print(f"[yellow]note:[/] {_plain(note)}", soft_wrap=True)
     console.print(f"page: {_plain(page)}", soft_wrap=True)

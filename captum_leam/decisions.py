@@ -26,6 +26,11 @@ class Pairs:
         first: (P,), int64, the probes.
         second: (P,), int64, what they are compared with.
         genuine: boolean (P,), True for two images of one person.
+
+    Example:
+        >>> pairs = Pairs(torch.tensor([0, 0]), torch.tensor([1, 2]), torch.tensor([True, False]))
+        >>> len(pairs)
+        2
     """
 
     first: Tensor

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+
+from captum_leam.checks import refuse
 
 Reshape = Callable[[Tensor], Tensor]
 
@@ -88,7 +90,7 @@ def refuse_unexplainable(forward_func: Callable[..., Any], layers: Sequence[nn.M
     """Refuse, in words, models whose layers cannot be hooked or whose output for one image depends on others.
 
     Raises:
-        TypeError: for TorchScript modules and exported programs.
+        TypeError: for TorchScript modules and what torch.export made.
         ValueError: for active BatchNorm or Dropout, or parameters made under ``inference_mode``.
     """
     if type(forward_func).__name__ == "ExportedProgram":
@@ -96,17 +98,28 @@ def refuse_unexplainable(forward_func: Callable[..., Any], layers: Sequence[nn.M
             "forward_func is an ExportedProgram: hooks do not reach into it. Explain the eager module it was exported from."
         )
     refuse_active(forward_func)
+    seen: set[nn.Module] = set()  # the layers are in the model, as a rule: every module is looked at once
     for root in [*modules_behind(forward_func), *layers]:
-        for name, module in root.named_modules():
+        for name, module in root.named_modules(seen):
+            if _is_exported(module):
+                raise TypeError(
+                    f"module {name!r} was made by torch.export: its modules are flattened or run in copies, so that hooks do not fire, "
+                    "and its batch size may be fixed. Explain the eager module it was exported from."
+                )
             if isinstance(module, torch.jit.ScriptModule):
                 raise TypeError(
                     f"module {name!r} is TorchScript ({type(module).__name__}): hooks never fire inside. "
                     "Explain the eager module it was scripted or traced from."
                 )
-        if any(p.is_inference() for p in root.parameters()):
-            raise ValueError(
-                "the model's parameters were made under torch.inference_mode() and have no gradients; build or load it outside."
-            )
+            if any(p is not None and p.is_inference() for p in module._parameters.values()):
+                raise ValueError(
+                    "the model's parameters were made under torch.inference_mode() and have no gradients; build or load it outside."
+                )
+
+
+def _is_exported(module: nn.Module) -> bool:
+    """Whether ``torch.export`` made it: the module of an ExportedProgram, flat or unflattened."""
+    return any(kind.__module__.startswith("torch.export") for kind in type(module).__mro__)
 
 
 def refuse_active(forward_func: Callable[..., Any]) -> None:
@@ -219,20 +232,29 @@ class Recorded:
     name: str
     runs: list[tuple[Tensor, ...]] = field(default_factory=list)
     is_tuple: bool = False
+    is_shared: bool = False  # a tensor that the layer takes in, or hands on as it is, and that may be used beside it
+
+
+Graph = Literal["as it is", "from the layers", "from the inputs"]
 
 
 @contextmanager
-def record(layers: Sequence[nn.Module], names: Sequence[str], *, inputs: bool = False) -> Iterator[list[Recorded]]:
+def record(
+    layers: Sequence[nn.Module], names: Sequence[str], *, inputs: bool = False, graph: Graph = "as it is"
+) -> Iterator[list[Recorded]]:
     """Record the activations of layers as leaves or nodes of the graph that the rest of the pass builds on.
 
     Hooks live as long as the ``with`` block. The model goes on with a copy, so that later in-place operations
     leave the recorded tensor alone. The first layer to run becomes a leaf: what came before it is not kept. What a layer takes in,
-    or hands on as it is, may also be used beside the layer (a skip connection): that tensor itself is recorded.
+    or hands on as it is, may also be used beside the layer (a skip connection): that tensor itself is recorded, and to
+    know all its uses the graph must start from the inputs.
 
     Args:
         layers: distinct modules.
         names: of the layers, for messages.
         inputs: record what the layers take in rather than what they put out.
+        graph: ``"as it is"``: gradients stay on or off. ``"from the layers"``: the first layer to run switches them on. ``"from the
+            inputs"``: no layer becomes a leaf.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True))
@@ -253,8 +275,12 @@ def record(layers: Sequence[nn.Module], names: Sequence[str], *, inputs: bool = 
         tensors = value if isinstance(value, tuple | list) else (value,)
         _check_tensors(tensors, recording.name, inputs)
         first = not any(r.runs for r in recordings)
+        if first and graph == "from the layers":
+            torch.set_grad_enabled(True)
         shared = [inputs or any(t is a for a in args) for t in tensors]
-        kept = tuple(_node(t, s, first) for t, s in zip(tensors, shared, strict=True))
+        leaf = first and graph != "from the inputs"
+        kept = tuple(_node(t, s, leaf) for t, s in zip(tensors, shared, strict=True))
+        recording.is_shared |= any(shared)
         recording.is_tuple = isinstance(value, tuple | list) and len(kept) > 1
         recording.runs.append(kept)
         copies = [t.clone() for t in kept]
@@ -272,9 +298,9 @@ def record(layers: Sequence[nn.Module], names: Sequence[str], *, inputs: bool = 
             handle.remove()
 
 
-def _node(tensor: Tensor, shared: bool, first: bool) -> Tensor:
+def _node(tensor: Tensor, shared: bool, leaf: bool) -> Tensor:
     """The tensor to differentiate by: itself where it is part of a graph or used elsewhere too, else a new leaf."""
-    if tensor.requires_grad and (shared or not first):
+    if tensor.requires_grad and (shared or not leaf):
         return tensor
     return tensor.requires_grad_() if shared else tensor.detach().requires_grad_()
 
@@ -309,8 +335,6 @@ def gather_runs(
         hints = ""
         if isinstance(layer, nn.ModuleList | nn.ModuleDict):
             hints = f" A {type(layer).__name__} never runs itself: pass a list of the modules in it."
-        elif any(isinstance(m, torch.fx.GraphModule) for m in modules_behind(forward_func)):
-            hints = " An exported graph flattens its modules, so that their hooks never fire: explain the eager module."
         elif not any(layer is m for root in modules_behind(forward_func) for m in root.modules()):
             hints = " It is not a module of forward_func (of another copy of the model?)."
         raise ValueError(
@@ -383,12 +407,17 @@ def looks_channels_last(activations: Tensor, image_size: Sequence[int]) -> bool:
         >>> looks_channels_last(torch.rand(2, 14, 14, 384), (224, 224)), looks_channels_last(torch.rand(2, 64, 56, 56), (112, 112))
         (True, False)
     """
+    return bool(_channels_last(activations, image_size))
+
+
+def _channels_last(activations: Tensor, image_size: Sequence[int]) -> Tensor:
+    """The answer as a boolean (1,) on the device."""
     a, b, c = activations.shape[1:]
     first, last = _fits(b, c, image_size), _fits(a, b, image_size)
     if first == last and min(a, b, c) > 2:
-        values = activations.detach().float()
-        return bool(_roughness(values, 3) > 1.5 * _roughness(values, 1))
-    return last and not first
+        values = activations.detach()[:2].float()  # two images tell, and the rest costs as much as a layer
+        return (_roughness(values, 3) > 1.5 * _roughness(values, 1))[None]
+    return torch.full((1,), last and not first, device=activations.device)
 
 
 def _fits(height: int, width: int, image_size: Sequence[int]) -> bool:
@@ -424,9 +453,12 @@ def spatial(activations: Tensor, name: str, image_size: Sequence[int] | None, re
         raise ValueError(
             f"layer {name} has shape {shape}, which has no positions; choose a layer with output (N, C, h, w)."
         )
-    if image_size is not None and looks_channels_last(activations, image_size):
-        raise ValueError(
-            f"layer {name} has shape {shape}, which looks like (N, h, w, C), channels last. Pass "
-            "reshape=captum_leam.layers.channels_last_to_first, or reshape=lambda a: a if it is (N, C, h, w)."
+    if image_size is not None:
+        refuse(
+            _channels_last(activations, image_size),
+            lambda _: (
+                f"layer {name} has shape {shape}, which looks like (N, h, w, C), channels last. Pass "
+                "reshape=captum_leam.layers.channels_last_to_first, or reshape=lambda a: a if it is (N, C, h, w)."
+            ),
         )
     return activations

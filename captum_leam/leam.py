@@ -6,7 +6,7 @@ Person-Specific Patterns in Facial Recognition Tasks", arXiv 2509.17457; formula
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Literal, cast
 
 import torch
@@ -15,6 +15,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from captum_leam._captum import BaselineType, Inputs, TargetType, as_tuple, baseline_tensors, forward_args
+from captum_leam.checks import refuse, together, where_any
 from captum_leam.layers import Reshape, eager, refuse_unexplainable
 from captum_leam.maps import WEIGHTINGS, default_blur, steps, weigh
 from captum_leam.objectives import (
@@ -25,6 +26,7 @@ from captum_leam.objectives import (
     check_reliable,
     direction,
     fixed_weights,
+    float16_hint,
     similarity,
     vanishing,
 )
@@ -151,8 +153,8 @@ class LEAM(LayerAttribution, GradientAttribution):
         Args:
             inputs: images (N, C, H, W), or a tuple of inputs with one batch size.
             target: must be None: embeddings have no classes.
-            additional_forward_args: reach the model unchanged (repeated along where ``internal_batch_size`` batches
-                several steps of the path); nothing in there is taken for a reference.
+            additional_forward_args: reach the model unchanged (tensors with one row per image are repeated along where
+                ``internal_batch_size`` batches several steps of the path); nothing in there is taken for a reference.
             attribute_to_layer_input: explain what the layer takes in rather than what it puts out.
             relu_attributions: keep the positive part only.
             attr_dim_summation: False keeps the channels, (N, C, h, w).
@@ -185,7 +187,7 @@ class LEAM(LayerAttribution, GradientAttribution):
             self._check_complete(path, n_steps, relu_attributions)
         xs = as_tuple(inputs)
         passes = self._passes(xs, forward_args(additional_forward_args), attribute_to_layer_input, grad_kwargs)
-        with torch.inference_mode(False), torch.enable_grad(), eager():
+        with torch.inference_mode(False), torch.enable_grad(), eager(), together():
             xs = tuple(x.clone() if x.is_inference() else x.detach() for x in xs)
             objective_at = partial(self._objective, reference=reference, contrast=contrast)
             if n_steps == 1:
@@ -197,8 +199,8 @@ class LEAM(LayerAttribution, GradientAttribution):
                 along = partial(objective_at, along_path=True)
                 terms = _conductance(passes, xs, self._baselines(baselines, xs), n_steps, along)
             maps = self._sum(terms, passes, attr_dim_summation)
-        if n_steps == 1:
-            _check_above_noise(maps, passes, xs)
+            if n_steps == 1:
+                _check_above_noise(maps, passes, xs)
         if relu_attributions:
             maps = [tuple(m.clamp(min=0) for m in of_layer) for of_layer in maps]
         of_layers = [m if passes.tuples[layer] else m[0] for m, layer in zip(maps, passes.layers, strict=True)]
@@ -239,7 +241,7 @@ class LEAM(LayerAttribution, GradientAttribution):
         self._check_options(target, 2, "conductance", additional_forward_args, start_point)
         xs, args = as_tuple(end_point), forward_args(additional_forward_args)
         with torch.no_grad(), eager():
-            out = as_output(self.forward_func(*xs, *args), len(xs[0]))
+            out = as_output(self.forward_func(*[x.clone() for x in xs], *args), len(xs[0]))
             start = as_output(self.forward_func(*self._baselines(start_point, xs), *args), len(xs[0]))
             objective = self._objective(out, reference, contrast, along_path=True)
             change = objective(out) - objective(start)
@@ -346,7 +348,7 @@ class LEAM(LayerAttribution, GradientAttribution):
         for gradients, changes in terms:
             parts = _pairwise(lambda g, d: weighted(g.detach(), d.detach()), gradients, changes)
             maps = _pairwise(torch.add, maps, parts) if maps else parts
-            moved = [torch.stack([g.abs().flatten(1).amax(1) > 0 for g in of_layer]).any(0) for of_layer in gradients]
+            moved = [torch.stack([_largest(g) > 0 for g in of_layer]).any(0) for of_layer in gradients]
             alive = [a | m for a, m in zip(alive, moved, strict=True)] if alive else moved
         for of_layer, has_gradient, layer in zip(maps, alive, passes.layers, strict=True):
             _check_shown(of_layer, has_gradient, passes.names[layer])
@@ -373,13 +375,13 @@ def _mean_gradient(
     output, at_x = passes.activations(xs)
     _, at_start = passes.activations(starts)
     objective = objective_at(output)
-    means: PerLayer = []
+    sums: PerLayer = []
     for points in _chunks(steps(n_steps), at_once):
         batched = _repeat_objective(objective, len(points))
         gradients, _ = passes.gradients(_line(starts, xs, points), batched, len(points))
         parts = [tuple(_sum_of_chunks(g, len(points)) for g in of_layer) for of_layer in gradients]
-        share = partial(torch.add, alpha=1 / n_steps)
-        means = _pairwise(share, means, parts) if means else [tuple(g / n_steps for g in of_layer) for of_layer in parts]
+        sums = _pairwise(torch.add, sums, parts) if sums else parts
+    means = [tuple(total / n_steps for total in of_layer) for of_layer in sums]
     yield means, _pairwise(torch.sub, at_x, at_start)
 
 
@@ -408,13 +410,12 @@ def _pairwise(function: Callable[[Tensor, Tensor], Tensor], left: PerLayer, righ
 
 
 def _sum_of_chunks(values: Tensor, chunks: int) -> Tensor:
-    return values.detach() if chunks == 1 else torch.stack(values.detach().chunk(chunks)).sum(0)
+    return reduce(torch.add, values.detach().chunk(chunks))  # of one chunk: no copy
 
 
 def _line(starts: tuple[Tensor, ...], ends: tuple[Tensor, ...], points: Sequence[float]) -> tuple[Tensor, ...]:
     """Points on the straight line between two batches, step after step: (len(points) · N, …)."""
-    lines = ([torch.lerp(a, b.detach(), t) for t in points] for a, b in zip(starts, ends, strict=True))
-    return tuple(line[0] if len(line) == 1 else torch.cat(line) for line in lines)
+    return tuple(torch.cat([a + t * (b.detach() - a) for t in points]) for a, b in zip(starts, ends, strict=True))
 
 
 def _repeat_objective(objective: Objective, times: int) -> Objective:
@@ -438,13 +439,15 @@ def _steps_at_once(internal_batch_size: int | None, batch: int) -> int:
 
 
 def _warn_of_unit_embeddings(embeddings: Tensor) -> None:
-    lengths = torch.linalg.vector_norm(embeddings.detach().double(), dim=1)
-    if len(lengths) and bool(((lengths - 1).abs() < 1e-3).all()):
+    def warn(rows: list[int]) -> None:
         warnings.warn(
             "all embeddings have length 1: the model seems to divide by it, and what is explained is the differentiated cosine, whatever "
             "the norm. Its maps are less faithful and less person-specific; give the part of the model before that division.",
-            stacklevel=6,
+            stacklevel=7,  # through the end of together
         )
+
+    lengths = torch.linalg.vector_norm(embeddings.detach().double(), dim=1)
+    where_any(((lengths - 1).abs() < 1e-3).all()[None] if len(lengths) else lengths.bool(), warn)
 
 
 def _check_above_noise(maps: PerLayer, passes: LayerPasses, xs: tuple[Tensor, ...]) -> None:
@@ -455,19 +458,32 @@ def _check_above_noise(maps: PerLayer, passes: LayerPasses, xs: tuple[Tensor, ..
     """
     tiny = vanishing(passes.scores)
     totals = [_total(of_layer) for of_layer in maps]
-    noise = [total <= 0.1 * tiny * passes.scores.abs() for total in totals]
-    if any(bool(n.any()) for n in noise) and passes.returns_embeddings:
-        gradients, activations = passes.gradients(xs, _towards_anything)
-        probes = [_total(m) for m in _pairwise(lambda g, a: weigh(g.detach(), a.detach()), gradients, activations)]
-        noise = [n & (total <= tiny * probe) for n, total, probe in zip(noise, totals, probes, strict=True)]
-    for of_layer, layer in zip(noise, passes.layers, strict=True):
-        if bool(of_layer.any()):
-            raise ValueError(
-                f"the score has zero gradient at layer {passes.names[layer]} but for rounding, for images "
-                f"{of_layer.nonzero().flatten().tolist()}: it is at a maximum there, as the cosine to an image's own embedding is. Use "
-                'LEAM(model, layer), whose norm="detach" has a gradient, or a reference from other images. If the model divides its '
-                "embeddings by their length (or ends in a LayerNorm), give the part before that, or a reference."
-            )
+    noise = torch.stack([total <= 0.1 * tiny * passes.scores.abs() for total in totals])
+
+    def look_closer(rows: list[int]) -> None:
+        found = noise
+        if passes.returns_embeddings:
+            gradients, activations = passes.gradients(xs, _towards_anything)
+            probes = [_total(m) for m in _pairwise(lambda g, a: weigh(g.detach(), a.detach()), gradients, activations)]
+            found = noise & torch.stack([total <= tiny * probe for total, probe in zip(totals, probes, strict=True)])
+        for layer, of_layer in zip(passes.layers, found, strict=True):
+            refuse(of_layer, partial(_noise, passes.names[layer]))
+
+    where_any(noise.any(0), look_closer)
+
+
+def _noise(layer: str, rows: list[int]) -> str:
+    return (
+        f"the score has zero gradient at layer {layer} but for rounding, for images {rows}: it is at a maximum there, as the cosine to an "
+        'image\'s own embedding is. Use LEAM(model, layer), whose norm="detach" has a gradient, or a reference from other images. If the '
+        "model divides its embeddings by their length (or ends in a LayerNorm), give the part before that, or a reference."
+    )
+
+
+def _largest(values: Tensor) -> Tensor:
+    """The largest absolute value of every image, without a copy of the values."""
+    largest: Tensor = torch.linalg.vector_norm(values.detach().flatten(1), float("inf"), dim=1)
+    return largest
 
 
 def _total(of_layer: tuple[Tensor, ...]) -> Tensor:
@@ -483,13 +499,18 @@ def _towards_anything(embeddings: Tensor) -> Tensor:
 def _check_shown(maps: tuple[Tensor, ...], has_gradient: Tensor, name: str) -> None:
     """Refuse maps of nothing: values that are not finite, or no gradient at all."""
     finite = torch.stack([torch.isfinite(m).flatten(1).all(1) for m in maps]).all(0)
-    if not bool(finite.all()):
-        raise ValueError(
-            f"the map of layer {name} is NaN or infinite for images {(~finite).nonzero().flatten().tolist()}: check these images, "
-            "the activations there, and the precision (float16 overflows)."
-        )
-    if not bool(has_gradient.all()):
-        raise ValueError(
-            f"the score has zero gradient at layer {name} for images {(~has_gradient).nonzero().flatten().tolist()}: nothing to show. A "
+    refuse(
+        ~finite,
+        lambda rows: (
+            f"the map of layer {name} is NaN or infinite for images {rows}: check these images, "
+            f"the activations there, and the precision.{float16_hint(maps[0])}"
+        ),
+    )
+    refuse(
+        ~has_gradient,
+        lambda rows: (
+            f"the score has zero gradient at layer {name} for images {rows}: nothing to show. A "
             "constant score, dead units, or a layer after which only other positions count (a transformer's last block)."
-        )
+            + float16_hint(maps[0])
+        ),
+    )

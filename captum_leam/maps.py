@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Field = tuple[int, int, int, int]
-"""The rows and columns of the input that a network reads: (top, left, height, width) in pixels."""
+"""The rows and columns of the input that a network reads, as (top, left, height, width) in pixels."""
 
 
 # -- from gradients to a layer map ---------------------------------------------------------------------

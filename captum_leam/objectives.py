@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captum_leam.checks import refuse, together
 from captum_leam.layers import refuse_active, sober
 
 Norm = Literal["detach", "differentiate", "fixed"]
@@ -65,11 +66,10 @@ def as_embeddings(returned: Any, batch: int) -> Tensor:
             f"forward_func returned shape {shape}: an embedding of one number has cosine ±1 with everything. "
             "If it is a score, squeeze it to (N,)."
         )
-    if not bool(torch.isfinite(output).all()):
-        bad = (~torch.isfinite(output)).any(1).nonzero().flatten().tolist()
-        raise ValueError(
-            f"the embeddings of images {bad} hold NaN or infinite values; check these images and the model."
-        )
+    refuse(
+        ~torch.isfinite(output.detach()).all(1),
+        lambda rows: f"the embeddings of images {rows} hold NaN or infinite values; check these images and the model.",
+    )
     return output
 
 
@@ -93,7 +93,7 @@ def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 6
         torch.Size([5, 12])
     """
     refuse_active(model)
-    with torch.no_grad(), sober(model):
+    with torch.no_grad(), sober(model), together():
         return torch.cat([as_embeddings(model(x), len(x)) for x in torch.split(images, batch_size)])
 
 
@@ -142,11 +142,25 @@ def unit(vectors: Tensor, name: str = "vectors") -> Tensor:
         [[0.6000000238418579, 0.800000011920929]]
     """
     norms = _length(vectors)[..., None]
-    good = torch.isfinite(norms) & (norms > 0)
-    if not bool(good.all()):
-        bad = (~good).flatten().nonzero().flatten().tolist()
-        raise ValueError(f"{name}: rows {bad} are zero, NaN or infinite and have no direction; leave these out.")
+    refuse(
+        ~(torch.isfinite(norms) & (norms > 0)).flatten(),
+        lambda rows: (
+            f"{name}: rows {rows} are zero, NaN or infinite and have no direction; leave these out.{float16_hint(vectors)}"
+        ),
+    )
     return vectors / norms
+
+
+def float16_hint(values: Tensor) -> str:
+    """What to add to the refusal of values that are zero or not finite: of float16, that it may be its narrow range; else nothing.
+
+    Example:
+        >>> float16_hint(torch.zeros(1)), float16_hint(torch.zeros(1).half())[:16]
+        ('', ' This is float16')
+    """
+    if values.dtype != torch.float16:
+        return ""
+    return " This is float16: what is under 6e-8 is zero there, and over 65504 infinite; use float32 or bfloat16."
 
 
 def match_rows(vectors: Tensor, embeddings: Tensor, name: str = "reference") -> Tensor:
@@ -216,11 +230,10 @@ def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Ten
             f"({dimensions},), (M, {dimensions}) shared, or ({batch}, M, {dimensions}) per image, M ≥ 1."
         )
     difference = target - unit(others, "contrast").mean(1)
-    equal = _length(difference) <= vanishing(embeddings)
-    if bool(equal.any()):
-        raise ValueError(
-            f"reference and contrast are equal for rows {equal.nonzero().flatten().tolist()}: the score is zero everywhere."
-        )
+    refuse(
+        _length(difference) <= vanishing(embeddings),
+        lambda rows: f"reference and contrast are equal for rows {rows}: the score is zero everywhere.",
+    )
     return difference
 
 
@@ -252,10 +265,7 @@ def similarity(embeddings: Tensor, towards: Tensor, norm: Norm = "detach") -> Te
     if norm == "fixed":
         return score
     lengths = _length(embeddings.detach() if norm == "detach" else embeddings)
-    if not bool((lengths > 0).all()):
-        raise ValueError(
-            f"the embeddings of images {(lengths <= 0).nonzero().flatten().tolist()} are zero: no cosine there."
-        )
+    refuse(lengths.detach() <= 0, lambda rows: f"the embeddings of images {rows} are zero: no cosine there.")
     return score / lengths
 
 
@@ -308,13 +318,14 @@ def check_reliable(embeddings: Tensor, towards: Tensor) -> None:
     Raises:
         ValueError: with the images concerned.
     """
-    flat = reliability(embeddings, towards) <= vanishing(embeddings)
-    if bool(flat.any()):
-        raise ValueError(
-            f'norm="differentiate" has zero gradient for images {flat.nonzero().flatten().tolist()}: their reference is their own '
+    refuse(
+        reliability(embeddings, towards) <= vanishing(embeddings),
+        lambda rows: (
+            f'norm="differentiate" has zero gradient for images {rows}: their reference is their own '
             "embedding, where the cosine is at its maximum, and a map of it would be rounding noise. Use "
             'norm="detach", or a reference from other images of the person.'
-        )
+        ),
+    )
 
 
 # -- references ----------------------------------------------------------------------------------------

@@ -16,7 +16,9 @@ from captum_leam.objectives import embed, reliability, unit
 from captum_leam.suggest import LayerSuggestions, chosen_layers
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from captum_leam.regions import RegionScheme
 
@@ -24,6 +26,8 @@ NEARLY_THE_SAME = 0.1
 """Sine of the angle between two embeddings (a cosine of .995) under which they are as good as one."""
 
 SIDES = ("a", "b")
+
+OUTCOMES = {"TA": "true acceptance", "FA": "false acceptance", "TR": "true rejection", "FR": "false rejection"}
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,36 @@ class PairExplanation:
         """Whether the maps are about the *match*: False where both embeddings are nearly one, and they show its strength only."""
         return self.sine > NEARLY_THE_SAME
 
+    @property
+    def truth(self) -> str | None:
+        """``"the same person"`` or ``"different people"``, where it is known."""
+        return {True: "the same person", False: "different people", None: None}[self.same_person]
+
+    def facts(self) -> dict[str, str]:
+        """Score, decision, truth and reliability by name, as far as they are known, in words."""
+        known = {"cosine": f"{self.score:.3f}"}
+        if self.accepted is not None and self.margin is not None:
+            known |= {"threshold": f"{self.threshold:g}", "decision": "accepted" if self.accepted else "rejected"}
+            known |= {"margin": f"{self.margin:+.3f}"}
+        if self.truth is not None:
+            known["in truth"] = self.truth
+        if self.outcome is not None:
+            known["outcome"] = f"{self.outcome}, {OUTCOMES[self.outcome]}"
+        flag = "yes" if self.reliable else "NO: the embeddings are nearly one, and the maps show its strength only"
+        return {
+            **known,
+            "maps about the match": f"{flag} (sine of the angle {self.sine:.3f}, over {NEARLY_THE_SAME:g})",
+        }
+
     def sentence(self) -> str:
         """Score, decision and reliability in words."""
         said = f"Cosine {self.score:.3f}"
         if self.accepted is not None and self.margin is not None:
             said += f": {'accepted' if self.accepted else 'rejected'} at threshold {self.threshold:g} (margin {self.margin:+.3f})"
         if self.outcome is not None:
-            truth = "the same person" if self.same_person else "different people"
-            said += f"; {truth}, so a {'true' if self.outcome[0] == 'T' else 'false'} decision ({self.outcome})"
+            said += f"; {self.truth}, so a {'true' if self.outcome[0] == 'T' else 'false'} decision ({self.outcome})"
+        elif self.truth is not None:
+            said += f"; {self.truth}"
         if not self.reliable:
             said += ". The two embeddings are nearly one: the maps show its strength, not what makes two images match"
         return said + "."
@@ -111,33 +137,38 @@ class PairExplanation:
             tables.append(table)
         return pd.concat(tables, ignore_index=True)
 
-    def plot(self, photographs: Sequence[Tensor | None] | None = None) -> "Figure":
-        """Both faces with what speaks for and against, side by side; on the photographs below, if they are given.
+    def plot(
+        self,
+        photographs: Sequence[Tensor | None] | None = None,
+        *,
+        pictures: Sequence["NDArray[np.uint8] | None"] | None = None,
+    ) -> "Figure":
+        """Both faces side by side with what speaks for and against; below them on the photographs, if these are given.
 
         Args:
             photographs: of a and b, (3, H, W) in [0, 1], None for one that is not shown.
+            pictures: or the maps drawn on them already, by :func:`captum_leam.plots.overlay_on_photo`.
         """
         from matplotlib.figure import Figure
 
         from captum_leam.plots import overlay, overlay_on_photo
 
-        shown = [
-            (i, photo, face)
-            for i, (photo, face) in enumerate(zip(photographs or (), self.faces, strict=False))
-            if photo is not None and face is not None
-        ]
-        figure = Figure(figsize=(7.2, 5.2 + 3.4 * bool(shown)), layout="constrained")
-        rows: Any = figure.subfigures(2, 1, height_ratios=[5.2, 3.4]) if shown else [figure]
+        drawn = list(pictures or ())
+        for i, (photo, face) in enumerate(zip(photographs or (), self.faces, strict=False)):
+            drawn.append(None if photo is None or face is None else overlay_on_photo(photo, face, self.similar[i]))
+        shown = [(i, picture) for i, picture in enumerate(drawn) if picture is not None]
+        figure = Figure(figsize=(7.2, 5.2 + 3.8 * bool(shown)), layout="constrained")
+        rows: Any = figure.subfigures(2, 1, height_ratios=[5.2, 3.8]) if shown else [figure]
         axes = rows[0].subplots(2, 3)
         for i, image in enumerate(self.images.detach().cpu()):
-            pictures = [image.movedim(0, -1).clamp(0, 1).expand(-1, -1, 3).numpy()]
-            pictures += [overlay(image, maps[i]) for maps in (self.similar, self.dissimilar)]
-            for axis, picture, title in zip(axes[i], pictures, (SIDES[i], "for the match", "against it"), strict=True):
+            row = [image.movedim(0, -1).clamp(0, 1).expand(-1, -1, 3).numpy()]
+            row += [overlay(image, maps[i]) for maps in (self.similar, self.dissimilar)]
+            for axis, picture, title in zip(axes[i], row, (SIDES[i], "for the match", "against it"), strict=True):
                 axis.imshow(picture)
                 axis.set_title(title, fontsize=9)
-        for place, (i, photo, face) in enumerate(shown):
+        for place, (i, picture) in enumerate(shown):
             axis = rows[1].add_subplot(1, len(shown), place + 1)
-            axis.imshow(overlay_on_photo(photo, face, self.similar[i]))
+            axis.imshow(picture)
             axis.set_title(f"{SIDES[i]}, for the match, on the photograph", fontsize=9)
         for axis in figure.axes:
             axis.set_axis_off()

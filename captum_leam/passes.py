@@ -8,11 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._captum import repeat_args
-from captum_leam.layers import Reshape, gather_runs, layer_name, record, sober, spatial
+from captum_leam.layers import Graph, Reshape, gather_runs, layer_name, record, sober, spatial
 from captum_leam.objectives import as_output
 
 # Of every layer, of every tensor it puts out.
 PerLayer = list[tuple[Tensor, ...]]
+
+# Of every layer, run after run (one, or one per device).
+Runs = dict[nn.Module, list[tuple[Tensor, ...]]]
 
 # Outputs of the forward function, embeddings or scores, to one score per image.
 Objective = Callable[[Tensor], Tensor]
@@ -46,6 +49,9 @@ class LayerPasses:
         self.reshapes = self.reshapes or [None] * len(self.layers)
         self.distinct = list(dict.fromkeys(self.layers))
         self.names = {layer: layer_name(layer, self.forward_func) for layer in self.distinct}
+        # what comes before the first layer needs no graph, but where a layer's tensor may be used beside it
+        self.cut = not self.layer_input and not any(map(_hands_on, self.distinct))
+        self.shared = False  # whether that was so; known after a pass
         self.tuples: dict[nn.Module, bool] = {}  # whether a layer puts out several tensors; known after a pass
         self.scores = torch.empty(0)  # of the last pass with gradients
         self.returns_embeddings = False  # or scores; known after a pass
@@ -53,7 +59,7 @@ class LayerPasses:
     def activations(self, xs: tuple[Tensor, ...]) -> tuple[Tensor, PerLayer]:
         """Forward only: the output, and the activations of every layer as (N, C, h, w)."""
         with torch.no_grad():
-            output, runs = self._forward(xs, 1)
+            output, runs = self._forward(xs, 1, "as it is")
             return output, self._spatial(runs)
 
     def gradients(self, xs: tuple[Tensor, ...], objective: Objective, times: int = 1) -> tuple[PerLayer, PerLayer]:
@@ -62,9 +68,9 @@ class LayerPasses:
         Args:
             xs: inputs, ``times`` batches one after the other.
             objective: of the output.
-            times: how often the additional arguments are repeated along.
+            times: how often additional arguments with one row per image are repeated along.
         """
-        output, runs = self._forward(xs, times)
+        output, runs = self._forward_with_graph(xs, times)
         activations = self._spatial(runs)  # before the backward pass: what cannot be shown is refused early
         kept = [t for run in self._tensors(runs) for t in run]
         score = objective(output)
@@ -83,13 +89,26 @@ class LayerPasses:
         }
         return self._rearranged(filled), activations
 
-    def _forward(self, xs: tuple[Tensor, ...], times: int) -> tuple[Tensor, dict[nn.Module, list[tuple[Tensor, ...]]]]:
+    def _forward_with_graph(self, xs: tuple[Tensor, ...], times: int) -> tuple[Tensor, Runs]:
+        """A forward pass that keeps nothing of what comes before the first layer, where the layers and the model allow it."""
+        if self.cut:
+            with torch.no_grad():
+                output, runs = self._forward(xs, times, "from the layers")
+                # a model that sets the gradient mode around a layer has switched it off again: one more pass, without the saving
+                self.cut = torch.is_grad_enabled() and not self.shared
+            if self.cut:
+                return output, runs
+        return self._forward(tuple(map(_tracked, xs)), times, "from the inputs")
+
+    def _forward(self, xs: tuple[Tensor, ...], times: int, graph: Graph) -> tuple[Tensor, Runs]:
         forward = self.forward_func
-        with record(self.distinct, list(self.names.values()), inputs=self.layer_input) as recordings:
+        with record(self.distinct, list(self.names.values()), inputs=self.layer_input, graph=graph) as recordings:
             with sober(forward, self.distinct):
-                returned = forward(*xs, *repeat_args(self.args, times))
+                # copies: models may work in place on what they are given
+                returned = forward(*[x.clone() for x in xs], *repeat_args(self.args, times, len(xs[0]) // times))
             output = as_output(returned, len(xs[0]))
         self.tuples = {layer: r.is_tuple for layer, r in zip(self.distinct, recordings, strict=True)}
+        self.shared = any(r.is_shared for r in recordings)
         pairs = zip(self.distinct, recordings, strict=True)
         return output, {layer: gather_runs(r, layer, forward, self.device_ids) for layer, r in pairs}
 
@@ -102,19 +121,29 @@ class LayerPasses:
             names = ", ".join(self.names.values())
             raise RuntimeError(f"the backward pass from the score to layer {names} failed: {error}") from error
 
-    def _tensors(self, runs: dict[nn.Module, list[tuple[Tensor, ...]]]) -> Iterator[tuple[Tensor, ...]]:
+    def _tensors(self, runs: Runs) -> Iterator[tuple[Tensor, ...]]:
         for layer in self.distinct:
             yield from runs[layer]
 
-    def _rearranged(self, runs: dict[nn.Module, list[tuple[Tensor, ...]]]) -> PerLayer:
+    def _rearranged(self, runs: Runs) -> PerLayer:
         pairs = zip(self.layers, self.reshapes, strict=True)
         return [tuple(t if r is None else r(t) for t in _join(runs[layer])) for layer, r in pairs]
 
-    def _spatial(self, runs: dict[nn.Module, list[tuple[Tensor, ...]]]) -> PerLayer:
+    def _spatial(self, runs: Runs) -> PerLayer:
         pairs = zip(self.layers, self.reshapes, strict=True)
         return [
             tuple(spatial(t, self.names[layer], self.image_size, r) for t in _join(runs[layer])) for layer, r in pairs
         ]
+
+
+def _hands_on(layer: nn.Module) -> bool:
+    """Whether a layer's output is, at sight, the tensor that it took in."""
+    return isinstance(layer, nn.Identity | nn.modules.dropout._DropoutNd) or bool(getattr(layer, "inplace", False))
+
+
+def _tracked(x: Tensor) -> Tensor:
+    """Inputs that all that is computed from them is tracked from."""
+    return x.detach().requires_grad_() if torch.is_floating_point(x) else x
 
 
 def _join(runs: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

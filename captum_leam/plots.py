@@ -34,7 +34,7 @@ def overlay(image: Tensor, maps: Tensor, *, signed: bool = False, strength: floa
         (H, W, 3), uint8.
 
     Raises:
-        ValueError: if the sizes differ.
+        ValueError: if the sizes differ, or the image is far from [0, 1].
 
     Example:
         >>> import torch
@@ -47,6 +47,14 @@ def overlay(image: Tensor, maps: Tensor, *, signed: bool = False, strength: floa
         raise ValueError(
             f"the map is {tuple(maps.shape[-2:])}, the image {tuple(image.shape[-2:])}; place the map first."
         )
+    least, most = (float(v) for v in image.detach().aminmax())
+    if (
+        least < -0.5 or most > 1.5
+    ):  # noise and light leave [0, 1] a little; normalised pixels would be drawn as another picture
+        raise ValueError(
+            f"the image has values from {least:.3g} to {most:.3g}; to be drawn it must be RGB in [0, 1]. Keep the normalisation "
+            "inside the model: captum_leam.models.Prepared(network, preprocessing)."
+        )
     scaled = normalize_max(maps)[0].detach().cpu().double().numpy()
     grey = image.detach().cpu().double().clamp(0, 1).mean(0).numpy()[..., None].repeat(3, -1)
     values = scaled if signed else scaled.clip(min=0)
@@ -55,6 +63,33 @@ def overlay(image: Tensor, maps: Tensor, *, signed: bool = False, strength: floa
     blended = grey * (1 - cover) + colours[..., :3] * cover
     picture: NDArray[np.uint8] = (blended * 255).round().astype(np.uint8)
     return picture
+
+
+def region_outlines(image: Tensor, labels: Tensor, *, side: int = 448) -> NDArray[np.uint8]:
+    """Where the regions of a face end, as lines on it: to see whether a parser was right.
+
+    Args:
+        image: (C, H, W) in [0, 1], C of 1 or 3.
+        labels: (H, W), integers.
+        side: width of the picture in pixels, at least.
+
+    Returns:
+        (H', W', 3), uint8, a whole number of times the size of the image.
+
+    Example:
+        >>> import torch
+        >>> region_outlines(torch.rand(3, 8, 8), torch.zeros(8, 8, dtype=torch.int64), side=20).shape
+        (24, 24, 3)
+    """
+    from skimage.segmentation import find_boundaries
+
+    times = max(1, -(-side // image.shape[-1]))
+    picture = image.detach().cpu().clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
+    large = picture.repeat(times, 0).repeat(times, 1)
+    lines = find_boundaries(labels.cpu().numpy().repeat(times, 0).repeat(times, 1), mode="thick")  # type: ignore[no-untyped-call]
+    large[lines] = np.array([0x00, 0x72, 0xB2]) / 255  # COLOURS[0]
+    drawn: NDArray[np.uint8] = (large * 255).round().astype(np.uint8)
+    return drawn
 
 
 def overlay_on_photo(
@@ -137,6 +172,57 @@ def _legend(figure: Figure, axes: "NDArray[Any]", signed: bool) -> None:
         ["against\nthe match", "neither", "for the\nmatch"] if signed else ["nothing", "speaks for\nthe match"]
     )
     bar.ax.tick_params(labelsize=8)
+
+
+def correspondence_lines(
+    image: Tensor, partner: Tensor, lines: Tensor, strengths: Tensor | Sequence[float] | None = None
+) -> Figure:
+    """Two faces, the partner to the right and lower, and lines between places that correspond: thicker where they add more.
+
+    Args:
+        image: (C, H, W) in [0, 1], C of 1 or 3.
+        partner: (C, H, W), of the same size.
+        lines: (K, 4): x and y in the image, x and y in the partner, in pixels, as
+            :meth:`captum_leam.explainers.Correspondences.lines` gives them for one pair.
+        strengths: K numbers, what each pair of places adds (below 0 as 0), as ``Correspondences.strengths`` gives them; equal by default.
+
+    Raises:
+        ValueError: for images of different size, or another shape of the lines or strengths.
+
+    Example:
+        >>> import torch
+        >>> figure = correspondence_lines(torch.rand(3, 8, 8), torch.rand(3, 8, 8), torch.tensor([[2.0, 2.0, 6.0, 4.0]]))
+        >>> len(figure.axes[0].lines)
+        1
+    """
+    if image.shape[-2:] != partner.shape[-2:]:
+        raise ValueError(
+            f"the images are {tuple(image.shape[-2:])} and {tuple(partner.shape[-2:])}; needed is one size for both."
+        )
+    given = [1.0] * len(lines) if strengths is None else [float(s) for s in strengths]
+    if lines.ndim != 2 or lines.shape[1] != 4 or len(given) != len(lines):
+        raise ValueError(
+            f"lines have shape {tuple(lines.shape)}, and there are {len(given)} strengths; needed are (K, 4) and K, of one pair of images."
+        )
+    height, width = image.shape[-2:]
+    right, down = (
+        width + width // 8,
+        height // 3,
+    )  # the partner lower: lines between equal places do not cover each other
+    left, other = (side.detach().cpu().double().clamp(0, 1).mean(0).numpy() for side in (image, partner))
+    picture = np.ones((height + down, right + width))
+    picture[:height, :width], picture[down:, right:] = left, other
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
+    strongest = max([*given, 0.0]) or 1.0
+    for (x, y, u, v), strength in zip(lines.tolist(), given, strict=True):
+        share = max(strength, 0.0) / strongest
+        ends = ([x - 0.5, u + right - 0.5], [y - 0.5, v + down - 0.5])  # imshow has pixels' centres at whole numbers
+        axis.plot(*ends, "-o", color=COLOURS[4], linewidth=0.5 + 2.5 * share, markersize=3, alpha=0.35 + 0.6 * share)
+    axis.set_axis_off()
+    axis.set_title("what adds most to the similarity of the two faces: thicker is more", fontsize=9)
+    return figure
 
 
 def region_bars(report: pd.DataFrame) -> Figure:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 import torch
 from captum.attr import LayerGradCam
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -22,8 +23,9 @@ from captum_leam.faithfulness import OcclusionEvaluator, OcclusionResult
 from captum_leam.leam import LEAM
 from captum_leam.maps import overall_map, place_on_field
 from captum_leam.objectives import EmbeddingSimilarity, as_embeddings, embed, leave_one_out_centroids, unit
-from captum_leam.plots import occlusion_curves, overlay, region_bars
-from captum_leam.regions import RegionScheme, region_report
+from captum_leam.pairs import SIDES, PairExplanation
+from captum_leam.plots import occlusion_curves, overlay, region_bars, region_outlines
+from captum_leam.regions import FaceRegions, RegionScheme, lift_drawing, region_report
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions
 
 OWN_REFERENCE = "no reference: embedding-strength map"
@@ -39,6 +41,9 @@ LIMITS = (
     "beside them are one control of several (captum_leam.faithfulness has the others, with statistics over people).",
     "Lift and share depend on the labels of the regions; the template is drawn for the standard aligned crop, not parsed from the face.",
 )
+
+WRITTEN = "settings.json"
+"""How a page was made, and which files belong to it."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,10 @@ class Explanation:
         title: of the section.
         text: under the title.
         settings: how it was made.
-        against: (N, H, W), what speaks against the match; None if that is not shown.
+        pair: of two faces, with the decision and what speaks against the match.
+        parts: labels of the regions, to draw their outlines; None if these are not shown.
         photographs: RGB pictures of the maps on the photographs, None for images without one.
+        notes: what the reader must know: files that were left out, warnings.
     """
 
     names: list[str]
@@ -70,8 +77,10 @@ class Explanation:
     title: str = "Faces"
     text: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
-    against: Tensor | None = None
+    pair: PairExplanation | None = None
+    parts: FaceRegions | None = None
     photographs: tuple[NDArray[np.uint8] | None, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def explain_images(
@@ -83,6 +92,8 @@ def explain_images(
     scheme: RegionScheme,
     *,
     references: Tensor | None = None,
+    maps: Mapping[str, Tensor] | None = None,
+    landmarks: ArrayLike | None = None,
     preset: str = "default",
     fraction: float = 0.01,
     fill: str = "blur",
@@ -102,6 +113,8 @@ def explain_images(
         labels: region labels, (N, H, W) or (H, W).
         scheme: names of the labels.
         references: (N, D), one per image, from other images; None: each image's own, for maps and drops.
+        maps: of the layers towards these references, where they are known already, as :func:`captum_leam.explain_pair` has them.
+        landmarks: of :func:`captum_leam.regions.region_report`.
         preset: of :func:`captum_leam.explain_faces`.
         fraction: of the critical pixels.
         fill: of the occlusion.
@@ -113,7 +126,7 @@ def explain_images(
     """
     own = embed(model, images, batch_size)
     towards = unit(own, "embeddings") if references is None else references
-    maps = _layer_maps(model, images, layers, towards, PRESETS[preset], batch_size)
+    maps = dict(maps) if maps else _layer_maps(model, images, layers, towards, PRESETS[preset], batch_size)
     overall = overall_map(list(maps.values()), layers.image_size)
     cams = _grad_cam(
         model, images, layers[-1], layers, towards, norm="detach" if references is None else "differentiate"
@@ -133,6 +146,7 @@ def explain_images(
         "steps of the path": PRESETS[preset],
         "layers": ", ".join(maps),
         "fill": fill,
+        "fraction": fraction,
         "seed": seed,
     }
     place = {"field (top, left, height, width)": layers.field, "critical pixels": f"top {fraction:.1%} of the crop"}
@@ -141,7 +155,7 @@ def explain_images(
         images,
         overall,
         maps,
-        region_report(overall, labels, scheme, fraction=fraction, seed=seed),
+        region_report(overall, labels, scheme, fraction=fraction, landmarks=landmarks, seed=seed),
         evaluator.evaluate(images, methods, towards),
         "Reference: the person's other images." if references is not None else OWN_REFERENCE,
         title,
@@ -194,11 +208,12 @@ def _grad_cam(
 def write(
     explanations: Sequence[Explanation], folder: Path, *, title: str, lead: str, settings: Mapping[str, Any]
 ) -> Path:
-    """Write ``index.html``, PNG overlays and CSV tables.
+    """Write ``index.html``, PNG overlays, CSV tables, and ``settings.json`` with how they were made.
 
     Args:
         explanations: one section each.
-        folder: made if it is not there; files of the same names are replaced.
+        folder: made if it is not there. Files that an earlier call wrote there are removed; of others, those of the same names are
+            replaced.
         title: of the page.
         lead: the sentence under it.
         settings: how all of it was made.
@@ -207,19 +222,48 @@ def write(
         Path of the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_earlier(folder)
+    written: list[str] = []
     for number, explanation in enumerate(explanations, 1):
         prefix = f"{number}_" if len(explanations) > 1 else ""
-        _write_tables(explanation, folder, prefix)
-        for i, name in enumerate(explanation.names):
-            picture = overlay(explanation.images[i], explanation.overall[i])
-            Image.fromarray(picture).resize(
-                (448, 448 * picture.shape[0] // picture.shape[1]), Image.Resampling.BICUBIC
-            ).save(folder / f"{prefix}{i:02d}_{safe_name(Path(name).stem)}.png")
-            if (photograph := _photograph(explanation, i)) is not None:
-                Image.fromarray(photograph).save(folder / f"{prefix}{i:02d}_{safe_name(Path(name).stem)}_photo.png")
+        written += _write_tables(explanation, folder, prefix)
+        written += _write_pictures(explanation, folder, prefix)
     page = folder / "index.html"
     page.write_text(render_page(explanations, title=title, lead=lead, settings=settings), encoding="utf-8")
+    made = {"captum-leam": __version__, "title": title, "settings": {k: str(v) for k, v in settings.items()}}
+    notes = [note for explanation in explanations for note in explanation.notes]
+    record = {**made, "notes": notes, "files": sorted([*written, page.name, WRITTEN])}
+    (folder / WRITTEN).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return page
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Remove what an earlier page of this package left in the folder, as far as its record says so."""
+    try:
+        record = json.loads((folder / WRITTEN).read_text(encoding="utf-8"))
+        names = [str(name) for name in record["files"]] if "captum-leam" in record else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for name in names:
+        if safe_name(name) == name and (folder / name).is_file():
+            (folder / name).unlink()
+
+
+def _write_pictures(explanation: Explanation, folder: Path, prefix: str) -> list[str]:
+    drawn = {}
+    for i, name in enumerate(explanation.names):
+        stem = f"{prefix}{i:02d}_{safe_name(Path(name).stem)}"
+        picture = overlay(explanation.images[i], explanation.overall[i])
+        large = (448, 448 * picture.shape[0] // picture.shape[1])
+        drawn[f"{stem}.png"] = Image.fromarray(picture).resize(large, Image.Resampling.BICUBIC)
+        if (photograph := _photograph(explanation, i)) is not None:
+            drawn[f"{stem}_photo.png"] = Image.fromarray(photograph)
+    for name, image in drawn.items():
+        image.save(folder / name)
+    if explanation.pair is None:
+        return list(drawn)
+    explanation.pair.plot(pictures=explanation.photographs).savefig(folder / f"{prefix}pair.png", dpi=150)
+    return [*drawn, f"{prefix}pair.png"]
 
 
 def _photograph(explanation: Explanation, i: int) -> NDArray[np.uint8] | None:
@@ -236,12 +280,26 @@ def safe_name(name: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in ".-_") else "_" for c in name)[-80:]
 
 
-def _write_tables(explanation: Explanation, folder: Path, prefix: str) -> None:
+def _write_tables(explanation: Explanation, folder: Path, prefix: str) -> list[str]:
     named = dict(enumerate(explanation.names))
-    regions = explanation.regions.assign(name=explanation.regions["image"].map(named))
-    regions.to_csv(folder / f"{prefix}regions.csv", index=False)
-    drops = explanation.occlusion.to_frame()
-    drops.assign(name=drops["image"].map(named)).to_csv(folder / f"{prefix}drops.csv", index=False)
+    tables = {"regions": explanation.regions, "drops": explanation.occlusion.to_frame()}
+    tables = {kind: table.assign(name=table["image"].map(named)) for kind, table in tables.items()}
+    if (both := _pair_regions(explanation)) is not None:
+        sides = dict(zip(SIDES, explanation.names, strict=True))
+        tables["pair_regions"] = both.assign(name=both["face"].map(sides))
+    for kind, table in tables.items():
+        table.to_csv(folder / f"{prefix}{kind}.csv", index=False)
+    return [f"{prefix}{kind}.csv" for kind in tables]
+
+
+def _pair_regions(explanation: Explanation) -> pd.DataFrame | None:
+    """What speaks for and against, by region and face; None without a pair or its regions."""
+    if explanation.pair is None or explanation.parts is None:
+        return None
+    settings = explanation.settings
+    return explanation.pair.regions(
+        explanation.parts.labels, explanation.parts.scheme, fraction=settings["fraction"], seed=settings["seed"]
+    )
 
 
 def render_page(explanations: Sequence[Explanation], *, title: str, lead: str, settings: Mapping[str, Any]) -> str:
@@ -256,14 +314,22 @@ def render_page(explanations: Sequence[Explanation], *, title: str, lead: str, s
 
 def _section(explanation: Explanation) -> dict[str, Any]:
     count = len(explanation.names)
+    comparable = explanation.parts is None or explanation.parts.comparable
+    against = _pair_regions(explanation)
     return {
         "title": explanation.title,
         "text": explanation.text,
         "label": explanation.label,
-        "faces": [_face(explanation, i) for i in range(count)],
-        "bars": _figure(region_bars(explanation.regions)),
+        "notes": explanation.notes,
+        "pair": explanation.pair,
+        "facts": {} if explanation.pair is None else explanation.pair.facts(),
+        "faces": [_face(explanation, i, against) for i in range(count)],
+        "bars": _figure(region_bars(explanation.regions)) if comparable else None,
+        "drawing": _drawing(explanation) if comparable else None,
         "regions_note": f"Mean over {count} face{'s' * (count > 1)}; dots are single faces. Share is that of the critical pixels "
-        f"({explanation.settings['critical pixels']}), lift is share over area.",
+        f"({explanation.settings['critical pixels']}), lift is share over area."
+        if comparable
+        else "These regions are made anew in every picture, so that there is no mean over faces.",
         "occlusion_text": f"Mean fall of the cosine to the reference after replacing the pixels that a map names first "
         f"({explanation.settings['fill']} fill), {count} image{'s' * (count > 1)}. A map that says something falls further "
         "than random pixels. Bands are 95 % intervals over the images.",
@@ -272,30 +338,49 @@ def _section(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _face(explanation: Explanation, i: int) -> dict[str, Any]:
+def _drawing(explanation: Explanation) -> str | None:
+    if explanation.parts is None:
+        return None
+    return _figure(lift_drawing(explanation.regions, explanation.parts.scheme))
+
+
+def _face(explanation: Explanation, i: int, both: pd.DataFrame | None) -> dict[str, Any]:
     rows = explanation.regions[explanation.regions["image"] == i]
     first = rows.iloc[0]
     pieces = "1 fragment" if first["fragments"] == 1 else f"{first['fragments']} fragments"
     image = explanation.images[i].detach().cpu().clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
+    parts, photo = explanation.parts, _photograph(explanation, i)
     return {
         "name": explanation.names[i],
         "image": picture_uri((image * 255).round().astype(np.uint8)),
         "map": picture_uri(overlay(explanation.images[i], explanation.overall[i])),
         "against": None
-        if explanation.against is None
-        else picture_uri(overlay(explanation.images[i], explanation.against[i])),
-        "photograph": None
-        if (photo := _photograph(explanation, i)) is None
-        else picture_uri(photo, min(480, photo.shape[1])),
+        if explanation.pair is None
+        else picture_uri(overlay(explanation.images[i], explanation.pair.dissimilar[i])),
+        "photograph": None if photo is None else picture_uri(photo, min(720, photo.shape[1])),
+        "outlines": None
+        if parts is None
+        else picture_uri(region_outlines(explanation.images[i], parts.labels[i]), 336),
         "layers": [
             {"name": name, "map": picture_uri(overlay(explanation.images[i], maps[i], signed=True), 112)}
             for name, maps in explanation.layers.items()
         ],
-        "regions": rows[rows["share"] > 0].nlargest(5, "lift")[["region", "lift", "share", "area"]].to_dict("records"),
+        "two_sided": both is not None,
+        "regions": _region_rows(rows, None if both is None else both[both["face"] == SIDES[i]]),
         "focus": f"{pieces}, the largest with {first['largest_fragment']:.0%} of the critical pixels; "
         f"{first['effective_regions']:.1f} effective regions; nearest landmark {str(first['nearest_landmark']).replace('_', ' ')}, "
         f"{first['landmark_distance']:.0f} px.",
     }
+
+
+def _region_rows(rows: pd.DataFrame, both: pd.DataFrame | None) -> list[dict[Any, Any]]:
+    """Regions that hold critical pixels, the highest lift first; of a pair with what speaks against beside."""
+    table = rows.set_index("region")[["lift", "share", "area"]]
+    if both is not None:
+        other = both[both["speaks"] == "against"].set_index("region")[["lift", "share"]]
+        table = table.join(other.add_suffix("_against")).fillna(0.0)
+    some = table[table.filter(like="share").max(axis=1) > 0]
+    return some.nlargest(6, "lift").reset_index().to_dict("records")
 
 
 def _drops(result: OcclusionResult) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -22,7 +23,7 @@ from captum_leam.layers import (
     tokens_to_map,
 )
 from captum_leam.maps import Field, gaussian_blur
-from captum_leam.objectives import as_output
+from captum_leam.objectives import as_output, float16_hint
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,12 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
     def for_overall_map(self) -> tuple[LayerSuggestion, ...]:
         """The layers of the overall map: cells of 2 to 8 px per 112 px of width, or the finest if there are none.
 
-        Layers of 56, 28 and 14 px of a 112-px crop were the best set measured; the last layer's 7 px the worst.
+        Layers of 56, 28 and 14 px of a 112-px crop were the best set measured; the last layer's 7 px the worst. Of layers of
+        nearly the same size (convolutions without padding take off a pixel or two), the later one.
         """
         unit = self.image_size[1] / 112
-        chosen = tuple(layer for layer in self.layers if 1.5 * unit < layer.cell < 9 * unit)
+        apart = [a for a, b in pairwise(self.layers) if b.cell > 1.25 * a.cell or b.cell < a.cell] + [*self.layers[-1:]]
+        chosen = tuple(layer for layer in apart if 1.5 * unit < layer.cell < 9 * unit)
         return chosen or self.layers[:1]
 
     def to_frame(self) -> pd.DataFrame:
@@ -115,7 +118,11 @@ def suggest_layers(
     That is the last module before the size changes or the head begins that runs once, puts out a spatial map, is a
     *cut* (everything that reaches the embedding passes through it), and whose positions the embedding depends on;
     of modules with the same output, the outermost. What lies inside a block that changes the size, before the
-    change, is passed over for the block before. Tokens and channels-last layers come with the reshape they need.
+    change, is passed over for the block before, and what comes before the first weights is passed over altogether. Tokens and
+    channels-last layers come with the reshape they need.
+
+    In a network of operators, as :func:`~captum_leam.models.from_onnx` gives it, blocks do not run. They are read off the names
+    (``stages.1.0.conv`` belongs to ``stages.1.0``); where those say nothing, the last sum with a skip connection ends the last block.
 
     Args:
         model: returns embeddings (N, D) (or any scores); in evaluation mode.
@@ -141,23 +148,26 @@ def suggest_layers(
         3  layer3      7
         4  layer4      4
     """
+    refuse_unexplainable(model, [])
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; suggest_layers walks the modules of a torch.nn.Module.")
     if faces.ndim != 4 or not len(faces):
         raise ValueError(f"faces have shape {tuple(faces.shape)}; needed are images (N, C, H, W), one or more.")
-    refuse_unexplainable(model, [])
     size = (faces.shape[2], faces.shape[3])
     reads = find_field(model, faces)
-    candidates = _spatial_cuts(model, torch.cat([faces[:2].detach(), _smooth_probe(faces)]), size, reads)
+    candidates, sums = _spatial_cuts(model, torch.cat([faces[:2].detach(), _smooth_probe(faces)]), size, reads)
     if not candidates:
         raise ValueError(
             "no layer of the model puts out a spatial map that everything passes through; choose layers by hand."
         )
     blocks = _shrinking_blocks(candidates)
-    candidates.sort(key=lambda layer: not _inside(layer, blocks))  # stable: those inside come first, and are replaced
-    # dicts keep the last of every size: the latest to run, and of equal outputs the outermost
-    of_size = {layer.shape[1:]: layer for layer in candidates}
-    fine_to_coarse = sorted(of_size.values(), key=lambda layer: layer.cell)
+    of_size: dict[tuple[int, int], list[LayerSuggestion]] = {}
+    for layer in sorted(candidates, key=lambda layer: not _inside(layer, blocks)):  # stable: those inside come first
+        of_size.setdefault(layer.shape[1:], []).append(layer)
+    coarsest = min(of_size)
+    # the last is the latest to run, and of equal outputs the outermost
+    chosen = [layers[-1] if size == coarsest else _end_of_block(layers, sums) for size, layers in of_size.items()]
+    fine_to_coarse = sorted(chosen, key=lambda layer: layer.cell)
     found = LayerSuggestions(tuple(fine_to_coarse), reads, size)
     return found if best_of is None else replace(found, layers=tuple(found[name] for name in best_of(found)))
 
@@ -258,7 +268,7 @@ def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) ->
     if not len(rows):
         raise ValueError(
             "the model's output does not depend on the images: no field. Is it detached or run under no_grad inside, or is the "
-            "head initialised to zero, as torchvision's ViT classifier is?"
+            f"head initialised to zero, as torchvision's ViT classifier is?{float16_hint(faces)}"
         )
     top, left = int(rows[0]), int(columns[0])
     return top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
@@ -286,31 +296,53 @@ def _smooth_probe(faces: Tensor) -> Tensor:
 
 
 def _shrinking_blocks(candidates: Sequence[LayerSuggestion]) -> dict[str, tuple[int, int]]:
-    """Modules that put out one size and hold layers of one other, with that other size: they change it once."""
-    blocks = {}
-    for block in candidates:
-        inner = {c.shape[1:] for c in candidates if c.name.startswith(block.name + ".")} - {block.shape[1:]}
-        if len(inner) == 1:
-            blocks[block.name] = inner.pop()
-    return blocks
+    """Blocks that put out one size and hold layers of one other, with that other size: they change it once.
+
+    What a block puts out is the last thing that ran in it: the block itself, or an operator where blocks do not run.
+    """
+    sizes: dict[str, list[tuple[int, int]]] = {}
+    for candidate in candidates:
+        parts = candidate.name.split(".")
+        for depth in range(1, len(parts) + 1):
+            sizes.setdefault(".".join(parts[:depth]), []).append(candidate.shape[1:])
+    inner = {name: set(inside) - {inside[-1]} for name, inside in sizes.items()}
+    return {name: others.pop() for name, others in inner.items() if len(others) == 1}
 
 
 def _inside(layer: LayerSuggestion, blocks: dict[str, tuple[int, int]]) -> bool:
     return any(layer.name.startswith(name + ".") and layer.shape[1:] == size for name, size in blocks.items())
 
 
-def _spatial_cuts(model: nn.Module, faces: Tensor, size: tuple[int, int], reads: Field) -> list[LayerSuggestion]:
-    """Layers that run once, are cuts, spatial, and have gradients at their positions; in order of running."""
+def _end_of_block(layers: Sequence[LayerSuggestion], sums: set[str]) -> LayerSuggestion:
+    """The last layer; where it only widens what came out of a sum with a skip connection, what still has that width.
+
+    An inverted bottleneck that changes the size has no skip connection: its first, widening layers are cuts as well.
+    """
+    last = max((i for i, layer in enumerate(layers) if layer.name in sums), default=None)
+    if last is None:
+        return layers[-1]
+    wide = [i for i in range(last, len(layers)) if layers[i].shape[0] != layers[last].shape[0]]
+    return layers[wide[0] - 1] if wide else layers[-1]
+
+
+def _spatial_cuts(
+    model: nn.Module, faces: Tensor, size: tuple[int, int], reads: Field
+) -> tuple[list[LayerSuggestion], set[str]]:
+    """Layers that run once, are cuts, spatial, behind some weights, and have gradients at their positions; in order of running.
+
+    And the names of those that put out a sum of two things which both depend on the image.
+    """
     with torch.inference_mode(False), torch.enable_grad(), eager():
         x = faces.detach().clone().requires_grad_()
         outputs, out = _run_recorded(model, x)
         score = (out * out.detach()).sum()
         cuts = _cut_nodes(score, x)
+        outputs = _behind_weights(model, outputs)
         tokens = {id(t) for t in outputs.values() if t.ndim == 3 and not _is_flattened_map(t, outputs.values())}
         shown = {name: t for name, t in outputs.items() if t.ndim != 3 or id(t) in tokens}
         spatial = {name: t for name, t in shown.items() if t.grad_fn in cuts and _map_shape(t, size)}
         if not spatial:
-            return []
+            return [], set()
         gradients = torch.autograd.grad(score, list(spatial.values()), allow_unused=True)
     modules = dict(model.named_modules())
     found = []
@@ -318,7 +350,18 @@ def _spatial_cuts(model: nn.Module, faces: Tensor, size: tuple[int, int], reads:
         shape, reshape = _map_shape(tensor, size) or ((0, 0, 0), None)
         if gradient is not None and _reaches_positions(gradient if reshape is None else reshape(gradient)):
             found.append(LayerSuggestion(name, modules[name], shape, reads[3] / shape[2], reshape))
-    return found
+    return found, {name for name, tensor in spatial.items() if _is_sum(tensor.grad_fn)}
+
+
+def _is_sum(node: Any) -> bool:
+    return type(node).__name__ == "AddBackward0" and sum(before is not None for before, _ in node.next_functions) == 2
+
+
+def _behind_weights(model: nn.Module, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without what ran before the first module with weights: a mean taken off, a window cut out. All, where none has weights."""
+    names = list(outputs)
+    first = next((i for i, n in enumerate(names) if [*model.get_submodule(n).parameters(recurse=False)]), 0)
+    return {name: outputs[name] for name in names[first:]}
 
 
 def _run_recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:

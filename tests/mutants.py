@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ["tests/test_captum_contract.py", "tests/test_guards.py", "tests/test_exact.py"]
+TESTS = ["tests/test_captum_contract.py", "tests/test_guards.py", "tests/test_exact.py", "tests/test_cost.py"]
 
 # (the clause that is broken, file, text, what it becomes, the test that must fail)
 MUTANTS = [
@@ -35,7 +35,7 @@ MUTANTS = [
     (
         "additional arguments are repeated with the steps",
         "passes.py",
-        "*repeat_args(self.args, times)",
+        "*repeat_args(self.args, times, len(xs[0]) // times)",
         "*self.args",
         "arguments_along_a_path",
     ),
@@ -65,7 +65,42 @@ MUTANTS = [
         "layers.py",
         "shared = [inputs or any(t is a for a in args) for t in tensors]",
         "shared = [False for t in tensors]",
-        "skip_connection_shares",
+        "hands_on_what_is_used_beside_it",
+    ),
+    (
+        "the graph starts at the inputs where a layer hands on what it takes in",
+        "layers.py",
+        "recording.is_shared |= any(shared)",
+        "recording.is_shared |= False",
+        "hands_on_what_is_used_beside_it",
+    ),
+    (
+        "nothing before the first layer is kept",
+        "passes.py",
+        "self.cut = not self.layer_input and",
+        "self.cut = False and",
+        "nothing_before_the_layer_is_kept",
+    ),
+    (
+        "a model that sets the gradient mode is run again",
+        "passes.py",
+        "self.cut = torch.is_grad_enabled() and",
+        "self.cut =",
+        "sets_the_gradient_mode",
+    ),
+    (
+        "models get copies of the images",
+        "passes.py",
+        "forward(*[x.clone() for x in xs],",
+        "forward(*xs,",
+        "work_in_place_on_their_input",
+    ),
+    (
+        "checks wait for the end of the call",
+        "checks.py",
+        "    if gathered is None:",
+        "    if True:",
+        "looks_once_whether_all_is_well",
     ),
     (
         "modules behind opaque callables are watched",
@@ -176,14 +211,14 @@ MUTANTS = [
     (
         "works under no_grad and inference_mode",
         "leam.py",
-        "with torch.inference_mode(False), torch.enable_grad(), eager():\n            xs",
-        "with eager():\n            xs",
+        "with torch.inference_mode(False), torch.enable_grad(), eager(), together():\n            xs",
+        "with eager(), together():\n            xs",
         "any_gradient_mode",
     ),
     (
         "frozen parameters and in-place activations",
         "layers.py",
-        "    if tensor.requires_grad and (shared or not first):",
+        "    if tensor.requires_grad and (shared or not leaf):",
         "    if True:",
         "frozen_parameters",
     ),
@@ -239,8 +274,8 @@ MUTANTS = [
     (
         "the reference is computed outside the hooked pass, from x",
         "leam.py",
-        "    objective = objective_at(output)\n    means",
-        "    objective = objective_at(_)\n    means",
+        "    objective = objective_at(output)\n    sums",
+        "    objective = objective_at(_)\n    sums",
         "own_embedding or baseline or reference",
     ),
     (

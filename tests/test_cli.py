@@ -129,6 +129,8 @@ def test_layers_by_name_and_the_same_numbers_again(folder):
         ({"model": "no.such.package:model"}, "cannot be imported"),
         ({"crops": ["missing.png"]}, "there is no such file"),
         ({"crops": ["my_models.py"]}, "this is no picture"),
+        ({"extra": ["--face", "0", "--face", "1", "--face", "2"]}, "3 indices of faces for 2 pictures"),
+        ({"extra": ["--colour", "grb"]}, "needed is rgb or bgr"),
         ({"extra": ["--layer", "lost"]}, "lost"),
         ({"extra": ["--layer", "project"]}, "no spatial map"),
         ({"extra": ["--preset", "slow"]}, "fast, default, best"),
@@ -155,6 +157,23 @@ def test_wrong_input_is_one_line_and_exit_code_two(folder):
     assert "Traceback" not in printed
     assert printed.strip().count("\n") == 0
     assert printed.startswith("error: ")
+
+
+def test_a_missing_extra_is_one_line_with_its_command(folder):
+    Image.new("RGB", (300, 300)).save(folder / "photo.png")
+    code = "import sys; sys.modules['facexlib'] = None; from captum_leam.cli import main; main()"
+    asked = [
+        "explain",
+        str(folder / "photo.png"),
+        "--model",
+        f"{folder}/my_models.py:small",
+        "--out",
+        str(folder / "out"),
+    ]
+    done = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0
+    assert 'pip install "captum-leam[face]"' in done.stderr
 
 
 def test_a_crop_is_never_among_its_own_references(folder):
@@ -201,6 +220,222 @@ def test_real_faces(real_dir, tmp_path, name):
     assert ours > 3 * drops.loc[drops["control"] == "random pixels", "drop"].mean()
 
 
+# -- files that are bad, regions, sizes ----------------------------------------------------------------
+
+
+def test_bad_files_are_left_out_and_named(folder):
+    """In a batch the others are still done; the exit code says that not all were."""
+    (folder / "empty.png").touch()
+    (folder / "text.png").write_text("no picture")
+    names = ["a.png", "empty.png", "b.png", "text.png"]
+    arguments = [folder / name for name in names]
+    code, printed = run(
+        "explain", *arguments, "--model", f"{folder}/my_models.py:small", "--preset", "fast", "--out", folder / "out"
+    )
+    assert code == 1
+    assert "Traceback" not in printed
+    assert re.search(r"note: left out: .*empty\.png: the file is empty", printed)
+    page = (folder / "out" / "index.html").read_text()
+    assert "text.png: this is no picture" in page
+    assert pd.read_csv(folder / "out" / "regions.csv")["name"].unique().tolist() == ["a.png", "b.png"]
+    with pytest.raises(ValueError, match=r"only .*a\.png is left of 3 pictures: left out: .*empty\.png"):
+        invoke(
+            "explain",
+            *[folder / n for n in ("a.png", "empty.png", "text.png")],
+            "--model",
+            f"{folder}/my_models.py:small",
+        )
+    with pytest.raises(ValueError, match=r"empty\.png: the file is empty\. \(1 more could not be read either\)"):
+        invoke("explain", folder / "empty.png", folder / "text.png", "--model", f"{folder}/my_models.py:small")
+
+
+PARSER = """
+import torch
+from torch import nn
+from captum_leam.regions import RegionScheme
+
+def labels(images):
+    return (torch.arange(images.shape[-1]) // 56 + 1).expand(len(images), *images.shape[-2:]).long()
+
+class Halves(nn.Module):
+    scheme = RegionScheme({0: "background", 1: "left_side", 2: "right_side"})
+    def forward(self, images):
+        return nn.functional.one_hot(labels(images), 3).movedim(-1, 1).float()
+
+def few():
+    return nn.Conv2d(3, 4, 1)
+
+def breaks(images):
+    raise RuntimeError("no weights here")
+"""
+
+
+@pytest.mark.parametrize(
+    ("regions", "names"),
+    [
+        ("{folder}/parsers.py:Halves", {"background", "sides"}),
+        ("{folder}/parsers.py:labels", None),
+        ("superpixels", None),
+        ("{folder}/labels", None),
+    ],
+)
+def test_regions_by_name(folder, regions, names):
+    (folder / "parsers.py").write_text(PARSER)
+    (folder / "labels").mkdir()
+    for name in ("a", "b"):
+        np.save(folder / "labels" / f"{name}.npy", np.full((112, 112), 2))
+    arguments = (
+        "explain",
+        folder / "a.png",
+        folder / "b.png",
+        "--model",
+        f"{folder}/my_models.py:small",
+        "--preset",
+        "fast",
+    )
+    invoke(*arguments, "--regions", regions.format(folder=folder), "--out", folder / "out")
+    found = pd.read_csv(folder / "out" / "regions.csv")
+    pair = pd.read_csv(folder / "out" / "pair_regions.csv")
+    assert found.groupby("image")["share"].sum().round(6).eq(1).all()
+    assert set(pair["speaks"]) == {"for", "against"}
+    assert pair.groupby(["name", "speaks"])["share"].sum().round(6).eq(1).all()
+    if names is not None:
+        assert set(found["region"]) == names
+    if regions.endswith(":labels"):  # integers without a scheme are those of CelebAMask-HQ
+        assert found.groupby("region")["area"].mean()[["skin", "nose"]].tolist() == [0.5, 0.5]
+    if regions.endswith("/labels"):
+        assert (found.query("region == 'nose'")["share"] == 1).all()
+    page = (folder / "out" / "index.html").read_text()
+    assert ("made anew in every picture" in page) == (regions == "superpixels")
+    assert page.count("outlines of its regions") == 2
+
+
+@pytest.mark.parametrize(
+    ("regions", "message"),
+    [
+        ("mouths", "regions are 'mouths'; needed is template, bisenet"),
+        ("{folder}/parsers.py:few", "scores of 4 classes, and the scheme 'celebamask_hq' has 19"),
+        ("{folder}/parsers.py:breaks", "raised RuntimeError: no weights here"),
+        ("{folder}/parsers.py:lost", "has no 'lost'"),
+        ("math:pi", "is a float; needed is a parser"),
+        ("{folder}/labels", "there is no label file of a.png"),
+        ("parsenet", "no such file or folder"),
+    ],
+)
+def test_regions_that_cannot_be(folder, regions, message):
+    (folder / "parsers.py").write_text(PARSER)
+    (folder / "labels").mkdir()
+    with pytest.raises((ValueError, ImportError), match=re.escape(message)):
+        invoke(
+            *("explain", folder / "a.png", "--model", f"{folder}/my_models.py:small", "--out", folder / "out"),
+            *("--regions", regions.format(folder=folder), "--region-weights", folder / "nowhere"),
+        )
+    assert not (folder / "out").exists()
+
+
+OBLONG = """
+from torch import nn
+
+def oblong():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.Flatten(), nn.Linear(8 * 28 * 24, 8))
+
+def large():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.Flatten(), nn.Linear(8 * 40 * 40, 8))
+
+def any_size():
+    return nn.Sequential(Unit().body, nn.Flatten(), nn.Linear(128, 8))
+
+def unit_length():
+    return Unit()
+
+class Unit(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.AdaptiveAvgPool2d(4))
+        self.head = nn.Linear(128, 8)
+
+    def forward(self, x):
+        return nn.functional.normalize(self.head(self.body(x).flatten(1)))
+"""
+
+
+def test_crops_that_are_not_square(folder):
+    """112 × 96 has a template of its own: the middle of the square one."""
+    (folder / "nets.py").write_text(OBLONG)
+    for name in ("a", "b"):
+        with Image.open(folder / f"{name}.png") as image:
+            image.crop((8, 0, 104, 112)).save(folder / f"{name}96.png")
+            image.crop((0, 0, 50, 112)).save(folder / f"{name}50.png")
+    model = ("--model", f"{folder}/nets.py:oblong", "--preset", "fast")
+    invoke("explain", folder / "a96.png", folder / "b96.png", *model, "--out", folder / "out")
+    found = pd.read_csv(folder / "out" / "regions.csv")
+    assert found.query("region == 'nose'")["area"].iloc[0] == pytest.approx(112 / 96 * 0.035, abs=2e-3)
+    with Image.open(folder / "out" / "00_a96.png") as picture:
+        assert picture.size == (448, 448 * 112 // 96)
+    narrow = (folder / "a50.png", folder / "b50.png", "--model", f"{folder}/nets.py:any_size", "--preset", "fast")
+    with pytest.raises(
+        ValueError, match=r"no standard template has crops of \(h, w\) = \(112, 50\).*regions need a parser"
+    ):
+        invoke("explain", *narrow, "--out", folder / "out50")
+    invoke("explain", *narrow, "--regions", "superpixels", "--out", folder / "out50")
+
+
+def test_crops_are_scaled_to_the_size_asked_for(folder):
+    (folder / "nets.py").write_text(OBLONG)
+    arguments = (
+        "explain",
+        folder / "a.png",
+        folder / "b.png",
+        "--model",
+        f"{folder}/nets.py:large",
+        "--preset",
+        "fast",
+    )
+    with pytest.raises(
+        ValueError, match=r"on a crop of 112 × 112 px: .* Does it take crops of another size \(--size\)"
+    ):
+        invoke(*arguments, "--out", folder / "out")
+    invoke(*arguments, "--size", 160, "--out", folder / "out")
+    page = (folder / "out" / "index.html").read_text()
+    assert "a.png: scaled from 112 × 112 to 160 × 160 px" in page
+    with pytest.raises(ValueError, match="another alignment"):
+        invoke(*arguments, "--size", "112x96", "--out", folder / "other")
+    with pytest.raises(ValueError, match="--size is 'big'"):
+        invoke(*arguments, "--size", "big", "--out", folder / "other")
+
+
+def test_a_model_that_divides_by_the_length_is_said_and_mended(folder):
+    (folder / "nets.py").write_text(OBLONG)
+    arguments = (
+        "explain",
+        folder / "a.png",
+        folder / "b.png",
+        "--model",
+        f"{folder}/nets.py:unit_length",
+        "--preset",
+        "fast",
+    )
+    invoke(*arguments, "--out", folder / "out")
+    assert "all embeddings have length 1" in (folder / "out" / "index.html").read_text()
+    invoke(*arguments, "--output", "head", "--colour", "bgr", "--out", folder / "cut")
+    page = (folder / "cut" / "index.html").read_text()
+    assert "all embeddings have length 1" not in page
+    assert "colour=&#39;bgr&#39;" in page
+
+
+def test_force_removes_what_the_earlier_page_left(folder):
+    out, model = folder / "out", ("--model", f"{folder}/my_models.py:small", "--preset", "fast")
+    invoke("explain", folder / "a.png", folder / "b.png", *model, "--out", out)
+    (out / "mine.txt").write_text("kept")
+    invoke("explain", folder / "b.png", *model, "--out", out, "--force")
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("00_b.png", "drops.csv", "index.html", "mine.txt", "regions.csv", "settings.json"),
+    ]
+    (out / "settings.json").write_text('{"captum-leam": "x", "files": ["mine.txt/../mine.txt", "..", 3]}')
+    invoke("explain", folder / "b.png", *model, "--out", out, "--force")
+    assert (out / "mine.txt").exists()
+
+
 # -- photographs and pairs -----------------------------------------------------------------------------
 
 
@@ -219,7 +454,15 @@ def test_two_crops_are_a_pair(folder):
     page = (out / "index.html").read_text()
     assert re.search(r"Cosine 0\.\d{3}: accepted at threshold 0\.2 \(margin \+0\.\d{3}\)", page)
     assert page.count("against the match</figcaption>") == 2
-    with pytest.raises(ValueError, match="--threshold decides about two pictures; there are 1"):
+    assert "maps about the match" in page
+    assert (out / "pair.png").stat().st_size > 10_000
+    invoke(*arguments, "--threshold", 0.2, "--different-people", "--out", folder / "truth")
+    page = (folder / "truth" / "index.html").read_text()
+    assert "different people, so a false decision (FA)" in page
+    assert "FA, false acceptance" in page
+    invoke(*arguments, "--same-person", "--out", folder / "truth", "--force")
+    assert re.search(r"Cosine 0\.\d{3}; the same person\.", (folder / "truth" / "index.html").read_text())
+    with pytest.raises(ValueError, match="is about two pictures; there are 1"):
         invoke(
             "explain",
             folder / "a.png",
@@ -233,15 +476,20 @@ def test_two_crops_are_a_pair(folder):
 
 
 def test_pictures_are_one_of_three_kinds(folder):
-    with pytest.raises(ValueError, match="--pictures is 'faces'"):
+    with pytest.raises(ValueError, match="pictures are 'faces'"):
         invoke("explain", folder / "a.png", "--model", f"{folder}/my_models.py:small", "--pictures", "faces")
 
 
 @pytest.mark.real
 @pytest.mark.parametrize(
     "model",
-    [("models.py:ms1m",), ("mobilefacenet_ms1m_fixed_batch.onnx", "--preprocessing", "imagenet")],
-    ids=["native", "onnx"],
+    [
+        ("models.py:ms1m",),
+        ("models.py:casia", "--regions", "{real_dir}/models.py:parser", "--same-person"),
+        ("mobilefacenet_ms1m_fixed_batch.onnx", "--preprocessing", "imagenet"),
+        ("mobilefacenet_casia.onnx",),
+    ],
+    ids=["ms1m", "casia", "ms1m onnx", "casia onnx"],
 )
 def test_from_raw_photographs_to_the_face_on_them(real_dir, tmp_path, model):
     """Two photographs of one person: accepted, and the map lies on the face in the original photograph."""
@@ -249,7 +497,7 @@ def test_from_raw_photographs_to_the_face_on_them(real_dir, tmp_path, model):
     from captum_leam.faces import FaceAligner
 
     photos = [real_dir / "photos" / name for name in ("img20.jpg", "img21.jpg")]
-    where, *more = model
+    where, *more = [part.format(real_dir=real_dir) for part in model]
     invoke(
         *("explain", *photos, "--model", real_dir / where, *more, "--weights", real_dir, "--threshold", 0.4),
         *("--preset", "fast", "--out", tmp_path / "out"),

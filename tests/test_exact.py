@@ -269,7 +269,8 @@ class Skip(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.stem(x)
         y = y + self.block(y)
-        y = y + self.same(y).tanh()
+        early = y.sin()  # a branch that has run before the layers whose input it shares
+        y = early + self.same(y).tanh()
         return self.head((self.act(y) + y).flatten(1))
 
 
@@ -290,6 +291,10 @@ def test_what_a_skip_connection_shares_is_differentiated_whole(layer, layer_inpu
         x, reference=r, attribute_to_layer_input=layer_input
     )
     assert torch.allclose(single, listed[1], rtol=1e-9)
+    thawed = LEAM(net.requires_grad_(), chosen, weighting="channel").attribute(
+        x, reference=r, attribute_to_layer_input=layer_input
+    )
+    assert torch.equal(single, thawed)
     if not frozen:
         cam = LayerGradCam(EmbeddingSimilarity(net, r), chosen)
         assert torch.allclose(single, cam.attribute(x, attribute_to_layer_input=layer_input).detach(), rtol=1e-9)

@@ -1,12 +1,14 @@
 """What would give a wrong picture is refused in words, or made to work."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from networks import Net, Residual, Tokens
 from torch import Tensor, nn
 
-from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, leave_one_out_centroids
+from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, leave_one_out_centroids, suggest_layers
 from captum_leam.layers import channels_last_to_first, get_layer, tokens_to_map
 from captum_leam.objectives import ReliabilityWarning, embed
 
@@ -322,6 +324,33 @@ def test_internal_batch_size_smaller_than_the_batch(net, faces):
         LEAM(net, net.body).attribute(faces, n_steps=2, internal_batch_size=1)
 
 
+def test_what_all_images_share_is_not_repeated_along_the_path(faces):
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Net()
+
+        def forward(self, x: Tensor, shift: Tensor, gains: Tensor) -> Tensor:
+            return (self.net(x) + shift) * gains[:, None]
+
+    model, shared, gains = Shared().eval(), torch.randn(10), torch.tensor([0.5, 1.0, 3.0])
+    leam = LEAM(model, model.net.body)
+    options = {"additional_forward_args": (shared, gains), "reference": torch.randn(10), "n_steps": 4}
+    one_by_one = leam.attribute(faces, **options)
+    torch.testing.assert_close(leam.attribute(faces, **options, internal_batch_size=12), one_by_one)
+
+
+def test_float16_that_underflows_is_said(net, faces):
+    conv = nn.Conv2d(3, 4, 3)
+    tiny = Lambda(nn.Sequential(conv, nn.ReLU(), nn.Flatten()).half(), lambda net, x: net(x) * 1e-8)
+    with torch.no_grad():
+        conv.weight *= 1e-8
+    with pytest.raises(ValueError, match="This is float16"):
+        suggest_layers(tiny, faces.half())
+    with pytest.raises(ValueError, match="This is float16"):
+        LEAM(tiny, tiny.net[0]).attribute(faces.half())
+
+
 def test_default_baseline_needs_images(faces):
     net = nn.Sequential(nn.Unflatten(1, (3, 16, 16)), nn.Conv2d(3, 4, 3), nn.Flatten()).eval()
     flat = faces.flatten(1)
@@ -385,9 +414,12 @@ def test_exported_programs(net, faces):
     program = torch.export.export(net, (faces,))
     with pytest.raises(TypeError, match="Explain the eager module it was exported from"):
         LEAM(program, net.body).attribute(faces)
-    module = program.module()
-    with pytest.raises(ValueError, match="An exported graph flattens its modules"):
-        LEAM(module, module.get_submodule("body.first")).attribute(faces)
+    for module in (program.module(), torch.export.unflatten(program)):
+        for call in (LEAM(module, module.get_submodule("body.first")).attribute, partial(suggest_layers, module)):
+            with pytest.raises(TypeError, match=r"was made by torch\.export: .* Explain the eager module"):
+                call(faces)
+    with pytest.raises(TypeError, match="Explain the eager module"):
+        suggest_layers(program, faces)
 
 
 @pytest.mark.parametrize("in_place", [False, True])

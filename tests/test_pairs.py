@@ -68,6 +68,14 @@ def test_what_is_not_known_is_not_said():
     assert made(0.5, 0.4).outcome is None
 
 
+def test_facts_say_what_is_known_and_no_more():
+    assert list(made(0.5).facts()) == ["cosine", "maps about the match"]
+    facts = made(0.3, 0.4, True).facts()
+    assert (facts["decision"], facts["margin"], facts["outcome"]) == ("rejected", "-0.100", "FR, false rejection")
+    assert made(0.5, sine=0.01).facts()["maps about the match"].startswith("NO")
+    assert made(0.5, same=False).sentence() == "Cosine 0.500; different people."
+
+
 def test_one_image_twice_is_flagged(model, images):
     pair = explain_pair(model, images[0], images[0])
     assert not pair.reliable

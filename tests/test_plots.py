@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from captum_leam.faithfulness import OcclusionEvaluator
-from captum_leam.plots import occlusion_curves, overlay, overlay_grid, region_bars
+from captum_leam.plots import (
+    correspondence_lines,
+    occlusion_curves,
+    overlay,
+    overlay_grid,
+    region_bars,
+    region_outlines,
+)
 
 
 def test_overlay_is_grey_where_the_map_says_nothing_and_coloured_where_it_does():
@@ -45,6 +52,25 @@ def test_grid_has_a_legend_and_titles():
     assert len(figure.axes) == 2 * 4 + 1
 
 
+def test_correspondences_are_lines_from_face_to_face_thicker_where_stronger():
+    """16 px faces, the partner 18 px to the right and 5 px lower; 4 px from its edge is 3.5 in matplotlib's count."""
+    image, partner = torch.zeros(1, 16, 16), torch.ones(1, 16, 16)
+    lines = torch.tensor([[2.0, 3.0, 4.0, 5.0], [8.0, 8.0, 10.0, 8.0]])
+    axis = correspondence_lines(image, partner, lines, [0.1, 0.4]).axes[0]
+    assert axis.images[0].get_array().shape == (21, 34)
+    assert axis.images[0].get_array()[:16, :16].max() == 0
+    assert axis.images[0].get_array()[5:, 18:].min() == 1
+    weak, strong = axis.lines
+    assert list(weak.get_xdata()) == [1.5, 21.5]
+    assert list(weak.get_ydata()) == [2.5, 9.5]
+    assert list(strong.get_xdata()) == [7.5, 27.5]
+    assert strong.get_linewidth() > 1.5 * weak.get_linewidth()
+    with pytest.raises(ValueError, match=r"\(1, 2, 4\), and there are 1 strengths"):
+        correspondence_lines(image, partner, lines[None])
+    with pytest.raises(ValueError, match="one size for both"):
+        correspondence_lines(image, partner[:, 1:], lines)
+
+
 def test_region_bars_show_the_mean_and_every_image():
     report = pd.DataFrame({"image": [0, 1, 0, 1], "region": ["nose", "nose", "skin", "skin"], "lift": [4, 6, 1, 0.0]})
     axis = region_bars(report.assign(share=0.5)).axes[0]
@@ -73,3 +99,20 @@ def test_no_figure_is_registered_for_showing():
     overlay_grid(torch.rand(1, 3, 4, 4), torch.rand(1, 4, 4))
     assert mpl.get_backend() == before
     assert not Gcf.figs
+
+
+def test_outlines_lie_between_regions():
+    labels = torch.zeros(8, 8, dtype=torch.int64)
+    labels[:, 4:] = 3
+    picture = region_outlines(torch.zeros(1, 8, 8), labels, side=16)
+    assert picture.shape == (16, 16, 3)
+    assert np.unique(picture.any(-1).nonzero()[1]).tolist() == [7, 8]
+
+
+def test_normalised_pixels_are_not_drawn_as_another_picture():
+    faces, maps = torch.rand(2, 3, 6, 6), torch.rand(2, 6, 6)
+    overlay_grid(faces + 0.1 * torch.randn(faces.shape), maps)  # noise may leave [0, 1] a little
+    with pytest.raises(ValueError, match=r"RGB in \[0, 1\].*Prepared"):
+        overlay_grid((faces - 0.45) / 0.22, maps)
+    with pytest.raises(ValueError, match="values from"):
+        overlay(255 * faces[0], maps[0])

@@ -81,6 +81,84 @@ def test_branches_and_repeated_modules_are_passed_over():
     assert [layer.name for layer in suggest_layers(net, torch.rand(1, 3, 16, 16))] == ["0"]
 
 
+class Bottleneck(nn.Module):
+    """Widens, changes the size or adds a skip connection, narrows."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.widen, self.act, self.narrow = nn.Conv2d(6, 12, 1), nn.ReLU6(), nn.Conv2d(12, 6, 3, stride, 1)
+        self.add = Sum() if stride == 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.narrow(self.act(self.widen(x)))
+        return y if self.add is None else self.add(x, y)
+
+
+class Sum(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class Blocks(nn.Module):
+    """16 px → 8, 4 and 2 px."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, 2, 1)
+        self.a, self.b, self.c, self.d = (Bottleneck(stride) for stride in (1, 2, 1, 2))
+        self.flat = nn.Flatten()
+        self.head = nn.Linear(24, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.flat(self.d(self.c(self.b(self.a(self.stem(2 * x - 1)))))))
+
+
+class LeavesOnly(torch.fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return not [*module.children()]
+
+
+def as_operators(net: nn.Module, names: bool) -> nn.Module:
+    """The same network as operators in a row, as ONNX files have it: under the names of their blocks, or without."""
+    traced = torch.fx.GraphModule(net, LeavesOnly().trace(net))
+    for i, node in enumerate(n for n in traced.graph.nodes if n.op == "call_module"):
+        if not names:
+            module = traced.get_submodule(node.target)
+            node.target = f"{type(module).__name__.lower()}_{i}"
+            traced.add_submodule(node.target, module)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced.eval()
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_operators_of_blocks_that_do_not_run(names):
+    """An inverted bottleneck that changes the size widens first: its first layers are cuts, but not where a block ends."""
+    net, faces = Blocks().eval(), torch.rand(2, 3, 16, 16)
+    operators = as_operators(net, names)
+    assert torch.equal(operators(faces), net(faces))
+    assert [layer.name for layer in suggest_layers(net, faces)] == ["a", "c", "d"]
+    expected = ["a.add", "c.add", "d.narrow"] if names else ["sum_4", "sum_11", "conv2d_14"]
+    assert [layer.name for layer in suggest_layers(operators, faces)] == expected
+
+
+def test_of_layers_of_nearly_one_size_the_later_is_averaged():
+    """Convolutions without padding, as facenet-pytorch's, take off a pixel or two."""
+    convs = [nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3, 2), nn.Flatten(), nn.Linear(4 * 26 * 26, 4)]
+    found = suggest_layers(nn.Sequential(*convs).eval(), torch.rand(1, 3, 112, 112))
+    assert [layer.shape[1] for layer in found] == [55, 53, 26]
+    assert [layer.shape[1] for layer in found.for_overall_map()] == [53, 26]
+
+
+def test_a_normalisation_is_no_layer_to_explain():
+    class Shift(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * x - 1
+
+    net = nn.Sequential(Shift(), nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 4)).eval()
+    assert [layer.name for layer in suggest_layers(net, torch.rand(1, 3, 16, 16))] == ["2"]
+
+
 def test_the_last_token_layer_that_positions_matter_at():
     found = suggest_layers(Tokens(), torch.rand(2, 3, 16, 16))
     assert [(layer.name, layer.shape, layer.reshape) for layer in found] == [("block", (12, 4, 4), tokens_to_map)]
@@ -200,3 +278,38 @@ def test_real_networks(real_models):
         assert [layer.name for layer in found] == ["stem", "stages.0", "stages.2", "expand"]
         assert [layer.name for layer in found.for_overall_map()] == ["stem", "stages.0", "stages.2"]
         assert [layer.cell for layer in found] == [2, 4, 8, 16]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "file", "preprocessing", "layers"),
+    [
+        (
+            "ms1m",
+            "mobilefacenet_ms1m_fixed_batch.onnx",
+            "imagenet",
+            ["network.dw_conv.relu_1", "network.features.4.add", "network.features.11.add", "network.conv2.2"],
+        ),
+        (
+            "casia",
+            "mobilefacenet_casia.onnx",
+            None,
+            ["network.stem.5", "network.stages.0.4.add", "network.stages.2.5.add", "network.expand.2"],
+        ),
+    ],
+)
+def test_onnx_files_are_explained_at_the_layers_of_the_native_network(
+    real_dir, real_models, name, file, preprocessing, layers
+):
+    pytest.importorskip("onnx2torch")
+    from captum_leam.faces import read_crops
+    from captum_leam.models import load_model
+
+    faces = read_crops(sorted((real_dir / "faces" / "s01").glob("*.png"))[:2])
+    native, converted = real_models.RECOGNISERS[name](), load_model(str(real_dir / file), preprocessing)
+    found, expected = suggest_layers(converted, faces), suggest_layers(native, faces)
+    assert [layer.name for layer in found] == layers
+    assert (found.field, [layer.shape for layer in found]) == (expected.field, [layer.shape for layer in expected])
+    reference = native(faces).detach().flip(0)
+    maps = [explain_faces(model, faces, reference=reference) for model in (native, converted)]
+    assert float((maps[0] - maps[1]).abs().max()) < 0.01 * float(maps[0].max())

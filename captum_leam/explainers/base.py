@@ -57,15 +57,16 @@ class SimilarityMaps:
 class Explainer(Attribution, ABC):
     """A method that explains the similarity of an image's embedding to a reference, as a Captum attribution.
 
-    A method is one subclass with :meth:`_signed`, which gets a batch of images and their references and returns maps. It
-    calls the model through :meth:`_embed` and takes gradients through :meth:`_gradient`, which count.
+    A method is one subclass with ``_signed``, which gets a batch of images and their references and returns maps. It
+    calls the model through ``_embed`` and takes gradients through ``_gradient``, which count.
 
     The model's mode, parameters, gradients and hooks, and the random numbers of the process, stay as they are.
 
     Args:
         model: images (N, C, H, W) to embeddings (N, D), un-normalised.
         seed: of what the method draws; images get the same numbers whatever the batch they are in.
-        batch_size: images, perturbed or not, in one pass: bounds the memory.
+        batch_size: images, perturbed or not, in one pass: bounds the memory. Eight of 112 px stay in the caches of a CPU core, where
+            sixteen take a quarter longer; on a GPU take as many as fit.
 
     Raises:
         TypeError: if the model cannot be called.
@@ -87,7 +88,7 @@ class Explainer(Attribution, ABC):
         (torch.Size([2, 1, 8, 8]), Cost(forwards=1.0, backwards=1.0))
     """
 
-    def __init__(self, model: Callable[..., Tensor], *, seed: int = 0, batch_size: int = 16) -> None:
+    def __init__(self, model: Callable[..., Tensor], *, seed: int = 0, batch_size: int = 8) -> None:
         if not callable(model):
             raise TypeError(
                 f"model is a {type(model).__name__}; needed is a module or callable that returns embeddings."
@@ -176,22 +177,34 @@ class Explainer(Attribution, ABC):
 class TwoSidedExplainer(Explainer):
     """A method with a map of what speaks for the match and one of what speaks against it.
 
-    Subclasses write :meth:`_both`; the signed map is the difference of the two.
+    Subclasses write ``_both``; the signed map is the difference of the two.
+
+    Example:
+        >>> class Gradient(TwoSidedExplainer):
+        ...     def _both(self, images, reference):
+        ...         x = images.requires_grad_()
+        ...         embeddings = self._embed(x)
+        ...         gradient = self._gradient(cosines(embeddings, direction(embeddings, reference)), x).sum(1, keepdim=True)
+        ...         return SimilarityMaps(gradient.clamp(min=0), -gradient.clamp(max=0))
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+        >>> both = Gradient(model).attribute_both(torch.rand(2, 3, 8, 8), torch.randn(8))
+        >>> bool((both.similar * both.dissimilar == 0).all())
+        True
     """
 
     def attribute_both(self, inputs: Tensor, reference: Tensor | None = None) -> SimilarityMaps:
         """Both sides at image size.
 
         Args:
-            inputs: as for :meth:`attribute`.
-            reference: as for :meth:`attribute`.
+            inputs: as for :meth:`Explainer.attribute`.
+            reference: as for :meth:`Explainer.attribute`.
 
         Returns:
             :class:`SimilarityMaps`, detached.
 
         Raises:
-            TypeError: as :meth:`attribute`.
-            ValueError: as :meth:`attribute`.
+            TypeError: as :meth:`Explainer.attribute`.
+            ValueError: as :meth:`Explainer.attribute`.
         """
         parts = [self._both(x, r) for x, r in self._parts(inputs, reference)]
         return SimilarityMaps(

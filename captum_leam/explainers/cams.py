@@ -45,7 +45,7 @@ class EmbeddingCAM(Explainer):
         reshape: Reshape | None = None,
         field: Field | None = None,
         seed: int = 0,
-        batch_size: int = 16,
+        batch_size: int = 8,
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         self.leam = LEAM(model, layer, weighting=self.weighting, norm=norm, reshape=reshape)

@@ -9,14 +9,13 @@ Then an embedding is a sum over positions p of the layer, :math:`f = \sum_p W_p 
 the second over pairs of positions of two images. Nothing is approximated; what is left out is what b adds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from captum_leam.explainers.base import Explainer, check_images, shown
-from captum_leam.explainers.gradient import dimension_gradients
 from captum_leam.layers import Reshape, gather_runs, layer_name, record, refuse_unexplainable, spatial
 from captum_leam.maps import Field, place_on_field
 from captum_leam.objectives import as_embeddings, direction, vanishing
@@ -68,8 +67,12 @@ class Correspondences:
     rest: Tensor
     grid: tuple[int, int]
 
+    def strengths(self, *, count: int = 10) -> Tensor:
+        """What each of the strongest correspondences adds to the cosine: (N, count), in the order of :meth:`lines`."""
+        return self._strongest(count).values
+
     def lines(self, size: tuple[int, int], field: Field | None = None, *, count: int = 10) -> Tensor:
-        """The strongest correspondences, to be drawn as lines between two images.
+        """The strongest correspondences, to be drawn between two images (:func:`captum_leam.plots.correspondence_lines`).
 
         Args:
             size: (H, W) of the images.
@@ -82,13 +85,16 @@ class Correspondences:
         Raises:
             ValueError: for more lines than there are pairs of positions.
         """
-        pairs = self.matrix.flatten(1)
-        if not 1 <= count <= pairs.shape[1]:
-            raise ValueError(f"count is {count}; there are {pairs.shape[1]} pairs of positions.")
-        best = pairs.topk(count, dim=1).indices
+        best = self._strongest(count).indices
         positions = self.matrix.shape[2]
         sides = [self._centres(side, size, field) for side in (best // positions, best % positions)]
         return torch.cat(sides, dim=2)
+
+    def _strongest(self, count: int) -> torch.return_types.topk:
+        pairs = self.matrix.flatten(1)
+        if not 1 <= count <= pairs.shape[1]:
+            raise ValueError(f"count is {count}; there are {pairs.shape[1]} pairs of positions.")
+        return pairs.topk(count, dim=1)
 
     def _centres(self, positions: Tensor, size: tuple[int, int], field: Field | None) -> Tensor:
         top, left, height, width = field or (0, 0, *size)
@@ -142,7 +148,7 @@ class PositionDecomposition(Explainer):
         reshape: Reshape | None = None,
         field: Field | None = None,
         seed: int = 0,
-        batch_size: int = 16,
+        batch_size: int = 8,
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         self.layer, self.reshape, self.field = layer, reshape, field
@@ -151,13 +157,13 @@ class PositionDecomposition(Explainer):
         """Maps at the size of the layer, whose sums are the cosines minus what the head's offset adds.
 
         Args:
-            inputs: as for :meth:`attribute`.
-            reference: as for :meth:`attribute`.
+            inputs: as for :meth:`Explainer.attribute`.
+            reference: as for :meth:`Explainer.attribute`.
 
         Returns:
-            (N, 1, h, w), signed.
+            (N, 1, h, w), signed, detached.
         """
-        return torch.cat([self._decompose(x, r) for x, r in self._parts(inputs, reference)])
+        return torch.cat([self._decompose(x, r).detach() for x, r in self._parts(inputs, reference)])
 
     def correspondences(self, inputs: Tensor, partners: Tensor) -> Correspondences:
         """What pairs of positions of two images add to their cosine.
@@ -167,7 +173,7 @@ class PositionDecomposition(Explainer):
             partners: images (N, C, H, W), or (1, C, H, W) for all.
 
         Returns:
-            :class:`Correspondences`.
+            :class:`Correspondences`, detached.
 
         Raises:
             ValueError: for another number of partners.
@@ -182,7 +188,8 @@ class PositionDecomposition(Explainer):
             self._pairs(x, y)
             for (x, _), y in zip(self._parts(inputs, None), torch.split(partners, self.batch_size), strict=True)
         ]
-        return Correspondences(torch.cat([p.matrix for p in parts]), torch.cat([p.rest for p in parts]), parts[0].grid)
+        matrix, rest = (torch.cat(t).detach() for t in zip(*((p.matrix, p.rest) for p in parts), strict=True))
+        return Correspondences(matrix, rest, parts[0].grid)
 
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
         maps = self._decompose(images, reference)
@@ -235,11 +242,35 @@ class PositionDecomposition(Explainer):
         (kept,) = gather_runs(recorded, self.layer, self.model, None)[0]
         self._check_differentiable(embeddings)
         self._backwards += embeddings.shape[1]
-        gradients = [g[:, 0] for _, g in dimension_gradients(embeddings, kept, self.batch_size)]
-        weight, activations = torch.cat(gradients), spatial(kept, name, tuple(image.shape[2:]), self.reshape)
+        weight = torch.cat(list(dimension_gradients(embeddings, kept, self.batch_size)))
+        activations = spatial(kept, name, tuple(image.shape[2:]), self.reshape)
         weight = weight if self.reshape is None else self.reshape(weight)
         linear = AffineHead(weight, torch.zeros_like(embeddings[0]))
         return AffineHead(weight, (embeddings - linear.embed(activations))[0].detach())
+
+
+def dimension_gradients(embedding: Tensor, activations: Tensor, at_once: int) -> Iterator[Tensor]:
+    """Gradients of single dimensions of one embedding, several in one vectorised backward pass.
+
+    Args:
+        embedding: (1, D), with a graph to the activations.
+        activations: (1, …), of one image.
+        at_once: dimensions in one backward pass.
+
+    Yields:
+        The gradients of the next dimensions, (k, …).
+
+    Example:
+        >>> x = torch.ones(1, 2, requires_grad=True)
+        >>> f = x @ torch.tensor([[1.0, 3.0], [2.0, 4.0]])
+        >>> [g.tolist() for g in dimension_gradients(f, x, 1)]
+        [[[1.0, 2.0]], [[3.0, 4.0]]]
+    """
+    identity = torch.eye(embedding.shape[1], dtype=embedding.dtype, device=embedding.device)
+    for ones in torch.split(identity, at_once):
+        options = {"retain_graph": True, "is_grads_batched": True}
+        (gradients,) = torch.autograd.grad(embedding, activations, ones[:, None], **options)
+        yield gradients[:, 0]
 
 
 class GapDecomposition(PositionDecomposition):

@@ -66,7 +66,7 @@ class ExtremalPerturbation(Explainer):
         fill: Callable[[Tensor], Tensor] = default_blur,
         learning_rate: float = 0.3,
         seed: int = 0,
-        batch_size: int = 16,
+        batch_size: int = 8,
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if not 0 < area < 1:

@@ -73,7 +73,7 @@ class CorrRISE(Masking, TwoSidedExplainer):
         patches: int = 3,
         patch: int | None = None,
         seed: int = 0,
-        batch_size: int = 16,
+        batch_size: int = 8,
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if masks < 3 or patches < 1:
@@ -124,7 +124,7 @@ class RISE(Masking):
         cells: int = 7,
         shown: float = 0.5,
         seed: int = 0,
-        batch_size: int = 16,
+        batch_size: int = 8,
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if masks < 1 or cells < 1 or not 0 < shown < 1:
@@ -174,7 +174,7 @@ class XFace(Masking):
         patches: tuple[int, ...] | None = None,
         stride: int | None = None,
         seed: int = 0,
-        batch_size: int = 16,
+        batch_size: int = 8,
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         self.patches, self.stride = patches, stride

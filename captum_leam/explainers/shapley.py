@@ -58,7 +58,7 @@ class RegionShapley(Masking):
         orders: int = 10,
         fill: Callable[[Tensor], Tensor] = default_blur,
         seed: int = 0,
-        batch_size: int = 16,
+        batch_size: int = 8,
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if not callable(parser):

@@ -9,6 +9,7 @@ from torch import Tensor
 from captum_leam.faces.detections import MAX_MISFIT
 from captum_leam.faces.geometry import (
     ARCFACE_112,
+    ARCFACE_112X96,
     Floats,
     five_points,
     inverse,
@@ -22,7 +23,15 @@ from captum_leam.faces.geometry import (
 
 @dataclass(frozen=True)
 class AlignedFace:
-    """One face: its aligned crop, and the way between photograph and crop."""
+    """One face: its aligned crop, and the way between photograph and crop.
+
+    Example:
+        >>> import torch
+        >>> from captum_leam.faces import ARCFACE_112
+        >>> face = align(torch.rand(3, 200, 300), ARCFACE_112 + 40)
+        >>> face.size, round(face.scale, 3), face.to_photo(torch.ones(112, 112)).shape
+        ((112, 112), 1.0, torch.Size([200, 300]))
+    """
 
     crop: Tensor = field(repr=False)
     """(3, h, w), float32 in [0, 1]; black where it reaches beyond the photograph."""
@@ -177,6 +186,35 @@ def align(
     )
 
 
+TEMPLATES: dict[str, tuple[Floats, tuple[int, int]]] = {
+    "arcface112": (ARCFACE_112, (112, 112)),
+    "arcface112x96": (ARCFACE_112X96, (112, 96)),
+}
+"""Name → five points, and (h, w) of the crop that they belong to."""
+
+
+def template_for(size: tuple[int, int]) -> str:
+    """The standard template of crops of a size: of square ones, and of those of 7 rows to 6 columns.
+
+    Args:
+        size: (h, w).
+
+    Raises:
+        ValueError: for another shape, which no standard template has.
+
+    Example:
+        >>> template_for((160, 160)), template_for((112, 96))
+        ('arcface112', 'arcface112x96')
+    """
+    for name, (_, (height, width)) in TEMPLATES.items():
+        if abs(size[0] * width - size[1] * height) <= max(height, width) / 2:  # half a pixel of rounding
+            return name
+    raise ValueError(
+        f"no standard template has crops of (h, w) = {size}; there are square ones, and 112 × 96. Align with five points of your own: "
+        "FaceAligner(template=…, size=…)."
+    )
+
+
 def resolve_template(
     template: str | ArrayLike, size: int | tuple[int, int] | None = None
 ) -> tuple[Floats, tuple[int, int]]:
@@ -186,7 +224,7 @@ def resolve_template(
         (5, 2) as (x, y), and (h, w).
 
     Raises:
-        ValueError: for an unknown name, ``"arcface112"`` on a crop that is not square, a template without size, or one whose points
+        ValueError: for an unknown name, a named template on a crop of another shape, a template without size, or one whose points
             are not a face or lie outside the crop.
 
     Example:
@@ -195,14 +233,18 @@ def resolve_template(
     """
     sides = (size, size) if isinstance(size, int) else size
     if isinstance(template, str):
-        if template != "arcface112":
-            raise ValueError(f'template is {template!r}; needed is "arcface112", or five points (5, 2).')
-        sides = sides or (112, 112)
-        if sides[0] != sides[1]:
+        if template not in TEMPLATES:
             raise ValueError(
-                f'"arcface112" is square, size is {sides}; give template= five points (5, 2) of such a crop.'
+                f"template is {template!r}; needed is one of {', '.join(map(repr, TEMPLATES))}, or five points (5, 2)."
             )
-        points = scaled(ARCFACE_112, sides[0] / 112)
+        standard, own = TEMPLATES[template]
+        sides = sides or own
+        if template_for(sides) != template:
+            raise ValueError(
+                f"size is {sides}, and {template!r} belongs to crops of {own} or scaled; needed is {template_for(sides)!r}, or "
+                "template= five points (5, 2) of such a crop."
+            )
+        points = scaled(standard, sides[0] / own[0])
     else:
         if sides is None:
             raise ValueError("a template of your own needs size=, of the crop that its points belong to.")

@@ -26,7 +26,14 @@ MAX_FACES = 20
 
 @dataclass(frozen=True)
 class AlignedFaces(Sequence[AlignedFace]):
-    """The faces of one photograph, the largest first, and the detections that were refused."""
+    """The faces of one photograph, the largest first, and the detections that were refused.
+
+    Example:
+        >>> from captum_leam.faces import ARCFACE_112, align
+        >>> faces = AlignedFaces((align(torch.rand(3, 200, 300), ARCFACE_112 + 40),))  # a FaceAligner returns it
+        >>> len(faces), faces.crops.shape, faces.to_frame()["scale"].round(2).tolist()
+        (1, torch.Size([1, 3, 112, 112]), [1.0])
+    """
 
     faces: tuple[AlignedFace, ...]
     refused: tuple[Detection, ...] = ()
@@ -67,7 +74,13 @@ class AlignedFaces(Sequence[AlignedFace]):
 
 @dataclass(frozen=True)
 class AlignedFiles:
-    """Photographs that were aligned, and those that were not with the reason."""
+    """Photographs that were aligned, and those that were not with the reason.
+
+    Example:
+        >>> AlignedFiles((), ((Path("a.jpg"), "no face found"),))  # FaceAligner.align_files returns it
+        AlignedFiles: 0 done, 1 failed
+          a.jpg: no face found
+    """
 
     done: tuple[tuple[Path, AlignedFaces], ...]
     failed: tuple[tuple[Path, str], ...]
@@ -105,13 +118,13 @@ class FaceAligner:
     (alignment).
 
     Args:
-        template: ``"arcface112"``, which nearly all recognition networks read, or (5, 2): where the five points belong, (x, y) in
-            pixels of a crop of ``size``.
-        size: of the crop, (h, w) or one number; 112 for ``"arcface112"``. Other sizes scale it; a template of your own belongs to
-            the size given.
+        template: ``"arcface112"``, which nearly all recognition networks read, ``"arcface112x96"`` for the older ones that read its
+            middle, or (5, 2): where the five points belong, (x, y) in pixels of a crop of ``size``.
+        size: of the crop, (h, w) or one number; by default that of the template. Other sizes scale it; a template of your own
+            belongs to the size given.
         detector: ``"mobile0.25"`` (1.8 MB, fast) or ``"resnet50"`` (110 MB, better in hard photographs).
         weights: file or folder; by default the folder that ``CAPTUM_LEAM_WEIGHTS`` names, else facexlib's own.
-        sha256: what the weights must be, in hex; :attr:`sha256` says what they are.
+        sha256: what the weights must be, in hex; the attribute of that name says what they are.
         download: let facexlib download weights that are not there.
         device: of the detector; by default CUDA where there is one. Crops are on the CPU.
         min_score: of a detection, in (0, 1).
@@ -266,7 +279,7 @@ class FaceAligner:
         if not found:
             raise ValueError(
                 f"{where}no face was found (score over {self.min_score:g}). If this is an aligned crop already, read it "
-                "with read_crop."
+                "with read_crop (on the command line --pictures crops)."
             )
         if isinstance(faces, int):
             if not 0 <= faces < len(found):
@@ -277,7 +290,7 @@ class FaceAligner:
         if len(found) > self.max_faces:
             raise ValueError(
                 f"{where}{len(found)} faces were found, at most {self.max_faces} are taken; cut out the person, choose one "
-                "by faces=<index>, or raise max_faces."
+                "by faces=<index> (on the command line --face), or raise max_faces."
             )
         return list(range(len(found))) if faces == "all" else [0]
 
@@ -286,7 +299,7 @@ class FaceAligner:
         reason = refused[0].problem
         if faces != "all" and number > 1:
             which = "the largest face" if faces == "largest" else f"face {faces}"
-            return f"{which} was refused: {reason}. Choose another by faces=<index>; {number} were found."
+            return f"{which} was refused: {reason}. Choose another by faces=<index> (--face); {number} were found."
         hint = " If that happens often, the weights are not of this detector." if number > 1 else ""
         return f"{len(refused)} found, none is a face to align; the largest: {reason}.{hint}"
 

@@ -48,6 +48,14 @@ def read_crops(paths: Sequence[str | Path]) -> Tensor:
 
     Raises:
         ValueError: as :func:`read_crop`; or for files of another size than the first, by name.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (4, 3)).save(f"{folder}/black.png")
+        ...     read_crops([f"{folder}/black.png"] * 2).shape
+        torch.Size([2, 3, 3, 4])
     """
     if not paths:
         raise ValueError("no picture is given.")

@@ -17,6 +17,10 @@ ARCFACE_112: Floats = np.array(
 corner of the mouth at smaller x, the other."""
 ARCFACE_112.setflags(write=False)
 
+ARCFACE_112X96: Floats = ARCFACE_112 - (8.0, 0.0)
+"""The same on the crop of 112 rows and 96 columns that older networks read: the middle of the square one."""
+ARCFACE_112X96.setflags(write=False)
+
 MAX_FINER = 16  # samples a side for one pixel of a coarser grid
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_leam.faces.aligned import AlignedFace
 from captum_leam.faces.aligner import FaceAligner, Which
 from captum_leam.faces.crops import read_crop
-from captum_leam.faces.photos import opened, read_photo
+from captum_leam.faces.photos import MIN_SIDE, opened, read_photo
 
 How = Literal["auto", "crops", "photos"]
 
@@ -20,7 +20,14 @@ MAX_CROP = 256
 
 @dataclass(frozen=True)
 class FaceSource:
-    """One face and where it is from."""
+    """One face and where it is from.
+
+    Example:
+        >>> import torch
+        >>> source = FaceSource(Path("crop.png"), torch.rand(3, 112, 112))  # read_faces returns it
+        >>> source.face is None, source.photo is None
+        (True, True)
+    """
 
     path: Path
     crop: Tensor = field(repr=False)
@@ -57,10 +64,40 @@ def read_faces(
         raise ValueError(f'how={how!r}, faces={faces!r}; needed is "auto", "crops" or "photos", and one face of each.')
     crops = [how == "crops" or (how == "auto" and looks_like_a_crop(path)) for path in paths]
     aligner = None if all(crops) else make_aligner()
-    return [
-        FaceSource(Path(path), read_crop(path)) if crop or aligner is None else _aligned(Path(path), aligner, faces)
-        for path, crop in zip(paths, crops, strict=True)
-    ]
+    return [read_face(path, None if crop else aligner, faces) for path, crop in zip(paths, crops, strict=True)]
+
+
+def read_face(path: str | Path, aligner: FaceAligner | None = None, face: Which = "largest") -> FaceSource:
+    """One face of one file: of a crop as it is, or of a photograph, aligned.
+
+    Args:
+        path: of a picture.
+        aligner: for a photograph; None for a crop.
+        face: which of a photograph.
+
+    Raises:
+        ValueError: naming the file and why.
+
+    Example:
+        >>> read_face("nowhere.png")
+        Traceback (most recent call last):
+            ...
+        ValueError: nowhere.png: there is no such file.
+    """
+    path = Path(path)
+    if aligner is None:
+        crop = read_crop(path)
+        if min(crop.shape[1:]) < MIN_SIDE:
+            raise ValueError(
+                f"{path}: {crop.shape[2]} × {crop.shape[1]} px; too small to show a face (needed are {MIN_SIDE} a side)."
+            )
+        return FaceSource(path, crop)
+    photo = read_photo(path)
+    try:
+        aligned = aligner(photo, face)[0]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return FaceSource(path, aligned.crop, aligned, photo)
 
 
 def looks_like_a_crop(path: str | Path) -> bool:
@@ -77,12 +114,3 @@ def looks_like_a_crop(path: str | Path) -> bool:
     """
     with opened(path) as image:
         return bool(max(image.size) <= MAX_CROP)
-
-
-def _aligned(path: Path, aligner: FaceAligner, faces: Which) -> FaceSource:
-    photo = read_photo(path)
-    try:
-        face = aligner(photo, faces)[0]
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return FaceSource(path, face.crop, face, photo)

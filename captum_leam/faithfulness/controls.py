@@ -25,6 +25,11 @@ class Scene:
         people: the person of each image, or None.
         maps: (N, H, W) of the method that the control belongs to; None for controls shared by all.
         seed: of what is drawn.
+
+    Example:
+        >>> scene = Scene(torch.rand(2, 3, 8, 8), torch.ones(2, 8, 8, dtype=torch.bool))
+        >>> CONTROLS["random pixels"](scene).shape
+        torch.Size([2, 8, 8])
     """
 
     images: Tensor
@@ -155,5 +160,8 @@ SHARED_CONTROLS: dict[str, Control] = {
     "edges": edges,
     "random field": random_field,
 }
+"""Controls that need the images alone: name → function of a :class:`Scene`."""
+
 OWN_CONTROLS: dict[str, Control] = {"moved": moved, "other people": other_people}
 CONTROLS: dict[str, Control] = {**SHARED_CONTROLS, **OWN_CONTROLS}
+"""All controls by name: those that need the images alone, and those made from a method's own maps."""

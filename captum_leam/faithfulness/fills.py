@@ -28,6 +28,11 @@ class Fill:
         name: in tables.
         function: images and masks → images.
         uses_masks: whether the result depends on the masks; if not, it is made once for all.
+
+    Example:
+        >>> grey = Fill("grey", lambda images, masks: torch.full_like(images, 0.5))
+        >>> grey(torch.zeros(1, 1, 1, 2)).tolist(), sorted(FILLS)
+        ([[[[0.5, 0.5]]]], ['blur', 'mean', 'noisy linear', 'shuffle', 'zero'])
     """
 
     name: str
@@ -153,6 +158,7 @@ FILLS: dict[str, Callable[..., Tensor]] = {
     "noisy linear": noisy_linear,
     "shuffle": shuffle,
 }
+"""Fills by name: what stands in place of occluded pixels."""
 
 
 def as_fill(fill: "str | Fill | Callable[..., Tensor]") -> Fill:

@@ -221,7 +221,7 @@ class AdditiveSimilarity(nn.Module):
 
     With :math:`g_p` the mean over the channels of pixel p, :math:`s(x) = \sum_p w_p\, g_p` and the embedding
     :math:`f(x) = (s, \sqrt{1 - s^2})`, of length 1, the cosine to (1, 0) is s(x): replacing a set S of pixels lowers it by exactly
-    :math:`\sum_{p \in S} w_p (g_p - g'_p)`. The layer :attr:`pixels` puts out the terms :math:`w_p g_p` as (N, 1, H, W).
+    :math:`\sum_{p \in S} w_p (g_p - g'_p)`. The layer ``pixels`` puts out the terms :math:`w_p g_p` as (N, 1, H, W).
 
     Args:
         weights: (H, W), with positive values; scaled so that these sum to 1. The negative ones may then sum to −1 at most.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_leam.checks import together
 from captum_leam.faithfulness.controls import CONTROLS, OWN_CONTROLS, Control, Scene, central_ellipse
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.faithfulness.result import OcclusionResult
@@ -275,13 +276,14 @@ class OcclusionEvaluator:
         """Embeddings of the occluded images by every model, and the number of pixels really changed, per image."""
         embeddings: dict[str, list[Tensor]] = {name: [] for name in self.models}
         changed = []
-        for i in range(0, len(images), self.batch_size):
-            part = slice(i, i + self.batch_size)
-            x, mask = images[part], masks[part]
-            occluded = torch.where(mask[:, None], fill(x, mask) if filled is None else filled[part], x)
-            changed.append((occluded != x).any(1).flatten(1).sum(1))
-            for name, model in self.models.items():
-                embeddings[name].append(embed(model, occluded, self.batch_size))
+        with together():
+            for i in range(0, len(images), self.batch_size):
+                part = slice(i, i + self.batch_size)
+                x, mask = images[part], masks[part]
+                occluded = torch.where(mask[:, None], fill(x, mask) if filled is None else filled[part], x)
+                changed.append((occluded != x).any(1).flatten(1).sum(1))
+                for name, model in self.models.items():
+                    embeddings[name].append(embed(model, occluded, self.batch_size))
         return {name: torch.cat(parts).double() for name, parts in embeddings.items()}, torch.cat(changed).cpu().numpy()
 
     def _references(

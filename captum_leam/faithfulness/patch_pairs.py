@@ -45,6 +45,13 @@ class PatchPairs:
         others: (P, C, H, W), what they are compared with.
         patches: boolean (P, H, W), where the patches are.
         genuine: boolean (P,).
+
+    Example:
+        >>> from captum_leam.decisions import draw_pairs
+        >>> people = ["ann", "ann", "bob", "bob"]
+        >>> made = paste_patches(torch.rand(4, 3, 32, 32), draw_pairs(people), people, patches=1)
+        >>> len(made), bool((made.images == made.originals)[~made.patches[:, None].expand(-1, 3, -1, -1)].all())
+        (4, True)
     """
 
     images: Tensor
@@ -211,6 +218,15 @@ class PatchResult:
         rates: method, ratio (share of the pixels given back), fmr (of the impostor pairs), fnmr (of the genuine pairs).
         localisation: method, pair, genuine, pointing (0 or 1), iou, roc_auc.
         settings: how it was made.
+
+    Example:
+        >>> from captum_leam.decisions import draw_pairs
+        >>> people = ["ann", "ann", "bob", "bob"]
+        >>> made = paste_patches(torch.rand(4, 3, 32, 32), draw_pairs(people), people, patches=1)
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 8)).eval()
+        >>> result = evaluate_patch_pairs(model, made, {"noise": torch.rand(4, 32, 32)}, threshold=0.5)
+        >>> result.summary().columns.tolist()
+        ['fmr', 'fnmr', 'pointing', 'iou', 'roc_auc']
     """
 
     rates: pd.DataFrame

@@ -15,7 +15,7 @@ from captum_leam.faithfulness.occlusion import OcclusionEvaluator
 from captum_leam.leam import LEAM
 from captum_leam.maps import place_on_field
 from captum_leam.objectives import embed, leave_one_out_centroids
-from captum_leam.patterns.overlap import bhattacharyya
+from captum_leam.patterns import bhattacharyya
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions, suggest_layers
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ class LayerRanking:
             over people), same, different (mean Bhattacharyya coefficients of top-1 % maps), gap (same − different), seconds
             per image.
         settings: fraction, fill, n_steps, images and people.
+
+    Example:
+        >>> ranking = LayerRanking(pd.DataFrame({"name": ["layer2", "overall", "layer3"], "drop": [0.3, 0.2, 0.1]}), {})
+        >>> ranking.names  # of rank_layers, which makes it
+        ['layer2', 'layer3']
     """
 
     table: pd.DataFrame

@@ -25,6 +25,15 @@ class OcclusionResult:
             the method itself; "" as method for controls shared by all), model (the one the drop was measured on), fill,
             order, fraction, drop (absolute fall of the cosine), changed (pixels whose value changed).
         settings: how it was made.
+
+    Example:
+        >>> import torch
+        >>> from captum_leam.faithfulness import OcclusionEvaluator
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+        >>> evaluator = OcclusionEvaluator(model, fractions=(0.1,), controls=("random pixels",))
+        >>> result = evaluator.evaluate(torch.rand(4, 3, 8, 8), torch.rand(4, 8, 8), labels=["ann", "ann", "bob", "bob"])
+        >>> result.to_frame().shape, result.compare()["control"].tolist()
+        ((8, 11), ['random pixels'])
     """
 
     drops: pd.DataFrame

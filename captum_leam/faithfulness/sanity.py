@@ -17,7 +17,7 @@ from captum_leam.faithfulness.occlusion import OcclusionEvaluator
 from captum_leam.faithfulness.statistics import bootstrap_interval
 from captum_leam.maps import as_maps
 from captum_leam.objectives import embed, leave_one_out_centroids, unit
-from captum_leam.patterns.overlap import bhattacharyya
+from captum_leam.patterns import bhattacharyya
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,6 +60,7 @@ RULES = {
     ),
     "training": Rule("interval above", 0.05, "The network separates people hardly better than an untrained one"),
 }
+"""What every check needs to be passed; ``limits=`` of :func:`sanity_checks` changes the numbers."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,12 @@ class SanityReport:
         checks: in the order they were made.
         cascade: share of the layers randomised, from the head down, and mean overlap of the map with the original.
         settings: how it was made.
+
+    Example:
+        >>> check = Check("edges", False, 0.7, 0.6, 0.8, "at most 0.5", "The map is an edge detector")
+        >>> report = SanityReport((check,), pd.DataFrame())
+        >>> report.passed, report.failed
+        (False, ['edges'])
     """
 
     checks: tuple[Check, ...]

@@ -280,6 +280,15 @@ class VerificationResult:
         thresholds: model → operating point → threshold on the cosine.
         people: (P, 2), the two people of every pair, or None.
         settings: how it was made.
+
+    Example:
+        >>> from captum_leam.decisions import draw_pairs
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+        >>> evaluator = VerificationEvaluator(model, fractions=(0, 1), protocols=("deletion",), controls=())
+        >>> pairs = draw_pairs(["ann", "ann", "bob", "bob"])
+        >>> result = evaluator.evaluate(torch.rand(4, 3, 8, 8), pairs, {"noise": torch.rand(4, 8, 8)})
+        >>> result.curves()["fraction"].tolist(), len(result.to_frame())
+        ([0, 1], 8)
     """
 
     scores: pd.DataFrame

@@ -3,9 +3,11 @@
 import difflib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,18 +15,24 @@ from typing import Any
 from torch import nn
 
 from captum_leam.models.onnx_file import from_onnx
-from captum_leam.models.preprocessing import NAMED, Prepared
+from captum_leam.models.preprocessing import NAMED, UNIT, Prepared, Preprocessing
+from captum_leam.models.up_to import UpTo
 
 
-def load_model(where: str, preprocessing: str | None = None) -> nn.Module:
+def load_model(
+    where: str, preprocessing: str | None = None, *, colour: str | None = None, output: str | None = None
+) -> nn.Module:
     """Load a model: a module, a class of one without arguments, a function that returns one, or an ONNX file.
 
     It is put in evaluation mode. All but ONNX files runs the code of the file or package named.
 
     Args:
         where: ``FILE.py:name``, ``package.module:name`` or ``FILE.onnx``.
-        preprocessing: ``"insightface"``, ``"imagenet"`` or ``"unit"``, what the network wants its pixels to be; by default it takes
-            RGB in [0, 1]. Most ONNX files need it: see :func:`~captum_leam.models.from_onnx`.
+        preprocessing: ``"insightface"``, ``"imagenet"``, ``"unit"`` or ``"bytes"``, what the network wants its pixels to be; by
+            default it takes RGB in [0, 1]. Most ONNX files need it: see :func:`~captum_leam.models.from_onnx`.
+        colour: ``"rgb"`` or ``"bgr"``, the order that the network was trained with; by default that of the preprocessing.
+        output: what the embedding is, for models that go on after it (dividing by the length, mostly): the name of a layer, or of
+            a value in an ONNX file.
 
     Returns:
         The model, in evaluation mode.
@@ -38,18 +46,27 @@ def load_model(where: str, preprocessing: str | None = None) -> nn.Module:
     """
     if preprocessing is not None and preprocessing not in NAMED:
         raise ValueError(f"preprocessing is {preprocessing!r}; needed is one of {', '.join(NAMED)}.")
+    if colour not in (None, "rgb", "bgr"):
+        raise ValueError(f"colour is {colour!r}; needed is rgb or bgr.")
     wanted = None if preprocessing is None else NAMED[preprocessing]
     if where.endswith(".onnx"):
-        return from_onnx(where, wanted)
+        loaded = from_onnx(where, wanted, output=output)
+        return loaded if colour is None else Prepared(loaded.network, _coloured(loaded.preprocessing, colour))
     model = made_in_code(where)
     if not isinstance(model, nn.Module):
         raise ValueError(f"{where} gave a {type(model).__name__}; needed is a torch.nn.Module that returns embeddings.")
-    model = model.eval()
-    return model if wanted is None else Prepared(model, wanted)
+    model = model.eval() if output is None else UpTo(model.eval(), output)
+    if wanted is None and colour is None:
+        return model
+    return Prepared(model, wanted or UNIT if colour is None else _coloured(wanted or UNIT, colour))
+
+
+def _coloured(preprocessing: Preprocessing, colour: Any) -> Preprocessing:
+    return replace(preprocessing, colour=colour)
 
 
 def made_in_code(where: str) -> Any:
-    """What a file or package holds under a name; of a function or class that can be called without arguments, what it returns.
+    """What a file or package holds under a name; of a class, or a function that needs no arguments, what it returns.
 
     An ``nn.Module`` is never called. Runs the code of the file or package named.
 
@@ -110,9 +127,17 @@ def _from_package(name: str) -> ModuleType:
 
 
 def _make(found: Any, where: str) -> Any:
-    if isinstance(found, nn.Module) or not callable(found):
+    if isinstance(found, nn.Module) or not callable(found) or _needs_arguments(found):
         return found
     try:
         return found()
     except Exception as error:
         raise ValueError(f"{where}() raised {type(error).__name__}: {error}") from error
+
+
+def _needs_arguments(found: Any) -> bool:
+    """Whether it is a function to be used as it is, such as a parser, rather than one that makes something."""
+    if not inspect.isfunction(found):
+        return False
+    given = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(p.default is p.empty and p.kind in given for p in inspect.signature(found).parameters.values())

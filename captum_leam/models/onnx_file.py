@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from captum_leam.models.onnx_graph import (
+    before_division,
     constants,
     convert_operators,
     free_batch,
     keep_output,
     operator_set,
+    plain_inputs,
     plain_reshapes,
     rename_nodes,
 )
@@ -79,12 +81,15 @@ def _network(model: "ModelProto", preprocessing: Preprocessing | None, output: s
     preprocessing = _declared(model, preprocessing, size)
     original = type(model)()
     original.CopyFrom(model)
+    plain_inputs(model)
     rename_nodes(model)
     if _fixed_batch(model):
         free_batch(model)
     plain_reshapes(model)
     network = Prepared(_convert(model), preprocessing).eval().requires_grad_(False)
-    _compare(network, original, preprocessing.size or size)
+    embeddings = _compare(network, original, preprocessing.size or size)
+    if embeddings.shape[1] > 1 and bool(((embeddings.norm(dim=1) - 1).abs() < 1e-3).all()):
+        _warn_of_the_division(before_division(original))
     return network
 
 
@@ -139,7 +144,7 @@ def _input_size(model: "ModelProto") -> tuple[int, int] | None:
         raise ValueError(f"the network has {len(inputs)} inputs {inputs}; needed is one, the picture.")
     if len(outputs) != 1:
         raise ValueError(
-            f"the network has {len(outputs)} outputs; say which is the embedding: output= one of {outputs}."
+            f"the network has {len(outputs)} outputs; say which is the embedding: output= (on the command line --output) one of {outputs}."
         )
     tensor = model.graph.input[0].type.tensor_type
     shape = [dim.dim_value for dim in tensor.shape.dim]
@@ -182,8 +187,9 @@ def _inside(model: "ModelProto") -> Preprocessing:
     if first is None or first.op_type != "Sub" or first.input[1] not in known:
         raise ValueError(
             "an ONNX file does not say what its pixels must be. Give preprocessing=: INSIGHTFACE for InsightFace's packs and "
-            "most networks trained like ArcFace, IMAGENET, UNIT for RGB in [0, 1], or a Preprocessing of your own (on the command "
-            "line --preprocessing insightface, imagenet or unit); verify(model, images, labels) shows whether it is right."
+            "most networks trained like ArcFace, IMAGENET, UNIT for RGB in [0, 1], BYTES for 0 to 255, or a Preprocessing of your "
+            "own (on the command line --preprocessing insightface, imagenet, unit or bytes); verify(model, images, labels) shows "
+            "whether it is right."
         )
     layout: Any = "NHWC" if _channels_last(model) else "NCHW"
     mean = np.asarray(known[first.input[1]], dtype=np.float64)
@@ -219,13 +225,37 @@ def _nested(converted: fx.GraphModule) -> fx.GraphModule:
             module, name = converted.get_submodule(node.target), node.target.replace("/", ".")
             converted.add_submodule(name, module)
             node.target = name
+        if node.op == "call_module" and type(converted.get_submodule(node.target)).__name__ == "OnnxSlice":
+            converted.add_submodule(node.target, Slice())
     converted.delete_all_unused_submodules()
     converted.recompile()
     return converted
 
 
-def _compare(network: Prepared, original: "ModelProto", size: tuple[int, int] | None) -> None:
-    """Refuse a network that gives anything else than ONNX Runtime does on the file, image by image."""
+class Slice(nn.Module):
+    """ONNX's Slice by tuples of slices: onnx2torch indexes with lists, of which PyTorch warns, and which it reads anew one day.
+
+    Example:
+        >>> Slice()(torch.arange(6), torch.tensor([-2]), torch.tensor([99])).tolist()
+        [4, 5]
+    """
+
+    def forward(
+        self, x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
+    ) -> Tensor:
+        """The part of ``x`` from ``starts`` to ``ends``, by ``steps`` over 0, along ``axes`` (the first ones by default)."""
+        parts = [slice(None)] * x.ndim
+        every = [1] * len(starts) if steps is None else steps.tolist()
+        if min(every, default=1) < 1:
+            raise ValueError("Slice runs backwards in this network, which is not supported.")
+        where = range(len(starts)) if axes is None else axes.tolist()
+        for axis, start, end, step in zip(where, starts.tolist(), ends.tolist(), every, strict=True):
+            parts[axis] = slice(start, end, step)
+        return x[tuple(parts)]
+
+
+def _compare(network: Prepared, original: "ModelProto", size: tuple[int, int] | None) -> Tensor:
+    """Refuse a network that gives anything else than ONNX Runtime does on the file, image by image; its embeddings (3, D)."""
     images = smooth_images(3, size or DEFAULT_SIZE)
     try:
         expected = _by_runtime(original, network.preprocessing(images))
@@ -252,7 +282,7 @@ def _compare(network: Prepared, original: "ModelProto", size: tuple[int, int] | 
                 f"the converted network differs from ONNX Runtime by {off:.2g} of the largest value on {rows.stop} "
                 f"image(s) (allowed {TOLERANCE:g}). It is not the same network, and is refused."
             )
-    _warn_if_normalised(expected)
+    return expected
 
 
 def _by_runtime(original: "ModelProto", pictures: Tensor) -> Tensor:
@@ -271,14 +301,19 @@ def _by_runtime(original: "ModelProto", pictures: Tensor) -> Tensor:
 
 
 class NormalisedWarning(UserWarning):
-    """Embeddings have length 1 already within the network."""
+    """Embeddings have length 1 already within the network.
+
+    Example:
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", NormalisedWarning)  # from_onnx now refuses such files
+    """
 
 
-def _warn_if_normalised(embeddings: Tensor) -> None:
-    if embeddings.shape[1] > 1 and bool(((embeddings.norm(dim=1) - 1).abs() < 1e-3).all()):
-        warnings.warn(
-            "embeddings have length 1 within the network, so that only the differentiated cosine can be explained: maps "
-            "are less faithful, and an image's own embedding gives none. Give output= the value before the division.",
-            NormalisedWarning,
-            stacklevel=5,
-        )
+def _warn_of_the_division(before: str | None) -> None:
+    what = "the value before the division" if before is None else f"{before!r}, the value before the division"
+    warnings.warn(
+        "embeddings have length 1 within the network, so that only the differentiated cosine can be explained: maps "
+        f"are less faithful, and an image's own embedding gives none. Give output= {what} (on the command line --output).",
+        NormalisedWarning,
+        stacklevel=4,
+    )

@@ -49,6 +49,38 @@ def keep_output(model: "ModelProto", name: str) -> None:
     model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
 
 
+def plain_inputs(model: "ModelProto") -> None:
+    """Write the inputs of nodes as the converter reads them. Changes the model.
+
+    Exporters write equal weights once, with Identity nodes for the others, and optional inputs that are not there as empty names at
+    the end (the bounds of Clip in every division by a length).
+    """
+    from onnx import numpy_helper
+
+    known, nodes = constants(model), []
+    for node in model.graph.node:
+        if node.op_type == "Identity" and node.input[0] in known:
+            known[node.output[0]] = known[node.input[0]]
+            model.graph.initializer.append(numpy_helper.from_array(np.array(known[node.input[0]]), node.output[0]))
+        else:
+            nodes.append(type(node)())
+            nodes[-1].CopyFrom(node)
+            while nodes[-1].input and not nodes[-1].input[-1]:
+                nodes[-1].input.pop()
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def before_division(model: "ModelProto") -> str | None:
+    """Name of the value that the graph divides by its length at the end; None if it does not end like that."""
+    made = {output: node for node in model.graph.node for output in node.output}
+    node = made.get(model.graph.output[0].name)
+    while node is not None and node.op_type in ("Reshape", "Flatten", "Identity", "Squeeze"):
+        node = made.get(node.input[0])
+    ends = node is not None and node.op_type in ("Div", "LpNormalization")
+    return str(node.input[0]) if ends and node is not None and node.input[0] in made else None
+
+
 def free_batch(model: "ModelProto") -> None:
     """Let the first axis of the input be of any length, and reshapes to (1, …) keep it. Changes the model.
 

@@ -28,6 +28,8 @@ class Preprocessing:
         >>> first = Preprocessing(mean=(0.5, 0.25, 0.0), std=(0.5, 0.5, 0.5), colour="bgr")(torch.ones(1, 3, 2, 2))
         >>> first[0, :, 0, 0].tolist()
         [1.0, 1.5, 2.0]
+        >>> IMAGENET.mean, INSIGHTFACE.mean, UNIT.mean
+        ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0))
     """
 
     mean: Sequence[float] = (0.0, 0.0, 0.0)
@@ -76,8 +78,10 @@ IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """RGB less ImageNet's mean, over its deviation: torchvision's backbones, and some face networks."""
 UNIT = Preprocessing()
 """RGB in [0, 1] as it is: networks that normalise by themselves."""
+BYTES = Preprocessing(std=(1 / 255,) * 3)
+"""RGB from 0 to 255."""
 
-NAMED = {"insightface": INSIGHTFACE, "imagenet": IMAGENET, "unit": UNIT}
+NAMED = {"insightface": INSIGHTFACE, "imagenet": IMAGENET, "unit": UNIT, "bytes": BYTES}
 
 
 class Prepared(nn.Module):

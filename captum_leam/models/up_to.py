@@ -3,7 +3,9 @@
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from captum_leam.layers import get_layer
 
@@ -54,6 +56,52 @@ class UpTo(nn.Module):
             )
         embedding: Tensor = outputs[0]
         return embedding
+
+
+def layer_before_division(model: nn.Module, images: Tensor) -> str | None:
+    """Of a model that divides its embeddings by their length: the last layer whose output has their direction but not their length.
+
+    Args:
+        model: returns embeddings (N, D).
+        images: a few, as it takes them.
+
+    Returns:
+        Name of the layer, for :class:`UpTo`; None if embeddings have other lengths than 1, or no layer puts out the vectors before.
+
+    Example:
+        >>> import torch
+        >>> class Normalised(nn.Sequential):
+        ...     def forward(self, x):
+        ...         return nn.functional.normalize(super().forward(x))
+        >>> layer_before_division(Normalised(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2))
+        '1'
+    """
+    found: list[str] = []
+    outputs: dict[str, Any] = {}
+
+    def hook(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+        outputs[name] = None if name in outputs else output  # of a layer that runs twice, neither
+
+    handles = [layer.register_forward_hook(partial(hook, name)) for name, layer in model.named_modules() if name]
+    try:
+        with torch.no_grad():
+            embeddings = model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not _of_length_one(embeddings):
+        return None
+    for name, output in outputs.items():
+        if isinstance(output, Tensor) and output.numel() == embeddings.numel():
+            vectors = output.reshape(embeddings.shape)
+            same = torch.allclose(functional.normalize(vectors), embeddings, atol=1e-4)
+            if same and not _of_length_one(vectors):
+                found.append(name)
+    return found[-1] if found else None
+
+
+def _of_length_one(vectors: Any) -> bool:
+    return isinstance(vectors, Tensor) and bool(((vectors.flatten(1).norm(dim=1) - 1).abs() < 1e-3).all())
 
 
 def _keep(outputs: list[Any], layer: nn.Module, inputs: Any, output: Any) -> None:

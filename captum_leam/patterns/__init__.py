@@ -1,6 +1,5 @@
 """Person patterns: how alike the maps of one person are, how unlike those of different people, and beyond which controls."""
 
-from captum_leam.patterns.overlap import bhattacharyya  # isort: skip  (faithfulness, which some parts below use, imports it)
 from captum_leam.patterns.agreement import Agreement, agreement
 from captum_leam.patterns.claim import PatternClaim, pattern_claim
 from captum_leam.patterns.controls import (
@@ -13,6 +12,7 @@ from captum_leam.patterns.controls import (
     untrained_maps,
 )
 from captum_leam.patterns.groups import GroupComparison, compare_groups
+from captum_leam.patterns.overlap import bhattacharyya
 from captum_leam.patterns.signatures import Signatures, profile_signatures, signatures
 from captum_leam.patterns.specificity import Specificity, person_specificity
 

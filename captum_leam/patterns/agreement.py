@@ -14,7 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.cluster import hierarchy
 from torch import Tensor
 
-from captum_leam.patterns.intervals import PersonSums, between, draw_people, interval, person_codes, person_sums
+from captum_leam.patterns.intervals import (
+    PersonSums,
+    draw_people,
+    mean_between,
+    person_codes,
+    person_sums,
+    weighted_mean,
+)
 from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, check_comparable, row_products
 from captum_leam.patterns.specificity import check_options
 
@@ -120,7 +127,7 @@ def agreement(
     individuals, codes = person_codes(people, len(first))
     if len(individuals) < 2:
         raise ValueError(f"all maps are of one person, {individuals[0]!r}; needed are two people or more.")
-    drawn = np.concatenate([np.ones((1, len(individuals))), draw_people(len(individuals), resamples, seed)])
+    drawn = draw_people(len(individuals), resamples, seed)
     sums = {name: person_sums(of_set, people) for name, of_set in made.items()}
     rows = []
     for i, one in enumerate(names):
@@ -145,13 +152,13 @@ def _row(
 ) -> dict[str, float]:
     count = len(one.names)
     means = np.bincount(codes, images, count) / np.bincount(codes, minlength=count)
-    agreed = drawn @ means / drawn.sum(1)
-    chance = between(one.vectors, two.vectors, one.mass, drawn)
+    agreed = weighted_mean(means, np.ones(count), drawn)
+    chance = mean_between(one.vectors, two.vectors, one.mass, drawn)
     above = agreed - chance
-    low, high = interval(agreed[1:], count, confidence)
-    above_low, above_high = interval(above[1:], count, confidence)
-    values = {"agreement": agreed[0], "low": low, "high": high, "chance": chance[0], "above": above[0]}
-    return {**{name: float(value) for name, value in values.items()}, "above_low": above_low, "above_high": above_high}
+    low, high = agreed.interval(drawn, confidence, (0, 1))
+    above_low, above_high = above.interval(drawn, confidence)
+    values = {"agreement": agreed.value, "low": low, "high": high, "chance": chance.value, "above": above.value}
+    return {**values, "above_low": above_low, "above_high": above_high}
 
 
 def _linkage(agreements: Floats) -> Floats:

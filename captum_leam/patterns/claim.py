@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from torch import Tensor
 
-from captum_leam.patterns.intervals import divided, draw_people, interval, person_codes, person_sums
+from captum_leam.patterns.intervals import Estimate, divided, draw_people, person_codes, person_sums
 from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, row_products
 from captum_leam.patterns.specificity import check_options, check_people
 
@@ -35,8 +35,8 @@ class PatternClaim:
             − gap of the control), above_low, above_high.
         strongest: the control with the largest gap.
         headline: gap of the maps above the strongest control.
-        low: of its interval over people; in every resample it is the strongest there that counts.
-        high: of the same.
+        low: of its interval over people: the lowest end against any control, so that above 0 means above each of them.
+        high: of the interval against the strongest control.
         settings: kind, people, images, weights, confidence, resamples, seed.
     """
 
@@ -58,16 +58,15 @@ class PatternClaim:
 
     def sentence(self) -> str:
         """The claim in words, with its numbers."""
-        maps = self.table.iloc[0]
-        beyond = self.table.set_index("name").loc[self.strongest, "gap"]
+        maps, strongest = self.table.to_dict("records")[:2]
         verdict = {
             True: "The maps are person-specific beyond it.",
             False: "This does not show more than the control does.",
         }
         return (
-            f"Maps of one person overlap by {maps['same']:.2f}, of two people by {maps['different']:.2f}: a gap of {maps['gap']:.2f} "
-            f"[{maps['low']:.2f}, {maps['high']:.2f}]. The strongest of {len(self.table) - 1} controls, {self.strongest}, has a gap of "
-            f"{beyond:.2f}; the maps are above it by {self.headline:.2f} [{self.low:.2f}, {self.high:.2f}] "
+            f"Maps of one person overlap by {maps['same']:.2f}, of two people by {maps['different']:.2f}: a gap of {maps['gap']:.3f} "
+            f"[{maps['low']:.3f}, {maps['high']:.3f}]. The strongest control of {len(self.table) - 1}, {self.strongest}, has a gap of "
+            f"{strongest['gap']:.3f}; the maps are above it by {self.headline:.3f} [{self.low:.3f}, {self.high:.3f}] "
             f"({self.settings['confidence']:.0%} interval over {self.settings['people']} people). {verdict[self.holds]}"
         )
 
@@ -86,7 +85,7 @@ def pattern_claim(
     people: Sequence[Any],
     controls: Mapping[str, Signatures | Tensor | ArrayLike],
     *,
-    strangers: ArrayLike | None = None,
+    strangers: Mapping[str, ArrayLike] | ArrayLike | None = None,
     weights: str = "people",
     confidence: float = 0.95,
     resamples: int = 2000,
@@ -99,7 +98,7 @@ def pattern_claim(
         people: the person of each map.
         controls: name → control maps of the same images, in the same form; see :func:`~captum_leam.patterns.control_maps`.
         strangers: (N,) or (N, k) indices of images of other people in the same pose, see
-            :func:`~captum_leam.patterns.closest_strangers`: one more control.
+            :func:`~captum_leam.patterns.closest_strangers`: one more control. Or name → indices, to say what they were matched on.
         weights: ``"people"`` or ``"pairs"``, see :func:`person_specificity`.
         confidence: of the intervals.
         resamples: how many times people are drawn.
@@ -122,26 +121,26 @@ def pattern_claim(
     made = as_signatures(maps)
     sums = {MAPS: person_sums(made, people, weights)}
     check_people(sums[MAPS])
-    if not controls and strangers is None:
+    if not controls and not (strangers if isinstance(strangers, Mapping) else strangers is not None):
         raise ValueError(
             "no controls are given; needed is one or more: an edge detector already passes 'same > different'."
         )
     for name, control in controls.items():
+        if name == MAPS:
+            raise ValueError(f"a control is called {MAPS!r}, as the maps themselves are; give it another name.")
         sums[name] = person_sums(_fitting(as_signatures(control), made, name), people, weights)
     count = len(sums[MAPS].names)
-    drawn = np.concatenate([np.ones((1, count)), draw_people(count, resamples, seed)])  # the first row: everyone once
+    drawn = draw_people(count, resamples, seed)
     same = {name: part.same(drawn) for name, part in sums.items()}
     different = {name: part.different(drawn) for name, part in sums.items()}
-    if strangers is not None:
-        same[STRANGERS] = _matched(made, person_codes(people, len(made))[1], np.asarray(strangers), weights, drawn)
-        different[STRANGERS] = different[MAPS]
+    matched = strangers if isinstance(strangers, Mapping) else {} if strangers is None else {STRANGERS: strangers}
+    codes = person_codes(people, len(made))[1]
+    for name, indices in matched.items():
+        same[name] = _with_strangers(made, codes, np.asarray(indices), weights, drawn)
+        different[name] = different[MAPS]
     gap = {name: same[name] - different[name] for name in same}
-    rows = [_row(name, same[name], different[name], gap[MAPS], count, confidence) for name in gap]
-    table = pd.DataFrame(rows)
-    order = [0, *(1 + np.argsort(-table["gap"].to_numpy()[1:], kind="stable"))]
-    table = table.iloc[order].reset_index(drop=True)
-    above = gap[MAPS] - np.max([gap[name] for name in gap if name != MAPS], axis=0)
-    low, high = interval(above[1:], count, confidence)
+    ranked = [MAPS, *sorted((name for name in gap if name != MAPS), key=lambda name: -gap[name].value)]
+    table = pd.DataFrame([_row(name, same[name], different[name], gap[MAPS], drawn, confidence) for name in ranked])
     settings = {
         "kind": made.kind,
         **made.settings,
@@ -152,22 +151,28 @@ def pattern_claim(
         "resamples": resamples,
         "label_seed": seed,
     }
-    return PatternClaim(table, str(table["name"].iloc[1]), float(above[0]), low, high, settings)
+    beyond = table.iloc[1:]
+    # of several controls any may be the strongest: the maps are above all of them only if they are above each
+    low, high = float(beyond["above_low"].min()), float(beyond["above_high"].iloc[0])
+    return PatternClaim(table, ranked[1], float(beyond["above"].iloc[0]), low, high, settings)
 
 
-def _row(name: str, same: Floats, different: Floats, of_maps: Floats, people: int, confidence: float) -> dict[str, Any]:
+def _row(
+    name: str, same: Estimate, different: Estimate, of_maps: Estimate, drawn: Floats, confidence: float
+) -> dict[str, Any]:
     gap = same - different
-    low, high = interval(gap[1:], people, confidence)
-    row = {"name": name, "same": same[0], "different": different[0], "gap": gap[0], "low": low, "high": high}
-    above = of_maps - gap
-    ends = interval(above[1:], people, confidence) if name != MAPS else (np.nan, np.nan)
-    return {**row, "above": above[0] if name != MAPS else np.nan, "above_low": ends[0], "above_high": ends[1]}
+    low, high = gap.interval(drawn, confidence)
+    row = {"name": name, "same": same.value, "different": different.value, "gap": gap.value, "low": low, "high": high}
+    if name == MAPS:
+        return {**row, "above": np.nan, "above_low": np.nan, "above_high": np.nan}
+    above_low, above_high = (of_maps - gap).interval(drawn, confidence, (-2, 2))
+    return {**row, "above": of_maps.value - gap.value, "above_low": above_low, "above_high": above_high}
 
 
-def _matched(
+def _with_strangers(
     made: Signatures, codes: NDArray[np.int64], strangers: NDArray[Any], weights: str, drawn: Floats
-) -> Floats:
-    """Mean coefficient with strangers that are given, for each row of weights; both people of a pair must be drawn."""
+) -> Estimate:
+    """Mean coefficient with the strangers that are given; in a draw a pair counts as often as both its people together."""
     partners = strangers.reshape(len(strangers), -1) if strangers.ndim else strangers.reshape(0, 1)
     if len(partners) != len(made) or not partners.shape[1] or not np.issubdtype(partners.dtype, np.integer):
         raise ValueError(
@@ -189,7 +194,11 @@ def _matched(
         sparse.coo_array((values, (codes[first], codes[second])), shape=shape).tocsr()
         for values in (overlap * load, load)
     )
-    return divided(((drawn @ totals) * drawn).sum(1), ((drawn @ counts) * drawn).sum(1))
+    value = totals.sum() / counts.sum()
+    excess = totals - value * counts
+    influence = len(images) * (excess.sum(axis=0) + excess.sum(axis=1)) / counts.sum()
+    draws = divided(((drawn @ totals) * drawn).sum(1), ((drawn @ counts) * drawn).sum(1))
+    return Estimate(float(value), draws, np.asarray(influence, dtype=np.float64))
 
 
 def _fitting(control: Signatures, made: Signatures, name: str) -> Signatures:

@@ -133,7 +133,7 @@ def region_maps(labels: Tensor | ArrayLike, maps: Tensor | None = None, *, smoot
     where = torch.as_tensor(labels)
     if where.ndim != 3 or where.is_floating_point():
         raise ValueError(f"labels are {where.dtype} {tuple(where.shape)}; needed are integers (N, H, W).")
-    names = where.unique()
+    names = torch.as_tensor(np.unique(where.numpy()))
     if maps is None:
         heights = [0.0 if name == 0 else 1 / float((where == name).double().mean()) for name in names]
     else:

@@ -108,6 +108,7 @@ def groups_figure(result: Any) -> Figure:
         axis.plot(value, at, "o", color=colour)
         axis.axvline(0, color="0.5", linewidth=1, linestyle=":")
         axis.set_ylim(-0.6, len(table) - 0.4)
+        axis.locator_params(axis="x", nbins=5)
         tidy(axis)
     rows = table.to_dict("records")
     axes.set_yticks(at, [f"{r['quantity']}: {r['first']} − {r['second']} (p {r['p_holm']:.2g})" for r in rows])

@@ -16,8 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from captum_leam.faithfulness.statistics import MIN_PEOPLE, by_person, holm
-from captum_leam.patterns.intervals import person_codes
+from captum_leam.patterns.intervals import MIN_FOR_DRAWS, divided, person_codes, studentised
 from captum_leam.patterns.signatures import Floats
 from captum_leam.patterns.specificity import check_options
 
@@ -71,7 +70,7 @@ def compare_groups(
     groups: Mapping[Any, Hashable] | Sequence[Hashable],
     base_similarity: ArrayLike,
     *,
-    min_people: int = MIN_PEOPLE,
+    min_people: int = MIN_FOR_DRAWS,
     confidence: float = 0.95,
     resamples: int = 2000,
     permutations: int = 1999,
@@ -79,10 +78,11 @@ def compare_groups(
 ) -> GroupComparison:
     """Compare every two groups in every quantity.
 
-    The interval is an expanded percentile bootstrap over the people within each group; the test shuffles people's group labels and
+    The interval is a studentised bootstrap over the people within each group; the test shuffles people's group labels and
     compares Welch's t, so that groups of unequal spread are not taken for groups of unequal mean.
 
-    Source: Janssen 1997, "Studentized permutation tests for non-i.i.d. hypotheses"; Holm 1979; Hesterberg 2015 for the interval.
+    Source: Janssen 1997, "Studentized permutation tests for non-i.i.d. hypotheses"; Holm 1979; Davison & Hinkley 1997, section 2.4,
+    for the interval.
 
     Args:
         values: quantity → (N,), one number per image: a drop, a region's share or lift. NaN (a region that an image lacks) is left
@@ -109,6 +109,8 @@ def compare_groups(
         >>> compare_groups({"drop": drop}, list("abcdefgh"), list("xxxxyyyy"), [0.5] * 8).refused
         ['drop: group x has 4 people, group y has 4; needed are 10 or more in both']
     """
+    from captum_leam.faithfulness.statistics import holm  # all of faithfulness comes with it: not before it is needed
+
     check_options(confidence, resamples, permutations)
     if min_people < 3 or permutations < 1:
         raise ValueError(f"min_people={min_people}, permutations={permutations}; needed are 3 or more, 1 or more.")
@@ -124,12 +126,12 @@ def compare_groups(
     rows: list[dict[str, Any]] = []
     for first, second in combinations(called, 2):
         sides = [means[[group == name for group in of_person]] for name in (first, second)]
-        compared = _compare(*sides, confidence, resamples, permutations, generator)
+        compared = _compare(sides[0], sides[1], confidence, resamples, permutations, generator)
         for k, quantity in enumerate(quantities):
             row = {"quantity": quantity, "first": first, "second": second}
             rows.append({**row, **_row(compared, k, row, min_people)})
     table = pd.DataFrame(rows)
-    table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
+    table.insert(table.columns.tolist().index("p") + 1, "p_holm", holm(table["p"]))
     settings = {
         "min_people": min_people,
         "confidence": confidence,
@@ -153,7 +155,7 @@ def _compare(
     spread = np.sqrt(np.stack([_variance(side) for side in (left, right)]))
     pooled = np.sqrt(((count - 1) * spread**2).sum(0) / np.maximum(count.sum(0) - 2, 1))
     difference = mean[0] - mean[1]
-    effect = np.divide(difference, pooled, out=np.full(len(pooled), np.nan), where=pooled > 0)
+    effect = divided(difference, pooled)
     p = _permutation_p(np.concatenate([left, right]), len(left), permutations, generator)
     return {"count": count, "mean": mean, "difference": difference, "low": low, "high": high, "effect": effect, "p": p}
 
@@ -182,27 +184,37 @@ def _row(compared: dict[str, Floats], k: int, names: Mapping[str, Any], min_peop
 def _difference_interval(
     left: Floats, right: Floats, confidence: float, resamples: int, generator: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """People are drawn within each group; ends moved out for small groups as Welch's t has them."""
-    draws, variances, counts = [], [], []
-    for side in (left, right):
-        people = len(side)
-        drawn = generator.multinomial(people, np.full(people, 1 / people), resamples).astype(np.float64)
-        mean, count = _mean(np.ones((1, people)), side), (~np.isnan(side)).sum(0)
-        wider = np.sqrt(count / np.maximum(count - 1, 1))
-        draws.append(mean + (_mean(drawn, side) - mean) * wider)
-        variances.append(_variance(side) / np.maximum(count, 1))
-        counts.append(count)
-    freedom = welch_freedom(variances[0], variances[1], counts[0], counts[1])
-    tail = stats.norm.cdf(-stats.t.ppf((1 + confidence) / 2, freedom))
-    difference = draws[0] - draws[1]
+    """Studentised bootstrap, people drawn within each group; Welch's t under ten people in a group."""
+    sides = (left, right)
+    means, squared = zip(*(_mean_and_error(np.ones((1, len(side))), side) for side in sides), strict=True)
+    drawn = [
+        generator.multinomial(len(side), np.full(len(side), 1 / len(side)), resamples).astype(np.float64)
+        for side in sides
+    ]
+    draws, squares = zip(*(_mean_and_error(w, side) for w, side in zip(drawn, sides, strict=True)), strict=True)
+    value, error = (means[0] - means[1])[0], np.sqrt(squared[0] + squared[1])[0]
+    of_draws, errors = draws[0] - draws[1], np.sqrt(squares[0] + squares[1])
+    counts = [(~np.isnan(side)).sum(0) for side in sides]
+    far = stats.t.ppf((1 + confidence) / 2, welch_freedom(squared[0][0], squared[1][0], *counts)) * error
     ends = [
-        np.nanquantile(column, [level, 1 - level])
-        if np.isfinite(column).any() and np.isfinite(level)
-        else (np.nan, np.nan)
-        for column, level in zip(difference.T, tail, strict=True)
+        studentised(value[k], of_draws[:, k], error[k], errors[:, k], confidence)
+        if min(counts[0][k], counts[1][k]) >= MIN_FOR_DRAWS
+        else (value[k] - far[k], value[k] + far[k])
+        for k in range(len(value))
     ]
     low, high = np.array(ends, dtype=np.float64).T
     return low, high
+
+
+def _mean_and_error(weights: Floats, table: Floats) -> tuple[Floats, Floats]:
+    """Weighted means over people and their squared standard errors, (B, quantities), of what is known."""
+    known = ~np.isnan(table)
+    count, centre = weights @ known, np.nan_to_num(_mean(np.ones((1, len(table))), table))
+    centred = np.where(known, table - centre, 0)
+    mean = divided(weights @ centred, count)
+    variance = divided(weights @ centred**2, count) - mean**2
+    error = divided(np.maximum(variance, 0), count - 1)
+    return mean + centre, error
 
 
 def welch_freedom(first: Floats, second: Floats, people_first: Floats, people_second: Floats) -> Floats:
@@ -217,39 +229,39 @@ def welch_freedom(first: Floats, second: Floats, people_first: Floats, people_se
     ]
     total = (first + second) ** 2
     fewest = np.maximum(np.minimum(people_first, people_second) - 1, 1).astype(np.float64)
-    return np.divide(total, parts[0] + parts[1], out=fewest, where=(parts[0] + parts[1]) > 0)
+    freedom: Floats = np.divide(total, parts[0] + parts[1], out=fewest, where=(parts[0] + parts[1]) > 0)
+    return freedom
 
 
 def _permutation_p(both: Floats, size: int, permutations: int, generator: np.random.Generator) -> Floats:
     """Two-sided p-value of Welch's t when people's groups are shuffled, for each column."""
     order = np.arange(len(both))
     members = np.stack([generator.permutation(order) < size for _ in range(permutations)])
-    members = np.concatenate([(order < size)[None], members]).astype(np.float64)
-    t = np.abs(_welch_t(both, members))
+    splits: Floats = np.concatenate([(order < size)[None], members]).astype(np.float64)
+    t = np.abs(_welch_t(both, splits))
     reached = (t[1:] >= t[0] * (1 - 1e-9)).sum(0)
     p = (1 + reached) / (1 + permutations)
-    return np.where(np.isnan(t[0]), np.nan, p)
+    shown: Floats = np.where(np.isnan(t[0]), np.nan, p)
+    return shown
 
 
 def _welch_t(both: Floats, members: Floats) -> Floats:
     """Welch's t of each split (B, people) in each column of (people, quantities) → (B, quantities)."""
-    known = ~np.isnan(both)
-    centred = np.where(known, both - np.nanmean(np.where(known.any(0), both, 0), axis=0), 0)
+    known = (~np.isnan(both)).astype(np.float64)
+    centred = np.where(known > 0, both - _mean(np.ones((1, len(both))), both), 0)
     means, errors = [], []
     for side in (members, 1 - members):
         n = side @ known
-        mean = np.divide(side @ centred, n, out=np.full(n.shape, np.nan), where=n > 0)
+        mean = divided(side @ centred, n)
         squares = np.maximum(side @ centred**2 - n * np.nan_to_num(mean) ** 2, 0)
-        errors.append(np.divide(squares, n * (n - 1), out=np.full(n.shape, np.nan), where=n > 1))
+        errors.append(divided(squares, n * (n - 1)))
         means.append(mean)
     difference, error = means[0] - means[1], np.sqrt(errors[0] + errors[1])
     scale = np.abs(centred).max(0)
     difference = np.where(np.abs(difference) <= 1e-12 * scale, 0.0, difference)
     without_spread = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
     steady = np.isfinite(error) & (error <= 1e-12 * scale)
-    t: Floats = np.where(
-        steady, without_spread, np.divide(difference, error, out=np.full(error.shape, np.nan), where=error > 0)
-    )
+    t: Floats = np.where(steady, without_spread, divided(difference, error))
     return t
 
 
@@ -257,21 +269,21 @@ def _mean(weights: Floats, table: Floats) -> Floats:
     """Weighted means over people, (B, quantities), of what is known."""
     known = ~np.isnan(table)
     totals = weights @ known
-    return np.divide(weights @ np.where(known, table, 0), totals, out=np.full(totals.shape, np.nan), where=totals > 0)
+    return divided(weights @ np.where(known, table, 0), totals)
 
 
 def _variance(table: Floats) -> Floats:
     known = ~np.isnan(table)
     count = known.sum(0)
     squares = np.where(known, table - _mean(np.ones((1, len(table))), table), 0) ** 2
-    return np.divide(squares.sum(0), count - 1, out=np.full(len(count), np.nan), where=count > 1)
+    return divided(squares.sum(0), count - 1)
 
 
 # -- what is given -------------------------------------------------------------------------------------
 
 
 def _quantities(values: Mapping[str, ArrayLike] | pd.DataFrame, images: int) -> dict[str, Floats]:
-    columns = {str(name): np.asarray(values[name], dtype=np.float64) for name in values}
+    columns = {str(name): np.asarray(column, dtype=np.float64) for name, column in values.items()}
     if not columns:
         raise ValueError("no quantities are given; needed is one or more: name → one number per image.")
     for name, column in columns.items():
@@ -285,9 +297,8 @@ def _quantities(values: Mapping[str, ArrayLike] | pd.DataFrame, images: int) -> 
 def _per_person(column: Floats, codes: NDArray[np.int64]) -> Floats:
     """Mean of what is known of each person, NaN where nothing is."""
     known = ~np.isnan(column)
-    sums, _ = by_person(np.stack([np.where(known, column, 0), known], axis=1), codes.tolist())
-    means: Floats = np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
-    return means
+    totals = np.bincount(codes, np.where(known, column, 0)).astype(np.float64)
+    return divided(totals, np.bincount(codes, known).astype(np.float64))
 
 
 def _groups_of_people(

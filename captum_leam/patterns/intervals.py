@@ -1,8 +1,9 @@
-r"""Intervals for sums over pairs: people are drawn, a pair counts with the product of its people's weights.
+r"""Intervals over people for means of pairs: people are drawn, and a pair counts with the product of its people's weights.
 
 A person drawn twice is not compared with itself as if it were two: pairs of different people are those of different *original*
-people. With few people a percentile interval is too narrow; its ends are moved out as Student's t moves those of a mean.
-`benchmarks/calibration.py` measures the coverage.
+people. Coefficients are skewed and people few, so that the plain percentile interval is too narrow; here every draw is divided by its own
+standard error (the studentised bootstrap), which comes from the influence of each person on the estimate.
+`benchmarks/calibration.py` measures how often intervals hold the true value.
 """
 
 from collections.abc import Sequence
@@ -17,8 +18,11 @@ from captum_leam.patterns.signatures import Floats, Signatures, row_products
 
 MIN_FOR_INTERVAL = 3
 """Under this many people no interval is given."""
+MIN_FOR_DRAWS = 10
+"""Under this many people draws are of too few kinds: the interval is Student's t with the same standard error."""
 
 WEIGHTS = ("people", "pairs")
+FAR = 1e6
 
 
 def draw_people(people: int, resamples: int, seed: int) -> Floats:
@@ -32,32 +36,119 @@ def draw_people(people: int, resamples: int, seed: int) -> Floats:
     return drawn.astype(np.float64)
 
 
-def expanded_levels(confidence: float, people: int) -> tuple[float, float]:
-    r"""Quantiles to read from the draws: :math:`\Phi(\mp \sqrt{n/(n-1)}\; t_{n-1})` in place of :math:`(1 \mp c)/2`.
+# -- estimates -----------------------------------------------------------------------------------------
 
-    Source: the expanded percentile interval, Hesterberg 2015, "What teachers should know about the bootstrap", section 5.2.
 
-    Example:
-        >>> [round(level, 4) for level in expanded_levels(0.95, 24)], [round(x, 4) for x in expanded_levels(0.95, 10_000)]
-        ([0.0173, 0.9827], [0.025, 0.975])
+@dataclass(frozen=True)
+class Estimate:
+    """A number, the same for each draw of people, and what each person does to it.
+
+    Attributes:
+        value: the estimate.
+        draws: (B,), the estimate for each row of weights.
+        influence: (P,), P times its derivative by the weight of each person; sums to 0.
     """
-    t = stats.t.ppf((1 + confidence) / 2, people - 1) * np.sqrt(people / (people - 1))
-    return float(stats.norm.cdf(-t)), float(stats.norm.cdf(t))
+
+    value: float
+    draws: Floats
+    influence: Floats
+
+    def __sub__(self, other: "Estimate") -> "Estimate":
+        return Estimate(self.value - other.value, self.draws - other.draws, self.influence - other.influence)
+
+    def interval(
+        self, drawn: Floats, confidence: float = 0.95, bounds: tuple[float, float] = (-1, 1)
+    ) -> tuple[float, float]:
+        """Studentised bootstrap interval, cut at the bounds of the quantity; NaN under three people.
+
+        Source: Davison & Hinkley 1997, sections 2.4 and 2.7.2 (standard errors from influence values).
+
+        Args:
+            drawn: (B, P), the weights that the draws are of.
+            confidence: in (0, 1).
+            bounds: of the quantity.
+
+        Example:
+            >>> values, drawn = np.arange(30.0) % 7, draw_people(30, 2000, seed=0)
+            >>> low, high = weighted_mean(values, np.ones(30), drawn).interval(drawn, bounds=(0, 6))
+            >>> bool(1.9 < low < values.mean() < high < 3.8)
+            True
+        """
+        people = len(self.influence)
+        if people < MIN_FOR_INTERVAL:
+            return float("nan"), float("nan")
+        error = standard_error(self.influence)
+        if people < MIN_FOR_DRAWS:
+            far = stats.t.ppf((1 + confidence) / 2, people - 1)
+            ends = (self.value - far * error, self.value + far * error)
+        else:
+            means = drawn @ self.influence / people
+            errors = np.sqrt(np.maximum(drawn @ self.influence**2 / people - means**2, 0) / (people - 1))
+            ends = studentised(self.value, self.draws, error, errors, confidence)
+        low, high = np.clip(ends, *bounds)
+        return float(low), float(high)
 
 
-def interval(draws: Floats, people: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Expanded percentile interval of bootstrap draws; NaN under three people.
+def standard_error(influence: Floats) -> float:
+    """Of an estimate with these influence values, people independent."""
+    people = len(influence)
+    return float(np.sqrt((influence**2).sum() / (people * (people - 1))))
+
+
+def studentised(value: float, draws: Floats, error: float, errors: Floats, confidence: float) -> tuple[float, float]:
+    """Interval from draws in units of their own standard errors; draws without any spread count as far off."""
+    if error == 0:
+        return value, value
+    off = draws - value
+    known = ~np.isnan(off)
+    t = np.divide(off, errors, out=np.copysign(FAR, off), where=errors > 1e-9 * error)[known]
+    low, high = np.quantile(np.clip(t, -FAR, FAR), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(value - high * error), float(value - low * error)
+
+
+def weighted_mean(totals: Floats, counts: Floats, drawn: Floats) -> Estimate:
+    """Ratio of sums over people, Σ totals / Σ counts: of each person (P,), drawn (B, P)."""
+    count = counts.sum()
+    value = totals.sum() / count
+    draws = divided(drawn @ totals, drawn @ counts)
+    return Estimate(float(value), draws, len(totals) * (totals - value * counts) / count)
+
+
+def mean_between(left: Any, right: Any, mass: Floats, drawn: Floats) -> Estimate:
+    r"""Mean of the products of vectors of two different people, over ordered pairs.
+
+    .. math:: \frac{\langle \sum_p w_p L_p, \sum_q w_q R_q \rangle - \sum_p w_p^2 \langle L_p, R_p \rangle}
+        {(\sum_p w_p m_p)^2 - \sum_p w_p^2 m_p^2}
 
     Args:
-        draws: (resamples,); NaN where a resample held no such pair.
-        people: how many were drawn from.
-        confidence: in (0, 1).
+        left: (P, cells), a vector of each person.
+        right: (P, cells), for what they are compared with.
+        mass: (P,), what each person counts.
+        drawn: (B, P).
     """
-    known = draws[~np.isnan(draws)]
-    if people < MIN_FOR_INTERVAL or not len(known):
-        return float("nan"), float("nan")
-    low, high = np.quantile(known, expanded_levels(confidence, people))
-    return float(low), float(high)
+    ones, own = np.ones(len(mass)), row_products(left, right)
+    sum_left, sum_right = left.T @ ones, right.T @ ones
+    pairs = mass.sum() ** 2 - (mass**2).sum()
+    value = (sum_left @ sum_right - own.sum()) / pairs
+    change = left @ sum_right + right @ sum_left - 2 * own
+    influence = len(mass) * (change - value * 2 * mass * (mass.sum() - mass)) / pairs
+    squares = drawn**2
+    counts = (drawn @ mass) ** 2 - squares @ mass**2
+    totals = np.empty(len(drawn))
+    for start in range(0, len(drawn), 256):  # 256 sums of vectors in memory
+        part = slice(start, start + 256)
+        summed = left.T @ drawn[part].T
+        totals[part] = np.einsum("ij,ij->j", summed, summed if right is left else right.T @ drawn[part].T)
+    return Estimate(float(value), divided(totals - squares @ own, counts), influence)
+
+
+def divided(totals: Floats, counts: Floats) -> Floats:
+    """Totals / counts, NaN where there are none."""
+    quotients: Floats = np.divide(totals, counts, out=np.full(np.shape(totals), np.nan), where=counts > 0)
+    return quotients
+
+
+# -- people --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -80,38 +171,13 @@ class PersonSums:
     pairs: Floats
     images: NDArray[np.int64]
 
-    def same(self, drawn: Floats) -> Floats:
-        """Mean coefficient of two images of one person, for each row of weights (B, P) → (B,)."""
-        return divided(drawn @ self.within, drawn @ self.pairs)
+    def same(self, drawn: Floats) -> Estimate:
+        """Mean coefficient of two images of one person."""
+        return weighted_mean(self.within, self.pairs, drawn)
 
-    def different(self, drawn: Floats) -> Floats:
-        """Mean coefficient of images of two people, for each row of weights (B, P) → (B,)."""
-        return between(self.vectors, self.vectors, self.mass, drawn)
-
-    def gap(self, drawn: Floats) -> Floats:
-        """Same − different."""
-        return self.same(drawn) - self.different(drawn)
-
-
-def between(left: Any, right: Any, mass: Floats, drawn: Floats) -> Floats:
-    r"""Mean over ordered pairs of different people, for each row of weights (B, P) → (B,).
-
-    .. math:: \frac{\langle \sum_p w_p L_p, \sum_q w_q R_q \rangle - \sum_p w_p^2 \langle L_p, R_p \rangle}{(\sum_p w_p m_p)^2 - \sum_p w_p^2 m_p^2}
-    """
-    own = drawn**2
-    counts = (drawn @ mass) ** 2 - own @ mass**2
-    totals = np.empty(len(drawn))
-    for start in range(0, len(drawn), 256):  # 256 sums of vectors at a time
-        part = slice(start, start + 256)
-        summed = np.asarray(left.T @ drawn[part].T)
-        other = summed if right is left else np.asarray(right.T @ drawn[part].T)
-        totals[part] = np.einsum("ij,ij->j", summed, other)
-    return divided(totals - own @ row_products(left, right), counts)
-
-
-def divided(totals: Floats, counts: Floats) -> Floats:
-    """Totals / counts, NaN where there are none."""
-    return np.divide(totals, counts, out=np.full(np.shape(totals), np.nan), where=counts > 0)
+    def different(self, drawn: Floats) -> Estimate:
+        """Mean coefficient of images of two people."""
+        return mean_between(self.vectors, self.vectors, self.mass, drawn)
 
 
 def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "people") -> PersonSums:
@@ -131,27 +197,20 @@ def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "p
         >>> import torch
         >>> maps = torch.eye(4).reshape(4, 2, 2)[[0, 0, 1, 1, 1]]
         >>> sums = person_sums(signatures(maps, "dense"), ["ann", "ann", "bob", "bob", "bob"])
-        >>> sums.same(np.ones((1, 2))).tolist(), sums.different(np.ones((1, 2))).tolist()
-        ([1.0], [0.0])
+        >>> nobody = np.ones((0, 2))
+        >>> sums.same(nobody).value, sums.different(nobody).value
+        (1.0, 0.0)
     """
     if weights not in WEIGHTS:
         raise ValueError(f"weights is {weights!r}; needed is 'people' or 'pairs'.")
     names, codes = person_codes(people, len(signatures))
     images = np.bincount(codes, minlength=len(names))
-    return sums_by_code(signatures.roots, signatures.norms(), codes, names, images, weights)
-
-
-def sums_by_code(
-    roots: Any, norms: Floats, codes: NDArray[np.int64], names: tuple[Any, ...], images: NDArray[np.int64], weights: str
-) -> PersonSums:
-    """:func:`person_sums` of numbered people."""
-    members = sparse.csr_array(
-        (np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(len(names), len(codes)), dtype=np.float64
-    )
-    vectors = members @ roots
-    lengths = row_products(vectors, vectors)
+    row = np.arange(len(codes))
+    members: Any = sparse.coo_array((np.ones(len(codes)), (codes, row)), shape=(len(names), len(codes))).tocsr()
+    vectors = members @ signatures.roots
     pairs = images * (images - 1) / 2
-    within = np.where(pairs > 0, np.maximum(lengths - members @ norms, 0) / 2, 0.0)
+    own = np.maximum(row_products(vectors, vectors) - members @ signatures.norms(), 0) / 2
+    within = np.where(pairs > 0, own, 0.0)
     if weights == "pairs":
         return PersonSums(names, vectors, images.astype(np.float64), within, pairs, images)
     means = sparse.diags_array(1 / images) @ vectors

@@ -5,25 +5,18 @@ people; the area under the curve (AUC) of the coefficient as a same-or-different
 person labels. Everything but the AUC goes through sums of root distributions; the AUC goes through the pairs by blocks.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
+from scipy import sparse, stats
 from torch import Tensor
 
-from captum_leam.patterns.intervals import (
-    PersonSums,
-    draw_people,
-    interval,
-    person_codes,
-    person_sums,
-    sums_by_code,
-)
-from captum_leam.patterns.signatures import Floats, Signatures, as_signatures
+from captum_leam.patterns.intervals import MIN_FOR_INTERVAL, PersonSums, divided, draw_people, person_codes, person_sums
+from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, is_sparse, row_products
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,8 +24,10 @@ if TYPE_CHECKING:
 EXACT_PAIRS = 4_000_000
 """Up to here the AUC is that of the values themselves; beyond, of a histogram of :data:`BINS` bins, whose error is bounded."""
 BINS = 1 << 16
+SHUFFLED_IMAGES = 3000
+"""Images whose labels are shuffled at most."""
 COARSE = 128
-"""Bins of each person's own histogram, from which the interval of the AUC is drawn."""
+"""Bins of each person's own histogram, from which the interval of the AUC comes."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,7 +49,7 @@ class Specificity:
 
     def __getitem__(self, quantity: str) -> float:
         """The value of same, different, gap or auc."""
-        return float(self.table.set_index("quantity").loc[quantity, "value"])
+        return float(self.table["value"].to_numpy()[self.table["quantity"].tolist().index(quantity)])
 
     def to_frame(self) -> pd.DataFrame:
         """The table with the p-value, a copy."""
@@ -117,12 +112,14 @@ def person_specificity(
     check_people(sums)
     _, codes = person_codes(people, len(made))
     drawn = draw_people(len(sums.names), resamples, seed)
-    everyone = np.ones((1, len(sums.names)))
+    same, different = sums.same(drawn), sums.different(drawn)
     auc = same_or_different(made, codes, weights=weights, block=block)
-    draws = {"same": sums.same(drawn), "different": sums.different(drawn)}
-    draws = {**draws, "gap": draws["same"] - draws["different"], "auc": auc.draws(drawn)}
-    values = {q: float(getattr(sums, q)(everyone)[0]) for q in ("same", "different", "gap")} | {"auc": auc.value}
-    rows = [(q, values[q], *interval(draws[q], len(sums.names), confidence)) for q in values]
+    rows = [
+        ("same", same.value, *same.interval(drawn, confidence, (0, 1))),
+        ("different", different.value, *different.interval(drawn, confidence, (0, 1))),
+        ("gap", same.value - different.value, *(same - different).interval(drawn, confidence)),
+        ("auc", auc.value, *auc.interval(confidence)),
+    ]
     settings = {
         "kind": made.kind,
         **made.settings,
@@ -150,20 +147,68 @@ def permutation_p_value(
     Images are shuffled among people, each keeping as many as they have; exact under the hypothesis that who is in an image does not
     matter for its map.
 
+    Of more than :data:`SHUFFLED_IMAGES` images, those of people drawn at random are shuffled: as exact, and hardly less able to find
+    anything at the smallest p that so few shufflings can give.
+
     Source: Phipson & Smyth 2010 for counting the true labels.
     """
     if permutations == 0:
         return float("nan")
-    norms, images = made.norms(), np.bincount(codes)
-    names = tuple(range(len(images)))
-    everyone = np.ones((1, len(images)))
-
-    def gap(of: NDArray[np.int64]) -> float:
-        return float(sums_by_code(made.roots, norms, of, names, images, weights).gap(everyone)[0])
-
-    generator, observed = np.random.default_rng([seed, 1]), gap(codes)
-    reached = sum(gap(generator.permutation(codes)) >= observed - 1e-9 for _ in range(permutations))
+    chosen = _images_to_shuffle(codes, seed)
+    made, codes = made[chosen], np.unique(codes[chosen], return_inverse=True)[1]
+    gap = _gap_of_order(made, codes, weights)
+    in_order = np.argsort(codes, kind="stable")
+    generator, observed = np.random.default_rng([seed, 1]), gap(in_order)
+    # who is equal but for rounding has reached the true gap
+    reached = sum(gap(generator.permutation(in_order)) >= observed - 1e-9 for _ in range(permutations))
     return (1 + reached) / (1 + permutations)
+
+
+def _images_to_shuffle(codes: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """All, or those of as many random people as have SHUFFLED_IMAGES together (two people or more, one with two images)."""
+    if len(codes) <= SHUFFLED_IMAGES:
+        return np.arange(len(codes))
+    images = np.bincount(codes)
+    order = np.random.default_rng([seed, 2]).permutation(len(images))
+    enough = (np.cumsum(images[order]) >= SHUFFLED_IMAGES) & (np.maximum.accumulate(images[order]) > 1)
+    enough[0] = False
+    people = order[: int(np.argmax(enough)) + 1] if enough.any() else order
+    return np.flatnonzero(np.isin(codes, people))
+
+
+def _gap_of_order(made: Signatures, codes: NDArray[np.int64], weights: str) -> Callable[[NDArray[np.int64]], float]:
+    """The gap when the images, in some order, are dealt out to the people: what one shuffling costs is one sum per person."""
+    images = np.bincount(codes)
+    starts = np.concatenate([[0], np.cumsum(images)])
+    pairs = images * (images - 1) / 2
+    counts = (pairs > 0).astype(np.float64) if weights == "people" else pairs
+    share = 1 / images if weights == "people" else np.ones(len(images))
+    mass, norms, load = share * images, made.norms(), np.repeat(share, images)
+    ordered_pairs = mass.sum() ** 2 - (mass**2).sum()
+
+    def gap(order: NDArray[np.int64]) -> float:
+        lengths = _lengths_of_sums(made.roots, order, starts)
+        within = (lengths - np.add.reduceat(norms[order], starts[:-1])) / 2
+        same = (within * counts / np.maximum(pairs, 1)).sum() / counts.sum()
+        of_image = np.empty(len(order))
+        of_image[order] = load
+        total = made.roots.T @ of_image
+        return float(same - (total @ total - (lengths * share**2).sum()) / ordered_pairs)
+
+    return gap
+
+
+def _lengths_of_sums(roots: Any, order: NDArray[np.int64], starts: NDArray[np.int64]) -> Floats:
+    """Squared length of the sum of each person's rows, (P,)."""
+    if not is_sparse(roots):
+        sums = np.add.reduceat(roots[order].astype(np.float64), starts[:-1], axis=0)
+        return row_products(sums, sums)
+    ones, shape = np.ones(len(order)), (len(starts) - 1, len(order))
+    vectors: Any = sparse.csr_array((ones, order.astype(np.int32), starts.astype(np.int32)), shape=shape) @ roots
+    lengths: Floats = np.add.reduceat(np.append(vectors.data**2, 0.0), vectors.indptr[:-1]) * (
+        np.diff(vectors.indptr) > 0
+    )
+    return lengths
 
 
 # -- same or different ---------------------------------------------------------------------------------
@@ -176,23 +221,37 @@ class SameOrDifferent:
     Attributes:
         value: AUC, the chance that a pair of one person is more alike than one of two people, ties counting half.
         error: bound of its error from the histogram.
+        cases: how many times a pair of one person meets a pair of two.
         same: (P, bins), each person's own pairs by coefficient.
         different: (P, bins), pairs with other people.
     """
 
     value: float
     error: float
+    cases: int
     same: Floats
     different: Floats
 
-    def draws(self, drawn: Floats) -> Floats:
-        """AUC for each row of weights (B, P), to first order in the weights of pairs of two people, around the value."""
-        same = drawn @ self.same
-        # Σ w_p w_q d_pq ≈ Σ w_p d_p − D: what each person brings, once; d_p counts a pair for both
-        different = np.maximum(drawn @ self.different - self.different.sum(0) / 2, 0)
-        everyone = np.ones((1, len(self.same)))
-        plain = auc_of_histograms(everyone @ self.same, everyone @ self.different)
-        return auc_of_histograms(same, different) - plain + self.value
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Student's t on the scale of the logit, with the standard error of the jackknife that leaves out a person at a time.
+
+        Source: Arvesen 1969, "Jackknifing U-statistics". NaN under three people; no width where every pair of one person is more
+        alike than every pair of two.
+        """
+        people = len(self.same)
+        without = auc_of_histograms(self.same.sum(0) - self.same, self.different.sum(0) / 2 - self.different)
+        without = without[~np.isnan(without)]
+        if len(without) < MIN_FOR_INTERVAL:
+            return float("nan"), float("nan")
+        little = 1 / (2 * self.cases)  # so that the logit of 1 is a number
+        leaps = _logit(without, little)
+        error = np.sqrt((people - 1) / people * ((leaps - leaps.mean()) ** 2).sum())
+        far = stats.t.ppf((1 + confidence) / 2, people - 1) * error
+        if far == 0:
+            return self.value, self.value
+        at = _logit(np.array(self.value), little)
+        low, high = np.clip((1 + 2 * little) / (1 + np.exp(-(at + np.array([-far, far])))) - little, 0, 1)
+        return float(low), float(high)
 
     def curve(self) -> pd.DataFrame:
         """Shares of pairs of one person and of two people by coefficient."""
@@ -207,11 +266,16 @@ class SameOrDifferent:
         return pd.DataFrame(columns)
 
 
+def _logit(share: Floats, little: float) -> Floats:
+    odds: Floats = np.log((share + little) / (1 - share + little))
+    return odds
+
+
 def auc_of_histograms(same: Floats, different: Floats) -> Floats:
     """AUC of histograms (B, bins) over the same bins, ties within a bin counting half."""
     below = np.cumsum(different, axis=1) - different / 2
     totals = same.sum(1) * different.sum(1)
-    return np.divide((same * below).sum(1), totals, out=np.full(len(same), np.nan), where=totals > 0)
+    return divided((same * below).sum(1), totals)
 
 
 def same_or_different(
@@ -219,6 +283,8 @@ def same_or_different(
 ) -> SameOrDifferent:
     """The AUC by blocks of pairs; memory is of the order block², whatever the number of maps."""
     images = np.bincount(codes)
+    same_pairs = int((images * (images - 1) // 2).sum())
+    cases = same_pairs * (len(codes) * (len(codes) - 1) // 2 - same_pairs)
     share = 1 / images if weights == "people" else np.ones(len(images))
     pair_share = 1 / np.maximum(images * (images - 1) / 2, 1) if weights == "people" else np.ones(len(images))
     fine = np.zeros((2, BINS))
@@ -240,10 +306,10 @@ def same_or_different(
                 fine[into] += np.bincount(bins[chosen], load[chosen], BINS)
     if exact:
         joined = [np.concatenate(part) for part in zip(*kept, strict=True)]
-        return SameOrDifferent(exact_auc(*joined), 0.0, own[0], own[1])
+        return SameOrDifferent(exact_auc(*joined), 0.0, cases, own[0], own[1])
     value = float(auc_of_histograms(fine[:1], fine[1:])[0])
     tied = float((fine[0] * fine[1]).sum() / (fine[0].sum() * fine[1].sum()) / 2)
-    return SameOrDifferent(value, tied, own[0], own[1])
+    return SameOrDifferent(value, tied, cases, own[0], own[1])
 
 
 def exact_auc(values: NDArray[Any], load: Floats, same: NDArray[np.bool_]) -> float:
@@ -262,12 +328,8 @@ def pairs_by_block(
         rows = made.roots[top : top + block]
         for left in range(top, len(made), block):
             product = rows @ made.roots[left : left + block].T
-            table = np.clip(product.toarray() if sparse.issparse(product) else product, 0, 1)
-            i, j = (
-                np.triu_indices(*table.shape[:1], 1, table.shape[1])
-                if left == top
-                else np.indices(table.shape).reshape(2, -1)
-            )
+            table = np.clip(product.toarray() if is_sparse(product) else product, 0, 1)
+            i, j = np.triu_indices(len(table), 1) if left == top else np.indices(table.shape).reshape(2, -1)
             yield table[i, j], codes[top + i], codes[left + j]
 
 

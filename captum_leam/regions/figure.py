@@ -1,5 +1,6 @@
 """Regions coloured by lift, on a drawing of a face: no person is shown."""
 
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,9 +67,11 @@ def lift_drawing(
     figure = Figure(figsize=(4.6, 4.8), layout="constrained")
     _draw(figure, {part: None if name is None else float(lifts[name]) for part, name in names.items()}, limit)
     elsewhere = [name for name in lifts.index if name not in names.values()]
-    if texts := [f"{name} {_written(lifts[name])}" for name in elsewhere if not listed or lifts[name] >= listed]:
-        lines = [", ".join(texts[i : i + 4]) for i in range(0, len(texts), 4)]
-        figure.axes[0].set_xlabel("not drawn: " + ",\n".join(lines), fontsize=8)
+    there = [f"{name} {_written(lifts[name])}" for name in elsewhere if lifts[name] >= listed]
+    absent = [name for name in elsewhere if np.isnan(lifts[name]) and not listed]
+    groups = [("not drawn: ", there), ("absent: ", absent)]
+    if below := "; ".join(what + ", ".join(names) for what, names in groups if names):
+        figure.axes[0].set_xlabel("\n".join(wrap(below, 54)), fontsize=8)
     if title:
         figure.axes[0].set_title(title, fontsize=10)
     return figure
@@ -96,9 +99,7 @@ def _draw(figure: "Figure", lifts: dict[str, float | None], limit: float) -> Non
     for part, outline, inside in shapes():
         lift = lifts[part]
         known = lift is not None and not np.isnan(lift)
-        depth = (
-            float(norm(max(lift, 1 / limit))) if lift is not None and known else 0.5
-        )  # 0 and 1 are dark, the middle is white
+        depth = float(norm(max(lift or 0.0, 1 / limit))) if known else 0.5  # 0 and 1 are dark, the middle is white
         colour = colormaps[COLOURS](depth) if known else "0.85"
         patch = Polygon(outline, facecolor=colour, edgecolor="0.25", linewidth=0.8)
         axes.add_patch(patch)

@@ -112,7 +112,7 @@ class NetworkParser:
             images: (N, 3, H, W) or (N, 1, H, W), float in [0, 1].
 
         Returns:
-            (N, H, W), int64, integers of :attr:`scheme`, on the device of the images.
+            (N, H, W), int64, integers of ``scheme``, on the device of the images.
 
         Raises:
             ValueError: for images of another shape or range, or scores of another number of classes, or NaN.
@@ -123,7 +123,7 @@ class NetworkParser:
         return torch.cat([empty, *[labels[part.argmax(dim=1)] for part in self._parts(images)]])
 
     def scores(self, images: Tensor) -> Tensor:
-        """Scores of the classes at the size of the images, in the order of :attr:`classes`.
+        """Scores of the classes at the size of the images, in the order of ``classes``.
 
         Args:
             images: as in a call.
@@ -178,7 +178,7 @@ class FacexlibParser(NetworkParser):
     Args:
         network: ``"bisenet"`` (53 MB) or ``"parsenet"`` (85 MB, some ten times slower).
         weights: file or folder; by default the folder that ``CAPTUM_LEAM_WEIGHTS`` names, else facexlib's own.
-        sha256: what the weights must be, in hex; :attr:`sha256` says what they are.
+        sha256: what the weights must be, in hex; the attribute of that name says what they are.
         download: let facexlib download weights that are not there.
         device: of the network; by default CUDA where there is one.
         batch_size: images in one forward pass.

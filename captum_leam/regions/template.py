@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from captum_leam.faces.aligned import resolve_template, template_for
 from captum_leam.regions.scheme import TEMPLATE, RegionScheme
 
 Points = NDArray[np.float64]
@@ -233,6 +234,22 @@ class TemplateParser:
         self.size = (int(size[0]), int(size[1]))
         self._shapes = [(region, move(outline, points), inside) for region, outline, inside in shapes()]
 
+    @classmethod
+    def of_size(cls, size: tuple[int, int]) -> "TemplateParser":
+        """The template of crops of a size, as :func:`captum_leam.faces.template_for` names it: square, or 112 × 96 or scaled.
+
+        Args:
+            size: (h, w).
+
+        Raises:
+            ValueError: for a shape that no standard template has.
+
+        Example:
+            >>> TemplateParser.of_size((112, 96)).landmarks[0].round(4).tolist()
+            [30.2946, 51.6963]
+        """
+        return cls(*resolve_template(template_for(size), size))
+
     def __repr__(self) -> str:
         return f"TemplateParser(landmarks={self.landmarks.round(1).tolist()}, size={self.size})"
 
@@ -243,7 +260,7 @@ class TemplateParser:
             images: (N, C, H, W); only their number, size and device count.
 
         Returns:
-            (N, H, W), int64, integers of :attr:`scheme`, on the device of the images.
+            (N, H, W), int64, integers of ``scheme``, on the device of the images.
 
         Raises:
             ValueError: for another shape, or an aspect that the alignment does not produce.
@@ -260,7 +277,7 @@ class TemplateParser:
             size: (H, W); by default that of the template. It may be stretched by 10 %.
 
         Returns:
-            (H, W), integers of :attr:`scheme`.
+            (H, W), integers of ``scheme``.
 
         Raises:
             ValueError: for an aspect further off than that.

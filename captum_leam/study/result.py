@@ -31,7 +31,9 @@ class StudyResult:
         try:
             told: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise BrokenFileError(f"{self.folder} holds no manifest: this study is not finished; run it again.") from None
+            raise BrokenFileError(
+                f"{self.folder} holds no manifest: this study is not finished; run it again."
+            ) from None
         return told
 
     def table(self, name: str, **filters: Any) -> "pd.DataFrame":
@@ -61,7 +63,9 @@ class StudyResult:
         except OSError as error:
             raise BrokenFileError(f"{path} cannot be read ({error.strerror}); run the study again.") from None
         if not fits:
-            raise BrokenFileError(f"{path} is not the file of the manifest (torn, or changed since); run the study again.")
+            raise BrokenFileError(
+                f"{path} is not the file of the manifest (torn, or changed since); run the study again."
+            )
         return path
 
     def to_frame(self) -> "pd.DataFrame":
@@ -85,7 +89,9 @@ class StudyResult:
         for row in self.to_frame().query("control == ''").to_dict("records"):
             kinds = f"BC same {row['same']:.3f}, different {row['different']:.3f}, AUC {row['auc']:.3f}"
             gap = f"gap {row['gap']:.3f} [{row['gap_low']:.3f}, {row['gap_high']:.3f}]"
-            above = f"{row['above_control']:.3f} [{row['above_low']:.3f}, {row['above_high']:.3f}] above {row['strongest']}"
+            above = (
+                f"{row['above_control']:.3f} [{row['above_low']:.3f}, {row['above_high']:.3f}] above {row['strongest']}"
+            )
             lines.append(f"  {row['model']}: {kinds}; {gap}, {above if row['strongest'] else 'no control'}")
         if not self.complete:
             lines.append(f"  {told['skipped']['count']} left out: {told['skipped']['of']}")

@@ -25,6 +25,8 @@ REGIONS = (
     "mouth",
     "occluder",
 )
+"""Regions by label: what the pixels of a drawn face belong to."""
+
 REGIONS_OF: dict[str, tuple[str, ...]] = {
     "hair": ("hair",),
     "face": ("skin",),
@@ -50,6 +52,8 @@ def draw(parts: Mapping[str, Tensor], nuisance: Tensor) -> tuple[Tensor, Tensor]
         >>> images, labels = draw({name: torch.full((2, k), 0.5) for name, k in PARTS.items()}, torch.full((2, 16), 0.5))
         >>> images.shape, labels.unique().tolist()
         (torch.Size([2, 3, 112, 112]), [0, 1, 2, 3, 4, 5, 6, 7, 8])
+        >>> (labels == REGIONS.index("nose")).any().item()
+        True
     """
     canvas = _blank(nuisance.T)
     for name, (painter, rows, columns) in PAINTERS.items():

@@ -150,6 +150,10 @@ class SwapTest:
         part_flips: share of decisions that flip when the parts are taken from the other person.
         rest_flips: share that flip when everything else, nuisance included, is.
         images: how many fresh images.
+
+    Example:
+        >>> SwapTest(("nose",), accuracy=0.98, part_flips=1.0, rest_flips=0.02, images=48).part_flips
+        1.0
     """
 
     parts: tuple[str, ...]

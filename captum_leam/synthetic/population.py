@@ -20,6 +20,11 @@ class SyntheticFaces:
         people: (N,), int64, who is shown.
         parts: name → the numbers that each part was drawn from, (N, K).
         nuisance: (N, 16), what is not the person.
+
+    Example:
+        >>> faces = SyntheticPopulation(3, evidence="eyes").sample([0, 2], seed=1)
+        >>> len(faces), faces.people.tolist(), faces.scheme.names[:3]
+        (2, [0, 2], ('background', 'hair', 'skin'))
     """
 
     images: Tensor

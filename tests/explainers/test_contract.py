@@ -27,7 +27,7 @@ from captum_leam.explainers import (
 # Every method on a network, with the cost that its paper's formula has at these settings.
 METHODS = {
     "xSSAB": (lambda net, **o: XSSAB(net, threshold=0.2, **o), Cost(1, 2)),
-    "FGGB": (lambda net, **o: FGGB(net, threshold=0.2, **o), Cost(1, 10)),
+    "FGGB": (lambda net, **o: FGGB(net, threshold=0.2, **o), Cost(4, 10)),
     "FAME": (lambda net, **o: FAME(net, n_steps=3, **o), Cost(7, 6)),
     "CorrRISE": (lambda net, **o: CorrRISE(net, masks=20, **o), Cost(20, 0)),
     "RISE": (lambda net, **o: RISE(net, masks=20, cells=4, **o), Cost(20, 0)),
@@ -86,6 +86,15 @@ def test_batches_change_nothing(net, faces, references, make, near):
     assert near(make(net, batch_size=1).attribute(faces, references), whole)
     assert near(make(net, batch_size=2).attribute(faces, references), whole)
     assert near(make(net).attribute(faces[1:2], references[1:2]), whole[1:2])
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_no_pass_is_larger_than_the_batch_size(net, faces, references, make, batch_size):
+    """What bounds the memory."""
+    seen = []
+    net.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
+    make(net, batch_size=batch_size).attribute(faces, references)
+    assert 1 <= max(seen) <= batch_size
 
 
 def test_references_shared_or_per_image_of_any_length(net, faces, references, make, near):

@@ -97,6 +97,8 @@ def test_correspondences_equal_the_literal_double_loop(net, faces):
     pairs = method.correspondences(faces, partners)
     assert pairs.matrix.shape == (3, 16, 16)
     assert method.cost.forwards == 2 + 2 / 3
+    assert not pairs.matrix.requires_grad
+    assert not pairs.rest.requires_grad
     for i in range(3):
         a, b = literal_positions(net, faces[i]), literal_positions(net, partners[i])
         lengths = (net(faces[i : i + 1]).norm() * net(partners[i : i + 1]).norm()).item()
@@ -129,6 +131,7 @@ def test_lines_by_hand():
     pairs = Correspondences(matrix, torch.zeros(1), (2, 3))
     lines = pairs.lines((60, 90), (10, 20, 40, 60), count=2)
     assert lines.tolist() == [[[30.0, 20.0, 70.0, 40.0], [50.0, 40.0, 70.0, 20.0]]]
+    assert pairs.strengths(count=3).tolist() == [[3.0, 2.0, 0.0]]
     with pytest.raises(ValueError, match="count is 37; there are 36"):
         pairs.lines((60, 90), count=37)
 

@@ -81,6 +81,17 @@ def test_works_with_the_template_parser(net, references):
     assert 1 < maps[0].unique().numel() <= regions
 
 
+def test_black_boxes_are_explained(net, faces, references):
+    """Functions that leave torch."""
+
+    def box(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.from_numpy(net(x).numpy())
+
+    expected = RegionShapley(net, stripes, orders=2).attribute(faces, references)
+    assert torch.allclose(RegionShapley(box, stripes, orders=2).attribute(faces, references), expected, atol=1e-7)
+
+
 def test_what_a_parser_must_return(net, faces, references):
     with pytest.raises(TypeError, match=r"torch\.float32.*regions\.parse"):
         RegionShapley(net, lambda x: torch.rand(3, 16, 16)).attribute(faces, references)

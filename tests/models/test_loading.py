@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from captum_leam.models import load_model
+from captum_leam.models import layer_before_division, load_model
+from captum_leam.models.loading import made_in_code
 
 CODE = """
 from dataclasses import dataclass
@@ -62,7 +63,9 @@ def test_preprocessing_is_put_before_any_model(tmp_path):
     assert model(torch.ones(1, 3, 1, 1)).tolist() == [[1.0, 1.0, 1.0]]
     assert model(torch.zeros(1, 3, 1, 1)).tolist() == [[-1.0, -1.0, -1.0]]
     assert not model.training
-    with pytest.raises(ValueError, match="preprocessing is 'arcface'; needed is one of insightface, imagenet, unit"):
+    with pytest.raises(
+        ValueError, match="preprocessing is 'arcface'; needed is one of insightface, imagenet, unit, bytes"
+    ):
         load_model(f"{tmp_path}/nets.py:flat", "arcface")
 
 
@@ -73,7 +76,7 @@ def test_onnx_files_go_to_their_loader(tmp_path):
 
 @pytest.mark.real
 def test_a_real_onnx_file(real_dir):
-    with pytest.raises(ValueError, match="--preprocessing insightface, imagenet or unit"):
+    with pytest.raises(ValueError, match="--preprocessing insightface, imagenet, unit or bytes"):
         load_model(f"{real_dir}/mobilefacenet_ms1m_fixed_batch.onnx")
     assert load_model(f"{real_dir}/mobilefacenet_casia.onnx")(torch.rand(2, 3, 112, 112)).shape == (2, 128)
 
@@ -86,3 +89,37 @@ def test_files_beside_the_file_can_be_imported(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert type(load_model("with_help:net")).__name__ == "Net"
     assert sys.path == before
+
+
+UNIT = """
+from torch import nn
+class Unit(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head, self.last = nn.Linear(3, 2), nn.Identity()
+    def forward(self, x):
+        return nn.functional.normalize(self.last(self.head(x.flatten(1))))
+"""
+
+
+def test_colour_and_output(tmp_path):
+    (tmp_path / "nets.py").write_text(UNIT + "flat = nn.Flatten().eval()\n")
+    red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    assert load_model(f"{tmp_path}/nets.py:flat", colour="bgr")(red).tolist() == [[0, 0, 1]]
+    assert load_model(f"{tmp_path}/nets.py:flat", "bytes", colour="bgr")(red)[0, 2] == pytest.approx(255)
+    whole = load_model(f"{tmp_path}/nets.py:Unit")
+    assert layer_before_division(whole, torch.rand(4, 3, 1, 1)) == "last"
+    cut = load_model(f"{tmp_path}/nets.py:Unit", output="head")
+    assert layer_before_division(cut, torch.rand(4, 3, 1, 1)) is None
+    assert float(cut(red).detach().norm()) != pytest.approx(1)
+    assert not any(module._forward_hooks for module in whole.modules())
+    with pytest.raises(ValueError, match="no layer 'tail'"):
+        load_model(f"{tmp_path}/nets.py:Unit", output="tail")
+
+
+def test_a_function_that_needs_arguments_is_left_as_it_is(tmp_path):
+    (tmp_path / "parts.py").write_text("def parser(images):\n    return images\ndef make(n=1):\n    return n\n")
+    assert made_in_code(f"{tmp_path}/parts.py:parser")(3) == 3
+    assert made_in_code(f"{tmp_path}/parts.py:make") == 1
+    with pytest.raises(ValueError, match="gave a function; needed is a torch.nn.Module"):
+        load_model(f"{tmp_path}/parts.py:parser")

@@ -178,7 +178,7 @@ def test_a_mean_within_the_graph_tells_its_units(tmp_path, mean, std):
 def test_several_outputs_have_to_be_chosen(tmp_path):
     path = saved(tmp_path, network(outputs=("flat", "embedding")))
     with pytest.raises(
-        ValueError, match=r"2 outputs; say which is the embedding: output= one of \['flat', 'embedding'\]"
+        ValueError, match=r"2 outputs; say which is the embedding: output= .* one of \['flat', 'embedding'\]"
     ):
         from_onnx(path, UNIT)
     images = smooth_images(2, (SIZE, SIZE))
@@ -194,11 +194,31 @@ def test_a_length_of_one_is_seen_and_can_be_left_out(tmp_path):
     length = helper.make_node("ReduceL2", ["embedding"], ["length"], axes=[1], keepdims=1)
     model = network(after=[length, helper.make_node("Div", ["embedding", "length"], ["unit"])], outputs=("unit",))
     path = saved(tmp_path, model)
-    with pytest.warns(NormalisedWarning, match="output= the value before"):
+    with pytest.warns(NormalisedWarning, match="output= 'embedding', the value before"):
         from_onnx(path, UNIT)
     images = smooth_images(2, (SIZE, SIZE))
     norms = from_onnx(path, UNIT, output="embedding")(images).norm(dim=1)
     assert (norms - 1).abs().min() > 0.01
+
+
+def test_what_exporters_write_in_other_words(tmp_path):
+    """Equal weights once, with an Identity for the other; and a division by the length whose Clip has no upper bound, ``""``."""
+    shared = [
+        helper.make_node("Identity", ["gain"], ["onnx::Gain_2"]),
+        helper.make_node("Conv", ["pictures", "onnx::Gain_2"], ["x"]),
+    ]
+    division = [
+        helper.make_node("ReduceL2", ["embedding"], ["length"], axes=[1], keepdims=1),
+        helper.make_node("Constant", [], ["least"], value=numpy_helper.from_array(np.array(1e-12, np.float32))),
+        helper.make_node("Clip", ["length", "least", ""], ["clipped"]),
+        helper.make_node("Div", ["embedding", "clipped"], ["unit"]),
+    ]
+    model = network(before=shared, after=division, outputs=("unit",), more=[weights((3, 3, 1, 1), "gain", 5)])
+    path = saved(tmp_path, model)
+    images = smooth_images(3, (SIZE, SIZE))
+    with pytest.warns(NormalisedWarning):
+        converted = from_onnx(path, UNIT)
+    torch.testing.assert_close(converted(images), one_by_one(path, images), atol=1e-5, rtol=0)
 
 
 def test_other_inputs(tmp_path):

@@ -1,0 +1,245 @@
+import numpy as np
+import pytest
+import torch
+from patterns.people import made_maps, slow_means, table_of
+from torch import nn
+
+from captum_leam.maps import gaussian_blur
+from captum_leam.patterns import (
+    closest_strangers,
+    control_maps,
+    crop_features,
+    edge_maps,
+    pattern_claim,
+    pose_features,
+    region_maps,
+    signatures,
+    untrained_maps,
+)
+
+PEOPLE = 12
+
+
+@pytest.fixture(scope="module")
+def sets():
+    """Maps that show people, and controls that do less and less; made alike."""
+    made = {}
+    for name, own in (("maps", 2.0), ("weak", 0.3), ("strong", 0.8)):
+        maps, people = made_maps((3,) * PEOPLE, own=own)
+        made[name] = maps
+    return made, people
+
+
+def made_of(sets, name):
+    return signatures(sets[0][name], fraction=0.2)
+
+
+def test_gaps_against_double_loops(sets):
+    claim = pattern_claim(
+        made_of(sets, "maps"), sets[1], {n: made_of(sets, n) for n in ("weak", "strong")}, resamples=200
+    )
+    table = claim.to_frame().set_index("name")
+    assert table.index.tolist() == ["maps", "strong", "weak"]
+    for name in table.index:
+        slow = slow_means(table_of(sets[0][name]), sets[1])
+        assert table.loc[name, "same"] == pytest.approx(slow["same"], abs=1e-6)
+        assert table.loc[name, "gap"] == pytest.approx(slow["same"] - slow["different"], abs=1e-6)
+    assert claim.strongest == "strong"
+    assert claim.headline == pytest.approx(table.loc["maps", "gap"] - table.loc["strong", "gap"])
+    assert claim.low < claim.headline < claim.high
+    assert claim.holds
+
+
+def test_a_control_that_is_the_maps_leaves_nothing(sets):
+    made = made_of(sets, "maps")
+    claim = pattern_claim(made, sets[1], {"the same": made, "weak": made_of(sets, "weak")})
+    assert claim.headline == 0
+    assert (claim.low, claim.high) == (0, 0)
+    assert not claim.holds
+    assert "does not show more" in claim.sentence()
+
+
+def test_the_interval_is_above_0_only_if_it_is_for_every_control(sets):
+    """Two controls of equal strength: which is the stronger is chance."""
+    first, people = made_maps((3,) * PEOPLE, own=0.8, seed=1)
+    second, _ = made_maps((3,) * PEOPLE, own=0.8, seed=2)
+    controls = {"first": signatures(first, fraction=0.2), "second": signatures(second, fraction=0.2)}
+    both = pattern_claim(made_of(sets, "maps"), people, controls)
+    beyond = both.to_frame().iloc[1:]
+    assert both.low == beyond["above_low"].min()
+    assert both.headline == beyond["above"].min()
+    assert both.high == beyond["above_high"].iloc[0]
+
+
+def test_strangers_against_a_loop(sets):
+    maps, people = sets[0]["maps"], sets[1]
+    rng = np.random.default_rng(0)
+    strangers = np.array([rng.choice([j for j, q in enumerate(people) if q != p], 2, replace=False) for p in people])
+    claim = pattern_claim(made_of(sets, "maps"), people, {}, strangers=strangers, resamples=20)
+    table = table_of(maps)
+    slow = np.mean([table[i, j] for i, row in enumerate(strangers) for j in row])
+    row = claim.to_frame().iloc[1]
+    assert row["name"] == "strangers in the same pose"
+    assert row["same"] == pytest.approx(slow, abs=1e-6)
+    assert claim.headline == pytest.approx(slow_means(table, people)["same"] - slow, abs=1e-6)
+    named = pattern_claim(made_of(sets, "maps"), people, {}, strangers={"by light": strangers}, resamples=20)
+    assert named.strongest == "by light"
+
+
+def test_influence_of_strangers_is_the_derivative():
+    from captum_leam.patterns.claim import _with_strangers
+
+    maps, people = made_maps((3, 1, 2, 4))
+    made, codes = signatures(maps, fraction=0.2), np.array([int(p[1]) for p in people])
+    strangers = closest_strangers(maps.flatten(1), people)
+    nudged = np.ones((8, 4)) + 1e-4 * np.concatenate([np.eye(4), -np.eye(4)])
+    found = _with_strangers(made, codes, strangers, "people", nudged)
+    assert np.allclose(found.influence, 4 * (found.draws[:4] - found.draws[4:]) / 2e-4, atol=1e-5)
+
+
+def test_refusals(sets):
+    made, people = made_of(sets, "maps"), sets[1]
+    with pytest.raises(ValueError, match="no controls are given"):
+        pattern_claim(made, people, {})
+    with pytest.raises(ValueError, match="no controls are given"):
+        pattern_claim(made, people, {}, strangers={})
+    with pytest.raises(ValueError, match="'edges' is Signatures of 35 maps"):
+        pattern_claim(made, people, {"edges": made[:35]})
+    with pytest.raises(ValueError, match="same images and kind"):
+        pattern_claim(made, people, {"edges": signatures(sets[0]["weak"], "dense")})
+    with pytest.raises(ValueError, match="a control is called 'maps'"):
+        pattern_claim(made, people, {"maps": made})
+    own = np.arange(36)
+    for wrong, said in (
+        (own, "same person"),
+        (own[:5], "needed are indices"),
+        (own + 10, "there are 36"),
+        (own / 2, "float64"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            pattern_claim(made, people, {}, strangers=wrong)
+
+
+def test_result_can_be_read_and_drawn(sets):
+    claim = pattern_claim(made_of(sets, "maps"), sets[1], {"strong": made_of(sets, "strong")}, resamples=50)
+    assert "The strongest control of 1, strong, has a gap of" in repr(claim)
+    assert "12 people" in claim.sentence()
+    assert [t.get_text() for t in claim.plot().axes[0].get_yticklabels()] == ["strong", "maps"]
+
+
+# -- control maps --------------------------------------------------------------------------------------
+
+
+def test_edges_see_the_picture_only():
+    images = torch.zeros(1, 3, 28, 28)
+    images[..., 14:] = 1
+    assert set(edge_maps(images)[0].argmax(1).tolist()) <= {13, 14}
+
+
+def test_painted_regions_by_hand():
+    labels = torch.zeros(2, 8, 8, dtype=torch.int64)
+    labels[:, :2, :2], labels[0, 6:, 6:] = 3, 7
+    maps = torch.ones(2, 8, 8)
+    maps[0, :2, :2], maps[1, :2, :2], maps[0, 6:, 6:] = 5.0, 2.0, 9.0
+    painted = region_maps(labels, maps, smooth=0)
+    shares = maps / maps.sum((1, 2), keepdim=True)
+    means = {r: shares[labels == r].mean().item() for r in (0, 3, 7)}
+    top = max(means.values())
+    for region, mean in means.items():
+        assert painted[labels == region].tolist() == pytest.approx([mean / top] * int((labels == region).sum()))
+    assert torch.allclose(region_maps(labels, maps, smooth=14.0), gaussian_blur(painted, 1.0))
+    alike = region_maps(labels, smooth=0)
+    assert alike[labels == 0].max() == 0
+    assert alike[0, 7, 7] == 1  # the rarer region is the higher
+    assert alike[0, 0, 0] == pytest.approx(0.5)
+
+
+def test_untrained_maps_leave_the_model_alone_and_know_nothing_of_it():
+    images = torch.rand(6, 3, 32, 32)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.LazyLinear(8)
+    ).eval()
+    model(images)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    maps = untrained_maps(model, images, list("aabbcc"))
+    assert maps.shape == (6, 32, 32)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(-3)
+    assert torch.equal(maps, untrained_maps(model, images, list("aabbcc")))
+    assert not torch.equal(maps, untrained_maps(model, images, list("aabbcc"), seed=1))
+
+
+def test_all_controls_in_one_call():
+    images, people = torch.rand(4, 3, 16, 16), list("aabb")
+    seen = []
+
+    def explain(model, x, references):
+        seen.append((model, references.shape))
+        return x.mean(1)
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(768, 5)).eval()
+    labels = torch.randint(0, 3, (4, 16, 16))
+    made = control_maps(images, people, model=model, explain=explain, labels=labels, maps=images.mean(1))
+    assert list(made) == ["edges", "untrained network", "regions only"]
+    assert seen[0][0] is not model
+    assert seen[0][1] == (4, 5)
+    assert all(m.shape == (4, 16, 16) for m in made.values())
+
+
+def test_bad_labels():
+    with pytest.raises(ValueError, match="needed are integers"):
+        region_maps(torch.rand(2, 4, 4))
+    with pytest.raises(ValueError, match="one size"):
+        region_maps(torch.zeros(2, 4, 4, dtype=torch.int64), torch.rand(2, 4, 5))
+
+
+# -- strangers -----------------------------------------------------------------------------------------
+
+
+def test_closest_strangers_against_a_loop():
+    rng = np.random.default_rng(0)
+    features, people = rng.normal(size=(20, 3)), [int(p) for p in rng.integers(0, 5, 20)]
+    found = closest_strangers(features, people, 3, block=7)
+    for i, row in enumerate(found):
+        others = sorted(
+            (j for j in range(20) if people[j] != people[i]), key=lambda j: np.linalg.norm(features[i] - features[j])
+        )
+        assert row.tolist() == others[:3]
+
+
+def test_pose_features_see_the_turn_of_the_head_only():
+    face = np.array([[30, 50], [70, 50], [50, 70], [35, 90], [65, 90]], dtype=float)
+    turned = face + np.array([[0, 0], [0, 0], [9, 0], [3, 0], [3, 0]])
+    angle = 0.4
+    spin = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    plain, moved, other = pose_features([face, 1.7 * face @ spin.T + 5, turned])
+    assert np.allclose(plain, moved)
+    assert plain[2] == pytest.approx(0)
+    assert other[2] == pytest.approx(9 / 40)
+
+
+def test_crop_features_are_correlations():
+    images = torch.rand(3, 3, 28, 28)
+    features = crop_features(images)
+    grey = images.mean(1).flatten(1).numpy()
+    assert np.allclose(features @ features.T, np.corrcoef(grey), atol=1e-6)
+    assert np.allclose(crop_features(0.3 * images + 0.2), features, atol=1e-5)
+    assert crop_features(torch.ones(1, 1, 28, 28)).tolist() == [[0.0] * 784]
+
+
+@pytest.mark.parametrize(
+    ("features", "k", "said"),
+    [([[0.0], [1.0], [float("nan")]], 1, "NaN"), ([[0.0], [1.0], [2.0]], 2, "k is 2"), ([0.0, 1.0, 2.0], 1, "shape")],
+)
+def test_strangers_refusals(features, k, said):
+    with pytest.raises(ValueError, match=said):
+        closest_strangers(features, ["a", "a", "b"], k)
+
+
+def test_pose_refusals():
+    with pytest.raises(ValueError, match="shape"):
+        pose_features(np.zeros((4, 2)))
+    with pytest.raises(ValueError, match=r"faces \[0\] have both eyes in one place"):
+        pose_features(np.zeros((1, 5, 2)))

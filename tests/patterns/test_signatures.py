@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from patterns.people import made_maps
+
+from captum_leam import bhattacharyya
+from captum_leam.patterns import Signatures, profile_signatures, signatures
+from captum_leam.regions.report import region_mass
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.2, 0.5, 1.0])
+def test_inner_products_are_the_coefficients(fraction):
+    maps, _ = made_maps()
+    assert np.allclose(
+        signatures(maps, fraction=fraction).similarity(), bhattacharyya(maps, fraction=fraction), atol=1e-6
+    )
+
+
+def test_dense_and_downsampled():
+    maps, _ = made_maps(size=(8, 8))
+    assert np.allclose(signatures(maps, "dense").similarity(), bhattacharyya(maps, fraction=1), atol=1e-6)
+    small = maps.clamp(min=0).reshape(-1, 4, 2, 4, 2).mean((2, 4))
+    grid = signatures(maps, "dense", grid=(4, 4))
+    assert grid.cells == 16
+    assert np.allclose(grid.similarity(), bhattacharyya(small, fraction=1), atol=1e-6)
+
+
+def test_regions_are_their_masses():
+    maps, _ = made_maps()
+    labels = torch.randint(0, 4, maps.shape)
+    masses = region_mass(maps, labels, [0, 1, 2, 3]).numpy()
+    expected = np.sqrt(masses) @ np.sqrt(masses).T
+    assert np.allclose(
+        signatures(maps, "regions", labels=labels, regions=[0, 1, 2, 3]).similarity(), expected, atol=1e-6
+    )
+    assert np.allclose(profile_signatures(masses).similarity(), expected, atol=1e-6)
+    assert signatures(maps, "regions", labels=labels[0]).settings["regions"] == (0, 1, 2, 3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(["top", "dense"]), st.booleans())
+def test_a_row_depends_on_its_map_alone(seed, kind, tied):
+    """Neither the order nor the shards of a study change a row, not even with ties at the cut."""
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.rand(6, 7, 7, generator=generator)
+    maps = (4 * maps).round() + 1 if tied else maps
+    whole, order = signatures(maps, kind, fraction=0.1), torch.randperm(6, generator=generator)
+    shuffled = signatures(maps[order], kind, fraction=0.1)
+    shards = Signatures.concat([signatures(maps[:1], kind, fraction=0.1), signatures(maps[1:], kind, fraction=0.1)])
+    assert np.array_equal(dense(whole)[order.numpy()], dense(shuffled))
+    assert np.array_equal(dense(whole), dense(shards))
+
+
+def dense(made):
+    return made.roots.toarray() if hasattr(made.roots, "toarray") else made.roots
+
+
+def test_ties_are_broken_by_chance_but_alike_for_equal_maps():
+    flat = torch.ones(1, 20, 20)
+    one, two = (dense(signatures(flat.repeat(2, 1, 1), fraction=0.1, seed=seed)) for seed in (0, 1))
+    assert np.array_equal(one[0], one[1])
+    assert (one[0] > 0).sum() == 40
+    assert not np.array_equal(one[0], two[0])
+    assert len(set(np.flatnonzero(one[0]) // 20)) > 5  # spread over the rows, not the first forty pixels
+    above = flat.clone()
+    above[0, 3, 3] = 2
+    assert dense(signatures(above, fraction=0.01))[0].argmax() == 63
+
+
+def test_the_scale_of_a_map_does_not_matter():
+    maps, _ = made_maps()
+    plain = signatures(maps).similarity()
+    for scale in (1e-30, 1e30):
+        assert np.allclose(signatures(scale * maps).similarity(), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["top", "dense"])
+def test_arrays_and_back(kind):
+    maps, _ = made_maps()
+    made = signatures(maps, kind)
+    arrays = made.to_arrays()
+    assert arrays["values"].dtype == np.float16
+    again = Signatures.from_arrays(arrays, made.kind, made.settings)
+    assert np.allclose(again.similarity(), made.similarity(), atol=1e-3)
+    assert np.allclose(again.norms(), 1, atol=1e-6)
+    assert again.settings == made.settings
+
+
+def test_some_of_the_maps():
+    maps, _ = made_maps()
+    made = signatures(maps)
+    for rows in (slice(2, 5), [4, 1], np.arange(len(maps)) % 2 == 0, 3):
+        assert np.array_equal(dense(made[rows]), dense(made)[np.arange(len(maps))[rows].reshape(-1)])
+
+
+def test_empty_maps():
+    maps, _ = made_maps(counts=(2, 2))
+    maps[1] = -maps[1].abs()
+    with pytest.raises(ValueError, match=r"maps \[1\] have no positive value"):
+        signatures(maps)
+    made = signatures(maps, empty="zero")
+    assert made.empty.tolist() == [False, True, False, False]
+    assert made.similarity()[1].tolist() == [0, 0, 0, 0]
+
+
+def test_no_maps_at_all():
+    assert len(signatures(torch.zeros(0, 4, 4))) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"kind": "best"}, "kind is 'best'; needed is one of 'top', 'dense', 'regions'"),
+        ({"fraction": 0.0}, "fraction is 0.0"),
+        ({"kind": "regions"}, "needs labels="),
+        ({"kind": "regions", "labels": np.zeros((9, 8), int)}, "labels are int64"),
+        ({"kind": "regions", "labels": np.zeros((8, 9))}, "labels are float64"),
+        ({"empty": "drop"}, "empty is 'drop'"),
+    ],
+)
+def test_bad_options(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        signatures(made_maps()[0], **arguments)
+
+
+def test_nan_and_wrong_profiles():
+    maps, _ = made_maps()
+    maps[2, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"maps \[2\] hold NaN"):
+        signatures(maps)
+    for masses, said in (
+        ([[0.5, float("nan")]], "NaN"),
+        ([[0.5, -0.1]], "negative"),
+        ([0.5], "shape"),
+        ([[0, 0]], "no positive"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            profile_signatures(masses)
+    with pytest.raises(ValueError, match="1 names"):
+        profile_signatures([[0.5, 0.5]], ["nose"])
+
+
+def test_only_the_same_is_comparable():
+    maps, _ = made_maps()
+    made = signatures(maps)
+    for other in (signatures(maps, fraction=0.02), signatures(maps, "dense"), signatures(maps[:, :4])):
+        with pytest.raises(ValueError, match="differ"):
+            made.similarity(other)
+        with pytest.raises(ValueError, match="two shards differ"):
+            Signatures.concat([made, other])
+    with pytest.raises(ValueError, match="one shard or more"):
+        Signatures.concat([])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"values": np.array([np.nan, 1, 1])}, "NaN"),
+        ({"values": np.array([-1.0, 1, 1])}, "negative"),
+        ({"columns": np.array([0, 1, 4])}, "columns reach"),
+        ({"columns": np.array([0, 1])}, "do not fit"),
+        ({"starts": np.array([0, 2, 4])}, "do not fit"),
+        ({"starts": np.array([0, 3, 2, 3])}, "do not fit"),
+        ({"starts": None}, "lack"),
+    ],
+)
+def test_torn_arrays_are_refused(change, said):
+    whole = {"values": np.ones(3), "columns": np.array([0, 1, 2]), "starts": np.array([0, 2, 3]), "cells": np.array(4)}
+    arrays = {name: array for name, array in (whole | change).items() if array is not None}
+    with pytest.raises(ValueError, match=said):
+        Signatures.from_arrays(arrays, "top")
+    assert len(Signatures.from_arrays(whole, "top")) == 2

@@ -1,0 +1,231 @@
+"""What the pages say is so: code on them runs, headings are messages, every public name has an executed example."""
+
+import ast
+import importlib
+import inspect
+import re
+import sys
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import captum_leam
+from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PACKAGE = ROOT / "captum_leam"
+
+sys.path.insert(0, str(DOCS / "_ext"))
+from measured import cells, ordered, picture  # noqa: E402
+from public_names import NAMES, NOT_DOCUMENTED, below, summary  # noqa: E402
+
+sys.path.pop(0)
+
+CODE = re.compile(r"^```python\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+PAGES = sorted(
+    page.relative_to(DOCS)
+    for folder in ("howto", "explanation")
+    for page in (DOCS / folder).glob("*.md")
+    if CODE.search(page.read_text())
+)
+
+
+def public() -> list[tuple[str, object]]:
+    found = []
+    for name in NAMES:
+        package, _, short = name.rpartition(".")
+        if name not in NOT_DOCUMENTED:
+            found.append((name, getattr(importlib.import_module(package), short)))
+    return found
+
+
+# -- the reference ---------------------------------------------------------------------------------------
+
+
+def test_the_names_are_those_of_the_package():
+    """public_names reads the source; what is exported says the same."""
+    for package in dict.fromkeys(name.rpartition(".")[0] for name in NAMES):
+        module = importlib.import_module(package)
+        assert set(module.__all__) == {n.rpartition(".")[2] for n in NAMES if n.rpartition(".")[0] == package}
+    packages = {"captum_leam"} | {f"captum_leam.{p.parent.name}" for p in PACKAGE.glob("[a-z]*/__init__.py")}
+    assert packages == {name.rpartition(".")[0] for name in NAMES}
+
+
+@pytest.mark.parametrize(("name", "value"), public(), ids=[name for name, _ in public()])
+def test_every_public_name_is_explained_with_an_executed_example(name, value):
+    assert summary(value, NAMES[name]), f"{name} has no docstring (or no string below it)"
+    if inspect.isclass(value) or inspect.isfunction(value):
+        assert ">>> " in (value.__doc__ or ""), f"{name} has no example"
+    else:
+        assert used_in_examples(name.rpartition(".")[2]), f"{name} is in no executed example"
+
+
+def used_in_examples(constant: str) -> bool:
+    """Whether a constant stands in a doctest, an executed page or an example."""
+    doctests = (line for path in PACKAGE.rglob("*.py") for line in path.read_text().splitlines() if ">>> " in line)
+    pages = (block for page in PAGES for block in CODE.findall((DOCS / page).read_text()))
+    scripts = (path.read_text() for path in (ROOT / "examples").glob("*.py"))
+    return any(re.search(rf"\b{constant}\b", text) for text in (*doctests, *pages, *scripts))
+
+
+def test_doctests_are_collected():
+    """The examples are executed, since pytest collects them from the package."""
+    settings = (ROOT / "pyproject.toml").read_text()
+    assert "--doctest-modules" in settings
+    assert 'testpaths = ["tests", "captum_leam"]' in settings
+
+
+def test_constants_are_read_from_the_source():
+    assert below("captum_leam.synthetic.drawing.PARTS").startswith("Parts of a face")
+    assert below("captum_leam.synthetic.drawing.nothing") == ""
+
+
+def test_every_module_is_on_a_page_of_the_reference():
+    written = "\n".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
+    modules = {
+        ".".join(("captum_leam", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in PACKAGE.rglob("*.py")
+    }
+    documented = {m for m in modules if not any(part.startswith("_") for part in m.split(".")[1:])}
+    missing = sorted(m for m in documented if f"automodule:: {m}\n" not in written)
+    assert not missing, f"no page of docs/api has {missing}"
+
+
+# -- code on pages ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    """From top to bottom, with a small network and synthetic faces."""
+    if page.stem == "onnx":
+        pytest.importorskip("onnx2torch")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    sample = SyntheticPopulation(3, evidence="eyes").sample(2, seed=1)
+    people = [f"person {i}" for i in sample.people.tolist()]
+    given = {"__name__": "page", "model": EmbeddingNet(16).eval(), "faces": sample.images, "people": people}
+    blocks = [b for b in CODE.findall((DOCS / page).read_text()) if not b.startswith("# not run")]
+    assert blocks
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an untrained network tells nobody apart
+        for block in blocks:
+            exec(compile(block, str(page), "exec"), given)  # noqa: S102 - our own page
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_readme_runs(tmp_path, monkeypatch):
+    """The first code that anyone sees, on pictures in an empty folder."""
+    from torchvision.utils import save_image
+
+    monkeypatch.chdir(tmp_path)
+    sample = SyntheticPopulation(2, evidence="eyes").sample(2, seed=1)
+    for name, image in zip(("ann/1", "ann/2", "bob/1", "bob/2"), sample.images, strict=True):
+        Path(name).parent.mkdir(exist_ok=True)
+        save_image(image, f"{name}.png")
+    (code,) = CODE.findall((ROOT / "README.md").read_text())
+    given = {"__name__": "page", "my_network": lambda: EmbeddingNet(16)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(compile(code, "README.md", "exec"), given)  # noqa: S102 - our own page
+    assert given["maps"].shape == (4, 112, 112)
+    assert given["one"].shape[:2] == (4, 1)
+    assert Path("maps.png").stat().st_size > 10_000
+
+
+# -- messages --------------------------------------------------------------------------------------------
+
+
+def literals() -> str:
+    """All text that is not a docstring; what is filled in becomes an ellipsis."""
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
+            if id(node) in docstrings:
+                continue
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+def test_headings_of_troubleshooting_are_literal_messages():
+    page = (DOCS / "troubleshooting.md").read_text()
+    headings = re.findall(r"^## (.*)$", page, flags=re.MULTILINE)
+    said = literals()
+    assert len(headings) > 30
+    assert len(set(headings)) == len(headings)
+    for heading in headings:
+        for piece in filter(None, (part.strip() for part in re.split("…| / ", heading.replace("`", "")))):
+            assert piece in said, f"no message says {piece!r}"
+
+
+def test_pages_name_files_that_exist():
+    """`benchmarks/x.py`, `examples/x.py`, `docs/x.md`, `tests/x.py` in pages and in the files at the top."""
+    pages = [*DOCS.glob("*.md"), *DOCS.glob("[a-z]*/*.md"), *ROOT.glob("*.md")]
+    for page in (p for p in pages if p.name != "CHANGELOG.md"):  # which also names what is gone
+        for path in re.findall(r"\b(?:benchmarks|examples|docs|tests)/[\w/.]+\.(?:py|md|csv|png)\b", page.read_text()):
+            assert (ROOT / path).exists(), f"{page.relative_to(ROOT)} names {path}"
+
+
+def test_links_of_the_files_at_the_top_lead_somewhere():
+    for page in ROOT.glob("*.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (ROOT / target).exists(), f"{page.name} links to {target}"
+
+
+def test_no_page_fetches_anything():
+    """Styles and extensions name no other host; pages must work offline."""
+    for path in [*(DOCS / "_static").glob("*.css"), *(DOCS / "_ext").glob("*.py")]:
+        assert "http" not in path.read_text(), path
+
+
+def test_version_is_said_once():
+    assert re.search(r'^version: "?([^"\n]+)', (ROOT / "CITATION.cff").read_text(), re.M)[1] == captum_leam.__version__
+    others = [p for p in PACKAGE.rglob("*.py") if f'"{captum_leam.__version__}"' in p.read_text()]
+    assert [p.name for p in others] == ["_version.py"]
+    assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
+
+
+# -- numbers ---------------------------------------------------------------------------------------------
+
+
+def test_every_measured_table_is_written_by_a_benchmark_and_shown():
+    benchmarks = "\n".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
+    pages = "\n".join(page.read_text() for page in DOCS.rglob("*.md") if "_build" not in page.parts)
+    there = sorted(path.name for path in (DOCS / "_data").glob("*.csv"))
+    assert there
+    for name in there:
+        assert f"docs/_data/{name}" in benchmarks, f"no benchmark says that it writes {name}"
+        assert f"{{measured}} {name}" in pages, f"no page shows {name}"
+
+
+def test_cells_of_measured_tables():
+    table = pd.DataFrame(
+        {
+            "network": ["A", "A", "B"],
+            "region": ["nose", "skin", "nose"],
+            "mean": [11.16, 0.5, float("nan")],
+            "low": [9.0, -0.25, 1.0],
+            "high": [13.3, 0.75, 2.0],
+        }
+    )
+    head, body = cells(table, {"rows": "network", "columns": "region", "value": "mean", "interval": "low high"})
+    assert head == ["network", "nose", "skin"]
+    assert body == [["A", "11.16 [9.00, 13.30]", ".50 [-.25, .75]"], ["B", " [1.00, 2.00]", ""]]
+    head, body = cells(table[["network", "mean"]], {"rows": "network", "digits": 0})
+    assert (head, body[0]) == (["network", "mean"], ["A", "11"])
+
+
+def test_pictures_of_measured_tables_show_the_numbers():
+    table = pd.read_csv(DOCS / "_data" / "region_lift.csv").query('quantity == "lift"')
+    options = {"rows": "network layer", "columns": "region", "order": "nose, skin", "interval": "low high"}
+    nose, skin = picture(ordered(table, options), {**options, "value": "mean", "plot": "lift"}).axes
+    assert (nose.get_title(), skin.get_title()) == ("nose", "skin")
+    shown = sorted(x for line in nose.get_lines() if line.get_marker() in "os" for x in line.get_xdata())
+    assert shown == sorted(table.loc[table["region"] == "nose", "mean"])
