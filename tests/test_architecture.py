@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "captum_leam"
 LEVELS = [
     {"_version", "_captum", "maps", "objectives", "layers", "decisions", "checks"},  # the ground
     {"faces", "models"},  # adapters to the outside
-    {"passes", "leam", "suggest", "explain", "explainers"},  # attribution
+    {"passes", "leam", "suggest", "rounds", "explain", "explainers"},  # attribution
     {"regions", "synthetic", "patterns", "faithfulness", "plots", "pairs"},  # what a map is used for
     {"report", "cli", "study", "explain_files"},  # the front
 ]
