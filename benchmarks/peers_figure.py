@@ -18,7 +18,12 @@ STYLES = {
     "pytorch-grad-cam": (COLOURS[3], "^"),
     "torch-cam": (COLOURS[4], "v"),
 }
-NAMES = {"peer": "captum_leam.explainers", "Captum": "Captum, EmbeddingSimilarity"}
+NAMES = {
+    "peer": "captum_leam.explainers",
+    "Captum": "Captum, EmbeddingSimilarity",
+    "pytorch-grad-cam": "pytorch-grad-cam (p)",
+    "torch-cam": "torch-cam (t)",
+}
 FRACTION = 0.05
 
 
@@ -90,27 +95,28 @@ def _label(axis: Axes, shown: pd.DataFrame, front: pd.DataFrame) -> None:
     for (x, y), (right, top) in pairwise(corners):  # the steps of the front
         taken += [Bbox.from_extents(x, y - 1, right, y + 1), Bbox.from_extents(right - 1, y, right + 1, top)]
     for (x, y), row in zip(dots, shown.itertuples(index=False), strict=True):
-        text = axis.annotate(
-            _short(row.method),
-            (row.passes, row.drop),
-            xytext=(0, 0),
-            textcoords="offset points",
-            fontsize=7.5,
-            color=STYLES["LEAM"][0] if row.family == "LEAM" else "0.2",
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": "0.7", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
-        )
-        box = Bbox.from_bounds(*text.get_window_extent(renderer).bounds)
-        box = box.translated(x - box.x0, y - (box.y0 + box.y1) / 2)  # the text's start at the point
-        for shift in _shifts(box.width):
-            moved = box.translated(*shift)
-            inside = frame.x0 <= moved.x0 and moved.x1 <= frame.x1 and frame.y0 <= moved.y0 and moved.y1 <= frame.y1
-            if inside and not any(moved.padded(1).overlaps(other) for other in taken):
-                break
-        text.arrow_patch.set_visible(abs(shift[1]) > 8 or shift[0] > 9)
-        text._arrow_relpos = (0, 0.5) if shift[0] > 0 else (1, 0.5)
-        text.set_position((shift[0] * to_points, shift[1] * to_points))
-        taken.append(box.translated(*shift))
+        style = {"fontsize": 7.5, "color": STYLES["LEAM"][0] if row.family == "LEAM" else "0.2", "va": "center"}
+        sized = axis.text(row.passes, row.drop, _short(row.method), **style)
+        size = sized.get_window_extent(renderer).size
+        sized.remove()
+        box = Bbox.from_bounds(x, y - size[1] / 2, *size)  # the text's start at the point
+        dx, dy = _first_free(box, frame, taken)
+        taken.append(box.translated(dx, dy))
+        line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
+        line["relpos"] = (0, 0.5) if dx > 0 else (1, 0.5)  # from the end of the text that is nearer
+        far = abs(dy) > 8 or dx > 9 or -dx > size[0] + 9
+        place = {"xytext": (dx * to_points, dy * to_points), "textcoords": "offset points"}
+        axis.annotate(_short(row.method), (row.passes, row.drop), arrowprops=line if far else None, **place, **style)
+
+
+def _first_free(box: Bbox, frame: Bbox, taken: list[Bbox]) -> tuple[float, float]:
+    """Where to move a box so that it lies inside the frame and covers nothing; the last place tried if there is none."""
+    for shift in _shifts(box.width):
+        moved = box.translated(*shift)
+        inside = frame.x0 <= moved.x0 and moved.x1 <= frame.x1 and frame.y0 <= moved.y0 and moved.y1 <= frame.y1
+        if inside and not any(moved.padded(1).overlaps(other) for other in taken):
+            break
+    return shift
 
 
 def _shifts(width: float) -> list[tuple[float, float]]:
@@ -126,5 +132,5 @@ def _shifts(width: float) -> list[tuple[float, float]]:
 
 
 def _short(method: str) -> str:
-    packages = method.replace(" (pytorch-grad-cam)", "").replace(" (torch-cam)", "")
+    packages = method.replace("(pytorch-grad-cam)", "(p)").replace("(torch-cam)", "(t)")
     return packages.replace(" layer", "").replace("Integrated", "Int.").replace("Gradients", "Grad.")
