@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._captum import repeat_args
-from captum_leam.layers import Graph, Reshape, gather_runs, layer_name, record, sober, spatial
+from captum_leam.layers import Graph, Reshape, gather_runs, layer_name, record, sober, spatial, switch_back
 from captum_leam.objectives import as_output
 
 # Of every layer, of every tensor it puts out.
@@ -55,12 +55,16 @@ class LayerPasses:
         self.tuples: dict[nn.Module, bool] = {}  # whether a layer puts out several tensors; known after a pass
         self.scores = torch.empty(0)  # of the last pass with gradients
         self.returns_embeddings = False  # or scores; known after a pass
+        self.switched: list[Tensor] = []  # tensors that are not ours and need gradients for the length of a pass
 
     def activations(self, xs: tuple[Tensor, ...]) -> tuple[Tensor, PerLayer]:
         """Forward only: the output, and the activations of every layer as (N, C, h, w)."""
-        with torch.no_grad():
-            output, runs = self._forward(xs, 1, "as it is")
-            return output, self._spatial(runs)
+        try:
+            with torch.no_grad():
+                output, runs = self._forward(xs, 1, "as it is")
+                return output, self._spatial(runs)
+        finally:
+            switch_back(self.switched)
 
     def gradients(self, xs: tuple[Tensor, ...], objective: Objective, times: int = 1) -> tuple[PerLayer, PerLayer]:
         """Forward and backward: gradients and activations of every layer, as (N, C, h, w).
@@ -70,6 +74,12 @@ class LayerPasses:
             objective: of the output.
             times: how often additional arguments with one row per image are repeated along.
         """
+        try:
+            return self._gradients(xs, objective, times)
+        finally:
+            switch_back(self.switched)
+
+    def _gradients(self, xs: tuple[Tensor, ...], objective: Objective, times: int) -> tuple[PerLayer, PerLayer]:
         output, runs = self._forward_with_graph(xs, times)
         activations = self._spatial(runs)  # before the backward pass: what cannot be shown is refused early
         kept = [t for run in self._tensors(runs) for t in run]
@@ -92,17 +102,29 @@ class LayerPasses:
     def _forward_with_graph(self, xs: tuple[Tensor, ...], times: int) -> tuple[Tensor, Runs]:
         """A forward pass that keeps nothing of what comes before the first layer, where the layers and the model allow it."""
         if self.cut:
+            found = self._forward_from_the_layers(xs, times)
+            if self.cut:
+                return found
+        return self._forward(tuple(map(_tracked, xs)), times, "from the inputs")
+
+    def _forward_from_the_layers(self, xs: tuple[Tensor, ...], times: int) -> tuple[Tensor, Runs]:
+        found = torch.empty(0), Runs()
+        try:
             with torch.no_grad():
-                output, runs = self._forward(xs, times, "from the layers")
+                found = self._forward(xs, times, "from the layers")
                 # a model that sets the gradient mode around a layer has switched it off again: one more pass, without the saving
                 self.cut = torch.is_grad_enabled() and not self.shared
-            if self.cut:
-                return output, runs
-        return self._forward(tuple(map(_tracked, xs)), times, "from the inputs")
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            # a model that takes or hooks gradients before the layers itself needs a graph there, too
+            self.cut = False
+        return found
 
     def _forward(self, xs: tuple[Tensor, ...], times: int, graph: Graph) -> tuple[Tensor, Runs]:
         forward = self.forward_func
-        with record(self.distinct, list(self.names.values()), inputs=self.layer_input, graph=graph) as recordings:
+        names, inputs = list(self.names.values()), self.layer_input
+        with record(self.distinct, names, inputs=inputs, graph=graph, switched=self.switched) as recordings:
             with sober(forward, self.distinct):
                 # copies: models may work in place on what they are given
                 returned = forward(*[x.clone() for x in xs], *repeat_args(self.args, times, len(xs[0]) // times))
