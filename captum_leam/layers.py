@@ -234,6 +234,12 @@ class Recorded:
     is_tuple: bool = False
     is_shared: bool = False  # a tensor that the layer takes in, or hands on as it is, and that may be used beside it
     versions: list[int] = field(default_factory=list)  # of the tensors when they were recorded: counts changes in place
+    handed: list[Tensor] = field(default_factory=list)  # the copies of shared tensors that the model goes on with
+
+    @property
+    def forks(self) -> bool:
+        """Whether the model changed a copy in place where, without hooks, it would change what may be used beside it, too."""
+        return any(_version(t) > 0 for t in self.handed)
 
 
 Graph = Literal["as it is", "from the layers", "from the inputs"]
@@ -301,6 +307,7 @@ def record(
         recording.runs.append(kept)
         recording.versions += [_version(t) for t in kept]
         copies = [t.clone() for t in kept]
+        recording.handed += [c for c, s in zip(copies, shared, strict=True) if s]
         if not isinstance(value, tuple | list):
             return copies[0]
         return type(value)(copies) if type(value) in (tuple, list) else type(value)(*copies)

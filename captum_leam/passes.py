@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._captum import repeat_args
+from captum_leam.checks import refuse
 from captum_leam.layers import Graph, Reshape, gather_runs, layer_name, record, sober, spatial, switch_back
-from captum_leam.objectives import as_output
+from captum_leam.objectives import as_output, vanishing
 
 # Of every layer, of every tensor it puts out.
 PerLayer = list[tuple[Tensor, ...]]
@@ -51,6 +52,7 @@ class LayerPasses:
         self.names = {layer: layer_name(layer, self.forward_func) for layer in self.distinct}
         # what comes before the first layer needs no graph, but where a layer's tensor may be used beside it
         self.cut = not self.layer_input and not any(map(_hands_on, self.distinct))
+        self.whole = True  # whether it is still to be seen that recording leaves the model's output as it is
         self.shared = False  # whether that was so; known after a pass
         self.tuples: dict[nn.Module, bool] = {}  # whether a layer puts out several tensors; known after a pass
         self.scores = torch.empty(0)  # of the last pass with gradients
@@ -127,12 +129,31 @@ class LayerPasses:
         with record(self.distinct, names, inputs=inputs, graph=graph, switched=self.switched) as recordings:
             with sober(forward, self.distinct):
                 # copies: models may work in place on what they are given
-                returned = forward(*[x.clone() for x in xs], *repeat_args(self.args, times, len(xs[0]) // times))
+                returned = forward(*[x.clone() for x in xs], *self._args(xs, times))
             output = as_output(returned, len(xs[0]))
+        if self.whole and any(r.forks for r in recordings):
+            self._check_unforked(output, xs, times)
         self.tuples = {layer: r.is_tuple for layer, r in zip(self.distinct, recordings, strict=True)}
         self.shared = any(r.is_shared for r in recordings)
         pairs = zip(self.distinct, recordings, strict=True)
         return output, {layer: gather_runs(r, layer, forward, self.device_ids) for layer, r in pairs}
+
+    def _check_unforked(self, output: Tensor, xs: tuple[Tensor, ...], times: int) -> None:
+        """Once: that recording does not change what the model computes, where layers work in place on what is also used beside them."""
+        self.whole = False
+        with torch.no_grad():
+            alone = as_output(self.forward_func(*[x.clone() for x in xs], *self._args(xs, times)), len(xs[0]))
+        distance = torch.linalg.vector_norm(output.detach() - alone)
+        refuse(
+            (distance > vanishing(alone) * torch.linalg.vector_norm(alone))[None],
+            lambda _: (
+                f"recording layer {', '.join(self.names.values())} changes what the model computes: a tensor there is changed in place and "
+                "used beside it. Choose a layer before or after, or write y = torch.relu(x) for torch.relu_(x) in the model."
+            ),
+        )
+
+    def _args(self, xs: tuple[Tensor, ...], times: int) -> tuple[Any, ...]:
+        return repeat_args(self.args, times, len(xs[0]) // times)
 
     def _backward(self, score: Tensor, kept: Sequence[Tensor]) -> Sequence[Tensor | None]:
         if not score.requires_grad:

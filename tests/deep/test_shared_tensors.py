@@ -89,6 +89,34 @@ def test_a_view_whose_base_is_changed_in_place_is_refused(x):
         LEAM(net, net.front).attribute(x, reference=R)
 
 
+def test_recording_that_would_change_what_the_model_computes_is_refused(x):
+    """The layer overwrites a copy; ``x``, which the model uses beside its output, would not be overwritten."""
+
+    def forward(m: Base, x: Tensor) -> Tensor:
+        x = m.stem(x)
+        y = m.act(x)
+        return m.head(torch.tanh(x + 0.5 * y))
+
+    net = Base(forward, act=nn.ReLU(inplace=True))
+    with pytest.raises(ValueError, match="'act' .* changes what the model computes"):
+        LEAM(net, net.act).attribute(x, reference=R, attribute_to_layer_input=True)
+    LEAM(net, net.act).attribute(x, reference=R)
+    chain = Base(lambda m, x: m.head(m.act(m.stem(x))), act=nn.ReLU(inplace=True))
+    LEAM(chain, chain.act).attribute(x, reference=R, attribute_to_layer_input=True)  # nothing beside
+
+
+def test_what_is_handed_on_and_changed_in_place_is_refused(x):
+    def forward(m: Base, x: Tensor) -> Tensor:
+        x = m.stem(x)
+        y = m.on(x)
+        y += 1
+        return m.head(torch.tanh(x + 0.5 * y))
+
+    net = Base(forward, on=HandOn())
+    with pytest.raises(ValueError, match="'on' .* changes what the model computes"):
+        LEAM(net, net.on).attribute(x, reference=R)
+
+
 @pytest.mark.parametrize("layer_input", [True, False])
 def test_a_users_tensor_keeps_its_flag(x, layer_input):
     net = Base(lambda m, x, extra: m.head(m.stem(x) + m.conv(m.on(extra))), on=HandOn()).requires_grad_(False)
