@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._captum import baseline_tensors
-from captum_leam.layers import eager
+from captum_leam.explainers.base import with_gradients
 from captum_leam.leam import LEAM
 from captum_leam.maps import Field, default_blur, normalize_sum, overall_map
 from captum_leam.objectives import as_output, direction, similarity
@@ -22,9 +22,9 @@ OPTIONS = {"n_steps", "baselines", "path", "internal_batch_size", "grad_kwargs"}
 # Steps of the path of layer maps, which are signed and of one layer each: for pairs and pages.
 PRESETS: dict[str, int] = {"fast": 1, "default": 4, "best": 16}
 
-# Occlusion rounds of the overall map, one and six of the schedule. With the pass at the start, and one forward pass more where images
-# are their own reference, these are at most 10 and 50 forward, 9 and 49 backward passes.
-ROUNDS: dict[str, int] = {"fast": 0, "default": 8, "best": 48}
+# Steps of the path that the overall map starts with, and rounds of occlusion after it: what 1, 10 and 50 forward passes allow.
+STARTS: dict[str, int] = {"fast": 1, "default": 3, "best": 3}
+ROUNDS: dict[str, int] = {"fast": 0, "default": 5, "best": 45}
 
 
 def explain_faces(
@@ -41,25 +41,26 @@ def explain_faces(
 ) -> Tensor:
     """Overall LEAM maps of aligned faces, at the size of the images.
 
-    The map of one pass: layers are found by :func:`~captum_leam.suggest_layers` unless given; their maps are brought to the field the
-    network reads, each divided by its sum, averaged (:func:`~captum_leam.overall_map`) and smoothed with a σ of 2 px per 112. The
-    other presets then let the map occlude its own pixels and re-rank them (:mod:`captum_leam.rounds`): one ranking for every
-    fraction, with the values that the first map had.
+    Where it starts: layers are found by :func:`~captum_leam.suggest_layers` unless given; their maps are brought to the field the
+    network reads, each divided by its sum, and averaged (:func:`~captum_leam.overall_map`). ``"fast"`` is that map of one pass, smoothed
+    with a σ of 2 px per 112. The others start with a path of three steps, let the map occlude its own highest pixels and re-rank them
+    (:mod:`captum_leam.rounds`), and average the two, the map and the re-ranked one: the first says where this person's
+    evidence arises, the second which pixels the score cannot do without. One ranking serves every fraction.
 
     Args:
         model: returns embeddings (N, D), in evaluation mode; or scores (N,), as ``EmbeddingSimilarity`` does.
         x: faces (N, C, H, W) as the model takes them.
-        preset: ``"fast"``: one forward and one backward pass; ``"default"``: 9 of each, 8 of them rounds of occlusion; ``"best"``: 49,
-            48 of them rounds; one forward pass more without a reference. Layers and field, where they are to be found, take a few
-            more, once a call, on two images.
+        preset: ``"fast"``: one forward and one backward pass; ``"default"``: 10 forward and 8 backward passes, 5 of each in rounds;
+            ``"best"``: 50 and 48, 45 of each in rounds. Layers and field, where they are to be found, take a few more, once a call, on
+            two images.
         layers: suggestions, or modules whose output is (N, C, h, w).
         field: (top, left, height, width) the network reads; found by default.
-        reference: embeddings (D,), (1, D) or (N, D); each image's own by default, which shows embedding strength.
+        reference: embeddings (D,), (1, D) or (N, D); each image's own by default, which shows embedding strength (there is one round
+            fewer: embedding the images takes its forward pass).
         contrast: see :meth:`LEAM.attribute <captum_leam.LEAM.attribute>`.
         batch_size: images in one pass.
         **options: ``n_steps``, ``baselines``, ``path``, ``internal_batch_size``, ``grad_kwargs`` of ``LEAM.attribute``, for the map at the
-            start; ``baselines`` also replace what the rounds occlude, a blur by default. With ``n_steps`` of 2 or more there is a path
-            before the rounds, at its own cost.
+            start. ``baselines`` also replace what the rounds occlude; a blur by default.
 
     Returns:
         (N, H, W), not negative, every map sums to 1, on the device of the images.
@@ -95,13 +96,14 @@ def explain_faces(
     suggested = [layer if isinstance(layer, LayerSuggestion) else None for layer in layers]
     modules = [layer.module if isinstance(layer, LayerSuggestion) else layer for layer in layers]
     leam = LEAM(model, modules, reshape=[s.reshape if s else None for s in suggested])
-    place = field or find_field(model, x)
+    place, rounds = field or find_field(model, x), ROUNDS[preset] - (bool(ROUNDS[preset]) and reference is None)
+    options = {"n_steps": STARTS[preset], **options}
     overall = []
     for i in range(0, len(x), batch_size):
         part = slice(i, i + batch_size)
         towards = {"reference": _rows(reference, part, 2, len(x)), "contrast": _rows(contrast, part, 3, len(x))}
         start = _rows(options.get("baselines"), part, 4, len(x))
-        overall.append(_explain(leam, x[part], place, ROUNDS[preset], towards, {**options, "baselines": start}))
+        overall.append(_explain(leam, x[part], place, rounds, towards, {**options, "baselines": start}))
     return torch.cat(overall)
 
 
@@ -110,23 +112,23 @@ def _explain(
 ) -> Tensor:
     """Maps (n, H, W) of one batch: the overall map at the start, then re-ranked in rounds of occlusion."""
     baselines = options["baselines"]
-    if rounds and options.get("n_steps", 1) == 1:
-        options = {**options, "baselines": None}  # without a path, it is the rounds that take them
-    maps = leam.attribute(x, **towards, **options)
-    start = smooth(overall_map(maps, (x.shape[2], x.shape[3]), field))
-    if rounds:
-        with torch.inference_mode(False), torch.enable_grad(), eager():
-            x = x.clone() if x.is_inference() else x.detach()
-            replaced = default_blur(x) if baselines is None else baseline_tensors(baselines, (x,))[0].expand_as(x)
-            heights = occlusion_rounds(_score(leam.forward_func, x, **towards), x, replaced, start, rounds)
-        start = reordered(start, heights)
-    return normalize_sum(start)
+    if rounds and options["n_steps"] == 1:
+        options = {**options, "baselines": None}  # without a path, only the rounds take them
+    with with_gradients():
+        overall = overall_map(leam.attribute(x, **towards, **options), (x.shape[2], x.shape[3]), field)
+        start = smooth(overall)
+        if not rounds:
+            return normalize_sum(start)
+        x = x.detach().clone()  # also of what was made under inference_mode
+        replaced = default_blur(x) if baselines is None else baseline_tensors(baselines, (x,))[0].clone()
+        heights = occlusion_rounds(_score(leam.forward_func, x, **towards), x, replaced, start, rounds)
+        return normalize_sum(overall + reordered(normalize_sum(start), heights))
 
 
 def _score(
     model: Callable[..., Tensor], x: Tensor, reference: Tensor | None, contrast: Tensor | None
 ) -> Callable[[Tensor], Tensor]:
-    """The cosine of occluded images: towards the reference, or the embeddings of the images as they were."""
+    """The similarity of occluded images, norm detached: towards the reference, or the embeddings of the images as they were."""
     if reference is None:
         with torch.no_grad():
             output = as_output(model(x.clone()), len(x))
@@ -136,7 +138,7 @@ def _score(
         output = as_output(model(seen), len(seen))
         if output.ndim == 1:
             return output
-        return similarity(output, direction(output, reference, contrast), "differentiate")
+        return similarity(output, direction(output, reference, contrast))
 
     return score
 

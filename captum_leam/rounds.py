@@ -16,8 +16,9 @@ Source: this package. The soft mask of a given area is that of Fong et al. 2019 
 normalised gradients with a step of 1/√rounds is dual averaging (Nesterov 2009).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle, islice
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,25 +27,17 @@ from captum_leam.explainers.extremal import soft_mask
 from captum_leam.maps import gaussian_blur
 
 Score = Callable[[Tensor], Tensor]
+Schedule = Sequence[tuple[float, Literal["remove", "keep"]]]
 
-SCHEDULE = (
-    (0.05, "remove"),
-    (0.2, "remove"),
-    (0.1, "remove"),
-    (0.1, "keep"),
-    (0.4, "remove"),
-    (0.05, "remove"),
-    (0.2, "keep"),
-    (0.2, "remove"),
-)
-"""Area and kind of the rounds, over and over: areas double from 5 to 40 %, far ones follow each other; every fourth round keeps."""
+SCHEDULE: Schedule = ((0.2, "remove"), (0.1, "keep"), (0.05, "remove"), (0.4, "remove"), (0.1, "remove"))
+"""Area and kind of the rounds, over and over: areas double from 5 to 40 %, neighbours apart; one in five keeps, which insertion needs."""
 
 SCALES = (2.0, 4.0, 8.0)
-"""Gaussian σ, in pixels per 112 px of width, at which a gradient is read: the cells of the layers that the overall map averages."""
+"""Gaussian σ at which a gradient is read, in pixels per 112 px of width: the cells of the layers that the overall map averages."""
 
 
 def smooth(maps: Tensor, scale: float = SCALES[0]) -> Tensor:
-    """Maps (N, H, W) blurred with a σ of ``scale`` px per 112 px of width; their sum is kept but for what the borders reflect.
+    """Maps (N, H, W) blurred with a σ of ``scale`` px per 112 px of width: by default, a cell of the finest layer of an overall map.
 
     Example:
         >>> smooth(torch.ones(1, 4, 56)).unique().tolist()
@@ -53,7 +46,16 @@ def smooth(maps: Tensor, scale: float = SCALES[0]) -> Tensor:
     return gaussian_blur(maps, scale * maps.shape[-1] / 112)
 
 
-def occlusion_rounds(score: Score, images: Tensor, replaced: Tensor, start: Tensor, rounds: int) -> Tensor:
+def occlusion_rounds(
+    score: Score,
+    images: Tensor,
+    replaced: Tensor,
+    start: Tensor,
+    rounds: int,
+    *,
+    schedule: Schedule = SCHEDULE,
+    scales: Sequence[float] = SCALES,
+) -> Tensor:
     r"""Heights after a number of rounds, each one forward and one backward pass.
 
     Args:
@@ -62,6 +64,8 @@ def occlusion_rounds(score: Score, images: Tensor, replaced: Tensor, start: Tens
         replaced: what pixels are replaced with, of the same shape.
         start: the map to begin with, (N, H, W).
         rounds: how many; the step of each is :math:`1/\sqrt{\mathrm{rounds}}` standard deviations of the map.
+        schedule: areas and kinds, ``"remove"`` or ``"keep"``, over and over.
+        scales: σ at which gradients are read, in pixels per 112 px of width.
 
     Returns:
         (N, H, W), float32 or float64, of mean 0 and standard deviation 1 (or all 0): only the order of the pixels has a meaning.
@@ -76,9 +80,9 @@ def occlusion_rounds(score: Score, images: Tensor, replaced: Tensor, start: Tens
         (12, 12)
     """
     heights = standardised(start.float() if start.dtype in (torch.float16, torch.bfloat16) else start)
-    for area, kind in islice(cycle(SCHEDULE), rounds):
+    for area, kind in islice(cycle(schedule), rounds):
         gradient = _gradient(score, images, replaced, heights, area, keep=kind == "keep")
-        move = sum(standardised(smooth(gradient, scale)) for scale in SCALES)
+        move = torch.stack([standardised(smooth(gradient, scale)) for scale in scales]).sum(0)
         heights = standardised(heights + standardised(move) / rounds**0.5)
     return heights
 
