@@ -23,8 +23,8 @@ OPTIONS = {"n_steps", "baselines", "path", "internal_batch_size", "grad_kwargs"}
 PRESETS: dict[str, int] = {"fast": 1, "default": 4, "best": 16}
 
 # Steps of the path that the overall map starts with, and rounds of occlusion after it: what 1, 10 and 50 forward passes allow.
-STARTS: dict[str, int] = {"fast": 1, "default": 2, "best": 2}
-ROUNDS: dict[str, int] = {"fast": 0, "default": 6, "best": 46}
+STARTS: dict[str, int] = {"fast": 1, "default": 3, "best": 3}
+ROUNDS: dict[str, int] = {"fast": 0, "default": 5, "best": 45}
 
 
 def explain_faces(
@@ -42,15 +42,16 @@ def explain_faces(
     """Overall LEAM maps of aligned faces, at the size of the images.
 
     Where it starts: layers are found by :func:`~captum_leam.suggest_layers` unless given; their maps are brought to the field the
-    network reads, each divided by its sum, averaged (:func:`~captum_leam.overall_map`) and smoothed with a σ of 2 px per 112. That is
-    ``"fast"``. The other presets take a path of two steps, and then let the map occlude its own highest pixels and re-rank them
-    (:mod:`captum_leam.rounds`): one ranking for every fraction, with the values that the map had at the start.
+    network reads, each divided by its sum, and averaged (:func:`~captum_leam.overall_map`). ``"fast"`` is that map of one pass, smoothed
+    with a σ of 2 px per 112. The others start with a path of three steps, let the map occlude its own highest pixels and re-rank them
+    (:mod:`captum_leam.rounds`), and average the two, the map and the re-ranked one: the first says where this person's
+    evidence arises, the second which pixels the score cannot do without. One ranking serves every fraction.
 
     Args:
         model: returns embeddings (N, D), in evaluation mode; or scores (N,), as ``EmbeddingSimilarity`` does.
         x: faces (N, C, H, W) as the model takes them.
-        preset: ``"fast"``: one forward and one backward pass; ``"default"``: 10 forward and 8 backward passes, 6 of each in rounds;
-            ``"best"``: 50 and 48, 46 of each in rounds. Layers and field, where they are to be found, take a few more, once a call, on
+        preset: ``"fast"``: one forward and one backward pass; ``"default"``: 10 forward and 8 backward passes, 5 of each in rounds;
+            ``"best"``: 50 and 48, 45 of each in rounds. Layers and field, where they are to be found, take a few more, once a call, on
             two images.
         layers: suggestions, or modules whose output is (N, C, h, w).
         field: (top, left, height, width) the network reads; found by default.
@@ -115,19 +116,19 @@ def _explain(
         options = {**options, "baselines": None}  # without a path, only the rounds take them
     with with_gradients():
         overall = overall_map(leam.attribute(x, **towards, **options), (x.shape[2], x.shape[3]), field)
-        overall = smooth(overall)
-        if rounds:
-            x = x.detach().clone()  # also of what was made under inference_mode
-            replaced = default_blur(x) if baselines is None else baseline_tensors(baselines, (x,))[0].clone()
-            score = _score(leam.forward_func, x, **towards)
-            overall = reordered(overall, occlusion_rounds(score, x, replaced, overall, rounds))
-    return normalize_sum(overall)
+        start = smooth(overall)
+        if not rounds:
+            return normalize_sum(start)
+        x = x.detach().clone()  # also of what was made under inference_mode
+        replaced = default_blur(x) if baselines is None else baseline_tensors(baselines, (x,))[0].clone()
+        heights = occlusion_rounds(_score(leam.forward_func, x, **towards), x, replaced, start, rounds)
+        return normalize_sum(overall + reordered(normalize_sum(start), heights))
 
 
 def _score(
     model: Callable[..., Tensor], x: Tensor, reference: Tensor | None, contrast: Tensor | None
 ) -> Callable[[Tensor], Tensor]:
-    """The similarity of occluded images, its norm held constant as everywhere: towards the reference, or the images as they were."""
+    """The similarity of occluded images, norm detached: towards the reference, or the embeddings of the images as they were."""
     if reference is None:
         with torch.no_grad():
             output = as_output(model(x.clone()), len(x))
@@ -137,7 +138,7 @@ def _score(
         output = as_output(model(seen), len(seen))
         if output.ndim == 1:
             return output
-        return similarity(output, direction(output, reference, contrast), "detach")
+        return similarity(output, direction(output, reference, contrast))
 
     return score
 

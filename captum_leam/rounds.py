@@ -29,23 +29,14 @@ from captum_leam.maps import gaussian_blur
 Score = Callable[[Tensor], Tensor]
 Schedule = Sequence[tuple[float, Literal["remove", "keep"]]]
 
-SCHEDULE: Schedule = (
-    (0.05, "remove"),
-    (0.2, "remove"),
-    (0.1, "remove"),
-    (0.1, "keep"),
-    (0.4, "remove"),
-    (0.05, "remove"),
-    (0.2, "keep"),
-    (0.2, "remove"),
-)
-"""Area and kind of the rounds, over and over: areas double from 5 to 40 %, far ones follow each other; every fourth round keeps."""
+SCHEDULE: Schedule = ((0.2, "remove"), (0.1, "keep"), (0.05, "remove"), (0.4, "remove"), (0.1, "remove"))
+"""Area and kind of the rounds, over and over: areas double from 5 to 40 %, neighbours apart; one in five keeps, which insertion needs."""
 
-SCALES = (1.0, 2.0, 4.0, 8.0)
-"""Gaussian σ at which a gradient is read, in pixels per 112 px of width: octaves from a pixel to the coarsest cell of an overall map."""
+SCALES = (2.0, 4.0, 8.0)
+"""Gaussian σ at which a gradient is read, in pixels per 112 px of width: the cells of the layers that the overall map averages."""
 
 
-def smooth(maps: Tensor, scale: float = 2.0) -> Tensor:
+def smooth(maps: Tensor, scale: float = SCALES[0]) -> Tensor:
     """Maps (N, H, W) blurred with a σ of ``scale`` px per 112 px of width: by default, a cell of the finest layer of an overall map.
 
     Example:

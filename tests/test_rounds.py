@@ -59,8 +59,7 @@ def test_rounds_agree_with_a_slow_loop(weights, rounds):
 
 
 def test_schedule_serves_every_area_in_both_ways():
-    assert {area for area, _ in SCHEDULE} == {0.05, 0.1, 0.2, 0.4}
-    assert {area for area, kind in SCHEDULE if kind == "keep"} <= {area for area, kind in SCHEDULE if kind == "remove"}
+    assert {area for area, kind in SCHEDULE if kind == "remove"} == {0.05, 0.1, 0.2, 0.4}
     # what one round takes is seen whole by the kinds together: removed pixels first, kept ones second
     seen = []
 
@@ -207,7 +206,7 @@ def test_own_reference_contrast_and_scores(faces):
     contrast = explain_faces(net, faces, layers=[net.body], contrast=torch.randn(4, 10))
     assert not torch.allclose(contrast, own)
     reference = torch.randn(10)
-    scores = EmbeddingSimilarity(net, reference, norm="detach")
+    scores = EmbeddingSimilarity(net, reference, norm="differentiate")
     found = explain_faces(scores, faces, "best", layers=[net.body])
     assert found.sum((1, 2)).tolist() == pytest.approx([1, 1, 1])
 
