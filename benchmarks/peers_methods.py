@@ -28,7 +28,7 @@ PRESETS = ("fast", "default", "best")
 DEFAULT = "LEAM, default"
 PATH_STEPS = 20  # of IntegratedGradients and its kin
 NOISE = {"nt_samples": 10, "stdevs": 0.1, "nt_samples_batch_size": 1}
-AT_ONCE = 4  # images in one call: methods of Captum repeat them up to 20 times
+AT_ONCE = 2  # images in one call: methods of Captum repeat them up to 20 times
 
 
 @dataclass(frozen=True)
