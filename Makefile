@@ -36,7 +36,7 @@ core: $(VENV)/core
 	$(BIN)/python tests/core_only.py
 
 test: $(VENV)/test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-fast: $(VENV)/test
 	$(BIN)/python -m pytest -m "not slow and not real" -n 2
@@ -66,7 +66,7 @@ bench: $(VENV)/test
 	$(BIN)/python benchmarks/region_lift.py --data $(DATA)
 	$(BIN)/python benchmarks/planted_evidence.py
 
-# The table of docs/peers.md, in about forty minutes of two cores
+# Every method on one harness, and the page of it
 peers: $(VENV)/test
 	$(BIN)/python benchmarks/peers.py --data $(DATA) --out results/peers
 	$(BIN)/python benchmarks/peers_page.py --results results/peers
