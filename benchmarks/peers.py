@@ -7,17 +7,18 @@ and left out where missing), and controls, on the same images of the people that
 leave-one-out centroids over all images of a person; the first ``--per-person`` images of each are explained.
 
 Drop: fall of the cosine when the top 5 or 20 % of the pixels are blurred (σ 10 px) or imputed (noisy linear), on the explained network
-(own) and the other (transfer), for maps as they are and after the same blur (σ 4 px). Share of the limit: over the drop of the extremal
-perturbation (3 restarts × 300 steps on 28 × 28 heights, made for that fraction, that network and the blur) on the first image of
-each person. Deletion and insertion: area under the genuine accept rate of the explained images against another image of their person, maps
-made for that pair, probe only, blurred and black, threshold at the equal error rate of all pairs of these people; for methods with
-such a side, area under the impostor reject rate of the dissimilar maps. BC and AUC: person-specificity. Planted: share of mass and of
-the top 1 % inside the part that synthetic networks were trained to look at. Passes and seconds of one core are per image, counted and
-measured; peak memory is that of one call with four images, on the first network, beyond the loaded process (``peers_cost.py``).
+(own) and the other (transfer), for maps as they are and after the same blur (σ 4 px); on the first image of each person. Share of the
+limit: over the drop, on the same images, of the extremal perturbation (3 restarts × 300 steps on 28 × 28 heights, made for that
+fraction, that network and the blur). On all explained images: deletion and insertion, the area under the genuine accept rate against
+another image of the person, maps made for that pair, probe only, blurred in steps of 10 % and black in steps of 20 %, threshold at the
+equal error rate of all pairs of these people; for methods with such a side, of first images against another person, the area under the
+impostor reject rate of the dissimilar maps; BC and AUC, person-specificity. Planted: share of mass and of the top 1 % inside the
+part that synthetic networks were trained to look at. Passes and seconds of one core are per image, counted and measured; peak memory
+is that of one call with two images, on the first network, beyond the loaded process (``peers_cost.py``).
 
 Writes peers.csv (tidy), drops.csv (per image), settings.json and peers.png; ``peers_page.py`` makes the page of the documentation. Any
-folder with faces/PERSON/*.png and models.py (RECOGNISERS) works. Seed 0. ``--quick``: 4 people, 50 masks, 20 steps of FAME, xFace every
-14 px, one restart of 60 steps for the limit, six fractions and blur only for verification, one synthetic network, no Occlusion, no memory.
+folder with faces/PERSON/*.png and models.py (RECOGNISERS) works. Seed 0. ``--quick``: 3 people, 50 masks, 20 steps of FAME, xFace every
+14 px, one restart of 60 steps for the limit, steps of 20 % and blur only for verification, one synthetic network, no Occlusion, no memory.
 Not shown: colour faces, other networks, other operating points, options of the methods other than their papers'.
 """
 
@@ -61,10 +62,12 @@ from captum_leam import leave_one_out_centroids, suggest_layers
 from captum_leam.decisions import Pairs, threshold_at_eer
 from captum_leam.explainers import ExtremalPerturbation
 from captum_leam.faithfulness.controls import CONTROLS, Scene, central_ellipse, other_people
+from captum_leam.faithfulness.verification import FRACTIONS as EVERY_TENTH
 from captum_leam.maps import as_maps
 from captum_leam.objectives import embed
 from captum_leam.synthetic import SyntheticPopulation, centroids, train
 
+COARSE = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the pixels, where the field's eleven would take long
 MASKING = 16  # forward passes from which a method without backward passes is one that masks the image
 
 
@@ -88,14 +91,9 @@ class Setting:
         return {"n_steps": 60, "restarts": 1} if self.quick else {"n_steps": 300, "restarts": 3}
 
     @property
-    def fills(self) -> tuple[str, ...]:
-        """Of deletion and insertion."""
-        return ("blur",) if self.quick else ("blur", "zero")
-
-    @property
-    def fractions(self) -> tuple[float, ...]:
-        """Of the pixels deleted or inserted."""
-        return tuple(i / 10 for i in range(0, 11, 2 if self.quick else 1))
+    def fills(self) -> dict[str, tuple[float, ...]]:
+        """Of deletion and insertion, with the fractions of the pixels."""
+        return {"blur": COARSE} if self.quick else {"blur": EVERY_TENTH, "zero": COARSE}
 
 
 @dataclass(frozen=True)
@@ -158,9 +156,17 @@ def explain_network(setting: Setting, name: str) -> Found:
     methods = every_method(model, found, threshold, setting.quick)
     maps, rows, seconds = explain_all(name, methods, model, scene.explained, scene.references[name])
     shown = {**maps, **means_of_others(maps, scene.explained, scene.people)}
-    of_images = drops(scene.networks, scene.explained, shown, scene.references, scene.people, name)
+    first = first_images(scene.people, 1)  # those that the limit is found for
+    of_images = drops(
+        scene.networks,
+        scene.explained[first],
+        {method: of_method[first] for method, of_method in shown.items()},
+        {network: r[first] for network, r in scene.references.items()},
+        [scene.people[i] for i in first],
+        name,
+    )
     rows += controls_specificity(name, scene)
-    for method, of_method in shown.items():
+    for method, of_method in maps.items():  # not of other people's mean, which is one map for all images of a person
         rows += guarded(partial(specificity, name, method, of_method, scene.people), f"person-specificity of {method}")
     print(f"{name}: drops and person-specificity done, {len(maps)} methods", flush=True)
     looked_up = every_method(Remembered(model), found, threshold, setting.quick)
@@ -219,17 +225,13 @@ def verify(
     methods: Sequence[Method],
     calibration: tuple,
 ) -> Table:
-    """The explained images as probes, each with another image of its person, and with one of another person."""
+    """The explained images as probes, with another image of their person; each person's first with one of another person."""
     rows: Table = []
     model = scene.networks[name]
     for dissimilar in (False, True):
-        others = partners(scene.labels, scene.chosen, same=not dissimilar)
-        stray = partners(scene.labels, scene.chosen[:1], same=dissimilar)
-        pairs = Pairs(
-            torch.tensor([*scene.chosen, scene.chosen[0]]),
-            torch.tensor([*others, *stray]),
-            torch.tensor([not dissimilar] * len(others) + [dissimilar]),
-        )
+        chosen = first_images(scene.people, 1) if dissimilar else range(len(scene.chosen))
+        probing = [scene.chosen[i] for i in chosen]
+        pairs = draw(scene.labels, probing, genuine=not dissimilar)
         probes, towards = scene.images[pairs.first], embed(model, scene.images[pairs.second], 8)
         maps = {}
         for method in methods:
@@ -240,7 +242,7 @@ def verify(
             people = [scene.labels[i] for i in pairs.first]
             maps |= means_of_others(maps, probes, people)
         print(f"{name}: {'impostor' if dissimilar else 'genuine'} pairs explained", flush=True)
-        for fill in setting.fills[: 1 if dissimilar else None]:
+        for fill, fractions in {"blur": COARSE}.items() if dissimilar else setting.fills.items():
             rows += verification(
                 name,
                 model,
@@ -251,10 +253,18 @@ def verify(
                 calibration,
                 dissimilar=dissimilar,
                 fill=fill,
-                fractions=setting.fractions,
+                fractions=fractions,
             )
             print(f"{name}: verification, {fill}, done", flush=True)
     return rows
+
+
+def draw(labels: Sequence[str], probes: Sequence[int], *, genuine: bool) -> Pairs:
+    """Every probe with a partner, and one pair of the other kind, which the evaluator needs and which is not scored."""
+    others = partners(labels, probes, same=genuine)
+    stray = partners(labels, probes[:1], same=not genuine)
+    kinds = torch.tensor([genuine] * len(others) + [not genuine])
+    return Pairs(torch.tensor([*probes, probes[0]]), torch.tensor([*others, *stray]), kinds)
 
 
 def of_pairs(name: str, explain: Maps, probes: Tensor, towards: Tensor) -> dict[str, Tensor]:
@@ -281,7 +291,7 @@ def find_limit(setting: Setting, name: str) -> Found:
             smooths=(0.0,),
             controls=(),
         )
-        tables.append(table.assign(image=table["image"] * setting.per_person))  # as numbered among all explained images
+        tables.append(table)
         print(f"{name}: limit at {fraction:.0%} done", flush=True)
     rows += [row(name, LIMIT, measure, value, images=len(scene.chosen)) for measure, value in cost.items()]
     rows.append(row(name, LIMIT, "family", float("nan"), where="limit"))
@@ -400,7 +410,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/peers"))
     options = parser.parse_args()
     started = time.perf_counter()
-    setting = Setting(options.data, options.quick, options.people or (4 if options.quick else None), options.per_person)
+    setting = Setting(options.data, options.quick, options.people or (3 if options.quick else None), options.per_person)
     networks = list(load_models(options.data).RECOGNISERS)
     done = run_all(setting, networks, options.workers)
     table, of_images = gather([found for found, _, _ in done.values()])

@@ -2,7 +2,7 @@
 
     python benchmarks/peers_cost.py --data ../shared/real --network NAME [--quick]
 
-prints the peak memory of every method in MiB, as JSON: what the process holds at most during one call with four images, beyond what it
+prints the peak memory of every method in MiB, as JSON: what the process holds at most during one call with two images, beyond what it
 held before. Every method runs in a process of its own, forked before torch has computed anything, which has loaded the network and
 run it forwards and backwards once. Freed blocks go back to the system (MALLOC_MMAP_THRESHOLD_), so that what one step has
 used and freed is not hidden from the next; the peak is the kernel's (VmHWM, reset before the call). Linux only.
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from captum_leam import suggest_layers
 from captum_leam.explainers import Cost, ExtremalPerturbation
 
-IMAGES = 4
+IMAGES = 2
 LIMIT = "limit (extremal perturbation)"
 RETURNED = {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}  # blocks from 64 KiB are given back when freed
 

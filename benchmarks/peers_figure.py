@@ -1,5 +1,7 @@
 """Faithfulness against cost: a point for every method, the Pareto front, labels that do not cover each other."""
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -16,7 +18,12 @@ STYLES = {
     "pytorch-grad-cam": (COLOURS[3], "^"),
     "torch-cam": (COLOURS[4], "v"),
 }
-NAMES = {"peer": "captum_leam.explainers", "Captum": "Captum, EmbeddingSimilarity"}
+NAMES = {
+    "peer": "captum_leam.explainers",
+    "Captum": "Captum, EmbeddingSimilarity",
+    "pytorch-grad-cam": "pytorch-grad-cam (p)",
+    "torch-cam": "torch-cam (t)",
+}
 FRACTION = 0.05
 
 
@@ -38,89 +45,92 @@ def figure(table: pd.DataFrame) -> Figure:
     """A panel for each network; the limit and the controls, which explain nothing, are lines."""
     every = points(table)
     panels = list(every.groupby("network", sort=False))
-    fig, axes = plt.subplots(len(panels), 1, figsize=(11.5, 9.2 * len(panels)), squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(len(panels), 1, figsize=(12.5, 8.5 * len(panels)), squeeze=False)
+    fig.subplots_adjust(left=0.06, right=0.83, top=0.97, bottom=0.04, hspace=0.14)
     for axis, (name, found) in zip(axes[:, 0], panels, strict=True):
-        shown = found[found["family"].isin(STYLES)]
-        _lines(axis, found)
-        front = pareto(shown)
-        axis.step(front["passes"], front["drop"], where="post", color="0.3", linewidth=1, label="Pareto front")
+        shown = found[found["family"].isin(STYLES)].sort_values("drop", ascending=False)
         for family, (colour, marker) in STYLES.items():
             part = shown[shown["family"] == family]
             if len(part):
-                axis.scatter(
-                    part["passes"],
-                    part["drop"],
-                    c=colour,
-                    marker=marker,
-                    s=26,
-                    zorder=3,
-                    label=NAMES.get(family, family),
-                )
+                label = NAMES.get(family, family)
+                axis.scatter(part["passes"], part["drop"], c=colour, marker=marker, s=26, zorder=3, label=label)
+        front = pareto(shown)
+        axis.step(front["passes"], front["drop"], where="post", color="0.3", linewidth=1, label="Pareto front")
         axis.set(
             xscale="log", xlabel="forward and backward passes per image (counted)", title=f"network {name} explained"
         )
         axis.set_ylabel("fall of the cosine, top 5 % of the pixels blurred")
-        axis.set_xlim(shown["passes"].min() / 1.5, shown["passes"].max() * 4)
+        axis.set_xlim(shown["passes"].min() / 3, shown["passes"].max() * 4)
+        axis.set_ylim(-0.02, 1.12 * shown["drop"].max())
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    fig.canvas.draw()  # places are known from here on
-    for axis, (_, found) in zip(axes[:, 0], panels, strict=True):
-        shown = found[found["family"].isin(STYLES)].sort_values("drop", ascending=False)
-        _label(axis, shown)
+        _lines(axis, found[~found["family"].isin(STYLES)])
+        axis.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 0.3))
+        _label(axis, shown, front)
     return fig
 
 
-def _lines(axis: Axes, found: pd.DataFrame) -> None:
-    for _, line in found[~found["family"].isin(STYLES)].iterrows():
-        limit = line["family"] == "limit"
-        axis.axhline(line["drop"], color="0.2" if limit else "0.7", linewidth=0.9, linestyle="--" if limit else ":")
-        name = line["method"].replace("control: ", "")
-        axis.annotate(
-            name,
-            (1.0, line["drop"]),
-            xycoords=("axes fraction", "data"),
-            fontsize=7,
-            color="0.35",
-            va="center",
-            xytext=(3, 0),
-            textcoords="offset points",
-        )
+def _lines(axis: Axes, lines: pd.DataFrame) -> None:
+    """Dotted lines named at the right, names apart from each other; the limit above the axis is named with its value."""
+    top = axis.get_ylim()[1]
+    lowest = np.inf
+    for _, line in lines.sort_values("drop", ascending=False).iterrows():
+        limit, beyond = line["family"] == "limit", line["drop"] > top
+        name = line["method"].replace("control: ", "").replace(" of other people", "\nof other people")
+        if not beyond:
+            axis.axhline(line["drop"], color="0.2" if limit else "0.7", linewidth=0.9, linestyle="--" if limit else ":")
+        height = min(min(line["drop"], top), lowest - 0.035 * top)
+        lowest = height
+        text = f"{name}: {line['drop']:.2f}" + (" ↑" if beyond else "")
+        place = {"xycoords": ("axes fraction", "data"), "xytext": (4, 0), "textcoords": "offset points"}
+        axis.annotate(text, (1.0, height), fontsize=7.5, color="0.35", va="center", **place)
 
 
-def _label(axis: Axes, shown: pd.DataFrame) -> None:
+def _label(axis: Axes, shown: pd.DataFrame, front: pd.DataFrame) -> None:
     """A label beside every point, at the nearest place where it covers neither a point nor another label."""
     renderer = axis.figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    frame = axis.get_window_extent(renderer)
+    frame, to_points = axis.get_window_extent(renderer), 72 / axis.figure.dpi
     dots = axis.transData.transform(shown[["passes", "drop"]].to_numpy())
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in dots]
-    for (x, y), (method, family) in zip(dots, shown[["method", "family"]].itertuples(index=False), strict=True):
-        text = axis.annotate(
-            _short(method),
-            (x, y),
-            xycoords="figure pixels",
-            xytext=(x, y),
-            textcoords="figure pixels",
-            fontsize=7,
-            color=STYLES[family][0],
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": "0.75", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
-        )
-        box = text.get_window_extent(renderer)
-        for shift in _shifts():
-            moved = box.translated(*shift)
-            inside = frame.x0 <= moved.x0 and moved.x1 <= frame.x1 and frame.y0 <= moved.y0 and moved.y1 <= frame.y1
-            if inside and not any(moved.padded(1).overlaps(other) for other in taken):
-                break
-        text.xyann = (x + shift[0], y + shift[1])
-        taken.append(box.translated(*shift))
+    corners = axis.transData.transform(front[["passes", "drop"]].to_numpy())
+    for (x, y), (right, top) in pairwise(corners):  # the steps of the front
+        taken += [Bbox.from_extents(x, y - 1, right, y + 1), Bbox.from_extents(right - 1, y, right + 1, top)]
+    for (x, y), row in zip(dots, shown.itertuples(index=False), strict=True):
+        style = {"fontsize": 7.5, "color": STYLES["LEAM"][0] if row.family == "LEAM" else "0.2", "va": "center"}
+        sized = axis.text(row.passes, row.drop, _short(row.method), **style)
+        size = sized.get_window_extent(renderer).size
+        sized.remove()
+        box = Bbox.from_bounds(x, y - size[1] / 2, *size)  # the text's start at the point
+        dx, dy = _first_free(box, frame, taken)
+        taken.append(box.translated(dx, dy))
+        line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
+        line["relpos"] = (0, 0.5) if dx > 0 else (1, 0.5)  # from the end of the text that is nearer
+        far = abs(dy) > 8 or dx > 9 or -dx > size[0] + 9
+        place = {"xytext": (dx * to_points, dy * to_points), "textcoords": "offset points"}
+        axis.annotate(_short(row.method), (row.passes, row.drop), arrowprops=line if far else None, **place, **style)
 
 
-def _shifts() -> list[tuple[float, float]]:
-    """Offsets in pixels, nearest first; to the right of the point before anything else."""
-    every = [(dx, dy) for dx in range(-220, 420, 12) for dy in range(-260, 261, 6) if dx >= 8 or dx <= -100]
-    return sorted(every, key=lambda d: np.hypot(d[0] if d[0] > 0 else 1.5 * d[0], 1.6 * d[1]))
+def _first_free(box: Bbox, frame: Bbox, taken: list[Bbox]) -> tuple[float, float]:
+    """Where to move a box so that it lies inside the frame and covers nothing; the last place tried if there is none."""
+    for shift in _shifts(box.width):
+        moved = box.translated(*shift)
+        inside = frame.x0 <= moved.x0 and moved.x1 <= frame.x1 and frame.y0 <= moved.y0 and moved.y1 <= frame.y1
+        if inside and not any(moved.padded(1).overlaps(other) for other in taken):
+            break
+    return shift
+
+
+def _shifts(width: float) -> list[tuple[float, float]]:
+    """Places of a label in pixels from its point, best first: right of it, left of it, then further away."""
+    sides = ((0, 9, 1), (25, -width - 9, -1))
+    every = [
+        (further + 2.5 * abs(dy) + cost, start + sign * further, dy)
+        for cost, start, sign in sides
+        for further in range(0, 400, 10)
+        for dy in range(-200, 201, 4)
+    ]
+    return [(dx, dy) for _, dx, dy in sorted(every)]
 
 
 def _short(method: str) -> str:
-    packages = method.replace(" (pytorch-grad-cam)", "").replace(" (torch-cam)", "")
+    packages = method.replace("(pytorch-grad-cam)", "(p)").replace("(torch-cam)", "(t)")
     return packages.replace(" layer", "").replace("Integrated", "Int.").replace("Gradients", "Grad.")

@@ -102,7 +102,6 @@ def leam_forms(model: nn.Module, layers: Layers) -> list[Method]:
     return [
         *(form("", role) for role in ("first", "middle", "third", "last")),
         form(", positive weights", "middle", "positive"),
-        form(", channel weights", "middle", "channel"),
         form(", path of 4", "middle", n_steps=4),
         form(", conductance of 4", "middle", n_steps=4, path="conductance"),
     ]
@@ -218,7 +217,6 @@ def captum_methods(model: nn.Module, layers: Layers, quick: bool) -> list[Method
         ),
         f"LayerConductance, middle layer, {PATH_STEPS} steps": at_layer(ca.LayerConductance(fixed, middle)),
         noise.format("Saliency"): repeatably(plain(ca.NoiseTunnel(ca.Saliency(cosine)), **NOISE)),
-        noise.format("InputXGradient"): repeatably(plain(ca.NoiseTunnel(ca.InputXGradient(cosine)), **NOISE)),
         noise.format("LayerGradCam, last layer"): noisy_layer(cam),
         noise.format("LEAM, middle layer"): noisy_layer(leam),
     }
@@ -258,7 +256,7 @@ def grad_cam_package(model: nn.Module, layers: Layers) -> list[Method]:
 
         return Method(f"{kind}, {role} layer (pytorch-grad-cam)", "pytorch-grad-cam", explain)
 
-    last = ("GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "HiResCAM", "EigenGradCAM", "EigenCAM")
+    last = ("GradCAM", "GradCAMPlusPlus", "XGradCAM", "LayerCAM", "HiResCAM", "EigenCAM")
     middle = ("GradCAMPlusPlus", "GradCAMElementWise", "ScoreCAM")
     return [*(method(kind, "last") for kind in last), *(method(kind, "middle") for kind in middle)]
 
@@ -277,8 +275,8 @@ def torch_cam_package(model: nn.Module, layers: Layers) -> list[Method]:
 
         return Method(f"{kind}, {role} layer (torch-cam)", "torch-cam", repeatably(explain))
 
-    last = ("GradCAM", "GradCAMpp", "SmoothGradCAMpp", "XGradCAM", "LayerCAM")
-    return [*(method(kind, "last") for kind in last), *(method(k, "middle") for k in ("GradCAMpp", "LayerCAM"))]
+    last = ("GradCAM", "GradCAMpp", "SmoothGradCAMpp", "LayerCAM")
+    return [*(method(kind, "last") for kind in last), method("LayerCAM", "middle")]
 
 
 # -- small functions -----------------------------------------------------------------------------------

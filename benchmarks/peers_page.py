@@ -46,7 +46,7 @@ def drop_columns(smooth: float) -> list[Column]:
     cells = [(fill, f) for fill in ("blur", "noisy linear") for f in (0.05, 0.2)]
     return [
         Column(
-            f"{fill} {fraction:.0%}",
+            f"{fill} {fraction * 100:.0f} %",
             tuple(
                 {"measure": "drop", "where": w, "fill": fill, "fraction": fraction, "smooth": smooth}
                 for w in ("own", "transfer")
@@ -56,7 +56,10 @@ def drop_columns(smooth: float) -> list[Column]:
     ]
 
 
-LIMITS = [Column(f"of the limit, {f:.0%}", ({"measure": "share of the limit", "fraction": f},), 2) for f in (0.05, 0.2)]
+LIMITS = [
+    Column(f"of the limit, {f * 100:.0f} %", ({"measure": "share of the limit", "fraction": f},), 2)
+    for f in (0.05, 0.2)
+]
 VERIFICATION = [
     Column(
         f"{protocol}, {'black' if fill == 'zero' else fill}",
@@ -138,6 +141,7 @@ def table_of(table: pd.DataFrame, columns: Sequence[Column]) -> str:
 
 
 def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> Iterator[str]:
+    columns = [c for c in columns if any(len(select(table, cell)) for cell in c.cells)]
     yield "| method | " + " | ".join(c.heading for c in columns) + " |"
     yield "|---" * (len(columns) + 1) + "|"
     for family, title in FAMILIES.items():
@@ -190,8 +194,8 @@ REASONS: list[tuple[Callable[[pd.Series], bool], str]] = [
     ),
     (
         lambda e: e["measure"] == "drop" and e["where"] == "transfer",
-        "On the other network: a method that looks from outside (masks, windows) finds the coarse places that every network needs; a "
-        "map of one network's own layers also marks what only that one reads.",
+        "On the other network: many passes, or a look from outside (masks, windows), average away what only one network reads; one pass "
+        "or a short path keeps it.",
     ),
     (
         lambda e: e["measure"] == "drop",

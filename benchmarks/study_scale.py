@@ -29,7 +29,7 @@ from captum_leam.study.crops import crops_of
 from captum_leam.study.evaluating import Setting
 from captum_leam.study.networks import known, loaded, suggestions
 from captum_leam.study.people import hashed, list_people
-from captum_leam.study.stages import perform, steady
+from captum_leam.study.stages import keep_memory, perform, steady
 from captum_leam.study.store import read_shard
 from captum_leam.study.study import plan_of
 from captum_leam.synthetic import SyntheticPopulation
@@ -139,6 +139,7 @@ def throughput(path: Path, sample: int) -> tuple[float, float]:
     plan = plan_of(config, listing, networks, config.out)
     ours = theirs = 0.0
     setting = Setting(config, plan.networks, plan.regions)
+    keep_memory()  # as in every worker; the bare passes have it, too
     with steady(config.threads):
         for network in networks:  # the first run of a network makes its kernels
             with torch.no_grad():
@@ -211,36 +212,41 @@ def _pss(pid: int) -> float:
     return 0.0
 
 
-def whole(path: Path, jobs: int) -> tuple[float, list[tuple[float, float, float, int]]]:
-    """Run the study in a child process; seconds, and memory every second."""
-    command = [
-        sys.executable,
-        "-c",
-        "from captum_leam.cli import main; main()",
-        "study",
-        str(path),
-        "--jobs",
-        str(jobs),
-        "--no-report",
-    ]
-    began = time.monotonic()
-    child = subprocess.Popen(command)  # noqa: S603
-    samples = []
-    while child.poll() is None:
-        samples.append((time.monotonic() - began, *resident(child.pid)))
-        time.sleep(1)
-    assert child.returncode == 0, child.returncode
-    return time.monotonic() - began, samples
+def whole(path: Path, jobs: int) -> float:
+    """Run the study in child processes, again where one was killed, and write down their memory every other second; seconds of work."""
+    code = "from captum_leam.cli import main; main()"
+    command = [sys.executable, "-c", code, "study", str(path), "--jobs", str(jobs), "--no-report"]
+    worked, memory = 0.0, path.parent / "memory.csv"
+    if not memory.exists():
+        memory.write_text("seconds,all_mib,largest_mib,processes\n")
+    else:  # a run that goes on
+        worked = float(memory.read_text().splitlines()[-1].split(",")[0])
+    for _ in range(5):
+        began = time.monotonic()
+        child = subprocess.Popen(command)  # noqa: S603
+        while child.poll() is None:
+            total, most, count = resident(child.pid)
+            with open(memory, "a") as file:
+                file.write(f"{worked + time.monotonic() - began:.0f},{total:.0f},{most:.0f},{count}\n")
+            time.sleep(2)
+        worked += time.monotonic() - began
+        if child.returncode == 0:
+            return worked
+        print(f"the study ended with {child.returncode}; going on where it stopped", flush=True)
+    raise SystemExit("the study did not come to its end")
 
 
-def draw(samples, folder: Path) -> None:
+def read_memory(folder: Path) -> np.ndarray:
+    """Seconds, MiB of all processes, of the largest, their number; moments at which a process was just gone are left out."""
+    with open(folder / "memory.csv", newline="") as file:
+        rows = np.array([[float(cell) for cell in row] for row in list(csv.reader(file))[1:]])
+    return rows[rows[:, 3] > 0]
+
+
+def draw(samples: np.ndarray, folder: Path) -> None:
     from matplotlib.figure import Figure
 
-    with open(folder / "memory.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["seconds", "all_mib", "largest_mib", "processes"])
-        writer.writerows([f"{t:.0f}", f"{total:.0f}", f"{most:.0f}", count] for t, total, most, count in samples)
-    seconds, total, most, _ = np.array(samples).T
+    seconds, total, most, _ = samples.T
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.plot(seconds / 60, total, label="all processes", color="#0072b2")
@@ -273,17 +279,17 @@ def main() -> None:
         print(f"study {ours:.1f} s CPU, bare passes {theirs:.1f} s: {theirs / ours:.3f} of their throughput")
     if options.no_whole:
         return
-    seconds, samples = whole(path, options.jobs)
+    seconds = whole(path, options.jobs)
+    samples = read_memory(options.out)
     draw(samples, options.out)
     manifest = json.loads((options.out / "results" / "manifest.json").read_text())
     count = options.people * options.images * options.networks
-    half = [s for s in samples if s[0] > 0.1 * seconds]
-    early, late = (np.mean([s[1] for s in part]) for part in (half[: len(half) // 4], half[-len(half) // 4 :]))
+    quarters = [part[:, 1].mean() for part in np.array_split(samples[samples[:, 0] > 0.05 * seconds], 4)]
     print(json.dumps(manifest["run"], indent=1))
     print(
         f"{options.people} people × {options.images} × {options.networks} networks, {options.jobs} processes: {seconds:.0f} s, "
-        f"{count / seconds:.1f} explained images per second; memory {max(s[1] for s in samples):.0f} MiB at most, "
-        f"{early:.0f} in the first quarter, {late:.0f} in the last"
+        f"{count / seconds:.1f} explained images per second; memory of all processes {samples[:, 1].max():.0f} MiB at most, by quarters of "
+        f"the run {', '.join(f'{q:.0f}' for q in quarters)}"
     )
 
 

@@ -96,7 +96,9 @@ def thresholds_between(scores: ArrayLike) -> NDArray[np.float64]:
         [-0.75, 0.375, 1.5]
     """
     values = np.unique(np.asarray(scores, dtype=np.float64))
-    return np.concatenate([[values[0] - 1], (values[1:] + values[:-1]) / 2, [values[-1] + 1]])
+    between = (values[1:] + values[:-1]) / 2
+    between = np.where(between > values[:-1], between, values[1:])  # of neighbouring floats, the middle rounds to either
+    return np.concatenate([[values[0] - 1], between, [values[-1] + 1]])
 
 
 def error_rates(

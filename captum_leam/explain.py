@@ -1,13 +1,17 @@
 """Overall maps of faces in one call."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from captum_leam._captum import baseline_tensors
+from captum_leam.explainers.base import with_gradients
 from captum_leam.leam import LEAM
-from captum_leam.maps import Field, overall_map
+from captum_leam.maps import Field, default_blur, normalize_sum, overall_map
+from captum_leam.objectives import as_output, direction, similarity
+from captum_leam.rounds import occlusion_rounds, reordered, smooth
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions, find_field, suggest_layers
 
 Preset = Literal["fast", "default", "best"]
@@ -15,8 +19,12 @@ Preset = Literal["fast", "default", "best"]
 # Options of LEAM.attribute that leave one map per image and layer, for a model of images alone.
 OPTIONS = {"n_steps", "baselines", "path", "internal_batch_size", "grad_kwargs"}
 
-# Steps of the path: no path; the measured form; four times as many steps.
+# Steps of the path of layer maps, which are signed and of one layer each: for pairs and pages.
 PRESETS: dict[str, int] = {"fast": 1, "default": 4, "best": 16}
+
+# Steps of the path that the overall map starts with, and rounds of occlusion after it: what 1, 10 and 50 forward passes allow.
+STARTS: dict[str, int] = {"fast": 1, "default": 2, "best": 2}
+ROUNDS: dict[str, int] = {"fast": 0, "default": 6, "best": 46}
 
 
 def explain_faces(
@@ -33,19 +41,25 @@ def explain_faces(
 ) -> Tensor:
     """Overall LEAM maps of aligned faces, at the size of the images.
 
-    Layers are found by :func:`~captum_leam.suggest_layers` unless given; their maps are brought to the field the
-    network reads, each divided by its sum, and averaged (:func:`~captum_leam.overall_map`).
+    Where it starts: layers are found by :func:`~captum_leam.suggest_layers` unless given; their maps are brought to the field the
+    network reads, each divided by its sum, averaged (:func:`~captum_leam.overall_map`) and smoothed with a σ of 2 px per 112. That is
+    ``"fast"``. The other presets take a path of two steps, and then let the map occlude its own highest pixels and re-rank them
+    (:mod:`captum_leam.rounds`): one ranking for every fraction, with the values that the map had at the start.
 
     Args:
-        model: returns embeddings (N, D), in evaluation mode.
+        model: returns embeddings (N, D), in evaluation mode; or scores (N,), as ``EmbeddingSimilarity`` does.
         x: faces (N, C, H, W) as the model takes them.
-        preset: ``"fast"`` one pass, ``"default"`` a path of 4 steps, ``"best"`` of 16.
+        preset: ``"fast"``: one forward and one backward pass; ``"default"``: 10 forward and 8 backward passes, 6 of each in rounds;
+            ``"best"``: 50 and 48, 46 of each in rounds. Layers and field, where they are to be found, take a few more, once a call, on
+            two images.
         layers: suggestions, or modules whose output is (N, C, h, w).
         field: (top, left, height, width) the network reads; found by default.
-        reference: embeddings (D,), (1, D) or (N, D); each image's own by default, which shows embedding strength.
+        reference: embeddings (D,), (1, D) or (N, D); each image's own by default, which shows embedding strength (there is one round
+            fewer: embedding the images takes its forward pass).
         contrast: see :meth:`LEAM.attribute <captum_leam.LEAM.attribute>`.
         batch_size: images in one pass.
-        **options: ``n_steps``, ``baselines``, ``path``, ``internal_batch_size``, ``grad_kwargs`` of ``LEAM.attribute``.
+        **options: ``n_steps``, ``baselines``, ``path``, ``internal_batch_size``, ``grad_kwargs`` of ``LEAM.attribute``, for the map at the
+            start. ``baselines`` also replace what the rounds occlude; a blur by default.
 
     Returns:
         (N, H, W), not negative, every map sums to 1, on the device of the images.
@@ -60,8 +74,8 @@ def explain_faces(
         >>> explain_faces(model, torch.rand(2, 3, 112, 112), "fast").shape
         torch.Size([2, 112, 112])
     """
-    if preset not in PRESETS:
-        raise ValueError(f"preset is {preset!r}; needed is one of {', '.join(map(repr, PRESETS))}.")
+    if preset not in ROUNDS:
+        raise ValueError(f"preset is {preset!r}; needed is one of {', '.join(map(repr, ROUNDS))}.")
     if x.ndim != 4 or not len(x):
         raise ValueError(f"x has shape {tuple(x.shape)}; needed are faces (N, C, H, W), one or more.")
     if not isinstance(batch_size, int) or batch_size < 1:
@@ -81,16 +95,51 @@ def explain_faces(
     suggested = [layer if isinstance(layer, LayerSuggestion) else None for layer in layers]
     modules = [layer.module if isinstance(layer, LayerSuggestion) else layer for layer in layers]
     leam = LEAM(model, modules, reshape=[s.reshape if s else None for s in suggested])
-    options = {"n_steps": PRESETS[preset], **options}
-    size, place = (x.shape[2], x.shape[3]), field or find_field(model, x)
+    place, rounds = field or find_field(model, x), ROUNDS[preset] - (bool(ROUNDS[preset]) and reference is None)
+    options = {"n_steps": STARTS[preset], **options}
     overall = []
     for i in range(0, len(x), batch_size):
         part = slice(i, i + batch_size)
-        per_image = {"reference": _rows(reference, part, 2, len(x)), "contrast": _rows(contrast, part, 3, len(x))}
+        towards = {"reference": _rows(reference, part, 2, len(x)), "contrast": _rows(contrast, part, 3, len(x))}
         start = _rows(options.get("baselines"), part, 4, len(x))
-        maps = leam.attribute(x[part], **per_image, **{**options, "baselines": start})
-        overall.append(overall_map(maps, size, place))
+        overall.append(_explain(leam, x[part], place, rounds, towards, {**options, "baselines": start}))
     return torch.cat(overall)
+
+
+def _explain(
+    leam: LEAM, x: Tensor, field: Field, rounds: int, towards: dict[str, Tensor | None], options: dict[str, Any]
+) -> Tensor:
+    """Maps (n, H, W) of one batch: the overall map at the start, then re-ranked in rounds of occlusion."""
+    baselines = options["baselines"]
+    if rounds and options["n_steps"] == 1:
+        options = {**options, "baselines": None}  # without a path, only the rounds take them
+    with with_gradients():
+        overall = overall_map(leam.attribute(x, **towards, **options), (x.shape[2], x.shape[3]), field)
+        overall = smooth(overall)
+        if rounds:
+            x = x.detach().clone()  # also of what was made under inference_mode
+            replaced = default_blur(x) if baselines is None else baseline_tensors(baselines, (x,))[0].clone()
+            score = _score(leam.forward_func, x, **towards)
+            overall = reordered(overall, occlusion_rounds(score, x, replaced, overall, rounds))
+    return normalize_sum(overall)
+
+
+def _score(
+    model: Callable[..., Tensor], x: Tensor, reference: Tensor | None, contrast: Tensor | None
+) -> Callable[[Tensor], Tensor]:
+    """The similarity of occluded images, its norm held constant as everywhere: towards the reference, or the images as they were."""
+    if reference is None:
+        with torch.no_grad():
+            output = as_output(model(x.clone()), len(x))
+        reference = output if output.ndim > 1 else None
+
+    def score(seen: Tensor) -> Tensor:
+        output = as_output(model(seen), len(seen))
+        if output.ndim == 1:
+            return output
+        return similarity(output, direction(output, reference, contrast), "detach")
+
+    return score
 
 
 def _rows(vectors: Tensor | None, part: slice, per_image_ndim: int, batch: int) -> Tensor | None:

@@ -233,6 +233,13 @@ class Recorded:
     runs: list[tuple[Tensor, ...]] = field(default_factory=list)
     is_tuple: bool = False
     is_shared: bool = False  # a tensor that the layer takes in, or hands on as it is, and that may be used beside it
+    versions: list[int] = field(default_factory=list)  # of the tensors when they were recorded: counts changes in place
+    handed: list[Tensor] = field(default_factory=list)  # the copies of shared tensors that the model goes on with
+
+    @property
+    def forks(self) -> bool:
+        """Whether the model changed a copy in place where, without hooks, it would change what may be used beside it, too."""
+        return any(_version(t) > 0 for t in self.handed)
 
 
 Graph = Literal["as it is", "from the layers", "from the inputs"]
@@ -240,7 +247,12 @@ Graph = Literal["as it is", "from the layers", "from the inputs"]
 
 @contextmanager
 def record(
-    layers: Sequence[nn.Module], names: Sequence[str], *, inputs: bool = False, graph: Graph = "as it is"
+    layers: Sequence[nn.Module],
+    names: Sequence[str],
+    *,
+    inputs: bool = False,
+    graph: Graph = "as it is",
+    switched: list[Tensor] | None = None,
 ) -> Iterator[list[Recorded]]:
     """Record the activations of layers as leaves or nodes of the graph that the rest of the pass builds on.
 
@@ -255,6 +267,11 @@ def record(
         inputs: record what the layers take in rather than what they put out.
         graph: ``"as it is"``: gradients stay on or off. ``"from the layers"``: the first layer to run switches them on. ``"from the
             inputs"``: no layer becomes a leaf.
+        switched: gets the tensors of others (the user's, the model's) whose ``requires_grad`` is switched on, to be switched back with
+            :func:`switch_back`.
+
+    Raises:
+        ValueError: at the end, if a recorded tensor was changed in place meanwhile.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True))
@@ -277,13 +294,20 @@ def record(
         first = not any(r.runs for r in recordings)
         if first and graph == "from the layers":
             torch.set_grad_enabled(True)
-        shared = [inputs or any(t is a for a in args) for t in tensors]
+        # what is given by keyword does not reach a hook: it may be what is handed on
+        shared = [inputs or not args or _is_among(t, args) for t in tensors]
         leaf = first and graph != "from the inputs"
-        kept = tuple(_node(t, s, leaf) for t, s in zip(tensors, shared, strict=True))
+        # a tensor that is put out twice has two gradients
+        own = [
+            t.clone() if sum(t is u for u in tensors) > 1 and not s else t for t, s in zip(tensors, shared, strict=True)
+        ]
+        kept = tuple(_node(t, s, leaf, switched) for t, s in zip(own, shared, strict=True))
         recording.is_shared |= any(shared)
         recording.is_tuple = isinstance(value, tuple | list) and len(kept) > 1
         recording.runs.append(kept)
+        recording.versions += [_version(t) for t in kept]
         copies = [t.clone() for t in kept]
+        recording.handed += [c for c, s in zip(copies, shared, strict=True) if s]
         if not isinstance(value, tuple | list):
             return copies[0]
         return type(value)(copies) if type(value) in (tuple, list) else type(value)(*copies)
@@ -296,13 +320,56 @@ def record(
     finally:
         for handle in handles:
             handle.remove()
+    _refuse_changed(recordings, inputs)
 
 
-def _node(tensor: Tensor, shared: bool, leaf: bool) -> Tensor:
+def _node(tensor: Tensor, shared: bool, leaf: bool, switched: list[Tensor] | None) -> Tensor:
     """The tensor to differentiate by: itself where it is part of a graph or used elsewhere too, else a new leaf."""
     if tensor.requires_grad and (shared or not leaf):
         return tensor
-    return tensor.requires_grad_() if shared else tensor.detach().requires_grad_()
+    if not shared:
+        return tensor.detach().requires_grad_()
+    if switched is not None and not tensor.requires_grad:
+        switched.append(tensor)
+    return tensor.requires_grad_()
+
+
+def switch_back(switched: list[Tensor]) -> None:
+    """Leave tensors, which may be the user's or frozen parameters, without ``requires_grad`` again.
+
+    Example:
+        >>> given = torch.ones(1).requires_grad_()
+        >>> switch_back([given])
+        >>> given.requires_grad
+        False
+    """
+    while switched:
+        tensor = switched.pop()
+        if tensor.is_leaf:
+            tensor.requires_grad_(False)
+
+
+def _is_among(tensor: Any, values: Any) -> bool:
+    """Whether a tensor is one of some values, which may be nested."""
+    if isinstance(values, dict):
+        values = values.values()
+    elif not isinstance(values, tuple | list):
+        return tensor is values
+    return any(_is_among(tensor, value) for value in values)
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _refuse_changed(recordings: Sequence[Recorded], inputs: bool) -> None:
+    """Values and gradients of a tensor that is changed in place afterwards belong to two different tensors."""
+    for recording in recordings:
+        if recording.versions != [_version(t) for run in recording.runs for t in run]:
+            raise ValueError(
+                f"what layer {recording.name} {'takes in' if inputs else 'puts out'} is changed in place later in the pass (x += y), so "
+                "that its gradient would be another tensor's. Choose a layer before or after, or write x = x + y in the model."
+            )
 
 
 def _check_tensors(tensors: Sequence[Any], name: str, inputs: bool) -> None:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._captum import repeat_args
-from captum_leam.layers import Graph, Reshape, gather_runs, layer_name, record, sober, spatial
-from captum_leam.objectives import as_output
+from captum_leam.checks import refuse
+from captum_leam.layers import Graph, Reshape, gather_runs, layer_name, record, sober, spatial, switch_back
+from captum_leam.objectives import as_output, vanishing
 
 # Of every layer, of every tensor it puts out.
 PerLayer = list[tuple[Tensor, ...]]
@@ -51,16 +52,21 @@ class LayerPasses:
         self.names = {layer: layer_name(layer, self.forward_func) for layer in self.distinct}
         # what comes before the first layer needs no graph, but where a layer's tensor may be used beside it
         self.cut = not self.layer_input and not any(map(_hands_on, self.distinct))
+        self.whole = True  # whether it is still to be seen that recording leaves the model's output as it is
         self.shared = False  # whether that was so; known after a pass
         self.tuples: dict[nn.Module, bool] = {}  # whether a layer puts out several tensors; known after a pass
         self.scores = torch.empty(0)  # of the last pass with gradients
         self.returns_embeddings = False  # or scores; known after a pass
+        self.switched: list[Tensor] = []  # tensors that are not ours and need gradients for the length of a pass
 
     def activations(self, xs: tuple[Tensor, ...]) -> tuple[Tensor, PerLayer]:
         """Forward only: the output, and the activations of every layer as (N, C, h, w)."""
-        with torch.no_grad():
-            output, runs = self._forward(xs, 1, "as it is")
-            return output, self._spatial(runs)
+        try:
+            with torch.no_grad():
+                output, runs = self._forward(xs, 1, "as it is")
+                return output, self._spatial(runs)
+        finally:
+            switch_back(self.switched)
 
     def gradients(self, xs: tuple[Tensor, ...], objective: Objective, times: int = 1) -> tuple[PerLayer, PerLayer]:
         """Forward and backward: gradients and activations of every layer, as (N, C, h, w).
@@ -70,6 +76,12 @@ class LayerPasses:
             objective: of the output.
             times: how often additional arguments with one row per image are repeated along.
         """
+        try:
+            return self._gradients(xs, objective, times)
+        finally:
+            switch_back(self.switched)
+
+    def _gradients(self, xs: tuple[Tensor, ...], objective: Objective, times: int) -> tuple[PerLayer, PerLayer]:
         output, runs = self._forward_with_graph(xs, times)
         activations = self._spatial(runs)  # before the backward pass: what cannot be shown is refused early
         kept = [t for run in self._tensors(runs) for t in run]
@@ -92,25 +104,56 @@ class LayerPasses:
     def _forward_with_graph(self, xs: tuple[Tensor, ...], times: int) -> tuple[Tensor, Runs]:
         """A forward pass that keeps nothing of what comes before the first layer, where the layers and the model allow it."""
         if self.cut:
+            found = self._forward_from_the_layers(xs, times)
+            if self.cut:
+                return found
+        return self._forward(tuple(map(_tracked, xs)), times, "from the inputs")
+
+    def _forward_from_the_layers(self, xs: tuple[Tensor, ...], times: int) -> tuple[Tensor, Runs]:
+        found = torch.empty(0), Runs()
+        try:
             with torch.no_grad():
-                output, runs = self._forward(xs, times, "from the layers")
+                found = self._forward(xs, times, "from the layers")
                 # a model that sets the gradient mode around a layer has switched it off again: one more pass, without the saving
                 self.cut = torch.is_grad_enabled() and not self.shared
-            if self.cut:
-                return output, runs
-        return self._forward(tuple(map(_tracked, xs)), times, "from the inputs")
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            # a model that takes or hooks gradients before the layers itself needs a graph there, too
+            self.cut = False
+        return found
 
     def _forward(self, xs: tuple[Tensor, ...], times: int, graph: Graph) -> tuple[Tensor, Runs]:
         forward = self.forward_func
-        with record(self.distinct, list(self.names.values()), inputs=self.layer_input, graph=graph) as recordings:
+        names, inputs = list(self.names.values()), self.layer_input
+        with record(self.distinct, names, inputs=inputs, graph=graph, switched=self.switched) as recordings:
             with sober(forward, self.distinct):
                 # copies: models may work in place on what they are given
-                returned = forward(*[x.clone() for x in xs], *repeat_args(self.args, times, len(xs[0]) // times))
+                returned = forward(*[x.clone() for x in xs], *self._args(xs, times))
             output = as_output(returned, len(xs[0]))
+        if self.whole and any(r.forks for r in recordings):
+            self._check_unforked(output, xs, times)
         self.tuples = {layer: r.is_tuple for layer, r in zip(self.distinct, recordings, strict=True)}
         self.shared = any(r.is_shared for r in recordings)
         pairs = zip(self.distinct, recordings, strict=True)
         return output, {layer: gather_runs(r, layer, forward, self.device_ids) for layer, r in pairs}
+
+    def _check_unforked(self, output: Tensor, xs: tuple[Tensor, ...], times: int) -> None:
+        """Once: that recording does not change what the model computes, where layers work in place on what is also used beside them."""
+        self.whole = False
+        with torch.no_grad():
+            alone = as_output(self.forward_func(*[x.clone() for x in xs], *self._args(xs, times)), len(xs[0]))
+        distance = torch.linalg.vector_norm(output.detach() - alone)
+        refuse(
+            (distance > vanishing(alone) * torch.linalg.vector_norm(alone))[None],
+            lambda _: (
+                f"recording layer {', '.join(self.names.values())} changes what the model computes: a tensor there is changed in place and "
+                "used beside it. Choose a layer before or after, or write y = torch.relu(x) for torch.relu_(x) in the model."
+            ),
+        )
+
+    def _args(self, xs: tuple[Tensor, ...], times: int) -> tuple[Any, ...]:
+        return repeat_args(self.args, times, len(xs[0]) // times)
 
     def _backward(self, score: Tensor, kept: Sequence[Tensor]) -> Sequence[Tensor | None]:
         if not score.requires_grad:

@@ -35,8 +35,8 @@ MUTANTS = [
     (
         "additional arguments are repeated with the steps",
         "passes.py",
-        "*repeat_args(self.args, times, len(xs[0]) // times)",
-        "*self.args",
+        "return repeat_args(self.args, times, len(xs[0]) // times)",
+        "return self.args",
         "arguments_along_a_path",
     ),
     (

@@ -1,4 +1,4 @@
-"""What is released: `make wheel-check` without its demo, and that the checks themselves can fail."""
+"""The checks of what is released can fail. They themselves run in `make wheel-check`, which `.ci/run` calls."""
 
 import sys
 import zipfile
@@ -8,16 +8,6 @@ import pytest
 import wheel_check
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.mark.slow
-def test_the_wheel_is_whole_and_works_in_a_fresh_environment(monkeypatch, capfd):
-    monkeypatch.setattr(sys, "argv", ["wheel_check.py", "--no-demo"])
-    wheel_check.main()
-    said = capfd.readouterr().out
-    assert said.count("PASSED") == 2
-    assert "seen by mypy through py.typed" in said
-    assert "captum-leam 0." in said
 
 
 def test_a_wheel_without_a_module_is_noticed(tmp_path):

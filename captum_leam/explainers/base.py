@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from captum.attr import Attribution
@@ -13,6 +14,8 @@ from torch import Tensor
 from captum_leam.layers import eager, refuse_unexplainable
 from captum_leam.maps import as_maps
 from captum_leam.objectives import as_embeddings, direction
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class Explainer(Attribution, ABC):
             TypeError: for inputs, references or embeddings that are no floating-point tensors.
             ValueError: for other shapes, a model that is not in evaluation mode, or maps that are not finite.
         """
-        return torch.cat([self._signed(x, r).detach() for x, r in self._parts(inputs, reference)])
+        return torch.cat([maps.detach() for maps in self._in_parts(self._signed, inputs, reference)])
 
     @abstractmethod
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
@@ -159,19 +162,27 @@ class Explainer(Attribution, ABC):
 
     # -- batches -------------------------------------------------------------------------------------------
 
-    def _parts(self, inputs: Tensor, reference: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Batches of images, and the rows of the reference that belong to them."""
+    def _in_parts(
+        self, explain: Callable[[Tensor, Tensor | None], Made], inputs: Tensor, reference: Tensor | None
+    ) -> list[Made]:
+        """What a function makes of every batch of images and the rows of the reference that belong to them.
+
+        No generator: one that is left half-way, as when a model raises, keeps the gradient mode until it is collected, and changes the
+        mode of the process then.
+        """
         check_images(inputs)
         rows = reference_rows(reference, len(inputs))
         refuse_unexplainable(self.model, [])
         self._forwards, self._backwards, self._images = 0, 0, len(inputs)
         with with_gradients():
             self._prepare(inputs)
+        made = []
         for i in range(0, len(inputs), self.batch_size):
             part = slice(i, i + self.batch_size)
             with with_gradients():
                 images = inputs[part].detach().clone()
-                yield images, rows if rows is None or len(rows) == 1 else rows[part]
+                made.append(explain(images, rows if rows is None or len(rows) == 1 else rows[part]))
+        return made
 
 
 class TwoSidedExplainer(Explainer):
@@ -206,7 +217,7 @@ class TwoSidedExplainer(Explainer):
             TypeError: as :meth:`Explainer.attribute`.
             ValueError: as :meth:`Explainer.attribute`.
         """
-        parts = [self._both(x, r) for x, r in self._parts(inputs, reference)]
+        parts = self._in_parts(self._both, inputs, reference)
         return SimilarityMaps(
             torch.cat([p.similar for p in parts]).detach(), torch.cat([p.dissimilar for p in parts]).detach()
         )

@@ -163,7 +163,7 @@ class PositionDecomposition(Explainer):
         Returns:
             (N, 1, h, w), signed, detached.
         """
-        return torch.cat([self._decompose(x, r).detach() for x, r in self._parts(inputs, reference)])
+        return torch.cat([maps.detach() for maps in self._in_parts(self._decompose, inputs, reference)])
 
     def correspondences(self, inputs: Tensor, partners: Tensor) -> Correspondences:
         """What pairs of positions of two images add to their cosine.
@@ -183,11 +183,8 @@ class PositionDecomposition(Explainer):
             raise ValueError(
                 f"{len(partners)} partners for {len(inputs)} images; needed is one for each, or one for all."
             )
-        partners = partners.detach().expand(len(inputs), -1, -1, -1)
-        parts = [
-            self._pairs(x, y)
-            for (x, _), y in zip(self._parts(inputs, None), torch.split(partners, self.batch_size), strict=True)
-        ]
+        others = iter(torch.split(partners.detach().expand(len(inputs), -1, -1, -1), self.batch_size))
+        parts = self._in_parts(lambda images, _: self._pairs(images, next(others)), inputs, None)
         matrix, rest = (torch.cat(t).detach() for t in zip(*((p.matrix, p.rest) for p in parts), strict=True))
         return Correspondences(matrix, rest, parts[0].grid)
 

@@ -230,6 +230,8 @@ def resolve_template(
     Example:
         >>> resolve_template("arcface112", 224)[0].round(2).tolist()[0]
         [77.09, 103.89]
+        >>> bool((resolve_template("arcface112x96")[0] == ARCFACE_112X96).all())
+        True
     """
     sides = (size, size) if isinstance(size, int) else size
     if isinstance(template, str):

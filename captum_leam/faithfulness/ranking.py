@@ -116,7 +116,7 @@ def rank_layers(
         seconds[layer.name] = (time.perf_counter() - started) / len(images)
     started = time.perf_counter()
     maps[OVERALL] = explain_faces(
-        model, images, layers=found, reference=references, n_steps=n_steps, batch_size=batch_size
+        model, images, "fast", layers=found, reference=references, n_steps=n_steps, batch_size=batch_size
     )
     seconds[OVERALL] = (time.perf_counter() - started) / len(images)
     evaluator = OcclusionEvaluator(model, (fraction,), fills=(fill,), controls=(), seed=seed, batch_size=batch_size)

@@ -30,6 +30,8 @@ class Preprocessing:
         [1.0, 1.5, 2.0]
         >>> IMAGENET.mean, INSIGHTFACE.mean, UNIT.mean
         ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0))
+        >>> round(BYTES(torch.ones(1, 3, 2, 2)).max().item())
+        255
     """
 
     mean: Sequence[float] = (0.0, 0.0, 0.0)

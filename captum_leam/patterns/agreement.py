@@ -39,6 +39,14 @@ class Agreement:
             above_low, above_high.
         linkage: of the clustering by average linkage of √(1 − agreement), the Hellinger distance of mean coefficients; as scipy has it.
         settings: kind, people, images, confidence, resamples, seed.
+
+    Example:
+        >>> import torch
+        >>> from captum_leam.patterns import signatures
+        >>> one = torch.eye(4).reshape(4, 1, 4)
+        >>> found = agreement({"a": signatures(one, "dense"), "b": signatures(1 - one, "dense")}, list("wxyz"))
+        >>> found.matrix().round(2).values.tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
     """
 
     names: tuple[str, ...]

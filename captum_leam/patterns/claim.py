@@ -38,6 +38,13 @@ class PatternClaim:
         low: of its interval over people: the lowest end against any control, so that above 0 means above each of them.
         high: of the interval against the strongest control.
         settings: kind, people, images, weights, confidence, resamples, seed.
+
+    Example:
+        >>> import torch
+        >>> from captum_leam.patterns import signatures
+        >>> maps = signatures(torch.eye(4).reshape(4, 1, 4).repeat_interleave(2, 0), "dense")
+        >>> pattern_claim(maps, list("aabbccdd"), {"the same maps again": maps}).holds
+        False
     """
 
     table: pd.DataFrame

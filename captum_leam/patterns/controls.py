@@ -98,6 +98,11 @@ def untrained_maps(
         explain: as in :func:`control_maps`.
         batch_size: images in one pass.
         seed: of the weights.
+
+    Example:
+        >>> from captum_leam.synthetic import EmbeddingNet
+        >>> untrained_maps(EmbeddingNet(32).eval(), torch.rand(4, 3, 112, 112), list("aabb")).shape
+        torch.Size([4, 112, 112])
     """
     from captum_leam.explain import explain_faces
     from captum_leam.faithfulness.sanity import randomised
@@ -190,6 +195,11 @@ def crop_features(images: Tensor, *, side: int = 28) -> Floats:
 
     Returns:
         (N, side²).
+
+    Example:
+        >>> features = crop_features(torch.rand(2, 3, 32, 32), side=8)
+        >>> features.shape, (features**2).sum(1).round(6).tolist()
+        ((2, 64), [1.0, 1.0])
     """
     grey = F.adaptive_avg_pool2d(images.detach().cpu().double().mean(1, keepdim=True), side).flatten(1).numpy()
     centred = grey - grey.mean(1, keepdims=True)

@@ -33,6 +33,12 @@ class GroupComparison:
             difference (first − second), low, high, effect (difference / pooled standard deviation of people), p, p_holm, base_first,
             base_second, base_difference, base_low, base_high, refused ("" or why there are no figures).
         settings: min_people, confidence, resamples, permutations, seed.
+
+    Example:
+        >>> drop = [0.1, 0.2, 0.15, 0.12, 0.6, 0.7, 0.65, 0.72]
+        >>> found = compare_groups({"drop": drop}, list("abcdefgh"), list("xxxxyyyy"), [0.5] * 8, min_people=4)
+        >>> found.findings()["quantity"].tolist(), found.refused
+        (['drop'], [])
     """
 
     table: pd.DataFrame

@@ -34,6 +34,11 @@ class Signatures:
             value, where allowed, is a row of zeros and like nothing.
         kind: ``"top"``, ``"dense"`` or ``"regions"``.
         settings: how they were made: fraction, grid, seed, names of the regions.
+
+    Example:
+        >>> made = signatures(torch.eye(3).reshape(3, 1, 3), "dense")
+        >>> len(made), made.cells, len(made[:2]), made.similarity()[0].tolist()
+        (3, 3, 2, [1.0, 0.0, 0.0])
     """
 
     roots: Any

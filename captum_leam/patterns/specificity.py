@@ -39,6 +39,14 @@ class Specificity:
         p_value: of the permutation test that the gap is no larger than with shuffled person labels; NaN without permutations.
         auc_error: the AUC is exact up to this; 0 when no histogram was needed.
         settings: kind, people, images, pairs, weights, confidence, resamples, permutations, seed.
+
+    Example:
+        >>> import torch
+        >>> from captum_leam.patterns import signatures
+        >>> maps = signatures(torch.eye(3).reshape(3, 1, 3).repeat_interleave(2, 0), "dense")
+        >>> found = person_specificity(maps, list("aabbcc"), permutations=99)
+        >>> found["same"], found["different"], found["gap"]
+        (1.0, 0.0, 1.0)
     """
 
     table: pd.DataFrame

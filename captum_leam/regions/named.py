@@ -28,7 +28,13 @@ MOUTH = ["mouth", "upper_lip", "lower_lip"]
 
 @dataclass(frozen=True)
 class FaceRegions:
-    """Label maps of some faces."""
+    """Label maps of some faces.
+
+    Example:
+        >>> from captum_leam.regions import COARSE
+        >>> FaceRegions(torch.zeros(2, 112, 112, dtype=torch.int64), COARSE, "painted by hand").comparable
+        True
+    """
 
     labels: Tensor = field(repr=False)
     """(N, h, w), int64."""

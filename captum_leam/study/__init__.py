@@ -7,14 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captum_leam.study.checking import Check
     from captum_leam.study.config import Config, ConfigError, read_config
     from captum_leam.study.report import write_report
     from captum_leam.study.result import StudyResult
     from captum_leam.study.study import IncompleteError, Study
 
 _WHERE = {
-    "Check": "checking",
     "Config": "config",
     "ConfigError": "config",
     "IncompleteError": "study",
@@ -24,7 +22,7 @@ _WHERE = {
     "write_report": "report",
 }
 
-__all__ = ["Check", "Config", "ConfigError", "IncompleteError", "Study", "StudyResult", "read_config", "write_report"]
+__all__ = ["Config", "ConfigError", "IncompleteError", "Study", "StudyResult", "read_config", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

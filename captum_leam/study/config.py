@@ -23,7 +23,14 @@ SCHEMES = ("celebamask_hq", "template")
 
 
 class ConfigError(ValueError):
-    """A mistake in the configuration: which key, its value, what is allowed, and the line."""
+    """A mistake in the configuration: which key, its value, what is allowed, and the line.
+
+    Example:
+        >>> config_from({"people": ".", "models": {"a": "torch.nn:Identity"}, "seed": -1})
+        Traceback (most recent call last):
+            ...
+        captum_leam.study.config.ConfigError: Study: seed is -1; needed is a whole number, 0 or more.
+    """
 
 
 # -- the settings --------------------------------------------------------------------------------------
@@ -107,7 +114,13 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that a study depends on; see ``docs/studies.md`` for every key in words."""
+    """Everything that a study depends on; the page on studies has every key in words.
+
+    Example:
+        >>> config = config_from({"people": ".", "models": {"a": "torch.nn:Identity"}})
+        >>> config.fractions, config.leam.n_steps, config.patterns.controls
+        ((0.01, 0.05, 0.2), 4, ('edges', 'untrained', 'parser', 'pose'))
+    """
 
     people: People
     models: tuple[Model, ...]

@@ -208,12 +208,15 @@ def _thumbnails(crops: Tensor) -> NDArray[np.float32]:
 
 def _labels(crops: Tensor, config: Config) -> NDArray[np.uint8]:
     parser, scheme = parser_of(config)
-    of = crops[:1] if isinstance(parser, TemplateParser) else crops
-    if not len(of):
+    if not len(crops):
         return np.zeros((0, *crops.shape[2:]), dtype=np.uint8)
-    parts = [parse(parser, part.to(config.device)).cpu() for part in torch.split(of, config.batch_size)]
-    merged = scheme.merge_sides()
-    labels: NDArray[np.uint8] = merged.relabel(torch.cat(parts)).numpy().astype(np.uint8)
+    if isinstance(parser, TemplateParser):  # the same for all: drawn once in this process
+        key = f"template {tuple(crops.shape[2:])}"
+        if key not in _MADE:
+            _MADE[key] = scheme.merge_sides().relabel(parser(crops[:1])).numpy().astype(np.uint8)
+        return _MADE[key]  # type: ignore[no-any-return]
+    parts = [parse(parser, part.to(config.device)).cpu() for part in torch.split(crops, config.batch_size)]
+    labels: NDArray[np.uint8] = scheme.merge_sides().relabel(torch.cat(parts)).numpy().astype(np.uint8)
     return labels
 
 

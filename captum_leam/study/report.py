@@ -80,6 +80,12 @@ def write_report(
     Raises:
         ValueError: if the folder is not that of a finished study, for people that it does not know, or for ``show_faces`` without
             people.
+
+    Example:
+        >>> write_report("/nowhere")
+        Traceback (most recent call last):
+            ...
+        ValueError: /nowhere is not the results folder of a finished study: ...
     """
     study = read_findings(Path(results))
     check_people(study, people, show_faces)

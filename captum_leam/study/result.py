@@ -21,6 +21,15 @@ class StudyResult:
 
     Args:
         folder: that a study wrote.
+
+    Raises:
+        BrokenFileError: on reading, where there is no manifest (the study is not finished), or a file is not the one that it names.
+
+    Example:
+        >>> StudyResult(Path("/nowhere")).manifest
+        Traceback (most recent call last):
+            ...
+        captum_leam.study.store.BrokenFileError: /nowhere holds no manifest: this study is not finished; run it again.
     """
 
     folder: Path

@@ -30,7 +30,7 @@ from captum_leam.study.evaluating import Setting
 from captum_leam.study.networks import Network, described, known
 from captum_leam.study.people import Listing, Picture, cut, hashed, list_people
 from captum_leam.study.result import StudyResult
-from captum_leam.study.stages import ENGINES, Engine, Outcome, Task, run, started, steady
+from captum_leam.study.stages import ENGINES, Engine, EngineError, Outcome, Task, run, started, steady
 from captum_leam.study.store import (
     Shard,
     file_sha256,
@@ -73,7 +73,12 @@ NO_CODE = (
 
 
 class IncompleteError(ValueError):
-    """Some shards could not be made or written; what was done is kept."""
+    """Some shards could not be made or written, or workers died; what was done is kept, and the same call goes on from there.
+
+    Example:
+        >>> issubclass(IncompleteError, ValueError)
+        True
+    """
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,8 @@ class Study:
         try:
             with locked(out):
                 return _Run(self.config, out, engine, jobs, progress).everything(report)
+        except EngineError as error:
+            raise IncompleteError(str(error)) from error
         except OSError as error:
             raise IncompleteError(
                 f"{error.strerror or error} ({error.filename or out}): the tables are not whole. What was done is kept; make room or "
@@ -235,6 +242,7 @@ class _Run:
     seconds: dict[str, float] = field(default_factory=dict)
     made: dict[str, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    restarts: list[str] = field(default_factory=list)
 
     def everything(self, report: bool) -> StudyResult:
         began = time.perf_counter()
@@ -292,7 +300,12 @@ class _Run:
         with self.timed(desc):
             todo = [task for task in tasks if not self.is_done(task.path)]
             self.made[desc] = len(todo)
-            outcomes = run(setting, todo, self.engine, self.jobs, desc=desc, progress=self.progress)
+            try:
+                outcomes = run(setting, todo, self.engine, self.jobs, desc=desc, progress=self.progress)
+            except EngineError as error:  # once more with new workers, what was done is done; then it is said
+                self.restarts.append(f"{desc}: {error}")
+                left = [task for task in todo if not self.is_done(task.path)]
+                outcomes = run(setting, left, self.engine, self.jobs, desc=desc, progress=self.progress)
             self.check_done(todo, outcomes)
 
     def is_done(self, path: Path) -> bool:
@@ -384,6 +397,7 @@ class _Run:
                     "engine": self.engine,
                     "jobs": self.jobs,
                     "shards made": self.made,
+                    "workers lost": self.restarts,
                     "seconds": _rounded(self.seconds),
                 },
             },

@@ -22,6 +22,7 @@ ORDER = (
     "compare_with_captum.py",
     "own_model.py",
     "population_study.py",
+    "run_a_study.py",
     "pair_from_photos.py",
     "audit_report.py",
     "add_a_method.py",

@@ -214,7 +214,9 @@ def test_the_cut_does_not_change_the_numbers(undisturbed, tmp_path, result):
     keys = ["explained", "layer", "measured", "control", "fraction", "image"]
     both = result.table("drops").merge(other.table("drops"), on=keys)
     steady = ~both["control"].isin(["random pixels", "moved"])
-    assert np.allclose(both.loc[steady, "drop_x"], both.loc[steady, "drop_y"], atol=1e-4)
+    apart = (both.loc[steady, "drop_x"] - both.loc[steady, "drop_y"]).abs()
+    assert apart.quantile(0.98) < 1e-5
+    assert apart.max() < 0.01  # where two pixels are equal but for the last bit, either may be the last that is taken
 
 
 # -- check -----------------------------------------------------------------------------------------------

@@ -1,0 +1,91 @@
+"""Do workers help, and do all engines give the same tables? Serial, 2 processes and Ray on one study, one thread each.
+
+    python benchmarks/study_scaling.py [--data ../shared/real] [--people 40] [--images 5] [--repeats 2] [--engines serial processes ray]
+
+Every run is the command in a process of its own, into an empty folder; wall-clock seconds of the whole run (with its start, and that of the
+workers), and of the stages that workers do. Models: with --data the networks and faces there, else captum_leam.synthetic.EmbeddingNet with
+random weights on synthetic people. On a machine that does other work meanwhile the ratios mean nothing; the load is printed beside them.
+Not shown: several machines, GPUs.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from study_scale import write_config, write_people
+
+STAGES = ("reading and embedding", "explaining", "other people", "comparing")
+
+
+def write_real(folder: Path, data: Path) -> Path:
+    config = {
+        "people": str(data.resolve() / "faces"),
+        "models": {name: f"{data.resolve()}/models.py:{name}" for name in ("ms1m", "casia")},
+        "pictures": "crops",
+        "shard_size": 18,
+        "patterns": {"permutations": 99, "resamples": 200},
+    }
+    path = folder / "study.yaml"
+    path.write_text(json.dumps(config))  # JSON is YAML
+    return path
+
+
+def run(path: Path, engine: str, out: Path) -> tuple[float, float]:
+    """Seconds of the whole command, and of the stages of the workers."""
+    shutil.rmtree(out, ignore_errors=True)
+    jobs = "1" if engine == "serial" else "2"
+    code = "from captum_leam.cli import main; main()"
+    command = [sys.executable, "-c", code, "study", str(path), "--out", str(out), "--engine", engine, "--jobs", jobs]
+    began = time.monotonic()
+    subprocess.run([*command, "--no-report", "--no-progress"], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+    whole = time.monotonic() - began
+    seconds = json.loads((out / "manifest.json").read_text())["run"]["seconds"]
+    return whole, sum(seconds[stage] for stage in STAGES)
+
+
+def tables(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((out / "tables").iterdir())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--people", type=int, default=40)
+    parser.add_argument("--images", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--engines", nargs="+", default=["serial", "processes", "ray"])
+    parser.add_argument("--out", type=Path, default=Path("study_scaling"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.data is None:
+        write_people(options.out / "faces", options.people, options.images)
+        path = write_config(options.out, 2, 99)
+    else:
+        path = write_real(options.out, options.data)
+    took: dict[str, list[tuple[float, float]]] = {engine: [] for engine in options.engines}
+    for _ in range(options.repeats):  # in turn, so that what else the machine does meets all of them
+        for engine in options.engines:
+            took[engine].append(run(path, engine, options.out / engine))
+            print(
+                f"{engine}: {took[engine][-1][0]:.1f} s, stages {took[engine][-1][1]:.1f} s; load {os.getloadavg()[0]:.1f}",
+                flush=True,
+            )
+    first = options.engines[0]
+    for engine in options.engines[1:]:
+        whole, stages = (
+            statistics.median(t[i] for t in took[first]) / statistics.median(t[i] for t in took[engine]) for i in (0, 1)
+        )
+        same = "the same" if tables(options.out / engine) == tables(options.out / first) else "OTHERS"
+        print(
+            f"{engine}, 2 workers: {stages:.2f} × the throughput of {first} ({whole:.2f} with start and tables); tables {same}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+r"""Occlusion rounds: a map occludes its own highest pixels, and the gradient there says how it should have ranked them.
+
+Every round takes the heights :math:`h` (a map up to scale), lays a soft mask over the share a of the pixels that are highest,
+
+.. math:: m = \sigma\Big(\frac{h - q}{\mathrm{std}\,h}\Big), \qquad \mathrm{mean}\, m = a,
+
+and looks at the image with these pixels replaced, :math:`x + m \odot (x' - x)`, whose similarity should be low, or at the image with
+nothing but these pixels kept, :math:`x' + m \odot (x - x')`, whose similarity should be high. The heights move along the gradient of that
+similarity, smoothed and divided by its standard deviation. Areas from 5 to 40 % take turns, so that *one* ranking serves
+every fraction; a mask made for one area is :class:`~captum_leam.explainers.ExtremalPerturbation`.
+
+A gradient at the image itself tells of infinitesimal changes; one on a straight path, of a face that is blurred everywhere. Here
+it is taken on the path that the map's own occlusion walks.
+
+Source: this package. The soft mask of a given area is that of Fong et al. 2019 (arXiv 1910.08485); moving a ranking by sums of
+normalised gradients with a step of 1/√rounds is dual averaging (Nesterov 2009).
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from captum_leam.explainers.extremal import soft_mask
+from captum_leam.maps import gaussian_blur
+
+Score = Callable[[Tensor], Tensor]
+Schedule = Sequence[tuple[float, Literal["remove", "keep"]]]
+
+SCHEDULE: Schedule = (
+    (0.05, "remove"),
+    (0.2, "remove"),
+    (0.1, "remove"),
+    (0.1, "keep"),
+    (0.4, "remove"),
+    (0.05, "remove"),
+    (0.2, "keep"),
+    (0.2, "remove"),
+)
+"""Area and kind of the rounds, over and over: areas double from 5 to 40 %, far ones follow each other; every fourth round keeps."""
+
+SCALES = (1.0, 2.0, 4.0, 8.0)
+"""Gaussian σ at which a gradient is read, in pixels per 112 px of width: octaves from a pixel to the coarsest cell of an overall map."""
+
+
+def smooth(maps: Tensor, scale: float = 2.0) -> Tensor:
+    """Maps (N, H, W) blurred with a σ of ``scale`` px per 112 px of width: by default, a cell of the finest layer of an overall map.
+
+    Example:
+        >>> smooth(torch.ones(1, 4, 56)).unique().tolist()
+        [1.0]
+    """
+    return gaussian_blur(maps, scale * maps.shape[-1] / 112)
+
+
+def occlusion_rounds(
+    score: Score,
+    images: Tensor,
+    replaced: Tensor,
+    start: Tensor,
+    rounds: int,
+    *,
+    schedule: Schedule = SCHEDULE,
+    scales: Sequence[float] = SCALES,
+) -> Tensor:
+    r"""Heights after a number of rounds, each one forward and one backward pass.
+
+    Args:
+        score: images (N, C, H, W) → similarities (N,), differentiable.
+        images: (N, C, H, W).
+        replaced: what pixels are replaced with, of the same shape.
+        start: the map to begin with, (N, H, W).
+        rounds: how many; the step of each is :math:`1/\sqrt{\mathrm{rounds}}` standard deviations of the map.
+        schedule: areas and kinds, ``"remove"`` or ``"keep"``, over and over.
+        scales: σ at which gradients are read, in pixels per 112 px of width.
+
+    Returns:
+        (N, H, W), float32 or float64, of mean 0 and standard deviation 1 (or all 0): only the order of the pixels has a meaning.
+
+    Example:
+        The similarity counts one pixel only; a start that does not know which finds it:
+
+        >>> images, start = torch.ones(1, 1, 16, 16), torch.zeros(1, 16, 16)
+        >>> start[0, 2, 2] = 1.0
+        >>> heights = occlusion_rounds(lambda x: x[:, 0, 12, 12], images, torch.zeros_like(images), start, 8)
+        >>> divmod(int(heights.argmax()), 16)
+        (12, 12)
+    """
+    heights = standardised(start.float() if start.dtype in (torch.float16, torch.bfloat16) else start)
+    for area, kind in islice(cycle(schedule), rounds):
+        gradient = _gradient(score, images, replaced, heights, area, keep=kind == "keep")
+        move = torch.stack([standardised(smooth(gradient, scale)) for scale in scales]).sum(0)
+        heights = standardised(heights + standardised(move) / rounds**0.5)
+    return heights
+
+
+def _gradient(score: Score, images: Tensor, replaced: Tensor, heights: Tensor, area: float, keep: bool) -> Tensor:
+    """What raising each height would do for the map: lower the score of what is left, or raise that of what is kept."""
+    with torch.enable_grad():
+        heights = heights.detach().requires_grad_()
+        mask = soft_mask(heights[:, None], area, 1.0).to(images)
+        seen = torch.lerp(replaced, images, mask if keep else 1 - mask)
+        gradient: Tensor = torch.autograd.grad(score(seen).sum(), heights)[0]
+    return gradient if keep else -gradient
+
+
+def standardised(maps: Tensor) -> Tensor:
+    """Every map minus its mean, over its standard deviation; a constant map becomes 0.
+
+    Example:
+        >>> standardised(torch.tensor([[[1.0, 3.0]], [[2.0, 2.0]]])).tolist()
+        [[[-1.0, 1.0]], [[0.0, 0.0]]]
+    """
+    centred = maps - maps.mean((1, 2), keepdim=True)
+    # a peak of 1 first: squares of the gradients of a cosine would underflow
+    centred = centred / centred.abs().amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+    spread = centred.square().mean((1, 2), keepdim=True).sqrt()
+    return centred / torch.where(spread > 0, spread, torch.ones_like(spread))
+
+
+def reordered(maps: Tensor, heights: Tensor) -> Tensor:
+    """The values of every map, handed out in the order of the heights: the highest value where the height is highest.
+
+    Heights have an order and no scale; how concentrated a map is stays what it was.
+
+    Args:
+        maps: (N, H, W), whose values are taken.
+        heights: (N, H, W), whose order is.
+
+    Example:
+        >>> reordered(torch.tensor([[[0.1, 0.7, 0.2]]]), torch.tensor([[[5.0, -1.0, 9.0]]])).tolist()
+        [[[0.20000000298023224, 0.10000000149011612, 0.699999988079071]]]
+    """
+    values = maps.flatten(1).sort(1).values
+    order = heights.flatten(1).argsort(dim=1, stable=True)
+    return torch.empty_like(values).scatter_(1, order, values).view_as(maps)

@@ -1,0 +1,61 @@
+"""Workers that die, engines that are not there."""
+
+import os
+import sys
+from dataclasses import replace
+
+import pytest
+from tiny_study import tables_of
+
+from captum_leam.study import IncompleteError, Study, stages
+from captum_leam.study.stages import EngineError
+
+
+def test_a_worker_that_dies_once_costs_its_shard_only(undisturbed, right, tmp_path, monkeypatch):
+    real, calls = stages.run, []
+
+    def run(setting, tasks, *args, **more):
+        calls.append(len(tasks))
+        if len(calls) == 2:  # of the maps, three are made, then the worker is gone
+            real(setting, tasks[:3], *args, **more)
+            raise EngineError("a worker process died")
+        return real(setting, tasks, *args, **more)
+
+    monkeypatch.setattr("captum_leam.study.study.run", run)
+    settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
+    result = Study(settings).run(progress=False, report=False)
+    assert calls[:3] == [3, 15, 12]
+    assert result.manifest["run"]["workers lost"] == ["explaining: a worker process died"]
+    assert tables_of(tmp_path / "out") == right
+
+
+def test_workers_that_die_again_and_again_are_told(undisturbed, tmp_path, monkeypatch):
+    def run(*args, **more):
+        raise EngineError("a worker process died")
+
+    monkeypatch.setattr("captum_leam.study.study.run", run)
+    settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
+    with pytest.raises(IncompleteError, match="a worker process died"):
+        Study(settings).run(progress=False, report=False)
+
+
+def _die(setting, task):
+    os._exit(9)
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_an_engine_error(undisturbed, monkeypatch):
+    pytest.importorskip("joblib", reason="needs pip install 'captum-leam[study]'")
+    monkeypatch.setattr(stages, "perform_in_worker", _die)
+    config = Study(undisturbed / "study.yaml").config
+    task = stages.Task("crops", undisturbed / "never")
+    with pytest.raises(EngineError, match=r"a worker process died, perhaps for lack of memory\. What was done is kept"):
+        stages.run(stages.Setting(config, (), ()), [task] * 2, "processes", 2, desc="", progress=False)
+
+
+@pytest.mark.parametrize(("module", "engine", "extra"), [("joblib", "processes", "study"), ("ray", "ray", "ray")])
+def test_engines_that_are_not_installed(undisturbed, tmp_path, monkeypatch, module, engine, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
+    with pytest.raises(ImportError, match=rf"pip install \"captum-leam\[{extra}\]\""):
+        Study(settings).run(engine=engine, jobs=2, progress=False, report=False)
