@@ -251,8 +251,8 @@ def _size(given: str | None) -> tuple[int, int] | None:
     if given is None:
         return None
     parts = given.lower().replace("×", "x").split("x")
-    if len(parts) > 2 or not all(part.strip().isdigit() for part in parts):
-        raise ValueError(f"--size is {given!r}; needed is one number, or HEIGHTxWIDTH as in 112x96.")
+    if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError(f"--size is {given!r}; needed is one number over 0, or HEIGHTxWIDTH as in 112x96.")
     numbers = [int(part) for part in parts]
     return numbers[0], numbers[-1]
 
@@ -318,3 +318,7 @@ def _show(sections: list[Explanation], page: Path) -> None:
         for note in section.notes:
             console.print(f"[yellow]note:[/] {_plain(note)}", soft_wrap=True)
     console.print(f"page: {_plain(page)}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

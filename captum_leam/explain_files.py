@@ -1,8 +1,8 @@
 """From files of faces and a model's name to an explanation: what ``captum-leam explain`` does, for notebooks too."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from captum_leam.faces.aligned import resolve_template
 from captum_leam.faces.aligner import Which
 from captum_leam.faces.sources import looks_like_a_crop
 from captum_leam.models import layer_before_division, load_model
-from captum_leam.objectives import embed
+from captum_leam.objectives import embed, similarity, unit
 from captum_leam.pairs import explain_pair
 from captum_leam.plots import overlay_on_photo
 from captum_leam.regions import FaceRegions, label_faces
@@ -37,6 +37,9 @@ COMMON_SIZES: tuple[Size, ...] = (
     (64, 64),
 )
 """(h, w) of the crops of published networks; the first that a network takes is that of photographs, if nothing says more."""
+
+DOUBTFUL = 0.2
+"""Under this cosine to a person's other pictures it is asked whether a picture shows the same person."""
 
 
 def explain_files(
@@ -103,6 +106,8 @@ def explain_files(
         raise ValueError(f"preset is {preset!r}; needed is one of {', '.join(PRESETS)}.")
     if pictures not in ("auto", "crops", "photos"):
         raise ValueError(f"pictures are {pictures!r}; needed is auto, crops or photos.")
+    if threshold is not None and not -1 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold:g}; needed is a cosine, from -1 to 1.")
     files, which = _distinct(paths, faces)
     if (threshold is not None or same_person is not None) and len(files) != 2:
         raise ValueError(f"a threshold, or who is who, is about two pictures; there are {len(files)}.")
@@ -112,7 +117,8 @@ def explain_files(
     images = _stacked(sources, size)
     notes += _scaled_notes(sources, images)
     _check_runs(network, images.to(device), model)
-    notes += _division_notes(network, images[:2].to(device), model)
+    wrapped = preprocessing is not None or colour is not None
+    notes += _division_notes(network, images[:2].to(device), model, wrapped)
     parts = label_faces(
         regions, _at_size(sources, images), images, weights=_region_weights(region_weights, weights), device=device
     )
@@ -136,7 +142,7 @@ def explain_files(
         **found.settings,
         "regions": parts.source,
     }
-    return replace(found, settings=settings, notes=tuple(notes))
+    return replace(found, settings=settings, notes=(*notes, *found.notes))
 
 
 def _explained(
@@ -156,15 +162,16 @@ def _explained(
             network, *images, layers=layers, threshold=threshold, same_person=same_person, preset=options["preset"]
         )
         pair = replace(pair, faces=(sources[0].face, sources[1].face))
-    first = sources[0].path.name
+    first, called = sources[0].path.name, _names([source.path for source in sources])
+    references = references_from(network, images)
     found = explain_images(
         network,
         images,
-        _names([source.path for source in sources]),
+        called,
         layers,
         parts.labels,
         parts.scheme,
-        references=references_from(network, images),
+        references=references,
         maps=None if pair is None else pair.layers,
         landmarks=_landmarks(sources, (images.shape[-2], images.shape[-1])),
         title=first if len(sources) == 1 else f"{first} and {len(sources) - 1} more",
@@ -176,9 +183,23 @@ def _explained(
     ]
     found = replace(found, parts=parts, photographs=tuple(drawn) if any(d is not None for d in drawn) else ())
     if pair is None:
-        return found
+        return replace(found, notes=_doubts(network, images, references, called))
     label = "Reference: the other picture."
     return replace(found, pair=pair, title=" and ".join(found.names), text=pair.sentence(), label=label)
+
+
+def _doubts(network: nn.Module, images: Tensor, references: Tensor | None, names: list[str]) -> tuple[str, ...]:
+    """Pictures that are hardly like the others, which are all taken for one person's."""
+    if references is None:
+        return ()
+    cosines = similarity(embed(network, images), unit(references)).tolist()
+    unlike = [f"{name} ({cosine:.2f})" for name, cosine in zip(names, cosines, strict=True) if cosine < DOUBTFUL]
+    if not unlike:
+        return ()
+    return (
+        f"all pictures are taken for one person's, but of these the cosine to the others is under {DOUBTFUL:g}: {', '.join(unlike)}. Is it "
+        "the same person, in the alignment and with the preprocessing that the network wants?",
+    )
 
 
 def lead(found: Explanation) -> str:
@@ -206,21 +227,24 @@ def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[P
         )
     given: list[Which] = [*faces] or ["largest"]
     which = given * len(files) if len(given) == 1 else given
-    once = {(file.resolve(), index): file for file, index in reversed([*zip(files, which, strict=True)])}
-    kept = [(file, index) for (_, index), file in reversed(once.items())]
-    contents = [(file, index, file.read_bytes() if _readable(file) else None) for file, index in kept]
-    for (a, i, one), (b, j, other) in combinations(contents, 2):
-        if one and one == other and i == j:
-            raise ValueError(f"{a} and {b} are the same picture: a reference must be another one.")
-    return [file for file, _ in kept], [index for _, index in kept]
+    once: dict[tuple[Path, Which], Path] = {}
+    seen: dict[tuple[bytes, Which], Path] = {}
+    for file, index in zip(files, which, strict=True):
+        if once.setdefault((file.resolve(), index), file) is not file:
+            continue
+        content = _digest(file)
+        if content and (first := seen.setdefault((content, index), file)) is not file:
+            raise ValueError(f"{first} and {file} are the same picture: a reference must be another one.")
+    return [*once.values()], [index for _, index in once]
 
 
-def _readable(file: Path) -> bool:
+def _digest(file: Path) -> bytes:
+    """Of a file's content; empty for one that is empty or cannot be read, which is said later."""
     try:
-        with file.open("rb"):
-            return True
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").digest() if file.stat().st_size else b""
     except OSError:
-        return False
+        return b""
 
 
 class _Aligner:
@@ -338,12 +362,15 @@ def _region_weights(own: str | Path | None, weights: str | Path | None) -> str |
     return own or (weights if weights is not None and Path(weights).is_dir() else None)
 
 
-def _division_notes(network: nn.Module, images: Tensor, model: str) -> list[str]:
-    """Which layer to take instead, of a model that divides by the length; of ONNX files, from_onnx names the value."""
+def _division_notes(network: nn.Module, images: Tensor, model: str, wrapped: bool) -> list[str]:
+    """Which layer to take instead, of a model that divides by the length; of ONNX files, from_onnx names the value.
+
+    With ``wrapped`` load_model put a preprocessing around the model, whose layers are then called network.… here but not there.
+    """
     before = None if model.endswith(".onnx") else layer_before_division(network, images)
     if before is None:
         return []
-    name = before.removeprefix("network.")  # load_model puts the preprocessing around it
+    name = before.removeprefix("network.") if wrapped else before
     return [f"the model divides its embeddings by their length; {name!r} is the layer before it (--output {name})"]
 
 

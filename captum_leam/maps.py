@@ -332,8 +332,9 @@ def _blur_weights(radius: int, sigma: float) -> Tensor:
 @lru_cache(maxsize=32)
 def _blur_matrix(length: int, radius: int, sigma: float) -> Tensor:
     """The blur of a line of pixels as a matrix (length, length), float64: line @ matrix."""
-    lines = F.pad(torch.eye(length, dtype=torch.float64, device="cpu")[:, None], (radius, radius), mode="reflect")
-    return F.conv1d(lines, _blur_weights(radius, sigma).view(1, 1, -1))[:, 0]
+    with torch.inference_mode(False), torch.no_grad():  # it is kept, and the next call may want gradients through it
+        lines = F.pad(torch.eye(length, dtype=torch.float64, device="cpu")[:, None], (radius, radius), mode="reflect")
+        return F.conv1d(lines, _blur_weights(radius, sigma).view(1, 1, -1))[:, 0]
 
 
 def default_blur(images: Tensor) -> Tensor:

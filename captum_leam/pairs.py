@@ -93,7 +93,7 @@ class PairExplanation:
         flag = "yes" if self.reliable else "NO: the embeddings are nearly one, and the maps show its strength only"
         return {
             **known,
-            "maps about the match": f"{flag} (sine of the angle {self.sine:.3f}, over {NEARLY_THE_SAME:g})",
+            "maps about the match": f"{flag} (sine of the angle {self.sine:.3f}; needed is over {NEARLY_THE_SAME:g})",
         }
 
     def sentence(self) -> str:

@@ -22,7 +22,7 @@ from captum_leam.explain import PRESETS
 from captum_leam.faithfulness import OcclusionEvaluator, OcclusionResult
 from captum_leam.leam import LEAM
 from captum_leam.maps import overall_map, place_on_field
-from captum_leam.objectives import EmbeddingSimilarity, as_embeddings, embed, leave_one_out_centroids, unit
+from captum_leam.objectives import EmbeddingSimilarity, embed, leave_one_out_centroids, unit
 from captum_leam.pairs import SIDES, PairExplanation
 from captum_leam.plots import occlusion_curves, overlay, region_bars, region_outlines
 from captum_leam.regions import FaceRegions, RegionScheme, lift_drawing, region_report
@@ -56,7 +56,7 @@ class Explanation:
         overall: (N, H, W), overall maps.
         layers: layer name → (N, H, W), signed, placed on the image.
         regions: of :func:`captum_leam.regions.region_report`.
-        occlusion: drops of the overall map, of Grad-CAM and of random pixels; None with fewer than one reference.
+        occlusion: drops of the overall map, of Grad-CAM and of random pixels.
         label: what the maps show, in words.
         title: of the section.
         text: under the title.
@@ -128,9 +128,7 @@ def explain_images(
     towards = unit(own, "embeddings") if references is None else references
     maps = dict(maps) if maps else _layer_maps(model, images, layers, towards, PRESETS[preset], batch_size)
     overall = overall_map(list(maps.values()), layers.image_size)
-    cams = _grad_cam(
-        model, images, layers[-1], layers, towards, norm="detach" if references is None else "differentiate"
-    )
+    cams = _grad_cam(model, images, layers, towards, "detach" if references is None else "differentiate", batch_size)
     evaluator = OcclusionEvaluator(
         model,
         FRACTIONS,
@@ -173,8 +171,7 @@ def references_from(model: nn.Module, images: Tensor) -> Tensor | None:
     """
     if len(images) < 2:
         return None
-    with torch.no_grad():
-        return leave_one_out_centroids(as_embeddings(model(images), len(images)), [0] * len(images))
+    return leave_one_out_centroids(embed(model, images), [0] * len(images))
 
 
 def _layer_maps(
@@ -189,17 +186,20 @@ def _layer_maps(
 
 
 def _grad_cam(
-    model: nn.Module, images: Tensor, layer: LayerSuggestion, layers: LayerSuggestions, references: Tensor, norm: Any
+    model: nn.Module, images: Tensor, layers: LayerSuggestions, references: Tensor, norm: Any, batch_size: int
 ) -> Tensor:
-    """Captum's LayerGradCam on the same objective, at the coarsest layer explained."""
-    if layer.reshape is None:
-        cam = LayerGradCam(EmbeddingSimilarity(model, norm=norm), layer.module)
-        maps = cam.attribute(images, additional_forward_args=(references,)).detach()
-    else:  # Captum's knows no tokens; the channel weighting is the same map
-        maps = LEAM(model, layer.module, weighting="channel", norm=norm, reshape=layer.reshape).attribute(
-            images, reference=references
-        )
-    return place_on_field(maps, layers.image_size, layers.field)
+    """Captum's LayerGradCam on the same objective, at the last of the layers."""
+    layer: LayerSuggestion = layers[-1]
+    cam = LayerGradCam(EmbeddingSimilarity(model, norm=norm), layer.module)
+    # Captum's knows no tokens; the channel weighting is the same map
+    leam = LEAM(model, layer.module, weighting="channel", norm=norm, reshape=layer.reshape)
+    maps = [
+        cam.attribute(x, additional_forward_args=(r,)).detach()
+        if layer.reshape is None
+        else leam.attribute(x, reference=r)
+        for x, r in zip(torch.split(images, batch_size), torch.split(references, batch_size), strict=True)
+    ]
+    return place_on_field(torch.cat(maps), layers.image_size, layers.field)
 
 
 # -- writing -------------------------------------------------------------------------------------------

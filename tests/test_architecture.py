@@ -13,7 +13,7 @@ LEVELS = [
     {"faces", "models"},  # adapters to the outside
     {"passes", "leam", "suggest", "rounds", "explain", "explainers"},  # attribution
     {"regions", "synthetic", "patterns", "faithfulness", "plots", "pairs"},  # what a map is used for
-    {"report", "cli", "study", "explain_files"},  # the front
+    {"report", "cli", "__main__", "study", "explain_files"},  # the front
 ]
 LEVEL_OF = {name: i for i, names in enumerate(LEVELS) for name in names}
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]

@@ -1,5 +1,6 @@
 """The command line, as a user types it."""
 
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from captum_leam import cli
+from captum_leam.explain_files import _distinct
 from captum_leam.synthetic import SyntheticPopulation
 
 MODEL = """
@@ -72,6 +74,13 @@ def test_help_is_free_of_torch():
     assert done.returncode == 0, done.stderr
     assert "explain" in done.stdout
     assert "demo" in done.stdout
+
+
+@pytest.mark.parametrize("module", ["captum_leam", "captum_leam.cli"])
+def test_python_m(module):
+    """Not silent success: both are typed by people without the entry point on their path."""
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout.startswith("captum-leam ")
 
 
 def test_version():
@@ -136,6 +145,8 @@ def test_layers_by_name_and_the_same_numbers_again(folder):
         ({"extra": ["--preset", "slow"]}, "fast, default, best"),
         ({"extra": ["--fill", "pink"]}, "pink"),
         ({"extra": ["--fraction", "2"]}, "2"),
+        ({"extra": ["--size", "0"]}, "needed is one number over 0"),
+        ({"extra": ["--threshold", "7"]}, "needed is a cosine, from -1 to 1"),
         ({"extra": ["--device", "abacus"]}, "cannot be used here"),
         ({"extra": ["--out", "{folder}"]}, "holds files already"),
         ({"extra": ["--out", "{folder}/a.png"]}, "is a file"),
@@ -182,6 +193,24 @@ def test_a_crop_is_never_among_its_own_references(folder):
     invoke("explain", *arguments, "--preset", "fast", "--out", folder / "out")
     regions = pd.read_csv(folder / "out" / "regions.csv")
     assert regions["image"].nunique() == 2
+
+
+@pytest.mark.parametrize(("threshold", "said"), [(1.1, True), (-1.1, False)])
+def test_pictures_unlike_the_others_are_named(folder, monkeypatch, threshold, said):
+    """A folder of several people is not taken for one person's in silence."""
+    monkeypatch.setattr("captum_leam.explain_files.DOUBTFUL", threshold)
+    pictures = [folder / name for name in ("a.png", "b.png", "<script>alert(1)<_script>.png")]
+    invoke("explain", *pictures, "--model", f"{folder}/my_models.py:small", "--preset", "fast", "--out", folder / "out")
+    notes = json.loads((folder / "out" / "settings.json").read_text())["notes"]
+    assert any("Is it the same person" in note and "b.png (" in note for note in notes) == said
+
+
+def test_files_stay_in_the_order_given(folder):
+    a, b, same = (folder / name for name in ("a.png", "b.png", "same.png"))
+    assert _distinct([a, b, a], ()) == ([a, b], ["largest", "largest"])
+    assert _distinct([b, a, b, a], [0, 1, 1, 1]) == ([b, a, b], [0, 1, 1])
+    with pytest.raises(ValueError, match=r"a\.png and .*same\.png are the same picture"):
+        _distinct([a, b, same], ())
 
 
 def test_crops_of_two_sizes(folder):
@@ -335,6 +364,7 @@ def test_regions_that_cannot_be(folder, regions, message):
 
 OBLONG = """
 from torch import nn
+from captum_leam.models import INSIGHTFACE, Prepared
 
 def oblong():
     return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.Flatten(), nn.Linear(8 * 28 * 24, 8))
@@ -347,6 +377,9 @@ def any_size():
 
 def unit_length():
     return Unit()
+
+def prepared():
+    return Prepared(Unit(), INSIGHTFACE)
 
 class Unit(nn.Module):
     def __init__(self):
@@ -416,11 +449,28 @@ def test_a_model_that_divides_by_the_length_is_said_and_mended(folder):
         "fast",
     )
     invoke(*arguments, "--out", folder / "out")
-    assert "all embeddings have length 1" in (folder / "out" / "index.html").read_text()
+    page = (folder / "out" / "index.html").read_text()
+    assert "all embeddings have length 1" in page
+    assert "(--output head)" in page
     invoke(*arguments, "--output", "head", "--colour", "bgr", "--out", folder / "cut")
     page = (folder / "cut" / "index.html").read_text()
     assert "all embeddings have length 1" not in page
     assert "colour=&#39;bgr&#39;" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "layer"),
+    [("prepared", [], "network.head"), ("unit_length", ["--preprocessing", "unit"], "head")],
+)
+def test_the_layer_that_is_named_can_be_given(folder, name, options, layer):
+    """Whether the preprocessing is the user's own or that of the command line."""
+    (folder / "nets.py").write_text(OBLONG)
+    pictures = (folder / "a.png", folder / "b.png")
+    arguments = ("explain", *pictures, "--model", f"{folder}/nets.py:{name}", *options, "--preset", "fast")
+    invoke(*arguments, "--out", folder / "out")
+    assert f"(--output {layer})" in (folder / "out" / "index.html").read_text()
+    invoke(*arguments, "--output", layer, "--out", folder / "cut")
+    assert "--output" not in (folder / "cut" / "index.html").read_text()
 
 
 def test_force_removes_what_the_earlier_page_left(folder):

@@ -163,6 +163,15 @@ def test_blur_bad_input():
     assert gaussian_blur(images, 10).shape == images.shape  # a kernel wider than the image is cut
 
 
+def test_blur_made_under_inference_mode_has_gradients_later():
+    """Its matrix is kept between calls."""
+    images = torch.rand(1, 1, 13, 17, dtype=torch.float64)
+    with torch.inference_mode():
+        gaussian_blur(images, 1.25)
+    gaussian_blur(images.requires_grad_(), 1.25).sum().backward()
+    assert images.grad is not None
+
+
 def test_weightings_by_hand():
     g, a = torch.tensor([[[[1.0, -3.0]]]]), torch.tensor([[[[2.0, 4.0]]]])
     assert weigh(g, a).flatten().tolist() == [2, -12]

@@ -57,6 +57,31 @@ def test_grad_cam_is_captums_of_the_plain_cosine(explained):
     assert again.to_frame()["drop"].to_numpy() == pytest.approx(ours, abs=1e-6)
 
 
+def test_no_pass_holds_more_images_than_a_batch(explained):
+    """A folder of hundreds of pictures fits into memory."""
+    model, faces, layers, found = explained
+    sizes = []
+    handle = model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    parser = TemplateParser()
+    references = references_from(model, faces.images)
+    again = explain_images(
+        model,
+        faces.images,
+        found.names,
+        layers,
+        parser(faces.images),
+        parser.scheme,
+        references=references,
+        preset="fast",
+        batch_size=3,
+    )
+    handle.remove()
+    assert max(sizes[1:]) == 3  # the first are the references
+    torch.testing.assert_close(again.overall, found.overall)
+    drops = [e.occlusion.to_frame()["drop"].to_numpy() for e in (again, found)]
+    assert drops[0] == pytest.approx(drops[1], abs=1e-5)
+
+
 def test_references_never_contain_the_image():
     model = nn.Flatten()
     images = torch.rand(3, 1, 2, 2)

@@ -66,9 +66,9 @@ def _coloured(preprocessing: Preprocessing, colour: Any) -> Preprocessing:
 
 
 def made_in_code(where: str) -> Any:
-    """What a file or package holds under a name; of a class, or a function that needs no arguments, what it returns.
+    """What a file or package holds under a name; of a class, or a callable that needs no arguments, what it returns.
 
-    An ``nn.Module`` is never called. Runs the code of the file or package named.
+    An ``nn.Module`` is never called, nor is a parser that is there already. Runs the code of the file or package named.
 
     Args:
         where: ``FILE.py:name`` or ``package.module:name``.
@@ -112,7 +112,7 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses and pickles in the file look themselves up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself must not end the command in silence
         raise ValueError(f"{path} raised {type(error).__name__}: {error}") from error
     return module
 
@@ -131,13 +131,17 @@ def _make(found: Any, where: str) -> Any:
         return found
     try:
         return found()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{where}() raised {type(error).__name__}: {error}") from error
 
 
 def _needs_arguments(found: Any) -> bool:
-    """Whether it is a function to be used as it is, such as a parser, rather than one that makes something."""
-    if not inspect.isfunction(found):
+    """Whether it is to be used as it is, such as a parser, rather than something that makes one."""
+    if inspect.isclass(found):
+        return False
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except ValueError:  # written in C, without a signature
         return False
     given = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return any(p.default is p.empty and p.kind in given for p in inspect.signature(found).parameters.values())
+    return any(p.default is p.empty and p.kind in given for p in parameters)

@@ -111,7 +111,7 @@ def untrained_maps(
     twin = randomised(model, images, seed=seed)
     references = leave_one_out_centroids(embed(twin, images, batch_size), people)
     if explain is None:
-        return explain_faces(twin, images, reference=references)
+        return explain_faces(twin, images, reference=references, batch_size=batch_size)
     return as_maps(explain(twin, images, references))
 
 
@@ -135,7 +135,7 @@ def region_maps(labels: Tensor | ArrayLike, maps: Tensor | None = None, *, smoot
         >>> bool(painted[0, 3, 3] == painted.max()), bool(painted[0, 0, 0] < 0.01)
         (True, True)
     """
-    where = torch.as_tensor(labels)
+    where = torch.as_tensor(labels).cpu()
     if where.ndim != 3 or where.is_floating_point():
         raise ValueError(f"labels are {where.dtype} {tuple(where.shape)}; needed are integers (N, H, W).")
     names = torch.as_tensor(np.unique(where.numpy()))

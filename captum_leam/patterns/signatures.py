@@ -252,9 +252,8 @@ def _top_rows(values: NDArray[Any], fraction: float, seed: int) -> sparse.csr_ar
     starts = starts.astype(np.int32 if starts[-1] < 2**31 else np.int64)  # scipy would make columns as wide as these
     columns = np.concatenate([*kept, np.zeros(0, np.int32)]).astype(np.int32)
     rows = np.repeat(np.arange(len(values)), np.diff(starts))
-    return sparse.csr_array(
-        (np.sqrt(values[rows, columns].astype(np.float64)), columns, starts.astype(np.int32)), shape=values.shape
-    )
+    roots = np.sqrt(values[rows, columns].astype(np.float64))
+    return sparse.csr_array((roots, columns, starts), shape=values.shape)
 
 
 def _top_pixels(row: NDArray[Any], count: int, seed: int) -> NDArray[np.int32]:

@@ -46,6 +46,7 @@ def test_class_function_and_instance(tmp_path, name):
         ("{folder}/nets.py:Nets", "Near it: Net"),
         ("{folder}/none.py:Net", "no such file"),
         ("{folder}/wrong.py:Net", "raised SyntaxError"),
+        ("{folder}/script.py:Net", "raised SystemExit"),
         ("math:pi", "gave a float"),
         ("torch.nn:Linear", r"Linear\(\) raised TypeError"),
     ],
@@ -53,6 +54,7 @@ def test_class_function_and_instance(tmp_path, name):
 def test_wrong_names(tmp_path, where, message):
     (tmp_path / "nets.py").write_text(CODE)
     (tmp_path / "wrong.py").write_text("def broken(:")
+    (tmp_path / "script.py").write_text("raise SystemExit(0)")
     with pytest.raises(ValueError, match=message):
         load_model(where.format(folder=tmp_path))
 
@@ -123,3 +125,10 @@ def test_a_function_that_needs_arguments_is_left_as_it_is(tmp_path):
     assert made_in_code(f"{tmp_path}/parts.py:make") == 1
     with pytest.raises(ValueError, match="gave a function; needed is a torch.nn.Module"):
         load_model(f"{tmp_path}/parts.py:parser")
+
+
+def test_a_callable_instance_is_left_as_it_is(tmp_path):
+    code = "from functools import partial\nfrom captum_leam.regions import TemplateParser\n"
+    (tmp_path / "instances.py").write_text(f"{code}parser = TemplateParser()\nmake = partial(TemplateParser)\n")
+    for name in ("parser", "make"):
+        assert made_in_code(f"{tmp_path}/instances.py:{name}").scheme.name == "template"

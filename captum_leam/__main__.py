@@ -1,0 +1,5 @@
+"""``python -m captum_leam``: the command line."""
+
+from captum_leam.cli import main
+
+main()
