@@ -97,7 +97,8 @@ def thresholds_between(scores: ArrayLike) -> NDArray[np.float64]:
     """
     values = np.unique(np.asarray(scores, dtype=np.float64))
     between = (values[1:] + values[:-1]) / 2
-    between = np.where(between > values[:-1], between, values[1:])  # of neighbouring floats, the middle rounds to either
+    # of neighbouring floats, the middle rounds to either
+    between = np.where(between > values[:-1], between, values[1:])
     return np.concatenate([[values[0] - 1], between, [values[-1] + 1]])
 
 
