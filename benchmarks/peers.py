@@ -25,6 +25,7 @@ Not shown: colour faces, other networks, other operating points, options of the 
 import argparse
 import json
 import multiprocessing
+import pickle
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -359,18 +360,29 @@ def timed(job: Callable[[], Found]) -> tuple[Found, float, float]:
     return found, time.perf_counter() - wall, time.process_time() - own
 
 
-def run_all(setting: Setting, networks: Sequence[str], workers: int) -> dict[str, tuple[Found, float, float]]:
-    """Job → what it found, its seconds by the clock, and of its core; in the order of the jobs."""
-    context = multiprocessing.get_context("spawn")
+def run_all(
+    setting: Setting, networks: Sequence[str], workers: int, kept: Path, resume: bool
+) -> dict[str, tuple[Found, float, float]]:
+    """Job → what it found, its seconds by the clock, and of its core; in the order of the jobs.
+
+    Every job's result is kept in a file as soon as it is there, for ``--resume`` after an interruption.
+    """
+    kept.mkdir(parents=True, exist_ok=True)
     named = dict(jobs(setting, networks))
+    files = {name: kept / f"{name.replace(' ', '_')}.pickle" for name in named}
     done: dict[str, tuple[Found, float, float]] = {}
+    for name, file in files.items():
+        if resume and file.is_file():
+            done[name] = pickle.loads(file.read_bytes())  # noqa: S301 - written by this script
+            print(f"== {name}: taken from {file}", flush=True)
+    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker) as pool:
-        running: dict[Future, str] = {pool.submit(timed, job): name for name, job in named.items()}
+        running: dict[Future, str] = {pool.submit(timed, job): n for n, job in named.items() if n not in done}
         for future in as_completed(running):
-            done[running[future]] = future.result()
-            print(
-                f"== {running[future]}: {done[running[future]][1]:.0f} s ({len(done)} of {len(named)} jobs)", flush=True
-            )
+            name = running[future]
+            done[name] = future.result()
+            files[name].write_bytes(pickle.dumps(done[name]))
+            print(f"== {name}: {done[name][1]:.0f} s ({len(done)} of {len(named)} jobs)", flush=True)
     return {name: done[name] for name in named}
 
 
@@ -407,12 +419,15 @@ def main() -> None:
     parser.add_argument("--per-person", type=int, default=2)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--resume", action="store_true", help="take the jobs that an interrupted run finished, of the same code"
+    )
     parser.add_argument("--out", type=Path, default=Path("results/peers"))
     options = parser.parse_args()
     started = time.perf_counter()
     setting = Setting(options.data, options.quick, options.people or (3 if options.quick else None), options.per_person)
     networks = list(load_models(options.data).RECOGNISERS)
-    done = run_all(setting, networks, options.workers)
+    done = run_all(setting, networks, options.workers, options.out / "jobs", options.resume)
     table, of_images = gather([found for found, _, _ in done.values()])
     show(table)
     options.out.mkdir(parents=True, exist_ok=True)
