@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EXACT_PAIRS = 4_000_000
-"""Up to here the AUC is that of the values themselves; beyond, of a histogram of :data:`BINS` bins, whose error is bounded."""
+"""Up to here the AUC is that of the values themselves; beyond, of a histogram of ``BINS`` bins, whose error is bounded."""
 BINS = 1 << 16
 SHUFFLED_IMAGES = 3000
 """Images whose labels are shuffled at most."""

@@ -15,7 +15,7 @@ def answers(results: Findings, compared: pd.DataFrame) -> list[Answer]:
 
     Args:
         results: of the study.
-        compared: of :meth:`Findings.against_controls`.
+        compared: of ``Findings.against_controls``.
     """
     return [person_specific(results), regions(results), true(results, compared), agree(results), groups(results)]
 

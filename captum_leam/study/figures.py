@@ -1,7 +1,7 @@
 """Drawings of a study's report: tables in, matplotlib figures out; one panel is as wide as a phone.
 
 Colours are those of :mod:`captum_leam.plots`, markers and dashes tell the same things apart without colour. Frame and text are drawn in
-:data:`INK`, :data:`NOTE`, :data:`LINE` and :data:`PAPER`, which the page turns into its own colours, light or dark.
+``INK``, ``NOTE``, ``LINE`` and ``PAPER``, which the page turns into its own colours, light or dark.
 """
 
 import unicodedata
@@ -359,7 +359,7 @@ NINTHS = tuple(f"{v} {h}" for v in ("top", "middle", "bottom") for h in ("left",
 
 
 def ninths(values: NDArray[Any]) -> list[float]:
-    """Shares of the nine ninths of a map, row by row, as :data:`NINTHS` names them: a map in few numbers.
+    """Shares of the nine ninths of a map, row by row, as ``NINTHS`` names them: a map in few numbers.
 
     Example:
         >>> ninths(np.eye(3))[:5]

@@ -26,7 +26,7 @@ class Picture:
         person: who is on it.
         path: of the file.
         name: the path as tables show it, relative and with /.
-        groups: values of the labels, in the order of :attr:`Listing.labels`.
+        groups: values of the labels, in the order of ``Listing.labels``.
         sha256: of the bytes; empty where they could not be read.
         reason: why it is left out; empty if it is not.
     """
