@@ -231,7 +231,7 @@ def _on_ray(setting: Setting, tasks: Sequence[Task], jobs: int) -> Iterator[Outc
 @contextmanager
 def _ray(jobs: int) -> Iterator[Any]:
     """Ray: the one that runs, or one of this machine for as long as it is needed; the environment is put back."""
-    before = os.environ.get("RAY_AUTH_MODE")
+    before = dict(os.environ)
     os.environ["RAY_AUTH_MODE"] = "disabled"  # else it writes a token into the home directory
     try:
         try:
@@ -252,7 +252,6 @@ def _ray(jobs: int) -> Iterator[Any]:
             if started:
                 ray.shutdown()
     finally:
-        if before is None:
-            del os.environ["RAY_AUTH_MODE"]
-        else:
-            os.environ["RAY_AUTH_MODE"] = before
+        for name in set(os.environ) - set(before):  # Ray sets some of its own
+            del os.environ[name]
+        os.environ.update(before)
