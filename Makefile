@@ -36,7 +36,7 @@ core: $(VENV)/core
 	$(BIN)/python tests/core_only.py
 
 test: $(VENV)/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(VENV)/test
 	$(BIN)/python -m pytest -m "not slow and not real" -n 2

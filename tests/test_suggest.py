@@ -311,5 +311,5 @@ def test_onnx_files_are_explained_at_the_layers_of_the_native_network(
     assert [layer.name for layer in found] == layers
     assert (found.field, [layer.shape for layer in found]) == (expected.field, [layer.shape for layer in expected])
     reference = native(faces).detach().flip(0)
-    maps = [explain_faces(model, faces, reference=reference) for model in (native, converted)]
+    maps = [explain_faces(model, faces, "fast", reference=reference) for model in (native, converted)]
     assert float((maps[0] - maps[1]).abs().max()) < 0.01 * float(maps[0].max())

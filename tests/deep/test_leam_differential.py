@@ -253,21 +253,6 @@ def test_order_of_the_batch(program, data):
 
 
 @EXAMPLES
-@given(PLAIN, st.data())
-def test_mirrored_images_of_a_network_that_mirrors(program, data):
-    """Symmetric kernels and average pooling over everything: the map of the mirrored image is the mirrored map."""
-    program = program.double()
-    with torch.no_grad():
-        for p in program.parameters():
-            if p.ndim == 4:
-                p.copy_((p + p.flip(3)) / 2)
-        columns = program.head.weight.view(5, CHANNELS, 2, 2)
-        program.head.weight.copy_(((columns + columns.flip(3)) / 2).flatten(1))
-    at, xs, towards, maps = explained(program, data)
-    same(explain(program, tuple(x.flip(3) for x in xs), at, towards), [m.flip(3) for m in maps])
-
-
-@EXAMPLES
 @given(PLAIN, st.floats(-5, 5), st.data())
 def test_channels_that_are_not_used(program, constant, data):
     """A constant in channels of the image, and of the embedding's head input, that no weight reads."""
