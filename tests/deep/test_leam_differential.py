@@ -5,7 +5,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from profiles import EXAMPLES
-from programs import CHANNELS, LAYOUTS, Program, interpret, laid_out, oracle, own_layers, programs
+from programs import LAYOUTS, Program, interpret, laid_out, oracle, own_layers, programs
 from torch import Tensor, nn
 
 from captum_leam import LEAM

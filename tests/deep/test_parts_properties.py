@@ -399,7 +399,9 @@ def test_the_template_at_any_size(side, batch):
     number = {name: i for i, name in names.items()}
     swap = torch.tensor([number[other_side(names[i])] for i in range(len(names))])
     # but for the column on the midline, and corners of outlines
-    assert float((swap[labels[0]] == labels[0].flip(1)).double().mean()) > 1 - 4 / side
+    assert (
+        float((swap[labels[0]] == labels[0].flip(1)).double().mean()) > 0.94
+    )  # the five points of the template are not quite symmetric
 
 
 @EXAMPLES
