@@ -120,8 +120,8 @@ def keep_memory() -> None:
     """Let this process keep the memory of a batch for the next one: giving it back and asking again costs some 5 % of the time."""
     with suppress(OSError, AttributeError):  # glibc's; others have no such setting
         mallopt = ctypes.CDLL(None).mallopt
-        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            mallopt(option, 1 << 30)
+        for option, size in ((-1, 1 << 30), (-3, 32 << 20)):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (its largest)
+            mallopt(option, size)
 
 
 @contextmanager
