@@ -22,11 +22,7 @@ $(VENV)/core: $(SETTINGS)
 
 $(VENV)/test: $(VENV)/core
 	@echo "Setting up the test tools ..."
-	@$(PIP) --editable ".[face,onnx,study,ray,peers,dev]"
-	@touch $@
-
-$(VENV)/docs: $(VENV)/test
-	@$(PIP) --editable ".[docs]"
+	@$(PIP) --editable ".[face,onnx,study,ray,peers,docs,dev]"
 	@touch $@
 
 demo: $(VENV)/core
@@ -49,7 +45,7 @@ lint: $(VENV)/test
 types: $(VENV)/test
 	$(BIN)/mypy --strict captum_leam
 
-docs: $(VENV)/docs
+docs: $(VENV)/test
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	$(BIN)/python docs/check_links.py docs/_build/html
 	@echo "docs/_build/html/index.html"
