@@ -1,20 +1,20 @@
 """Every serious peer on one harness: faithful, decisive, person-specific, and at what cost.
 
-    python benchmarks/peers.py --data ../shared/real [--quick] [--people N] [--per-person 2] [--workers 2] [--out results/peers]
+    python benchmarks/peers.py --data ../shared/real [--quick] [--people 8] [--per-person 3] [--workers 2] [--out results/peers]
 
 LEAM's presets and forms, the methods of ``captum_leam.explainers``, Captum's own, pytorch-grad-cam and torch-cam (extra ``peers``; said
-and left out where missing), and controls, on the same images of the people that nothing was tuned on (``split.py``). References are
-leave-one-out centroids over all images of a person; the first ``--per-person`` images of each are explained.
+and left out where missing), and controls, on the same images: the first one of each of the first ``--people`` that nothing was tuned on
+(``split.py``). References are leave-one-out centroids over all images of a person.
 
 Drop: fall of the cosine when the top 5 or 20 % of the pixels are blurred (σ 10 px) or imputed (noisy linear), on the explained network
-(own) and the other (transfer), for maps as they are and after the same blur (σ 4 px); on the first image of each person. Share of the
-limit: over the drop, on the same images, of the extremal perturbation (3 restarts × 300 steps on 28 × 28 heights, made for that
-fraction, that network and the blur). On all explained images: deletion and insertion, the area under the genuine accept rate against
-another image of the person, maps made for that pair, probe only, blurred in steps of 10 % and black in steps of 20 %, threshold at the
-equal error rate of all pairs of these people; for methods with such a side, of first images against another person, the area under the
-impostor reject rate of the dissimilar maps; BC and AUC, person-specificity. Planted: share of mass and of the top 1 % inside the
-part that synthetic networks were trained to look at. Passes and seconds of one core are per image, counted and measured; peak memory
-is that of one call with two images, on the first network, beyond the loaded process (``peers_cost.py``).
+(own) and the other (transfer), for maps as they are and after the same blur (σ 4 px). Share of the limit: over the drop, on the same
+images, of the extremal perturbation (3 restarts × 300 steps on 28 × 28 heights, made for that fraction, that network and the blur).
+Deletion and insertion: the area under the genuine accept rate against another image of the person, maps made for that pair, probe only,
+blurred in steps of 10 % and black in steps of 20 %, threshold at the equal error rate of all pairs of these people; for methods with
+such a side, against another person, the area under the impostor reject rate of the dissimilar maps. BC and AUC, person-specificity:
+over ``--per-person`` images of each person, for methods of at most 100 passes. Planted: share of mass and of the top 1 % inside the part
+that synthetic networks were trained to look at. Passes and seconds of one core are per image, counted and measured; peak memory is that
+of one call with two images, on the first network, beyond the loaded process (``peers_cost.py``).
 
 Writes peers.csv (tidy), drops.csv (per image), settings.json and peers.png; ``peers_page.py`` makes the page of the documentation. Any
 folder with faces/PERSON/*.png and models.py (RECOGNISERS) works. Seed 0. ``--quick``: 3 people, 50 masks, 20 steps of FAME, xFace every
@@ -69,6 +69,7 @@ from captum_leam.objectives import embed
 from captum_leam.synthetic import SyntheticPopulation, centroids, train
 
 COARSE = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the pixels, where the field's eleven would take long
+CHEAP = 100  # passes, up to which a method explains more than one image of a person
 MASKING = 16  # forward passes from which a method without backward passes is one that masks the image
 
 
@@ -155,28 +156,46 @@ def explain_network(setting: Setting, name: str) -> Found:
     threshold = threshold_at_eer(*calibration)
     found = suggest_layers(model, scene.images[:4])
     methods = every_method(model, found, threshold, setting.quick)
-    maps, rows, seconds = explain_all(name, methods, model, scene.explained, scene.references[name])
-    shown = {**maps, **means_of_others(maps, scene.explained, scene.people)}
-    first = first_images(scene.people, 1)  # those that the limit is found for
+    first = first_images(scene.people, 1)
+    people = [scene.people[i] for i in first]
+    x, references = scene.explained[first], scene.references[name][first]
+    maps, rows, seconds = explain_all(name, methods, model, x, references)
     of_images = drops(
         scene.networks,
-        scene.explained[first],
-        {method: of_method[first] for method, of_method in shown.items()},
+        x,
+        {**maps, **means_of_others(maps, x, people)},
         {network: r[first] for network, r in scene.references.items()},
-        [scene.people[i] for i in first],
+        people,
         name,
     )
     rows += controls_specificity(name, scene)
-    for method, of_method in maps.items():  # not of other people's mean, which is one map for all images of a person
-        rows += guarded(partial(specificity, name, method, of_method, scene.people), f"person-specificity of {method}")
+    passes = passes_of(rows)
+    for method in methods:
+        if method.name in maps and sum(passes[method.name]) <= CHEAP:
+            agreement = partial(own_agreement, scene, name, method, maps[method.name])
+            rows += guarded(agreement, f"person-specificity of {method.name}")
     print(f"{name}: drops and person-specificity done, {len(maps)} methods", flush=True)
     looked_up = every_method(Remembered(model), found, threshold, setting.quick)
-    masking = {r["method"] for r in rows if r["measure"] == "forwards" and r["value"] > MASKING} - {
-        r["method"] for r in rows if r["measure"] == "backwards" and r["value"]
-    }
+    masking = {method for method, (forwards, backwards) in passes.items() if forwards > MASKING and not backwards}
     again = [of_seen if m.name in masking else m for m, of_seen in zip(methods, looked_up, strict=True)]
     rows += verify(setting, name, scene, [m for m in again if m.name in maps], calibration)
     return Found(of_images, rows, seconds)
+
+
+def passes_of(rows: Table) -> dict[str, tuple[float, float]]:
+    """Method → forward and backward passes per image."""
+    counted = {(str(r["method"]), str(r["measure"])): float(r["value"]) for r in rows}
+    names = {method for method, measure in counted if measure == "forwards"}
+    return {name: (counted[name, "forwards"], counted[name, "backwards"]) for name in names}
+
+
+def own_agreement(scene: Scenario, network: str, method: Method, maps_of_first: Tensor) -> Table:
+    """Person-specificity over all explained images; those of the first are there."""
+    first = first_images(scene.people, 1)
+    others = [i for i in range(len(scene.people)) if i not in first]
+    maps = as_maps(in_parts(method.explain, scene.explained[others], scene.references[network][others]))
+    order = torch.tensor([*first, *others]).argsort()
+    return specificity(network, method.name, torch.cat([maps_of_first, maps])[order], scene.people)
 
 
 def explain_all(
@@ -226,12 +245,11 @@ def verify(
     methods: Sequence[Method],
     calibration: tuple,
 ) -> Table:
-    """The explained images as probes, with another image of their person; each person's first with one of another person."""
+    """Each person's first image as a probe, with another image of the person, and with one of another person."""
     rows: Table = []
     model = scene.networks[name]
     for dissimilar in (False, True):
-        chosen = first_images(scene.people, 1) if dissimilar else range(len(scene.chosen))
-        probing = [scene.chosen[i] for i in chosen]
+        probing = first_images(scene.labels, 1)
         pairs = draw(scene.labels, probing, genuine=not dissimilar)
         probes, towards = scene.images[pairs.first], embed(model, scene.images[pairs.second], 8)
         maps = {}
@@ -416,7 +434,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--people", type=int, help="the first so many of those that are reported on")
-    parser.add_argument("--per-person", type=int, default=2)
+    parser.add_argument("--per-person", type=int, default=3, help="images of each, where BC and AUC are measured")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument(
@@ -425,7 +443,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/peers"))
     options = parser.parse_args()
     started = time.perf_counter()
-    setting = Setting(options.data, options.quick, options.people or (3 if options.quick else None), options.per_person)
+    setting = Setting(options.data, options.quick, options.people or (3 if options.quick else 8), options.per_person)
     networks = list(load_models(options.data).RECOGNISERS)
     done = run_all(setting, networks, options.workers, options.out / "jobs", options.resume)
     table, of_images = gather([found for found, _, _ in done.values()])
