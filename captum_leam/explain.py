@@ -10,6 +10,7 @@ from captum_leam._captum import baseline_tensors
 from captum_leam.explainers.base import with_gradients
 from captum_leam.leam import LEAM
 from captum_leam.maps import Field, default_blur, normalize_sum, overall_map
+from captum_leam.memory import in_batches
 from captum_leam.objectives import as_output, direction, similarity
 from captum_leam.rounds import occlusion_rounds, reordered, smooth
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions, find_field, suggest_layers
@@ -99,13 +100,13 @@ def explain_faces(
     leam = LEAM(model, modules, reshape=[s.reshape if s else None for s in suggested])
     place, rounds = field or find_field(model, x), ROUNDS[preset] - (bool(ROUNDS[preset]) and reference is None)
     options = {"n_steps": STARTS[preset], **options}
-    overall = []
-    for i in range(0, len(x), batch_size):
-        part = slice(i, i + batch_size)
+
+    def explain(part: slice) -> Tensor:
         towards = {"reference": _rows(reference, part, 2, len(x)), "contrast": _rows(contrast, part, 3, len(x))}
         start = _rows(options.get("baselines"), part, 4, len(x))
-        overall.append(_explain(leam, x[part], place, rounds, towards, {**options, "baselines": start}))
-    return torch.cat(overall)
+        return _explain(leam, x[part], place, rounds, towards, {**options, "baselines": start})
+
+    return torch.cat(in_batches(explain, len(x), batch_size))
 
 
 def _explain(

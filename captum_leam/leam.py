@@ -18,6 +18,7 @@ from captum_leam._captum import BaselineType, Inputs, TargetType, as_tuple, base
 from captum_leam.checks import refuse, together, where_any
 from captum_leam.layers import Reshape, eager, refuse_unexplainable
 from captum_leam.maps import WEIGHTINGS, default_blur, steps, weigh
+from captum_leam.memory import in_batches
 from captum_leam.objectives import (
     NORMS,
     EmbeddingSimilarity,
@@ -376,11 +377,16 @@ def _mean_gradient(
     _, at_start = passes.activations(starts)
     objective = objective_at(output)
     sums: PerLayer = []
-    for points in _chunks(steps(n_steps), at_once):
+
+    def add(rows: slice) -> None:
+        nonlocal sums
+        points = steps(n_steps)[rows]
         batched = _repeat_objective(objective, len(points))
         gradients, _ = passes.gradients(_line(starts, xs, points), batched, len(points))
         parts = [tuple(_sum_of_chunks(g, len(points)) for g in of_layer) for of_layer in gradients]
         sums = _pairwise(torch.add, sums, parts) if sums else parts
+
+    in_batches(add, n_steps, at_once, what="step")
     means = [tuple(total / n_steps for total in of_layer) for of_layer in sums]
     yield means, _pairwise(torch.sub, at_x, at_start)
 
@@ -421,10 +427,6 @@ def _line(starts: tuple[Tensor, ...], ends: tuple[Tensor, ...], points: Sequence
 def _repeat_objective(objective: Objective, times: int) -> Objective:
     """An objective for N images as one for several steps of them, batched."""
     return lambda output: torch.cat([objective(part) for part in output.chunk(times)])
-
-
-def _chunks(points: Sequence[float], size: int) -> list[Sequence[float]]:
-    return [points[i : i + size] for i in range(0, len(points), size)]
 
 
 def _steps_at_once(internal_batch_size: int | None, batch: int) -> int:

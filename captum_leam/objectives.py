@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from captum_leam.checks import refuse, together
 from captum_leam.layers import refuse_active, sober
+from captum_leam.memory import in_batches
 
 Norm = Literal["detach", "differentiate", "fixed"]
 NORMS: tuple[Norm, ...] = ("detach", "differentiate", "fixed")
@@ -94,7 +95,11 @@ def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 6
     """
     refuse_active(model)
     with torch.no_grad(), sober(model), together():
-        return torch.cat([as_embeddings(model(x), len(x)) for x in torch.split(images, batch_size)])
+        return torch.cat(in_batches(lambda rows: _embeddings_of(model, images[rows]), len(images), batch_size))
+
+
+def _embeddings_of(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    return as_embeddings(model(images), len(images))
 
 
 def _floating(output: Any) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from captum_leam._captum import repeat_args
 from captum_leam.checks import refuse
 from captum_leam.layers import Graph, Reshape, gather_runs, layer_name, record, sober, spatial, switch_back
+from captum_leam.memory import is_out_of_memory
 from captum_leam.objectives import as_output, vanishing
 
 # Of every layer, of every tensor it puts out.
@@ -116,9 +117,9 @@ class LayerPasses:
                 found = self._forward(xs, times, "from the layers")
                 # a model that sets the gradient mode around a layer has switched it off again: one more pass, without the saving
                 self.cut = torch.is_grad_enabled() and not self.shared
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             # a model that takes or hooks gradients before the layers itself needs a graph there, too
             self.cut = False
         return found
@@ -161,6 +162,8 @@ class LayerPasses:
         try:
             return torch.autograd.grad(score.sum(), kept, **{"allow_unused": True, **self.grad_kwargs})
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             names = ", ".join(self.names.values())
             raise RuntimeError(f"the backward pass from the score to layer {names} failed: {error}") from error
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from captum_leam.layers import eager, refuse_unexplainable
 from captum_leam.maps import as_maps
+from captum_leam.memory import in_batches
 from captum_leam.objectives import as_embeddings, direction
 
 Made = TypeVar("Made")
@@ -102,6 +104,7 @@ class Explainer(Attribution, ABC):
         self.model = model
         self.seed = seed
         self.batch_size = batch_size
+        self._at_once = batch_size  # images in one pass of the call; fewer where memory is short
         self._forwards = self._backwards = self._images = 0
 
     @classmethod
@@ -143,14 +146,15 @@ class Explainer(Attribution, ABC):
 
     def _embed(self, images: Tensor) -> Tensor:
         """Embeddings (n, D) of images, counted; with a graph where the images have one."""
+        embeddings = as_embeddings(self.model(images.clone()), len(images))  # a clone: models may work in place
         self._forwards += len(images)
-        return as_embeddings(self.model(images.clone()), len(images))  # a clone: models may work in place
+        return embeddings
 
     def _gradient(self, score: Tensor, images: Tensor) -> Tensor:
         """Gradient of one score per image with respect to the images, counted."""
         self._check_differentiable(score)
-        self._backwards += len(images)
         gradient: Tensor = torch.autograd.grad(score.sum(), images, retain_graph=True)[0]
+        self._backwards += len(images)
         return gradient
 
     def _check_differentiable(self, score: Tensor) -> None:
@@ -165,24 +169,21 @@ class Explainer(Attribution, ABC):
     def _in_parts(
         self, explain: Callable[[Tensor, Tensor | None], Made], inputs: Tensor, reference: Tensor | None
     ) -> list[Made]:
-        """What a function makes of every batch of images and the rows of the reference that belong to them.
-
-        No generator: one that is left half-way, as when a model raises, keeps the gradient mode until it is collected, and changes the
-        mode of the process then.
-        """
+        """What a function makes of every batch of images and the rows of the reference that belong to them."""
         check_images(inputs)
         rows = reference_rows(reference, len(inputs))
         refuse_unexplainable(self.model, [])
         self._forwards, self._backwards, self._images = 0, 0, len(inputs)
-        with with_gradients():
-            self._prepare(inputs)
-        made = []
-        for i in range(0, len(inputs), self.batch_size):
-            part = slice(i, i + self.batch_size)
+        self._at_once = self.batch_size
+
+        def explain_part(part: slice) -> Made:
             with with_gradients():
+                if not part.start:
+                    self._prepare(inputs)
                 images = inputs[part].detach().clone()
-                made.append(explain(images, rows if rows is None or len(rows) == 1 else rows[part]))
-        return made
+                return explain(images, rows if rows is None or len(rows) == 1 else rows[part])
+
+        return in_batches(explain_part, len(inputs), self.batch_size, halved=partial(setattr, self, "_at_once"))
 
 
 class TwoSidedExplainer(Explainer):

@@ -183,8 +183,12 @@ class PositionDecomposition(Explainer):
             raise ValueError(
                 f"{len(partners)} partners for {len(inputs)} images; needed is one for each, or one for all."
             )
-        others = iter(torch.split(partners.detach().expand(len(inputs), -1, -1, -1), self.batch_size))
-        parts = self._in_parts(lambda images, _: self._pairs(images, next(others)), inputs, None)
+
+        def pairs(images: Tensor, rows: Tensor | None) -> Correspondences:
+            others = torch.empty(0) if rows is None else rows.view(-1, *partners.shape[1:])
+            return self._pairs(images, others.expand(len(images), -1, -1, -1))
+
+        parts = self._in_parts(pairs, inputs, partners.flatten(1))
         matrix, rest = (torch.cat(t).detach() for t in zip(*((p.matrix, p.rest) for p in parts), strict=True))
         return Correspondences(matrix, rest, parts[0].grid)
 
@@ -239,7 +243,7 @@ class PositionDecomposition(Explainer):
         (kept,) = gather_runs(recorded, self.layer, self.model, None)[0]
         self._check_differentiable(embeddings)
         self._backwards += embeddings.shape[1]
-        weight = torch.cat(list(dimension_gradients(embeddings, kept, self.batch_size)))
+        weight = torch.cat(list(dimension_gradients(embeddings, kept, self._at_once)))
         activations = spatial(kept, name, tuple(image.shape[2:]), self.reshape)
         weight = weight if self.reshape is None else self.reshape(weight)
         linear = AffineHead(weight, torch.zeros_like(embeddings[0]))

@@ -106,12 +106,12 @@ class FGGB(ThresholdExplainer):
 
     def _sum_over_dimensions(self, image: Tensor, reference: Tensor | None) -> Tensor:
         """S of one image: (1, C, H, W)."""
-        copies = image.repeat(self.batch_size, 1, 1, 1).requires_grad_()
+        copies = image.repeat(self._at_once, 1, 1, 1).requires_grad_()
         f, g = unit_and_direction(self._embed(copies), reference)
         self._check_differentiable(f)
         weights = (f * g).detach()[0] - self.threshold / f.shape[1]
         total = torch.zeros_like(image)
-        for dimensions in torch.split(torch.arange(f.shape[1], device=f.device), self.batch_size):
+        for dimensions in torch.split(torch.arange(f.shape[1], device=f.device), self._at_once):
             gradients = self._of_dimensions(f, copies, dimensions)
             total += weighted_directions(gradients[:, None], weights[dimensions, None])
         return total
@@ -119,9 +119,9 @@ class FGGB(ThresholdExplainer):
     def _of_dimensions(self, f: Tensor, copies: Tensor, dimensions: Tensor) -> Tensor:
         """Gradients of k dimensions of the same embedding, each through a copy of its own: (k, C, H, W)."""
         k = len(dimensions)
-        self._backwards += k
         score = f[torch.arange(k, device=f.device), dimensions].sum()
         gradients: Tensor = torch.autograd.grad(score, copies, retain_graph=True)[0]
+        self._backwards += k
         return gradients[:k]
 
 

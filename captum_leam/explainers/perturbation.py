@@ -26,8 +26,8 @@ class Masking(Explainer):
     """A method that scores one image under many masks; subclasses say which masks, and what the scores mean."""
 
     def _masked_scores(self, image: Tensor, masks: Tensor, reference: Tensor) -> Tensor:
-        """Cosines (M,) of one image (1, C, H, W) under masks (M, H, W) to a reference (1, D), ``batch_size`` at a time."""
-        embeddings = (self._embed(image * part[:, None]) for part in torch.split(masks, self.batch_size))
+        """Cosines (M,) of one image (1, C, H, W) under masks (M, H, W) to a reference (1, D), a batch of them at a time."""
+        embeddings = (self._embed(image * part[:, None]) for part in torch.split(masks, self._at_once))
         return torch.cat([cosines(f, direction(f, reference)) for f in embeddings])
 
     def _each(self, images: Tensor, reference: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,6 +1,7 @@
 """Shapley values of semantic regions: what the nose, the eyes, the hair add to a similarity, shared out fairly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from captum.attr import ShapleyValueSampling
@@ -82,18 +83,30 @@ class RegionShapley(Masking):
             embeddings = self._embed(perturbed)
             return cosines(embeddings, direction(embeddings, reference))
 
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)  # Captum draws from the process's own generator
-            values: Tensor = ShapleyValueSampling(score).attribute(
-                image,
-                baselines=self.fill(image),
-                feature_mask=regions[None, None],
-                n_samples=self.orders,
-                perturbations_per_eval=self.batch_size,
-            )
+        sampling = ShapleyValueSampling(score)
+        # Captum's own draws from the process's generator, which other threads draw from, too
+        sampling.permutation_generator = partial(drawn_orders, torch.Generator().manual_seed(self.seed))
+        values: Tensor = sampling.attribute(
+            image,
+            baselines=self.fill(image),
+            feature_mask=regions[None, None],
+            n_samples=self.orders,
+            perturbations_per_eval=self._at_once,
+        )
         areas = regions.flatten().bincount().to(values)
         shared: Tensor = values[:, 0] / areas[regions]
         return shared
+
+
+def drawn_orders(generator: torch.Generator, regions: int, orders: int) -> Iterator[list[int]]:
+    """Random orders of the regions.
+
+    Example:
+        >>> [sorted(order) for order in drawn_orders(torch.Generator().manual_seed(0), 3, 2)]
+        [[0, 1, 2], [0, 1, 2]]
+    """
+    for _ in range(orders):
+        yield torch.randperm(regions, generator=generator).tolist()
 
 
 def region_masks(labels: Tensor, images: Tensor) -> list[Tensor]:

@@ -14,6 +14,7 @@ from captum_leam.explain import explain_faces
 from captum_leam.faithfulness.occlusion import OcclusionEvaluator
 from captum_leam.leam import LEAM
 from captum_leam.maps import place_on_field
+from captum_leam.memory import in_batches
 from captum_leam.objectives import embed, leave_one_out_centroids
 from captum_leam.patterns import bhattacharyya
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions, suggest_layers
@@ -151,9 +152,10 @@ def _layer_maps(
     batch_size: int,
 ) -> Tensor:
     leam = LEAM(model, layer.module, reshape=layer.reshape)
-    pairs = zip(torch.split(images, batch_size), torch.split(references, batch_size), strict=True)
-    maps = torch.cat([leam.attribute(x, reference=r, n_steps=n_steps) for x, r in pairs])
-    return place_on_field(maps, found.image_size, found.field)
+    maps = in_batches(
+        lambda rows: leam.attribute(images[rows], reference=references[rows], n_steps=n_steps), len(images), batch_size
+    )
+    return place_on_field(torch.cat(maps), found.image_size, found.field)
 
 
 def _overlap(maps: Tensor, labels: Sequence[Any]) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from captum_leam.faces.aligned import AlignedFace, align
 from captum_leam.faces.geometry import inverse, warp
 from captum_leam.faces.weights import find_weights, load_network, need_facexlib
+from captum_leam.memory import in_batches
 from captum_leam.regions.report import parse
 from captum_leam.regions.scheme import CELEBAMASK_HQ, RegionScheme
 
@@ -136,7 +137,9 @@ class NetworkParser:
         return torch.cat([empty, *self._parts(images)])
 
     def _parts(self, images: Tensor) -> list[Tensor]:
-        return [self._score(part) for part in torch.split(images, self.batch_size) if len(part)]
+        if not len(images):
+            return []
+        return in_batches(lambda rows: self._score(images[rows]), len(images), self.batch_size)
 
     @torch.no_grad()
     def _score(self, images: Tensor) -> Tensor:

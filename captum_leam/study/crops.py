@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from captum_leam.faces import FaceAligner, FaceSource, read_faces
+from captum_leam.memory import is_out_of_memory, tell
 from captum_leam.models.loading import made_in_code
 from captum_leam.objectives import leave_one_out_centroids
 from captum_leam.regions import CELEBAMASK_HQ, TEMPLATE, FacexlibParser, RegionScheme, TemplateParser, parse
@@ -228,6 +229,8 @@ def each_or_none(
 ) -> Iterator[tuple[NDArray[np.intp], Any, str]]:
     """A function of rows; where it raises, of halves of them, down to the single row that is to blame.
 
+    Memory that is used up is no picture's fault: it is told, and where one row alone does not fit, raised.
+
     Yields:
         Rows, what the function made of them, and ``""``; or one row, None, and the reason.
 
@@ -240,11 +243,16 @@ def each_or_none(
     try:
         made = function(rows)
     except Exception as error:  # whatever a user's network raises concerns these images, not the study
+        lacking = is_out_of_memory(error)
         if len(rows) > 1:
             middle = len(rows) // 2
+            if lacking:
+                tell(f"{len(rows)} images", middle)
             yield from each_or_none(function, rows[:middle])
             yield from each_or_none(function, rows[middle:])
             return
+        if lacking:
+            raise
         lines = str(error).strip().splitlines()
         yield rows, None, f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:500]
         return

@@ -18,6 +18,7 @@ from captum_leam.faithfulness.controls import CONTROLS, OWN_CONTROLS, Scene, cen
 from captum_leam.faithfulness.fills import as_fill
 from captum_leam.leam import LEAM
 from captum_leam.maps import default_blur, place_on_field
+from captum_leam.memory import is_out_of_memory
 from captum_leam.study.config import Config
 from captum_leam.study.crops import Failure, batches, crops_of, each_or_none, embedded, references_of, taken
 from captum_leam.study.networks import Network, embeddings_of, loaded, suggestions, untrained
@@ -468,6 +469,8 @@ def untrained_shard(setting: Setting, faces: Shard, explained: int, first: Shard
     try:
         module = untrained(network, crops_of(first)[:TWIN_FACES], key, config.seed, config.device)
     except Exception as error:  # whatever a user's network raises: there is no such control, the study goes on
+        if is_out_of_memory(error):
+            raise
         return Shard(nothing, {"failed": [], "problem": f"no untrained twin: {type(error).__name__}: {error}"[:500]})
     crops = crops_of(faces).to(config.device)
     own, _ = embedded(module, crops, config)
