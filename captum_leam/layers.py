@@ -3,7 +3,8 @@
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -216,10 +217,67 @@ def _learns(module: nn.Module, kind: str) -> bool:
     return spectral or (isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats)
 
 
+@dataclass
+class _Eager:
+    """The stance of the compiler is the process's: the first thread that needs eager modules sets it, the last one puts it back."""
+
+    lock: Any = field(default_factory=threading.Lock)
+    threads: int = 0
+    stance: Any = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.threads:
+                self.stance = torch.compiler.set_stance("force_eager")
+            self.threads += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.threads -= 1
+            if not self.threads:
+                self.stance.__exit__(None, None, None)
+
+
+_EAGER = _Eager()
+
+
 def eager() -> AbstractContextManager[Any]:
     """Run compiled modules eagerly: under ``torch.compile`` hooks set later are lost or belong to another call."""
     # importing torch._dynamo takes seconds; where nobody has, nothing is compiled
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    return _EAGER if "torch._dynamo" in sys.modules else nullcontext()
+
+
+# -- hooks ---------------------------------------------------------------------------------------------
+
+ForwardHook = Callable[[nn.Module, Any, Any], Any]
+
+
+@contextmanager
+def hooked(hooks: Iterable[tuple[nn.Module, ForwardHook]]) -> Iterator[None]:
+    """Forward hooks for the length of a block, which see what this thread runs and not what others run on the same model.
+
+    Example:
+        >>> seen = []
+        >>> layer = nn.ReLU()
+        >>> with hooked([(layer, lambda module, args, output: seen.append(output))]):
+        ...     _ = layer(torch.ones(1))
+        >>> _ = layer(torch.ones(1))
+        >>> seen
+        [tensor([1.])]
+    """
+    caller = threading.get_ident()
+
+    def here(hook: ForwardHook, module: nn.Module, args: Any, output: Any) -> Any:
+        return hook(module, args, output) if threading.get_ident() == caller else None
+
+    handles = []
+    try:
+        for module, hook in hooks:
+            handles.append(module.register_forward_hook(partial(here, hook)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 # -- recording activations -----------------------------------------------------------------------------
@@ -325,13 +383,18 @@ def record(
 
 def _node(tensor: Tensor, shared: bool, leaf: bool, switched: list[Tensor] | None) -> Tensor:
     """The tensor to differentiate by: itself where it is part of a graph or used elsewhere too, else a new leaf."""
-    if tensor.requires_grad and (shared or not leaf):
-        return tensor
     if not shared:
-        return tensor.detach().requires_grad_()
-    if switched is not None and not tensor.requires_grad:
-        switched.append(tensor)
-    return tensor.requires_grad_()
+        return tensor if tensor.requires_grad and not leaf else tensor.detach().requires_grad_()
+    with _SWITCHING:
+        if switched is not None and (not tensor.requires_grad or id(tensor) in _SWITCHED_ON):
+            switched.append(tensor)
+            _SWITCHED_ON[id(tensor)] += 1
+        return tensor.requires_grad_()
+
+
+_SWITCHING = threading.Lock()
+_SWITCHED_ON: Counter[int] = Counter()
+"""How many passes, in whatever threads, need gradients of a tensor that had none."""
 
 
 def switch_back(switched: list[Tensor]) -> None:
@@ -345,8 +408,13 @@ def switch_back(switched: list[Tensor]) -> None:
     """
     while switched:
         tensor = switched.pop()
-        if tensor.is_leaf:
-            tensor.requires_grad_(False)
+        with _SWITCHING:
+            _SWITCHED_ON[id(tensor)] -= 1
+            if _SWITCHED_ON[id(tensor)] > 0:
+                continue
+            del _SWITCHED_ON[id(tensor)]
+            if tensor.is_leaf:
+                tensor.requires_grad_(False)
 
 
 def _is_among(tensor: Any, values: Any) -> bool:

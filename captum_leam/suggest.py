@@ -17,6 +17,7 @@ from captum_leam.layers import (
     eager,
     gather_runs,
     get_layer,
+    hooked,
     looks_channels_last,
     record,
     refuse_unexplainable,
@@ -373,12 +374,8 @@ def _run_recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tenso
         # the model goes on with a copy, so that in-place operations leave what is recorded alone
         return output.clone() if isinstance(output, Tensor) else None
 
-    handles = [m.register_forward_hook(partial(hook, name)) for name, m in model.named_modules() if name]
-    try:
+    with hooked((m, partial(hook, name)) for name, m in model.named_modules() if name):
         out = as_output(model(x), len(x))
-    finally:
-        for handle in handles:
-            handle.remove()
     once = {name: r[0] for name, r in runs.items() if len(r) == 1 and isinstance(r[0], Tensor)}
     # a dict keeps the place of the first insertion, which is the time the (only) run ended
     return once, out

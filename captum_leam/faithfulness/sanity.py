@@ -1,7 +1,9 @@
 """Sanity: checks that a true explanation passes and that convincing pictures of something else fail."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -260,8 +262,7 @@ def randomised(model: nn.Module, images: Tensor, share: float = 1.0, *, seed: in
     if not layers:
         raise ValueError("the model has no parameters to randomise.")
     chosen = layers[len(layers) - max(1, round(share * len(layers))) :]
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
+    with _at_seed(seed), torch.no_grad():
         for layer in chosen:
             _renew(layer)
         _calibrate(twin, chosen, images)
@@ -318,11 +319,21 @@ def _seeded(explain: Explain, seed: int) -> Explain:
     """The method with the global random numbers at a seed, and put back afterwards."""
 
     def make(model: nn.Module, images: Tensor, references: Tensor) -> Tensor:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with _at_seed(seed):
             return explain(model, images, references)
 
     return make
+
+
+_DRAWING = threading.RLock()
+
+
+@contextmanager
+def _at_seed(seed: int) -> Iterator[None]:
+    """The random numbers of the process at a seed, and put back afterwards: for one thread at a time."""
+    with _DRAWING, torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 def _ahead_of_other_people(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captum_leam.layers import get_layer
+from captum_leam.layers import get_layer, hooked
 
 
 class UpTo(nn.Module):
@@ -45,11 +45,9 @@ class UpTo(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """What the layer puts out for these images, (N, D)."""
         outputs: list[Any] = []
-        handle = self.model.get_submodule(self.layer).register_forward_hook(partial(_keep, outputs))
-        try:
+        layer = self.model.get_submodule(self.layer)
+        with hooked([(layer, lambda module, args, output: outputs.append(output))]):
             self.model(images)
-        finally:
-            handle.remove()
         if len(outputs) != 1:
             raise ValueError(
                 f"layer {self.layer!r} ran {len(outputs)} times; needed is one run, whose output is the embedding."
@@ -82,13 +80,8 @@ def layer_before_division(model: nn.Module, images: Tensor) -> str | None:
     def hook(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
         outputs[name] = None if name in outputs else output  # of a layer that runs twice, neither
 
-    handles = [layer.register_forward_hook(partial(hook, name)) for name, layer in model.named_modules() if name]
-    try:
-        with torch.no_grad():
-            embeddings = model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked((layer, partial(hook, name)) for name, layer in model.named_modules() if name), torch.no_grad():
+        embeddings = model(images)
     if not _of_length_one(embeddings):
         return None
     for name, output in outputs.items():
@@ -102,7 +95,3 @@ def layer_before_division(model: nn.Module, images: Tensor) -> str | None:
 
 def _of_length_one(vectors: Any) -> bool:
     return isinstance(vectors, Tensor) and bool(((vectors.flatten(1).norm(dim=1) - 1).abs() < 1e-3).all())
-
-
-def _keep(outputs: list[Any], layer: nn.Module, inputs: Any, output: Any) -> None:
-    outputs.append(output)
