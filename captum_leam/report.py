@@ -3,15 +3,16 @@
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from captum.attr import LayerGradCam
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
@@ -19,11 +20,14 @@ from torch import Tensor, nn
 
 from captum_leam._version import __version__
 from captum_leam.explain import PRESETS
+from captum_leam.explainers.base import with_gradients
 from captum_leam.faithfulness import OcclusionEvaluator, OcclusionResult
 from captum_leam.leam import LEAM
-from captum_leam.maps import overall_map, place_on_field
-from captum_leam.objectives import EmbeddingSimilarity, embed, leave_one_out_centroids, unit
+from captum_leam.maps import overall_map, place_on_field, weigh
+from captum_leam.memory import in_batches
+from captum_leam.objectives import direction, embed, leave_one_out_centroids, similarity, unit
 from captum_leam.pairs import SIDES, PairExplanation
+from captum_leam.passes import LayerPasses
 from captum_leam.plots import occlusion_curves, overlay, region_bars, region_outlines
 from captum_leam.regions import FaceRegions, RegionScheme, lift_drawing, region_report
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions
@@ -178,8 +182,12 @@ def _layer_maps(
     model: nn.Module, images: Tensor, layers: LayerSuggestions, references: Tensor, n_steps: int, batch_size: int
 ) -> dict[str, Tensor]:
     leam = LEAM(model, [layer.module for layer in layers], reshape=[layer.reshape for layer in layers])
-    parts = zip(torch.split(images, batch_size), torch.split(references, batch_size), strict=True)
-    found = [leam.attribute(x, reference=r, n_steps=n_steps) for x, r in parts]
+
+    def explain(rows: slice) -> list[Tensor]:
+        made: list[Tensor] = leam.attribute(images[rows], reference=references[rows], n_steps=n_steps)
+        return made
+
+    found = in_batches(explain, len(images), batch_size)
     joined = [torch.cat(of_layer) for of_layer in zip(*found, strict=True)]
     placed = [place_on_field(m, layers.image_size, layers.field) for m in joined]
     return dict(zip([layer.name for layer in layers], placed, strict=True))
@@ -188,18 +196,17 @@ def _layer_maps(
 def _grad_cam(
     model: nn.Module, images: Tensor, layers: LayerSuggestions, references: Tensor, norm: Any, batch_size: int
 ) -> Tensor:
-    """Captum's LayerGradCam on the same objective, at the last of the layers."""
+    """The map of Captum's LayerGradCam of the same objective, at the last of the layers: also of tokens, and whatever other threads run."""
     layer: LayerSuggestion = layers[-1]
-    cam = LayerGradCam(EmbeddingSimilarity(model, norm=norm), layer.module)
-    # Captum's knows no tokens; the channel weighting is the same map
-    leam = LEAM(model, layer.module, weighting="channel", norm=norm, reshape=layer.reshape)
-    maps = [
-        cam.attribute(x, additional_forward_args=(r,)).detach()
-        if layer.reshape is None
-        else leam.attribute(x, reference=r)
-        for x, r in zip(torch.split(images, batch_size), torch.split(references, batch_size), strict=True)
-    ]
-    return place_on_field(torch.cat(maps), layers.image_size, layers.field)
+    passes = LayerPasses(model, [layer.module], reshapes=[layer.reshape], image_size=layers.image_size)
+
+    def cam(rows: slice) -> Tensor:
+        with with_gradients():
+            x, towards = images[rows].detach().clone(), references[rows]
+            gradients, activations = passes.gradients((x,), lambda f: similarity(f, direction(f, towards), norm))
+        return weigh(gradients[0][0].detach(), activations[0][0].detach(), "channel")
+
+    return place_on_field(torch.cat(in_batches(cam, len(images), batch_size)), layers.image_size, layers.field)
 
 
 # -- writing -------------------------------------------------------------------------------------------
@@ -221,32 +228,65 @@ def write(
     Returns:
         Path of the page.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_earlier(folder)
-    written: list[str] = []
-    for number, explanation in enumerate(explanations, 1):
-        prefix = f"{number}_" if len(explanations) > 1 else ""
-        written += _write_tables(explanation, folder, prefix)
-        written += _write_pictures(explanation, folder, prefix)
-    page = folder / "index.html"
-    page.write_text(render_page(explanations, title=title, lead=lead, settings=settings), encoding="utf-8")
-    made = {"captum-leam": __version__, "title": title, "settings": {k: str(v) for k, v in settings.items()}}
-    notes = [note for explanation in explanations for note in explanation.notes]
-    record = {**made, "notes": notes, "files": sorted([*written, page.name, WRITTEN])}
-    (folder / WRITTEN).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return page
+    with _all_or_nothing(folder) as place:
+        written: list[str] = []
+        for number, explanation in enumerate(explanations, 1):
+            prefix = f"{number}_" if len(explanations) > 1 else ""
+            written += _write_tables(explanation, place, prefix)
+            written += _write_pictures(explanation, place, prefix)
+        page = place / "index.html"
+        page.write_text(render_page(explanations, title=title, lead=lead, settings=settings), encoding="utf-8")
+        made = {"captum-leam": __version__, "title": title, "settings": {k: str(v) for k, v in settings.items()}}
+        notes = [note for explanation in explanations for note in explanation.notes]
+        record = {**made, "notes": notes, "files": sorted([*written, page.name, WRITTEN])}
+        (place / WRITTEN).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return folder / page.name
 
 
-def _remove_earlier(folder: Path) -> None:
-    """Remove what an earlier page of this package left in the folder, as far as its record says so."""
+@contextmanager
+def _all_or_nothing(folder: Path) -> Iterator[Path]:
+    """A place to write files to, which come into the folder together once all are whole, and an earlier page goes.
+
+    Whatever goes wrong, the folder holds what it held before; one that was not there is not there.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as place:
+            made, earlier = Path(place, "made"), Path(place, "earlier")
+            made.mkdir()
+            earlier.mkdir()
+            yield made
+            names = sorted(path.name for path in made.iterdir())
+            gone = [name for name in {*_earlier(folder), *names} if (folder / name).is_file()]
+            _move([(folder / name, earlier / name) for name in gone] + [(made / n, folder / n) for n in names])
+    except BaseException:
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def _move(files: Sequence[tuple[Path, Path]]) -> None:
+    """Move files, all or none."""
+    try:
+        for source, target in files:
+            source.replace(target)
+    except BaseException:
+        for source, target in reversed(files):
+            if not source.exists():
+                target.replace(source)
+        raise
+
+
+def _earlier(folder: Path) -> list[str]:
+    """What an earlier page of this package left in the folder, as far as its record says so."""
     try:
         record = json.loads((folder / WRITTEN).read_text(encoding="utf-8"))
         names = [str(name) for name in record["files"]] if "captum-leam" in record else []
     except (OSError, ValueError, KeyError, TypeError):
-        return
-    for name in names:
-        if safe_name(name) == name and (folder / name).is_file():
-            (folder / name).unlink()
+        return []
+    return [name for name in names if safe_name(name) == name]
 
 
 def _write_pictures(explanation: Explanation, folder: Path, prefix: str) -> list[str]:
