@@ -34,12 +34,12 @@ Progress = Annotated[bool, typer.Option("--progress/--no-progress", help="Show p
 
 
 def main() -> None:
-    """Entry point: a wrong input, or an extra that is not installed, is one line in words and exit code 2, not a traceback."""
+    """Entry point: a wrong input, too little memory, or an extra that is not installed, is one line in words and exit code 2, not a traceback."""
     from rich.console import Console
 
     try:
         app()
-    except (ValueError, TypeError, ImportError, OSError) as error:
+    except (ValueError, TypeError, ImportError, OSError, MemoryError) as error:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_plain(error)}")
         raise SystemExit(WRONG_INPUT) from None
 
