@@ -34,7 +34,7 @@ Progress = Annotated[bool, typer.Option("--progress/--no-progress", help="Show p
 
 
 def main() -> None:
-    """Entry point: a wrong input, too little memory, or an extra that is not installed, is one line in words and exit code 2, not a traceback."""
+    """Entry point: a wrong input, too little memory, an extra that is not installed: one line in words and exit code 2, no traceback."""
     from rich.console import Console
 
     try:

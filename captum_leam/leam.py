@@ -467,11 +467,20 @@ def _check_above_noise(maps: PerLayer, passes: LayerPasses, xs: tuple[Tensor, ..
         if passes.returns_embeddings:
             gradients, activations = passes.gradients(xs, _towards_anything)
             probes = [_total(m) for m in _pairwise(lambda g, a: weigh(g.detach(), a.detach()), gradients, activations)]
+            for layer, of_layer in zip(passes.layers, activations, strict=True):
+                refuse(_total(of_layer) == 0, partial(_silent, passes.names[layer]))
             found = noise & torch.stack([total <= tiny * probe for total, probe in zip(totals, probes, strict=True)])
         for layer, of_layer in zip(passes.layers, found, strict=True):
             refuse(of_layer, partial(_noise, passes.names[layer]))
 
     where_any(noise.any(0), look_closer)
+
+
+def _silent(layer: str, rows: list[int]) -> str:
+    return (
+        f"all activations of layer {layer} are zero for images {rows}: nothing to show there. Choose a layer before it, or look at what is "
+        "wrong with these images (their range, their preprocessing)."
+    )
 
 
 def _noise(layer: str, rows: list[int]) -> str:

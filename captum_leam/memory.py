@@ -1,6 +1,5 @@
 """Batches that do not fit into memory: halved until they do, and told."""
 
-import gc
 import warnings
 from collections.abc import Callable
 from typing import TypeVar
@@ -84,12 +83,10 @@ def in_batches(
             first, now = first or tried, tried // 2
             if not now:
                 raise TooLargeError(_too_large(what, error)) from error
+            if halved:
+                halved(now)
         else:
             start = rows.stop
-            continue
-        if halved:
-            halved(now)
-        gc.collect()  # what the pass that failed still holds in circles
     if first:
         tell(f"{first} {what}s", now, "internal_batch_size" if what == "step" else "batch_size")
     return made

@@ -129,7 +129,7 @@ def _patches(s: Scene) -> pd.DataFrame:
 
 def _page(s: Scene) -> Any:
     layers, towards = suggest_layers(s.net, s.faces), torch.nn.functional.normalize(s.references)
-    names = ["a", "b", "c", "d"]
+    names = [f"face {i}" for i in range(len(s.faces))]
     found = explain_images(
         s.net,
         s.faces,
@@ -151,7 +151,7 @@ def _parser(s: Scene) -> Tensor:
 
 def _verify(s: Scene) -> list[Tensor]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that an untrained network hardly separates people
+        warnings.filterwarnings("ignore", message="the model hardly separates these people")  # untrained as it is
         found = verify(s.net, s.faces, PEOPLE, batch_size=s.batch_size)
     return [torch.from_numpy(found.genuine), torch.from_numpy(found.impostor)]
 
@@ -184,9 +184,9 @@ CALLS: dict[str, Callable[[Scene], Any]] = {
     "explain_faces": lambda s: explain_faces(s.net, s.faces, batch_size=s.batch_size),
     **{name: _explainer(make) for name, make in EXPLAINERS.items()},
     "both sides": lambda s: list(vars(XSSAB(s.net).attribute_both(s.faces, s.references)).values()),
-    "correspondences": lambda s: PositionDecomposition(s.net, s.net.body, batch_size=s.batch_size)
-    .correspondences(s.faces, s.faces[:1])
-    .matrix,
+    "correspondences": lambda s: (
+        PositionDecomposition(s.net, s.net.body, batch_size=s.batch_size).correspondences(s.faces, s.faces[:1]).matrix
+    ),
     "EmbeddingSimilarity": lambda s: EmbeddingSimilarity(s.net)(s.faces, s.references).detach(),
     "embed": lambda s: embed(s.net, s.faces, s.batch_size),
     "verify": lambda s: _verify(s),
@@ -200,10 +200,12 @@ CALLS: dict[str, Callable[[Scene], Any]] = {
     "evaluate_person_masks": lambda s: evaluate_person_masks(
         s.net, s.faces, s.maps, PEOPLE, fractions=(0.1,), batch_size=s.batch_size
     ).to_frame(),
-    "rank_layers": lambda s: rank_layers(s.net, s.faces, PEOPLE, n_steps=2, batch_size=s.batch_size)
-    .to_frame()
-    .drop(columns="seconds")
-    .sort_values("name"),
+    "rank_layers": lambda s: (
+        rank_layers(s.net, s.faces, PEOPLE, n_steps=2, batch_size=s.batch_size)
+        .to_frame()
+        .drop(columns="seconds")
+        .sort_values("name")
+    ),
     "sanity_checks": lambda s: sanity_checks(
         s.net, s.faces, PEOPLE, _of_layer, stages=(1.0,), batch_size=s.batch_size
     ).to_frame(),
@@ -235,7 +237,9 @@ def same(left: list[Tensor], right: list[Tensor], tolerance: float = 0.0) -> boo
     """Equal, or up to a share of the largest number."""
     return len(left) == len(right) and all(
         a.shape == b.shape
-        and torch.allclose(a, b, rtol=0, atol=tolerance * float(b.nan_to_num().abs().max().clamp(min=1)), equal_nan=True)
+        and torch.allclose(
+            a, b, rtol=0, atol=tolerance * float(b.nan_to_num().abs().max().clamp(min=1)), equal_nan=True
+        )
         for a, b in zip(left, right, strict=True)
         if a.shape != b.shape or a.numel()
     )

@@ -183,8 +183,23 @@ def test_a_fault_at_an_operation(name, folder):
     assert check(name, Scene(), folder, lambda fault: fault, MOMENTS) > 0
 
 
-HOOKED = ["LEAM", "LEAM, what a layer takes in", "LEAM, opaque", "LEAM, several layers", "explain_faces", "correspondences"]
-HOOKED += ["suggest_layers", "find_field", "UpTo", "layer_before_division", "explain_pair", "explain_images", "rank_layers"]
+HOOKED = [
+    "LEAM",
+    "LEAM, what a layer takes in",
+    "LEAM, opaque",
+    "LEAM, several layers",
+    "explain_faces",
+    "correspondences",
+]
+HOOKED += [
+    "suggest_layers",
+    "find_field",
+    "UpTo",
+    "layer_before_division",
+    "explain_pair",
+    "explain_images",
+    "rank_layers",
+]
 
 
 @pytest.mark.parametrize("name", HOOKED)

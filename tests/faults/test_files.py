@@ -19,7 +19,14 @@ from captum_leam.explain_files import explain_files
 from captum_leam.report import Explanation
 from captum_leam.synthetic import SyntheticPopulation
 
-MODEL = "import torch\nfrom captum_leam.synthetic import EmbeddingNet\n\n\ndef small():\n    torch.manual_seed(0)\n    return EmbeddingNet()\n"
+MODEL = """
+import torch
+from captum_leam.synthetic import EmbeddingNet
+
+def small():
+    torch.manual_seed(0)
+    return EmbeddingNet()
+"""
 
 # -- faults --------------------------------------------------------------------------------------------
 
@@ -110,7 +117,11 @@ def raised_at(found: Explanation, out: Path, moment: int) -> bool:
     return False
 
 
-ERRORS = (OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), PermissionError(errno.EACCES, "denied"))
+ERRORS = (
+    OSError(errno.ENOSPC, "No space left on device"),
+    KeyboardInterrupt(),
+    PermissionError(errno.EACCES, "denied"),
+)
 
 
 @pytest.mark.usefixtures("_quick")
