@@ -60,7 +60,7 @@ def explain_faces(
         reference: embeddings (D,), (1, D) or (N, D); each image's own by default, which shows embedding strength (there is one round
             fewer: embedding the images takes its forward pass).
         contrast: see :meth:`LEAM.attribute <captum_leam.LEAM.attribute>`.
-        batch_size: images in one pass.
+        batch_size: images in one pass; fewer where they do not fit into memory, which is told.
         **options: ``n_steps``, ``baselines``, ``path``, ``internal_batch_size``, ``grad_kwargs`` of ``LEAM.attribute``, for the map at the
             start. ``baselines`` also replace what the rounds occlude; a blur by default.
 

@@ -80,12 +80,13 @@ def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 6
     Args:
         model: images (N, C, H, W) → embeddings (N, D), with or without gradients.
         images: (N, C, H, W).
-        batch_size: images in one pass.
+        batch_size: images in one pass; fewer where they do not fit into memory, which is told.
 
     Returns:
         (N, D), un-normalised.
 
     Raises:
+        TooLargeError: if one image alone does not fit into memory.
         ValueError: if the model does not return one finite embedding per image, see :func:`as_embeddings`, or is in training mode
             with BatchNorm, Dropout or the like.
 

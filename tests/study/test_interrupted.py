@@ -1,0 +1,88 @@
+"""Ctrl-C at any moment of a study: it stops at once, leaves nothing that is read as good, and goes on to byte-identical tables."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_study import tables_of
+
+from captum_leam.study import Study, store
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c():
+    """Python's own way with SIGINT, whatever the runner of the tests set."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_again_and_again(undisturbed, right, tmp_path, monkeypatch):
+    """A real signal in the middle of writes, before the file has its name."""
+    real, writes = store._sync, []
+
+    def sync(path: Path) -> None:
+        writes.append(path)
+        if path.suffix == ".part" and len(writes) % 9 == 0:
+            signal.raise_signal(signal.SIGINT)
+        real(path)
+
+    monkeypatch.setattr(store, "_sync", sync)
+    config = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
+    interrupted = 0
+    while interrupted < 40:
+        try:
+            Study(config).run(progress=False, report=False)
+            break
+        except KeyboardInterrupt:
+            interrupted += 1
+        assert not list((tmp_path / "out").rglob("*.part"))
+        assert not (tmp_path / "out" / "manifest.json").exists()
+        assert all(store.shard_digest(path) for path in (tmp_path / "out" / "work").rglob("*.shard"))
+    assert interrupted >= 5
+    assert tables_of(tmp_path / "out") == right
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no groups of processes that get SIGINT together")
+def test_ctrl_c_on_a_terminal_reaches_the_workers(undisturbed, right, tmp_path):
+    """The command with worker processes, and SIGINT to all of them, as a terminal sends it: nothing stays behind."""
+    pytest.importorskip("joblib", reason="needs pip install 'captum-leam[study]'")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "captum_leam", "study", str(undisturbed / "study.yaml"), "--out", str(out)]
+    command += ["--engine", "processes", "--jobs", "2", "--no-progress", "--no-report"]
+    running = subprocess.Popen(  # noqa: S603
+        command,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    end = time.monotonic() + 200
+    while len(list(out.rglob("*.shard"))) < 2 and running.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    assert running.poll() is None, running.communicate()
+    os.killpg(running.pid, signal.SIGINT)
+    running.communicate(timeout=100)
+    assert running.returncode not in (0, None)
+    while time.monotonic() < end and _alive(running.pid):
+        time.sleep(0.05)
+    assert not _alive(running.pid), "a worker stays behind"
+    assert not (out / "manifest.json").exists()
+    Study(replace(Study(undisturbed / "study.yaml").config, out=out)).run(progress=False, report=False)
+    assert not list(out.rglob("*.part"))
+    assert tables_of(out) == right
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
