@@ -63,7 +63,7 @@ MUTANTS = [
     (
         "a skip connection is differentiated whole",
         "layers.py",
-        "shared = [inputs or any(t is a for a in args) for t in tensors]",
+        "shared = [inputs or not args or _is_among(t, args) for t in tensors]",
         "shared = [False for t in tensors]",
         "hands_on_what_is_used_beside_it",
     ),
@@ -218,8 +218,8 @@ MUTANTS = [
     (
         "frozen parameters and in-place activations",
         "layers.py",
-        "    if tensor.requires_grad and (shared or not leaf):",
-        "    if True:",
+        "return tensor if tensor.requires_grad and not leaf else tensor.detach().requires_grad_()",
+        "return tensor",
         "frozen_parameters",
     ),
     (

@@ -70,8 +70,8 @@ class Explainer(Attribution, ABC):
     Args:
         model: images (N, C, H, W) to embeddings (N, D), un-normalised.
         seed: of what the method draws; images get the same numbers whatever the batch they are in.
-        batch_size: images, perturbed or not, in one pass: bounds the memory, and is halved where that is short. Eight of 112 px stay in the caches of a CPU core, where
-            sixteen take a quarter longer; on a GPU take as many as fit.
+        batch_size: images, perturbed or not, in one pass: bounds the memory, and is halved where that is short. Eight of 112 px stay in
+            the caches of a CPU core, where sixteen take a quarter longer; on a GPU take as many as fit.
 
     Raises:
         TypeError: if the model cannot be called.
