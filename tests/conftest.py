@@ -1,4 +1,5 @@
 import importlib.util
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -35,3 +36,12 @@ def _seeded() -> Iterator[None]:
 @pytest.fixture
 def faces() -> Tensor:
     return torch.rand(3, 3, 16, 16)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a browser; without one, tests of pages as a browser sees them are skipped."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not found:
+        pytest.skip("needs chromium to look at the page")
+    return found

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from captum_leam.faithfulness import OcclusionResult
-from captum_leam.study.figures import shown
+from captum_leam.names import shown
 from captum_leam.study.tables import OVERALL, TABLES
 
 LARGE = ("regions", "drops")
@@ -20,7 +20,7 @@ LARGE = ("regions", "drops")
 
 @dataclass(frozen=True, repr=False)
 class Findings:
-    """Tables, manifest and mean maps of a study. Names are as they may be shown, see :func:`~captum_leam.study.figures.shown`.
+    """Tables, manifest and mean maps of a study. Names are as they may be shown, see :func:`~captum_leam.names.shown`.
 
     Attributes:
         folder: that holds them.
