@@ -1,6 +1,7 @@
 import importlib.util
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -45,3 +46,25 @@ def chromium() -> str:
     if not found:
         pytest.skip("needs chromium to look at the page")
     return found
+
+
+# -- how many properties held, on how many examples ----------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Hypothesis says of a property how many examples passed; the report carries it, from other processes, too."""
+    report = yield
+    if call.when == "call" and (told := getattr(item, "hypothesis_statistics", None)):
+        report.user_properties.append(("examples", sum(map(int, re.findall(r"(\d+) passing", told)))))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The sum of all properties in this run, printed whatever the verbosity."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    counts = [count for report in reports for name, count in report.user_properties if name == "examples"]
+    if counts:
+        terminalreporter.write_line(f"{len(counts)} properties held on {sum(counts)} examples")

@@ -63,7 +63,7 @@ def page_name(person: str) -> str:
         ('s01.html', 'a_b-')
     """
     safe = safe_name(person)
-    plain = safe == person and not person.startswith((".", "-"))
+    plain = safe == person != "" and not person.startswith((".", "-"))
     return (
         f"{person}.html"
         if plain
