@@ -1,6 +1,6 @@
 """How many small faults of the code do the tests see? A seeded sample of mutants over the modules that hold the mathematics.
 
-    python tests/mutation_sample.py --out mutants.csv [--count 200] [--seed 0] [--workers 1] [--resume] [--list] [--only TEXT]
+    python tests/mutation_sample.py --out mutants.csv [--count 200] [--seed 0] [--workers 1] [--sample FILE.csv] [--resume] [--list] [--only TEXT]
 
 One mutant is one change of one expression: a comparison, an arithmetic operator, a constant, ``not``, ``and`` for ``or``, a keyword
 argument left out, a value not returned. It is written into a copy of the package, and the tests of that module run on the copy, the nearest
@@ -30,11 +30,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "captum_leam"
-FACTOR, LEAST = 6, 60
+FACTOR, LEAST = 10, 300
 """Seconds a run may take: so many times what the unchanged package takes, and at least so many."""
 
 CONTRACT = ["test_exact.py", "test_captum_contract.py", "test_guards.py"]
 OF_MAPS = ["test_maps.py", "deep/test_parts_properties.py"]
+DEFAULTS = "test_defaults.py"
 
 # The tests nearest to a file; for a folder's other files, those of the same name.
 NEAREST: dict[str, list[str]] = {
@@ -47,11 +48,11 @@ NEAREST: dict[str, list[str]] = {
     "faithfulness/result.py": ["faithfulness/test_occlusion.py"],
     "faithfulness/ranking.py": ["faithfulness/test_ranking_and_masks.py"],
     "faithfulness/person_masks.py": ["faithfulness/test_ranking_and_masks.py"],
-    "patterns/intervals.py": ["patterns/test_specificity.py"],
+    "patterns/intervals.py": ["patterns/test_specificity.py", "test_bootstrap.py"],
     "patterns/controls.py": ["patterns/test_claim.py"],
     "patterns/figures.py": ["patterns/test_claim.py", "patterns/test_agreement.py", "patterns/test_groups.py"],
     "regions/components.py": ["regions/test_scheme.py", "regions/test_parsers.py"],
-    "regions/figure.py": ["regions/test_report.py", "regions/test_people.py"],
+    "regions/figure.py": ["regions/test_people.py", "regions/test_report.py"],
     "regions/label_files.py": ["regions/test_parsers.py"],
     "regions/named.py": ["regions/test_parsers.py"],
     "regions/superpixels.py": ["regions/test_parsers.py"],
@@ -196,13 +197,25 @@ def sample(count: int, seed: int) -> list[Mutant]:
     return [Mutant(**{**asdict(every[i]), "number": i}) for i in chosen]
 
 
+def again(rows: list["Outcome"]) -> list[Mutant]:
+    """The mutants of an earlier run in the code as it is now: by their text, the nearest line first; what is gone is left out."""
+    found = []
+    for row in rows:
+        same = [m for m in mutants_of(row.file) if (m.kind, m.before, m.after) == (row.kind, row.before, row.after)]
+        if same:
+            nearest_line = min(same, key=lambda m: abs(m.line - row.line))
+            found.append(Mutant(**{**asdict(nearest_line), "number": row.number}))
+    print(f"{len(found)} of {len(rows)} mutants are in the code as it is now", flush=True)
+    return found
+
+
 # -- running ---------------------------------------------------------------------------------------------
 
 
 def nearest(file: str) -> list[str]:
     """Test files that are run first."""
     folder, _, name = file.rpartition("/")
-    found = NEAREST.get(file, [f"{folder}/test_{name}"])
+    found = [*NEAREST.get(file, [f"{folder}/test_{name}"]), DEFAULTS]
     return [str(ROOT / "tests" / test) for test in found] + [f"DOCTESTS {file}"]
 
 
@@ -408,12 +421,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", default="", help="mutants whose FILE:LINE holds this text")
+    parser.add_argument("--sample", type=Path, help="instead of drawing: the mutants of this CSV")
     parser.add_argument("--resume", action="store_true", help="keep the rows of --out")
     parser.add_argument("--survivors", action="store_true", help="with --resume: run those again that lived")
     parser.add_argument("--nearest", action="store_true", help="leave the wider tests out, for a quick look")
     parser.add_argument("--list", action="store_true", help="show the mutants, run none")
     args = parser.parse_args()
-    chosen = [m for m in sample(args.count, args.seed) if args.only in f"{m.file}:{m.line}"]
+    drawn = again(known(args.sample)) if args.sample else sample(args.count, args.seed)
+    chosen = [m for m in drawn if args.only in f"{m.file}:{m.line}"]
     if args.list:
         for m in chosen:
             print(f"{m.number} {m.file}:{m.line} {m.kind}: {m.before}  →  {m.after}")
