@@ -8,11 +8,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SETTINGS := pyproject.toml constraints.txt
 
-.PHONY: demo core test test-fast lint types docs wheel-check bench peers clean help
+.PHONY: demo core test test-fast test-deep test-oldest mutants lint types docs wheel-check bench peers clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo "others: core, test-fast, lint, types, docs, wheel-check, bench, peers, clean"
+	@echo "others: core, test-fast, test-deep, test-oldest, mutants, lint, types, docs, wheel-check, bench, peers, clean"
 
 $(VENV)/core: $(SETTINGS)
 	@echo "Setting up $(VENV) (torch is large: a minute or two) ..."
@@ -36,6 +36,24 @@ test: $(VENV)/test
 
 test-fast: $(VENV)/test
 	$(BIN)/python -m pytest -m "not slow and not real" -n 2
+
+# Every property on twenty times as many examples, hostile files among them: for the night
+test-deep: $(VENV)/test
+	HYPOTHESIS_PROFILE=deep OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load tests/deep tests/test_properties.py tests/security
+
+# The core on the lowest versions that pyproject.toml allows (tests/oldest.txt), in an environment of its own
+OLDEST := .venv-oldest
+$(OLDEST)/core: tests/oldest.txt pyproject.toml
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet --constraint tests/oldest.txt --editable . pytest hypothesis
+	@touch $@
+
+test-oldest: $(OLDEST)/core
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python tests/oldest.py
+
+# A seeded sample of 200 small faults, and which of them the tests see: hours
+mutants: $(VENV)/test
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutation_sample.py --count 200 --seed 0 --resume --out results/mutants.csv
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
@@ -68,4 +86,4 @@ peers: $(VENV)/test
 	$(BIN)/python benchmarks/peers_page.py --results results/peers
 
 clean:
-	rm -rf $(VENV) build dist docs/_build docs/gallery .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(OLDEST) build dist docs/_build docs/gallery .pytest_cache .mypy_cache .ruff_cache *.egg-info

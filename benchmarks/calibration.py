@@ -1,11 +1,12 @@
 """Do intervals cover, and are p-values uniform when nothing is there? The statistics of patterns and of faithfulness, by simulation.
 
     python benchmarks/calibration.py [--studies 1000] [--people 24 100] [--images 5] [--resamples 1000] [--seed 0] [--out FILE.csv]
+                                     [--only means]
 
 A population is made whose true values are known (from 20 000 people); studies draw people from it, and images of each, and count how
 often the 95 % interval holds the true value. Maps are distributions over 24 cells: softmax of a person's pattern plus noise of an image;
 people differ in how steady they are (log-normal), so that coefficients are skewed, as real ones are. Beside the package's interval, the
-plain percentile interval of the same draws is counted (for every fourth study).
+plain percentile interval of the same draws is counted (for every fourth study). ``--only means`` leaves out what is about pairs.
 
 Null studies: person labels, group labels or differences without meaning; printed are the shares of p ≤ 0.05 and p ≤ 0.01, and the
 Kolmogorov–Smirnov distance to a uniform distribution. A planted difference between groups is counted, too. Not shown: other noise, people
@@ -34,6 +35,7 @@ from captum_leam.patterns.specificity import exact_auc, permutation_p_value
 
 CELLS = 24
 LARGE = 20_000
+MEAN, UNEQUAL = "mean of images (faithfulness)", "the same, people with one to all of the images"
 Floats = NDArray[np.float64]
 
 
@@ -86,14 +88,22 @@ def estimates(
         seed=seed,
     ).table.iloc[0]
     out["difference of two groups, half of the people each"] = (groups["difference"], groups["low"], groups["high"])
-    low, high = bootstrap_interval(drops, person, resamples=options.get("resamples", 1000), seed=seed)
-    out["mean of images (faithfulness, plain percentile)"] = (float(drops.mean()), float(low), float(high))
-    return out
+    return {**out, **means(drops, person, **options)}
 
 
-def _percentile(value: float, draws: Floats, error: float, errors: Floats, confidence: float) -> tuple[float, float]:
-    low, high = np.nanquantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+def means(drops: Floats, person: NDArray[np.int64], **options: int) -> dict[str, tuple[float, float, float]]:
+    """Of means over images, by the public functions: everybody with as many images, and with one to all of them."""
+    some = np.arange(len(person)) - np.searchsorted(person, person) <= person % np.bincount(person).max()
+    values = {MEAN: drops, UNEQUAL: drops[some]}
+    ends = {
+        name: bootstrap_interval(v, person if len(v) == len(person) else person[some], **options)
+        for name, v in values.items()
+    }
+    return {name: (float(v.mean()), float(ends[name][0]), float(ends[name][1])) for name, v in values.items()}
+
+
+def _percentile(value: Floats, draws: Floats, error: Floats, errors: Floats, confidence: float) -> Floats:
+    return np.nanquantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
 
 
 @contextmanager
@@ -102,24 +112,31 @@ def plain_percentile() -> Iterator[None]:
     with (
         patch("captum_leam.patterns.intervals.studentised", _percentile),
         patch("captum_leam.patterns.groups.studentised", _percentile),
+        patch("captum_leam.bootstrap.studentised", _percentile),
     ):
         yield
 
 
-def coverage(people: int, images: int, studies: int, resamples: int, seed: int) -> pd.DataFrame:
+def coverage(
+    people: int, images: int, studies: int, resamples: int, seed: int, only_means: bool = False
+) -> pd.DataFrame:
     """Share of the studies whose interval holds the true value, and where it misses."""
     rng = np.random.default_rng([seed, people])
     population = Population(rng)
-    truth = truths(population, images)
+    truth = truths(population, images, only_means)
     rows = []
+
+    def counted(maps: dict[str, Floats], drops: Floats, person: NDArray[np.int64], **options: int) -> dict:
+        return means(drops, person, **options) if only_means else estimates(maps, drops, person, **options)
+
     for number in tqdm(range(studies), desc=f"coverage, {people} people"):
         study = population.study(people, images)
-        found = estimates(*study, resamples=resamples, seed=number)
+        found = counted(*study, resamples=resamples, seed=number)
         rows += [(q, "package", v, lo, hi) for q, (v, lo, hi) in found.items()]
         if number % 4 == 0:
             with plain_percentile():
-                found = estimates(*study, resamples=resamples, seed=number)
-            rows += [(q, "plain percentile", *v) for q, v in found.items() if q != "auc" and "faithfulness" not in q]
+                found = counted(*study, resamples=resamples, seed=number)
+            rows += [(q, "plain percentile", *v) for q, v in found.items() if q != "auc"]
     table = pd.DataFrame(rows, columns=["quantity", "interval", "value", "low", "high"])
     table["truth"] = table["quantity"].map(truth)
     table["below"], table["above"] = table["high"] < table["truth"], table["low"] > table["truth"]
@@ -143,9 +160,12 @@ def coverage(people: int, images: int, studies: int, resamples: int, seed: int) 
     return pd.DataFrame(out)
 
 
-def truths(population: Population, images: int) -> dict[str, float]:
+def truths(population: Population, images: int, only_means: bool = False) -> dict[str, float]:
     """The values of a large population; the AUC from all pairs of one person and as many random pairs of two."""
     maps, drops, person = population.study(LARGE, images)
+    of_means = {MEAN: float(drops.mean()), UNEQUAL: float(drops.mean())}
+    if only_means:
+        return of_means
     made = {name: profile_signatures(m) for name, m in maps.items()}
     nobody = np.ones((0, LARGE))
     sums = {name: person_sums(of_map, person) for name, of_map in made.items()}
@@ -170,7 +190,7 @@ def truths(population: Population, images: int) -> dict[str, float]:
         "agreement": agreed,
         "agreement above chance": agreed - chance,
         "difference of two groups, half of the people each": 0.0,
-        "mean of images (faithfulness, plain percentile)": float(drops.mean()),
+        **of_means,
     }
 
 
@@ -267,11 +287,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5)
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=["means"], help="leave out what is about pairs of maps")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     started = perf_counter()
     covered = pd.concat(
-        [coverage(n, options.images, options.studies, options.resamples, options.seed) for n in options.people],
+        [
+            coverage(n, options.images, options.studies, options.resamples, options.seed, options.only == "means")
+            for n in options.people
+        ],
         ignore_index=True,
     )
     print(covered.round(4).to_string(index=False))
@@ -279,10 +303,12 @@ def main() -> None:
     print(
         f"\ncoverage of the package's intervals: {package['coverage'].min():.3f} to {package['coverage'].max():.3f} (nominal 0.95)"
     )
-    p_values = pd.concat(
-        [uniform(n, options.images, options.studies, options.seed) for n in options.people], ignore_index=True
-    )
-    print(p_values.round(4).to_string(index=False))
+    p_values = pd.DataFrame()
+    if options.only is None:
+        p_values = pd.concat(
+            [uniform(n, options.images, options.studies, options.seed) for n in options.people], ignore_index=True
+        )
+        print(p_values.round(4).to_string(index=False))
     if options.out:
         pd.concat([covered, p_values]).to_csv(options.out, index=False)
     print(f"{perf_counter() - started:.0f} s")

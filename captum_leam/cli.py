@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from captum_leam._version import __version__
+from captum_leam.names import for_terminal
 from captum_leam.study.command import study
 
 if TYPE_CHECKING:
@@ -40,14 +41,8 @@ def main() -> None:
     try:
         app()
     except (ValueError, TypeError, ImportError, OSError, MemoryError) as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_plain(error)}")
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {for_terminal(error)}")
         raise SystemExit(WRONG_INPUT) from None
-
-
-def _plain(value: object) -> str:
-    from rich.markup import escape
-
-    return escape(str(value))
 
 
 def _version(show: bool) -> None:
@@ -304,20 +299,20 @@ def _show(sections: list[Explanation], page: Path) -> None:
         comparable = section.parts is None or section.parts.comparable or len(section.names) == 1
         lift = section.regions.groupby("region", sort=False)["lift"].mean().nlargest(4 if comparable else 0)
         drops = section.occlusion.summary().query("fraction == 0.05")
-        table = Table(title=_plain(section.title), title_justify="left")
+        table = Table(title=for_terminal(section.title), title_justify="left")
         for column in ("region", "lift", "drop at 5 %", "of"):
             table.add_column(column)
         names = [m or c for m, c in zip(drops["method"], drops["control"], strict=True)]
         rows = zip(lift.items(), [*zip(names, drops["drop"], strict=True), ("", float("nan"))], strict=False)
         for (region, value), (name, drop) in rows:
-            table.add_row(_plain(region), f"{value:.1f}", f"{drop:.3f}" if name else "", _plain(name))
+            table.add_row(for_terminal(region), f"{value:.1f}", f"{drop:.3f}" if name else "", for_terminal(name))
         console.print(table)
-        console.print(_plain(section.label), soft_wrap=True)
+        console.print(for_terminal(section.label), soft_wrap=True)
         if section.pair is not None:
-            console.print(_plain(section.pair.sentence()), soft_wrap=True)
+            console.print(for_terminal(section.pair.sentence()), soft_wrap=True)
         for note in section.notes:
-            console.print(f"[yellow]note:[/] {_plain(note)}", soft_wrap=True)
-    console.print(f"page: {_plain(page)}", soft_wrap=True)
+            console.print(f"[yellow]note:[/] {for_terminal(note)}", soft_wrap=True)
+    console.print(f"page: {for_terminal(page)}", soft_wrap=True)
 
 
 if __name__ == "__main__":

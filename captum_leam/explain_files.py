@@ -17,6 +17,7 @@ from captum_leam.faces.aligned import resolve_template
 from captum_leam.faces.aligner import Which
 from captum_leam.faces.sources import looks_like_a_crop
 from captum_leam.models import layer_before_division, load_model
+from captum_leam.names import as_text
 from captum_leam.objectives import embed, similarity, unit
 from captum_leam.pairs import explain_pair
 from captum_leam.plots import overlay_on_photo
@@ -239,8 +240,10 @@ def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[P
 
 
 def _digest(file: Path) -> bytes:
-    """Of a file's content; empty for one that is empty or cannot be read, which is said later."""
+    """Of a file's content; empty for one that is empty or cannot be read, or is none, which is said later."""
     try:
+        if not file.is_file():
+            return b""
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").digest() if file.stat().st_size else b""
     except OSError:
@@ -288,8 +291,8 @@ def _read(
 
 def _names(paths: list[Path]) -> list[str]:
     """File names, with the folder where one name stands for several files, and numbered where that is not enough."""
-    names = [path.name for path in paths]
-    names = [str(path) if names.count(path.name) > 1 else path.name for path in paths]
+    names = [as_text(path.name) for path in paths]
+    names = [as_text(str(path)) if names.count(name) > 1 else name for path, name in zip(paths, names, strict=True)]
     return [f"{name} ({names[:i].count(name) + 1})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 

@@ -25,6 +25,7 @@ from captum_leam.faithfulness import OcclusionEvaluator, OcclusionResult
 from captum_leam.leam import LEAM
 from captum_leam.maps import overall_map, place_on_field, weigh
 from captum_leam.memory import in_batches
+from captum_leam.names import safe_cells, safe_name, shown
 from captum_leam.objectives import direction, embed, leave_one_out_centroids, similarity, unit
 from captum_leam.pairs import SIDES, PairExplanation
 from captum_leam.passes import LayerPasses
@@ -239,7 +240,8 @@ def write(
         made = {"captum-leam": __version__, "title": title, "settings": {k: str(v) for k, v in settings.items()}}
         notes = [note for explanation in explanations for note in explanation.notes]
         record = {**made, "notes": notes, "files": sorted([*written, page.name, WRITTEN])}
-        (place / WRITTEN).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        told = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        (place / WRITTEN).write_text(told, encoding="utf-8", errors="backslashreplace")
     return folder / page.name
 
 
@@ -310,16 +312,6 @@ def _photograph(explanation: Explanation, i: int) -> NDArray[np.uint8] | None:
     return explanation.photographs[i] if explanation.photographs else None
 
 
-def safe_name(name: str) -> str:
-    """A file name from any name: letters, digits, dot, dash and underscore.
-
-    Example:
-        >>> safe_name("<b>../ann 1.png")
-        '_b_.._ann_1.png'
-    """
-    return "".join(c if c.isascii() and (c.isalnum() or c in ".-_") else "_" for c in name)[-80:]
-
-
 def _write_tables(explanation: Explanation, folder: Path, prefix: str) -> list[str]:
     named = dict(enumerate(explanation.names))
     tables = {"regions": explanation.regions, "drops": explanation.occlusion.to_frame()}
@@ -328,7 +320,7 @@ def _write_tables(explanation: Explanation, folder: Path, prefix: str) -> list[s
         sides = dict(zip(SIDES, explanation.names, strict=True))
         tables["pair_regions"] = both.assign(name=both["face"].map(sides))
     for kind, table in tables.items():
-        table.to_csv(folder / f"{prefix}{kind}.csv", index=False)
+        safe_cells(table).to_csv(folder / f"{prefix}{kind}.csv", index=False, errors="backslashreplace")
     return [f"{prefix}{kind}.csv" for kind in tables]
 
 
@@ -345,8 +337,14 @@ def _pair_regions(explanation: Explanation) -> pd.DataFrame | None:
 def render_page(explanations: Sequence[Explanation], *, title: str, lead: str, settings: Mapping[str, Any]) -> str:
     """The page as a string of HTML: self-contained, every name escaped, no request to anywhere."""
     from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
 
-    environment = Environment(loader=PackageLoader("captum_leam"), autoescape=True, trim_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("captum_leam"),
+        autoescape=True,
+        trim_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else shown(value),
+    )
     sections = [_section(explanation) for explanation in explanations]
     context = {"title": title, "lead": lead, "settings": settings, "limits": LIMITS, "version": __version__}
     return environment.get_template("page.html.j2").render(sections=sections, **context)

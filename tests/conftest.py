@@ -1,5 +1,7 @@
 import importlib.util
-from collections.abc import Iterator
+import re
+import shutil
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -35,3 +37,34 @@ def _seeded() -> Iterator[None]:
 @pytest.fixture
 def faces() -> Tensor:
     return torch.rand(3, 3, 16, 16)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a browser; without one, tests of pages as a browser sees them are skipped."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not found:
+        pytest.skip("needs chromium to look at the page")
+    return found
+
+
+# -- how many properties held, on how many examples ----------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Hypothesis says of a property how many examples passed; the report carries it, from other processes, too."""
+    report = yield
+    if call.when == "call" and (told := getattr(item, "hypothesis_statistics", None)):
+        report.user_properties.append(("examples", sum(map(int, re.findall(r"(\d+) passing", told)))))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The sum of all properties in this run, printed whatever the verbosity."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    counts = [count for report in reports for name, count in report.user_properties if name == "examples"]
+    if counts:
+        terminalreporter.write_line(f"{len(counts)} properties held on {sum(counts)} examples")

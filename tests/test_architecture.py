@@ -9,7 +9,18 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "captum_leam"
 
 LEVELS = [
-    {"_version", "_captum", "maps", "objectives", "layers", "decisions", "checks", "memory"},  # the ground
+    {
+        "_version",
+        "_captum",
+        "maps",
+        "objectives",
+        "layers",
+        "decisions",
+        "checks",
+        "memory",
+        "names",
+        "bootstrap",
+    },  # the ground
     {"faces", "models"},  # adapters to the outside
     {"passes", "leam", "suggest", "rounds", "explain", "explainers"},  # attribution
     {"regions", "synthetic", "patterns", "faithfulness", "plots", "pairs"},  # what a map is used for

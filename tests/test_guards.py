@@ -600,3 +600,12 @@ def test_options_of_overall_maps(faces):
         explain_faces(net, faces, additional_forward_args=(1,))
     with pytest.raises(ValueError, match="batch_size is 0"):
         explain_faces(net, faces, batch_size=0)
+
+
+def test_what_counts_as_nothing_in_every_precision():
+    """A thousand roundings of a unit vector; where that is much of it, a twentieth of its length."""
+    from captum_leam.objectives import vanishing
+
+    sizes = {torch.float64: 1e3 * 2**-52, torch.float32: 1e3 * 2**-23, torch.bfloat16: 0.05, torch.float16: 0.05}
+    for dtype, size in sizes.items():
+        assert vanishing(torch.zeros(1, dtype=dtype)) == pytest.approx(size)

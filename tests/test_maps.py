@@ -185,3 +185,11 @@ def test_large_maps_of_half_precision(dtype):
     half = overall_map([maps.to(dtype)], (448, 448))
     assert torch.allclose(half.float(), overall_map([maps], (448, 448)), rtol=0.05, atol=1e-6)
     assert half.float().sum((1, 2)).tolist() == pytest.approx([1, 1], rel=0.02)
+
+
+@pytest.mark.parametrize("sigma", [0.7, 3.0])
+def test_large_images_are_blurred_by_convolution_to_the_same(monkeypatch, sigma):
+    x = torch.rand(2, 3, 21, 17, dtype=torch.float64)
+    small = gaussian_blur(x, sigma)
+    monkeypatch.setattr("captum_leam.maps.LARGEST_AS_PRODUCT", 8)
+    assert torch.allclose(gaussian_blur(x, sigma), small, atol=1e-12)

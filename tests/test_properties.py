@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import EXAMPLES
 from torch import Tensor, nn
 
 from captum_leam import LEAM
 
-SETTINGS = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.15}
 
 REFUSED = ("zero gradient", "channels last", "are zero")  # rightly, for some of the networks drawn
@@ -48,7 +48,7 @@ def oracle(model: nn.Sequential, at: int, x: Tensor, r: Tensor) -> Tensor:
     return (gradient * acts).sum(1, keepdim=True).detach()
 
 
-@SETTINGS
+@EXAMPLES
 @given(
     networks(),
     st.integers(1, 5),
@@ -81,7 +81,7 @@ def test_maps_equal_the_hook_free_oracle(network, batch, dtype, memory_format, f
     assert all(p.requires_grad is not frozen and p.grad is None for p in model.parameters())
 
 
-@SETTINGS
+@EXAMPLES
 @given(networks(), st.integers(2, 5), st.integers(1, 3), st.data())
 def test_images_do_not_influence_each_other(network, batch, n_steps, data):
     """A batch gives what its images give one by one, in any order."""
@@ -104,7 +104,7 @@ def test_images_do_not_influence_each_other(network, batch, n_steps, data):
     assert torch.allclose(together, alone, atol=1e-9)
 
 
-@SETTINGS
+@EXAMPLES
 @given(networks(), st.floats(0.01, 100), st.data())
 def test_scale_of_the_reference_and_of_the_embedding_do_not_matter(network, by, data):
     model, names, size = network

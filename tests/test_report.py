@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from captum_leam import LEAM, EmbeddingSimilarity, suggest_layers
+from captum_leam.names import safe_name
 from captum_leam.regions import TemplateParser
-from captum_leam.report import explain_images, references_from, render_page, safe_name, write
+from captum_leam.report import explain_images, references_from, render_page, write
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
 
 

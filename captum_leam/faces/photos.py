@@ -16,6 +16,9 @@ MAX_PIXELS = 64_000_000  # 768 MB as float RGB; telephones and most cameras stay
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Endings under which :func:`picture_files` looks for pictures in a folder."""
 
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded, as far as this Pillow can; of its other formats some start programs (EPS: Ghostscript), and none is of photographs."""
+
 
 def read_photo(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read one photograph: grey becomes RGB, transparency lies on white, 16 bits keep their scale, EXIF orientation is applied.
@@ -23,7 +26,7 @@ def read_photo(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     Coordinates of faces belong to the upright photograph as it is returned, not to the pixels as they are stored.
 
     Args:
-        path: of a picture that Pillow reads; of the several pictures in an MPO file (telephones) the first.
+        path: of a picture (:data:`FORMATS`); of the several pictures in an MPO file (telephones) the first.
         max_pixels: larger ones are refused before they are decoded.
 
     Returns:
@@ -103,18 +106,23 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=_known_formats()) as image:
                 if getattr(image, "is_animated", False) and image.format != "MPO":
                     raise ValueError(f"{path}: this holds several pictures (an animation); save the one that is meant.")
                 yield image
     except UnidentifiedImageError:
-        raise ValueError(f"{path}: this is no picture (not one that Pillow can read).") from None
+        raise ValueError(f"{path}: this is no picture (none of {', '.join(FORMATS)}).") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{path}: too large, perhaps a decompression bomb ({error})") from None
     except Exception as error:  # broken files make Pillow raise nearly anything
         if str(error).startswith(f"{path}: "):
             raise
         raise ValueError(f"{path}: the picture cannot be read ({error or type(error).__name__}).") from None
+
+
+def _known_formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _check_file(path: Path) -> None:

@@ -1,9 +1,11 @@
 """Weights of facexlib's networks: found, checked and loaded without running anything that a file may hold."""
 
+import errno
 import hashlib
 import io
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -114,12 +116,13 @@ def load_state(path: str | Path, sha256: str | None = None) -> tuple[dict[str, T
         ({'w': tensor([1., 1.])}, 64)
     """
     try:
-        content = Path(path).read_bytes()
+        content = _bytes_of(Path(path))
     except OSError as error:
         raise ValueError(f"{path}: the weights cannot be read ({error.strerror}).") from None
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256.strip().lower():
         raise ValueError(f"{path}: SHA-256 is {found}, asked for was {sha256}. This is another file: it is not loaded.")
+    _refuse_bombs(path, content)
     try:
         state: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -133,7 +136,35 @@ def load_state(path: str | Path, sha256: str | None = None) -> tuple[dict[str, T
         ) from None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: this holds no name → tensor of one network; save model.state_dict().")
+    if bad := [str(name) for name, value in state.items() if not _is_held(value)]:
+        raise ValueError(f"{path}: {bad[0]} is no tensor whose every value is in the file; save model.state_dict().")
     return {str(name).removeprefix("module."): value for name, value in state.items()}, found
+
+
+def _bytes_of(path: Path) -> bytes:
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device be read without end
+        raise OSError(errno.EINVAL, "it is no file")
+    return path.read_bytes()
+
+
+def _refuse_bombs(path: str | Path, content: bytes) -> None:
+    """Refuse archives that hold more than their bytes: torch.save compresses nothing, and writes nothing twice."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # the older format, or broken: torch.load says so
+        return
+    if any(entry.compress_type for entry in entries) or sum(entry.file_size for entry in entries) > len(content):
+        raise ValueError(
+            f"{path}: this checkpoint is compressed, or claims more than it holds, as no torch.save writes it: it is not loaded."
+        )
+
+
+def _is_held(value: Tensor) -> bool:
+    """Whether a tensor is dense, on the CPU, and not larger than what is stored of it: a few bytes can claim to be terabytes."""
+    if value.layout is not torch.strided or value.device.type != "cpu" or value.is_quantized:
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def load_network(make: Callable[[], Net], path: str | Path, sha256: str | None = None) -> tuple[Net, str]:

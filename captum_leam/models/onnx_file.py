@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from captum_leam.faces.crops import MAX_SIDE
+from captum_leam.faces.photos import MAX_PIXELS
 from captum_leam.models.onnx_graph import (
     before_division,
     constants,
@@ -154,6 +156,11 @@ def _input_size(model: "ModelProto") -> tuple[int, int] | None:
             "float32 pictures (N, 3, H, W) or (N, H, W, 3)."
         )
     height, width = (shape[1], shape[2]) if _channels_last(model) else (shape[2], shape[3])
+    pixels = max(shape[0], 1) * (height or DEFAULT_SIZE[0]) * (width or DEFAULT_SIZE[1])
+    if max(height, width) > MAX_SIDE or pixels > MAX_PIXELS:  # such inputs are made to ask ONNX Runtime
+        raise ValueError(
+            f"input {inputs[0]!r} has shape {shape}; an aligned crop has at most {MAX_SIDE} px a side, a batch {MAX_PIXELS} in all."
+        )
     return (height, width) if height and width else None
 
 

@@ -14,15 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
+from captum_leam.bootstrap import MIN_FOR_DRAWS, divided, studentised
 from captum_leam.patterns.signatures import Floats, Signatures, row_products
 
 MIN_FOR_INTERVAL = 3
 """Under this many people no interval is given."""
-MIN_FOR_DRAWS = 10
-"""Under this many people draws are of too few kinds: the interval is Student's t with the same standard error."""
-
 WEIGHTS = ("people", "pairs")
-FAR = 1e6
 
 
 def draw_people(people: int, resamples: int, seed: int) -> Floats:
@@ -95,17 +92,6 @@ def standard_error(influence: Floats) -> float:
     return float(np.sqrt((influence**2).sum() / (people * (people - 1))))
 
 
-def studentised(value: float, draws: Floats, error: float, errors: Floats, confidence: float) -> tuple[float, float]:
-    """Interval from draws in units of their own standard errors; draws without any spread count as far off."""
-    if error == 0:
-        return value, value
-    off = draws - value
-    known = ~np.isnan(off)
-    t = np.divide(off, errors, out=np.copysign(FAR, off), where=errors > 1e-9 * error)[known]
-    low, high = np.quantile(np.clip(t, -FAR, FAR), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(value - high * error), float(value - low * error)
-
-
 def weighted_mean(totals: Floats, counts: Floats, drawn: Floats) -> Estimate:
     """Ratio of sums over people, Σ totals / Σ counts: of each person (P,), drawn (B, P)."""
     count = counts.sum()
@@ -140,12 +126,6 @@ def mean_between(left: Any, right: Any, mass: Floats, drawn: Floats) -> Estimate
         summed = left.T @ drawn[part].T
         totals[part] = np.einsum("ij,ij->j", summed, summed if right is left else right.T @ drawn[part].T)
     return Estimate(float(value), divided(totals - squares @ own, counts), influence)
-
-
-def divided(totals: Floats, counts: Floats) -> Floats:
-    """Totals / counts, NaN where there are none."""
-    quotients: Floats = np.divide(totals, counts, out=np.full(np.shape(totals), np.nan), where=counts > 0)
-    return quotients
 
 
 # -- people --------------------------------------------------------------------------------------------

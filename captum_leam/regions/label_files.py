@@ -1,5 +1,6 @@
 """Label maps from files: hand-made, or another program's."""
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -115,12 +116,16 @@ def read_labels(path: str | Path, scheme: RegionScheme | None = None) -> Tensor:
 
 def _from_array(path: Path) -> Tensor:
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is no file")
         values = np.load(path, allow_pickle=False)
     except OSError as error:
         raise ValueError(f"{path}: the labels cannot be read ({error.strerror or error}).") from None
     except Exception as error:  # a broken file, or a pickle
         raise ValueError(f"{path}: this is no array of numbers ({error}).") from None
-    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "iub":
+    if not isinstance(values, np.ndarray):
+        raise ValueError(f"{path}: this is an archive of arrays; needed is one array of integers (H, W).")
+    if values.ndim != 2 or values.dtype.kind not in "iub":
         raise ValueError(f"{path}: {values.dtype} of shape {values.shape}; needed are integers (H, W).")
     return torch.from_numpy(values.astype(np.int64))
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from captum_leam.bootstrap import interval_of_sums
 from captum_leam.decisions import threshold_at_eer
-from captum_leam.faithfulness.statistics import holm, interval_of_sums
+from captum_leam.faithfulness.statistics import holm
 from captum_leam.models.verification import Verification
 from captum_leam.patterns import compare_groups
 from captum_leam.study.comparing import Source
@@ -444,7 +445,9 @@ def _region_summary(
     means = regions.means()
     known = ~np.isnan(means)
     filled = np.where(known, means, 0)
-    low, high = interval_of_sums(filled, known, confidence=config.confidence, resamples=RESAMPLES, seed=config.seed)
+    low, high = interval_of_sums(
+        filled, known, confidence=config.confidence, resamples=RESAMPLES, seed=config.seed, bounds=(0.0, np.inf)
+    )
     people = known.sum(0)
     mean = np.divide(filled.sum(0), people, out=np.full(len(people), np.nan), where=people > 0)
     columns = [(place, name, quantity) for place in places for name in names for quantity in QUANTITIES]

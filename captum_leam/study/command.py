@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from captum_leam.names import for_terminal
+
 SOMETHING_LEFT_OUT = 1
 
 
@@ -34,7 +36,6 @@ def study(
     from dataclasses import replace
 
     from rich.console import Console
-    from rich.markup import escape
 
     from captum_leam.study.config import read_config
     from captum_leam.study.study import IncompleteError, Study
@@ -45,17 +46,17 @@ def study(
     made, console = Study(settings), Console(soft_wrap=True)
     if check:
         found = made.check(recompute=recompute, progress=progress)
-        console.print(escape(repr(found)))
+        console.print(for_terminal(repr(found)))
         raise typer.Exit(0 if found.passed else SOMETHING_LEFT_OUT)
     chosen = engine or ("processes" if jobs > 1 else "serial")
     try:
         result = made.run(engine=chosen, jobs=jobs, progress=progress, force=force, report=report)  # type: ignore[arg-type]
     except IncompleteError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]not finished:[/] {escape(str(error))}")
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]not finished:[/] {for_terminal(error)}")
         raise typer.Exit(SOMETHING_LEFT_OUT) from None
-    console.print(escape(repr(result)))
-    console.print(f"tables: {escape(str(settings.out / 'tables'))}")
+    console.print(for_terminal(repr(result)))
+    console.print(f"tables: {for_terminal(settings.out / 'tables')}")
     if report:
-        console.print(f"page: {escape(str(settings.out / 'report.html'))}")
+        console.print(f"page: {for_terminal(settings.out / 'report.html')}")
     if not result.complete:
         raise typer.Exit(SOMETHING_LEFT_OUT)

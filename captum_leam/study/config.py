@@ -15,6 +15,8 @@ from captum_leam.objectives import NORMS
 
 MOST_BYTES = 1 << 20  # of a configuration; what is larger is none
 MOST_DEPTH = 20
+MOST_CHARACTERS = 4096  # of one value, as of a path
+LARGEST = 2**63 - 1  # that arrays can count
 PLAIN = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
 
 PATTERN_CONTROLS = ("edges", "untrained", "parser", "pose")
@@ -287,7 +289,11 @@ def _parse(text: str, source: str) -> tuple[Any, dict[str, int]]:
         raise ImportError(
             f'yaml cannot be imported ({error}). It comes with: pip install "captum-leam[study]"'
         ) from None
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{source}, line {line}: character #x{error.character:04x} is not allowed in YAML.") from None
     try:
         _refuse_bombs(text, source)
         node = loader.get_single_node()
@@ -326,7 +332,7 @@ def _value(node: Any, key: str, source: str, lines: dict[str, int], loader: Any)
     if isinstance(node, yaml.SequenceNode):
         return [_value(inner, f"{key}[{i}]", source, lines, loader) for i, inner in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
-        return loader.construct_object(node)
+        return _scalar(node, key, source, loader)
     found: dict[str, Any] = {}
     for name_node, inner in node.value:
         line = name_node.start_mark.line + 1
@@ -339,6 +345,24 @@ def _value(node: Any, key: str, source: str, lines: dict[str, int], loader: Any)
         lines[below] = line
         found[name] = _value(inner, below, source, lines, loader)
     return found
+
+
+def _scalar(node: Any, key: str, source: str, loader: Any) -> Any:
+    """A text, number, date or so; what YAML's own readers trip over is named with its line."""
+    import yaml
+
+    where = f"{source}, line {node.start_mark.line + 1}: {key or 'the configuration'}"
+    if len(node.value) > MOST_CHARACTERS:
+        raise ConfigError(f"{where} has {len(node.value)} characters; a value has at most {MOST_CHARACTERS}.")
+    try:
+        value = loader.construct_object(node)
+    except yaml.YAMLError:
+        raise
+    except Exception:  # dates of the 31st of February, numbers with too many digits, !!bool maybe: each in its own way
+        raise ConfigError(f"{where} is {node.value[:60]!r}, which is no {node.tag.rpartition(':')[2]}.") from None
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ConfigError(f"{where} is {node.value[:60]}; a number is at most {LARGEST}.")
+    return value
 
 
 # -- from values to settings ---------------------------------------------------------------------------

@@ -4,7 +4,6 @@ Colours are those of :mod:`captum_leam.plots`, markers and dashes tell the same 
 ``INK``, ``NOTE``, ``LINE`` and ``PAPER``, which the page turns into its own colours, light or dark.
 """
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from captum_leam.names import shown
 from captum_leam.plots import COLOURS, POSITIVE
 from captum_leam.regions.figure import COLOURS as LIFT_COLOURS
 from captum_leam.regions.figure import lift_drawing
@@ -68,16 +68,6 @@ STYLE: dict[str, Any] = {
     "ytick.major.size": 0,
 }
 styled = rc_context(cast(Any, STYLE))
-
-
-def shown(text: object) -> str:
-    r"""Text as it may be shown: characters that cannot be seen, or that turn others around, are written as their code.
-
-    Example:
-        >>> shown("ann\u202ebob\n")
-        'ann\\u202ebob\\u000a'
-    """
-    return "".join(c if unicodedata.category(c)[0] != "C" else f"\\u{ord(c):04x}" for c in str(text))
 
 
 def short(text: object, length: int = 24) -> str:

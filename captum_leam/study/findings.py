@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from captum_leam.faithfulness import OcclusionResult
-from captum_leam.study.figures import shown
+from captum_leam.names import shown
 from captum_leam.study.tables import OVERALL, TABLES
 
 LARGE = ("regions", "drops")
@@ -20,7 +20,7 @@ LARGE = ("regions", "drops")
 
 @dataclass(frozen=True, repr=False)
 class Findings:
-    """Tables, manifest and mean maps of a study. Names are as they may be shown, see :func:`~captum_leam.study.figures.shown`.
+    """Tables, manifest and mean maps of a study. Names are as they may be shown, see :func:`~captum_leam.names.shown`.
 
     Attributes:
         folder: that holds them.
@@ -145,23 +145,44 @@ def read_findings(folder: Path) -> Findings:
     """Read a finished study.
 
     Raises:
-        ValueError: if the folder is not one of a finished study; it says what is missing.
+        ValueError: if the folder is not one of a finished study; it says what is missing, or which file is broken.
     """
-    import pyarrow.parquet as pq
-
     needed = [folder / "manifest.json", *[_path(folder, name) for name in TABLES]]
     if missing := [str(path.relative_to(folder)) for path in needed if not path.is_file()]:
         raise ValueError(
             f"{folder} is not the results folder of a finished study: {', '.join(missing[:4])}"
             f"{f' and {len(missing) - 4} more' if len(missing) > 4 else ''} missing. Run captum-leam study to its end first."
         )
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     tables, raw = {}, {}
     for name in TABLES:
         if name not in LARGE:
-            tables[name], changed = _shown(pq.read_table(_path(folder, name)).to_pandas())
+            tables[name], changed = _shown(_table(folder, name))
             raw.update(changed)
-    return Findings(folder, manifest, tables, raw)
+    return Findings(folder, _manifest(folder / "manifest.json"), tables, raw)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: this is no manifest of a study ({error}); run the study again.") from None
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{path}: this is no manifest of a study; run the study again.")
+    return manifest
+
+
+def _table(folder: Path, name: str) -> pd.DataFrame:
+    import pyarrow.parquet as pq
+
+    path = _path(folder, name)
+    try:
+        table: pd.DataFrame = pq.read_table(path).to_pandas()
+    except Exception as error:  # a broken file makes Arrow raise nearly anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(f"{path}: this is no table of a study ({reason}); run the study again.") from None
+    if missing := [column for column in TABLES[name].names if column not in table.columns]:
+        raise ValueError(f"{path}: this table lacks {', '.join(missing[:4])}; run the study again.")
+    return table
 
 
 def _path(folder: Path, name: str) -> Path:

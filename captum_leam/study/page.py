@@ -23,8 +23,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from captum_leam._version import __version__
+from captum_leam.names import safe_cells, shown
 from captum_leam.plots import COLOURS
-from captum_leam.study.figures import INK, LINE, NOTE, PAPER, STYLE, shown
+from captum_leam.study.figures import INK, LINE, NOTE, PAPER, STYLE
 from captum_leam.study.store import whole
 
 INLINE_CSV = 100_000
@@ -100,26 +101,9 @@ def estimate(value: Any, low: Any, high: Any, digits: int = 2) -> str:
     return f"{number(value, digits)}\N{NO-BREAK SPACE}{interval(low, high, digits)}".strip()
 
 
-def safe_cell(value: Any) -> Any:
-    """What a CSV file may hold: text that a spreadsheet would take for a formula gets an apostrophe in front.
-
-    Source: OWASP, CSV injection.
-
-    Example:
-        >>> safe_cell("=1+1"), safe_cell(-2.5)
-        ("'=1+1", -2.5)
-    """
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
 def as_csv(table: pd.DataFrame) -> str:
     """A table as CSV with six digits."""
-    texts = {
-        str(name): [safe_cell(v) for v in table[name]]
-        for name in table
-        if not pd.api.types.is_numeric_dtype(table[name])
-    }
-    return table.assign(**texts).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return safe_cells(table).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 # -- tables --------------------------------------------------------------------------------------------

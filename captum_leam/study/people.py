@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from captum_leam.faces.photos import PICTURES
+from captum_leam.names import as_text
 from captum_leam.study.config import Config, ConfigError
 from captum_leam.study.store import file_sha256
 
@@ -92,22 +93,19 @@ def _of_folder(folder: Path) -> Iterator[Picture]:
             files = sorted(person.iterdir())
         except OSError as error:  # a person whose folder is closed: said, and the others go on
             reason = f"the folder cannot be read ({error.strerror})"
-            yield Picture(0, _printable(person.name), person, _printable(person.name), reason=reason)
+            yield Picture(0, as_text(person.name), person, as_text(person.name), reason=reason)
             continue
         for path in files:
             if path.suffix.lower() in PICTURES and not path.name.startswith(".") and not path.is_dir():
-                name = _printable(person.name)
-                yield Picture(0, name, path, f"{name}/{_printable(path.name)}")
-
-
-def _printable(name: str) -> str:
-    """A name that a table can hold: bytes of a file name that are no UTF-8 are shown as such."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                name = as_text(person.name)
+                yield Picture(0, name, path, f"{name}/{as_text(path.name)}")
 
 
 def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of a CSV table with their line."""
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: this is no file; needed is a CSV table.")
         if path.stat().st_size > MOST_TABLE_BYTES:
             raise ConfigError(f"{path}: larger than {MOST_TABLE_BYTES >> 20} MiB; split the study.")
         text = path.read_bytes().decode("utf-8-sig")

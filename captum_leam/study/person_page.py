@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from captum_leam.faces import read_crop
-from captum_leam.report import picture_uri, safe_name
+from captum_leam.names import safe_name, shown
+from captum_leam.report import picture_uri
 from captum_leam.study import figures
 from captum_leam.study.findings import Findings
 from captum_leam.study.page import (
@@ -48,8 +49,8 @@ def check_people(study: Findings, people: Sequence[str], show_faces: bool) -> No
         raise ValueError("show_faces shows the crops of those named in people=[…]; nobody is named.")
     known = study.people
     for person in people:
-        if figures.shown(person) not in known:
-            near = get_close_matches(figures.shown(person), known, n=3, cutoff=0.4)
+        if shown(person) not in known:
+            near = get_close_matches(shown(person), known, n=3, cutoff=0.4)
             hint = f" Near: {', '.join(near)}." if near else ""
             raise ValueError(f"{person!r} has no image that the study used; it has {len(known)} people.{hint}")
 
@@ -62,7 +63,7 @@ def page_name(person: str) -> str:
         ('s01.html', 'a_b-')
     """
     safe = safe_name(person)
-    plain = safe == person and not person.startswith((".", "-"))
+    plain = safe == person != "" and not person.startswith((".", "-"))
     return (
         f"{person}.html"
         if plain
@@ -82,7 +83,7 @@ def write_person(study: Findings, person: str, report: Path, show_faces: bool) -
     Returns:
         Path of the page.
     """
-    person, folder = figures.shown(person), report.parent
+    person, folder = shown(person), report.parent
     path = folder / "people" / page_name(person)
     stem = f"person_{path.stem}"
     blocks = [*_scores(study, person), *(_faces(study, person) if show_faces else [])]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from captum_leam.names import shown
 from captum_leam.study import figures
 from captum_leam.study.answers import answers
 from captum_leam.study.config import Config
@@ -103,7 +104,7 @@ def write_report(
         Section("limits", "Limits", "What this report does not show.", [Points(list(LIMITS))]),
         made(study),
     ]
-    asked = dict.fromkeys(map(figures.shown, people))
+    asked = dict.fromkeys(map(shown, people))
     links = [(person, f"people/{write_person(study, person, page, show_faces).name}") for person in asked]
     text = render(
         title=_title(study),
@@ -850,7 +851,7 @@ def made(study: Findings) -> Section:
     """The manifest, folded."""
     told = {key: value for key, value in study.manifest.items() if key not in ELSEWHERE}
     nested = {key: value for key, value in told.items() if isinstance(value, Mapping | list)}
-    plain = [(shown_key(key), figures.shown(value)) for key, value in told.items() if key not in nested]
+    plain = [(shown_key(key), shown(value)) for key, value in told.items() if key not in nested]
     blocks: list[Block] = [Facts(shown_key(key), _flat(value), closed=True) for key, value in nested.items()]
     if plain:
         blocks.insert(0, Facts("", plain))
@@ -860,7 +861,7 @@ def made(study: Findings) -> Section:
 
 def shown_key(key: str) -> str:
     """A key of the manifest as a name."""
-    return figures.shown(key).replace("_", " ")
+    return shown(key).replace("_", " ")
 
 
 ELSEWHERE = ("skipped", "shards")
@@ -893,4 +894,4 @@ def _walk(name: str, value: Any) -> list[tuple[str, str]]:
         if isinstance(value, float)
         else str(value)
     )
-    return [(name, figures.shown(text[:500] + "…" * (len(text) > 500)))]
+    return [(name, shown(text[:500] + "…" * (len(text) > 500)))]

@@ -4,6 +4,7 @@ A shard is a safetensors payload behind which stand its SHA-256 and a mark. A fi
 does not fit its checksum and is never read as good: it counts as not there and is made again.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -104,6 +105,8 @@ def file_sha256(path: Path) -> str:
         ...     file_sha256(Path(file.name))[:8]
         'e3b0c442'
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device be read without end
+        raise OSError(errno.EINVAL, "it is no file")
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

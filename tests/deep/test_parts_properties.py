@@ -246,7 +246,7 @@ def samples(draw: st.DrawFn) -> tuple[list[float], list[str]]:
 @EXAMPLES
 @given(samples(), SEED)
 def test_statistics_over_people(sample, seed):
-    """Order of images does not matter for sums, tests and effects; intervals hold their mean's range and mirror with the sign."""
+    """Order of images does not matter for sums, tests and effects; intervals move, stretch and mirror with the values."""
     values, people = sample
     sums, counts = by_person(values, people)
     for i, person in enumerate(dict.fromkeys(people)):
@@ -256,7 +256,11 @@ def test_statistics_over_people(sample, seed):
     if len(counts) < 2:
         assert np.isnan(low)
     else:
-        assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+        assert low <= high
+        stretched = bootstrap_interval([3 * v + 7 for v in values], people, resamples=50, seed=seed)
+        assert stretched == (pytest.approx(3 * low + 7, abs=1e-6), pytest.approx(3 * high + 7, abs=1e-6))
+        least, most = bootstrap_interval(values, people, resamples=50, seed=seed, bounds=(min(values), max(values)))
+        assert min(values) <= least <= most <= max(values)
         mirrored = bootstrap_interval([-v for v in values], people, resamples=50, seed=seed)
         assert mirrored == (pytest.approx(-high), pytest.approx(-low))
     order = np.random.default_rng(seed).permutation(len(values))

@@ -11,7 +11,7 @@ from captum_leam.faces.aligned import align, resolve_template
 from captum_leam.faces.aligner import FaceAligner
 from captum_leam.faces.detections import Detection, implausible
 from captum_leam.faces.geometry import ARCFACE_112, inverse, misfit, moved, similarity, warp
-from captum_leam.faces.photos import read_photo
+from captum_leam.faces.photos import FORMATS, read_photo
 from captum_leam.regions import ARCFACE_LANDMARKS
 from captum_leam.regions.template import rescale
 
@@ -368,7 +368,7 @@ def test_in_a_batch_the_others_are_still_done(painted, tmp_path):
     assert [path.name for path, _ in result.done] == ["a.png", "z.png"]
     assert {path.name: reason for path, reason in result.failed} == {
         "empty.png": "the file is empty.",
-        "text.jpg": "this is no picture (not one that Pillow can read).",
+        "text.jpg": f"this is no picture (none of {', '.join(FORMATS)}).",
         "wide.png": "20000 × 20 px; a photograph has at most 16384 a side and 64 million in all. Make it smaller, or cut "
         "out the face.",
     }

@@ -4,7 +4,7 @@ from skimage.filters import sobel
 from torch import Tensor
 
 from captum_leam.faithfulness import CONTROLS, Scene, as_fill, central_ellipse
-from captum_leam.faithfulness.controls import edges, moved, other_people, random_face_pixels
+from captum_leam.faithfulness.controls import centre, edges, moved, other_people, random_face_pixels
 from captum_leam.faithfulness.fills import blur, mean_colour, noisy_linear, shuffle, zero
 from captum_leam.maps import default_blur, gaussian_blur
 
@@ -127,3 +127,26 @@ def test_edges_are_skimages_sobel():
 def test_controls_of_maps_need_maps():
     with pytest.raises(ValueError, match="give the scene maps="):
         moved(scene())
+
+
+@pytest.mark.parametrize("size", [(7, 9), (8, 6)])
+def test_the_centre_is_in_the_middle(size):
+    images = torch.rand(1, 3, *size)
+    found = centre(Scene(images, torch.ones(1, *size, dtype=torch.bool), None, None, 0))[0]
+    assert torch.equal(found, found.flip(0))
+    assert torch.equal(found, found.flip(1))
+    rows, columns = (n // 2 for n in size)
+    assert found[rows, columns] == found.max()
+
+
+def test_moved_goes_a_quarter_of_the_box_or_more():
+    """The peak in the middle of the box stays there by any flip: how far it is shifted can be read off."""
+    face = torch.zeros(1, 20, 20, dtype=torch.bool)
+    face[0, 2:13, 3:16] = True  # 11 × 13
+    own = torch.zeros(1, 20, 20, dtype=torch.float64)
+    own[0, 7, 9] = 1
+    for seed in range(40):
+        row, column = moved(Scene(torch.rand(1, 3, 20, 20), face, None, own, seed))[0].nonzero()[0].tolist()
+        down, right = (row - 7) % 11, (column - 9) % 13
+        assert 2 <= down < 2 + 5
+        assert 3 <= right < 3 + 6

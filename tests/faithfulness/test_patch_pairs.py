@@ -118,3 +118,12 @@ def test_a_model_that_changes_batch_order_is_refused():
 def test_labels_that_contradict_the_pairs():
     with pytest.raises(ValueError, match="disagree on which pairs are genuine"):
         paste_patches(torch.rand(6, 3, 112, 112), draw_pairs(PEOPLE), ["ann", "bob"] * 3)
+
+
+def test_crops_that_are_not_square():
+    """A grid of 7 × 6 cells: patches of all of them cover the crop."""
+    pairs = draw_pairs(PEOPLE)
+    made = paste_patches(torch.rand(6, 3, 112, 96), pairs, PEOPLE, patches=42)
+    assert bool(made.patches.all())
+    with pytest.raises(ValueError, match="a grid of 16 px has 42 cells"):
+        paste_patches(torch.rand(6, 3, 112, 96), pairs, PEOPLE, patches=43)

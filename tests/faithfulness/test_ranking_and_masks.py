@@ -105,3 +105,11 @@ def test_bad_input():
         evaluate_person_masks(lambda x: x.flatten(1), images, maps, ["a"] * 4)
     with pytest.raises(ValueError, match="one image only of: b"):
         half_masks(maps, ["a", "a", "a", "b"])
+
+
+def test_seconds_are_those_of_an_image(model, monkeypatch):
+    """A clock that moves by 9 s at every look: half a second an image for every row of 18."""
+    ticks = iter(range(0, 9000, 9))
+    monkeypatch.setattr("captum_leam.faithfulness.ranking.time.perf_counter", lambda: float(next(ticks)))
+    table = rank_layers(model, torch.rand(18, 3, 16, 16), PEOPLE, n_steps=1).to_frame()
+    assert table["seconds"].tolist() == [0.5] * len(table)

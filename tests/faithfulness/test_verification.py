@@ -207,3 +207,12 @@ def test_equal_maps_and_controls_are_occluded_once():
     evaluator = VerificationEvaluator(counted, (0, 0.5), protocols=("deletion",))
     evaluator.evaluate(images, pairs, maps, maps)
     assert sum(seen) == 4 + 4 + 4 + 4  # clean, their order, the map, the control
+
+
+def test_rows_stand_in_the_order_of_the_methods():
+    images, right = by_hand()
+    maps = {"wrong": -right, "right": right}
+    result = VerificationEvaluator(pixels, (0, 0.5, 1), controls=()).evaluate(images, PAIRS, maps, maps)
+    for table in (result.curves(), result.summary()):
+        assert table["method"].drop_duplicates().tolist() == ["wrong", "right"]
+        assert table["kind"].drop_duplicates().tolist() == ["similar", "dissimilar"]

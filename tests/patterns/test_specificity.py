@@ -12,7 +12,7 @@ from scipy import sparse
 from captum_leam.patterns import Signatures, person_specificity, signatures
 from captum_leam.patterns import specificity as module
 from captum_leam.patterns.intervals import draw_people, mean_between, person_codes, person_sums, weighted_mean
-from captum_leam.patterns.specificity import permutation_p_value, same_or_different
+from captum_leam.patterns.specificity import check_options, permutation_p_value, same_or_different
 
 
 def found_of(maps, people, **options):
@@ -247,3 +247,23 @@ def test_ten_thousand_maps():
     assert found.auc_error < 1e-3
     assert peak < 250, f"{peak:.0f} MB"
     assert seconds < 120, f"{seconds:.0f} s"
+
+
+@pytest.mark.parametrize(
+    "off", [{"confidence": 0}, {"confidence": 1}, {"resamples": 0}, {"permutations": -1}, {"block": 0}]
+)
+def test_options_at_their_ends(off):
+    check_options(0.5, 1, 0, 1)
+    with pytest.raises(ValueError, match="needed are a share in"):
+        check_options(**{"confidence": 0.95, "resamples": 1, **off})
+
+
+def test_the_bound_of_the_histogram_is_half_of_the_ties(monkeypatch):
+    """Every pair in one bin: all is tied, the AUC may be anything between 0 and 1."""
+    monkeypatch.setattr(module, "EXACT_PAIRS", 0)
+    maps = torch.rand(6, 1, 4, generator=torch.Generator().manual_seed(0)) * 1e-3 + 1
+    all_tied = same_or_different(signatures(maps, "dense"), np.array([0, 0, 0, 1, 1, 1]))
+    assert all_tied.value == pytest.approx(0.5)
+    assert all_tied.error == pytest.approx(0.5)
+    apart = torch.tensor([[9.0, 1, 0, 0], [9, 1, 0, 0], [0, 0, 1, 9], [0, 0, 1, 9]])[:, None]
+    assert same_or_different(signatures(apart, "dense"), np.array([0, 0, 1, 1])).error == 0

@@ -95,3 +95,19 @@ def test_what_cannot_be_drawn():
         lift_drawing(pd.DataFrame({"region": ["nose"], "lift": [1.0]}), limit=1)
     absent = lift_drawing(pd.DataFrame({"region": list(COARSE.names), "lift": np.nan}))
     assert absent.axes[0].get_xlabel() == "absent: other, hair"
+
+
+def test_what_is_absent_is_named_only_where_all_is_listed():
+    table = pd.DataFrame({"region": ["nose", "hat", "hair"], "lift": [2.0, np.nan, 0.5]})
+    assert lift_drawing(table).axes[0].get_xlabel() == "not drawn: hair 0.5; absent: hat"
+    assert lift_drawing(table, listed=0.2).axes[0].get_xlabel() == "not drawn: hair 0.5"
+    assert lift_drawing(table, listed=1.0).axes[0].get_xlabel() == ""
+
+
+def test_numbers_on_the_drawing_can_be_read():
+    """White on the dark ends of the colours, black between; the forehead is an outline only."""
+    figure = lift_drawing(pd.DataFrame({"region": ["nose", "left_eye"], "lift": [8.0, 1.0]}))
+    inks = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
+    assert inks == {"8.0": "white", "1.0": "black"}
+    outlines = [patch for patch in figure.axes[0].patches if not patch.get_fill()]
+    assert len(outlines) == 1

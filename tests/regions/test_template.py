@@ -191,3 +191,26 @@ def test_sides_agree_with_hand_labels(real_dir):
     )
     assert (image > person).sum() >= 35
     assert (person > image).sum() <= 2
+
+
+def test_the_drawing_is_the_one_that_results_were_made_with():
+    """Pixels of every region of the standard crop: who changes the drawing changes everybody's lifts, and says so."""
+    labels = TemplateParser()(torch.zeros(1, 3, 112, 112))[0]
+    found = {name: int((labels == i).sum()) for i, name in TEMPLATE.regions.items()}
+    assert found == AREAS
+
+
+AREAS = {
+    "background": 4213,
+    "outline": 2544,
+    "forehead": 1503,
+    "left_brow": 114,
+    "right_brow": 114,
+    "left_eye": 61,
+    "right_eye": 61,
+    "nose": 440,
+    "left_cheek": 1395,
+    "right_cheek": 1408,
+    "mouth": 262,
+    "chin": 429,
+}
