@@ -1,14 +1,15 @@
 """Is the explanation true? Every method and control on real faces, on both networks, with intervals.
 
-    python benchmarks/faithfulness.py --data ../shared/real [--people N] [--quick] [--out results/faithfulness] [--tables docs/_data]
+    python benchmarks/faithfulness.py --data ../shared/real [--per-person 3] [--quick] [--tables docs/_data]
 
-Prints, for each explained network, the mean cosine drop at 5 and 20 % with every fill and at 1, 2 and 10 % with blur, on that
-network and on the others, with 95 % bootstrap intervals over people; the default preset against every control; person masks; sanity
-checks on two images of twelve people. Writes drops.csv, summary.csv, comparison.csv, person_masks.csv and curves.png; with ``--tables``
-also what the documentation shows: docs/_data/faithfulness.csv, docs/_data/faithfulness_controls.csv, docs/_data/faithfulness_cells.csv,
-docs/_data/person_masks.csv, docs/_data/sanity.csv. References are leave-one-out centroids, seed 0. Any folder with faces/PERSON/*.png
-and models.py (RECOGNISERS, FIELDS) works. Not shown: colour faces, other networks. ``--quick``: two images of every person, fills blur
-and zero, 5 % only, no Occlusion, no preset "best".
+Prints, for each explained network, the mean cosine drop at 5 and 20 % blurred, noisy-linear and black and at 1 and 10 % blurred, on that
+network and on the others, with 95 % bootstrap intervals over people; the default preset against every control (those made from a method's
+own maps are made from its maps only); person masks; sanity checks on two images of twelve people. Writes drops.csv, summary.csv,
+comparison.csv, person_masks.csv and curves.png into ``--out`` (results/faithfulness); with ``--tables`` also what the documentation
+shows: docs/_data/faithfulness.csv, docs/_data/faithfulness_controls.csv, docs/_data/faithfulness_cells.csv, docs/_data/person_masks.csv,
+docs/_data/sanity.csv. References are leave-one-out centroids, seed 0. Any folder with faces/PERSON/*.png and models.py (RECOGNISERS,
+FIELDS) works. Not shown: colour faces, other networks. ``--quick``: two images of every person, fills blur and zero, 5 % only, no
+Occlusion, no preset "best".
 """
 
 import argparse
@@ -21,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Occlusion, Saliency
-from main_job import load_faces, load_models
+from main_job import load_faces, load_models, load_networks
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -34,7 +35,8 @@ from captum_leam import (
     suggest_layers,
 )
 from captum_leam.explain import Preset
-from captum_leam.faithfulness import CONTROLS, OcclusionEvaluator, OcclusionResult, evaluate_person_masks, sanity_checks
+from captum_leam.faithfulness import OcclusionEvaluator, OcclusionResult, evaluate_person_masks, sanity_checks
+from captum_leam.faithfulness.controls import OWN_CONTROLS, SHARED_CONTROLS
 from captum_leam.maps import Field, gaussian_blur, place_on_field
 from captum_leam.suggest import LayerSuggestions
 
@@ -95,14 +97,12 @@ def maps_of(methods: dict[str, Maps], images: Tensor, references: Tensor, name: 
 def evaluate(
     networks: dict, images: Tensor, labels: list[str], maps: dict[str, Tensor], name: str, quick: bool
 ) -> OcclusionResult:
-    settings = (
-        [((0.05,), ("blur", "zero"))] if quick else [((0.05, 0.2), ("zero", "mean", "blur", "noisy linear", "shuffle"))]
-    )
-    settings += [] if quick else [((0.01, 0.02, 0.1), ("blur",))]
+    full = [((0.05, 0.2), ("blur", "noisy linear", "zero")), ((0.01, 0.1), ("blur",))]
     results = []
-    for fractions, fills in settings:
-        evaluator = OcclusionEvaluator(networks, fractions, fills=fills, controls=tuple(CONTROLS), progress=True)
-        results.append(evaluator.evaluate(images, maps, labels=labels, explained=name))
+    for fractions, fills in [((0.05,), ("blur", "zero"))] if quick else full:
+        for given, controls in ((maps, SHARED_CONTROLS), ({HEADLINE: maps[HEADLINE]}, OWN_CONTROLS)):
+            evaluator = OcclusionEvaluator(networks, fractions, fills=fills, controls=controls, progress=True)
+            results.append(evaluator.evaluate(images, given, labels=labels, explained=name))
     return OcclusionResult.concat(results)
 
 
@@ -157,20 +157,21 @@ def placed(table: pd.DataFrame) -> pd.DataFrame:
     """With the network that a drop is measured on, seen from the explained one, and what was occluded, in words."""
     own = table["model"] == table["explained"]
     said = [f"{fill} {p:.0%}".replace("%", " %") for fill, p in table[["fill", "fraction"]].itertuples(index=False)]
-    return table.assign(measured=own.map({True: "itself", False: "the other"}), occluded=said)
+    table = table.assign(measured=own.map({True: "itself", False: "the other"}), occluded=said)
+    return table.sort_values(["explained", "measured"], ascending=[False, True], kind="stable")
 
 
 def cells(comparison: pd.DataFrame) -> pd.DataFrame:
-    """In how many cells (networks × fractions × controls) each of LEAM's forms is ahead of the control, surely or within the interval."""
-    table = comparison[comparison["method"].str.startswith("LEAM") & comparison["fill"].isin(["blur", "noisy linear"])]
+    """In how many cells (networks × fractions × controls) the headline is ahead of a control, surely or within the interval."""
+    table = comparison[comparison["method"] == HEADLINE]
     ahead = table["difference"] > 0
-    outcomes = table.assign(
-        cells=1, ahead=ahead & (table["low"] > 0), within=ahead & (table["low"] <= 0), behind=~ahead
-    )
-    counts = outcomes.groupby(["fill", "method"], sort=False)[["cells", "ahead", "within", "behind"]].sum()
-    return counts.reset_index().rename(
-        columns={"ahead": "map ahead", "within": "ahead, within the interval", "behind": "control ahead"}
-    )
+    outcomes = {
+        "cells": 1,
+        "map ahead": ahead & (table["low"] > 0),
+        "ahead, within the interval": ahead & (table["low"] <= 0),
+        "control ahead": ~ahead,
+    }
+    return table.assign(**outcomes).groupby("fill", sort=False)[list(outcomes)].sum().reset_index()
 
 
 def write_tables(
@@ -190,6 +191,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--people", type=int)
+    parser.add_argument("--per-person", type=int, help="images of every person; all by default")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("results/faithfulness"))
     parser.add_argument("--tables", type=Path, help="also write the documentation's tables into this folder")
@@ -201,8 +203,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="(Setting forward|Input Tensor)")
     started = time.perf_counter()
     source = load_models(options.data)
-    images, labels = load_faces(options.data, options.people, 2 if options.quick else None)
-    networks = {name: make().eval() for name, make in source.RECOGNISERS.items()}
+    images, labels = load_faces(options.data, options.people, 2 if options.quick else options.per_person)
+    networks = load_networks(source)
     print(
         f"{len(images)} faces of {len(set(labels))} people; networks {', '.join(networks)}; references leave-one-out; seed 0"
     )
