@@ -32,8 +32,8 @@ Schedule = Sequence[tuple[float, Literal["remove", "keep"]]]
 SCHEDULE: Schedule = ((0.2, "remove"), (0.1, "keep"), (0.05, "remove"), (0.4, "remove"), (0.1, "remove"))
 """Area and kind of the rounds, over and over: areas double from 5 to 40 %, neighbours apart; one in five keeps, which insertion needs."""
 
-SCALES = (2.0, 4.0, 8.0)
-"""Gaussian σ at which a gradient is read, in pixels per 112 px of width: the cells of the layers that the overall map averages."""
+SCALES = (2.0, 4.0)
+"""Gaussian σ at which a gradient is read, in pixels per 112 px of width: the cells of the two finest layers of an overall map."""
 
 
 def smooth(maps: Tensor, scale: float = SCALES[0]) -> Tensor:
