@@ -88,6 +88,7 @@ def maps_of(
             methods[f"LayerGradCam {px} px, {norm}"] = LayerGradCam(EmbeddingSimilarity(model, norm=norm), layer)
     for px, layer in layers.items():
         methods[f"LEAM elementwise {px} px"] = LEAM(model, layer)
+    methods["LEAM elementwise 28 px, plain cosine"] = LEAM(model, layers[28], norm="differentiate")
     leam = LEAM(model, [layers[px] for px in (56, 28, 14)])
     found = suggest_layers(model, images)
 
@@ -129,7 +130,7 @@ def with_best_cam(table: pd.DataFrame) -> pd.DataFrame:
     drops = table[cams & table["low"].notna()]
     best = drops.loc[drops.groupby(["explained", "quantity"])["value"].idxmax()]
     best = best.assign(map="Captum LayerGradCam, best of 4 layers × 2 norms")
-    left = table[~cams & ~table["map"].str.contains("elementwise (?:56|14|7) px")]
+    left = table[~cams & ~table["map"].str.contains("elementwise (?:56|14|7) px$")]
     said = (
         left["map"].replace("elementwise 28 px", "28 px, one pass", regex=True).replace("^LEAM ", "LEAM, ", regex=True)
     )

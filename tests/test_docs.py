@@ -144,6 +144,29 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("page", ["quickstart", "with_captum"])
+def test_the_code_of_the_first_pages_runs(page, tmp_path, monkeypatch):
+    """A torchvision network with an embedding head, as many people bring it."""
+    from torchvision.models import resnet18
+
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    sample = SyntheticPopulation(2, evidence="eyes").sample(2, seed=1)
+    given = {"my_network": lambda: resnet18(num_classes=16), "faces": sample.images, "people": sample.people.tolist()}
+    if page == "with_captum":
+        model = resnet18(num_classes=16).eval()
+        embeddings = model(sample.images).detach()
+        given |= {"model": model, "layer": model.layer2, "references": embeddings.flip(0), "gallery": embeddings[0]}
+    blocks = CODE.findall((DOCS / f"{page}.md").read_text())
+    assert len(blocks) >= 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for block in blocks:
+            exec(compile(block, page, "exec"), given)  # noqa: S102 - our own page
+    assert given["maps"].shape[0] == 4
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_readme_runs(tmp_path, monkeypatch):
     """The first code that anyone sees, on pictures in an empty folder."""
     from torchvision.utils import save_image
