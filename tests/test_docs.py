@@ -256,6 +256,48 @@ def test_every_measured_table_is_written_by_a_benchmark_and_shown():
         assert f"{{measured}} {name}" in pages, f"no page shows {name}"
 
 
+def test_the_sentences_about_real_faces_fit_the_numbers():
+    """docs/results.md, "Is the explanation true?": if this fails after a new run, the sentences there must be written anew."""
+    drops = pd.read_csv(DOCS / "_data" / "faithfulness.csv").query('fill != "zero"')
+    wide = drops.pivot_table(index=["explained", "measured", "occluded"], columns="map", values="drop")
+    captum = wide[drops.loc[drops["kind"] == "Captum", "map"].unique()].max(axis=1)
+    assert (wide["LEAM, default"] > captum).all()
+    assert (wide["LEAM, best"] > wide["LEAM, default"]).all()
+    behind = wide[wide["LEAM, fast"] <= captum].index.tolist()
+    assert behind == [("casia", "itself", "noisy linear 20 %"), ("ms1m", "the other", "noisy linear 20 %")]
+    counted = pd.read_csv(DOCS / "_data" / "faithfulness_cells.csv").set_index("fill")
+    assert counted["control ahead"].to_dict() == {"blur": 0, "noisy linear": 0, "zero": 17}
+    assert counted["ahead, within the interval"].to_dict() == {"blur": 0, "noisy linear": 1, "zero": 3}
+    masks = pd.read_csv(DOCS / "_data" / "person_masks.csv").query("fraction in [0.05, 0.2]")
+    assert (masks.loc[masks["control"] == "another person's mask", "low"] > 0).all()
+    mean = masks[masks["control"] == "population mean"]
+    ties = mean[mean["low"] <= 0]
+    assert set(zip(ties["explained"], ties["measured"], strict=True)) == {("ms1m", "the other")}
+    assert pd.read_csv(DOCS / "_data" / "sanity.csv")["passed"].all()
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_table():
+    table = pd.read_csv(DOCS / "_data" / "main_job.csv").set_index(["map", "explained", "quantity"])["value"]
+    names = {
+        "Captum `LayerGradCam`": "Captum LayerGradCam, best of 4 layers × 2 norms",
+        "LEAM, 28-px layer": "LEAM, 28 px, one pass",
+        '`explain_faces`, `"fast"`': "LEAM, fast",
+        "`explain_faces`, the default": "LEAM, default",
+        "random pixels": "random pixels",
+    }
+    readme = (ROOT / "README.md").read_text()
+    for start, name in names.items():
+        (row,) = re.findall(rf"^\| {re.escape(start)}[^|]*\|(.*)\|$", readme, flags=re.MULTILINE)
+        shown = [float(number) for number in re.findall(r"\.\d+", row)]
+        pairs = [(name, e, f"drop on {m}") for e in ("ms1m", "casia") for m in ("itself", "the other")]
+        assert shown == pytest.approx([table[pair] for pair in pairs], abs=0.00051), name
+    plain, held = ("LEAM, 28 px, one pass, plain cosine", "LEAM, 28 px, one pass")
+    said = [table[m, "ms1m", f"BC {who}"] for m in (plain, held) for who in ("same person", "different people")]
+    numbers = ".13 against .09; with the norm held .37 against .12"
+    assert numbers in readme
+    assert said == pytest.approx([float(n) for n in re.findall(r"\.\d+", numbers)], abs=0.0051)
+
+
 def test_cells_of_measured_tables():
     table = pd.DataFrame(
         {
