@@ -1,12 +1,13 @@
 """Deletion and insertion for face verification, and patch pairs: what maps do to the decision about a pair of real faces.
 
-    python benchmarks/verification.py --data ../shared/real [--pairs 60] [--out results/verification]
+    python benchmarks/verification.py --data ../shared/real [--pairs 60] [--out results/verification] [--tables docs/_data]
 
 For each network, on balanced pairs (seed 0): area under the genuine accept rate (similar maps) and the impostor reject rate
 (dissimilar maps) as pixels are deleted or inserted in steps of 10 %, probe only, black as in the papers and blurred, threshold at
 the equal error rate of all pairs of the images; with 95 % intervals over people. Then 27 patches of 16 × 16 pasted into the probes.
-Maps explain the probe towards the other image of its pair. Any folder with faces/PERSON/*.png and models.py (RECOGNISERS, FIELDS)
-works. Not shown: other operating points, colour faces, other networks.
+Maps explain the probe towards the other image of its pair; that of the preset is not signed, and scored as a similar map only.
+With ``--tables`` also docs/_data/verification.csv and docs/_data/patch_pairs.csv. Any folder with faces/PERSON/*.png and models.py
+(RECOGNISERS, FIELDS) works. Not shown: other operating points, colour faces, other networks.
 """
 
 import argparse
@@ -20,19 +21,21 @@ import numpy as np
 import pandas as pd
 import torch
 from captum.attr import LayerGradCam, Saliency
-from main_job import load_faces, load_models
+from main_job import load_faces, load_models, load_networks
 from torch import Tensor, nn
 
-from captum_leam import LEAM, EmbeddingSimilarity, suggest_layers
-from captum_leam.faithfulness import VerificationEvaluator, draw_pairs, evaluate_patch_pairs, paste_patches
+from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, suggest_layers
+from captum_leam.faithfulness import Pairs, VerificationEvaluator, draw_pairs, evaluate_patch_pairs, paste_patches
 from captum_leam.maps import Field, gaussian_blur, normalize_max, place_on_field
 from captum_leam.objectives import embed, unit
 
 Maps = Callable[[Tensor, Tensor], Tensor]
+UNSIGNED = "LEAM, default"
+CONTROLS = ("random pixels", "centre")
 
 
-def signed_methods(model: nn.Module, images: Tensor, field: Field) -> dict[str, Maps]:
-    """Signed maps at image size: high where the pair is similar, low where it is not."""
+def methods_of(model: nn.Module, images: Tensor, field: Field) -> dict[str, Maps]:
+    """Maps at image size, high where the pair is similar, low where it is not; the preset's end at zero."""
     found = suggest_layers(model, images)
     size, overall = found.image_size, found.for_overall_map()
     every = LEAM(model, [layer.module for layer in overall], reshape=[layer.reshape for layer in overall])
@@ -49,9 +52,10 @@ def signed_methods(model: nn.Module, images: Tensor, field: Field) -> dict[str, 
         return gaussian_blur((slopes.detach() * x).sum(1), 2.0)
 
     return {
-        "LEAM 28 px, one pass": lambda x, r: place_on_field(one.attribute(x, reference=r), size, field),
-        "LEAM 56, 28, 14 px, path of 4": path,
-        "LayerGradCam": lambda x, r: place_on_field(
+        "LEAM, 28 px, one pass": lambda x, r: place_on_field(one.attribute(x, reference=r), size, field),
+        "LEAM, 56, 28, 14 px, path of 4, signed": path,
+        UNSIGNED: lambda x, r: explain_faces(model, x, layers=found, field=field, reference=r),
+        "LayerGradCam, last layer": lambda x, r: place_on_field(
             cam.attribute(x, additional_forward_args=(r,)).detach(), size, field
         ),
         "InputXGradient, blurred": saliency,
@@ -70,13 +74,50 @@ def all_scores(embeddings: Tensor, labels: list[str]) -> tuple[np.ndarray, np.nd
     return (f[first] * f[second]).sum(1).numpy(), np.array([labels[i] == labels[j] for i, j in pairs])
 
 
-def main() -> None:
+def areas(
+    model: nn.Module,
+    name: str,
+    images: Tensor,
+    labels: list[str],
+    pairs: Pairs,
+    maps: dict[str, Tensor],
+    out: Path,
+) -> pd.DataFrame:
+    """Area under the rate that scores each map, by fill and protocol."""
+    negated = {method: -m for method, m in maps.items() if method != UNSIGNED}
+    calibration = {name: all_scores(embed(model, images), labels)}
+    tables = []
+    for fill in ("zero", "blur"):
+        evaluator = VerificationEvaluator({name: model}, fill=fill, controls=CONTROLS, progress=True)
+        result = evaluator.evaluate(images, pairs, maps, negated, calibration=calibration, labels=labels)
+        tables.append(result.summary().assign(fill={"zero": "black"}.get(fill, fill), network=name))
+        result.plot().savefig(out / f"{name}_{fill}_deletion.png", dpi=150)
+    summary = pd.concat(tables)
+    summary.to_csv(out / f"{name}.csv", index=False)
+    named = summary["method"].where(~summary["method"].isin(CONTROLS), "control: " + summary["method"])
+    curve = summary["kind"] + " " + summary["protocol"] + " " + summary["fill"]
+    return summary.assign(map=named, curve=curve)[["network", "map", "curve", "auc", "low", "high"]]
+
+
+def show(table: pd.DataFrame, name: str) -> None:
+    said = [f"{a:.2f} [{lo:.2f}, {hi:.2f}]" for a, lo, hi in table[["auc", "low", "high"]].itertuples(index=False)]
+    wide = table.assign(said=said).pivot_table(index="map", columns="curve", values="said", sort=False, aggfunc="first")
+    print(f"\n{name}: area under GAR (similar) or IRR (dissimilar); deletion: lower is better, insertion: higher")
+    print(wide.fillna("").to_string())
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--people", type=int)
     parser.add_argument("--pairs", type=int, default=60, help="genuine pairs, and impostor pairs")
     parser.add_argument("--out", type=Path, default=Path("results/verification"))
-    options = parser.parse_args()
+    parser.add_argument("--tables", type=Path, help="also write the documentation's tables into this folder")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
     warnings.filterwarnings("ignore", message="(Setting forward|Input Tensor)")
     started = time.perf_counter()
     source = load_models(options.data)
@@ -85,41 +126,24 @@ def main() -> None:
     patched = paste_patches(images, pairs, labels)
     options.out.mkdir(parents=True, exist_ok=True)
     print(f"{options.pairs} genuine and {options.pairs} impostor pairs of {len(set(labels))} people, seed 0")
-    for name, make in source.RECOGNISERS.items():
-        model = make().eval()
-        embeddings = embed(model, images)
-        scores, genuine = all_scores(embeddings, labels)
-        methods = signed_methods(model, images, source.FIELDS[name])
-        probes, others = images[pairs.first], embeddings[pairs.second]
-        maps = {method: in_parts(explain, probes, others) for method, explain in methods.items()}
-        tables = []
-        for fill in ("zero", "blur"):
-            evaluator = VerificationEvaluator(
-                {name: model}, fill=fill, controls=("random pixels", "centre"), progress=True
-            )
-            negated = {method: -m for method, m in maps.items()}
-            calibration = {name: (scores, genuine)}
-            result = evaluator.evaluate(images, pairs, maps, negated, calibration=calibration, labels=labels)
-            tables.append(result.summary().assign(fill=fill))
-            result.plot().savefig(options.out / f"{name}_{fill}_deletion.png", dpi=150)
-        summary = pd.concat(tables)
-        summary.to_csv(options.out / f"{name}.csv", index=False)
-        summary["cell"] = [
-            f"{a:.2f} [{lo:.2f}, {hi:.2f}]" for a, lo, hi in summary[["auc", "low", "high"]].itertuples(index=False)
-        ]
-        print(f"\n{name}: area under GAR (similar) or IRR (dissimilar); deletion: lower is better, insertion: higher")
-        print(
-            summary.pivot(index="method", columns=["fill", "kind", "protocol"], values="cell")
-            .loc[[*maps, "random pixels", "centre"]]
-            .to_string()
-        )
-        on_patches = {method: in_parts(explain, patched.images, others) for method, explain in methods.items()}
+    curves, patches = [], []
+    for name, model in load_networks(source).items():
+        methods, others = methods_of(model, images, source.FIELDS[name]), embed(model, images)[pairs.second]
+        maps = {method: in_parts(explain, images[pairs.first], others) for method, explain in methods.items()}
+        curves.append(areas(model, name, images, labels, pairs, maps, options.out))
+        show(curves[-1], name)
+        signed = {method: explain for method, explain in methods.items() if method != UNSIGNED}
+        on_patches = {method: in_parts(explain, patched.images, others) for method, explain in signed.items()}
         found = evaluate_patch_pairs(model, patched, on_patches)
         found.plot().savefig(options.out / f"{name}_patches.png", dpi=150)
+        patches.append(found.summary().reset_index(names="map").assign(network=name))
         print(
             f"\n{name}, patch pairs: mean FMR and FNMR over 0 to 95 % given back (lower is better), agreement with the patches"
         )
-        print(found.summary().round(3).to_string())
+        print(patches[-1].round(3).to_string(index=False))
+    if options.tables:
+        pd.concat(curves).round(4).to_csv(options.tables / "verification.csv", index=False)
+        pd.concat(patches).round(4).to_csv(options.tables / "patch_pairs.csv", index=False)
     print(f"\nwritten to {options.out}; {time.perf_counter() - started:.0f} s")
 
 

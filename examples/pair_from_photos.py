@@ -20,7 +20,7 @@ from captum_leam.models import load_model
 from captum_leam.regions import TemplateParser
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Explain whether two photographs show one person."
     )
@@ -41,7 +41,11 @@ def main() -> None:
         "--threshold", type=float, help="a cosine at or over it is a match"
     )
     parser.add_argument("--out", default="pair.png")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
 
     # %%
     # The faces: found, aligned to the standard crop. The largest of each photograph is taken; a detection that cannot be a face is

@@ -3,7 +3,7 @@ Where the right answer is known
 ===============================
 
 Three networks, each trained on faces whose identity lies in one part, and LEAM's maps of them. That a network uses the part is proved by
-swapping it between people, see :doc:`/synthetic`. The maps are overall maps (a path of 4 steps) towards the person's centroid.
+swapping it between people, see :doc:`/synthetic`. The maps are overall maps towards the person's centroid, as ``explain_faces`` makes them.
 """
 
 import torch

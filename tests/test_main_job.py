@@ -15,7 +15,7 @@ def test_leam_against_grad_cam_on_real_faces(real_dir, capsys, monkeypatch):
     spec = importlib.util.spec_from_file_location("main_job", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    monkeypatch.setattr("sys.argv", ["main_job.py", "--data", str(real_dir), "--per-person", "4"])
+    monkeypatch.setattr("sys.argv", ["main_job.py", "--data", str(real_dir), "--per-person", "4", "--presets"])
     script.main()
     printed = capsys.readouterr().out
     for network in printed.split("explained network: ")[1:]:

@@ -11,11 +11,11 @@
     :order: nose, skin
     ```
 
-``rows`` and ``columns`` name the columns of the file that become rows and columns of the table (``columns`` may be missing: every other
-column is then shown), ``order`` which of them in which order, ``value`` and ``interval`` what stands in the cells, ``where`` which lines
-count, ``digits`` after the point. With
-``:plot: label`` there is a picture instead: one panel for every value of ``columns``, a point with its interval for every row,
-and a line at ``line``.
+``rows`` and ``columns`` name the columns of the file that become rows and columns of the table (``columns`` may be missing: every
+other column is then shown, or those that ``show`` names), ``order`` which of them in which order, ``value`` and ``interval`` what stands
+in the cells (several lines of one cell are parted by a slash), ``where`` which lines count, ``digits`` after the point. With
+``:plot: label`` there is a picture instead: one panel for every value of ``columns``, a point with its interval for every row, and a
+line at ``line``.
 """
 
 from pathlib import Path
@@ -38,6 +38,7 @@ class Measured(SphinxDirective):
     option_spec: ClassVar = {
         "rows": directives.unchanged,
         "columns": directives.unchanged,
+        "show": directives.unchanged,
         "value": directives.unchanged,
         "interval": directives.unchanged,
         "where": directives.unchanged,
@@ -85,19 +86,22 @@ def cells(table: pd.DataFrame, options: dict[str, Any]) -> tuple[list[str], list
     """Headings, and the text of every row."""
     rows, digits = options.get("rows", "").split(), options.get("digits", 2)
     if "columns" not in options:
-        return list(table.columns), [[text(v, digits) for v in row] for row in table.itertuples(index=False)]
-    bounds = options.get("interval", "").split()
-    said = [
-        text(row[options["value"]], digits)
-        + (f" [{text(row[bounds[0]], digits)}, {text(row[bounds[1]], digits)}]" if bounds else "")
-        for row in table.to_dict("records")
-    ]
+        shown = table[[c.strip() for c in options.get("show", ",".join(table.columns)).split(",")]]
+        return list(shown.columns), [[text(v, digits) for v in row] for row in shown.itertuples(index=False)]
+    said = [cell(row, options, digits) for row in table.to_dict("records")]
     wide = table.assign(said=said).pivot_table(
-        index=rows, columns=options["columns"].split(), values="said", aggfunc="first", sort=False
+        index=rows, columns=options["columns"].split(), values="said", aggfunc=" / ".join, sort=False
     )
     columns = [" ".join(map(str, c)) if isinstance(c, tuple) else str(c) for c in wide.columns]
     flat = wide.fillna("").reset_index()
     return [*rows, *columns], [[text(v, digits) for v in row] for row in flat.itertuples(index=False)]
+
+
+def cell(row: dict[str, Any], options: dict[str, Any], digits: int) -> str:
+    """A value, with its interval where it has one."""
+    said = text(row[options["value"]], digits)
+    bounds = [text(row[name], digits) for name in options.get("interval", "").split()]
+    return f"{said} [{bounds[0]}, {bounds[1]}]" if bounds and all(bounds) else said
 
 
 def text(value: Any, digits: int) -> str:
@@ -131,27 +135,17 @@ def picture(table: pd.DataFrame, options: dict[str, Any]) -> Any:
     """A panel for every value of ``columns``; points and intervals, one colour for every value of the first of ``rows``."""
     from matplotlib.figure import Figure
 
-    from captum_leam.plots import COLOURS
-
     first, *rest = options["rows"].split()
-    by, low, high = options["columns"].strip(), *options["interval"].split()
-    panels, groups = list(dict.fromkeys(table[by])), list(dict.fromkeys(table[first]))
-    places = list(dict.fromkeys(table[rest].astype(str).agg(" ".join, axis=1)))
-    figure = Figure(figsize=(1.6 * len(panels) + 1, 0.42 * len(places) + 1.5), layout="constrained")
+    by = options["columns"].strip()
+    table = table.assign(place=table[rest].astype(str).agg(" ".join, axis=1))
+    panels, groups, places = (list(dict.fromkeys(table[name])) for name in (by, first, "place"))
+    width = 1.6 * len(panels) + 0.075 * max(map(len, places)) + 0.4
+    figure = Figure(figsize=(width, 0.42 * len(places) + 1.5), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, panel in zip(axes, panels, strict=True):
         for i, group in enumerate(groups):
             part = table[(table[by] == panel) & (table[first] == group)]
-            height = [
-                places.index(p) + 0.3 * (i - (len(groups) - 1) / 2)
-                for p in part[rest].astype(str).agg(" ".join, axis=1)
-            ]
-            value = part[options["value"]]
-            errors = [(value - part[low]).clip(lower=0), (part[high] - value).clip(lower=0)]
-            marker = "os^Dv"[i % 5]
-            axis.errorbar(
-                value, height, xerr=errors, fmt=marker, markersize=4, color=COLOURS[i], capsize=2, label=str(group)
-            )
+            draw_points(axis, part, options, places, i, len(groups))
         if "line" in options:
             axis.axvline(float(options["line"]), color="0.6", linewidth=1)
         axis.set_title(str(panel), fontsize=10)
@@ -160,10 +154,23 @@ def picture(table: pd.DataFrame, options: dict[str, Any]) -> Any:
         axis.tick_params(labelsize=9)
     axes[0].invert_yaxis()
     figure.supxlabel(options["plot"], fontsize=9)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(groups), fontsize=9, frameon=False
-    )
+    labels = {"ncols": len(groups), "fontsize": 9, "frameon": False}
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", **labels)
     return figure
+
+
+def draw_points(
+    axis: Any, part: pd.DataFrame, options: dict[str, Any], places: list[str], group: int, groups: int
+) -> None:
+    """The points of one group in one panel, a little above or below the place of their row."""
+    from captum_leam.plots import COLOURS
+
+    low, high = options["interval"].split()
+    height = [places.index(place) + 0.3 * (group - (groups - 1) / 2) for place in part["place"]]
+    value = part[options["value"]]
+    errors = [(value - part[low]).clip(lower=0), (part[high] - value).clip(lower=0)]
+    style = {"fmt": "os^Dv"[group % 5], "markersize": 4, "color": COLOURS[group], "capsize": 2}
+    axis.errorbar(value, height, xerr=errors, **style, label=str(part[options["rows"].split()[0]].iloc[0]))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
