@@ -26,19 +26,21 @@ def _ctrl_c():
 
 
 def test_ctrl_c_again_and_again(undisturbed, right, tmp_path, monkeypatch):
-    """A real signal in the middle of writes, before the file has its name."""
-    real, writes = store._sync, []
+    """A real signal in the middle of the first write of every eighth file, before it has its name."""
+    real, seen = store._sync, set()
 
     def sync(path: Path) -> None:
-        writes.append(path)
-        if path.suffix == ".part" and len(writes) % 9 == 0:
-            signal.raise_signal(signal.SIGINT)
+        name = path.name.rsplit(".", 2)[0]  # without what makes the temporary name a new one
+        if path.suffix == ".part" and name not in seen:
+            seen.add(name)
+            if len(seen) % 8 == 0:
+                signal.raise_signal(signal.SIGINT)
         real(path)
 
     monkeypatch.setattr(store, "_sync", sync)
     config = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     interrupted = 0
-    while interrupted < 40:
+    while interrupted < 20:
         try:
             Study(config).run(progress=False, report=False)
             break
