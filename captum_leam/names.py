@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
 """What a spreadsheet takes for the beginning of a formula."""
 
 
@@ -48,15 +48,20 @@ def for_terminal(value: object) -> str:
 
 
 def safe_cell(value: Any) -> Any:
-    """What a CSV file may hold: text that a spreadsheet would take for a formula gets an apostrophe in front.
+    r"""What a CSV file may hold: text that a spreadsheet would take for a formula gets an apostrophe in front.
+
+    A carriage return, which writers of CSV leave unquoted and which would begin a row, is written as its code.
 
     Source: OWASP, CSV injection.
 
     Example:
-        >>> safe_cell("=1+1"), safe_cell(-2.5)
-        ("'=1+1", -2.5)
+        >>> safe_cell("=1+1"), safe_cell(-2.5), safe_cell("a\r=1")
+        ("'=1+1", -2.5, 'a\\u000d=1')
     """
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r", "\\u000d")
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def safe_cells(table: "pd.DataFrame") -> "pd.DataFrame":

@@ -1,6 +1,7 @@
 """How many small faults of the code do the tests see? A seeded sample of mutants over the modules that hold the mathematics.
 
-    python tests/mutation_sample.py --out mutants.csv [--count 200] [--seed 0] [--workers 1] [--sample FILE.csv] [--resume] [--list] [--only TEXT]
+    python tests/mutation_sample.py --out mutants.csv [--count 200] [--seed 0] [--workers 1] [--resume] [--list] [--only TEXT]
+                                    [--sample FILE.csv]
 
 One mutant is one change of one expression: a comparison, an arithmetic operator, a constant, ``not``, ``and`` for ``or``, a keyword
 argument left out, a value not returned. It is written into a copy of the package, and the tests of that module run on the copy, the nearest

@@ -266,4 +266,7 @@ def test_the_bound_of_the_histogram_is_half_of_the_ties(monkeypatch):
     assert all_tied.value == pytest.approx(0.5)
     assert all_tied.error == pytest.approx(0.5)
     apart = torch.tensor([[9.0, 1, 0, 0], [9, 1, 0, 0], [0, 0, 1, 9], [0, 0, 1, 9]])[:, None]
-    assert same_or_different(signatures(apart, "dense"), np.array([0, 0, 1, 1])).error == 0
+    found = same_or_different(signatures(apart, "dense"), np.array([0, 0, 1, 1]))
+    assert found.error == 0
+    assert found.same[:, -1].tolist() == [1, 1]  # each person's own pair, in the highest bin
+    assert found.different[:, -1].tolist() == [0, 0]

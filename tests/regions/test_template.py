@@ -201,16 +201,6 @@ def test_the_drawing_is_the_one_that_results_were_made_with():
 
 
 AREAS = {
-    "background": 4213,
-    "outline": 2544,
-    "forehead": 1503,
-    "left_brow": 114,
-    "right_brow": 114,
-    "left_eye": 61,
-    "right_eye": 61,
-    "nose": 440,
-    "left_cheek": 1395,
-    "right_cheek": 1408,
-    "mouth": 262,
-    "chin": 429,
-}
+    "background": 4213, "outline": 2544, "forehead": 1503, "left_brow": 114, "right_brow": 114, "left_eye": 61, "right_eye": 61,
+    "nose": 440, "left_cheek": 1395, "right_cheek": 1408, "mouth": 262, "chin": 429,
+}  # fmt: skip

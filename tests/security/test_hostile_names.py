@@ -10,6 +10,7 @@ from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from browser import LooseDom, browse
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 
 from captum_leam import cli
 from captum_leam.explain_files import explain_files, lead
-from captum_leam.names import for_terminal, safe_cell, shown
+from captum_leam.names import for_terminal, safe_cell, safe_cells, shown
 from captum_leam.report import write
 from captum_leam.study import Study
 from captum_leam.study.report import write_report
@@ -215,10 +216,17 @@ def test_no_cell_is_a_formula(explained, studied):
     assert any(t.startswith("'=cmd") for t in texts)
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠"])
 def test_every_start_of_a_formula(start):
     assert safe_cell(f"{start}1") == f"'{start}1"
     assert safe_cell(f"a{start}1") == f"a{start}1"
+
+
+def test_a_carriage_return_begins_no_row(tmp_path):
+    """pandas writes it without quotes, and whoever reads the table finds a row that begins with a formula."""
+    safe_cells(pd.DataFrame({"name": ["ann\r=1+1", "\r=2"]})).to_csv(tmp_path / "t.csv", index=False)
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["name"], ["ann\\u000d=1+1"], ["\\u000d=2"]]
 
 
 def test_names_that_are_no_text_in_utf_8(tmp_path, no_network):
