@@ -108,7 +108,9 @@ class Bare:
     def modules(self) -> list[nn.Module]:
         return [loaded(network, self.config.device) for network in self.setting.networks]
 
-    def occluded(self, crops: torch.Tensor, measured: Sequence[nn.Module], maps: int, fractions: Sequence[float]) -> None:
+    def occluded(
+        self, crops: torch.Tensor, measured: Sequence[nn.Module], maps: int, fractions: Sequence[float]
+    ) -> None:
         """Forwards of as many images as ``maps`` maps occlude; other images stand in for the occluded ones."""
         others = itertools.cycle([crops.roll(i + 1, 3) for i in range(6)])
         with torch.no_grad():
@@ -300,7 +302,9 @@ def throughput(path: Path, sample: int, repeats: int) -> None:
     print(f"median of {repeats}: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
     for name in runs[0].study_passes:
         ours, theirs = runs[0].study_passes[name], runs[0].bare_passes[name]
-        print(f"{name}: study {ours}, bare loop {theirs}; the study's {ours - theirs} more are the statistics of untrained twins")
+        print(
+            f"{name}: study {ours}, bare loop {theirs}; the study's {ours - theirs} more are the statistics of untrained twins"
+        )
 
 
 # -- the whole of it -----------------------------------------------------------------------------------

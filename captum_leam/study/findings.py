@@ -17,6 +17,9 @@ from captum_leam.study.tables import OVERALL, TABLES
 LARGE = ("regions", "drops")
 """Tables with a row for every image; they are read in part."""
 
+OPTIONAL = ("cosines",)
+"""Tables that studies of earlier versions lack."""
+
 
 @dataclass(frozen=True, repr=False)
 class Findings:
@@ -149,7 +152,7 @@ def read_findings(folder: Path) -> Findings:
     """
     import pyarrow.parquet as pq
 
-    needed = [folder / "manifest.json", *[_path(folder, name) for name in TABLES]]
+    needed = [folder / "manifest.json", *[_path(folder, name) for name in TABLES if name not in OPTIONAL]]
     if missing := [str(path.relative_to(folder)) for path in needed if not path.is_file()]:
         raise ValueError(
             f"{folder} is not the results folder of a finished study: {', '.join(missing[:4])}"
@@ -158,7 +161,9 @@ def read_findings(folder: Path) -> Findings:
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     tables, raw = {}, {}
     for name in TABLES:
-        if name not in LARGE:
+        if name in OPTIONAL and not _path(folder, name).is_file():
+            tables[name] = pd.DataFrame(columns=TABLES[name].names)
+        elif name not in LARGE:
             tables[name], changed = _shown(pq.read_table(_path(folder, name)).to_pandas())
             raw.update(changed)
     return Findings(folder, manifest, tables, raw)
