@@ -102,10 +102,12 @@ class Bare:
 
     @property
     def config(self) -> Config:
+        """Of the study."""
         return self.setting.config
 
     @property
     def modules(self) -> list[nn.Module]:
+        """Its networks."""
         return [loaded(network, self.config.device) for network in self.setting.networks]
 
     def occluded(
@@ -156,6 +158,7 @@ class Bare:
             self.occluded(batch, measured, 1, self.config.fractions)
 
     def layers(self, number: int) -> list[nn.Module]:
+        """Those of a network that are explained."""
         size = (self.config.pictures.size, self.config.pictures.size)
         return [s.module for s in suggestions(self.setting.networks[number], self.modules[number], size)]
 
@@ -197,6 +200,7 @@ class Spent:
 
     @property
     def ratio(self) -> float:
+        """Throughput of the study beside the bare loop's."""
         return self.bare / self.study
 
     def both(self, study: Callable[[], object], bare: Callable[[], object]) -> None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,15 @@ def embeddings_of(module: nn.Module, crops: Tensor) -> Tensor:
         ValueError: if the network does not return one finite embedding for every crop.
     """
     with torch.no_grad():
-        return as_embeddings(module(crops), len(crops))
+        keeps = _KEEPS_INPUT.get(module)
+        given = crops if keeps else crops.clone()
+        made = as_embeddings(module(given), len(crops))
+        if keeps is None:  # seen once: most networks leave their input alone, and get it without a copy from then on
+            _KEEPS_INPUT[module] = given._version == 0
+        return made
+
+
+_KEEPS_INPUT: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def unload() -> None:
