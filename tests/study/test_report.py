@@ -4,8 +4,6 @@ import base64
 import hashlib
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from browser import browse, measured
 from fake_study import HOSTILE, REGIONS, fake_results
 from matplotlib.figure import Figure
 from PIL import Image
@@ -417,51 +416,6 @@ def test_pairs_become_a_square_in_the_given_order():
 
 
 # -- in a browser --------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not found:
-        pytest.skip("needs chromium to look at the page")
-    return found
-
-
-def browse(chromium: str, page: Path, folder: Path, *options: str) -> str:
-    quiet = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--hide-scrollbars", f"--user-data-dir={folder / 'profile'}",
-    ]  # fmt: skip
-    done = subprocess.run([chromium, *quiet, *options, page.as_uri()], capture_output=True, text=True, timeout=120)  # noqa: S603
-    return done.stdout
-
-
-def with_script(page: Path, script: str, out: Path) -> Path:
-    """The page with one more script, which its policy is told of; figures' scripts of names are still refused."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    text = page.read_text(encoding="utf-8").replace("script-src '", f"script-src 'sha256-{digest}' '", 1)
-    out.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
-    return out
-
-
-def measured(chromium: str, page: Path, script: str, folder: Path, *options: str) -> dict:
-    """What a script finds in the page: it writes JSON into the attribute data-found of the body."""
-    asked = with_script(
-        page, f"document.body.dataset.found = JSON.stringify((() => {{ {script} }})());", folder / "asked.html"
-    )
-    dom = browse(chromium, asked, folder, *options, "--dump-dom")
-    body = next(attrs for tag, attrs in LooseDom(dom).elements if tag == "body")
-    return json.loads(body["data-found"])
-
-
-class LooseDom(HTMLParser):
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
 
 
 def test_no_name_runs(chromium, hostile, tmp_path):
