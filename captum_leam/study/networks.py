@@ -136,9 +136,22 @@ def known(model: Model, device: str) -> Network:
         0
     """
     module = _load(model, device)
+    _refuse_unknown_layers(model, module)
     network = Network(model, model_sha256(module, model.where), sum(p.numel() for p in module.parameters()))
     _LOADED[(model.where, model.preprocessing, network.sha256, device)] = module
     return network
+
+
+def _refuse_unknown_layers(model: Model, module: nn.Module) -> None:
+    """At once, and not when everything is embedded."""
+    for name in (model.layers or ()) if model.explain else ():
+        try:
+            get_layer(module, name)
+        except ValueError as error:
+            raise ConfigError(
+                f"models.{model.name}: {error} Names under the key layers are of every model; where networks differ, give "
+                f"models.{model.name}.layers, or auto."
+            ) from None
 
 
 def model_sha256(module: nn.Module, where: str) -> str:
