@@ -1,9 +1,13 @@
 """Does a study scale? Memory, throughput beside the passes that cannot be avoided, and 1000 synthetic people × 5 images × 9 networks.
 
-    python benchmarks/study_scale.py [--people 1000] [--images 5] [--networks 9] [--jobs 2] [--out study_scale] [--sample 4]
+    python benchmarks/study_scale.py [--people 1000] [--images 5] [--networks 9] [--jobs 2] [--out study_scale] [--sample 4] [--repeats 3]
 
 First, on a few shards in one process with one thread: CPU time of the study's own stages (reading, labels, embedding, maps, regions,
-signatures, occlusion, writing), shard by shard beside a bare loop of the same forward and backward passes on the same batches. Then the
+signatures, occlusion, writing), task by task beside a bare loop of exactly the forward and backward passes that the settings need, on the
+same crops in the same batches: every network on every crop (embeddings); LEAM on each network and on its untrained twin (both ends of
+the path, then forward and backward at every step, without a graph before the first layer); the twin's embeddings; and every network on
+every occluded image, of maps, layers and controls. Both are counted, and their counts printed. The bare loop makes no occluded images,
+references, maps or tables: other images stand in for the occluded ones. Several runs in turn, the median counts (--repeats). Then the
 whole study with worker processes, in a child process: seconds, and the memory of the child and all its workers over time (memory.png,
 memory.csv). The networks are captum_leam.synthetic.EmbeddingNet (56, 28 and 14 px, 32 numbers) with random weights: small, so that what
 the study adds is seen at its worst. Not shown: GPUs, real networks (their passes cost 10 to 100 times as much, what the study adds does
@@ -14,25 +18,35 @@ import argparse
 import csv
 import itertools
 import json
+import os
+import shutil
+import statistics
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
+from captum_leam.faithfulness.controls import OWN_CONTROLS
 from captum_leam.study import Study
+from captum_leam.study.config import Config
 from captum_leam.study.crops import crops_of
 from captum_leam.study.evaluating import Setting
 from captum_leam.study.networks import known, loaded, suggestions
 from captum_leam.study.people import hashed, list_people
-from captum_leam.study.stages import keep_memory, perform, steady
-from captum_leam.study.store import read_shard
-from captum_leam.study.study import plan_of
-from captum_leam.synthetic import SyntheticPopulation
+from captum_leam.study.stages import Task, keep_memory, perform, steady
+from captum_leam.study.store import Shard, read_shard
+from captum_leam.study.study import Plan, plan_of
+from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
 
 NETS = """
 import torch
@@ -80,112 +94,221 @@ def write_config(folder: Path, networks: int, permutations: int) -> Path:
 # -- throughput beside the bare passes -------------------------------------------------------------------
 
 
-def bare_passes(setting: Setting, crops, references, number: int) -> None:
-    """The forwards and backwards that one network's maps, twin and occlusions need on one shard, and nothing else."""
-    config, network = setting.config, setting.networks[number]
-    modules = [loaded(n, config.device) for n in setting.networks]
-    layers = [s.module for s in suggestions(network, modules[number], (112, 112))]
-    for batch, towards in zip(crops.split(config.batch_size), references.split(config.batch_size), strict=True):
-        others = itertools.cycle([batch.roll(i + 1, 3) for i in range(6)])  # occluded images are other images
-        twins = 1 + ("untrained" in config.patterns.controls)
-        for _ in range(twins):
-            _leam_passes(modules[number], layers, batch, towards, config.leam.n_steps)
+@dataclass(frozen=True)
+class Bare:
+    """The forwards and backwards that a study's settings need, on the same crops in the same batches, and nothing else."""
+
+    setting: Setting
+
+    @property
+    def config(self) -> Config:
+        """Of the study."""
+        return self.setting.config
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Its networks."""
+        return [loaded(network, self.config.device) for network in self.setting.networks]
+
+    def occluded(
+        self, crops: torch.Tensor, measured: Sequence[nn.Module], maps: int, fractions: Sequence[float]
+    ) -> None:
+        """Forwards of as many images as ``maps`` maps occlude; other images stand in for the occluded ones."""
+        others = itertools.cycle([crops.roll(i + 1, 3) for i in range(6)])
         with torch.no_grad():
-            for _ in range(twins - 1):
-                modules[number](batch)  # the twin's own embeddings
-            own = [c for c in config.controls if c in ("moved", "other people")]
-            for module in modules if config.transfer else [modules[number]]:
-                for _ in range((1 + len(own)) * len(config.fractions) * len(config.fills)):
+            for _ in range(maps * len(fractions) * len(self.config.fills)):
+                for module in measured:
                     module(next(others))
-            for _ in range(len(layers) * len(config.layer_fractions) * len(config.fills)):
-                modules[number](next(others))
 
-
-def _leam_passes(module, layers, batch, towards, steps: int) -> None:
-    kept = []
-    handles = [layer.register_forward_hook(lambda m, i, o: kept.append(o)) for layer in layers]
-    try:
+    def embedding(self, crops: torch.Tensor) -> None:
+        """Every network, every crop, once."""
         with torch.no_grad():
-            for _ in range(2):  # at the image and at the baseline
-                module(batch)
+            for module in self.modules:
+                for batch in crops.split(self.config.batch_size):
+                    module(batch)
+
+    def shared(self, crops: torch.Tensor) -> None:
+        """Occlusion by controls that need no network to be made: on every network."""
+        maps = sum(control not in OWN_CONTROLS for control in self.config.controls)
+        for batch in crops.split(self.config.batch_size):
+            self.occluded(batch, self.modules, maps, self.config.fractions)
+
+    def maps(self, crops: torch.Tensor, references: torch.Tensor, number: int) -> None:
+        """LEAM on one network; occlusion by its overall map and by that map moved, and by the map of every layer."""
+        config, module = self.config, self.modules[number]
+        everyone, layers = self.modules if config.transfer else [module], self.layers(number)
+        alone = everyone if config.layer_transfer else [module]
+        for batch, towards in zip(crops.split(config.batch_size), references.split(config.batch_size), strict=True):
+            leam_passes(module, layers, batch, towards, config.leam.n_steps)
+            self.occluded(batch, everyone, 1 + ("moved" in config.controls), config.fractions)
+            self.occluded(batch, alone, len(layers), config.layer_fractions)
+
+    def untrained(self, crops: torch.Tensor, references: torch.Tensor, number: int) -> None:
+        """The twin's embeddings, and LEAM on it; the network itself, which costs the same, stands in for it."""
+        if "untrained" in self.config.patterns.controls:
+            for batch, towards in zip(*(t.split(self.config.batch_size) for t in (crops, references)), strict=True):
+                with torch.no_grad():
+                    self.modules[number](batch)
+                leam_passes(self.modules[number], self.layers(number), batch, towards, self.config.leam.n_steps)
+
+    def other_people(self, crops: torch.Tensor, number: int) -> None:
+        """Occlusion where other people's mean map is highest."""
+        measured = self.modules if self.config.transfer else [self.modules[number]]
+        for batch in crops.split(self.config.batch_size) if "other people" in self.config.controls else ():
+            self.occluded(batch, measured, 1, self.config.fractions)
+
+    def layers(self, number: int) -> list[nn.Module]:
+        """Those of a network that are explained."""
+        size = (self.config.pictures.size, self.config.pictures.size)
+        return [s.module for s in suggestions(self.setting.networks[number], self.modules[number], size)]
+
+
+def leam_passes(
+    module: nn.Module, layers: Sequence[nn.Module], batch: torch.Tensor, towards: torch.Tensor, steps: int
+) -> None:
+    """A mean-gradient path: forwards at both ends, then forward and backward at every step, from the first layer on."""
+    kept: list[torch.Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        kept.append(output if kept else output.detach().requires_grad_())
+        torch.set_grad_enabled(True)
+        return kept[-1]
+
+    with torch.no_grad():
+        for _ in range(2):
+            module(batch)
+    handles = [layer.register_forward_hook(keep) for layer in layers]
+    try:
         for _ in range(steps):
             kept.clear()
-            score = (module(batch) * towards).sum()
+            with torch.no_grad():  # what comes before the first layer needs no graph
+                score = (module(batch) * towards).sum()
             torch.autograd.grad(score, kept)
     finally:
         for handle in handles:
             handle.remove()
 
 
-def bare_shared(setting: Setting, crops) -> None:
-    """The forwards of embedding, and of controls that need no network."""
-    shared = [c for c in setting.config.controls if c not in ("moved", "other people")]
-    count = 1 + len(shared) * len(setting.config.fractions) * len(setting.config.fills)
-    with torch.no_grad():
-        for batch in crops.split(setting.config.batch_size):
-            others = itertools.cycle([batch.roll(i + 1, 3) for i in range(6)])
-            for network in setting.networks:
-                module = loaded(network, "cpu")
-                for _ in range(count):
-                    module(next(others))
+@dataclass
+class Spent:
+    """CPU seconds, and passes, of a study and of the bare loop."""
+
+    study: float = 0.0
+    bare: float = 0.0
+    study_passes: Counter = field(default_factory=Counter)
+    bare_passes: Counter = field(default_factory=Counter)
+
+    @property
+    def ratio(self) -> float:
+        """Throughput of the study beside the bare loop's."""
+        return self.bare / self.study
+
+    def both(self, study: Callable[[], object], bare: Callable[[], object]) -> None:
+        """One after the other."""
+        self.study += timed(study, self.study_passes)
+        self.bare += timed(bare, self.bare_passes)
 
 
-def throughput(path: Path, sample: int) -> tuple[float, float]:
-    """CPU seconds of the study and of the bare passes on the first shards; interleaved, in one process, one thread."""
-    config = replace(Study(path).config, out=path.parent / "sample")
+PASSES: Counter = Counter()
+
+
+@contextmanager
+def counting() -> Iterator[None]:
+    """Count images that go forward through an EmbeddingNet, and backward passes."""
+    forward, grad = EmbeddingNet.forward, torch.autograd.grad
+
+    def counted_forward(self: EmbeddingNet, x: torch.Tensor) -> torch.Tensor:
+        PASSES["images forward"] += len(x)
+        return forward(self, x)
+
+    def counted_grad(*args: Any, **more: Any) -> Any:
+        PASSES["backward passes"] += 1
+        return grad(*args, **more)
+
+    EmbeddingNet.forward, torch.autograd.grad = counted_forward, counted_grad
+    try:
+        yield
+    finally:
+        EmbeddingNet.forward, torch.autograd.grad = forward, grad
+
+
+def timed(function: Callable[[], object], passes: Counter) -> float:
+    PASSES.clear()
+    before = time.process_time()
+    outcome = function()
+    spent = time.process_time() - before
+    passes.update(PASSES)
+    if problem := getattr(outcome, "problem", ""):
+        raise SystemExit(problem)
+    return spent
+
+
+def beside(path: Path, sample: int) -> Spent:
+    """The stages of a study on its first shards, each task beside the bare passes that it needs; one process, one thread."""
+    out = path.parent / "sample"
+    shutil.rmtree(out, ignore_errors=True)
+    config = replace(Study(path).config, out=out)
     listing = hashed(list_people(config), config.min_images)
     listing = replace(listing, pictures=tuple(p for p in listing.pictures if p.number < sample * config.shard_size))
     networks = tuple(known(model, config.device) for model in config.models)
     plan = plan_of(config, listing, networks, config.out)
-    ours = theirs = 0.0
-    setting = Setting(config, plan.networks, plan.regions)
-    keep_memory()  # as in every worker; the bare passes have it, too
-    with steady(config.threads):
-        for network in networks:  # the first run of a network makes its kernels
-            with torch.no_grad():
-                loaded(network, "cpu")(torch.rand(config.batch_size, 3, 112, 112))
+    spent = Spent()
+    with steady(config.threads), counting():
+        setting = Setting(config, plan.networks, plan.regions)
         for task in plan.crops_tasks():
-            ours += timed(lambda task=task: told(perform(setting, task)))
+            spent.study += timed(lambda t=task: perform(setting, t), spent.study_passes)
+        shards = {path: read_shard(path) for path in plan.crops_paths()}
+        crops = {path: crops_of(shard) for path, shard in shards.items()}
         plan.describe()
         setting = Setting(config, plan.networks, plan.regions)
-        shards = [read_shard(crops_path) for crops_path in plan.crops_paths()]
-        crops = [crops_of(shard) for shard in shards]
-        for number in range(
-            -1, len(networks)
-        ):  # -1: what needs no network to be made; network by network, as a study does
-            for task in plan.map_tasks():
-                if task.explained == number:
-                    ours += timed(lambda task=task: told(perform(setting, task)))
-            for shard, of_shard in zip(shards, crops, strict=True):
-                if number < 0:
-                    theirs += timed(lambda c=of_shard: bare_shared(setting, c))
-                else:
-                    references = torch.from_numpy(shard[f"reference.{number}"])
-                    theirs += timed(lambda c=of_shard, r=references, n=number: bare_passes(setting, c, r, n))
-            print(f"  after network {number}: study {ours:.1f} s, bare {theirs:.1f} s", flush=True)
-        for number, target in enumerate(_totals(plan)):
-            assert target is not None, number
+        bare = Bare(setting)
+        for of_shard in crops.values():
+            spent.bare += timed(lambda c=of_shard: bare.embedding(c), spent.bare_passes)
+        for task in plan.map_tasks():
+            spent.both(lambda t=task: perform(setting, t), lambda t=task: of_task(bare, t, crops, shards))
+        find_totals(plan)
         for task in plan.others_tasks():
-            ours += timed(lambda task=task: told(perform(setting, task)))
-    return ours, theirs
+            spent.both(lambda t=task: perform(setting, t), lambda t=task: of_task(bare, t, crops, shards))
+    return spent
 
 
-def _totals(plan):
+def of_task(bare: Bare, task: Task, crops: Mapping[Path, torch.Tensor], shards: Mapping[Path, Shard]) -> None:
+    """The bare passes of one task."""
+    path = dict(task.inputs)["crops"]
+    if task.stage == "controls":
+        bare.shared(crops[path])
+    elif task.stage == "others":
+        bare.other_people(crops[path], task.explained)
+    else:
+        references = torch.from_numpy(shards[path][f"reference.{task.explained}"])
+        (bare.maps if task.stage == "maps" else bare.untrained)(crops[path], references, task.explained)
+
+
+def find_totals(plan: Plan) -> None:
     from captum_leam.study.study import _Run
 
     plan.find_totals(_Run(plan.config, plan.out, "serial", 1, False))
-    return plan.totals
 
 
-def told(outcome):
-    assert not outcome.problem, outcome.problem
-    return outcome
-
-
-def timed(function) -> float:
-    before = time.process_time()
-    function()
-    return time.process_time() - before
+def throughput(path: Path, sample: int, repeats: int) -> None:
+    """Print the ratio of the two, of several runs."""
+    keep_memory()  # as in every worker; the bare passes have it, too
+    beside(path, 1)  # the first run of a network makes its kernels
+    runs = []
+    for i in range(repeats):
+        runs.append(beside(path, sample))
+        print(
+            f"run {i + 1}: study {runs[-1].study:.1f} s CPU, bare passes {runs[-1].bare:.1f} s: {runs[-1].ratio:.3f} of their "
+            f"throughput; load {os.getloadavg()[0]:.1f}",
+            flush=True,
+        )
+    ratios = sorted(run.ratio for run in runs)
+    print(f"median of {repeats}: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+    for name in runs[0].study_passes:
+        ours, theirs = runs[0].study_passes[name], runs[0].bare_passes[name]
+        print(
+            f"{name}: study {ours}, bare loop {theirs}; the study's {ours - theirs} more are the statistics of untrained twins"
+        )
 
 
 # -- the whole of it -----------------------------------------------------------------------------------
@@ -268,6 +391,7 @@ def main() -> None:
     parser.add_argument(
         "--sample", type=int, default=4, help="shards of the comparison with the bare passes; 0 for none"
     )
+    parser.add_argument("--repeats", type=int, default=3, help="of the comparison")
     parser.add_argument("--permutations", type=int, default=99)
     parser.add_argument("--out", type=Path, default=Path("study_scale"))
     parser.add_argument("--no-whole", action="store_true", help="only the comparison")
@@ -275,8 +399,7 @@ def main() -> None:
     write_people(options.out / "faces", options.people, options.images)
     path = write_config(options.out, options.networks, options.permutations)
     if options.sample:
-        ours, theirs = throughput(path, options.sample)
-        print(f"study {ours:.1f} s CPU, bare passes {theirs:.1f} s: {theirs / ours:.3f} of their throughput")
+        throughput(path, options.sample, options.repeats)
     if options.no_whole:
         return
     seconds = whole(path, options.jobs)

@@ -1,4 +1,4 @@
-"""Pages in headless Chromium: what they hold once their scripts have run, and what a script of ours finds in them."""
+"""A page in a headless Chromium, for tests."""
 
 import base64
 import hashlib
@@ -9,12 +9,19 @@ from pathlib import Path
 
 
 def browse(chromium: str, page: Path, folder: Path, *options: str) -> str:
+    """Open a page with a profile of its own in ``folder``; what the browser wrote."""
     quiet = [
         "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
         "--disable-component-update", "--disable-sync", "--hide-scrollbars", f"--user-data-dir={folder / 'profile'}",
     ]  # fmt: skip
     done = subprocess.run([chromium, *quiet, *options, page.as_uri()], capture_output=True, text=True, timeout=120)  # noqa: S603
-    return done.stdout
+    return done.stdout if "--enable-logging=stderr" not in options else done.stderr
+
+
+def console(chromium: str, page: Path, folder: Path) -> list[str]:
+    """What a page says on the console: errors, and requests that its policy refuses."""
+    said = browse(chromium, page, folder, "--enable-logging=stderr", "--dump-dom")
+    return [line for line in said.splitlines() if ":CONSOLE" in line]
 
 
 def with_script(page: Path, script: str, out: Path) -> Path:
@@ -36,6 +43,8 @@ def measured(chromium: str, page: Path, script: str, folder: Path, *options: str
 
 
 class LooseDom(HTMLParser):
+    """Elements of a page with their attributes."""
+
     def __init__(self, text: str) -> None:
         super().__init__()
         self.elements = []

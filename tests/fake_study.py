@@ -79,6 +79,7 @@ def fake_results(
             columns=TABLES["skipped"].names,
         ),
         "verification": _verification(models, used, draw),
+        "cosines": _cosines(models, np.random.default_rng(7)),
         "layers": pd.DataFrame(
             [
                 (m, layer, 64 * 2**i, 56 // 2**i or 1, 56 // 2**i or 1, i < 3, "0, 0, 112, 112")
@@ -133,9 +134,33 @@ def _verification(models: tuple[str, ...], used: pd.DataFrame, draw: np.random.G
         eer = 0.27 if i == 2 else draw.uniform(0.005, 0.03)
         warning = "" if eer < 0.2 else "it hardly separates these people: check the preprocessing"
         rows.append(
-            (model, len(used), used["person"].nunique(), 140, 2100, eer, 0.36, 1 - 2 * eer, 0.001, eer <= 0.2, warning)
+            (
+                model,
+                len(used),
+                used["person"].nunique(),
+                140,
+                2100,
+                eer,
+                0.36,
+                1 - 2 * eer,
+                0.001,
+                1 - 2 * eer,
+                0.44,
+                eer <= 0.2,
+                warning,
+            )
         )
     return pd.DataFrame(rows, columns=TABLES["verification"].names)
+
+
+def _cosines(models: tuple[str, ...], draw: np.random.Generator) -> pd.DataFrame:
+    edges = np.round(np.linspace(-1, 1, 41), 2)
+    rows = []
+    for model in models:
+        for kind, mean, pairs in (("genuine", 0.66, 140), ("impostor", 0.08, 2100)):
+            counts, _ = np.histogram(draw.normal(mean, 0.12, pairs).clip(-1, 1), edges)
+            rows += [(model, kind, *row) for row in zip(edges[:-1], edges[1:], counts, strict=True)]
+    return pd.DataFrame(rows, columns=TABLES["cosines"].names)
 
 
 def _region_summary(models: Any, places: Any, people: int, draw: np.random.Generator) -> pd.DataFrame:

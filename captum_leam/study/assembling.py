@@ -30,6 +30,7 @@ BUFFER = 1 << 17  # rows of a table that are in memory at a time
 QUANTITIES = ("share", "mass", "area", "lift")
 MOST_PAIRS = 1_000_000  # of each kind that verification compares; of more, so many are drawn
 RESAMPLES = 2000
+COSINE_BINS = np.round(np.linspace(-1, 1, 41), 2)  # of the table of cosines
 
 
 @dataclass(frozen=True)
@@ -200,41 +201,72 @@ def _image_row(
 # -- verification --------------------------------------------------------------------------------------
 
 
-def verification_rows(cut: Cut) -> list[dict[str, Any]]:
-    """Whether each network tells these people apart."""
-    return [_verified(cut, i) for i in range(len(cut.networks))]
+def verification_rows(cut: Cut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Whether each network tells these people apart, and the cosines behind that, counted."""
+    rows, cosines = [], []
+    for number, network in enumerate(cut.networks):
+        embeddings, people = _embedded(cut, number)
+        head = {"model": network.name, "images": len(people), "people": len(set(people.tolist()))}
+        found = compared_pairs(embeddings, people, cut.config.seed) if len(people) else None
+        if found is None:
+            why = "no pair of one person, or none of two people, can be compared" if len(people) else NO_IMAGE
+            rows.append({**head, "genuine": 0, "impostor": 0, "separates": False, "warning": why})
+        else:
+            rows.append({**head, **_rates(found, cut.config.max_eer)})
+            cosines += [{"model": network.name, **row} for row in counted(found)]
+    return rows, cosines
 
 
-def _verified(cut: Cut, number: int) -> dict[str, Any]:
-    network = cut.networks[number]
-    embeddings, people = [], []
+NO_IMAGE = "it embedded no image"
+
+
+def _embedded(cut: Cut, number: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The embeddings of a network that have a direction, and whose they are, as numbers."""
+    embeddings: list[NDArray[np.float32]] = []
+    people: list[str] = []
     for source in cut.sources:
         shard = read_shard(source.crops)
         own = shard[f"embedding.{number}"]
         good = np.isfinite(own).all(1) & (np.linalg.norm(own, axis=1) > 0)
         embeddings += [row for row, fine in zip(own, good, strict=True) if fine]
         people += [name for name, fine in zip(shard.notes["people"], good, strict=True) if fine]
-    row: dict[str, Any] = {"model": network.name, "images": len(people), "people": len(set(people))}
-    row |= {"genuine": 0, "impostor": 0, "separates": False}
-    if not people:
-        return {**row, "warning": "it embedded no image"}
     names = {name: i for i, name in enumerate(dict.fromkeys(people))}
-    found = compared_pairs(np.stack(embeddings), np.array([names[name] for name in people]), cut.config.seed)
-    if found is None:
-        return {**row, "warning": "no pair of one person, or none of two people, can be compared"}
-    eer = found.eer
+    joined = np.stack(embeddings) if embeddings else np.zeros((0, 1), np.float32)
+    return joined, np.array([names[name] for name in people], dtype=np.int64)
+
+
+def _rates(found: Verification, max_eer: float) -> dict[str, Any]:
+    """Error rates of a network, and a warning where they are high."""
     scores = np.concatenate([found.genuine, found.impostor])
     threshold = threshold_at_eer(scores, np.arange(len(scores)) < len(found.genuine))
-    rates = found.to_frame()
-    row |= {"genuine": len(found.genuine), "impostor": len(found.impostor), "eer": eer, "eer_threshold": threshold}
+    rates, eer = found.to_frame(), found.eer
+    row = {"genuine": len(found.genuine), "impostor": len(found.impostor), "eer": eer, "eer_threshold": threshold}
     if len(rates):
         row |= {"tar": float(rates["tar"].iloc[-1]), "fmr": float(rates["fmr"].iloc[-1])}
-    good = eer <= cut.config.max_eer
+    at = rates[rates["fmr"] == 1e-3]
+    if len(at):
+        row |= {"tar_1e3": float(at["tar"].iloc[0]), "threshold_1e3": float(at["threshold"].iloc[0])}
     warning = (
         f"the network hardly separates these people: equal error rate {eer:.0%}, mean cosine {found.genuine.mean():.2f} within people and "
         f"{found.impostor.mean():.2f} between; check the alignment and the preprocessing"
     )
-    return {**row, "separates": good, "warning": "" if good else warning}
+    return {**row, "separates": eer <= max_eer, "warning": "" if eer <= max_eer else warning}
+
+
+def counted(found: Verification) -> list[dict[str, Any]]:
+    """Rows of the table of cosines: pairs in each of :data:`COSINE_BINS`, genuine and impostor.
+
+    Example:
+        >>> made = counted(Verification(np.array([0.99, 1.0]), np.array([-1.0])))
+        >>> made[39]["pairs"], made[39]["high"], made[40]["kind"], made[40]["pairs"]
+        (2, 1.0, 'impostor', 1)
+    """
+    rows = []
+    for kind, scores in (("genuine", found.genuine), ("impostor", found.impostor)):
+        pairs, _ = np.histogram(np.clip(scores, -1, 1), COSINE_BINS)  # rounding may lead just over 1
+        bins = zip(COSINE_BINS[:-1].tolist(), COSINE_BINS[1:].tolist(), pairs.tolist(), strict=True)
+        rows += [{"kind": kind, "low": low, "high": high, "pairs": n} for low, high, n in bins]
+    return rows
 
 
 def compared_pairs(embeddings: NDArray[np.float32], people: NDArray[Any], seed: int) -> Verification | None:

@@ -303,7 +303,8 @@ def _parse(text: str, source: str) -> tuple[Any, dict[str, int]]:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{source}{line}: this is no YAML ({problem}).") from None
+        hint = "; indent with spaces, not with tabs" if "\\t" in problem else ""
+        raise ConfigError(f"{source}{line}: this is no YAML ({problem}{hint}).") from None
     finally:
         loader.dispose()
     return value, lines

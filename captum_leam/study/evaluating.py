@@ -30,6 +30,7 @@ Cell = tuple[str, str, str, float, str]
 """Layer, control, fill, fraction, measured model."""
 
 TWIN_FACES = 32  # crops that the statistics of an untrained twin are taken from
+KEPT = 4  # batches of the shard seen last that are kept with how they look blurred
 EXACT_FRACTION = 0.25  # up to this share of the pixels the top ones are selected, beyond they are sorted
 
 
@@ -223,6 +224,7 @@ class Occluder:
         self.before: dict[int, Tensor] = {}
         self.failed: dict[tuple[str, int], str] = {}
         self.crops, self.rows = torch.zeros(0), np.zeros(0, np.intp)
+        self.of_batch: dict[int, tuple[Tensor, Tensor, Indices]] = {}
         self.filled: list[Tensor | None] = []
         for i in self.measured:
             embeddings = torch.from_numpy(shard[f"embedding.{i}"]).double()
@@ -243,10 +245,13 @@ class Occluder:
             for name in names
         ]
 
-    def batch(self, crops: Tensor, rows: Indices, blurred: Tensor | None = None) -> None:
+    def batch(self, crops: Tensor, rows: Indices, blurred: Tensor) -> None:
         """The crops (n, 3, H, W) that are occluded next, and which rows of the shard they are; fills that see no mask are made once."""
-        self.crops, self.rows = crops, rows
-        known = {} if blurred is None else {"blur": blurred}
+        self.crops, self.rows, at = crops, rows, torch.from_numpy(rows)
+        for i in self.measured:
+            before = self.before[i][at]
+            self.of_batch[i] = before, self.references[i][at], np.flatnonzero(np.isfinite(before.numpy()))
+        known = {"blur": blurred}
         self.filled = [
             None if fill.uses_masks else known[fill.name] if fill.name in known else fill(crops) for fill in self.fills
         ]
@@ -259,29 +264,42 @@ class Occluder:
             fractions: of the crop.
             measured: the networks.
         """
-        crops, rows = self.crops, self.rows
-        pixels, columns = crops[0, 0].numel(), []
+        crops = self.crops
+        pixels, made = crops[0, 0].numel(), []
         for fill, filled in zip(self.fills, self.filled, strict=True):
             for fraction in fractions:
                 masks = torch.zeros(len(crops), pixels, dtype=torch.bool, device=crops.device)
                 masks.scatter_(1, top[:, : count_of(fraction, pixels)], True)
                 masks = masks.view(len(crops), *crops.shape[2:])
                 occluded = torch.where(masks[:, None], fill(crops, masks) if filled is None else filled, crops)
-                columns += [self._drop(i, occluded, rows) for i in measured]
-        return np.stack(columns, 1).astype(np.float32) if columns else np.zeros((len(rows), 0), np.float32)
+                made.append([self._embedded(i, occluded) for i in measured])
+        if not made or not measured:
+            return np.zeros((len(self.rows), 0), np.float32)
+        of_networks = [
+            self._dropped(i, torch.stack(cells)) for i, cells in zip(measured, zip(*made, strict=True), strict=True)
+        ]
+        return np.stack(of_networks, 1).reshape(-1, len(self.rows)).T.astype(np.float32)
 
-    def _drop(self, i: int, occluded: Tensor, rows: Indices) -> NDArray[np.float64]:
+    def _embedded(self, i: int, occluded: Tensor) -> Tensor:
+        """Embeddings (n, D) of the batch, occluded; NaN where the network raises, or there is nothing to compare them with."""
         network = self.setting.networks[i]
-        module = loaded(network, self.config.device)
-        after = np.full(len(rows), np.nan)
-        measurable = np.flatnonzero(np.isfinite(self.before[i][torch.from_numpy(rows)].numpy()))
+        module, (_, towards, measurable) = loaded(network, self.config.device), self.of_batch[i]
+        whole = torch.full_like(towards, torch.nan)
+        if not len(measurable):
+            return whole
         for part, made, reason in each_or_none(lambda r: embeddings_of(module, taken(occluded, r)), measurable):
             if made is None:
-                self.failed[(network.name, int(rows[part[0]]))] = reason
-                continue
-            towards = self.references[i][torch.from_numpy(rows[part])]
-            after[part] = (F.normalize(made.double().cpu(), dim=1) * towards).sum(1).numpy()
-        dropped: NDArray[np.float64] = self.before[i][torch.from_numpy(rows)].numpy() - after
+                self.failed[(network.name, int(self.rows[part[0]]))] = reason
+            elif len(part) == len(whole):
+                return made.cpu().double()
+            else:
+                whole[torch.from_numpy(part)] = made.cpu().double()
+        return whole
+
+    def _dropped(self, i: int, made: Tensor) -> NDArray[np.float64]:
+        """Drops (cells, n) of one network, from embeddings (cells, n, D) of occluded images."""
+        before, towards, _ = self.of_batch[i]
+        dropped: NDArray[np.float64] = (before - (F.normalize(made, dim=2) * towards).sum(2)).numpy()
         return dropped
 
     def failures(self, faces: Shard) -> list[Failure]:
@@ -381,9 +399,8 @@ def _explained(
     """Rows with their crops, the crops blurred, maps and which are shown, batch by batch; what is refused goes to ``work.failed``."""
     for chosen in batches(len(usable), config.batch_size):
         rows = usable[chosen]
-        crops = crops_of(faces, rows).to(config.device)
+        crops, blurred = crops_and_blur(faces, rows, config.device)
         towards = torch.from_numpy(references[rows]).to(config.device)
-        blurred = default_blur(crops)
 
         def run(at: Indices, given: tuple[Tensor, ...] = (crops, towards, blurred)) -> tuple[Tensor, Tensor]:
             return explain(*(taken(tensor, at) for tensor in given))
@@ -393,6 +410,29 @@ def _explained(
                 work.failed.append(("explain", explain.network.name, int(faces["kept"][rows[at[0]]]), reason))
             else:
                 yield rows[at], taken(crops, at), taken(blurred, at), made[0], made[1]
+
+
+_LAST: dict[str, Any] = {}  # crops of the shard that this process saw last, and how they look blurred
+
+
+def crops_and_blur(faces: Shard, rows: Indices, device: str) -> tuple[Tensor, Tensor]:
+    """Crops of some rows of a shard, and the same blurred: made once for all tasks on a shard, which follow each other.
+
+    Args:
+        faces: shard of crops.
+        rows: of a batch.
+        device: where they are needed.
+    """
+    if _LAST.get("of") is not faces.arrays:
+        _LAST.clear()
+        _LAST["of"] = faces.arrays
+    key = f"{device} {rows.tobytes().hex()}"
+    if key not in _LAST:
+        if len(_LAST) > KEPT:  # a large shard: its batches do not come again soon
+            del _LAST[next(name for name in _LAST if name != "of")]
+        crops = crops_of(faces, rows).to(device)
+        _LAST[key] = crops, default_blur(crops)
+    return _LAST[key]  # type: ignore[no-any-return]
 
 
 def _labels_of(faces: Shard, rows: Indices, device: torch.device) -> Tensor:
@@ -496,9 +536,9 @@ def controls_shard(setting: Setting, faces: Shard) -> Shard:
     cells = occluder.cells("", shared, config.fractions, occluder.measured)
     work, signing = Collected([], {}, []), Signing(setting, [])
     for rows in batches(len(faces["kept"]), config.batch_size):
-        crops = crops_of(faces, rows).to(config.device)
+        crops, blurred = crops_and_blur(faces, rows, config.device)
         drops = [np.zeros((len(rows), 0), np.float32)]
-        occluder.batch(crops, rows)
+        occluder.batch(crops, rows, blurred)
         for name in shared:
             top = _control_top(name, crops, rows, faces, None, config, setting)
             drops.append(occluder.drops(top, config.fractions, occluder.measured))
@@ -535,9 +575,9 @@ def others_shard(
     work = Collected([], {}, [])
     for at in batches(len(rows_done), config.batch_size):
         rows = rows_done[at]
-        crops = crops_of(faces, rows).to(config.device)
+        crops, blurred = crops_and_blur(faces, rows, config.device)
         own = torch.tensor([code[people[row]] for row in rows])
-        occluder.batch(crops, rows)
+        occluder.batch(crops, rows, blurred)
         drops = occluder.drops(tops[own].to(crops.device), config.fractions, occluder.measured)
         alone = left[own.numpy()] < 1  # nobody else: no such control
         drops[alone] = np.nan

@@ -102,35 +102,35 @@ def control_styles(controls: Sequence[str]) -> dict[str, tuple[str, str, Any]]:
 
 
 @styled
-def cosine_histogram(bins: pd.DataFrame, threshold: float) -> Figure:
-    """Shares of the cosines in every bin, with the threshold of the equal error rate.
+def cosine_histogram(bins: pd.DataFrame, threshold: float, said: str) -> Figure:
+    """Shares of the cosines in every bin, one colour and outline for each kind, with a threshold.
 
     Args:
-        bins: kind, low, high, share; one colour per kind.
+        bins: kind, low, high, share.
         threshold: a cosine, or NaN.
+        said: of the threshold, in words.
     """
-    figure, axes = _panel(1.7)
+    figure, axes = _panel(1.9)
     for i, (kind, part) in enumerate(bins.groupby("kind", sort=False)):
-        colour = (MAP_COLOUR, COLOURS[1])[i % 2]
-        axes.bar(
-            part["low"],
-            100 * part["share"],
-            part["high"] - part["low"],
-            align="edge",
-            color=colour,
-            alpha=0.75 if i == 0 else 0.55,
-            label=str(kind),
-        )
+        colour, dashes = ((MAP_COLOUR, "-"), (COLOURS[1], (0, (3, 1))))[i % 2]
+        edges = [*part["low"], part["high"].iloc[-1]]
+        axes.stairs(100 * part["share"], edges, fill=True, color=colour, alpha=0.35, label=str(kind))
+        axes.stairs(100 * part["share"], edges, color=colour, linestyle=dashes, linewidth=1.2)
     if np.isfinite(threshold):
         axes.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (3, 2)))
+        right = threshold < sum(axes.get_xlim()) / 2  # where there is room for it
         axes.annotate(
-            f" equal errors at {threshold:.2f}",
+            f"{said}\ncosine {threshold:.2f}",
             (threshold, 1.0),
             xycoords=("data", "axes fraction"),
+            xytext=(4 if right else -4, 0),
+            textcoords="offset points",
+            ha="left" if right else "right",
             va="top",
             fontsize=7.5,
         )
-        axes.margins(y=0.2)
+        axes.margins(y=0.35)
+    axes.set_ylim(bottom=0)
     axes.set_xlabel("cosine")
     axes.set_ylabel("%")
     if bins["kind"].nunique() > 1:

@@ -17,6 +17,9 @@ from captum_leam.study.tables import OVERALL, TABLES
 LARGE = ("regions", "drops")
 """Tables with a row for every image; they are read in part."""
 
+OPTIONAL = ("cosines",)
+"""Tables that studies of earlier versions lack."""
+
 
 @dataclass(frozen=True, repr=False)
 class Findings:
@@ -147,7 +150,7 @@ def read_findings(folder: Path) -> Findings:
     Raises:
         ValueError: if the folder is not one of a finished study; it says what is missing, or which file is broken.
     """
-    needed = [folder / "manifest.json", *[_path(folder, name) for name in TABLES]]
+    needed = [folder / "manifest.json", *[_path(folder, name) for name in TABLES if name not in OPTIONAL]]
     if missing := [str(path.relative_to(folder)) for path in needed if not path.is_file()]:
         raise ValueError(
             f"{folder} is not the results folder of a finished study: {', '.join(missing[:4])}"
@@ -155,7 +158,9 @@ def read_findings(folder: Path) -> Findings:
         )
     tables, raw = {}, {}
     for name in TABLES:
-        if name not in LARGE:
+        if name in OPTIONAL and not _path(folder, name).is_file():
+            tables[name] = pd.DataFrame(columns=TABLES[name].names)
+        elif name not in LARGE:
             tables[name], changed = _shown(_table(folder, name))
             raw.update(changed)
     return Findings(folder, _manifest(folder / "manifest.json"), tables, raw)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,15 @@ def embeddings_of(module: nn.Module, crops: Tensor) -> Tensor:
         ValueError: if the network does not return one finite embedding for every crop.
     """
     with torch.no_grad():
-        return as_embeddings(module(crops), len(crops))
+        keeps = _KEEPS_INPUT.get(module)
+        given = crops if keeps else crops.clone()
+        made = as_embeddings(module(given), len(crops))
+        if keeps is None:  # seen once: most networks leave their input alone, and get it without a copy from then on
+            _KEEPS_INPUT[module] = given._version == 0
+        return made
+
+
+_KEEPS_INPUT: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def unload() -> None:
@@ -127,9 +136,22 @@ def known(model: Model, device: str) -> Network:
         0
     """
     module = _load(model, device)
+    _refuse_unknown_layers(model, module)
     network = Network(model, model_sha256(module, model.where), sum(p.numel() for p in module.parameters()))
     _LOADED[(model.where, model.preprocessing, network.sha256, device)] = module
     return network
+
+
+def _refuse_unknown_layers(model: Model, module: nn.Module) -> None:
+    """At once, and not when everything is embedded."""
+    for name in (model.layers or ()) if model.explain else ():
+        try:
+            get_layer(module, name)
+        except ValueError as error:
+            raise ConfigError(
+                f"models.{model.name}: {error} Names under the key layers are of every model; where networks differ, give "
+                f"models.{model.name}.layers, or auto."
+            ) from None
 
 
 def model_sha256(module: nn.Module, where: str) -> str:

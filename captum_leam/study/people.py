@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,11 +75,34 @@ def list_people(config: Config) -> Listing:
     found = list(_of_table(config) if config.people.is_table else _of_folder(config.people.path))
     if not found:
         raise ConfigError(f"people: {config.people.path} holds no picture ({', '.join(PICTURES)}) of anyone.")
+    refuse_alike(picture.person for picture in found)
     labels = config.groups.columns
     if config.groups.path is not None:
         found = _with_groups(found, config)
     ordered = sorted(found, key=lambda picture: (picture.person, picture.name))
     return Listing(tuple(replace(picture, number=i) for i, picture in enumerate(ordered)), labels)
+
+
+def refuse_alike(names: Iterable[str]) -> None:
+    """Refuse names that a reader takes for one and a computer for two: the images of one person would count as those of two.
+
+    Raises:
+        ConfigError: naming both as ASCII, since they may look the same.
+
+    Example:
+        >>> refuse_alike(["Ann", "ann"])
+        Traceback (most recent call last):
+            ...
+        captum_leam.study.config.ConfigError: people: 'Ann' and 'ann' differ only by case, spaces or how Unicode writes them: ...
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        if (other := seen.setdefault(unicodedata.normalize("NFKC", key), name)) != name:
+            raise ConfigError(
+                f"people: {other!a} and {name!a} differ only by case, spaces or how Unicode writes them: they would count as two people. "
+                "Give one person one name, and two people names that can be told apart."
+            )
 
 
 def _of_folder(folder: Path) -> Iterator[Picture]:
@@ -161,6 +185,13 @@ def _with_groups(pictures: list[Picture], config: Config) -> list[Picture]:
                 f"{groups.path}, line {line}: {person} is there twice; needed is one row for every person."
             )
         of[person] = tuple(row[column] for column in groups.columns)
+    people = dict.fromkeys(picture.person for picture in pictures)
+    refuse_alike([*people, *of])
+    if not set(people) & set(of):
+        raise ConfigError(
+            f"{groups.path}: none of its {len(of)} people ({', '.join(list(of)[:3])}) is in the study ({', '.join(list(people)[:3])}); "
+            f"needed are the same names, in column {groups.person_column!r}."
+        )
     unknown = ("",) * len(groups.columns)
     return [replace(picture, groups=of.get(picture.person, unknown)) for picture in pictures]
 

@@ -49,8 +49,17 @@ class Task:
     options: tuple[Any, ...] = ()
 
     def read(self, role: str) -> Shard:
-        """A shard that it is made of."""
-        return read_shard(dict(self.inputs)[role])
+        """A shard that it is made of; crops are kept until others are read, since tasks on a shard follow each other."""
+        path = dict(self.inputs)[role]
+        if role != "crops":
+            return read_shard(path)
+        if path not in _CROPS:
+            _CROPS.clear()
+            _CROPS[path] = read_shard(path)
+        return _CROPS[path]
+
+
+_CROPS: dict[Path, Shard] = {}  # of this process; a path names its content
 
 
 @dataclass(frozen=True)

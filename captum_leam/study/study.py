@@ -69,6 +69,7 @@ NO_CODE = (
     "study/answers.py",
     "study/person_page.py",
     "study/findings.py",
+    "study/sections/",
 )
 
 
@@ -202,7 +203,7 @@ def code_sha256() -> str:
     package = Path(__file__).resolve().parents[1]
     files = sorted(path for path in package.rglob("*.py") if path.name not in ("cli.py", "command.py"))
     named = [(path.relative_to(package).as_posix(), path) for path in files]
-    return hash_of([[name, file_sha256(path)] for name, path in named if name not in NO_CODE])
+    return hash_of([[name, file_sha256(path)] for name, path in named if not name.startswith(NO_CODE)])
 
 
 def code_identity() -> list[Any]:
@@ -338,11 +339,12 @@ class _Run:
         told = write_measurements(cut_, folder)
         patterns = [row for path in plan.pattern_paths() for row in read_shard(path).notes["rows"]]
         agreement = [row for path in plan.agreement_paths() for row in read_shard(path).notes["rows"]]
-        verification = verification_rows(cut_)
+        verification, cosines = verification_rows(cut_)
         rows = {
             "images": images,
             "skipped": skipped,
             "verification": verification,
+            "cosines": cosines,
             "layers": _layer_rows(plan.networks),
             "patterns": patterns,
             "agreement": agreement,
@@ -556,17 +558,18 @@ class Plan:
         return self.path("controls", hash_of("controls", self.keys[i], self.setting_key(), shared))
 
     def map_tasks(self) -> list[Task]:
-        """Controls, maps and twins of all shards; those of one network follow each other."""
-        crops = self.crops_paths()
-        tasks = [Task("controls", self.controls_path(i), inputs=(("crops", crops[i]),)) for i in range(len(self.keys))]
-        for number in range(len(self.networks)):
-            for stage in ("maps", "untrained"):
-                for i in range(len(self.keys)):
-                    path = self.maps_path(i, number) if stage == "maps" else self.untrained_path(i, number)
-                    if path is not None:
-                        inputs = (("crops", crops[i]), ("first", crops[0]))
-                        tasks.append(Task(stage, path, inputs=inputs, explained=number, options=(self.first_key(),)))
-        return tasks
+        """Controls and maps, shard by shard, so that pictures are read and blurred once; then twins, network by network: one is kept."""
+        count, every = range(len(self.networks)), range(len(self.keys))
+        tasks = []
+        for i, crops in enumerate(self.crops_paths()):
+            tasks.append(Task("controls", self.controls_path(i), inputs=(("crops", crops),)))
+            tasks += [self._of_network("maps", self.maps_path(i, number), i, number) for number in count]
+        tasks += [self._of_network("untrained", self.untrained_path(i, n), i, n) for n in count for i in every]
+        return [task for task in tasks if task is not None]
+
+    def _of_network(self, stage: str, path: Path | None, i: int, number: int) -> Task | None:
+        inputs = (("crops", self.path("crops", self.keys[i])), ("first", self.path("crops", self.keys[0])))
+        return None if path is None else Task(stage, path, inputs=inputs, explained=number, options=(self.first_key(),))
 
     # -- other people
 
@@ -596,8 +599,8 @@ class Plan:
     def others_tasks(self) -> list[Task]:
         """The control "other people", which needs all maps."""
         tasks = []
-        for number in range(len(self.networks)):
-            for i, crops in enumerate(self.crops_paths()):
+        for i, crops in enumerate(self.crops_paths()):
+            for number in range(len(self.networks)):
                 path, maps = self.others_path(i, number), self.maps_path(i, number)
                 if path is not None and maps is not None:
                     inputs = (("crops", crops), ("maps", maps), ("total", self.totals[number]))

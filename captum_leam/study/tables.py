@@ -131,8 +131,19 @@ VERIFICATION = _table(
     ("eer_threshold", "float64", "cosine at which both errors are equal"),
     ("tar", "float64", "share of genuine pairs accepted at the false match rate fmr"),
     ("fmr", "float64", "least of 0.1, 0.01, 0.001, ... that these impostor pairs can show"),
+    ("tar_1e3", "float64", "the same at a false match rate of 0.001; NaN for fewer than 1000 impostor pairs"),
+    ("threshold_1e3", "float64", "cosine from which on pairs are accepted there"),
     ("separates", "bool", "eer is at most 0.2"),
     ("warning", "string", "what seems wrong, in words; empty if nothing"),
+)
+COSINES = _table(
+    "cosines",
+    "the cosines that verification compared, counted in bins: one row for every model, kind of pair and bin",
+    ("model", "string", "name"),
+    ("kind", "string", "genuine (two images of one person) or impostor (of two people)"),
+    ("low", "float64", "where the bin begins, in [-1, 1]"),
+    ("high", "float64", "where it ends"),
+    ("pairs", "int32", "with a cosine in [low, high), the last bin with 1, too"),
 )
 LAYERS = _table(
     "layers",
@@ -284,6 +295,7 @@ TABLES: dict[str, Table] = {
         IMAGES,
         SKIPPED,
         VERIFICATION,
+        COSINES,
         LAYERS,
         SCORES,
         REGIONS,

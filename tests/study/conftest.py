@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,3 +22,33 @@ def undisturbed(tmp_path_factory) -> Path:
 def right(undisturbed) -> dict[str, bytes]:
     """Its tables and maps, byte by byte."""
     return tables_of(undisturbed / "results")
+
+
+@pytest.fixture(scope="session")
+def real_study(real_dir, tmp_path_factory) -> Path:
+    """The results folder of a study of real people and networks, three pictures each; one for all tests, it takes the longest."""
+    from captum_leam.study import Study
+
+    folder = tmp_path_factory.mktemp("real")
+    people = sorted((real_dir / "faces").iterdir())
+    rows = [f"{path},{person.name}" for person in people for path in sorted(person.iterdir())[:3]]
+    (folder / "people.csv").write_text("\n".join(["path,person", *rows]))
+    config = {
+        "people": "people.csv",
+        "models": {name: f"{real_dir}/models.py:{name}" for name in ("ms1m", "casia")},
+        "parser": {"parser": f"{real_dir}/models.py:parser"},
+        "fractions": [0.05],
+        "layer_fractions": [],
+        "controls": ["random pixels", "centre", "other people"],
+        "patterns": {"permutations": 99, "resamples": 500},
+    }
+    (folder / "study.yaml").write_text(json.dumps(config))
+    return Study(folder / "study.yaml").run(progress=False, report=False).folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not found:
+        pytest.skip("needs chromium to look at the page")
+    return found

@@ -5,7 +5,9 @@ import re
 import pytest
 from tiny_study import write_study
 
-from captum_leam.study.config import MOST_BYTES, ConfigError, config_from, read_config
+from captum_leam.study.config import MOST_BYTES, ConfigError, Model, config_from, read_config
+from captum_leam.study.networks import known
+from captum_leam.study.people import list_people
 
 GOOD = """people: faces
 models:
@@ -147,3 +149,34 @@ def test_keywords_say_the_same_without_lines(folder):
     assert config_from(good).models[0].name == "a"
     with pytest.raises(ConfigError, match=r"Study: fractions\[0\] is 2; needed is a number over 0 and at most 1"):
         config_from({**good, "fractions": [2]})
+
+
+def test_tabs_are_named(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("people: .\nmodels:\n\ta: torch.nn:Identity\n")
+    with pytest.raises(ConfigError, match=r"line 3: this is no YAML \(.*; indent with spaces, not with tabs\)"):
+        read_config(path)
+
+
+def test_names_that_look_alike_are_not_two_people(tmp_path):
+    (tmp_path / "people.csv").write_text("path,person\na.png,Ann\nb.png,ann\n")
+    config = config_from({"people": "people.csv", "models": {"a": "torch.nn:Identity"}}, tmp_path)
+    with pytest.raises(ConfigError, match="'Ann' and 'ann' differ only by case"):
+        list_people(config)
+
+
+def test_group_labels_of_nobody_in_the_study(tmp_path):
+    (tmp_path / "people.csv").write_text("path,person\na.png,Ann\nb.png,Bob\n")
+    (tmp_path / "groups.csv").write_text("person,age\np1,old\np2,young\n")
+    settings = {
+        "people": "people.csv",
+        "models": {"a": "torch.nn:Identity"},
+        "groups": {"file": "groups.csv", "columns": ["age"]},
+    }
+    with pytest.raises(ConfigError, match=r"none of its 2 people \(p1, p2\) is in the study \(Ann, Bob\)"):
+        list_people(config_from(settings, tmp_path))
+
+
+def test_a_layer_that_only_another_network_has_is_told_before_any_picture_is_read():
+    with pytest.raises(ConfigError, match=r"models\.a: the model has no layer 'stem'.*give models\.a\.layers"):
+        known(Model("a", "torch.nn:Identity", layers=("stem",)), "cpu")

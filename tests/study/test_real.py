@@ -1,29 +1,21 @@
-"""The study on real faces and networks: maps are person-specific, on both networks, beyond every control."""
+"""The study on real faces and networks: maps are person-specific, on both networks, beyond every control; and its report."""
 
-import json
+import csv
+import re
 
+import numpy as np
 import pytest
+from browser import browse, console, measured
+from PIL import Image
 
-from captum_leam.study import Study
+from captum_leam.study import StudyResult
+from captum_leam.study.report import write_report
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
-@pytest.mark.real
-@pytest.mark.slow
-def test_real_people(real_dir, tmp_path):
-    people = sorted((real_dir / "faces").iterdir())
-    rows = [f"{path},{person.name}" for person in people for path in sorted(person.iterdir())[:3]]
-    (tmp_path / "people.csv").write_text("\n".join(["path,person", *rows]))
-    config = {
-        "people": "people.csv",
-        "models": {name: f"{real_dir}/models.py:{name}" for name in ("ms1m", "casia")},
-        "parser": {"parser": f"{real_dir}/models.py:parser"},
-        "fractions": [0.05],
-        "layer_fractions": [],
-        "controls": ["random pixels", "centre", "other people"],
-        "patterns": {"permutations": 99, "resamples": 500},
-    }
-    (tmp_path / "study.yaml").write_text(json.dumps(config))
-    result = Study(tmp_path / "study.yaml").run(progress=False, report=False)
+def test_real_people(real_study):
+    result = StudyResult(real_study)
     print(result)
     assert len(result.table("layers")) == 2 * 4
     assert result.table("verification")["separates"].all()
@@ -38,9 +30,84 @@ def test_real_people(real_dir, tmp_path):
         ["explained", "measured"]
     )["drop"]
     random = result.table("drop_summary", control="random pixels").set_index("measured")["drop"]
-    for explained, measured in drops.index:
-        assert drops[explained, measured] > 5 * random[measured]
+    for explained, on in drops.index:
+        assert drops[explained, on] > 5 * random[on]
     lift = result.table("region_summary", layer="overall", quantity="lift").set_index(["model", "region"])["mean"]
     for model in ("ms1m", "casia"):
         assert lift[model, "nose"] > 3
         assert lift[model, "hair"] < 1
+
+
+@pytest.fixture(scope="module")
+def page(real_study):
+    return write_report(real_study)
+
+
+def test_the_report_says_what_the_tables_hold(real_study, page):
+    text = page.read_text(encoding="utf-8")
+    found = StudyResult(real_study).table("patterns", layer="overall", kind="top", control="")
+    headline = text[text.index('<div class="headline">') : text.index('<div class="short')]
+    for row in found.to_dict("records"):
+        for value in (row["same"], row["different"], row["auc"], row["above_control"]):
+            assert f">{value:.2f}<" in headline
+        assert f"[{row['above_low']:.2f},\N{NO-BREAK SPACE}{row['above_high']:.2f}]" in headline
+    links = re.findall(r'<a download="(\w+\.csv)"', text)
+    assert {"headline.csv", "pairs.csv", "gaps.csv", "regions.csv", "drops.csv", "transfer.csv"} <= set(links)
+    for name in links:
+        with open(page.parent / "figures" / name, newline="", encoding="utf-8") as file:
+            assert len(list(csv.reader(file))) > 1
+
+
+def test_pairs_are_counted_and_their_rates_told(real_study):
+    result = StudyResult(real_study)
+    pairs = result.table("cosines").groupby(["model", "kind"])["pairs"].sum()
+    for row in result.table("verification").to_dict("records"):
+        assert pairs[row["model"], "genuine"] == row["genuine"] == 24 * 3
+        assert pairs[row["model"], "impostor"] == row["impostor"] == 72 * 71 // 2 - 72
+        above = result.table("cosines", model=row["model"], kind="impostor")
+        sure = above.loc[above["low"] >= row["threshold_1e3"], "pairs"].sum()
+        assert sure <= 0.001 * row["impostor"]
+        assert row["tar_1e3"] > 0.8
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_in_a_browser(chromium, page, tmp_path, scheme):
+    options = [f"--blink-settings=preferredColorScheme={int(scheme == 'light')}", "--window-size=390,3000"]
+    found = measured(
+        chromium,
+        page,
+        """
+        const sections = [...document.querySelectorAll("main > section")].map((s) => s.id);
+        const empty = [...document.querySelectorAll("main > section")].filter((s) => s.offsetHeight < 60).length;
+        const table = document.querySelector(".headline table");
+        const cells = () => [...table.tBodies[0].rows].map((row) => Number(row.cells[1].dataset.v));
+        table.tHead.rows[0].cells[1].querySelector("button").click();
+        const inside = table.getBoundingClientRect().right <= table.parentElement.getBoundingClientRect().right + 1;
+        return {sections, empty, same: cells(), inside, bottom: table.getBoundingClientRect().bottom,
+                inner: window.innerWidth, wide: document.documentElement.scrollWidth};
+        """,
+        tmp_path,
+        *options,
+    )
+    assert found["sections"] == [
+        "short",
+        "studied",
+        "specific",
+        "regions",
+        "true",
+        "agreement",
+        "groups",
+        "anchors",
+        "limits",
+        "made",
+    ]
+    assert found["empty"] == 0
+    assert found["wide"] <= found["inner"]
+    assert found["inside"]  # all of the claim's numbers, on a phone, without scrolling ...
+    assert found["bottom"] < 844  # ... in the first screen
+    assert found["same"] == sorted(found["same"], reverse=True)
+    assert console(chromium, page, tmp_path) == []
+    browse(chromium, page, tmp_path, *options, f"--screenshot={tmp_path / 'page.png'}")
+    pixels = np.asarray(Image.open(tmp_path / "page.png").convert("L"), dtype=float)
+    assert (np.median(pixels) > 200) == (scheme == "light")
+    assert ((np.abs(pixels - np.median(pixels)) > 60).any(axis=1)).mean() > 0.3

@@ -23,7 +23,8 @@ from captum_leam.study.answers import answers
 from captum_leam.study.findings import read_findings
 from captum_leam.study.page import Plate, as_csv, draw, inline, number, svg
 from captum_leam.study.person_page import page_name
-from captum_leam.study.report import square, write_report
+from captum_leam.study.report import write_report
+from captum_leam.study.sections.agreement import square
 from captum_leam.study.tables import TABLES
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}

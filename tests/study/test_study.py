@@ -18,6 +18,7 @@ from captum_leam.faithfulness import CONTROLS, OcclusionEvaluator, Scene, centra
 from captum_leam.models import load_model, verify
 from captum_leam.regions import TemplateParser, region_report
 from captum_leam.study import ConfigError, Study, StudyResult
+from captum_leam.study.networks import embeddings_of
 from captum_leam.study.store import BrokenFileError
 from captum_leam.study.tables import TABLES
 
@@ -510,3 +511,18 @@ def test_folders_of_others_are_left_alone(undisturbed, tmp_path):
         Study(replace(settings, out=tmp_path / "out" / "mine.txt")).run(progress=False)
     with pytest.raises(ConfigError, match="engine is 'cluster'"):
         Study(settings).run(engine="cluster", progress=False)
+
+
+def test_a_network_that_works_in_place_leaves_the_crops_to_the_others():
+    class InPlace(torch.nn.Flatten):
+        def forward(self, x):
+            return super().forward(x.mul_(2).sub_(1))
+
+    crops, network = torch.rand(3, 3, 4, 4), InPlace()
+    before = crops.clone()
+    for _ in range(2):  # it is looked at once, and remembered
+        assert torch.equal(embeddings_of(network, crops), (2 * before - 1).flatten(1))
+        assert torch.equal(crops, before)
+    plain = torch.nn.Flatten()
+    embeddings_of(plain, crops)
+    assert embeddings_of(plain, crops).data_ptr() == crops.data_ptr()  # without a copy
