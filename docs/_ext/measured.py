@@ -86,7 +86,7 @@ def cells(table: pd.DataFrame, options: dict[str, Any]) -> tuple[list[str], list
     """Headings, and the text of every row."""
     rows, digits = options.get("rows", "").split(), options.get("digits", 2)
     if "columns" not in options:
-        shown = table[[c.strip() for c in options.get("show", ",".join(table.columns)).split(",")]]
+        shown = table[[c.strip() for c in options["show"].split(",")]] if "show" in options else table
         return list(shown.columns), [[text(v, digits) for v in row] for row in shown.itertuples(index=False)]
     said = [cell(row, options, digits) for row in table.to_dict("records")]
     wide = table.assign(said=said).pivot_table(
