@@ -238,6 +238,9 @@ def test_no_page_fetches_anything():
 
 def test_version_is_said_once():
     assert re.search(r'^version: "?([^"\n]+)', (ROOT / "CITATION.cff").read_text(), re.M)[1] == captum_leam.__version__
+    released = re.findall(r"^## (\d+\.\d+\.\d+) \((\d{4}-\d\d-\d\d)\)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    cited = re.search(r"^date-released: (.*)$", (ROOT / "CITATION.cff").read_text(), re.M)[1]
+    assert released[0] == (captum_leam.__version__, cited)
     others = [p for p in PACKAGE.rglob("*.py") if f'"{captum_leam.__version__}"' in p.read_text()]
     assert [p.name for p in others] == ["_version.py"]
     assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
