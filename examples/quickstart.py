@@ -37,7 +37,8 @@ print(references.shape)
 # %%
 # The map
 # -------
-# ``explain_faces`` finds the layers, explains each, and averages them. A map has the size of the image and sums to 1.
+# ``explain_faces`` finds the layers, explains and averages them, and ranks the pixels anew by occluding the highest ones. A map has the
+# size of the image and sums to 1.
 
 maps = explain_faces(model, faces, reference=references)
 first = [0, 3, 6, 9, 12, 15]  # one image of each of six people

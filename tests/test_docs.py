@@ -238,6 +238,9 @@ def test_no_page_fetches_anything():
 
 def test_version_is_said_once():
     assert re.search(r'^version: "?([^"\n]+)', (ROOT / "CITATION.cff").read_text(), re.M)[1] == captum_leam.__version__
+    released = re.findall(r"^## (\d+\.\d+\.\d+) \((\d{4}-\d\d-\d\d)\)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    cited = re.search(r"^date-released: (.*)$", (ROOT / "CITATION.cff").read_text(), re.M)[1]
+    assert released[0] == (captum_leam.__version__, cited)
     others = [p for p in PACKAGE.rglob("*.py") if f'"{captum_leam.__version__}"' in p.read_text()]
     assert [p.name for p in others] == ["_version.py"]
     assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
@@ -310,7 +313,12 @@ def test_cells_of_measured_tables():
     )
     head, body = cells(table, {"rows": "network", "columns": "region", "value": "mean", "interval": "low high"})
     assert head == ["network", "nose", "skin"]
-    assert body == [["A", "11.16 [9.00, 13.30]", ".50 [-.25, .75]"], ["B", " [1.00, 2.00]", ""]]
+    assert body == [["A", "11.16 [9.00,\xa013.30]", ".50 [-.25,\xa0.75]"], ["B", " [1.00,\xa02.00]", ""]]
+    twice = pd.concat([table, table.assign(mean=table["mean"] + 1)])
+    _, body = cells(twice, {"rows": "network", "columns": "region", "value": "mean", "digits": 1})
+    assert body[0] == ["A", "11.2\xa0/\xa012.2", ".5\xa0/\xa01.5"]
+    head, body = cells(table, {"show": "region, mean"})
+    assert (head, body[0]) == (["region", "mean"], ["nose", "11.16"])
     head, body = cells(table[["network", "mean"]], {"rows": "network", "digits": 0})
     assert (head, body[0]) == (["network", "mean"], ["A", "11"])
 

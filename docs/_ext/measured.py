@@ -86,11 +86,15 @@ def cells(table: pd.DataFrame, options: dict[str, Any]) -> tuple[list[str], list
     """Headings, and the text of every row."""
     rows, digits = options.get("rows", "").split(), options.get("digits", 2)
     if "columns" not in options:
-        shown = table[[c.strip() for c in options.get("show", ",".join(table.columns)).split(",")]]
+        shown = table[[c.strip() for c in options["show"].split(",")]] if "show" in options else table
         return list(shown.columns), [[text(v, digits) for v in row] for row in shown.itertuples(index=False)]
     said = [cell(row, options, digits) for row in table.to_dict("records")]
     wide = table.assign(said=said).pivot_table(
-        index=rows, columns=options["columns"].split(), values="said", aggfunc=" / ".join, sort=False
+        index=rows,
+        columns=options["columns"].split(),
+        values="said",
+        aggfunc="\N{NO-BREAK SPACE}/\N{NO-BREAK SPACE}".join,
+        sort=False,
     )
     columns = [" ".join(map(str, c)) if isinstance(c, tuple) else str(c) for c in wide.columns]
     flat = wide.fillna("").reset_index()
@@ -101,7 +105,7 @@ def cell(row: dict[str, Any], options: dict[str, Any], digits: int) -> str:
     """A value, with its interval where it has one."""
     said = text(row[options["value"]], digits)
     bounds = [text(row[name], digits) for name in options.get("interval", "").split()]
-    return f"{said} [{bounds[0]}, {bounds[1]}]" if bounds and all(bounds) else said
+    return f"{said} [{bounds[0]},\N{NO-BREAK SPACE}{bounds[1]}]" if bounds and all(bounds) else said
 
 
 def text(value: Any, digits: int) -> str:
@@ -148,6 +152,7 @@ def picture(table: pd.DataFrame, options: dict[str, Any]) -> Any:
             draw_points(axis, part, options, places, i, len(groups))
         if "line" in options:
             axis.axvline(float(options["line"]), color="0.6", linewidth=1)
+        axis.set_xlim(left=min(0, axis.get_xlim()[0]) if table[options["value"]].min() < 0 else 0)
         axis.set_title(str(panel), fontsize=10)
         axis.set_yticks(range(len(places)), places)
         axis.spines[["top", "right"]].set_visible(False)
