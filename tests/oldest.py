@@ -13,7 +13,8 @@ CORE = (
     "test_exact.py", "test_captum_contract.py", "test_guards.py", "test_cost.py", "test_maps.py", "test_decisions.py", "test_bootstrap.py",
     "test_suggest.py", "test_rounds.py", "test_pairs.py", "test_properties.py", "deep/test_leam_differential.py",
     "deep/test_shared_tensors.py", "deep/test_parts_properties.py", "faithfulness", "patterns", "regions/test_scheme.py",
-    "regions/test_template.py", "regions/test_report.py", "regions/test_people.py", "explainers/test_contract.py", "explainers/test_cams.py",
+    "regions/test_template.py", "regions/test_report.py", "regions/test_people.py",
+    "explainers/test_contract.py", "explainers/test_cams.py",
     "explainers/test_exact.py", "explainers/test_gradient.py", "explainers/test_perturbation.py", "explainers/test_shapley.py",
 )  # fmt: skip
 
@@ -22,7 +23,15 @@ def main() -> None:
     """Run them."""
     for name in ("captum", "torch", "torchvision", "numpy", "scipy", "pandas", "scikit-image", "pillow", "matplotlib"):
         print(f"{name} {importlib.metadata.version(name)}")
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow and not real", *(str(TESTS / name) for name in CORE)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "not slow and not real",
+        *(str(TESTS / name) for name in CORE),
+    ]
     raise SystemExit(subprocess.run(command, cwd=TESTS.parent, check=False).returncode)  # noqa: S603
 
 

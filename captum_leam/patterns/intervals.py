@@ -81,7 +81,8 @@ class Estimate:
         else:
             means = drawn @ self.influence / people
             errors = np.sqrt(np.maximum(drawn @ self.influence**2 / people - means**2, 0) / (people - 1))
-            ends = studentised(self.value, self.draws, error, errors, confidence)
+            below, above = studentised(self.value, self.draws, error, errors, confidence)
+            ends = (float(below), float(above))
         low, high = np.clip(ends, *bounds)
         return float(low), float(high)
 

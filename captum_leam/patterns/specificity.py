@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, stats
 from torch import Tensor
 
-from captum_leam.patterns.intervals import MIN_FOR_INTERVAL, PersonSums, divided, draw_people, person_codes, person_sums
+from captum_leam.bootstrap import divided
+from captum_leam.patterns.intervals import MIN_FOR_INTERVAL, PersonSums, draw_people, person_codes, person_sums
 from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, is_sparse, row_products
 
 if TYPE_CHECKING:

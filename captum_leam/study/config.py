@@ -292,8 +292,10 @@ def _parse(text: str, source: str) -> tuple[Any, dict[str, int]]:
     try:
         loader = yaml.SafeLoader(text)
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise ConfigError(f"{source}, line {line}: character #x{error.character:04x} is not allowed in YAML.") from None
+        number = text.count("\n", 0, error.position) + 1
+        raise ConfigError(
+            f"{source}, line {number}: character #x{error.character:04x} is not allowed in YAML."
+        ) from None
     try:
         _refuse_bombs(text, source)
         node = loader.get_single_node()

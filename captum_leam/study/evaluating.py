@@ -291,7 +291,7 @@ class Occluder:
             if made is None:
                 self.failed[(network.name, int(self.rows[part[0]]))] = reason
             elif len(part) == len(whole):
-                return made.cpu().double()
+                whole = made.cpu().double()  # as nearly always: without a copy
             else:
                 whole[torch.from_numpy(part)] = made.cpu().double()
         return whole

@@ -560,7 +560,7 @@ class Plan:
     def map_tasks(self) -> list[Task]:
         """Controls and maps, shard by shard, so that pictures are read and blurred once; then twins, network by network: one is kept."""
         count, every = range(len(self.networks)), range(len(self.keys))
-        tasks = []
+        tasks: list[Task | None] = []
         for i, crops in enumerate(self.crops_paths()):
             tasks.append(Task("controls", self.controls_path(i), inputs=(("crops", crops),)))
             tasks += [self._of_network("maps", self.maps_path(i, number), i, number) for number in count]

@@ -57,8 +57,8 @@ def _pairs(study: Findings, folder: Path) -> list[Block]:
     rates = study["verification"].set_index("model")
     panels = []
     for model, part in by_model(table):
-        said = f"TAR {percent(rates.loc[model, 'tar_1e3'], 1)} at FMR 0.001"
-        panels.append((model, figures.cosine_histogram(_shares(part), rates.loc[model, "threshold_1e3"], said)))
+        said = f"TAR {percent(rates['tar_1e3'][model], 1)} at FMR 0.001"
+        panels.append((model, figures.cosine_histogram(_shares(part), float(rates["threshold_1e3"][model]), said)))
     caption = (
         "Cosines of the pairs of images that verification compared: genuine pairs are of one person, impostor pairs of two people. "
         "The dashed line is the threshold at a false match rate (FMR) of 0.001; TAR, the true accept rate, is the share of genuine pairs "
@@ -76,7 +76,8 @@ def _shares(table: pd.DataFrame) -> pd.DataFrame:
     shares = table["pairs"] / table.groupby("kind")["pairs"].transform("sum").clip(lower=1)
     seen = table[table["pairs"] > 0]
     inside = (table["low"] >= seen["low"].min()) & (table["low"] <= seen["low"].max())
-    return table.assign(share=shares)[inside]
+    shown: pd.DataFrame = table.assign(share=shares)[inside]
+    return shown
 
 
 def _to_reference(study: Findings, folder: Path) -> list[Block]:
