@@ -49,7 +49,7 @@ def maps(draw: st.DrawFn, most: int = 3, *, ties: bool = True) -> Tensor:
     values = torch.randn(shape, generator=torch.Generator().manual_seed(draw(SEED)), dtype=torch.float64)
     if ties and draw(st.booleans()):
         values = values.round()
-    values[:, 0, 0] += 3 * (values.amax((1, 2)) <= 0)
+    values[:, 0, 0] = torch.where(values.amax((1, 2)) > 0, values[:, 0, 0], 1.0)
     return values
 
 
