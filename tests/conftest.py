@@ -64,7 +64,7 @@ def pytest_runtest_makereport(
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The sum of all properties in this run, printed whatever the verbosity."""
-    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
-    counts = [count for report in reports for name, count in report.user_properties if name == "examples"]
+    passed = terminalreporter.stats.get("passed", ())
+    counts = [count for report in passed for name, count in report.user_properties if name == "examples"]
     if counts:
         terminalreporter.write_line(f"{len(counts)} properties held on {sum(counts)} examples")
