@@ -9,6 +9,7 @@ from browser import browse, console, measured
 from PIL import Image
 
 from captum_leam.study import StudyResult
+from captum_leam.study.page import interval, number
 from captum_leam.study.report import write_report
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -49,8 +50,8 @@ def test_the_report_says_what_the_tables_hold(real_study, page):
     headline = text[text.index('<div class="headline">') : text.index('<div class="short')]
     for row in found.to_dict("records"):
         for value in (row["same"], row["different"], row["auc"], row["above_control"]):
-            assert f">{value:.2f}<" in headline
-        assert f"[{row['above_low']:.2f},\N{NO-BREAK SPACE}{row['above_high']:.2f}]" in headline
+            assert f">{number(value)}<" in headline
+        assert interval(row["above_low"], row["above_high"]) in headline
     links = re.findall(r'<a download="(\w+\.csv)"', text)
     assert {"headline.csv", "pairs.csv", "gaps.csv", "regions.csv", "drops.csv", "transfer.csv"} <= set(links)
     for name in links:
