@@ -1,5 +1,7 @@
 """Maps against closed forms, finite differences, Captum, and slow literal implementations; all in float64."""
 
+import contextlib
+
 import pytest
 import torch
 from captum.attr import LayerGradCam
@@ -363,3 +365,25 @@ def test_channels_along_a_path(path):
     assert kept.shape == (2, 8, 4, 4)
     summed = LEAM(net, net.body).attribute(x, reference=r, n_steps=3, path=path)
     assert torch.allclose(kept.sum(1, keepdim=True), summed, atol=1e-6)
+
+
+def test_a_layer_within_no_grad_of_the_model():
+    """A frozen backbone that the model runs without gradients: what comes after the layer's map is differentiable all the same."""
+
+    class Frozen(nn.Module):
+        def __init__(self, off: bool) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+            self.off = off
+
+        def forward(self, x):
+            with torch.no_grad() if self.off else contextlib.nullcontext():
+                x = self.first(x)
+            return torch.tanh(self.second(x)).mean((2, 3))
+
+    with torch.random.fork_rng():
+        frozen, tracked = Frozen(True).eval(), Frozen(False).eval()
+        x, reference = torch.randn(2, 3, 8, 8), torch.randn(4)
+    maps = LEAM(frozen, frozen.first).attribute(x, reference=reference)
+    assert torch.allclose(maps, LEAM(tracked, tracked.first).attribute(x, reference=reference), atol=1e-7)

@@ -1,5 +1,7 @@
 """LEAM against a second implementation without hooks or modules, over random networks; and what follows from the mathematics."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import assume, given
@@ -47,11 +49,12 @@ def explain(
 
 def pytorch_refuses(program: Program, xs: tuple[Tensor, ...]) -> bool:
     """Whether the bare network has no gradients either."""
+    trained = copy.deepcopy(program).requires_grad_()
     with torch.enable_grad():
         leaves = [x.detach().clone().requires_grad_() for x in xs]
-        embedding = program(*[x.clone() for x in leaves])
+        embedding = trained(*[x.clone() for x in leaves])
         try:
-            torch.autograd.grad(embedding.sum(), leaves, allow_unused=True)
+            torch.autograd.grad(embedding.sum(), [*leaves, *trained.parameters()], allow_unused=True)
         except RuntimeError:
             return True
     return False
