@@ -146,7 +146,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", ["quickstart", "with_captum"])
 def test_the_code_of_the_first_pages_runs(page, tmp_path, monkeypatch):
-    """A torchvision network with an embedding head, as many people bring it."""
+    """From top to bottom; "Quickstart" with a torchvision network that has an embedding head, as many people bring it."""
     from torchvision.models import resnet18
 
     monkeypatch.chdir(tmp_path)
@@ -154,9 +154,9 @@ def test_the_code_of_the_first_pages_runs(page, tmp_path, monkeypatch):
     sample = SyntheticPopulation(2, evidence="eyes").sample(2, seed=1)
     given = {"my_network": lambda: resnet18(num_classes=16), "faces": sample.images, "people": sample.people.tolist()}
     if page == "with_captum":
-        model = resnet18(num_classes=16).eval()
+        model = EmbeddingNet(16).eval()
         embeddings = model(sample.images).detach()
-        given |= {"model": model, "layer": model.layer2, "references": embeddings.flip(0), "gallery": embeddings[0]}
+        given |= {"model": model, "layer": model.middle, "references": embeddings.flip(0), "gallery": embeddings[0]}
     blocks = CODE.findall((DOCS / f"{page}.md").read_text())
     assert len(blocks) >= 2
     with warnings.catch_warnings():

@@ -30,7 +30,8 @@ BUFFER = 1 << 17  # rows of a table that are in memory at a time
 QUANTITIES = ("share", "mass", "area", "lift")
 MOST_PAIRS = 1_000_000  # of each kind that verification compares; of more, so many are drawn
 RESAMPLES = 2000
-COSINE_BINS = np.round(np.linspace(-1, 1, 41), 2)  # of the table of cosines
+COSINE_BINS = np.round(np.linspace(-1, 1, 41), 2)
+"""Edges of the bins of the table of cosines."""
 
 
 @dataclass(frozen=True)
