@@ -364,7 +364,8 @@ def record(
         recording.is_tuple = isinstance(value, tuple | list) and len(kept) > 1
         recording.runs.append(kept)
         recording.versions += [_version(t) for t in kept]
-        with torch.set_grad_enabled(torch.is_grad_enabled() or graph != "as it is"):  # the model may have switched them off
+        # the model may have switched gradients off around the layer
+        with torch.set_grad_enabled(graph != "as it is" or torch.is_grad_enabled()):
             copies = [t.clone() for t in kept]
         recording.handed += [c for c, s in zip(copies, shared, strict=True) if s]
         if not isinstance(value, tuple | list):
