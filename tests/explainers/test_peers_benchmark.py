@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from captum_leam import suggest_layers
+from captum_leam.bootstrap import bootstrap_interval
 from captum_leam.decisions import threshold_at_eer
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
 
@@ -62,7 +63,9 @@ def test_leads_are_paired_image_by_image(module):
     ours, peer = measures.faithfulness(table, "ours")
     assert ours["ahead"] == 0
     assert peer["ahead"] == pytest.approx(0.25)
-    assert (peer["ahead_low"], peer["ahead_high"]) == pytest.approx((0.1, 0.4))
+    paired = bootstrap_interval(np.array([0.1, 0.4]), ["1", "0"])  # .7 - .6 and .5 - .1
+    assert (peer["ahead_low"], peer["ahead_high"]) == pytest.approx(tuple(map(float, paired)))
+    assert peer["ahead_low"] < 0.25 < peer["ahead_high"]
 
 
 def test_specificity_is_the_mann_whitney_statistic(module):
