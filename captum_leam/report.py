@@ -120,7 +120,8 @@ def explain_images(
         references: (N, D), one per image, from other images; None: each image's own, for maps and drops.
         maps: of the layers towards these references, where they are known already, as :func:`captum_leam.explain_pair` has them.
         landmarks: of :func:`captum_leam.regions.region_report`.
-        preset: of :func:`captum_leam.explain_faces`.
+        preset: ``"fast"``: one pass; ``"default"`` and ``"best"``: a path of 4 and of 16 steps. The page shows the map of each layer
+            and their average, so without the rounds of occlusion of :func:`captum_leam.explain_faces`.
         fraction: of the critical pixels.
         fill: of the occlusion.
         seed: of ties and random pixels.
