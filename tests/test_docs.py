@@ -220,7 +220,9 @@ def test_pages_name_files_that_exist():
     """`benchmarks/x.py`, `examples/x.py`, `docs/x.md`, `tests/x.py` in pages and in the files at the top."""
     pages = [*DOCS.glob("*.md"), *DOCS.glob("[a-z]*/*.md"), *ROOT.glob("*.md")]
     for page in (p for p in pages if p.name != "CHANGELOG.md"):  # which also names what is gone
-        for path in re.findall(r"\b(?:benchmarks|examples|docs|tests)/[\w/.]+\.(?:py|md\.j2|md|csv|png)\b", page.read_text()):
+        for path in re.findall(
+            r"\b(?:benchmarks|examples|docs|tests)/[\w/.]+\.(?:py|md\.j2|md|csv|png)\b", page.read_text()
+        ):
             assert (ROOT / path).exists(), f"{page.relative_to(ROOT)} names {path}"
 
 
