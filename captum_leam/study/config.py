@@ -400,7 +400,7 @@ def make_config(given: Given, folder: Path) -> Config:
         "device": _text,
         "store_maps": lambda g: _one_of(g, ("none", "overall", "all")),
         "title": _text,
-        "out": lambda g: folder / _text(g),
+        "out": lambda g: (folder / _text(g)).resolve(),
     }
     given.known(list(readers))
     made = {name: read(given.at(name)) for name, read in readers.items() if given.at(name).value is not None}
