@@ -9,6 +9,7 @@ MIN_FOR_DRAWS = 10
 """Under this many people draws are of too few kinds: the interval is Student's t with the same standard error."""
 
 FAR = 1e6
+"""Standard errors that count as endlessly far; one that is as many times smaller than another is rounding, of squares that cancel."""
 
 Floats = NDArray[np.float64]
 
@@ -98,6 +99,9 @@ def divided(totals: ArrayLike, counts: ArrayLike) -> Floats:
 def studentised(value: Any, draws: Floats, error: Any, errors: Floats, confidence: float) -> tuple[Floats, Floats]:
     """Interval from draws in units of their own standard errors; draws without any spread count as far off.
 
+    Where one or two people alone have anything but 0, so many draws leave them out that an end would lie infinitely far off: there it is
+    the plain percentiles of the draws.
+
     Source: Davison & Hinkley 1997, section 2.4.
 
     Args:
@@ -115,8 +119,12 @@ def studentised(value: Any, draws: Floats, error: Any, errors: Floats, confidenc
         >>> [round(float(end), 2) for end in studentised(0.0, draws, 2.0, np.ones(1001), 0.9)]
         [-1.8, 1.8]
     """
-    off = draws - value
-    t = np.divide(off, errors, out=FAR * np.sign(off), where=errors > 1e-9 * np.asarray(error))
-    low, high = np.nanquantile(np.clip(t, -FAR, FAR), [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    off, spread, tails = draws - value, errors > np.asarray(error) / FAR, [(1 - confidence) / 2, (1 + confidence) / 2]
+    t = np.clip(np.divide(off, errors, out=FAR * np.sign(off), where=spread), -FAR, FAR)
+    low, high = np.nanquantile(t, tails, axis=0)
+    reach = np.max(np.abs(t), axis=0, initial=0, where=spread & ~np.isnan(t))
+    endless = np.maximum(np.abs(low), np.abs(high)) > reach
+    least, most = np.nanquantile(draws, tails, axis=0)
     flat = np.asarray(error) == 0
-    return np.where(flat, value, value - high * error)[()], np.where(flat, value, value - low * error)[()]
+    low, high = (np.where(endless, *pair) for pair in ((least, value - high * error), (most, value - low * error)))
+    return np.where(flat, value, low)[()], np.where(flat, value, high)[()]

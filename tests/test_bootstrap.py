@@ -9,10 +9,21 @@ from captum_leam.bootstrap import divided, interval_of_sums, studentised
 
 def test_draws_without_spread_are_far_off():
     """A draw of one person again and again has no error of its own: it counts as beyond every other, not as an infinite number."""
-    draws, errors = np.array([0.0, 1.0, 2.0, -1.0]), np.array([1.0, 0.0, 1.0, 0.0])
+    draws, errors = np.array([0.0, 1.0, 2.0, -1.0, 0.5, -0.5, 3.0]), np.array([1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0])
     low, high = studentised(0.0, draws, 1.0, errors, 0.5)
-    t = [0.0, 1e6, 2.0, -1e6]
+    t = [0.0, 1e6, 2.0, -1e6, 0.5, -0.5, 3.0]
     assert (low, high) == pytest.approx((-np.quantile(t, 0.75), -np.quantile(t, 0.25)))
+
+
+@pytest.mark.parametrize("some", [1, 2])
+def test_what_hardly_anybody_has_gets_no_endless_interval(some):
+    """A third of the draws leave out the one person of 24 who has anything: the upper end stays near."""
+    shares = np.zeros(24)
+    shares[:some] = 0.24
+    low, high = interval_of_sums(shares, np.ones(24))
+    assert low == 0
+    assert shares.mean() < high < 0.1
+    assert interval_of_sums(np.stack([shares, np.ones(24)], 1), np.ones(24))[1] == pytest.approx([high, 1.0])
 
 
 def test_a_draw_at_the_value_is_not_far_off():
