@@ -26,7 +26,7 @@ from captum_leam._version import __version__
 from captum_leam.names import safe_cells, shown
 from captum_leam.plots import COLOURS
 from captum_leam.study.figures import INK, LINE, NOTE, PAPER, STYLE
-from captum_leam.study.store import whole
+from captum_leam.study.store import whole, write_bytes
 
 INLINE_CSV = 100_000
 """Bytes up to which the numbers of a drawing are held by the page too; over it, it points to the file beside it."""
@@ -226,12 +226,12 @@ def draw(plate: Plate, folder: Path, beside: str = "figures") -> DrawnPlate:
     folder.mkdir(parents=True, exist_ok=True)
     text = as_csv(plate.numbers)
     encoded = text.encode("utf-8", "backslashreplace")
-    (folder / f"{plate.name}.csv").write_bytes(encoded)
+    write_bytes(folder / f"{plate.name}.csv", encoded)
     panels = []
     for i, (title, figure) in enumerate(plate.panels, 1):
         name = f"{plate.name}_{i}" if len(plate.panels) > 1 else plate.name
         drawn = svg(figure, name)
-        (folder / f"{name}.svg").write_text(drawn, encoding="utf-8")
+        write_bytes(folder / f"{name}.svg", drawn.encode())
         label = f"{shown(title)}: {plate.alt}" if title else plate.alt
         panels.append((shown(title), inline(drawn, name, label)))
     inlined = len(encoded) <= INLINE_CSV

@@ -415,3 +415,13 @@ def test_hand_made_labels_and_a_real_parser(real_dir, real_models):
     for name, least in (("nose", 0.7), ("mouth", 0.5), ("eyes", 0.5), ("hair", 0.6)):
         a, b = COARSE.mask(by_hand, name), COARSE.mask(by_network, name)
         assert (a & b).sum() / (a | b).sum() > least, name
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_weights_are_downloaded_where_that_is_asked(monkeypatch, tmp_path, asked):
+    def found(network, weights, *, download):
+        raise LookupError(f"{network} from {weights.name}, download={download}")
+
+    monkeypatch.setattr("captum_leam.regions.parsers.find_weights", found)
+    with pytest.raises(LookupError, match=f"parsenet from {tmp_path.name}, download={asked}"):
+        FacexlibParser("parsenet", weights=tmp_path, download=asked)
