@@ -293,6 +293,9 @@ class Recorded:
     is_shared: bool = False  # a tensor that the layer takes in, or hands on as it is, and that may be used beside it
     versions: list[int] = field(default_factory=list)  # of the tensors when they were recorded: counts changes in place
     handed: list[Tensor] = field(default_factory=list)  # the copies of shared tensors that the model goes on with
+    is_nested: bool = (
+        False  # a shared tensor that is itself the copy of another layer's, which the model may also use as it was
+    )
 
     @property
     def forks(self) -> bool:
@@ -361,6 +364,8 @@ def record(
         ]
         kept = tuple(_node(t, s, leaf, switched) for t, s in zip(own, shared, strict=True))
         recording.is_shared |= any(shared)
+        earlier = [c for r in recordings if r is not recording for c in r.handed]
+        recording.is_nested |= any(s and t is c for t, s in zip(tensors, shared, strict=True) for c in earlier)
         recording.is_tuple = isinstance(value, tuple | list) and len(kept) > 1
         recording.runs.append(kept)
         recording.versions += [_version(t) for t in kept]

@@ -1,8 +1,8 @@
 """Running a model with layers recorded: activations, and gradients of an objective, of all layers in one pass."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,12 @@ Runs = dict[nn.Module, list[tuple[Tensor, ...]]]
 
 # Outputs of the forward function, embeddings or scores, to one score per image.
 Objective = Callable[[Tensor], Tensor]
+
+T = TypeVar("T")
+
+
+class _NestedLayers(Exception):  # noqa: N818 (never leaves this file)
+    """A layer hands on, or works in place on, the copy that was made for another one: it would miss what is used beside that."""
 
 
 @dataclass
@@ -59,15 +65,18 @@ class LayerPasses:
         self.scores = torch.empty(0)  # of the last pass with gradients
         self.returns_embeddings = False  # or scores; known after a pass
         self.switched: list[Tensor] = []  # tensors that are not ours and need gradients for the length of a pass
+        self.apart: list[LayerPasses] = []  # one for each layer, where they cannot be recorded in one pass
 
     def activations(self, xs: tuple[Tensor, ...]) -> tuple[Tensor, PerLayer]:
         """Forward only: the output, and the activations of every layer as (N, C, h, w)."""
-        try:
+
+        def together() -> tuple[Tensor, PerLayer]:
             with torch.no_grad():
                 output, runs = self._forward(xs, 1, "as it is")
                 return output, self._spatial(runs)
-        finally:
-            switch_back(self.switched)
+
+        found = self._together_or_apart(together, lambda alone: alone.activations(xs))
+        return found[0][0], [tensors for _, of_layers in found for tensors in of_layers]
 
     def gradients(self, xs: tuple[Tensor, ...], objective: Objective, times: int = 1) -> tuple[PerLayer, PerLayer]:
         """Forward and backward: gradients and activations of every layer, as (N, C, h, w).
@@ -77,10 +86,26 @@ class LayerPasses:
             objective: of the output.
             times: how often additional arguments with one row per image are repeated along.
         """
+        found = self._together_or_apart(
+            lambda: self._gradients(xs, objective, times), lambda alone: alone.gradients(xs, objective, times)
+        )
+        gradients, activations = zip(*found, strict=True)
+        return [g for of_layers in gradients for g in of_layers], [a for of_layers in activations for a in of_layers]
+
+    def _together_or_apart(self, together: Callable[[], T], of_one: Callable[["LayerPasses"], T]) -> list[T]:
+        """All layers in one pass; or, where one hands on what another does, and works on, each in a pass of its own."""
         try:
-            return self._gradients(xs, objective, times)
+            if not self.apart:
+                return [together()]
+        except _NestedLayers:
+            pairs = zip(self.layers, self.reshapes, strict=True)
+            self.apart = [replace(self, layers=[layer], reshapes=[reshape]) for layer, reshape in pairs]
         finally:
             switch_back(self.switched)
+        found = [of_one(alone) for alone in self.apart]
+        self.scores, self.returns_embeddings = self.apart[0].scores, self.apart[0].returns_embeddings
+        self.tuples = {layer: is_tuple for alone in self.apart for layer, is_tuple in alone.tuples.items()}
+        return found
 
     def _gradients(self, xs: tuple[Tensor, ...], objective: Objective, times: int) -> tuple[PerLayer, PerLayer]:
         output, runs = self._forward_with_graph(xs, times)
@@ -108,7 +133,15 @@ class LayerPasses:
             found = self._forward_from_the_layers(xs, times)
             if self.cut:
                 return found
-        return self._forward(tuple(map(_tracked, xs)), times, "from the inputs")
+        try:
+            return self._forward(tuple(map(_tracked, xs)), times, "from the inputs")
+        except RuntimeError as error:
+            if "leaf Variable that requires grad is being used in an in-place operation" not in str(error):
+                raise
+            raise ValueError(
+                f"a tensor of layer {', '.join(self.names.values())} is changed in place later in the pass, and has no gradient: the "
+                "model makes it under no_grad or detaches it. Choose a layer before or after, or write y = relu(x) for relu_(x)."
+            ) from error
 
     def _forward_from_the_layers(self, xs: tuple[Tensor, ...], times: int) -> tuple[Tensor, Runs]:
         found = torch.empty(0), Runs()
@@ -132,7 +165,10 @@ class LayerPasses:
                 # copies: models may work in place on what they are given
                 returned = forward(*[x.clone() for x in xs], *self._args(xs, times))
             output = as_output(returned, len(xs[0]))
-        if self.whole and any(r.forks for r in recordings):
+            forked = any(r.forks for r in recordings)
+            if any(r.is_nested for r in recordings) and (forked or not inputs):
+                raise _NestedLayers
+        if self.whole and forked:
             self._check_unforked(output, xs, times)
         self.tuples = {layer: r.is_tuple for layer, r in zip(self.distinct, recordings, strict=True)}
         self.shared = any(r.is_shared for r in recordings)

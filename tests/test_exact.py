@@ -387,3 +387,45 @@ def test_a_layer_within_no_grad_of_the_model():
         x, reference = torch.randn(2, 3, 8, 8), torch.randn(4)
     maps = LEAM(frozen, frozen.first).attribute(x, reference=reference)
     assert torch.allclose(maps, LEAM(tracked, tracked.first).attribute(x, reference=reference), atol=1e-7)
+
+
+def test_in_place_twice_on_what_the_model_does_not_track_is_refused_in_words():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.relu = nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            with torch.no_grad():
+                x = self.first(x)
+            self.relu(x)
+            return (x.mul_(2) + 1).mean((2, 3))
+
+    model = Twice().eval()
+    with pytest.raises(ValueError, match=r"relu. \(ReLU\) is changed in place later in the pass.*or after"):
+        LEAM(model, model.relu).attribute(torch.rand(2, 3, 8, 8), reference=torch.ones(4))
+    assert not model.relu._forward_hooks
+
+
+@pytest.mark.parametrize("second", [nn.ReLU(inplace=True), nn.Identity()])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_two_layers_that_hand_on_one_tensor(second, steps):
+    """An activation in place, and another layer on the same tensor, which the model uses beside both: a list equals one by one."""
+
+    class Skip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.first, self.second = nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), second
+
+        def forward(self, x):
+            x = self.conv(x)
+            return torch.tanh(self.second(self.first(x)) + 0.5 * x).mean((2, 3))
+
+    with torch.random.fork_rng():
+        model = Skip().eval()
+        x, reference = torch.randn(2, 3, 8, 8), torch.randn(4)
+    asked = {"reference": reference, "n_steps": steps}
+    together = LEAM(model, [model.first, model.second]).attribute(x, **asked)
+    for layer, maps in zip((model.first, model.second), together, strict=True):
+        assert torch.allclose(maps, LEAM(model, layer).attribute(x, **asked), atol=1e-8)
