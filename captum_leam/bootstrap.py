@@ -126,5 +126,5 @@ def studentised(value: Any, draws: Floats, error: Any, errors: Floats, confidenc
     endless = np.maximum(np.abs(low), np.abs(high)) > reach
     least, most = np.nanquantile(draws, tails, axis=0)
     flat = np.asarray(error) == 0
-    low, high = (np.where(endless, *pair) for pair in ((least, value - high * error), (most, value - low * error)))
+    low, high = np.where(endless, least, value - high * error), np.where(endless, most, value - low * error)
     return np.where(flat, value, low)[()], np.where(flat, value, high)[()]

@@ -293,9 +293,7 @@ class Recorded:
     is_shared: bool = False  # a tensor that the layer takes in, or hands on as it is, and that may be used beside it
     versions: list[int] = field(default_factory=list)  # of the tensors when they were recorded: counts changes in place
     handed: list[Tensor] = field(default_factory=list)  # the copies of shared tensors that the model goes on with
-    is_nested: bool = (
-        False  # a shared tensor that is itself the copy of another layer's, which the model may also use as it was
-    )
+    is_nested: bool = False  # a shared tensor that is itself the copy handed on for another layer
 
     @property
     def forks(self) -> bool:

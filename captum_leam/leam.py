@@ -387,8 +387,7 @@ def _mean_gradient(
         sums = _pairwise(torch.add, sums, parts) if sums else parts
 
     in_batches(add, n_steps, at_once, what="step")
-    # sums of several steps are ours to write into; that of one may be a view
-    means = [tuple(s.div_(n_steps) for s in of_layer) for of_layer in sums] if n_steps > 1 else sums
+    means = [tuple(total / n_steps for total in of_layer) for of_layer in sums]
     yield means, _pairwise(torch.sub, at_x, at_start)
 
 
@@ -426,7 +425,8 @@ def _line(starts: tuple[Tensor, ...], ends: tuple[Tensor, ...], points: Sequence
 
 
 def _points(start: Tensor, end: Tensor, points: Sequence[float]) -> Tensor:
-    at = [torch.lerp(start, end, t) for t in points]
+    way = end - start
+    at = [(t * way).add_(start) for t in points]
     return at[0] if len(at) == 1 else torch.cat(at)
 
 

@@ -83,7 +83,7 @@ def top_pixels(maps: Tensor, counts: Sequence[int], seed: int = 0) -> Tensor:
     if most > EXACT_FRACTION * pixels:
         values, order = maps.sort(dim=1, descending=True, stable=True)
     else:
-        values, order = _highest(maps, min(most + 1, pixels))
+        values, order = maps.topk(min(most + 1, pixels), dim=1)
     cuts = torch.tensor([c for c in counts if c < pixels], device=maps.device)
     tied = (values[:, cuts - 1] == values[:, cuts]).any(1) if len(cuts) else torch.zeros(len(maps), dtype=torch.bool)
     order = order[:, :most]
@@ -91,18 +91,6 @@ def top_pixels(maps: Tensor, counts: Sequence[int], seed: int = 0) -> Tensor:
         shuffle = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed)).to(maps.device)
         order[tied] = shuffle[maps[tied][:, shuffle].topk(most, dim=1).indices]
     return order
-
-
-def _highest(maps: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Values and pixels of the highest of every map, as ``topk``: on a processor, NumPy's selection takes half of its time."""
-    if maps.device.type != "cpu":
-        values, order = maps.topk(count, dim=1)
-        return values, order
-    low = -maps.numpy()
-    chosen = np.argpartition(low, count - 1, axis=1)[:, :count]
-    chosen = np.take_along_axis(chosen, np.take_along_axis(low, chosen, 1).argsort(1), 1)
-    order = torch.from_numpy(chosen)
-    return maps.gather(1, order), order
 
 
 def count_of(fraction: float, pixels: int) -> int:

@@ -170,7 +170,7 @@ def test_no_images_give_no_maps(program, data):
 def test_paths_equal_their_formula(program, n_steps, at_once, data):
     """mean_t G(x_t) ⊙ (A(x) − A(x′)), with the second implementation's gradients."""
     # Of two activations in place on one tensor, PyTorch takes the second one's slope at exactly 0 as 0, also for what is used beside
-    # it; LEAM's copy leaves it at 1 there. In one pass the map is 0 at these places; along a path it is not.
+    # it; LEAM's copy leaves it at 1 there. An elementwise map of one pass is 0 at these places; along a path it is not.
     assume(sum(step.kind in ("relu_", "leaky_") for step in program.steps) < 2)
     program = program.double()
     at = data.draw(st.sampled_from([i for i in own_layers(program) if program.steps[i].kind != "split"]))
