@@ -90,5 +90,7 @@ def _look(checks: list[_Check]) -> None:
 
 
 def _any(checks: list[_Check]) -> Tensor:
+    if len(checks) == 1:
+        return checks[0][0].any()
     device = checks[0][0].device
     return torch.cat([flagged.to(device) for flagged, _ in checks]).any()

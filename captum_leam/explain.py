@@ -43,11 +43,11 @@ def explain_faces(
     """Overall LEAM maps of aligned faces, at the size of the images.
 
     Where it starts: layers are found by :func:`~captum_leam.suggest_layers` unless given; their maps are brought to the field the
-    network reads, each divided by its sum, and averaged (:func:`~captum_leam.overall_map`). ``"fast"`` is that map of one pass, smoothed
-    with a σ of 2 px per 112. The others start with a path of three steps, let the map occlude its own highest pixels and re-rank them
-    (:mod:`captum_leam.rounds`), and add the two, the map once and the re-ranked one twice: the first says where this person's
-    evidence arises, the second which pixels the score cannot do without. One ranking serves every fraction. What else was tried,
-    and by how much it lost, is on the page :doc:`/best_form`.
+    network reads, each divided by its sum, and averaged (:func:`~captum_leam.overall_map`). ``"fast"`` is that map of one pass,
+    smoothed with a σ of 2 px per 112. The others start with a path of three steps, let the map occlude its own highest pixels and
+    re-rank them (:mod:`captum_leam.rounds`), and add the two, the map once and the re-ranked one twice: the first says where this
+    person's evidence arises, the second which pixels the score cannot do without; the sum is squared, as it is flatter than each. One
+    ranking serves every fraction. What else was tried, and by how much it lost, is on the page :doc:`/best_form`.
 
     Args:
         model: returns embeddings (N, D), in evaluation mode; or scores (N,), as ``EmbeddingSimilarity`` does.
@@ -124,7 +124,13 @@ def _explain(
         x = x.detach().clone()  # also of what was made under inference_mode
         replaced = default_blur(x) if baselines is None else baseline_tensors(baselines, (x,))[0].clone()
         heights = occlusion_rounds(_score(leam.forward_func, x, **towards), x, replaced, start, rounds)
-        return normalize_sum(overall + 2 * reordered(normalize_sum(start), heights))
+        return _sharpened(overall + 2 * reordered(normalize_sum(start), heights))
+
+
+def _sharpened(maps: Tensor) -> Tensor:
+    """Squares that sum to 1: a sum of two maps is flatter than each, and spreads over what neither of them means."""
+    peaks = maps.amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+    return normalize_sum((maps / peaks).square())  # squares of values that sum to 1 would underflow in float16
 
 
 def _score(

@@ -332,9 +332,14 @@ class LEAM(LayerAttribution, GradientAttribution):
         return lambda embeddings: similarity(embeddings, towards, self.norm)
 
     def _baselines(self, baselines: BaselineType, xs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if any(not torch.is_floating_point(x) for x in xs):
+            raise ValueError(
+                f"inputs are {[str(x.dtype) for x in xs]}; on a path lie numbers between two, so floating point is needed: x.float(), or "
+                "additional_forward_args for what is not to be explained."
+            )
         if baselines is not None:
             return baseline_tensors(baselines, xs)
-        if any(x.ndim != 4 or not torch.is_floating_point(x) for x in xs):
+        if any(x.ndim != 4 for x in xs):
             raise ValueError(
                 f"inputs have shapes {[tuple(x.shape) for x in xs]}; the default baseline, a blur, needs floating-point images "
                 "(N, C, H, W). Pass baselines=."
@@ -425,8 +430,7 @@ def _line(starts: tuple[Tensor, ...], ends: tuple[Tensor, ...], points: Sequence
 
 
 def _points(start: Tensor, end: Tensor, points: Sequence[float]) -> Tensor:
-    way = end - start
-    at = [(t * way).add_(start) for t in points]
+    at = [torch.lerp(start, end, t) for t in points]
     return at[0] if len(at) == 1 else torch.cat(at)
 
 

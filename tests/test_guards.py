@@ -359,6 +359,18 @@ def test_default_baseline_needs_images(faces):
     assert LEAM(net, net[1]).attribute(flat, n_steps=2, baselines=0).shape == (3, 1, 14, 14)
 
 
+def test_a_path_needs_floating_point(faces):
+    """Between two whole numbers there is nothing, and the difference of two uint8 wraps around."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 8)).eval()
+    leam = LEAM(Lambda(net, lambda net, x: net(x / 255)), net[0])
+    whole = (faces * 255).to(torch.uint8)
+    assert leam.attribute(whole).shape == (3, 1, 14, 14)
+    for baselines in (None, 0):
+        with pytest.raises(ValueError, match=r"torch\.uint8.*x\.float\(\)"):
+            leam.attribute(whole, n_steps=2, baselines=baselines)
+    assert leam.attribute(whole.float(), n_steps=2, baselines=0).shape == (3, 1, 14, 14)
+
+
 # -- models --------------------------------------------------------------------------------------------
 
 
