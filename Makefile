@@ -32,14 +32,14 @@ core: $(VENV)/core
 	$(BIN)/python tests/core_only.py
 
 test: $(VENV)/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/test
 	$(BIN)/python -m pytest -m "not slow and not real" -n 2
 
-# Every property on twenty times as many examples, hostile files among them: for the night
+# Every property on twenty times as many examples, hostile files and all planted parts among them: for the night
 test-deep: $(VENV)/test
-	HYPOTHESIS_PROFILE=deep OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load tests/deep tests/test_properties.py tests/security
+	HYPOTHESIS_PROFILE=deep OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load tests/deep tests/test_properties.py tests/security tests/test_synthetic.py
 
 # The core on the lowest versions that pyproject.toml allows (tests/oldest.txt), in an environment of its own
 OLDEST := .venv-oldest

@@ -177,6 +177,10 @@ def start_once(start: Tensor, ranked: Tensor) -> Tensor:
     return start + 2 * ranked
 
 
+def squared(start: Tensor, ranked: Tensor) -> Tensor:
+    return (start + 2 * ranked).square()
+
+
 def smoothed_start(start: Tensor, ranked: Tensor) -> Tensor:
     return smooth(start) + ranked
 
@@ -252,6 +256,16 @@ def rounds(network: Network) -> list[Form]:
             for scales in ((2.0,), (2.0, 4.0))
             for count in (5, 45)
             for said, both in BOTH.items()
+        ),
+        *(
+            form(
+                "square",
+                f"{count} rounds at σ 2, 4 twice, the start once, squared",
+                count,
+                scales=(2.0, 4.0),
+                both=squared,
+            )
+            for count in (5, 45)
         ),
         form("norm", "5 rounds, norm differentiated", detach=False),
         form("norm", "45 rounds, norm differentiated", 45, detach=False),

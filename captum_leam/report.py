@@ -439,7 +439,7 @@ def picture_uri(pixels: NDArray[np.uint8], width: int = 224) -> str:
     """
     height = width * pixels.shape[0] // pixels.shape[1]
     buffer = io.BytesIO()
-    Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC).save(buffer, "PNG", optimize=True)
+    Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

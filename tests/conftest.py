@@ -1,6 +1,7 @@
 import importlib.util
 import re
 import shutil
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -46,6 +47,12 @@ def chromium() -> str:
     if not found:
         pytest.skip("needs chromium to look at the page")
     return found
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: two processes take file after file, and the last one should be short."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])  # stable: the rest stays as it was
 
 
 # -- how many properties held, on how many examples ----------------------------------------------------

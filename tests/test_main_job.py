@@ -1,4 +1,4 @@
-"""What was measured on real faces before, on all of them: the acceptance of the method."""
+"""What was measured on real faces before: the acceptance of the method, on half of the people (benchmarks/main_job.py takes all)."""
 
 import importlib.util
 import re
@@ -15,7 +15,10 @@ def test_leam_against_grad_cam_on_real_faces(real_dir, capsys, monkeypatch):
     spec = importlib.util.spec_from_file_location("main_job", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    monkeypatch.setattr("sys.argv", ["main_job.py", "--data", str(real_dir), "--per-person", "4", "--presets"])
+    monkeypatch.setattr(
+        "sys.argv",
+        ["main_job.py", "--data", str(real_dir), "--people", "12", "--per-person", "2", "--presets", "default"],
+    )
     script.main()
     printed = capsys.readouterr().out
     for network in printed.split("explained network: ")[1:]:
@@ -26,7 +29,8 @@ def test_leam_against_grad_cam_on_real_faces(real_dir, capsys, monkeypatch):
         }
         *_, own, other, _, _ = rows["LEAM elementwise 28 px"]
         assert min(own, other) >= 1.5
-        *_, own, other, same, different = rows["LEAM overall, path of 4"]
-        assert min(own, other) >= 2.0
-        assert same >= 0.30
-        assert different <= 0.16
+        for name in ("LEAM overall, path of 4", "LEAM default"):
+            *_, own, other, same, different = rows[name]
+            assert min(own, other) >= 2.0
+            assert same >= 0.30
+            assert different <= 0.16

@@ -78,6 +78,13 @@ def hostile(tmp_path_factory):
     return folder, write_report(folder, people=HOSTILE)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pages whose figures are built and not drawn, where the words are what is looked at: drawing takes most of the time."""
+    blank = '<svg xmlns="http://www.w3.org/2000/svg" width="72pt" height="72pt"><g id="figure_1"/></svg>'
+    monkeypatch.setattr("captum_leam.study.page.svg", lambda figure, name: blank)
+
+
 SMALL = {"models": ("a", "b"), "layers": ("l", "m"), "people": 4, "images": 3}
 """Options of a study that is drawn quickly."""
 
@@ -290,7 +297,7 @@ def test_a_network_that_separates_nobody_is_said_on_top(hostile):
         ({"overall": False}, "Layer l, means over people"),
     ],
 )
-def test_missing_parts_are_said(tmp_path, options, words):
+def test_missing_parts_are_said(undrawn, tmp_path, options, words):
     page = write_report(fake_results(tmp_path / "r", **{**SMALL, **options}))
     text = page.read_text(encoding="utf-8")
     Page(text)
@@ -340,7 +347,7 @@ def test_nobody_is_shown_unless_asked(usual):
     assert not re.search(r"\bs01\b", "".join(held))
 
 
-def test_a_page_of_a_person(tmp_path):
+def test_a_page_of_a_person(undrawn, tmp_path):
     folder = fake_results(tmp_path / "r", layers=("a",))
     page = write_report(folder, people=["s02"])
     person = folder / "people" / "s02.html"
@@ -356,7 +363,7 @@ def test_a_page_of_a_person(tmp_path):
     assert len(parsed.all("figure")) == 2
 
 
-def test_mean_map_of_a_person_where_maps_were_kept(tmp_path):
+def test_mean_map_of_a_person_where_maps_were_kept(undrawn, tmp_path):
     folder = fake_results(tmp_path / "r", models=("ms1m",), layers=("a",))
     (folder / "maps" / "people").mkdir()
     spot = np.zeros((112, 112), np.float16)
@@ -368,7 +375,7 @@ def test_mean_map_of_a_person_where_maps_were_kept(tmp_path):
     assert drawn["top left"].tolist() == [1.0]
 
 
-def test_faces_only_if_asked_and_only_the_bytes_studied(tmp_path):
+def test_faces_only_if_asked_and_only_the_bytes_studied(undrawn, tmp_path):
     folder = fake_results(tmp_path / "r", **{**SMALL, "models": ("a",), "images": 4})
     faces = tmp_path / "faces"
     (faces / "s01").mkdir(parents=True)
