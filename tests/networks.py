@@ -1,7 +1,11 @@
 """Small networks whose maps can be computed by hand or by a second, slow implementation."""
 
+from functools import partial
+
 import torch
+import torchvision.models as tv
 from torch import Tensor, nn
+from torchvision.models.convnext import CNBlockConfig
 
 
 class Body(nn.Module):
@@ -65,3 +69,22 @@ class Tokens(nn.Module):
         patches = self.patch(x).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.cls.expand(len(x), -1, -1), patches], 1)
         return self.last(self.block(tokens))[:, 0]
+
+
+NARROW = {
+    "convnext_tiny": partial(
+        tv.ConvNeXt,
+        [CNBlockConfig(48, 96, 3), CNBlockConfig(96, 192, 3), CNBlockConfig(192, 384, 9), CNBlockConfig(384, None, 3)],
+    ),
+    "swin_t": partial(tv.SwinTransformer, [4, 4], 48, [2, 2, 6, 2], [3, 6, 12, 24], [7, 7]),
+    "vit_b_16": partial(tv.VisionTransformer, 224, 16, 12, num_heads=3, hidden_dim=192, mlp_dim=768),
+    "vit_b_32": partial(tv.VisionTransformer, 224, 32, 12, num_heads=3, hidden_dim=192, mlp_dim=768),
+}
+
+
+def of_torchvision(name: str) -> nn.Module:
+    """An untrained network of torchvision; the largest with all their layers, of a half or a quarter of the width."""
+    model = NARROW[name]() if name in NARROW else getattr(tv, name)(weights=None)
+    if name.startswith("vit"):
+        model.heads = nn.Identity()  # torchvision initialises this classifier to zero
+    return model.eval()

@@ -62,6 +62,15 @@ def run(*arguments: object) -> tuple[int, str]:
 BLANK = "data:image/png;base64,"
 
 
+def main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """The same without a process of its own, which would import everything anew."""
+    monkeypatch.setattr(sys, "argv", ["captum-leam", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    printed = capsys.readouterr()
+    return stopped.value.code, printed.out + printed.err
+
+
 def invoke(*arguments: object, drawn: bool = False) -> None:
     """The command in this process: fast, and exceptions come through. The page's figures are built, and drawn only if asked."""
     drawing = nullcontext() if drawn else patch("captum_leam.report._figure", lambda figure: BLANK)
@@ -177,21 +186,15 @@ def test_wrong_input_is_one_line_and_exit_code_two(folder):
     assert printed.startswith("error: ")
 
 
-def test_a_missing_extra_is_one_line_with_its_command(folder):
+def test_a_missing_extra_is_one_line_with_its_command(folder, monkeypatch, capsys):
     Image.new("RGB", (300, 300)).save(folder / "photo.png")
-    code = "import sys; sys.modules['facexlib'] = None; from captum_leam.cli import main; main()"
-    asked = [
-        "explain",
-        str(folder / "photo.png"),
-        "--model",
-        f"{folder}/my_models.py:small",
-        "--out",
-        str(folder / "out"),
-    ]
-    done = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True, check=False)  # noqa: S603
-    assert done.returncode == 2
-    assert done.stderr.strip().count("\n") == 0
-    assert 'pip install "captum-leam[face]"' in done.stderr
+    for name in ["facexlib", *(m for m in sys.modules if m.startswith("facexlib."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    model = ("--model", f"{folder}/my_models.py:small")
+    code, printed = main(monkeypatch, capsys, "explain", folder / "photo.png", *model, "--out", folder / "out")
+    assert code == 2
+    assert printed.strip().count("\n") == 0
+    assert 'pip install "captum-leam[face]"' in printed
 
 
 def test_a_crop_is_never_among_its_own_references(folder):
@@ -259,15 +262,13 @@ def test_real_faces(real_dir, tmp_path, name):
 # -- files that are bad, regions, sizes ----------------------------------------------------------------
 
 
-def test_bad_files_are_left_out_and_named(folder):
+def test_bad_files_are_left_out_and_named(folder, monkeypatch, capsys):
     """In a batch the others are still done; the exit code says that not all were."""
     (folder / "empty.png").touch()
     (folder / "text.png").write_text("no picture")
-    names = ["a.png", "empty.png", "b.png", "text.png"]
-    arguments = [folder / name for name in names]
-    code, printed = run(
-        "explain", *arguments, "--model", f"{folder}/my_models.py:small", "--preset", "fast", "--out", folder / "out"
-    )
+    pictures = [folder / name for name in ("a.png", "empty.png", "b.png", "text.png")]
+    model = ("--model", f"{folder}/my_models.py:small", "--preset", "fast")
+    code, printed = main(monkeypatch, capsys, "explain", *pictures, *model, "--out", folder / "out", "--no-progress")
     assert code == 1
     assert "Traceback" not in printed
     assert re.search(r"note: left out: .*empty\.png: the file is empty", printed)

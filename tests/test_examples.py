@@ -4,7 +4,6 @@ build runs them in full."""
 import runpy
 import sys
 import warnings
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,9 +25,8 @@ WRITES = {
 
 def run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     original = captum_leam.synthetic.train
-    monkeypatch.setattr(
-        captum_leam.synthetic, "train", lambda population, **_: partial(original, steps=10, progress=False)(population)
-    )
+    few = {"steps": 10, "batch_size": 16, "progress": False}
+    monkeypatch.setattr(captum_leam.synthetic, "train", lambda population, **_: original(population, **few))
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
     with warnings.catch_warnings():

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-import torchvision.models as tv
-from networks import Residual, Tokens
+from networks import Residual, Tokens, of_torchvision
 from torch import Tensor, nn
 
 from captum_leam import LEAM, explain_faces, suggest_layers
@@ -28,43 +27,35 @@ EXPECTED = {
 }
 
 
-def build(name: str) -> nn.Module:
-    model = getattr(tv, name)(weights=None)
-    if name.startswith("vit"):
-        model.heads = nn.Identity()  # torchvision initialises this classifier to zero
-    return model.eval()
-
-
 @pytest.mark.parametrize(("name", "size"), list(EXPECTED))
 def test_torchvision(name, size):
-    model, faces = build(name), torch.rand(2, 3, size, size)
+    model, faces = of_torchvision(name), torch.rand(1, 3, size, size)
     found = suggest_layers(model, faces)
     assert {layer.shape[2]: layer.name for layer in found} == EXPECTED[name, size]
     assert found.field == (0, 0, size, size)
     towards = {
-        "reference": torch.randn(model(faces[:1]).shape[1])
+        "reference": torch.randn(model(faces).shape[1])
     }  # a ViT ends in a LayerNorm: its own embedding has no gradient
     for layer in found:
         reshape = {"vit": tokens_to_map, "swi": channels_last_to_first}.get(name[:3])
         assert layer.reshape is (None if layer.name == "permute" else reshape)
-        maps = LEAM(model, layer.module, reshape=layer.reshape).attribute(faces[:1], **towards)
+        maps = LEAM(model, layer.module, reshape=layer.reshape).attribute(faces, **towards)
         assert maps.shape == (1, 1, *layer.shape[1:])
         assert layer.cell == size / layer.shape[2]
-    overall = explain_faces(model, faces[:1], "fast", layers=found, **towards)
+    overall = explain_faces(model, faces, "fast", layers=found, **towards)
     assert overall.shape == (1, size, size)
 
 
-@pytest.mark.parametrize(("name", "size"), [("swin_t", 384), ("convnext_tiny", 384)])
-@pytest.mark.slow
-def test_as_many_channels_as_rows(name, size):
-    """(N, 96, 96, 96): the shape alone cannot tell channels-last from channels-first."""
-    found = suggest_layers(build(name), torch.rand(1, 3, size, size))
-    assert found["features.1"].shape == (96, 96, 96)
+@pytest.mark.parametrize("name", ["swin_t", "convnext_tiny"])
+def test_as_many_channels_as_rows(name):
+    """(N, 48, 48, 48): the shape alone cannot tell channels-last from channels-first."""
+    found = suggest_layers(of_torchvision(name), torch.rand(1, 3, 192, 192))
+    assert found["features.1"].shape == (48, 48, 48)
     assert found["features.1"].reshape is (channels_last_to_first if name == "swin_t" else None)
 
 
 def test_repr_frame_and_index():
-    found = suggest_layers(build("resnet18"), torch.rand(1, 3, 112, 112))
+    found = suggest_layers(of_torchvision("resnet18"), torch.rand(1, 3, 112, 112))
     assert "field (top, left, height, width): (0, 0, 112, 112)" in repr(found)
     assert found["layer2"] is found[2]
     assert found.to_frame()["channels"].tolist() == [64, 64, 128, 256, 512]

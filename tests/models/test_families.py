@@ -2,11 +2,13 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from captum.attr import Saliency
+from networks import of_torchvision
 from torch import Tensor, nn
 
 from captum_leam import EmbeddingSimilarity, explain_faces, suggest_layers
@@ -14,20 +16,8 @@ from captum_leam.faithfulness import OcclusionEvaluator
 from captum_leam.models import BlackBox, UpTo
 
 
-def torchvision(name: str) -> Callable[[], nn.Module]:
-    def build() -> nn.Module:
-        import torchvision.models as models
-
-        model = getattr(models, name)(weights=None)
-        if name.startswith("vit"):
-            model.heads = nn.Identity()  # torchvision initialises this classifier to zero
-        return model.eval()
-
-    return build
-
-
-def timm(name: str) -> Callable[[], nn.Module]:
-    return lambda: pytest.importorskip("timm").create_model(name, num_classes=0).eval()
+def timm(name: str, **options: object) -> Callable[[], nn.Module]:
+    return lambda: pytest.importorskip("timm").create_model(name, num_classes=0, **options).eval()
 
 
 def facenet() -> nn.Module:
@@ -36,16 +26,16 @@ def facenet() -> nn.Module:
 
 
 FAMILIES = {
-    "torchvision ResNet": (torchvision("resnet18"), 112),
-    "torchvision MobileNet": (torchvision("mobilenet_v3_small"), 112),
-    "torchvision EfficientNet": (torchvision("efficientnet_b0"), 112),
-    "torchvision ConvNeXt": (torchvision("convnext_tiny"), 112),
-    "torchvision ViT": (torchvision("vit_b_32"), 224),
-    "torchvision Swin": (torchvision("swin_t"), 112),
+    "torchvision ResNet": (partial(of_torchvision, "resnet18"), 112),
+    "torchvision MobileNet": (partial(of_torchvision, "mobilenet_v3_small"), 112),
+    "torchvision EfficientNet": (partial(of_torchvision, "efficientnet_b0"), 112),
+    "torchvision ConvNeXt": (partial(of_torchvision, "convnext_tiny"), 112),
+    "torchvision ViT": (partial(of_torchvision, "vit_b_32"), 224),
+    "torchvision Swin": (partial(of_torchvision, "swin_t"), 112),
     "timm ResNet": (timm("resnet18"), 112),
     "timm ConvNeXt": (timm("convnext_atto"), 112),
     "timm ViT": (timm("vit_tiny_patch16_224"), 224),
-    "timm Swin": (timm("swin_tiny_patch4_window7_224"), 224),
+    "timm Swin": (timm("swin_tiny_patch4_window7_224", embed_dim=48), 224),
     "facenet-pytorch": (facenet, 160),
 }
 

@@ -1,4 +1,4 @@
-"""Workers that die, engines that are not there."""
+"""Engines give the same bytes; workers that die, engines that are not there."""
 
 import os
 import sys
@@ -9,6 +9,40 @@ from tiny_study import tables_of
 
 from captum_leam.study import IncompleteError, Study, stages
 from captum_leam.study.stages import EngineError
+
+
+def _die(setting, task):
+    os._exit(9)
+
+
+def test_processes_give_the_same_bytes(undisturbed, right, tmp_path):
+    settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
+    Study(settings).run(engine="processes", jobs=2, progress=False, report=False)
+    assert tables_of(tmp_path / "out") == right
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_an_engine_error(undisturbed, monkeypatch):
+    """After the test above: joblib keeps its workers, and they need not import everything again."""
+    pytest.importorskip("joblib", reason="needs pip install 'captum-leam[study]'")
+    monkeypatch.setattr(stages, "perform_in_worker", _die)
+    config = Study(undisturbed / "study.yaml").config
+    task = stages.Task("crops", undisturbed / "never")
+    with pytest.raises(EngineError, match=r"a worker process died, perhaps for lack of memory\. What was done is kept"):
+        stages.run(stages.Setting(config, (), ()), [task] * 2, "processes", 2, desc="", progress=False)
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_bytes_and_leaves_the_environment(undisturbed, right, tmp_path, monkeypatch):
+    """One worker: each imports everything anew, and that several give the same is seen with processes."""
+    pytest.importorskip("ray", reason="needs pip install 'captum-leam[ray]'")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
+    before = dict(os.environ)
+    Study(settings).run(engine="ray", jobs=1, progress=False, report=False)
+    assert tables_of(tmp_path / "out") == right
+    assert "RAY_AUTH_MODE" not in os.environ
+    assert {k: v for k, v in os.environ.items() if before.get(k) != v} == {}
 
 
 def test_a_worker_that_dies_once_costs_its_shard_only(undisturbed, right, tmp_path, monkeypatch):
@@ -37,20 +71,6 @@ def test_workers_that_die_again_and_again_are_told(undisturbed, tmp_path, monkey
     settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     with pytest.raises(IncompleteError, match="a worker process died"):
         Study(settings).run(progress=False, report=False)
-
-
-def _die(setting, task):
-    os._exit(9)
-
-
-@pytest.mark.slow
-def test_a_killed_process_is_an_engine_error(undisturbed, monkeypatch):
-    pytest.importorskip("joblib", reason="needs pip install 'captum-leam[study]'")
-    monkeypatch.setattr(stages, "perform_in_worker", _die)
-    config = Study(undisturbed / "study.yaml").config
-    task = stages.Task("crops", undisturbed / "never")
-    with pytest.raises(EngineError, match=r"a worker process died, perhaps for lack of memory\. What was done is kept"):
-        stages.run(stages.Setting(config, (), ()), [task] * 2, "processes", 2, desc="", progress=False)
 
 
 @pytest.mark.parametrize(("module", "engine", "extra"), [("joblib", "processes", "study"), ("ray", "ray", "ray")])

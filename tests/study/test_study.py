@@ -154,24 +154,6 @@ def test_resume_does_nothing_twice(undisturbed, right):
     assert tables_of(undisturbed / "results") == right
 
 
-def test_processes_give_the_same_bytes(undisturbed, right, tmp_path):
-    settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
-    Study(settings).run(engine="processes", jobs=2, progress=False, report=False)
-    assert tables_of(tmp_path / "out") == right
-
-
-@pytest.mark.slow
-def test_ray_gives_the_same_bytes_and_leaves_the_environment(undisturbed, right, tmp_path, monkeypatch):
-    pytest.importorskip("ray", reason="needs pip install 'captum-leam[ray]'")
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
-    before = dict(os.environ)
-    Study(settings).run(engine="ray", jobs=2, progress=False, report=False)
-    assert tables_of(tmp_path / "out") == right
-    assert "RAY_AUTH_MODE" not in os.environ
-    assert {k: v for k, v in os.environ.items() if before.get(k) != v} == {}
-
-
 def test_torch_is_left_as_it_was(undisturbed):
     threads = torch.get_num_threads()
     state = torch.get_rng_state()
