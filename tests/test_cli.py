@@ -59,9 +59,6 @@ def run(*arguments: object) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-BLANK = "data:image/png;base64,"
-
-
 def main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
     """The same without a process of its own, which would import everything anew."""
     monkeypatch.setattr(sys, "argv", ["captum-leam", *map(str, arguments)])
@@ -72,8 +69,8 @@ def main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *a
 
 
 def invoke(*arguments: object, drawn: bool = False) -> None:
-    """The command in this process: fast, and exceptions come through. The page's figures are built, and drawn only if asked."""
-    drawing = nullcontext() if drawn else patch("captum_leam.report._figure", lambda figure: BLANK)
+    """The command in this process: fast, and exceptions come through. Figures are built, and drawn only if asked."""
+    drawing = nullcontext() if drawn else patch("matplotlib.figure.Figure.savefig")
     with drawing:
         result = CliRunner().invoke(cli.app, [*map(str, arguments), "--no-progress"])
     if result.exception is not None:

@@ -17,7 +17,7 @@ def trained() -> tuple[EmbeddingNet, Tensor, list[int]]:
     """A network trained on all parts of ten people's faces, for a few seconds, and new faces of them."""
     population = SyntheticPopulation(10, seed=0)
     faces = population.sample(3, seed=77)
-    return train(population, steps=150, progress=False), faces.images, faces.people.tolist()
+    return train(population, steps=100, batch_size=24, progress=False), faces.images, faces.people.tolist()
 
 
 def leam(model: nn.Module, images: Tensor, references: Tensor) -> Tensor:
