@@ -37,7 +37,7 @@ test: $(VENV)/test
 test-fast: $(VENV)/test
 	$(BIN)/python -m pytest -m "not slow and not real" -n 2
 
-# Every property on twenty times as many examples, hostile files and all planted parts among them: for the night
+# Every property on twenty times as many examples, hostile files among them, and planted evidence trained in full: for the night
 test-deep: $(VENV)/test
 	HYPOTHESIS_PROFILE=deep OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load tests/deep tests/test_properties.py tests/security tests/test_synthetic.py
 
