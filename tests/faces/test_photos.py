@@ -230,13 +230,14 @@ def test_a_file_in_a_folder_that_cannot_be_entered(tmp_path, monkeypatch):
         read_photo(tmp_path / "a.png")
 
 
-def test_importing_faces_and_regions_loads_no_optional_package():
+def test_importing_faces_and_regions_loads_no_optional_package_and_no_drawing():
     import subprocess
     import sys
 
     code = (
         "import sys, captum_leam.faces, captum_leam.regions, captum_leam.models; "
-        "print([m for m in ('facexlib', 'onnx', 'onnx2torch', 'onnxruntime', 'cv2') if m in sys.modules])"
+        "late = ('facexlib', 'onnx', 'onnx2torch', 'onnxruntime', 'cv2', 'skimage.draw', 'skimage.transform'); "
+        "print([m for m in late if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     assert done.stdout.strip() == "[]"

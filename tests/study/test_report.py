@@ -472,7 +472,7 @@ def test_tables_sort_by_click_and_say_so(chromium, usual, tmp_path):
     assert found["focusable"] == 0
 
 
-def test_unknown_numbers_sort_last(chromium, tmp_path):
+def test_unknown_numbers_sort_last(undrawn, chromium, tmp_path):
     folder = fake_results(tmp_path / "r", models=("a", "b", "c"), layers=("l",), people=4)
     change(folder, "patterns", lambda t: t.assign(same=np.where(t["model"] == "b", np.nan, t["same"])))
     found = measured(
