@@ -147,9 +147,8 @@ def test_occlusion_finds_the_oracle_best_its_negation_worst_and_a_constant_map_r
         assert (best, worst) == ("oracle", "negated")
         every = cell["drop"]
         assert own["oracle"] == (every.max() if order == "most" else every.min())
-    chance = result.compare(
-        confidence=0.999, min_people=13
-    )  # of twelve people no p-values, which take most of the time
+    # no p-values of twelve people: they take most of the time, and are not looked at
+    chance = result.compare(confidence=0.999, min_people=13)
     chance = chance[(chance["method"] == "constant") & (chance["control"] == "random pixels")]
     assert ((chance["low"] <= 0) & (chance["high"] >= 0)).all()
 

@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
+from networks import path_of_four
 from torch import Tensor, nn
 
-from captum_leam import LEAM, explain_faces
+from captum_leam import LEAM
 from captum_leam.faithfulness import CONTROLS, Scene, central_ellipse, randomised, sanity_checks
 from captum_leam.maps import place_on_field
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation, train
@@ -137,12 +138,6 @@ def test_real_networks_pass(network, real_dir, real_models):
 
     paths = [p for person in sorted((real_dir / "faces").iterdir())[:12] for p in sorted(person.glob("*.png"))[:2]]
     images = torch.stack([read_crop(p) for p in paths])
-
-    def path_of_four(
-        model: nn.Module, x: Tensor, references: Tensor
-    ) -> Tensor:  # a third of the default preset's passes
-        return explain_faces(model, x, "fast", reference=references, n_steps=4)
-
     people = [p.parent.name for p in paths]
     report = sanity_checks(real_models.RECOGNISERS[network](), images, people, path_of_four, stages=(1.0,))
     assert report.passed, report

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from networks import path_of_four
 
-from captum_leam import explain_faces, leave_one_out_centroids
+from captum_leam import leave_one_out_centroids
 from captum_leam.faces import read_crops
 from captum_leam.objectives import embed
 from captum_leam.patterns import (
@@ -18,11 +18,6 @@ from captum_leam.patterns import (
 )
 
 PER_PERSON = 3  # of two the regions alone cannot be told from the first network's maps
-
-
-def path_of_four(model: nn.Module, images: Tensor, references: Tensor) -> Tensor:
-    """A third of the passes of the default preset, whose maps of real people test_main_job.py looks at."""
-    return explain_faces(model, images, "fast", reference=references, n_steps=4)
 
 
 @pytest.mark.real
