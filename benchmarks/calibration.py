@@ -1,12 +1,14 @@
 """Do intervals cover, and are p-values uniform when nothing is there? The statistics of patterns and of faithfulness, by simulation.
 
     python benchmarks/calibration.py [--studies 1000] [--people 24 100] [--images 5] [--resamples 1000] [--seed 0] [--out FILE.csv]
-                                     [--only means]
+                                     [--only {means,pairs}]
 
 A population is made whose true values are known (from 20 000 people); studies draw people from it, and images of each, and count how
 often the 95 % interval holds the true value. Maps are distributions over 24 cells: softmax of a person's pattern plus noise of an image;
 people differ in how steady they are (log-normal), so that coefficients are skewed, as real ones are. Beside the package's interval, the
-plain percentile interval of the same draws is counted (for every fourth study). ``--only means`` leaves out what is about pairs.
+plain percentile interval of the same draws is counted (for every fourth study). ``--only`` leaves out the rest: ``means`` are those over
+images, ``pairs`` the areas under curves of decisions, where every pair of images crosses the threshold at a share of pixels that depends
+on both people and on the pair; genuine and impostor pairs are drawn as :func:`captum_leam.decisions.draw_pairs` does.
 
 Null studies: person labels, group labels or differences without meaning; printed are the shares of p ≤ 0.05 and p ≤ 0.01, and the
 Kolmogorov–Smirnov distance to a uniform distribution. A planted difference between groups is counted, too. Not shown: other noise, people
@@ -27,7 +29,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from tqdm import tqdm
 
-from captum_leam.faithfulness.statistics import bootstrap_interval, paired_p_value
+from captum_leam.decisions import draw_pairs
+from captum_leam.faithfulness.statistics import bootstrap_interval, interval_of_pairs, paired_p_value
 from captum_leam.patterns import agreement, compare_groups, pattern_claim, person_specificity, profile_signatures
 from captum_leam.patterns.intervals import mean_between, person_sums
 from captum_leam.patterns.signatures import row_products
@@ -36,6 +39,7 @@ from captum_leam.patterns.specificity import exact_auc, permutation_p_value
 CELLS = 24
 LARGE = 20_000
 MEAN, UNEQUAL = "mean of images (faithfulness)", "the same, people with one to all of the images"
+COLUMNS = ["quantity", "interval", "value", "low", "high"]
 Floats = NDArray[np.float64]
 
 
@@ -137,8 +141,12 @@ def coverage(
             with plain_percentile():
                 found = counted(*study, resamples=resamples, seed=number)
             rows += [(q, "plain percentile", *v) for q, v in found.items() if q != "auc"]
-    table = pd.DataFrame(rows, columns=["quantity", "interval", "value", "low", "high"])
-    table["truth"] = table["quantity"].map(truth)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return counted_by_quantity(table.assign(truth=table["quantity"].map(truth)), people)
+
+
+def counted_by_quantity(table: pd.DataFrame, people: int) -> pd.DataFrame:
+    """Share of the rows whose interval holds the truth, by quantity and kind of interval."""
     table["below"], table["above"] = table["high"] < table["truth"], table["low"] > table["truth"]
     out = []
     for (quantity, kind), part in table.groupby(["quantity", "interval"], sort=False):
@@ -192,6 +200,38 @@ def truths(population: Population, images: int, only_means: bool = False) -> dic
         "difference of two groups, half of the people each": 0.0,
         **of_means,
     }
+
+
+# -- pairs -----------------------------------------------------------------------------------------------
+
+DESIGNS = {"people differ much": (0.5, 0.3), "people differ little": (0.1, 0.5)}
+"""Spread between people and between the pairs of two people, of the logarithm of the share at which a pair crosses the threshold."""
+
+
+def crossings(between: Floats, within: float, rng: np.random.Generator) -> Floats:
+    """Areas under the curves of single decisions on eleven steps, given what the people of each pair add."""
+    return np.clip(np.exp(-0.9 + between + within * rng.normal(size=len(between))), 0, 1).round(1)
+
+
+def coverage_of_pairs(people: int, images: int, studies: int, seed: int) -> pd.DataFrame:
+    """The same as :func:`coverage` for areas of verification curves: of genuine and of impostor pairs, few or many."""
+    rng, rows = np.random.default_rng([seed, people, 1]), []
+    persons = np.repeat(np.arange(people), images)
+    for design, (spread, within) in DESIGNS.items():
+        one, two = spread * rng.normal(size=(2, 2_000_000))
+        truth = {kind: float(crossings(b, within, rng).mean()) for kind, b in ((True, one), (False, one + two))}
+        for number in tqdm(range(studies), desc=f"pairs, {people} people, {design}"):
+            of_person = spread * rng.normal(size=people)
+            for many, per_class in (("one a person", people), ("all genuine, as many impostor", None)):
+                drawn = draw_pairs(persons.tolist(), per_class, seed=number)
+                both = persons[np.stack([drawn.first, drawn.second], 1)]
+                for kind in (True, False):
+                    chosen = both[drawn.genuine.numpy() == kind]
+                    values = crossings(of_person[chosen].sum(1) / (2 if kind else 1), within, rng)
+                    ends = interval_of_pairs(values, chosen)
+                    name = f"{'genuine' if kind else 'impostor'} pairs, {many}, {design}"
+                    rows.append((name, "package", values.mean(), *ends, truth[kind]))
+    return counted_by_quantity(pd.DataFrame(rows, columns=[*COLUMNS, "truth"]), people)
 
 
 # -- nothing there ---------------------------------------------------------------------------------------
@@ -287,17 +327,18 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5)
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=["means"], help="leave out what is about pairs of maps")
+    parser.add_argument("--only", choices=["means", "pairs"], help="leave out the rest")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     started = perf_counter()
-    covered = pd.concat(
-        [
-            coverage(n, options.images, options.studies, options.resamples, options.seed, options.only == "means")
-            for n in options.people
-        ],
-        ignore_index=True,
-    )
+    parts = []
+    for n in options.people:
+        if options.only != "pairs":
+            means_only = options.only == "means"
+            parts.append(coverage(n, options.images, options.studies, options.resamples, options.seed, means_only))
+        if options.only != "means":
+            parts.append(coverage_of_pairs(n, options.images, options.studies, options.seed))
+    covered = pd.concat(parts, ignore_index=True)
     print(covered.round(4).to_string(index=False))
     package = covered[covered["interval"] == "package"]
     print(

@@ -7,7 +7,6 @@ of genuine pairs that do not.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -69,8 +68,10 @@ def draw_pairs(labels: Sequence[Any] | Tensor, per_class: int | None = None, *, 
         (4, [True, True, False, False])
     """
     people = [str(p) for p in (labels.tolist() if isinstance(labels, Tensor) else labels)]
-    every = np.array(list(combinations(range(len(people)), 2))).reshape(-1, 2)
-    same = np.array([people[i] == people[j] for i, j in every], dtype=bool)
+    number = {person: i for i, person in enumerate(dict.fromkeys(people))}
+    codes = np.array([number[person] for person in people], dtype=np.int64)
+    every = np.stack(np.triu_indices(len(people), 1), 1)
+    same = codes[every[:, 0]] == codes[every[:, 1]]
     groups = [every[same], every[~same]]
     there = min(map(len, groups))
     wanted = there if per_class is None else per_class

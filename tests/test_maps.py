@@ -112,6 +112,13 @@ def test_top_fraction_within_the_face():
         top_fraction(maps, 0.25, within=face & False)
 
 
+def test_a_fraction_of_one_takes_all():
+    maps = torch.rand(2, 3, 4)
+    within = torch.rand(2, 3, 4) > 0.3
+    assert top_fraction(maps, 1).all()
+    assert torch.equal(top_fraction(maps, 1.0, within=within), within)
+
+
 def test_ties_are_broken_by_a_seeded_permutation_per_image():
     constant = torch.ones(40, 20, 20)
     chosen = top_fraction(constant, 0.1)
@@ -170,6 +177,13 @@ def test_blur_made_under_inference_mode_has_gradients_later():
         gaussian_blur(images, 1.25)
     gaussian_blur(images.requires_grad_(), 1.25).sum().backward()
     assert images.grad is not None
+
+
+def test_blur_is_made_where_the_images_are_whatever_the_default_device():
+    images = torch.rand(1, 1, 19, 23)
+    with torch.device("meta"):
+        blurred = gaussian_blur(images, 1.75)
+    assert torch.equal(blurred, gaussian_blur(images, 1.75))
 
 
 def test_weightings_by_hand():

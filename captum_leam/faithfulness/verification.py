@@ -24,6 +24,7 @@ from captum_leam.decisions import Pairs, area_under, decision_rates, threshold_a
 from captum_leam.faithfulness.controls import SHARED_CONTROLS, Scene, central_ellipse
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.faithfulness.occlusion import embed_checked
+from captum_leam.faithfulness.statistics import interval_of_pairs
 from captum_leam.maps import as_maps, rank_pixels
 from captum_leam.objectives import embed, unit
 
@@ -312,29 +313,30 @@ class VerificationResult:
                 rows.append({**place, "operating_point": point, "threshold": threshold, **rates})
         return pd.DataFrame(rows)
 
-    def summary(self, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    def summary(self, *, confidence: float = 0.95) -> pd.DataFrame:
         """Area under every curve, and of the rate that scores this kind of map.
+
+        Args:
+            confidence: of the interval over people.
 
         Returns:
             Per curve: auc_gar, auc_irr, auc_accuracy; "scored by" ("gar" for similar, "irr" for dissimilar maps) and its area
-            ``auc``, with ``low`` and ``high`` by a bootstrap over people (both of a pair are drawn) where labels were given;
-            "better": "lower" for deletion, "higher" for insertion.
+            ``auc``, with ``low`` and ``high`` over people (:func:`~captum_leam.faithfulness.statistics.interval_of_pairs`, at the
+            threshold as it is) where labels were given; "better": "lower" for deletion, "higher" for insertion.
         """
         rows = []
         for key, curve in self.curves().groupby(CURVE, sort=False):
             place = dict(zip(CURVE, map(str, key), strict=True))
             areas = {f"auc_{rate}": area_under(curve["fraction"], curve[rate]) for rate in RATES}
             scored = SCORED_BY[place["kind"]]
-            low, high = self._interval(place, curve["threshold"].iloc[0], confidence, resamples, seed)
+            low, high = self._interval(place, curve["threshold"].iloc[0], confidence)
             better = "lower" if place["protocol"] == "deletion" else "higher"
             own = {"auc": areas[f"auc_{scored}"], "low": low, "high": high}
             rows.append({**place, **areas, "scored by": scored, **own, "better": better})
         return pd.DataFrame(rows)
 
-    def _interval(
-        self, place: Mapping[str, str], threshold: float, confidence: float, resamples: int, seed: int
-    ) -> tuple[float, float]:
-        """Of the scored area: people are drawn; a pair counts as often as both of its people together."""
+    def _interval(self, place: Mapping[str, str], threshold: float, confidence: float) -> tuple[float, float]:
+        """Of the scored area, which is the mean of the areas of the scored pairs."""
         if self.people is None:
             return float("nan"), float("nan")
         chosen = self.scores
@@ -342,17 +344,10 @@ class VerificationResult:
             chosen = chosen[chosen[column] == place[column]]
         wide = chosen.pivot_table(index="pair", columns="fraction", values="score")
         genuine = chosen.groupby("pair")["genuine"].first().to_numpy()
-        relevant = genuine if place["kind"] == "similar" else ~genuine
-        hit = (wide.to_numpy() >= threshold) == (place["kind"] == "similar")
-        names, numbers = np.unique(self.people, return_inverse=True)
-        first, second = numbers.reshape(self.people.shape)[relevant].T
-        drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
-        weights = np.where(first == second, drawn[:, first], drawn[:, first] * drawn[:, second]).astype(float)
-        weights = weights[weights.sum(1) > 0]
-        rates = weights @ hit[relevant] / weights.sum(1, keepdims=True)
-        areas = [area_under(wide.columns, r) for r in rates]
-        low, high = np.quantile(areas, [(1 - confidence) / 2, (1 + confidence) / 2])
-        return float(low), float(high)
+        scored = genuine if place["kind"] == "similar" else ~genuine
+        hit = (wide.to_numpy()[scored] >= threshold) == (place["kind"] == "similar")
+        areas = np.clip([area_under(wide.columns, row) for row in hit], 0, 1)  # rounding of the widths
+        return interval_of_pairs(areas, self.people[scored], confidence=confidence)
 
     def plot(self, **options: Any) -> "Figure":
         """The three curves, see :func:`captum_leam.plots.verification_curves`."""

@@ -181,11 +181,12 @@ def _with_strangers(
     made: Signatures, codes: NDArray[np.int64], strangers: NDArray[Any], weights: str, drawn: Floats
 ) -> Estimate:
     """Mean coefficient with the strangers that are given; in a draw a pair counts as often as both its people together."""
-    partners = strangers.reshape(len(strangers), -1) if strangers.ndim else strangers.reshape(0, 1)
-    if len(partners) != len(made) or not partners.shape[1] or not np.issubdtype(partners.dtype, np.integer):
+    fits = strangers.ndim in (1, 2) and len(strangers) == len(made) and strangers.size
+    if not fits or not np.issubdtype(strangers.dtype, np.integer):
         raise ValueError(
             f"strangers are {strangers.dtype} {strangers.shape}; needed are indices (N,) or (N, k) for {len(made)} maps."
         )
+    partners = strangers.reshape(len(made), -1)
     if partners.min() < 0 or partners.max() >= len(made):
         raise ValueError(f"strangers reach from {partners.min()} to {partners.max()}; there are {len(made)} maps.")
     first, second = np.repeat(np.arange(len(made)), partners.shape[1]), partners.reshape(-1)

@@ -30,6 +30,13 @@ def test_ranking_is_sorted_and_complete(model):
     assert "'people': 6" in repr(ranking)
 
 
+def test_every_row_is_of_the_steps_asked_for(model):
+    """One pass and a path differ in every layer but where the network is linear behind it."""
+    images = torch.rand(18, 3, 16, 16)
+    one, many = (rank_layers(model, images, PEOPLE, n_steps=n).to_frame().set_index("name") for n in (1, 6))
+    assert (one.loc[["1", "3", "overall"], "same"] != many.loc[["1", "3", "overall"], "same"]).all()
+
+
 def test_suggest_layers_can_use_the_ranking(model):
     images = torch.rand(18, 3, 16, 16)
     found = suggest_layers(

@@ -155,6 +155,15 @@ def test_chance_is_caught_whatever_the_global_seed(trained):
             assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_ties_of_similarity_count_half():
+    """Two people whose images are all alike tell nothing: a chance of ½. A third, alone, is told from both."""
+    from captum_leam.faithfulness.sanity import _separation
+
+    images = torch.tensor([[1.0, 0]] * 4 + [[0, 1.0]] * 2).reshape(6, 2, 1, 1)
+    chances = _separation(nn.Flatten(), images, list("aabbcc"), 8)
+    assert chances.tolist() == pytest.approx([0.75] * 4 + [1] * 2)
+
+
 def test_one_image_is_never_left_over_for_the_statistics():
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.BatchNorm1d(4)).eval()
     assert randomised(model, torch.rand(65, 3, 2, 2))[2].running_var.isfinite().all()

@@ -3,7 +3,14 @@ import pytest
 from scipy.stats import t, wilcoxon
 
 from captum_leam.bootstrap import interval_of_sums
-from captum_leam.faithfulness.statistics import bootstrap_interval, by_person, effect_size, holm, paired_p_value
+from captum_leam.faithfulness.statistics import (
+    bootstrap_interval,
+    by_person,
+    effect_size,
+    holm,
+    interval_of_pairs,
+    paired_p_value,
+)
 
 
 def test_interval_respects_that_images_share_people():
@@ -92,3 +99,61 @@ def test_effect_size_by_hand():
     assert effect_size([-1, -2, 3], list("abc")) == 0
     assert np.isnan(effect_size([0.0], ["a"]))
     assert by_person([1, 2, 3], list("aba"))[0].tolist() == [4, 2]
+
+
+def test_interval_of_pairs_is_its_formula_as_a_loop():
+    """Pairs of two people and of one, one couple twice, written person by person and couple by couple."""
+    rng = np.random.default_rng(5)
+    people = [
+        ("a", "b"),
+        ("c", "b"),
+        ("a", "d"),
+        ("b", "a"),
+        ("d", "d"),
+        ("c", "e"),
+        ("e", "d"),
+        ("a", "a"),
+        ("c", "d"),
+    ]
+    for confidence in (0.9, 0.95):
+        values = rng.uniform(0.1, 0.7, len(people))
+        off, total = values - values.mean(), 0.0
+        for person in "abcde":
+            own = [i for i, pair in enumerate(people) if person in pair]
+            total += (off[own].sum() / (1 - len(own) / len(people))) ** 2
+        couples = {frozenset(pair) for pair in people}
+        sums = {c: off[[i for i, pair in enumerate(people) if frozenset(pair) == c]].sum() for c in couples}
+        total -= sum(s**2 for c, s in sums.items() if len(c) == 2)
+        total = max(total, sum(s**2 for s in sums.values()) * len(couples) / (len(couples) - 1))
+        mean = values.mean()
+        far = t.ppf((1 + confidence) / 2, 4) * np.sqrt(total) / len(people) / (mean * (1 - mean))
+        odds = mean / (1 - mean) * np.exp([-far, far])
+        assert interval_of_pairs(values, people, confidence=confidence) == pytest.approx(odds / (1 + odds), abs=1e-12)
+
+
+def test_interval_of_pairs_whose_people_matter_is_wider():
+    """The same values: dealt out so that a person's pairs are alike, and by chance."""
+    rng = np.random.default_rng(6)
+    first, second = rng.integers(0, 20, (2, 200))
+    of_person = rng.uniform(0, 0.5, 20)
+    values = of_person[first] + of_person[second]
+    low, high = interval_of_pairs(values, np.stack([first, second], 1))
+    least, most = interval_of_pairs(rng.permutation(values), np.stack([first, second], 1))
+    assert high - low > 1.5 * (most - least)
+
+
+def test_interval_of_pairs_at_its_borders():
+    one_for_all = [(f"p{i}", "template") for i in range(12)]
+    values = np.linspace(0.2, 0.8, 12)
+    low, high = interval_of_pairs(values, one_for_all)  # held as they are: independent pairs
+    assert 0.3 < low < 0.5 < high < 0.7
+    assert interval_of_pairs([1.0, 1.0, 1.0], [("a", "b"), ("b", "c"), ("c", "d")]) == (1, 1)
+    assert np.isnan(interval_of_pairs([0.1, 0.9], [("a", "b"), ("b", "a")])).all()
+    assert np.isnan(interval_of_pairs([0.5], [("a", "b")])).all()
+    assert np.isnan(interval_of_pairs([], np.zeros((0, 2)))).all()
+    with pytest.raises(ValueError, match=r"values reach from 0.5 to 1.2; needed are shares"):
+        interval_of_pairs([0.5, 1.2], [("a", "b"), ("b", "c")])
+    with pytest.raises(ValueError, match=r"needed are \(P,\) and \(P, 2\)"):
+        interval_of_pairs([0.5, 0.2], ["a", "b"])
+    with pytest.raises(ValueError, match=r"values reach from nan"):
+        interval_of_pairs([0.5, np.nan], [("a", "b"), ("b", "c")])

@@ -71,6 +71,21 @@ def test_equal_models_agree_wholly_and_profiles_do_too(sets):
     assert 0 < agreement(profiles, people, resamples=5).table["agreement"].item() < 1
 
 
+def test_ends_stay_within_what_an_agreement_can_be():
+    """Maps of which hardly any person agrees: the interval is cut at 0, and rounding above 1 is a distance of 0."""
+    from captum_leam.patterns.agreement import _linkage
+
+    one = torch.eye(12).repeat_interleave(2, 0).reshape(24, 1, 12)
+    two = one.roll(1, 2)
+    two[:2] = one[:2]
+    row = agreement({"one": signatures(one, "dense"), "two": signatures(two, "dense")}, np.arange(24) // 2).table.iloc[
+        0
+    ]
+    assert row["low"] == 0 < row["agreement"] == pytest.approx(1 / 12)
+    assert row["above_low"] < 0  # a difference may be
+    assert _linkage(np.array([1 + 1e-9, 0.5, 0.5]))[0, 2] == 0
+
+
 def test_refusals(sets):
     maps, people = sets
     with pytest.raises(ValueError, match="1 sets of maps"):

@@ -115,6 +115,9 @@ def test_refusals(sets):
         (own[:5], "needed are indices"),
         (own + 10, "there are 36"),
         (own / 2, "float64"),
+        (np.array(3), r"int64 \(\); needed are indices"),
+        (np.zeros((36, 0), int), r"int64 \(36, 0\); needed are indices"),
+        (np.zeros(0, int), r"int64 \(0,\); needed are indices"),
     ):
         with pytest.raises(ValueError, match=said):
             pattern_claim(made, people, {}, strangers=wrong)

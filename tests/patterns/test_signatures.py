@@ -61,12 +61,21 @@ def test_ties_are_broken_by_chance_but_alike_for_equal_maps():
     flat = torch.ones(1, 20, 20)
     one, two = (dense(signatures(flat.repeat(2, 1, 1), fraction=0.1, seed=seed)) for seed in (0, 1))
     assert np.array_equal(one[0], one[1])
-    assert (one[0] > 0).sum() == 40
+    for made in (one, two):  # no pixel is drawn twice
+        assert sorted(made[0])[-41:] == pytest.approx([0] + [1 / np.sqrt(40)] * 40)
+    half = dense(signatures(flat.double(), fraction=0.1, seed=0))
+    assert np.array_equal(half[0] > 0, one[0] > 0)  # the draw hangs on the values, not on how they are stored
     assert not np.array_equal(one[0], two[0])
     assert len(set(np.flatnonzero(one[0]) // 20)) > 5  # spread over the rows, not the first forty pixels
     above = flat.clone()
     above[0, 3, 3] = 2
     assert dense(signatures(above, fraction=0.01))[0].argmax() == 63
+
+
+def test_any_fraction_takes_a_pixel_and_one_takes_all():
+    maps = torch.arange(1.0, 17).reshape(1, 4, 4)
+    assert np.flatnonzero(dense(signatures(maps, fraction=1e-4))).tolist() == [15]
+    assert (dense(signatures(maps, fraction=1.0)) > 0).all()
 
 
 def test_the_scale_of_a_map_does_not_matter():

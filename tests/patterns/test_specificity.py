@@ -37,7 +37,7 @@ def test_three_people_by_hand():
 @pytest.mark.parametrize("weights", ["people", "pairs"])
 @pytest.mark.parametrize("counts", [(3, 3, 3), (5, 1, 2, 1, 3)])
 def test_against_double_loops(weights, counts):
-    maps, people = made_maps(counts)
+    maps, people = made_maps(counts, own=0.3)  # so little that the AUC is not 1
     table, found = table_of(maps), found_of(maps, people, weights=weights)
     slow = slow_means(table, people, weights=weights)
     assert found["same"] == pytest.approx(slow["same"], abs=1e-6)
@@ -191,6 +191,18 @@ def test_many_images_are_tested_on_some_people(monkeypatch):
     assert len(chosen) == 30
     assert len(set(codes[chosen])) == 10
     assert permutation_p_value(signatures(maps, "dense"), codes, permutations=49) == 0.02
+
+
+@pytest.mark.parametrize("weights", ["people", "pairs"])
+def test_every_number_is_of_the_weights_asked_for(weights):
+    """Through the public function; without shufflings the p-value is a NaN, not None."""
+    maps, people = made_maps((5, 1, 2, 1, 3), own=0.3)
+    found = person_specificity(signatures(maps, fraction=0.2), people, weights=weights, resamples=20, permutations=0)
+    assert found["auc"] == pytest.approx(slow_auc(table_of(maps), people, weights), abs=1e-6)
+    assert found["auc"] != pytest.approx(
+        slow_auc(table_of(maps), people, {"people": "pairs", "pairs": "people"}[weights])
+    )
+    assert np.isnan(found.p_value)
 
 
 # -- what is refused -----------------------------------------------------------------------------------

@@ -30,6 +30,14 @@ def test_an_image_without_the_region_is_left_out():
     assert np.isnan(over.loc["lift", "low"])
 
 
+def test_people_and_regions_stay_in_their_order_and_nobody_is_somebody():
+    table = pd.concat([report([2, 4, 6], "nose"), report([1, 1, 1], "eyes")])
+    rows = per_person(table, ["zoe", None, "ann"])
+    assert rows["region"].tolist() == ["nose"] * 3 + ["eyes"] * 3
+    assert [None if pd.isna(p) else p for p in rows["person"]] == ["zoe", None, "ann"] * 2
+    assert rows["lift"].tolist() == [2, 4, 6, 1, 1, 1]
+
+
 def test_intervals_are_those_of_people():
     """The standard error of the mean over people, not over images that repeat each other."""
     values = np.random.default_rng(1).normal(5, 1, 60)
@@ -109,5 +117,14 @@ def test_numbers_on_the_drawing_can_be_read():
     figure = lift_drawing(pd.DataFrame({"region": ["nose", "left_eye"], "lift": [8.0, 1.0]}))
     inks = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
     assert inks == {"8.0": "white", "1.0": "black"}
+    assert [tick.get_text() for tick in figure.axes[1].get_yticklabels()] == [
+        "0.125",
+        "0.25",
+        "0.5",
+        "1",
+        "2",
+        "4",
+        "8",
+    ]
     outlines = [patch for patch in figure.axes[0].patches if not patch.get_fill()]
     assert len(outlines) == 1
