@@ -37,6 +37,21 @@ def test_every_row_is_of_the_steps_asked_for(model):
     assert (one.loc[["1", "3", "overall"], "same"] != many.loc[["1", "3", "overall"], "same"]).all()
 
 
+def test_layers_are_explained_towards_the_others_of_the_person(model):
+    from captum_leam import LEAM, leave_one_out_centroids
+    from captum_leam.faithfulness.ranking import _overlap
+    from captum_leam.maps import place_on_field
+
+    images = torch.rand(18, 3, 16, 16)
+    found = suggest_layers(model, images)
+    table = rank_layers(model, images, PEOPLE, layers=found, n_steps=2).to_frame().set_index("name")
+    references = leave_one_out_centroids(model(images).detach(), PEOPLE)
+    for layer in found:
+        maps = LEAM(model, layer.module).attribute(images, reference=references, n_steps=2)
+        placed = place_on_field(maps, found.image_size, found.field)
+        assert table.loc[layer.name, ["same", "different"]].tolist() == pytest.approx(_overlap(placed, PEOPLE))
+
+
 def test_suggest_layers_can_use_the_ranking(model):
     images = torch.rand(18, 3, 16, 16)
     found = suggest_layers(

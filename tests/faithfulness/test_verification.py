@@ -95,6 +95,34 @@ def test_an_oracle_is_best_and_its_negation_worst():
         assert max(random["low"], constant["low"]) <= min(random["high"], constant["high"])  # intervals overlap
 
 
+def test_the_interval_is_of_the_areas_of_the_scored_pairs():
+    """Of genuine pairs for similar maps, of impostor pairs for dissimilar ones, written as loops; none without labels."""
+    from captum_leam.decisions import area_under
+    from captum_leam.faithfulness.statistics import interval_of_pairs
+
+    people = [f"p{i // 4}" for i in range(32)]
+    generator = torch.Generator().manual_seed(3)
+    base = torch.randn(8, 3, 8, 8, generator=generator).repeat_interleave(4, 0)
+    images = base + 3 * torch.randn(32, 3, 8, 8, generator=generator)  # so unlike that some decisions are wrong
+    pairs, maps = draw_pairs(people), torch.rand(96, 8, 8, generator=generator)
+    evaluator = VerificationEvaluator(lambda x: x.flatten(1) + 0.01, (0, 0.3, 0.6, 0.9), controls=())
+    result = evaluator.evaluate(images, pairs, {"m": maps}, {"m": -maps}, labels=people)
+    summary = result.summary(confidence=0.9).set_index(["kind", "protocol"])
+    scores = result.to_frame()
+    for (kind, protocol), row in summary.iterrows():
+        areas, who = [], []
+        for pair in range(len(pairs)):
+            if bool(pairs.genuine[pair]) == (kind == "similar"):
+                curve = scores[(scores["pair"] == pair) & (scores["kind"] == kind) & (scores["protocol"] == protocol)]
+                accepted = curve["score"] >= result.thresholds["model"]["eer"]
+                areas.append(area_under(curve["fraction"], accepted if kind == "similar" else ~accepted))
+                who.append((people[pairs.first[pair]], people[pairs.second[pair]]))
+        assert row["auc"] == pytest.approx(np.mean(areas))
+        assert (row["low"], row["high"]) == pytest.approx(interval_of_pairs(areas, who, confidence=0.9))
+    assert (summary["low"] < summary["high"]).all()
+    assert evaluator.evaluate(images, pairs, {"m": maps}).summary()["low"].isna().all()
+
+
 def test_end_points_are_shared_and_counted_once():
     images, pairs = torch.rand(6, 3, 8, 8), draw_pairs(["a", "a", "b", "b", "c", "c"])
     seen = []
