@@ -123,6 +123,7 @@ def test_no_maps_at_all():
     [
         ({"kind": "best"}, "kind is 'best'; needed is one of 'top', 'dense', 'regions'"),
         ({"fraction": 0.0}, "fraction is 0.0"),
+        ({"fraction": 1.5}, "fraction is 1.5"),
         ({"kind": "regions"}, "needs labels="),
         ({"kind": "regions", "labels": np.zeros((9, 8), int)}, "labels are int64"),
         ({"kind": "regions", "labels": np.zeros((8, 9))}, "labels are float64"),
