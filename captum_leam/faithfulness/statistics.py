@@ -10,6 +10,8 @@ from captum_leam.bootstrap import Floats, divided, interval_of_sums
 
 MIN_PEOPLE = 10
 """Under this many people no p-value is given: a signed-rank test of fewer can hardly reach 0.01 after correction."""
+ROUNDING = 1e-9
+"""How far beyond [0, 1] a share may lie that was summed."""
 
 
 def by_person(values: ArrayLike, people: Sequence[Any]) -> tuple[Floats, Floats]:
@@ -106,8 +108,9 @@ def interval_of_pairs(values: ArrayLike, people: ArrayLike, *, confidence: float
         raise ValueError(f"values are {areas.shape} and people {pairs.shape}; needed are (P,) and (P, 2).")
     if len(areas) < 2:
         return float("nan"), float("nan")
-    if not ((areas >= 0) & (areas <= 1)).all():
+    if not ((areas >= -ROUNDING) & (areas <= 1 + ROUNDING)).all():
         raise ValueError(f"values reach from {areas.min():.3g} to {areas.max():.3g}; needed are shares within [0, 1].")
+    areas = np.clip(areas, 0, 1)
     names, numbers = np.unique(pairs, return_inverse=True)
     count, persons = len(areas), len(names)
     first, second = numbers.reshape(pairs.shape).T

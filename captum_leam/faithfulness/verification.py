@@ -346,7 +346,7 @@ class VerificationResult:
         genuine = chosen.groupby("pair")["genuine"].first().to_numpy()
         scored = genuine if place["kind"] == "similar" else ~genuine
         hit = (wide.to_numpy()[scored] >= threshold) == (place["kind"] == "similar")
-        areas = np.clip([area_under(wide.columns, row) for row in hit], 0, 1)  # rounding of the widths
+        areas = [area_under(wide.columns, row) for row in hit]
         return interval_of_pairs(areas, self.people[scored], confidence=confidence)
 
     def plot(self, **options: Any) -> "Figure":

@@ -148,6 +148,7 @@ def test_interval_of_pairs_at_its_borders():
     low, high = interval_of_pairs(values, one_for_all)  # held as they are: independent pairs
     assert 0.3 < low < 0.5 < high < 0.7
     assert interval_of_pairs([1.0, 1.0, 1.0], [("a", "b"), ("b", "c"), ("c", "d")]) == (1, 1)
+    assert interval_of_pairs([1 + 1e-15, 1.0], [("a", "b"), ("b", "c")]) == (1, 1)  # summed to 1
     assert np.isnan(interval_of_pairs([0.1, 0.9], [("a", "b"), ("b", "a")])).all()
     assert np.isnan(interval_of_pairs([0.5], [("a", "b")])).all()
     assert np.isnan(interval_of_pairs([], np.zeros((0, 2)))).all()
