@@ -190,6 +190,8 @@ def test_many_images_are_tested_on_some_people(monkeypatch):
     chosen = module._images_to_shuffle(codes, 0)
     assert len(chosen) == 30
     assert len(set(codes[chosen])) == 10
+    in_twos = module._images_to_shuffle(np.repeat(np.arange(60), 2), 0)  # two images of a person are enough
+    assert len(in_twos) == 30
     assert permutation_p_value(signatures(maps, "dense"), codes, permutations=49) == 0.02
 
 
