@@ -291,6 +291,7 @@ def test_the_numbers_of_the_readme_are_those_of_the_table():
         "LEAM, 28-px layer": "LEAM, 28 px, one pass",
         '`explain_faces`, `"fast"`': "LEAM, fast",
         "`explain_faces`, the default": "LEAM, default",
+        '`explain_faces`, `"best"`': "LEAM, best",
         "random pixels": "random pixels",
     }
     readme = (ROOT / "README.md").read_text()

@@ -117,3 +117,10 @@ def test_bad_input(images):
         infidelity(lambda x: x.sum((1, 2, 3)), images, torch.rand(3, 1, 4, 4), side=9)
     with pytest.raises(ValueError, match=r"\[2\] rows for 3 images"):
         sensitivity_max(lambda x, r: x, images, torch.rand(2, 8))
+
+
+def test_squares_lie_anywhere_in_crops_that_are_not_square():
+    squares = random_squares(400, (4, 12), 3, torch.Generator().manual_seed(0))
+    assert (squares.sum((1, 2)) == 9).all()
+    assert squares.any(1).any(0).all()
+    assert squares.any(0).all()

@@ -176,7 +176,7 @@ def test_layers_before_the_new_ones_stay_as_they_are(trained):
 
 
 def test_bad_stages(trained):
-    for stages in ((), (1.0, 0.25), (0.25,)):
+    for stages in ((), (1.0, 0.25), (0.25,), (0.0, 1.0)):
         with pytest.raises(ValueError, match="rising shares of the layers"):
             sanity_checks(*trained, stages=stages)
 

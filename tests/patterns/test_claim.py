@@ -86,6 +86,19 @@ def test_strangers_against_a_loop(sets):
     assert named.strongest == "by light"
 
 
+@pytest.mark.parametrize("weights", ["people", "pairs"])
+def test_strangers_of_people_with_more_images_and_fewer(weights):
+    from captum_leam.patterns.claim import _with_strangers
+
+    maps, people = made_maps((3, 1, 2, 4), own=0.3)
+    made, table, codes = signatures(maps, fraction=0.2), table_of(maps), np.array([int(p[1]) for p in people])
+    strangers = closest_strangers(maps.flatten(1), people)
+    share = 1 / np.bincount(codes)[codes] if weights == "people" else np.ones(10)
+    slow = np.average([table[i, j] for i, j in enumerate(strangers.ravel())], weights=share)
+    found = _with_strangers(made, codes, strangers, weights, np.ones((1, 4)))
+    assert found.value == found.draws[0] == pytest.approx(slow, abs=1e-6)
+
+
 def test_influence_of_strangers_is_the_derivative():
     from captum_leam.patterns.claim import _with_strangers
 

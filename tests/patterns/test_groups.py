@@ -23,6 +23,17 @@ def study(rng, people=(30, 30), images=3, shift=0.0, quantities=QUANTITIES):
     return values, person, group, rng.uniform(0.4, 0.8, count)[person]
 
 
+@pytest.mark.parametrize("sizes", [(12, 9), (9, 12)])
+def test_under_ten_people_on_either_side_the_interval_is_welchs(sizes):
+    rng = np.random.default_rng(0)
+    left, right = (rng.exponential(size=n) for n in sizes)
+    group = np.repeat(["f", "m"], sizes)
+    values = {"drop": np.concatenate([left, right])}
+    row = compare_groups(values, np.arange(21), group, np.zeros(21), min_people=8, resamples=200).table.iloc[0]
+    ends = stats.ttest_ind(left, right, equal_var=False).confidence_interval(0.95)
+    assert (row["low"], row["high"]) == pytest.approx((ends.low, ends.high))
+
+
 def test_null_studies_find_nothing():
     """Acceptance 5: over 200 null studies, at most 8 % with any finding after Holm."""
     rng = np.random.default_rng(0)

@@ -142,7 +142,7 @@ def test_nan_and_wrong_profiles():
         signatures(maps)
     for masses, said in (
         ([[0.5, float("nan")]], "NaN"),
-        ([[0.5, -0.1]], "negative"),
+        ([[0.5, 0.5], [0.5, -0.1], [1, 0]], r"profiles \[1\] hold NaN, infinite or negative"),
         ([0.5], "shape"),
         ([[0, 0]], "no positive"),
     ):

@@ -195,6 +195,12 @@ def test_many_images_are_tested_on_some_people(monkeypatch):
     assert permutation_p_value(signatures(maps, "dense"), codes, permutations=49) == 0.02
 
 
+def test_cases_are_pairs_of_one_person_times_pairs_of_two():
+    maps, people = made_maps((5, 1, 2, 1, 3))
+    made, codes = signatures(maps, fraction=0.2), person_codes(people, 12)[1]
+    assert same_or_different(made, codes).cases == (10 + 1 + 3) * (66 - 14)
+
+
 @pytest.mark.parametrize("weights", ["people", "pairs"])
 def test_every_number_is_of_the_weights_asked_for(weights):
     """Through the public function; without shufflings the p-value is a NaN, not None."""

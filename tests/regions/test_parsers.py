@@ -162,6 +162,14 @@ def halves(*classes, **options):
     return NetworkParser(Painted(len(classes)).eval(), classes, scheme=scheme, size=32, **options)
 
 
+@pytest.mark.parametrize(
+    "options", [{"std": (1.0, 0.0, 1.0)}, {"std": (1.0, 1.0)}, {"mean": (0.5,)}, {"size": 0}, {"batch_size": 0}]
+)
+def test_options_that_cannot_be(options):
+    with pytest.raises(ValueError, match="needed are three means, three deviations over 0, a size and a batch size"):
+        NetworkParser(nn.Conv2d(3, 2, 1).eval(), ("background", "nose"), **options)
+
+
 def test_any_order_of_classes_and_batches():
     parser = halves("right", "background", "left", batch_size=2)
     images = (torch.arange(3.0) / 20).view(3, 1, 1, 1).expand(3, 1, 8, 8).repeat(2, 1, 1, 1)  # grey, too

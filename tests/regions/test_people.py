@@ -55,6 +55,8 @@ def test_groups_are_apart():
     table = over_people(report([1, 3, 9]), ["ann", "bob", "cy"], groups={"ann": "x", "bob": "x", "cy": "y"})
     means = table[table["quantity"] == "lift"].set_index("group")["mean"]
     assert means.to_dict() == {"x": 2, "y": 9}
+    order = over_people(report([1, 3, 9]), ["ann", "bob", "cy"], groups={"ann": "x", "bob": "x", "cy": "a"})
+    assert order["group"].drop_duplicates().tolist() == ["x", "a"]  # as they come, not by the alphabet
 
 
 def test_what_does_not_fit_is_named():
