@@ -123,9 +123,8 @@ def interval_of_pairs(values: ArrayLike, people: ArrayLike, *, confidence: float
     off = areas - mean
     sums = np.bincount(first, off, persons) + np.bincount(second, off * two, persons)
     share = (np.bincount(first, minlength=persons) + np.bincount(second, two, persons)) / count
-    without = np.nan_to_num(
-        divided(sums, 1 - share)
-    )  # who is in every pair cannot be left out, and is held as they are
+    # who is in every pair cannot be left out, and is held as they are
+    without = np.nan_to_num(divided(sums, 1 - share))
     of_couple, apart = np.bincount(couple.ravel(), off), couples[0] != couples[1]
     alone = (of_couple**2).sum() * len(of_couple) / (len(of_couple) - 1)
     spread = max((without**2).sum() - (of_couple[apart] ** 2).sum(), alone)
