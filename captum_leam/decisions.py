@@ -67,11 +67,9 @@ def draw_pairs(labels: Sequence[Any] | Tensor, per_class: int | None = None, *, 
         >>> len(pairs), pairs.genuine.tolist()
         (4, [True, True, False, False])
     """
-    people = [str(p) for p in (labels.tolist() if isinstance(labels, Tensor) else labels)]
-    number = {person: i for i, person in enumerate(dict.fromkeys(people))}
-    codes = np.array([number[person] for person in people], dtype=np.int64)
+    people = np.array([str(p) for p in (labels.tolist() if isinstance(labels, Tensor) else labels)], dtype=object)
     every = np.stack(np.triu_indices(len(people), 1), 1)
-    same = codes[every[:, 0]] == codes[every[:, 1]]
+    same = (people[every[:, 0]] == people[every[:, 1]]).astype(bool)
     groups = [every[same], every[~same]]
     there = min(map(len, groups))
     wanted = there if per_class is None else per_class

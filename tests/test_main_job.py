@@ -1,4 +1,4 @@
-"""What was measured on real faces before: the acceptance of the method, on half of the people (benchmarks/main_job.py takes all)."""
+"""What was measured on real faces before: the acceptance of the method, on ten of the people (benchmarks/main_job.py takes all)."""
 
 import importlib.util
 import re
@@ -17,7 +17,7 @@ def test_leam_against_grad_cam_on_real_faces(real_dir, capsys, monkeypatch):
     spec.loader.exec_module(script)
     monkeypatch.setattr(
         "sys.argv",
-        ["main_job.py", "--data", str(real_dir), "--people", "12", "--per-person", "2", "--presets", "default"],
+        ["main_job.py", "--data", str(real_dir), "--people", "10", "--per-person", "2", "--presets", "default"],
     )
     script.main()
     printed = capsys.readouterr().out

@@ -104,17 +104,7 @@ def test_effect_size_by_hand():
 def test_interval_of_pairs_is_its_formula_as_a_loop():
     """Pairs of two people and of one, one couple twice, written person by person and couple by couple."""
     rng = np.random.default_rng(5)
-    people = [
-        ("a", "b"),
-        ("c", "b"),
-        ("a", "d"),
-        ("b", "a"),
-        ("d", "d"),
-        ("c", "e"),
-        ("e", "d"),
-        ("a", "a"),
-        ("c", "d"),
-    ]
+    people = [tuple(pair) for pair in ["ab", "cb", "ad", "ba", "dd", "ce", "ed", "aa", "cd"]]
     for confidence in (0.9, 0.95):
         values = rng.uniform(0.1, 0.7, len(people))
         off, total = values - values.mean(), 0.0

@@ -119,14 +119,7 @@ def test_numbers_on_the_drawing_can_be_read():
     figure = lift_drawing(pd.DataFrame({"region": ["nose", "left_eye"], "lift": [8.0, 1.0]}))
     inks = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
     assert inks == {"8.0": "white", "1.0": "black"}
-    assert [tick.get_text() for tick in figure.axes[1].get_yticklabels()] == [
-        "0.125",
-        "0.25",
-        "0.5",
-        "1",
-        "2",
-        "4",
-        "8",
-    ]
+    ticks = [tick.get_text() for tick in figure.axes[1].get_yticklabels()]
+    assert ticks == ["0.125", "0.25", "0.5", "1", "2", "4", "8"]
     outlines = [patch for patch in figure.axes[0].patches if not patch.get_fill()]
     assert len(outlines) == 1
