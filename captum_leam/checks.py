@@ -6,7 +6,8 @@ questions between the operations of a pass leave a GPU idle; so they are gathere
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,67 @@ Rows = list[int]
 _Check = tuple[Tensor, Callable[[Rows], None]]
 
 _GATHERED: ContextVar[list[_Check] | None] = ContextVar("gathered", default=None)
+_CALLER_ROWS: ContextVar[tuple[Callable[[Rows], Rows], ...]] = ContextVar("caller_rows", default=())
+
+
+@contextmanager
+def rows_of_caller(renumber: Callable[[Rows], Rows]) -> Iterator[None]:
+    """Context manager in which messages name the caller's rows instead of those of an inner batch.
+
+    Blocks nest: the innermost numbering is translated first.
+
+    Args:
+        renumber: Function from row numbers of the inner batch to row numbers of the batch around it. Rows that it leaves out are not the
+            caller's: no message names them, and nothing is raised for them alone.
+
+    Example:
+        >>> with rows_of_caller(lambda rows: [row + 64 for row in rows]):
+        ...     where_any(torch.tensor([False, True]), print)
+        [65]
+    """
+    token = _CALLER_ROWS.set((*_CALLER_ROWS.get(), renumber))
+    try:
+        yield
+    finally:
+        _CALLER_ROWS.reset(token)
+
+
+def caller_rows(rows: Rows) -> Rows:
+    """Return the caller's numbers of rows of an inner batch, sorted and without repetitions.
+
+    Example:
+        >>> with rows_of_caller(lambda rows: [row // 4 for row in rows]):  # four perturbed copies of each image
+        ...     caller_rows([5, 6, 9])
+        [1, 2]
+    """
+    for renumber in reversed(_CALLER_ROWS.get()):
+        rows = sorted(set(renumber(rows)))
+    return rows
+
+
+def check_images(images: Any, name: str = "inputs") -> None:
+    """Raise if something is not a batch of images.
+
+    Raises:
+        TypeError: for anything but a floating-point tensor.
+        ValueError: for another shape than (N, C, H, W), or no image.
+
+    Example:
+        >>> check_images(torch.zeros(1, 3, 112, 112, dtype=torch.uint8), "x")
+        Traceback (most recent call last):
+        ...
+        TypeError: Expected x to be a floating-point tensor (N, C, H, W), got a tensor of torch.uint8. Pass x.float() / 255, ...
+    """
+    if not isinstance(images, Tensor):
+        fix = f"torch.from_numpy({name})" if type(images).__name__ == "ndarray" else f"torch.stack({name})"
+        raise TypeError(f"Expected {name} to be a floating-point tensor (N, C, H, W), got {type(images).__name__}. Pass {fix}.")
+    if not torch.is_floating_point(images):
+        raise TypeError(
+            f"Expected {name} to be a floating-point tensor (N, C, H, W), got a tensor of {images.dtype}. Pass {name}.float() / 255, or what "
+            "else the model takes."
+        )
+    if images.ndim != 4 or not images.numel():
+        raise ValueError(f"Expected {name} to have shape (N, C, H, W) with one image or more, got {tuple(images.shape)}.")
 
 
 def refuse(bad: Tensor, message: Callable[[Rows], str]) -> None:
@@ -49,10 +111,16 @@ def where_any(flagged: Tensor, act: Callable[[Rows], None]) -> None:
         [1]
     """
     gathered = _GATHERED.get()
+    numbering = copy_context()  # a gathered check is looked at when the blocks around it have ended
+
+    def act_on_caller_rows(rows: Rows) -> None:
+        if named := numbering.run(caller_rows, rows):
+            act(named)
+
     if gathered is None:
-        _look([(flagged, act)])
+        _look([(flagged, act_on_caller_rows)])
     else:
-        gathered.append((flagged, act))
+        gathered.append((flagged, act_on_caller_rows))
 
 
 @contextmanager
@@ -78,6 +146,24 @@ def together() -> Iterator[None]:
     finally:
         _GATHERED.reset(token)
         _look(checks)
+
+
+@contextmanager
+def immediate_checks() -> Iterator[None]:
+    """Context manager in which checks are looked at once, also within a block of :func:`together`.
+
+    Example:
+        >>> with together(), immediate_checks():
+        ...     where_any(torch.tensor([True]), print)
+        ...     print("after the check")
+        [0]
+        after the check
+    """
+    token = _GATHERED.set(None)
+    try:
+        yield
+    finally:
+        _GATHERED.reset(token)
 
 
 def _look(checks: list[_Check]) -> None:

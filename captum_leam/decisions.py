@@ -14,6 +14,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from captum_leam.labels import person_codes
+
 # -- pairs -----------------------------------------------------------------------------------------------
 
 
@@ -67,9 +69,9 @@ def draw_pairs(labels: Sequence[Any] | Tensor, per_class: int | None = None, *, 
         >>> len(pairs), pairs.genuine.tolist()
         (4, [True, True, False, False])
     """
-    people = np.array([str(p) for p in (labels.tolist() if isinstance(labels, Tensor) else labels)], dtype=object)
+    people = person_codes(labels)[1]
     every = np.stack(np.triu_indices(len(people), 1), 1)
-    same = (people[every[:, 0]] == people[every[:, 1]]).astype(bool)
+    same = people[every[:, 0]] == people[every[:, 1]]
     groups = [every[same], every[~same]]
     there = min(map(len, groups))
     wanted = there if per_class is None else per_class

@@ -519,9 +519,10 @@ def tokens_to_map(tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor
             "reshape=functools.partial(tokens_to_map, grid=(h, w))."
         )
     height, width = grid or (side, side)
-    if height * width > tokens.shape[1]:
+    if not 0 <= tokens.shape[1] - height * width <= MOST_PREFIX_TOKENS:
         raise ValueError(
-            f"a grid of {height} × {width} patches needs {height * width} tokens; there are {tokens.shape[1]}."
+            f"Expected a grid of {height} × {width} patches to have {height * width} tokens and at most {MOST_PREFIX_TOKENS} class or "
+            f"register tokens before them, got {tokens.shape[1]}. Was the grid found at another image size?"
         )
     patches = tokens[:, tokens.shape[1] - height * width :]
     return patches.transpose(1, 2).reshape(*patches.shape[::2], height, width)
@@ -570,20 +571,39 @@ def _roughness(values: Tensor, axis: int) -> Tensor:
     return centred.diff(dim=axis).square().mean() / (2 * centred.square().mean() + 1e-30)
 
 
-def spatial(activations: Tensor, name: str, image_size: Sequence[int] | None, reshape: Reshape | None) -> Tensor:
-    """Activations as (N, C, h, w), reshaped if the caller declared how; refused where the axes are not clear.
+def spatial(
+    activations: Tensor, name: str, images: int, image_size: Sequence[int] | None, reshape: Reshape | None
+) -> Tensor:
+    """Return activations as (N, C, h, w), reshaped if the caller declared how.
+
+    Args:
+        activations: What the layer puts out.
+        name: Of the layer, for messages.
+        images: N, the number of images.
+        image_size: (H, W) of the images. None for inputs that are no images.
+        reshape: Brings the activations to (N, C, h, w). None: they are so already.
 
     Raises:
-        ValueError: for tokens or channels-last activations without a reshape, and for layers without positions.
+        ValueError: for another number of rows than images, tokens or channels-last activations without a reshape, and layers without
+            positions.
+
+    Example:
+        >>> spatial(torch.rand(2, 8, 7, 7), "'body'", 1, None, None)
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected layer 'body' to put out one row per image (1), got 2 rows, shape (2, 8, 7, 7): ...
     """
     shape = tuple(activations.shape)
     if reshape is not None:
         activations = reshape(activations)
-        if activations.ndim != 4 or activations.shape[0] != shape[0]:
+        if activations.ndim != 4 or activations.shape[0] != images:
             raise ValueError(
-                f"reshape made {tuple(activations.shape)} of layer {name}'s {shape}; needed is (N, C, h, w)."
+                f"Expected `reshape` to bring layer {name} to ({images}, C, h, w), one map per image, got {tuple(activations.shape)} from "
+                f"{shape}."
             )
         return activations
+    if shape[:1] != (images,):
+        raise ValueError(rows_message(name, shape, images))
     if activations.ndim == 3:
         raise ValueError(
             f"layer {name} has shape {shape}: tokens (N, T, C), not a map (N, C, h, w). Pass "
@@ -602,3 +622,14 @@ def spatial(activations: Tensor, name: str, image_size: Sequence[int] | None, re
             ),
         )
     return activations
+
+
+def rows_message(name: str, shape: tuple[int, ...], images: int) -> str:
+    rows = shape[0] if shape else 0
+    found = f"Expected layer {name} to put out one row per image ({images}), got {rows} rows, shape {shape}: "
+    if len(shape) == 3 and shape[1] == images:
+        return found + "tokens (T, N, C) with the images second. Pass reshape=lambda t: tokens_to_map(t.transpose(0, 1))."
+    return found + (
+        "the model runs several views of an image in one batch, or splits, pads or reorders it. Explain the network inside, or pass a "
+        "`reshape` that returns one map (C, h, w) per image."
+    )

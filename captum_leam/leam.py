@@ -15,9 +15,9 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from captum_leam._captum import BaselineType, Inputs, TargetType, as_tuple, baseline_tensors, forward_args
-from captum_leam.checks import refuse, together, where_any
+from captum_leam.checks import refuse, rows_of_caller, together, where_any
 from captum_leam.layers import Reshape, eager, refuse_unexplainable
-from captum_leam.maps import WEIGHTINGS, default_blur, steps, weigh
+from captum_leam.maps import WEIGHTINGS, Field, default_blur, steps, weigh
 from captum_leam.memory import in_batches
 from captum_leam.objectives import (
     NORMS,
@@ -32,6 +32,7 @@ from captum_leam.objectives import (
     vanishing,
 )
 from captum_leam.passes import LayerPasses, Objective, PerLayer
+from captum_leam.probe import check_layers
 
 Weighting = Literal["elementwise", "positive", "channel"]
 Path = Literal["mean_gradient", "conductance"]
@@ -190,6 +191,7 @@ class LEAM(LayerAttribution, GradientAttribution):
         passes = self._passes(xs, forward_args(additional_forward_args), attribute_to_layer_input, grad_kwargs)
         with torch.inference_mode(False), torch.enable_grad(), eager(), together():
             xs = tuple(x.clone() if x.is_inference() else x.detach() for x in xs)
+            check_layers(passes.of_embeddings(), xs)
             objective_at = partial(self._objective, reference=reference, contrast=contrast)
             if n_steps == 1:
                 terms = _one_pass(passes, xs, objective_at)
@@ -248,6 +250,33 @@ class LEAM(LayerAttribution, GradientAttribution):
             change = objective(out) - objective(start)
         totals = [a.flatten(1).sum(1) for a in (attributions if isinstance(attributions, tuple) else (attributions,))]
         return torch.stack(totals).sum(0) - change
+
+    def check_grids(self, images: Tensor, field: Field | None = None) -> None:
+        """Raise if the grid of a layer does not lie on the images, so that its map would be drawn in the wrong place.
+
+        Two forward passes and one backward pass on two images, once for each state of the model and kind of images.
+
+        Args:
+            images: (N, C, H, W).
+            field: (top, left, height, width) of the images that the network reads. Default: the whole image.
+
+        Raises:
+            ValueError: for a model that pads, turns, mirrors or warps the images inside.
+
+        Example:
+            >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 256, 8)).eval()
+            >>> LEAM(net, net[1]).check_grids(torch.rand(1, 3, 32, 32))
+            >>> LEAM(lambda x: net(x.flip(3)), net[1]).check_grids(torch.rand(1, 3, 32, 32))
+            Traceback (most recent call last):
+            ...
+            ValueError: Expected the grid of layer '1' (Softplus) to lie on the picture, but a change around row ...
+        """
+        passes = self._passes((images,), (), False, None)
+        with torch.inference_mode(False), torch.enable_grad(), eager():
+            x = images.clone() if images.is_inference() else images.detach()
+            displaced = check_layers(passes.of_embeddings(), (x,), field or (0, 0, x.shape[2], x.shape[3]))
+        for layer, displacement in displaced.items():
+            raise ValueError(displacement.message(passes.names[layer]))
 
     # -- parts ---------------------------------------------------------------------------------------------
 
@@ -387,7 +416,8 @@ def _mean_gradient(
         nonlocal sums
         points = steps(n_steps)[rows]
         batched = _repeat_objective(objective, len(points))
-        gradients, _ = passes.gradients(_line(starts, xs, points), batched, len(points))
+        with rows_of_caller(lambda found: [row % len(xs[0]) for row in found]):
+            gradients, _ = passes.gradients(_line(starts, xs, points), batched, len(points))
         parts = [tuple(_sum_of_chunks(g, len(points)) for g in of_layer) for of_layer in gradients]
         sums = _pairwise(torch.add, sums, parts) if sums else parts
 

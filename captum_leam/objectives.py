@@ -25,8 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam.checks import refuse, together
+from captum_leam.labels import person_codes
 from captum_leam.layers import refuse_active, sober
 from captum_leam.memory import in_batches
+from captum_leam.probe import check_model
 
 Norm = Literal["detach", "differentiate", "fixed"]
 NORMS: tuple[Norm, ...] = ("detach", "differentiate", "fixed")
@@ -96,6 +98,7 @@ def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 6
     """
     refuse_active(model)
     with torch.no_grad(), sober(model), together():
+        check_model(model, images, lambda batch: _embeddings_of(model, batch))
         return torch.cat(in_batches(lambda rows: _embeddings_of(model, images[rows]), len(images), batch_size))
 
 
@@ -356,13 +359,9 @@ def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) 
         [[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]
     """
     embeddings = as_embeddings(embeddings, len(embeddings)).detach()
-    names = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
-    if len(names) != len(embeddings):
-        raise ValueError(f"{len(names)} labels for {len(embeddings)} embeddings; needed is one label per embedding.")
-    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    people = list(number)
-    person = torch.tensor([number[name] for name in names], device=embeddings.device)
-    alone = [str(name) for name, count in zip(people, person.bincount().tolist(), strict=True) if count == 1]
+    people, codes = person_codes(labels, len(embeddings), "embeddings")
+    person = torch.from_numpy(codes).to(embeddings.device)
+    alone = [str(name) for name, count in zip(people, np.bincount(codes).tolist(), strict=True) if count == 1]
     if alone:
         raise ValueError(
             f"one image only of: {', '.join(alone)}. A reference from other images needs two or more of every person."

@@ -11,7 +11,7 @@ from captum_leam._captum import repeat_args
 from captum_leam.checks import refuse
 from captum_leam.layers import Graph, Reshape, gather_runs, layer_name, record, sober, spatial, switch_back
 from captum_leam.memory import is_out_of_memory
-from captum_leam.objectives import as_output, vanishing
+from captum_leam.objectives import EmbeddingSimilarity, as_output, vanishing
 
 # Of every layer, of every tensor it puts out.
 PerLayer = list[tuple[Tensor, ...]]
@@ -67,13 +67,30 @@ class LayerPasses:
         self.switched: list[Tensor] = []  # tensors that are not ours and need gradients for the length of a pass
         self.apart: list[LayerPasses] = []  # one for each layer, where they cannot be recorded in one pass
 
+    def of_embeddings(self) -> "LayerPasses":
+        """Return the same for the model within an objective, whose references may be of one batch size only."""
+        if not isinstance(self.forward_func, EmbeddingSimilarity):
+            return self
+        return replace(self, forward_func=self.forward_func.model, args=self.args[1:])
+
+    def for_rows(self, images: Sequence[int], count: int) -> "LayerPasses":
+        """Return the same for other batches, made of the caller's images of these numbers.
+
+        Args:
+            images: Numbers of images, one for each row of the batches to come.
+            count: The caller's number of images. Additional arguments with as many rows are taken row by row.
+        """
+        rows = list(images)
+        taken = [arg[rows] if isinstance(arg, Tensor) and arg.ndim and len(arg) == count else arg for arg in self.args]
+        return replace(self, args=tuple(taken))
+
     def activations(self, xs: tuple[Tensor, ...]) -> tuple[Tensor, PerLayer]:
         """Forward only: the output, and the activations of every layer as (N, C, h, w)."""
 
         def together() -> tuple[Tensor, PerLayer]:
             with torch.no_grad():
                 output, runs = self._forward(xs, 1, "as it is")
-                return output, self._spatial(runs)
+                return output, self._spatial(runs, len(xs[0]))
 
         found = self._together_or_apart(together, lambda alone: alone.activations(xs))
         return found[0][0], [tensors for _, of_layers in found for tensors in of_layers]
@@ -109,7 +126,7 @@ class LayerPasses:
 
     def _gradients(self, xs: tuple[Tensor, ...], objective: Objective, times: int) -> tuple[PerLayer, PerLayer]:
         output, runs = self._forward_with_graph(xs, times)
-        activations = self._spatial(runs)  # before the backward pass: what cannot be shown is refused early
+        activations = self._spatial(runs, len(xs[0]))  # before the backward pass: what cannot be shown is refused early
         kept = [t for run in self._tensors(runs) for t in run]
         score = objective(output)
         self.scores, self.returns_embeddings = score.detach(), output.ndim > 1
@@ -211,10 +228,11 @@ class LayerPasses:
         pairs = zip(self.layers, self.reshapes, strict=True)
         return [tuple(t if r is None else r(t) for t in _join(runs[layer])) for layer, r in pairs]
 
-    def _spatial(self, runs: Runs) -> PerLayer:
+    def _spatial(self, runs: Runs, images: int) -> PerLayer:
         pairs = zip(self.layers, self.reshapes, strict=True)
         return [
-            tuple(spatial(t, self.names[layer], self.image_size, r) for t in _join(runs[layer])) for layer, r in pairs
+            tuple(spatial(t, self.names[layer], images, self.image_size, r) for t in _join(runs[layer]))
+            for layer, r in pairs
         ]
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from captum_leam.checks import check_images, rows_of_caller
 from captum_leam.layers import (
     MOST_PREFIX_TOKENS,
     Reshape,
@@ -21,10 +22,13 @@ from captum_leam.layers import (
     looks_channels_last,
     record,
     refuse_unexplainable,
+    rows_message,
     tokens_to_map,
 )
 from captum_leam.maps import Field, gaussian_blur
 from captum_leam.objectives import as_output, float16_hint
+from captum_leam.passes import LayerPasses
+from captum_leam.probe import Displacement, check_layers
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,20 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
                 raise KeyError(f"no suggestion is named {key!r}; there are {[layer.name for layer in self.layers]}")
             return found[0]
         return self.layers[key]
+
+    def for_images(self, images: Tensor) -> "LayerSuggestions":
+        """Return the suggestions themselves, if they are for images of this size.
+
+        Raises:
+            ValueError: for another size, at which layers have other grids and the network may read another field.
+        """
+        size = (images.shape[-2], images.shape[-1])
+        if size != self.image_size:
+            raise ValueError(
+                f"Expected images of {self.image_size[0]} × {self.image_size[1]} px, for which these layers were suggested, got {size[0]} × "
+                f"{size[1]} px. Call suggest_layers(model, images) with images of the new size."
+            )
+        return self
 
     def for_overall_map(self) -> tuple[LayerSuggestion, ...]:
         """The layers of the overall map: cells of 2 to 8 px per 112 px of width, or the finest if there are none.
@@ -152,15 +170,12 @@ def suggest_layers(
     refuse_unexplainable(model, [])
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}; suggest_layers walks the modules of a torch.nn.Module.")
-    if faces.ndim != 4 or not len(faces):
-        raise ValueError(f"faces have shape {tuple(faces.shape)}; needed are images (N, C, H, W), one or more.")
+    check_images(faces, "faces")
     size = (faces.shape[2], faces.shape[3])
     reads = find_field(model, faces)
-    candidates, sums = _spatial_cuts(model, torch.cat([faces[:2].detach(), _smooth_probe(faces)]), size, reads)
-    if not candidates:
-        raise ValueError(
-            "no layer of the model puts out a spatial map that everything passes through; choose layers by hand."
-        )
+    few, rows = first_images(faces)
+    with rows_of_caller(lambda found: [rows[i] for i in found if i < len(rows)]):
+        candidates, sums = _spatial_cuts(model, torch.cat([few, _smooth_probe(few)]), size, reads)
     blocks = _shrinking_blocks(candidates)
     of_size: dict[tuple[int, int], list[LayerSuggestion]] = {}
     for layer in sorted(candidates, key=lambda layer: not _inside(layer, blocks)):  # stable: those inside come first
@@ -168,7 +183,7 @@ def suggest_layers(
     coarsest = min(of_size)
     # the last is the latest to run, and of equal outputs the outermost
     chosen = [layers[-1] if size == coarsest else _end_of_block(layers, sums) for size, layers in of_size.items()]
-    fine_to_coarse = sorted(chosen, key=lambda layer: layer.cell)
+    fine_to_coarse = _on_the_picture(model, few, reads, sorted(chosen, key=lambda layer: layer.cell))
     found = LayerSuggestions(tuple(fine_to_coarse), reads, size)
     return found if best_of is None else replace(found, layers=tuple(found[name] for name in best_of(found)))
 
@@ -217,15 +232,67 @@ def layer_suggestion(
         >>> layer_suggestion(model, "layer1.0", model.layer1[0], faces, suggest_layers(model, faces)).shape
         (64, 28, 28)
     """
-    probe = _smooth_probe(faces)
+    found.for_images(faces)
+    few, _ = first_images(faces)
     with torch.no_grad(), eager(), record([layer], [repr(name)]) as (recording,):
-        model(probe)
+        model(_smooth_probe(few))
     tensors = gather_runs(recording, layer, model, None)[0]
     described = _map_shape(tensors[0], found.image_size) if len(tensors) == 1 else None
     if described is None:
         raise ValueError(f"layer {name!r} puts out {[tuple(t.shape) for t in tensors]}, no spatial map (N, C, h, w).")
     shape, reshape = described
-    return LayerSuggestion(name, layer, shape, found.field[3] / shape[2], reshape)
+    suggestion = LayerSuggestion(name, layer, shape, found.field[3] / shape[2], reshape)
+    for displacement in _displaced(model, few, found.field, [suggestion]).values():
+        raise ValueError(displacement.message(repr(name)))
+    return suggestion
+
+
+def first_images(faces: Tensor) -> tuple[Tensor, list[int]]:
+    """Return the first two images without NaN or infinite values, and their rows; one that has some is named when it is explained.
+
+    Raises:
+        ValueError: if every image has such values.
+
+    Example:
+        >>> faces = torch.zeros(4, 1, 2, 2)
+        >>> faces[0] = torch.nan
+        >>> first_images(faces)[1]
+        [1, 2]
+    """
+    finite = torch.isfinite(faces.detach()).flatten(1).all(1).nonzero().flatten().tolist()
+    if not finite:
+        raise ValueError(f"Expected images of finite values, got NaN or infinite ones in images {list(range(len(faces)))}.")
+    return faces[finite[:2]].detach(), finite[:2]
+
+
+def _on_the_picture(
+    model: nn.Module, few: Tensor, reads: Field, layers: list[LayerSuggestion]
+) -> list[LayerSuggestion]:
+    """The layers whose grid is that of the picture.
+
+    Raises:
+        ValueError: if the network moves the picture, so that all that comes after is drawn in the wrong place, or no layer is left.
+    """
+    displaced = _displaced(model, few, reads, layers)
+    kept = [layer for layer in layers if layer.module not in displaced]
+    for layer in layers:
+        displacement = displaced.get(layer.module)
+        if displacement is not None and (displacement.is_certain or not kept):
+            raise ValueError(displacement.message(repr(layer.name)))
+    return kept
+
+
+def _displaced(
+    model: nn.Module, few: Tensor, reads: Field, layers: Sequence[LayerSuggestion]
+) -> dict[nn.Module, Displacement]:
+    passes = LayerPasses(
+        model,
+        [layer.module for layer in layers],
+        reshapes=[layer.reshape for layer in layers],
+        image_size=tuple(few.shape[2:]),
+    )
+    with torch.inference_mode(False), torch.enable_grad(), eager():
+        return check_layers(passes.of_embeddings(), (few.clone(),), reads)
 
 
 # -- the field -----------------------------------------------------------------------------------------
@@ -234,8 +301,8 @@ def layer_suggestion(
 def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) -> Field:
     """The part of the input that a network reads: bounding box of the support of the input gradient.
 
-    The gradient is that of the last spatial map that everything passes through, where there is one: a network may be
-    blind to parts of what it reads, and its maps are spread over all of it nevertheless.
+    The gradient is that of the first spatial map behind weights that everything passes through, where there is one: later layers may be
+    blind to parts of what it covers, and their maps are spread over all of it nevertheless.
 
     Args:
         model: returns embeddings (N, D) or scores (N,).
@@ -257,14 +324,15 @@ def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) ->
         (0, 8, 112, 96)
     """
     generator = torch.Generator().manual_seed(seed)
-    few = faces[:2].detach()
+    few, rows = first_images(faces)
     shuffled = few.flatten(2)[:, :, torch.randperm(few[0, 0].numel(), generator=generator).to(few.device)].view_as(few)
     with torch.inference_mode(False), torch.enable_grad(), eager():
         x = torch.cat([few, shuffled]).clone().requires_grad_()
-        last = _last_map(model, x)
-        signs = torch.randn(last.shape, generator=generator, dtype=torch.float64).to(last)
-        gradient = torch.autograd.grad((last * signs).sum(), x, allow_unused=True)[0] if last.requires_grad else None
-    touched = torch.zeros(few.shape[2:]) if gradient is None else gradient.abs().amax((0, 1))
+        with rows_of_caller(lambda found: [rows[i] for i in found if i < len(rows)]):
+            first = _first_map(model, x)
+        signs = torch.randn(first.shape, generator=generator, dtype=torch.float64).to(first)
+        gradient = torch.autograd.grad((first * signs).sum(), x, allow_unused=True)[0] if first.requires_grad else None
+    touched = torch.zeros(few.shape[2:]) if gradient is None else gradient.nan_to_num().abs().amax((0, 1))
     rows, columns = touched.amax(1).nonzero().flatten(), touched.amax(0).nonzero().flatten()
     if not len(rows):
         raise ValueError(
@@ -275,14 +343,15 @@ def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) ->
     return top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
 
 
-def _last_map(model: Callable[..., Tensor], x: Tensor) -> Tensor:
-    """Output of the last layer that is a cut and spatial; of a network without one, the output."""
+def _first_map(model: Callable[..., Tensor], x: Tensor) -> Tensor:
+    """Output of the first layer behind weights that is a cut and spatial; of a network without one, the output."""
     if not isinstance(model, nn.Module):
         return as_output(model(x), len(x))
-    outputs, out = _run_recorded(model, x)
+    outputs, out, _ = _run_recorded(model, x)
     cuts = _cut_nodes(out.sum(), x) if out.requires_grad else set()
-    maps = [t for t in outputs.values() if t.grad_fn in cuts and _map_shape(t, (x.shape[2], x.shape[3]))]
-    return maps[-1] if maps else out
+    size = (x.shape[2], x.shape[3])
+    maps = (t for t in _behind_weights(model, outputs).values() if t.grad_fn in cuts and _map_shape(t, size))
+    return next(maps, out)
 
 
 # -- candidates ----------------------------------------------------------------------------------------
@@ -335,15 +404,15 @@ def _spatial_cuts(
     """
     with torch.inference_mode(False), torch.enable_grad(), eager():
         x = faces.detach().clone().requires_grad_()
-        outputs, out = _run_recorded(model, x)
+        outputs, out, counts = _run_recorded(model, x)
         score = (out * out.detach()).sum()
-        cuts = _cut_nodes(score, x)
-        outputs = _behind_weights(model, outputs)
+        cuts = _cut_nodes(score, x) if score.requires_grad else set()
+        outputs = _one_row_per_image(_behind_weights(model, outputs), len(x))
         tokens = {id(t) for t in outputs.values() if t.ndim == 3 and not _is_flattened_map(t, outputs.values())}
         shown = {name: t for name, t in outputs.items() if t.ndim != 3 or id(t) in tokens}
         spatial = {name: t for name, t in shown.items() if t.grad_fn in cuts and _map_shape(t, size)}
         if not spatial:
-            return [], set()
+            raise ValueError(_no_layer(model, outputs, counts, out))
         gradients = torch.autograd.grad(score, list(spatial.values()), allow_unused=True)
     modules = dict(model.named_modules())
     found = []
@@ -365,8 +434,34 @@ def _behind_weights(model: nn.Module, outputs: dict[str, Tensor]) -> dict[str, T
     return {name: outputs[name] for name in names[first:]}
 
 
-def _run_recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """Outputs of all modules that ran once and put out one tensor, in order of running; and the model's."""
+def _one_row_per_image(outputs: dict[str, Tensor], images: int) -> dict[str, Tensor]:
+    """Raise if no output has one row per image; else those that have."""
+    kept = {name: t for name, t in outputs.items() if t.ndim and len(t) == images}
+    for name, t in outputs.items():
+        if t.ndim == 4 and not any(u.ndim == 4 for u in kept.values()):
+            raise ValueError(rows_message(repr(name), tuple(t.shape), images))
+    return kept
+
+
+def _no_layer(model: nn.Module, outputs: dict[str, Tensor], counts: dict[str, int], out: Tensor) -> str:
+    """Why there is no layer to suggest."""
+    if not out.requires_grad:
+        return (
+            "Expected the embedding to depend on the images through differentiable operations, got one without a gradient: the model ends in "
+            "a step such as torch.round, a quantised layer, numpy or no_grad. Explain the part before it (UpTo(model, layer))."
+        )
+    often = {name: count for name, count in counts.items() if count > 1 and name not in outputs}
+    if often:
+        name = min(often, key=lambda n: n.count("."))
+        return (
+            f"Expected a layer that runs once and that everything passes through, but module {name!r} ran {often[name]} times in one forward "
+            "pass (micro-batches, several views, weights that are shared). Explain the network inside, or choose layers by hand."
+        )
+    return "no layer of the model puts out a spatial map that everything passes through; choose layers by hand."
+
+
+def _run_recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor, dict[str, int]]:
+    """Outputs of all modules that ran once and put out one tensor, in order of running; the model's; and how often each ran."""
     runs: dict[str, list[Any]] = {}
 
     def hook(name: str, module: nn.Module, args: Any, output: Any) -> Any:
@@ -378,7 +473,7 @@ def _run_recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tenso
         out = as_output(model(x), len(x))
     once = {name: r[0] for name, r in runs.items() if len(r) == 1 and isinstance(r[0], Tensor)}
     # a dict keeps the place of the first insertion, which is the time the (only) run ended
-    return once, out
+    return once, out, {name: len(r) for name, r in runs.items()}
 
 
 def _map_shape(tensor: Tensor, size: tuple[int, int]) -> tuple[tuple[int, int, int], Reshape | None] | None:

@@ -155,7 +155,7 @@ def test_layers_without_positions(net, faces):
     tokens = Tokens()
     with pytest.raises(ValueError, match="reshape=captum_leam.layers.tokens_to_map"):
         LEAM(tokens, tokens.block).attribute(faces)
-    with pytest.raises(ValueError, match=r"reshape made \(3, 17\)"):
+    with pytest.raises(ValueError, match=r"Expected `reshape` to bring layer .* got \(3, 17\)"):
         LEAM(tokens, tokens.block, reshape=lambda t: t[..., 0]).attribute(faces)
     with pytest.raises(ValueError, match="2 reshapes for 1 layers"):
         LEAM(tokens, tokens.block, reshape=[None, None]).attribute(faces)

@@ -208,9 +208,9 @@ def test_bad_input():
     faces = torch.rand(1, 3, 16, 16)
     with pytest.raises(TypeError, match="walks the modules"):
         suggest_layers(lambda x: x.flatten(1), faces)
-    with pytest.raises(ValueError, match="needed are images"):
+    with pytest.raises(ValueError, match="Expected faces to have shape"):
         suggest_layers(Residual(), faces[0])
-    with pytest.raises(ValueError, match="needed are images"):
+    with pytest.raises(ValueError, match="Expected faces to have shape"):
         suggest_layers(Residual(), faces[:0])
     with pytest.raises(ValueError, match=r"model.eval\(\)"):
         suggest_layers(Residual().train(), faces)

@@ -244,7 +244,7 @@ class PositionDecomposition(Explainer):
         self._check_differentiable(embeddings)
         self._backwards += embeddings.shape[1]
         weight = torch.cat(list(dimension_gradients(embeddings, kept, self._at_once)))
-        activations = spatial(kept, name, tuple(image.shape[2:]), self.reshape)
+        activations = spatial(kept, name, 1, tuple(image.shape[2:]), self.reshape)
         weight = weight if self.reshape is None else self.reshape(weight)
         linear = AffineHead(weight, torch.zeros_like(embeddings[0]))
         return AffineHead(weight, (embeddings - linear.embed(activations))[0].detach())

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from captum_leam.checks import together
 from captum_leam.faithfulness.controls import CONTROLS, OWN_CONTROLS, Control, Scene, central_ellipse
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.faithfulness.result import OcclusionResult
+from captum_leam.labels import people_of
 from captum_leam.maps import as_maps, gaussian_blur, rank_pixels
 from captum_leam.objectives import embed, leave_one_out_centroids, match_rows, unit
 
@@ -338,10 +338,7 @@ def _as_mapping(maps: Any) -> Mapping[str, Tensor]:
 def _people(labels: Sequence[Any] | None, images: int) -> list[Any]:
     if labels is None:
         return list(range(images))  # every image a person of its own
-    people = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
-    if len(people) != images:
-        raise ValueError(f"{len(people)} labels for {images} images; needed is the person of each image.")
-    return people
+    return people_of(labels, images)
 
 
 def _face(face: Tensor | None, images: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor
 from captum_leam.decisions import Pairs, error_rates, threshold_at_eer
 from captum_leam.faithfulness.ground_truth import iou, pointing_game, roc_auc
 from captum_leam.faithfulness.occlusion import embed_checked
+from captum_leam.labels import person_codes
 from captum_leam.maps import as_maps, rank_pixels
 from captum_leam.objectives import embed, unit
 
@@ -93,9 +94,7 @@ def paste_patches(
         >>> made.patches.sum((1, 2)).tolist()
         [6912, 6912, 6912, 6912]
     """
-    people = np.array([str(p) for p in (labels.tolist() if isinstance(labels, Tensor) else labels)])
-    if len(people) != len(images):
-        raise ValueError(f"{len(people)} labels for {len(images)} images; needed is the person of each image.")
+    people = person_codes(labels, len(images))[1]
     rows, columns = images.shape[2] // size, images.shape[3] // size
     if not 0 < patches <= rows * columns:
         raise ValueError(f"{patches} patches are asked for; a grid of {size} px has {rows * columns} cells here.")

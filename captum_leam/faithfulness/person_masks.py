@@ -13,6 +13,7 @@ from torch import Tensor
 from captum_leam.faithfulness.controls import random_face_pixels, random_pixels
 from captum_leam.faithfulness.occlusion import Embed, OcclusionEvaluator
 from captum_leam.faithfulness.result import OcclusionResult
+from captum_leam.labels import people_of
 from captum_leam.maps import normalize_sum
 
 METHOD = "own mask"
@@ -76,11 +77,9 @@ def evaluate_person_masks(
         >>> evaluate_person_masks(model, faces, maps, people, fractions=(0.1,)).summary()["control"].tolist()
         ['', "another person's mask", 'population mean', 'random pixels', 'random face pixels']
     """
-    people = labels.tolist() if isinstance(labels, Tensor) else list(labels)
-    if not len(images) == len(maps) == len(people):
-        raise ValueError(
-            f"{len(images)} images, {len(maps)} maps and {len(people)} labels; needed are as many of each."
-        )
+    people = people_of(labels, len(images))
+    if len(images) != len(maps):
+        raise ValueError(f"Expected one map for each of the {len(images)} images, got {len(maps)}.")
     masks = half_masks(maps, people, seed=seed)
     names = list(dict.fromkeys(people))
     if len(names) < 2:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from captum_leam.explain import explain_faces
 from captum_leam.faithfulness.occlusion import OcclusionEvaluator
+from captum_leam.labels import people_of, person_codes
 from captum_leam.leam import LEAM
 from captum_leam.maps import place_on_field
 from captum_leam.memory import in_batches
@@ -108,8 +109,9 @@ def rank_layers(
         >>> sorted(ranking.to_frame()["name"])
         ['1', '2', 'overall']
     """
-    found = suggest_layers(model, images) if layers is None else layers
-    references = leave_one_out_centroids(embed(model, images, batch_size), labels)
+    people = people_of(labels, len(images))
+    found = suggest_layers(model, images) if layers is None else layers.for_images(images)
+    references = leave_one_out_centroids(embed(model, images, batch_size), people)
     maps, seconds = {}, {}
     for layer in found:
         started = time.perf_counter()
@@ -121,11 +123,11 @@ def rank_layers(
     )
     seconds[OVERALL] = (time.perf_counter() - started) / len(images)
     evaluator = OcclusionEvaluator(model, (fraction,), fills=(fill,), controls=(), seed=seed, batch_size=batch_size)
-    summary = evaluator.evaluate(images, maps, labels=labels).summary(seed=seed).set_index("method")
+    summary = evaluator.evaluate(images, maps, labels=people).summary(seed=seed).set_index("method")
     cells = {layer.name: layer.cell for layer in found}
     rows = []
     for name, of_layer in maps.items():
-        same, different = _overlap(of_layer, labels)
+        same, different = _overlap(of_layer, people)
         drop, low, high = summary.loc[name, ["drop", "low", "high"]]
         numbers = {"name": name, "cell": cells.get(name, float("nan")), "drop": drop, "low": low, "high": high}
         rows.append(
@@ -137,7 +139,7 @@ def rank_layers(
         "fill": fill,
         "n_steps": n_steps,
         "images": len(images),
-        "people": len(set(labels.tolist() if isinstance(labels, Tensor) else labels)),
+        "people": len(set(people)),
     }
     return LayerRanking(table, settings)
 
@@ -158,10 +160,10 @@ def _layer_maps(
     return place_on_field(torch.cat(maps), found.image_size, found.field)
 
 
-def _overlap(maps: Tensor, labels: Sequence[Any]) -> tuple[float, float]:
+def _overlap(maps: Tensor, people: Sequence[Any]) -> tuple[float, float]:
     """Mean Bhattacharyya coefficient of the same person's and of different people's maps."""
     table = bhattacharyya(maps).cpu().numpy()
-    person = np.asarray([str(label) for label in labels])
+    person = person_codes(people)[1]
     same = person[:, None] == person[None]
     others = ~np.eye(len(maps), dtype=bool)
     return float(table[same & others].mean()), float(table[~same].mean()) if (~same).any() else float("nan")

@@ -17,6 +17,7 @@ from captum_leam.explain import explain_faces
 from captum_leam.faithfulness.controls import Scene, central_ellipse, edges
 from captum_leam.faithfulness.occlusion import OcclusionEvaluator
 from captum_leam.faithfulness.statistics import bootstrap_interval
+from captum_leam.labels import people_of
 from captum_leam.maps import as_maps
 from captum_leam.objectives import embed, leave_one_out_centroids, unit
 from captum_leam.patterns import bhattacharyya
@@ -205,7 +206,7 @@ def sanity_checks(
     if unknown:
         raise ValueError(f"limits {unknown} are of no check; there are {', '.join(RULES)}.")
     rules = {name: replace(rule, limit=(limits or {}).get(name, rule.limit)) for name, rule in RULES.items()}
-    people = [str(p) for p in (labels.tolist() if isinstance(labels, Tensor) else labels)]
+    people = [str(p) for p in people_of(labels, len(images))]
     if len(set(people)) < 2:
         raise ValueError("one person only: another person's reference is needed, give images of two or more.")
     if not stages or stages[-1] != 1 or list(stages) != sorted(set(stages)) or stages[0] <= 0:

@@ -25,6 +25,7 @@ from captum_leam.faithfulness.controls import SHARED_CONTROLS, Scene, central_el
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.faithfulness.occlusion import embed_checked
 from captum_leam.faithfulness.statistics import interval_of_pairs
+from captum_leam.labels import people_of
 from captum_leam.maps import as_maps, rank_pixels
 from captum_leam.objectives import embed, unit
 
@@ -263,9 +264,7 @@ def _per_side(method: str, maps: Tensor, sides: list[Tensor]) -> list[Tensor]:
 def _people(pairs: Pairs, labels: Sequence[Any] | None, images: int) -> NDArray[Any] | None:
     if labels is None:
         return None
-    people = np.array([str(p) for p in (labels.tolist() if isinstance(labels, Tensor) else labels)])
-    if len(people) != images:
-        raise ValueError(f"{len(people)} labels for {images} images; needed is the person of each image.")
+    people = np.array([str(p) for p in people_of(labels, images)])
     return np.stack([people[pairs.first.cpu()], people[pairs.second.cpu()]], 1)
 
 

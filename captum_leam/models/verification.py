@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from captum_leam.decisions import error_rates, threshold_at_eer, threshold_at_fmr
+from captum_leam.labels import person_codes
 from captum_leam.objectives import embed, unit
 
 if TYPE_CHECKING:
@@ -136,9 +137,7 @@ def verify(model: nn.Module, images: Tensor, labels: Sequence[Hashable], *, batc
         >>> result.eer, len(result.genuine), len(result.impostor)
         (0.0, 2, 4)
     """
-    if len(labels) != len(images):
-        raise ValueError(f"{len(labels)} labels for {len(images)} images; needed is one for each.")
-    who = np.array([list(dict.fromkeys(labels)).index(label) for label in labels])
+    who = person_codes(labels, len(images))[1]
     first, second = np.triu_indices(len(who), k=1)
     same = who[first] == who[second]
     if not same.any() or same.all():

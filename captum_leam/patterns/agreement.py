@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.cluster import hierarchy
 from torch import Tensor
 
+from captum_leam.labels import person_codes
 from captum_leam.patterns.intervals import (
     PersonSums,
     draw_people,
     mean_between,
-    person_codes,
     person_sums,
     weighted_mean,
 )

@@ -16,7 +16,8 @@ from scipy import sparse
 from torch import Tensor
 
 from captum_leam.bootstrap import divided
-from captum_leam.patterns.intervals import Estimate, draw_people, person_codes, person_sums
+from captum_leam.labels import person_codes
+from captum_leam.patterns.intervals import Estimate, draw_people, person_sums
 from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, row_products
 from captum_leam.patterns.specificity import check_options, check_people
 

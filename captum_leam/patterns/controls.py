@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from captum_leam.labels import person_codes
 from captum_leam.maps import as_maps, gaussian_blur, normalize_sum
-from captum_leam.patterns.intervals import person_codes
 from captum_leam.patterns.signatures import Floats
 
 Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]

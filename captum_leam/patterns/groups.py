@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from captum_leam.bootstrap import MIN_FOR_DRAWS, divided, studentised
-from captum_leam.patterns.intervals import person_codes
+from captum_leam.labels import person_codes
 from captum_leam.patterns.signatures import Floats
 from captum_leam.patterns.specificity import check_options
 

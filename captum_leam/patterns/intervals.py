@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse, stats
 
 from captum_leam.bootstrap import MIN_FOR_DRAWS, divided, studentised
+from captum_leam.labels import person_codes
 from captum_leam.patterns.signatures import Floats, Signatures, row_products
 
 MIN_FOR_INTERVAL = 3
@@ -184,7 +185,7 @@ def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "p
     """
     if weights not in WEIGHTS:
         raise ValueError(f"weights is {weights!r}; needed is 'people' or 'pairs'.")
-    names, codes = person_codes(people, len(signatures))
+    names, codes = person_codes(people, len(signatures), "maps")
     images = np.bincount(codes, minlength=len(names))
     row = np.arange(len(codes))
     members: Any = sparse.coo_array((np.ones(len(codes)), (codes, row)), shape=(len(names), len(codes))).tocsr()
@@ -197,19 +198,3 @@ def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "p
     means = sparse.diags_array(1 / images) @ vectors
     with_pairs = (pairs > 0).astype(np.float64)
     return PersonSums(names, means, np.ones(len(names)), within / np.maximum(pairs, 1), with_pairs, images)
-
-
-def person_codes(people: Sequence[Any], images: int) -> tuple[tuple[Any, ...], NDArray[np.int64]]:
-    """The people in order of first appearance, and the number of each image's person.
-
-    Raises:
-        ValueError: if there are not as many labels as images, or a label is missing (None or NaN).
-    """
-    labels = people.tolist() if hasattr(people, "tolist") else list(people)
-    if len(labels) != images:
-        raise ValueError(f"{len(labels)} people are given for {images} maps; needed is the person of each map.")
-    missing = [i for i, label in enumerate(labels) if label is None or label != label]
-    if missing:
-        raise ValueError(f"maps {missing[:5]} have no person (None or NaN); name the person or leave these images out.")
-    number = {person: i for i, person in enumerate(dict.fromkeys(labels))}
-    return tuple(number), np.array([number[label] for label in labels], dtype=np.int64)

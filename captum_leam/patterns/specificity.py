@@ -16,7 +16,8 @@ from scipy import sparse, stats
 from torch import Tensor
 
 from captum_leam.bootstrap import divided
-from captum_leam.patterns.intervals import MIN_FOR_INTERVAL, PersonSums, draw_people, person_codes, person_sums
+from captum_leam.labels import person_codes
+from captum_leam.patterns.intervals import MIN_FOR_INTERVAL, PersonSums, draw_people, person_sums
 from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, is_sparse, row_products
 
 if TYPE_CHECKING:

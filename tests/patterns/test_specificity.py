@@ -11,7 +11,8 @@ from scipy import sparse
 
 from captum_leam.patterns import Signatures, person_specificity, signatures
 from captum_leam.patterns import specificity as module
-from captum_leam.patterns.intervals import draw_people, mean_between, person_codes, person_sums, weighted_mean
+from captum_leam.labels import person_codes
+from captum_leam.patterns.intervals import draw_people, mean_between, person_sums, weighted_mean
 from captum_leam.patterns.specificity import check_options, permutation_p_value, same_or_different
 
 
