@@ -5,7 +5,7 @@ questions between the operations of a pass leave a GPU idle; so they are gathere
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, copy_context
 from typing import Any
 
@@ -30,15 +30,38 @@ def rows_of_caller(renumber: Callable[[Rows], Rows]) -> Iterator[None]:
             caller's: no message names them, and nothing is raised for them alone.
 
     Example:
-        >>> with rows_of_caller(lambda rows: [row + 64 for row in rows]):
-        ...     where_any(torch.tensor([False, True]), print)
-        [65]
+        >>> drawn_order = [2, 0, 1]
+        >>> with rows_of_caller(lambda rows: [drawn_order[row] for row in rows]):
+        ...     where_any(torch.tensor([True, False, False]), print)
+        [2]
     """
     token = _CALLER_ROWS.set((*_CALLER_ROWS.get(), renumber))
     try:
         yield
     finally:
         _CALLER_ROWS.reset(token)
+
+
+def rows_from(start: int) -> AbstractContextManager[None]:
+    """Return :func:`rows_of_caller` for a batch that begins at this row of the batch around it.
+
+    Example:
+        >>> with rows_from(64):
+        ...     where_any(torch.tensor([False, True]), print)
+        [65]
+    """
+    return rows_of_caller(lambda rows: [start + row for row in rows])
+
+
+def all_of_row(number: int) -> AbstractContextManager[None]:
+    """Return :func:`rows_of_caller` for a batch that is made of one row of the batch around it.
+
+    Example:
+        >>> with all_of_row(7):
+        ...     where_any(torch.tensor([True, True]), print)
+        [7]
+    """
+    return rows_of_caller(lambda rows: [number])
 
 
 def caller_rows(rows: Rows) -> Rows:
@@ -54,6 +77,20 @@ def caller_rows(rows: Rows) -> Rows:
     return rows
 
 
+def check_tensor(images: Any, name: str = "inputs") -> None:
+    """Raise ``TypeError`` if something is not a tensor.
+
+    Example:
+        >>> check_tensor([torch.zeros(3, 2, 2)], "x")
+        Traceback (most recent call last):
+        ...
+        TypeError: Expected x to be a tensor (N, C, H, W), got list. Pass torch.stack(x).
+    """
+    if not isinstance(images, Tensor):
+        fix = f"torch.from_numpy({name})" if type(images).__name__ == "ndarray" else f"torch.stack({name})"
+        raise TypeError(f"Expected {name} to be a tensor (N, C, H, W), got {type(images).__name__}. Pass {fix}.")
+
+
 def check_images(images: Any, name: str = "inputs") -> None:
     """Raise if something is not a batch of images.
 
@@ -67,16 +104,16 @@ def check_images(images: Any, name: str = "inputs") -> None:
         ...
         TypeError: Expected x to be a floating-point tensor (N, C, H, W), got a tensor of torch.uint8. Pass x.float() / 255, ...
     """
-    if not isinstance(images, Tensor):
-        fix = f"torch.from_numpy({name})" if type(images).__name__ == "ndarray" else f"torch.stack({name})"
-        raise TypeError(f"Expected {name} to be a floating-point tensor (N, C, H, W), got {type(images).__name__}. Pass {fix}.")
+    check_tensor(images, name)
     if not torch.is_floating_point(images):
         raise TypeError(
-            f"Expected {name} to be a floating-point tensor (N, C, H, W), got a tensor of {images.dtype}. Pass {name}.float() / 255, or what "
-            "else the model takes."
+            f"Expected {name} to be a floating-point tensor (N, C, H, W), got a tensor of {images.dtype}. Pass {name}.float() / 255, or "
+            "what else the model takes."
         )
     if images.ndim != 4 or not images.numel():
-        raise ValueError(f"Expected {name} to have shape (N, C, H, W) with one image or more, got {tuple(images.shape)}.")
+        raise ValueError(
+            f"Expected {name} to have shape (N, C, H, W) with one image or more, got {tuple(images.shape)}."
+        )
 
 
 def refuse(bad: Tensor, message: Callable[[Rows], str]) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._captum import baseline_tensors
+from captum_leam.checks import check_images
 from captum_leam.explainers.base import with_gradients
 from captum_leam.leam import LEAM
 from captum_leam.maps import Field, default_blur, normalize_sum, overall_map
@@ -79,8 +80,7 @@ def explain_faces(
     """
     if preset not in ROUNDS:
         raise ValueError(f"preset is {preset!r}; needed is one of {', '.join(map(repr, ROUNDS))}.")
-    if x.ndim != 4 or not len(x):
-        raise ValueError(f"x has shape {tuple(x.shape)}; needed are faces (N, C, H, W), one or more.")
+    check_images(x, "x")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; needed is a whole number of images, 1 or more.")
     unknown = sorted(set(options) - OPTIONS)
@@ -91,7 +91,7 @@ def explain_faces(
     if layers is None:
         layers = suggest_layers(model, x)
     if isinstance(layers, LayerSuggestions):
-        field = field or layers.field
+        field = field or layers.for_images(x).field
         layers = layers.for_overall_map()
     if isinstance(layers, nn.Module):
         raise TypeError(f"layers is a {type(layers).__name__}; needed is a list of layers: layers=[that module].")
@@ -99,6 +99,7 @@ def explain_faces(
     modules = [layer.module if isinstance(layer, LayerSuggestion) else layer for layer in layers]
     leam = LEAM(model, modules, reshape=[s.reshape if s else None for s in suggested])
     place, rounds = field or find_field(model, x), ROUNDS[preset] - (bool(ROUNDS[preset]) and reference is None)
+    leam.check_grids(x, place)
     options = {"n_steps": STARTS[preset], **options}
 
     def explain(part: slice) -> Tensor:

@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def person_codes(labels: Any, count: int | None = None, rows: str = "images") -> tuple[tuple[Any, ...], NDArray[np.int64]]:
+def person_codes(
+    labels: Any, count: int | None = None, rows: str = "images"
+) -> tuple[tuple[Any, ...], NDArray[np.int64]]:
     """Return the people in order of first appearance, and the number of the person of each row.
 
     Args:
@@ -56,7 +58,9 @@ def people_of(labels: Any, count: int | None = None, rows: str = "images") -> li
 def as_list(labels: Any) -> list[Any]:
     """Return labels as a list of Python values."""
     if not isinstance(labels, Sequence) and not hasattr(labels, "tolist"):
-        raise TypeError(f"Expected labels to be a sequence, an array or a tensor with one label for each row, got {type(labels).__name__}.")
+        raise TypeError(
+            f"Expected labels to be a sequence, an array or a tensor with one label for each row, got {type(labels).__name__}."
+        )
     listed: list[Any] = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     return listed
 

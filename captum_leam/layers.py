@@ -625,10 +625,13 @@ def spatial(
 
 
 def rows_message(name: str, shape: tuple[int, ...], images: int) -> str:
+    """Return the refusal of a layer whose rows are not the images."""
     rows = shape[0] if shape else 0
     found = f"Expected layer {name} to put out one row per image ({images}), got {rows} rows, shape {shape}: "
     if len(shape) == 3 and shape[1] == images:
-        return found + "tokens (T, N, C) with the images second. Pass reshape=lambda t: tokens_to_map(t.transpose(0, 1))."
+        return (
+            found + "tokens (T, N, C) with the images second. Pass reshape=lambda t: tokens_to_map(t.transpose(0, 1))."
+        )
     return found + (
         "the model runs several views of an image in one batch, or splits, pads or reorders it. Explain the network inside, or pass a "
         "`reshape` that returns one map (C, h, w) per image."

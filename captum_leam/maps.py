@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from captum_leam.checks import caller_rows
+
 Field = tuple[int, int, int, int]
 """The rows and columns of the input that a network reads, as (top, left, height, width) in pixels."""
 
@@ -92,7 +94,7 @@ def as_maps(maps: Tensor) -> Tensor:
     if not torch.is_floating_point(maps):
         maps = maps.float()
     if not bool(torch.isfinite(maps).all()):
-        bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero().flatten().tolist()
+        bad = caller_rows((~torch.isfinite(maps)).flatten(1).any(1).nonzero().flatten().tolist())
         raise ValueError(f"maps {bad} hold NaN or infinite values, which cannot be ranked; leave these images out.")
     return maps
 
@@ -189,7 +191,7 @@ def normalize_sum(maps: Tensor) -> Tensor:
     positive = (positive / positive.amax((1, 2), keepdim=True)).nan_to_num(nan=0.0)
     total = positive.sum((1, 2), keepdim=True)
     if not bool((total > 0).all()):
-        empty = (total.flatten() <= 0).nonzero().flatten().tolist()
+        empty = caller_rows((total.flatten() <= 0).nonzero().flatten().tolist())
         raise ValueError(
             f"maps {empty} have no positive value: nothing speaks for the match there. Leave these images out."
         )
@@ -274,7 +276,7 @@ def top_fraction(maps: Tensor, fraction: float = 0.01, *, within: Tensor | None 
     within = torch.as_tensor(within, dtype=torch.bool, device=maps.device).expand_as(maps)
     pixels = within.sum((1, 2))
     if bool((pixels == 0).any()):
-        raise ValueError(f"`within` is empty for images {(pixels == 0).nonzero().flatten().tolist()}.")
+        raise ValueError(f"`within` is empty for images {caller_rows((pixels == 0).nonzero().flatten().tolist())}.")
     # what lies outside is ranked behind everything inside, whatever its value
     ranks = rank_pixels(rank_pixels(maps, seed=seed).masked_fill(~within, maps[0].numel()).neg().double(), seed=seed)
     count = (fraction * pixels.double()).round().clamp(min=1)

@@ -3,12 +3,11 @@
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from typing import TypeVar
 
 import torch
 
-from captum_leam.checks import rows_of_caller
+from captum_leam.checks import rows_from
 
 Made = TypeVar("Made")
 
@@ -79,7 +78,7 @@ def in_batches(
     while start < count or not made:
         rows = slice(start, min(start + now, count))
         try:
-            with rows_of_caller(partial(_shifted, rows.start)) if what == "image" else nullcontext():
+            with rows_from(rows.start) if what == "image" else nullcontext():
                 made.append(make(rows))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -95,10 +94,6 @@ def in_batches(
     if first:
         tell(f"{first} {what}s", now, "internal_batch_size" if what == "step" else "batch_size")
     return made
-
-
-def _shifted(start: int, rows: list[int]) -> list[int]:
-    return [start + row for row in rows]
 
 
 def tell(tried: str, done: int, option: str = "batch_size") -> None:

@@ -22,9 +22,10 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from captum_leam.checks import refuse, together
+from captum_leam.checks import caller_rows, check_tensor, refuse, together
 from captum_leam.labels import person_codes
 from captum_leam.layers import refuse_active, sober
 from captum_leam.memory import in_batches
@@ -32,6 +33,10 @@ from captum_leam.probe import check_model
 
 Norm = Literal["detach", "differentiate", "fixed"]
 NORMS: tuple[Norm, ...] = ("detach", "differentiate", "fixed")
+
+
+SAME_PICTURE = 1e-5
+"""Relative distance up to which two embeddings of a person are those of one picture."""
 
 
 class ReliabilityWarning(UserWarning):
@@ -96,6 +101,7 @@ def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 6
         >>> embed(nn.Flatten(), torch.rand(5, 3, 2, 2), batch_size=2).shape
         torch.Size([5, 12])
     """
+    check_tensor(images, "images")
     refuse_active(model)
     with torch.no_grad(), sober(model), together():
         check_model(model, images, lambda batch: _embeddings_of(model, batch))
@@ -110,7 +116,15 @@ def _floating(output: Any) -> Tensor:
     if isinstance(output, Tensor) and torch.is_floating_point(output):
         return output
     kind = f"a tensor of {output.dtype}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-    raise TypeError(f"forward_func returned {kind}; needed is one floating-point tensor of embeddings (N, D).")
+    fix = ""
+    if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
+        fix = (
+            f" If the embedding is its first element, {tuple(output[0].shape)}, pass lambda x: model(x)[0], or UpTo(model, layer) with the "
+            "name of the layer that puts it out."
+        )
+    elif isinstance(output, dict):
+        fix = f" Pass lambda x: model(x)[key] with the key of the embedding; there are {', '.join(map(repr, output))}."
+    raise TypeError(f"Expected forward_func to return one floating-point tensor of embeddings (N, D), got {kind}.{fix}")
 
 
 def as_output(returned: Any, batch: int) -> Tensor:
@@ -128,9 +142,14 @@ def as_output(returned: Any, batch: int) -> Tensor:
     if output.ndim > 1:
         return as_embeddings(output, batch)
     if output.ndim == 0 or len(output) != batch:
+        squeezed = output.ndim == 1 and batch == 1
+        why = (
+            f"Use flatten(1) instead of squeeze(), so that one image gives (1, {len(output)})."
+            if squeezed
+            else "Does the model take a mean or sum over the batch?"
+        )
         raise ValueError(
-            f"forward_func returned shape {tuple(output.shape)} for {batch} images: a mean or sum over the batch? Needed are "
-            f"embeddings ({batch}, D) or one score per image ({batch},)."
+            f"Expected forward_func to return embeddings ({batch}, D) or one score per image ({batch},), got {tuple(output.shape)}. {why}"
         )
     return output
 
@@ -367,10 +386,29 @@ def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) 
             f"one image only of: {', '.join(alone)}. A reference from other images needs two or more of every person."
         )
     units = unit(embeddings, "embeddings")
+    _warn_of_copies(embeddings, codes)
     sums = torch.zeros(len(people), embeddings.shape[1], dtype=units.dtype, device=units.device).index_add_(
         0, person, units
     )
     return unit(sums[person] - units, "leave-one-out centroids")
+
+
+def _warn_of_copies(embeddings: Tensor, codes: NDArray[np.int64]) -> None:
+    """Warn of a picture that stands twice among a person's images: it is its own reference."""
+    values = embeddings.double().cpu()
+    copies: list[int] = []
+    for code in range(int(codes.max(initial=-1)) + 1):
+        rows = np.flatnonzero(codes == code)
+        own = values[torch.from_numpy(rows)]
+        distances = torch.cdist(own, own).fill_diagonal_(torch.inf)
+        copies += rows[(distances.amin(1) <= SAME_PICTURE * _length(own)).numpy()].tolist()
+    if copies:
+        warnings.warn(
+            f"rows {caller_rows(copies)} have the embedding of another row of the same person: a picture that stands twice is its own "
+            "reference. Leave the copies out.",
+            ReliabilityWarning,
+            stacklevel=3,
+        )
 
 
 # -- the objective as a module -------------------------------------------------------------------------
@@ -495,10 +533,10 @@ class EmbeddingSimilarity(nn.Module):
     def _warn_if_flat(embeddings: Tensor, towards: Tensor) -> None:
         # a warning, not an error: the end point of a path may rightly lie on the reference
         flat = reliability(embeddings, towards) <= vanishing(embeddings)
-        if bool(flat.any()):
+        if rows := flat.nonzero().flatten().tolist():
             warnings.warn(
-                f'norm="differentiate" has zero gradient for images {flat.nonzero().flatten().tolist()}, whose embedding is the '
-                "reference: gradients there are rounding noise.",
+                f'norm="differentiate" has zero gradient for images {caller_rows(rows)}, whose embedding is the reference: gradients there '
+                "are rounding noise.",
                 ReliabilityWarning,
                 stacklevel=4,
             )

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from captum_leam.checks import check_images
 from captum_leam.explain import PRESETS, Preset
 from captum_leam.faces import AlignedFace
 from captum_leam.leam import LEAM
@@ -181,7 +182,7 @@ def explain_pair(
     a: Tensor | AlignedFace,
     b: Tensor | AlignedFace,
     *,
-    layers: LayerSuggestions | Sequence[str] | None = None,
+    layers: LayerSuggestions | Sequence[str | nn.Module] | None = None,
     threshold: float | None = None,
     same_person: bool | None = None,
     preset: Preset = "default",
@@ -195,7 +196,7 @@ def explain_pair(
         model: returns embeddings (N, D), in evaluation mode.
         a: (C, H, W) or (1, C, H, W) as the model takes it, or an aligned face.
         b: another, of the same size.
-        layers: names, or suggestions; by default those of the overall map.
+        layers: names or modules of the model, or suggestions; by default those of the overall map.
         threshold: of the decision.
         same_person: whether they are, where it is known.
         preset: ``"fast"``: one pass; ``"default"`` and ``"best"``: a path of 4 and of 16 steps. Without the rounds of occlusion of
@@ -215,11 +216,11 @@ def explain_pair(
         raise ValueError(f"preset is {preset!r}; needed is one of {', '.join(map(repr, PRESETS))}.")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     images = _both(a, b).to(device)
-    if not isinstance(layers, LayerSuggestions):
-        layers = chosen_layers(model, images, layers)
+    layers = layers.for_images(images) if isinstance(layers, LayerSuggestions) else chosen_layers(model, images, layers)
     embeddings = embed(model, images)
     directions = unit(embeddings, "embeddings")
     leam = LEAM(model, [layer.module for layer in layers], reshape=[layer.reshape for layer in layers])
+    leam.check_grids(images, layers.field)
     maps = leam.attribute(images, reference=directions.flip(0), n_steps=PRESETS[preset])
     placed = [place_on_field(m, layers.image_size, layers.field) for m in maps]
     return PairExplanation(
@@ -236,13 +237,22 @@ def explain_pair(
 
 
 def _both(a: Tensor | AlignedFace, b: Tensor | AlignedFace) -> Tensor:
-    first, second = (x.crop if isinstance(x, AlignedFace) else x for x in (a, b))
-    first, second = (x[0] if x.ndim == 4 and len(x) == 1 else x for x in (first, second))
-    if first.ndim != 3 or first.shape != second.shape:
+    first, second = (
+        _batch_of_one(x.crop if isinstance(x, AlignedFace) else x, name) for x, name in ((a, "a"), (b, "b"))
+    )
+    if first.shape != second.shape:
         raise ValueError(
-            f"a has shape {tuple(first.shape)}, b {tuple(second.shape)}; needed are two images (C, H, W) of one size."
+            f"Expected a and b to be two images of one size, got {tuple(first.shape[1:])} and {tuple(second.shape[1:])}."
         )
-    return torch.stack([first, second.to(first)])
+    return torch.cat([first, second.to(first)])
+
+
+def _batch_of_one(image: Any, name: str) -> Tensor:
+    batch = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image
+    check_images(batch, name)
+    if len(batch) > 1:
+        raise ValueError(f"Expected {name} to be one image (C, H, W) or (1, C, H, W), got {tuple(batch.shape)}.")
+    return batch
 
 
 def _mean_share(maps: list[Tensor]) -> Tensor:

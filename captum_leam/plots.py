@@ -143,6 +143,11 @@ def overlay_grid(
         5
     """
     maps = as_maps(maps)
+    if len(images) != len(maps) or (titles is not None and len(titles) != len(images)):
+        given = "" if titles is None else f" and {len(titles)} titles"
+        raise ValueError(
+            f"Expected one map and one title for each of the {len(images)} images, got {len(maps)} maps{given}."
+        )
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(1.5 * columns + 0.6, 3.25 * rows), layout="constrained")

@@ -153,7 +153,9 @@ def altered(x: Tensor, place: int, field: Field | None = None) -> Tensor:
     noise = torch.rand(region.shape, generator=generator, dtype=torch.float64, device="cpu").to(x)
     drawn = low + (high - low + (high == low)) * noise
     changed = x.clone()
-    changed[:, :, rows, columns] = torch.where(x.mean() < (low + high) / 2, region.maximum(drawn), region.minimum(drawn))
+    changed[:, :, rows, columns] = torch.where(
+        x.mean() < (low + high) / 2, region.maximum(drawn), region.minimum(drawn)
+    )
     return changed
 
 
@@ -456,7 +458,7 @@ def _watched_random_numbers() -> Iterator[list[str]]:
     """Context manager that leaves the processes' random numbers as they were and lists the generators that moved."""
     drew: list[str] = []
     of_numpy, of_python = np.random.get_state(), random.getstate()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
         before = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
         yield drew

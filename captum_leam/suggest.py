@@ -85,8 +85,8 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
         size = (images.shape[-2], images.shape[-1])
         if size != self.image_size:
             raise ValueError(
-                f"Expected images of {self.image_size[0]} × {self.image_size[1]} px, for which these layers were suggested, got {size[0]} × "
-                f"{size[1]} px. Call suggest_layers(model, images) with images of the new size."
+                f"Expected images of {self.image_size[0]} × {self.image_size[1]} px, for which these layers were suggested, got "
+                f"{size[0]} × {size[1]} px. Call suggest_layers(model, images) with images of the new size."
             )
         return self
 
@@ -188,16 +188,17 @@ def suggest_layers(
     return found if best_of is None else replace(found, layers=tuple(found[name] for name in best_of(found)))
 
 
-def chosen_layers(model: nn.Module, faces: Tensor, names: Sequence[str] | None = None) -> LayerSuggestions:
-    """The layers named, or those of the overall map.
+def chosen_layers(model: nn.Module, faces: Tensor, layers: Sequence[str | nn.Module] | None = None) -> LayerSuggestions:
+    """Return the layers named, or those of the overall map.
 
     Args:
-        model: returns embeddings (N, D), in evaluation mode.
+        model: Returns embeddings (N, D), in evaluation mode.
         faces: (N, C, H, W) as the model takes them.
-        names: of layers; None or nothing: found.
+        layers: Names or modules of the model. None or nothing: those of the overall map.
 
     Raises:
-        ValueError: for a name that the model does not have, or a layer without a spatial map.
+        TypeError: for anything but names and modules.
+        ValueError: for a layer that the model does not have, or one without a spatial map.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -205,10 +206,26 @@ def chosen_layers(model: nn.Module, faces: Tensor, names: Sequence[str] | None =
         ['layer2']
     """
     suggested = suggest_layers(model, faces)
-    if not names:
+    if not layers:
         return replace(suggested, layers=suggested.for_overall_map())
+    names = [_name_within(model, layer) for layer in layers]
     chosen = [layer_suggestion(model, name, get_layer(model, name), faces, suggested) for name in dict.fromkeys(names)]
     return replace(suggested, layers=tuple(chosen))
+
+
+def _name_within(model: nn.Module, layer: Any) -> str:
+    if isinstance(layer, str):
+        return layer
+    if not isinstance(layer, nn.Module):
+        raise TypeError(
+            f"Expected layers to be names or modules of the model, or what suggest_layers returns, got a {type(layer).__name__}."
+        )
+    for name, module in model.named_modules():
+        if module is layer:
+            return str(name)
+    raise ValueError(
+        f"Expected layers to be modules of the model, got a {type(layer).__name__} that is not among them."
+    )
 
 
 def layer_suggestion(
@@ -261,7 +278,9 @@ def first_images(faces: Tensor) -> tuple[Tensor, list[int]]:
     """
     finite = torch.isfinite(faces.detach()).flatten(1).all(1).nonzero().flatten().tolist()
     if not finite:
-        raise ValueError(f"Expected images of finite values, got NaN or infinite ones in images {list(range(len(faces)))}.")
+        raise ValueError(
+            f"Expected images of finite values, got NaN or infinite ones in images {list(range(len(faces)))}."
+        )
     return faces[finite[:2]].detach(), finite[:2]
 
 
@@ -324,11 +343,11 @@ def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) ->
         (0, 8, 112, 96)
     """
     generator = torch.Generator().manual_seed(seed)
-    few, rows = first_images(faces)
+    few, numbers = first_images(faces)
     shuffled = few.flatten(2)[:, :, torch.randperm(few[0, 0].numel(), generator=generator).to(few.device)].view_as(few)
     with torch.inference_mode(False), torch.enable_grad(), eager():
         x = torch.cat([few, shuffled]).clone().requires_grad_()
-        with rows_of_caller(lambda found: [rows[i] for i in found if i < len(rows)]):
+        with rows_of_caller(lambda found: [numbers[i] for i in found if i < len(numbers)]):
             first = _first_map(model, x)
         signs = torch.randn(first.shape, generator=generator, dtype=torch.float64).to(first)
         gradient = torch.autograd.grad((first * signs).sum(), x, allow_unused=True)[0] if first.requires_grad else None
@@ -447,17 +466,20 @@ def _no_layer(model: nn.Module, outputs: dict[str, Tensor], counts: dict[str, in
     """Why there is no layer to suggest."""
     if not out.requires_grad:
         return (
-            "Expected the embedding to depend on the images through differentiable operations, got one without a gradient: the model ends in "
-            "a step such as torch.round, a quantised layer, numpy or no_grad. Explain the part before it (UpTo(model, layer))."
+            "Expected the embedding to depend on the images through differentiable operations, but no gradient reaches any layer: the model "
+            "ends in a step such as torch.round, a quantised layer, numpy or no_grad. Explain the part before it (UpTo(model, layer))."
         )
     often = {name: count for name, count in counts.items() if count > 1 and name not in outputs}
     if often:
         name = min(often, key=lambda n: n.count("."))
         return (
-            f"Expected a layer that runs once and that everything passes through, but module {name!r} ran {often[name]} times in one forward "
-            "pass (micro-batches, several views, weights that are shared). Explain the network inside, or choose layers by hand."
+            f"Expected a layer that runs once and that everything passes through, but module {name!r} ran {often[name]} times in one "
+            "forward pass (micro-batches, several views, shared weights). Explain the network inside, or choose layers by hand."
         )
-    return "no layer of the model puts out a spatial map that everything passes through; choose layers by hand."
+    return (
+        "no layer of the model puts out a spatial map that everything passes through; choose layers by hand. Of a model with several networks, "
+        "explain one."
+    )
 
 
 def _run_recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor, dict[str, int]]:

@@ -12,10 +12,12 @@ from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_leam.checks import check_images
 from captum_leam.layers import eager, refuse_unexplainable
 from captum_leam.maps import as_maps
 from captum_leam.memory import in_batches
 from captum_leam.objectives import as_embeddings, direction
+from captum_leam.probe import check_model
 
 Made = TypeVar("Made")
 
@@ -173,6 +175,8 @@ class Explainer(Attribution, ABC):
         check_images(inputs)
         rows = reference_rows(reference, len(inputs))
         refuse_unexplainable(self.model, [])
+        with torch.no_grad(), eager():
+            check_model(self.model, inputs, lambda images: as_embeddings(self.model(images.clone()), len(images)))
         self._forwards, self._backwards, self._images = 0, 0, len(inputs)
         self._at_once = self.batch_size
 
@@ -239,20 +243,6 @@ def with_gradients() -> Iterator[None]:
     """Gradients on, whatever the caller turned off, and compiled modules run eagerly."""
     with torch.inference_mode(False), torch.enable_grad(), eager():
         yield
-
-
-def check_images(inputs: Tensor) -> None:
-    """Refuse what are no images.
-
-    Raises:
-        TypeError: if it is no floating-point tensor.
-        ValueError: for another shape than (N, C, H, W), or none.
-    """
-    if not isinstance(inputs, Tensor) or not torch.is_floating_point(inputs):
-        kind = f"a tensor of {inputs.dtype}" if isinstance(inputs, Tensor) else f"a {type(inputs).__name__}"
-        raise TypeError(f"inputs are {kind}; needed is one floating-point tensor of images (N, C, H, W).")
-    if inputs.ndim != 4 or not inputs.numel():
-        raise ValueError(f"inputs have shape {tuple(inputs.shape)}; needed are images (N, C, H, W), one or more.")
 
 
 def reference_rows(reference: Tensor | None, images: int) -> Tensor | None:

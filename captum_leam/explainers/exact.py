@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from captum_leam.explainers.base import Explainer, check_images, shown
+from captum_leam.checks import check_images
+from captum_leam.explainers.base import Explainer, shown
 from captum_leam.layers import Reshape, gather_runs, layer_name, record, refuse_unexplainable, spatial
 from captum_leam.maps import Field, place_on_field
 from captum_leam.objectives import as_embeddings, direction, vanishing

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from captum_leam.checks import all_of_row, refuse
 from captum_leam.explainers.base import (
     SimilarityMaps,
     TwoSidedExplainer,
@@ -100,14 +101,16 @@ class FGGB(ThresholdExplainer):
 
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
         rows = [reference] * len(images) if reference is None or len(reference) == 1 else torch.split(reference, 1)
-        sums = [self._sum_over_dimensions(x, r) for x, r in zip(torch.split(images, 1), rows, strict=True)]
+        each = enumerate(zip(torch.split(images, 1), rows, strict=True))
+        sums = [self._sum_over_dimensions(row, x, r) for row, (x, r) in each]
         signed = shown(torch.cat(sums).mean(1))
         return SimilarityMaps(signed.clamp(min=0), (-signed).clamp(min=0))
 
-    def _sum_over_dimensions(self, image: Tensor, reference: Tensor | None) -> Tensor:
+    def _sum_over_dimensions(self, row: int, image: Tensor, reference: Tensor | None) -> Tensor:
         """S of one image: (1, C, H, W)."""
         copies = image.repeat(self._at_once, 1, 1, 1).requires_grad_()
-        f, g = unit_and_direction(self._embed(copies), reference)
+        with all_of_row(row):
+            f, g = unit_and_direction(self._embed(copies), reference)
         self._check_differentiable(f)
         weights = (f * g).detach()[0] - self.threshold / f.shape[1]
         total = torch.zeros_like(image)
@@ -211,12 +214,13 @@ def refuse_own(embeddings: Tensor, towards: Tensor) -> None:
     Raises:
         ValueError: with the images concerned.
     """
-    flat = reliability(embeddings, towards) <= vanishing(embeddings)
-    if bool(flat.any()):
-        raise ValueError(
-            f"the cosine has zero gradient for images {flat.nonzero().flatten().tolist()}: their reference is their own embedding, where "
-            "it is at its maximum. Give a reference from other images of the person."
-        )
+    refuse(
+        reliability(embeddings, towards) <= vanishing(embeddings),
+        lambda rows: (
+            f"the cosine has zero gradient for images {rows}: their reference is their own embedding, where it is at its maximum. Give a "
+            "reference from other images of the person."
+        ),
+    )
 
 
 def grey(images: Tensor) -> Tensor:

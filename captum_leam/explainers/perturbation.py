@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from captum_leam.checks import all_of_row
 from captum_leam.explainers.base import Explainer, SimilarityMaps, TwoSidedExplainer, cosines, shown
 from captum_leam.objectives import direction
 
@@ -25,15 +26,16 @@ XFACE_STRIDE = 5 / 112
 class Masking(Explainer):
     """A method that scores one image under many masks; subclasses say which masks, and what the scores mean."""
 
-    def _masked_scores(self, image: Tensor, masks: Tensor, reference: Tensor) -> Tensor:
+    def _masked_scores(self, row: int, image: Tensor, masks: Tensor, reference: Tensor) -> Tensor:
         """Cosines (M,) of one image (1, C, H, W) under masks (M, H, W) to a reference (1, D), a batch of them at a time."""
-        embeddings = (self._embed(image * part[:, None]) for part in torch.split(masks, self._at_once))
-        return torch.cat([cosines(f, direction(f, reference)) for f in embeddings])
+        with all_of_row(row):
+            embeddings = (self._embed(image * part[:, None]) for part in torch.split(masks, self._at_once))
+            return torch.cat([cosines(f, direction(f, reference)) for f in embeddings])
 
-    def _each(self, images: Tensor, reference: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Single images and their references; only where there is none does that cost a pass."""
+    def _each(self, images: Tensor, reference: Tensor | None) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Rows, single images and their references; only where there is none does that cost a pass."""
         rows = self._embed(images) if reference is None else reference.expand(len(images), -1)
-        yield from zip(torch.split(images, 1), torch.split(rows, 1), strict=True)
+        yield from zip(range(len(images)), torch.split(images, 1), torch.split(rows, 1), strict=True)
 
 
 class CorrRISE(Masking, TwoSidedExplainer):
@@ -85,7 +87,7 @@ class CorrRISE(Masking, TwoSidedExplainer):
         patch = round(BLACK_PATCH * size[1]) if self.patch is None else self.patch
         masks = patch_masks(self.masks, size, patch, self.patches, self.seed).to(images)
         with torch.no_grad():
-            scores = [self._masked_scores(x, masks, g) for x, g in self._each(images, reference)]
+            scores = [self._masked_scores(i, x, masks, g) for i, x, g in self._each(images, reference)]
         signed = shown(rank_correlation(torch.stack(scores), masks).to(images))
         return SimilarityMaps(signed.clamp(min=0), (-signed).clamp(min=0))
 
@@ -137,7 +139,7 @@ class RISE(Masking):
         size = (images.shape[2], images.shape[3])
         masks = smooth_masks(self.masks, size, self.cells, self.shown, self.seed).to(images)
         with torch.no_grad():
-            scores = torch.stack([self._masked_scores(x, masks, g) for x, g in self._each(images, reference)])
+            scores = torch.stack([self._masked_scores(i, x, masks, g) for i, x, g in self._each(images, reference)])
         return shown((scores @ masks.flatten(1)).view(-1, *size) / (self.masks * self.shown))
 
 
@@ -188,9 +190,9 @@ class XFace(Masking):
         weights = hidden / hidden.sum(1, keepdim=True) / len(masks)
         maps = []
         with torch.no_grad():
-            for x, g in self._each(images, reference):
-                clean = self._masked_scores(x, torch.ones_like(masks[:1]), g)
-                maps.append((clean - self._masked_scores(x, masks, g)) @ weights)
+            for i, x, g in self._each(images, reference):
+                clean = self._masked_scores(i, x, torch.ones_like(masks[:1]), g)
+                maps.append((clean - self._masked_scores(i, x, masks, g)) @ weights)
         return shown(torch.stack(maps).view(-1, *size))
 
 

@@ -7,6 +7,7 @@ import torch
 from captum.attr import ShapleyValueSampling
 from torch import Tensor
 
+from captum_leam.checks import all_of_row
 from captum_leam.explainers.base import cosines, shown
 from captum_leam.explainers.perturbation import Masking
 from captum_leam.maps import default_blur
@@ -74,14 +75,15 @@ class RegionShapley(Masking):
         with torch.no_grad():
             regions = region_masks(self.parser(images), images)
             pairs = zip(self._each(images, reference), regions, strict=True)
-            return shown(torch.cat([self._shared_out(x, g, r) for (x, g), r in pairs]).to(images))
+            return shown(torch.cat([self._shared_out(i, x, g, r) for (i, x, g), r in pairs]).to(images))
 
-    def _shared_out(self, image: Tensor, reference: Tensor, regions: Tensor) -> Tensor:
+    def _shared_out(self, row: int, image: Tensor, reference: Tensor, regions: Tensor) -> Tensor:
         """Values of the regions (H, W) of one image, over their areas: (1, H, W)."""
 
         def score(perturbed: Tensor) -> Tensor:
-            embeddings = self._embed(perturbed)
-            return cosines(embeddings, direction(embeddings, reference))
+            with all_of_row(row):
+                embeddings = self._embed(perturbed)
+                return cosines(embeddings, direction(embeddings, reference))
 
         sampling = ShapleyValueSampling(score)
         # Captum's own draws from the process's generator, which other threads draw from, too

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captum_leam.checks import caller_rows
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.faithfulness.occlusion import embed_checked
 from captum_leam.maps import as_maps, rank_pixels
@@ -122,7 +123,7 @@ def _matching(maps: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
             f"truth has shape {tuple(truth.shape)} and {truth.dtype}, the maps {tuple(maps.shape)}; needed is boolean of their shape."
         )
     share = truth.flatten(1).double().mean(1)
-    flat = ((share == 0) | (share == 1)).nonzero().flatten().tolist()
+    flat = caller_rows(((share == 0) | (share == 1)).nonzero().flatten().tolist())
     if flat:
         raise ValueError(
             f"the truth of images {flat} is empty, or everything: there is nothing to hit. Leave these out."

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_leam.checks import together
+from captum_leam.checks import rows_from, rows_of_caller, together
 from captum_leam.faithfulness.controls import CONTROLS, OWN_CONTROLS, Control, Scene, central_ellipse
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.faithfulness.result import OcclusionResult
@@ -283,7 +283,8 @@ class OcclusionEvaluator:
                 occluded = torch.where(mask[:, None], fill(x, mask) if filled is None else filled[part], x)
                 changed.append((occluded != x).any(1).flatten(1).sum(1))
                 for name, model in self.models.items():
-                    embeddings[name].append(embed(model, occluded, self.batch_size))
+                    with rows_from(i):
+                        embeddings[name].append(embed(model, occluded, self.batch_size))
         return {name: torch.cat(parts).double() for name, parts in embeddings.items()}, torch.cat(changed).cpu().numpy()
 
     def _references(
@@ -363,7 +364,8 @@ def embed_in_drawn_order(model: Embed, images: Tensor, batch_size: int = 64, *, 
         True
     """
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    embeddings = embed(model, images[order.to(images.device)], batch_size).double()
+    with rows_of_caller(lambda rows: order[rows].tolist()):
+        embeddings = embed(model, images[order.to(images.device)], batch_size).double()
     return embeddings[order.argsort().to(embeddings.device)]
 
 

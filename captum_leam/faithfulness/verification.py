@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_leam.checks import rows_from
 from captum_leam.decisions import Pairs, area_under, decision_rates, threshold_at_eer, threshold_at_fmr
 from captum_leam.faithfulness.controls import SHARED_CONTROLS, Scene, central_ellipse
 from captum_leam.faithfulness.fills import Fill, as_fill
@@ -212,7 +213,8 @@ class VerificationEvaluator:
                 images, mask = x[rows], masks[rows, i].to(x.device)
                 occluded = torch.where(mask[:, None], self.fill(images, mask), images)
                 for name, model in self.models.items():
-                    embeddings[name][i].append(unit(embed(model, occluded, self.batch_size).double(), "embeddings"))
+                    with rows_from(int(rows[0])):
+                        embeddings[name][i].append(unit(embed(model, occluded, self.batch_size).double(), "embeddings"))
         joined = {name: [torch.cat(parts) for parts in of_model] for name, of_model in embeddings.items()}
         return {name: (e[0] * (e[1] if len(e) > 1 else partner[name][1])).sum(1) for name, e in joined.items()}
 

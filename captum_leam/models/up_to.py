@@ -82,6 +82,8 @@ def layer_before_division(model: nn.Module, images: Tensor) -> str | None:
 
     with hooked((layer, partial(hook, name)) for name, layer in model.named_modules() if name), torch.no_grad():
         embeddings = model(images)
+    if isinstance(embeddings, tuple | list) and embeddings:  # AdaFace returns the embedding and its length
+        embeddings = embeddings[0]
     if not _of_length_one(embeddings):
         return None
     for name, output in outputs.items():
