@@ -591,7 +591,7 @@ def spatial(
         >>> spatial(torch.rand(2, 8, 7, 7), "'body'", 1, None, None)
         Traceback (most recent call last):
         ...
-        ValueError: Expected layer 'body' to put out one row per image (1), got 2 rows, shape (2, 8, 7, 7): ...
+        ValueError: Expected layer 'body' to put out one row per image, got 2 rows for each image, each (8, 7, 7): ...
     """
     shape = tuple(activations.shape)
     if reshape is not None:
@@ -627,7 +627,8 @@ def spatial(
 def rows_message(name: str, shape: tuple[int, ...], images: int) -> str:
     """Return the refusal of a layer whose rows are not the images."""
     rows = shape[0] if shape else 0
-    found = f"Expected layer {name} to put out one row per image ({images}), got {rows} rows, shape {shape}: "
+    count = f"{rows // images} rows for each image" if rows % images == 0 else f"{rows} rows for {images} images"
+    found = f"Expected layer {name} to put out one row per image, got {count}, each {shape[1:]}: "
     if len(shape) == 3 and shape[1] == images:
         return (
             found + "tokens (T, N, C) with the images second. Pass reshape=lambda t: tokens_to_map(t.transpose(0, 1))."

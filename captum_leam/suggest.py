@@ -304,11 +304,9 @@ def _on_the_picture(
 def _displaced(
     model: nn.Module, few: Tensor, reads: Field, layers: Sequence[LayerSuggestion]
 ) -> dict[nn.Module, Displacement]:
+    # without the size of the images: where the channels of these layers are was found out
     passes = LayerPasses(
-        model,
-        [layer.module for layer in layers],
-        reshapes=[layer.reshape for layer in layers],
-        image_size=tuple(few.shape[2:]),
+        model, [layer.module for layer in layers], reshapes=[layer.reshape for layer in layers], image_size=None
     )
     with torch.inference_mode(False), torch.enable_grad(), eager():
         return check_layers(passes.of_embeddings(), (few.clone(),), reads)
@@ -431,7 +429,7 @@ def _spatial_cuts(
         shown = {name: t for name, t in outputs.items() if t.ndim != 3 or id(t) in tokens}
         spatial = {name: t for name, t in shown.items() if t.grad_fn in cuts and _map_shape(t, size)}
         if not spatial:
-            raise ValueError(_no_layer(model, outputs, counts, out))
+            raise ValueError(_no_layer(outputs, counts, has_gradient=out.requires_grad))
         gradients = torch.autograd.grad(score, list(spatial.values()), allow_unused=True)
     modules = dict(model.named_modules())
     found = []
@@ -439,6 +437,9 @@ def _spatial_cuts(
         shape, reshape = _map_shape(tensor, size) or ((0, 0, 0), None)
         if gradient is not None and _reaches_positions(gradient if reshape is None else reshape(gradient)):
             found.append(LayerSuggestion(name, modules[name], shape, reads[3] / shape[2], reshape))
+    if not found:
+        reached = any(g is not None and bool(g.any()) for g in gradients)
+        raise ValueError(_no_layer(outputs, counts, has_gradient=reached))
     return found, {name for name, tensor in spatial.items() if _is_sum(tensor.grad_fn)}
 
 
@@ -462,12 +463,12 @@ def _one_row_per_image(outputs: dict[str, Tensor], images: int) -> dict[str, Ten
     return kept
 
 
-def _no_layer(model: nn.Module, outputs: dict[str, Tensor], counts: dict[str, int], out: Tensor) -> str:
+def _no_layer(outputs: dict[str, Tensor], counts: dict[str, int], has_gradient: bool) -> str:
     """Why there is no layer to suggest."""
-    if not out.requires_grad:
+    if not has_gradient:
         return (
-            "Expected the embedding to depend on the images through differentiable operations, but no gradient reaches any layer: the model "
-            "ends in a step such as torch.round, a quantised layer, numpy or no_grad. Explain the part before it (UpTo(model, layer))."
+            "Expected the embedding to depend on the images through differentiable operations, but no gradient reaches any layer: the "
+            "model ends in torch.round, a quantised layer, numpy or no_grad. Explain the part before it (UpTo(model, layer))."
         )
     often = {name: count for name, count in counts.items() if count > 1 and name not in outputs}
     if often:
@@ -477,8 +478,8 @@ def _no_layer(model: nn.Module, outputs: dict[str, Tensor], counts: dict[str, in
             "forward pass (micro-batches, several views, shared weights). Explain the network inside, or choose layers by hand."
         )
     return (
-        "no layer of the model puts out a spatial map that everything passes through; choose layers by hand. Of a model with several networks, "
-        "explain one."
+        "no layer of the model puts out a spatial map that everything passes through; choose layers by hand. Of a model with several "
+        "networks, explain one."
     )
 
 

@@ -39,6 +39,23 @@ class Net(nn.Module):
         return self.head(self.body(x))
 
 
+SIZE = 48
+"""Side in pixels of the images of :class:`Inner`."""
+
+
+class Inner(nn.Module):
+    """Three convolutions, 48 px → 24, 12 and 6 px, and a head for any size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        steps = zip((3, 8, 20), (8, 20, 28), strict=True)
+        self.blocks = nn.Sequential(*[nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.ReLU()) for a, b in steps])
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(28 * 16, 12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(x))
+
+
 class Residual(nn.Module):
     """A skip connection with an in-place activation, and a branch beside it: 8 px."""
 

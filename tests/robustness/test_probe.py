@@ -1,0 +1,445 @@
+"""What a model does is found out before anything is drawn: rows, chance, the rest of the batch, and the place of the grid."""
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import SIZE, Inner
+from torch import Tensor, nn
+
+from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, explain_pair, suggest_layers
+from captum_leam.explainers import XSSAB, CorrRISE, GradCAM
+from captum_leam.faithfulness import OcclusionEvaluator
+from captum_leam.layers import tokens_to_map
+from captum_leam.models import verify
+from captum_leam.objectives import embed
+
+Change = Callable[["Inner", Tensor], Tensor]
+
+
+class Around(nn.Module):
+    """A network within a forward function that does something to the batch or the picture."""
+
+    def __init__(self, change: Change) -> None:
+        super().__init__()
+        self.inner, self.change = Inner(), change
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(self.inner, x)
+
+
+def attention(net: "Inner", x: Tensor) -> Tensor:
+    f = net(x)
+    return torch.softmax(f @ f.T, 1) @ f
+
+
+def halves(f: Tensor, n: int) -> Tensor:
+    return f[:n] + f[n : 2 * n]
+
+
+def tiles(net: Inner, x: Tensor) -> Tensor:
+    parts = torch.cat([x[..., :24, :24], x[..., :24, 24:], x[..., 24:, :24], x[..., 24:, 24:]])
+    return net(parts).view(4, len(x), -1).sum(0)
+
+
+def windows(net: Inner, x: Tensor) -> Tensor:
+    cut = x.unfold(2, 24, 24).unfold(3, 24, 24).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    return net(cut).view(len(x), 4, -1).mean(1)
+
+
+def padded(net: Inner, x: Tensor) -> Tensor:
+    return net(torch.cat([x, x.new_zeros(8 - len(x) % 8, *x.shape[1:])]))[: len(x)]
+
+
+def distinct(net: Inner, x: Tensor) -> Tensor:
+    more = torch.cat([x, x[:1], x[:1]])
+    first = (more.flatten(1)[:, None] == more.flatten(1)).all(2).int().argmax(1)
+    kept = first.unique()
+    return net(torch.cat([more[kept], more[:1]]))[torch.searchsorted(kept, first)][: len(x)]
+
+
+VIEWS: dict[str, Change] = {
+    "flip": lambda net, x: halves(net(torch.cat([x, x.flip(3)])), len(x)),
+    "shifted crops": lambda net, x: halves(net(torch.cat([F.pad(x, (4, -4)), x])), len(x)),
+    "ten views": lambda net, x: net(torch.cat([x] * 10)).view(10, len(x), -1).mean(0),
+    "tiles": tiles,
+    "windows, image by image": windows,
+    "padding of the batch": padded,
+    "one row for equal images": distinct,
+}
+
+
+def reordered(order_of: Callable[[Tensor], Tensor], undo: bool) -> Change:
+    def change(net: Inner, x: Tensor) -> Tensor:
+        order = order_of(x)
+        f = net(x[order])
+        return f[order.argsort()] if undo else f
+
+    return change
+
+
+ORDERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "reversed": lambda x: torch.arange(len(x) - 1, -1, -1),
+    "rolled": lambda x: torch.arange(len(x)).roll(1),
+    "brightest first": lambda x: x.mean((1, 2, 3)).argsort(descending=True),
+    "darkest first": lambda x: x.mean((1, 2, 3)).argsort(),
+    "drawn by torch": lambda x: torch.randperm(len(x)),
+    "drawn by numpy": lambda x: torch.from_numpy(np.random.permutation(len(x))),
+    "drawn by python": lambda x: torch.tensor(random.sample(range(len(x)), len(x))),
+}
+SHUFFLED = {f"{name}, put back": reordered(order, True) for name, order in ORDERS.items()}
+MISPLACED = {name: reordered(order, False) for name, order in ORDERS.items()}
+
+BATCH: dict[str, Change] = {
+    "batch_norm of embeddings": lambda net, x: F.batch_norm(net(x), None, None, training=True),
+    "batch_norm of a layer": lambda net, x: net.head(F.batch_norm(net.blocks(x), None, None, training=True)),
+    "the mean taken off": lambda net, x: net(x - x.mean(0)),
+    "the mean taken off, detached": lambda net, x: net(x - x.mean(0).detach()),
+    "attention between images": attention,
+    "the first image taken off": lambda net, x: net(x - 0.5 * x[:1]),
+}
+
+CHANCE: dict[str, Change] = {
+    "dropout": lambda net, x: F.dropout(net(x), 0.5),
+    "dropout before a layer": lambda net, x: net(F.dropout(x, 0.2)),
+    "a little noise": lambda net, x: net(x + 0.01 * torch.randn_like(x)),
+    "numpy's noise": lambda net, x: net(x) * float(np.random.uniform(0.5, 1.5)),
+    "a random mask": lambda net, x: net(x) * (torch.rand(12) > 0.3),
+    "dropout of channels": lambda net, x: net.head(F.dropout2d(net.blocks(x), 0.5, training=True)),
+}
+
+MOVED: dict[str, Change] = {
+    "mirrored": lambda net, x: net(x.flip(3)),
+    "upside down": lambda net, x: net(x.flip(2)),
+    "turned by 180°": lambda net, x: net(x.flip(2, 3)),
+    "turned by 90°": lambda net, x: net(x.rot90(1, (2, 3))),
+    "transposed": lambda net, x: net(x.transpose(2, 3)),
+    "padded on the right": lambda net, x: net(F.pad(x, (0, 24))),
+    "padded on the left": lambda net, x: net(F.pad(x, (24, 0))),
+    "padded below": lambda net, x: net(F.pad(x, (0, 0, 0, 24))),
+    "padded around": lambda net, x: net(F.pad(x, (16, 16, 16, 16))),
+    "shrunk into a corner": lambda net, x: net(F.pad(F.interpolate(x, scale_factor=0.5), (0, 24, 0, 24))),
+}
+
+SOUND: dict[str, Change] = {
+    "as it is": lambda net, x: net(x),
+    "scaled": lambda net, x: net((x - 0.5) / 0.5),
+    "each image standardised": lambda net, x: net(
+        (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True)
+    ),
+    "BGR": lambda net, x: net(x.flip(1)),
+    "larger": lambda net, x: net(F.interpolate(x, (96, 96), mode="bilinear")),
+    "smaller": lambda net, x: net(F.interpolate(x, (32, 32), mode="bilinear", antialias=True)),
+    "a crop of the middle": lambda net, x: net(x[..., 8:40]),
+    "normalised": lambda net, x: F.normalize(net(x)),
+    "a random number that has no say": lambda net, x: net(x) + 0 * torch.rand(1),
+    "padded by two pixels": lambda net, x: net(F.pad(x, (2, 2, 2, 2))),
+    "grey": lambda net, x: net(x.mean(1, keepdim=True).expand(-1, 3, -1, -1)),
+}
+
+
+@pytest.fixture
+def pictures() -> Tensor:
+    return torch.rand(4, 3, SIZE, SIZE)
+
+
+WHO = ["ann", "ann", "bob", "bob"]
+MAPS = torch.rand(4, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+REFERENCE = torch.randn(12, generator=torch.Generator().manual_seed(0))
+
+LAYER_DOORS = {
+    "LEAM, one layer": lambda m, x: LEAM(m, m.inner.blocks[0]).attribute(x, reference=REFERENCE),
+    "LEAM, one image": lambda m, x: LEAM(m, m.inner.blocks[1]).attribute(x[:1], reference=REFERENCE),
+    "LEAM, several layers and a path": lambda m, x: LEAM(m, list(m.inner.blocks)).attribute(
+        x, reference=REFERENCE, n_steps=2
+    ),
+    "LEAM of an objective": lambda m, x: LEAM(EmbeddingSimilarity(m, REFERENCE), m.inner.blocks[0]).attribute(x),
+    "LEAM of a function": lambda m, x: LEAM(lambda y: m(y), m.inner.blocks[0]).attribute(x, reference=REFERENCE),
+    "a CAM": lambda m, x: GradCAM(m, m.inner.blocks[2]).attribute(x, REFERENCE),
+    "explain_faces, given layers": lambda m, x: explain_faces(
+        m, x, "fast", layers=[m.inner.blocks[0]], reference=REFERENCE
+    ),
+    "explain_faces": lambda m, x: explain_faces(m, x, "fast", reference=REFERENCE),
+    "explain_pair": lambda m, x: explain_pair(m, x[0], x[2], preset="fast"),
+    "suggest_layers": lambda m, x: suggest_layers(m, x),
+}
+EMBEDDING_DOORS = {
+    "embed": lambda m, x: embed(m, x),
+    "verify": lambda m, x: verify(m, x, WHO),
+    "OcclusionEvaluator": lambda m, x: OcclusionEvaluator(m, (0.1,), controls=()).evaluate(x, MAPS, labels=WHO),
+    "a gradient method": lambda m, x: XSSAB(m).attribute(x, REFERENCE),
+    "a perturbation method": lambda m, x: CorrRISE(m, masks=4, patch=6).attribute(x, REFERENCE),
+}
+GRID_DOORS = {name: LAYER_DOORS[name] for name in list(LAYER_DOORS)[-4:]}
+REFUSED = (
+    "every image's map would depend on the others|results would be random|the images? in one batch|belong to image i"
+)
+
+
+def refused(call: Callable[[], object], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        call()
+
+
+# -- kind by kind, door by door ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", LAYER_DOORS)
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_layer_whose_rows_are_not_the_images_is_refused(pictures, name, door):
+    model = Around(VIEWS[name])
+    refused(lambda: LAYER_DOORS[door](model, pictures), r"one row per image, got \d+ rows|row i of")
+
+
+@pytest.mark.parametrize("door", LAYER_DOORS)
+@pytest.mark.parametrize("name", SHUFFLED)
+def test_a_layer_whose_rows_are_in_another_order_is_refused(pictures, name, door):
+    refused(lambda: LAYER_DOORS[door](Around(SHUFFLED[name]), pictures), REFUSED)
+
+
+@pytest.mark.parametrize("door", EMBEDDING_DOORS | LAYER_DOORS)
+@pytest.mark.parametrize("changes", ["MISPLACED", "BATCH", "CHANCE"])
+def test_embeddings_that_are_not_the_images_own_are_refused(pictures, changes, door):
+    call = (EMBEDDING_DOORS | LAYER_DOORS)[door]
+    for change in globals()[changes].values():
+        refused(lambda change=change: call(Around(change), pictures), REFUSED)
+
+
+@pytest.mark.parametrize("door", GRID_DOORS)
+@pytest.mark.parametrize("name", MOVED)
+def test_a_grid_that_is_not_the_pictures_is_refused(pictures, name, door):
+    refused(
+        lambda: GRID_DOORS[door](Around(MOVED[name]), pictures), r"Expected the grid of layer .* to lie on the picture"
+    )
+
+
+@pytest.mark.parametrize("door", EMBEDDING_DOORS | LAYER_DOORS)
+@pytest.mark.parametrize("name", SOUND)
+def test_a_sound_model_is_explained(pictures, name, door):
+    (EMBEDDING_DOORS | LAYER_DOORS)[door](Around(SOUND[name]), pictures)
+
+
+def test_embeddings_of_several_views_are_measured(pictures):
+    """Rows of layers are not looked at where no layer is explained: test-time augmentation may be verified and occluded."""
+    for change in VIEWS.values():
+        verify(Around(change), pictures, WHO)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sound=st.lists(st.sampled_from(sorted(set(SOUND) - {"a crop of the middle"})), max_size=2),
+    kind=st.sampled_from(["VIEWS", "SHUFFLED", "BATCH", "CHANCE", "MOVED", ""]),
+    pick=st.randoms(use_true_random=False),
+    count=st.integers(1, 5),
+)
+def test_one_unsound_step_among_sound_ones_is_found(sound, kind, pick, count):
+    """Property: whatever sound steps are around it, a model with an unsound step is refused, and one without is not."""
+    unsound = globals()[kind][pick.choice(sorted(globals()[kind]))] if kind else SOUND["as it is"]
+
+    def change(net: Inner, x: Tensor) -> Tensor:
+        for name in sound:  # what the steps do to the picture: the network itself runs in the last
+            if name not in ("normalised", "a random number that has no say"):
+                x = SOUND[name](lambda y: y, x)
+        x = F.interpolate(x, (SIZE, SIZE), mode="bilinear")
+        return unsound(net, x)
+
+    torch.manual_seed(1)
+    model, x = Around(change), torch.rand(count, 3, SIZE, SIZE)
+    if kind:
+        refused(lambda: explain_faces(model, x, "fast"), "Expected|one row per image")
+    else:
+        assert torch.allclose(explain_faces(model, x, "fast").sum((1, 2)), torch.ones(count))
+
+
+# -- messages ------------------------------------------------------------------------------------------
+
+
+def test_the_refusal_names_the_layer_the_rows_and_the_way_out(pictures):
+    model = Around(VIEWS["flip"])
+    message = r"layer 'inner.blocks.0' \(Sequential\) to put out one row per image, got 2 rows for each image, .*Explain the network inside"
+    for images in (pictures[:1], pictures):
+        refused(lambda images=images: LEAM(model, model.inner.blocks[0]).attribute(images), message)
+    # what is suggested is looked at on pictures that the caller did not give: these are not counted
+    refused(lambda: suggest_layers(model, pictures[:1]), "got 2 rows for each image")
+
+
+def test_tokens_with_the_images_second_need_a_reshape(pictures):
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.block = nn.Conv2d(3, 12, 8, 8), nn.TransformerEncoderLayer(12, 2, 24, dropout=0.0)
+            self.eval()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.block(self.patch(x).flatten(2).permute(2, 0, 1)).mean(0)
+
+    model = Tokens()
+    refused(lambda: LEAM(model, model.block).attribute(pictures), r"tokens \(T, N, C\) with the images second")
+    maps = LEAM(model, model.block, reshape=lambda t: tokens_to_map(t.transpose(0, 1))).attribute(pictures)
+    assert maps.shape == (4, 1, 6, 6)
+
+
+# -- what is kept, and what it costs -------------------------------------------------------------------
+
+
+class Counting:
+    """Rows of every forward pass, and how often gradients came back to the first block."""
+
+    def __init__(self, model: Around) -> None:
+        self.forward: list[int] = []
+        self.backward = 0
+        model.inner.register_forward_pre_hook(lambda _, args: self.forward.append(len(args[0])))
+        model.inner.blocks[0].register_full_backward_hook(lambda *_: setattr(self, "backward", self.backward + 1))
+
+
+def test_two_passes_on_two_images_once_for_a_model_and_a_layer(pictures):
+    model = Around(SOUND["as it is"])
+    seen = Counting(model)
+    for _ in range(3):
+        LEAM(model, model.inner.blocks[0]).attribute(pictures)
+    assert seen.forward == [2, 2, 4, 4, 4]
+    LEAM(model, [model.inner.blocks[0]]).attribute(pictures[:3])
+    assert seen.forward[5:] == [3]
+    LEAM(model, model.inner.blocks[1]).attribute(pictures)  # another layer
+    LEAM(model, model.inner.blocks[1]).attribute(pictures[..., :32])  # another size
+    assert seen.forward[6:] == [2, 2, 4, 2, 2, 4]
+
+
+def test_explain_faces_probes_layers_and_grid_together(pictures):
+    model = Around(SOUND["as it is"])
+    seen = Counting(model)
+    found = suggest_layers(model, pictures)
+    seen.forward.clear()
+    explain_faces(model, pictures, "fast", layers=found)
+    assert seen.forward == [4]  # what was found about suggested layers is known
+    other = Around(SOUND["as it is"])
+    seen = Counting(other)
+    for _ in range(2):
+        explain_faces(other, pictures, "fast", layers=list(other.inner.blocks[:2]), field=(0, 0, SIZE, SIZE))
+    assert seen.forward == [2, 2, 4, 4]
+    assert seen.backward == 3  # one of the probe, and one of each call
+
+
+CHANGES = {
+    "a flag": lambda m: setattr(m, "change", VIEWS["flip"]),
+    "forward": lambda m: setattr(m, "forward", lambda x: VIEWS["flip"](m.inner, x)),
+    "the network": lambda m: setattr(m, "inner", Around(SHUFFLED["reversed, put back"])),
+    "a hook": lambda m: m.inner.head.register_forward_hook(lambda module, args, out: out.roll(1, 0)),
+    "a hook before": lambda m: m.inner.register_forward_pre_hook(lambda module, args: args[0].flip(0)),
+    "the class": lambda m: setattr(
+        m, "__class__", type("Other", (Around,), {"forward": lambda s, x: s.inner(x.flip(0)).flip(0)})
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_model_that_changed_is_probed_again(pictures, name):
+    model = Around(SOUND["as it is"])
+    layer = model.inner.blocks[0]
+    LEAM(model, layer).attribute(pictures)
+    CHANGES[name](model)
+    with pytest.raises(ValueError, match="Expected|did not run"):
+        LEAM(model, layer).attribute(pictures)
+
+
+def test_a_change_in_a_dictionary_a_closure_or_a_global_is_seen(pictures):
+    inner, settings_ = Inner().eval(), {"flip": False}
+
+    class Configured(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.settings = inner, settings_
+
+        def forward(self, x: Tensor) -> Tensor:
+            return VIEWS["flip"](self.net, x) if self.settings["flip"] else self.net(x)
+
+    model, flips = Configured().eval(), False
+
+    def function(x: Tensor) -> Tensor:
+        return VIEWS["flip"](inner, x) if flips else inner(x)
+
+    for forward in (model, function):
+        LEAM(forward, inner.blocks[0]).attribute(pictures)
+    settings_["flip"] = flips = True
+    for forward in (model, function):
+        refused(lambda forward=forward: LEAM(forward, inner.blocks[0]).attribute(pictures), "one row per image")
+
+
+def test_attributes_that_every_pass_changes_do_not_count_as_a_change(pictures):
+    def change(net: Inner, x: Tensor) -> Tensor:
+        net.seen = getattr(net, "seen", 0) + 1
+        net.last = net.blocks(x)
+        return net.head(net.last)
+
+    model = Around(change)
+    seen = []
+    model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    for _ in range(4):
+        LEAM(model, model.inner.blocks[0]).attribute(pictures)
+    assert seen == [2, 2, 4, 4, 4, 4]
+
+
+def test_the_probe_leaves_random_numbers_and_the_model_alone(pictures):
+    model = Around(SOUND["a random number that has no say"])
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    before = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
+    LEAM(model, model.inner.blocks[0]).attribute(pictures)
+    torch.set_rng_state(before[0])
+    LEAM(model, model.inner.blocks[0]).attribute(pictures)  # the model draws once a pass, as without the package
+    with torch.random.fork_rng():
+        torch.set_rng_state(before[0])
+        model(pictures)
+        expected = torch.get_rng_state()
+    assert torch.equal(torch.get_rng_state(), expected)
+    assert (str(np.random.get_state()), random.getstate()) == before[1:]
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in state.items())
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_models_of_one_batch_size_are_probed_on_the_batch(pictures):
+    def of_four(net: Inner, x: Tensor) -> Tensor:
+        return net(x.view(4, 3, SIZE, SIZE))
+
+    def of_one(net: Inner, x: Tensor) -> Tensor:
+        return net(x).view(1, 12)
+
+    assert LEAM(Around(of_four), (m := Around(of_four)).inner.blocks[0]) is not None
+    assert LEAM(m, m.inner.blocks[0]).attribute(pictures).shape == (4, 1, 24, 24)
+    single = Around(of_one)
+    assert LEAM(single, single.inner.blocks[0]).attribute(pictures[:1]).shape == (1, 1, 24, 24)
+
+    def mixed(net: Inner, x: Tensor) -> Tensor:
+        return net(x.view(4, 3, SIZE, SIZE)) - net(x).mean(0)
+
+    bad = Around(mixed)
+    refused(lambda: LEAM(bad, bad.inner.blocks[0]).attribute(pictures), "one forward pass|depend on the others")
+
+
+def test_one_reference_for_each_image_fits_whatever_the_probe_runs(pictures):
+    model = Around(SOUND["as it is"])
+    references = torch.randn(4, 12)
+    expected = LEAM(model, model.inner.blocks[0]).attribute(pictures, reference=references)
+    held = EmbeddingSimilarity(model, references)
+    assert torch.allclose(LEAM(held, model.inner.blocks[0]).attribute(pictures), expected, atol=1e-6)
+    passed = LEAM(EmbeddingSimilarity(model), model.inner.blocks[0]).attribute(
+        pictures, additional_forward_args=(references,)
+    )
+    assert torch.allclose(passed, expected, atol=1e-6)
+
+
+def test_quantised_half_precision_and_autocast_are_not_taken_for_chance(pictures):
+    model = Around(SOUND["as it is"])
+    model.inner.head = nn.Sequential(*model.inner.head[:2], torch.ao.nn.quantized.dynamic.Linear(448, 12))
+    verify(model, pictures, WHO)
+    half = Around(SOUND["as it is"]).bfloat16()
+    LEAM(half, half.inner.blocks[0]).attribute(pictures.bfloat16())
+    model = Around(SOUND["as it is"])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        LEAM(model, model.inner.blocks[0]).attribute(pictures)
