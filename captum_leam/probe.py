@@ -1,11 +1,11 @@
 r"""Probe of a model: whether the results for an image are its own, before anything is drawn.
 
-A network is run twice, on the batches :math:`[a, b]` and :math:`[b', a]`, where a is the first image at hand, b is a with one patch
-replaced, and b' is b with a second patch replaced. Four properties follow from the two passes:
+A network is run twice, on the batches :math:`[a, c]` and :math:`[c, a']`, where a is the first image at hand, a' is a with two patches
+replaced, and c is a companion, made of a turned round and of noise. Four properties follow from the two passes:
 
 * every explained activation has one row for each image;
 * row i belongs to image i: the gradient of a's score lies in the row of a alone;
-* a has the same embedding and activations in both passes, so that they depend neither on chance nor on the rest of the batch;
+* c has the same embedding and activations in both passes, so that they depend neither on chance nor on the rest of the batch;
 * the patches appear in the activations where the layer's grid says they are, so that the grid is that of the picture.
 
 The cost is two forward passes on two images and, where layers are explained, one backward pass. What was established is kept for as long
@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from dataclasses import field as of_dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -30,6 +30,7 @@ from captum_leam.checks import immediate_checks
 from captum_leam.fingerprint import anchor_of, entries, state_of
 from captum_leam.layers import modules_behind
 from captum_leam.maps import Field
+from captum_leam.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from captum_leam.passes import LayerPasses
@@ -38,8 +39,9 @@ T = TypeVar("T")
 Inputs = tuple[Tensor, ...]
 PerLayer = list[tuple[Tensor, ...]]
 
-PATCHES = ((0.62, 0.82), (0.32, 0.20))
-"""Centres (row, column) of the two patches as shares of the field: no turn, mirroring or transposition leaves the first in place."""
+PATCHES = ((0.80, 0.82), (0.45, 0.20))
+"""Centres (row, column) of the two patches as shares of the field, one in its right half and one in its left: every turn, mirroring or
+transposition moves one of them by a quarter of the field within its half."""
 
 PATCH = 1 / 8
 """Side of a patch as a share of the field."""
@@ -50,11 +52,14 @@ TOLERANCE = 1e-4
 COARSE_TOLERANCE = 0.05
 """The same for half precision, under autocast, and for quantised modules, whose scale is taken over the batch."""
 
-ALLOWED_CELLS, ALLOWED_SHARE = 1.25, 0.04
+ALLOWED_CELLS, ALLOWED_SHARE = 1.75, 0.05
 """How far a patch may appear from its place: cells of the layer, plus a share of the field's side. Receptive fields are not symmetric."""
 
-CONCENTRATED = 0.5
+CONCENTRATED = 0.7
 """Spread of a patch's effect, relative to that of a uniform one, below which its place is certain."""
+
+COARSE_GRID = 9
+"""Cells in a row up to which an effect that is spread out says nothing: late layers mix all positions."""
 
 SHUFFLED_IMAGES = 8
 """Images in the one pass more that a model which draws random numbers gets: a random order keeps none of eight rows in place by luck."""
@@ -65,8 +70,10 @@ class Batches(NamedTuple):
 
     first: Inputs
     second: Inputs
-    rows: tuple[int, int]
-    """Row of the unaltered image in each."""
+    same: tuple[int, int]
+    """Row of the image that is the same in both."""
+    changed: tuple[int, int] | None
+    """Row of the first image, in the first batch, and of the same with its patches replaced, in the second."""
     images: list[int]
     """The caller's image that each row stems from."""
 
@@ -101,59 +108,79 @@ class Displacement:
 
 
 def two_images(xs: Inputs, field: Field | None = None) -> Batches:
-    """Return the batches [a, b] and [b', a] of the first image.
+    """Return the batches [a, c] and [c, a'] of the first image.
 
     Example:
-        >>> first, second, rows, _ = two_images((torch.rand(5, 3, 16, 16),))
-        >>> first[0].shape, bool((first[0][rows[0]] == second[0][rows[1]]).all())
-        (torch.Size([2, 3, 16, 16]), True)
+        >>> batches = two_images((torch.rand(5, 3, 16, 16),))
+        >>> torch.equal(batches.first[0][1], batches.second[0][0])
+        True
     """
-    originals = tuple(x[:1].detach() for x in xs)
-    once = tuple(altered(x, 0, field) for x in originals)
-    twice = tuple(altered(x, 1, field) for x in once)
-    pairs = zip(originals, once, twice, strict=True)
-    first, second = zip(*[(torch.cat([a, b]), torch.cat([c, a])) for a, b, c in pairs], strict=True)
-    return Batches(first, second, (0, 1), [0, 0])
+    originals = [x[:1].detach() for x in xs]
+    beside = [companion(x) for x in originals]
+    first = tuple(torch.cat(pair) for pair in zip(originals, beside, strict=True))
+    second = tuple(torch.cat([c, patched(x, field)]) for x, c in zip(originals, beside, strict=True))
+    return Batches(first, second, (1, 0), (0, 1), [0, 0])
 
 
 def whole_batch(xs: Inputs, field: Field | None = None) -> Batches:
-    """Return the batch as it is, and with every image but the first altered: for models that take one batch size only."""
-    first = tuple(x.detach() for x in xs)
-    second = tuple(torch.cat([x[:1], altered(x[1:], 0, field)]) for x in first)
-    return Batches(first, second, (0, 0), list(range(len(xs[0]))))
+    """Return the batch as it is, and with its first image patched: for models that take one batch size only."""
+    first, last = tuple(x.detach() for x in xs), len(xs[0]) - 1
+    if not last:
+        return Batches(first, first, (0, 0), None, [0])
+    second = tuple(torch.cat([patched(x[:1], field), x[1:]]) for x in first)
+    return Batches(first, second, (last, last), (0, 0), list(range(last + 1)))
 
 
-def altered(x: Tensor, place: int, field: Field | None = None) -> Tensor:
-    """Return images with one patch replaced; other floating-point inputs with noise on all values.
+def one_image(xs: Inputs, field: Field | None = None) -> Batches:
+    """Return the first image twice: for models that are run image by image."""
+    return whole_batch(tuple(x[:1] for x in xs), field)
 
-    The patch becomes brighter in dark images and darker in bright ones, so that both patches change the brightness in one direction.
+
+def companion(x: Tensor) -> Tensor:
+    """Return an image that has little in common with this one: the same turned by 180° and mixed with noise.
+
+    Example:
+        >>> x = torch.rand(1, 3, 8, 8)
+        >>> bool((companion(x) != x).all())
+        True
+    """
+    if not torch.is_floating_point(x):
+        return x
+    turned = x.flip(2, 3) if x.ndim == 4 else x
+    return 0.6 * turned + 0.4 * _drawn(x, x, 0)
+
+
+def patched(x: Tensor, field: Field | None = None) -> Tensor:
+    """Return images with two patches of noise; other floating-point inputs with a little noise on all values.
 
     Args:
         x: (N, C, H, W), or any other input.
-        place: Number of the patch, an index of :data:`PATCHES`.
         field: (top, left, height, width) that the network reads. Default: the whole image.
 
     Example:
-        >>> x = torch.zeros(1, 1, 16, 16)
-        >>> (altered(x + torch.eye(16), 0) != x + torch.eye(16)).nonzero()[:, 2:].float().mean(0).tolist()
-        [9.5, 12.5]
+        >>> x = torch.rand(1, 3, 112, 112)
+        >>> (patched(x) != x).any(1).sum().item()  # two patches of 14 × 14 px
+        392
     """
-    if not torch.is_floating_point(x) or not x.numel():
+    if not torch.is_floating_point(x):
         return x
-    low, high = x.amin(), x.amax()
-    generator = torch.Generator(device="cpu").manual_seed(place)
     if x.ndim != 4 or min(x.shape[2:]) < 1 / PATCH:
-        noise = torch.rand(x.shape, generator=generator, dtype=torch.float64, device="cpu").to(x)
-        return x + 0.1 * (high - low + (high == low)) * (noise - 0.5)
-    rows, columns = patch_slices(place, field or (0, 0, x.shape[2], x.shape[3]))
-    region = x[:, :, rows, columns]
-    noise = torch.rand(region.shape, generator=generator, dtype=torch.float64, device="cpu").to(x)
-    drawn = low + (high - low + (high == low)) * noise
+        return 0.9 * x + 0.1 * _drawn(x, x, 1)
     changed = x.clone()
-    changed[:, :, rows, columns] = torch.where(
-        x.mean() < (low + high) / 2, region.maximum(drawn), region.minimum(drawn)
-    )
+    for place in range(len(PATCHES)):
+        rows, columns = patch_slices(place, field or (0, 0, x.shape[2], x.shape[3]))
+        changed[:, :, rows, columns] = _drawn(x[:, :, rows, columns], x, 1 + place)
     return changed
+
+
+def _drawn(region: Tensor, x: Tensor, seed: int) -> Tensor:
+    """Noise of a region's shape within the range of x."""
+    if not x.numel():
+        return region
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    low, high = x.amin(), x.amax()
+    noise = torch.rand(region.shape, generator=generator, dtype=torch.float64, device="cpu").to(x)
+    return low + torch.where(high > low, high - low, 1) * noise
 
 
 def patch_slices(place: int, field: Field) -> tuple[slice, slice]:
@@ -161,7 +188,7 @@ def patch_slices(place: int, field: Field) -> tuple[slice, slice]:
 
     Example:
         >>> patch_slices(0, (0, 0, 112, 112))
-        (slice(62, 76, None), slice(85, 99, None))
+        (slice(83, 97, None), slice(85, 99, None))
     """
     slices = []
     for start, side, share in zip(field[:2], field[2:], PATCHES[place], strict=True):
@@ -174,13 +201,16 @@ def patch_slices(place: int, field: Field) -> tuple[slice, slice]:
 # -- the probe of a model ------------------------------------------------------------------------------
 
 
-def check_model(forward_func: Callable[..., Any], images: Tensor, embed: Callable[[Tensor], Tensor]) -> None:
+def check_model(
+    forward_func: Callable[..., Any], images: Tensor, embed: Callable[[Tensor], Tensor], batch_size: int = 2
+) -> None:
     """Raise if an image's embedding depends on chance, on the other images of its batch or on its row.
 
     Args:
         forward_func: The model, for what is kept about it.
         images: (N, …), as the model takes them.
         embed: Function from a batch to embeddings (n, D), without gradients.
+        batch_size: Images in one pass of the call. With 1, nothing is asked about other images.
 
     Raises:
         ValueError: as said above. What the model itself raises in the probe is left to the call.
@@ -196,17 +226,20 @@ def check_model(forward_func: Callable[..., Any], images: Tensor, embed: Callabl
     """
     if not _can_be_probed((images,)):
         return
-    key = ("embeddings", _kind(images))
+    key = ("embeddings", batch_size == 1, _kind(images))
     with _knowledge(forward_func) as established:
         if key in established:
             return
-        experiment = _first_that_runs((images,), None, lambda b: ([embed(b.first[0])], [embed(b.second[0])]))
+        experiments = (one_image,) if batch_size == 1 else (two_images, whole_batch)
+        experiment = _first_that_runs(
+            experiments, (images,), None, lambda b: ([embed(b.first[0])], [embed(b.second[0])])
+        )
         if experiment is None:
             return
         batches, (first, second), drew = experiment
         names, tolerance = ["the embedding"], _tolerance(forward_func, first)
         _check_same(first, second, batches, names, tolerance, lambda: [embed(batches.first[0])])
-        if drew:
+        if drew and batch_size > 1:
             _check_order_of_many(images, lambda many: [embed(many)], names, tolerance)
         established[key] = True
 
@@ -228,13 +261,13 @@ def check_layers(passes: "LayerPasses", xs: Inputs, field: Field | None = None) 
 
     Example:
         >>> from captum_leam.passes import LayerPasses
-        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 8)).eval()
-        >>> mirrored = lambda x: model(x.flip(3))
-        >>> images = torch.rand(2, 3, 16, 16)
-        >>> check_layers(LayerPasses(model, [model[1]]), (images,), field=(0, 0, 16, 16))
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 256, 8)).eval()
+        >>> upside_down = lambda x: model(x.flip(2))
+        >>> images = torch.rand(2, 3, 32, 32)
+        >>> check_layers(LayerPasses(model, [model[1]]), (images,), field=(0, 0, 32, 32))
         {}
-        >>> displaced = check_layers(LayerPasses(mirrored, [model[1]]), (images,), field=(0, 0, 16, 16))
-        >>> displaced[model[1]].expected[1] > 8 > displaced[model[1]].found[1]
+        >>> displaced = check_layers(LayerPasses(upside_down, [model[1]]), (images,), field=(0, 0, 32, 32))
+        >>> displaced[model[1]].expected[0] > 16 > displaced[model[1]].found[0]
         True
     """
     if not _can_be_probed(xs):
@@ -253,7 +286,7 @@ def check_layers(passes: "LayerPasses", xs: Inputs, field: Field | None = None) 
 
 def _probe_layers(passes: "LayerPasses", xs: Inputs, field: Field | None) -> list[Displacement | None] | None:
     """Displacement of every layer or None, after the checks of rows; None if the model cannot be probed."""
-    experiment = _first_that_runs(xs, field, partial(_two_passes, passes, len(xs[0])))
+    experiment = _first_that_runs((two_images, whole_batch), xs, field, partial(_two_passes, passes, len(xs[0])))
     if experiment is None:
         return None
     batches, (gradients, first, second), drew = experiment
@@ -267,9 +300,7 @@ def _probe_layers(passes: "LayerPasses", xs: Inputs, field: Field | None) -> lis
     _check_same(flat, [t for ts in second for t in ts], batches, flat_names, tolerance, again)
     if drew:
         _check_order_of_many(xs[0], partial(_many_pass, passes, xs), flat_names, tolerance)
-    if field is None or batches.rows == (0, 0):
-        return [None] * len(passes.layers)
-    return [_displacement(before, after, field) for before, after in zip(first[1:], second[1:], strict=True)]
+    return [_displacement(before, after, batches, field) for before, after in zip(first[1:], second[1:], strict=True)]
 
 
 def _two_passes(passes: "LayerPasses", count: int, batches: Batches) -> tuple[PerLayer, PerLayer, PerLayer]:
@@ -335,7 +366,7 @@ def _check_same(
     repeat: Callable[[], Sequence[Tensor]],
 ) -> None:
     """Raise if the same image has other values in the second pass; two more passes tell chance from the rest of the batch."""
-    own, later = batches.rows
+    own, later = batches.same
     for before, after, name in zip(first, second, names, strict=True):
         off = _distance(before[own], after[later])
         if off <= tolerance:
@@ -388,63 +419,108 @@ def _distance(a: Tensor, b: Tensor) -> float:
     return off if np.isfinite(off) else 0.0
 
 
-def _displacement(before: tuple[Tensor, ...], after: tuple[Tensor, ...], field: Field) -> Displacement | None:
-    """Where one of the patches appears in a layer's tensors (2, C, h, w), if that is too far from its place."""
-    for [a, b], [c, _] in zip(before, after, strict=True):
-        for place, change in enumerate((b - a, c - b)):
-            if (found := displacement(change, place, field)) is not None:
-                return found
+def _displacement(
+    before: tuple[Tensor, ...], after: tuple[Tensor, ...], batches: Batches, field: Field | None
+) -> Displacement | None:
+    """Where one of the patches appears in a layer's tensors (n, C, h, w), if that is too far from its place."""
+    if field is None or batches.changed is None:
+        return None
+    first, second = batches.changed
+    pictures = (x for x in zip(batches.first, batches.second, strict=True) if x[0].ndim == 4)
+    of_picture = sum((energy_of(y[second] - x[first]) for x, y in pictures), torch.zeros(()))
+    for one, other in zip(before, after, strict=True):
+        found = displacement(of_picture, energy_of(other[second] - one[first]), field)
+        if found is not None:
+            return found
     return None
 
 
-def displacement(change: Tensor, place: int, field: Field) -> Displacement | None:
-    """Return where the change by a patch appears in a layer, or None if it is where the layer's grid says.
+def energy_of(change: Tensor) -> Tensor:
+    """Return the squared change (h, w), summed over the channels of (C, h, w), in float64."""
+    return change.detach().double().square().sum(0)
 
-    The place is the centre of the squared change, summed over channels, as far as it is above its mean.
+
+def displacement(of_picture: Tensor, of_layer: Tensor, field: Field) -> Displacement | None:
+    """Return where a change of the picture appears in a layer, or None if it is where the layer's grid says.
+
+    The left and the right half of the field are looked at one by one. In each, a place is the centre of the squared change, as far as it
+    is above its mean.
 
     Args:
-        change: (C, h, w), difference of the activations.
-        place: Number of the patch.
+        of_picture: (H, W), squared change of the picture.
+        of_layer: (h, w), squared change of the layer's activations.
         field: (top, left, height, width) that the grid is laid on.
 
     Example:
-        >>> change = torch.zeros(1, 14, 14)
-        >>> change[0, 8, 11] = 1.0
-        >>> displacement(change, 0, (0, 0, 112, 112)) is None, displacement(change.flip(2), 0, (0, 0, 112, 112)).found
-        (True, (67.5, 19.5))
+        >>> of_picture, of_layer = torch.zeros(112, 112), torch.zeros(14, 14)
+        >>> of_picture[83:97, 85:99] = of_layer[11, 11] = 1.0
+        >>> displacement(of_picture, of_layer, (0, 0, 112, 112)) is None
+        True
+        >>> displacement(of_picture, of_layer.flip(0), (0, 0, 112, 112)).found
+        (19.5, 91.5)
     """
-    energy = change.detach().double().square().sum(0)
-    energy = (energy - energy.mean()).clamp(min=0)
-    if min(energy.shape) < 2 or not bool(torch.isfinite(energy).all()) or not bool(energy.sum() > 0):
+    top, left, height, width = field
+    grid = (of_layer.shape[0], of_layer.shape[1])
+    allowed = [
+        ALLOWED_CELLS * side / cells + ALLOWED_SHARE * side for side, cells in zip((height, width), grid, strict=True)
+    ]
+    on_field = of_picture[top : top + height, left : left + width].to(of_layer)
+    for half in ("left", "right"):
+        expected = _place(on_field, half, field)
+        found = _place(of_layer, half, field) or _place(of_layer, "both", field)  # what left its half is in the other
+        if expected is None or found is None:
+            continue
+        off = [abs(e - f) / most for e, f, most in zip(expected.centre, found.centre, allowed, strict=True)]
+        is_certain = found.spread < CONCENTRATED
+        if max(off) > 1 and (is_certain or max(grid) > COARSE_GRID):
+            return Displacement(expected.centre, found.centre, is_certain)
+    return None
+
+
+class Place(NamedTuple):
+    """Where a change lies: (row, column) in pixels of the picture, and its spread relative to that of a uniform one."""
+
+    centre: tuple[float, float]
+    spread: float
+
+
+def _place(energy: Tensor, half: Literal["left", "right", "both"], field: Field) -> Place | None:
+    """The place of a change (h, w) within one half of the field; None if nothing changed there."""
+    columns = torch.arange(energy.shape[1], device=energy.device)
+    inside = (columns >= energy.shape[1] / 2) == (half == "right") if half != "both" else columns >= 0
+    energy = torch.where(inside, energy, 0.0)
+    energy = torch.where(inside, energy - energy.sum() / (inside.sum() * len(energy)).clamp_min(1), 0.0).clamp(min=0)
+    if not bool(torch.isfinite(energy).all()) or not bool(energy.sum() > 0):
         return None
     energy = energy / energy.sum()
-    expected, found, allowed, spreads = [], [], [], []
-    for axis, (start, side, pixels) in enumerate(zip(field[:2], field[2:], patch_slices(place, field), strict=True)):
+    centres, spreads = [], []
+    for axis, (start, side) in enumerate(zip(field[:2], field[2:], strict=True)):
         profile = energy.sum(1 - axis)
-        cells = torch.arange(len(profile), dtype=torch.float64, device=profile.device)
+        cells = torch.arange(len(profile), dtype=profile.dtype, device=profile.device)
         centre = (profile * cells).sum()
-        uniform = ((len(profile) ** 2 - 1) / 12) ** 0.5
-        spreads.append(float((profile * (cells - centre).square()).sum().sqrt()) / uniform)
-        expected.append((pixels.start + pixels.stop - 1) / 2)
-        found.append(start + (float(centre) + 0.5) * side / len(profile) - 0.5)
-        allowed.append(ALLOWED_CELLS * side / len(profile) + ALLOWED_SHARE * side)
-    if all(abs(e - f) <= most for e, f, most in zip(expected, found, allowed, strict=True)):
-        return None
-    rounded = (round(found[0], 1), round(found[1], 1))
-    return Displacement((expected[0], expected[1]), rounded, max(spreads) < CONCENTRATED)
+        spreads.append(float((profile * (cells - centre).square()).sum().sqrt()) / (len(profile) / 12**0.5))
+        centres.append(round(start + (float(centre) + 0.5) * side / len(profile) - 0.5, 1))
+    return Place((centres[0], centres[1]), max(spreads))
 
 
 # -- running it ----------------------------------------------------------------------------------------
 
 
-def _first_that_runs(xs: Inputs, field: Field | None, run: Callable[[Batches], T]) -> tuple[Batches, T, bool] | None:
-    """The experiment on two images, or else on the whole batch, and whether random numbers were drawn; None if both raise."""
-    for make in (two_images, whole_batch):
+def _first_that_runs(
+    experiments: Sequence[Callable[[Inputs, Field | None], Batches]],
+    xs: Inputs,
+    field: Field | None,
+    run: Callable[[Batches], T],
+) -> tuple[Batches, T, bool] | None:
+    """The batches and the result of the first experiment that runs, and whether random numbers were drawn; None if all raise."""
+    for make in experiments:
         batches = make(xs, field)
         try:
             with _watched_random_numbers() as drew, immediate_checks():
                 result = run(batches)
-        except Exception:  # noqa: S112 - whatever it is, the call itself will say it of the caller's images
+        except Exception as error:  # whatever it is, the call itself will say it of the caller's images
+            if is_out_of_memory(error):
+                return None
             continue
         return batches, result, bool(drew)
     return None

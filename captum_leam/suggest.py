@@ -287,16 +287,18 @@ def first_images(faces: Tensor) -> tuple[Tensor, list[int]]:
 def _on_the_picture(
     model: nn.Module, few: Tensor, reads: Field, layers: list[LayerSuggestion]
 ) -> list[LayerSuggestion]:
-    """The layers whose grid is that of the picture.
+    """The layers, fine to coarse, whose grid is that of the picture.
 
     Raises:
-        ValueError: if the network moves the picture, so that all that comes after is drawn in the wrong place, or no layer is left.
+        ValueError: if the network moves the picture before the finest of them, so that all that follows is drawn in the wrong place.
     """
     displaced = _displaced(model, few, reads, layers)
-    kept = [layer for layer in layers if layer.module not in displaced]
+    kept: list[LayerSuggestion] = []
     for layer in layers:
         displacement = displaced.get(layer.module)
-        if displacement is not None and (displacement.is_certain or not kept):
+        if displacement is None:
+            kept.append(layer)
+        elif not kept and (displacement.is_certain or len(displaced) == len(layers)):
             raise ValueError(displacement.message(repr(layer.name)))
     return kept
 

@@ -176,7 +176,8 @@ class Explainer(Attribution, ABC):
         rows = reference_rows(reference, len(inputs))
         refuse_unexplainable(self.model, [])
         with torch.no_grad(), eager():
-            check_model(self.model, inputs, lambda images: as_embeddings(self.model(images.clone()), len(images)))
+            run = lambda images: as_embeddings(self.model(images.clone()), len(images))  # noqa: E731
+            check_model(self.model, inputs, run, self.batch_size)
         self._forwards, self._backwards, self._images = 0, 0, len(inputs)
         self._at_once = self.batch_size
 
