@@ -183,7 +183,8 @@ def suggest_layers(
     coarsest = min(of_size)
     # the last is the latest to run, and of equal outputs the outermost
     chosen = [layers[-1] if size == coarsest else _end_of_block(layers, sums) for size, layers in of_size.items()]
-    fine_to_coarse = _on_the_picture(model, few, reads, sorted(chosen, key=lambda layer: layer.cell))
+    in_order = [layer for layer in candidates if layer in chosen]
+    fine_to_coarse = sorted(_on_the_picture(model, few, reads, in_order), key=lambda layer: layer.cell)
     found = LayerSuggestions(tuple(fine_to_coarse), reads, size)
     return found if best_of is None else replace(found, layers=tuple(found[name] for name in best_of(found)))
 
@@ -287,20 +288,16 @@ def first_images(faces: Tensor) -> tuple[Tensor, list[int]]:
 def _on_the_picture(
     model: nn.Module, few: Tensor, reads: Field, layers: list[LayerSuggestion]
 ) -> list[LayerSuggestion]:
-    """The layers, fine to coarse, whose grid is that of the picture.
+    """The layers, in order of running, whose grid is that of the picture: the last axes of others are no positions.
 
     Raises:
-        ValueError: if the network moves the picture before the finest of them, so that all that follows is drawn in the wrong place.
+        ValueError: if the network moves the picture before the first of them, so that all that follows is drawn in the wrong place.
     """
     displaced = _displaced(model, few, reads, layers)
-    kept: list[LayerSuggestion] = []
-    for layer in layers:
-        displacement = displaced.get(layer.module)
-        if displacement is None:
-            kept.append(layer)
-        elif not kept and (displacement.is_certain or len(displaced) == len(layers)):
-            raise ValueError(displacement.message(repr(layer.name)))
-    return kept
+    first = displaced.get(layers[0].module)
+    if first is not None and (first.is_certain or len(displaced) == len(layers)):
+        raise ValueError(first.message(repr(layers[0].name)))
+    return [layer for layer in layers if layer.module not in displaced]
 
 
 def _displaced(
