@@ -4,11 +4,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from captum_leam.faces.crops import MAX_SIDE
 from captum_leam.faces.photos import MAX_PIXELS
@@ -139,6 +139,10 @@ def read_onnx(path: Path) -> "ModelProto":
         raise ValueError(f"{path}: weights beside the file are missing ({error}).") from None
     except Exception as error:  # broken files make protobuf and the checker raise nearly anything
         reason = first_line(error)
+        if "symbolic link" in reason:
+            raise ValueError(
+                f"{path}: weights beside the file are links to another folder ({reason}). Copy them beside the file."
+            ) from None
         if "external" in reason.lower() or "should be stored in" in reason:
             raise ValueError(f"{path}: weights beside the file are missing ({reason}).") from None
         raise ValueError(f"{path}: this is no ONNX network that can be read ({reason}).") from None
@@ -157,15 +161,16 @@ def _normalise_inputs(model: "ModelProto") -> None:
 
 
 def _load_weights(tensor: "TensorProto", path: Path) -> None:
-    """Load a tensor from the file beside an ONNX file; of links, which caches of downloads make, from beside their target."""
+    """Load a tensor that lies beside an ONNX file, or beside its target where the file is a link, as in caches of downloads."""
     from onnx.external_data_helper import load_external_data_for_tensor
 
-    location = next((entry for entry in tensor.external_data if entry.key == "location"), None)
-    beside, folder = path.parent / (location.value if location else ""), path.resolve().parent
-    if location and path.is_symlink() and beside.is_symlink() and beside.resolve().parent == folder:
+    location = next(entry for entry in tensor.external_data if entry.key == "location")
+    beside, folder = path.parent / location.value, path.resolve().parent
+    if path.is_symlink() and beside.is_symlink() and beside.resolve().parent == folder:
         location.value = beside.resolve().name
-    is_here = beside.is_file() and not (path.is_symlink() and beside.is_symlink())
-    load_external_data_for_tensor(tensor, str(path.parent if is_here else folder))
+    elif beside.exists():
+        folder = path.parent
+    load_external_data_for_tensor(tensor, str(folder))
 
 
 def _input_size(model: "ModelProto") -> tuple[int, int] | None:
@@ -253,7 +258,7 @@ def _prove(network: Prepared, original: "ModelProto", images: Tensor, in_float32
     Returns:
         Embeddings (3, D) of ONNX Runtime in float32.
     """
-    pictures = network.preprocessing(images)
+    pictures, graph = network.preprocessing(images), cast(fx.GraphModule, network.network)
     expected = exact = _one_by_one(original, pictures)
     if in_float32 is not None:
         exact = _one_by_one(in_float32, pictures)
@@ -265,12 +270,12 @@ def _prove(network: Prepared, original: "ModelProto", images: Tensor, in_float32
                 "batch of images than for its images alone. Export the network without operations across the batch."
             )
         with suppress(Exception):  # the modules raise whatever their operation raises; the difference is what counts
-            keep_images_apart(network.network, pictures, _batch(original) or 1)
+            keep_images_apart(graph, pictures, _batch(original) or 1)
         difference = _difference(network, images, exact)
     if difference:
         raise ValueError(difference)
     if network(images[:1]).ndim != 2:
-        flatten_output(network.network)
+        flatten_output(graph)
     if in_float32 is not None:
         _check_precision(exact, expected)
     return exact

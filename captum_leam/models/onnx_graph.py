@@ -175,11 +175,21 @@ def set_input_shape(model: "ModelProto", shape: Sequence[int]) -> None:
 
 
 def plain_reshapes(model: "ModelProto") -> None:
-    """Take ``allowzero`` off reshapes to shapes without a zero, where it says nothing. Changes the model."""
+    """Write reshapes as the converter reads them. Changes the model.
+
+    It has no ``allowzero``, which says nothing about shapes without a zero, and no Flatten from the first axis, to (1, −1).
+    """
+    from onnx import numpy_helper
+
     known = constants(model)
-    for node in [node for node in model.graph.node if node.op_type == "Reshape"]:
-        shape = known.get(node.input[1])
-        if shape is not None and 0 not in shape:
+    for node in model.graph.node:
+        if node.op_type == "Flatten" and any(a.name == "axis" and a.i == 0 for a in node.attribute):
+            known[shape := f"{node.output[0]}_shape"] = np.array([1, -1])
+            model.graph.initializer.append(numpy_helper.from_array(known[shape], shape))
+            node.op_type = "Reshape"
+            node.input.append(shape)
+            del node.attribute[:]
+        if node.op_type == "Reshape" and 0 not in known.get(node.input[1], [0]):
             del node.attribute[:]
 
 

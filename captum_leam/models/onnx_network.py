@@ -1,7 +1,7 @@
 """PyTorch modules of an ONNX graph: conversion, and operations that keep the images of a batch apart."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
@@ -216,16 +216,19 @@ class _Value:
     alone: list[Any]  # one for each picture
     layout: Layout
 
+    def joined(self, count: int) -> Any:
+        return join(self.alone[:count], self.layout)
 
-def _call(module: nn.Module, node: fx.Node, value: Callable[[fx.Node], Any]) -> Any:
-    return module(*fx.map_arg(node.args, value), **fx.map_arg(node.kwargs, value))
+
+def _call(module: nn.Module, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+    return module(*fx.map_arg(node.args, values.__getitem__), **fx.map_arg(node.kwargs, values.__getitem__))
 
 
 def _compute_alone(module: nn.Module, node: fx.Node, values: Mapping[fx.Node, _Value], copies: int) -> _Value:
-    inputs = [values[source] for source in node.all_input_nodes]
+    inputs = node.all_input_nodes
     count = len(next(iter(values.values())).alone)
-    alone = [_call(module, node, lambda source, i=i: values[source].alone[i]) for i in range(count)]
-    if all(value.layout == "constant" for value in inputs):
+    alone = [_call(module, node, {source: values[source].alone[i] for source in inputs}) for i in range(count)]
+    if all(values[source].layout == "constant" for source in inputs):
         return _Value(alone, "constant")
     return _Value(alone, "rows" if all(_has_row(value, copies) for value in alone) else "stack")
 
@@ -238,15 +241,18 @@ def _has_row(value: Any, copies: int) -> bool:
 
 
 def _computes_in_batch(module: nn.Module, node: fx.Node, values: Mapping[fx.Node, _Value]) -> bool:
-    """Whether the operation gives for a batch what it gives for the images alone."""
+    """Whether the operation gives for batches of one and of all pictures what it gives for the pictures alone."""
     layouts = {values[source].layout for source in (node, *node.all_input_nodes)}
     if "stack" in layouts or layouts == {"constant"}:
         return "stack" not in layouts
-    try:
-        found = _call(module, node, lambda source: join(values[source].alone, values[source].layout))
-    except Exception:  # shapes that do not fit raise whatever the operation raises
-        return False
-    return _is_close(found, join(values[node].alone, values[node].layout))
+    for count in (1, len(values[node].alone)):
+        try:
+            found = _call(module, node, {source: values[source].joined(count) for source in node.all_input_nodes})
+        except Exception:  # shapes that do not fit raise whatever the operation raises
+            return False
+        if not _is_close(found, values[node].joined(count)):
+            return False
+    return True
 
 
 def _is_close(found: Any, expected: Any) -> bool:

@@ -1,0 +1,203 @@
+"""ONNX files as exporters and converters write them load, and equal ONNX Runtime on the file, image by image."""
+
+import contextlib
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from captum_leam import explain_faces
+from captum_leam.models import IMAGENET, UNIT, HalfPrecisionWarning, from_onnx
+from captum_leam.models.onnx_network import PerImage, Slice
+from captum_leam.models.preprocessing import smooth_images
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnx2torch")
+runtime = pytest.importorskip("onnxruntime")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+SIZE, CHANNELS, LENGTH = 8, 6, 5
+EXACT, HALF = 1e-4, 0.02  # of the largest value
+
+
+class Graph:
+    """Nodes and weights of a small network, written with one of the ways to keep a weight."""
+
+    def __init__(self, weights="float32", opset=17):
+        self.nodes, self.inits, self.weights, self.opset = [], [], weights, opset
+        self.random = np.random.default_rng(0)
+
+    def add(self, kind, inputs, **attributes):
+        name = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+        return name
+
+    def tensor(self, values):
+        name = f"w{len(self.inits) + len(self.nodes)}"
+        self.inits.append(numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    def weight(self, *shape, around=0.0):
+        values = (around + self.random.normal(0, 0.3, shape)).astype(np.float32)
+        if self.weights in ("computed in half", "half throughout"):
+            return self.tensor(values.astype(np.float16))
+        if self.weights == "half with casts":
+            return self.add("Cast", [self.tensor(values.astype(np.float16))], to=TensorProto.FLOAT)
+        if self.weights == "bfloat16 with casts":
+            kept = helper.make_tensor(f"b{len(self.nodes)}", TensorProto.BFLOAT16, shape, values.ravel())
+            self.inits.append(kept)
+            return self.add("Cast", [kept.name], to=TensorProto.FLOAT)
+        if self.weights == "constants":
+            return self.add("Constant", [], value=numpy_helper.from_array(values))
+        if self.weights == "identities":
+            return self.add("Identity", [self.tensor(values)])
+        if self.weights == "integers":
+            scale, zero = self.tensor(np.float32(0.02)), self.tensor(np.int8(3))
+            return self.add("DequantizeLinear", [self.tensor((values * 50).astype(np.int8)), scale, zero])
+        if self.weights == "transposed":
+            return self.add("Transpose", [self.tensor(values.T)])
+        return self.tensor(values)
+
+    def batch_norm(self, value, channels):
+        names = [self.weight(channels, around=around) for around in (1, 0, 0, 2)]
+        return self.add("BatchNormalization", [value, *names], **({"spatial": 1} if self.opset < 9 else {}))
+
+    def axes(self, *axes):
+        """Axes of a Squeeze: an attribute before operator set 13, an input since."""
+        return ([], {"axes": list(axes)}) if self.opset < 13 else ([self.tensor(np.array(axes, np.int64))], {})
+
+    def model(self, output, *, batch, ir=8, as_inputs=False, size=SIZE):
+        kind = TensorProto.FLOAT16 if self.weights == "half throughout" else TensorProto.FLOAT
+        inputs = [helper.make_tensor_value_info("data", kind, [batch, 3, size, size])]
+        if as_inputs or ir < 4:
+            inputs += [helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in self.inits]
+        graph = helper.make_graph(
+            self.nodes, "g", inputs, [helper.make_tensor_value_info(output, kind, ["n", "d"])], self.inits
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=ir)
+
+
+def saved(folder, model):
+    onnx.save(model, folder / "net.onnx")
+    return folder / "net.onnx"
+
+
+def by_runtime(path, pictures):
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    value = session.get_inputs()[0]
+    count = value.shape[0] if isinstance(value.shape[0], int) else 1
+    kind = np.float16 if value.type == "tensor(float16)" else np.float32
+    copies = [np.repeat(picture[None], count, 0).astype(kind) for picture in pictures.numpy()]
+    answers = [session.run(None, {value.name: picture})[0].reshape(count, -1)[:1] for picture in copies]
+    return torch.from_numpy(np.concatenate(answers).astype(np.float32))
+
+
+def assert_equal(path, model, tolerance=EXACT):
+    images = smooth_images(3, model.preprocessing.size, seed=5)
+    expected = by_runtime(path, model.preprocessing(images))
+    for count in (1, 3):
+        found = model(images[:count])
+        assert found.shape == expected[:count].shape
+        assert float((found - expected[:count]).abs().max() / expected.abs().max()) <= tolerance
+
+
+# -- any of them -----------------------------------------------------------------------------------------
+
+HEADS = [
+    "Reshape to (batch, -1)", "Reshape to (batch, channels)", "Reshape to (-1, channels)", "Reshape to (0, -1)",
+    "Flatten", "Flatten from the first axis", "Squeeze of two axes", "Squeeze of all", "Conv", "class token",
+]  # fmt: skip
+WEIGHTS = [
+    "float32", "half with casts", "bfloat16 with casts", "computed in half", "half throughout", "constants", "identities", "integers",
+    "transposed",
+]  # fmt: skip
+MODES = [
+    contextlib.nullcontext,
+    torch.no_grad,
+    torch.inference_mode,
+    lambda: torch.autocast("cpu", torch.bfloat16),
+    lambda: torch.device("meta"),
+    lambda: default_dtype(torch.float64),
+]
+
+
+@contextlib.contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def head(graph, value, name, batch):
+    """From (batch, channels, 1, 1) to (batch, length)."""
+    if name == "Conv":
+        return graph.add("Conv", [value, graph.weight(LENGTH, CHANNELS, 1, 1)])
+    if name == "class token":  # (batch, 1, channels), behind a row that the exporter wrote for its batch
+        flat = graph.add("Reshape", [value, graph.tensor(np.array([batch, 1, CHANNELS]))])
+        kind = np.float16 if graph.weights in ("computed in half", "half throughout") else np.float32
+        token = graph.tensor(np.full((batch, 1, CHANNELS), 0.5, kind))
+        flat = graph.add("ReduceMax", [graph.add("Concat", [token, flat], axis=1)], axes=[1], keepdims=0)
+    elif name.startswith("Reshape"):
+        last = CHANNELS if "channels" in name else -1
+        first = {"(b": batch, "(-": -1, "(0": 0}[name[11:13]]
+        flat = graph.add("Reshape", [value, graph.tensor(np.array([first, last]))])
+    elif name.startswith("Squeeze"):
+        inputs, attributes = ([], {}) if "all" in name else graph.axes(2, 3)
+        flat = graph.add("Squeeze", [value, *inputs], **attributes)
+    else:
+        flat = graph.add("Flatten", [value], **({"axis": 0} if "first" in name else {}))
+        if "first" in name and batch > 1:
+            flat = graph.add("Reshape", [flat, graph.tensor(np.array([batch, CHANNELS]))])
+    if name == "Squeeze of all":
+        return graph.add("MatMul", [flat, graph.weight(CHANNELS, LENGTH)])
+    return graph.add("Gemm", [flat, graph.weight(LENGTH, CHANNELS), graph.weight(LENGTH)], transB=1)
+
+
+@st.composite
+def networks(draw):
+    opset = draw(st.integers(7, 17))
+    weights = draw(
+        st.sampled_from([w for w in WEIGHTS if opset >= {"integers": 10, "bfloat16 with casts": 13}.get(w, 0)])
+    )
+    declared = draw(st.sampled_from([1, 2, 4, "batch", "None", "?", -1]))
+    batch = declared if isinstance(declared, int) and declared > 0 else 1
+    graph, value = Graph(weights, opset), "data"
+    if weights == "computed in half":
+        value = graph.add("Cast", [value], to=TensorProto.FLOAT16)
+    value = graph.add("Conv", [value, graph.weight(CHANNELS, 3, 3, 3)], pads=[1, 1, 1, 1])
+    if draw(st.booleans()):
+        value = graph.batch_norm(value, CHANNELS)
+    value = graph.add("GlobalAveragePool", [graph.add("Relu", [value])])
+    name = draw(st.sampled_from(HEADS))
+    value = head(graph, value, name, batch)
+    if draw(st.booleans()) and not (name == "Squeeze of all" and batch == 1) and name != "Conv":
+        value = graph.batch_norm(value, LENGTH)
+    if draw(st.booleans()):
+        value = graph.add("Dropout", [value])
+    if weights == "computed in half":
+        value = graph.add("Cast", [value], to=TensorProto.FLOAT)
+    ir = draw(st.integers(3, 8))
+    return graph.model(value, batch=declared, ir=ir, as_inputs=draw(st.booleans())), "half" in weights.split()[
+        -1:
+    ] or weights == "half throughout"
+
+
+@settings(max_examples=600, deadline=None)
+@given(networks(), st.sampled_from(MODES))
+def test_any_writer_of_files_gives_the_network_of_onnx_runtime(tmp_path_factory, drawn, mode):
+    model, is_half = drawn
+    path = saved(tmp_path_factory.mktemp("net"), model)
+    with mode(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loaded = from_onnx(path, UNIT)
+    assert is_half == any(issubclass(warning.category, HalfPrecisionWarning) for warning in caught)
+    assert_equal(path, loaded, HALF if is_half else EXACT)
