@@ -155,7 +155,7 @@ def _normalise_inputs(model: "ModelProto") -> None:
     inputs = [value for value in model.graph.input if value.name not in weights]  # old files list weights as inputs
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    for dim in (dim for value in inputs for dim in value.type.tensor_type.shape.dim):
+    for dim in (dim for value in model.graph.input for dim in value.type.tensor_type.shape.dim):
         if dim.HasField("dim_value") and dim.dim_value < 1:  # 0 or −1: any length
             dim.dim_param = "any"
 
@@ -264,7 +264,7 @@ def _prove(network: Prepared, original: "ModelProto", images: Tensor, in_float32
         exact = _one_by_one(in_float32, pictures)
     difference = _difference(network, images, exact)
     if difference:
-        if _mixes_images(original, pictures, expected):
+        if _mixes_images(original, pictures, expected, TOLERANCE if in_float32 is None else HALF_TOLERANCE):
             raise ValueError(
                 "expected embeddings that do not depend on the other images of a batch, got others from ONNX Runtime for a "
                 "batch of images than for its images alone. Export the network without operations across the batch."
@@ -307,7 +307,7 @@ def _feed(model: "ModelProto", pictures: Tensor) -> dict[str, Any]:
     return {value.name: pictures.numpy().astype(tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))}
 
 
-def _mixes_images(model: "ModelProto", pictures: Tensor, expected: Tensor) -> bool:
+def _mixes_images(model: "ModelProto", pictures: Tensor, expected: Tensor, tolerance: float) -> bool:
     """Whether ONNX Runtime gives other embeddings for pictures in a batch than for pictures alone."""
     count = _batch(model) or len(pictures)
     try:
@@ -317,7 +317,7 @@ def _mixes_images(model: "ModelProto", pictures: Tensor, expected: Tensor) -> bo
     rows = expected[torch.arange(count) % len(expected)]
     if count == 1 or found.shape[:1] != (count,) or found.size != rows.numel():
         return False
-    return _distance(torch.from_numpy(found.astype(np.float32)).flatten(1), rows) > HALF_TOLERANCE
+    return _distance(torch.from_numpy(found.astype(np.float32)).flatten(1), rows) > tolerance
 
 
 def _difference(network: Prepared, images: Tensor, expected: Tensor) -> str | None:
