@@ -16,7 +16,6 @@ from captum_leam.models.onnx_graph import (
     all_tensors,
     before_division,
     constants,
-    drop_empty_inputs,
     fold_constants,
     keep_output,
     rename_nodes,
@@ -101,7 +100,6 @@ def _network(model: "ModelProto", preprocessing: Preprocessing | None, output: s
     original.CopyFrom(model)
     model.ir_version = max(model.ir_version, 4)  # from there on, shapes of weights that are no inputs are inferred, too
     fold_constants(model)
-    drop_empty_inputs(model)
     is_half = use_float32(model)
     preprocessing = _declared(model, preprocessing, size)
     images = smooth_images(3, preprocessing.size or DEFAULT_SIZE)

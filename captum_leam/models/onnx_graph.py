@@ -146,13 +146,6 @@ def keep_output(model: "ModelProto", name: str) -> None:
     _replace(model.graph.output, [ValueInfoProto(name=name)])
 
 
-def drop_empty_inputs(model: "ModelProto") -> None:
-    """Take off optional inputs that are absent at the end of a node's list, such as the upper bound of a Clip. Changes the model."""
-    for node in model.graph.node:
-        while node.input and not node.input[-1]:
-            node.input.pop()
-
-
 def before_division(model: "ModelProto") -> str | None:
     """Name of the value that the graph divides by its length at the end; None if it does not end like that."""
     made = {output: node for node in model.graph.node for output in node.output}
@@ -174,15 +167,21 @@ def set_input_shape(model: "ModelProto", shape: Sequence[int]) -> None:
     model.CopyFrom(shape_inference.infer_shapes(model, data_prop=True))
 
 
-def plain_reshapes(model: "ModelProto") -> None:
-    """Write reshapes as the converter reads them. Changes the model.
+def plain_nodes(model: "ModelProto") -> None:
+    """Write nodes as the converter reads them. Changes the model.
 
-    It has no ``allowzero``, which says nothing about shapes without a zero, and no Flatten from the first axis, to (1, −1).
+    It has no absent inputs at the end of a list, such as the upper bound of a Clip; no Split into one part; no Flatten from the
+    first axis, which is a Reshape to (1, −1); and no ``allowzero``, which says nothing about shapes without a zero.
     """
     from onnx import numpy_helper
 
     known = constants(model)
     for node in model.graph.node:
+        while node.input and not node.input[-1]:
+            node.input.pop()
+        if node.op_type == "Split" and len(node.output) == 1:
+            node.op_type = "Identity"
+            del node.input[1:], node.attribute[:]
         if node.op_type == "Flatten" and any(a.name == "axis" and a.i == 0 for a in node.attribute):
             known[shape := f"{node.output[0]}_shape"] = np.array([1, -1])
             model.graph.initializer.append(numpy_helper.from_array(known[shape], shape))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from captum_leam.models.onnx_graph import convert_operators, operator_set, plain_reshapes
+from captum_leam.models.onnx_graph import convert_operators, operator_set, plain_nodes
 from captum_leam.models.onnx_runtime import first_line, import_extra
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def convert(model: "ModelProto") -> fx.GraphModule:
     for version in [own, *older, *newer]:
         try:
             candidate = model if version == own else convert_operators(model, version)
-            plain_reshapes(candidate)
+            plain_nodes(candidate)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return _nested(converter.convert(candidate))
