@@ -44,27 +44,27 @@ def from_onnx(
     *,
     output: str | None = None,
 ) -> Prepared:
-    """A PyTorch network from an ONNX file: with layers that can be hooked, under readable names, for any batch size.
+    """Load an ONNX file as a PyTorch network for batches of any size, whose layers can be hooked under readable names.
 
     Weights are computed where the file computes them from constants, float16 becomes float32, operators are brought to an operator
-    set that the converter knows, and operations that are fixed to the batch of the export run image by image. Then the network is
-    compared with ONNX Runtime on the file as it is, images one by one against a batch: what is not equal is refused.
+    set that the converter knows, and operations that are fixed to the batch of the export run image by image. Then images in a
+    batch are compared with ONNX Runtime on the file as it is, image by image.
 
     Args:
-        path: of the file.
-        preprocessing: what the network wants its pixels to be; most files do not say. ``INSIGHTFACE`` fits InsightFace's packs
-            (``w600k_r50.onnx``, …), ``IMAGENET`` others. May be left out where the graph itself begins by normalising.
-        output: name of the value that is the embedding, for files with several outputs, or of an inner one: of those that end by
-            dividing by the length, the value before.
+        path: Path of the file.
+        preprocessing: What the network expects of its pixels; most files do not say. ``INSIGHTFACE`` fits InsightFace's packs
+            (``w600k_r50.onnx``, …), ``IMAGENET`` others. Default: read off a graph that begins by normalising.
+        output: Name of the value that is the embedding, in a file with several outputs or one that ends by dividing by the
+            length. Default: the only output.
 
     Returns:
-        The network in evaluation mode, from RGB (N, 3, H, W) in [0, 1] to embeddings (N, D), on the CPU. Layers are named
+        Network in evaluation mode on the CPU, from RGB (N, 3, H, W) in [0, 1] to embeddings (N, D). Its layers are named
         ``network.…``.
 
     Raises:
-        ValueError: naming the file and why: missing, broken, external data missing, no picture as input, several outputs, operators
-            that cannot be converted, another result than ONNX Runtime's.
-        ImportError: without onnx, onnx2torch or onnxruntime.
+        ValueError: With the name of the file, if it is missing or broken, lacks its weights, has no image as input or several
+            outputs, cannot be converted, or gives other embeddings than ONNX Runtime.
+        ImportError: Without onnx, onnx2torch or onnxruntime.
 
     Example:
         >>> from_onnx("nowhere.onnx")
@@ -113,10 +113,13 @@ def _network(model: "ModelProto", preprocessing: Preprocessing | None, output: s
 
 
 def read_onnx(path: Path) -> "ModelProto":
-    """An ONNX file, checked.
+    """Read and check an ONNX file.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        ValueError: naming the file and why.
+        ValueError: With the name of the file and the reason.
 
     Example:
         >>> read_onnx(Path("nowhere.onnx"))

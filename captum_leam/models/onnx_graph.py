@@ -43,8 +43,8 @@ def fold_constants(model: "ModelProto") -> None:
             fixed.append(node)
         else:
             rest.append(node)
-    made = {name for node in fixed for name in node.output}
-    wanted = sorted(made & {name for node in rest for name in node.input if name})
+    outputs = {name for node in fixed for name in node.output}
+    wanted = sorted(outputs & {name for node in rest for name in node.input if name})
     values = _constant_values(model, fixed, wanted)
     model.graph.initializer.extend(numpy_helper.from_array(values[name], name) for name in wanted)
     _replace(model.graph.node, rest)
@@ -217,17 +217,21 @@ def rename_nodes(model: "ModelProto") -> None:
     Names come from, in this order: the scopes that today's PyTorch exporter notes, the name of the weight, the path that the
     earlier exporter wrote, and else the kind with a number: ``conv_3``.
     """
-    bases = [module_of(node) for node in model.graph.node]
+    bases = [base and _no_keywords(base) for base in map(module_of, model.graph.node)]
     taken: set[str] = set()
     for node, base in zip(model.graph.node, bases, strict=True):
-        kind = node.op_type.lower()
+        kind = _no_keywords(node.op_type.lower())  # Not, And, If
         alone = bases.count(base) == 1 and not any(other and other.startswith(f"{base}.") for other in bases)
         if base is None:
             node.name = _free(kind, taken, numbered=True)
         else:
             node.name = base if alone else _free(f"{base}.{kind}", taken)
-        node.name = ".".join(f"{part}_" if iskeyword(part) else part for part in node.name.split("."))  # Not, If, …
         taken.add(node.name)
+
+
+def _no_keywords(name: str) -> str:
+    """Return a name whose parts can be attributes in Python code, which is how a converted network is written."""
+    return ".".join(f"{part}_" if iskeyword(part) else part for part in name.split("."))
 
 
 def module_of(node: "NodeProto") -> str | None:

@@ -1,8 +1,9 @@
 """PyTorch modules of an ONNX graph: conversion, and operations that keep the images of a batch apart."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,15 +16,8 @@ from captum_leam.models.onnx_runtime import first_line, import_extra
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-OPERATOR_SETS = (
-    18,
-    17,
-    16,
-    15,
-    14,
-    13,
-    11,
-)  # where the file's own is refused: the older ones first, then the newer ones
+# Tried where the file's own operator set is refused: the older ones first, then the newer ones.
+OPERATOR_SETS = (18, 17, 16, 15, 14, 13, 11)
 CLOSE = 1e-3  # of the largest value: rounding differs between an image alone and in a batch
 
 Layout = Literal["constant", "rows", "stack"]
@@ -63,7 +57,9 @@ def _nested(converted: fx.GraphModule) -> fx.GraphModule:
         module = converted.get_submodule(node.target)
         if type(module).__name__ == "OnnxSlice":
             module = Slice()
-        if isinstance(module, nn.LayerNorm):  # read off inferred shapes, where an axis may be unknown
+        if isinstance(
+            module, nn.LayerNorm
+        ):  # onnx2torch reads it off the inferred shapes, where an axis may be unknown
             module.normalized_shape = tuple(module.weight.shape)
         node.target = node.target.replace("/", ".")
         converted.add_submodule(node.target, module)
@@ -144,41 +140,44 @@ class PerImage(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute every image alone, and join the results."""
-        inputs = [*zip(args, self.args, strict=True), *((v, self.kwargs[k]) for k, v in kwargs.items())]
-        count = max(len(value) for value, layout in inputs if layout != "constant")
+        layouts = [*self.args, *(self.kwargs[name] for name in kwargs)]
+        inputs = [split_images(*pair, self.copies) for pair in zip((*args, *kwargs.values()), layouts, strict=True)]
         results = []
-        for i in range(count):
-            one = [pick(value, layout, i, self.copies) for value, layout in inputs]
-            named = dict(zip(kwargs, one[len(args) :], strict=True))
-            results.append(self.operation.forward(*one[: len(args)], **named))  # unhooked: it is no layer of its own
-        return join(results, self.output)
+        for values in zip(*inputs, strict=False):  # constants repeat without end
+            named = dict(zip(kwargs, values[len(args) :], strict=True))
+            results.append(self.operation.forward(*values[: len(args)], **named))  # unhooked: it is no layer of its own
+        return join_images(results, self.output)
 
 
-def pick(value: Any, layout: Layout, image: int, copies: int = 1) -> Any:
-    """Return the value that belongs to one image, as the operation alone would get it.
+def split_images(value: Any, layout: Layout, copies: int = 1) -> Iterable[Any]:
+    """Return the value of each image, as an operation on one image gets it.
 
     Example:
-        >>> pick(torch.tensor([[1], [2]]), "rows", 1, copies=2).tolist(), pick(torch.tensor([[1], [2]]), "stack", 1).tolist()
-        ([[2], [2]], [2])
+        >>> [one.tolist() for one in split_images(torch.tensor([[1], [2]]), "rows", copies=2)]
+        [[[1], [1]], [[2], [2]]]
+        >>> [one.tolist() for one in split_images(torch.tensor([[1], [2]]), "stack")]
+        [[1], [2]]
     """
     if layout == "constant":
-        return value
+        return repeat(value)
     if layout == "stack":
-        return value[image]
-    return value[image : image + 1].expand(copies, *value.shape[1:])
+        return tuple(value.unbind())
+    return [row.expand(copies, *value.shape[1:]) for row in value.split(1)]
 
 
-def join(values: list[Any], layout: Layout) -> Any:
-    """Return the values of all images as one: the inverse of :func:`pick`.
+def join_images(values: list[Any], layout: Layout) -> Any:
+    """Return the values of all images as one: the inverse of :func:`split_images`.
 
     Example:
-        >>> join([torch.tensor([[1]]), torch.tensor([[2]])], "rows").tolist(), join([torch.tensor(1), torch.tensor(2)], "stack").tolist()
-        ([[1], [2]], [1, 2])
+        >>> join_images([torch.tensor([[1]]), torch.tensor([[2]])], "rows").tolist()
+        [[1], [2]]
+        >>> join_images([torch.tensor(1), torch.tensor(2)], "stack").tolist()
+        [1, 2]
     """
     if layout == "constant":
         return values[0]
     if isinstance(values[0], tuple | list):
-        return tuple(join(list(parts), layout) for parts in zip(*values, strict=True))
+        return tuple(join_images(list(parts), layout) for parts in zip(*values, strict=True))
     return torch.stack(values) if layout == "stack" else torch.cat([value[:1] for value in values])
 
 
@@ -196,7 +195,7 @@ def keep_images_apart(network: fx.GraphModule, pictures: Tensor, copies: int = 1
     values: dict[fx.Node, _Value] = {}
     for node in network.graph.nodes:
         if node.op == "placeholder":
-            values[node] = _Value([pick(pictures, "rows", i, copies) for i in range(len(pictures))], "rows")
+            values[node] = _Value(list(split_images(pictures, "rows", copies)), "rows")
         elif node.op == "get_attr":
             values[node] = _Value([attrgetter(node.target)(network)] * len(pictures), "constant")
         elif node.op == "call_function":  # one output of several
@@ -217,7 +216,7 @@ class _Value:
     layout: Layout
 
     def joined(self, count: int) -> Any:
-        return join(self.alone[:count], self.layout)
+        return join_images(self.alone[:count], self.layout)
 
 
 def _call(module: nn.Module, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:

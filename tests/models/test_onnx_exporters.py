@@ -271,6 +271,21 @@ def test_half_precision_that_overflows_is_refused(tmp_path):
 
 
 @pytest.mark.real
+def test_a_default_dtype_of_float64_changes_nothing(real_dir):
+    with default_dtype(torch.float64):
+        loaded = from_onnx(real_dir / "mobilefacenet_ms1m_fixed_batch.onnx", IMAGENET)
+        images = smooth_images(2, (112, 112))
+        assert images.dtype == torch.float32
+        maps = explain_faces(loaded, images, "fast", layers=[loaded.get_submodule("network.features.14.add")])
+        found = loaded(images)
+    loaded = from_onnx(real_dir / "mobilefacenet_ms1m_fixed_batch.onnx", IMAGENET)
+    torch.testing.assert_close(found, loaded(images))
+    torch.testing.assert_close(
+        maps.float(), explain_faces(loaded, images, "fast", layers=[loaded.get_submodule("network.features.14.add")])
+    )
+
+
+@pytest.mark.real
 @pytest.mark.parametrize("keep_io_types", [True, False])
 @pytest.mark.filterwarnings("ignore::captum_leam.models.HalfPrecisionWarning")
 def test_a_real_network_that_a_converter_brought_to_half_precision(tmp_path, real_dir, keep_io_types):
