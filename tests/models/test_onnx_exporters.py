@@ -254,8 +254,9 @@ def test_a_file_in_half_precision_is_computed_in_float32_with_a_warning(tmp_path
     path = saved(tmp_path, mobile_face_net("N", "computed in half"))
     with pytest.warns(
         HalfPrecisionWarning, match=r"in float32 with the same weights; .* by up to \S+ of the largest value"
-    ):
+    ) as caught:
         loaded = from_onnx(path, UNIT)
+    assert caught[0].filename == __file__
     assert {value.dtype for value in loaded.state_dict().values() if value.is_floating_point()} == {torch.float32}
     assert_equal(path, loaded, HALF)
 
