@@ -175,12 +175,14 @@ def _load_weights(tensor: "TensorProto", path: Path) -> None:
 
 
 def _input_size(model: "ModelProto") -> tuple[int, int] | None:
-    """(h, w) of the pictures that the graph reads; None if it is left open."""
+    """Return (h, w) of the images that the graph reads; None if it is open."""
     from onnx import TensorProto
 
     inputs, outputs = [v.name for v in model.graph.input], [v.name for v in model.graph.output]
     if len(inputs) != 1:
-        raise ValueError(f"the network has {len(inputs)} inputs {inputs}; needed is one, the picture.")
+        raise ValueError(
+            f"expected one input, the image, got {len(inputs)} inputs {inputs}. Export the network for one image."
+        )
     if len(outputs) != 1:
         raise ValueError(
             f"the network has {len(outputs)} outputs; say which is the embedding: output= (on the command line --output) one of {outputs}."

@@ -370,7 +370,18 @@ def test_a_transformer_that_was_traced_with_a_fixed_batch(tmp_path, make, batch)
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-3)
 
 
-def test_preprocessing_and_layers_stay_when_operations_run_image_by_image(tmp_path):
+def test_minus_infinity_hides_no_difference(tmp_path):
+    """A mask, as in attention, and a sum over the batch that is the image itself in the batch of one that the file declares."""
+    graph, mask = Graph(), np.zeros((1, 8), np.float32)
+    mask[0, 3] = -np.inf
+    value = graph.add("GlobalAveragePool", [graph.add("Conv", ["data", graph.weight(8, 3, 3, 3)])])
+    value = graph.add("Add", [graph.add("Flatten", [value]), graph.tensor(mask)])
+    value = graph.add("CumSum", [value, graph.tensor(np.array(0))])
+    path = saved(tmp_path, graph.model(graph.add("Softmax", [value], axis=1), batch=1))
+    assert_equal(path, from_onnx(path, UNIT))
+
+
+def test_an_operation_that_runs_image_by_image_is_one_layer(tmp_path):
     """A layer puts out one row for each image, and runs once for all of them."""
     loaded = from_onnx(saved(tmp_path, mobile_face_net(1)), IMAGENET)
     layer, rows = loaded.get_submodule("network.reshape_0"), []
