@@ -5,7 +5,7 @@ Optional packages are imported when a model is loaded, not before.
 
 from captum_leam.models.black_box import BlackBox
 from captum_leam.models.loading import load_model
-from captum_leam.models.onnx_file import NormalisedWarning, from_onnx
+from captum_leam.models.onnx_file import HalfPrecisionWarning, NormalisedWarning, from_onnx
 from captum_leam.models.preprocessing import BYTES, IMAGENET, INSIGHTFACE, UNIT, Prepared, Preprocessing
 from captum_leam.models.published import facexlib_arcface
 from captum_leam.models.up_to import UpTo, layer_before_division
@@ -17,6 +17,7 @@ __all__ = [
     "INSIGHTFACE",
     "UNIT",
     "BlackBox",
+    "HalfPrecisionWarning",
     "NormalisedWarning",
     "Prepared",
     "Preprocessing",

@@ -1,35 +1,41 @@
 """Networks from ONNX files: repaired, converted to PyTorch, and proved equal to ONNX Runtime before anything is explained."""
 
 import warnings
-from importlib import import_module
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from captum_leam.faces.crops import MAX_SIDE
 from captum_leam.faces.photos import MAX_PIXELS
 from captum_leam.models.onnx_graph import (
+    all_tensors,
     before_division,
     constants,
-    convert_operators,
-    free_batch,
+    fold_constants,
     keep_output,
-    operator_set,
-    plain_inputs,
-    plain_reshapes,
     rename_nodes,
+    set_input_shape,
+    sort_nodes,
+    use_float32,
 )
+from captum_leam.models.onnx_network import convert, flatten_output, keep_images_apart
+from captum_leam.models.onnx_runtime import first_line, import_extra, open_session, run
 from captum_leam.models.preprocessing import Prepared, Preprocessing, smooth_images
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, TensorProto
 
-OPERATOR_SETS = (18, 17, 16, 15, 14, 13, 11)  # tried in this order if the file's own is refused
 TOLERANCE = 1e-4  # of the largest value of the embeddings
+HALF_TOLERANCE = 0.02  # of a file that computes in float16, against the same file in float32
 DEFAULT_SIZE = (112, 112)
+WAY_OUT = (
+    "Use the original PyTorch network, or for scores and faithfulness alone a BlackBox around an ONNX Runtime session."
+)
 
 
 def from_onnx(
@@ -38,27 +44,27 @@ def from_onnx(
     *,
     output: str | None = None,
 ) -> Prepared:
-    """A PyTorch network from an ONNX file: with layers that can be hooked, under readable names, for any batch size.
+    """Load an ONNX file as a PyTorch network for batches of any size, whose layers can be hooked under readable names.
 
-    A batch size that the file fixes is freed, and operators newer than the converter knows are brought to an older operator set.
-    Then the network is compared with ONNX Runtime on the file as it is, images one by one against a batch: what is not equal is
-    refused.
+    Weights are computed where the file computes them from constants, float16 becomes float32, operators are brought to an operator
+    set that the converter knows, and operations that are fixed to the batch of the export run image by image. Then images in a
+    batch are compared with ONNX Runtime on the file as it is, image by image.
 
     Args:
-        path: of the file.
-        preprocessing: what the network wants its pixels to be; most files do not say. ``INSIGHTFACE`` fits InsightFace's packs
-            (``w600k_r50.onnx``, …), ``IMAGENET`` others. May be left out where the graph itself begins by normalising.
-        output: name of the value that is the embedding, for files with several outputs, or of an inner one: of those that end by
-            dividing by the length, the value before.
+        path: Path of the file.
+        preprocessing: What the network expects of its pixels; most files do not say. ``INSIGHTFACE`` fits InsightFace's packs
+            (``w600k_r50.onnx``, …), ``IMAGENET`` others. Default: read off a graph that begins by normalising.
+        output: Name of the value that is the embedding, in a file with several outputs or one that ends by dividing by the
+            length. Default: the only output.
 
     Returns:
-        The network in evaluation mode, from RGB (N, 3, H, W) in [0, 1] to embeddings (N, D), on the CPU. Layers are named
+        Network in evaluation mode on the CPU, from RGB (N, 3, H, W) in [0, 1] to embeddings (N, D). Its layers are named
         ``network.…``.
 
     Raises:
-        ValueError: naming the file and why: missing, broken, external data missing, no picture as input, several outputs, operators
-            that cannot be converted, another result than ONNX Runtime's.
-        ImportError: without onnx, onnx2torch or onnxruntime.
+        ValueError: With the name of the file, if it is missing or broken, lacks its weights, has no image as input or several
+            outputs, cannot be converted, or gives other embeddings than ONNX Runtime.
+        ImportError: Without onnx, onnx2torch or onnxruntime.
 
     Example:
         >>> from_onnx("nowhere.onnx")
@@ -69,37 +75,51 @@ def from_onnx(
     path = Path(path)
     model = read_onnx(path)
     try:
-        return _network(model, preprocessing, output)
+        with _plain_torch():
+            return _network(model, preprocessing, output)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     except (TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:  # broken, in spite of the checker
-        raise ValueError(f"{path}: this is no ONNX network that can be read ({error}).") from None
+        raise ValueError(
+            f"{path}: this network cannot be loaded ({type(error).__name__}: {error}). {WAY_OUT}"
+        ) from None
+
+
+@contextmanager
+def _plain_torch() -> Iterator[None]:
+    """Load and compare under PyTorch's own settings, whatever autocast, default device or inference mode the caller has set."""
+    with torch.device("cpu"), torch.autocast("cpu", enabled=False), torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def _network(model: "ModelProto", preprocessing: Preprocessing | None, output: str | None) -> Prepared:
     if output is not None:
         keep_output(model, output)
     size = _input_size(model)
-    preprocessing = _declared(model, preprocessing, size)
     original = type(model)()
     original.CopyFrom(model)
-    plain_inputs(model)
+    model.ir_version = max(model.ir_version, 4)  # from there on, shapes of weights that are no inputs are inferred, too
+    fold_constants(model)
+    is_half = use_float32(model)
+    preprocessing = _declared(model, preprocessing, size)
+    images = smooth_images(3, preprocessing.size or DEFAULT_SIZE)
+    set_input_shape(model, (_batch(model) or 1, *preprocessing(images).shape[1:]))
     rename_nodes(model)
-    if _fixed_batch(model):
-        free_batch(model)
-    plain_reshapes(model)
-    network = Prepared(_convert(model), preprocessing).eval().requires_grad_(False)
-    embeddings = _compare(network, original, preprocessing.size or size)
+    network = Prepared(convert(model), preprocessing).eval().requires_grad_(False)
+    embeddings = _prove(network, original, images, model if is_half else None)
     if embeddings.shape[1] > 1 and bool(((embeddings.norm(dim=1) - 1).abs() < 1e-3).all()):
         _warn_of_the_division(before_division(original))
     return network
 
 
 def read_onnx(path: Path) -> "ModelProto":
-    """An ONNX file, checked.
+    """Read and check an ONNX file.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        ValueError: naming the file and why.
+        ValueError: With the name of the file and the reason.
 
     Example:
         >>> read_onnx(Path("nowhere.onnx"))
@@ -109,51 +129,71 @@ def read_onnx(path: Path) -> "ModelProto":
     """
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file.")
-    onnx = _need("onnx")
+    onnx = import_extra("onnx")
     try:
-        model: ModelProto = onnx.load(str(path))
+        model: ModelProto = onnx.load(str(path), load_external_data=False)
+        for tensor in [tensor for tensor in all_tensors(model) if tensor.data_location == tensor.EXTERNAL]:
+            _load_weights(tensor, path)
+        sort_nodes(model)
         onnx.checker.check_model(model)
-    except (FileNotFoundError, OSError) as error:
+    except OSError as error:
         raise ValueError(f"{path}: weights beside the file are missing ({error}).") from None
     except Exception as error:  # broken files make protobuf and the checker raise nearly anything
-        reason = str(error).strip().splitlines()
-        if any("external" in line.lower() or "should be stored in" in line for line in reason):
-            raise ValueError(f"{path}: weights beside the file are missing ({reason[0]}).") from None
-        raise ValueError(
-            f"{path}: this is no ONNX network that can be read ({(reason or ['broken'])[0][:200]})."
-        ) from None
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]  # old files list weights as inputs
-    if len(inputs) != 1 or len(model.graph.input) != 1:
-        del model.graph.input[:]
-        model.graph.input.extend(inputs)
+        reason = first_line(error)
+        if "symbolic link" in reason:
+            raise ValueError(
+                f"{path}: weights beside the file are links to another folder ({reason}). Copy them beside the file."
+            ) from None
+        if "external" in reason.lower() or "should be stored in" in reason:
+            raise ValueError(f"{path}: weights beside the file are missing ({reason}).") from None
+        raise ValueError(f"{path}: this is no ONNX network that can be read ({reason}).") from None
+    _normalise_inputs(model)
     return model
 
 
-def _need(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f'{name} cannot be imported ({error}). It comes with: pip install "captum-leam[onnx]"'
-        ) from error
+def _normalise_inputs(model: "ModelProto") -> None:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]  # old files list weights as inputs
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    for dim in (dim for value in model.graph.input for dim in value.type.tensor_type.shape.dim):
+        if dim.HasField("dim_value") and dim.dim_value < 1:  # 0 or −1: any length
+            dim.dim_param = "any"
+
+
+def _load_weights(tensor: "TensorProto", path: Path) -> None:
+    """Load a tensor that lies beside an ONNX file, or beside its target where the file is a link, as in caches of downloads."""
+    from onnx.external_data_helper import load_external_data_for_tensor
+
+    location = next(entry for entry in tensor.external_data if entry.key == "location")
+    beside, folder = path.parent / location.value, path.resolve().parent
+    if path.is_symlink() and beside.is_symlink() and beside.resolve().parent == folder:
+        location.value = beside.resolve().name
+    elif beside.exists():
+        folder = path.parent
+    load_external_data_for_tensor(tensor, str(folder))
 
 
 def _input_size(model: "ModelProto") -> tuple[int, int] | None:
-    """(h, w) of the pictures that the graph reads; None if it is left open."""
+    """Return (h, w) of the images that the graph reads; None if it is open."""
+    from onnx import TensorProto
+
     inputs, outputs = [v.name for v in model.graph.input], [v.name for v in model.graph.output]
     if len(inputs) != 1:
-        raise ValueError(f"the network has {len(inputs)} inputs {inputs}; needed is one, the picture.")
+        raise ValueError(
+            f"expected one input, the image, got {len(inputs)} inputs {inputs}. Export the network for one image."
+        )
     if len(outputs) != 1:
         raise ValueError(
             f"the network has {len(outputs)} outputs; say which is the embedding: output= (on the command line --output) one of {outputs}."
         )
     tensor = model.graph.input[0].type.tensor_type
     shape = [dim.dim_value for dim in tensor.shape.dim]
-    if len(shape) != 4 or tensor.elem_type != 1 or 3 not in (shape[1] or 3, shape[3]):
+    kind = TensorProto.DataType.Name(tensor.elem_type)
+    if len(shape) != 4 or kind not in ("FLOAT", "FLOAT16", "DOUBLE") or 3 not in (shape[1] or 3, shape[3]):
         raise ValueError(
-            f"input {inputs[0]!r} has shape {shape} (0 is open) and element type {tensor.elem_type}; needed are "
-            "float32 pictures (N, 3, H, W) or (N, H, W, 3)."
+            f"expected pictures of floating type and shape (N, 3, H, W) or (N, H, W, 3) as input, got {inputs[0]!r} of type "
+            f"{kind} and shape {shape} (0 is open). Cut the network at its image input."
         )
     height, width = (shape[1], shape[2]) if _channels_last(model) else (shape[2], shape[3])
     pixels = max(shape[0], 1) * (height or DEFAULT_SIZE[0]) * (width or DEFAULT_SIZE[1])
@@ -169,8 +209,9 @@ def _channels_last(model: "ModelProto") -> bool:
     return bool(shape[3] == 3 and shape[1] != 3)
 
 
-def _fixed_batch(model: "ModelProto") -> bool:
-    return bool(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value > 0)
+def _batch(model: "ModelProto") -> int:
+    """Return the number of images that the input is fixed to; 0 if it is open."""
+    return max(0, int(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value))
 
 
 def _declared(model: "ModelProto", preprocessing: Preprocessing | None, size: tuple[int, int] | None) -> Preprocessing:
@@ -189,7 +230,11 @@ def _declared(model: "ModelProto", preprocessing: Preprocessing | None, size: tu
 
 def _inside(model: "ModelProto") -> Preprocessing:
     """The preprocessing of a graph whose first step takes off a mean: of pixels up to 1, or up to 255."""
-    first = next((node for node in model.graph.node if model.graph.input[0].name in node.input), None)
+    value = model.graph.input[0].name
+    first = next((node for node in model.graph.node if value in node.input), None)
+    while first is not None and first.op_type in ("Cast", "Identity"):
+        value = first.output[0]
+        first = next((node for node in model.graph.node if value in node.input), None)
     known = constants(model)
     if first is None or first.op_type != "Sub" or first.input[1] not in known:
         raise ValueError(
@@ -204,107 +249,130 @@ def _inside(model: "ModelProto") -> Preprocessing:
     return Preprocessing(std=(1 / 255,) * 3, layout=layout) if of_bytes else Preprocessing(layout=layout)
 
 
-def _convert(model: "ModelProto") -> nn.Module:
-    """The network by onnx2torch, from the first operator set that it takes."""
-    converter = _need("onnx2torch")
-    own, reasons = operator_set(model), []
-    for version in [own, *[v for v in OPERATOR_SETS if v < own]]:
-        try:
-            candidate = model if version == own else convert_operators(model, version)
-            plain_reshapes(candidate)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return _nested(converter.convert(candidate))
-        except Exception as error:  # unknown operators, attributes, shapes: each converter in its own way
-            reasons.append(
-                f"operator set {version}: {(str(error).strip().splitlines() or [type(error).__name__])[0][:160]}"
+def _prove(network: Prepared, original: "ModelProto", images: Tensor, in_float32: "ModelProto | None") -> Tensor:
+    """Refuse a network that gives anything else than ONNX Runtime does on the file, image by image.
+
+    Args:
+        network: The converted network. Operations that are fixed to a batch are changed to run image by image.
+        original: The file as it is.
+        images: Images (3, 3, H, W) to compare on.
+        in_float32: The repaired graph, if the file computes in another precision.
+
+    Returns:
+        Embeddings (3, D) of ONNX Runtime in float32.
+    """
+    pictures, graph = network.preprocessing(images), cast(fx.GraphModule, network.network)
+    expected = exact = _one_by_one(original, pictures)
+    if in_float32 is not None:
+        exact = _one_by_one(in_float32, pictures)
+    difference = _difference(network, images, exact)
+    if difference:
+        if _mixes_images(original, pictures, expected, TOLERANCE if in_float32 is None else HALF_TOLERANCE):
+            raise ValueError(
+                "expected embeddings that do not depend on the other images of a batch, got others from ONNX Runtime for a "
+                "batch of images than for its images alone. Export the network without operations across the batch."
             )
-    raise ValueError(
-        f"this network cannot be converted to PyTorch. {reasons[0]}. Export it anew with opset_version=17, or use the original "
-        "PyTorch network. Scores and faithfulness alone: BlackBox around an onnxruntime session."
+        with suppress(Exception):  # the modules raise whatever their operation raises; the difference is what counts
+            keep_images_apart(graph, pictures, _batch(original) or 1)
+        difference = _difference(network, images, exact)
+    if difference:
+        raise ValueError(difference)
+    if network(images[:1]).ndim != 2:
+        flatten_output(graph)
+    if in_float32 is not None:
+        _check_precision(exact, expected)
+    return exact
+
+
+def _one_by_one(model: "ModelProto", pictures: Tensor) -> Tensor:
+    """Return what ONNX Runtime gives for pictures alone: (N, D). A batch that the file fixes is filled with copies."""
+    session, count = open_session(model), _batch(model) or 1
+    answers = []
+    for picture in pictures:
+        answer = run(session, _feed(model, picture[None].expand(count, -1, -1, -1)))[0]
+        if answer.size % count:
+            raise ValueError(
+                f"expected one embedding for each of {count} images, got an output of shape {answer.shape}."
+            )
+        answers.append(answer.reshape(count, -1)[:1])
+    found = torch.from_numpy(np.concatenate(answers).astype(np.float32))
+    if not bool(found.isfinite().all()):
+        raise ValueError(
+            "expected finite embeddings, got NaN or infinity from ONNX Runtime. Check how the file was exported."
+        )
+    return found
+
+
+def _feed(model: "ModelProto", pictures: Tensor) -> dict[str, Any]:
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    value = model.graph.input[0]
+    return {value.name: pictures.numpy().astype(tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))}
+
+
+def _mixes_images(model: "ModelProto", pictures: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Whether ONNX Runtime gives other embeddings for pictures in a batch than for pictures alone."""
+    count = _batch(model) or len(pictures)
+    try:
+        found = run(open_session(model), _feed(model, pictures[torch.arange(count) % len(pictures)]))[0]
+    except ValueError:  # what cannot run on a batch does not mix it
+        return False
+    rows = expected[torch.arange(count) % len(expected)]
+    if count == 1 or found.shape[:1] != (count,) or found.size != rows.numel():
+        return False
+    return _distance(torch.from_numpy(found.astype(np.float32)).flatten(1), rows) > tolerance
+
+
+def _difference(network: Prepared, images: Tensor, expected: Tensor) -> str | None:
+    """Return what is wrong with the network's embeddings of one image and of all; None if they are the expected ones."""
+    for rows in (images[:1], images):
+        what, way_out = "one image", WAY_OUT
+        if len(rows) > 1:
+            what, way_out = f"a batch of {len(rows)}", f"Export the file with a dynamic batch axis. {WAY_OUT}"
+        wanted = expected[: len(rows)]
+        try:
+            found = network(rows)
+        except Exception as error:  # onnx2torch's modules raise whatever their operation raises
+            return f"the converted network fails on {what} ({first_line(error)}). {way_out}"
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if shape[:1] != (len(rows),) or found.numel() != wanted.numel():
+            return f"expected embeddings of shape {tuple(wanted.shape)} for {what}, got {shape}. {way_out}"
+        if not (off := _distance(found.flatten(1), wanted)) <= TOLERANCE:
+            return (
+                f"expected the converted network to equal ONNX Runtime within {TOLERANCE:g} of the largest value, got a "
+                f"difference of {off:.2g} on {what}. {way_out}"
+            )
+    return None
+
+
+def _distance(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference as a share of the largest expected value."""
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+
+
+def _check_precision(exact: Tensor, expected: Tensor) -> None:
+    """Warn that a file in half precision is computed in float32."""
+    off = _distance(exact, expected)
+    if not off <= HALF_TOLERANCE:
+        raise ValueError(
+            f"expected embeddings in float32 within {HALF_TOLERANCE:g} of the largest value of those in half precision, got a "
+            f"difference of {off:.2g}. Use the file in float32."
+        )
+    warnings.warn(
+        "the file computes in half precision. The network computes in float32 with the same weights; its embeddings differ "
+        f"from ONNX Runtime's on the file by up to {off:.1g} of the largest value.",
+        HalfPrecisionWarning,
+        stacklevel=5,
     )
 
 
-def _nested(converted: fx.GraphModule) -> fx.GraphModule:
-    """The same network with its layers in a tree: onnx2torch's ``stages/0/body`` becomes ``stages.0.body``."""
-    for node in converted.graph.nodes:
-        if node.op == "call_module" and "/" in node.target:
-            module, name = converted.get_submodule(node.target), node.target.replace("/", ".")
-            converted.add_submodule(name, module)
-            node.target = name
-        if node.op == "call_module" and type(converted.get_submodule(node.target)).__name__ == "OnnxSlice":
-            converted.add_submodule(node.target, Slice())
-    converted.delete_all_unused_submodules()
-    converted.recompile()
-    return converted
-
-
-class Slice(nn.Module):
-    """ONNX's Slice by tuples of slices: onnx2torch indexes with lists, of which PyTorch warns, and which it reads anew one day.
+class HalfPrecisionWarning(UserWarning):
+    """A file that computes in float16 is computed in float32.
 
     Example:
-        >>> Slice()(torch.arange(6), torch.tensor([-2]), torch.tensor([99])).tolist()
-        [4, 5]
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore", HalfPrecisionWarning)  # from_onnx now loads such files in silence
     """
-
-    def forward(
-        self, x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
-    ) -> Tensor:
-        """The part of ``x`` from ``starts`` to ``ends``, by ``steps`` over 0, along ``axes`` (the first ones by default)."""
-        parts = [slice(None)] * x.ndim
-        every = [1] * len(starts) if steps is None else steps.tolist()
-        if min(every, default=1) < 1:
-            raise ValueError("Slice runs backwards in this network, which is not supported.")
-        where = range(len(starts)) if axes is None else axes.tolist()
-        for axis, start, end, step in zip(where, starts.tolist(), ends.tolist(), every, strict=True):
-            parts[axis] = slice(start, end, step)
-        return x[tuple(parts)]
-
-
-def _compare(network: Prepared, original: "ModelProto", size: tuple[int, int] | None) -> Tensor:
-    """Refuse a network that gives anything else than ONNX Runtime does on the file, image by image; its embeddings (3, D)."""
-    images = smooth_images(3, size or DEFAULT_SIZE)
-    try:
-        expected = _by_runtime(original, network.preprocessing(images))
-    except ImportError:
-        raise
-    except Exception as error:  # onnxruntime has a family of its own, with pages of text
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ValueError(f"ONNX Runtime cannot run this network ({reason}).") from None
-    for rows in (slice(0, 1), slice(0, 3)):
-        try:
-            with torch.no_grad():
-                found = network(images[rows])
-        except Exception as error:
-            raise ValueError(f"the converted network fails on {rows.stop} image(s): {error}") from None
-        if not isinstance(found, Tensor) or found.flatten(1).shape != expected[rows].shape:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise ValueError(
-                f"{rows.stop} image(s) gave {shape}, ONNX Runtime {tuple(expected[rows].shape)}. The file fixes its batch "
-                "in a way that is not repaired here; export it anew with a dynamic batch axis."
-            )
-        off = float((found.flatten(1) - expected[rows]).abs().max() / expected.abs().max().clamp_min(1e-12))
-        if not off <= TOLERANCE:
-            raise ValueError(
-                f"the converted network differs from ONNX Runtime by {off:.2g} of the largest value on {rows.stop} "
-                f"image(s) (allowed {TOLERANCE:g}). It is not the same network, and is refused."
-            )
-    return expected
-
-
-def _by_runtime(original: "ModelProto", pictures: Tensor) -> Tensor:
-    """(N, D): the file's own answer, one picture at a time."""
-    runtime = _need("onnxruntime")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    session = runtime.InferenceSession(original.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    count = max(1, original.graph.input[0].type.tensor_type.shape.dim[0].dim_value)
-    answers = []
-    for picture in pictures.numpy():  # a file with a batch fixed to more than one gets copies
-        answers.append(session.run(None, {name: np.repeat(picture[None], count, axis=0)})[0][:1])
-    return torch.from_numpy(np.concatenate(answers)).flatten(1)
 
 
 class NormalisedWarning(UserWarning):

@@ -106,29 +106,47 @@ def test_layers_have_names_that_can_be_read(tmp_path):
     assert {"network.conv_0", "network.relu_0", "network.head"} <= set(unnamed)
 
 
-def test_a_batch_that_mixes_images_is_refused(tmp_path):
-    """The mean over the batch is the image itself at batch 1: no error, and wrong for any other batch."""
+@pytest.mark.parametrize("outputs", [("mixed",), ("sum",)])
+def test_a_network_that_mixes_the_images_of_a_batch_is_refused(tmp_path, outputs):
+    """The mean over the batch is the image itself at batch 1; a file that is fixed to that batch can mean nothing else."""
     mix = helper.make_node("ReduceMean", ["embedding"], ["mixed"], axes=[0], keepdims=1)
-    model = network(after=[mix, helper.make_node("Add", ["mixed", "embedding"], ["sum"])], outputs=("sum",))
-    with pytest.raises(ValueError, match=r"net\.onnx: the converted network differs from ONNX Runtime .* 3 image"):
-        from_onnx(saved(tmp_path, model), UNIT)
-    lost = network(after=[mix], outputs=("mixed",))
-    with pytest.raises(ValueError, match=r"3 image\(s\) gave \(1, 5\), ONNX Runtime \(3, 5\)"):
-        from_onnx(saved(tmp_path, lost), UNIT)
+    after = [mix, helper.make_node("Add", ["mixed", "embedding"], ["sum"])]
+    images = smooth_images(3, (SIZE, SIZE))
+    alone = saved(tmp_path, network(after=after, outputs=outputs))
+    torch.testing.assert_close(from_onnx(alone, UNIT)(images), one_by_one(alone, images), atol=1e-5, rtol=0)
+    for batch in ("batch", 3):
+        path = saved(tmp_path, network(batch=batch, shape=(0, -1), after=after, outputs=("sum",)), "mixing.onnx")
+        with pytest.raises(
+            ValueError, match=r"mixing\.onnx: expected embeddings that do not depend on the other images"
+        ):
+            from_onnx(path, UNIT)
 
 
-def test_another_result_than_onnx_runtime_is_refused(tmp_path, monkeypatch):
-    convert = onnx_file._convert
+@pytest.mark.parametrize(("factor", "what"), [(1.01, "one image"), (float("nan"), "one image")])
+def test_another_result_than_onnx_runtime_is_refused(tmp_path, monkeypatch, factor, what):
+    convert = onnx_file.convert
 
     def wrong(model):
         converted = convert(model)
         with torch.no_grad():
-            converted.get_submodule("head").weight.mul_(1.01)
+            converted.get_submodule("head").weight.mul_(factor)
         return converted
 
-    monkeypatch.setattr(onnx_file, "_convert", wrong)
-    with pytest.raises(ValueError, match="is not the same network, and is refused"):
+    monkeypatch.setattr(onnx_file, "convert", wrong)
+    with pytest.raises(
+        ValueError, match=rf"within 0\.0001 of the largest value, got a difference of .* on {what}\. Use the"
+    ):
         from_onnx(saved(tmp_path, network()), UNIT)
+
+
+def test_a_batch_that_cannot_be_freed_is_the_reason_given(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "keep_images_apart", lambda *args: None)
+    with pytest.raises(ValueError, match=r"fails on a batch of 3 \(.*Export the file with a dynamic batch axis"):
+        from_onnx(saved(tmp_path, network(shape=(1, 4))), UNIT)
+    mean = helper.make_node("ReduceMean", ["embedding"], ["mixed"], axes=[0], keepdims=1)
+    path = saved(tmp_path, network(shape=(0, -1), after=[mean], outputs=("mixed",)))
+    with pytest.raises(ValueError, match=r"expected embeddings of shape \(3, 5\) for a batch of 3, got \(1, 5\)"):
+        from_onnx(path, UNIT)
 
 
 def test_newer_operators_are_converted(tmp_path):
@@ -140,6 +158,17 @@ def test_newer_operators_are_converted(tmp_path):
     path = saved(tmp_path, model)
     images = smooth_images(3, (SIZE, SIZE))
     torch.testing.assert_close(from_onnx(path, UNIT)(images), one_by_one(path, images), atol=1e-5, rtol=0)
+
+
+def test_weights_that_are_computed_from_the_image_are_refused(tmp_path):
+    """The converter raises a KeyError, whose text is the name alone."""
+    kernel = [
+        helper.make_node("GlobalAveragePool", ["pictures"], ["kernel"]),
+        helper.make_node("Conv", ["pictures", "kernel"], ["one"]),
+        helper.make_node("Concat", ["one", "one", "one"], ["x"], axis=1),
+    ]
+    with pytest.raises(ValueError, match=r"net\.onnx: this network cannot be converted .* KeyError: 'kernel'"):
+        from_onnx(saved(tmp_path, network(before=kernel)), UNIT)
 
 
 def test_operators_without_a_counterpart_are_refused_in_words(tmp_path):

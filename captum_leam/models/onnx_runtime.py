@@ -1,0 +1,89 @@
+"""ONNX Runtime as the reference: what a file computes, value by value."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Array = NDArray[np.generic]
+
+
+def import_extra(name: str) -> Any:
+    """Import a package of the extra ``onnx``.
+
+    Args:
+        name: Name of the package.
+
+    Raises:
+        ImportError: With the command that installs it, if it cannot be imported.
+
+    Example:
+        >>> import_extra("onnx").__name__
+        'onnx'
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f'{name} cannot be imported ({error}). It comes with: pip install "captum-leam[onnx]"'
+        ) from error
+
+
+def open_session(model: "ModelProto") -> Any:
+    """Open an ONNX Runtime session on the CPU that computes the model with one thread.
+
+    Args:
+        model: Model, with its weights in memory.
+
+    Raises:
+        ValueError: If ONNX Runtime refuses the model.
+
+    Example:
+        >>> from onnx import ModelProto
+        >>> open_session(ModelProto())
+        Traceback (most recent call last):
+        ...
+        ValueError: ONNX Runtime cannot run this network (...).
+    """
+    runtime = import_extra("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised, and need not be printed as well
+    options.intra_op_num_threads = 1
+    try:
+        return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises exceptions of its own, some with pages of text
+        raise ValueError(f"ONNX Runtime cannot run this network ({first_line(error)}).") from None
+
+
+def run(session: Any, inputs: Mapping[str, Array]) -> list[Array]:
+    """Compute the outputs of a session.
+
+    Args:
+        session: Session of :func:`open_session`.
+        inputs: Arrays by the names of the inputs.
+
+    Raises:
+        ValueError: If ONNX Runtime refuses the inputs or fails.
+    """
+    try:
+        return list(session.run(None, dict(inputs)))
+    except Exception as error:
+        raise ValueError(f"ONNX Runtime cannot run this network ({first_line(error)}).") from None
+
+
+def first_line(error: Exception) -> str:
+    """Return the beginning of an error's text; of a KeyError, whose text is the key alone, with its type.
+
+    Example:
+        >>> first_line(KeyError("w")), first_line(ValueError("no way")), first_line(RuntimeError())
+        ("KeyError: 'w'", 'no way', 'RuntimeError')
+    """
+    name, lines = type(error).__name__, str(error).strip().splitlines()
+    if not lines:
+        return name
+    return (f"{name}: " if isinstance(error, KeyError) else "") + lines[0][:200]
