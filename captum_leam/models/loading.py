@@ -20,7 +20,9 @@ def load_model(
 ) -> nn.Module:
     """Load a model: a module, a class of one without arguments, a function that returns one, or an ONNX file.
 
-    It is put in evaluation mode. All but ONNX files runs the code of the file or package named.
+    It is put in evaluation mode. All but ONNX files runs the code of the file or package named. Modules beside a file, or in the
+    current folder for a package there, are imported anew and for this model alone, see
+    :class:`~captum_leam.models.neighbours.Folder`.
 
     Args:
         where: ``FILE.py:name``, ``package.module:name`` or ``FILE.onnx``.

@@ -47,7 +47,7 @@ def check(config: Config, *, recompute: int = 1, progress: bool = True) -> Check
     """Compare a results folder with its manifest, with its inputs of today, and with itself made again.
 
     1. every table and mean map has the SHA-256 of the manifest, every shard its own checksum and that of the manifest;
-    2. configuration, pictures, networks, package and versions are those of the manifest;
+    2. configuration, pictures, networks, parser, package and versions are those of the manifest;
     3. the tables made again from the shards are the same bytes;
     4. ``recompute`` shards made again from the pictures are the same numbers (bit for bit, or within 0.005).
     """

@@ -204,7 +204,9 @@ def test_a_module_that_the_user_imported_from_the_same_file_is_shared(tmp_path, 
 def test_installed_packages_are_not_imported_again(tmp_path):
     code = "import torch, numpy, captum, captum_leam, markupsafe, json\nfound = [torch, numpy, captum, captum_leam, markupsafe, json]\n"
     neighbours = {f"{name}/readme.txt": "" for name in ("markupsafe", "json", "torch")}  # folders without code
-    write(tmp_path, {"load.py": code + "def get(): return found\n", **neighbours, "json.py": "", "torch/__init__.py": ""})
+    write(
+        tmp_path, {"load.py": code + "def get(): return found\n", **neighbours, "json.py": "", "torch/__init__.py": ""}
+    )
     for module in made_in_code(f"{tmp_path}/load.py:get"):
         assert module is sys.modules[module.__name__]
 
