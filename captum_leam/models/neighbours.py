@@ -125,7 +125,7 @@ class Folder:
             return False
         if spec.loader is None and _is_found_elsewhere(top):  # a folder without __init__.py comes last, in Python too
             return False
-        return present is None or not _places(spec) & _places(present.__spec__)
+        return present is None or not _places(spec) & _places(getattr(present, "__spec__", None))
 
     def find_spec(self, fullname: str, path: Sequence[str]) -> ModuleSpec | None:
         """Find a module of the folder by its full name, as ``importlib`` does for submodules."""
@@ -142,15 +142,13 @@ class Folder:
         return namespace
 
     def _finder(self, entry: str) -> FileFinder:
-        return self._finders.setdefault(
-            entry,
-            FileFinder(
-                entry, (_Extension, EXTENSION_SUFFIXES), (_Source, SOURCE_SUFFIXES), (_Bytecode, BYTECODE_SUFFIXES)
-            ),
-        )
+        if entry not in self._finders:
+            loaders = (_Extension, EXTENSION_SUFFIXES), (_Source, SOURCE_SUFFIXES), (_Bytecode, BYTECODE_SUFFIXES)
+            self._finders[entry] = FileFinder(entry, *loaders)
+        return self._finders[entry]
 
     def _search_path(self) -> list[str]:
-        """Return the folder and, while it is loaded, what its code has added to ``sys.path``, in that order of ``sys.path``."""
+        """Return the folder and, while it is loaded, what its code has added to ``sys.path``, in the order of ``sys.path``."""
         if _LOADING and _LOADING[-1] is self:
             added = [os.path.abspath(p) for p in sys.path if p == self._folder or p not in self._path_before]
             self._path[:] = [p for p in dict.fromkeys(added) if not _is_installed(p)]
@@ -165,15 +163,15 @@ class Folder:
             self._path_before = list(sys.path)
             sys.path.insert(0, self._folder)
             _LOADING.append(self)
-            tops = {top for top in {name.partition(".")[0] for name in sys.modules} if self.owns(top)}
-            for name in [name for name in sys.modules if name.partition(".")[0] in tops]:
-                self._replaced[name] = sys.modules.pop(name)
             try:
+                present = [(name.partition(".")[0], name) for name in list(sys.modules)]
+                own = {top for top in {top for top, _ in present} if self.owns(top)}
+                self._replaced = {name: sys.modules.pop(name, None) for top, name in present if top in own}
                 yield
             finally:
-                own = {self._folder, *self._search_path()}
+                searched = {self._folder, *self._search_path()}
                 _LOADING.remove(self)
-                self._restore(own)
+                self._restore(searched)
 
     def lend(self, name: str, module: ModuleType) -> None:
         """Give a module of the folder its plain name for as long as the folder is loaded."""
@@ -181,11 +179,11 @@ class Folder:
             self._replaced.setdefault(name, sys.modules.get(name))
             sys.modules[name] = module
 
-    def _restore(self, own: set[str]) -> None:
+    def _restore(self, searched: set[str]) -> None:
         if self._folder in sys.path:
             sys.path.remove(self._folder)
         before = self._path_before
-        sys.path[:] = [entry for entry in sys.path if entry in before or os.path.abspath(entry) not in own]
+        sys.path[:] = [entry for entry in sys.path if entry in before or os.path.abspath(entry) not in searched]
         for name, module in self._replaced.items():
             sys.modules.pop(name, None)
             if module is not None:

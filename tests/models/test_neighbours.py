@@ -129,7 +129,7 @@ def test_every_repository_computes_its_own(a, b, alike, a_first, run_between):
         found = {name: value_of(models[name]) for name in ("b", "a", "b")}
         assert found == {"a": 2.0, "b": 3.0}
         assert value_of(copy.deepcopy(models["a"])) == 2.0
-        assert value_of(pickle.loads(pickle.dumps(models["b"]))) == 3.0
+        assert value_of(pickle.loads(pickle.dumps(models["b"]))) == 3.0  # noqa: S301
 
 
 # -- the single cases ------------------------------------------------------------------------------------
@@ -229,7 +229,10 @@ def test_modules_that_import_each_other(tmp_path):
     write(
         tmp_path,
         {
-            "load.py": "from torch import nn\nimport left\nclass N(nn.Module):\n    def forward(s, x): return x.flatten(1) * left.twice()\n",
+            "load.py": (
+                "from torch import nn\nimport left\n"
+                "class N(nn.Module):\n    def forward(s, x): return x.flatten(1) * left.twice()\n"
+            ),
             "left.py": "import right\nK = 2.0\ndef twice(): return right.once()\n",
             "right.py": "import left\nimport load\ndef once():\n    assert isinstance(load.N(), load.nn.Module)\n    return left.K\n",
         },
@@ -253,7 +256,7 @@ def test_a_pickled_model_finds_its_classes(tmp_path, monkeypatch, name):
     """Checkpoints of whole modules name their classes as the training script imported them."""
     code = "from torch import nn\nclass Net(nn.Flatten):\n    k = {}\n    def forward(s, x): return super().forward(x) * s.k\n"
     training = ModuleType("backbones.net")
-    exec(code.format(0), vars(training))
+    exec(code.format(0), vars(training))  # noqa: S102
     monkeypatch.setitem(sys.modules, "backbones.net", training)
     monkeypatch.setitem(sys.modules, "backbones", ModuleType("backbones"))
     checkpoint = io.BytesIO()
@@ -267,8 +270,10 @@ def test_a_pickled_model_finds_its_classes(tmp_path, monkeypatch, name):
 
 def test_a_model_file_that_loads_another(tmp_path):
     write(tmp_path / "inner", {"prep.py": "K = 3.0\n", "load.py": LOAD})
-    outer = f"from captum_leam.models import load_model\nfrom prep import K\ninner = load_model('{tmp_path}/inner/load.py:N')\nfrom prep import K as after\n"
-    outer += "class N(nn.Module):\n    def forward(s, x): return inner(x) * K * after\n"
+    outer = (
+        f"from captum_leam.models import load_model\nfrom prep import K\ninner = load_model('{tmp_path}/inner/load.py:N')\n"
+        "from prep import K as after\nclass N(nn.Module):\n    def forward(s, x): return inner(x) * K * after\n"
+    )
     write(tmp_path / "outer", {"prep.py": "K = 2.0\n", "load.py": f"from torch import nn\n{outer}"})
     with untouched():
         assert value_of(load_model(f"{tmp_path}/outer/load.py:N")) == 12
@@ -306,8 +311,11 @@ def test_messages_have_the_names_of_the_code(tmp_path):
 def test_a_compiled_model_calls_its_neighbours(tmp_path):
     for name, value in (("A", 2), ("B", 3)):
         code = f"import torch\ndef act(x): return torch.relu(x) * {value}\n"
-        load = "from torch import nn\nimport torch\nfrom ops.act import act\nclass N(nn.Module):\n    def forward(s, x): return act(x.flatten(1))\n"
-        load += "def net(): return torch.compile(N(), backend='eager', fullgraph=True)\n"
+        load = (
+            "from torch import nn\nimport torch\nfrom ops.act import act\n"
+            "class N(nn.Module):\n    def forward(s, x): return act(x.flatten(1))\n"
+            "def net(): return torch.compile(N(), backend='eager', fullgraph=True)\n"
+        )
         write(tmp_path / name, {"ops/act.py": code, "load.py": load})
     models = [load_model(f"{tmp_path}/{name}/load.py:net") for name in "AB"]
     assert [value_of(model) for model in models] == [2, 3]
