@@ -111,9 +111,12 @@ def _inputs(config: Config, manifest: dict[str, Any], recompute: int, progress: 
         parser = known_parser(config, _fingerprints(manifest["parser"]))
         plan = plan_of(config, listing, networks, parser, config.out)
         models = [n.name for n in networks if n.fingerprint not in stored.get(n.name, [])]
-        yield not models, f"networks: {'as they were' if not models else 'others: ' + ', '.join(models)}"
         same_parser = parser.fingerprint in _fingerprints(manifest["parser"])
-        yield same_parser, f"parser: {'as it was' if same_parser else 'another'}"
+        if any(stored.values()):
+            yield not models, f"networks: {'as they were' if not models else 'others: ' + ', '.join(models)}"
+            yield same_parser, f"parser: {'as it was' if same_parser else 'another'}"
+        else:
+            yield True, "networks and parser: not compared, the manifest is of a version without their outputs"
         from captum_leam.study.store import hash_of
 
         data = hash_of([[p.person, p.name, p.sha256] for p in listing.pictures])

@@ -21,10 +21,8 @@ from captum_leam.study.identity import Fingerprint, as_known, code_of, distance,
 from captum_leam.study.store import file_sha256
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions, layer_suggestion, suggest_layers
 
-TOLERANCE = {"cpu": 1e-4}
-"""Relative distance of embeddings up to which two networks are the same; other devices may calculate with ten bits of precision."""
-
-OTHER_TOLERANCE = 2e-3
+CPU_TOLERANCE, ACCELERATOR_TOLERANCE = 1e-4, 2e-3
+"""Relative distance of embeddings up to which two networks are the same; accelerators may multiply with ten bits of precision."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ def unload() -> None:
 
 
 def _load(model: Model, device: str, size: int) -> tuple[nn.Module, Fingerprint]:
-    tolerance = TOLERANCE.get(device, OTHER_TOLERANCE)
+    tolerance = CPU_TOLERANCE if device == "cpu" else ACCELERATOR_TOLERANCE
     try:
         with recorded_sources() as sources, torch.random.fork_rng(devices=[]):  # the user's random numbers stay
             module = load_model(model.where, model.preprocessing).to(device)

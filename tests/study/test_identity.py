@@ -1,5 +1,6 @@
 """A study knows its networks and its parser by what they compute: other results start it anew, another processor's rounding does not."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,8 +16,10 @@ from tiny_study import tables_of, write_study
 
 from captum_leam.study import ConfigError, IncompleteError, Study, StudyResult
 from captum_leam.study.config import Model
+from captum_leam.study.findings import read_findings
 from captum_leam.study.identity import distance, fixed_images, outputs_of
 from captum_leam.study.networks import known
+from captum_leam.study.sections.top import warnings_of
 
 NET = """
 import os
@@ -151,6 +154,7 @@ def test_worker_processes_compare_outputs(study, monkeypatch, tmp_path):
         Study(config).run(progress=False, report=False)
 
 
+@pytest.mark.slow
 def test_worker_processes_load_two_repositories(tmp_path):
     """Packages of the same name, in worker processes: each network is measured as it is alone."""
     for name, sign in (("A", 1.0), ("B", -1.0)):
@@ -174,9 +178,7 @@ def test_two_files_with_one_network_are_noted(tmp_path):
     assert "A/net.py:Net) and B (" in note
     assert "return the same embeddings for fixed images" in note
     assert f"note: {note}" in repr(result)
-    from captum_leam.study.report import write_report
-
-    assert "return the same embeddings for fixed images" in write_report(result.folder).read_text()
+    assert note in warnings_of(read_findings(result.folder))
 
 
 def test_the_manifest_states_outputs_and_tolerance(study):
@@ -184,6 +186,17 @@ def test_the_manifest_states_outputs_and_tolerance(study):
     assert told["models"]["a"]["tolerance"] == 1e-4
     assert [len(row) for row in told["models"]["a"]["outputs"]] == [16, 16, 16]
     assert told["parser"]["tolerance"] == 0.01
+
+
+def test_a_manifest_without_outputs_is_not_compared(study):
+    """As version 0.1.0 wrote it."""
+    path = study.parent / "results" / "manifest.json"
+    told = json.loads(path.read_text())
+    told |= {"models": {"a": {"sha256": "0"}}, "parser": "0"}
+    path.write_text(json.dumps(told))
+    found = repr(Study(study).check(progress=False))
+    assert "ok: networks and parser: not compared" in found
+    assert "networks: others" not in found
 
 
 # -- what no study can rely on ---------------------------------------------------------------------------
