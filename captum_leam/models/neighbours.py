@@ -214,12 +214,15 @@ _FOLDERS: dict[str, Folder] = {}
 _LOADING: list[Folder] = []
 _LOCK = threading.RLock()
 _RECORDS: list[dict[str, str]] = []
-_EXTENSIONS: dict[str, ModuleType] = {}
+_EXTENSIONS: dict[str, tuple[ModuleType, str]] = {}
 
 
-def _record(path: str, content: bytes) -> None:
+def _record(path: str, content: bytes) -> str:
+    """Enter a file into all open records; return its SHA-256."""
+    digest = sha256(content).hexdigest()
     for record in _RECORDS:
-        record[path] = sha256(content).hexdigest()
+        record[path] = digest
+    return digest
 
 
 @cache
@@ -309,13 +312,19 @@ class _Extension(ExtensionFileLoader):
     """Load a compiled module once per file: many register types or operators, which cannot be done twice in a process."""
 
     def create_module(self, spec: ModuleSpec) -> Any:
-        return _EXTENSIONS.get(self.path) or super().create_module(spec)
+        digest = _record(self.path, self.get_data(self.path))
+        module, loaded = _EXTENSIONS.get(self.path, (None, digest))
+        if loaded != digest:
+            raise ImportError(
+                f"Expected {self.path} to be as this process loaded it, got another build. Load the model in a new process.",
+                name=spec.name,
+            )
+        return module or super().create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        _record(self.path, Path(self.path).read_bytes())
         if self.path not in _EXTENSIONS:
             super().exec_module(module)
-            _EXTENSIONS[self.path] = module
+            _EXTENSIONS[self.path] = module, _record(self.path, self.get_data(self.path))
 
 
 sys.meta_path.insert(0, _Finder())

@@ -132,6 +132,40 @@ def test_every_repository_computes_its_own(a, b, alike, a_first, run_between):
         assert value_of(pickle.loads(pickle.dumps(models["b"]))) == 3.0  # noqa: S301
 
 
+WAYS = {
+    "parent.py": "import sys, os\nsys.path.append(os.path.dirname(os.path.dirname(__file__)))\nfrom backbones import make as net\n",
+    "executed.py": "exec('from backbones import make', ns := {})\nnet = ns['make']\n",
+    "located.py": "import pydoc\nnet = pydoc.locate('backbones.inner.N')\n",
+    "run.py": "import runpy, os\nnet = runpy.run_path(os.path.join(os.path.dirname(__file__), 'plain.py'))['net']\n",
+    "plain.py": "from backbones import make as net\n",
+    "thread.py": (
+        "from torch import nn\nfrom concurrent.futures import ThreadPoolExecutor\ndef get():\n    import configs.c\n"
+        "    return configs.c.K\nclass net(nn.Module):\n    def forward(s, x):\n"
+        "        with ThreadPoolExecutor(1) as pool: return x.flatten(1) * pool.submit(get).result()\n"
+    ),
+}
+PACKAGES = {
+    "backbones/__init__.py": "def make():\n    from .inner import N\n    return N()\n",
+    "backbones/inner.py": (
+        "from torch import nn\nfrom utils.config import get\nclass N(nn.Module):\n"
+        "    def forward(s, x): return x.flatten(1) * get('c').K\n"
+    ),
+    "utils/config.py": "import importlib\ndef get(name): return importlib.import_module('configs.' + name)\n",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_import_a_neighbour(tmp_path, way):
+    """Packages as face repositories have them: a function that chooses, and configurations imported by name in ``forward``."""
+    inside = "tools/" if way == "parent.py" else ""
+    for name, value in (("A", 2), ("B", 3)):
+        files = {**PACKAGES, "configs/c.py": f"K = {value}\n", "plain.py": WAYS["plain.py"], inside + way: WAYS[way]}
+        write(tmp_path / name, files)
+    with untouched():
+        models = [load_model(f"{tmp_path}/{name}/{inside}{way}:net") for name in "ABA"]
+        assert [value_of(model) for model in models] == [2, 3, 2]
+
+
 # -- the single cases ------------------------------------------------------------------------------------
 
 
@@ -299,6 +333,11 @@ def test_compiled_modules_are_loaded_once_per_file(tmp_path):
     assert first is again
     assert first is not other
     assert Path(other.__file__).parent == tmp_path / "B"
+    rebuilt = (tmp_path / "A" / compiled.name).read_bytes() + b"\0"
+    (tmp_path / "A" / compiled.name).unlink()
+    (tmp_path / "A" / compiled.name).write_bytes(rebuilt)
+    with pytest.raises(ValueError, match=r"got another build\. Load the model in a new process"):
+        made_in_code(f"{tmp_path}/A/load.py:get")
 
 
 def test_messages_have_the_names_of_the_code(tmp_path):
