@@ -39,7 +39,7 @@ from torch import nn
 from captum_leam.faithfulness.controls import OWN_CONTROLS
 from captum_leam.study import Study
 from captum_leam.study.config import Config
-from captum_leam.study.crops import crops_of
+from captum_leam.study.crops import crops_of, known_parser
 from captum_leam.study.evaluating import TWIN_FACES, Setting
 from captum_leam.study.networks import known, loaded, suggestions
 from captum_leam.study.people import hashed, list_people
@@ -255,8 +255,8 @@ def beside(path: Path, sample: int) -> Spent:
     config = replace(Study(path).config, out=out)
     listing = hashed(list_people(config), config.min_images)
     listing = replace(listing, pictures=tuple(p for p in listing.pictures if p.number < sample * config.shard_size))
-    networks = tuple(known(model, config.device) for model in config.models)
-    plan = plan_of(config, listing, networks, config.out)
+    networks = tuple(known(model, config.device, config.pictures.size) for model in config.models)
+    plan = plan_of(config, listing, networks, known_parser(config), config.out)
     spent = Spent()
     with steady(config.threads), counting():
         setting = Setting(config, plan.networks, plan.regions)

@@ -1,12 +1,7 @@
 """Models named on a command line: FILE.py:callable, package.module:callable or FILE.onnx."""
 
 import difflib
-import importlib
-import importlib.util
 import inspect
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from captum_leam.models.neighbours import Folder
 from captum_leam.models.onnx_file import from_onnx
 from captum_leam.models.preprocessing import NAMED, UNIT, Prepared, Preprocessing
 from captum_leam.models.up_to import UpTo
@@ -24,7 +20,9 @@ def load_model(
 ) -> nn.Module:
     """Load a model: a module, a class of one without arguments, a function that returns one, or an ONNX file.
 
-    It is put in evaluation mode. All but ONNX files runs the code of the file or package named.
+    It is put in evaluation mode. All but ONNX files runs the code of the file or package named. Modules beside a file, or in the
+    current folder for a package there, are imported anew and for this model alone, see
+    :class:`~captum_leam.models.neighbours.Folder`.
 
     Args:
         where: ``FILE.py:name``, ``package.module:name`` or ``FILE.onnx``.
@@ -84,45 +82,30 @@ def made_in_code(where: str) -> Any:
     if not colon or not source or not name:
         raise ValueError(f"model is {where!r}; needed is FILE.py:callable, package.module:callable or FILE.onnx.")
     is_file = source.endswith(".py")
-    with _importable(Path(source).resolve().parent if is_file else Path.cwd()):
-        module = _from_file(Path(source)) if is_file else _from_package(source)
+    folder = Folder(Path(source).resolve().parent if is_file else Path.cwd())
+    with folder.loading():
+        module = _from_file(folder, Path(source)) if is_file else _from_package(folder, source)
         if not hasattr(module, name):
             near = difflib.get_close_matches(name, [n for n in dir(module) if not n.startswith("_")], n=5, cutoff=0.3)
             raise ValueError(f"{source} has no {name!r}. Near it: {', '.join(near) or 'nothing'}.")
         return _make(getattr(module, name), where)
 
 
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """What lies beside the file, or in the current folder, can be imported, as it can when Python runs there."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
-
-
-def _from_file(path: Path) -> ModuleType:
+def _from_file(folder: Folder, path: Path) -> ModuleType:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file.")
-    spec = importlib.util.spec_from_file_location(f"captum_leam_model_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path}: this is no Python file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickles in the file look themselves up
     try:
-        spec.loader.exec_module(module)
+        return folder.import_file(path)
     except (Exception, SystemExit) as error:  # a script that ends itself must not end the command in silence
-        raise ValueError(f"{path} raised {type(error).__name__}: {error}") from error
-    return module
+        raise ValueError(f"{path} raised {type(error).__name__}: {folder.plain(error)}") from error
 
 
-def _from_package(name: str) -> ModuleType:
+def _from_package(folder: Folder, name: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        return folder.import_module(name)
     except ImportError as error:
         raise ValueError(
-            f"package {name!r} cannot be imported ({error}). For a file, give FILE.py:callable."
+            f"package {name!r} cannot be imported ({folder.plain(error)}). For a file, give FILE.py:callable."
         ) from error
 
 

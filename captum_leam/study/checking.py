@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from captum_leam.study.config import Config, ConfigError
+from captum_leam.study.crops import known_parser
 from captum_leam.study.evaluating import Setting
+from captum_leam.study.identity import Fingerprint, from_dict
 from captum_leam.study.networks import known
 from captum_leam.study.people import hashed, list_people
 from captum_leam.study.stages import perform, steady
@@ -45,7 +47,7 @@ def check(config: Config, *, recompute: int = 1, progress: bool = True) -> Check
     """Compare a results folder with its manifest, with its inputs of today, and with itself made again.
 
     1. every table and mean map has the SHA-256 of the manifest, every shard its own checksum and that of the manifest;
-    2. configuration, pictures, networks, package and versions are those of the manifest;
+    2. configuration, pictures, networks, parser, package and versions are those of the manifest;
     3. the tables made again from the shards are the same bytes;
     4. ``recompute`` shards made again from the pictures are the same numbers (bit for bit, or within 0.005).
     """
@@ -103,10 +105,18 @@ def _inputs(config: Config, manifest: dict[str, Any], recompute: int, progress: 
     )
     with steady(config.threads):
         listing = hashed(list_people(config), config.min_images, progress=progress)
-        networks = tuple(known(model, config.device) for model in config.models)
-        plan = plan_of(config, listing, networks, config.out)
-        models = [n.name for n in networks if manifest["models"].get(n.name, {}).get("sha256") != n.sha256]
-        yield not models, f"networks: {'as they were' if not models else 'others: ' + ', '.join(models)}"
+        stored = {name: _fingerprints(entry) for name, entry in manifest["models"].items()}
+        size = config.pictures.size
+        networks = tuple(known(m, config.device, size, stored.get(m.name, [])) for m in config.models)
+        parser = known_parser(config, _fingerprints(manifest["parser"]))
+        plan = plan_of(config, listing, networks, parser, config.out)
+        models = [n.name for n in networks if n.fingerprint not in stored.get(n.name, [])]
+        same_parser = parser.fingerprint in _fingerprints(manifest["parser"])
+        if any(stored.values()):
+            yield not models, f"networks: {'as they were' if not models else 'others: ' + ', '.join(models)}"
+            yield same_parser, f"parser: {'as it was' if same_parser else 'another'}"
+        else:
+            yield True, "networks and parser: not compared, the manifest is of a version without their outputs"
         from captum_leam.study.store import hash_of
 
         data = hash_of([[p.person, p.name, p.sha256] for p in listing.pictures])
@@ -119,6 +129,11 @@ def _inputs(config: Config, manifest: dict[str, Any], recompute: int, progress: 
         if there and same and not models and recompute:
             plan.describe()
             yield from _shards_again(config, plan, recompute)
+
+
+def _fingerprints(entry: Any) -> list[Fingerprint]:
+    """Return the identity in an entry of the manifest; none in one of an earlier version."""
+    return [from_dict(entry)] if isinstance(entry, dict) and "outputs" in entry else []
 
 
 def _without_places(configuration: dict[str, Any]) -> dict[str, Any]:

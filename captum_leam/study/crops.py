@@ -1,8 +1,7 @@
 """Stage one, shard by shard: files to crops, region labels and the embeddings of all networks."""
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +14,12 @@ from torch import Tensor, nn
 from captum_leam.faces import FaceAligner, FaceSource, read_faces
 from captum_leam.memory import is_out_of_memory, tell
 from captum_leam.models.loading import made_in_code
+from captum_leam.models.neighbours import recorded_sources
 from captum_leam.objectives import leave_one_out_centroids
 from captum_leam.regions import CELEBAMASK_HQ, TEMPLATE, FacexlibParser, RegionScheme, TemplateParser, parse
 from captum_leam.study.config import Config, ConfigError
-from captum_leam.study.networks import Network, embeddings_of, loaded
+from captum_leam.study.identity import Fingerprint, Rows, as_known, code_of, fixed_images, outputs_of
+from captum_leam.study.networks import Network, embeddings_of, loaded, named_file_sha256
 from captum_leam.study.people import Picture, too_few
 from captum_leam.study.store import Shard, file_sha256
 
@@ -27,6 +28,9 @@ Failure = tuple[str, str, int, str]
 """Stage, model ("" for all), index of the picture in its shard, reason."""
 
 THUMBNAIL = 28  # side of the small crops by which strangers who look alike are found
+
+PARSER_TOLERANCE = 0.01
+"""Relative distance of the shares and places of labels up to which two parsers are the same."""
 
 _MADE: dict[str, Any] = {}  # aligners and parsers of this process
 
@@ -48,21 +52,75 @@ def aligner_of(config: Config) -> FaceAligner:
     return _MADE[key]  # type: ignore[no-any-return]
 
 
-def parser_of(config: Config) -> tuple[Parse, RegionScheme]:
-    """The parser of this process, and the scheme of its labels.
+@dataclass(frozen=True)
+class Parser:
+    """The parser of a study.
+
+    Attributes:
+        fingerprint: Its identity.
+        scheme: Of its labels; left and right are one region in the tables.
+    """
+
+    fingerprint: Fingerprint
+    scheme: RegionScheme
+
+
+def known_parser(config: Config, earlier: Iterable[Fingerprint] = ()) -> Parser:
+    """Load the parser that the configuration names, and identify it.
 
     Raises:
-        ConfigError: if it cannot be made.
+        ConfigError: If it cannot be loaded, or if two passes over the same image differ.
     """
-    key = f"parser {config.parser} {config.device}"
+    parse_images, scheme, fingerprint = _load_parser(config)
+    fingerprint = as_known(fingerprint, earlier)
+    _MADE[_parser_key(config, fingerprint)] = parse_images, scheme
+    return Parser(fingerprint, scheme)
+
+
+def parser_of(config: Config, fingerprint: Fingerprint) -> tuple[Parse, RegionScheme]:
+    """The parser, loaded once in this process, and the scheme of its labels.
+
+    Raises:
+        ConfigError: If it is another than when the study began.
+    """
+    key = _parser_key(config, fingerprint)
     if key not in _MADE:
-        try:
-            _MADE[key] = _make_parser(config)
-        except ImportError:
-            raise
-        except Exception as error:
-            raise ConfigError(f"parser: {error}") from error
+        parse_images, scheme, found = _load_parser(config)
+        if not fingerprint.agrees(found):
+            raise ConfigError("Expected the parser that the study began with, got another. Run again.")
+        _MADE[key] = parse_images, scheme
     return _MADE[key]  # type: ignore[no-any-return]
+
+
+def _parser_key(config: Config, fingerprint: Fingerprint) -> str:
+    return f"parser {config.parser} {config.device} {fingerprint.sha256}"
+
+
+def _load_parser(config: Config) -> tuple[Parse, RegionScheme, Fingerprint]:
+    try:
+        with recorded_sources() as sources:
+            parser, scheme = _make_parser(config)
+            outputs: Rows = ()
+            if not isinstance(parser, TemplateParser):  # it is the package's own code and ignores the images
+                images = fixed_images(config.pictures.size).to(config.device)
+                outputs = outputs_of(
+                    lambda some: _shares(parse(parser, some.clone()), scheme), images, PARSER_TOLERANCE
+                )
+        named = [config.parser.where.rpartition("/")[2], repr(scheme.regions), getattr(parser, "sha256", "")]
+        code = code_of(parser, [*sources.values(), *named_file_sha256(config.parser.where)], named)
+        return parser, scheme, Fingerprint(code, outputs, PARSER_TOLERANCE)
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"parser: {error}") from error
+
+
+def _shares(labels: Tensor, scheme: RegionScheme) -> Tensor:
+    """Describe label maps by numbers (n, 3 L): the share of every label, and where its pixels lie."""
+    masks = torch.stack([labels == label for label in scheme.labels], 1).double()
+    down, across = (torch.linspace(0, 1, side, device=labels.device, dtype=torch.float64) for side in labels.shape[1:])
+    features = [masks, masks * down[:, None], masks * across]
+    return torch.cat([feature.mean((2, 3)) for feature in features], 1)
 
 
 def _make_parser(config: Config) -> tuple[Parse, RegionScheme]:
@@ -80,26 +138,6 @@ def _make_parser(config: Config) -> tuple[Parse, RegionScheme]:
         raise ConfigError(f"{parser.where} gave a {type(found).__name__}; needed is a callable from images to labels.")
     named = CELEBAMASK_HQ if parser.scheme == "celebamask_hq" else TEMPLATE
     return found, getattr(found, "scheme", named)
-
-
-def merged_scheme(config: Config) -> RegionScheme:
-    """The scheme of the study's tables: left and right are one region."""
-    return parser_of(config)[1].merge_sides()
-
-
-def parser_sha256(config: Config) -> str:
-    """What the labels depend on."""
-    parser, scheme = parser_of(config)
-    said = f"{config.parser.where.rpartition('/')[2]} {scheme.regions} {getattr(parser, 'sha256', '')}"
-    if isinstance(parser, nn.Module):
-        from captum_leam.study.networks import model_sha256
-
-        said += model_sha256(parser, config.parser.where)
-    elif ".py:" in config.parser.where:
-        from pathlib import Path
-
-        said += file_sha256(Path(config.parser.where.rpartition(":")[0]))
-    return hashlib.sha256(said.encode()).hexdigest()
 
 
 # -- reading -------------------------------------------------------------------------------------------
@@ -142,7 +180,7 @@ def read_ahead(pictures: Sequence[Picture], config: Config) -> Iterator[Read]:
 # -- the stage -----------------------------------------------------------------------------------------
 
 
-def crops_shard(config: Config, networks: Sequence[Network], pictures: Sequence[Picture]) -> Shard:
+def crops_shard(config: Config, networks: Sequence[Network], pictures: Sequence[Picture], parser: Fingerprint) -> Shard:
     """Crops, labels and embeddings of whole people.
 
     Arrays: ``kept`` (n,), which of ``pictures`` these are; ``crops`` (n, 3, H, W), uint8 where that is exact; ``labels`` (n, H, W), or of a
@@ -169,7 +207,7 @@ def crops_shard(config: Config, networks: Sequence[Network], pictures: Sequence[
         "crops": _compact(crops),
         "landmarks": np.stack([_landmarks(r) for r in good]) if good else np.zeros((0, 5, 2)),
         "thumbnails": _thumbnails(crops),
-        "labels": _labels(crops, config),
+        "labels": _labels(crops, config, parser),
     }
     for i, network in enumerate(networks):
         embeddings, lost = embedded(loaded(network, config.device), crops.to(config.device), config)
@@ -207,8 +245,8 @@ def _thumbnails(crops: Tensor) -> NDArray[np.float32]:
     return torch.nn.functional.normalize(centred, dim=1).numpy()
 
 
-def _labels(crops: Tensor, config: Config) -> NDArray[np.uint8]:
-    parser, scheme = parser_of(config)
+def _labels(crops: Tensor, config: Config, fingerprint: Fingerprint) -> NDArray[np.uint8]:
+    parser, scheme = parser_of(config, fingerprint)
     if not len(crops):
         return np.zeros((0, *crops.shape[2:]), dtype=np.uint8)
     if isinstance(parser, TemplateParser):  # the same for all: drawn once in this process

@@ -1,9 +1,9 @@
 """The networks of a study: named, hashed, described, and loaded once in every process."""
 
-import hashlib
 import importlib.util
-import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from captum_leam.layers import Reshape, get_layer, refuse_active
 from captum_leam.maps import Field
 from captum_leam.models import load_model
+from captum_leam.models.neighbours import recorded_sources
 from captum_leam.objectives import as_embeddings, embed
 from captum_leam.study.config import ConfigError, Model
+from captum_leam.study.identity import Fingerprint, as_known, code_of, distance, fixed_images, outputs_of
 from captum_leam.study.store import file_sha256
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions, layer_suggestion, suggest_layers
 
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+CPU_TOLERANCE, ACCELERATOR_TOLERANCE = 1e-4, 2e-3
+"""Relative distance of embeddings up to which two networks are the same; accelerators may multiply with ten bits of precision."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,16 @@ class Network:
 
     Attributes:
         model: what the configuration says of it.
-        sha256: of its architecture, its weights and the file that makes it.
+        fingerprint: Its identity.
+        size: Side of the crops in pixels.
         parameters: how many numbers it has learned.
         layers: that are explained; none before :func:`described`.
         field: (top, left, height, width) of the crop that it reads.
     """
 
     model: Model
-    sha256: str
+    fingerprint: Fingerprint
+    size: int
     parameters: int
     layers: tuple[Layer, ...] = ()
     field: Field = (0, 0, 0, 0)
@@ -63,6 +68,11 @@ class Network:
     def name(self) -> str:
         """As tables call it."""
         return self.model.name
+
+    @property
+    def sha256(self) -> str:
+        """Name of its identity."""
+        return self.fingerprint.sha256
 
     def identity(self) -> list[Any]:
         """What results depend on."""
@@ -83,9 +93,12 @@ def loaded(network: Network, device: str) -> nn.Module:
     """
     key = (network.model.where, network.model.preprocessing, network.sha256, device)
     if key not in _LOADED:
-        module = _load(network.model, device)
-        if model_sha256(module, network.model.where) != network.sha256:
-            raise ConfigError(f"model {network.name!r} changed while the study ran, or is made at random; run again.")
+        module, fingerprint = _load(network.model, device, network.size)
+        if not network.fingerprint.agrees(fingerprint):
+            raise ConfigError(
+                f"Expected model {network.name!r} to be the one that the study began with, got another. It changed meanwhile, or is "
+                "made at random: seed its weights, or run again."
+            )
         _LOADED[key] = module
     return _LOADED[key]
 
@@ -113,33 +126,56 @@ def unload() -> None:
     _LOADED.clear()
 
 
-def _load(model: Model, device: str) -> nn.Module:
+def _load(model: Model, device: str, size: int) -> tuple[nn.Module, Fingerprint]:
+    tolerance = CPU_TOLERANCE if device == "cpu" else ACCELERATOR_TOLERANCE
     try:
-        with torch.random.fork_rng(devices=[]):  # what makes networks may seed; the user's random numbers stay
+        with recorded_sources() as sources, torch.random.fork_rng(devices=[]):  # the user's random numbers stay
             module = load_model(model.where, model.preprocessing).to(device)
-        refuse_active(module)
-        return module
+            refuse_active(module)
+            outputs = outputs_of(lambda images: embeddings_of(module, images), fixed_images(size).to(device), tolerance)
+        return module, Fingerprint(
+            code_of(module, [*sources.values(), *named_file_sha256(model.where)]), outputs, tolerance
+        )
     except ImportError:
         raise
     except Exception as error:
         raise ConfigError(f"models.{model.name}: {error}") from error
 
 
-def known(model: Model, device: str) -> Network:
-    """The network that the configuration names, loaded and hashed.
+def known(model: Model, device: str, size: int, earlier: Iterable[Fingerprint] = ()) -> Network:
+    """Load a network that the configuration names, and identify it.
+
+    Args:
+        model: Its entry of the configuration.
+        device: To run it on.
+        size: Side of the crops in pixels.
+        earlier: Identities of the same study; the first that agrees is kept.
 
     Raises:
-        ConfigError: if it cannot be loaded.
+        ConfigError: If it cannot be loaded, if two passes over the same image differ, or if its embeddings depend on the other images
+            of the batch.
 
     Example:
-        >>> known(Model("same", "torch.nn:Identity"), "cpu").parameters
+        >>> known(Model("same", "torch.nn:Flatten"), "cpu", 8).parameters
         0
     """
-    module = _load(model, device)
+    module, fingerprint = _load(model, device, size)
     _refuse_unknown_layers(model, module)
-    network = Network(model, model_sha256(module, model.where), sum(p.numel() for p in module.parameters()))
+    network = Network(model, as_known(fingerprint, earlier), size, sum(p.numel() for p in module.parameters()))
     _LOADED[(model.where, model.preprocessing, network.sha256, device)] = module
     return network
+
+
+def notes_on(networks: Iterable[Network]) -> list[str]:
+    """Return a note for every two networks of different files that return the same embeddings for the fixed images."""
+    return [
+        f"Models {a.name} ({a.model.where}) and {b.name} ({b.model.where}) return the same embeddings for fixed images. Check that each "
+        "of the two files loads its own network."
+        for a, b in combinations(networks, 2)
+        if a.model.where != b.model.where
+        and any(a.fingerprint.outputs)
+        and distance(a.fingerprint.outputs, b.fingerprint.outputs) <= a.fingerprint.tolerance
+    ]
 
 
 def _refuse_unknown_layers(model: Model, module: nn.Module) -> None:
@@ -154,39 +190,17 @@ def _refuse_unknown_layers(model: Model, module: nn.Module) -> None:
             ) from None
 
 
-def model_sha256(module: nn.Module, where: str) -> str:
-    """SHA-256 of a network: its modules, every tensor, and the file that it comes from.
-
-    Example:
-        >>> _ = torch.manual_seed(0)
-        >>> one, other = nn.Linear(2, 2), nn.Linear(2, 2)
-        >>> model_sha256(one, "") == model_sha256(one, ""), model_sha256(one, "") == model_sha256(other, "")
-        (True, False)
-    """
-    digest = hashlib.sha256(ADDRESS.sub("", repr(module)).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        if not isinstance(tensor, Tensor):
-            continue
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    if (source := _source(where)) is not None:
-        digest.update(file_sha256(source).encode())
-    return digest.hexdigest()
-
-
-def _source(where: str) -> Path | None:
-    """The file that a model comes from, where there is one."""
-    if where.endswith(".onnx"):
-        return Path(where)
+def named_file_sha256(where: str) -> list[str]:
+    """SHA-256 of an ONNX file or of an installed module; files of code are recorded when they are imported."""
     named = where.rpartition(":")[0]
-    if named.endswith(".py"):
-        return Path(named)
+    if where.endswith(".onnx"):
+        return [file_sha256(Path(where))]
     try:
-        spec = importlib.util.find_spec(named) if named else None
+        spec = importlib.util.find_spec(named) if named and not named.endswith(".py") else None
     except (ImportError, ValueError):
-        spec = None
-    origin = None if spec is None or spec.origin is None else Path(spec.origin)
-    return origin if origin is not None and origin.is_file() else None
+        return []
+    origin = Path(spec.origin) if spec is not None and spec.origin is not None else None
+    return [file_sha256(origin)] if origin is not None and origin.is_file() else []
 
 
 # -- layers --------------------------------------------------------------------------------------------

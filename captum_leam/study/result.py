@@ -102,6 +102,7 @@ class StudyResult:
                 f"{row['above_control']:.3f} [{row['above_low']:.3f}, {row['above_high']:.3f}] above {row['strongest']}"
             )
             lines.append(f"  {row['model']}: {kinds}; {gap}, {above if row['strongest'] else 'no control'}")
+        lines += [f"  note: {note}" for note in told.get("notes", [])]
         if not self.complete:
             lines.append(f"  {told['skipped']['count']} left out: {told['skipped']['of']}")
         return "\n".join(lines)

@@ -97,7 +97,7 @@ def perform(setting: Setting, task: Task) -> Outcome:
 
 def _made(setting: Setting, task: Task) -> Shard:
     if task.stage == "crops":
-        return crops_shard(setting.config, setting.networks, task.pictures)
+        return crops_shard(setting.config, setting.networks, task.pictures, *task.options)
     if task.stage == "strangers":
         return strangers_shard(task.options[0])
     if task.stage == "patterns":

@@ -25,9 +25,10 @@ from captum_leam.study.assembling import (
 )
 from captum_leam.study.comparing import Source
 from captum_leam.study.config import Config, ConfigError, config_from, read_config
-from captum_leam.study.crops import crops_of, merged_scheme, parser_sha256
+from captum_leam.study.crops import Parser, crops_of, known_parser
 from captum_leam.study.evaluating import Setting
-from captum_leam.study.networks import Network, described, known
+from captum_leam.study.identity import Fingerprint, as_shard, read_fingerprints
+from captum_leam.study.networks import Network, described, known, notes_on
 from captum_leam.study.people import Listing, Picture, cut, hashed, list_people
 from captum_leam.study.result import StudyResult
 from captum_leam.study.stages import ENGINES, Engine, EngineError, Outcome, Task, run, started, steady
@@ -279,8 +280,13 @@ class _Run:
             reasons = "; ".join(dict.fromkeys(p.reason for p in listing.pictures))
             raise ConfigError(f"people: of {len(listing.pictures)} pictures none can be used: {reasons[:500]}")
         with self.timed("models"):
-            networks = tuple(known(model, self.config.device) for model in self.config.models)
-        return plan_of(self.config, listing, networks, self.out)
+            earlier = read_fingerprints(self.out / "work" / "identities")
+            size = self.config.pictures.size
+            networks = tuple(known(model, self.config.device, size, earlier) for model in self.config.models)
+            plan = plan_of(self.config, listing, networks, known_parser(self.config, earlier), self.out)
+        for fingerprint in (*[network.fingerprint for network in networks], plan.parser):
+            self.keep(plan.path("identities", fingerprint.sha256), as_shard(fingerprint))
+        return plan
 
     # -- work
 
@@ -372,7 +378,7 @@ class _Run:
                 "models": {
                     network.name: {
                         "where": network.model.where,
-                        "sha256": network.sha256,
+                        **network.fingerprint.to_dict(),
                         "parameters": network.parameters,
                         "preprocessing": network.model.preprocessing,
                         "layers": [layer.name for layer in network.layers],
@@ -386,7 +392,8 @@ class _Run:
                     "people": len({picture.person for picture in usable}),
                     "sha256": hash_of([[p.person, p.name, p.sha256] for p in plan.listing.pictures]),
                 },
-                "parser": plan.parser,
+                "parser": plan.parser.to_dict(),
+                "notes": notes_on(plan.networks),
                 "seeds": {"study": self.config.seed},
                 "skipped": {"count": len(skipped), "of": reasons, "reasons": skipped[:100]},
                 "tables": _digests(self.out, [f"tables/{name}.parquet" for name in TABLES]),
@@ -433,17 +440,18 @@ def _layer_rows(networks: Sequence[Network]) -> list[dict[str, Any]]:
 # -- the plan: which shards there are, and what they are called ----------------------------------------
 
 
-def plan_of(config: Config, listing: Listing, networks: tuple[Network, ...], out: Path) -> "Plan":
+def plan_of(config: Config, listing: Listing, networks: tuple[Network, ...], parser: Parser, out: Path) -> "Plan":
     """The plan of a study, before its networks are described (that needs crops)."""
-    scheme = merged_scheme(config)
+    scheme = parser.scheme.merge_sides()
     regions = tuple(zip(scheme.labels, scheme.names, strict=True))
     weights = _weights_sha256(config)
     shards = tuple(cut(listing.usable, config.shard_size))
-    common = hash_of("crops", code_identity(), config.threads, _kind(config.device), config.batch_size, parser_sha256(config), weights,
+    common = hash_of("crops", code_identity(), config.threads, _kind(config.device), config.batch_size,
+                     parser.fingerprint.sha256, weights,
                      config.pictures.how, config.pictures.detector, config.pictures.size, config.min_images,
                      [[n.sha256, n.model.preprocessing] for n in networks])  # fmt: skip
     keys = tuple(hash_of(common, [[p.sha256, p.person] for p in shard]) for shard in shards)
-    return Plan(config, listing, networks, out, regions, parser_sha256(config), shards, keys)
+    return Plan(config, listing, networks, out, regions, parser.fingerprint, shards, keys)
 
 
 def _kind(device: str) -> str:
@@ -472,7 +480,7 @@ class Plan:
     networks: tuple[Network, ...]
     out: Path
     all_regions: tuple[tuple[int, str], ...]
-    parser: str
+    parser: Fingerprint
     shards: tuple[tuple[Picture, ...], ...]
     keys: tuple[str, ...]
     totals: dict[int, Path] = field(default_factory=dict)
@@ -494,7 +502,8 @@ class Plan:
 
     def crops_tasks(self) -> list[Task]:
         """Reading, labelling and embedding."""
-        return [Task("crops", path, shard) for path, shard in zip(self.crops_paths(), self.shards, strict=True)]
+        paths = zip(self.crops_paths(), self.shards, strict=True)
+        return [Task("crops", path, shard, options=(self.parser,)) for path, shard in paths]
 
     def describe(self) -> None:
         """Find the layers, with the first crops that there are.

@@ -179,4 +179,4 @@ def test_group_labels_of_nobody_in_the_study(tmp_path):
 
 def test_a_layer_that_only_another_network_has_is_told_before_any_picture_is_read():
     with pytest.raises(ConfigError, match=r"models\.a: the model has no layer 'stem'.*give models\.a\.layers"):
-        known(Model("a", "torch.nn:Identity", layers=("stem",)), "cpu")
+        known(Model("a", "torch.nn:Identity", layers=("stem",)), "cpu", 48)

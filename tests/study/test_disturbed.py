@@ -167,7 +167,7 @@ def test_every_write_fails_once(undisturbed, right, tmp_path, monkeypatch, momen
         assert not list((tmp_path / "out").rglob("*.part"))
         assert all(store.shard_digest(path) for path in (tmp_path / "out" / "work").rglob("*.shard"))
     assert tables_of(tmp_path / "out") == right
-    assert len(faults.failed) == 36 + 13 + 1 + 1  # shards, tables, mean maps, manifest
+    assert len(faults.failed) == 39 + 13 + 1 + 1  # shards, tables, mean maps, manifest
     assert runs > 6
 
 

@@ -7,7 +7,7 @@ from captum_leam.names import shown
 from captum_leam.study.findings import Findings
 from captum_leam.study.page import Block, Facts, Section
 
-ELSEWHERE = ("skipped", "shards")
+ELSEWHERE = ("skipped", "shards", "notes")
 """Of the manifest: what has its own section, and what is too long to read."""
 
 LINES = 120

@@ -41,6 +41,7 @@ def warnings_of(study: Findings) -> list[str]:
     ]
     if study.manifest.get("finished") is False:
         found.append("The study did not run to its end: some of what follows is missing.")
+    found += map(str, study.manifest.get("notes", []))
     images = study["images"]
     if (skipped := int((images["status"] != "ok").sum())) > 0.1 * len(images):
         found.append(f"{skipped} of {len(images)} images were skipped: see what was studied.")
