@@ -15,7 +15,7 @@ TURNS = (0, 180, 90, 270)
 """Degrees counter-clockwise by which a photograph is turned, in the order in which they are tried."""
 
 MAX_TILT = 60.0  # degrees of an upright face: beyond 45, a quarter turn brings it nearer to upright
-MAX_MOVE = 10.0  # px on a 112 px crop: upright faces are found again within 8 px
+MAX_MOVE = 15.0  # px on a 112 px crop: upright faces are mostly found again within 8 px, others beyond 20
 WITNESSES = 3  # faces that are looked at: the largest detection may be none
 
 CLOSE_UP = 224  # side in px of the picture of one face that is looked at again

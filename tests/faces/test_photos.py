@@ -33,13 +33,6 @@ def test_colour_grey_and_deep_pictures_keep_their_values(tmp_path):
         torch.testing.assert_close(read_photo(tmp_path / name), grey)
 
 
-def test_a_dark_deep_picture_stays_dark(tmp_path):
-    """All of its values would fit into 8 bits; they are still of 65535."""
-    Image.fromarray(RAMP.astype(np.uint16)).save(tmp_path / "dark.png")
-    assert read_photo(tmp_path / "dark.png").max() == pytest.approx(RAMP.max() / 65535)
-    assert read_crop(tmp_path / "dark.png").max() == pytest.approx(RAMP.max() / 65535)
-
-
 def test_transparency_lies_on_white(tmp_path):
     alpha = np.full(RAMP.shape, 255, np.uint8)
     alpha[:, :10], alpha[:, 10:20] = 0, 51
