@@ -27,15 +27,17 @@ class Depth:
 
     Example:
         >>> Depth.of(Image.new("RGB", (2, 1)))
-        Depth(bits=None, is_reduced=False, is_inverted=False)
+        Depth(bits=None, is_reduced=False, is_wide=False, is_inverted=False)
     """
 
     bits: int | None
     """Significant bits of a sample: of PNG (sBIT), TIFF (BitsPerSample, MaxSampleValue) or PPM; None if the file does not say."""
     is_reduced: bool
     """Whether Pillow keeps only the upper 8 bits of 16-bit colours."""
+    is_wide: bool
+    """Whether samples are integers of 32 bits, or of 16 with a sign, whose range is that of no picture."""
     is_inverted: bool
-    """Whether 0 is white and Pillow does not say so."""
+    """Whether 0 is white, which Pillow leaves as it is in deep pictures."""
 
     @classmethod
     def of(cls, image: Image.Image) -> "Depth":
@@ -47,8 +49,12 @@ class Depth:
         is_deep = image.mode == "F" or image.mode.startswith("I")
         tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
         _refuse_wrongly_decoded(tags)
-        is_inverted = is_deep and tags.get(PHOTOMETRIC) == 0
-        return cls(_declared_bits(image, tags), not is_deep and _stores_words(image), is_inverted)
+        return cls(
+            bits=_declared_bits(image, tags),
+            is_reduced=not is_deep and _stores_words(image),
+            is_wide=image.mode == "I" and image.format not in ("PNG", "PPM"),
+            is_inverted=is_deep and tags.get(PHOTOMETRIC) == 0,
+        )
 
     def refuse_doubtful_colours(self, image: Image.Image) -> None:
         """Raise if the upper 8 bits of 16-bit colours are nearly empty, as in a picture of 12 bits.
@@ -60,7 +66,7 @@ class Depth:
             UnknownWhiteError: With what to do.
 
         Example:
-            >>> Depth(None, is_reduced=True, is_inverted=False).refuse_doubtful_colours(Image.new("RGB", (2, 1), (15, 3, 3)))
+            >>> Depth(None, is_reduced=True, is_wide=False, is_inverted=False).refuse_doubtful_colours(Image.new("RGB", (2, 1), (15, 3, 3)))
             Traceback (most recent call last):
                 ...
             captum_leam.faces.white.UnknownWhiteError: 16-bit colours of at most a sixteenth of the range have no known white. ...
@@ -94,8 +100,9 @@ class Depth:
         """
         values = np.asarray(image, dtype=np.float32)
         least, most = float(values.min()), float(values.max())
-        white = _white_of_floats(most) if image.mode == "F" else self._white_of_integers(image, int(most))
-        if white is None or not least >= -HAIR * white:  # NaN, too
+        white = _white_of_floats(most) if image.mode == "F" else self._white_of_integers(int(most))
+        below = HAIR if image.mode == "F" else 0.0
+        if white is None or not least >= -below * white:  # NaN, too
             raise UnknownWhiteError(
                 f"values from {least:.6g} to {most:.6g} have no known white. Save the picture with 8 bits, or with 16 bits so that "
                 "white is 65535."
@@ -103,13 +110,13 @@ class Depth:
         unit = torch.from_numpy(values / np.float32(white)).clamp(0, 1)
         return 1 - unit if self.is_inverted else unit
 
-    def _white_of_integers(self, image: Image.Image, most: int) -> int | None:
+    def _white_of_integers(self, most: int) -> int | None:
         if self.bits is not None:
             # PNG asks for samples that are scaled to 16 bits, which cameras forget
             return 2**self.bits - 1 if most < 2**self.bits else FULL if most <= FULL else None
         if most == 0:
             return FULL
-        if image.mode == "I" and image.format == "TIFF" and most <= FULL // 2:  # 32 bits, or 16 with a sign
+        if self.is_wide and most <= FULL // 2:
             return 255 if 255 // LEAST_USED < most <= 255 else None
         is_white_of_fewer = most & (most + 1) == 0 and most < FULL
         return FULL if FULL // LEAST_USED < most <= FULL and not is_white_of_fewer else None
