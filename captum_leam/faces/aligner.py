@@ -13,7 +13,7 @@ from torch import Tensor
 from captum_leam.faces.aligned import AlignedFace, align, as_photo, resolve_template
 from captum_leam.faces.detections import MIN_FACE, Detection, implausible
 from captum_leam.faces.photos import pictures_of, read_photo
-from captum_leam.faces.turns import UPSIDE_DOWN, View, upright_view
+from captum_leam.faces.turns import View, upright_view
 from captum_leam.faces.weights import find_weights, load_network, need_facexlib
 
 if TYPE_CHECKING:
@@ -213,8 +213,8 @@ class FaceAligner:
         chosen = self._choose(view.found, faces, where)
         found = [view.in_photo(face) for face in view.found]
         for i in chosen:
-            if found[i].problem is None and view.look_at(i).is_upside_down:
-                found[i] = replace(found[i], problem=UPSIDE_DOWN)
+            if found[i].problem is None:
+                found[i] = replace(found[i], problem=view.why_not_upright(i))
         good = [i for i in chosen if found[i].problem is None]
         refused = tuple(found[i] for i in chosen if i not in good)
         if not good:
