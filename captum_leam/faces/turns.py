@@ -22,6 +22,8 @@ WITNESSES = 3  # faces that are looked at: the largest detection may be none
 CLOSE_UP = 224  # side in px of the picture of one face that is looked at again
 CLOSE_UP_POINTS: Floats = ARCFACE_112 + (CLOSE_UP - 112) / 2
 
+UNCERTAIN = "it is not certain which way up it is, because a close-up does not show the same face"
+
 Detect = Callable[[Tensor], list[Detection]]
 
 
@@ -129,8 +131,8 @@ class View:
 def upright_view(photo: Tensor, detect: Detect, look: Detect) -> View:
     """Return the first view of a photograph in which a face is certainly upright.
 
-    If there is none, it is the one with the highest score among those in which a face is probably upright; and if there is none of these,
-    among all. If that is a turned one, its faces have a :attr:`Detection.problem`, because the score alone may be wrong.
+    If there is none, it is the one with the highest score among those in which a face is probably upright; and if there is none of these
+    either, among all, whose faces then have a :attr:`Detection.problem`: the score alone may prefer an upside-down face.
 
     Example:
         >>> upright_view(torch.zeros(3, 20, 30), lambda photo: [], lambda photo: []).turn
@@ -143,9 +145,8 @@ def upright_view(photo: Tensor, detect: Detect, look: Detect) -> View:
             return views[-1]
     likely = [view for view in views if view.is_upright(LENIENT)]
     best = max(likely or views, key=lambda view: view.score)
-    if best.turn and not likely:
-        doubt = f"it is not certain which way up it is (the score is highest after a turn by {best.turn}°)"
-        best.found = [replace(face, problem=face.problem or doubt) for face in best.found]
+    if not likely:
+        best.found = [replace(face, problem=face.problem or UNCERTAIN) for face in best.found]
     return best
 
 
