@@ -92,8 +92,8 @@ def pictures_of(where: str | Path | Sequence[str | Path]) -> tuple[list[Path], l
         return [Path(where)], []
     pictures, skipped = list_pictures(where)
     if not pictures:
-        found = "; ".join(f"{path.name}: {reason}" for path, reason in skipped[:3])
-        raise ValueError(f"{where}: the folder holds no picture ({', '.join(picture_endings())}). {found}".rstrip())
+        found = " ".join(f"{path.name}: {reason}" for path, reason in skipped[:3])
+        raise ValueError(f"{where}: the folder holds no picture ({', '.join(readable_formats())}). {found}".rstrip())
     return pictures, skipped
 
 

@@ -375,20 +375,25 @@ def test_in_a_batch_the_others_are_still_done(painted, tmp_path):
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("not a picture")
     Image.new("L", (20_000, 20)).save(tmp_path / "wide.png")
+    (tmp_path / "notes.txt").write_text("who is who")
+    (tmp_path / "more").mkdir()
     result = aligner.align_files(tmp_path)
     assert [path.name for path, _ in result.done] == ["a.png", "z.png"]
+    unreadable = f"not a picture that this Pillow can read ({', '.join(readable_formats())})."
     assert {path.name: reason for path, reason in result.failed} == {
         "empty.png": "the file is empty.",
-        "text.jpg": f"not a picture that this Pillow can read ({', '.join(readable_formats())}).",
+        "text.jpg": unreadable,
+        "notes.txt": unreadable,
+        "more": "a folder; the pictures in it are not read.",
         "wide.png": "20000 × 20 px; a photograph has at most 16384 a side and 64 million in all. Make it smaller, or cut "
         "out the face.",
     }
     assert result.crops.shape == (2, 3, 112, 112)
     assert [path.name for path in result.paths] == ["a.png", "z.png"]
-    assert repr(result).splitlines()[0] == "AlignedFiles: 2 done, 3 failed"
+    assert repr(result).splitlines()[0] == "AlignedFiles: 2 done, 5 failed"
     table = result.to_frame()
-    assert len(table) == 5
-    assert table["reason"].ne("").sum() == 3
+    assert len(table) == 7
+    assert table["reason"].ne("").sum() == 5
     lost = aligner.align_files([tmp_path / "lost.png"])
     assert lost.failed[0][1] == "there is no such file."
     with pytest.raises(ValueError, match="no file was aligned"):
