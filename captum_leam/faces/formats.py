@@ -46,10 +46,11 @@ def why_unreadable(path: Path) -> str:
         'not a picture that this Pillow can read (AVIF, BMP, ...'
     """
     readable = readable_formats()
-    if "HEIF" not in readable and (path.suffix.lower() in HEIF_ENDINGS or _is_heif(path)):
+    ending = path.suffix.lower()
+    if "HEIF" not in readable and (ending in HEIF_ENDINGS or _is_heif(path)):
         return (
-            f"not a picture that this Pillow can read ({path.suffix.lower() or 'HEIF'}): it cannot decode HEIF. Install pillow-heif, which "
-            "is then registered with Pillow (pip install pillow-heif), or save the picture as JPEG."
+            f"not a picture that this Pillow can read ({ending if ending in HEIF_ENDINGS else 'HEIF'}): it cannot decode HEIF. Install "
+            "pillow-heif, which is then registered with Pillow (pip install pillow-heif), or save the picture as JPEG."
         )
     return f"not a picture that this Pillow can read ({', '.join(readable)})."
 

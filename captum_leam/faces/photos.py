@@ -16,6 +16,7 @@ from captum_leam.faces.white import Depth, UnknownWhiteError
 MIN_SIDE = 16  # no face can be told in less
 MAX_SIDE = 16_384  # wider than the photograph of any camera
 MAX_PIXELS = 64_000_000  # 768 MB as float RGB; telephones and most cameras stay below
+SEVERAL = ("MPO", "HEIF")  # formats of telephones, which store more than the photograph
 PICTURES = picture_endings()  # of the study's list of people
 
 
@@ -25,7 +26,7 @@ def read_photo(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     Coordinates of faces belong to the upright photograph as it is returned, not to the pixels as they are stored.
 
     Args:
-        path: of a picture (:data:`~captum_leam.faces.formats.FORMATS`); of the several pictures in an MPO file (telephones) the first.
+        path: of a picture (:data:`~captum_leam.faces.formats.FORMATS`); of the several in an MPO or HEIF file (telephones) the main one.
         max_pixels: larger ones are refused before they are decoded.
 
     Returns:
@@ -190,7 +191,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             known = [name for name in readable_formats() if name in Image.OPEN]  # MPO is opened as JPEG
             with Image.open(path, formats=known) as image:
-                if getattr(image, "is_animated", False) and image.format != "MPO":
+                if getattr(image, "is_animated", False) and image.format not in SEVERAL:
                     raise ValueError(f"{path}: this holds several pictures (an animation); save the one that is meant.")
                 yield image
     except UnidentifiedImageError:
