@@ -35,7 +35,7 @@ class Depth:
     is_reduced: bool
     """Whether Pillow keeps only the upper 8 bits of 16-bit colours."""
     is_wide: bool
-    """Whether samples are integers of 32 bits, or of 16 with a sign, whose range is that of no picture."""
+    """Whether samples are integers of 32 bits, or of 16 with a sign: their range says nothing, so values of at most 255 are read as bytes."""
     is_inverted: bool
     """Whether 0 is white, which Pillow leaves as it is in deep pictures."""
 
