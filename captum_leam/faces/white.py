@@ -35,7 +35,8 @@ class Depth:
     is_reduced: bool
     """Whether Pillow keeps only the upper 8 bits of 16-bit colours."""
     is_wide: bool
-    """Whether samples are integers of 32 bits, or of 16 with a sign: their range says nothing, so values of at most 255 are read as bytes."""
+    """Whether samples are integers of 32 bits, or signed ones of 16, whose range does not tell the white: values up to 255 are read as
+    bytes."""
     is_inverted: bool
     """Whether 0 is white, which Pillow leaves as it is in deep pictures."""
 
@@ -112,7 +113,7 @@ class Depth:
 
     def _white_of_integers(self, most: int) -> int | None:
         if self.bits is not None:
-            # PNG asks for samples that are scaled to 16 bits, which cameras forget
+            # The PNG standard requires samples that are scaled to 16 bits, but many files hold them unscaled.
             return 2**self.bits - 1 if most < 2**self.bits else FULL if most <= FULL else None
         if most == 0:
             return FULL
