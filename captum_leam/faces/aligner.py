@@ -1,7 +1,7 @@
 """From photographs to aligned crops: detection, five points, a similarity."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from captum_leam.faces.aligned import AlignedFace, align, as_photo, resolve_template
 from captum_leam.faces.detections import MIN_FACE, Detection, implausible
-from captum_leam.faces.photos import picture_files, read_photo
+from captum_leam.faces.photos import pictures_of, read_photo
+from captum_leam.faces.turns import View, upright_view
 from captum_leam.faces.weights import find_weights, load_network, need_facexlib
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ Which = Literal["all", "largest"] | int
 Detector = Literal["mobile0.25", "resnet50"]
 
 MAX_FACES = 20
+CLOSE_UP_SCORE = 0.5  # of a face that was found already
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class AlignedFaces(Sequence[AlignedFace]):
 
 @dataclass(frozen=True)
 class AlignedFiles:
-    """Photographs that were aligned, and those that were not with the reason.
+    """Photographs that were aligned, and files that were not with the reason.
 
     Example:
         >>> AlignedFiles((), ((Path("a.jpg"), "no face found"),))  # FaceAligner.align_files returns it
@@ -113,6 +115,9 @@ class AlignedFiles:
 
 class FaceAligner:
     """Finds faces with facexlib's RetinaFace and aligns them to five points.
+
+    Detectors find upside-down faces, too. A face is therefore detected again in a close-up, as it is and turned by 180°, and the
+    photograph is turned until a face is upright. Coordinates are those of the photograph as given.
 
     Source: Deng et al. 2020, "RetinaFace: Single-shot multi-level face localisation in the wild" (detector); Umeyama 1991
     (alignment).
@@ -183,15 +188,16 @@ class FaceAligner:
         )
 
     def detect(self, photo: Tensor | str | Path) -> list[Detection]:
-        """All that the detector finds, the largest first, plausible or not (:attr:`Detection.problem`).
+        """Return all that the detector finds in the upright photograph, the largest first, plausible or not (:attr:`Detection.problem`).
 
         Args:
             photo: (3, H, W), float in [0, 1], or a file.
         """
-        return self._detect(_photo_of(photo))
+        view = self._view(_photo_of(photo))
+        return [view.in_photo(face) for face in view.found]
 
     def __call__(self, photo: Tensor | str | Path, faces: Which = "all") -> AlignedFaces:
-        """Aligned faces of one photograph.
+        """Return the aligned faces of one photograph, which is turned upright first if it lies on its side or is upside down.
 
         Args:
             photo: (3, H, W), RGB, float in [0, 1], or a file.
@@ -202,17 +208,23 @@ class FaceAligner:
 
         Raises:
             ValueError: naming the file and why: what :func:`~captum_leam.faces.read_photo` refuses, no face, more than ``max_faces``,
-                or that the face asked for is implausible (a smaller one is never taken in its place).
+                or that the face asked for is implausible or not upright (a smaller one is never taken in its place).
         """
         where = "" if isinstance(photo, Tensor) else f"{photo}: "
         pixels = _photo_of(photo)
-        found = self._detect(pixels)
-        chosen = self._choose(found, faces, where)
+        view = self._view(pixels)
+        chosen = self._choose(view.found, faces, where)
+        found = [view.in_photo(face) for face in view.found]
+        for i in chosen:
+            if found[i].problem is None:
+                found[i] = replace(found[i], problem=view.why_not_upright(i))
         good = [i for i in chosen if found[i].problem is None]
         refused = tuple(found[i] for i in chosen if i not in good)
         if not good:
             raise ValueError(f"{where}{self._refusal(refused, faces, len(found))}")
-        return AlignedFaces(tuple(self._align(pixels, found[i], i) for i in good), refused)
+        plausible = sum(face.problem is None for face in found)
+        aligned = [self._align(pixels, found[i], i) for i in good]
+        return AlignedFaces(tuple(replace(face, found=plausible, turn=view.turn) for face in aligned), refused)
 
     def align_files(
         self, paths: str | Path | Sequence[str | Path], *, faces: Which = "largest", progress: bool = False
@@ -225,7 +237,7 @@ class FaceAligner:
             progress: show a bar.
 
         Returns:
-            What was done, and (file, reason) of what failed.
+            What was done, and (path, reason) of what failed or is skipped in a folder.
 
         Raises:
             ValueError: if nothing is given, or the folder cannot be read or holds no picture.
@@ -233,15 +245,21 @@ class FaceAligner:
         from tqdm import tqdm
 
         done: list[tuple[Path, AlignedFaces]] = []
-        failed: list[tuple[Path, str]] = []
-        for path in tqdm(picture_files(paths), desc="faces", unit="photo", disable=not progress):
+        pictures, failed = pictures_of(paths)
+        for path in tqdm(pictures, desc="faces", unit="photo", disable=not progress):
             try:
                 done.append((path, self(path, faces)))
             except ValueError as error:
                 failed.append((path, str(error).removeprefix(f"{path}: ")))
         return AlignedFiles(tuple(done), tuple(failed))
 
-    def _detect(self, photo: Tensor) -> list[Detection]:
+    def _view(self, photo: Tensor) -> View:
+        def detect(turned: Tensor) -> list[Detection]:
+            return self._detect(turned, self.min_score, self.min_face)
+
+        return upright_view(photo, detect, lambda close_up: self._detect(close_up, CLOSE_UP_SCORE, MIN_FACE))
+
+    def _detect(self, photo: Tensor, min_score: float, min_face: float) -> list[Detection]:
         ratio = min(1.0, self.max_side / max(photo.shape[1:]))
         if ratio < 1:
             small = [max(1, round(side * ratio)) for side in photo.shape[1:]]
@@ -251,12 +269,12 @@ class FaceAligner:
         # facexlib reads BGR, 0 to 255, and would keep the graph
         picture = (shrunk.flip(0) * 255).round().movedim(0, -1).contiguous().numpy()
         with torch.no_grad():
-            rows = np.asarray(self._network.detect_faces(picture, conf_threshold=self.min_score), dtype=np.float64)
+            rows = np.asarray(self._network.detect_faces(picture, conf_threshold=min_score), dtype=np.float64)
         sides = np.array(photo.shape[:0:-1]) / np.array(shrunk.shape[:0:-1])  # (x, y): rounding differs by axis
         points = (rows[:, [0, 1, 2, 3, *range(5, 15)]].reshape(-1, 7, 2) + 0.5) * sides - 0.5
         size = (int(photo.shape[1]), int(photo.shape[2]))
         found = [
-            Detection(box, marks, float(score), implausible(box, marks, size, self.min_face))
+            Detection(box, marks, float(score), implausible(box, marks, size, min_face))
             for box, marks, score in zip(points[:, :2].reshape(-1, 4), points[:, 2:], rows[:, 4], strict=True)
         ]
         return sorted(found, key=lambda face: -face.area)
