@@ -150,7 +150,7 @@ def test_layers_by_name_and_the_same_numbers_again(folder):
         ({"extra": ["--out", "{folder}/a.png/sub"]}, "is a file; needed is a folder"),
         ({"model": "no.such.package:model"}, "cannot be imported"),
         ({"crops": ["missing.png"]}, "there is no such file"),
-        ({"crops": ["my_models.py"]}, "this is no picture"),
+        ({"crops": ["my_models.py"]}, "not a picture"),
         ({"extra": ["--face", "0", "--face", "1", "--face", "2"]}, "3 indices of faces for 2 pictures"),
         ({"extra": ["--colour", "grb"]}, "needed is rgb or bgr"),
         ({"extra": ["--layer", "lost"]}, "lost"),
@@ -270,7 +270,7 @@ def test_bad_files_are_left_out_and_named(folder, monkeypatch, capsys):
     assert "Traceback" not in printed
     assert re.search(r"note: left out: .*empty\.png: the file is empty", printed)
     page = (folder / "out" / "index.html").read_text()
-    assert "text.png: this is no picture" in page
+    assert "text.png: not a picture" in page
     assert pd.read_csv(folder / "out" / "regions.csv")["name"].unique().tolist() == ["a.png", "b.png"]
     with pytest.raises(ValueError, match=r"only .*a\.png is left of 3 pictures: left out: .*empty\.png"):
         invoke(

@@ -49,6 +49,10 @@ class AlignedFace:
     """Among the detections of the photograph, the largest first."""
     antialias: bool = True
     """Whether pixels of a shrunk crop are averages over their area, see :func:`align`."""
+    found: int = 1
+    """Number of plausible faces that were found in the photograph."""
+    turn: int = 0
+    """Degrees counter-clockwise (0, 90, 180 or 270) by which the photograph was turned to find the face upright."""
 
     @property
     def size(self) -> tuple[int, int]:

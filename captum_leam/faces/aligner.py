@@ -1,7 +1,7 @@
 """From photographs to aligned crops: detection, five points, a similarity."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_leam.faces.aligned import AlignedFace, align, as_photo, resolve_template
 from captum_leam.faces.detections import MIN_FACE, Detection, implausible
-from captum_leam.faces.photos import picture_files, read_photo
+from captum_leam.faces.photos import pictures_of, read_photo
 from captum_leam.faces.weights import find_weights, load_network, need_facexlib
 
 if TYPE_CHECKING:
@@ -212,7 +212,8 @@ class FaceAligner:
         refused = tuple(found[i] for i in chosen if i not in good)
         if not good:
             raise ValueError(f"{where}{self._refusal(refused, faces, len(found))}")
-        return AlignedFaces(tuple(self._align(pixels, found[i], i) for i in good), refused)
+        plausible = sum(face.problem is None for face in found)
+        return AlignedFaces(tuple(replace(self._align(pixels, found[i], i), found=plausible) for i in good), refused)
 
     def align_files(
         self, paths: str | Path | Sequence[str | Path], *, faces: Which = "largest", progress: bool = False
@@ -233,8 +234,8 @@ class FaceAligner:
         from tqdm import tqdm
 
         done: list[tuple[Path, AlignedFaces]] = []
-        failed: list[tuple[Path, str]] = []
-        for path in tqdm(picture_files(paths), desc="faces", unit="photo", disable=not progress):
+        pictures, failed = pictures_of(paths)
+        for path in tqdm(pictures, desc="faces", unit="photo", disable=not progress):
             try:
                 done.append((path, self(path, faces)))
             except ValueError as error:

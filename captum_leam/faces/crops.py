@@ -15,7 +15,7 @@ def read_crop(path: str | Path) -> Tensor:
     """Read one aligned crop: grey becomes RGB, transparency lies on white, 16 bits keep their scale, EXIF orientation is applied.
 
     Args:
-        path: of a picture (:data:`~captum_leam.faces.photos.FORMATS`).
+        path: of a picture (:data:`~captum_leam.faces.formats.FORMATS`).
 
     Returns:
         (3, H, W), float32 in [0, 1].

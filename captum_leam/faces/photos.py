@@ -10,14 +10,12 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from captum_leam.faces.formats import picture_endings, readable_formats, why_unreadable
+
 MIN_SIDE = 16  # no face can be told in less
 MAX_SIDE = 16_384  # wider than the photograph of any camera
 MAX_PIXELS = 64_000_000  # 768 MB as float RGB; telephones and most cameras stay below
-PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Endings under which :func:`picture_files` looks for pictures in a folder."""
-
-FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-"""What is decoded, as far as this Pillow can; of its other formats some start programs (EPS: Ghostscript), and none is of photographs."""
+PICTURES = picture_endings()  # of the study's list of people
 
 
 def read_photo(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -26,7 +24,7 @@ def read_photo(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     Coordinates of faces belong to the upright photograph as it is returned, not to the pixels as they are stored.
 
     Args:
-        path: of a picture (:data:`FORMATS`); of the several pictures in an MPO file (telephones) the first.
+        path: of a picture (:data:`~captum_leam.faces.formats.FORMATS`); of the several pictures in an MPO file (telephones) the first.
         max_pixels: larger ones are refused before they are decoded.
 
     Returns:
@@ -56,7 +54,7 @@ def read_photo(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
 
 
 def picture_files(where: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Files of pictures: those in a folder by name (:data:`PICTURES`, hidden ones left out), or the files given.
+    """Return the files of pictures: those in a folder (:func:`list_pictures`), or the files given.
 
     Args:
         where: a folder, a file, or files.
@@ -72,20 +70,103 @@ def picture_files(where: str | Path | Sequence[str | Path]) -> list[Path]:
         ...     [path.name for path in picture_files(folder)]
         ['a.JPG', 'b.png']
     """
+    return pictures_of(where)[0]
+
+
+def pictures_of(where: str | Path | Sequence[str | Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Return :func:`picture_files` and, of a folder, what is skipped with the reason.
+
+    Raises:
+        ValueError: as :func:`picture_files`.
+
+    Example:
+        >>> pictures_of(["a.png", "b.png"])[1]
+        []
+    """
     if not isinstance(where, (str, Path)):
         if not where:
             raise ValueError("no picture is given.")
-        return [Path(path) for path in where]
-    folder = Path(where)
+        return [Path(path) for path in where], []
+    if not _is_folder(Path(where)):
+        return [Path(where)], []
+    pictures, skipped = list_pictures(where)
+    if not pictures:
+        found = "; ".join(f"{path.name}: {reason}" for path, reason in skipped[:3])
+        raise ValueError(f"{where}: the folder holds no picture ({', '.join(picture_endings())}). {found}".rstrip())
+    return pictures, skipped
+
+
+def list_pictures(folder: str | Path, *, recursive: bool = False) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """List the picture files in a folder, and everything else in it that is not hidden.
+
+    The ending decides, if it is that of a format that this Pillow decodes; whether such a file can be read shows when it is read. A file
+    without an ending is a picture if its content is one. A picture under the ending of something else is skipped, because such
+    files are often not meant as pictures: thumbnails in camera raw files, backups.
+
+    Args:
+        folder: Folder to list.
+        recursive: Whether to descend into folders. Hidden folders and links to folders are not followed. Default: False.
+
+    Returns:
+        Picture files, and (path, reason) of what is skipped, both sorted.
+
+    Raises:
+        ValueError: If the folder cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("a.jfif", ".hidden.png", "empty.txt"):
+        ...         _ = Path(folder, name).write_text("")
+        ...     pictures, skipped = list_pictures(folder)
+        >>> [path.name for path in pictures], [(path.name, reason) for path, reason in skipped]
+        (['a.jfif'], [('empty.txt', 'the file is empty.')])
+    """
+    pictures: list[Path] = []
+    skipped: list[tuple[Path, str]] = []
+    endings = picture_endings()
+    for path in _visible_entries(Path(folder)):
+        if recursive and _is_folder(path) and not path.is_symlink():
+            try:
+                inner = list_pictures(path, recursive=True)
+            except ValueError as error:
+                skipped.append((path, str(error).removeprefix(f"{path}: ")))
+            else:
+                pictures += inner[0]
+                skipped += inner[1]
+        elif reason := _why_skipped(path, endings):
+            skipped.append((path, reason))
+        else:
+            pictures.append(path)
+    return pictures, skipped
+
+
+def _visible_entries(folder: Path) -> list[Path]:
     try:
-        if not folder.is_dir():
-            return [folder]
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise ValueError(f"{folder}: the folder cannot be read ({error.strerror}).") from None
-    if not (files := [path for path in files if not path.name.startswith(".")]):
-        raise ValueError(f"{folder}: the folder holds no picture ({', '.join(PICTURES)}).")
-    return files
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # in a folder that cannot be entered: reading the file says so
+        return False
+
+
+def _why_skipped(path: Path, endings: Sequence[str]) -> str | None:
+    ending = path.suffix.lower()
+    if _is_folder(path):
+        return "a folder; the pictures in it are not read."
+    if ending in endings:
+        return None
+    try:
+        with opened(path) as image:
+            kind = image.format
+    except ValueError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return f"its content is {kind}, but it is called {ending}. Rename it if it is meant." if ending else None
 
 
 @contextmanager
@@ -106,23 +187,19 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_known_formats()) as image:
+            known = [name for name in readable_formats() if name in Image.OPEN]  # MPO is opened as JPEG
+            with Image.open(path, formats=known) as image:
                 if getattr(image, "is_animated", False) and image.format != "MPO":
                     raise ValueError(f"{path}: this holds several pictures (an animation); save the one that is meant.")
                 yield image
     except UnidentifiedImageError:
-        raise ValueError(f"{path}: this is no picture (none of {', '.join(FORMATS)}).") from None
+        raise ValueError(f"{path}: {why_unreadable(Path(path))}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{path}: too large, perhaps a decompression bomb ({error})") from None
     except Exception as error:  # broken files make Pillow raise nearly anything
         if str(error).startswith(f"{path}: "):
             raise
         raise ValueError(f"{path}: the picture cannot be read ({error or type(error).__name__}).") from None
-
-
-def _known_formats() -> list[str]:
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _check_file(path: Path) -> None:

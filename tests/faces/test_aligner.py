@@ -10,8 +10,9 @@ from PIL import Image
 from captum_leam.faces.aligned import align, resolve_template
 from captum_leam.faces.aligner import FaceAligner
 from captum_leam.faces.detections import Detection, implausible
+from captum_leam.faces.formats import readable_formats
 from captum_leam.faces.geometry import ARCFACE_112, inverse, misfit, moved, similarity, warp
-from captum_leam.faces.photos import FORMATS, read_photo
+from captum_leam.faces.photos import read_photo
 from captum_leam.regions import ARCFACE_LANDMARKS
 from captum_leam.regions.template import rescale
 
@@ -368,7 +369,7 @@ def test_in_a_batch_the_others_are_still_done(painted, tmp_path):
     assert [path.name for path, _ in result.done] == ["a.png", "z.png"]
     assert {path.name: reason for path, reason in result.failed} == {
         "empty.png": "the file is empty.",
-        "text.jpg": f"this is no picture (none of {', '.join(FORMATS)}).",
+        "text.jpg": f"not a picture that this Pillow can read ({', '.join(readable_formats())}).",
         "wide.png": "20000 × 20 px; a photograph has at most 16384 a side and 64 million in all. Make it smaller, or cut "
         "out the face.",
     }

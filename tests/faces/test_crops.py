@@ -49,7 +49,7 @@ def _write(path, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"), [("empty", "is empty"), ("text", "is no picture"), ("truncated", "cannot be read")]
+    ("kind", "message"), [("empty", "is empty"), ("text", "not a picture"), ("truncated", "cannot be read")]
 )
 def test_bad_files_are_named(tmp_path, kind, message):
     _write(tmp_path / "bad.png", kind)

@@ -130,7 +130,7 @@ def png_with_text_bomb() -> bytes:
 BAD = {
     "missing": "there is no such file",
     "empty": "the file is empty",
-    "text": "this is no picture",
+    "text": "not a picture",
     "truncated": "the picture cannot be read .*[Tt]runcated",
     "1×1": "1 × 1 px; too small to show a face",
     "wide": "20000 × 20 px; a photograph has at most 16384 a side",

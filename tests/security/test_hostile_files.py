@@ -18,7 +18,7 @@ from torch import nn
 
 from captum_leam.explain_files import explain_files
 from captum_leam.faces import read_crop, read_photo
-from captum_leam.faces.photos import FORMATS
+from captum_leam.faces.formats import FORMATS
 from captum_leam.faces.weights import load_network, load_state
 from captum_leam.models import from_onnx
 from captum_leam.models.preprocessing import UNIT
@@ -164,7 +164,7 @@ def test_postscript_is_not_handed_to_ghostscript(tmp_path, monkeypatch, name):
         assert image.format == "EPS"  # what would happen otherwise
     monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("a program was started"))
     for read in (read_photo, read_crop):
-        with pytest.raises(ValueError, match=rf"{re.escape(name)}: this is no picture"):
+        with pytest.raises(ValueError, match=rf"{re.escape(name)}: not a picture"):
             read(tmp_path / name)
 
 
@@ -181,7 +181,7 @@ def test_only_formats_of_photographs_are_decoded(tmp_path):
             assert read_photo(tmp_path / f"x.{kind}").shape == (3, 32, 32)
             read.add(kind)
         except ValueError as error:
-            assert "this is no picture" in str(error)  # noqa: PT017
+            assert "not a picture" in str(error)  # noqa: PT017
             refused.add(kind)
     assert {"PNG", "JPEG", "BMP", "TIFF", "PPM"} <= read <= {*FORMATS, "DIB"}
     assert {"TGA", "PCX", "EPS"} & refused
