@@ -113,6 +113,9 @@ def _inputs(config: Config, manifest: dict[str, Any], recompute: int, progress: 
         same = data == manifest["data"]["sha256"]
         yield same, f"{len(listing.pictures)} pictures: {'as they were' if same else 'not those of the manifest'}"
         there = all(shard_digest(path) for path in plan.crops_paths())
+        if there:
+            plan.leave_out_copies()
+            there = all(shard_digest(path) for path in plan.crops_paths())
         if same_code and there and same and not models and not changed:
             plan.describe()
             yield _tables_again(config, plan, manifest)

@@ -5,12 +5,14 @@ import io
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from captum_leam.faces.photos import PICTURES
+from captum_leam.faces.formats import picture_endings
+from captum_leam.faces.photos import list_pictures
 from captum_leam.names import as_text
 from captum_leam.study.config import Config, ConfigError
 from captum_leam.study.store import file_sha256
@@ -43,11 +45,29 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Other:
+    """A file or folder below the folder of people that is no picture of the study.
+
+    Attributes:
+        what: ``"file"`` or ``"folder"``.
+        person: whose folder it lies in; empty beside these folders.
+        name: the path as tables show it, relative and with /.
+        reason: why it is left out.
+    """
+
+    what: str
+    person: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Listing:
-    """All pictures of a study, sorted by person and name."""
+    """All pictures of a study, sorted by person and name, and what else lies beside them."""
 
     pictures: tuple[Picture, ...]
     labels: tuple[str, ...] = ()
+    others: tuple[Other, ...] = ()
 
     @property
     def usable(self) -> list[Picture]:
@@ -72,15 +92,20 @@ def list_people(config: Config) -> Listing:
         ...     [(picture.number, picture.name) for picture in list_people(config).pictures]
         [(0, 'ann/1.jpg'), (1, 'ann/2.png'), (2, 'bob/1.png')]
     """
-    found = list(_of_table(config) if config.people.is_table else _of_folder(config.people.path))
+    found, others = (list(_of_table(config)), []) if config.people.is_table else _of_folder(config.people.path)
     if not found:
-        raise ConfigError(f"people: {config.people.path} holds no picture ({', '.join(PICTURES)}) of anyone.")
+        raise ConfigError(_nobody(config.people.path, others))
     refuse_alike(picture.person for picture in found)
     labels = config.groups.columns
     if config.groups.path is not None:
         found = _with_groups(found, config)
     ordered = sorted(found, key=lambda picture: (picture.person, picture.name))
-    return Listing(tuple(replace(picture, number=i) for i, picture in enumerate(ordered)), labels)
+    return Listing(tuple(replace(picture, number=i) for i, picture in enumerate(ordered)), labels, tuple(others))
+
+
+def _nobody(path: Path, others: Sequence[Other]) -> str:
+    seen = "; ".join(f"{other.name}: {other.reason}" for other in others[:3])
+    return f"people: {path} holds no picture ({', '.join(picture_endings())}) of anyone. {seen}".rstrip()
 
 
 def refuse_alike(names: Iterable[str]) -> None:
@@ -105,24 +130,44 @@ def refuse_alike(names: Iterable[str]) -> None:
             )
 
 
-def _of_folder(folder: Path) -> Iterator[Picture]:
+def _of_folder(folder: Path) -> tuple[list[Picture], list[Other]]:
+    """List the pictures in the folder of each person, and everything else that is not hidden."""
     if not folder.is_dir():
         raise ConfigError(f"people: {folder} is no folder and no CSV table.")
     try:
-        people = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise ConfigError(f"people: {folder} cannot be read ({error.strerror}).") from None
-    for person in people:
-        try:
-            files = sorted(person.iterdir())
-        except OSError as error:  # a person whose folder is closed: said, and the others go on
-            reason = f"the folder cannot be read ({error.strerror})"
-            yield Picture(0, as_text(person.name), person, as_text(person.name), reason=reason)
+    pictures: list[Picture] = []
+    others: list[Other] = []
+    for path in entries:
+        name = as_text(path.name)
+        if not path.is_dir():
+            others.append(Other("file", "", name, "beside the folders of people; move it into the folder of its person"))
             continue
-        for path in files:
-            if path.suffix.lower() in PICTURES and not path.name.startswith(".") and not path.is_dir():
-                name = as_text(person.name)
-                yield Picture(0, name, path, f"{name}/{as_text(path.name)}")
+        try:
+            files, skipped = list_pictures(path)
+        except ValueError as error:  # the others go on
+            others.append(Other("folder", name, name, as_text(str(error).removeprefix(f"{path}: "))))
+            continue
+        pictures += [Picture(0, name, file, f"{name}/{as_text(file.name)}") for file in files]
+        if not files:
+            others.append(Other("folder", name, name, f"no picture of {name} in it"))
+        for other, reason in skipped:
+            others += _with_content(other, reason, folder, name)
+    return pictures, others
+
+
+def _with_content(path: Path, reason: str, folder: Path, person: str) -> Iterator[Other]:
+    """Yield what is left out in a person's folder, and everything below it if it is a folder."""
+    name = as_text(path.relative_to(folder).as_posix())
+    yield Other("folder" if path.is_dir() else "file", person, name, as_text(reason))
+    if not path.is_dir() or path.is_symlink():
+        return
+    with suppress(OSError):  # a closed folder is named, what is in it cannot be
+        for inner in sorted(path.iterdir()):
+            if not inner.name.startswith("."):
+                yield from _with_content(inner, f"in a folder of {person}'s folder; move it up", folder, person)
 
 
 def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -216,9 +261,20 @@ def hashed(listing: Listing, min_images: int, *, progress: bool = False) -> List
             continue
         twin = first.setdefault(picture.sha256, picture)
         if twin is not picture:
-            whose = "" if twin.person == picture.person else f" of {twin.person}, another person"
-            pictures[i] = replace(picture, reason=f"the same bytes as {twin.name}{whose}")
+            pictures[i] = as_copy(picture, twin, "the same bytes as")
     return replace(listing, pictures=tuple(without_lonely(pictures, min_images)))
+
+
+def as_copy(picture: Picture, first: Picture, how: str) -> Picture:
+    """Leave out a picture that is a copy of another.
+
+    Example:
+        >>> ann, bob = Picture(0, "ann", Path("1.png"), "ann/1.png"), Picture(1, "bob", Path("2.png"), "bob/2.png")
+        >>> as_copy(bob, ann, "shows the same as").reason
+        'shows the same as ann/1.png of ann, another person'
+    """
+    whose = "" if first.person == picture.person else f" of {first.person}, another person"
+    return replace(picture, reason=f"{how} {first.name}{whose}")
 
 
 def without_lonely(pictures: Sequence[Picture], min_images: int) -> list[Picture]:

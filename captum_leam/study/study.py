@@ -25,10 +25,10 @@ from captum_leam.study.assembling import (
 )
 from captum_leam.study.comparing import Source
 from captum_leam.study.config import Config, ConfigError, config_from, read_config
-from captum_leam.study.crops import crops_of, merged_scheme, parser_sha256
+from captum_leam.study.crops import copied, crops_of, merged_scheme, parser_sha256
 from captum_leam.study.evaluating import Setting
 from captum_leam.study.networks import Network, described, known
-from captum_leam.study.people import Listing, Picture, cut, hashed, list_people
+from captum_leam.study.people import Listing, Picture, as_copy, cut, hashed, list_people
 from captum_leam.study.result import StudyResult
 from captum_leam.study.stages import ENGINES, Engine, EngineError, Outcome, Task, run, started, steady
 from captum_leam.study.store import (
@@ -254,9 +254,9 @@ class _Run:
         (self.out / "manifest.json").unlink(missing_ok=True)  # it is written last: with it, all tables are of one run
         (self.out / "tables").mkdir(exist_ok=True)
         with self.timed("tables"):
-            skipped = self.tables(plan)
+            images, skipped = self.tables(plan)
         self.seconds["all"] = time.perf_counter() - began
-        self.manifest(plan, skipped)
+        self.manifest(plan, images, skipped)
         result = StudyResult(self.out)
         if report:
             from captum_leam.study.report import write_report
@@ -287,6 +287,10 @@ class _Run:
     def shards(self, plan: "Plan") -> None:
         setting = Setting(self.config, plan.networks, plan.regions)
         self.work(setting, plan.crops_tasks(), "reading and embedding")
+        with self.timed("copies"):
+            found = plan.leave_out_copies()
+        if found:
+            self.work(setting, plan.crops_tasks(), "reading and embedding")
         with self.timed("models"):
             plan.describe()
         setting = Setting(self.config, plan.networks, plan.regions)
@@ -300,7 +304,7 @@ class _Run:
         """Do the tasks whose shards are not there; all of them have to be there afterwards."""
         with self.timed(desc):
             todo = [task for task in tasks if not self.is_done(task.path)]
-            self.made[desc] = len(todo)
+            self.made[desc] = self.made.get(desc, 0) + len(todo)
             try:
                 outcomes = run(setting, todo, self.engine, self.jobs, desc=desc, progress=self.progress)
             except EngineError as error:  # once more with new workers, what was done is done; then it is said
@@ -333,7 +337,7 @@ class _Run:
 
     # -- tables
 
-    def tables(self, plan: "Plan") -> list[dict[str, Any]]:
+    def tables(self, plan: "Plan") -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         cut_, folder = plan.cut(), self.out / "tables"
         images, skipped = picture_rows(cut_)
         told = write_measurements(cut_, folder)
@@ -353,10 +357,10 @@ class _Run:
         write_small(folder, rows, tuple(f"{GROUP_PREFIX}{label}" for label in plan.listing.labels))
         write_mean_maps(cut_, self.out / "maps")
         write_person_maps(cut_, self.out / "maps" / "people")
-        return skipped
+        return images, skipped
 
-    def manifest(self, plan: "Plan", skipped: list[dict[str, Any]]) -> None:
-        usable = plan.listing.usable
+    def manifest(self, plan: "Plan", images: list[dict[str, Any]], skipped: list[dict[str, Any]]) -> None:
+        used = [row["person"] for row in images if row["status"] == "ok"]
         reasons: dict[str, int] = {}
         for row in skipped:
             key = f"{row['stage']}: {row.get('model') or 'all'}"
@@ -382,8 +386,8 @@ class _Run:
                 },
                 "data": {
                     "pictures": len(plan.listing.pictures),
-                    "usable": len(usable),
-                    "people": len({picture.person for picture in usable}),
+                    "usable": len(used),
+                    "people": len(set(used)),
                     "sha256": hash_of([[p.person, p.name, p.sha256] for p in plan.listing.pictures]),
                 },
                 "parser": plan.parser,
@@ -442,8 +446,11 @@ def plan_of(config: Config, listing: Listing, networks: tuple[Network, ...], out
     common = hash_of("crops", code_identity(), config.threads, _kind(config.device), config.batch_size, parser_sha256(config), weights,
                      config.pictures.how, config.pictures.detector, config.pictures.size, config.min_images,
                      [[n.sha256, n.model.preprocessing] for n in networks])  # fmt: skip
-    keys = tuple(hash_of(common, [[p.sha256, p.person] for p in shard]) for shard in shards)
-    return Plan(config, listing, networks, out, regions, parser_sha256(config), shards, keys)
+    return Plan(config, listing, networks, out, regions, parser_sha256(config), common, shards, _keys(common, shards))
+
+
+def _keys(common: str, shards: Sequence[Sequence[Picture]]) -> tuple[str, ...]:
+    return tuple(hash_of(common, [[p.sha256, p.person] for p in shard]) for shard in shards)
 
 
 def _kind(device: str) -> str:
@@ -473,6 +480,7 @@ class Plan:
     out: Path
     all_regions: tuple[tuple[int, str], ...]
     parser: str
+    common: str
     shards: tuple[tuple[Picture, ...], ...]
     keys: tuple[str, ...]
     totals: dict[int, Path] = field(default_factory=dict)
@@ -495,6 +503,21 @@ class Plan:
     def crops_tasks(self) -> list[Task]:
         """Reading, labelling and embedding."""
         return [Task("crops", path, shard) for path, shard in zip(self.crops_paths(), self.shards, strict=True)]
+
+    def leave_out_copies(self) -> bool:
+        """Leave out the pictures that show the same as an earlier one, and return whether there are any.
+
+        The shards that held one get another name and are made again, those of other people stay.
+        """
+        first = copied(self.config, self.shards, self.crops_paths())
+        pictures = [
+            as_copy(p, first[p.number], "shows the same as") if p.number in first else p for p in self.listing.pictures
+        ]
+        self.listing = replace(self.listing, pictures=tuple(pictures))
+        left = (tuple(p for p in shard if p.number not in first) for shard in self.shards)
+        self.shards = tuple(shard for shard in left if shard)
+        self.keys = _keys(self.common, self.shards)
+        return bool(first)
 
     def describe(self) -> None:
         """Find the layers, with the first crops that there are.
