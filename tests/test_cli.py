@@ -214,8 +214,8 @@ def test_pictures_unlike_the_others_are_named(folder, monkeypatch, threshold, sa
 
 def test_files_stay_in_the_order_given(folder):
     a, b, same = (folder / name for name in ("a.png", "b.png", "same.png"))
-    assert _distinct([a, b, a], ()) == ([a, b], ["largest", "largest"])
-    assert _distinct([b, a, b, a], [0, 1, 1, 1]) == ([b, a, b], [0, 1, 1])
+    assert _distinct([a, b, a], ()) == ([a, b], ["largest", "largest"], [])
+    assert _distinct([b, a, b, a], [0, 1, 1, 1]) == ([b, a, b], [0, 1, 1], [])
     with pytest.raises(ValueError, match=r"a\.png and .*same\.png are the same picture"):
         _distinct([a, b, same], ())
 
