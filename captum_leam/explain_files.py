@@ -244,7 +244,7 @@ def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[P
         content = _digest(file)
         if content and (first := seen.setdefault((content, index), file)) is not file:
             raise ValueError(f"{first} and {file} are the same picture: a reference must be another one.")
-    if len(once) == 1 < len(files):
+    if len(once) == 1 < len(files) and seen:
         raise ValueError(f"{files[0]} and {files[1]} are the same picture: a reference must be another one.")
     return [*once.values()], [index for _, index in once], notes
 

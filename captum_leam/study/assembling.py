@@ -148,10 +148,12 @@ def picture_rows(cut: Cut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     reasons = {p.number: p.reason for p in cut.listing.pictures if p.reason}
     how: dict[int, dict[str, Any]] = {}
     failed: list[dict[str, Any]] = []
+    unmeasured: list[Picture] = []
     for pictures, source, others in zip(cut.pictures, cut.sources, cut.others, strict=True):
         shard = read_shard(source.crops)
         told = zip(shard["kept"].tolist(), shard.notes["how"], shard.notes["faces"], shard.notes["turns"], strict=True)
         how |= {pictures[i].number: {"crop": kind, "faces_found": n, "turn": turn} for i, kind, n, turn in told}
+        unmeasured += [pictures[i] for i in shard["kept"][~_has_cosine(shard, len(cut.networks))]]
         paths = [p for p in (*source.maps, *others, source.controls) if p is not None]
         for notes in (shard.notes, *(read_shard(path).notes for path in paths)):
             for stage, model, at, reason in notes["failed"]:
@@ -161,7 +163,8 @@ def picture_rows(cut: Cut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
                 else:
                     head = {"what": "image", "stage": stage, "model": model, "layer": ""}
                     failed.append({**head, **_of_picture(picture), "reason": reason})
-    images = [_image_row(picture, reasons, how, cut.listing.labels) for picture in cut.listing.pictures]
+    left_out = reasons | {picture.number: UNMEASURED for picture in unmeasured}
+    images = [_image_row(picture, left_out, how, cut.listing.labels) for picture in cut.listing.pictures]
     read = [
         {"what": "image", "stage": "read", **_of_picture(p), "reason": reasons[p.number]}
         for p in cut.listing.pictures
@@ -174,7 +177,23 @@ def picture_rows(cut: Cut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     by = {network.name: i for i, network in enumerate(cut.networks)}
     failed.sort(key=lambda row: (by[row["model"]], row["image"], row["stage"], row["reason"]))
     distinct = list({tuple(row.items()): row for row in failed}.values())
-    return images, read + distinct + _twinless(cut)
+    named = {row["image"] for row in failed}
+    alone = [
+        {"what": "image", "stage": "embed", **_of_picture(picture), "reason": UNMEASURED}
+        for picture in unmeasured
+        if picture.number not in named
+    ]
+    return images, read + distinct + alone + _twinless(cut)
+
+
+UNMEASURED = "no network has both an embedding of it and a reference from the person's other images"
+
+
+def _has_cosine(shard: Shard, networks: int) -> NDArray[np.bool_]:
+    """Return for each crop of a shard whether any network has its embedding and its reference."""
+    pairs = [np.concatenate([shard[f"embedding.{i}"], shard[f"reference.{i}"]], axis=1) for i in range(networks)]
+    found: NDArray[np.bool_] = np.any([np.isfinite(pair).all(1) for pair in pairs], axis=0)
+    return found
 
 
 def _of_picture(picture: Picture) -> dict[str, Any]:
