@@ -13,6 +13,7 @@ from torch import Tensor
 from captum_leam.faces.aligned import AlignedFace, align, as_photo, resolve_template
 from captum_leam.faces.detections import MIN_FACE, Detection, implausible
 from captum_leam.faces.photos import pictures_of, read_photo
+from captum_leam.faces.turns import UPSIDE_DOWN, View, upright_view
 from captum_leam.faces.weights import find_weights, load_network, need_facexlib
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ Which = Literal["all", "largest"] | int
 Detector = Literal["mobile0.25", "resnet50"]
 
 MAX_FACES = 20
+CLOSE_UP_SCORE = 0.5  # of a face that was found already
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,8 @@ class FaceAligner:
         Args:
             photo: (3, H, W), float in [0, 1], or a file.
         """
-        return self._detect(_photo_of(photo))
+        view = self._view(_photo_of(photo))
+        return [view.in_photo(face) for face in view.found]
 
     def __call__(self, photo: Tensor | str | Path, faces: Which = "all") -> AlignedFaces:
         """Aligned faces of one photograph.
@@ -206,14 +209,19 @@ class FaceAligner:
         """
         where = "" if isinstance(photo, Tensor) else f"{photo}: "
         pixels = _photo_of(photo)
-        found = self._detect(pixels)
-        chosen = self._choose(found, faces, where)
+        view = self._view(pixels)
+        chosen = self._choose(view.found, faces, where)
+        found = [view.in_photo(face) for face in view.found]
+        for i in chosen:
+            if found[i].problem is None and view.look_at(i).is_upside_down:
+                found[i] = replace(found[i], problem=UPSIDE_DOWN)
         good = [i for i in chosen if found[i].problem is None]
         refused = tuple(found[i] for i in chosen if i not in good)
         if not good:
             raise ValueError(f"{where}{self._refusal(refused, faces, len(found))}")
         plausible = sum(face.problem is None for face in found)
-        return AlignedFaces(tuple(replace(self._align(pixels, found[i], i), found=plausible) for i in good), refused)
+        aligned = [self._align(pixels, found[i], i) for i in good]
+        return AlignedFaces(tuple(replace(face, found=plausible, turn=view.turn) for face in aligned), refused)
 
     def align_files(
         self, paths: str | Path | Sequence[str | Path], *, faces: Which = "largest", progress: bool = False
@@ -242,7 +250,13 @@ class FaceAligner:
                 failed.append((path, str(error).removeprefix(f"{path}: ")))
         return AlignedFiles(tuple(done), tuple(failed))
 
-    def _detect(self, photo: Tensor) -> list[Detection]:
+    def _view(self, photo: Tensor) -> View:
+        def detect(turned: Tensor) -> list[Detection]:
+            return self._detect(turned, self.min_score, self.min_face)
+
+        return upright_view(photo, detect, lambda close_up: self._detect(close_up, CLOSE_UP_SCORE, MIN_FACE))
+
+    def _detect(self, photo: Tensor, min_score: float, min_face: float) -> list[Detection]:
         ratio = min(1.0, self.max_side / max(photo.shape[1:]))
         if ratio < 1:
             small = [max(1, round(side * ratio)) for side in photo.shape[1:]]
@@ -252,12 +266,12 @@ class FaceAligner:
         # facexlib reads BGR, 0 to 255, and would keep the graph
         picture = (shrunk.flip(0) * 255).round().movedim(0, -1).contiguous().numpy()
         with torch.no_grad():
-            rows = np.asarray(self._network.detect_faces(picture, conf_threshold=self.min_score), dtype=np.float64)
+            rows = np.asarray(self._network.detect_faces(picture, conf_threshold=min_score), dtype=np.float64)
         sides = np.array(photo.shape[:0:-1]) / np.array(shrunk.shape[:0:-1])  # (x, y): rounding differs by axis
         points = (rows[:, [0, 1, 2, 3, *range(5, 15)]].reshape(-1, 7, 2) + 0.5) * sides - 0.5
         size = (int(photo.shape[1]), int(photo.shape[2]))
         found = [
-            Detection(box, marks, float(score), implausible(box, marks, size, self.min_face))
+            Detection(box, marks, float(score), implausible(box, marks, size, min_face))
             for box, marks, score in zip(points[:, :2].reshape(-1, 4), points[:, 2:], rows[:, 4], strict=True)
         ]
         return sorted(found, key=lambda face: -face.area)

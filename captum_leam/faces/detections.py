@@ -24,12 +24,14 @@ class Detection:
     box: Floats
     """(4,): left, top, right, bottom in pixels of the photograph."""
     landmarks: Floats
-    """(5, 2) as (x, y) in pixels of the photograph: the eye at smaller x, the other eye, tip of the nose, the corner of the
-    mouth at smaller x, the other."""
+    """(5, 2) as (x, y) in pixels of the photograph: the eye that is on the left when the face is upright, the other eye, tip of the
+    nose, the corner of the mouth on the left, the other."""
     score: float
     """Of the detector, in [0, 1]."""
     problem: str | None = None
     """Why it cannot be a face that is to be aligned, in words; None if it can."""
+    turn: int = 0
+    """Degrees counter-clockwise by which the photograph was turned to find it."""
 
     @property
     def area(self) -> float:

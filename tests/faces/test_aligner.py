@@ -238,7 +238,8 @@ class Painted:
 
     def detect_faces(self, picture, conf_threshold):
         assert not torch.is_grad_enabled()
-        self.picture, self.threshold = picture, conf_threshold
+        if not hasattr(self, "picture"):  # the photograph; turned ones and close-ups follow
+            self.picture, self.threshold = picture, conf_threshold
         return self.rows
 
 
