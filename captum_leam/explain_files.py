@@ -35,9 +35,10 @@ DOUBTFUL = 0.2
 
 UNMOVED = 0.97
 """Cosine between pictures of faces and of noise over which embeddings hardly depend on the picture; real networks have up to 0.91."""
-MOVED = 2
+MOVED = 2.0
 """How many times as far embeddings must lie apart at another scale of the pixels to doubt the preprocessing; on real networks with the
-right or a similar one it is under 1.1, with pixels that are scaled twice 4 to 25."""
+right or a similar one it is under 1.1, with pixels that are scaled twice 4 to 30."""
+SCALES = {"from 0 to 255": 255.0, "255 times smaller": 1 / 255}
 
 
 def explain_files(
@@ -112,13 +113,13 @@ def explain_files(
         raise ValueError(f"a threshold, or who is who, is about two pictures; there are {len(files)}.")
     network = load_model(model, preprocessing, colour=colour, output=output).to(device)
     aligner = _Aligner(lambda: size or own_size(network, device) or COMMON_SIZES[0], weights, device)
-    sources, unread = _read(files, which, pictures, aligner)
+    sources, asked, unread = _read(files, which, pictures, aligner)
     _refuse_copies(sources)
     images = _stacked(sources, size)
-    notes += unread + _choice_notes(sources, dict(zip(files, which, strict=True))) + _scaled_notes(sources, images)
+    notes += [*unread, *_choice_notes(sources, asked), *_scaled_notes(sources, images)]
     _check_runs(network, images.to(device), model)
     _check_size(network, images.to(device), size is not None)
-    if pictures == "auto" and size is None:
+    if pictures == "auto":
         notes += _crop_notes(sources, own_size(network, device), aligner)
     notes += _unmoved_notes(network, images.to(device))
     wrapped = preprocessing is not None or colour is not None
@@ -276,9 +277,10 @@ class _Aligner:
 
 def _read(
     files: list[Path], which: list[Which], pictures: str, aligner: _Aligner
-) -> tuple[list[FaceSource], list[str]]:
-    """Faces, and what is said of files that were left out; two pictures are a pair, of which neither can be left out."""
+) -> tuple[list[FaceSource], list[Which], list[str]]:
+    """Faces, which face was asked for, and what is said of files left out; two pictures are a pair, of which neither can be left out."""
     sources: list[FaceSource] = []
+    asked: list[Which] = []
     notes: list[str] = []
     for file, index in zip(files, which, strict=True):
         try:
@@ -291,12 +293,14 @@ def _read(
             sources.append(read_face(file, make, index))
         except ValueError as error:
             notes.append(f"left out: {error}")
+        else:
+            asked.append(index)
     if notes and (len(files) <= 2 or not sources):
         rest = f" ({len(notes) - 1} more could not be read either)" if len(notes) > 1 else ""
         raise ValueError(notes[0].removeprefix("left out: ") + rest)
     if notes and len(sources) < 2:
         raise ValueError(f"only {sources[0].path} is left of {len(files)} pictures: {notes[0]}")
-    return sources, notes
+    return sources, asked, notes
 
 
 def _refuse_copies(sources: list[FaceSource]) -> None:
@@ -316,18 +320,18 @@ def _how_read(source: FaceSource) -> str:
     return f"photograph, aligned{turned}{several}"
 
 
-def _choice_notes(sources: list[FaceSource], which: dict[Path, Which]) -> list[str]:
+def _choice_notes(sources: list[FaceSource], asked: list[Which]) -> list[str]:
     """Name what was chosen for the user: which of several faces, and how a photograph was turned."""
     notes = []
-    for source in sources:
-        name, face, asked = source.path.name, source.face, which[source.path]
-        if face is None:
-            if asked != "largest":
-                notes.append(f"{name}: --face chooses a face of a photograph; this is a crop (--pictures photos detects faces in it)")
-            continue
-        if face.found > 1 and asked == "largest":
+    for source, which in zip(sources, asked, strict=True):
+        name, face = source.path.name, source.face
+        if face is None and which != "largest":
+            notes.append(
+                f"{name}: --face chooses a face of a photograph, and this is a crop. --pictures photos detects faces in it."
+            )
+        if face is not None and face.found > 1 and which == "largest":
             notes.append(f"{name}: {face.found} faces were found, the largest was taken (--face chooses another)")
-        if face.turn:
+        if face is not None and face.turn:
             notes.append(f"{name}: the photograph was turned by {face.turn}° to find the face upright")
     return notes
 
@@ -386,16 +390,16 @@ def _scaled_notes(sources: list[FaceSource], images: Tensor) -> list[str]:
 
 
 def _crop_notes(sources: list[FaceSource], own: Size | None, aligner: Callable[[], FaceAligner]) -> list[str]:
-    """Name crops that were taken for aligned because they are small, where their size or the place of the face speaks against it."""
+    """Name pictures that were taken for aligned crops because they are small, where the place of the face or the size speaks against it."""
     notes = []
     for source in sources:
-        size = (source.crop.shape[1], source.crop.shape[2])
-        if source.face is not None or size == own:
-            continue
-        reason = alignment_doubt(source.crop, aligner) if size in COMMON_SIZES else "no network is known to read this size."
-        if reason:
+        height, width = source.crop.shape[1:]
+        known = (height, width) in (own, *COMMON_SIZES)
+        doubt = None if source.face is not None else alignment_doubt(source.crop, aligner)
+        if doubt or (source.face is None and not known):
+            reason = f": {doubt}" if doubt else "."
             notes.append(
-                f"{source.path.name}: taken for an aligned crop ({size[1]} × {size[0]} px), but {reason} --pictures photos aligns it"
+                f"{source.path.name}: taken for an aligned crop ({width} × {height} px){reason} --pictures photos aligns it."
             )
     return notes
 
@@ -430,7 +434,7 @@ def _check_size(network: nn.Module, images: Tensor, chosen: bool) -> None:
 
 
 def _unmoved_notes(network: nn.Module, images: Tensor) -> list[str]:
-    """Doubt the preprocessing where embeddings hardly tell faces from noise, or do so much better at another scale of the pixels."""
+    """Doubt the preprocessing where embeddings hardly differ between faces and noise, or much more at another scale of the pixels."""
     faces = images[:4]
     noise = smooth_images(4, (images.shape[2], images.shape[3])).to(images)
     cosine = _cosine(network, faces, noise)
@@ -439,10 +443,9 @@ def _unmoved_notes(network: nn.Module, images: Tensor) -> list[str]:
     if cosine <= UNMOVED and 1 - least <= MOVED * (1 - cosine):
         return []
     better = f"; {least:.2f} with pixels {name}" if 1 - least > MOVED * (1 - cosine) else ""
-    return [f"embeddings hardly depend on the pictures (cosine to images of noise {cosine:.2f}{better}): is the preprocessing right?"]
-
-
-SCALES = {"from 0 to 255": 255.0, "255 times smaller": 1 / 255}
+    return [
+        f"embeddings hardly depend on the pictures (cosine to images of noise {cosine:.2f}{better}): is the preprocessing right?"
+    ]
 
 
 def _cosine(network: nn.Module, faces: Tensor, noise: Tensor) -> float:

@@ -34,19 +34,18 @@ class Thumbnails:
     crops: Tensor
     """(N, 784), of the aligned crops."""
     photographs: Tensor
-    """(N, 784), of the photographs as a whole; zeros where the file is a crop."""
+    """(N, 784), of the upright photographs as a whole; zeros where the file is a crop."""
     boxes: Tensor
-    """(N, 4), left, top, right and bottom of the face as shares of the photograph; zeros where the file is a crop."""
+    """(N, 4), left, top, right and bottom of the face as shares of the upright photograph; zeros where the file is a crop."""
 
 
 def thumbnails_of(sources: Sequence[FaceSource]) -> Thumbnails:
     """Return what some pictures are compared by."""
-    photographs = [torch.zeros(SIDE * SIDE) if s.photo is None else thumbnails(s.photo[None])[0] for s in sources]
-    return Thumbnails(
-        torch.cat([torch.zeros(0, SIDE * SIDE), *[thumbnails(source.crop[None]) for source in sources]]),
-        torch.stack([*photographs]) if photographs else torch.zeros(0, SIDE * SIDE),
-        torch.cat([torch.zeros(0, 4), *[_box(source)[None] for source in sources]]),
-    )
+    none = torch.zeros(0, SIDE * SIDE)
+    crops = [thumbnails(source.crop[None]) for source in sources]
+    photographs = [thumbnails(_upright(s)[None]) if s.face else torch.zeros(1, SIDE * SIDE) for s in sources]
+    boxes = [_box(source)[None] for source in sources]
+    return Thumbnails(torch.cat([none, *crops]), torch.cat([none, *photographs]), torch.cat([none[:, :4], *boxes]))
 
 
 def thumbnails(images: Tensor) -> Tensor:
@@ -110,10 +109,11 @@ def same_face(a: FaceSource, b: FaceSource) -> bool:
         >>> same_face(source, source)
         True
     """
-    if a.face is None or b.photo is None:
+    if a.face is None or b.face is None:
         return False
-    resized = F.interpolate(b.photo[None], a.face.photo_size, mode="bilinear", antialias=True)[0]
-    one, other = thumbnails(torch.stack([a.crop, a.face.to_crop(resized)]))
+    size = _upright(a).shape[1:]
+    resized = F.interpolate(_upright(b)[None], size, mode="bilinear", antialias=True)[0]
+    one, other = thumbnails(torch.stack([a.crop, a.face.to_crop(torch.rot90(resized, -a.face.turn // 90, (1, 2)))]))
     return bool(one @ other >= LIKENESS)
 
 
@@ -125,11 +125,21 @@ def _alike(small: Tensor, block: int = 1024) -> Iterator[tuple[int, int]]:
             yield start + row, earlier
 
 
+def _upright(source: FaceSource) -> Tensor:
+    """Return the photograph, turned as it was to find the face."""
+    assert source.photo is not None  # noqa: S101 - a source with a face has a photograph
+    assert source.face is not None  # noqa: S101
+    return torch.rot90(source.photo, source.face.turn // 90, (1, 2))
+
+
 def _box(source: FaceSource) -> Tensor:
     if source.face is None:
         return torch.zeros(4)
     height, width = source.face.photo_size
-    return torch.from_numpy(source.face.box).float() / torch.tensor([width, height, width, height])
+    left, top, right, bottom = (source.face.box / [width, height, width, height]).tolist()
+    for _ in range(source.face.turn // 90):
+        left, top, right, bottom = top, 1 - right, bottom, 1 - left
+    return torch.tensor([left, top, right, bottom])
 
 
 def _same_place(a: Tensor, b: Tensor) -> bool:

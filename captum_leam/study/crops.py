@@ -17,17 +17,19 @@ from captum_leam.faces import FaceAligner, FaceSource, read_faces
 from captum_leam.faces.copies import Thumbnails, copies, same_face, thumbnails_of
 from captum_leam.memory import is_out_of_memory, tell
 from captum_leam.models.loading import made_in_code
+from captum_leam.names import as_text
 from captum_leam.objectives import leave_one_out_centroids
 from captum_leam.regions import CELEBAMASK_HQ, TEMPLATE, FacexlibParser, RegionScheme, TemplateParser, parse
 from captum_leam.study.config import Config, ConfigError
 from captum_leam.study.networks import Network, embeddings_of, loaded
 from captum_leam.study.people import Picture, too_few
-from captum_leam.names import as_text
 from captum_leam.study.store import Shard, file_sha256, read_shard
 
 Parse = Callable[[Tensor], Tensor]
 Failure = tuple[str, str, int, str]
 """Stage, model ("" for all), index of the picture in its shard, reason."""
+
+UNALIGNED = "If it is not an aligned crop, set pictures: photos"
 
 _MADE: dict[str, Any] = {}  # aligners and parsers of this process
 
@@ -124,10 +126,11 @@ def read_one(picture: Picture, config: Config) -> Read:
         size = config.pictures.size
         if tuple(source.crop.shape[1:]) != (size, size):
             height, width = source.crop.shape[1:]
-            reason = (
-                f"the crop has {width} × {height} px; the study's have {size} (pictures.size). If it is no aligned crop, set pictures: photos"
+            return Read(
+                picture,
+                None,
+                f"the crop has {width} × {height} px; the study's have {size} (pictures.size). {UNALIGNED}",
             )
-            return Read(picture, None, reason)
         return Read(picture, source)
     except ImportError:
         raise

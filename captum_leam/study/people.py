@@ -143,7 +143,9 @@ def _of_folder(folder: Path) -> tuple[list[Picture], list[Other]]:
     for path in entries:
         name = as_text(path.name)
         if not path.is_dir():
-            others.append(Other("file", "", name, "beside the folders of people; move it into the folder of its person"))
+            others.append(
+                Other("file", "", name, "beside the folders of people; move it into the folder of its person")
+            )
             continue
         try:
             files, skipped = list_pictures(path)

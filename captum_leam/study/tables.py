@@ -107,7 +107,11 @@ IMAGES = _table(
     ("reason", "string", "why it was skipped, in words; empty for ok"),
     ("crop", "string", "crop, or photograph: how the picture was read"),
     ("faces_found", "int32", "faces found in the photograph, of which the largest was taken; -1 for a crop"),
-    ("turn", "int32", "degrees counter-clockwise by which the photograph was turned to find the face upright; -1 for a crop"),
+    (
+        "turn",
+        "int32",
+        "degrees counter-clockwise by which the photograph was turned to find the face upright; -1 for a crop",
+    ),
     grows=True,
 )
 SKIPPED = _table(

@@ -302,7 +302,11 @@ def test_pictures_that_cannot_be_used_are_named_and_the_rest_goes_on(messy, tmp_
 
 def visible(folder):
     """Every file below a folder that is neither hidden nor in a hidden folder, as tables call it."""
-    names = [os.fsdecode(os.path.relpath(os.path.join(root, name), folder)) for root, _, files in os.walk(folder) for name in files]
+    names = [
+        os.fsdecode(os.path.relpath(os.path.join(root, name), folder))
+        for root, _, files in os.walk(folder)
+        for name in files
+    ]
     return {as_text(name) for name in names if not any(part.startswith(".") for part in name.split("/"))}
 
 
