@@ -63,8 +63,7 @@ def thumbnails(images: Tensor) -> Tensor:
         >>> one.shape, round(float(one @ darker.T), 3)
         (torch.Size([1, 784]), 1.0)
     """
-    grey = (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
-    small = F.adaptive_avg_pool2d(grey, SIDE).flatten(1)
+    small = torch.einsum("nchw,c->nhw", F.adaptive_avg_pool2d(images, SIDE), images.new_tensor(LUMA)).flatten(1)
     return F.normalize(small - small.mean(1, keepdim=True), dim=1)
 
 
@@ -89,7 +88,8 @@ def copies(small: Thumbnails, confirm: Callable[[int, int], bool]) -> dict[int, 
         {2: 0, 3: 1}
     """
     pairs = set(_alike(small.crops))
-    again = (pair for pair in _alike(small.photographs) if pair not in pairs and _same_place(*small.boxes[[*pair]]))
+    whole = _alike(small.photographs) if small.photographs.any() else iter(())
+    again = (pair for pair in whole if pair not in pairs and _same_place(*small.boxes[[*pair]]))
     found: dict[int, int] = {}
     for later, earlier in sorted([*pairs, *[pair for pair in again if confirm(*pair)]]):
         if later not in found and earlier not in found:

@@ -125,6 +125,8 @@ def writing(folder: Path, names: Sequence[str], more: tuple[str, ...] = ()) -> I
 
 # -- pictures ------------------------------------------------------------------------------------------
 
+UNMEASURED = "no network has both an embedding of it and a reference from the person's other images"
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -177,16 +179,7 @@ def picture_rows(cut: Cut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     by = {network.name: i for i, network in enumerate(cut.networks)}
     failed.sort(key=lambda row: (by[row["model"]], row["image"], row["stage"], row["reason"]))
     distinct = list({tuple(row.items()): row for row in failed}.values())
-    named = {row["image"] for row in failed}
-    alone = [
-        {"what": "image", "stage": "embed", **_of_picture(picture), "reason": UNMEASURED}
-        for picture in unmeasured
-        if picture.number not in named
-    ]
-    return images, read + distinct + alone + _twinless(cut)
-
-
-UNMEASURED = "no network has both an embedding of it and a reference from the person's other images"
+    return images, read + distinct + _twinless(cut)
 
 
 def _has_cosine(shard: Shard, networks: int) -> NDArray[np.bool_]:

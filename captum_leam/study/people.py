@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -142,7 +143,7 @@ def _of_folder(folder: Path) -> tuple[list[Picture], list[Other]]:
     others: list[Other] = []
     for path in entries:
         name = as_text(path.name)
-        if not path.is_dir():
+        if not os.path.isdir(path):
             others.append(
                 Other("file", "", name, "beside the folders of people; move it into the folder of its person")
             )
@@ -163,8 +164,9 @@ def _of_folder(folder: Path) -> tuple[list[Picture], list[Other]]:
 def _with_content(path: Path, reason: str, folder: Path, person: str) -> Iterator[Other]:
     """Yield what is left out in a person's folder, and everything below it if it is a folder."""
     name = as_text(path.relative_to(folder).as_posix())
-    yield Other("folder" if path.is_dir() else "file", person, name, as_text(reason))
-    if not path.is_dir() or path.is_symlink():
+    is_folder = os.path.isdir(path)
+    yield Other("folder" if is_folder else "file", person, name, as_text(reason))
+    if not is_folder or path.is_symlink():
         return
     with suppress(OSError):  # a closed folder is named, what is in it cannot be
         for inner in sorted(path.iterdir()):

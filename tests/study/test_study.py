@@ -386,6 +386,65 @@ def test_pictures_that_show_the_same_are_no_references_of_each_other(tmp_path):
     assert Study(tmp_path / "study.yaml").check(progress=False).passed
 
 
+@pytest.mark.real
+def test_copies_of_photographs_and_several_faces(tmp_path, real_dir):
+    """Resized and turned photographs are found, although the detector places its landmarks elsewhere on them."""
+    pytest.importorskip("facexlib")
+    faces = tmp_path / "faces"
+    for person, names in {"ann": ("img20.jpg", "img21.jpg"), "bob": ("img29.jpg", "img8.jpg")}.items():
+        (faces / person).mkdir(parents=True)
+        for name in names:
+            shutil.copy(real_dir / "photos" / name, faces / person / name)
+    with Image.open(real_dir / "photos" / "img20.jpg") as one, Image.open(real_dir / "photos" / "img29.jpg") as other:
+        one.convert("RGB").resize((450, 450)).save(faces / "ann" / "small.jpg", quality=60)
+        other.convert("RGB").transpose(Image.Transpose.ROTATE_90).save(faces / "ann" / "turned.png")
+        both = Image.new("RGB", (1300, 900))
+        both.paste(one.convert("RGB").transpose(Image.Transpose.FLIP_LEFT_RIGHT), (0, 0))
+        both.paste(other.convert("RGB").resize((300, 400)), (950, 200))
+    both.save(faces / "bob" / "two.png")
+    how = {"how": "photos", "size": 48, "weights": str(real_dir)}
+    result = run(write_study(tmp_path, pictures=how, patterns={"controls": []}, controls=[]))
+    images = result.table("images").set_index("path")
+    assert images.loc["ann/small.jpg", "reason"] == "shows the same as ann/img20.jpg"
+    assert images.loc["bob/img29.jpg", "reason"] == "shows the same as ann/turned.png of ann, another person"
+    assert images.loc["ann/turned.png", ["faces_found", "turn"]].tolist() == [1, 270]
+    assert images.loc["bob/two.png", ["faces_found", "turn", "status"]].tolist() == [2, 0, "ok"]
+    assert (images["status"] == "ok").sum() == 5
+
+
+def test_people_of_whom_nothing_was_measured_are_not_counted(tmp_path):
+    """One network, which raises on one of two images: the other has no reference."""
+    faces = write_faces(tmp_path)
+    (faces / "p01" / "2.png").unlink()
+    with Image.open(faces / "p01" / "0.png") as image:
+        bright = np.asarray(image).astype(int) + 250
+    Image.fromarray(bright.clip(0, 255).astype(np.uint8)).save(faces / "p01" / "0.png")
+    result = run(write_study(tmp_path, models={"touchy": "nets.py:touchy"}))
+    told = result.manifest["data"]
+    assert (told["pictures"], told["usable"], told["people"]) == (14, 12, 4)
+    assert repr(result).startswith("Study of 4 people, 12 pictures")
+    assert "p01/1.png, touchy: no reference: the network embeds no other image of the person" in repr(result)
+    assert set(result.table("skipped", what="image")["image"]) == {3, 4}
+
+
+@pytest.mark.parametrize("px", [250, 48])
+def test_small_pictures_that_are_not_aligned_are_refused(tmp_path, px):
+    """As LFW has them: of another size than the study's, or at a size at which the network returns something else."""
+    write_faces(tmp_path, px=px)
+    (tmp_path / "pooled.py").write_text(
+        "from torch import nn\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 8, 1), "
+        "nn.Conv2d(8, 4, 7), nn.Flatten())\n"
+    )
+    models, auto = {"a": "pooled.py:net"}, {"how": "auto", "size": 112}
+    with pytest.raises(ConfigError, match=f"the crop has {px} × {px} px.*set pictures: photos"):
+        run(write_study(tmp_path, models=models, pictures=auto))
+    if px == 250:
+        with pytest.raises(
+            ConfigError, match=r"models\.a: Expected crops of 112 × 112 px.*, got 250 × 250 px.*pictures: photos"
+        ):
+            run(write_study(tmp_path, models=models, pictures={"how": "auto", "size": 250}))
+
+
 def test_unreadable_files_and_folders(tmp_path, monkeypatch):
     faces = write_faces(tmp_path)
     from captum_leam.study import people
