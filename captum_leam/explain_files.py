@@ -16,7 +16,7 @@ from captum_leam.explain import PRESETS
 from captum_leam.faces import FaceAligner, FaceSource, read_face, template_for
 from captum_leam.faces.aligned import resolve_template
 from captum_leam.faces.aligner import Which
-from captum_leam.faces.copies import copies, same_face, thumbnails_of
+from captum_leam.faces.copies import copies, shows_same_face, thumbnails_of
 from captum_leam.faces.photos import pictures_of
 from captum_leam.faces.sources import alignment_doubt, looks_like_a_crop
 from captum_leam.models import layer_before_division, load_model
@@ -33,11 +33,11 @@ from captum_leam.suggest import chosen_layers
 DOUBTFUL = 0.2
 """Under this cosine to a person's other pictures it is asked whether a picture shows the same person."""
 
-UNMOVED = 0.97
+MAX_COSINE_TO_NOISE = 0.97
 """Cosine between pictures of faces and of noise over which embeddings hardly depend on the picture; real networks have up to 0.91."""
-MOVED = 2.0
+MAX_GAIN = 2.0
 """How many times as far embeddings must lie apart at another scale of the pixels to doubt the preprocessing; on real networks with the
-right or a similar one it is under 1.1, with pixels that are scaled twice 4 to 30."""
+right or a similar one it is under 1.2, with pixels that are scaled twice 4 to 30 on three of five."""
 SCALES = {"from 0 to 255": 255.0, "255 times smaller": 1 / 255}
 
 
@@ -67,14 +67,15 @@ def explain_files(
     """Explain the faces in files: one towards its own embedding, two towards each other, more towards the rest of the person's.
 
     Args:
-        paths: pictures, crops or photographs, or folders of them. Of more than two, one that is bad is left out and noted.
+        paths: pictures, crops or photographs, or folders of them. Of more than two, one that is bad is left out and noted, as is
+            everything in a folder that is not a picture.
         model: see :func:`captum_leam.models.load_model`.
         preprocessing: likewise.
         colour: likewise.
         output: likewise.
         pictures: ``"crops"``, ``"photos"``, or ``"auto"``: pictures of at most 256 px a side are crops.
         size: (h, w) that photographs are aligned to and crops are scaled to; by default what the model declares, else, for photographs,
-            the first of :data:`COMMON_SIZES` that it takes, and crops stay as they are.
+            the first of :data:`captum_leam.models.sizes.COMMON_SIZES` that it takes, and crops stay as they are.
         faces: which face of a photograph, 0 the largest: one index for all, or one for each picture; by default the largest.
         weights: of the face detector, file or folder.
         regions: see :func:`captum_leam.regions.label_faces`.
@@ -121,7 +122,7 @@ def explain_files(
     _check_size(network, images.to(device), size is not None)
     if pictures == "auto":
         notes += _crop_notes(sources, own_size(network, device), aligner)
-    notes += _unmoved_notes(network, images.to(device))
+    notes += _noise_notes(network, images.to(device))
     wrapped = preprocessing is not None or colour is not None
     notes += _division_notes(network, images[:2].to(device), model, wrapped)
     parts = label_faces(
@@ -305,7 +306,7 @@ def _read(
 
 def _refuse_copies(sources: list[FaceSource]) -> None:
     """Refuse a picture that shows the same as another: re-encoded, recompressed or resized."""
-    found = copies(thumbnails_of(sources), lambda later, earlier: same_face(sources[earlier], sources[later]))
+    found = copies(thumbnails_of(sources), lambda later, earlier: shows_same_face(sources[earlier], sources[later]))
     for later, earlier in found.items():
         raise ValueError(
             f"{sources[earlier].path} and {sources[later].path} show the same: a reference must be another picture. Leave one out."
@@ -433,16 +434,16 @@ def _check_size(network: nn.Module, images: Tensor, chosen: bool) -> None:
         )
 
 
-def _unmoved_notes(network: nn.Module, images: Tensor) -> list[str]:
+def _noise_notes(network: nn.Module, images: Tensor) -> list[str]:
     """Doubt the preprocessing where embeddings hardly differ between faces and noise, or much more at another scale of the pixels."""
     faces = images[:4]
     noise = smooth_images(4, (images.shape[2], images.shape[3])).to(images)
     cosine = _cosine(network, faces, noise)
     others = {name: _cosine(network, faces * scale, noise * scale) for name, scale in SCALES.items()}
     name, least = min(others.items(), key=lambda item: item[1])
-    if cosine <= UNMOVED and 1 - least <= MOVED * (1 - cosine):
+    if cosine <= MAX_COSINE_TO_NOISE and 1 - least <= MAX_GAIN * (1 - cosine):
         return []
-    better = f"; {least:.2f} with pixels {name}" if 1 - least > MOVED * (1 - cosine) else ""
+    better = f"; {least:.2f} with pixels {name}" if 1 - least > MAX_GAIN * (1 - cosine) else ""
     return [
         f"embeddings hardly depend on the pictures (cosine to images of noise {cosine:.2f}{better}): is the preprocessing right?"
     ]

@@ -22,7 +22,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, by which Pillow turns colours to g
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """What pictures are compared by.
+    """Thumbnails by which pictures are compared.
 
     Example:
         >>> from pathlib import Path
@@ -40,11 +40,11 @@ class Thumbnails:
 
 
 def thumbnails_of(sources: Sequence[FaceSource]) -> Thumbnails:
-    """Return what some pictures are compared by."""
+    """Return the thumbnails of pictures."""
     none = torch.zeros(0, SIDE * SIDE)
     crops = [thumbnails(source.crop[None]) for source in sources]
-    photographs = [thumbnails(_upright(s)[None]) if s.face else torch.zeros(1, SIDE * SIDE) for s in sources]
-    boxes = [_box(source)[None] for source in sources]
+    photographs = [thumbnails(_upright_photo(s)[None]) if s.face else torch.zeros(1, SIDE * SIDE) for s in sources]
+    boxes = [_upright_box(source)[None] for source in sources]
     return Thumbnails(torch.cat([none, *crops]), torch.cat([none, *photographs]), torch.cat([none[:, :4], *boxes]))
 
 
@@ -75,7 +75,7 @@ def copies(small: Thumbnails, confirm: Callable[[int, int], bool]) -> dict[int, 
 
     Args:
         small: Thumbnails of all pictures.
-        confirm: Whether two photographs, given by their indices, show the same face: :func:`same_face`.
+        confirm: Whether two photographs, given by their indices, show the same face: :func:`shows_same_face`.
 
     Returns:
         Index of a copy → index of the first picture that shows the same and is no copy itself.
@@ -84,11 +84,11 @@ def copies(small: Thumbnails, confirm: Callable[[int, int], bool]) -> dict[int, 
         >>> from pathlib import Path
         >>> images = torch.rand(2, 3, 112, 112)
         >>> sources = [FaceSource(Path(f"{i}.png"), image) for i, image in enumerate([*images, images[0] / 2, images[1]])]
-        >>> copies(thumbnails_of(sources), lambda a, b: same_face(sources[a], sources[b]))
+        >>> copies(thumbnails_of(sources), lambda a, b: shows_same_face(sources[a], sources[b]))
         {2: 0, 3: 1}
     """
-    pairs = set(_alike(small.crops))
-    whole = _alike(small.photographs) if small.photographs.any() else iter(())
+    pairs = set(_similar_pairs(small.crops))
+    whole = _similar_pairs(small.photographs) if small.photographs.any() else iter(())
     again = (pair for pair in whole if pair not in pairs and _same_place(*small.boxes[[*pair]]))
     found: dict[int, int] = {}
     for later, earlier in sorted([*pairs, *[pair for pair in again if confirm(*pair)]]):
@@ -97,7 +97,7 @@ def copies(small: Thumbnails, confirm: Callable[[int, int], bool]) -> dict[int, 
     return found
 
 
-def same_face(a: FaceSource, b: FaceSource) -> bool:
+def shows_same_face(a: FaceSource, b: FaceSource) -> bool:
     """Return whether one photograph shows, at the place of the other's face, the same.
 
     Example:
@@ -106,18 +106,18 @@ def same_face(a: FaceSource, b: FaceSource) -> bool:
         >>> photo = torch.rand(3, 200, 300)
         >>> face = align(photo, ARCFACE_112 + 40)
         >>> source = FaceSource(Path("photo.png"), face.crop, face, photo)
-        >>> same_face(source, source)
+        >>> shows_same_face(source, source)
         True
     """
     if a.face is None or b.face is None:
         return False
-    size = _upright(a).shape[1:]
-    resized = F.interpolate(_upright(b)[None], size, mode="bilinear", antialias=True)[0]
+    size = _upright_photo(a).shape[1:]
+    resized = F.interpolate(_upright_photo(b)[None], size, mode="bilinear", antialias=True)[0]
     one, other = thumbnails(torch.stack([a.crop, a.face.to_crop(torch.rot90(resized, -a.face.turn // 90, (1, 2)))]))
     return bool(one @ other >= LIKENESS)
 
 
-def _alike(small: Tensor, block: int = 1024) -> Iterator[tuple[int, int]]:
+def _similar_pairs(small: Tensor, block: int = 1024) -> Iterator[tuple[int, int]]:
     """Yield pairs of rows, the later first, that are alike; a block of rows is compared with all earlier ones at a time."""
     for start in range(0, len(small), block):
         table = small[start : start + block] @ small[: start + block].T >= LIKENESS
@@ -125,14 +125,14 @@ def _alike(small: Tensor, block: int = 1024) -> Iterator[tuple[int, int]]:
             yield start + row, earlier
 
 
-def _upright(source: FaceSource) -> Tensor:
+def _upright_photo(source: FaceSource) -> Tensor:
     """Return the photograph, turned as it was to find the face."""
     assert source.photo is not None  # noqa: S101 - a source with a face has a photograph
     assert source.face is not None  # noqa: S101
     return torch.rot90(source.photo, source.face.turn // 90, (1, 2))
 
 
-def _box(source: FaceSource) -> Tensor:
+def _upright_box(source: FaceSource) -> Tensor:
     if source.face is None:
         return torch.zeros(4)
     height, width = source.face.photo_size

@@ -174,7 +174,7 @@ def picture_rows(cut: Cut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     ]
     read += [
         {"what": o.what, "stage": "read", "person": o.person, "path": o.name, "reason": o.reason}
-        for o in cut.listing.others
+        for o in cut.listing.skipped_paths
     ]
     by = {network.name: i for i, network in enumerate(cut.networks)}
     failed.sort(key=lambda row: (by[row["model"]], row["image"], row["stage"], row["reason"]))

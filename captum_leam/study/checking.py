@@ -107,10 +107,7 @@ def _inputs(config: Config, manifest: dict[str, Any], recompute: int, progress: 
         plan = plan_of(config, listing, networks, config.out)
         models = [n.name for n in networks if manifest["models"].get(n.name, {}).get("sha256") != n.sha256]
         yield not models, f"networks: {'as they were' if not models else 'others: ' + ', '.join(models)}"
-        from captum_leam.study.store import hash_of
-
-        data = hash_of([[p.person, p.name, p.sha256] for p in listing.pictures])
-        same = data == manifest["data"]["sha256"]
+        same = listing.sha256 == manifest["data"]["sha256"]
         yield same, f"{len(listing.pictures)} pictures: {'as they were' if same else 'not those of the manifest'}"
         there = all(shard_digest(path) for path in plan.crops_paths())
         if there:

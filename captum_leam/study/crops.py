@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from captum_leam.faces import FaceAligner, FaceSource, read_faces
-from captum_leam.faces.copies import Thumbnails, copies, same_face, thumbnails_of
+from captum_leam.faces.copies import Thumbnails, copies, shows_same_face, thumbnails_of
 from captum_leam.memory import is_out_of_memory, tell
 from captum_leam.models.loading import made_in_code
 from captum_leam.names import as_text
@@ -236,7 +236,7 @@ def _labels(crops: Tensor, config: Config) -> NDArray[np.uint8]:
 # -- copies --------------------------------------------------------------------------------------------
 
 
-def copied(config: Config, shards: Sequence[Sequence[Picture]], paths: Sequence[Path]) -> dict[int, Picture]:
+def find_copies(config: Config, shards: Sequence[Sequence[Picture]], paths: Sequence[Path]) -> dict[int, Picture]:
     """Find the pictures that show the same as an earlier one of the study, whoever they are said to be of.
 
     Args:
@@ -257,7 +257,7 @@ def copied(config: Config, shards: Sequence[Sequence[Picture]], paths: Sequence[
 
     def confirm(later: int, earlier: int) -> bool:
         one, other = (read_one(pictures[i], config).source for i in (earlier, later))
-        return one is not None and other is not None and same_face(one, other)
+        return one is not None and other is not None and shows_same_face(one, other)
 
     found = copies(Thumbnails(*[torch.cat(part) for part in parts]), confirm) if pictures else {}
     return {pictures[later].number: pictures[earlier] for later, earlier in found.items()}

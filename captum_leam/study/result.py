@@ -109,12 +109,12 @@ class StudyResult:
         if not self.complete:
             lines.append(f"  {told['skipped']['count']} left out: {told['skipped']['of']}")
             rows = told["skipped"]["reasons"]
-            lines += [f"    {_called(row)}: {row['reason']}" for row in rows[:NAMED]]
+            lines += [f"    {_subject(row)}: {row['reason']}" for row in rows[:NAMED]]
             if told["skipped"]["count"] > NAMED:
                 lines.append(f"    and {told['skipped']['count'] - NAMED} more in tables/skipped.parquet")
         return "\n".join(lines)
 
 
-def _called(row: dict[str, Any]) -> str:
+def _subject(row: dict[str, Any]) -> str:
     """What a row of ``skipped`` is about: the file and the model, as far as it has them."""
     return ", ".join(name for name in (row.get("path"), row.get("model"), row.get("layer")) if name) or row["what"]

@@ -25,10 +25,10 @@ from captum_leam.study.assembling import (
 )
 from captum_leam.study.comparing import Source
 from captum_leam.study.config import Config, ConfigError, config_from, read_config
-from captum_leam.study.crops import copied, crops_of, merged_scheme, parser_sha256
+from captum_leam.study.crops import crops_of, find_copies, merged_scheme, parser_sha256
 from captum_leam.study.evaluating import Setting
 from captum_leam.study.networks import Network, described, known
-from captum_leam.study.people import Listing, Picture, as_copy, cut, hashed, list_people
+from captum_leam.study.people import Listing, Picture, cut, hashed, list_people, mark_copy
 from captum_leam.study.result import StudyResult
 from captum_leam.study.stages import ENGINES, Engine, EngineError, Outcome, Task, run, started, steady
 from captum_leam.study.store import (
@@ -388,7 +388,7 @@ class _Run:
                     "pictures": len(plan.listing.pictures),
                     "usable": len(used),
                     "people": len(set(used)),
-                    "sha256": hash_of([[p.person, p.name, p.sha256] for p in plan.listing.pictures]),
+                    "sha256": plan.listing.sha256,
                 },
                 "parser": plan.parser,
                 "seeds": {"study": self.config.seed},
@@ -509,9 +509,10 @@ class Plan:
 
         The shards that held one get another name and are made again, those of other people stay.
         """
-        first = copied(self.config, self.shards, self.crops_paths())
+        first = find_copies(self.config, self.shards, self.crops_paths())
         pictures = [
-            as_copy(p, first[p.number], "shows the same as") if p.number in first else p for p in self.listing.pictures
+            mark_copy(p, first[p.number], "shows the same as") if p.number in first else p
+            for p in self.listing.pictures
         ]
         self.listing = replace(self.listing, pictures=tuple(pictures))
         left = (tuple(p for p in shard if p.number not in first) for shard in self.shards)

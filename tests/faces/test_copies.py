@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captum_leam.faces import ARCFACE_112, FaceSource, align, read_crop, read_face
-from captum_leam.faces.copies import LIKENESS, copies, same_face, thumbnails, thumbnails_of
+from captum_leam.faces.copies import LIKENESS, copies, shows_same_face, thumbnails, thumbnails_of
 from captum_leam.faces.photos import as_rgb
 from captum_leam.synthetic import SyntheticPopulation
 
@@ -96,12 +96,12 @@ def photographs(turn: int = 0, move: float = 0.0, size: int = 400) -> tuple[Face
 def test_a_photograph_is_found_again_resized_turned_and_with_other_landmarks(turn, size):
     sources = photographs(turn, move=4.0, size=size)
     assert likeness(sources[0].crop, sources[1].crop) < LIKENESS  # the crops alone do not say so
-    assert copies(thumbnails_of(sources), lambda a, b: same_face(sources[a], sources[b])) == {1: 0}
+    assert copies(thumbnails_of(sources), lambda a, b: shows_same_face(sources[a], sources[b])) == {1: 0}
 
 
 def test_another_face_of_the_same_photograph_is_no_copy():
     first, second = photographs(move=130.0)
-    assert copies(thumbnails_of([first, second]), lambda a, b: same_face(first, second)) == {}
+    assert copies(thumbnails_of([first, second]), lambda a, b: shows_same_face(first, second)) == {}
 
 
 def test_other_faces_before_the_same_wall_are_no_copies():
@@ -112,7 +112,7 @@ def test_other_faces_before_the_same_wall_are_no_copies():
     face = align(changed.clamp(0, 1), first.face.landmarks)
     other = FaceSource(Path("b.png"), face.crop, face, changed.clamp(0, 1))
     assert likeness(first.photo, other.photo) >= LIKENESS
-    assert not same_face(first, other)
+    assert not shows_same_face(first, other)
 
 
 # -- real pictures -------------------------------------------------------------------------------------
@@ -167,4 +167,4 @@ def test_copies_of_real_photographs_are_found_by_their_place(real_dir, tmp_path,
     ]
     sources = [read_face(path, aligner) for path in paths]
     assert sources[3].face.turn == 270
-    assert copies(thumbnails_of(sources), lambda a, b: same_face(sources[a], sources[b])) == {1: 0, 2: 0, 3: 0}
+    assert copies(thumbnails_of(sources), lambda a, b: shows_same_face(sources[a], sources[b])) == {1: 0, 2: 0, 3: 0}

@@ -352,6 +352,18 @@ def test_what_is_found_is_used_or_skipped(tmp_path, seed):
     assert result.complete == (not len(skipped))
 
 
+def test_results_beside_the_people_are_not_looked_at(tmp_path):
+    """The folder of results grows while the study runs: named in its own table, it would change with every run."""
+    faces = write_faces(tmp_path, people=3)
+    path = write_study(tmp_path, models={"one": "nets.py:one"}, patterns={"controls": []}, out="faces/results")
+    first = run(path)
+    assert first.complete
+    before = tables_of(first.folder)
+    assert tables_of(run(path).folder) == before
+    (faces / "notes.txt").write_text("mine")
+    assert "WRONG: 9 pictures: not those of the manifest" in repr(Study(path).check(progress=False))
+
+
 def copies_of(path):
     """Files that show the same as a picture, by their ending."""
     with Image.open(path) as image:

@@ -39,13 +39,13 @@ def _facts(study: Findings, used: pd.DataFrame) -> list[tuple[str, str]]:
     ]
     several, turned = used[used["faces_found"] > 1], used[used["turn"] > 0]
     if len(several):
-        facts.append(("several faces, the largest taken", _listed(several["path"])))
+        facts.append(("several faces, the largest taken", _first_names(several["path"])))
     if len(turned):
-        facts.append(("photographs turned upright", _listed(turned["path"])))
+        facts.append(("photographs turned upright", _first_names(turned["path"])))
     return facts
 
 
-def _listed(paths: pd.Series) -> str:
+def _first_names(paths: pd.Series) -> str:
     """The first names of a column, and how many more there are."""
     names = [name for name in paths if name]
     more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
@@ -153,7 +153,7 @@ def _skipped(study: Findings) -> list[Block]:
     same = ["what", "stage", "model", "layer", "reason"]
     counts = (
         table.groupby(same, sort=False)
-        .agg(times=("path", "size"), files=("path", _listed))
+        .agg(times=("path", "size"), files=("path", _first_names))
         .reset_index()
         .sort_values("times", ascending=False, kind="stable")
     )
