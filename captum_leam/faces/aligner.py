@@ -13,7 +13,7 @@ from torch import Tensor
 from captum_leam.faces.aligned import AlignedFace, align, as_photo, resolve_template
 from captum_leam.faces.detections import MIN_FACE, Detection, implausible
 from captum_leam.faces.photos import pictures_of, read_photo
-from captum_leam.faces.turns import UPSIDE_DOWN, View, upright_view
+from captum_leam.faces.turns import View, upright_view
 from captum_leam.faces.weights import find_weights, load_network, need_facexlib
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class AlignedFaces(Sequence[AlignedFace]):
 
 @dataclass(frozen=True)
 class AlignedFiles:
-    """Photographs that were aligned, and those that were not with the reason.
+    """Photographs that were aligned, and files that were not with the reason.
 
     Example:
         >>> AlignedFiles((), ((Path("a.jpg"), "no face found"),))  # FaceAligner.align_files returns it
@@ -115,6 +115,9 @@ class AlignedFiles:
 
 class FaceAligner:
     """Finds faces with facexlib's RetinaFace and aligns them to five points.
+
+    Detectors find upside-down faces, too. A face is therefore detected again in a close-up, as it is and turned by 180°, and the
+    photograph is turned until a face is upright. Coordinates are those of the photograph as given.
 
     Source: Deng et al. 2020, "RetinaFace: Single-shot multi-level face localisation in the wild" (detector); Umeyama 1991
     (alignment).
@@ -185,7 +188,7 @@ class FaceAligner:
         )
 
     def detect(self, photo: Tensor | str | Path) -> list[Detection]:
-        """All that the detector finds, the largest first, plausible or not (:attr:`Detection.problem`).
+        """Return all that the detector finds in the upright photograph, the largest first, plausible or not (:attr:`Detection.problem`).
 
         Args:
             photo: (3, H, W), float in [0, 1], or a file.
@@ -194,7 +197,7 @@ class FaceAligner:
         return [view.in_photo(face) for face in view.found]
 
     def __call__(self, photo: Tensor | str | Path, faces: Which = "all") -> AlignedFaces:
-        """Aligned faces of one photograph.
+        """Return the aligned faces of one photograph, which is turned upright first if it lies on its side or is upside down.
 
         Args:
             photo: (3, H, W), RGB, float in [0, 1], or a file.
@@ -205,7 +208,7 @@ class FaceAligner:
 
         Raises:
             ValueError: naming the file and why: what :func:`~captum_leam.faces.read_photo` refuses, no face, more than ``max_faces``,
-                or that the face asked for is implausible (a smaller one is never taken in its place).
+                or that the face asked for is implausible or not upright (a smaller one is never taken in its place).
         """
         where = "" if isinstance(photo, Tensor) else f"{photo}: "
         pixels = _photo_of(photo)
@@ -213,8 +216,8 @@ class FaceAligner:
         chosen = self._choose(view.found, faces, where)
         found = [view.in_photo(face) for face in view.found]
         for i in chosen:
-            if found[i].problem is None and view.look_at(i).is_upside_down:
-                found[i] = replace(found[i], problem=UPSIDE_DOWN)
+            if found[i].problem is None:
+                found[i] = replace(found[i], problem=view.why_not_upright(i))
         good = [i for i in chosen if found[i].problem is None]
         refused = tuple(found[i] for i in chosen if i not in good)
         if not good:
@@ -234,7 +237,7 @@ class FaceAligner:
             progress: show a bar.
 
         Returns:
-            What was done, and (file, reason) of what failed.
+            What was done, and (path, reason) of what failed or is skipped in a folder.
 
         Raises:
             ValueError: if nothing is given, or the folder cannot be read or holds no picture.

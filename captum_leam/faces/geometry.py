@@ -123,8 +123,7 @@ def distance_to(landmarks: Floats, template: Floats) -> float:
     """Return how far alignment moves a face whose points lie near those of a template already.
 
     Returns:
-        Root mean square distance over the five points, in pixels of a crop of 112 rows if the template is of that scale. Expression
-        and turned heads, which no similarity undoes, do not count.
+        Root mean square distance over the five points, in pixels. What no similarity undoes, as a turned head, does not count.
 
     Example:
         >>> round(distance_to(ARCFACE_112 + (3, 4), ARCFACE_112), 6)

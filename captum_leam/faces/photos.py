@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from captum_leam.faces.formats import picture_endings, readable_formats, why_unreadable
+from captum_leam.faces.white import Depth, UnknownWhiteError
 
 MIN_SIDE = 16  # no face can be told in less
 MAX_SIDE = 16_384  # wider than the photograph of any camera
@@ -196,6 +197,8 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         raise ValueError(f"{path}: {why_unreadable(Path(path))}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{path}: too large, perhaps a decompression bomb ({error})") from None
+    except UnknownWhiteError as error:
+        raise ValueError(f"{path}: {error}") from None
     except Exception as error:  # broken files make Pillow raise nearly anything
         if str(error).startswith(f"{path}: "):
             raise
@@ -221,28 +224,22 @@ def as_rgb(image: Image.Image) -> Tensor:
         (3, H, W), float32 in [0, 1].
 
     Raises:
-        ValueError: for float pixels outside [0, 1] or [0, 255], which have no known white.
+        ValueError: for pixels whose white is not known (:class:`~captum_leam.faces.white.Depth`).
 
     Example:
         >>> as_rgb(Image.new("RGBA", (2, 1), (255, 0, 0, 0))).tolist()  # transparent red is white
         [[[1.0, 1.0]], [[1.0, 1.0]], [[1.0, 1.0]]]
     """
+    depth = Depth.of(image)
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I") or upright.mode == "F":  # 16 bits and more: Pillow would clip, not scale
-        return _deep(upright).expand(3, -1, -1).contiguous()
+        grey = depth.to_unit(upright)
+        if (clear := image.info.get("transparency")) is not None:
+            grey[torch.from_numpy(np.asarray(upright) == clear)] = 1
+        return grey.expand(3, -1, -1).contiguous()
+    depth.refuse_doubtful_colours(upright)
     if upright.has_transparency_data:
         over = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
     pixels = np.asarray(upright.convert("RGB"))
     return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255))
-
-
-def _deep(image: Image.Image) -> Tensor:
-    values = np.asarray(image, dtype=np.float32)
-    least, most = float(values.min()), float(values.max())
-    white = 65535.0 if image.mode.startswith("I;16") or most > 255 else 255.0
-    if image.mode == "F" and most <= 1:
-        white = 1.0
-    if not (least >= 0 and most <= white):  # NaN, too
-        raise ValueError(f"pixels from {least:.3g} to {most:.3g} have no known white; save it with 8 or 16 bits")
-    return torch.from_numpy(values / np.float32(white))

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from torch import Tensor
 
 from captum_leam.faces.aligned import AlignedFace, resolve_template, template_for
 from captum_leam.faces.aligner import FaceAligner, Which
 from captum_leam.faces.crops import read_crop
-from captum_leam.faces.geometry import moved, similarity
+from captum_leam.faces.geometry import distance_to
 from captum_leam.faces.photos import MIN_SIDE, opened, read_photo
 
 How = Literal["auto", "crops", "photos"]
@@ -127,12 +126,12 @@ def alignment_doubt(crop: Tensor, make_aligner: Callable[[], FaceAligner] = Face
         return None
     if not found:
         return None
-    landmarks = found[0].landmarks
-    there = moved(points, similarity(landmarks, points))
-    away = float(np.sqrt(((there - points) ** 2).sum(axis=1).mean())) / crop.shape[1]
+    if found[0].turn:
+        return f"its face is upright only after a turn by {found[0].turn}° counter-clockwise."
+    away = distance_to(found[0].landmarks, points) / crop.shape[1]
     if away <= MAX_AWAY:
         return None
-    return f"the face lies {away:.0%} of the height away from where an aligned crop of {crop.shape[2]} × {crop.shape[1]} px has it."
+    return f"its face lies {away:.0%} of the height away from where an aligned crop has it."
 
 
 def looks_like_a_crop(path: str | Path) -> bool:

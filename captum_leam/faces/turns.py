@@ -14,14 +14,15 @@ from captum_leam.faces.geometry import ARCFACE_112, Floats, distance_to, inverse
 TURNS = (0, 180, 90, 270)
 """Degrees counter-clockwise by which a photograph is turned, in the order in which they are tried."""
 
-MAX_TILT = 60.0  # degrees of an upright face: beyond 45, a quarter turn brings it nearer to upright
-MAX_MOVE = 10.0  # px on a 112 px crop: upright faces are found again within 8 px
+MAX_TILT = 50.0  # degrees of a face in a photograph that is upright: beyond 45, a quarter turn brings it nearer
+MAX_MOVE = 10.0  # px on a 112 px crop: nearly all upright faces are found again within 8, others seldom within 15
+LENIENT = 1.5  # factor on both, when no turn of the photograph meets them
 WITNESSES = 3  # faces that are looked at: the largest detection may be none
 
 CLOSE_UP = 224  # side in px of the picture of one face that is looked at again
 CLOSE_UP_POINTS: Floats = ARCFACE_112 + (CLOSE_UP - 112) / 2
 
-UPSIDE_DOWN = "it is upside down in the photograph"
+UNCERTAIN = "it is not certain which way up it is, because a close-up does not show the same face"
 
 Detect = Callable[[Tensor], list[Detection]]
 
@@ -31,7 +32,7 @@ class SecondLook:
     """What a detector finds in the close-up of a face that it found.
 
     Example:
-        >>> SecondLook(upright=0.98, upside_down=0.99, move=3.0).is_upright
+        >>> SecondLook(upright=0.98, upside_down=0.99, move=3.0).is_upright()
         False
     """
 
@@ -42,15 +43,9 @@ class SecondLook:
     move: float
     """Distance of the five points from where the first look had them, in px of a 112 px crop."""
 
-    @property
-    def is_upright(self) -> bool:
-        """Whether the face is found again where it was, and less well upside down."""
-        return self.upright > self.upside_down and self.move <= MAX_MOVE
-
-    @property
-    def is_upside_down(self) -> bool:
-        """Whether the face is found better upside down."""
-        return self.upside_down > self.upright
+    def is_upright(self, max_move: float = MAX_MOVE) -> bool:
+        """Return whether the face is found again where it was, and less well upside down."""
+        return self.upright > self.upside_down and self.move <= max_move
 
 
 class View:
@@ -79,10 +74,23 @@ class View:
         """Highest score of a plausible face; 0 without one."""
         return max((face.score for face in self.found if face.problem is None), default=0.0)
 
-    def is_upright(self) -> bool:
+    def is_upright(self, leniency: float = 1.0) -> bool:
         """Return whether one of the largest faces is upright."""
         plausible = [i for i, face in enumerate(self.found) if face.problem is None][:WITNESSES]
-        return any(abs(tilt(self.found[i].landmarks)) <= MAX_TILT and self.look_at(i).is_upright for i in plausible)
+        return any(
+            abs(tilt(self.found[i].landmarks)) <= MAX_TILT * leniency
+            and self.look_at(i).is_upright(MAX_MOVE * leniency)
+            for i in plausible
+        )
+
+    def why_not_upright(self, index: int) -> str | None:
+        """Return why a plausible face cannot be aligned as it stands in this view; None if it can."""
+        lean, look = tilt(self.found[index].landmarks), self.look_at(index)
+        if abs(lean) > 90 or look.upside_down > look.upright:
+            return "it is upside down against the rest of the photograph"
+        if abs(lean) > MAX_TILT * LENIENT and not look.is_upright():
+            return f"it is turned by about {abs(lean):.0f}° against the rest of the photograph"
+        return None
 
     def look_at(self, index: int) -> SecondLook:
         """Return what is found in a close-up of one face."""
@@ -121,10 +129,10 @@ class View:
 
 
 def upright_view(photo: Tensor, detect: Detect, look: Detect) -> View:
-    """Return the first view of a photograph in which a face is upright.
+    """Return the first view of a photograph in which a face is certainly upright.
 
-    If there is none, the view with the highest score is returned. If that is a turned one, its faces have a :attr:`Detection.problem`:
-    a face that is not recognised as upright is not aligned on the strength of a guess.
+    If there is none, it is the one with the highest score among those in which a face is probably upright; and if there is none of these
+    either, among all, whose faces then have a :attr:`Detection.problem`: the score alone may prefer an upside-down face.
 
     Example:
         >>> upright_view(torch.zeros(3, 20, 30), lambda photo: [], lambda photo: []).turn
@@ -135,10 +143,10 @@ def upright_view(photo: Tensor, detect: Detect, look: Detect) -> View:
         views.append(View(photo, turn, detect, look))
         if views[-1].is_upright():
             return views[-1]
-    best = max(views, key=lambda view: view.score)
-    if best.turn:
-        doubt = f"it is not certain which way up it is (the score is highest after a turn by {best.turn}°)"
-        best.found = [replace(face, problem=face.problem or doubt) for face in best.found]
+    likely = [view for view in views if view.is_upright(LENIENT)]
+    best = max(likely or views, key=lambda view: view.score)
+    if not likely:
+        best.found = [replace(face, problem=face.problem or UNCERTAIN) for face in best.found]
     return best
 
 

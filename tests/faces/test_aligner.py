@@ -13,6 +13,7 @@ from captum_leam.faces.detections import Detection, implausible
 from captum_leam.faces.formats import readable_formats
 from captum_leam.faces.geometry import ARCFACE_112, inverse, misfit, moved, similarity, warp
 from captum_leam.faces.photos import read_photo
+from captum_leam.faces.turns import CLOSE_UP, CLOSE_UP_POINTS
 from captum_leam.regions import ARCFACE_LANDMARKS
 from captum_leam.regions.template import rescale
 
@@ -238,9 +239,17 @@ class Painted:
 
     def detect_faces(self, picture, conf_threshold):
         assert not torch.is_grad_enabled()
-        if not hasattr(self, "picture"):  # the photograph; turned ones and close-ups follow
+        if picture.shape[:2] == (CLOSE_UP, CLOSE_UP):
+            return self.close_up()
+        if not hasattr(self, "picture"):
             self.picture, self.threshold = picture, conf_threshold
         return self.rows
+
+    def close_up(self):
+        """The same face in every first look, and none in the second, of the close-up upside down."""
+        self.looks = getattr(self, "looks", 0) + 1
+        box, points = (40.0, 30.0, 184.0, 200.0), CLOSE_UP_POINTS.ravel()
+        return np.array([[*box, 0.9, *points]] if self.looks % 2 else []).reshape(-1, 15)
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,23 @@
 import io
 import os
 import struct
+import sys
+import tempfile
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
 
+from captum_leam.faces import formats
 from captum_leam.faces.crops import read_crop
-from captum_leam.faces.photos import MAX_SIDE, picture_files, read_photo
+from captum_leam.faces.formats import picture_endings, readable_formats
+from captum_leam.faces.photos import MAX_SIDE, list_pictures, picture_files, read_photo
 
 RAMP = (np.arange(20)[:, None] * 5 + np.arange(30)[None] * 4).astype(np.uint8)
 COLOUR = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], -1)
@@ -31,13 +39,6 @@ def test_colour_grey_and_deep_pictures_keep_their_values(tmp_path):
     torch.testing.assert_close(read_photo(tmp_path / "rgb.png"), as_tensor(COLOUR))
     for name in ("grey.png", "deep.png", "float.tif", "palette.gif"):
         torch.testing.assert_close(read_photo(tmp_path / name), grey)
-
-
-def test_a_dark_deep_picture_stays_dark(tmp_path):
-    """All of its values would fit into 8 bits; they are still of 65535."""
-    Image.fromarray(RAMP.astype(np.uint16)).save(tmp_path / "dark.png")
-    assert read_photo(tmp_path / "dark.png").max() == pytest.approx(RAMP.max() / 65535)
-    assert read_crop(tmp_path / "dark.png").max() == pytest.approx(RAMP.max() / 65535)
 
 
 def test_transparency_lies_on_white(tmp_path):
@@ -211,6 +212,9 @@ def test_folders(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty: the folder holds no picture"):
         picture_files(tmp_path / "empty")
+    (tmp_path / "empty" / "phone.HEIC").write_bytes(HEIC)
+    with pytest.raises(ValueError, match=r"no picture .*phone\.HEIC: not a picture .*pip install pillow-heif"):
+        picture_files(tmp_path / "empty")
 
     def denied(*_):
         raise PermissionError(13, "Permission denied")
@@ -230,9 +234,171 @@ def test_a_file_in_a_folder_that_cannot_be_entered(tmp_path, monkeypatch):
         read_photo(tmp_path / "a.png")
 
 
+# -- what of a folder is read --------------------------------------------------------------------------
+
+HEIC = struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + bytes(400)
+
+
+def content_of(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(COLOUR).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("ending", picture_endings())
+def test_every_ending_of_a_format_that_is_decoded_is_listed_and_read(tmp_path, ending):
+    kind = Image.registered_extensions()[ending]
+    try:
+        Image.fromarray(COLOUR).convert("L" if ending in (".pgm", ".pbm", ".pfm") else "RGB").save(
+            tmp_path / f"x{ending.upper()}", kind
+        )
+    except (OSError, ValueError):
+        pytest.skip(f"this Pillow does not write {ending}")
+    assert [path.name for path in picture_files(tmp_path)] == [f"x{ending.upper()}"]
+    assert read_photo(tmp_path / f"x{ending.upper()}").shape == (3, 20, 30)
+
+
+def test_a_format_that_this_pillow_cannot_decode_is_not_listed(tmp_path, monkeypatch):
+    """Pillow registers it without its library, too."""
+    (tmp_path / "a.avif").write_bytes(content_of("AVIF"))
+    monkeypatch.setattr("PIL.features.check", lambda name: name != "avif")
+    assert "AVIF" not in readable_formats()
+    assert ".avif" not in picture_endings()
+    assert [path.name for path, _ in list_pictures(tmp_path)[1]] == ["a.avif"]
+    with pytest.raises(ValueError, match=r"a\.avif: not a picture that this Pillow can read \(BMP, GIF"):
+        read_photo(tmp_path / "a.avif")
+
+
+@pytest.mark.parametrize("name", ["phone.HEIC", "phone.heif", "phone.jpg", "phone"])
+def test_without_pillow_heif_the_way_to_install_it_is_given(tmp_path, name):
+    (tmp_path / name).write_bytes(HEIC)
+    for read in (read_photo, read_crop):
+        with pytest.raises(
+            ValueError, match=rf"{name}: not a picture .* decode HEIF\. Install .*pip install pillow-heif"
+        ):
+            read(tmp_path / name)
+    skipped = dict(list_pictures(tmp_path)[1])
+    assert set(skipped) == (set() if name == "phone.jpg" else {tmp_path / name})
+    assert all("pip install pillow-heif" in reason for reason in skipped.values())
+
+
+def test_with_pillow_heif_it_is_read(tmp_path, monkeypatch):
+    """pillow-heif is registered with Pillow where it is installed; here a stand-in decodes to one colour."""
+    import types
+
+    class Heif(ImageFile.ImageFile):
+        format = "HEIF"
+
+        def _open(self):
+            self._size, self._mode = (30, 20), "RGB"
+            self.tile = []
+
+        def load(self):
+            self.im = Image.new("RGB", self.size, "red").im
+            return Image.Image.load(self)
+
+    def register_heif_opener():
+        Image.register_open("HEIF", Heif, lambda prefix: prefix[4:12] == b"ftypheic")
+        Image.register_extensions("HEIF", [".heic", ".heif"])
+
+    Image.init()
+    for name in ("OPEN", "EXTENSION", "ID"):
+        monkeypatch.setattr(Image, name, getattr(Image, name).copy())
+    monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register_heif_opener))
+    formats._register_heif.cache_clear()
+    (tmp_path / "phone.HEIC").write_bytes(HEIC)
+    try:
+        assert picture_files(tmp_path) == [tmp_path / "phone.HEIC"]
+        assert read_photo(tmp_path / "phone.HEIC")[:, 0, 0].tolist() == [1, 0, 0]
+    finally:
+        formats._register_heif.cache_clear()
+
+
+def test_content_decides_where_there_is_no_ending(tmp_path):
+    (tmp_path / "IMG_0001").write_bytes(content_of("JPEG"))
+    (tmp_path / "README").write_text("read me")
+    (tmp_path / "raw.nef").write_bytes(content_of("TIFF"))
+    (tmp_path / "a.png.bak").write_bytes(content_of("PNG"))
+    (tmp_path / "film.webm").write_bytes(content_of("GIF")[:5])
+    pictures, skipped = list_pictures(tmp_path)
+    assert pictures == [tmp_path / "IMG_0001"]
+    reasons = {path.name: reason for path, reason in skipped}
+    assert reasons["raw.nef"] == "its content is TIFF, but it is called .nef. Rename it if it is meant."
+    assert reasons["a.png.bak"] == "its content is PNG, but it is called .bak. Rename it if it is meant."
+    assert all(
+        reasons[name].startswith("not a picture that this Pillow can read (") for name in ("README", "film.webm")
+    )
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    entries=st.dictionaries(
+        st.tuples(
+            st.sampled_from(["", "", "inner", "inner/deep.png", ".hidden"]),
+            st.text("ab.é ", min_size=1, max_size=4).filter(lambda name: name.strip(".") == name),
+            st.sampled_from(["", ".png", ".JPG", ".txt", ".heic", ".jfif", ".", ".tiff.", ".DS_Store"]),
+        ),
+        st.sampled_from(["PNG", "JPEG", "text", "empty", "HEIC", "folder", "link", "broken link", "loop", "pipe"]),
+        max_size=8,
+    )
+)
+def test_every_entry_that_is_not_hidden_is_listed_once(recursive, entries):
+    """Whatever lies in a folder is a picture, or skipped with a reason; a listed picture is not a folder."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for (where, stem, ending), kind in entries.items():
+            path = folder / where / f"{stem}{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() or path.is_symlink():
+                continue
+            match kind:
+                case "folder":
+                    path.mkdir()
+                case "link" | "broken link" | "loop":
+                    path.symlink_to({"link": __file__, "broken link": "/nowhere", "loop": folder}[kind])
+                case "pipe":
+                    os.mkfifo(path)
+                case "text" | "empty" | "HEIC":
+                    path.write_bytes({"text": b"a letter", "empty": b"", "HEIC": HEIC}[kind])
+                case _:
+                    path.write_bytes(content_of(kind))
+        pictures, skipped = list_pictures(folder, recursive=recursive)
+        listed = [*pictures, *(path for path, _ in skipped)]
+        assert len(set(listed)) == len(listed)
+        assert set(listed) == set(visible(folder, recursive))
+        assert all(isinstance(reason, str) and reason for _, reason in skipped)
+        assert not any(path.is_dir() for path in pictures)
+
+
+def visible(folder: Path, recursive: bool) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if recursive and path.is_dir() and not path.is_symlink():
+            yield from visible(path, recursive)
+        else:
+            yield path
+
+
+def test_a_folder_in_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.png").write_bytes(content_of("PNG"))
+    listing = Path.iterdir
+
+    def denied(path):
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return listing(path)
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    pictures, skipped = list_pictures(tmp_path, recursive=True)
+    assert pictures == [tmp_path / "a.png"]
+    assert skipped == [(tmp_path / "closed", "the folder cannot be read (Permission denied).")]
+
+
 def test_importing_faces_and_regions_loads_no_optional_package_and_no_drawing():
     import subprocess
-    import sys
 
     code = (
         "import sys, captum_leam.faces, captum_leam.regions, captum_leam.models; "
