@@ -333,7 +333,9 @@ def _choice_notes(sources: list[FaceSource], asked: list[Which]) -> list[str]:
         if face is not None and face.found > 1 and which == "largest":
             notes.append(f"{name}: {face.found} faces were found, the largest was taken (--face chooses another)")
         if face is not None and face.turn:
-            notes.append(f"{name}: the photograph was turned by {face.turn}° to find the face upright")
+            notes.append(
+                f"{name}: the photograph was turned by {face.turn}° counter-clockwise to find the face upright"
+            )
     return notes
 
 

@@ -779,7 +779,7 @@ def test_pictures_of_several_faces_and_unaligned_ones_are_named(real_dir, tmp_pa
     with pytest.raises(ValueError, match=r"got 250 × 250 px, .* --pictures photos aligns them"):
         invoke("explain", tmp_path / "lfw.png", *model, "--out", tmp_path / "lfw")
     invoke("explain", tmp_path / "lfw.png", *model, "--size", "112", "--out", tmp_path / "lfw")
-    assert any("taken for an aligned crop (250 × 250 px): the face lies" in note for note in notes_of(tmp_path / "lfw"))
+    assert any("taken for an aligned crop (250 × 250 px): its face lies" in note for note in notes_of(tmp_path / "lfw"))
 
 
 ZOO = ("ms1m", "casia", "edgeface", "dlib", "reid0095")
