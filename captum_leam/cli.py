@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -266,10 +268,18 @@ def _with_warnings(found: Explanation, caught: list[Any]) -> Explanation:
 
 def _check_folder(out: Path, force: bool) -> None:
     for folder in (out, *out.parents):
-        if folder.exists() and not folder.is_dir():
+        if os.path.lexists(folder) and not folder.is_dir():
             raise ValueError(f"--out {out}: {folder} is a file; needed is a folder.")
     if out.is_dir() and any(out.iterdir()) and not force:
         raise ValueError(f"--out {out} holds files already; choose another folder, or --force to write into it.")
+    there = next(folder for folder in (out, *out.parents) if folder.is_dir())
+    try:
+        with TemporaryDirectory(dir=there, prefix="."):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--out {out}: Expected a folder that can be written to, got {there} ({error.strerror}). Choose another folder."
+        ) from None
 
 
 def _device(name: str) -> Any:

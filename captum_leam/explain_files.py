@@ -1,6 +1,7 @@
 """From files of faces and a model's name to an explanation: what ``captum-leam explain`` does, for notebooks too."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_leam.explain import PRESETS
-from captum_leam.faces import FaceAligner, FaceSource, picture_files, read_face, template_for
+from captum_leam.faces import FaceAligner, FaceSource, read_face, template_for
 from captum_leam.faces.aligned import resolve_template
 from captum_leam.faces.aligner import Which
-from captum_leam.faces.sources import looks_like_a_crop
+from captum_leam.faces.copies import copies, shows_same_face, thumbnails_of
+from captum_leam.faces.photos import pictures_of
+from captum_leam.faces.sources import alignment_doubt, looks_like_a_crop
 from captum_leam.models import layer_before_division, load_model
+from captum_leam.models.preprocessing import smooth_images
+from captum_leam.models.sizes import COMMON_SIZES, Size, own_size, size_problem
 from captum_leam.names import as_text
 from captum_leam.objectives import embed, similarity, unit
 from captum_leam.pairs import explain_pair
@@ -25,22 +30,15 @@ from captum_leam.regions import FaceRegions, label_faces
 from captum_leam.report import OWN_REFERENCE, Explanation, explain_images, references_from
 from captum_leam.suggest import chosen_layers
 
-Size = tuple[int, int]
-
-COMMON_SIZES: tuple[Size, ...] = (
-    (112, 112),
-    (112, 96),
-    (160, 160),
-    (128, 128),
-    (224, 224),
-    (96, 96),
-    (256, 256),
-    (64, 64),
-)
-"""(h, w) of the crops of published networks; the first that a network takes is that of photographs, if nothing says more."""
-
 DOUBTFUL = 0.2
 """Under this cosine to a person's other pictures it is asked whether a picture shows the same person."""
+
+MAX_COSINE_TO_NOISE = 0.97
+"""Cosine between pictures of faces and of noise over which embeddings hardly depend on the picture; real networks have up to 0.91."""
+MAX_GAIN = 2.0
+"""How many times as far embeddings must lie apart at another scale of the pixels to doubt the preprocessing; on real networks with the
+right or a similar one it is under 1.2, with pixels that are scaled twice 4 to 30 on three of five."""
+SCALES = {"from 0 to 255": 255.0, "255 times smaller": 1 / 255}
 
 
 def explain_files(
@@ -69,14 +67,15 @@ def explain_files(
     """Explain the faces in files: one towards its own embedding, two towards each other, more towards the rest of the person's.
 
     Args:
-        paths: pictures, crops or photographs, or folders of them. Of more than two, one that is bad is left out and noted.
+        paths: pictures, crops or photographs, or folders of them. Of more than two, one that is bad is left out and noted, as is
+            everything in a folder that is not a picture.
         model: see :func:`captum_leam.models.load_model`.
         preprocessing: likewise.
         colour: likewise.
         output: likewise.
         pictures: ``"crops"``, ``"photos"``, or ``"auto"``: pictures of at most 256 px a side are crops.
         size: (h, w) that photographs are aligned to and crops are scaled to; by default what the model declares, else, for photographs,
-            the first of :data:`COMMON_SIZES` that it takes, and crops stay as they are.
+            the first of :data:`captum_leam.models.sizes.COMMON_SIZES` that it takes, and crops stay as they are.
         faces: which face of a photograph, 0 the largest: one index for all, or one for each picture; by default the largest.
         weights: of the face detector, file or folder.
         regions: see :func:`captum_leam.regions.label_faces`.
@@ -110,15 +109,20 @@ def explain_files(
         raise ValueError(f"pictures are {pictures!r}; needed is auto, crops or photos.")
     if threshold is not None and not -1 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold:g}; needed is a cosine, from -1 to 1.")
-    files, which = _distinct(paths, faces)
+    files, which, notes = _distinct(paths, faces)
     if (threshold is not None or same_person is not None) and len(files) != 2:
         raise ValueError(f"a threshold, or who is who, is about two pictures; there are {len(files)}.")
     network = load_model(model, preprocessing, colour=colour, output=output).to(device)
-    aligner = _Aligner(lambda: _size_of(network, size, device), weights, device)
-    sources, notes = _read(files, which, pictures, aligner)
+    aligner = _Aligner(lambda: size or own_size(network, device) or COMMON_SIZES[0], weights, device)
+    sources, asked, unread = _read(files, which, pictures, aligner)
+    _refuse_copies(sources)
     images = _stacked(sources, size)
-    notes += _scaled_notes(sources, images)
+    notes += [*unread, *_choice_notes(sources, asked), *_scaled_notes(sources, images)]
     _check_runs(network, images.to(device), model)
+    _check_size(network, images.to(device), size is not None)
+    if pictures == "auto":
+        notes += _crop_notes(sources, own_size(network, device), aligner)
+    notes += _noise_notes(network, images.to(device))
     wrapped = preprocessing is not None or colour is not None
     notes += _division_notes(network, images[:2].to(device), model, wrapped)
     parts = label_faces(
@@ -138,7 +142,7 @@ def explain_files(
         "model": model,
         "preprocessing": getattr(network, "preprocessing", "within the model"),
         **({"output": output} if output else {}),
-        "pictures": ", ".join("crop" if source.face is None else "photograph, aligned" for source in sources),
+        "pictures": ", ".join(_how_read(source) for source in sources),
         "crops": f"{images.shape[-2]} × {images.shape[-1]} px",
         **({} if aligner.made is None else {"face detector": repr(aligner.made)}),
         **found.settings,
@@ -218,26 +222,33 @@ def lead(found: Explanation) -> str:
 # -- files ---------------------------------------------------------------------------------------------
 
 
-def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[Path], list[Which]]:
-    """Files without repetitions, and which face of each. A picture must not be among its own references."""
+def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[Path], list[Which], list[str]]:
+    """List files without repetitions, which face of each, and what is left out. A picture must not be among its own references."""
     if not paths:
         raise ValueError("no picture is given.")
-    files = [file for path in paths for file in picture_files(path)]
+    listed = [pictures_of(path) for path in paths]
+    files = [file for found, _ in listed for file in found]
+    notes = [f"left out: {path}: {reason}" for _, skipped in listed for path, reason in skipped]
     if len(faces) not in (0, 1, len(files)):
         raise ValueError(
             f"{len(faces)} indices of faces for {len(files)} pictures; needed is one, or one for each in their order."
         )
     given: list[Which] = [*faces] or ["largest"]
     which = given * len(files) if len(given) == 1 else given
-    once: dict[tuple[Path, Which], Path] = {}
+    once: dict[tuple[str, Which], Path] = {}
     seen: dict[tuple[bytes, Which], Path] = {}
     for file, index in zip(files, which, strict=True):
-        if once.setdefault((file.resolve(), index), file) is not file:
+        first = once.setdefault((os.path.realpath(file), index), file)
+        if first is not file:
+            if os.path.abspath(first) != os.path.abspath(file):
+                notes.append(f"left out: {file}: the same file as {first}")
             continue
         content = _digest(file)
         if content and (first := seen.setdefault((content, index), file)) is not file:
             raise ValueError(f"{first} and {file} are the same picture: a reference must be another one.")
-    return [*once.values()], [index for _, index in once]
+    if len(once) == 1 < len(files) and seen:
+        raise ValueError(f"{files[0]} and {files[1]} are the same picture: a reference must be another one.")
+    return [*once.values()], [index for _, index in once], notes
 
 
 def _digest(file: Path) -> bytes:
@@ -267,9 +278,10 @@ class _Aligner:
 
 def _read(
     files: list[Path], which: list[Which], pictures: str, aligner: _Aligner
-) -> tuple[list[FaceSource], list[str]]:
-    """Faces, and what is said of files that were left out; two pictures are a pair, of which neither can be left out."""
+) -> tuple[list[FaceSource], list[Which], list[str]]:
+    """Faces, which face was asked for, and what is said of files left out; two pictures are a pair, of which neither can be left out."""
     sources: list[FaceSource] = []
+    asked: list[Which] = []
     notes: list[str] = []
     for file, index in zip(files, which, strict=True):
         try:
@@ -282,12 +294,49 @@ def _read(
             sources.append(read_face(file, make, index))
         except ValueError as error:
             notes.append(f"left out: {error}")
+        else:
+            asked.append(index)
     if notes and (len(files) <= 2 or not sources):
         rest = f" ({len(notes) - 1} more could not be read either)" if len(notes) > 1 else ""
         raise ValueError(notes[0].removeprefix("left out: ") + rest)
     if notes and len(sources) < 2:
         raise ValueError(f"only {sources[0].path} is left of {len(files)} pictures: {notes[0]}")
-    return sources, notes
+    return sources, asked, notes
+
+
+def _refuse_copies(sources: list[FaceSource]) -> None:
+    """Refuse a picture that shows the same as another: re-encoded, recompressed or resized."""
+    found = copies(thumbnails_of(sources), lambda later, earlier: shows_same_face(sources[earlier], sources[later]))
+    for later, earlier in found.items():
+        raise ValueError(
+            f"{sources[earlier].path} and {sources[later].path} show the same: a reference must be another picture. Leave one out."
+        )
+
+
+def _how_read(source: FaceSource) -> str:
+    if source.face is None:
+        return "crop"
+    turned = f", turned by {source.face.turn}°" if source.face.turn else ""
+    several = f", face {source.face.index} of {source.face.found}" if source.face.found > 1 else ""
+    return f"photograph, aligned{turned}{several}"
+
+
+def _choice_notes(sources: list[FaceSource], asked: list[Which]) -> list[str]:
+    """Name what was chosen for the user: which of several faces, and how a photograph was turned."""
+    notes = []
+    for source, which in zip(sources, asked, strict=True):
+        name, face = source.path.name, source.face
+        if face is None and which != "largest":
+            notes.append(
+                f"{name}: --face chooses a face of a photograph, and this is a crop. --pictures photos detects faces in it."
+            )
+        if face is not None and face.found > 1 and which == "largest":
+            notes.append(f"{name}: {face.found} faces were found, the largest was taken (--face chooses another)")
+        if face is not None and face.turn:
+            notes.append(
+                f"{name}: the photograph was turned by {face.turn}° counter-clockwise to find the face upright"
+            )
+    return notes
 
 
 def _names(paths: list[Path]) -> list[str]:
@@ -307,21 +356,6 @@ def _landmarks(sources: list[FaceSource], size: Size) -> Any:
 
 
 # -- sizes ---------------------------------------------------------------------------------------------
-
-
-def _size_of(network: nn.Module, asked: Size | None, device: str | torch.device) -> Size:
-    """The size of crops of photographs: as asked, as the model declares, or the first common one that it takes."""
-    declared = asked or getattr(getattr(network, "preprocessing", None), "size", None)
-    if declared:
-        height, width = declared
-        return (height, width)
-    for height, width in COMMON_SIZES:
-        try:
-            embed(network, torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)).to(device))
-        except Exception:  # noqa: S112 - a network refuses a size as it likes
-            continue
-        return (height, width)
-    return COMMON_SIZES[0]  # what it says to that, _check_runs tells
 
 
 def _stacked(sources: list[FaceSource], size: Size | None) -> Tensor:
@@ -358,6 +392,21 @@ def _scaled_notes(sources: list[FaceSource], images: Tensor) -> list[str]:
     ]
 
 
+def _crop_notes(sources: list[FaceSource], own: Size | None, aligner: Callable[[], FaceAligner]) -> list[str]:
+    """Name pictures that were taken for aligned crops because they are small, where the place of the face or the size speaks against it."""
+    notes = []
+    for source in sources:
+        height, width = source.crop.shape[1:]
+        known = (height, width) in (own, *COMMON_SIZES)
+        doubt = None if source.face is not None else alignment_doubt(source.crop, aligner)
+        if doubt or (source.face is None and not known):
+            reason = f": {doubt}" if doubt else "."
+            notes.append(
+                f"{source.path.name}: taken for an aligned crop ({width} × {height} px){reason} --pictures photos aligns it."
+            )
+    return notes
+
+
 def _at_size(sources: list[FaceSource], images: Tensor) -> list[FaceSource]:
     return [replace(source, crop=image) for source, image in zip(sources, images, strict=True)]
 
@@ -376,6 +425,39 @@ def _division_notes(network: nn.Module, images: Tensor, model: str, wrapped: boo
         return []
     name = before.removeprefix("network.") if wrapped else before
     return [f"the model divides its embeddings by their length; {name!r} is the layer before it (--output {name})"]
+
+
+def _check_size(network: nn.Module, images: Tensor, chosen: bool) -> None:
+    height, width = images.shape[2:]
+    if problem := size_problem(network, (height, width), images.device, chosen=chosen):
+        own = own_size(network, images.device) or (height, width)
+        raise ValueError(
+            f"{problem} If the pictures are not aligned crops, --pictures photos aligns them; --size {own[0]}x{own[1]} scales crops."
+        )
+
+
+def _noise_notes(network: nn.Module, images: Tensor) -> list[str]:
+    """Doubt the preprocessing where embeddings hardly differ between faces and noise, or much more at another scale of the pixels."""
+    faces = images[:4]
+    noise = smooth_images(4, (images.shape[2], images.shape[3])).to(images)
+    cosine = _cosine(network, faces, noise)
+    others = {name: _cosine(network, faces * scale, noise * scale) for name, scale in SCALES.items()}
+    name, least = min(others.items(), key=lambda item: item[1])
+    if cosine <= MAX_COSINE_TO_NOISE and 1 - least <= MAX_GAIN * (1 - cosine):
+        return []
+    better = f"; {least:.2f} with pixels {name}" if 1 - least > MAX_GAIN * (1 - cosine) else ""
+    return [
+        f"embeddings hardly depend on the pictures (cosine to images of noise {cosine:.2f}{better}): is the preprocessing right?"
+    ]
+
+
+def _cosine(network: nn.Module, faces: Tensor, noise: Tensor) -> float:
+    """Return the mean cosine between embeddings of faces and of noise; 1 where the network refuses such pixels."""
+    try:
+        a, b = unit(embed(network, faces)), unit(embed(network, noise))
+    except Exception:  # a network refuses pixels as it likes
+        return 1.0
+    return float((a @ b.T).mean())
 
 
 def _check_runs(network: nn.Module, images: Tensor, model: str) -> None:

@@ -62,7 +62,7 @@ def fake_results(
         "images": table,
         "skipped": pd.DataFrame(
             [
-                ("image", "read", "", "", int(row.image), row.person, row.reason)
+                ("image", "read", "", "", int(row.image), row.person, row.path, row.reason)
                 for row in table[table["status"] != "ok"].itertuples()
             ]
             + [
@@ -72,6 +72,7 @@ def fake_results(
                     models[0],
                     "head.fc",
                     -1,
+                    "",
                     "",
                     "it has no spatial map: give a reshape for its output",
                 )
@@ -122,7 +123,9 @@ def _images(who: list[str], images: int, groups: bool, draw: np.random.Generator
             "sha256": "" if bad else f"{draw.integers(2**63):064x}",
             "status": "skipped" if bad else "ok",
             "reason": "cannot be read as a picture: truncated after 1024 bytes <b>" if bad else "",
-            "crop": "crop",
+            "crop": "photograph" if i == 1 else "crop",
+            "faces_found": 2 if i == 1 else -1,
+            "turn": 90 if i == 1 else -1,
         }
         rows.append({**row, "group_light": ("dim", "bright")[who.index(person) % 2]} if groups else row)
     return pd.DataFrame(rows)

@@ -1,6 +1,7 @@
 """The command line, as a user types it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -214,8 +215,8 @@ def test_pictures_unlike_the_others_are_named(folder, monkeypatch, threshold, sa
 
 def test_files_stay_in_the_order_given(folder):
     a, b, same = (folder / name for name in ("a.png", "b.png", "same.png"))
-    assert _distinct([a, b, a], ()) == ([a, b], ["largest", "largest"])
-    assert _distinct([b, a, b, a], [0, 1, 1, 1]) == ([b, a, b], [0, 1, 1])
+    assert _distinct([a, b, a], ()) == ([a, b], ["largest", "largest"], [])
+    assert _distinct([b, a, b, a], [0, 1, 1, 1]) == ([b, a, b], [0, 1, 1], [])
     with pytest.raises(ValueError, match=r"a\.png and .*same\.png are the same picture"):
         _distinct([a, b, same], ())
 
@@ -576,3 +577,238 @@ def test_from_raw_photographs_to_the_face_on_them(real_dir, tmp_path, model):
         assert top < y < bottom, photo
         inside = red[int(top) : int(bottom), int(left) : int(right)].sum()
         assert inside > 0.8 * red.sum(), photo
+
+
+# -- what happens between the file and the result --------------------------------------------------------
+
+
+def notes_of(out: Path) -> list[str]:
+    return json.loads((out / "settings.json").read_text())["notes"]
+
+
+COPIES = {
+    "bmp": lambda image, path: image.save(path.with_suffix(".bmp")),
+    "jpeg": lambda image, path: image.save(path.with_suffix(".jpg"), quality=60),
+    "webp": lambda image, path: image.save(path.with_suffix(".webp"), quality=70),
+    "grey": lambda image, path: image.convert("L").save(path.with_suffix(".tif")),
+    "other size": lambda image, path: image.resize((160, 160)).save(path.with_suffix(".png")),
+    "EXIF": lambda image, path: turned_by_exif(image).save(path.with_suffix(".png"), exif=exif_of(image)),
+    "hard link": lambda image, path: os.link(path.with_name("a.png"), path.with_suffix(".png")),
+    "symbolic link": lambda image, path: path.with_suffix(".png").symlink_to("a.png"),
+    "linked folder": lambda image, path: path.symlink_to("."),
+}
+
+
+def turned_by_exif(image: Image.Image) -> Image.Image:
+    return image.transpose(Image.Transpose.ROTATE_180)
+
+
+def exif_of(image: Image.Image) -> Image.Exif:
+    exif = image.getexif()
+    exif[0x0112] = 3  # is turned by 180 degrees when it is read
+    return exif
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_a_copy_is_no_reference(folder, kind):
+    """Whatever it was saved as: refused with both names, never explained towards itself."""
+    with Image.open(folder / "a.png") as image:
+        COPIES[kind](image.convert("RGB"), folder / "copy")
+    copy = next(path for path in folder.iterdir() if path.name.startswith("copy"))
+    given = copy / "a.png" if copy.is_dir() else copy
+    with pytest.raises(
+        ValueError, match=rf"a\.png and .*{given.name} (show the same|are the same picture): a reference"
+    ):
+        invoke(*("explain", folder / "a.png", given, "--model", f"{folder}/my_models.py:small", "--size", "112"))
+
+
+def test_one_picture_given_twice_is_no_pair(folder):
+    with pytest.raises(ValueError, match="are the same picture"):
+        invoke("explain", folder / "a.png", folder / "a.png", "--model", f"{folder}/my_models.py:small")
+
+
+def test_a_link_among_others_is_left_out_and_named(folder, monkeypatch, capsys):
+    (folder / "link.png").symlink_to("a.png")
+    pictures = [folder / name for name in ("a.png", "b.png", "link.png")]
+    model = ("--model", f"{folder}/my_models.py:small", "--preset", "fast", "--no-progress")
+    code, printed = main(monkeypatch, capsys, "explain", *pictures, *model, "--out", folder / "out")
+    assert code == 1
+    assert re.search(r"note: left out: .*link\.png: the same file as .*a\.png", printed)
+
+
+MESSES = {
+    "text": lambda folder: (folder / "notes.txt").write_text("mine"),
+    "folder": lambda folder: (folder / "more").mkdir(),
+    "heic": lambda folder: (folder / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(400)),
+    "empty": lambda folder: (folder / "empty.png").touch(),
+    "broken link": lambda folder: (folder / "gone.png").symlink_to("nowhere.png"),
+    "pipe": lambda folder: os.mkfifo(folder / "pipe.png"),
+    "other ending": lambda folder: (folder / "c.bak").write_bytes((folder / "b.png").read_bytes()),
+    "no UTF-8": lambda folder: Path(os.fsdecode(os.fsencode(folder) + b"/\xff.txt")).write_text("x"),
+    "hidden": lambda folder: (folder / ".hidden.png").touch(),
+}
+
+
+@pytest.mark.parametrize("mess", MESSES)
+def test_what_is_in_a_folder_is_explained_or_named(folder, monkeypatch, capsys, mess):
+    """Files found are files explained and files left out; hidden ones are not looked at."""
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for name in ("a.png", "b.png", "<script>alert(1)<_script>.png"):
+        (folder / name).rename(pictures / name)
+    MESSES[mess](pictures)
+    model = ("--model", f"{folder}/my_models.py:small", "--preset", "fast", "--no-progress")
+    code, printed = main(monkeypatch, capsys, "explain", pictures, *model, "--out", folder / "out")
+    left_out = [note for note in notes_of(folder / "out") if note.startswith("left out: ")]
+    explained = pd.read_csv(folder / "out" / "regions.csv")["name"].nunique()
+    assert explained == 3
+    assert explained + len(left_out) == len([path for path in pictures.iterdir() if not path.name.startswith(".")])
+    assert code == (0 if mess == "hidden" else 1)
+    assert printed.count("left out: ") == len(left_out)
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_before_anything_is_computed(folder, monkeypatch):
+    """Whoever is root may write everywhere, so the system's answer is put in place."""
+
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cli, "TemporaryDirectory", refuse)
+    with (
+        patch("captum_leam.explain_files.explain_files", side_effect=AssertionError("computed")),
+        pytest.raises(
+            ValueError, match=r"--out .*new/deep: Expected a folder that can be written to, got .*Permission denied"
+        ),
+    ):
+        invoke("explain", folder / "a.png", "--model", f"{folder}/my_models.py:small", "--out", folder / "new" / "deep")
+    assert not (folder / "new").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody can write to")
+def test_a_folder_of_the_system_is_refused(folder):
+    with pytest.raises(ValueError, match="Expected a folder that can be written to, got /proc"):
+        invoke("explain", folder / "a.png", "--model", f"{folder}/my_models.py:small", "--out", "/proc/explanation")
+    (folder / "round").symlink_to("nowhere")
+    with pytest.raises(ValueError, match="round is a file; needed is a folder"):
+        invoke("explain", folder / "a.png", "--model", f"{folder}/my_models.py:small", "--out", folder / "round")
+
+
+SIZES = """
+from torch import nn
+
+def pooled():  # a map of 7 × 7 at 112 px, as MobileFaceNets have it
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 7), nn.Flatten())
+
+def flattened():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 2, 3, 8, 1), nn.ReLU(), nn.Flatten())
+
+def any_size():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.AdaptiveAvgPool2d(4), nn.Flatten())
+"""
+
+
+@pytest.mark.parametrize(
+    ("network", "px", "options", "refused", "noted"),
+    [
+        ("pooled", 112, (), False, False),
+        ("pooled", 250, (), True, None),
+        ("pooled", 160, (), True, None),
+        ("pooled", 250, ("--size", "112"), False, True),
+        ("pooled", 112, ("--size", "224"), True, None),
+        ("flattened", 160, (), False, False),
+        ("flattened", 250, (), True, None),
+        ("flattened", 250, ("--size", "250"), False, True),
+        ("any_size", 250, (), False, True),
+        ("any_size", 224, (), False, False),
+        ("any_size", 250, ("--pictures", "crops"), False, False),
+    ],
+)
+def test_small_pictures_are_not_silently_taken_for_crops(folder, network, px, options, refused, noted):
+    """A network never runs at a size at which its embeddings have another length than at its own."""
+    (folder / "sizes.py").write_text(SIZES)
+    for name in ("a", "b"):
+        with Image.open(folder / f"{name}.png") as image:
+            image.resize((px, px)).save(folder / f"{name}{px}.png")
+    arguments = (
+        "explain",
+        folder / f"a{px}.png",
+        folder / f"b{px}.png",
+        "--preset",
+        "fast",
+        *options,
+        "--out",
+        folder / "out",
+    )
+    if refused:
+        with pytest.raises(
+            ValueError, match=r"Expected crops of 112 × 112 px, on which .* numbers, got .* If the pictures are not"
+        ):
+            invoke(*arguments, "--model", f"{folder}/sizes.py:{network}")
+        return
+    invoke(*arguments, "--model", f"{folder}/sizes.py:{network}")
+    taken = [note for note in notes_of(folder / "out") if "taken for an aligned crop (250 × 250 px)" in note]
+    assert len(taken) == (2 if noted else 0)
+
+
+def test_a_face_of_a_crop_cannot_be_chosen(folder):
+    model = ("--model", f"{folder}/my_models.py:small", "--preset", "fast")
+    invoke("explain", folder / "a.png", folder / "b.png", *model, "--face", 1, "--out", folder / "out")
+    assert (
+        sum("--face chooses a face of a photograph, and this is a crop" in note for note in notes_of(folder / "out"))
+        == 2
+    )
+    with pytest.raises(ValueError, match="show the same"):  # two faces of one crop
+        invoke("explain", folder / "a.png", folder / "a.png", *model, "--face", 0, "--face", 1, "--out", folder / "two")
+
+
+@pytest.mark.real
+def test_pictures_of_several_faces_and_unaligned_ones_are_named(real_dir, tmp_path):
+    """Two portraits side by side, the stranger larger; and pictures as LFW has them."""
+    pytest.importorskip("facexlib")
+    with Image.open(real_dir / "photos" / "img20.jpg") as one, Image.open(real_dir / "photos" / "img21.jpg") as other:
+        both = Image.new("RGB", (1300, 900))
+        both.paste(one.convert("RGB"), (0, 0))
+        both.paste(other.convert("RGB").resize((300, 395)), (950, 200))
+        one.convert("RGB").crop((150, -10, 740, 580)).resize((250, 250)).save(tmp_path / "lfw.png")
+    both.save(tmp_path / "both.png")
+    model = ("--model", real_dir / "models.py:ms1m", "--weights", real_dir, "--preset", "fast")
+    invoke("explain", tmp_path / "both.png", real_dir / "photos" / "img21.jpg", *model, "--out", tmp_path / "out")
+    assert "both.png: 2 faces were found, the largest was taken (--face chooses another)" in notes_of(tmp_path / "out")
+    assert "face 0 of 2" in json.loads((tmp_path / "out" / "settings.json").read_text())["settings"]["pictures"]
+    assert "2 faces were found" in (tmp_path / "out" / "index.html").read_text()
+    with pytest.raises(ValueError, match=r"got 250 × 250 px, .* --pictures photos aligns them"):
+        invoke("explain", tmp_path / "lfw.png", *model, "--out", tmp_path / "lfw")
+    invoke("explain", tmp_path / "lfw.png", *model, "--size", "112", "--out", tmp_path / "lfw")
+    assert any("taken for an aligned crop (250 × 250 px): its face lies" in note for note in notes_of(tmp_path / "lfw"))
+
+
+ZOO = ("ms1m", "casia", "edgeface", "dlib", "reid0095")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ZOO)
+def test_pixels_that_are_scaled_twice_are_noticed(real_dir, name):
+    """dlib's cosines of strangers are near .87, as they should be."""
+    from captum_leam.explain_files import _noise_notes
+    from captum_leam.faces import read_crops
+    from captum_leam.models import load_model
+
+    for person in ("faces/s01", "faces_colour/p22"):
+        images = read_crops(sorted((real_dir / person).glob("*.png"))[:3])
+        for preprocessing in (None, "unit", "insightface", "imagenet"):
+            assert not _noise_notes(load_model(f"{real_dir}/zoo.py:{name}", preprocessing), images), preprocessing
+        notes = _noise_notes(load_model(f"{real_dir}/zoo.py:{name}", "bytes"), images)
+        if name in ("ms1m", "casia", "edgeface"):  # the other two tell people apart all the same
+            assert "255 times smaller): is the preprocessing right?" in notes[0]
+
+
+def test_pixels_that_are_not_scaled_are_noticed():
+    """A network that wants bytes and gets RGB in [0, 1] sees nothing but black."""
+    from captum_leam.explain_files import _noise_notes
+
+    class Bytes(torch.nn.Module):
+        def forward(self, x):
+            return torch.tanh((x - 128) / 20)[:, :, ::8, ::8].flatten(1)
+
+    images = SyntheticPopulation(2, seed=1).sample([0, 0, 0], seed=3).images
+    assert "with pixels from 0 to 255): is the preprocessing right?" in _noise_notes(Bytes().eval(), images)[0]

@@ -125,6 +125,8 @@ def writing(folder: Path, names: Sequence[str], more: tuple[str, ...] = ()) -> I
 
 # -- pictures ------------------------------------------------------------------------------------------
 
+UNMEASURED = "no network has both an embedding of it and a reference from the person's other images"
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -146,11 +148,14 @@ class Cut:
 def picture_rows(cut: Cut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of ``images`` and of ``skipped``."""
     reasons = {p.number: p.reason for p in cut.listing.pictures if p.reason}
-    how: dict[int, str] = {}
+    how: dict[int, dict[str, Any]] = {}
     failed: list[dict[str, Any]] = []
+    unmeasured: list[Picture] = []
     for pictures, source, others in zip(cut.pictures, cut.sources, cut.others, strict=True):
         shard = read_shard(source.crops)
-        how |= {pictures[i].number: told for i, told in zip(shard["kept"].tolist(), shard.notes["how"], strict=True)}
+        told = zip(shard["kept"].tolist(), shard.notes["how"], shard.notes["faces"], shard.notes["turns"], strict=True)
+        how |= {pictures[i].number: {"crop": kind, "faces_found": n, "turn": turn} for i, kind, n, turn in told}
+        unmeasured += [pictures[i] for i in shard["kept"][~_has_cosine(shard, len(cut.networks))]]
         paths = [p for p in (*source.maps, *others, source.controls) if p is not None]
         for notes in (shard.notes, *(read_shard(path).notes for path in paths)):
             for stage, model, at, reason in notes["failed"]:
@@ -159,17 +164,33 @@ def picture_rows(cut: Cut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
                     reasons[picture.number] = reason
                 else:
                     head = {"what": "image", "stage": stage, "model": model, "layer": ""}
-                    failed.append({**head, "image": picture.number, "person": picture.person, "reason": reason})
-    images = [_image_row(picture, reasons, how, cut.listing.labels) for picture in cut.listing.pictures]
+                    failed.append({**head, **_of_picture(picture), "reason": reason})
+    left_out = reasons | {picture.number: UNMEASURED for picture in unmeasured}
+    images = [_image_row(picture, left_out, how, cut.listing.labels) for picture in cut.listing.pictures]
     read = [
-        {"what": "image", "stage": "read", "image": p.number, "person": p.person, "reason": reasons[p.number]}
+        {"what": "image", "stage": "read", **_of_picture(p), "reason": reasons[p.number]}
         for p in cut.listing.pictures
         if p.number in reasons
+    ]
+    read += [
+        {"what": o.what, "stage": "read", "person": o.person, "path": o.name, "reason": o.reason}
+        for o in cut.listing.skipped_paths
     ]
     by = {network.name: i for i, network in enumerate(cut.networks)}
     failed.sort(key=lambda row: (by[row["model"]], row["image"], row["stage"], row["reason"]))
     distinct = list({tuple(row.items()): row for row in failed}.values())
     return images, read + distinct + _twinless(cut)
+
+
+def _has_cosine(shard: Shard, networks: int) -> NDArray[np.bool_]:
+    """Return for each crop of a shard whether any network has its embedding and its reference."""
+    pairs = [np.concatenate([shard[f"embedding.{i}"], shard[f"reference.{i}"]], axis=1) for i in range(networks)]
+    found: NDArray[np.bool_] = np.any([np.isfinite(pair).all(1) for pair in pairs], axis=0)
+    return found
+
+
+def _of_picture(picture: Picture) -> dict[str, Any]:
+    return {"image": picture.number, "person": picture.person, "path": picture.name}
 
 
 def _twinless(cut: Cut) -> list[dict[str, Any]]:
@@ -184,17 +205,15 @@ def _twinless(cut: Cut) -> list[dict[str, Any]]:
 
 
 def _image_row(
-    picture: Picture, reasons: Mapping[int, str], how: Mapping[int, str], labels: Sequence[str]
+    picture: Picture, reasons: Mapping[int, str], how: Mapping[int, Mapping[str, Any]], labels: Sequence[str]
 ) -> dict[str, Any]:
     reason = reasons.get(picture.number, "")
     return {
-        "image": picture.number,
-        "person": picture.person,
-        "path": picture.name,
+        **_of_picture(picture),
         "sha256": picture.sha256,
         "status": "skipped" if reason else "ok",
         "reason": reason,
-        "crop": how.get(picture.number, ""),
+        **how.get(picture.number, {}),
         **{f"{GROUP_PREFIX}{label}": value for label, value in zip(labels, picture.groups, strict=True)},
     }
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from captum_leam.faces import FaceAligner, FaceSource, read_faces
+from captum_leam.faces.copies import Thumbnails, copies, shows_same_face, thumbnails_of
 from captum_leam.memory import is_out_of_memory, tell
 from captum_leam.models.loading import made_in_code
 from captum_leam.models.neighbours import recorded_sources
+from captum_leam.names import as_text
 from captum_leam.objectives import leave_one_out_centroids
 from captum_leam.regions import CELEBAMASK_HQ, TEMPLATE, FacexlibParser, RegionScheme, TemplateParser, parse
 from captum_leam.study.config import Config, ConfigError
 from captum_leam.study.identity import Fingerprint, Rows, as_known, code_of, fixed_images, outputs_of
 from captum_leam.study.networks import Network, embeddings_of, loaded, named_file_sha256
 from captum_leam.study.people import Picture, too_few
-from captum_leam.study.store import Shard, file_sha256
+from captum_leam.study.store import Shard, file_sha256, read_shard
 
 Parse = Callable[[Tensor], Tensor]
 Failure = tuple[str, str, int, str]
 """Stage, model ("" for all), index of the picture in its shard, reason."""
 
-THUMBNAIL = 28  # side of the small crops by which strangers who look alike are found
+UNALIGNED = "If it is not an aligned crop, set pictures: photos"
 
 PARSER_TOLERANCE = 0.01
 """Relative distance of the shares and places of labels up to which two parsers are the same."""
@@ -161,14 +164,18 @@ def read_one(picture: Picture, config: Config) -> Read:
         size = config.pictures.size
         if tuple(source.crop.shape[1:]) != (size, size):
             height, width = source.crop.shape[1:]
-            return Read(picture, None, f"the crop has {width} × {height} px; the study's have {size} (pictures.size)")
+            return Read(
+                picture,
+                None,
+                f"the crop has {width} × {height} px; the study's have {size} (pictures.size). {UNALIGNED}",
+            )
         return Read(picture, source)
     except ImportError:
         raise
     except OSError as error:
         return Read(picture, None, f"the file cannot be read ({error.strerror})")
     except Exception as error:  # a broken file raises nearly anything; the study goes on without it
-        return Read(picture, None, str(error).removeprefix(f"{picture.path}: ") or type(error).__name__)
+        return Read(picture, None, as_text(str(error).removeprefix(f"{picture.path}: ")) or type(error).__name__)
 
 
 def read_ahead(pictures: Sequence[Picture], config: Config) -> Iterator[Read]:
@@ -185,8 +192,9 @@ def crops_shard(config: Config, networks: Sequence[Network], pictures: Sequence[
 
     Arrays: ``kept`` (n,), which of ``pictures`` these are; ``crops`` (n, 3, H, W), uint8 where that is exact; ``labels`` (n, H, W), or of a
     parser that gives all crops the same, (1, H, W); ``embedding.I`` and ``reference.I`` (n, D) of network I, NaN where it raised or there
-    is none; ``landmarks`` (n, 5, 2) on the crop, NaN for crops without; ``thumbnails`` (n, 28²). Notes: ``failed``: stage, model, index in
-    ``pictures`` and reason; ``how`` each was read; ``people``, whose they are.
+    is none; ``landmarks`` (n, 5, 2) on the crop, NaN for crops without; ``thumbnails``, ``photographs`` and ``boxes``, by which
+    copies are found (:class:`~captum_leam.faces.copies.Thumbnails`). Notes: ``failed``: stage, model, index in ``pictures`` and reason;
+    ``how`` each was read; ``faces`` found and ``turns`` of photographs, -1 for crops; ``people``, whose they are.
     """
     read = list(read_ahead(pictures, config))
     failed: list[Failure] = [("read", "", i, r.reason) for i, r in enumerate(read) if r.source is None]
@@ -201,12 +209,22 @@ def crops_shard(config: Config, networks: Sequence[Network], pictures: Sequence[
     size = config.pictures.size
     crops = torch.stack([r.source.crop for r in good if r.source]) if good else torch.zeros(0, 3, size, size)
     how = ["crop" if _is_crop(r) else "photograph" for r in good]
-    notes: dict[str, Any] = {"failed": failed, "how": how, "people": [r.picture.person for r in good]}
+    faces = [r.source.face for r in good if r.source]
+    notes: dict[str, Any] = {
+        "failed": failed,
+        "how": how,
+        "faces": [-1 if face is None else face.found for face in faces],
+        "turns": [-1 if face is None else face.turn for face in faces],
+        "people": [r.picture.person for r in good],
+    }
+    small = thumbnails_of([r.source for r in good if r.source])
     arrays: dict[str, NDArray[Any]] = {
         "kept": np.array(kept, dtype=np.int32),
         "crops": _compact(crops),
         "landmarks": np.stack([_landmarks(r) for r in good]) if good else np.zeros((0, 5, 2)),
-        "thumbnails": _thumbnails(crops),
+        "thumbnails": small.crops.numpy(),
+        "photographs": small.photographs.numpy(),
+        "boxes": small.boxes.numpy(),
         "labels": _labels(crops, config, parser),
     }
     for i, network in enumerate(networks):
@@ -239,12 +257,6 @@ def _landmarks(read: Read) -> NDArray[np.float64]:
     return np.full((5, 2), np.nan) if face is None else np.asarray(face.crop_landmarks, dtype=np.float64)
 
 
-def _thumbnails(crops: Tensor) -> NDArray[np.float32]:
-    small = torch.nn.functional.adaptive_avg_pool2d(crops.mean(1, keepdim=True), THUMBNAIL).flatten(1)
-    centred = small - small.mean(1, keepdim=True)
-    return torch.nn.functional.normalize(centred, dim=1).numpy()
-
-
 def _labels(crops: Tensor, config: Config, fingerprint: Fingerprint) -> NDArray[np.uint8]:
     parser, scheme = parser_of(config, fingerprint)
     if not len(crops):
@@ -257,6 +269,36 @@ def _labels(crops: Tensor, config: Config, fingerprint: Fingerprint) -> NDArray[
     parts = [parse(parser, part.to(config.device)).cpu() for part in torch.split(crops, config.batch_size)]
     labels: NDArray[np.uint8] = scheme.merge_sides().relabel(torch.cat(parts)).numpy().astype(np.uint8)
     return labels
+
+
+# -- copies --------------------------------------------------------------------------------------------
+
+
+def find_copies(config: Config, shards: Sequence[Sequence[Picture]], paths: Sequence[Path]) -> dict[int, Picture]:
+    """Find the pictures that show the same as an earlier one of the study, whoever they are said to be of.
+
+    Args:
+        config: Configuration of the study.
+        shards: Pictures of each shard.
+        paths: Shards of crops.
+
+    Returns:
+        Number of a picture → the first picture that shows the same.
+    """
+    pictures: list[Picture] = []
+    parts: list[list[Tensor]] = [[], [], []]
+    for of_shard, path in zip(shards, paths, strict=True):
+        shard = read_shard(path)
+        pictures += [of_shard[i] for i in shard["kept"]]
+        for part, name in zip(parts, ("thumbnails", "photographs", "boxes"), strict=True):
+            part.append(torch.from_numpy(shard[name]))
+
+    def confirm(later: int, earlier: int) -> bool:
+        one, other = (read_one(pictures[i], config).source for i in (earlier, later))
+        return one is not None and other is not None and shows_same_face(one, other)
+
+    found = copies(Thumbnails(*[torch.cat(part) for part in parts]), confirm) if pictures else {}
+    return {pictures[later].number: pictures[earlier] for later, earlier in found.items()}
 
 
 # -- networks on batches, and what they refuse ---------------------------------------------------------

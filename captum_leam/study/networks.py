@@ -15,6 +15,7 @@ from captum_leam.layers import Reshape, get_layer, refuse_active
 from captum_leam.maps import Field
 from captum_leam.models import load_model
 from captum_leam.models.neighbours import recorded_sources
+from captum_leam.models.sizes import size_problem
 from captum_leam.objectives import as_embeddings, embed
 from captum_leam.study.config import ConfigError, Model
 from captum_leam.study.identity import Fingerprint, as_known, code_of, distance, fixed_images, outputs_of
@@ -218,6 +219,10 @@ def described(network: Network, faces: Tensor, device: str) -> Network:
         ConfigError: if it does not run on these crops, or a layer that was named cannot be explained.
     """
     module, crops = loaded(network, device), faces.to(device)
+    if problem := size_problem(module, (faces.shape[2], faces.shape[3]), device, chosen=True):
+        raise ConfigError(
+            f"models.{network.name}: {problem} Set pictures.size, or pictures: photos if the pictures are not aligned crops."
+        )
     try:
         embed(module, crops)
         if not network.model.explain:

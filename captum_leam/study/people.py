@@ -2,18 +2,21 @@
 
 import csv
 import io
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from captum_leam.faces.photos import PICTURES
+from captum_leam.faces.formats import picture_endings
+from captum_leam.faces.photos import list_pictures
 from captum_leam.names import as_text
 from captum_leam.study.config import Config, ConfigError
-from captum_leam.study.store import file_sha256
+from captum_leam.study.store import file_sha256, hash_of
 
 MOST_TABLE_BYTES = 1 << 30
 READERS = 8  # files that are hashed at once: what is waited for is the disk
@@ -43,16 +46,40 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class SkippedPath:
+    """A file or folder below the folder of people that is no picture of the study.
+
+    Attributes:
+        what: ``"file"`` or ``"folder"``.
+        person: whose folder it lies in; empty beside these folders.
+        name: the path as tables show it, relative and with /.
+        reason: why it is left out.
+    """
+
+    what: str
+    person: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Listing:
-    """All pictures of a study, sorted by person and name."""
+    """All pictures of a study, sorted by person and name, and what else lies beside them."""
 
     pictures: tuple[Picture, ...]
     labels: tuple[str, ...] = ()
+    skipped_paths: tuple[SkippedPath, ...] = ()
 
     @property
     def usable(self) -> list[Picture]:
         """Those not left out."""
         return [picture for picture in self.pictures if not picture.reason]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what was found: people, names and bytes of the pictures, and what else lies beside them."""
+        pictures = [[picture.person, picture.name, picture.sha256] for picture in self.pictures]
+        return hash_of(pictures, [[other.name, other.reason] for other in self.skipped_paths])
 
 
 def list_people(config: Config) -> Listing:
@@ -72,15 +99,20 @@ def list_people(config: Config) -> Listing:
         ...     [(picture.number, picture.name) for picture in list_people(config).pictures]
         [(0, 'ann/1.jpg'), (1, 'ann/2.png'), (2, 'bob/1.png')]
     """
-    found = list(_of_table(config) if config.people.is_table else _of_folder(config.people.path))
+    found, skipped_paths = (list(_of_table(config)), []) if config.people.is_table else _of_folder(config)
     if not found:
-        raise ConfigError(f"people: {config.people.path} holds no picture ({', '.join(PICTURES)}) of anyone.")
+        raise ConfigError(_nobody(config.people.path, skipped_paths))
     refuse_alike(picture.person for picture in found)
     labels = config.groups.columns
     if config.groups.path is not None:
         found = _with_groups(found, config)
     ordered = sorted(found, key=lambda picture: (picture.person, picture.name))
-    return Listing(tuple(replace(picture, number=i) for i, picture in enumerate(ordered)), labels)
+    return Listing(tuple(replace(picture, number=i) for i, picture in enumerate(ordered)), labels, tuple(skipped_paths))
+
+
+def _nobody(path: Path, skipped_paths: Sequence[SkippedPath]) -> str:
+    seen = "; ".join(f"{other.name}: {other.reason}" for other in skipped_paths[:3])
+    return f"people: {path} holds no picture ({', '.join(picture_endings())}) of anyone. {seen}".rstrip()
 
 
 def refuse_alike(names: Iterable[str]) -> None:
@@ -105,24 +137,53 @@ def refuse_alike(names: Iterable[str]) -> None:
             )
 
 
-def _of_folder(folder: Path) -> Iterator[Picture]:
+def _of_folder(config: Config) -> tuple[list[Picture], list[SkippedPath]]:
+    """List the pictures in the folder of each person, and everything else that is neither hidden nor the folder of results."""
+    folder, results = config.people.path, os.path.realpath(config.out)
     if not folder.is_dir():
         raise ConfigError(f"people: {folder} is no folder and no CSV table.")
     try:
-        people = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise ConfigError(f"people: {folder} cannot be read ({error.strerror}).") from None
-    for person in people:
-        try:
-            files = sorted(person.iterdir())
-        except OSError as error:  # a person whose folder is closed: said, and the others go on
-            reason = f"the folder cannot be read ({error.strerror})"
-            yield Picture(0, as_text(person.name), person, as_text(person.name), reason=reason)
+    pictures: list[Picture] = []
+    skipped_paths: list[SkippedPath] = []
+    for path in entries:
+        name = as_text(path.name)
+        if os.path.realpath(path) == results:
             continue
-        for path in files:
-            if path.suffix.lower() in PICTURES and not path.name.startswith(".") and not path.is_dir():
-                name = as_text(person.name)
-                yield Picture(0, name, path, f"{name}/{as_text(path.name)}")
+        if not os.path.isdir(path):
+            skipped_paths.append(
+                SkippedPath("file", "", name, "beside the folders of people: only pictures in PERSON/ are read")
+            )
+            continue
+        try:
+            files, skipped = list_pictures(path)
+        except ValueError as error:  # the other people go on
+            skipped_paths.append(SkippedPath("folder", name, name, as_text(str(error).removeprefix(f"{path}: "))))
+            continue
+        pictures += [Picture(0, name, file, f"{name}/{as_text(file.name)}") for file in files]
+        if not files:
+            skipped_paths.append(SkippedPath("folder", name, name, f"no picture of {name} in it"))
+        for other, reason in skipped:
+            skipped_paths += _with_content(other, reason, config, name)
+    return pictures, skipped_paths
+
+
+def _with_content(path: Path, reason: str, config: Config, person: str) -> Iterator[SkippedPath]:
+    """Yield what is left out in a person's folder, and everything below it if it is a folder."""
+    if os.path.realpath(path) == os.path.realpath(config.out):
+        return
+    is_folder = os.path.isdir(path)
+    name = as_text(path.relative_to(config.people.path).as_posix())
+    yield SkippedPath("folder" if is_folder else "file", person, name, as_text(reason))
+    if not is_folder or path.is_symlink():
+        return
+    with suppress(OSError):  # a closed folder is named, what is in it cannot be
+        for inner in sorted(path.iterdir()):
+            if not inner.name.startswith("."):
+                reason = f"in a folder of {person}'s folder: only pictures in PERSON/ are read"
+                yield from _with_content(inner, reason, config, person)
 
 
 def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -216,9 +277,20 @@ def hashed(listing: Listing, min_images: int, *, progress: bool = False) -> List
             continue
         twin = first.setdefault(picture.sha256, picture)
         if twin is not picture:
-            whose = "" if twin.person == picture.person else f" of {twin.person}, another person"
-            pictures[i] = replace(picture, reason=f"the same bytes as {twin.name}{whose}")
+            pictures[i] = mark_copy(picture, twin, "the same bytes as")
     return replace(listing, pictures=tuple(without_lonely(pictures, min_images)))
+
+
+def mark_copy(picture: Picture, first: Picture, how: str) -> Picture:
+    """Leave out a picture that is a copy of another.
+
+    Example:
+        >>> ann, bob = Picture(0, "ann", Path("1.png"), "ann/1.png"), Picture(1, "bob", Path("2.png"), "bob/2.png")
+        >>> mark_copy(bob, ann, "shows the same as").reason
+        'shows the same as ann/1.png of ann, another person'
+    """
+    whose = "" if first.person == picture.person else f" of {first.person}, another person"
+    return replace(picture, reason=f"{how} {first.name}{whose}")
 
 
 def without_lonely(pictures: Sequence[Picture], min_images: int) -> list[Picture]:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NAMED = 10
+"""Things left out that the summary names; the table has all."""
+
+
 @dataclass(frozen=True, repr=False)
 class StudyResult:
     """Tables, manifest and mean maps of a study.
@@ -105,4 +109,13 @@ class StudyResult:
         lines += [f"  note: {note}" for note in told.get("notes", [])]
         if not self.complete:
             lines.append(f"  {told['skipped']['count']} left out: {told['skipped']['of']}")
+            rows = told["skipped"]["reasons"]
+            lines += [f"    {_subject(row)}: {row['reason']}" for row in rows[:NAMED]]
+            if told["skipped"]["count"] > NAMED:
+                lines.append(f"    and {told['skipped']['count'] - NAMED} more in tables/skipped.parquet")
         return "\n".join(lines)
+
+
+def _subject(row: dict[str, Any]) -> str:
+    """What a row of ``skipped`` is about: the file and the model, as far as it has them."""
+    return ", ".join(name for name in (row.get("path"), row.get("model"), row.get("layer")) if name) or row["what"]

@@ -25,11 +25,11 @@ from captum_leam.study.assembling import (
 )
 from captum_leam.study.comparing import Source
 from captum_leam.study.config import Config, ConfigError, config_from, read_config
-from captum_leam.study.crops import Parser, crops_of, known_parser
+from captum_leam.study.crops import Parser, crops_of, find_copies, known_parser
 from captum_leam.study.evaluating import Setting
 from captum_leam.study.identity import Fingerprint, as_shard, read_fingerprints
 from captum_leam.study.networks import Network, described, known, notes_on
-from captum_leam.study.people import Listing, Picture, cut, hashed, list_people
+from captum_leam.study.people import Listing, Picture, cut, hashed, list_people, mark_copy
 from captum_leam.study.result import StudyResult
 from captum_leam.study.stages import ENGINES, Engine, EngineError, Outcome, Task, run, started, steady
 from captum_leam.study.store import (
@@ -255,9 +255,9 @@ class _Run:
         (self.out / "manifest.json").unlink(missing_ok=True)  # it is written last: with it, all tables are of one run
         (self.out / "tables").mkdir(exist_ok=True)
         with self.timed("tables"):
-            skipped = self.tables(plan)
+            images, skipped = self.tables(plan)
         self.seconds["all"] = time.perf_counter() - began
-        self.manifest(plan, skipped)
+        self.manifest(plan, images, skipped)
         result = StudyResult(self.out)
         if report:
             from captum_leam.study.report import write_report
@@ -293,6 +293,10 @@ class _Run:
     def shards(self, plan: "Plan") -> None:
         setting = Setting(self.config, plan.networks, plan.regions)
         self.work(setting, plan.crops_tasks(), "reading and embedding")
+        with self.timed("copies"):
+            found = plan.leave_out_copies()
+        if found:
+            self.work(setting, plan.crops_tasks(), "reading and embedding")
         with self.timed("models"):
             plan.describe()
         setting = Setting(self.config, plan.networks, plan.regions)
@@ -306,7 +310,7 @@ class _Run:
         """Do the tasks whose shards are not there; all of them have to be there afterwards."""
         with self.timed(desc):
             todo = [task for task in tasks if not self.is_done(task.path)]
-            self.made[desc] = len(todo)
+            self.made[desc] = self.made.get(desc, 0) + len(todo)
             try:
                 outcomes = run(setting, todo, self.engine, self.jobs, desc=desc, progress=self.progress)
             except EngineError as error:  # once more with new workers, what was done is done; then it is said
@@ -339,7 +343,7 @@ class _Run:
 
     # -- tables
 
-    def tables(self, plan: "Plan") -> list[dict[str, Any]]:
+    def tables(self, plan: "Plan") -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         cut_, folder = plan.cut(), self.out / "tables"
         images, skipped = picture_rows(cut_)
         told = write_measurements(cut_, folder)
@@ -359,10 +363,10 @@ class _Run:
         write_small(folder, rows, tuple(f"{GROUP_PREFIX}{label}" for label in plan.listing.labels))
         write_mean_maps(cut_, self.out / "maps")
         write_person_maps(cut_, self.out / "maps" / "people")
-        return skipped
+        return images, skipped
 
-    def manifest(self, plan: "Plan", skipped: list[dict[str, Any]]) -> None:
-        usable = plan.listing.usable
+    def manifest(self, plan: "Plan", images: list[dict[str, Any]], skipped: list[dict[str, Any]]) -> None:
+        used = [row["person"] for row in images if row["status"] == "ok"]
         reasons: dict[str, int] = {}
         for row in skipped:
             key = f"{row['stage']}: {row.get('model') or 'all'}"
@@ -388,9 +392,9 @@ class _Run:
                 },
                 "data": {
                     "pictures": len(plan.listing.pictures),
-                    "usable": len(usable),
-                    "people": len({picture.person for picture in usable}),
-                    "sha256": hash_of([[p.person, p.name, p.sha256] for p in plan.listing.pictures]),
+                    "usable": len(used),
+                    "people": len(set(used)),
+                    "sha256": plan.listing.sha256,
                 },
                 "parser": plan.parser.to_dict(),
                 "notes": notes_on(plan.networks),
@@ -450,8 +454,11 @@ def plan_of(config: Config, listing: Listing, networks: tuple[Network, ...], par
                      parser.fingerprint.sha256, weights,
                      config.pictures.how, config.pictures.detector, config.pictures.size, config.min_images,
                      [[n.sha256, n.model.preprocessing] for n in networks])  # fmt: skip
-    keys = tuple(hash_of(common, [[p.sha256, p.person] for p in shard]) for shard in shards)
-    return Plan(config, listing, networks, out, regions, parser.fingerprint, shards, keys)
+    return Plan(config, listing, networks, out, regions, parser.fingerprint, common, shards, _keys(common, shards))
+
+
+def _keys(common: str, shards: Sequence[Sequence[Picture]]) -> tuple[str, ...]:
+    return tuple(hash_of(common, [[p.sha256, p.person] for p in shard]) for shard in shards)
 
 
 def _kind(device: str) -> str:
@@ -481,6 +488,7 @@ class Plan:
     out: Path
     all_regions: tuple[tuple[int, str], ...]
     parser: Fingerprint
+    common: str
     shards: tuple[tuple[Picture, ...], ...]
     keys: tuple[str, ...]
     totals: dict[int, Path] = field(default_factory=dict)
@@ -504,6 +512,22 @@ class Plan:
         """Reading, labelling and embedding."""
         paths = zip(self.crops_paths(), self.shards, strict=True)
         return [Task("crops", path, shard, options=(self.parser,)) for path, shard in paths]
+
+    def leave_out_copies(self) -> bool:
+        """Leave out the pictures that show the same as an earlier one, and return whether there are any.
+
+        The shards that held one get another name and are made again, those of other people stay.
+        """
+        first = find_copies(self.config, self.shards, self.crops_paths())
+        pictures = [
+            mark_copy(p, first[p.number], "shows the same as") if p.number in first else p
+            for p in self.listing.pictures
+        ]
+        self.listing = replace(self.listing, pictures=tuple(pictures))
+        left = (tuple(p for p in shard if p.number not in first) for shard in self.shards)
+        self.shards = tuple(shard for shard in left if shard)
+        self.keys = _keys(self.common, self.shards)
+        return bool(first)
 
     def describe(self) -> None:
         """Find the layers, with the first crops that there are.

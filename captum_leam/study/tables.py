@@ -106,17 +106,24 @@ IMAGES = _table(
     ("status", "string", "ok, or skipped"),
     ("reason", "string", "why it was skipped, in words; empty for ok"),
     ("crop", "string", "crop, or photograph: how the picture was read"),
+    ("faces_found", "int32", "faces found in the photograph, of which the largest was taken; -1 for a crop"),
+    (
+        "turn",
+        "int32",
+        "degrees counter-clockwise by which the photograph was turned to find the face upright; -1 for a crop",
+    ),
     grows=True,
 )
 SKIPPED = _table(
     "skipped",
-    "everything that was left out, and why: pictures, people, single images of a model, whole models",
-    ("what", "string", "image, person, model, layer or shard"),
+    "everything that was left out, and why: pictures, other files and folders, single images of a model, whole models",
+    ("what", "string", "image, file, folder, model, layer or shard"),
     ("stage", "string", "read, verify, explain, patterns or groups"),
     ("model", "string", "the model that it concerns; empty for all"),
     ("layer", "string", "the layer that it concerns; empty for all"),
     ("image", "int32", "number of the picture; -1 for several or all"),
     ("person", "string", "the person; empty for several or all"),
+    ("path", "string", "of the file or folder, as in images; empty for several or all"),
     ("reason", "string", "in words"),
 )
 VERIFICATION = _table(

@@ -16,6 +16,7 @@ from captum_leam import LEAM, bhattacharyya, leave_one_out_centroids, overall_ma
 from captum_leam.faces import read_crops
 from captum_leam.faithfulness import CONTROLS, OcclusionEvaluator, Scene, central_ellipse
 from captum_leam.models import load_model, verify
+from captum_leam.names import as_text
 from captum_leam.regions import TemplateParser, region_report
 from captum_leam.study import ConfigError, Study, StudyResult
 from captum_leam.study.networks import embeddings_of
@@ -268,7 +269,7 @@ def messy(tmp_path):
     shutil.copytree(faces / "p04", hostile)
     for i, path in enumerate(sorted(hostile.iterdir())):
         with Image.open(path) as image:
-            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(hostile / f"new\n{i}.png")
+            image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(hostile / f"new\n{i}.png")
         path.unlink()
     os.rename(os.fsencode(faces / "p04" / "1.png"), os.fsencode(faces / "p04") + b"/\xff1.png")
     return write_study(tmp_path)
@@ -278,7 +279,7 @@ def test_pictures_that_cannot_be_used_are_named_and_the_rest_goes_on(messy, tmp_
     result = run(messy)
     images = result.table("images").set_index("path")
     reasons = images["reason"].to_dict()
-    assert "no picture" in reasons["p02/0.png"]
+    assert "not a picture" in reasons["p02/0.png"]
     assert "empty" in reasons["p02/1.png"]
     assert reasons["p02/2.png"] == "only 1 usable picture of p02; needed are 2"
     assert reasons["p03/0.png"].startswith("the crop has 60 × 48 px")
@@ -288,12 +289,172 @@ def test_pictures_that_cannot_be_used_are_named_and_the_rest_goes_on(messy, tmp_
     assert images.loc["p04/\\xff1.png", "status"] == "ok"
     assert set(images.loc[images["status"] == "ok", "person"]) == {"p00", "p01", "p04", "<script>alert('ß')"}
     skipped = result.table("skipped")
-    assert (skipped["what"] == "image").all()
-    assert set(skipped["image"]) == set(images.loc[images["status"] == "skipped", "image"])
+    pictures = skipped[skipped["what"] == "image"]
+    assert set(pictures["image"]) == set(images.loc[images["status"] == "skipped", "image"])
+    others = skipped[skipped["what"] != "image"].set_index("path")["reason"].to_dict()
+    assert set(others) == {"empty", "p01/notes.txt", "p01/folder.png"}
+    assert others["empty"] == "no picture of empty in it"
     assert not result.complete
     assert set(result.table("scores")["person"]) == {"p00", "p01", "p04", "<script>alert('ß')"}
     json.loads((tmp_path / "results" / "manifest.json").read_text())
     assert {p.name for p in tmp_path.iterdir()} == {"faces", "nets.py", "study.yaml", "results"}
+
+
+def visible(folder):
+    """Every file below a folder that is neither hidden nor in a hidden folder, as tables call it."""
+    names = [
+        os.fsdecode(os.path.relpath(os.path.join(root, name), folder))
+        for root, _, files in os.walk(folder)
+        for name in files
+    ]
+    return {as_text(name) for name in names if not any(part.startswith(".") for part in name.split("/"))}
+
+
+MESSES = {
+    "nested": lambda p: shutil.copytree(p, p / "2020"),
+    "deeply nested": lambda p: shutil.copytree(p, p / "a" / "b"),
+    "loose": lambda p: shutil.copy(p / "1.png", p.parent / "loose.png"),
+    "link": lambda p: (p / "link.png").symlink_to("1.png"),
+    "hard link": lambda p: os.link(p / "1.png", p / "hard.png"),
+    "broken link": lambda p: (p / "gone.png").symlink_to("nowhere.png"),
+    "link to a folder": lambda p: (p / "round").symlink_to(".."),
+    "hidden": lambda p: shutil.copy(p / "1.png", p / ".1.png"),
+    "empty": lambda p: (p / "empty.png").touch(),
+    "no picture": lambda p: (p / "page.png").write_text("<html>"),
+    "text": lambda p: (p / "Thumbs.db").write_bytes(b"x" * 99),
+    "heic": lambda p: (p / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(400)),
+    "pipe": lambda p: os.mkfifo(p / "pipe.png"),
+    "other ending": lambda p: shutil.copy(p / "1.png", p / "1.bak"),
+    "no UTF-8": lambda p: shutil.copy(p / "1.png", os.fsdecode(os.fsencode(p) + b"/\xff.png")),
+    "re-encoded": lambda p: Image.open(p / "1.png").save(p / "again.bmp"),
+    "jfif": lambda p: Image.open(p / "1.png").transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(p / "new.jfif", "JPEG"),
+    "somebody else's": lambda p: Image.open(p / "1.png").save(p.parent / "p01" / "theirs.gif"),
+    "nobody": lambda p: (p.parent / "nobody").mkdir(),
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_found_is_used_or_skipped(tmp_path, seed):
+    """Of a folder with five kinds of mess, drawn: every visible file has one row, and the reason names no other."""
+    faces = write_faces(tmp_path, people=3)
+    drawn = np.random.default_rng(seed).permutation(list(MESSES))[:5]
+    for mess in drawn:
+        MESSES[mess](faces / "p00")
+    result = run(write_study(tmp_path, models={"one": "nets.py:one"}, layer_fractions=[], patterns={"controls": []}))
+    images, skipped = result.table("images"), result.table("skipped")
+    used = images.loc[images["status"] == "ok", "path"].tolist()
+    files = skipped.loc[skipped["what"].isin(["image", "file"]), "path"].tolist()
+    assert len(used) + len(files) == len(visible(faces)) - sum(name.startswith("p00/round") for name in files), drawn
+    assert set(used) | set(files) == visible(faces), drawn
+    assert (skipped["reason"] != "").all()
+    assert set(images.loc[images["status"] != "ok", "path"]) <= set(files)
+    assert len(used) == result.manifest["data"]["usable"] == len(result.table("scores"))
+    assert result.complete == (not len(skipped))
+
+
+def test_results_beside_the_people_are_not_looked_at(tmp_path):
+    """The folder of results grows while the study runs: named in its own table, it would change with every run."""
+    faces = write_faces(tmp_path, people=3)
+    path = write_study(tmp_path, models={"one": "nets.py:one"}, patterns={"controls": []}, out="faces/results")
+    first = run(path)
+    assert first.complete
+    before = tables_of(first.folder)
+    assert tables_of(run(path).folder) == before
+    (faces / "notes.txt").write_text("mine")
+    assert "WRONG: 9 pictures: not those of the manifest" in repr(Study(path).check(progress=False))
+
+
+def copies_of(path):
+    """Files that show the same as a picture, by their ending."""
+    with Image.open(path) as image:
+        image.load()
+    image.save(path.with_name("copy.bmp"))
+    image.save(path.with_name("copy.jpg"), quality=50)
+    image.save(path.with_name("copy.webp"), quality=70)
+    image.save(path.with_name("copy.gif"))
+    image.convert("L").convert("RGB").save(path.with_name("grey.png"))
+    turned = image.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 270 degrees when it is read
+    turned.save(path.with_name("turned.png"), exif=exif)
+    return ["copy.bmp", "copy.gif", "copy.jpg", "copy.webp", "grey.png", "turned.png"]
+
+
+def test_pictures_that_show_the_same_are_no_references_of_each_other(tmp_path):
+    faces = write_faces(tmp_path)
+    names = copies_of(faces / "p01" / "1.png")
+    (faces / "p03" / "theirs.bmp").write_bytes((faces / "p01" / "copy.bmp").read_bytes())
+    (faces / "p01" / "copy.bmp").unlink()
+    result = run(write_study(tmp_path))
+    reasons = result.table("images").set_index("path")["reason"]
+    assert set(reasons[[f"p01/{name}" for name in names if name != "copy.bmp"]]) == {"shows the same as p01/1.png"}
+    assert reasons["p03/theirs.bmp"] == "shows the same as p01/1.png of p01, another person"
+    assert (reasons != "").sum() == 6
+    clean = run(write_study(write_faces(tmp_path / "clean").parent))
+    with_copies, without = (r.table("scores").drop(columns="image") for r in (result, clean))
+    pd.testing.assert_frame_equal(with_copies, without, atol=1e-5)
+    made = run(tmp_path / "study.yaml").manifest["run"]["shards made"]
+    assert set(made.values()) == {0}
+    assert Study(tmp_path / "study.yaml").check(progress=False).passed
+
+
+@pytest.mark.real
+def test_copies_of_photographs_and_several_faces(tmp_path, real_dir):
+    """Resized and turned photographs are found, although the detector places its landmarks elsewhere on them."""
+    pytest.importorskip("facexlib")
+    faces = tmp_path / "faces"
+    for person, names in {"ann": ("img20.jpg", "img21.jpg"), "bob": ("img29.jpg", "img8.jpg")}.items():
+        (faces / person).mkdir(parents=True)
+        for name in names:
+            shutil.copy(real_dir / "photos" / name, faces / person / name)
+    with Image.open(real_dir / "photos" / "img20.jpg") as one, Image.open(real_dir / "photos" / "img29.jpg") as other:
+        one.convert("RGB").resize((450, 450)).save(faces / "ann" / "small.jpg", quality=60)
+        other.convert("RGB").transpose(Image.Transpose.ROTATE_90).save(faces / "ann" / "turned.png")
+        both = Image.new("RGB", (1300, 900))
+        both.paste(one.convert("RGB").transpose(Image.Transpose.FLIP_LEFT_RIGHT), (0, 0))
+        both.paste(other.convert("RGB").resize((300, 400)), (950, 200))
+    both.save(faces / "bob" / "two.png")
+    how = {"how": "photos", "size": 48, "weights": str(real_dir)}
+    result = run(write_study(tmp_path, pictures=how, patterns={"controls": []}, controls=[]))
+    images = result.table("images").set_index("path")
+    assert images.loc["ann/small.jpg", "reason"] == "shows the same as ann/img20.jpg"
+    assert images.loc["bob/img29.jpg", "reason"] == "shows the same as ann/turned.png of ann, another person"
+    assert images.loc["ann/turned.png", ["faces_found", "turn"]].tolist() == [1, 270]
+    assert images.loc["bob/two.png", ["faces_found", "turn", "status"]].tolist() == [2, 0, "ok"]
+    assert (images["status"] == "ok").sum() == 5
+
+
+def test_people_of_whom_nothing_was_measured_are_not_counted(tmp_path):
+    """One network, which raises on one of two images: the other has no reference."""
+    faces = write_faces(tmp_path)
+    (faces / "p01" / "2.png").unlink()
+    with Image.open(faces / "p01" / "0.png") as image:
+        bright = np.asarray(image).astype(int) + 250
+    Image.fromarray(bright.clip(0, 255).astype(np.uint8)).save(faces / "p01" / "0.png")
+    result = run(write_study(tmp_path, models={"touchy": "nets.py:touchy"}))
+    told = result.manifest["data"]
+    assert (told["pictures"], told["usable"], told["people"]) == (14, 12, 4)
+    assert repr(result).startswith("Study of 4 people, 12 pictures")
+    assert "p01/1.png, touchy: no reference: the network embeds no other image of the person" in repr(result)
+    assert set(result.table("skipped", what="image")["image"]) == {3, 4}
+
+
+@pytest.mark.parametrize("px", [250, 48])
+def test_small_pictures_that_are_not_aligned_are_refused(tmp_path, px):
+    """As LFW has them: of another size than the study's, or at a size at which the network returns something else."""
+    write_faces(tmp_path, px=px)
+    (tmp_path / "pooled.py").write_text(
+        "from torch import nn\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 8, 1), "
+        "nn.Conv2d(8, 4, 7), nn.Flatten())\n"
+    )
+    models, auto = {"a": "pooled.py:net"}, {"how": "auto", "size": 112}
+    with pytest.raises(ConfigError, match=f"the crop has {px} × {px} px.*set pictures: photos"):
+        run(write_study(tmp_path, models=models, pictures=auto))
+    if px == 250:
+        with pytest.raises(
+            ConfigError, match=r"models\.a: Expected crops of 112 × 112 px.*, got 250 × 250 px.*pictures: photos"
+        ):
+            run(write_study(tmp_path, models=models, pictures={"how": "auto", "size": 250}))
 
 
 def test_unreadable_files_and_folders(tmp_path, monkeypatch):
@@ -449,7 +610,7 @@ def test_paths_that_lead_out_of_the_folder_only_read(tmp_path):
     rows += [{"path": "../lost.png", "person": "../../evil", "kind": "a"}]
     result = run(table_study(inner, rows))
     reasons = result.table("images").set_index("path")["reason"]
-    assert "no picture" in reasons["../secret.txt"] or "only" in reasons["../secret.txt"]
+    assert "not a picture" in reasons["../secret.txt"] or "only" in reasons["../secret.txt"]
     assert reasons["../lost.png"] == "the file cannot be read (No such file or directory)"
     assert {p.name for p in tmp_path.iterdir()} == {"secret.txt", "inner"}
     assert (tmp_path / "secret.txt").read_text() == "secret"

@@ -12,6 +12,8 @@ from captum_leam.study.sections.words import PANELS, by_model, whole_number
 from captum_leam.study.tables import GROUP_PREFIX
 
 BINS = np.linspace(-1, 1, 41)
+FEW = 10
+"""Files that are named where the same is said of many; the tables name all."""
 
 
 def studied(study: Findings, folder: Path) -> Section:
@@ -29,12 +31,25 @@ def studied(study: Findings, folder: Path) -> Section:
 def _facts(study: Findings, used: pd.DataFrame) -> list[tuple[str, str]]:
     per = used.groupby("person").size()
     spread = f"{per.min()}" if per.min() == per.max() else f"{per.min()} to {per.max()}, median {per.median():g}"
-    return [
+    facts = [
         ("people", f"{len(per)}"),
         ("images", f"{len(used)} used, {len(study['images']) - len(used)} skipped"),
         ("images of a person", spread),
         ("pictures", ", ".join(f"{n} {kind}s" for kind, n in used["crop"].value_counts(sort=False).items())),
     ]
+    several, turned = used[used["faces_found"] > 1], used[used["turn"] > 0]
+    if len(several):
+        facts.append(("several faces, the largest taken", _first_names(several["path"])))
+    if len(turned):
+        facts.append(("photographs turned upright", _first_names(turned["path"])))
+    return facts
+
+
+def _first_names(paths: pd.Series) -> str:
+    """The first names of a column, and how many more there are."""
+    names = [name for name in paths if name]
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(names[:FEW]) + more
 
 
 VERIFICATION = (
@@ -138,8 +153,8 @@ def _skipped(study: Findings) -> list[Block]:
     same = ["what", "stage", "model", "layer", "reason"]
     counts = (
         table.groupby(same, sort=False)
-        .size()
-        .reset_index(name="times")
+        .agg(times=("path", "size"), files=("path", _first_names))
+        .reset_index()
         .sort_values("times", ascending=False, kind="stable")
     )
     columns = [
@@ -149,5 +164,6 @@ def _skipped(study: Findings) -> list[Block]:
         Show("model", "network"),
         Show("layer", "layer"),
         Show("reason", "why"),
+        Show("files", "files"),
     ]
     return [sheet("What was skipped, and why", counts, columns)]
