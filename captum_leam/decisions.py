@@ -81,7 +81,7 @@ def draw_pairs(labels: Sequence[Any] | Tensor, per_class: int | None = None, *, 
     generator = np.random.default_rng(seed)
     drawn = np.concatenate([g[np.sort(generator.choice(len(g), wanted, replace=False))] for g in groups])
     first, second = torch.from_numpy(drawn).T
-    return Pairs(first.clone(), second.clone(), torch.arange(2 * wanted) < wanted)
+    return Pairs(first.clone(), second.clone(), torch.arange(2 * wanted, device="cpu") < wanted)
 
 
 # -- thresholds and rates --------------------------------------------------------------------------------

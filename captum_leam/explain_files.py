@@ -17,6 +17,7 @@ from captum_leam.faces.aligned import resolve_template
 from captum_leam.faces.aligner import Which
 from captum_leam.faces.sources import looks_like_a_crop
 from captum_leam.models import layer_before_division, load_model
+from captum_leam.modes import uniform
 from captum_leam.names import as_text
 from captum_leam.objectives import embed, similarity, unit
 from captum_leam.pairs import explain_pair
@@ -317,7 +318,7 @@ def _size_of(network: nn.Module, asked: Size | None, device: str | torch.device)
         return (height, width)
     for height, width in COMMON_SIZES:
         try:
-            embed(network, torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)).to(device))
+            embed(network, uniform((1, 3, height, width), torch.Generator().manual_seed(0)).to(device))
         except Exception:  # noqa: S112 - a network refuses a size as it likes
             continue
         return (height, width)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from captum_leam.checks import refuse, together
 from captum_leam.layers import refuse_active, sober
 from captum_leam.memory import in_batches
+from captum_leam.modes import at_least_float32
 
 Norm = Literal["detach", "differentiate", "fixed"]
 NORMS: tuple[Norm, ...] = ("detach", "differentiate", "fixed")
@@ -355,13 +356,13 @@ def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) 
         >>> leave_one_out_centroids(f, ["ann", "ann", "bob", "bob"]).tolist()
         [[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]
     """
-    embeddings = as_embeddings(embeddings, len(embeddings)).detach()
+    embeddings = at_least_float32(as_embeddings(embeddings, len(embeddings)).detach())
     names = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
     if len(names) != len(embeddings):
         raise ValueError(f"{len(names)} labels for {len(embeddings)} embeddings; needed is one label per embedding.")
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     people = list(number)
-    person = torch.tensor([number[name] for name in names], device=embeddings.device)
+    person = torch.tensor([number[name] for name in names], dtype=torch.int64, device=embeddings.device)
     alone = [str(name) for name, count in zip(people, person.bincount().tolist(), strict=True) if count == 1]
     if alone:
         raise ValueError(

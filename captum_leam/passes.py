@@ -62,7 +62,7 @@ class LayerPasses:
         self.whole = True  # whether it is still to be seen that recording leaves the model's output as it is
         self.shared = False  # whether that was so; known after a pass
         self.tuples: dict[nn.Module, bool] = {}  # whether a layer puts out several tensors; known after a pass
-        self.scores = torch.empty(0)  # of the last pass with gradients
+        self.scores = torch.empty(0, device="cpu", dtype=torch.float32)  # of the last pass with gradients
         self.returns_embeddings = False  # or scores; known after a pass
         self.switched: list[Tensor] = []  # tensors that are not ours and need gradients for the length of a pass
         self.apart: list[LayerPasses] = []  # one for each layer, where they cannot be recorded in one pass
@@ -144,7 +144,7 @@ class LayerPasses:
             ) from error
 
     def _forward_from_the_layers(self, xs: tuple[Tensor, ...], times: int) -> tuple[Tensor, Runs]:
-        found = torch.empty(0), Runs()
+        found = torch.empty(0, device="cpu", dtype=torch.float32), Runs()
         try:
             with torch.no_grad():
                 found = self._forward(xs, times, "from the layers")

@@ -24,6 +24,7 @@ from captum_leam.layers import (
     tokens_to_map,
 )
 from captum_leam.maps import Field, gaussian_blur
+from captum_leam.modes import normal
 from captum_leam.objectives import as_output, float16_hint
 
 
@@ -258,13 +259,14 @@ def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) ->
     """
     generator = torch.Generator().manual_seed(seed)
     few = faces[:2].detach()
-    shuffled = few.flatten(2)[:, :, torch.randperm(few[0, 0].numel(), generator=generator).to(few.device)].view_as(few)
+    order = torch.randperm(few[0, 0].numel(), generator=generator, device="cpu").to(few.device)
+    shuffled = few.flatten(2)[:, :, order].view_as(few)
     with torch.inference_mode(False), torch.enable_grad(), eager():
         x = torch.cat([few, shuffled]).clone().requires_grad_()
         last = _last_map(model, x)
-        signs = torch.randn(last.shape, generator=generator, dtype=torch.float64).to(last)
+        signs = torch.randn(last.shape, generator=generator, device="cpu", dtype=torch.float64).to(last)
         gradient = torch.autograd.grad((last * signs).sum(), x, allow_unused=True)[0] if last.requires_grad else None
-    touched = torch.zeros(few.shape[2:]) if gradient is None else gradient.abs().amax((0, 1))
+    touched = (torch.zeros_like(x) if gradient is None else gradient.abs()).amax((0, 1))
     rows, columns = touched.amax(1).nonzero().flatten(), touched.amax(0).nonzero().flatten()
     if not len(rows):
         raise ValueError(
@@ -290,7 +292,7 @@ def _last_map(model: Callable[..., Tensor], x: Tensor) -> Tensor:
 
 def _smooth_probe(faces: Tensor) -> Tensor:
     """One smooth image within the faces' range: neighbours in space are alike in it, even in an untrained network."""
-    noise = torch.randn(faces[:1].shape, generator=torch.Generator().manual_seed(0)).to(faces)
+    noise = normal(faces[:1].shape, torch.Generator().manual_seed(0)).to(faces)
     smooth = gaussian_blur(noise, faces.shape[-1] / 16)
     unit_range = (smooth - smooth.min()) / (smooth.max() - smooth.min())
     return faces.min() + (faces.max() - faces.min()) * unit_range

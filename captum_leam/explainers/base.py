@@ -15,6 +15,7 @@ from torch import Tensor
 from captum_leam.layers import eager, refuse_unexplainable
 from captum_leam.maps import as_maps
 from captum_leam.memory import in_batches
+from captum_leam.modes import at_least_float32
 from captum_leam.objectives import as_embeddings, direction
 
 Made = TypeVar("Made")
@@ -305,7 +306,7 @@ def cosines(embeddings: Tensor, towards: Tensor) -> Tensor:
         >>> cosines(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]])).item()
         0.6000000238418579
     """
-    return (torch.nn.functional.normalize(embeddings, dim=1) * towards).sum(1)
+    return (torch.nn.functional.normalize(at_least_float32(embeddings), dim=1) * towards).sum(1)
 
 
 def shown(maps: Tensor) -> Tensor:

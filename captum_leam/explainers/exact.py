@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from captum_leam.explainers.base import Explainer, check_images, shown
 from captum_leam.layers import Reshape, gather_runs, layer_name, record, refuse_unexplainable, spatial
 from captum_leam.maps import Field, place_on_field
+from captum_leam.modes import own_arithmetic
 from captum_leam.objectives import as_embeddings, direction, vanishing
 from captum_leam.passes import LayerPasses
 
@@ -41,7 +42,8 @@ class AffineHead:
 
     def position_embeddings(self, activations: Tensor) -> Tensor:
         """What every position adds to the embedding: (N, C, h, w) to (N, h·w, D)."""
-        return torch.einsum("dcp,ncp->npd", self.weight.flatten(2), activations.flatten(2))
+        with own_arithmetic(activations.device):
+            return torch.einsum("dcp,ncp->npd", self.weight.flatten(2), activations.flatten(2))
 
     def embed(self, activations: Tensor) -> Tensor:
         """The embeddings of activations: (N, C, h, w) to (N, D)."""
@@ -185,7 +187,7 @@ class PositionDecomposition(Explainer):
             )
 
         def pairs(images: Tensor, rows: Tensor | None) -> Correspondences:
-            others = torch.empty(0) if rows is None else rows.view(-1, *partners.shape[1:])
+            others = images[:0] if rows is None else rows.view(-1, *partners.shape[1:])
             return self._pairs(images, others.expand(len(images), -1, -1, -1))
 
         parts = self._in_parts(pairs, inputs, partners.flatten(1))
@@ -206,7 +208,8 @@ class PositionDecomposition(Explainer):
         f, of_image, grid = self._run(images)
         g, of_partner, _ = self._run(partners)
         lengths = f.norm(dim=1) * g.norm(dim=1)
-        matrix = torch.einsum("npd,nqd->npq", of_image, of_partner) / lengths[:, None, None]
+        with own_arithmetic(images.device):
+            matrix = torch.einsum("npd,nqd->npq", of_image, of_partner) / lengths[:, None, None]
         return Correspondences(matrix, (f * g).sum(1) / lengths - matrix.sum((1, 2)), grid)
 
     # -- the model up to the layer, and after it -------------------------------------------------------------

@@ -17,6 +17,7 @@ from captum_leam.explainers.base import (
     unit_and_direction,
 )
 from captum_leam.maps import gaussian_blur
+from captum_leam.modes import own_arithmetic
 from captum_leam.objectives import direction, reliability, vanishing
 
 
@@ -141,7 +142,8 @@ def weighted_directions(gradients: Tensor, weights: Tensor) -> Tensor:
     """
     norms = gradients.flatten(2).norm(dim=2)
     scale = torch.where(norms > 0, weights / norms, 0.0)
-    return torch.einsum("kn,knchw->nchw", scale, gradients)
+    with own_arithmetic(gradients.device):
+        return torch.einsum("kn,knchw->nchw", scale, gradients)
 
 
 class FAME(TwoSidedExplainer):

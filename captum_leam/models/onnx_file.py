@@ -23,6 +23,7 @@ from captum_leam.models.onnx_graph import (
     rename_nodes,
 )
 from captum_leam.models.preprocessing import Prepared, Preprocessing, smooth_images
+from captum_leam.modes import own_arithmetic
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -69,7 +70,8 @@ def from_onnx(
     path = Path(path)
     model = read_onnx(path)
     try:
-        return _network(model, preprocessing, output)
+        with own_arithmetic():
+            return _network(model, preprocessing, output)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     except (TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:  # broken, in spite of the checker

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
@@ -198,7 +197,7 @@ def signatures(
         array([1.    , 0.7071], dtype=float32)
     """
     _check_kind(kind)
-    positive = as_maps(torch.as_tensor(maps)).detach().cpu().clamp(min=0)
+    positive = as_maps(maps).detach().cpu().clamp(min=0)
     size = (int(positive.shape[1]), int(positive.shape[2]))
     if kind == "top":
         roots = _unit_rows(_top_rows(positive.flatten(1).numpy(), fraction, seed))

@@ -101,10 +101,12 @@ class NetworkParser:
         self.scheme = scheme
         self.size = size
         self.batch_size = batch_size
-        first = next(network.parameters(), torch.empty(0))
-        self.device = first.device if device is None else torch.device(device)
+        first = next(network.parameters(), None)
+        self.device = torch.device(device or ("cpu" if first is None else first.device))
         self.network = network.to(self.device)
-        self._mean, self._std = (torch.tensor(list(v), device=self.device).view(3, 1, 1) for v in (mean, std))
+        self._mean, self._std = (
+            torch.tensor(list(v), dtype=torch.float32, device=self.device).view(3, 1, 1) for v in (mean, std)
+        )
 
     def __call__(self, images: Tensor) -> Tensor:
         """Label map of every image: the region with the highest score, decided at the size of the images.
@@ -118,7 +120,9 @@ class NetworkParser:
         Raises:
             ValueError: for images of another shape or range, or scores of another number of classes, or NaN.
         """
-        labels = torch.tensor([self.scheme.index(name) for name in self.classes], device=images.device)
+        labels = torch.tensor(
+            [self.scheme.index(name) for name in self.classes], dtype=torch.int64, device=images.device
+        )
         empty = torch.zeros(0, *images.shape[-2:], dtype=torch.int64, device=images.device)
         _check_images(images)
         return torch.cat([empty, *[labels[part.argmax(dim=1)] for part in self._parts(images)]])
@@ -133,7 +137,7 @@ class NetworkParser:
             (N, K, H, W), float, bilinear from what the network gives, on the device of the images.
         """
         _check_images(images)
-        empty = torch.zeros(0, len(self.classes), *images.shape[-2:], device=images.device)
+        empty = torch.zeros(0, len(self.classes), *images.shape[-2:], dtype=torch.float32, device=images.device)
         return torch.cat([empty, *self._parts(images)])
 
     def _parts(self, images: Tensor) -> list[Tensor]:
@@ -154,7 +158,7 @@ class NetworkParser:
             )
         if bool(torch.isnan(scores).any()):
             raise ValueError("the network returned NaN scores; check its weights.")
-        return F.interpolate(scores, images.shape[-2:], mode="bilinear", antialias=True).to(images.device)
+        return F.interpolate(scores.float(), images.shape[-2:], mode="bilinear", antialias=True).to(images.device)
 
 
 def _check_images(images: Tensor) -> None:
