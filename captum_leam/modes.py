@@ -5,7 +5,7 @@ dtype, values that are no tensors become tensors by :func:`as_tensor`, and produ
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -30,9 +30,56 @@ def own_arithmetic(device: torch.device = CPU) -> Iterator[None]:
         ...     own.dtype, (ones @ ones).dtype
         (torch.float32, torch.bfloat16)
     """
-    has_autocast = torch.amp.is_autocast_available(device.type)
-    with CPU, torch.autocast(device.type, enabled=False) if has_autocast else nullcontext():
+    with CPU, _without_autocast(device):
         yield
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def differentiate(output: Tensor, inputs: Tensor | Sequence[Tensor], **options: Any) -> tuple[Tensor, ...]:
+    """Return what ``torch.autograd.grad`` does outside of the caller's autocast, as PyTorch advises.
+
+    Every operation then goes back in the precision in which it went forward; within autocast, products go back in half precision.
+
+    Args:
+        output: Tensor to differentiate.
+        inputs: Tensors to differentiate by.
+        **options: More arguments of ``torch.autograd.grad``.
+
+    Example:
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> differentiate((3 * x).sum(), x)[0].tolist()
+        [3.0, 3.0]
+    """
+    with _without_autocast(output.device):
+        return torch.autograd.grad(output, inputs, **options)
+
+
+@contextmanager
+def plain_torch(device: torch.device = CPU) -> Iterator[None]:
+    """Run another package's code as if the caller had left PyTorch's modes alone, its default dtype included.
+
+    For code that makes tensors without naming their dtype. The default dtype belongs to the process: other threads see it until the end.
+
+    Args:
+        device: As for :func:`own_arithmetic`.
+
+    Example:
+        >>> with torch.device("meta"), plain_torch():
+        ...     torch.Tensor([1.0]).dtype, torch.ones(1).device
+        (torch.float32, device(type='cpu'))
+    """
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with own_arithmetic(device), torch.inference_mode(False):
+            yield
+    finally:
+        torch.set_default_dtype(default)
 
 
 def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -11,6 +11,7 @@ from captum_leam._captum import repeat_args
 from captum_leam.checks import refuse
 from captum_leam.layers import Graph, Reshape, gather_runs, layer_name, record, sober, spatial, switch_back
 from captum_leam.memory import is_out_of_memory
+from captum_leam.modes import differentiate
 from captum_leam.objectives import as_output, vanishing
 
 # Of every layer, of every tensor it puts out.
@@ -196,7 +197,7 @@ class LayerPasses:
         if not score.requires_grad:
             return [None] * len(kept)
         try:
-            return torch.autograd.grad(score.sum(), kept, **{"allow_unused": True, **self.grad_kwargs})
+            return differentiate(score.sum(), kept, **{"allow_unused": True, **self.grad_kwargs})
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise

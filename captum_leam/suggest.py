@@ -24,7 +24,7 @@ from captum_leam.layers import (
     tokens_to_map,
 )
 from captum_leam.maps import Field, gaussian_blur
-from captum_leam.modes import normal
+from captum_leam.modes import differentiate, normal
 from captum_leam.objectives import as_output, float16_hint
 
 
@@ -265,7 +265,7 @@ def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) ->
         x = torch.cat([few, shuffled]).clone().requires_grad_()
         last = _last_map(model, x)
         signs = torch.randn(last.shape, generator=generator, device="cpu", dtype=torch.float64).to(last)
-        gradient = torch.autograd.grad((last * signs).sum(), x, allow_unused=True)[0] if last.requires_grad else None
+        gradient = differentiate((last * signs).sum(), x, allow_unused=True)[0] if last.requires_grad else None
     touched = (torch.zeros_like(x) if gradient is None else gradient.abs()).amax((0, 1))
     rows, columns = touched.amax(1).nonzero().flatten(), touched.amax(0).nonzero().flatten()
     if not len(rows):
@@ -346,7 +346,7 @@ def _spatial_cuts(
         spatial = {name: t for name, t in shown.items() if t.grad_fn in cuts and _map_shape(t, size)}
         if not spatial:
             return [], set()
-        gradients = torch.autograd.grad(score, list(spatial.values()), allow_unused=True)
+        gradients = differentiate(score, list(spatial.values()), allow_unused=True)
     modules = dict(model.named_modules())
     found = []
     for (name, tensor), gradient in zip(spatial.items(), gradients, strict=True):

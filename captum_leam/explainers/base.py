@@ -15,7 +15,7 @@ from torch import Tensor
 from captum_leam.layers import eager, refuse_unexplainable
 from captum_leam.maps import as_maps
 from captum_leam.memory import in_batches
-from captum_leam.modes import at_least_float32
+from captum_leam.modes import at_least_float32, differentiate
 from captum_leam.objectives import as_embeddings, direction
 
 Made = TypeVar("Made")
@@ -154,7 +154,7 @@ class Explainer(Attribution, ABC):
     def _gradient(self, score: Tensor, images: Tensor) -> Tensor:
         """Gradient of one score per image with respect to the images, counted."""
         self._check_differentiable(score)
-        gradient: Tensor = torch.autograd.grad(score.sum(), images, retain_graph=True)[0]
+        gradient: Tensor = differentiate(score.sum(), images, retain_graph=True)[0]
         self._backwards += len(images)
         return gradient
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from captum_leam.explainers.base import Explainer, check_images, shown
 from captum_leam.layers import Reshape, gather_runs, layer_name, record, refuse_unexplainable, spatial
 from captum_leam.maps import Field, place_on_field
-from captum_leam.modes import own_arithmetic
+from captum_leam.modes import differentiate, own_arithmetic
 from captum_leam.objectives import as_embeddings, direction, vanishing
 from captum_leam.passes import LayerPasses
 
@@ -273,7 +273,7 @@ def dimension_gradients(embedding: Tensor, activations: Tensor, at_once: int) ->
     identity = torch.eye(embedding.shape[1], dtype=embedding.dtype, device=embedding.device)
     for ones in torch.split(identity, at_once):
         options = {"retain_graph": True, "is_grads_batched": True}
-        (gradients,) = torch.autograd.grad(embedding, activations, ones[:, None], **options)
+        (gradients,) = differentiate(embedding, activations, grad_outputs=ones[:, None], **options)
         yield gradients[:, 0]
 
 

@@ -17,7 +17,7 @@ from captum_leam.explainers.base import (
     unit_and_direction,
 )
 from captum_leam.maps import gaussian_blur
-from captum_leam.modes import own_arithmetic
+from captum_leam.modes import differentiate, own_arithmetic
 from captum_leam.objectives import direction, reliability, vanishing
 
 
@@ -121,7 +121,7 @@ class FGGB(ThresholdExplainer):
         """Gradients of k dimensions of the same embedding, each through a copy of its own: (k, C, H, W)."""
         k = len(dimensions)
         score = f[torch.arange(k, device=f.device), dimensions].sum()
-        gradients: Tensor = torch.autograd.grad(score, copies, retain_graph=True)[0]
+        gradients: Tensor = differentiate(score, copies, retain_graph=True)[0]
         self._backwards += k
         return gradients[:k]
 

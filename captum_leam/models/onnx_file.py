@@ -23,7 +23,7 @@ from captum_leam.models.onnx_graph import (
     rename_nodes,
 )
 from captum_leam.models.preprocessing import Prepared, Preprocessing, smooth_images
-from captum_leam.modes import own_arithmetic
+from captum_leam.modes import plain_torch
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -70,7 +70,7 @@ def from_onnx(
     path = Path(path)
     model = read_onnx(path)
     try:
-        with own_arithmetic():
+        with plain_torch():
             return _network(model, preprocessing, output)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

@@ -18,6 +18,7 @@ from captum_leam.faces.aligned import AlignedFace, align
 from captum_leam.faces.geometry import inverse, warp
 from captum_leam.faces.weights import find_weights, load_network, need_facexlib
 from captum_leam.memory import in_batches
+from captum_leam.modes import own_arithmetic
 from captum_leam.regions.report import parse
 from captum_leam.regions.scheme import CELEBAMASK_HQ, RegionScheme
 
@@ -226,6 +227,10 @@ class FacexlibParser(NetworkParser):
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         )
         self.name = network
+
+    def _score(self, images: Tensor) -> Tensor:
+        with own_arithmetic(self.device):
+            return super()._score(images)
 
     def __repr__(self) -> str:
         return f"FacexlibParser({self.name!r}, weights={self.weights.name!r}, sha256={self.sha256[:12]!r})"

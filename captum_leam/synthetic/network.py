@@ -89,6 +89,11 @@ def train(
         >>> net.training
         False
     """
+    with own_arithmetic(), torch.inference_mode(False), torch.enable_grad(), _one_thread():
+        return _trained(population, steps, batch_size, seed, progress)
+
+
+def _trained(population: SyntheticPopulation, steps: int, batch_size: int, seed: int, progress: bool) -> EmbeddingNet:
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -96,19 +101,18 @@ def train(
     optimiser = torch.optim.AdamW([*net.parameters(), centres], lr=6e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
     net.train()
-    with _one_thread(), own_arithmetic():
-        for step in tqdm(range(steps), desc="training", disable=not progress):
-            if step % ROUND == 0:
-                faces = population.sample(FRESH, seed=1_000 * (seed + 1) + step)
-            chosen = torch.randint(len(faces), (batch_size,), generator=generator, device="cpu")
-            logits = 16 * F.normalize(net(_jitter(faces.images[chosen], generator))) @ F.normalize(centres).T
-            loss = F.cross_entropy(logits, faces.people[chosen])
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            _choose_positions(net.positions.weight)
-            _choose_channels(net.project.weight)
+    for step in tqdm(range(steps), desc="training", disable=not progress):
+        if step % ROUND == 0:
+            faces = population.sample(FRESH, seed=1_000 * (seed + 1) + step)
+        chosen = torch.randint(len(faces), (batch_size,), generator=generator, device="cpu")
+        logits = 16 * F.normalize(net(_jitter(faces.images[chosen], generator))) @ F.normalize(centres).T
+        loss = F.cross_entropy(logits, faces.people[chosen])
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        _choose_positions(net.positions.weight)
+        _choose_channels(net.project.weight)
     return net.eval()
 
 
