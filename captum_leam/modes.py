@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 CPU = torch.device("cpu")
@@ -136,3 +137,20 @@ def as_tensor(values: Any) -> Tensor:
     if isinstance(values, Tensor):
         return values
     return torch.from_numpy(np.asarray(values, order="C"))  # torch takes no array with negative strides
+
+
+def as_array(values: Any, dtype: DTypeLike = np.float64) -> NDArray[Any]:
+    """Return numbers as an array, also those of tensors on any device, in any precision, with a graph.
+
+    Args:
+        values: Tensor, array, or nested lists of numbers.
+        dtype: Of the array. Default: float64.
+
+    Example:
+        >>> as_array(torch.ones(2, dtype=torch.bfloat16, requires_grad=True)).tolist()
+        [1.0, 1.0]
+    """
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = (at_least_float32(values) if values.is_floating_point() else values).numpy()
+    return np.asarray(values, dtype=dtype)

@@ -17,7 +17,7 @@ from captum_leam.explainers.base import (
     unit_and_direction,
 )
 from captum_leam.maps import gaussian_blur
-from captum_leam.modes import differentiate, own_arithmetic
+from captum_leam.modes import at_least_float32, differentiate, own_arithmetic
 from captum_leam.objectives import direction, reliability, vanishing
 
 
@@ -198,10 +198,10 @@ class FAME(TwoSidedExplainer):
 
     def _descend(self, images: Tensor, towards: Tensor, sign: int) -> Tensor:
         """Images after the descent on sign · s."""
-        x = images.detach()
+        x = at_least_float32(images.detach())  # a step of 1/255 is lost in bfloat16
         for _ in range(self.n_steps):
             x.requires_grad_()
-            gradient = self._gradient(sign * cosines(self._embed(x), towards), x)
+            gradient = self._gradient(sign * cosines(self._embed(x.to(images)), towards), x)
             peak = gradient.abs().amax((1, 2, 3), keepdim=True)
             x = (x - self.step * torch.where(peak > 0, gradient / peak, 0.0)).detach()
         return x

@@ -28,7 +28,7 @@ class Masking(Explainer):
 
     def _masked_scores(self, image: Tensor, masks: Tensor, reference: Tensor) -> Tensor:
         """Cosines (M,) of one image (1, C, H, W) under masks (M, H, W) to a reference (1, D), a batch of them at a time."""
-        embeddings = (self._embed(image * part[:, None]) for part in torch.split(masks, self._at_once))
+        embeddings = (self._embed(image * part[:, None].to(image)) for part in torch.split(masks, self._at_once))
         return torch.cat([cosines(f, direction(f, reference)) for f in embeddings])
 
     def _each(self, images: Tensor, reference: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -84,10 +84,10 @@ class CorrRISE(Masking, TwoSidedExplainer):
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
         size = (images.shape[2], images.shape[3])
         patch = round(BLACK_PATCH * size[1]) if self.patch is None else self.patch
-        masks = patch_masks(self.masks, size, patch, self.patches, self.seed).to(images)
+        masks = patch_masks(self.masks, size, patch, self.patches, self.seed).to(images.device)
         with torch.no_grad():
             scores = [self._masked_scores(x, masks, g) for x, g in self._each(images, reference)]
-        signed = shown(rank_correlation(torch.stack(scores), masks).to(images))
+        signed = shown(rank_correlation(torch.stack(scores), masks).to(scores[0]))
         return SimilarityMaps(signed.clamp(min=0), (-signed).clamp(min=0))
 
 
@@ -136,7 +136,7 @@ class RISE(Masking):
 
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
         size = (images.shape[2], images.shape[3])
-        masks = smooth_masks(self.masks, size, self.cells, self.shown, self.seed).to(images)
+        masks = smooth_masks(self.masks, size, self.cells, self.shown, self.seed).to(images.device)
         with torch.no_grad():
             scores = torch.stack([self._masked_scores(x, masks, g) for x, g in self._each(images, reference)])
         with own_arithmetic(scores.device):
@@ -186,7 +186,7 @@ class XFace(Masking):
         size = (images.shape[2], images.shape[3])
         patches = self.patches or tuple(max(1, round(share * size[1])) for share in XFACE_PATCHES)
         stride = self.stride or max(1, round(XFACE_STRIDE * size[1]))
-        masks = sliding_masks(size, patches, stride).to(images)
+        masks = sliding_masks(size, patches, stride).to(images.device)
         hidden = (1 - masks).flatten(1)
         weights = hidden / hidden.sum(1, keepdim=True) / len(masks)
         rises = []

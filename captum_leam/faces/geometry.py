@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from captum_leam.modes import as_array
+
 Floats = NDArray[np.float64]
 
 ARCFACE_112: Floats = np.array(
@@ -34,7 +36,7 @@ def five_points(points: ArrayLike, what: str) -> Floats:
         >>> five_points(ARCFACE_112, "template").shape
         (5, 2)
     """
-    five = np.asarray(points, dtype=np.float64)
+    five = as_array(points)
     if five.shape != (5, 2) or not np.isfinite(five).all():
         raise ValueError(
             f"{what} has shape {five.shape}; needed are five finite points (x, y): the eye at smaller x, the other eye, tip "

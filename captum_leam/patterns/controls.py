@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from captum_leam.maps import as_maps, gaussian_blur, normalize_sum
-from captum_leam.modes import as_tensor
+from captum_leam.modes import as_array, as_tensor
 from captum_leam.patterns.intervals import person_codes
 from captum_leam.patterns.signatures import Floats
 
@@ -173,7 +173,7 @@ def pose_features(landmarks: ArrayLike) -> Floats:
         >>> bool(np.allclose(a, b))
         True
     """
-    points = np.asarray(landmarks, dtype=np.float64)
+    points = as_array(landmarks)
     if points.ndim != 3 or points.shape[1] < 3 or points.shape[2] != 2 or not np.isfinite(points).all():
         raise ValueError(f"landmarks have shape {points.shape}; needed is (N, K, 2), three points or more, none NaN.")
     plane = points[..., 0] + 1j * points[..., 1]
@@ -230,7 +230,7 @@ def closest_strangers(
         >>> closest_strangers([[0.0], [0.1], [0.3], [5.0]], ["ann", "ann", "bob", "cy"]).tolist()
         [[2], [2], [1], [2]]
     """
-    table = np.asarray(features, dtype=np.float64)
+    table = as_array(features)
     if table.ndim != 2 or not np.isfinite(table).all():
         raise ValueError(f"features have shape {table.shape}; needed is (N, D) without NaN.")
     _, codes = person_codes(people, len(table))

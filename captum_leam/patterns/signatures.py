@@ -17,6 +17,7 @@ from scipy import sparse
 from torch import Tensor
 
 from captum_leam.maps import as_maps
+from captum_leam.modes import as_array, as_tensor
 
 Kind = Literal["top", "dense", "regions"]
 KINDS: tuple[Kind, ...] = ("top", "dense", "regions")
@@ -228,7 +229,7 @@ def profile_signatures(
         >>> profile_signatures([[0.5, 0.5], [1.0, 0.0]], ["nose", "eyes"]).similarity()[0].round(4)
         array([1.    , 0.7071], dtype=float32)
     """
-    table = np.asarray(masses, dtype=np.float64)
+    table = as_array(masses)
     called = tuple(range(table.shape[-1])) if names is None else tuple(names)
     if table.ndim != 2 or len(called) != table.shape[1]:
         raise ValueError(
@@ -275,7 +276,7 @@ def _region_masses(
         raise ValueError(
             "kind='regions' needs labels=, integers (N, H, W) or (H, W) that say which region a pixel is of."
         )
-    where = np.asarray(labels)
+    where = as_tensor(labels).cpu().numpy()
     if where.shape not in (tuple(positive.shape), tuple(positive.shape[1:])) or not np.issubdtype(
         where.dtype, np.integer
     ):

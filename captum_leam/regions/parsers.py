@@ -105,6 +105,7 @@ class NetworkParser:
         first = next(network.parameters(), None)
         self.device = torch.device(device or ("cpu" if first is None else first.device))
         self.network = network.to(self.device)
+        self._dtype = torch.float32 if first is None else first.dtype
         self._mean, self._std = (
             torch.tensor(list(v), dtype=torch.float32, device=self.device).view(3, 1, 1) for v in (mean, std)
         )
@@ -150,7 +151,7 @@ class NetworkParser:
     def _score(self, images: Tensor) -> Tensor:
         read = images.to(self.device).float().expand(-1, 3, -1, -1)
         read = F.interpolate(read, (self.size, self.size), mode="bilinear", antialias=True)
-        answer = self.network((read - self._mean) / self._std)
+        answer = self.network(((read - self._mean) / self._std).to(self._dtype))
         scores = answer[0] if isinstance(answer, (tuple, list)) else answer
         if scores.ndim != 4 or scores.shape[:2] != (len(images), len(self.classes)):
             raise ValueError(

@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from captum_leam.maps import as_maps, normalize_sum, top_fraction
-from captum_leam.modes import as_tensor
+from captum_leam.modes import as_array, as_tensor
 from captum_leam.regions.scheme import RegionScheme, as_integers, other_side
 from captum_leam.regions.template import (
     ARCFACE_LANDMARKS,
@@ -230,7 +230,7 @@ def landmark_distances(points: ArrayLike, landmarks: Points) -> Points:
         >>> landmark_distances([(0, 0)], np.array([(3, 4), (0, 0), (1, 0), (0, 2), (6, 8)])).tolist()
         [[5.0, 0.0, 1.0, 2.0, 10.0]]
     """
-    offsets = np.asarray(points, dtype=np.float64)[:, None] - landmarks[None]
+    offsets = as_array(points)[:, None] - landmarks[None]
     distances: Points = np.linalg.norm(offsets, axis=-1)
     return distances
 
@@ -426,10 +426,8 @@ def _within(maps: Tensor, labels: Tensor, scheme: RegionScheme | None, of: str, 
 
 
 def _landmarks_of(maps: Tensor, landmarks: ArrayLike | None) -> Points:
-    if landmarks is None:
-        points = rescale(ARCFACE_LANDMARKS, STANDARD_SIZE, (maps.shape[1], maps.shape[2]))
-    else:
-        points = as_landmarks(landmarks.cpu() if isinstance(landmarks, Tensor) else landmarks)
+    size = (maps.shape[1], maps.shape[2])
+    points = rescale(ARCFACE_LANDMARKS, STANDARD_SIZE, size) if landmarks is None else as_landmarks(landmarks)
     if points.ndim == 3 and len(points) != len(maps):
         raise ValueError(f"landmarks have shape {points.shape} for {len(maps)} maps; needed is (5, 2) or (N, 5, 2).")
     return np.broadcast_to(points, (len(maps), 5, 2))
