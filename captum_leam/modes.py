@@ -36,9 +36,8 @@ def own_arithmetic(device: torch.device = CPU) -> Iterator[None]:
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    if not torch.amp.is_autocast_available(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
+    has_autocast = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if has_autocast else nullcontext()
 
 
 def differentiate(output: Tensor, inputs: Tensor | Sequence[Tensor], **options: Any) -> tuple[Tensor, ...]:
