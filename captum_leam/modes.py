@@ -1,7 +1,8 @@
 """The caller's modes of PyTorch (autocast, default device, default dtype) and the package's own arithmetic.
 
 The caller's model runs under the caller's modes. Sums, masks, blurs and draws of the package do not: every factory names its device and
-dtype, values that are no tensors become tensors by :func:`as_tensor`, and products of matrices run under :func:`own_arithmetic`.
+dtype, values that are no tensors become tensors by :func:`as_tensor`, products of matrices run under :func:`own_arithmetic`, and gradients
+are taken by :func:`differentiate`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -111,10 +112,10 @@ def normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Return float16 and bfloat16 as float32, which holds sums of many numbers and which NumPy knows; others as they are.
+    """Return float16, bfloat16 and integers as float32, which holds sums of many numbers and which NumPy knows; others as they are.
 
     Args:
-        values: Floating-point tensor.
+        values: Tensor of real numbers.
 
     Example:
         >>> at_least_float32(torch.ones(1).bfloat16()).dtype, at_least_float32(torch.ones(1).double()).dtype

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_leam.explainers.base import Explainer, SimilarityMaps, TwoSidedExplainer, cosines, shown
-from captum_leam.modes import own_arithmetic, uniform
+from captum_leam.modes import at_least_float32, own_arithmetic, uniform
 from captum_leam.objectives import direction
 
 BLACK_PATCH = 30 / 112
@@ -84,7 +84,7 @@ class CorrRISE(Masking, TwoSidedExplainer):
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
         size = (images.shape[2], images.shape[3])
         patch = round(BLACK_PATCH * size[1]) if self.patch is None else self.patch
-        masks = patch_masks(self.masks, size, patch, self.patches, self.seed).to(images.device)
+        masks = patch_masks(self.masks, size, patch, self.patches, self.seed).to(at_least_float32(images))
         with torch.no_grad():
             scores = [self._masked_scores(x, masks, g) for x, g in self._each(images, reference)]
         signed = shown(rank_correlation(torch.stack(scores), masks).to(scores[0]))
@@ -136,7 +136,7 @@ class RISE(Masking):
 
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
         size = (images.shape[2], images.shape[3])
-        masks = smooth_masks(self.masks, size, self.cells, self.shown, self.seed).to(images.device)
+        masks = smooth_masks(self.masks, size, self.cells, self.shown, self.seed).to(at_least_float32(images))
         with torch.no_grad():
             scores = torch.stack([self._masked_scores(x, masks, g) for x, g in self._each(images, reference)])
         with own_arithmetic(scores.device):
@@ -186,7 +186,7 @@ class XFace(Masking):
         size = (images.shape[2], images.shape[3])
         patches = self.patches or tuple(max(1, round(share * size[1])) for share in XFACE_PATCHES)
         stride = self.stride or max(1, round(XFACE_STRIDE * size[1]))
-        masks = sliding_masks(size, patches, stride).to(images.device)
+        masks = sliding_masks(size, patches, stride).to(at_least_float32(images))
         hidden = (1 - masks).flatten(1)
         weights = hidden / hidden.sum(1, keepdim=True) / len(masks)
         rises = []
