@@ -1,24 +1,29 @@
-"""A device without hardware: tensors that say they are elsewhere, refuse to meet those of the CPU, and compute all the same.
+"""Run every public call on a device without hardware, and print as JSON what went wrong.
+
+    python tests/elsewhere.py
 
 Numbers are held on the CPU; what is checked is what a GPU would check: that all tensors of an operation are on one device, that nothing
-is read as NumPy without being brought over, that generators of the CPU draw on the CPU.
+is read as NumPy without being brought over, that generators of the CPU draw on the CPU. A process of its own, since PyTorch cannot forget
+a device: autograd has a thread for each.
 """
 
+import json
+import warnings
 from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
 from typing import Any, Self
 
-import pytest
 import torch
+from entry_points import numbers, same
+from public_calls import PUBLIC, Inputs
 from torch import Tensor, nn
+from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 
-registration = pytest.importorskip("torch.utils.backend_registration")
-if not hasattr(registration, "_setup_privateuseone_for_python_backend"):
-    pytest.skip("this PyTorch knows no devices written in Python", allow_module_level=True)
 
-
-class Module(registration._DummyBackendModule):
+class Module(backend_registration._DummyBackendModule):
     """What PyTorch asks of a device: it draws no random numbers."""
 
     def get_rng_state(self, device: Any = None) -> Tensor:
@@ -28,7 +33,7 @@ class Module(registration._DummyBackendModule):
         pass
 
 
-registration._setup_privateuseone_for_python_backend("elsewhere", Module())
+backend_registration._setup_privateuseone_for_python_backend("elsewhere", Module())
 DEVICE = torch.device("elsewhere", 0)
 aten = torch.ops.aten
 
@@ -117,3 +122,57 @@ def bring(module: nn.Module) -> nn.Module:
             if buffer is not None:
                 part._buffers[name] = ElsewhereTensor(buffer)
     return module
+
+
+# -- the public calls ----------------------------------------------------------------------------------
+
+
+@cache
+def here() -> Inputs:
+    torch.manual_seed(0)
+    return Inputs()
+
+
+@cache
+def there() -> Inputs:
+    torch.manual_seed(0)
+    given = Inputs()
+    for each in fields(given):
+        value = getattr(given, each.name)
+        if isinstance(value, Tensor):
+            setattr(given, each.name, ElsewhereTensor(value))
+        elif isinstance(value, nn.Module):
+            bring(value)
+    bring(given.additive)
+    return given
+
+
+def problem(name: str) -> str:
+    """What went wrong; nothing where the numbers are the same."""
+    expected = numbers(PUBLIC[name](here()))
+    try:
+        with Elsewhere():
+            found = [tensor.cpu() for tensor in numbers(PUBLIC[name](there()))]
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "" if same(found, expected) else "other numbers"
+
+
+def meets_the_cpu() -> bool:
+    """Whether the device fails to notice what a GPU would notice."""
+    for wrong in (
+        lambda: ElsewhereTensor(torch.ones(2)) + torch.ones(2),
+        lambda: torch.rand(2, device=DEVICE, generator=torch.Generator()),
+    ):
+        try:
+            with Elsewhere():
+                wrong()
+        except RuntimeError:
+            continue
+        return True
+    return False
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # of networks that are not trained
+    print(json.dumps({"the device itself": str(meets_the_cpu() or ""), **{name: problem(name) for name in PUBLIC}}))

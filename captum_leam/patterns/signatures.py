@@ -36,6 +36,7 @@ class Signatures:
         settings: how they were made: fraction, grid, seed, names of the regions.
 
     Example:
+        >>> import torch
         >>> made = signatures(torch.eye(3).reshape(3, 1, 3), "dense")
         >>> len(made), made.cells, len(made[:2]), made.similarity()[0].tolist()
         (3, 3, 2, [1.0, 0.0, 0.0])
@@ -75,6 +76,7 @@ class Signatures:
             ValueError: without any, or if they differ in kind, cells or settings.
 
         Example:
+            >>> import torch
             >>> maps = torch.rand(4, 8, 8)
             >>> whole = Signatures.concat([signatures(maps[:3]), signatures(maps[3:])])
             >>> bool((whole.similarity() == signatures(maps).similarity()).all())
@@ -94,6 +96,7 @@ class Signatures:
         """Bhattacharyya coefficients of every map with every map, (N, M): only for as many as fit into memory.
 
         Example:
+            >>> import torch
             >>> signatures(torch.tensor([[[3.0, 1.0]], [[0.0, 1.0]]]), kind="dense").similarity().tolist()
             [[1.0, 0.5], [0.5, 1.0]]
         """
@@ -128,6 +131,7 @@ class Signatures:
             ValueError: for arrays that are no root distributions (NaN, negative, columns out of range, torn rows).
 
         Example:
+            >>> import torch
             >>> made = signatures(torch.rand(3, 8, 8))
             >>> again = Signatures.from_arrays(made.to_arrays(np.float32), made.kind, made.settings)
             >>> bool(np.allclose(again.similarity(), made.similarity(), atol=1e-6))
@@ -190,6 +194,7 @@ def signatures(
         ValueError: for an unknown kind, NaN or empty maps, a fraction outside (0, 1], or labels that do not fit.
 
     Example:
+        >>> import torch
         >>> maps = torch.zeros(2, 10, 10)
         >>> maps[0, 0, 0] = maps[1, 0, 0] = maps[1, 9, 9] = 1.0
         >>> signatures(maps)
