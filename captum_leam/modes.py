@@ -42,9 +42,10 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def differentiate(output: Tensor, inputs: Tensor | Sequence[Tensor], **options: Any) -> tuple[Tensor, ...]:
-    """Return what ``torch.autograd.grad`` does outside of the caller's autocast, as PyTorch advises.
+    """Return ``torch.autograd.grad`` taken outside of the caller's autocast, as PyTorch advises.
 
-    Every operation then goes back in the precision in which it went forward; within autocast, products go back in half precision.
+    Each operation is then differentiated in the precision of its forward pass. Under autocast, matrix products would be differentiated in
+    half precision even where the model left autocast.
 
     Args:
         output: Tensor to differentiate.
@@ -112,7 +113,7 @@ def normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Return float16, bfloat16 and integers as float32, which holds sums of many numbers and which NumPy knows; others as they are.
+    """Return float16, bfloat16 and integers as float32, which holds sums of many numbers and converts to NumPy; others as they are.
 
     Args:
         values: Tensor of real numbers.
@@ -136,7 +137,7 @@ def as_tensor(values: Any) -> Tensor:
     """
     if isinstance(values, Tensor):
         return values
-    return torch.from_numpy(np.asarray(values, order="C"))  # torch takes no array with negative strides
+    return torch.from_numpy(np.asarray(values, order="C"))  # a copy where strides are negative, which PyTorch rejects
 
 
 def as_array(values: Any, dtype: DTypeLike = np.float64) -> NDArray[Any]:

@@ -3,8 +3,8 @@
     python tests/elsewhere.py
 
 Numbers are held on the CPU; what is checked is what a GPU would check: that all tensors of an operation are on one device, that nothing
-is read as NumPy without being brought over, that generators of the CPU draw on the CPU. A process of its own, since PyTorch cannot forget
-a device: autograd has a thread for each.
+is read as NumPy without being brought over, that generators of the CPU draw on the CPU. A process of its own, since PyTorch cannot
+unregister a device, and autograd starts a thread for each.
 """
 
 import json

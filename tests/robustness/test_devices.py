@@ -25,7 +25,7 @@ NOT_TRIED = {
 @pytest.fixture(scope="module")
 def problems() -> dict[str, str]:
     if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
-        pytest.skip("this PyTorch knows no devices that are written in Python")
+        pytest.skip("this version of PyTorch has no devices written in Python")
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     script = [sys.executable, str(ROOT / "tests" / "elsewhere.py")]
     done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=300)  # noqa: S603
