@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from captum_leam.labels import person_codes
+from captum_leam.modes import as_array
 
 # -- pairs -----------------------------------------------------------------------------------------------
 
@@ -83,7 +84,7 @@ def draw_pairs(labels: Sequence[Any] | Tensor, per_class: int | None = None, *, 
     generator = np.random.default_rng(seed)
     drawn = np.concatenate([g[np.sort(generator.choice(len(g), wanted, replace=False))] for g in groups])
     first, second = torch.from_numpy(drawn).T
-    return Pairs(first.clone(), second.clone(), torch.arange(2 * wanted) < wanted)
+    return Pairs(first.clone(), second.clone(), torch.arange(2 * wanted, device="cpu") < wanted)
 
 
 # -- thresholds and rates --------------------------------------------------------------------------------
@@ -96,7 +97,7 @@ def thresholds_between(scores: ArrayLike) -> NDArray[np.float64]:
         >>> thresholds_between([0.5, 0.25, 0.5]).tolist()
         [-0.75, 0.375, 1.5]
     """
-    values = np.unique(np.asarray(scores, dtype=np.float64))
+    values = np.unique(as_array(scores))
     between = (values[1:] + values[:-1]) / 2
     between = np.where(
         between > values[:-1], between, values[1:]
@@ -114,12 +115,12 @@ def error_rates(
         >>> fmr.tolist(), fnmr.tolist()
         ([0.5], [0.5])
     """
-    values, same = np.asarray(scores, dtype=np.float64), np.asarray(genuine, dtype=bool)
+    values, same = as_array(scores), as_array(genuine, bool)
     if not np.isfinite(values).all():
         raise ValueError(f"{int((~np.isfinite(values)).sum())} scores are NaN or infinite; leave these pairs out.")
     if not same.any() or same.all():
         raise ValueError("error rates need genuine and impostor pairs; one of them is missing.")
-    at = np.asarray(thresholds, dtype=np.float64)
+    at = as_array(thresholds)
     impostors, genuines = np.sort(values[~same]), np.sort(values[same])
     fmr = (len(impostors) - np.searchsorted(impostors, at, side="left")) / len(impostors)
     return fmr, np.searchsorted(genuines, at, side="left") / len(genuines)
@@ -148,7 +149,7 @@ def threshold_at_fmr(scores: ArrayLike, genuine: ArrayLike, fmr: float) -> float
         >>> threshold_at_fmr([0.1, 0.3, 0.5, 0.9], [False, False, True, True], 0.5)
         0.2
     """
-    impostors = int((~np.asarray(genuine, dtype=bool)).sum())
+    impostors = int((~as_array(genuine, bool)).sum())
     if not 0 < fmr < 1:
         raise ValueError(f"fmr is {fmr}; needed is a rate in (0, 1), for example 1e-3.")
     needed = math.ceil(1 / fmr - 1e-9)
@@ -168,7 +169,7 @@ def decision_rates(accepted: ArrayLike, genuine: ArrayLike) -> tuple[float, floa
         >>> decision_rates([True, False, False], [True, True, False])
         (0.5, 1.0, 0.75)
     """
-    yes, same = np.asarray(accepted, dtype=bool), np.asarray(genuine, dtype=bool)
+    yes, same = as_array(accepted, bool), as_array(genuine, bool)
     gar, irr = float(yes[same].mean()), float((~yes[~same]).mean())
     return gar, irr, (gar + irr) / 2
 
@@ -180,5 +181,5 @@ def area_under(fractions: ArrayLike, rates: ArrayLike) -> float:
         >>> area_under([0.0, 0.5, 1.0], [1.0, 0.5, 0.0])
         0.5
     """
-    x, y = np.asarray(fractions, dtype=np.float64), np.asarray(rates, dtype=np.float64)
+    x, y = as_array(fractions), as_array(rates)
     return float(((x[1:] - x[:-1]) @ (y[1:] + y[:-1]) / 2) / (x[-1] - x[0]))

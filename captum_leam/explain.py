@@ -66,7 +66,7 @@ def explain_faces(
             start. ``baselines`` also replace what the rounds occlude; a blur by default.
 
     Returns:
-        (N, H, W), not negative, every map sums to 1, on the device of the images.
+        (N, H, W), float32 (float64 for a model in float64), not negative, every map sums to 1, on the device of the images.
 
     Raises:
         TypeError: for other options.

@@ -558,7 +558,7 @@ def _channels_last(activations: Tensor, image_size: Sequence[int]) -> Tensor:
     if first == last and min(a, b, c) > 2:
         values = activations.detach()[:2].float()  # two images tell, and the rest costs as much as a layer
         return (_roughness(values, 3) > 1.5 * _roughness(values, 1))[None]
-    return torch.full((1,), last and not first, device=activations.device)
+    return torch.full((1,), last and not first, dtype=torch.bool, device=activations.device)
 
 
 def _fits(height: int, width: int, image_size: Sequence[int]) -> bool:

@@ -19,6 +19,7 @@ from captum_leam.checks import refuse, rows_of_caller, together, where_any
 from captum_leam.layers import Reshape, eager, refuse_unexplainable
 from captum_leam.maps import WEIGHTINGS, Field, default_blur, steps, weigh
 from captum_leam.memory import in_batches
+from captum_leam.modes import normal
 from captum_leam.objectives import (
     NORMS,
     EmbeddingSimilarity,
@@ -543,7 +544,7 @@ def _total(of_layer: tuple[Tensor, ...]) -> Tensor:
 
 def _towards_anything(embeddings: Tensor) -> Tensor:
     """The similarity to a drawn direction, always the same one."""
-    drawn = torch.randn(1, embeddings.shape[1], generator=torch.Generator().manual_seed(0))
+    drawn = normal((1, embeddings.shape[1]), torch.Generator().manual_seed(0))
     return similarity(embeddings, direction(embeddings, drawn), "detach")
 
 

@@ -9,9 +9,11 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from captum_leam.checks import caller_rows
+from captum_leam.modes import as_tensor, at_least_float32, own_arithmetic
 
 Field = tuple[int, int, int, int]
 """The rows and columns of the input that a network reads, as (top, left, height, width) in pixels."""
@@ -71,8 +73,10 @@ def weigh(
 # -- from a layer map to a map of the image ------------------------------------------------------------
 
 
-def as_maps(maps: Tensor) -> Tensor:
-    """Bring (H, W), (N, H, W) or (N, 1, H, W) to (N, H, W), and refuse what cannot be ranked.
+def as_maps(maps: Tensor | ArrayLike) -> Tensor:
+    """Bring (H, W), (N, H, W) or (N, 1, H, W) to (N, H, W), float32 or float64, and refuse what cannot be ranked.
+
+    Half precision becomes float32: the sum of a map overflows in float16, and bfloat16 has 256 values between two powers of two.
 
     Raises:
         ValueError: for another shape, or NaN or infinite values.
@@ -81,7 +85,7 @@ def as_maps(maps: Tensor) -> Tensor:
         >>> as_maps(torch.ones(2, 1, 4, 4)).shape
         torch.Size([2, 4, 4])
     """
-    maps = torch.as_tensor(maps)
+    maps = as_tensor(maps)
     given = tuple(maps.shape)
     if maps.ndim == 2:
         maps = maps[None]
@@ -91,8 +95,7 @@ def as_maps(maps: Tensor) -> Tensor:
         raise ValueError(
             f"maps have shape {given}; needed is (N, H, W) or (N, 1, H, W): sum or take one channel first."
         )
-    if not torch.is_floating_point(maps):
-        maps = maps.float()
+    maps = at_least_float32(maps)
     if not bool(torch.isfinite(maps).all()):
         bad = caller_rows((~torch.isfinite(maps)).flatten(1).any(1).nonzero().flatten().tolist())
         raise ValueError(f"maps {bad} hold NaN or infinite values, which cannot be ranked; leave these images out.")
@@ -154,7 +157,7 @@ def overall_map(
     """
     if isinstance(maps, Tensor) or not maps:
         raise ValueError("overall_map takes a list of layer maps, one tensor for every layer.")
-    shares = torch.tensor([1.0] * len(maps) if weights is None else list(weights), dtype=torch.float64)
+    shares = torch.tensor([1.0] * len(maps) if weights is None else list(weights), device="cpu", dtype=torch.float64)
     if len(shares) != len(maps) or bool((shares < 0).any()) or not bool(shares.sum() > 0):
         raise ValueError(f"weights {weights} do not fit {len(maps)} layers: one number ≥ 0 each, not all 0.")
     if len({len(m) for m in maps}) != 1:
@@ -186,8 +189,6 @@ def normalize_sum(maps: Tensor) -> Tensor:
         [[[0.25, 0.0], [0.0, 0.75]]]
     """
     positive = as_maps(maps).clamp(min=0)
-    if positive.dtype in (torch.float16, torch.bfloat16):  # a sum of many pixels overflows, or loses the small ones
-        return normalize_sum(positive.float()).to(positive.dtype)
     positive = (positive / positive.amax((1, 2), keepdim=True)).nan_to_num(nan=0.0)
     total = positive.sum((1, 2), keepdim=True)
     if not bool((total > 0).all()):
@@ -236,7 +237,7 @@ def rank_pixels(maps: Tensor, *, seed: int = 0) -> Tensor:
     maps = as_maps(maps)
     flat = maps.flatten(1)
     generator = torch.Generator().manual_seed(seed)
-    shuffles = [torch.randperm(flat.shape[1], generator=generator) for _ in range(len(flat))]
+    shuffles = [torch.randperm(flat.shape[1], generator=generator, device="cpu") for _ in range(len(flat))]
     shuffle = torch.stack(shuffles).to(flat.device) if shuffles else flat.long()
     by_value = flat.gather(1, shuffle).argsort(dim=1, descending=True, stable=True)
     order = shuffle.gather(1, by_value)
@@ -273,7 +274,7 @@ def top_fraction(maps: Tensor, fraction: float = 0.01, *, within: Tensor | None 
     maps = as_maps(maps)
     if within is None:
         return rank_pixels(maps, seed=seed) < max(1, round(fraction * maps[0].numel() if len(maps) else 1))
-    within = torch.as_tensor(within, dtype=torch.bool, device=maps.device).expand_as(maps)
+    within = as_tensor(within).to(maps.device, torch.bool).expand_as(maps)
     pixels = within.sum((1, 2))
     if bool((pixels == 0).any()):
         raise ValueError(f"`within` is empty for images {caller_rows((pixels == 0).nonzero().flatten().tolist())}.")
@@ -313,14 +314,15 @@ def gaussian_blur(images: Tensor, sigma: float, kernel: int | None = None) -> Te
         return images
     radius = max(1, round(2 * sigma)) if kernel is None else kernel // 2
     radius = min(radius, min(images.shape[-2:]) - 1)  # a reflection cannot be wider than the image
-    if max(images.shape[-2:]) <= LARGEST_AS_PRODUCT:
-        down, across = (_blur_matrix(length, radius, sigma).to(images) for length in images.shape[-2:])
-        return torch.matmul(torch.matmul(down.T, images), across)
-    weights = _blur_weights(radius, sigma).to(images)
-    planes = images.reshape(-1, 1, *images.shape[-2:])
-    padded = F.pad(planes, (radius, radius, radius, radius), mode="reflect")
-    rows = F.conv2d(padded, weights.view(1, 1, 1, -1))
-    return F.conv2d(rows, weights.view(1, 1, -1, 1)).reshape(images.shape)
+    with own_arithmetic(images.device):
+        if max(images.shape[-2:]) <= LARGEST_AS_PRODUCT:
+            down, across = (_blur_matrix(length, radius, sigma).to(images) for length in images.shape[-2:])
+            return torch.matmul(torch.matmul(down.T, images), across)
+        weights = _blur_weights(radius, sigma).to(images)
+        planes = images.reshape(-1, 1, *images.shape[-2:])
+        padded = F.pad(planes, (radius, radius, radius, radius), mode="reflect")
+        rows = F.conv2d(padded, weights.view(1, 1, 1, -1))
+        return F.conv2d(rows, weights.view(1, 1, -1, 1)).reshape(images.shape)
 
 
 LARGEST_AS_PRODUCT = 512  # side up to which a blur as two matrix products is faster than as two convolutions

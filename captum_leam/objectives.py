@@ -29,6 +29,7 @@ from captum_leam.checks import caller_rows, check_tensor, refuse, together
 from captum_leam.labels import person_codes
 from captum_leam.layers import refuse_active, sober
 from captum_leam.memory import in_batches
+from captum_leam.modes import at_least_float32
 from captum_leam.probe import check_model
 
 Norm = Literal["detach", "differentiate", "fixed"]
@@ -377,7 +378,7 @@ def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) 
         >>> leave_one_out_centroids(f, ["ann", "ann", "bob", "bob"]).tolist()
         [[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]
     """
-    embeddings = as_embeddings(embeddings, len(embeddings)).detach()
+    embeddings = at_least_float32(as_embeddings(embeddings, len(embeddings)).detach())
     people, codes = person_codes(labels, len(embeddings), "embeddings")
     person = torch.from_numpy(codes).to(embeddings.device)
     alone = [str(name) for name, count in zip(people, np.bincount(codes).tolist(), strict=True) if count == 1]

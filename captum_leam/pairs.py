@@ -161,7 +161,7 @@ class PairExplanation:
         figure = Figure(figsize=(7.2, 5.2 + 3.8 * bool(shown)), layout="constrained")
         rows: Any = figure.subfigures(2, 1, height_ratios=[5.2, 3.8]) if shown else [figure]
         axes = rows[0].subplots(2, 3)
-        for i, image in enumerate(self.images.detach().cpu()):
+        for i, image in enumerate(self.images.detach().cpu().float()):
             row = [image.movedim(0, -1).clamp(0, 1).expand(-1, -1, 3).numpy()]
             row += [overlay(image, maps[i]) for maps in (self.similar, self.dissimilar)]
             for axis, picture, title in zip(axes[i], row, (SIDES[i], "for the match", "against it"), strict=True):

@@ -11,6 +11,7 @@ from captum_leam._captum import repeat_args
 from captum_leam.checks import refuse
 from captum_leam.layers import Graph, Reshape, gather_runs, layer_name, record, sober, spatial, switch_back
 from captum_leam.memory import is_out_of_memory
+from captum_leam.modes import differentiate
 from captum_leam.objectives import EmbeddingSimilarity, as_output, vanishing
 
 # Of every layer, of every tensor it puts out.
@@ -62,7 +63,7 @@ class LayerPasses:
         self.whole = True  # whether it is still to be seen that recording leaves the model's output as it is
         self.shared = False  # whether that was so; known after a pass
         self.tuples: dict[nn.Module, bool] = {}  # whether a layer puts out several tensors; known after a pass
-        self.scores = torch.empty(0)  # of the last pass with gradients
+        self.scores = torch.empty(0, device="cpu", dtype=torch.float32)  # of the last pass with gradients
         self.returns_embeddings = False  # or scores; known after a pass
         self.switched: list[Tensor] = []  # tensors that are not ours and need gradients for the length of a pass
         self.apart: list[LayerPasses] = []  # one for each layer, where they cannot be recorded in one pass
@@ -161,7 +162,7 @@ class LayerPasses:
             ) from error
 
     def _forward_from_the_layers(self, xs: tuple[Tensor, ...], times: int) -> tuple[Tensor, Runs]:
-        found = torch.empty(0), Runs()
+        found = torch.empty(0, device="cpu", dtype=torch.float32), Runs()
         try:
             with torch.no_grad():
                 found = self._forward(xs, times, "from the layers")
@@ -213,7 +214,7 @@ class LayerPasses:
         if not score.requires_grad:
             return [None] * len(kept)
         try:
-            return torch.autograd.grad(score.sum(), kept, **{"allow_unused": True, **self.grad_kwargs})
+            return differentiate(score.sum(), kept, **{"allow_unused": True, **self.grad_kwargs})
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise

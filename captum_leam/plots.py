@@ -84,7 +84,7 @@ def region_outlines(image: Tensor, labels: Tensor, *, side: int = 448) -> NDArra
     from skimage.segmentation import find_boundaries
 
     times = max(1, -(-side // image.shape[-1]))
-    picture = image.detach().cpu().clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
+    picture = image.detach().cpu().float().clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
     large = picture.repeat(times, 0).repeat(times, 1)
     lines = find_boundaries(labels.cpu().numpy().repeat(times, 0).repeat(times, 1), mode="thick")  # type: ignore[no-untyped-call]
     large[lines] = np.array([0x00, 0x72, 0xB2]) / 255  # COLOURS[0]
@@ -157,7 +157,7 @@ def overlay_grid(
     for i, (image, of_image) in enumerate(zip(images, maps, strict=True)):
         row, column = divmod(i, columns)
         axes[2 * row, column].imshow(
-            image.detach().cpu().clamp(0, 1).movedim(0, -1).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1
+            image.detach().cpu().float().clamp(0, 1).movedim(0, -1).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1
         )
         axes[2 * row + 1, column].imshow(overlay(image, of_image, signed=signed))
         if titles is not None:

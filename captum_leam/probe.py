@@ -426,7 +426,7 @@ def _displacement(
         return None
     first, second = batches.changed
     pictures = (x for x in zip(batches.first, batches.second, strict=True) if x[0].ndim == 4)
-    of_picture = sum((energy_of(y[second] - x[first]) for x, y in pictures), torch.zeros(()))
+    of_picture = torch.stack([energy_of(y[second] - x[first]) for x, y in pictures]).sum(0)
     for one, other in zip(before, after, strict=True):
         found = displacement(of_picture, energy_of(other[second] - one[first]), field)
         if found is not None:

@@ -387,7 +387,7 @@ def _face(explanation: Explanation, i: int, both: pd.DataFrame | None) -> dict[s
     rows = explanation.regions[explanation.regions["image"] == i]
     first = rows.iloc[0]
     pieces = "1 fragment" if first["fragments"] == 1 else f"{first['fragments']} fragments"
-    image = explanation.images[i].detach().cpu().clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
+    image = explanation.images[i].detach().cpu().float().clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
     parts, photo = explanation.parts, _photograph(explanation, i)
     return {
         "name": explanation.names[i],

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from captum_leam.explainers.extremal import soft_mask
 from captum_leam.maps import gaussian_blur
+from captum_leam.modes import at_least_float32, differentiate
 
 Score = Callable[[Tensor], Tensor]
 Schedule = Sequence[tuple[float, Literal["remove", "keep"]]]
@@ -79,7 +80,7 @@ def occlusion_rounds(
         >>> divmod(int(heights.argmax()), 16)
         (12, 12)
     """
-    heights = standardised(start.float() if start.dtype in (torch.float16, torch.bfloat16) else start)
+    heights = standardised(at_least_float32(start))
     for area, kind in islice(cycle(schedule), rounds):
         gradient = _gradient(score, images, replaced, heights, area, keep=kind == "keep")
         move = torch.stack([standardised(smooth(gradient, scale)) for scale in scales]).sum(0)
@@ -93,7 +94,7 @@ def _gradient(score: Score, images: Tensor, replaced: Tensor, heights: Tensor, a
         heights = heights.detach().requires_grad_()
         mask = soft_mask(heights[:, None], area, 1.0).to(images)
         seen = torch.lerp(replaced, images, mask if keep else 1 - mask)
-        gradient: Tensor = torch.autograd.grad(score(seen).sum(), heights)[0]
+        gradient: Tensor = differentiate(score(seen).sum(), heights)[0]
     return gradient if keep else -gradient
 
 

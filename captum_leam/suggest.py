@@ -26,6 +26,7 @@ from captum_leam.layers import (
     tokens_to_map,
 )
 from captum_leam.maps import Field, gaussian_blur
+from captum_leam.modes import differentiate, normal
 from captum_leam.objectives import as_output, float16_hint
 from captum_leam.passes import LayerPasses
 from captum_leam.probe import Displacement, check_layers
@@ -341,14 +342,15 @@ def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) ->
     """
     generator = torch.Generator().manual_seed(seed)
     few, numbers = first_images(faces)
-    shuffled = few.flatten(2)[:, :, torch.randperm(few[0, 0].numel(), generator=generator).to(few.device)].view_as(few)
+    order = torch.randperm(few[0, 0].numel(), generator=generator, device="cpu").to(few.device)
+    shuffled = few.flatten(2)[:, :, order].view_as(few)
     with torch.inference_mode(False), torch.enable_grad(), eager():
         x = torch.cat([few, shuffled]).clone().requires_grad_()
         with rows_of_caller(lambda found: [numbers[i] for i in found if i < len(numbers)]):
             first = _first_map(model, x)
-        signs = torch.randn(first.shape, generator=generator, dtype=torch.float64).to(first)
-        gradient = torch.autograd.grad((first * signs).sum(), x, allow_unused=True)[0] if first.requires_grad else None
-    touched = torch.zeros(few.shape[2:]) if gradient is None else gradient.nan_to_num().abs().amax((0, 1))
+        signs = torch.randn(first.shape, generator=generator, device="cpu", dtype=torch.float64).to(first)
+        gradient = differentiate((first * signs).sum(), x, allow_unused=True)[0] if first.requires_grad else None
+    touched = (torch.zeros_like(x) if gradient is None else gradient.nan_to_num().abs()).amax((0, 1))
     rows, columns = touched.amax(1).nonzero().flatten(), touched.amax(0).nonzero().flatten()
     if not len(rows):
         raise ValueError(
@@ -375,7 +377,7 @@ def _first_map(model: Callable[..., Tensor], x: Tensor) -> Tensor:
 
 def _smooth_probe(faces: Tensor) -> Tensor:
     """One smooth image within the faces' range: neighbours in space are alike in it, even in an untrained network."""
-    noise = torch.randn(faces[:1].shape, generator=torch.Generator().manual_seed(0)).to(faces)
+    noise = normal(faces[:1].shape, torch.Generator().manual_seed(0)).to(faces)
     smooth = gaussian_blur(noise, faces.shape[-1] / 16)
     unit_range = (smooth - smooth.min()) / (smooth.max() - smooth.min())
     return faces.min() + (faces.max() - faces.min()) * unit_range
@@ -429,7 +431,7 @@ def _spatial_cuts(
         spatial = {name: t for name, t in shown.items() if t.grad_fn in cuts and _map_shape(t, size)}
         if not spatial:
             raise ValueError(_no_layer(outputs, counts, has_gradient=out.requires_grad))
-        gradients = torch.autograd.grad(score, list(spatial.values()), allow_unused=True)
+        gradients = differentiate(score, list(spatial.values()), allow_unused=True)
     modules = dict(model.named_modules())
     found = []
     for (name, tensor), gradient in zip(spatial.items(), gradients, strict=True):

@@ -50,7 +50,7 @@ HALVES = RegionScheme({0: "upper", 1: "lower"})
 
 
 def halves(images: Tensor) -> Tensor:
-    return (torch.arange(16)[:, None] > 7).long().expand(len(images), 16, 16)
+    return (torch.arange(16, device="cpu")[:, None] > 7).long().expand(len(images), 16, 16)
 
 
 class Opaque:
@@ -114,7 +114,9 @@ def _verification(s: Scene) -> pd.DataFrame:
         s.net, (0, 0.2, 1), operating_points=("eer",), controls=(), batch_size=s.batch_size, progress=False
     )
     pairs = draw_pairs(PEOPLE)
-    return evaluator.evaluate(s.faces, pairs, torch.rand(len(pairs), 16, 16, generator=_drawn())).to_frame()
+    return evaluator.evaluate(
+        s.faces, pairs, torch.rand(len(pairs), 16, 16, generator=_drawn(), device="cpu", dtype=torch.float32)
+    ).to_frame()
 
 
 def _drawn() -> torch.Generator:
@@ -123,7 +125,7 @@ def _drawn() -> torch.Generator:
 
 def _patches(s: Scene) -> pd.DataFrame:
     pairs = paste_patches(s.faces, draw_pairs(PEOPLE), PEOPLE, patches=5, size=4)
-    maps = torch.rand(len(pairs), 16, 16, generator=_drawn())
+    maps = torch.rand(len(pairs), 16, 16, generator=_drawn(), device="cpu", dtype=torch.float32)
     return evaluate_patch_pairs(s.net, pairs, maps, ratios=(0, 0.5), batch_size=s.batch_size).curves()
 
 
@@ -191,9 +193,9 @@ CALLS: dict[str, Callable[[Scene], Any]] = {
     "embed": lambda s: embed(s.net, s.faces, s.batch_size),
     "verify": lambda s: _verify(s),
     "suggest_layers": lambda s: suggest_layers(s.net, s.faces).to_frame(),
-    "find_field": lambda s: torch.tensor(find_field(s.net, s.faces)),
+    "find_field": lambda s: find_field(s.net, s.faces),
     "UpTo": lambda s: UpTo(s.net, "head.1")(s.faces).detach(),
-    "layer_before_division": lambda s: torch.tensor(layer_before_division(s.net, s.faces) is None),
+    "layer_before_division": lambda s: layer_before_division(s.net, s.faces) is None,
     "OcclusionEvaluator": _occlusion,
     "VerificationEvaluator": _verification,
     "evaluate_patch_pairs": _patches,

@@ -18,6 +18,7 @@ LEVELS = [
         "decisions",
         "checks",
         "memory",
+        "modes",
         "names",
         "bootstrap",
     },  # the ground

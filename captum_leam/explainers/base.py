@@ -16,6 +16,7 @@ from captum_leam.checks import check_images
 from captum_leam.layers import eager, refuse_unexplainable
 from captum_leam.maps import as_maps
 from captum_leam.memory import in_batches
+from captum_leam.modes import at_least_float32, differentiate
 from captum_leam.objectives import as_embeddings, direction
 from captum_leam.probe import check_model
 
@@ -155,7 +156,7 @@ class Explainer(Attribution, ABC):
     def _gradient(self, score: Tensor, images: Tensor) -> Tensor:
         """Gradient of one score per image with respect to the images, counted."""
         self._check_differentiable(score)
-        gradient: Tensor = torch.autograd.grad(score.sum(), images, retain_graph=True)[0]
+        gradient: Tensor = differentiate(score.sum(), images, retain_graph=True)[0]
         self._backwards += len(images)
         return gradient
 
@@ -296,7 +297,7 @@ def cosines(embeddings: Tensor, towards: Tensor) -> Tensor:
         >>> cosines(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]])).item()
         0.6000000238418579
     """
-    return (torch.nn.functional.normalize(embeddings, dim=1) * towards).sum(1)
+    return (torch.nn.functional.normalize(at_least_float32(embeddings), dim=1) * towards).sum(1)
 
 
 def shown(maps: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from captum_leam.checks import check_images
 from captum_leam.explainers.base import Explainer, shown
 from captum_leam.layers import Reshape, gather_runs, layer_name, record, refuse_unexplainable, spatial
 from captum_leam.maps import Field, place_on_field
+from captum_leam.modes import differentiate, own_arithmetic
 from captum_leam.objectives import as_embeddings, direction, vanishing
 from captum_leam.passes import LayerPasses
 
@@ -42,7 +43,8 @@ class AffineHead:
 
     def position_embeddings(self, activations: Tensor) -> Tensor:
         """What every position adds to the embedding: (N, C, h, w) to (N, h·w, D)."""
-        return torch.einsum("dcp,ncp->npd", self.weight.flatten(2), activations.flatten(2))
+        with own_arithmetic(activations.device):
+            return torch.einsum("dcp,ncp->npd", self.weight.flatten(2), activations.flatten(2))
 
     def embed(self, activations: Tensor) -> Tensor:
         """The embeddings of activations: (N, C, h, w) to (N, D)."""
@@ -186,7 +188,7 @@ class PositionDecomposition(Explainer):
             )
 
         def pairs(images: Tensor, rows: Tensor | None) -> Correspondences:
-            others = torch.empty(0) if rows is None else rows.view(-1, *partners.shape[1:])
+            others = images[:0] if rows is None else rows.view(-1, *partners.shape[1:])
             return self._pairs(images, others.expand(len(images), -1, -1, -1))
 
         parts = self._in_parts(pairs, inputs, partners.flatten(1))
@@ -207,7 +209,8 @@ class PositionDecomposition(Explainer):
         f, of_image, grid = self._run(images)
         g, of_partner, _ = self._run(partners)
         lengths = f.norm(dim=1) * g.norm(dim=1)
-        matrix = torch.einsum("npd,nqd->npq", of_image, of_partner) / lengths[:, None, None]
+        with own_arithmetic(images.device):
+            matrix = torch.einsum("npd,nqd->npq", of_image, of_partner) / lengths[:, None, None]
         return Correspondences(matrix, (f * g).sum(1) / lengths - matrix.sum((1, 2)), grid)
 
     # -- the model up to the layer, and after it -------------------------------------------------------------
@@ -271,7 +274,7 @@ def dimension_gradients(embedding: Tensor, activations: Tensor, at_once: int) ->
     identity = torch.eye(embedding.shape[1], dtype=embedding.dtype, device=embedding.device)
     for ones in torch.split(identity, at_once):
         options = {"retain_graph": True, "is_grads_batched": True}
-        (gradients,) = torch.autograd.grad(embedding, activations, ones[:, None], **options)
+        (gradients,) = differentiate(embedding, activations, grad_outputs=ones[:, None], **options)
         yield gradients[:, 0]
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from captum_leam.explainers.base import Explainer, cosines, shown
 from captum_leam.maps import default_blur
+from captum_leam.modes import at_least_float32, normal, own_arithmetic
 from captum_leam.objectives import direction, vanishing
 
 SOFTNESS = (1.0, 0.1)
@@ -96,18 +97,19 @@ class ExtremalPerturbation(Explainer):
     def _descend(self, images: Tensor, replaced: Tensor, rows: Tensor, seed: int) -> Tensor:
         """Margins (n, 1, H, W) after the descent from one set of random heights, the same for every image."""
         size = (images.shape[2], images.shape[3])
-        start = 0.1 * torch.randn(1, 1, self.grid, self.grid, generator=torch.Generator().manual_seed(seed))
-        heights = start.to(images).repeat(len(images), 1, 1, 1).requires_grad_()
+        start = 0.1 * normal((1, 1, self.grid, self.grid), torch.Generator().manual_seed(seed))
+        heights = start.to(at_least_float32(images)).repeat(len(images), 1, 1, 1).requires_grad_()
         adam = torch.optim.Adam([heights], lr=self.learning_rate)
         for step in range(self.n_steps):
             mask = soft_mask(enlarge(heights, size), self.area, softness(step, self.n_steps))
             heights.grad = self._gradient(self._score(images, replaced, mask, rows), heights)
-            adam.step()
+            with own_arithmetic(heights.device):
+                adam.step()
         return margins(enlarge(heights.detach(), size), self.area)
 
     def _score(self, images: Tensor, replaced: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
         """Cosines (n,) of images that are replaced where the mask (n, 1, H, W) is 1."""
-        embeddings = self._embed(images + mask * (replaced - images))
+        embeddings = self._embed(images + mask.to(images) * (replaced - images))
         return cosines(embeddings, direction(embeddings, rows))
 
 

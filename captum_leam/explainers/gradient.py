@@ -18,6 +18,7 @@ from captum_leam.explainers.base import (
     unit_and_direction,
 )
 from captum_leam.maps import gaussian_blur
+from captum_leam.modes import at_least_float32, differentiate, own_arithmetic
 from captum_leam.objectives import direction, reliability, vanishing
 
 
@@ -123,7 +124,7 @@ class FGGB(ThresholdExplainer):
         """Gradients of k dimensions of the same embedding, each through a copy of its own: (k, C, H, W)."""
         k = len(dimensions)
         score = f[torch.arange(k, device=f.device), dimensions].sum()
-        gradients: Tensor = torch.autograd.grad(score, copies, retain_graph=True)[0]
+        gradients: Tensor = differentiate(score, copies, retain_graph=True)[0]
         self._backwards += k
         return gradients[:k]
 
@@ -144,7 +145,8 @@ def weighted_directions(gradients: Tensor, weights: Tensor) -> Tensor:
     """
     norms = gradients.flatten(2).norm(dim=2)
     scale = torch.where(norms > 0, weights / norms, 0.0)
-    return torch.einsum("kn,knchw->nchw", scale, gradients)
+    with own_arithmetic(gradients.device):
+        return torch.einsum("kn,knchw->nchw", scale, gradients)
 
 
 class FAME(TwoSidedExplainer):
@@ -199,10 +201,10 @@ class FAME(TwoSidedExplainer):
 
     def _descend(self, images: Tensor, towards: Tensor, sign: int) -> Tensor:
         """Images after the descent on sign · s."""
-        x = images.detach()
+        x = at_least_float32(images.detach())  # a step of 1/255 is lost in bfloat16
         for _ in range(self.n_steps):
             x.requires_grad_()
-            gradient = self._gradient(sign * cosines(self._embed(x), towards), x)
+            gradient = self._gradient(sign * cosines(self._embed(x.to(images)), towards), x)
             peak = gradient.abs().amax((1, 2, 3), keepdim=True)
             x = (x - self.step * torch.where(peak > 0, gradient / peak, 0.0)).detach()
         return x

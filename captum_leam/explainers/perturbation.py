@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_leam.checks import all_of_row
 from captum_leam.explainers.base import Explainer, SimilarityMaps, TwoSidedExplainer, cosines, shown
+from captum_leam.modes import at_least_float32, own_arithmetic, uniform
 from captum_leam.objectives import direction
 
 BLACK_PATCH = 30 / 112
@@ -29,7 +30,7 @@ class Masking(Explainer):
     def _masked_scores(self, row: int, image: Tensor, masks: Tensor, reference: Tensor) -> Tensor:
         """Cosines (M,) of one image (1, C, H, W) under masks (M, H, W) to a reference (1, D), a batch of them at a time."""
         with all_of_row(row):
-            embeddings = (self._embed(image * part[:, None]) for part in torch.split(masks, self._at_once))
+            embeddings = (self._embed(image * part[:, None].to(image)) for part in torch.split(masks, self._at_once))
             return torch.cat([cosines(f, direction(f, reference)) for f in embeddings])
 
     def _each(self, images: Tensor, reference: Tensor | None) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -85,10 +86,10 @@ class CorrRISE(Masking, TwoSidedExplainer):
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
         size = (images.shape[2], images.shape[3])
         patch = round(BLACK_PATCH * size[1]) if self.patch is None else self.patch
-        masks = patch_masks(self.masks, size, patch, self.patches, self.seed).to(images)
+        masks = patch_masks(self.masks, size, patch, self.patches, self.seed).to(at_least_float32(images))
         with torch.no_grad():
             scores = [self._masked_scores(i, x, masks, g) for i, x, g in self._each(images, reference)]
-        signed = shown(rank_correlation(torch.stack(scores), masks).to(images))
+        signed = shown(rank_correlation(torch.stack(scores), masks).to(scores[0]))
         return SimilarityMaps(signed.clamp(min=0), (-signed).clamp(min=0))
 
 
@@ -137,10 +138,12 @@ class RISE(Masking):
 
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
         size = (images.shape[2], images.shape[3])
-        masks = smooth_masks(self.masks, size, self.cells, self.shown, self.seed).to(images)
+        masks = smooth_masks(self.masks, size, self.cells, self.shown, self.seed).to(at_least_float32(images))
         with torch.no_grad():
             scores = torch.stack([self._masked_scores(i, x, masks, g) for i, x, g in self._each(images, reference)])
-        return shown((scores @ masks.flatten(1)).view(-1, *size) / (self.masks * self.shown))
+        with own_arithmetic(scores.device):
+            mean = scores @ masks.flatten(1).to(scores) / (self.masks * self.shown)
+        return shown(mean.view(-1, *size))
 
 
 class XFace(Masking):
@@ -185,15 +188,17 @@ class XFace(Masking):
         size = (images.shape[2], images.shape[3])
         patches = self.patches or tuple(max(1, round(share * size[1])) for share in XFACE_PATCHES)
         stride = self.stride or max(1, round(XFACE_STRIDE * size[1]))
-        masks = sliding_masks(size, patches, stride).to(images)
+        masks = sliding_masks(size, patches, stride).to(at_least_float32(images))
         hidden = (1 - masks).flatten(1)
         weights = hidden / hidden.sum(1, keepdim=True) / len(masks)
-        maps = []
+        rises = []
         with torch.no_grad():
             for i, x, g in self._each(images, reference):
                 clean = self._masked_scores(i, x, torch.ones_like(masks[:1]), g)
-                maps.append((clean - self._masked_scores(i, x, masks, g)) @ weights)
-        return shown(torch.stack(maps).view(-1, *size))
+                rises.append(clean - self._masked_scores(i, x, masks, g))
+        with own_arithmetic(images.device):
+            maps = torch.stack(rises) @ weights.to(rises[0])
+        return shown(maps.view(-1, *size))
 
 
 # -- masks ---------------------------------------------------------------------------------------------
@@ -222,8 +227,8 @@ def patch_masks(count: int, size: tuple[int, int], patch: int, patches: int, see
     if not 1 <= patch <= min(size):
         raise ValueError(f"patch is {patch} px; needed is a width between 1 and that of the image, {size}.")
     generator = torch.Generator().manual_seed(seed)
-    tops, lefts = (torch.randint(s - patch + 1, (count, patches, 1), generator=generator) for s in size)
-    rows, columns = torch.arange(size[0]), torch.arange(size[1])
+    tops, lefts = (torch.randint(s - patch + 1, (count, patches, 1), generator=generator, device="cpu") for s in size)
+    rows, columns = (torch.arange(s, device="cpu") for s in size)
     in_rows = (rows >= tops) & (rows < tops + patch)
     in_columns = (columns >= lefts) & (columns < lefts + patch)
     return 1 - (in_rows[:, :, :, None] & in_columns[:, :, None, :]).any(1).float()
@@ -248,9 +253,9 @@ def smooth_masks(count: int, size: tuple[int, int], cells: int, share: float, se
     """
     generator = torch.Generator().manual_seed(seed)
     height, width = (-(-s // cells) for s in size)  # of a cell, rounded up
-    grids = (torch.rand(count, 1, cells, cells, generator=generator) < share).float()
+    grids = (uniform((count, 1, cells, cells), generator) < share).float()
     enlarged = F.interpolate(grids, ((cells + 1) * height, (cells + 1) * width), mode="bilinear", align_corners=False)
-    tops, lefts = (torch.randint(s, (count,), generator=generator).tolist() for s in (height, width))
+    tops, lefts = (torch.randint(s, (count,), generator=generator, device="cpu").tolist() for s in (height, width))
     cut = [m[0, t : t + size[0], left : left + size[1]] for m, t, left in zip(enlarged, tops, lefts, strict=True)]
     return torch.stack(cut)
 
@@ -278,7 +283,7 @@ def sliding_masks(size: tuple[int, int], patches: tuple[int, ...], stride: int) 
             f"patches are {patches} px, stride {stride}; needed are widths ≥ 1 below {min(size)}, stride ≥ 1."
         )
     places = [(p, t, s) for p in patches for t in range(0, size[0] - p, stride) for s in range(0, size[1] - p, stride)]
-    masks = torch.ones(len(places), *size)
+    masks = torch.ones(len(places), *size, device="cpu", dtype=torch.float32)
     for mask, (patch, top, left) in zip(masks, places, strict=True):
         mask[top : top + patch, left : left + patch] = 0
     return masks

@@ -108,7 +108,7 @@ def drawn_orders(generator: torch.Generator, regions: int, orders: int) -> Itera
         [[0, 1, 2], [0, 1, 2]]
     """
     for _ in range(orders):
-        yield torch.randperm(regions, generator=generator).tolist()
+        yield torch.randperm(regions, generator=generator, device="cpu").tolist()
 
 
 def region_masks(labels: Tensor, images: Tensor) -> list[Tensor]:

@@ -15,6 +15,7 @@ from captum_leam.faces.detections import MIN_FACE, Detection, implausible
 from captum_leam.faces.photos import pictures_of, read_photo
 from captum_leam.faces.turns import View, upright_view
 from captum_leam.faces.weights import find_weights, load_network, need_facexlib
+from captum_leam.modes import plain_torch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -268,7 +269,7 @@ class FaceAligner:
             shrunk = photo
         # facexlib reads BGR, 0 to 255, and would keep the graph
         picture = (shrunk.flip(0) * 255).round().movedim(0, -1).contiguous().numpy()
-        with torch.no_grad():
+        with plain_torch(self.device), torch.no_grad():
             rows = np.asarray(self._network.detect_faces(picture, conf_threshold=min_score), dtype=np.float64)
         sides = np.array(photo.shape[:0:-1]) / np.array(shrunk.shape[:0:-1])  # (x, y): rounding differs by axis
         points = (rows[:, [0, 1, 2, 3, *range(5, 15)]].reshape(-1, 7, 2) + 0.5) * sides - 0.5

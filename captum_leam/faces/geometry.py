@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from captum_leam.modes import as_array
+
 Floats = NDArray[np.float64]
 
 ARCFACE_112: Floats = np.array(
@@ -34,7 +36,7 @@ def five_points(points: ArrayLike, what: str) -> Floats:
         >>> five_points(ARCFACE_112, "template").shape
         (5, 2)
     """
-    five = np.asarray(points, dtype=np.float64)
+    five = as_array(points)
     if five.shape != (5, 2) or not np.isfinite(five).all():
         raise ValueError(
             f"{what} has shape {five.shape}; needed are five finite points (x, y): the eye at smaller x, the other eye, tip "
@@ -165,7 +167,7 @@ def warp(
         fine = warp(values, onto, (size[0] * finer, size[1] * finer), outside=outside)
         planes = F.avg_pool2d(fine.reshape(1, -1, *fine.shape[-2:]), finer)
         return planes.reshape(*values.shape[:-2], *size)
-    rows, columns = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
+    rows, columns = torch.meshgrid(*(torch.arange(s, device="cpu") for s in size), indexing="ij")
     pixels = torch.stack([columns, rows], dim=-1).double()
     where = pixels @ torch.from_numpy(back[:, :2].T.copy()) + torch.from_numpy(back[:, 2].copy())
     if not values.is_floating_point():
@@ -174,7 +176,7 @@ def warp(
     # a border of the outside value around the picture, so that both kinds of values fade into it
     planes = F.pad(values.reshape(1, -1, height, width), (1, 1, 1, 1), value=outside)
     planes = planes.to(torch.promote_types(values.dtype, torch.float32))  # half precision cannot be sampled on a CPU
-    grid = (where + 1) * 2 / torch.tensor([width + 1, height + 1]) - 1
+    grid = (where + 1) * 2 / torch.tensor([width + 1, height + 1], device="cpu", dtype=torch.float64) - 1
     drawn = F.grid_sample(planes, grid[None].to(planes), mode="bilinear", padding_mode="border", align_corners=True)
     return drawn.to(values.dtype).reshape(*values.shape[:-2], *size)
 

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from captum_leam.modes import plain_torch
+
 ENVIRONMENT = "CAPTUM_LEAM_WEIGHTS"
 """Environment variable that names a folder of weight files."""
 
@@ -192,7 +194,7 @@ def load_network(make: Callable[[], Net], path: str | Path, sha256: str | None =
     state, found = load_state(path, sha256)
     if bad := [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
         raise ValueError(f"{path}: {bad[0]} holds NaN or infinite values.")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), plain_torch():
         network = make()
     try:
         network.load_state_dict(state)

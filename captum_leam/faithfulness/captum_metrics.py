@@ -16,6 +16,7 @@ from torch import Tensor
 
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.maps import Field, place_on_field
+from captum_leam.modes import uniform
 
 
 def input_attributions(maps: Tensor, images: Tensor, field: Field | None = None) -> Tensor:
@@ -126,9 +127,9 @@ def random_squares(count: int, size: tuple[int, int], side: int, generator: torc
     """
     if not 0 < side <= min(size):
         raise ValueError(f"side is {side}; needed is 1 to {min(size)} pixels.")
-    tops = torch.randint(size[0] - side + 1, (count, 1, 1), generator=generator)
-    lefts = torch.randint(size[1] - side + 1, (count, 1, 1), generator=generator)
-    rows, columns = torch.arange(size[0])[:, None], torch.arange(size[1])[None]
+    tops = torch.randint(size[0] - side + 1, (count, 1, 1), generator=generator, device="cpu")
+    lefts = torch.randint(size[1] - side + 1, (count, 1, 1), generator=generator, device="cpu")
+    rows, columns = torch.arange(size[0], device="cpu")[:, None], torch.arange(size[1], device="cpu")[None]
     return (rows >= tops) & (rows < tops + side) & (columns >= lefts) & (columns < lefts + side)
 
 
@@ -176,7 +177,7 @@ def sensitivity_max(
     generator = torch.Generator().manual_seed(seed)
 
     def noisy(repeated: Tensor) -> Tensor:
-        noise = 2 * torch.rand(repeated.shape, generator=generator) - 1
+        noise = 2 * uniform(repeated.shape, generator) - 1
         return repeated + radius * noise.to(repeated)
 
     def as_tuple(x: Tensor | tuple[Tensor, ...], additional_forward_args: tuple[Tensor, ...] = ()) -> tuple[Tensor]:

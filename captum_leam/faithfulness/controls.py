@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_leam.maps import gaussian_blur
+from captum_leam.modes import normal, own_arithmetic, uniform
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def central_ellipse(size: tuple[int, int]) -> Tensor:
         >>> round(central_ellipse((112, 112)).double().mean().item(), 2)
         0.54
     """
-    rows = (torch.arange(size[0]) + 0.5) / size[0] - 0.56
-    columns = (torch.arange(size[1]) + 0.5) / size[1] - 0.5
+    rows = (torch.arange(size[0], device="cpu", dtype=torch.float32) + 0.5) / size[0] - 0.56
+    columns = (torch.arange(size[1], device="cpu", dtype=torch.float32) + 0.5) / size[1] - 0.5
     return (rows[:, None] / 0.44) ** 2 + (columns[None] / 0.39) ** 2 <= 1
 
 
@@ -81,7 +82,7 @@ def random_pixels(scene: Scene) -> Tensor:
         >>> random_pixels(scene).shape
         torch.Size([2, 8, 8])
     """
-    return torch.rand(scene.size, generator=scene.generator()).to(scene.images.device)
+    return uniform(scene.size, scene.generator()).to(scene.images.device)
 
 
 def random_face_pixels(scene: Scene) -> Tensor:
@@ -92,8 +93,8 @@ def random_face_pixels(scene: Scene) -> Tensor:
 def centre(scene: Scene) -> Tensor:
     """The centre of the crop: nearest pixels first. A strong control, for the nose is there."""
     _, height, width = scene.size
-    rows = torch.arange(height, dtype=torch.float64) - (height - 1) / 2
-    columns = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
+    rows = torch.arange(height, device="cpu", dtype=torch.float64) - (height - 1) / 2
+    columns = torch.arange(width, device="cpu", dtype=torch.float64) - (width - 1) / 2
     distance = rows[:, None] ** 2 + columns[None] ** 2
     return (-distance).expand(scene.size).to(scene.images.device)
 
@@ -101,16 +102,17 @@ def centre(scene: Scene) -> Tensor:
 def edges(scene: Scene) -> Tensor:
     """Smoothed Sobel edges of the grey image: passes "same person > different people" without any model."""
     grey = scene.images.detach().mean(1, keepdim=True).float()
-    ramp = torch.tensor([[1.0, 2.0, 1.0]]).T @ torch.tensor([[1.0, 0.0, -1.0]])
-    kernels = torch.stack([ramp, ramp.T])[:, None].to(grey)
+    ramp = torch.tensor([[1, 0, -1], [2, 0, -2], [1, 0, -1]], dtype=grey.dtype, device=grey.device)
+    kernels = torch.stack([ramp, ramp.T])[:, None]
     padded = torch.nn.functional.pad(grey, (1, 1, 1, 1), mode="replicate")
-    strength = torch.nn.functional.conv2d(padded, kernels).square().sum(1).sqrt()
+    with own_arithmetic(grey.device):
+        strength = torch.nn.functional.conv2d(padded, kernels).square().sum(1).sqrt()
     return gaussian_blur(strength, 2 * scene.size[2] / 112)
 
 
 def random_field(scene: Scene) -> Tensor:
     """A blurred random field: blobs of the size that maps have, anywhere."""
-    noise = torch.randn(scene.size, generator=scene.generator()).to(scene.images.device)
+    noise = normal(scene.size, scene.generator()).to(scene.images.device)
     return gaussian_blur(noise, 6 * scene.size[2] / 112)
 
 
@@ -127,8 +129,8 @@ def moved(scene: Scene) -> Tensor:
 
 def _flip_and_roll(patch: Tensor, generator: torch.Generator) -> Tensor:
     # at least a quarter of the box away in both directions: a control that stays in place would be none
-    shifts = [int(n // 4 + torch.randint(max(1, n // 2), (1,), generator=generator)) for n in patch.shape]
-    flips = [axis for axis in (0, 1) if int(torch.randint(2, (1,), generator=generator))]
+    shifts = [int(n // 4 + torch.randint(max(1, n // 2), (1,), generator=generator, device="cpu")) for n in patch.shape]
+    flips = [axis for axis in (0, 1) if int(torch.randint(2, (1,), generator=generator, device="cpu"))]
     return patch.flip(flips).roll(shifts, (0, 1))
 
 
@@ -144,7 +146,7 @@ def other_people(scene: Scene) -> Tensor:
     # a map without any positive value adds nothing to the mean: some methods have such
     maps = positive / positive.sum((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
     person = np.unique(np.asarray([str(p) for p in scene.people]), return_inverse=True)[1].reshape(-1)
-    index = torch.as_tensor(person, device=maps.device)
+    index = torch.from_numpy(person).to(maps.device)
     sums = torch.zeros(int(index.max()) + 1, *maps.shape[1:], dtype=maps.dtype, device=maps.device).index_add_(
         0, index, maps
     )

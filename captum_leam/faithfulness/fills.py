@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_leam.maps import default_blur
+from captum_leam.modes import normal
 
 # Rong et al. 2022, equation 4: direct neighbours weigh twice as much as diagonal ones.
 ROAD_WEIGHTS = {(0, 1): 1 / 6, (1, 0): 1 / 6, (0, -1): 1 / 6, (-1, 0): 1 / 6}
@@ -91,7 +92,7 @@ def shuffle(images: Tensor) -> Tensor:
         >>> torch.equal(shuffle(x).flatten(2).sort().values, x.flatten(2).sort().values)
         True
     """
-    order = torch.randperm(images[0, 0].numel(), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(images[0, 0].numel(), generator=torch.Generator().manual_seed(0), device="cpu")
     return images.flatten(2)[:, :, order.to(images.device)].view_as(images)
 
 
@@ -114,7 +115,7 @@ def noisy_linear(images: Tensor, masks: Tensor | None) -> Tensor:
     """
     if masks is None:
         raise ValueError("noisy_linear fills in from the pixels around a mask, and needs the masks.")
-    noise = torch.randn(images[0].shape, generator=torch.Generator().manual_seed(0)).to(images)
+    noise = normal(images[0].shape, torch.Generator().manual_seed(0)).to(images)
     filled = [_impute(x.cpu().double().numpy(), m.cpu().numpy()) for x, m in zip(images, masks, strict=True)]
     out = torch.from_numpy(np.stack(filled)).to(images) if filled else images.clone()
     return out + ROAD_NOISE * images.std((1, 2, 3), keepdim=True) * noise * masks[:, None].to(images)

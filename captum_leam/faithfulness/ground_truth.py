@@ -13,6 +13,7 @@ from captum_leam.checks import caller_rows
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.faithfulness.occlusion import embed_checked
 from captum_leam.maps import as_maps, rank_pixels
+from captum_leam.modes import as_tensor
 from captum_leam.objectives import embed, match_rows, unit
 
 # -- a map against the pixels that matter ----------------------------------------------------------------
@@ -117,7 +118,7 @@ def roc_auc(maps: Tensor, truth: Tensor) -> Tensor:
 
 
 def _matching(maps: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    maps, truth = as_maps(maps).detach(), torch.as_tensor(truth)
+    maps, truth = as_maps(maps).detach(), as_tensor(truth)
     if truth.dtype != torch.bool or truth.shape != maps.shape:
         raise ValueError(
             f"truth has shape {tuple(truth.shape)} and {truth.dtype}, the maps {tuple(maps.shape)}; needed is boolean of their shape."
@@ -164,7 +165,7 @@ def part_importance(
         >>> part_importance(lambda x: x.flatten(1), images, labels, [1, 2], torch.ones(4), fill="zero").round(decimals=3).tolist()
         [[0.293, 0.134]]
     """
-    labels = torch.as_tensor(labels)
+    labels = as_tensor(labels)
     clean = embed_checked(model, images, batch_size)
     towards = unit(match_rows(references, clean, "references"), "references")
     before = (unit(clean, "embeddings") * towards).sum(1)
@@ -199,7 +200,7 @@ def part_agreement(maps: Tensor, labels: Tensor, parts: Sequence[int], importanc
     from scipy.stats import spearmanr
 
     positive = as_maps(maps).detach().double().clamp(min=0)
-    labels, importance = torch.as_tensor(labels).to(positive.device), torch.as_tensor(importance)
+    labels, importance = as_tensor(labels).to(positive.device), as_tensor(importance)
     if labels.shape != positive.shape or importance.shape != (len(positive), len(parts)):
         raise ValueError(
             f"labels have shape {tuple(labels.shape)} and importance {tuple(importance.shape)}; needed are {tuple(positive.shape)} and "
@@ -211,7 +212,7 @@ def part_agreement(maps: Tensor, labels: Tensor, parts: Sequence[int], importanc
         there = ~np.isnan(of_model)
         flat = there.sum() < 3 or np.ptp(of_map[there]) == 0 or np.ptp(of_model[there]) == 0
         out.append(float("nan") if flat else spearmanr(of_map[there], of_model[there]).statistic)
-    return torch.tensor(out, dtype=torch.float64)
+    return torch.tensor(out, device="cpu", dtype=torch.float64)
 
 
 # -- a network with known contributions ------------------------------------------------------------------

@@ -21,6 +21,7 @@ from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.faithfulness.result import OcclusionResult
 from captum_leam.labels import people_of
 from captum_leam.maps import as_maps, gaussian_blur, rank_pixels
+from captum_leam.modes import as_tensor
 from captum_leam.objectives import embed, leave_one_out_centroids, match_rows, unit
 
 Embed = Callable[[Tensor], Tensor]
@@ -247,8 +248,7 @@ class OcclusionEvaluator:
         return len(methods) * (1 + own) + len(self.controls) - own
 
     def _ranks(self, maps: Tensor, face: Tensor) -> Tensor:
-        exact = maps if maps.dtype == torch.float64 else maps.float()
-        ranks = rank_pixels(gaussian_blur(exact, self.smooth), seed=self.seed)
+        ranks = rank_pixels(gaussian_blur(maps, self.smooth), seed=self.seed)
         if self.of == "face":
             ranks = rank_pixels((ranks + ranks[0].numel() * ~face.to(ranks.device)).neg().double())
         return ranks
@@ -258,7 +258,7 @@ class OcclusionEvaluator:
         pixels = (
             face.flatten(1).sum(1).to(ranks.device)
             if self.of == "face"
-            else torch.full((len(ranks),), ranks[0].numel(), device=ranks.device)
+            else torch.full((len(ranks),), ranks[0].numel(), dtype=torch.int64, device=ranks.device)
         )
         count = (fraction * pixels.double()).round().clamp(min=1)[:, None, None]
         if order == "least":
@@ -330,7 +330,7 @@ def _as_mapping(maps: Any) -> Mapping[str, Tensor]:
     methods = maps if isinstance(maps, Mapping) else {"map": maps}
     if not methods:
         raise ValueError("maps is empty; needed is one method or more.")
-    named = {str(name): torch.as_tensor(m) for name, m in methods.items()}
+    named = {str(name): as_tensor(m) for name, m in methods.items()}
     if len(named) < len(methods):
         raise ValueError(f"methods {list(methods)} are not told apart by their names.")
     return named
@@ -344,7 +344,7 @@ def _people(labels: Sequence[Any] | None, images: int) -> list[Any]:
 
 def _face(face: Tensor | None, images: Tensor) -> Tensor:
     size = images.shape[2:]
-    given = central_ellipse((size[0], size[1])) if face is None else torch.as_tensor(face)
+    given = central_ellipse((size[0], size[1])) if face is None else as_tensor(face)
     if given.shape not in (size, (len(images), *size)) or given.dtype != torch.bool:
         raise ValueError(
             f"face has shape {tuple(given.shape)} and {given.dtype}; needed is boolean {tuple(size)} or {(len(images), *size)}."
@@ -363,7 +363,7 @@ def embed_in_drawn_order(model: Embed, images: Tensor, batch_size: int = 64, *, 
         >>> torch.equal(embed_in_drawn_order(torch.nn.Flatten(), images), images.flatten(1).double())
         True
     """
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed), device="cpu")
     with rows_of_caller(lambda rows: order[rows].tolist()):
         embeddings = embed(model, images[order.to(images.device)], batch_size).double()
     return embeddings[order.argsort().to(embeddings.device)]

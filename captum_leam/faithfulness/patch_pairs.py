@@ -24,6 +24,7 @@ from captum_leam.faithfulness.ground_truth import iou, pointing_game, roc_auc
 from captum_leam.faithfulness.occlusion import embed_checked
 from captum_leam.labels import person_codes
 from captum_leam.maps import as_maps, rank_pixels
+from captum_leam.modes import uniform
 from captum_leam.objectives import embed, unit
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def paste_patches(
     if not 0 < patches <= rows * columns:
         raise ValueError(f"{patches} patches are asked for; a grid of {size} px has {rows * columns} cells here.")
     generator = np.random.default_rng(seed)
-    donors, masks = [], torch.zeros(len(pairs), *images.shape[2:], dtype=torch.bool)
+    donors, masks = [], torch.zeros(len(pairs), *images.shape[2:], device="cpu", dtype=torch.bool)
     for i, (a, b, genuine) in enumerate(zip(pairs.first.tolist(), pairs.second.tolist(), pairs.genuine, strict=True)):
         strangers = np.flatnonzero(people != people[a])
         if bool(genuine) and not len(strangers):
@@ -115,7 +116,7 @@ def paste_patches(
             "labels and pairs disagree on which pairs are genuine; give the labels that the pairs were drawn from."
         )
     originals = images[pairs.first]
-    patched = torch.where(masks[:, None], images[torch.tensor(donors)], originals)
+    patched = torch.where(masks[:, None], images[donors], originals)
     return PatchPairs(patched, originals, images[pairs.second], masks, pairs.genuine)
 
 
@@ -163,7 +164,7 @@ def evaluate_patch_pairs(
     if threshold is None:
         threshold = threshold_at_eer(scores(pairs.originals).cpu().numpy(), genuine)
     said_match = scores(pairs.images) >= threshold
-    noise = torch.rand(pairs.patches.shape, generator=torch.Generator().manual_seed(seed))
+    noise = uniform(pairs.patches.shape, torch.Generator().manual_seed(seed))
     curves, localisation = [], []
     for method, given in {**_named(maps), RANDOM: noise}.items():
         of_method = _checked(method, given, pairs)

@@ -258,12 +258,13 @@ def randomised(model: nn.Module, images: Tensor, share: float = 1.0, *, seed: in
     """
     if not 0 < share <= 1:
         raise ValueError(f"share is {share}; needed is a share of the layers in (0, 1].")
-    twin = copy.deepcopy(model)
+    with torch.inference_mode(False):  # the twin is explained, which needs parameters that have gradients
+        twin = copy.deepcopy(model)
     layers = [m for m in twin.modules() if any(True for _ in m.parameters(recurse=False))]
     if not layers:
         raise ValueError("the model has no parameters to randomise.")
     chosen = layers[len(layers) - max(1, round(share * len(layers))) :]
-    with _at_seed(seed), torch.no_grad():
+    with _at_seed(seed), torch.inference_mode(False), torch.no_grad():
         for layer in chosen:
             _renew(layer)
         _calibrate(twin, chosen, images)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from captum_leam.bootstrap import Floats, divided, interval_of_sums
+from captum_leam.modes import as_array
 
 MIN_PEOPLE = 10
 """Under this many people no p-value is given: a signed-rank test of fewer can hardly reach 0.01 after correction."""
@@ -28,7 +29,7 @@ def by_person(values: ArrayLike, people: Sequence[Any]) -> tuple[Floats, Floats]
         >>> by_person([1.0, 2.0, 5.0], ["ann", "ann", "bob"])
         (array([3., 5.]), array([2., 1.]))
     """
-    table = np.asarray(values, dtype=np.float64)
+    table = as_array(values)
     number = {person: i for i, person in enumerate(dict.fromkeys(people))}
     index = np.array([number[person] for person in people])
     sums = np.zeros((len(number), *table.shape[1:]))
@@ -103,7 +104,7 @@ def interval_of_pairs(values: ArrayLike, people: ArrayLike, *, confidence: float
     """
     from scipy import stats
 
-    areas, pairs = np.asarray(values, dtype=np.float64), np.asarray(people)
+    areas, pairs = as_array(values), np.asarray(people)
     if areas.ndim != 1 or pairs.shape != (len(areas), 2):
         raise ValueError(f"values are {areas.shape} and people {pairs.shape}; needed are (P,) and (P, 2).")
     if len(areas) < 2:
@@ -166,7 +167,7 @@ def holm(p_values: ArrayLike) -> Floats:
         >>> holm([0.01, 0.04, float("nan"), 0.03]).tolist()
         [0.03, 0.06, nan, 0.06]
     """
-    p = np.asarray(p_values, dtype=np.float64)
+    p = as_array(p_values)
     adjusted = np.full(p.shape, np.nan)
     known = np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known], kind="stable")]

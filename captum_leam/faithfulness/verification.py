@@ -28,6 +28,7 @@ from captum_leam.faithfulness.occlusion import embed_checked
 from captum_leam.faithfulness.statistics import interval_of_pairs
 from captum_leam.labels import people_of
 from captum_leam.maps import as_maps, rank_pixels
+from captum_leam.modes import as_tensor
 from captum_leam.objectives import embed, unit
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ class VerificationEvaluator:
         """Cosine of every pair with these pixels replaced, by every model."""
         embeddings: dict[str, list[list[Tensor]]] = {name: [[] for _ in sides] for name in self.models}
         for i, x in enumerate(sides):
-            for rows in torch.split(torch.arange(len(x)), self.batch_size):
+            for rows in torch.split(torch.arange(len(x), device="cpu"), self.batch_size):
                 images, mask = x[rows], masks[rows, i].to(x.device)
                 occluded = torch.where(mask[:, None], self.fill(images, mask), images)
                 for name, model in self.models.items():
@@ -242,7 +243,7 @@ class VerificationEvaluator:
 
 def _constant(sides: list[Tensor], value: bool) -> Tensor:
     x = sides[0]
-    return torch.full((len(x), len(sides), *x.shape[2:]), value, device=x.device)
+    return torch.full((len(x), len(sides), *x.shape[2:]), value, dtype=torch.bool, device=x.device)
 
 
 def _face(images: Tensor) -> Tensor:
@@ -251,7 +252,7 @@ def _face(images: Tensor) -> Tensor:
 
 
 def _per_side(method: str, maps: Tensor, sides: list[Tensor]) -> list[Tensor]:
-    given = torch.as_tensor(maps)
+    given = as_tensor(maps)
     split = given.unbind(1) if given.ndim == 4 and given.shape[1] == len(sides) else (given,)
     placed = [as_maps(m).to(sides[0].device) for m in split]
     needed = (len(sides[0]), *sides[0].shape[2:])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam.models.preprocessing import UNIT, Preprocessing
+from captum_leam.modes import as_array
 from captum_leam.objectives import as_embeddings
 
 
@@ -49,7 +50,7 @@ class BlackBox(nn.Module):
             )
         pictures = self.preprocessing(images.detach()).float().cpu().numpy()
         returned = self.function(pictures)
-        values = returned.detach().cpu().numpy() if isinstance(returned, Tensor) else np.asarray(returned)
+        values = as_array(returned) if isinstance(returned, Tensor) else np.asarray(returned)
         if values.dtype.kind not in "fiu":
             raise ValueError(
                 f"the function returned {values.dtype}; needed are numbers, one embedding (D,) per picture."

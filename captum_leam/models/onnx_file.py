@@ -1,8 +1,7 @@
 """Networks from ONNX files: repaired, converted to PyTorch, and proved equal to ONNX Runtime before anything is explained."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +25,7 @@ from captum_leam.models.onnx_graph import (
 from captum_leam.models.onnx_network import convert, flatten_output, keep_images_apart
 from captum_leam.models.onnx_runtime import first_line, import_extra, open_session, run
 from captum_leam.models.preprocessing import Prepared, Preprocessing, smooth_images
+from captum_leam.modes import own_arithmetic
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -75,7 +75,7 @@ def from_onnx(
     path = Path(path)
     model = read_onnx(path)
     try:
-        with _plain_torch():
+        with own_arithmetic(), torch.inference_mode(False), torch.no_grad():  # whatever modes the caller has set
             return _network(model, preprocessing, output)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -83,13 +83,6 @@ def from_onnx(
         raise ValueError(
             f"{path}: this network cannot be loaded ({type(error).__name__}: {error}). {WAY_OUT}"
         ) from None
-
-
-@contextmanager
-def _plain_torch() -> Iterator[None]:
-    """Load and compare under PyTorch's own settings, whatever autocast, default device or inference mode the caller has set."""
-    with torch.device("cpu"), torch.autocast("cpu", enabled=False), torch.inference_mode(False), torch.no_grad():
-        yield
 
 
 def _network(model: "ModelProto", preprocessing: Preprocessing | None, output: str | None) -> Prepared:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from captum_leam.modes import uniform
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -122,8 +124,6 @@ def smooth_images(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
         >>> images.shape, bool((images >= 0).all()), bool((images <= 1).all())
         (torch.Size([2, 3, 8, 8]), True, True)
     """
-    drawn = torch.rand(count, 3, 9, 9, generator=torch.Generator().manual_seed(seed), device="cpu", dtype=torch.float32)
-    fine = torch.rand(
-        count, 3, *size, generator=torch.Generator().manual_seed(seed + 1), device="cpu", dtype=torch.float32
-    )
+    drawn = uniform((count, 3, 9, 9), torch.Generator().manual_seed(seed))
+    fine = uniform((count, 3, *size), torch.Generator().manual_seed(seed + 1))
     return 0.8 * F.interpolate(drawn, size, mode="bilinear") + 0.2 * fine

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from captum_leam.labels import person_codes
 from captum_leam.maps import as_maps, gaussian_blur, normalize_sum
+from captum_leam.modes import as_array, as_tensor
 from captum_leam.patterns.signatures import Floats
 
 Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -74,7 +75,7 @@ def edge_maps(images: Tensor) -> Tensor:
     """
     from captum_leam.faithfulness.controls import Scene, edges
 
-    everywhere = torch.ones(len(images), *images.shape[2:], dtype=torch.bool)
+    everywhere = torch.ones(len(images), *images.shape[2:], device="cpu", dtype=torch.bool)
     return edges(Scene(images, everywhere)).cpu()
 
 
@@ -135,10 +136,10 @@ def region_maps(labels: Tensor | ArrayLike, maps: Tensor | None = None, *, smoot
         >>> bool(painted[0, 3, 3] == painted.max()), bool(painted[0, 0, 0] < 0.01)
         (True, True)
     """
-    where = torch.as_tensor(labels).cpu()
+    where = as_tensor(labels).cpu()
     if where.ndim != 3 or where.is_floating_point():
         raise ValueError(f"labels are {where.dtype} {tuple(where.shape)}; needed are integers (N, H, W).")
-    names = torch.as_tensor(np.unique(where.numpy()))
+    names = torch.unique(where)
     if maps is None:
         heights = [0.0 if name == 0 else 1 / float((where == name).double().mean()) for name in names]
     else:
@@ -147,7 +148,7 @@ def region_maps(labels: Tensor | ArrayLike, maps: Tensor | None = None, *, smoot
             raise ValueError(f"labels are {tuple(where.shape)}, the maps {tuple(density.shape)}; needed is one size.")
         heights = [float(density[where == name].mean()) for name in names]
     top = max(heights) or 1.0
-    painted = torch.tensor(heights, dtype=torch.float32)[torch.bucketize(where, names)] / top
+    painted = torch.tensor(heights, device="cpu", dtype=torch.float32)[torch.bucketize(where, names)] / top
     return gaussian_blur(painted, smooth * where.shape[2] / 112)
 
 
@@ -172,7 +173,7 @@ def pose_features(landmarks: ArrayLike) -> Floats:
         >>> bool(np.allclose(a, b))
         True
     """
-    points = np.asarray(landmarks, dtype=np.float64)
+    points = as_array(landmarks)
     if points.ndim != 3 or points.shape[1] < 3 or points.shape[2] != 2 or not np.isfinite(points).all():
         raise ValueError(f"landmarks have shape {points.shape}; needed is (N, K, 2), three points or more, none NaN.")
     plane = points[..., 0] + 1j * points[..., 1]
@@ -229,7 +230,7 @@ def closest_strangers(
         >>> closest_strangers([[0.0], [0.1], [0.3], [5.0]], ["ann", "ann", "bob", "cy"]).tolist()
         [[2], [2], [1], [2]]
     """
-    table = np.asarray(features, dtype=np.float64)
+    table = as_array(features)
     if table.ndim != 2 or not np.isfinite(table).all():
         raise ValueError(f"features have shape {table.shape}; needed is (N, D) without NaN.")
     _, codes = person_codes(people, len(table))

@@ -18,6 +18,7 @@ from scipy import stats
 
 from captum_leam.bootstrap import MIN_FOR_DRAWS, divided, studentised
 from captum_leam.labels import person_codes
+from captum_leam.modes import as_array
 from captum_leam.patterns.signatures import Floats
 from captum_leam.patterns.specificity import check_options
 
@@ -290,7 +291,7 @@ def _variance(table: Floats) -> Floats:
 
 
 def _quantities(values: Mapping[str, ArrayLike] | pd.DataFrame, images: int) -> dict[str, Floats]:
-    columns = {str(name): np.asarray(column, dtype=np.float64) for name, column in values.items()}
+    columns = {str(name): as_array(column) for name, column in values.items()}
     if not columns:
         raise ValueError("no quantities are given; needed is one or more: name → one number per image.")
     for name, column in columns.items():

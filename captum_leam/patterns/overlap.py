@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from captum_leam.maps import as_maps, normalize_sum, top_fraction
+from captum_leam.modes import own_arithmetic
 
 
 def bhattacharyya(a: Tensor, b: Tensor | None = None, *, fraction: float = 0.01, seed: int = 0) -> Tensor:
@@ -35,9 +36,11 @@ def bhattacharyya(a: Tensor, b: Tensor | None = None, *, fraction: float = 0.01,
         raise ValueError(
             f"maps have sizes {tuple(a.shape[-2:])} and {tuple(other.shape[-2:])}; needed is one aligned grid."
         )
-    roots_a = _root_distribution(a, fraction, seed)
-    table = roots_a @ (roots_a if b is None else _root_distribution(b, fraction, seed)).T
-    return table.clamp(0, 1)[0, 0] if a.ndim == 2 and other.ndim == 2 else table.clamp(0, 1)
+    roots = _root_distribution(a, fraction, seed)
+    others = roots if b is None else _root_distribution(b, fraction, seed)
+    with own_arithmetic(roots.device):
+        table = (roots @ others.T).clamp(0, 1)
+    return table[0, 0] if a.ndim == 2 and other.ndim == 2 else table
 
 
 def _root_distribution(maps: Tensor, fraction: float, seed: int) -> Tensor:

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from torch import Tensor
 
 from captum_leam.maps import as_maps
+from captum_leam.modes import as_array, as_tensor
 
 Kind = Literal["top", "dense", "regions"]
 KINDS: tuple[Kind, ...] = ("top", "dense", "regions")
@@ -36,6 +36,7 @@ class Signatures:
         settings: how they were made: fraction, grid, seed, names of the regions.
 
     Example:
+        >>> import torch
         >>> made = signatures(torch.eye(3).reshape(3, 1, 3), "dense")
         >>> len(made), made.cells, len(made[:2]), made.similarity()[0].tolist()
         (3, 3, 2, [1.0, 0.0, 0.0])
@@ -75,6 +76,7 @@ class Signatures:
             ValueError: without any, or if they differ in kind, cells or settings.
 
         Example:
+            >>> import torch
             >>> maps = torch.rand(4, 8, 8)
             >>> whole = Signatures.concat([signatures(maps[:3]), signatures(maps[3:])])
             >>> bool((whole.similarity() == signatures(maps).similarity()).all())
@@ -94,6 +96,7 @@ class Signatures:
         """Bhattacharyya coefficients of every map with every map, (N, M): only for as many as fit into memory.
 
         Example:
+            >>> import torch
             >>> signatures(torch.tensor([[[3.0, 1.0]], [[0.0, 1.0]]]), kind="dense").similarity().tolist()
             [[1.0, 0.5], [0.5, 1.0]]
         """
@@ -128,6 +131,7 @@ class Signatures:
             ValueError: for arrays that are no root distributions (NaN, negative, columns out of range, torn rows).
 
         Example:
+            >>> import torch
             >>> made = signatures(torch.rand(3, 8, 8))
             >>> again = Signatures.from_arrays(made.to_arrays(np.float32), made.kind, made.settings)
             >>> bool(np.allclose(again.similarity(), made.similarity(), atol=1e-6))
@@ -190,6 +194,7 @@ def signatures(
         ValueError: for an unknown kind, NaN or empty maps, a fraction outside (0, 1], or labels that do not fit.
 
     Example:
+        >>> import torch
         >>> maps = torch.zeros(2, 10, 10)
         >>> maps[0, 0, 0] = maps[1, 0, 0] = maps[1, 9, 9] = 1.0
         >>> signatures(maps)
@@ -198,7 +203,7 @@ def signatures(
         array([1.    , 0.7071], dtype=float32)
     """
     _check_kind(kind)
-    positive = as_maps(torch.as_tensor(maps)).detach().cpu().clamp(min=0)
+    positive = as_maps(maps).detach().cpu().clamp(min=0)
     size = (int(positive.shape[1]), int(positive.shape[2]))
     if kind == "top":
         roots = _unit_rows(_top_rows(positive.flatten(1).numpy(), fraction, seed))
@@ -229,7 +234,7 @@ def profile_signatures(
         >>> profile_signatures([[0.5, 0.5], [1.0, 0.0]], ["nose", "eyes"]).similarity()[0].round(4)
         array([1.    , 0.7071], dtype=float32)
     """
-    table = np.asarray(masses, dtype=np.float64)
+    table = as_array(masses)
     called = tuple(range(table.shape[-1])) if names is None else tuple(names)
     if table.ndim != 2 or len(called) != table.shape[1]:
         raise ValueError(
@@ -276,7 +281,7 @@ def _region_masses(
         raise ValueError(
             "kind='regions' needs labels=, integers (N, H, W) or (H, W) that say which region a pixel is of."
         )
-    where = np.asarray(labels)
+    where = as_tensor(labels).cpu().numpy()
     if where.shape not in (tuple(positive.shape), tuple(positive.shape[1:])) or not np.issubdtype(
         where.dtype, np.integer
     ):

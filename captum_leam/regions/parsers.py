@@ -18,6 +18,7 @@ from captum_leam.faces.aligned import AlignedFace, align
 from captum_leam.faces.geometry import inverse, warp
 from captum_leam.faces.weights import find_weights, load_network, need_facexlib
 from captum_leam.memory import in_batches
+from captum_leam.modes import own_arithmetic
 from captum_leam.regions.report import parse
 from captum_leam.regions.scheme import CELEBAMASK_HQ, RegionScheme
 
@@ -101,10 +102,13 @@ class NetworkParser:
         self.scheme = scheme
         self.size = size
         self.batch_size = batch_size
-        first = next(network.parameters(), torch.empty(0))
-        self.device = first.device if device is None else torch.device(device)
+        first = next(network.parameters(), None)
+        self.device = torch.device(device or ("cpu" if first is None else first.device))
         self.network = network.to(self.device)
-        self._mean, self._std = (torch.tensor(list(v), device=self.device).view(3, 1, 1) for v in (mean, std))
+        self._dtype = torch.float32 if first is None else first.dtype
+        self._mean, self._std = (
+            torch.tensor(list(v), dtype=torch.float32, device=self.device).view(3, 1, 1) for v in (mean, std)
+        )
 
     def __call__(self, images: Tensor) -> Tensor:
         """Label map of every image: the region with the highest score, decided at the size of the images.
@@ -118,7 +122,9 @@ class NetworkParser:
         Raises:
             ValueError: for images of another shape or range, or scores of another number of classes, or NaN.
         """
-        labels = torch.tensor([self.scheme.index(name) for name in self.classes], device=images.device)
+        labels = torch.tensor(
+            [self.scheme.index(name) for name in self.classes], dtype=torch.int64, device=images.device
+        )
         empty = torch.zeros(0, *images.shape[-2:], dtype=torch.int64, device=images.device)
         _check_images(images)
         return torch.cat([empty, *[labels[part.argmax(dim=1)] for part in self._parts(images)]])
@@ -133,7 +139,7 @@ class NetworkParser:
             (N, K, H, W), float, bilinear from what the network gives, on the device of the images.
         """
         _check_images(images)
-        empty = torch.zeros(0, len(self.classes), *images.shape[-2:], device=images.device)
+        empty = torch.zeros(0, len(self.classes), *images.shape[-2:], dtype=torch.float32, device=images.device)
         return torch.cat([empty, *self._parts(images)])
 
     def _parts(self, images: Tensor) -> list[Tensor]:
@@ -145,7 +151,7 @@ class NetworkParser:
     def _score(self, images: Tensor) -> Tensor:
         read = images.to(self.device).float().expand(-1, 3, -1, -1)
         read = F.interpolate(read, (self.size, self.size), mode="bilinear", antialias=True)
-        answer = self.network((read - self._mean) / self._std)
+        answer = self.network(((read - self._mean) / self._std).to(self._dtype))
         scores = answer[0] if isinstance(answer, (tuple, list)) else answer
         if scores.ndim != 4 or scores.shape[:2] != (len(images), len(self.classes)):
             raise ValueError(
@@ -154,7 +160,7 @@ class NetworkParser:
             )
         if bool(torch.isnan(scores).any()):
             raise ValueError("the network returned NaN scores; check its weights.")
-        return F.interpolate(scores, images.shape[-2:], mode="bilinear", antialias=True).to(images.device)
+        return F.interpolate(scores.float(), images.shape[-2:], mode="bilinear", antialias=True).to(images.device)
 
 
 def _check_images(images: Tensor) -> None:
@@ -222,6 +228,10 @@ class FacexlibParser(NetworkParser):
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         )
         self.name = network
+
+    def _score(self, images: Tensor) -> Tensor:
+        with own_arithmetic(self.device):
+            return super()._score(images)
 
     def __repr__(self) -> str:
         return f"FacexlibParser({self.name!r}, weights={self.weights.name!r}, sha256={self.sha256[:12]!r})"

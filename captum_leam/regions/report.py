@@ -12,6 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from captum_leam.maps import as_maps, normalize_sum, top_fraction
+from captum_leam.modes import as_array, as_tensor
 from captum_leam.regions.scheme import RegionScheme, as_integers, other_side
 from captum_leam.regions.template import (
     ARCFACE_LANDMARKS,
@@ -229,7 +230,7 @@ def landmark_distances(points: ArrayLike, landmarks: Points) -> Points:
         >>> landmark_distances([(0, 0)], np.array([(3, 4), (0, 0), (1, 0), (0, 2), (6, 8)])).tolist()
         [[5.0, 0.0, 1.0, 2.0, 10.0]]
     """
-    offsets = np.asarray(points, dtype=np.float64)[:, None] - landmarks[None]
+    offsets = as_array(points)[:, None] - landmarks[None]
     distances: Points = np.linalg.norm(offsets, axis=-1)
     return distances
 
@@ -300,8 +301,8 @@ def region_report(
         >>> print(nose.share, nose.mass, round(nose.area, 3), round(nose.lift), nose.nearest_landmark)
         1.0 1.0 0.035 29 nose_tip
     """
-    maps = as_maps(_as_tensor(maps)).detach().cpu().double()
-    labels = _fit(as_integers(_as_tensor(labels)).cpu(), maps, "labels")
+    maps = as_maps(maps).detach().cpu().double()
+    labels = _fit(as_integers(labels).cpu(), maps, "labels")
     points = _landmarks_of(maps, landmarks)
     regions = _regions_of(labels, scheme)
     labels = labels if scheme is None else scheme.relabel(labels)
@@ -343,7 +344,7 @@ def landmark_table(
         3      0    left_mouth_corner    0.0       NaN
         4      0   right_mouth_corner    0.0       NaN
     """
-    maps = as_maps(_as_tensor(maps)).detach().cpu().double()
+    maps = as_maps(maps).detach().cpu().double()
     points = _landmarks_of(maps, landmarks)
     critical = top_fraction(maps, fraction, seed=seed)
     rows = [
@@ -390,11 +391,6 @@ def _crop_columns(critical: Tensor, mass: Tensor, landmarks: Points, names: Sequ
 # -- what was given ------------------------------------------------------------------------------------
 
 
-def _as_tensor(values: Any) -> Tensor:
-    # a flipped array has negative strides, which torch refuses
-    return torch.as_tensor(np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values)
-
-
 def _fit(given: Tensor, maps: Tensor, what: str) -> Tensor:
     if tuple(given.shape) not in (tuple(maps.shape), tuple(maps.shape[1:])):
         raise ValueError(
@@ -419,7 +415,7 @@ def _within(maps: Tensor, labels: Tensor, scheme: RegionScheme | None, of: str, 
             raise ValueError('face= is given, but the fraction is of the crop; add of="face" or leave it out.')
         return None
     if face is not None:
-        return _fit(_as_tensor(face).bool().cpu(), maps, "face")
+        return _fit(as_tensor(face).bool().cpu(), maps, "face")
     if scheme is None:
         return labels != 0
     if scheme.background not in scheme.names:
@@ -430,10 +426,8 @@ def _within(maps: Tensor, labels: Tensor, scheme: RegionScheme | None, of: str, 
 
 
 def _landmarks_of(maps: Tensor, landmarks: ArrayLike | None) -> Points:
-    if landmarks is None:
-        points = rescale(ARCFACE_LANDMARKS, STANDARD_SIZE, (maps.shape[1], maps.shape[2]))
-    else:
-        points = as_landmarks(landmarks.cpu() if isinstance(landmarks, Tensor) else landmarks)
+    size = (maps.shape[1], maps.shape[2])
+    points = rescale(ARCFACE_LANDMARKS, STANDARD_SIZE, size) if landmarks is None else as_landmarks(landmarks)
     if points.ndim == 3 and len(points) != len(maps):
         raise ValueError(f"landmarks have shape {points.shape} for {len(maps)} maps; needed is (5, 2) or (N, 5, 2).")
     return np.broadcast_to(points, (len(maps), 5, 2))

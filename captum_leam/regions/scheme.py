@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from captum_leam.modes import as_tensor
+
 Side = Literal["image", "person"]
 """Whose left: the image's (smaller x) or the person's (larger x in a photo that is not mirrored)."""
 
@@ -134,7 +136,7 @@ class RegionScheme:
             raise ValueError(f"mask needs the names of regions, one or more of {_listed(self.names)}.")
         wanted = [self.index(name) for name in names]
         own = self.relabel(labels)
-        return torch.isin(own, torch.tensor(wanted, device=own.device))
+        return torch.isin(own, torch.tensor(wanted, dtype=torch.int64, device=own.device))
 
     def merge(self, groups: Mapping[str, list[str] | tuple[str, ...]]) -> "RegionScheme":
         """A scheme in which groups of regions are one region each.
@@ -249,7 +251,7 @@ def as_integers(labels: Any) -> Tensor:
         >>> as_integers(torch.tensor([[0, 3]], dtype=torch.uint8)).dtype
         torch.int64
     """
-    integers: Tensor = torch.as_tensor(labels)
+    integers = as_tensor(labels)
     if integers.is_floating_point() or integers.is_complex():
         raise TypeError(
             f"labels are {integers.dtype}; needed is a map of integers, one region each. Scores (N, K, H, W) become one by "

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from captum_leam.faces.aligned import resolve_template, template_for
+from captum_leam.modes import as_array
 from captum_leam.regions.scheme import TEMPLATE, RegionScheme
 
 Points = NDArray[np.float64]
@@ -59,7 +60,7 @@ def mirrored(points: ArrayLike) -> Points:
         >>> mirrored([(38.0, 52.0)]).tolist()
         [[74.0, 52.0]]
     """
-    return np.asarray(points, dtype=np.float64) * (-1, 1) + (2 * MIDLINE, 0)
+    return as_array(points) * (-1, 1) + (2 * MIDLINE, 0)
 
 
 def symmetric(widths: Sequence[tuple[float, float]]) -> Points:
@@ -108,7 +109,7 @@ def as_landmarks(landmarks: ArrayLike) -> Points:
         >>> as_landmarks(ARCFACE_LANDMARKS).shape
         (5, 2)
     """
-    points = np.asarray(landmarks, dtype=np.float64)
+    points = as_array(landmarks)
     if points.shape[-2:] != (5, 2) or points.ndim not in (2, 3):
         raise ValueError(
             f"landmarks have shape {points.shape}; needed is (5, 2), or (N, 5, 2) where one set for every image is "
@@ -135,7 +136,7 @@ def rescale(points: ArrayLike, size: tuple[int, int], to: tuple[int, int]) -> Po
         [[1.5, 0.0], [55.5, 6.5]]
     """
     ratio = np.array([to[1] / size[1], to[0] / size[0]])
-    resized: Points = (np.asarray(points, dtype=np.float64) + 0.5) * ratio - 0.5
+    resized: Points = (as_array(points) + 0.5) * ratio - 0.5
     return resized
 
 

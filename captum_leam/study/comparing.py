@@ -234,8 +234,8 @@ def _labels(sources: Sequence[Source]) -> Iterator[tuple[torch.Tensor, list[str]
 
 
 def _paint(labels: torch.Tensor, heights: torch.Tensor, regions: Sequence[int], sigma: float) -> torch.Tensor:
-    table = torch.zeros(256)
-    table[torch.tensor(regions)] = heights
+    table = torch.zeros(256, device="cpu", dtype=torch.float32)
+    table[list(regions)] = heights
     painted = gaussian_blur(table[labels.long()], sigma)
     return painted / painted.sum((1, 2), keepdim=True).clamp(min=torch.finfo(painted.dtype).tiny)
 

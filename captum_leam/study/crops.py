@@ -207,7 +207,8 @@ def crops_shard(config: Config, networks: Sequence[Network], pictures: Sequence[
     kept = [i for i, r in enumerate(read) if r.source is not None and r.picture.person not in few]
     good = [read[i] for i in kept]
     size = config.pictures.size
-    crops = torch.stack([r.source.crop for r in good if r.source]) if good else torch.zeros(0, 3, size, size)
+    none = torch.zeros(0, 3, size, size, device="cpu", dtype=torch.float32)
+    crops = torch.stack([r.source.crop for r in good if r.source]) if good else none
     how = ["crop" if _is_crop(r) else "photograph" for r in good]
     faces = [r.source.face for r in good if r.source]
     notes: dict[str, Any] = {

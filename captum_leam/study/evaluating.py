@@ -19,6 +19,7 @@ from captum_leam.faithfulness.fills import as_fill
 from captum_leam.leam import LEAM
 from captum_leam.maps import default_blur, place_on_field
 from captum_leam.memory import is_out_of_memory
+from captum_leam.modes import own_arithmetic
 from captum_leam.study.config import Config
 from captum_leam.study.crops import Failure, batches, crops_of, each_or_none, embedded, references_of, taken
 from captum_leam.study.networks import Network, embeddings_of, loaded, suggestions, untrained
@@ -85,7 +86,7 @@ def top_pixels(maps: Tensor, counts: Sequence[int], seed: int = 0) -> Tensor:
     else:
         order, tied = _sorted(maps, cuts, most)
     if bool(tied.any()):
-        shuffle = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed)).to(maps.device)
+        shuffle = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed), device="cpu").to(maps.device)
         order[tied] = shuffle[maps[tied][:, shuffle].topk(most, dim=1).indices]
     return order
 
@@ -172,7 +173,7 @@ class Explainer:
         found = self.method.attribute(crops, reference=references, **start, **self.options)
         placed = torch.stack([place_on_field(m, self.size, self.network.field) for m in found], 1)
         each, shown = distributions(placed)
-        inside = torch.tensor([layer.in_overall for layer in self.network.layers], device=each.device)
+        inside = torch.tensor([layer.in_overall for layer in self.network.layers], dtype=torch.bool, device=each.device)
         if not bool(shown[:, inside].all()):
             raise ValueError("nothing speaks for the match at a layer of the overall map")
         overall = each[:, inside].mean(1, keepdim=True)
@@ -199,7 +200,9 @@ class Signing:
             top = top_pixels(flat.flatten(0, 1), (critical, kept), config.seed).view(n, layers, -1)
         where = labels.flatten(1)
         inside = torch.stack([where == region for region in self.setting.regions], -1).float()
-        mass = flat @ (inside[0] if len(inside) == 1 else inside)  # of one label map for all, or of each image's own
+        regions = inside[0] if len(inside) == 1 else inside  # of one label map for all, or of each image's own
+        with own_arithmetic(flat.device):
+            mass = flat @ regions
         where = where.expand(n, -1)
         of_top = where.gather(1, top[..., :critical].flatten(1)).view(n, layers, critical)
         share = torch.stack([(of_top == region).sum(-1) for region in self.setting.regions], -1) / critical
@@ -242,7 +245,7 @@ class Occluder:
         self.references: dict[int, Tensor] = {}
         self.before: dict[int, Tensor] = {}
         self.failed: dict[tuple[str, int], str] = {}
-        self.crops, self.rows = torch.zeros(0), np.zeros(0, np.intp)
+        self.crops, self.rows = torch.zeros(0, device="cpu", dtype=torch.float32), np.zeros(0, np.intp)
         self.of_batch: dict[int, tuple[Tensor, Tensor, Indices]] = {}
         self.filled: list[Tensor | None] = []
         for i in self.measured:
@@ -287,7 +290,7 @@ class Occluder:
         pixels, made = crops[0, 0].numel(), []
         for fill, filled in zip(self.fills, self.filled, strict=True):
             for fraction in fractions:
-                masks = torch.zeros(len(crops), pixels, device=crops.device)
+                masks = torch.zeros(len(crops), pixels, dtype=torch.float32, device=crops.device)
                 masks.scatter_(1, top[:, : count_of(fraction, pixels)], 1.0)
                 masks = masks.view(len(crops), 1, *crops.shape[2:])
                 inside = fill(crops, masks[:, 0] > 0) if filled is None else filled
@@ -502,9 +505,9 @@ class Sums:
         """Maps (n, L, H, W) of some rows of the shard."""
         maps, codes = maps.cpu(), torch.from_numpy(self.of[rows])
         if self.persons is None or self.layers is None or self.layer_counts is None:
-            self.persons = torch.zeros(len(self.code), *maps.shape[2:], dtype=torch.float64)
-            self.layers = torch.zeros(maps.shape[1:], dtype=torch.float64)
-            self.layer_counts = torch.zeros(maps.shape[1], dtype=torch.int64)
+            self.persons = torch.zeros(len(self.code), *maps.shape[2:], device="cpu", dtype=torch.float64)
+            self.layers = torch.zeros(maps.shape[1:], device="cpu", dtype=torch.float64)
+            self.layer_counts = torch.zeros(maps.shape[1], device="cpu", dtype=torch.int64)
         self.persons.index_add_(0, codes, maps[:, 0].double())
         self.counts += np.bincount(self.of[rows], minlength=len(self.code)).astype(np.int32)
         self.layers += maps.sum(0, dtype=torch.float64)
@@ -596,7 +599,7 @@ def others_shard(
     for at in batches(len(rows_done), config.batch_size):
         rows = rows_done[at]
         crops, blurred = crops_and_blur(faces, rows, config.device)
-        own = torch.tensor([code[people[row]] for row in rows])
+        own = torch.tensor([code[people[row]] for row in rows], device="cpu", dtype=torch.int64)
         occluder.batch(crops, rows, blurred)
         drops = occluder.drops(tops[own].to(crops.device), config.fractions, occluder.measured)
         alone = left[own.numpy()] < 1  # nobody else: no such control

@@ -100,14 +100,14 @@ class _Canvas:
 
 def _blank(n: Tensor) -> _Canvas:
     """The background, a slope between two colours; the face is shifted by up to two pixels."""
-    axis = torch.arange(SIZE, dtype=torch.float32)
+    axis = torch.arange(SIZE, device="cpu", dtype=torch.float32)
     y, x = axis[None, :, None] - _cell(4 * (n[0] - 0.5)), axis[None, None, :] - _cell(4 * (n[1] - 0.5))
     blend = (_cell(n[7]) * axis[:, None] + (1 - _cell(n[7])) * axis[None, :])[:, None] / SIZE
     one, two = (
         0.35 + 0.5 * torch.stack([n[i] for i in three], 1)[..., None, None] for three in ((8, 9, 10), (11, 12, 7))
     )
     images = two + (one - two) * blend
-    return _Canvas(x, y, images.contiguous(), torch.zeros(len(images), SIZE, SIZE, dtype=torch.long))
+    return _Canvas(x, y, images.contiguous(), torch.zeros(len(images), SIZE, SIZE, device="cpu", dtype=torch.long))
 
 
 def _occluder(canvas: _Canvas, n: Tensor) -> None:
@@ -115,7 +115,7 @@ def _occluder(canvas: _Canvas, n: Tensor) -> None:
     along, across = (_cell(f(3 * n[15])) for f in (torch.cos, torch.sin))
     offset = (canvas.x - _cell(112 * n[13])) * along + (canvas.y - _cell(112 * n[15])) * across
     there = _cell(n[14] < OCCLUDED)
-    grey = torch.tensor([[0.2], [0.25], [0.3]]).expand(3, len(canvas.images))
+    grey = torch.tensor([[0.2], [0.25], [0.3]], device="cpu", dtype=torch.float32).expand(3, len(canvas.images))
     canvas.paint(torch.where(there, 4.0 - offset.abs(), torch.full_like(offset, -9.0)), grey, "occluder")
 
 

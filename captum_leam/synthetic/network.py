@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from captum_leam.modes import at_least_float32, own_arithmetic, uniform
 from captum_leam.objectives import unit
 from captum_leam.synthetic.population import SyntheticPopulation, swap
 
@@ -22,10 +24,15 @@ ROUND, FRESH = 25, 25
 """Every so many steps so many new faces of every person: from a fixed set the network would learn chance coincidences."""
 
 
+FLOAT32: Any = {"device": "cpu", "dtype": torch.float32}
+"""Where and in which precision weights are made."""
+
+
 class EmbeddingNet(nn.Module):
     """Convolutions of 56, 28 and 14 px, then one weight per channel and position, then an embedding.
 
-    RGB in [0, 1], (N, 3, 112, 112) in, un-normalised embeddings (N, D) out.
+    RGB in [0, 1], (N, 3, 112, 112) in, un-normalised embeddings (N, D) out. Weights are float32 on the CPU, as the faces of a population
+    are, whatever PyTorch's defaults.
 
     Example:
         >>> EmbeddingNet(32).eval()(torch.rand(2, 3, 112, 112)).shape
@@ -37,9 +44,9 @@ class EmbeddingNet(nn.Module):
         self.stem = _block(3, 16, 2)
         self.middle = _block(16, 32, 2)
         self.last = _block(32, 48, 2)
-        self.positions = nn.Conv2d(48, 48, 14, groups=48, bias=False)
-        self.norm = nn.BatchNorm2d(48)
-        self.project = nn.Linear(48, dimensions)
+        self.positions = nn.Conv2d(48, 48, 14, groups=48, bias=False, **FLOAT32)
+        self.norm = nn.BatchNorm2d(48, **FLOAT32)
+        self.project = nn.Linear(48, dimensions, **FLOAT32)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embeddings of images."""
@@ -49,7 +56,8 @@ class EmbeddingNet(nn.Module):
 
 
 def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+    convolution = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False, **FLOAT32)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs, **FLOAT32), nn.ReLU())
 
 
 def train(
@@ -81,26 +89,30 @@ def train(
         >>> net.training
         False
     """
+    with own_arithmetic(), torch.inference_mode(False), torch.enable_grad(), _one_thread():
+        return _trained(population, steps, batch_size, seed, progress)
+
+
+def _trained(population: SyntheticPopulation, steps: int, batch_size: int, seed: int, progress: bool) -> EmbeddingNet:
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net, centres = EmbeddingNet(), nn.Parameter(torch.randn(population.n_people, 32))
+        net, centres = EmbeddingNet(), nn.Parameter(torch.randn(population.n_people, 32, **FLOAT32))
     optimiser = torch.optim.AdamW([*net.parameters(), centres], lr=6e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
     net.train()
-    with _one_thread():
-        for step in tqdm(range(steps), desc="training", disable=not progress):
-            if step % ROUND == 0:
-                faces = population.sample(FRESH, seed=1_000 * (seed + 1) + step)
-            chosen = torch.randint(len(faces), (batch_size,), generator=generator)
-            logits = 16 * F.normalize(net(_jitter(faces.images[chosen], generator))) @ F.normalize(centres).T
-            loss = F.cross_entropy(logits, faces.people[chosen])
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            _choose_positions(net.positions.weight)
-            _choose_channels(net.project.weight)
+    for step in tqdm(range(steps), desc="training", disable=not progress):
+        if step % ROUND == 0:
+            faces = population.sample(FRESH, seed=1_000 * (seed + 1) + step)
+        chosen = torch.randint(len(faces), (batch_size,), generator=generator, device="cpu")
+        logits = 16 * F.normalize(net(_jitter(faces.images[chosen], generator))) @ F.normalize(centres).T
+        loss = F.cross_entropy(logits, faces.people[chosen])
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        _choose_positions(net.positions.weight)
+        _choose_channels(net.project.weight)
     return net.eval()
 
 
@@ -132,8 +144,8 @@ def _choose_channels(weight: Tensor) -> None:
 
 def _jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     """Every image moved by up to two pixels, and brightened or darkened."""
-    down, right = (int(v) for v in torch.randint(-2, 3, (2,), generator=generator))
-    gain = 0.85 + 0.3 * torch.rand(len(images), 1, 1, 1, generator=generator)
+    down, right = (int(v) for v in torch.randint(-2, 3, (2,), generator=generator, device="cpu"))
+    gain = 0.85 + 0.3 * uniform((len(images), 1, 1, 1), generator)
     return (images.roll((down, right), (2, 3)) * gain).clamp(0, 1)
 
 
@@ -191,17 +203,19 @@ def swap_test(
     chosen = population.planted if parts is None else tuple(parts)
     people = centroids(model, population, seed=seed)
     faces = population.sample(images_per_person, seed=20_000 + seed)
-    step = torch.arange(len(faces)) % (population.n_people - 1) + 1
+    step = torch.arange(len(faces), device="cpu") % (population.n_people - 1) + 1
     others = population.sample((faces.people + step) % population.n_people, seed=30_000 + seed)
     swapped = swap(faces, others, chosen)
     rest = swap(others, faces, chosen)  # the other person's image with the parts of this one
 
     def towards_other(images: Tensor) -> float:
-        embeddings = unit(model(images), "embeddings")
+        embeddings = unit(at_least_float32(model(images)), "embeddings")
         own, other = ((embeddings * people[who]).sum(1) for who in (faces.people, others.people))
         return (other > own).double().mean().item()
 
-    nearest = (unit(model(faces.images), "embeddings") @ people.T).argmax(1)
+    embeddings = unit(at_least_float32(model(faces.images)), "embeddings")
+    with own_arithmetic():
+        nearest = (embeddings @ people.T).argmax(1)
     accuracy = (nearest == faces.people).double().mean().item()
     return SwapTest(chosen, accuracy, towards_other(swapped.images), towards_other(rest.images), len(faces))
 
@@ -220,5 +234,5 @@ def centroids(
         torch.Size([3, 32])
     """
     gallery = population.sample(images_per_person, seed=40_000 + seed)
-    embeddings = unit(model(gallery.images), "embeddings")
+    embeddings = unit(at_least_float32(model(gallery.images)), "embeddings")
     return unit(embeddings.view(population.n_people, images_per_person, -1).mean(1), "centroids")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from captum_leam.modes import as_tensor, uniform
 from captum_leam.regions import RegionScheme
 from captum_leam.synthetic.drawing import NUISANCE, PARTS, REGIONS, REGIONS_OF, draw
 
@@ -109,16 +110,16 @@ class SyntheticPopulation:
             ValueError: for people that do not exist, or none.
         """
         who = (
-            torch.arange(self.n_people).repeat_interleave(people)
+            torch.arange(self.n_people, device="cpu").repeat_interleave(people)
             if isinstance(people, int)
-            else torch.as_tensor(people)
+            else as_tensor(people)
         )
         if who.ndim != 1 or not len(who) or bool((who < 0).any()) or bool((who >= self.n_people).any()):
             raise ValueError(f"people are {people!r}; needed are one or more numbers from 0 to {self.n_people - 1}.")
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + seed)
-        fresh = {name: torch.rand(len(who), k, generator=generator) for name, k in PARTS.items()}
+        fresh = {name: uniform((len(who), k), generator) for name, k in PARTS.items()}
         parts = {name: self.identity[name][who] if name in self.planted else fresh[name] for name in PARTS}
-        return render(parts, torch.rand(len(who), NUISANCE, generator=generator), who)
+        return render(parts, uniform((len(who), NUISANCE), generator), who)
 
 
 def render(parts: dict[str, Tensor], nuisance: Tensor, people: Tensor) -> SyntheticFaces:
@@ -164,7 +165,7 @@ def _known(parts: Sequence[str]) -> tuple[str, ...]:
 
 def _spread(people: int, numbers: int, generator: torch.Generator) -> Tensor:
     """People apart from each other: of many drawn, each time the one farthest from those chosen (Gonzalez 1985)."""
-    pool = torch.rand(64 * people, numbers, generator=generator)
+    pool = uniform((64 * people, numbers), generator)
     chosen = [pool[0]]
     distance = torch.linalg.vector_norm(pool - pool[0], dim=1)
     for _ in range(people - 1):

@@ -300,11 +300,18 @@ def test_every_door_with_labels_is_in_the_table():
     tested = {"verify", "draw_pairs", "evaluate_person_masks", "paste_patches", "rank_layers", "sanity_checks"}
     tested |= {"person_specificity", "pattern_claim"}
     of_regions = {"part_agreement", "part_importance", "region_maps", "signatures"}  # labels of pixels
-    through_tested = {"agreement", "closest_strangers", "compare_groups", "control_maps", "untrained_maps"}  # person_codes
+    through_tested = {
+        "agreement",
+        "closest_strangers",
+        "compare_groups",
+        "control_maps",
+        "untrained_maps",
+    }  # person_codes
     found = {
         name
         for package in (faithfulness, models, patterns)
         for name in package.__all__
-        if inspect.isfunction(thing := getattr(package, name)) and {"labels", "people"} & set(inspect.signature(thing).parameters)
+        if inspect.isfunction(thing := getattr(package, name))
+        and {"labels", "people"} & set(inspect.signature(thing).parameters)
     }
     assert found == tested | of_regions | through_tested

@@ -1,0 +1,157 @@
+"""The caller's modes of PyTorch (autocast, default device, default dtype) and the package's own arithmetic.
+
+The caller's model runs under the caller's modes. Sums, masks, blurs and draws of the package do not: every factory names its device and
+dtype, values that are no tensors become tensors by :func:`as_tensor`, products of matrices run under :func:`own_arithmetic`, and gradients
+are taken by :func:`differentiate`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
+
+CPU = torch.device("cpu")
+
+
+@contextmanager
+def own_arithmetic(device: torch.device = CPU) -> Iterator[None]:
+    """Run a block without the caller's autocast and default device.
+
+    Args:
+        device: Device of the tensors in the block, whose autocast is switched off. Default: the CPU.
+
+    Example:
+        >>> ones = torch.ones(2, 2)
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     with own_arithmetic():
+        ...         own = ones @ ones
+        ...     own.dtype, (ones @ ones).dtype
+        (torch.float32, torch.bfloat16)
+    """
+    with CPU, _without_autocast(device):
+        yield
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    has_autocast = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if has_autocast else nullcontext()
+
+
+def differentiate(output: Tensor, inputs: Tensor | Sequence[Tensor], **options: Any) -> tuple[Tensor, ...]:
+    """Return ``torch.autograd.grad`` taken outside of the caller's autocast, as PyTorch advises.
+
+    Each operation is then differentiated in the precision of its forward pass. Under autocast, matrix products would be differentiated in
+    half precision even where the model left autocast.
+
+    Args:
+        output: Tensor to differentiate.
+        inputs: Tensors to differentiate by.
+        **options: More arguments of ``torch.autograd.grad``.
+
+    Example:
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> differentiate((3 * x).sum(), x)[0].tolist()
+        [3.0, 3.0]
+    """
+    with _without_autocast(output.device):
+        return torch.autograd.grad(output, inputs, **options)
+
+
+@contextmanager
+def plain_torch(device: torch.device = CPU) -> Iterator[None]:
+    """Run another package's code as if the caller had left PyTorch's modes alone, its default dtype included.
+
+    For code that makes tensors without naming their dtype. The default dtype belongs to the process: other threads see it until the end.
+
+    Args:
+        device: As for :func:`own_arithmetic`.
+
+    Example:
+        >>> with torch.device("meta"), plain_torch():
+        ...     torch.Tensor([1.0]).dtype, torch.ones(1).device
+        (torch.float32, device(type='cpu'))
+    """
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with own_arithmetic(device), torch.inference_mode(False):
+            yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Draw from [0, 1), float32 on the CPU: the same numbers whatever the device of the images and PyTorch's defaults.
+
+    Args:
+        shape: Shape of the tensor.
+        generator: Generator on the CPU.
+
+    Example:
+        >>> uniform((2, 3), torch.Generator().manual_seed(0)).dtype
+        torch.float32
+    """
+    return torch.rand(shape, generator=generator, device="cpu", dtype=torch.float32)
+
+
+def normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Draw from a standard normal distribution, float32 on the CPU, as :func:`uniform` does.
+
+    Args:
+        shape: Shape of the tensor.
+        generator: Generator on the CPU.
+
+    Example:
+        >>> normal((2, 3), torch.Generator().manual_seed(0)).dtype
+        torch.float32
+    """
+    return torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Return float16, bfloat16 and integers as float32, which holds sums of many numbers and converts to NumPy; others as they are.
+
+    Args:
+        values: Tensor of real numbers.
+
+    Example:
+        >>> at_least_float32(torch.ones(1).bfloat16()).dtype, at_least_float32(torch.ones(1).double()).dtype
+        (torch.float32, torch.float64)
+    """
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def as_tensor(values: Any) -> Tensor:
+    """Return a tensor as it is; arrays and numbers become a tensor on the CPU, in the precision that NumPy gives them.
+
+    Args:
+        values: Tensor, array, or nested lists of numbers.
+
+    Example:
+        >>> as_tensor([0.1, 0.2]).dtype, as_tensor(np.ones(2, np.float32)).dtype
+        (torch.float64, torch.float32)
+    """
+    if isinstance(values, Tensor):
+        return values
+    return torch.from_numpy(np.asarray(values, order="C"))  # a copy where strides are negative, which PyTorch rejects
+
+
+def as_array(values: Any, dtype: DTypeLike = np.float64) -> NDArray[Any]:
+    """Return numbers as an array, also those of tensors on any device, in any precision, with a graph.
+
+    Args:
+        values: Tensor, array, or nested lists of numbers.
+        dtype: Of the array. Default: float64.
+
+    Example:
+        >>> as_array(torch.ones(2, dtype=torch.bfloat16, requires_grad=True)).tolist()
+        [1.0, 1.0]
+    """
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = (at_least_float32(values) if values.is_floating_point() else values).numpy()
+    return np.asarray(values, dtype=dtype)

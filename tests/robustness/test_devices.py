@@ -1,0 +1,38 @@
+"""Every public call on another device than the CPU: the same numbers, and no tensor meets one of the CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from public_calls import PUBLIC
+from torch.utils import backend_registration
+
+ROOT = Path(__file__).resolve().parents[2]
+
+NOT_TRIED = {
+    **dict.fromkeys(["centroids", "swap_test"], "they give a network the faces of a population, which are on the CPU"),
+    **dict.fromkeys(
+        ["randomised", "sanity_checks", "untrained_maps"],
+        "they set the statistics of BatchNorm, which PyTorch refuses on a device that is written in Python",
+    ),
+}
+"""What is not tried elsewhere, and why."""
+
+
+@pytest.fixture(scope="module")
+def problems() -> dict[str, str]:
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip("this version of PyTorch has no devices written in Python")
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    script = [sys.executable, str(ROOT / "tests" / "elsewhere.py")]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=300)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", ["the device itself", *sorted(set(PUBLIC) - set(NOT_TRIED))])
+def test_gives_the_same_elsewhere(name, problems):
+    assert not problems[name]
