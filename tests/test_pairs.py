@@ -95,7 +95,7 @@ def test_regions_of_both_sides(model, images):
 
 
 def test_what_does_not_fit_is_refused(model, images):
-    with pytest.raises(ValueError, match=r"b \(3, 56, 56\); needed are two images"):
+    with pytest.raises(ValueError, match=r"two images of one size, got \(3, 112, 112\) and \(3, 56, 56\)"):
         explain_pair(model, images[0], images[1, :, :56, :56])
     with pytest.raises(ValueError, match="preset is 'slow'"):
         explain_pair(model, *images, preset="slow")

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from captum_leam.checks import caller_rows
 from captum_leam.faithfulness.fills import Fill, as_fill
-from captum_leam.faithfulness.occlusion import embed_checked
 from captum_leam.maps import as_maps, rank_pixels
 from captum_leam.modes import as_tensor
 from captum_leam.objectives import embed, match_rows, unit
@@ -166,7 +165,7 @@ def part_importance(
         [[0.293, 0.134]]
     """
     labels = as_tensor(labels)
-    clean = embed_checked(model, images, batch_size)
+    clean = embed(model, images, batch_size).double()
     towards = unit(match_rows(references, clean, "references"), "references")
     before = (unit(clean, "embeddings") * towards).sum(1)
     replace = as_fill(fill)

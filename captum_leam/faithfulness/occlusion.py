@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_leam.checks import rows_from, rows_of_caller, together
+from captum_leam.checks import rows_from, together
 from captum_leam.faithfulness.controls import CONTROLS, OWN_CONTROLS, Control, Scene, central_ellipse
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.faithfulness.result import OcclusionResult
@@ -176,7 +176,7 @@ class OcclusionEvaluator:
             key = hash(shown.detach().cpu().numpy().tobytes())
             if key not in done:
                 ranks = self._ranks(shown, scene.face)
-                done[key] = self._drops(images, ranks, scene.face, static, clean, towards, check=not done)
+                done[key] = self._drops(images, ranks, scene.face, static, clean, towards)
             tables.append(done[key].assign(method=method, control=control))
             bar.update()
         bar.close()
@@ -192,7 +192,6 @@ class OcclusionEvaluator:
         static: Mapping[str, Tensor],
         clean: Mapping[str, Tensor],
         towards: Mapping[str, Tensor],
-        check: bool,
     ) -> pd.DataFrame:
         """Drops of one ranked map: every fill, fraction, order and model."""
         before = {name: _cosine(clean[name], towards[name]) for name in self.models}
@@ -200,19 +199,11 @@ class OcclusionEvaluator:
         for fill, fraction, order in ((f, p, o) for f in self.fills for p in self.fractions for o in self.orders):
             masks = self._masks(ranks, fraction, order, face)
             after, changed = self._occluded(images, masks, fill, static.get(fill.name))
-            if check and (order, fraction) == self._least_changed():
-                for name in self.models:
-                    check_order(self.models[name], images, clean[name], after[name], name)
             for model in self.models:
                 drop = (before[model] - _cosine(after[model], towards[model])).cpu().numpy()
                 cell = {"model": model, "fill": fill.name, "order": order, "fraction": fraction}
                 tables.append(pd.DataFrame({"image": range(len(images)), **cell, "drop": drop, "changed": changed}))
         return pd.concat(tables, ignore_index=True)
-
-    def _least_changed(self) -> tuple[str, float]:
-        """Order and fraction whose images are most like the clean ones."""
-        order = min(self.orders, key=ORDERS.index)
-        return order, max(self.fractions) if order == "insertion" else min(self.fractions)
 
     # -- maps and controls ---------------------------------------------------------------------------------
 
@@ -268,7 +259,7 @@ class OcclusionEvaluator:
     # -- models --------------------------------------------------------------------------------------------
 
     def _embed(self, name: str, images: Tensor) -> Tensor:
-        return embed_in_drawn_order(self.models[name], images, self.batch_size, seed=self.seed)
+        return embed(self.models[name], images, self.batch_size).double()
 
     def _occluded(
         self, images: Tensor, masks: Tensor, fill: Fill, filled: Tensor | None
@@ -353,84 +344,6 @@ def _face(face: Tensor | None, images: Tensor) -> Tensor:
     if not bool(face.flatten(1).any(1).all()):
         raise ValueError("face is empty for some images.")
     return face
-
-
-def embed_in_drawn_order(model: Embed, images: Tensor, batch_size: int = 64, *, seed: int = 0) -> Tensor:
-    """Embeddings of images that go through the model in a drawn order: one that reorders its batch then disagrees with itself.
-
-    Example:
-        >>> images = torch.rand(5, 3, 2, 2)
-        >>> torch.equal(embed_in_drawn_order(torch.nn.Flatten(), images), images.flatten(1).double())
-        True
-    """
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed), device="cpu")
-    with rows_of_caller(lambda rows: order[rows].tolist()):
-        embeddings = embed(model, images[order.to(images.device)], batch_size).double()
-    return embeddings[order.argsort().to(embeddings.device)]
-
-
-def check_order(model: Embed, images: Tensor, clean: Tensor, occluded: Tensor, name: str = "model") -> None:
-    """Refuse a model whose row i is not the embedding of image i.
-
-    Free of cost for a sound model: only where fewer than half of the occluded images are nearest to their own clean image, one
-    image is embedded by itself and compared.
-
-    Args:
-        model: images → embeddings.
-        images: (N, C, H, W), clean.
-        clean: their embeddings, (N, D), as the model gave them in batches.
-        occluded: embeddings of the same images, slightly occluded, (N, D).
-        name: of the model, for the message.
-
-    Raises:
-        ValueError: if the image by itself has the embedding of another row.
-
-    Example:
-        >>> images = torch.rand(4, 3, 2, 2)
-        >>> check_order(torch.nn.Flatten(), images, images.flatten(1), images.flatten(1).flip(0), "sound")
-        >>> check_order(lambda x: x.flatten(1).flip(0), images, images.flatten(1).flip(0), images.flatten(1))
-        Traceback (most recent call last):
-        ...
-        ValueError: model 'model' returns the embedding of image 0 in row 3: needed is row i for image i. ...
-    """
-    rows = unit(clean.double(), "embeddings")
-    nearest = (unit(occluded.double(), "embeddings") @ rows.T).argmax(1)
-    moved = (nearest != torch.arange(len(rows), device=rows.device)).nonzero().flatten().tolist()
-    if len(moved) <= len(rows) / 2:
-        return
-    alone = unit(embed(model, images[moved[:1]]).double(), "embeddings")[0]
-    closest = int((rows @ alone).argmax())
-    # another row is closer than the own one by more than rounding: not its own embedding
-    if closest != moved[0] and float(rows[closest] @ alone - rows[moved[0]] @ alone) > 1e-4:
-        raise ValueError(
-            f"model {name!r} returns the embedding of image {moved[0]} in row {closest}: needed is row i for image i. Does it sort or "
-            "shuffle its batch? Set batch_size=1, or mend the model."
-        )
-
-
-def embed_checked(model: Embed, images: Tensor, batch_size: int = 64, *, seed: int = 0, name: str = "model") -> Tensor:
-    """Embeddings of images, after a look at whether the model keeps their order; eight of them are embedded once more.
-
-    Args:
-        model: images → embeddings.
-        images: (N, C, H, W).
-        batch_size: images in one pass.
-        seed: of the order.
-        name: of the model, for the message.
-
-    Returns:
-        (N, D), float64, un-normalised.
-
-    Raises:
-        ValueError: if row i is not the embedding of image i.
-
-    Example:
-        >>> embed_checked(torch.nn.Flatten(), torch.rand(5, 3, 2, 2)).shape
-        torch.Size([5, 12])
-    """
-    clean = embed_in_drawn_order(model, images, batch_size, seed=seed)
-    check_order(model, images[:8], clean[:8], embed(model, images[:8], batch_size), name)
-    return clean
 
 
 def _cosine(embeddings: Tensor, towards: Tensor) -> Tensor:

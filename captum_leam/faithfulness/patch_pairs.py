@@ -21,7 +21,6 @@ from torch import Tensor
 
 from captum_leam.decisions import Pairs, error_rates, threshold_at_eer
 from captum_leam.faithfulness.ground_truth import iou, pointing_game, roc_auc
-from captum_leam.faithfulness.occlusion import embed_checked
 from captum_leam.labels import person_codes
 from captum_leam.maps import as_maps, rank_pixels
 from captum_leam.modes import uniform
@@ -155,7 +154,7 @@ def evaluate_patch_pairs(
     """
     if not len(ratios) or not all(0 <= r <= 1 for r in ratios):
         raise ValueError(f"ratios are {tuple(ratios)}; needed are shares of the pixels within [0, 1].")
-    others = unit(embed_checked(model, pairs.others, batch_size, seed=seed))
+    others = unit(embed(model, pairs.others, batch_size).double())
 
     def scores(images: Tensor) -> Tensor:
         return (unit(embed(model, images, batch_size).double()) * others).sum(1)

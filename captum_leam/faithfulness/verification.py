@@ -24,7 +24,6 @@ from captum_leam.checks import rows_from
 from captum_leam.decisions import Pairs, area_under, decision_rates, threshold_at_eer, threshold_at_fmr
 from captum_leam.faithfulness.controls import SHARED_CONTROLS, Scene, central_ellipse
 from captum_leam.faithfulness.fills import Fill, as_fill
-from captum_leam.faithfulness.occlusion import embed_checked
 from captum_leam.faithfulness.statistics import interval_of_pairs
 from captum_leam.labels import people_of
 from captum_leam.maps import as_maps, rank_pixels
@@ -145,8 +144,7 @@ class VerificationEvaluator:
             raise ValueError(f"pairs name images beyond the {len(images)} given, or these are not (N, C, H, W).")
         sides = [images[pairs.first], images[pairs.second]][: 1 if self.occluded == "probe" else 2]
         clean = {
-            name: unit(embed_checked(m, images, self.batch_size, seed=self.seed, name=name), "embeddings")
-            for name, m in self.models.items()
+            name: unit(embed(m, images, self.batch_size).double(), "embeddings") for name, m in self.models.items()
         }
         partner = {name: (e[pairs.first], e[pairs.second]) for name, e in clean.items()}
         whole = {name: (a * b).sum(1) for name, (a, b) in partner.items()}

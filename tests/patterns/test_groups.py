@@ -154,7 +154,7 @@ def test_order_of_images_and_repeated_seeds():
         ({"base_similarity": [0.5]}, "base_similarity has shape"),
         ({"min_people": 2}, "min_people=2"),
         ({"permutations": 0}, "permutations=0"),
-        ({"people": ["a", None, "b", "c"]}, "have no person"),
+        ({"people": ["a", None, "b", "c"]}, r"rows \[1\]. Name the person"),
     ],
 )
 def test_refusals(change, said):

@@ -211,9 +211,9 @@ def test_cases_are_pairs_of_one_person_times_pairs_of_two():
     [
         (["a"] * 4, {}, "all maps are of one person, 'a'"),
         (list("abcd"), {}, "one map of each person"),
-        (list("aab"), {}, "3 people are given for 4 maps"),
-        (["a", "a", None, "b"], {}, r"maps \[2\] have no person"),
-        (["a", "a", float("nan"), "b"], {}, r"maps \[2\] have no person"),
+        (list("aab"), {}, "one label for each of the 4 maps, got 3"),
+        (["a", "a", None, "b"], {}, r"rows \[2\]. Name the person"),
+        (["a", "a", float("nan"), "b"], {}, r"rows \[2\]. Name the person"),
         (list("aabb"), {"weights": "images"}, "weights is 'images'"),
         (list("aabb"), {"confidence": 95}, "confidence=95"),
         (list("aabb"), {"resamples": 0}, "resamples=0"),
