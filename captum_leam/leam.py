@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from captum_leam._captum import BaselineType, Inputs, TargetType, as_tuple, baseline_tensors, forward_args
 from captum_leam.checks import refuse, rows_of_caller, together, where_any
+from captum_leam.layer_probe import check_layers
 from captum_leam.layers import Reshape, eager, refuse_unexplainable
 from captum_leam.maps import WEIGHTINGS, Field, default_blur, steps, weigh
 from captum_leam.memory import in_batches
@@ -33,7 +34,6 @@ from captum_leam.objectives import (
     vanishing,
 )
 from captum_leam.passes import LayerPasses, Objective, PerLayer
-from captum_leam.probe import check_layers
 
 Weighting = Literal["elementwise", "positive", "channel"]
 Path = Literal["mean_gradient", "conductance"]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam.checks import check_images, rows_of_caller
+from captum_leam.layer_probe import Displacement, check_layers
 from captum_leam.layers import (
     MOST_PREFIX_TOKENS,
     Reshape,
@@ -29,7 +30,6 @@ from captum_leam.maps import Field, gaussian_blur
 from captum_leam.modes import differentiate, normal
 from captum_leam.objectives import as_output, float16_hint
 from captum_leam.passes import LayerPasses
-from captum_leam.probe import Displacement, check_layers
 
 
 @dataclass(frozen=True)
