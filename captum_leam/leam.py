@@ -486,7 +486,7 @@ def _warn_of_unit_embeddings(embeddings: Tensor) -> None:
         warnings.warn(
             "all embeddings have length 1: the model seems to divide by it, and what is explained is the differentiated cosine, whatever "
             "the norm. Its maps are less faithful and less person-specific; give the part of the model before that division.",
-            stacklevel=7,  # through the end of together
+            stacklevel=8,  # through the end of together
         )
 
     lengths = torch.linalg.vector_norm(embeddings.detach().double(), dim=1)

@@ -290,7 +290,7 @@ def test_signals_and_volumes(kind, shape):
     assert maps.shape == (3, 1, 1, 2 ** (len(shape) - 2))
     for name, make in MADE.items():
         explainer = OF_A_LAYER[name](model, net.conv2) if name in OF_A_LAYER else make(model)
-        with pytest.raises(ValueError, match="needed are images"):
+        with pytest.raises(ValueError, match="Expected inputs to have shape"):
             explainer.attribute(images, towards)
 
 

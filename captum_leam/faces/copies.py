@@ -41,9 +41,9 @@ class Thumbnails:
 
 def thumbnails_of(sources: Sequence[FaceSource]) -> Thumbnails:
     """Return the thumbnails of pictures."""
-    none = torch.zeros(0, SIDE * SIDE)
+    none = torch.zeros(0, SIDE * SIDE, device="cpu", dtype=torch.float32)
     crops = [thumbnails(source.crop[None]) for source in sources]
-    photographs = [thumbnails(_upright_photo(s)[None]) if s.face else torch.zeros(1, SIDE * SIDE) for s in sources]
+    photographs = [thumbnails(_upright_photo(s)[None]) if s.face else none.new_zeros(1, SIDE * SIDE) for s in sources]
     boxes = [_upright_box(source)[None] for source in sources]
     return Thumbnails(torch.cat([none, *crops]), torch.cat([none, *photographs]), torch.cat([none[:, :4], *boxes]))
 
@@ -134,7 +134,7 @@ def _upright_photo(source: FaceSource) -> Tensor:
 
 def _upright_box(source: FaceSource) -> Tensor:
     if source.face is None:
-        return torch.zeros(4)
+        return torch.zeros(4, device="cpu", dtype=torch.float32)
     height, width = source.face.photo_size
     left, top, right, bottom = (source.face.box / [width, height, width, height]).tolist()
     for _ in range(source.face.turn // 90):

@@ -307,10 +307,10 @@ def _mixes_images(model: "ModelProto", pictures: Tensor, expected: Tensor, toler
     """Whether ONNX Runtime gives other embeddings for pictures in a batch than for pictures alone."""
     count = _batch(model) or len(pictures)
     try:
-        found = run(open_session(model), _feed(model, pictures[torch.arange(count) % len(pictures)]))[0]
+        found = run(open_session(model), _feed(model, pictures[torch.arange(count, device="cpu") % len(pictures)]))[0]
     except ValueError:  # what cannot run on a batch does not mix it
         return False
-    rows = expected[torch.arange(count) % len(expected)]
+    rows = expected[torch.arange(count, device="cpu") % len(expected)]
     if count == 1 or found.shape[:1] != (count,) or found.size != rows.numel():
         return False
     return _distance(torch.from_numpy(found.astype(np.float32)).flatten(1), rows) > tolerance

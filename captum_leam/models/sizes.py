@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from captum_leam.modes import uniform
 from captum_leam.objectives import embed
 
 Size = tuple[int, int]
@@ -79,7 +80,7 @@ def size_problem(network: nn.Module, size: Size, device: str | torch.device = "c
 
 def _length(network: nn.Module, size: Size, device: str | torch.device) -> int | None:
     """Return the length of embeddings of crops of a size; None if the network does not take them."""
-    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+    image = uniform((1, 3, *size), torch.Generator().manual_seed(0)).to(device)
     try:
         return int(embed(network, image).shape[1])
     except Exception:  # a network refuses a size as it likes

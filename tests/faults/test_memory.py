@@ -74,7 +74,7 @@ def test_the_first_size_that_fits_is_kept_and_told():
     with pytest.warns(UserWarning, match=r"out of memory with 64 images at a time; done with 8\. Give batch_size=8"):
         found = embed(net, images)
     assert torch.allclose(found, expected, atol=1e-6)
-    assert seen == [64, 32, 16, *[8] * 12, 4]
+    assert seen == [2, 2, 64, 32, 16, *[8] * 12, 4]  # two passes on two images probe the model
 
 
 def test_one_image_that_does_not_fit_is_an_error_in_words():
@@ -111,7 +111,7 @@ def test_no_second_pass_of_what_does_not_fit():
     scene.net.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
     with pytest.raises(RuntimeError, match=r"^CUDA out of memory"):
         LEAM(scene.net, scene.net.body).attribute(scene.faces)
-    assert calls == [4]
+    assert calls == [2, 4]  # the probe, and the call
 
 
 def test_the_backward_pass_too(monkeypatch):

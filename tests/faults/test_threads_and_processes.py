@@ -111,7 +111,7 @@ def test_flags_that_two_threads_switch_on_go_back_with_the_last():
     class Frozen(Met):
         def __init__(self) -> None:
             super().__init__()
-            self.position = nn.Parameter(torch.rand(2, 4, 8, 8))
+            self.position = nn.Parameter(torch.rand(1, 4, 8, 8).expand(2, -1, -1, -1).clone())
             self.add = nn.Identity()
             self.requires_grad_(False)
 

@@ -313,7 +313,7 @@ def test_bad_label_files_are_named(tmp_path):
         "objects.npy": "no array of numbers",
         "empty.npy": "no array of numbers",
         "text.npy": "no array of numbers",
-        "text.png": "no picture",
+        "text.png": "not a picture",
         "lost.npy": "No such file",
     }
     for name, message in said.items():
