@@ -7,6 +7,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -71,7 +72,7 @@ def find_weights(network: str, weights: str | Path | None = None, *, download: b
             ...
         ValueError: weights /nowhere: there is no such file or folder. ...
     """
-    need_facexlib("facexlib")  # without it, weights are of no use: said first
+    installed = _facexlib_folder()  # without facexlib, weights are of no use: this is raised first
     url = FACEXLIB_WEIGHTS[network]
     name = url.rsplit("/", 1)[1]
     ways = (
@@ -82,7 +83,7 @@ def find_weights(network: str, weights: str | Path | None = None, *, download: b
         raise ValueError(f"weights {weights}: there is no such file or folder. {ways}")
     if weights is not None and Path(weights).is_file():
         return Path(weights)
-    folder = Path(weights or os.environ.get(ENVIRONMENT) or _facexlib_folder())
+    folder = Path(weights or os.environ.get(ENVIRONMENT) or installed)
     if (folder / name).is_file():
         return folder / name
     if download:
@@ -92,7 +93,10 @@ def find_weights(network: str, weights: str | Path | None = None, *, download: b
 
 
 def _facexlib_folder() -> Path:
-    return Path(need_facexlib("facexlib.utils.misc").ROOT_DIR) / "facexlib" / "weights"
+    """Return the folder in which facexlib keeps its weights, without importing facexlib, which takes seconds."""
+    spec = find_spec("facexlib")
+    origin = need_facexlib("facexlib").__file__ if spec is None else spec.origin  # the import raises
+    return Path(str(origin)).parent / "weights"
 
 
 def load_state(path: str | Path, sha256: str | None = None) -> tuple[dict[str, Tensor], str]:

@@ -1,5 +1,6 @@
 """Stage one, shard by shard: files to crops, region labels and the embeddings of all networks."""
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from captum_leam.memory import is_out_of_memory, tell
 from captum_leam.models.loading import made_in_code
 from captum_leam.models.neighbours import recorded_sources
 from captum_leam.names import as_text
-from captum_leam.objectives import leave_one_out_centroids
+from captum_leam.objectives import ReliabilityWarning, leave_one_out_centroids
 from captum_leam.regions import CELEBAMASK_HQ, TEMPLATE, FacexlibParser, RegionScheme, TemplateParser, parse
 from captum_leam.study.config import Config, ConfigError
 from captum_leam.study.identity import Fingerprint, Rows, as_known, code_of, fixed_images, outputs_of
@@ -393,8 +394,15 @@ def references_of(embeddings: NDArray[np.float32], people: Sequence[str]) -> NDA
         rows = np.flatnonzero((names == person) & usable)
         if len(rows) > 1:
             try:
-                of_person = leave_one_out_centroids(torch.from_numpy(embeddings[rows].copy()), [0] * len(rows))
+                of_person = _centroids_of_person(embeddings[rows])
             except ValueError:  # an embedding of zeros, or images that cancel each other
                 continue
             references[rows] = of_person.numpy()
     return references
+
+
+def _centroids_of_person(embeddings: NDArray[np.float32]) -> Tensor:
+    with warnings.catch_warnings():
+        # Equal embeddings are warned of by rows of this array, which the user does not know. Copies are found by their pictures.
+        warnings.simplefilter("ignore", ReliabilityWarning)
+        return leave_one_out_centroids(torch.from_numpy(embeddings.copy()), [0] * len(embeddings))

@@ -3,6 +3,8 @@
 import hashlib
 import pathlib
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -32,7 +34,9 @@ def test_looked_for_in_order(tmp_path, monkeypatch):
     for folder in ("given", "environment", "site/facexlib/weights"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / NAME).write_bytes(b"x")
-    monkeypatch.setattr("facexlib.utils.misc.ROOT_DIR", str(tmp_path / "site"))
+    monkeypatch.setattr(
+        "captum_leam.faces.weights._facexlib_folder", lambda: tmp_path / "site" / "facexlib" / "weights"
+    )
     assert find_weights("mobile0.25") == tmp_path / "site/facexlib/weights" / NAME
     monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "environment"))
     assert find_weights("mobile0.25") == tmp_path / "environment" / NAME
@@ -52,7 +56,7 @@ def test_downloads_only_when_asked(tmp_path, monkeypatch):
         return f"{save_dir}/{NAME}"
 
     monkeypatch.setattr("facexlib.utils.misc.load_file_from_url", fetch)
-    monkeypatch.setattr("facexlib.utils.misc.ROOT_DIR", str(tmp_path))
+    monkeypatch.setattr("captum_leam.faces.weights._facexlib_folder", lambda: tmp_path / "facexlib" / "weights")
     with pytest.raises(ValueError, match="CAPTUM_LEAM_WEIGHTS"):
         find_weights("mobile0.25")
     assert asked == []
@@ -136,8 +140,18 @@ def test_weights_of_another_network(tmp_path):
 
 
 def test_a_missing_package_names_its_command(monkeypatch, tmp_path):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "facexlib.utils.misc", None)
+    monkeypatch.setitem(sys.modules, "facexlib", None)
     with pytest.raises(ImportError, match=r'pip install "captum-leam\[face\]"'):
         find_weights("mobile0.25")
+
+
+def test_weights_are_looked_for_without_importing_facexlib():
+    """Every crop is compared with its place by a detector if there are weights; without them nothing may be waited for."""
+    code = (
+        "import sys; from captum_leam.faces.weights import _facexlib_folder, find_weights\n"
+        "try: find_weights('mobile0.25', '/nowhere')\n"
+        "except ValueError: pass\n"
+        "assert 'facexlib' not in sys.modules\n"
+        "from facexlib.utils.misc import ROOT_DIR; assert str(_facexlib_folder()) == ROOT_DIR + '/facexlib/weights'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - the interpreter of the tests
