@@ -115,9 +115,9 @@ def explain_files(
     network = load_model(model, preprocessing, colour=colour, output=output).to(device)
     aligner = _Aligner(lambda: size or own_size(network, device) or COMMON_SIZES[0], weights, device)
     sources, asked, unread = _read(files, which, pictures, aligner)
-    _refuse_copies(sources)
+    sources, asked, alike = _without_copies(sources, asked)
     images = _stacked(sources, size)
-    notes += [*unread, *_choice_notes(sources, asked), *_scaled_notes(sources, images)]
+    notes += [*unread, *alike, *_choice_notes(sources, asked), *_scaled_notes(sources, images)]
     _check_runs(network, images.to(device), model)
     _check_size(network, images.to(device), size is not None)
     if pictures == "auto":
@@ -304,13 +304,17 @@ def _read(
     return sources, asked, notes
 
 
-def _refuse_copies(sources: list[FaceSource]) -> None:
-    """Refuse a picture that shows the same as another: re-encoded, recompressed or resized."""
+def _without_copies(sources: list[FaceSource], asked: list[Which]) -> tuple[list[FaceSource], list[Which], list[str]]:
+    """Leave out pictures that show the same as an earlier one: re-encoded, recompressed or resized. Of a pair, neither can be."""
     found = copies(thumbnails_of(sources), lambda later, earlier: shows_same_face(sources[earlier], sources[later]))
+    kept = [i for i in range(len(sources)) if i not in found]
     for later, earlier in found.items():
-        raise ValueError(
-            f"{sources[earlier].path} and {sources[later].path} show the same: a reference must be another picture. Leave one out."
-        )
+        if len(kept) < 2:
+            raise ValueError(
+                f"{sources[earlier].path} and {sources[later].path} show the same: a reference must be another picture. Leave one out."
+            )
+    notes = [f"left out: {sources[later].path}: shows the same as {sources[i].path}" for later, i in found.items()]
+    return [sources[i] for i in kept], [asked[i] for i in kept], notes
 
 
 def _how_read(source: FaceSource) -> str:

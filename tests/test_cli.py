@@ -622,6 +622,16 @@ def test_a_copy_is_no_reference(folder, kind):
         invoke(*("explain", folder / "a.png", given, "--model", f"{folder}/my_models.py:small", "--size", "112"))
 
 
+def test_a_copy_among_others_is_left_out_and_named(folder, monkeypatch, capsys):
+    with Image.open(folder / "a.png") as image:
+        image.convert("RGB").save(folder / "copy.jpg", quality=90)
+    pictures = [folder / name for name in ("a.png", "b.png", "copy.jpg")]
+    model = ("--model", f"{folder}/my_models.py:small", "--preset", "fast", "--no-progress")
+    code, printed = main(monkeypatch, capsys, "explain", *pictures, *model, "--out", folder / "out")
+    assert code == 1
+    assert re.search(r"note: left out: .*copy\.jpg: shows the same as .*a\.png", printed)
+
+
 def test_one_picture_given_twice_is_no_pair(folder):
     with pytest.raises(ValueError, match="are the same picture"):
         invoke("explain", folder / "a.png", folder / "a.png", "--model", f"{folder}/my_models.py:small")

@@ -139,7 +139,7 @@ def _upright_box(source: FaceSource) -> Tensor:
     left, top, right, bottom = (source.face.box / [width, height, width, height]).tolist()
     for _ in range(source.face.turn // 90):
         left, top, right, bottom = top, 1 - right, bottom, 1 - left
-    return torch.tensor([left, top, right, bottom])
+    return torch.tensor([left, top, right, bottom], device="cpu", dtype=torch.float32)
 
 
 def _same_place(a: Tensor, b: Tensor) -> bool:

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from captum_leam.faces.formats import picture_endings, readable_formats, why_unreadable
-from captum_leam.faces.white import Depth, UnknownWhiteError
+from captum_leam.faces.white import DarkPictureWarning, Depth, UnknownWhiteError
 
 MIN_SIDE = 16  # no face can be told in less
 MAX_SIDE = 16_384  # wider than the photograph of any camera
@@ -189,6 +189,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("always", DarkPictureWarning)
             known = [name for name in readable_formats() if name in Image.OPEN]  # MPO is opened as JPEG
             with Image.open(path, formats=known) as image:
                 if getattr(image, "is_animated", False) and image.format not in SEVERAL:

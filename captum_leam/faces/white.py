@@ -2,6 +2,7 @@
 
 import math
 import struct
+import warnings
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -15,6 +16,10 @@ LEAST_USED = 16  # a picture that uses less than this part of its range was prob
 HAIR = 0.05  # part of white by which resampled floats overshoot black and white
 
 BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE, PLANAR, SAMPLE_FORMAT = 258, 262, 281, 284, 339  # tags of TIFF
+
+
+class DarkPictureWarning(UserWarning):
+    """A 16-bit picture uses less than a quarter of its range and does not say what is white: it may have fewer bits."""
 
 
 class UnknownWhiteError(ValueError):
@@ -120,6 +125,13 @@ class Depth:
         if self.is_wide and most <= FULL // 2:
             return 255 if 255 // LEAST_USED < most <= 255 else None
         is_white_of_fewer = most & (most + 1) == 0 and most < FULL
+        if FULL // LEAST_USED < most <= FULL // 4 and not is_white_of_fewer:
+            warnings.warn(
+                f"a 16-bit picture uses values up to {most} only and does not say what is white: 65535 is assumed. If it has fewer bits, "
+                "save it with an sBIT chunk, with 8 bits, or multiplied so that white is 65535.",
+                DarkPictureWarning,
+                stacklevel=2,
+            )
         return FULL if FULL // LEAST_USED < most <= FULL and not is_white_of_fewer else None
 
 

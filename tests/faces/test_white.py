@@ -1,6 +1,7 @@
 """Pictures of more than 8 bits: brought to [0, 1] by the white of the file, or refused."""
 
 import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from captum_leam.faces import read_crop, read_photo
+from captum_leam.faces.white import DarkPictureWarning
 
 UNIT = np.linspace(0, 1, 400).reshape(20, 20)
 """A picture from black to white."""
@@ -209,3 +211,15 @@ def test_shallow_pictures_are_as_they_were(tmp_path):
     assert_is_ramp(tmp_path / "alpha.png", 1 / 255)
     assert read_crop(tmp_path / "bits.png").unique().tolist() == [0, 1]
     assert read_crop(tmp_path / "dark.png").unique().item() == pytest.approx(3 / 255)
+
+
+def test_a_deep_picture_that_uses_little_of_its_range_is_warned_of(tmp_path):
+    """14 bits in 16, unsaid: as dark as they are read, they are named."""
+    ramp = np.linspace(0, 15_000, 112 * 112).reshape(112, 112).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "camera.png")
+    with pytest.warns(DarkPictureWarning, match="values up to 15000 only"):
+        read_crop(tmp_path / "camera.png")
+    Image.fromarray(ramp * 4).save(tmp_path / "full.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_crop(tmp_path / "full.png")
