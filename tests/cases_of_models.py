@@ -394,7 +394,7 @@ KINDS = [
     right("Parameters frozen", "the maps of the network", of_kind(frozen)),
     right("A forward hook that doubles the embedding", "the maps of the network, whose cosine is the same", of_kind(hooked)),
     right("A deep copy", "the maps of the network", lambda _: (layer_map(m := copy.deepcopy(seeded(Inner)), m), inner_map())),
-    right("Linear layers quantised dynamically, only measured", "the embeddings in float32, within .02",
+    right("Linear layers quantised dynamically, only measured", "the embeddings in float32",
         lambda _: (embed(quantised(), IMAGES), embed(seeded(Inner), IMAGES)), tolerance=0.02),
     refused("The same, a layer before it explained", "the score does not depend on layer … through differentiable operations",
         lambda _: layer_map(m := quantised(), m)),

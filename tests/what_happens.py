@@ -43,7 +43,7 @@ def table(cases: list[Case]) -> str:
 
 def cell(case: Case) -> str:
     if case.outcome == "right":
-        return case.text
+        return case.text + ("" if case.tolerance == Case.tolerance else f", within {case.tolerance:g}")
     text = case.text if case.text.endswith(ELLIPSIS) else case.text + ELLIPSIS
     return f"`{text}`"
 
