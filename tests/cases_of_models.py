@@ -155,7 +155,7 @@ BATCH = [
         "Expected layer … to put out one row per image, got …: tokens (T, N, C) with the images second. Pass reshape=",
         lambda _: LEAM(m := seeded(SequenceFirst), m.block).attribute(IMAGES, reference=REFERENCE)),
     right("The same with that `reshape`", "the maps of the images one by one", sequence_first),
-    refused("A random order, put back afterwards (ShuffleBN)", "Expected …: results would be random",
+    refused("A random order, put back afterwards (ShuffleBN)", "Expected … to …",
         mapped(put_back(lambda x: torch.randperm(len(x))))),
     refused("Images sorted by brightness, put back afterwards", APART, mapped(put_back(lambda x: x.mean((1, 2, 3)).argsort()))),
     refused("Embeddings in reversed order", APART, mapped(lambda net, x: net(x.flip(0)))),
