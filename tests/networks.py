@@ -1,5 +1,6 @@
 """Small networks whose maps can be computed by hand or by a second, slow implementation, and a cheap way to explain large ones."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -54,6 +55,18 @@ class Inner(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.blocks(x))
+
+
+class Around(nn.Module):
+    """A network within a forward function that does something to the batch or the picture."""
+
+    def __init__(self, change: Callable[[Inner, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.inner, self.change = Inner(), change
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(self.inner, x)
 
 
 class Residual(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import SIZE, Inner
+from networks import SIZE, Around, Inner
 from torch import Tensor, nn
 
 from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, explain_pair, suggest_layers
@@ -19,22 +19,10 @@ from captum_leam.layers import tokens_to_map
 from captum_leam.models import verify
 from captum_leam.objectives import embed
 
-Change = Callable[["Inner", Tensor], Tensor]
+Change = Callable[[Inner, Tensor], Tensor]
 
 
-class Around(nn.Module):
-    """A network within a forward function that does something to the batch or the picture."""
-
-    def __init__(self, change: Change) -> None:
-        super().__init__()
-        self.inner, self.change = Inner(), change
-        self.eval()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.change(self.inner, x)
-
-
-def attention(net: "Inner", x: Tensor) -> Tensor:
+def attention(net: Inner, x: Tensor) -> Tensor:
     f = net(x)
     return torch.softmax(f @ f.T, 1) @ f
 
