@@ -65,6 +65,10 @@ SHUFFLED_IMAGES = 8
 """Images in the one pass more that a model which draws random numbers gets: a random order keeps none of eight rows in place by luck."""
 
 
+MOST_STATES = 4
+"""States of a model that are remembered: a module and functions around it may take turns."""
+
+
 class Batches(NamedTuple):
     """The two batches of a probe."""
 
@@ -144,10 +148,10 @@ def companion(x: Tensor) -> Tensor:
         >>> bool((companion(x) != x).all())
         True
     """
-    if not torch.is_floating_point(x):
+    if not _has_pixels(x):
         return x
     turned = x.flip(2, 3) if x.ndim == 4 else x
-    return 0.6 * turned + 0.4 * _drawn(x, x, 0)
+    return _mixed(turned, 0.6, x, 0)
 
 
 def patched(x: Tensor, field: Field | None = None) -> Tensor:
@@ -162,25 +166,31 @@ def patched(x: Tensor, field: Field | None = None) -> Tensor:
         >>> (patched(x) != x).any(1).sum().item()  # two patches of 14 × 14 px
         392
     """
-    if not torch.is_floating_point(x):
+    if not _has_pixels(x):
         return x
     if x.ndim != 4 or min(x.shape[2:]) < 1 / PATCH:
-        return 0.9 * x + 0.1 * _drawn(x, x, 1)
+        return _mixed(x, 0.9, x, 1)
     changed = x.clone()
     for place in range(len(PATCHES)):
         rows, columns = patch_slices(place, field or (0, 0, x.shape[2], x.shape[3]))
-        changed[:, :, rows, columns] = _drawn(x[:, :, rows, columns], x, 1 + place)
+        changed[:, :, rows, columns] = _mixed(x[:, :, rows, columns], 0.0, x, 1 + place)
     return changed
 
 
-def _drawn(region: Tensor, x: Tensor, seed: int) -> Tensor:
-    """Noise of a region's shape within the range of x."""
+def _has_pixels(x: Tensor) -> bool:
+    """Whether values between two of a tensor mean something: floating-point numbers, and pictures in bytes."""
+    return torch.is_floating_point(x) or (x.ndim == 4 and x.dtype == torch.uint8)
+
+
+def _mixed(region: Tensor, share: float, x: Tensor, seed: int) -> Tensor:
+    """A share of a region and, for the rest, noise within the range of x."""
     if not x.numel():
         return region
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    low, high = x.amin(), x.amax()
-    noise = torch.rand(region.shape, generator=generator, dtype=torch.float64, device="cpu").to(x)
-    return low + torch.where(high > low, high - low, 1) * noise
+    dtype = x.dtype if torch.is_floating_point(x) else torch.float32
+    low, high = x.amin().to(dtype), x.amax().to(dtype)
+    noise = torch.rand(region.shape, generator=generator, dtype=torch.float64, device="cpu").to(x.device, dtype)
+    return (share * region + (1 - share) * (low + torch.where(high > low, high - low, 1) * noise)).to(x.dtype)
 
 
 def patch_slices(place: int, field: Field) -> tuple[slice, slice]:
@@ -426,7 +436,7 @@ def _displacement(
         return None
     first, second = batches.changed
     pictures = (x for x in zip(batches.first, batches.second, strict=True) if x[0].ndim == 4)
-    of_picture = torch.stack([energy_of(y[second] - x[first]) for x, y in pictures]).sum(0)
+    of_picture = torch.stack([energy_of(y[second].double() - x[first].double()) for x, y in pictures]).sum(0)
     for one, other in zip(before, after, strict=True):
         found = displacement(of_picture, energy_of(other[second] - one[first]), field)
         if found is not None:
@@ -464,6 +474,7 @@ def displacement(of_picture: Tensor, of_layer: Tensor, field: Field) -> Displace
         ALLOWED_CELLS * side / cells + ALLOWED_SHARE * side for side, cells in zip((height, width), grid, strict=True)
     ]
     on_field = of_picture[top : top + height, left : left + width].to(of_layer)
+    pairs = []
     for half in ("left", "right"):
         expected = _place(on_field, half, field)
         found = _place(of_layer, half, field) or _place(of_layer, "both", field)  # what left its half is in the other
@@ -473,7 +484,17 @@ def displacement(of_picture: Tensor, of_layer: Tensor, field: Field) -> Displace
         is_certain = found.spread < CONCENTRATED
         if max(off) > 1 and (is_certain or max(grid) > COARSE_GRID):
             return Displacement(expected.centre, found.centre, is_certain)
+        pairs += [(expected, found)] if is_certain else []
+    # a picture that was shrunk moves each patch a little, and the two towards each other by twice as much
+    if len(pairs) == 2 and any(apart > most for apart, most in zip(_shrinking(*pairs), allowed, strict=True)):
+        return Displacement(pairs[0][0].centre, pairs[0][1].centre, True)
     return None
+
+
+def _shrinking(one: "tuple[Place, Place]", other: "tuple[Place, Place]") -> list[float]:
+    """How much nearer to each other two changes appear than they are, by axis."""
+    expected, found = [[abs(a - b) for a, b in zip(one[i].centre, other[i].centre, strict=True)] for i in (0, 1)]
+    return [e - f for e, f in zip(expected, found, strict=True)]
 
 
 class Place(NamedTuple):
@@ -531,28 +552,30 @@ def _watched_random_numbers() -> Iterator[list[str]]:
     drew: list[str] = []
     of_numpy, of_python = np.random.get_state(), random.getstate()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=devices):
-        before = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
-        yield drew
-        after = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
-    if any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)):
-        drew.append("torch")
-    if str(np.random.get_state()) != str(of_numpy):
-        drew.append("numpy")
-        np.random.set_state(of_numpy)
-    if random.getstate() != of_python:
-        drew.append("random")
-        random.setstate(of_python)
+    try:
+        with torch.random.fork_rng(devices=devices):
+            before = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
+            yield drew
+            after = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
+        if any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)):
+            drew.append("torch")
+    finally:
+        if str(np.random.get_state()) != str(of_numpy):
+            drew.append("numpy")
+            np.random.set_state(of_numpy)
+        if random.getstate() != of_python:
+            drew.append("random")
+            random.setstate(of_python)
 
 
 def _can_be_probed(xs: Inputs) -> bool:
-    return bool(xs) and all(x.ndim > 0 and len(x) > 0 for x in xs) and any(torch.is_floating_point(x) for x in xs)
+    return bool(xs) and all(x.ndim > 0 and len(x) > 0 for x in xs) and any(map(_has_pixels, xs))
 
 
 def _kind(x: Any) -> Any:
     """What of an argument the model may go another way for."""
     if not isinstance(x, Tensor):
-        return x if isinstance(x, int | float | str | bool | None) else id(x)
+        return state_of(x)
     return (tuple(x.shape[1:]), x.dtype, x.device, torch.is_autocast_enabled(x.device.type))
 
 
@@ -592,7 +615,7 @@ class _Known:
         return all(self.state.get(key) == state.get(key) for key in (self.state.keys() | state.keys()) - self.volatile)
 
 
-_KNOWN: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Any, list[_Known]] = WeakKeyDictionary()
 _LOCK = threading.Lock()
 
 
@@ -600,21 +623,22 @@ _LOCK = threading.Lock()
 def _knowledge(forward_func: Callable[..., Any], layers: Sequence[nn.Module] = ()) -> Iterator[dict[Any, Any]]:
     """Context manager with what was established about a model as it is now, to read and to add to."""
     anchor, state = anchor_of(forward_func), entries(forward_func, layers)
-    known = _look_up(anchor)
-    if known is not None and known.is_of(state):
-        yield known.established
-        return
+    states = _look_up(anchor)
+    for known in states:
+        if known.is_of(state):
+            yield known.established
+            return
     known = _Known(state)
     yield known.established
     after = entries(forward_func, layers)
     known.volatile = {key for key in state.keys() | after.keys() if state.get(key) != after.get(key)}
     with _LOCK, suppress(TypeError):  # a callable without weak references: nothing is kept about it
-        _KNOWN[anchor] = known
+        _KNOWN[anchor] = [known, *states][:MOST_STATES]
 
 
-def _look_up(anchor: Any) -> _Known | None:
+def _look_up(anchor: Any) -> list[_Known]:
     with _LOCK:
         try:
-            return _KNOWN.get(anchor)
+            return _KNOWN.get(anchor, [])
         except TypeError:
-            return None
+            return []
