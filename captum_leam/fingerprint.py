@@ -7,6 +7,7 @@ another thread is not seen, nor what lies deeper than two levels in objects.
 """
 
 import inspect
+import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
@@ -21,6 +22,8 @@ from torch.nn.modules import module as torch_module
 from captum_leam.layers import modules_behind
 
 SIMPLE = frozenset({bool, int, float, str, bytes, type(None), torch.dtype, torch.device})
+
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 MOST_VALUES = 16
 """Numbers up to which a tensor on the CPU or an array is compared by value: flags, orders and sizes, which may change in place."""
@@ -60,7 +63,25 @@ def entries(forward_func: Callable[..., Any], layers: Sequence[nn.Module] = ()) 
         >>> before == entries(model), before == entries(model.train(False))
         (True, False)
     """
-    walk, seen = _Walk(), set[nn.Module]()
+    return _entries(_Walk(), forward_func, layers)
+
+
+def generators_of(forward_func: Callable[..., Any]) -> list[Any]:
+    """Return the generators of random numbers that a forward function and its modules hold, of PyTorch, NumPy and Python.
+
+    Example:
+        >>> model = nn.ReLU()
+        >>> model.generator = torch.Generator()
+        >>> generators_of(model) == [model.generator]
+        True
+    """
+    walk = _Walk()
+    _entries(walk, forward_func, ())
+    return walk.generators
+
+
+def _entries(walk: "_Walk", forward_func: Callable[..., Any], layers: Sequence[nn.Module]) -> dict[Any, Any]:
+    seen: set[nn.Module] = set()
     found: dict[Any, Any] = {(0, "function"): walk.function(forward_func), (0, "hooks"): walk.global_hooks()}
     waiting = deque([*modules_behind(forward_func), *walk.take_modules(), *layers])
     while waiting:
@@ -97,6 +118,7 @@ class _Walk:
         self._functions: set[FunctionType] = set()
         self._kinds: dict[type, Any] = {}
         self._modules: list[nn.Module] = []
+        self.generators: list[Any] = []
 
     def take_modules(self) -> list[nn.Module]:
         """Return the modules met since the last call."""
@@ -156,6 +178,9 @@ class _Walk:
             return id(value)
         if isinstance(value, Tensor | np.ndarray):
             return _numbers(value)
+        if isinstance(value, GENERATORS):
+            self.generators.append(value)
+            return id(value)
         if isinstance(value, FunctionType | MethodType | staticmethod | classmethod | partial):
             return self.function(
                 getattr(value, "__wrapped__", value) if isinstance(value, staticmethod | classmethod) else value

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam.checks import immediate_checks
-from captum_leam.fingerprint import anchor_of, entries, state_of
+from captum_leam.fingerprint import anchor_of, entries, generators_of, state_of
 from captum_leam.layers import modules_behind
 from captum_leam.maps import Field
 from captum_leam.memory import is_out_of_memory
@@ -45,6 +45,9 @@ transposition moves one of them by a quarter of the field within its half."""
 
 PATCH = 1 / 8
 """Side of a patch as a share of the field."""
+
+EXTREMES = 0.02
+"""Share of an image's range that is taken off at both ends of the images beside it: a batch divided by its maximum is seen."""
 
 TOLERANCE = 1e-4
 """Relative distance up to which two activations of one image are equal. Both passes have the same shape: on a CPU they agree to the bit."""
@@ -120,9 +123,10 @@ def two_images(xs: Inputs, field: Field | None = None) -> Batches:
         True
     """
     originals = [x[:1].detach() for x in xs]
-    beside = [companion(x) for x in originals]
+    beside = [_without_extremes(companion(x), x) for x in originals]
     first = tuple(torch.cat(pair) for pair in zip(originals, beside, strict=True))
-    second = tuple(torch.cat([c, patched(x, field)]) for x, c in zip(originals, beside, strict=True))
+    changed = [_without_extremes(patched(x, field), x) for x in originals]
+    second = tuple(map(torch.cat, zip(beside, changed, strict=True)))
     return Batches(first, second, (1, 0), (0, 1), [0, 0])
 
 
@@ -180,6 +184,15 @@ def patched(x: Tensor, field: Field | None = None) -> Tensor:
 def _has_pixels(x: Tensor) -> bool:
     """Whether values between two of a tensor mean something: floating-point numbers, and pictures in bytes."""
     return torch.is_floating_point(x) or (x.ndim == 4 and x.dtype == torch.uint8)
+
+
+def _without_extremes(changed: Tensor, x: Tensor) -> Tensor:
+    """Clamp an image to a little less than the range of x, so that the extremes of a batch with x in it are others."""
+    if not torch.is_floating_point(x) or not x.numel():
+        return changed
+    low, high = x.amin(), x.amax()
+    margin = EXTREMES * (high - low)
+    return changed.clamp(low + margin, high - margin)
 
 
 def _mixed(region: Tensor, share: float, x: Tensor, seed: int) -> Tensor:
@@ -240,17 +253,18 @@ def check_model(
     with _knowledge(forward_func) as established:
         if key in established:
             return
+        own = generators_of(forward_func)
         experiments = (one_image,) if batch_size == 1 else (two_images, whole_batch)
         experiment = _first_that_runs(
-            experiments, (images,), None, lambda b: ([embed(b.first[0])], [embed(b.second[0])])
+            experiments, (images,), None, lambda b: ([embed(b.first[0])], [embed(b.second[0])]), own
         )
         if experiment is None:
             return
         batches, (first, second), drew = experiment
         names, tolerance = ["the embedding"], _tolerance(forward_func, first)
-        _check_same(first, second, batches, names, tolerance, lambda: [embed(batches.first[0])])
+        _check_same(first, second, batches, names, tolerance, lambda: [embed(batches.first[0])], own)
         if drew and batch_size > 1:
-            _check_order_of_many(images, lambda many: [embed(many)], names, tolerance)
+            _check_order_of_many(images, lambda many: [embed(many)], names, tolerance, own)
         established[key] = True
 
 
@@ -295,7 +309,8 @@ def check_layers(passes: "LayerPasses", xs: Inputs, field: Field | None = None) 
 
 def _probe_layers(passes: "LayerPasses", xs: Inputs, field: Field | None) -> list[Displacement | None] | None:
     """Displacement of every layer or None, after the checks of rows; None if the model cannot be probed."""
-    experiment = _first_that_runs((two_images, whole_batch), xs, field, partial(_two_passes, passes, len(xs[0])))
+    own = generators_of(passes.forward_func)
+    experiment = _first_that_runs((two_images, whole_batch), xs, field, partial(_two_passes, passes, len(xs[0])), own)
     if experiment is None:
         return None
     batches, (gradients, first, second), drew = experiment
@@ -306,9 +321,9 @@ def _probe_layers(passes: "LayerPasses", xs: Inputs, field: Field | None) -> lis
     tolerance = _tolerance(passes.forward_func, [before for before, _ in named])
     flat, flat_names = [list(column) for column in zip(*named, strict=True)]
     again = partial(_flat_pass, passes, len(xs[0]), batches.first, batches.images)
-    _check_same(flat, [t for ts in second for t in ts], batches, flat_names, tolerance, again)
+    _check_same(flat, [t for ts in second for t in ts], batches, flat_names, tolerance, again, own)
     if drew:
-        _check_order_of_many(xs[0], partial(_many_pass, passes, xs), flat_names, tolerance)
+        _check_order_of_many(xs[0], partial(_many_pass, passes, xs), flat_names, tolerance, own)
     return [_displacement(before, after, batches, field) for before, after in zip(first[1:], second[1:], strict=True)]
 
 
@@ -373,6 +388,7 @@ def _check_same(
     names: Sequence[str],
     tolerance: float,
     repeat: Callable[[], Sequence[Tensor]],
+    generators: Sequence[Any],
 ) -> None:
     """Raise if the same image has other values in the second pass; two more passes tell chance from the rest of the batch."""
     own, later = batches.same
@@ -380,7 +396,7 @@ def _check_same(
         off = _distance(before[own], after[later])
         if off <= tolerance:
             continue
-        with _watched_random_numbers(), immediate_checks():
+        with _watched_random_numbers(generators), immediate_checks():
             pairs = list(zip(repeat(), repeat(), strict=True))
         drawn = max(_distance(once, again) for once, again in pairs)
         if drawn > tolerance:
@@ -400,13 +416,17 @@ def _depends(what: str, found: str) -> str:
 
 
 def _check_order_of_many(
-    x: Tensor, run: Callable[[Tensor], Sequence[Tensor]], names: Sequence[str], tolerance: float
+    x: Tensor,
+    run: Callable[[Tensor], Sequence[Tensor]],
+    names: Sequence[str],
+    tolerance: float,
+    generators: Sequence[Any],
 ) -> None:
     """Raise if a model that draws random numbers gives eight shades of an image and the same turned round other rows."""
     shades = torch.linspace(0.8, 1.0, SHUFFLED_IMAGES, dtype=torch.float64, device="cpu").to(x)
     many = x[:1].detach() * shades.view(-1, *[1] * (x.ndim - 1))
     try:
-        with _watched_random_numbers(), immediate_checks():
+        with _watched_random_numbers(generators), immediate_checks():
             pairs = list(zip(run(many), run(many.flip(0)), names, strict=True))
     except Exception:  # a model that does not take eight images: what it did on two has to do
         return
@@ -531,12 +551,13 @@ def _first_that_runs(
     xs: Inputs,
     field: Field | None,
     run: Callable[[Batches], T],
+    generators: Sequence[Any],
 ) -> tuple[Batches, T, bool] | None:
     """The batches and the result of the first experiment that runs, and whether random numbers were drawn; None if all raise."""
     for make in experiments:
         batches = make(xs, field)
         try:
-            with _watched_random_numbers() as drew, immediate_checks():
+            with _watched_random_numbers(generators) as drew, immediate_checks():
                 result = run(batches)
         except Exception as error:  # whatever it is, the call itself will say it of the caller's images
             if is_out_of_memory(error):
@@ -547,8 +568,9 @@ def _first_that_runs(
 
 
 @contextmanager
-def _watched_random_numbers() -> Iterator[list[str]]:
-    """Context manager that leaves the processes' random numbers as they were and lists the generators that moved."""
+def _watched_random_numbers(generators: Sequence[Any]) -> Iterator[list[str]]:
+    """Context manager that leaves the process's and the model's random numbers as they were and lists what moved."""
+    own = [_random_state(generator) for generator in generators]
     drew: list[str] = []
     of_numpy, of_python = np.random.get_state(), random.getstate()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
@@ -560,12 +582,31 @@ def _watched_random_numbers() -> Iterator[list[str]]:
         if any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)):
             drew.append("torch")
     finally:
+        for generator, (state, put_back) in zip(generators, own, strict=True):
+            if str(_random_state(generator)[0]) != str(state):
+                drew.append(type(generator).__name__)
+                put_back()
         if str(np.random.get_state()) != str(of_numpy):
             drew.append("numpy")
             np.random.set_state(of_numpy)
         if random.getstate() != of_python:
             drew.append("random")
             random.setstate(of_python)
+
+
+def _random_state(generator: Any) -> tuple[Any, Callable[[], Any]]:
+    """The state of a generator of PyTorch, NumPy or Python, and a function that puts it back."""
+    if isinstance(generator, torch.Generator):
+        state = generator.get_state()
+        return state.tolist(), lambda: generator.set_state(state)
+    if isinstance(generator, np.random.Generator):
+        of_bits = generator.bit_generator.state
+        return of_bits, lambda: setattr(generator.bit_generator, "state", of_bits)
+    if isinstance(generator, np.random.RandomState):
+        legacy = generator.get_state()
+        return legacy, lambda: generator.set_state(legacy)
+    drawn = generator.getstate()
+    return drawn, lambda: generator.setstate(drawn)
 
 
 def _can_be_probed(xs: Inputs) -> bool:

@@ -104,6 +104,8 @@ BATCH: dict[str, Change] = {
     "the mean taken off": lambda net, x: net(x - x.mean(0)),
     "the mean taken off, detached": lambda net, x: net(x - x.mean(0).detach()),
     "attention between images": attention,
+    "divided by the largest value": lambda net, x: net(x / x.max()),
+    "stretched between the extremes": lambda net, x: net((x - x.min()) / (x.max() - x.min())),
     "the first image taken off": lambda net, x: net(x - 0.5 * x[:1]),
 }
 
@@ -247,7 +249,12 @@ def test_one_unsound_step_among_sound_ones_is_found(sound, kind, pick, count):
 
     def change(net: Inner, x: Tensor) -> Tensor:
         for name in sound:  # what the steps do to the picture: the network itself runs in the last
-            if name not in ("normalised", "a random number that has no say"):
+            # standardised images are equally bright: their order by brightness would be one of rounding
+            if name not in (
+                "normalised",
+                "a random number that has no say",
+                *["each image standardised"] * (kind == "SHUFFLED"),
+            ):
                 x = SOUND[name](lambda y: y, x)
         x = F.interpolate(x, (SIZE, SIZE), mode="bilinear")
         return unsound(net, x)
@@ -510,6 +517,36 @@ def test_pictures_in_bytes_are_probed(pictures, name):
     sound, bad = scaled(SOUND["as it is"]), scaled(SHUFFLED[name])
     assert LEAM(sound, sound.inner.blocks[0]).attribute(bytes_).shape == (4, 1, 24, 24)
     refused(lambda: LEAM(bad, bad.inner.blocks[0]).attribute(bytes_), REFUSED)
+
+
+OWN_GENERATORS = {
+    "torch": (torch.Generator, lambda g, n: torch.randperm(n, generator=g), lambda g: g.get_state().tolist()),
+    "numpy": (
+        np.random.default_rng,
+        lambda g, n: torch.from_numpy(g.permutation(n)),
+        lambda g: str(g.bit_generator.state),
+    ),
+    "numpy's old one": (
+        np.random.RandomState,
+        lambda g, n: torch.from_numpy(g.permutation(n)),
+        lambda g: str(g.get_state()),
+    ),
+    "python": (random.Random, lambda g, n: torch.tensor(g.sample(range(n), n)), lambda g: g.getstate()),
+}
+
+
+@pytest.mark.parametrize("kind", OWN_GENERATORS)
+def test_a_models_own_random_numbers_are_watched_and_put_back(pictures, kind):
+    make, order, state = OWN_GENERATORS[kind]
+    for seed in range(6):
+        model = Around(SOUND["as it is"])
+        model.generator = make() if kind == "torch" else make(seed)
+        if kind == "torch":
+            model.generator.manual_seed(seed)
+        model.change = reordered(lambda x, g=model.generator: order(g, len(x)), undo=True)
+        before = state(model.generator)
+        refused(lambda m=model: LEAM(m, m.inner.blocks[0]).attribute(pictures), REFUSED)
+        assert state(model.generator) == before
 
 
 def test_random_numbers_are_put_back_where_a_model_does_not_take_the_probe(pictures):
