@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_leam.fingerprint import state_of
+from captum_leam.fingerprint import generators_of, state_of
 from captum_leam.maps import Field
 from captum_leam.passes import LayerPasses, PerLayer
 from captum_leam.probe import (
@@ -65,7 +65,7 @@ class Displacement:
         )
 
 
-# -- the probe ---------------------------------------------------------------------------------------
+# -- the probe ------------------------------------------------------------------------------------------
 
 
 def check_layers(passes: LayerPasses, xs: Inputs, field: Field | None = None) -> dict[nn.Module, Displacement]:
@@ -109,7 +109,8 @@ def check_layers(passes: LayerPasses, xs: Inputs, field: Field | None = None) ->
 
 def _probe_layers(passes: LayerPasses, xs: Inputs, field: Field | None) -> list[Displacement | None] | None:
     """Displacement of every layer or None, after the checks of rows; None if the model cannot be probed."""
-    experiment = first_that_runs((two_images, whole_batch), xs, field, partial(_two_passes, passes, len(xs[0])))
+    own = generators_of(passes.forward_func)
+    experiment = first_that_runs((two_images, whole_batch), xs, field, partial(_two_passes, passes, len(xs[0])), own)
     if experiment is None:
         return None
     batches, (gradients, first, second), drew = experiment
@@ -120,9 +121,9 @@ def _probe_layers(passes: LayerPasses, xs: Inputs, field: Field | None) -> list[
     tolerance = tolerance_of(passes.forward_func, [before for before, _ in named])
     flat, flat_names = [list(column) for column in zip(*named, strict=True)]
     again = partial(_flat_pass, passes, len(xs[0]), batches.first, batches.images)
-    check_same(flat, [t for ts in second for t in ts], batches, flat_names, tolerance, again)
+    check_same(flat, [t for ts in second for t in ts], batches, flat_names, tolerance, again, own)
     if drew:
-        check_order_of_many(xs[0], partial(_many_pass, passes, xs), flat_names, tolerance)
+        check_order_of_many(xs[0], partial(_many_pass, passes, xs), flat_names, tolerance, own)
     return [_displacement(before, after, batches, field) for before, after in zip(first[1:], second[1:], strict=True)]
 
 
@@ -163,7 +164,7 @@ def _each_tensor(per_layer: PerLayer, names: Sequence[str]) -> Iterator[tuple[Te
         yield from ((t.detach(), name) for t in of_layer)
 
 
-# -- rows ----------------------------------------------------------------------------------------------
+# -- rows -----------------------------------------------------------------------------------------------
 
 
 def _check_owner(gradient: Tensor, name: str) -> None:
@@ -180,7 +181,7 @@ def _check_owner(gradient: Tensor, name: str) -> None:
     raise ValueError(depends_message(name, "a gradient in several rows"))
 
 
-# -- the place of a change -----------------------------------------------------------------------------
+# -- the place of a change ------------------------------------------------------------------------------
 
 
 def _displacement(
@@ -191,7 +192,7 @@ def _displacement(
         return None
     first, second = batches.changed
     pictures = (x for x in zip(batches.first, batches.second, strict=True) if x[0].ndim == 4)
-    of_picture = torch.stack([energy_of(y[second] - x[first]) for x, y in pictures]).sum(0)
+    of_picture = torch.stack([energy_of(y[second].double() - x[first].double()) for x, y in pictures]).sum(0)
     for one, other in zip(before, after, strict=True):
         found = displacement(of_picture, energy_of(other[second] - one[first]), field)
         if found is not None:
@@ -229,6 +230,7 @@ def displacement(of_picture: Tensor, of_layer: Tensor, field: Field) -> Displace
         ALLOWED_CELLS * side / cells + ALLOWED_SHARE * side for side, cells in zip((height, width), grid, strict=True)
     ]
     on_field = of_picture[top : top + height, left : left + width].to(of_layer)
+    pairs = []
     for half in ("left", "right"):
         expected = _place(on_field, half, field)
         found = _place(of_layer, half, field) or _place(of_layer, "both", field)  # what left its half is in the other
@@ -238,7 +240,17 @@ def displacement(of_picture: Tensor, of_layer: Tensor, field: Field) -> Displace
         is_certain = found.spread < CONCENTRATED
         if max(off) > 1 and (is_certain or max(grid) > COARSE_GRID):
             return Displacement(expected.centre, found.centre, is_certain)
+        pairs += [(expected, found)] if is_certain else []
+    # a picture that was shrunk moves each patch a little, and the two towards each other by twice as much
+    if len(pairs) == 2 and any(apart > most for apart, most in zip(_shrinking(*pairs), allowed, strict=True)):
+        return Displacement(pairs[0][0].centre, pairs[0][1].centre, True)
     return None
+
+
+def _shrinking(one: "tuple[Place, Place]", other: "tuple[Place, Place]") -> list[float]:
+    """How much nearer to each other two changes appear than they are, by axis."""
+    expected, found = [[abs(a - b) for a, b in zip(one[i].centre, other[i].centre, strict=True)] for i in (0, 1)]
+    return [e - f for e, f in zip(expected, found, strict=True)]
 
 
 class Place(NamedTuple):

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam.checks import immediate_checks
-from captum_leam.fingerprint import anchor_of, entries
+from captum_leam.fingerprint import anchor_of, entries, generators_of, state_of
 from captum_leam.layers import modules_behind
 from captum_leam.maps import Field
 from captum_leam.memory import is_out_of_memory
@@ -41,6 +41,9 @@ transposition moves one of them by a quarter of the field within its half."""
 PATCH = 1 / 8
 """Side of a patch as a share of the field."""
 
+EXTREMES = 0.02
+"""Share of an image's range that is taken off at both ends of the images beside it: a batch divided by its maximum is seen."""
+
 TOLERANCE = 1e-4
 """Relative distance up to which two activations of one image are equal. Both passes have the same shape: on a CPU they agree to the bit."""
 
@@ -49,6 +52,10 @@ COARSE_TOLERANCE = 0.05
 
 SHUFFLED_IMAGES = 8
 """Images in the one pass more that a model which draws random numbers gets: a random order keeps none of eight rows in place by luck."""
+
+
+MOST_STATES = 4
+"""States of a model that are remembered: a module and functions around it may take turns."""
 
 
 class Batches(NamedTuple):
@@ -76,9 +83,10 @@ def two_images(xs: Inputs, field: Field | None = None) -> Batches:
         True
     """
     originals = [x[:1].detach() for x in xs]
-    beside = [companion(x) for x in originals]
+    beside = [_without_extremes(companion(x), x) for x in originals]
     first = tuple(torch.cat(pair) for pair in zip(originals, beside, strict=True))
-    second = tuple(torch.cat([c, patched(x, field)]) for x, c in zip(originals, beside, strict=True))
+    changed = [_without_extremes(patched(x, field), x) for x in originals]
+    second = tuple(map(torch.cat, zip(beside, changed, strict=True)))
     return Batches(first, second, (1, 0), (0, 1), [0, 0])
 
 
@@ -104,10 +112,10 @@ def companion(x: Tensor) -> Tensor:
         >>> bool((companion(x) != x).all())
         True
     """
-    if not torch.is_floating_point(x):
+    if not _has_pixels(x):
         return x
     turned = x.flip(2, 3) if x.ndim == 4 else x
-    return 0.6 * turned + 0.4 * _drawn(x, x, 0)
+    return _mixed(turned, 0.6, x, 0)
 
 
 def patched(x: Tensor, field: Field | None = None) -> Tensor:
@@ -122,25 +130,40 @@ def patched(x: Tensor, field: Field | None = None) -> Tensor:
         >>> (patched(x) != x).any(1).sum().item()  # two patches of 14 × 14 px
         392
     """
-    if not torch.is_floating_point(x):
+    if not _has_pixels(x):
         return x
     if x.ndim != 4 or min(x.shape[2:]) < 1 / PATCH:
-        return 0.9 * x + 0.1 * _drawn(x, x, 1)
+        return _mixed(x, 0.9, x, 1)
     changed = x.clone()
     for place in range(len(PATCHES)):
         rows, columns = patch_slices(place, field or (0, 0, x.shape[2], x.shape[3]))
-        changed[:, :, rows, columns] = _drawn(x[:, :, rows, columns], x, 1 + place)
+        changed[:, :, rows, columns] = _mixed(x[:, :, rows, columns], 0.0, x, 1 + place)
     return changed
 
 
-def _drawn(region: Tensor, x: Tensor, seed: int) -> Tensor:
-    """Noise of a region's shape within the range of x."""
+def _has_pixels(x: Tensor) -> bool:
+    """Whether values between two of a tensor mean something: floating-point numbers, and pictures in bytes."""
+    return torch.is_floating_point(x) or (x.ndim == 4 and x.dtype == torch.uint8)
+
+
+def _without_extremes(changed: Tensor, x: Tensor) -> Tensor:
+    """Clamp an image to a little less than the range of x, so that the extremes of a batch with x in it are others."""
+    if not torch.is_floating_point(x) or not x.numel():
+        return changed
+    low, high = x.amin(), x.amax()
+    margin = EXTREMES * (high - low)
+    return changed.clamp(low + margin, high - margin)
+
+
+def _mixed(region: Tensor, share: float, x: Tensor, seed: int) -> Tensor:
+    """A share of a region and, for the rest, noise within the range of x."""
     if not x.numel():
         return region
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    low, high = x.amin(), x.amax()
-    noise = torch.rand(region.shape, generator=generator, dtype=torch.float64, device="cpu").to(x)
-    return low + torch.where(high > low, high - low, 1) * noise
+    dtype = x.dtype if torch.is_floating_point(x) else torch.float32
+    low, high = x.amin().to(dtype), x.amax().to(dtype)
+    noise = torch.rand(region.shape, generator=generator, dtype=torch.float64, device="cpu").to(x.device, dtype)
+    return (share * region + (1 - share) * (low + torch.where(high > low, high - low, 1) * noise)).to(x.dtype)
 
 
 def patch_slices(place: int, field: Field) -> tuple[slice, slice]:
@@ -190,17 +213,18 @@ def check_model(
     with knowledge(forward_func) as established:
         if key in established:
             return
+        own = generators_of(forward_func)
         experiments = (one_image,) if batch_size == 1 else (two_images, whole_batch)
         experiment = first_that_runs(
-            experiments, (images,), None, lambda b: ([embed(b.first[0])], [embed(b.second[0])])
+            experiments, (images,), None, lambda b: ([embed(b.first[0])], [embed(b.second[0])]), own
         )
         if experiment is None:
             return
         batches, (first, second), drew = experiment
         names, tolerance = ["the embedding"], tolerance_of(forward_func, first)
-        check_same(first, second, batches, names, tolerance, lambda: [embed(batches.first[0])])
+        check_same(first, second, batches, names, tolerance, lambda: [embed(batches.first[0])], own)
         if drew and batch_size > 1:
-            check_order_of_many(images, lambda many: [embed(many)], names, tolerance)
+            check_order_of_many(images, lambda many: [embed(many)], names, tolerance, own)
         established[key] = True
 
 
@@ -214,6 +238,7 @@ def check_same(
     names: Sequence[str],
     tolerance: float,
     repeat: Callable[[], Sequence[Tensor]],
+    generators: Sequence[Any],
 ) -> None:
     """Raise if the same image has other values in the second pass; two more passes tell chance from the rest of the batch."""
     own, later = batches.same
@@ -221,7 +246,7 @@ def check_same(
         off = _distance(before[own], after[later])
         if off <= tolerance:
             continue
-        with _watched_random_numbers(), immediate_checks():
+        with _watched_random_numbers(generators), immediate_checks():
             pairs = list(zip(repeat(), repeat(), strict=True))
         drawn = max(_distance(once, again) for once, again in pairs)
         if drawn > tolerance:
@@ -242,13 +267,17 @@ def depends_message(what: str, found: str) -> str:
 
 
 def check_order_of_many(
-    x: Tensor, run: Callable[[Tensor], Sequence[Tensor]], names: Sequence[str], tolerance: float
+    x: Tensor,
+    run: Callable[[Tensor], Sequence[Tensor]],
+    names: Sequence[str],
+    tolerance: float,
+    generators: Sequence[Any],
 ) -> None:
     """Raise if a model that draws random numbers gives eight shades of an image and the same turned round other rows."""
     shades = torch.linspace(0.8, 1.0, SHUFFLED_IMAGES, dtype=torch.float64, device="cpu").to(x)
     many = x[:1].detach() * shades.view(-1, *[1] * (x.ndim - 1))
     try:
-        with _watched_random_numbers(), immediate_checks():
+        with _watched_random_numbers(generators), immediate_checks():
             pairs = list(zip(run(many), run(many.flip(0)), names, strict=True))
     except Exception:  # a model that does not take eight images: what it did on two has to do
         return
@@ -278,12 +307,13 @@ def first_that_runs(
     xs: Inputs,
     field: Field | None,
     run: Callable[[Batches], T],
+    generators: Sequence[Any],
 ) -> tuple[Batches, T, bool] | None:
     """The batches and the result of the first experiment that runs, and whether random numbers were drawn; None if all raise."""
     for make in experiments:
         batches = make(xs, field)
         try:
-            with _watched_random_numbers() as drew, immediate_checks():
+            with _watched_random_numbers(generators) as drew, immediate_checks():
                 result = run(batches)
         except Exception as error:  # whatever it is, the call itself will say it of the caller's images
             if is_out_of_memory(error):
@@ -294,34 +324,56 @@ def first_that_runs(
 
 
 @contextmanager
-def _watched_random_numbers() -> Iterator[list[str]]:
-    """Context manager that leaves the processes' random numbers as they were and lists the generators that moved."""
+def _watched_random_numbers(generators: Sequence[Any]) -> Iterator[list[str]]:
+    """Context manager that leaves the process's and the model's random numbers as they were and lists what moved."""
+    own = [_random_state(generator) for generator in generators]
     drew: list[str] = []
     of_numpy, of_python = np.random.get_state(), random.getstate()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=devices):
-        before = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
-        yield drew
-        after = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
-    if any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)):
-        drew.append("torch")
-    if str(np.random.get_state()) != str(of_numpy):
-        drew.append("numpy")
-        np.random.set_state(of_numpy)
-    if random.getstate() != of_python:
-        drew.append("random")
-        random.setstate(of_python)
+    try:
+        with torch.random.fork_rng(devices=devices):
+            before = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
+            yield drew
+            after = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
+        if any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)):
+            drew.append("torch")
+    finally:
+        for generator, (state, put_back) in zip(generators, own, strict=True):
+            if str(_random_state(generator)[0]) != str(state):
+                drew.append(type(generator).__name__)
+                put_back()
+        if str(np.random.get_state()) != str(of_numpy):
+            drew.append("numpy")
+            np.random.set_state(of_numpy)
+        if random.getstate() != of_python:
+            drew.append("random")
+            random.setstate(of_python)
+
+
+def _random_state(generator: Any) -> tuple[Any, Callable[[], Any]]:
+    """The state of a generator of PyTorch, NumPy or Python, and a function that puts it back."""
+    if isinstance(generator, torch.Generator):
+        state = generator.get_state()
+        return state.tolist(), lambda: generator.set_state(state)
+    if isinstance(generator, np.random.Generator):
+        of_bits = generator.bit_generator.state
+        return of_bits, lambda: setattr(generator.bit_generator, "state", of_bits)
+    if isinstance(generator, np.random.RandomState):
+        legacy = generator.get_state()
+        return legacy, lambda: generator.set_state(legacy)
+    drawn = generator.getstate()
+    return drawn, lambda: generator.setstate(drawn)
 
 
 def can_be_probed(xs: Inputs) -> bool:
     """Whether there is an image to look at."""
-    return bool(xs) and all(x.ndim > 0 and len(x) > 0 for x in xs) and any(torch.is_floating_point(x) for x in xs)
+    return bool(xs) and all(x.ndim > 0 and len(x) > 0 for x in xs) and any(map(_has_pixels, xs))
 
 
 def kind_of(x: Any) -> Any:
     """What of an argument the model may go another way for."""
     if not isinstance(x, Tensor):
-        return x if isinstance(x, int | float | str | bool | None) else id(x)
+        return state_of(x)
     return (tuple(x.shape[1:]), x.dtype, x.device, torch.is_autocast_enabled(x.device.type))
 
 
@@ -362,7 +414,7 @@ class _Known:
         return all(self.state.get(key) == state.get(key) for key in (self.state.keys() | state.keys()) - self.volatile)
 
 
-_KNOWN: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Any, list[_Known]] = WeakKeyDictionary()
 _LOCK = threading.Lock()
 
 
@@ -370,21 +422,22 @@ _LOCK = threading.Lock()
 def knowledge(forward_func: Callable[..., Any], layers: Sequence[nn.Module] = ()) -> Iterator[dict[Any, Any]]:
     """Context manager with what was established about a model as it is now, to read and to add to."""
     anchor, state = anchor_of(forward_func), entries(forward_func, layers)
-    known = _look_up(anchor)
-    if known is not None and known.is_of(state):
-        yield known.established
-        return
+    states = _look_up(anchor)
+    for known in states:
+        if known.is_of(state):
+            yield known.established
+            return
     known = _Known(state)
     yield known.established
     after = entries(forward_func, layers)
     known.volatile = {key for key in state.keys() | after.keys() if state.get(key) != after.get(key)}
     with _LOCK, suppress(TypeError):  # a callable without weak references: nothing is kept about it
-        _KNOWN[anchor] = known
+        _KNOWN[anchor] = [known, *states][:MOST_STATES]
 
 
-def _look_up(anchor: Any) -> _Known | None:
+def _look_up(anchor: Any) -> list[_Known]:
     with _LOCK:
         try:
-            return _KNOWN.get(anchor)
+            return _KNOWN.get(anchor, [])
         except TypeError:
-            return None
+            return []

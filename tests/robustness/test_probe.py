@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from captum_leam.faithfulness import OcclusionEvaluator
 from captum_leam.layers import tokens_to_map
 from captum_leam.models import verify
 from captum_leam.objectives import embed
+from captum_leam.probe import check_model
 
 Change = Callable[[Inner, Tensor], Tensor]
 
@@ -90,6 +92,8 @@ BATCH: dict[str, Change] = {
     "the mean taken off": lambda net, x: net(x - x.mean(0)),
     "the mean taken off, detached": lambda net, x: net(x - x.mean(0).detach()),
     "attention between images": attention,
+    "divided by the largest value": lambda net, x: net(x / x.max()),
+    "stretched between the extremes": lambda net, x: net((x - x.min()) / (x.max() - x.min())),
     "the first image taken off": lambda net, x: net(x - 0.5 * x[:1]),
 }
 
@@ -112,6 +116,7 @@ MOVED: dict[str, Change] = {
     "padded on the left": lambda net, x: net(F.pad(x, (24, 0))),
     "padded below": lambda net, x: net(F.pad(x, (0, 0, 0, 24))),
     "padded around": lambda net, x: net(F.pad(x, (16, 16, 16, 16))),
+    "padded by a seventh on each side": lambda net, x: net(F.interpolate(F.pad(x, (7, 7, 7, 7)), (48, 48))),
     "shrunk into a corner": lambda net, x: net(F.pad(F.interpolate(x, scale_factor=0.5), (0, 24, 0, 24))),
 }
 
@@ -232,7 +237,12 @@ def test_one_unsound_step_among_sound_ones_is_found(sound, kind, pick, count):
 
     def change(net: Inner, x: Tensor) -> Tensor:
         for name in sound:  # what the steps do to the picture: the network itself runs in the last
-            if name not in ("normalised", "a random number that has no say"):
+            # standardised images are equally bright: their order by brightness would be one of rounding
+            if name not in (
+                "normalised",
+                "a random number that has no say",
+                *["each image standardised"] * (kind == "SHUFFLED"),
+            ):
                 x = SOUND[name](lambda y: y, x)
         x = F.interpolate(x, (SIZE, SIZE), mode="bilinear")
         return unsound(net, x)
@@ -357,6 +367,186 @@ def test_a_change_in_a_dictionary_a_closure_or_a_global_is_seen(pictures):
     settings_["flip"] = flips = True
     for forward in (model, function):
         refused(lambda forward=forward: LEAM(forward, inner.blocks[0]).attribute(pictures), "one row per image")
+
+
+class Switched(nn.Module):
+    """A network that turns its batch round as soon as a switch is on, wherever that lies."""
+
+    def __init__(self, is_on: Callable[[], bool]) -> None:
+        super().__init__()
+        self.inner, self.is_on = Inner(), is_on
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return SHUFFLED["reversed, put back"](self.inner, x) if self.is_on() else self.inner(x)
+
+
+SWITCH = False
+
+
+def switch_of_the_file() -> bool:
+    return SWITCH
+
+
+def deep_object(model: Switched) -> Callable[[], object]:
+    model.config = SimpleNamespace(options=SimpleNamespace(on=False))
+    model.is_on = lambda: model.config.options.on
+    return lambda: setattr(model.config.options, "on", True)
+
+
+def behind_the_version(model: Switched) -> Callable[[], object]:
+    model.register_buffer("on", torch.zeros(1))
+    model.is_on = lambda: bool(model.on)
+    return lambda: model.on.data.fill_(1)
+
+
+def array(model: Switched) -> Callable[[], object]:
+    model.on = np.zeros(1)
+    model.is_on = lambda: bool(model.on[0])
+    return lambda: model.on.fill(1)
+
+
+def helper_of_a_helper(model: Switched) -> Callable[[], object]:
+    model.is_on = lambda: switch_of_the_file()
+    return lambda: globals().__setitem__("SWITCH", True)
+
+
+def global_hook(model: Switched) -> Callable[[], object]:
+    last = model.inner.head[2]
+    register = nn.modules.module.register_module_forward_hook
+    return lambda: HANDLES.append(register(lambda module, _, out: out.flip(0) if module is last else None))
+
+
+def function_of_a_module(model: Switched) -> Callable[[], object]:
+    real = F.relu
+    HANDLES.append(SimpleNamespace(remove=lambda: setattr(F, "relu", real)))
+    return lambda: setattr(F, "relu", lambda x, *args, **more: real(x, *args, **more).flip(0))
+
+
+def hidden_module(model: Switched) -> Callable[[], object]:
+    hidden = Switched(lambda: False)
+    model.nets, model.inner = [[hidden]], hidden.inner
+    model.forward = lambda x: model.nets[0][0](x)
+    return lambda: setattr(hidden, "is_on", lambda: True)
+
+
+HANDLES: list[SimpleNamespace] = []
+SWITCHES = [
+    deep_object,
+    behind_the_version,
+    array,
+    helper_of_a_helper,
+    global_hook,
+    function_of_a_module,
+    hidden_module,
+]
+
+
+@pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: switch.__name__)
+def test_a_change_is_seen_wherever_it_lies(pictures, switch, monkeypatch):
+    monkeypatch.setitem(globals(), "SWITCH", False)
+    model = Switched(lambda: False)
+    turn_on = switch(model)
+    try:
+        LEAM(model, model.inner.blocks[0]).attribute(pictures)
+        turn_on()
+        refused(lambda: LEAM(model, model.inner.blocks[0]).attribute(pictures), REFUSED)
+    finally:
+        while HANDLES:
+            HANDLES.pop().remove()
+
+
+def test_functions_that_take_the_place_of_freed_ones_are_not_taken_for_them(pictures):
+    model = Around(SOUND["as it is"])
+    for _ in range(10):
+        model.change = eval("lambda net, x: net(x)")  # noqa: S307 - a new function each time, at an address that was freed
+        LEAM(model, model.inner.blocks[0]).attribute(pictures)
+        model.change = None
+        model.change = eval("lambda net, x: net(x.flip(0)).flip(0)")  # noqa: S307
+        refused(lambda: LEAM(model, model.inner.blocks[0]).attribute(pictures), REFUSED)
+
+
+class Callable_:
+    """An object around a model that is not a module."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+def test_functions_around_one_model_are_probed_once_each(pictures):
+    model = Around(SOUND["as it is"])
+    seen = Counting(model)
+    layer = model.inner.blocks[0]
+    for _ in range(3):
+        LEAM(model, layer).attribute(pictures)
+        LEAM(lambda x: model(x), layer).attribute(pictures)
+        LEAM(Callable_(model), layer).attribute(pictures)
+        towards = torch.randn(1, 12, 4)
+        LEAM(lambda x, towards=towards: model(x) + 0 * towards.mean(), layer).attribute(pictures)
+    assert seen.forward.count(2) == 8
+    assert seen.forward.count(4) == 12
+
+
+def test_an_object_around_a_model_that_changed_is_probed_again(pictures):
+    model = Around(SOUND["as it is"])
+    around = Callable_(model)
+    LEAM(around, model.inner.blocks[0]).attribute(pictures)
+    model.change = SHUFFLED["reversed, put back"]
+    refused(lambda: LEAM(around, model.inner.blocks[0]).attribute(pictures), REFUSED)
+
+
+@pytest.mark.parametrize("name", ["reversed, put back", "darkest first, put back"])
+def test_pictures_in_bytes_are_probed(pictures, name):
+    scaled = lambda change: Around(lambda net, x: change(net, x.float() / 255))  # noqa: E731
+    bytes_ = (255 * pictures).byte()
+    sound, bad = scaled(SOUND["as it is"]), scaled(SHUFFLED[name])
+    assert LEAM(sound, sound.inner.blocks[0]).attribute(bytes_).shape == (4, 1, 24, 24)
+    refused(lambda: LEAM(bad, bad.inner.blocks[0]).attribute(bytes_), REFUSED)
+
+
+OWN_GENERATORS = {
+    "torch": (torch.Generator, lambda g, n: torch.randperm(n, generator=g), lambda g: g.get_state().tolist()),
+    "numpy": (
+        np.random.default_rng,
+        lambda g, n: torch.from_numpy(g.permutation(n)),
+        lambda g: str(g.bit_generator.state),
+    ),
+    "numpy's old one": (
+        np.random.RandomState,
+        lambda g, n: torch.from_numpy(g.permutation(n)),
+        lambda g: str(g.get_state()),
+    ),
+    "python": (random.Random, lambda g, n: torch.tensor(g.sample(range(n), n)), lambda g: g.getstate()),
+}
+
+
+@pytest.mark.parametrize("kind", OWN_GENERATORS)
+def test_a_models_own_random_numbers_are_watched_and_put_back(pictures, kind):
+    make, order, state = OWN_GENERATORS[kind]
+    for seed in range(6):
+        model = Around(SOUND["as it is"])
+        model.generator = make() if kind == "torch" else make(seed)
+        if kind == "torch":
+            model.generator.manual_seed(seed)
+        model.change = reordered(lambda x, g=model.generator: order(g, len(x)), undo=True)
+        before = state(model.generator)
+        refused(lambda m=model: LEAM(m, m.inner.blocks[0]).attribute(pictures), REFUSED)
+        assert state(model.generator) == before
+
+
+def test_random_numbers_are_put_back_where_a_model_does_not_take_the_probe(pictures):
+    def of_four(net: Inner, x: Tensor) -> Tensor:
+        np.random.rand(), random.sample(range(9), 2), torch.rand(1)
+        return net(x.view(4, 3, SIZE, SIZE))
+
+    model = Around(of_four)
+    before = torch.get_rng_state(), str(np.random.get_state()), random.getstate()
+    check_model(model, pictures[:1], model)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert (str(np.random.get_state()), random.getstate()) == before[1:]
 
 
 def test_attributes_that_every_pass_changes_do_not_count_as_a_change(pictures):
