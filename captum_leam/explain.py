@@ -55,7 +55,8 @@ def explain_faces(
         x: faces (N, C, H, W) as the model takes them.
         preset: ``"fast"``: one forward and one backward pass; ``"default"``: 10 forward and 8 backward passes, 5 of each in rounds;
             ``"best"``: 50 and 48, 45 of each in rounds. Layers and field, where they are to be found, take a few more, once a call, on
-            two images.
+            two images; so does the probe of the model, two forward and one backward, once for each state of the model
+            (:mod:`captum_leam.probe`).
         layers: suggestions, or modules whose output is (N, C, h, w).
         field: (top, left, height, width) the network reads; found by default.
         reference: embeddings (D,), (1, D) or (N, D); each image's own by default, which shows embedding strength (there is one round

@@ -8,7 +8,7 @@ another thread is not seen, nor what lies deeper than two levels in objects.
 
 import inspect
 import random
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from types import CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
@@ -22,6 +22,8 @@ from torch.nn.modules import module as torch_module
 from captum_leam.layers import modules_behind
 
 SIMPLE = frozenset({bool, int, float, str, bytes, type(None), torch.dtype, torch.device})
+
+COLLECTIONS = frozenset({dict, OrderedDict, set})
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
@@ -48,14 +50,14 @@ def anchor_of(forward_func: Callable[..., Any]) -> Any:
     return next(iter(walk.take_modules()), forward_func)
 
 
-def entries(forward_func: Callable[..., Any], layers: Sequence[nn.Module] = ()) -> dict[Any, Any]:
+def entries(forward_func: Callable[..., Any], layers: Sequence[nn.Module] = ()) -> dict[Any, dict[str, Any]]:
     """Return the present state of a forward function, the modules behind it and the given layers, entry by entry.
 
     Two results are equal as long as nothing has changed. Entries that a forward pass itself changes, such as a counter or a cached
     tensor, are found by comparing the results before and after one.
 
     Returns:
-        (identity of the module, name of the attribute) → value, identity or version.
+        Identity of the module → name of the attribute → value, identity or version.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
@@ -80,23 +82,52 @@ def generators_of(forward_func: Callable[..., Any]) -> list[Any]:
     return walk.generators
 
 
-def _entries(walk: "_Walk", forward_func: Callable[..., Any], layers: Sequence[nn.Module]) -> dict[Any, Any]:
-    seen: set[nn.Module] = set()
-    found: dict[Any, Any] = {(0, "function"): walk.function(forward_func), (0, "hooks"): walk.global_hooks()}
-    waiting = deque([*modules_behind(forward_func), *walk.take_modules(), *layers])
+def changes(before: dict[Any, dict[str, Any]], after: dict[Any, dict[str, Any]]) -> set[tuple[Any, str]]:
+    """Return the entries in which two results of :func:`entries` differ.
+
+    Example:
+        >>> model = nn.ReLU()
+        >>> before = entries(model)
+        >>> changes(before, entries(model.eval())) == {(id(model), "training")}
+        True
+    """
+    found = set()
+    for owner in before.keys() | after.keys():
+        one, other = before.get(owner, {}), after.get(owner, {})
+        if one != other:
+            found |= {(owner, name) for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+    return found
+
+
+def _entries(walk: "_Walk", forward_func: Callable[..., Any], layers: Sequence[nn.Module]) -> dict[Any, dict[str, Any]]:
+    found: dict[Any, dict[str, Any]] = {
+        0: {"function": walk.function(forward_func), "hooks": walk.global_hooks()},
+    }
+    waiting = [*modules_behind(forward_func), *walk.take_modules(), *layers]
     while waiting:
-        for path, module in waiting.popleft().named_modules(seen):
-            owner = id(module)
-            found[owner, ""] = path
-            for name, value in module.__dict__.items():
-                if type(value) in SIMPLE:
-                    found[owner, name] = value
-                elif name == "_modules":
-                    found[owner, name] = tuple((key, id(child)) for key, child in value.items())
-                elif not (isinstance(value, dict | set) and not value):  # most of a module's dictionaries are empty
-                    found[owner, name] = walk.value(value, 2)
-            found[type(module), "class"] = walk.kind(type(module))
-        waiting += walk.take_modules()
+        module = waiting.pop()
+        if id(module) not in found:
+            found[id(module)] = _attributes(walk, module)
+            waiting += (child for child in module._modules.values() if child is not None)
+            waiting += walk.take_modules()
+    return found
+
+
+def _attributes(walk: "_Walk", module: nn.Module) -> dict[str, Any]:
+    """State of one module. Most of its dictionaries are empty, and every call walks through every module: this is kept short."""
+    found: dict[str, Any] = {"class": walk.kind(type(module))}
+    for name, value in module.__dict__.items():
+        kind = type(value)
+        if kind in SIMPLE:
+            found[name] = value
+        elif kind in COLLECTIONS and not value:
+            continue
+        elif name == "_modules":
+            found[name] = [(key, id(child)) for key, child in value.items()]
+        elif name == "_parameters":
+            found[name] = [None if p is None else _numbers(p) for p in value.values()]
+        else:
+            found[name] = walk.value(value, 2)
     return found
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam.fingerprint import generators_of, state_of
+from captum_leam.layers import refuse_unexplainable
 from captum_leam.maps import Field
 from captum_leam.passes import LayerPasses, PerLayer
 from captum_leam.probe import (
@@ -80,8 +81,9 @@ def check_layers(passes: LayerPasses, xs: Inputs, field: Field | None = None) ->
         Displaced layers, with where a change appears in them. Empty for a sound model, or without a field.
 
     Raises:
-        ValueError: if rows of a layer or of the embedding depend on chance or on the rest of the batch, or are in another order.
-            What the model itself raises in the probe is left to the call.
+        TypeError: if hooks do not reach into the model, see :func:`captum_leam.layers.refuse_unexplainable`.
+        ValueError: if the model is in training mode, or if rows of a layer or of the embedding depend on chance or on the rest of the
+            batch, or are in another order. What the model itself raises in the probe is left to the call.
 
     Example:
         >>> from captum_leam.passes import LayerPasses
@@ -93,11 +95,15 @@ def check_layers(passes: LayerPasses, xs: Inputs, field: Field | None = None) ->
         >>> check_layers(LayerPasses(upside_down, [model[1]]), (images,), field=(0, 0, 32, 32)).keys() == {model[1]}
         True
     """
-    if not can_be_probed(xs):
-        return {}
+    whole, passes = passes, passes.of_embeddings()
     kind = (passes.layer_input, *map(kind_of, xs), *map(kind_of, passes.args))
     keys = [(kind, id(layer), state_of(reshape)) for layer, reshape in zip(passes.layers, passes.reshapes, strict=True)]
     with knowledge(passes.forward_func, passes.layers) as established:
+        if "explainable" not in established:
+            refuse_unexplainable(whole.forward_func, whole.layers)
+            established["explainable"] = True
+        if not can_be_probed(xs):
+            return {}
         if any((key, field) not in established for key in keys):
             found = _probe_layers(passes, xs, field)
             if found is None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from captum_leam._captum import BaselineType, Inputs, TargetType, as_tuple, baseline_tensors, forward_args
 from captum_leam.checks import refuse, rows_of_caller, together, where_any
 from captum_leam.layer_probe import check_layers
-from captum_leam.layers import Reshape, eager, refuse_unexplainable
+from captum_leam.layers import Reshape, eager
 from captum_leam.maps import WEIGHTINGS, Field, default_blur, steps, weigh
 from captum_leam.memory import in_batches
 from captum_leam.modes import normal
@@ -66,6 +66,9 @@ class LEAM(LayerAttribution, GradientAttribution):
         reshape: brings the layer's output to (N, C, h, w): :func:`~captum_leam.layers.tokens_to_map`,
             :func:`~captum_leam.layers.channels_last_to_first` or a function that only rearranges or selects. A list
             of layers takes one for all or a list, one (or None) per layer.
+
+    The first call for a model, a layer and a kind of images probes the model: two forward passes and one backward pass on two images show
+    whether every image has its own row (:mod:`captum_leam.probe`).
 
     Raises:
         TypeError: if forward_func or a layer is of the wrong kind.
@@ -192,7 +195,7 @@ class LEAM(LayerAttribution, GradientAttribution):
         passes = self._passes(xs, forward_args(additional_forward_args), attribute_to_layer_input, grad_kwargs)
         with torch.inference_mode(False), torch.enable_grad(), eager(), together():
             xs = tuple(x.clone() if x.is_inference() else x.detach() for x in xs)
-            check_layers(passes.of_embeddings(), xs)
+            check_layers(passes, xs)
             objective_at = partial(self._objective, reference=reference, contrast=contrast)
             if n_steps == 1:
                 terms = _one_pass(passes, xs, objective_at)
@@ -275,7 +278,7 @@ class LEAM(LayerAttribution, GradientAttribution):
         passes = self._passes((images,), (), False, None)
         with torch.inference_mode(False), torch.enable_grad(), eager():
             x = images.clone() if images.is_inference() else images.detach()
-            displaced = check_layers(passes.of_embeddings(), (x,), field or (0, 0, x.shape[2], x.shape[3]))
+            displaced = check_layers(passes, (x,), field or (0, 0, x.shape[2], x.shape[3]))
         for layer, displacement in displaced.items():
             raise ValueError(displacement.message(passes.names[layer]))
 
@@ -323,7 +326,6 @@ class LEAM(LayerAttribution, GradientAttribution):
         self, xs: tuple[Tensor, ...], args: tuple[Any, ...], layer_input: bool, grad_kwargs: dict[str, Any] | None
     ) -> LayerPasses:
         layers = self.layer if isinstance(self.layer, list) else [self.layer]
-        refuse_unexplainable(self.forward_func, layers)
         reshapes = (
             [self.reshape] * len(layers) if self.reshape is None or callable(self.reshape) else list(self.reshape)
         )

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam.checks import immediate_checks
-from captum_leam.fingerprint import anchor_of, entries, generators_of, state_of
+from captum_leam.fingerprint import anchor_of, changes, entries, generators_of, state_of
 from captum_leam.layers import modules_behind
 from captum_leam.maps import Field
 from captum_leam.memory import is_out_of_memory
@@ -403,15 +403,13 @@ class _Known:
         established: Kind of question → what was found.
     """
 
-    state: dict[Any, Any]
-    volatile: set[Any] = of_dataclass(default_factory=set)
+    state: dict[Any, dict[str, Any]]
+    volatile: set[tuple[Any, str]] = of_dataclass(default_factory=set)
     established: dict[Any, Any] = of_dataclass(default_factory=dict)
 
-    def is_of(self, state: dict[Any, Any]) -> bool:
+    def is_of(self, state: dict[Any, dict[str, Any]]) -> bool:
         """Whether the model is still in this state, but for what its forward passes change."""
-        if self.state == state:
-            return True
-        return all(self.state.get(key) == state.get(key) for key in (self.state.keys() | state.keys()) - self.volatile)
+        return self.state == state or changes(self.state, state) <= self.volatile
 
 
 _KNOWN: WeakKeyDictionary[Any, list[_Known]] = WeakKeyDictionary()
@@ -430,7 +428,7 @@ def knowledge(forward_func: Callable[..., Any], layers: Sequence[nn.Module] = ()
     known = _Known(state)
     yield known.established
     after = entries(forward_func, layers)
-    known.volatile = {key for key in state.keys() | after.keys() if state.get(key) != after.get(key)}
+    known.volatile = changes(state, after)
     with _LOCK, suppress(TypeError):  # a callable without weak references: nothing is kept about it
         _KNOWN[anchor] = [known, *states][:MOST_STATES]
 

@@ -309,7 +309,7 @@ def _displaced(
         model, [layer.module for layer in layers], reshapes=[layer.reshape for layer in layers], image_size=None
     )
     with torch.inference_mode(False), torch.enable_grad(), eager():
-        return check_layers(passes.of_embeddings(), (few.clone(),), reads)
+        return check_layers(passes, (few.clone(),), reads)
 
 
 # -- the field -----------------------------------------------------------------------------------------

@@ -94,6 +94,7 @@ from captum_leam.models import (
     from_onnx,
     load_model,
 )
+from captum_leam.modes import plain_torch
 from captum_leam.objectives import direction
 from captum_leam.patterns import (
     agreement,
@@ -204,8 +205,9 @@ def files() -> Path:
         Image.fromarray(draw.integers(0, 255, (side, side, 3), np.uint8)).save(folder / name)
     np.save(folder / "labels.npy", draw.integers(0, 3, (112, 112)))
     (folder / "model.py").write_text("from torch import nn\ndef net(): return nn.Flatten().eval()\n")
-    torch.save(_Backbone().state_dict(), folder / "arcface.pth")
-    torch.save(_Segments().state_dict(), folder / "bisenet.pth")
+    with plain_torch():  # whichever mode the first test runs under
+        torch.save(_Backbone().state_dict(), folder / "arcface.pth")
+        torch.save(_Segments().state_dict(), folder / "bisenet.pth")
     return folder
 
 

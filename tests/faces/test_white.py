@@ -88,6 +88,7 @@ def test_a_dark_picture_is_read_where_sixteen_bits_are_declared(tmp_path):
     assert read_crop(tmp_path / "black.png").max() == 0
 
 
+@pytest.mark.filterwarnings("ignore::captum_leam.faces.white.DarkPictureWarning")
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     bits=st.sampled_from([8, 10, 11, 12, 13, 14, 15, 16]),
