@@ -4,9 +4,9 @@ See :mod:`captum_leam.probe` for the two passes that this is read from.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from captum_leam.passes import LayerPasses, PerLayer
 from captum_leam.probe import (
     Batches,
     Inputs,
+    Witness,
     can_be_probed,
     check_order_of_many,
     check_same,
@@ -28,16 +29,20 @@ from captum_leam.probe import (
     tolerance_of,
     two_images,
     whole_batch,
+    witness_of,
 )
 
 ALLOWED_CELLS, ALLOWED_SHARE = 1.75, 0.05
 """How far a patch may appear from its place: cells of the layer, plus a share of the field's side. Receptive fields are not symmetric."""
 
-CONCENTRATED = 0.7
-"""Spread of a patch's effect, relative to that of a uniform one, below which its place is certain."""
+CONCENTRATED = {False: 0.5, True: 0.7}
+"""Spread of a patch's effect, relative to that of a uniform one, below which its place is certain: of coarse grids and of fine ones."""
+
+WITNESS = "witness"
+"""What the results of the probe are kept as until the first batch."""
 
 COARSE_GRID = 9
-"""Cells in a row up to which an effect that is spread out says nothing: late layers mix all positions."""
+"""Cells in a row up to which a grid is coarse: late layers mix all positions, so that an effect that is spread out says nothing."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +113,27 @@ def check_layers(passes: LayerPasses, xs: Inputs, field: Field | None = None) ->
             found = _probe_layers(passes, xs, field)
             if found is None:
                 return {}
-            established |= {(key, at): one for key, one in zip(keys, found, strict=True) for at in (None, field)}
+            displaced, witness = found
+            established |= {(key, at): one for key, one in zip(keys, displaced, strict=True) for at in (None, field)}
+            established[WITNESS] = None if witness is None else (keys, witness)
+        if field is None:  # the passes of this call are next
+            whole.witness = _of_layers(established.pop(WITNESS, None), keys)
         displaced = [established[key, field] for key in keys]
     return {layer: d for layer, d in zip(passes.layers, displaced, strict=True) if d is not None}
 
 
-def _probe_layers(passes: LayerPasses, xs: Inputs, field: Field | None) -> list[Displacement | None] | None:
-    """Displacement of every layer or None, after the checks of rows; None if the model cannot be probed."""
+def _of_layers(known: tuple[list[Any], Witness] | None, keys: list[Any]) -> Witness | None:
+    """The witness of some layers, where those of the probe are among them with one tensor each."""
+    if known is None or len(known[0]) != len(known[1].values) - 1 or not set(keys) <= set(known[0]):
+        return None
+    rows = [0, *(1 + known[0].index(key) for key in keys)]
+    return replace(known[1], values=[known[1].values[i] for i in rows], names=[known[1].names[i] for i in rows])
+
+
+def _probe_layers(
+    passes: LayerPasses, xs: Inputs, field: Field | None
+) -> tuple[list[Displacement | None], Witness | None] | None:
+    """Displacement of every layer or None, after the checks of rows, and the witness; None if the model cannot be probed."""
     own = generators_of(passes.forward_func)
     experiment = first_that_runs((two_images, whole_batch), xs, field, partial(_two_passes, passes, len(xs[0])), own)
     if experiment is None:
@@ -130,7 +149,9 @@ def _probe_layers(passes: LayerPasses, xs: Inputs, field: Field | None) -> list[
     check_same(flat, [t for ts in second for t in ts], batches, flat_names, tolerance, again, own)
     if drew:
         check_order_of_many(xs[0], partial(_many_pass, passes, xs), flat_names, tolerance, own)
-    return [_displacement(before, after, batches, field) for before, after in zip(first[1:], second[1:], strict=True)]
+    pairs = zip(first[1:], second[1:], strict=True)
+    displaced = [_displacement(before, after, batches, field) for before, after in pairs]
+    return displaced, witness_of(batches, flat, flat_names, tolerance)
 
 
 def _two_passes(passes: LayerPasses, count: int, batches: Batches) -> tuple[PerLayer, PerLayer, PerLayer]:
@@ -243,10 +264,11 @@ def displacement(of_picture: Tensor, of_layer: Tensor, field: Field) -> Displace
         if expected is None or found is None:
             continue
         off = [abs(e - f) / most for e, f, most in zip(expected.centre, found.centre, allowed, strict=True)]
-        is_certain = found.spread < CONCENTRATED
-        if max(off) > 1 and (is_certain or max(grid) > COARSE_GRID):
+        is_fine = max(grid) > COARSE_GRID
+        is_certain = found.spread < CONCENTRATED[is_fine]
+        if max(off) > 1 and (is_certain or is_fine):
             return Displacement(expected.centre, found.centre, is_certain)
-        pairs += [(expected, found)] if is_certain else []
+        pairs += [(expected, found)] if is_certain and is_fine else []
     # a picture that was shrunk moves each patch a little, and the two towards each other by twice as much
     if len(pairs) == 2 and any(apart > most for apart, most in zip(_shrinking(*pairs), allowed, strict=True)):
         return Displacement(pairs[0][0].centre, pairs[0][1].centre, True)

@@ -105,8 +105,11 @@ def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 6
     check_tensor(images, "images")
     refuse_active(model)
     with torch.no_grad(), sober(model), together():
-        check_model(model, images, lambda batch: _embeddings_of(model, batch), batch_size)
-        return torch.cat(in_batches(lambda rows: _embeddings_of(model, images[rows]), len(images), batch_size))
+        witness = check_model(model, images, lambda batch: _embeddings_of(model, batch), batch_size)
+        embeddings = torch.cat(in_batches(lambda rows: _embeddings_of(model, images[rows]), len(images), batch_size))
+        if witness is not None:
+            witness.meet((images,), [embeddings])
+        return embeddings
 
 
 def _embeddings_of(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from captum_leam.layers import Graph, Reshape, gather_runs, layer_name, record, 
 from captum_leam.memory import is_out_of_memory
 from captum_leam.modes import differentiate
 from captum_leam.objectives import EmbeddingSimilarity, as_output, vanishing
+from captum_leam.probe import Witness
 
 # Of every layer, of every tensor it puts out.
 PerLayer = list[tuple[Tensor, ...]]
@@ -66,6 +67,7 @@ class LayerPasses:
         self.scores = torch.empty(0, device="cpu", dtype=torch.float32)  # of the last pass with gradients
         self.returns_embeddings = False  # or scores; known after a pass
         self.switched: list[Tensor] = []  # tensors that are not ours and need gradients for the length of a pass
+        self.witness: Witness | None = None  # of the probe, to be met in the next batch
         self.apart: list[LayerPasses] = []  # one for each layer, where they cannot be recorded in one pass
 
     def of_embeddings(self) -> "LayerPasses":
@@ -91,7 +93,9 @@ class LayerPasses:
         def together() -> tuple[Tensor, PerLayer]:
             with torch.no_grad():
                 output, runs = self._forward(xs, 1, "as it is")
-                return output, self._spatial(runs, len(xs[0]))
+                activations = self._spatial(runs, len(xs[0]))
+                self._meet_witness(xs, output, activations)
+                return output, activations
 
         found = self._together_or_apart(together, lambda alone: alone.activations(xs))
         return found[0][0], [tensors for _, of_layers in found for tensors in of_layers]
@@ -128,6 +132,7 @@ class LayerPasses:
     def _gradients(self, xs: tuple[Tensor, ...], objective: Objective, times: int) -> tuple[PerLayer, PerLayer]:
         output, runs = self._forward_with_graph(xs, times)
         activations = self._spatial(runs, len(xs[0]))  # before the backward pass: what cannot be shown is refused early
+        self._meet_witness(xs, output, activations)
         kept = [t for run in self._tensors(runs) for t in run]
         score = objective(output)
         self.scores, self.returns_embeddings = score.detach(), output.ndim > 1
@@ -206,6 +211,12 @@ class LayerPasses:
                 "used beside it. Choose a layer before or after, or write y = torch.relu(x) for torch.relu_(x) in the model."
             ),
         )
+
+    def _meet_witness(self, xs: tuple[Tensor, ...], output: Tensor, activations: PerLayer) -> None:
+        """Once: that an image has the results of the probe in a batch of three or more, too."""
+        witness, self.witness = self.witness, None
+        if witness is not None and len(xs[0]) > 2:
+            witness.meet(xs, [output, *(t for of_layer in activations for t in of_layer)])
 
     def _args(self, xs: tuple[Tensor, ...], times: int) -> tuple[Any, ...]:
         return repeat_args(self.args, times, len(xs[0]) // times)

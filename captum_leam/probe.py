@@ -50,6 +50,9 @@ TOLERANCE = 1e-4
 COARSE_TOLERANCE = 0.05
 """The same for half precision, under autocast, and for quantised modules, whose scale is taken over the batch."""
 
+MET_AGAIN = 1e-2
+"""The same for an image in batches of different sizes, for which PyTorch may choose other algorithms."""
+
 SHUFFLED_IMAGES = 8
 """Images in the one pass more that a model which draws random numbers gets: a random order keeps none of eight rows in place by luck."""
 
@@ -71,23 +74,61 @@ class Batches(NamedTuple):
     """The caller's image that each row stems from."""
 
 
+@dataclass(frozen=True)
+class Witness:
+    """The results of one image in the probe, to be met again in the first batch of three images or more.
+
+    Orders and statistics that leave two images alone show there, without another pass.
+
+    Attributes:
+        image: Inputs of the image, (1, …) each.
+        values: Its embedding and activations, (1, …) each.
+        names: Of the values, for messages.
+    """
+
+    image: Inputs
+    values: Sequence[Tensor]
+    names: Sequence[str]
+
+    def meet(self, xs: Inputs, values: Sequence[Tensor]) -> None:
+        """Raise if the image has other results in this batch.
+
+        Args:
+            xs: Inputs of the batch, (N, …) each.
+            values: Embeddings and activations of the batch, (N, …) each.
+
+        Raises:
+            ValueError: naming what differs.
+        """
+        pairs = zip(xs, self.image, strict=True)
+        same = torch.stack([(x == own).flatten(1).all(1).cpu() for x, own in pairs]).all(0)
+        for row in same.nonzero().flatten().tolist()[:1]:
+            for value, own, name in zip(values, self.values, self.names, strict=True):
+                off = _distance(value[row], own[0]) if value.shape[1:] == own.shape[1:] else 0.0
+                if off > MET_AGAIN:
+                    raise ValueError(
+                        depends_message(name, f"a relative difference of {off:.2g} in a batch of {len(value)}")
+                    )
+
+
 # -- batches -------------------------------------------------------------------------------------------
 
 
 def two_images(xs: Inputs, field: Field | None = None) -> Batches:
-    """Return the batches [a, c] and [c, a'] of the first image.
+    """Return the batches [a, c] and [c, a'] of one image: of the third, where there are three, which most reorderings move.
 
     Example:
         >>> batches = two_images((torch.rand(5, 3, 16, 16),))
         >>> torch.equal(batches.first[0][1], batches.second[0][0])
         True
     """
-    originals = [x[:1].detach() for x in xs]
+    row = min(len(xs[0]) - 1, 2)
+    originals = [x[row : row + 1].detach() for x in xs]
     beside = [_without_extremes(companion(x), x) for x in originals]
     first = tuple(torch.cat(pair) for pair in zip(originals, beside, strict=True))
     changed = [_without_extremes(patched(x, field), x) for x in originals]
     second = tuple(map(torch.cat, zip(beside, changed, strict=True)))
-    return Batches(first, second, (1, 0), (0, 1), [0, 0])
+    return Batches(first, second, (1, 0), (0, 1), [row, row])
 
 
 def whole_batch(xs: Inputs, field: Field | None = None) -> Batches:
@@ -105,17 +146,20 @@ def one_image(xs: Inputs, field: Field | None = None) -> Batches:
 
 
 def companion(x: Tensor) -> Tensor:
-    """Return an image that has little in common with this one: the same turned by 180° and mixed with noise.
+    """Return an image that has little in common with this one: turned by 180°, mixed with noise, and darker if this is bright, or brighter.
+
+    Its brightness and contrast differ by more than patches change them, so that sorting by either shows.
 
     Example:
         >>> x = torch.rand(1, 3, 8, 8)
         >>> bool((companion(x) != x).all())
         True
     """
-    if not _has_pixels(x):
+    if not _has_pixels(x) or not x.numel():
         return x
-    turned = x.flip(2, 3) if x.ndim == 4 else x
-    return _mixed(turned, 0.6, x, 0)
+    turned = _mixed(x.flip(2, 3) if x.ndim == 4 else x, 0.6, x, 0).double()
+    low, high, mean = x.amin(), x.amax(), x.double().mean()
+    return (0.7 * turned + 0.3 * torch.where(2 * mean > low.double() + high, low, high)).to(x.dtype)
 
 
 def patched(x: Tensor, field: Field | None = None) -> Tensor:
@@ -186,7 +230,7 @@ def patch_slices(place: int, field: Field) -> tuple[slice, slice]:
 
 def check_model(
     forward_func: Callable[..., Any], images: Tensor, embed: Callable[[Tensor], Tensor], batch_size: int = 2
-) -> None:
+) -> Witness | None:
     """Raise if an image's embedding depends on chance, on the other images of its batch or on its row.
 
     Args:
@@ -194,6 +238,9 @@ def check_model(
         images: (N, …), as the model takes them.
         embed: Function from a batch to embeddings (n, D), without gradients.
         batch_size: Images in one pass of the call. With 1, nothing is asked about other images.
+
+    Returns:
+        What to compare the first batch with; None if the model is known already.
 
     Raises:
         ValueError: as said above. What the model itself raises in the probe is left to the call.
@@ -208,24 +255,33 @@ def check_model(
         ValueError: Expected the embedding for an image not to depend on the other images of its batch, ...
     """
     if not can_be_probed((images,)):
-        return
+        return None
     key = ("embeddings", batch_size == 1, kind_of(images))
     with knowledge(forward_func) as established:
         if key in established:
-            return
+            return None
         own = generators_of(forward_func)
         experiments = (one_image,) if batch_size == 1 else (two_images, whole_batch)
         experiment = first_that_runs(
             experiments, (images,), None, lambda b: ([embed(b.first[0])], [embed(b.second[0])]), own
         )
         if experiment is None:
-            return
+            return None
         batches, (first, second), drew = experiment
         names, tolerance = ["the embedding"], tolerance_of(forward_func, first)
         check_same(first, second, batches, names, tolerance, lambda: [embed(batches.first[0])], own)
         if drew and batch_size > 1:
             check_order_of_many(images, lambda many: [embed(many)], names, tolerance, own)
         established[key] = True
+        return witness_of(batches, first, names, tolerance)
+
+
+def witness_of(batches: Batches, first: Sequence[Tensor], names: Sequence[str], tolerance: float) -> Witness | None:
+    """Return the unaltered image of the first batch with its results; None where the precision is too coarse to meet it again."""
+    if batches.changed is None or tolerance > TOLERANCE:
+        return None
+    row = batches.changed[0]
+    return Witness(tuple(x[row : row + 1] for x in batches.first), [v[row : row + 1].detach() for v in first], names)
 
 
 # -- what is looked at ---------------------------------------------------------------------------------

@@ -157,7 +157,7 @@ BATCH = [
     right("The same with that `reshape`", "the maps of the images one by one", sequence_first),
     refused("A random order, put back afterwards (ShuffleBN)", "Expected … to …",
         mapped(put_back(lambda x: torch.randperm(len(x))))),
-    refused("Images sorted by brightness, put back afterwards", APART, mapped(put_back(lambda x: x.mean((1, 2, 3)).argsort()))),
+    refused("Images sorted by brightness, put back afterwards", "Expected … to …", mapped(put_back(lambda x: x.mean((1, 2, 3)).argsort()))),
     refused("Embeddings in reversed order", APART, mapped(lambda net, x: net(x.flip(0)))),
     refused("The network run image by image inside", "layer … ran … times in one forward pass",
         mapped(lambda net, x: torch.cat([net(part) for part in x.split(1)]))),

@@ -6,7 +6,9 @@ from networks import Residual, Tokens, of_torchvision
 from torch import Tensor, nn
 
 from captum_leam import LEAM, explain_faces, suggest_layers
+from captum_leam.faces import read_crops
 from captum_leam.layers import channels_last_to_first, looks_channels_last, tokens_to_map
+from captum_leam.models import load_model
 from captum_leam.suggest import find_field
 
 EXPECTED = {
@@ -304,3 +306,21 @@ def test_onnx_files_are_explained_at_the_layers_of_the_native_network(
     reference = native(faces).detach().flip(0)
     maps = [explain_faces(model, faces, "fast", reference=reference) for model in (native, converted)]
     assert float((maps[0] - maps[1]).abs().max()) < 0.01 * float(maps[0].max())
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["ms1m", "casia", "dlib", "edgeface", "reid0095"])
+def test_suggestions_do_not_depend_on_the_face(real_dir, name):
+    """The probe of the grid keeps every layer, whatever the person, the colours and the light."""
+    model = load_model(f"{real_dir}/zoo.py:{name}")
+    files = (
+        "faces/s01/01.png",
+        "faces/s13/04.png",
+        "faces_colour/p00/00.png",
+        "faces_colour/p14/02.png",
+        "masks/01.png",
+    )
+    found = [suggest_layers(model, read_crops([real_dir / file])) for file in files]
+    names = [layer.name for layer in found[0]]
+    assert len(names) >= 4
+    assert all([layer.name for layer in other] == names and other.field == found[0].field for other in found[1:])

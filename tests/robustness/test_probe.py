@@ -618,3 +618,38 @@ def test_quantised_half_precision_and_autocast_are_not_taken_for_chance(pictures
     model = Around(SOUND["as it is"])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         LEAM(model, model.inner.blocks[0]).attribute(pictures)
+
+
+# -- what two images cannot show -----------------------------------------------------------------------
+
+FROM_THREE_ON: dict[str, Change] = {
+    "even rows first, put back": reordered(
+        lambda x: torch.cat([torch.arange(0, len(x), 2), torch.arange(1, len(x), 2)]), True
+    ),
+    "rolled by two, put back": reordered(lambda x: torch.arange(len(x)).roll(2), True),
+    "even rows first": reordered(lambda x: torch.cat([torch.arange(0, len(x), 2), torch.arange(1, len(x), 2)]), False),
+    "the mean taken off from three on": lambda net, x: net(x - 0.5 * x.mean(0)) if len(x) > 2 else net(x),
+    "batch statistics from four on": lambda net, x: net(x / (x.std() + 0.5)) if len(x) > 3 else net(x),
+}
+
+
+# One image alone, pairs and suggestions are on two images at most; explainers run batches of their own.
+ON_THREE = (
+    "embed",
+    "verify",
+    "OcclusionEvaluator",
+    "LEAM, one layer",
+    "LEAM, several layers and a path",
+    "LEAM of a function",
+    "explain_faces",
+)
+
+
+@pytest.mark.parametrize("door", ON_THREE)
+@pytest.mark.parametrize("name", FROM_THREE_ON)
+def test_what_spares_two_images_shows_in_the_first_batch(pictures, name, door):
+    model, call = Around(FROM_THREE_ON[name]), (EMBEDDING_DOORS | LAYER_DOORS)[door]
+    if "put back" in name and door in EMBEDDING_DOORS:  # right as embeddings
+        call(model, pictures)
+    else:
+        refused(lambda: call(model, pictures), REFUSED)
