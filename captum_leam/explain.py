@@ -54,9 +54,9 @@ def explain_faces(
         model: returns embeddings (N, D), in evaluation mode; or scores (N,), as ``EmbeddingSimilarity`` does.
         x: faces (N, C, H, W) as the model takes them.
         preset: ``"fast"``: one forward and one backward pass; ``"default"``: 10 forward and 8 backward passes, 5 of each in rounds;
-            ``"best"``: 50 and 48, 45 of each in rounds. Layers and field, where they are to be found, take a few more, once a call, on
-            two images; so does the probe of the model, two forward and one backward, once for each state of the model
-            (:mod:`captum_leam.probe`).
+            ``"best"``: 50 and 48, 45 of each in rounds. Finding layers and field takes a few more
+            passes on two images in each call. The probe of the model takes two forward and one backward pass on two images, once for each
+            state of the model (:mod:`captum_leam.probe`).
         layers: suggestions, or modules whose output is (N, C, h, w).
         field: (top, left, height, width) the network reads; found by default.
         reference: embeddings (D,), (1, D) or (N, D); each image's own by default, which shows embedding strength (there is one round
@@ -92,7 +92,8 @@ def explain_faces(
     if layers is None:
         layers = suggest_layers(model, x)
     if isinstance(layers, LayerSuggestions):
-        field = field or layers.for_images(x).field
+        layers = layers.for_images(x)
+        field = field or layers.field
         layers = layers.for_overall_map()
     if isinstance(layers, nn.Module):
         raise TypeError(f"layers is a {type(layers).__name__}; needed is a list of layers: layers=[that module].")

@@ -113,15 +113,16 @@ def explain_files(
     if (threshold is not None or same_person is not None) and len(files) != 2:
         raise ValueError(f"a threshold, or who is who, is about two pictures; there are {len(files)}.")
     network = load_model(model, preprocessing, colour=colour, output=output).to(device)
-    aligner = _Aligner(lambda: size or own_size(network, device) or COMMON_SIZES[0], weights, device)
+    own = own_size(network, device)
+    aligner = _Aligner(lambda: size or own or COMMON_SIZES[0], weights, device)
     sources, asked, unread = _read(files, which, pictures, aligner)
     sources, asked, alike = _without_copies(sources, asked)
     images = _stacked(sources, size)
     notes += [*unread, *alike, *_choice_notes(sources, asked), *_scaled_notes(sources, images)]
     _check_runs(network, images.to(device), model)
-    _check_size(network, images.to(device), size is not None)
+    _check_size(network, images.to(device), own, size is not None)
     if pictures == "auto":
-        notes += _crop_notes(sources, own_size(network, device), aligner)
+        notes += _crop_notes(sources, own, aligner)
     notes += _noise_notes(network, images.to(device))
     wrapped = preprocessing is not None or colour is not None
     notes += _division_notes(network, images[:2].to(device), model, wrapped)
@@ -246,7 +247,8 @@ def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[P
         content = _digest(file)
         if content and (first := seen.setdefault((content, index), file)) is not file:
             raise ValueError(f"{first} and {file} are the same picture: a reference must be another one.")
-    if len(once) == 1 < len(files) and seen:
+    is_one_file = len(once) == 1 and len(files) > 1
+    if is_one_file and seen:
         raise ValueError(f"{files[0]} and {files[1]} are the same picture: a reference must be another one.")
     return [*once.values()], [index for _, index in once], notes
 
@@ -431,10 +433,9 @@ def _division_notes(network: nn.Module, images: Tensor, model: str, wrapped: boo
     return [f"the model divides its embeddings by their length; {name!r} is the layer before it (--output {name})"]
 
 
-def _check_size(network: nn.Module, images: Tensor, chosen: bool) -> None:
+def _check_size(network: nn.Module, images: Tensor, own: Size | None, chosen: bool) -> None:
     height, width = images.shape[2:]
-    if problem := size_problem(network, (height, width), images.device, chosen=chosen):
-        own = own_size(network, images.device) or (height, width)
+    if own and (problem := size_problem(network, (height, width), images.device, chosen=chosen, own=own)):
         raise ValueError(
             f"{problem} If the pictures are not aligned crops, --pictures photos aligns them; --size {own[0]}x{own[1]} scales crops."
         )
@@ -449,9 +450,14 @@ def _noise_notes(network: nn.Module, images: Tensor) -> list[str]:
     name, least = min(others.items(), key=lambda item: item[1])
     if cosine <= MAX_COSINE_TO_NOISE and 1 - least <= MAX_GAIN * (1 - cosine):
         return []
-    better = f"; {least:.2f} with pixels {name}" if 1 - least > MAX_GAIN * (1 - cosine) else ""
+    if cosine > MAX_COSINE_TO_NOISE:
+        better = f", {least:.2f} with pixels {name}" if 1 - least > MAX_GAIN * (1 - cosine) else ""
+        return [
+            f"embeddings hardly depend on the pictures (cosine to images of noise {cosine:.2f}{better}). Check the preprocessing."
+        ]
     return [
-        f"embeddings hardly depend on the pictures (cosine to images of noise {cosine:.2f}{better}): is the preprocessing right?"
+        f"embeddings separate faces from noise better with pixels {name} (cosine {least:.2f} instead of {cosine:.2f}). Check the scale in "
+        "the preprocessing."
     ]
 
 

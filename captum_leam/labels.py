@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MISSING = frozenset({"", "nan", "NaN", "None", "<NA>", "NaT"})
+"""Names under which NumPy and pandas write a missing label as text."""
+
 
 def person_codes(
     labels: Any, count: int | None = None, rows: str = "images"
@@ -14,14 +17,14 @@ def person_codes(
 
     Args:
         labels: N names or numbers: a sequence, an array or a tensor.
-        count: N. Default: as many as there are.
-        rows: What a row is, for messages.
+        count: Expected number of labels. Default: any.
+        rows: Plural noun for the rows, for messages. Default: "images".
 
     Returns:
         The distinct labels as they were given, and (N,) indices into them.
 
     Raises:
-        ValueError: for another number of labels, or a missing one (None, NaN or an empty name).
+        ValueError: for another number of labels, or a missing one (None, NaN, an empty name, or their texts).
 
     Example:
         >>> names, codes = person_codes(["bob", "ann", "bob"])
@@ -57,16 +60,20 @@ def people_of(labels: Any, count: int | None = None, rows: str = "images") -> li
 
 def as_list(labels: Any) -> list[Any]:
     """Return labels as a list of Python values."""
-    if not isinstance(labels, Sequence) and not hasattr(labels, "tolist"):
+    if isinstance(labels, str | bytes) or not (isinstance(labels, Sequence) or hasattr(labels, "tolist")):
         raise TypeError(
             f"Expected labels to be a sequence, an array or a tensor with one label for each row, got {type(labels).__name__}."
         )
-    listed: list[Any] = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    listed = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    if not isinstance(listed, list) or any(isinstance(label, list) for label in listed):
+        raise ValueError(
+            f"Expected labels of shape (N,), got {tuple(getattr(labels, 'shape', ()))}. Pass one label for each row."
+        )
     return listed
 
 
 def _is_missing(label: Any) -> bool:
-    if label is None or (isinstance(label, str) and not label.strip()):
+    if label is None or (isinstance(label, str) and label.strip() in MISSING):
         return True
     try:
         return bool(label != label)

@@ -18,7 +18,7 @@ from captum_leam.passes import LayerPasses, PerLayer
 from captum_leam.probe import (
     Batches,
     Inputs,
-    Witness,
+    ProbeRecord,
     can_be_probed,
     check_order_of_many,
     check_same,
@@ -26,10 +26,10 @@ from captum_leam.probe import (
     first_that_runs,
     kind_of,
     knowledge,
+    record_of,
     tolerance_of,
     two_images,
     whole_batch,
-    witness_of,
 )
 
 ALLOWED_CELLS, ALLOWED_SHARE = 1.75, 0.05
@@ -38,7 +38,7 @@ ALLOWED_CELLS, ALLOWED_SHARE = 1.75, 0.05
 CONCENTRATED = {False: 0.5, True: 0.7}
 """Spread of a patch's effect, relative to that of a uniform one, below which its place is certain: of coarse grids and of fine ones."""
 
-WITNESS = "witness"
+RECORD = "record"
 """What the results of the probe are kept as until the first batch."""
 
 COARSE_GRID = 9
@@ -113,17 +113,17 @@ def check_layers(passes: LayerPasses, xs: Inputs, field: Field | None = None) ->
             found = _probe_layers(passes, xs, field)
             if found is None:
                 return {}
-            displaced, witness = found
+            displaced, record = found
             established |= {(key, at): one for key, one in zip(keys, displaced, strict=True) for at in (None, field)}
-            established[WITNESS] = None if witness is None else (keys, witness)
+            established[RECORD] = None if record is None else (keys, record)
         if field is None:  # the passes of this call are next
-            whole.witness = _of_layers(established.pop(WITNESS, None), keys)
+            whole.probe_record = _of_layers(established.pop(RECORD, None), keys)
         displaced = [established[key, field] for key in keys]
     return {layer: d for layer, d in zip(passes.layers, displaced, strict=True) if d is not None}
 
 
-def _of_layers(known: tuple[list[Any], Witness] | None, keys: list[Any]) -> Witness | None:
-    """The witness of some layers, where those of the probe are among them with one tensor each."""
+def _of_layers(known: tuple[list[Any], ProbeRecord] | None, keys: list[Any]) -> ProbeRecord | None:
+    """The record of some layers, where those of the probe are among them with one tensor each."""
     if known is None or len(known[0]) != len(known[1].values) - 1 or not set(keys) <= set(known[0]):
         return None
     rows = [0, *(1 + known[0].index(key) for key in keys)]
@@ -132,8 +132,8 @@ def _of_layers(known: tuple[list[Any], Witness] | None, keys: list[Any]) -> Witn
 
 def _probe_layers(
     passes: LayerPasses, xs: Inputs, field: Field | None
-) -> tuple[list[Displacement | None], Witness | None] | None:
-    """Displacement of every layer or None, after the checks of rows, and the witness; None if the model cannot be probed."""
+) -> tuple[list[Displacement | None], ProbeRecord | None] | None:
+    """Displacement of every layer or None, after the checks of rows, and the record; None if the model cannot be probed."""
     own = generators_of(passes.forward_func)
     experiment = first_that_runs((two_images, whole_batch), xs, field, partial(_two_passes, passes, len(xs[0])), own)
     if experiment is None:
@@ -151,11 +151,11 @@ def _probe_layers(
         check_order_of_many(xs[0], partial(_many_pass, passes, xs), flat_names, tolerance, own)
     pairs = zip(first[1:], second[1:], strict=True)
     displaced = [_displacement(before, after, batches, field) for before, after in pairs]
-    return displaced, witness_of(batches, flat, flat_names, tolerance)
+    return displaced, record_of(batches, flat, flat_names, tolerance)
 
 
 def _two_passes(passes: LayerPasses, count: int, batches: Batches) -> tuple[PerLayer, PerLayer, PerLayer]:
-    """Gradients of the first image's score by layer; output and activations in the first pass; the same in the second."""
+    """Gradients of the probed image's score by layer; output and activations in the first pass; the same in the second."""
     probed = passes.for_rows(batches.images, count)
     outputs: list[Tensor] = []
 
@@ -195,15 +195,15 @@ def _each_tensor(per_layer: PerLayer, names: Sequence[str]) -> Iterator[tuple[Te
 
 
 def _check_owner(gradient: Tensor, name: str) -> None:
-    """Raise if the gradient of the first image's score lies in other rows."""
+    """Raise if the gradient of the probed image's score lies in other rows."""
     largest = gradient.float().flatten(1).abs().amax(1)
     own, others = float(largest[0]), float(largest[1:].amax()) if len(largest) > 1 else 0.0
     if others <= 1e-5 * (own + others):
         return
     if own <= 1e-5 * others:
         raise ValueError(
-            f"Expected row i of {name} to belong to image i, but the score of image 0 depends on another row: the model sorts or "
-            "shuffles its batch. Explain the network inside, without the reordering."
+            f"Expected row i of {name} to belong to image i, got a score of one image that depends on the row of another. Explain the "
+            "network inside, without sorting or shuffling the batch."
         )
     raise ValueError(depends_message(name, "a gradient in several rows"))
 

@@ -15,7 +15,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from captum_leam._captum import BaselineType, Inputs, TargetType, as_tuple, baseline_tensors, forward_args
-from captum_leam.checks import refuse, rows_of_caller, together, where_any
+from captum_leam.checks import check_images, refuse, rows_of_caller, together, where_any
 from captum_leam.layer_probe import check_layers
 from captum_leam.layers import Reshape, eager
 from captum_leam.maps import WEIGHTINGS, Field, default_blur, steps, weigh
@@ -275,6 +275,7 @@ class LEAM(LayerAttribution, GradientAttribution):
             ...
             ValueError: Expected the grid of layer '1' (Softplus) to lie on the picture, but a change around row ...
         """
+        check_images(images, "images")
         passes = self._passes((images,), (), False, None)
         with torch.inference_mode(False), torch.enable_grad(), eager():
             x = images.clone() if images.is_inference() else images.detach()

@@ -5,6 +5,7 @@ dtype, values that are no tensors become tensors by :func:`as_tensor`, products 
 are taken by :func:`differentiate`.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -75,13 +76,35 @@ def plain_torch(device: torch.device = CPU) -> Iterator[None]:
         ...     torch.Tensor([1.0]).dtype, torch.ones(1).device
         (torch.float32, device(type='cpu'))
     """
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
+    _DEFAULT.enter()
     try:
         with own_arithmetic(device), torch.inference_mode(False):
             yield
     finally:
-        torch.set_default_dtype(default)
+        _DEFAULT.leave()
+
+
+class _DefaultDtype:
+    """The default dtype of the process, float32 from the first thread that needs it to the last."""
+
+    def __init__(self) -> None:
+        self._lock, self._threads, self._before = threading.Lock(), 0, torch.float32
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._threads:
+                self._before = torch.get_default_dtype()
+                torch.set_default_dtype(torch.float32)
+            self._threads += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._threads -= 1
+            if not self._threads:
+                torch.set_default_dtype(self._before)
+
+
+_DEFAULT = _DefaultDtype()
 
 
 def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -105,10 +105,10 @@ def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 6
     check_tensor(images, "images")
     refuse_active(model)
     with torch.no_grad(), sober(model), together():
-        witness = check_model(model, images, lambda batch: _embeddings_of(model, batch), batch_size)
+        record = check_model(model, images, lambda batch: _embeddings_of(model, batch), batch_size)
         embeddings = torch.cat(in_batches(lambda rows: _embeddings_of(model, images[rows]), len(images), batch_size))
-        if witness is not None:
-            witness.meet((images,), [embeddings])
+        if record is not None:
+            record.compare((images,), [embeddings])
         return embeddings
 
 
@@ -398,7 +398,7 @@ def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) 
 
 
 def _warn_of_copies(embeddings: Tensor, codes: NDArray[np.int64]) -> None:
-    """Warn of a picture that stands twice among a person's images: it is its own reference."""
+    """Warn of images of one person with equal embeddings."""
     values = embeddings.double().cpu()
     copies: list[int] = []
     for code in range(int(codes.max(initial=-1)) + 1):
@@ -408,8 +408,8 @@ def _warn_of_copies(embeddings: Tensor, codes: NDArray[np.int64]) -> None:
         copies += rows[(distances.amin(1) <= SAME_PICTURE * _length(own)).numpy()].tolist()
     if copies:
         warnings.warn(
-            f"rows {caller_rows(copies)} have the embedding of another row of the same person: a picture that stands twice is its own "
-            "reference. Leave the copies out.",
+            f"Expected different images of each person, got equal embeddings in rows {caller_rows(copies)}. Leave the copies out, because "
+            "each would be its own reference.",
             ReliabilityWarning,
             stacklevel=3,
         )

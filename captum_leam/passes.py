@@ -13,7 +13,7 @@ from captum_leam.layers import Graph, Reshape, gather_runs, layer_name, record, 
 from captum_leam.memory import is_out_of_memory
 from captum_leam.modes import differentiate
 from captum_leam.objectives import EmbeddingSimilarity, as_output, vanishing
-from captum_leam.probe import Witness
+from captum_leam.probe import ProbeRecord
 
 # Of every layer, of every tensor it puts out.
 PerLayer = list[tuple[Tensor, ...]]
@@ -67,7 +67,7 @@ class LayerPasses:
         self.scores = torch.empty(0, device="cpu", dtype=torch.float32)  # of the last pass with gradients
         self.returns_embeddings = False  # or scores; known after a pass
         self.switched: list[Tensor] = []  # tensors that are not ours and need gradients for the length of a pass
-        self.witness: Witness | None = None  # of the probe, to be met in the next batch
+        self.probe_record: ProbeRecord | None = None  # to compare with the next batch
         self.apart: list[LayerPasses] = []  # one for each layer, where they cannot be recorded in one pass
 
     def of_embeddings(self) -> "LayerPasses":
@@ -94,7 +94,7 @@ class LayerPasses:
             with torch.no_grad():
                 output, runs = self._forward(xs, 1, "as it is")
                 activations = self._spatial(runs, len(xs[0]))
-                self._meet_witness(xs, output, activations)
+                self._compare_with_probe(xs, output, activations)
                 return output, activations
 
         found = self._together_or_apart(together, lambda alone: alone.activations(xs))
@@ -132,7 +132,7 @@ class LayerPasses:
     def _gradients(self, xs: tuple[Tensor, ...], objective: Objective, times: int) -> tuple[PerLayer, PerLayer]:
         output, runs = self._forward_with_graph(xs, times)
         activations = self._spatial(runs, len(xs[0]))  # before the backward pass: what cannot be shown is refused early
-        self._meet_witness(xs, output, activations)
+        self._compare_with_probe(xs, output, activations)
         kept = [t for run in self._tensors(runs) for t in run]
         score = objective(output)
         self.scores, self.returns_embeddings = score.detach(), output.ndim > 1
@@ -212,11 +212,11 @@ class LayerPasses:
             ),
         )
 
-    def _meet_witness(self, xs: tuple[Tensor, ...], output: Tensor, activations: PerLayer) -> None:
-        """Once: that an image has the results of the probe in a batch of three or more, too."""
-        witness, self.witness = self.witness, None
-        if witness is not None and len(xs[0]) > 2:
-            witness.meet(xs, [output, *(t for of_layer in activations for t in of_layer)])
+    def _compare_with_probe(self, xs: tuple[Tensor, ...], output: Tensor, activations: PerLayer) -> None:
+        """Raise, once, if an image has other results in a batch of three or more than in the probe."""
+        record, self.probe_record = self.probe_record, None
+        if record is not None and len(xs[0]) > 2:
+            record.compare(xs, [output, *(t for of_layer in activations for t in of_layer)])
 
     def _args(self, xs: tuple[Tensor, ...], times: int) -> tuple[Any, ...]:
         return repeat_args(self.args, times, len(xs[0]) // times)

@@ -1,10 +1,10 @@
 r"""Probe of a model: whether the results for an image are its own, before anything is drawn.
 
-A network is run twice, on the batches :math:`[a, c]` and :math:`[c, a']`, where a is the first image at hand, a' is a with two patches
-replaced, and c is a companion, made of a turned round and of noise. Four properties follow from the two passes:
+A network is run twice, on the batches :math:`[a, c]` and :math:`[c, a']`, where a is one of the images (the third where there are three),
+a' is a with two patches replaced, and c is a companion, made of a turned round and of noise. Four properties follow from the two passes:
 
 * every explained activation has one row for each image;
-* row i belongs to image i: the gradient of a's score lies in the row of a alone;
+* row i belongs to image i: the gradient of the score of a lies in the row of a alone;
 * c has the same embedding and activations in both passes, so that they depend neither on chance nor on the rest of the batch;
 * the patches appear in the activations where the layer's grid says they are, so that the grid is that of the picture.
 
@@ -50,7 +50,7 @@ TOLERANCE = 1e-4
 COARSE_TOLERANCE = 0.05
 """The same for half precision, under autocast, and for quantised modules, whose scale is taken over the batch."""
 
-MET_AGAIN = 1e-2
+BATCH_SIZE_TOLERANCE = 1e-2
 """The same for an image in batches of different sizes, for which PyTorch may choose other algorithms."""
 
 SHUFFLED_IMAGES = 8
@@ -69,28 +69,28 @@ class Batches(NamedTuple):
     same: tuple[int, int]
     """Row of the image that is the same in both."""
     changed: tuple[int, int] | None
-    """Row of the first image, in the first batch, and of the same with its patches replaced, in the second."""
+    """Row of the probed image in the first batch, and of its patched copy in the second."""
     images: list[int]
     """The caller's image that each row stems from."""
 
 
 @dataclass(frozen=True)
-class Witness:
-    """The results of one image in the probe, to be met again in the first batch of three images or more.
+class ProbeRecord:
+    """Results of one image in the probe, to compare with those in the first batch of three images or more.
 
-    Orders and statistics that leave two images alone show there, without another pass.
+    Orders and statistics of the batch that leave two images alone show there, without another pass.
 
     Attributes:
         image: Inputs of the image, (1, …) each.
         values: Its embedding and activations, (1, …) each.
-        names: Of the values, for messages.
+        names: Names of the values, for messages.
     """
 
     image: Inputs
     values: Sequence[Tensor]
     names: Sequence[str]
 
-    def meet(self, xs: Inputs, values: Sequence[Tensor]) -> None:
+    def compare(self, xs: Inputs, values: Sequence[Tensor]) -> None:
         """Raise if the image has other results in this batch.
 
         Args:
@@ -101,11 +101,11 @@ class Witness:
             ValueError: naming what differs.
         """
         pairs = zip(xs, self.image, strict=True)
-        same = torch.stack([(x == own).flatten(1).all(1).cpu() for x, own in pairs]).all(0)
+        same = torch.stack([(x == own).reshape(len(x), -1).all(1).cpu() for x, own in pairs]).all(0)
         for row in same.nonzero().flatten().tolist()[:1]:
             for value, own, name in zip(values, self.values, self.names, strict=True):
                 off = _distance(value[row], own[0]) if value.shape[1:] == own.shape[1:] else 0.0
-                if off > MET_AGAIN:
+                if off > BATCH_SIZE_TOLERANCE:
                     raise ValueError(
                         depends_message(name, f"a relative difference of {off:.2g} in a batch of {len(value)}")
                     )
@@ -122,7 +122,7 @@ def two_images(xs: Inputs, field: Field | None = None) -> Batches:
         >>> torch.equal(batches.first[0][1], batches.second[0][0])
         True
     """
-    row = min(len(xs[0]) - 1, 2)
+    row = min(min(map(len, xs)) - 1, 2)
     originals = [x[row : row + 1].detach() for x in xs]
     beside = [_without_extremes(companion(x), x) for x in originals]
     first = tuple(torch.cat(pair) for pair in zip(originals, beside, strict=True))
@@ -195,6 +195,8 @@ def _without_extremes(changed: Tensor, x: Tensor) -> Tensor:
     if not torch.is_floating_point(x) or not x.numel():
         return changed
     low, high = x.amin(), x.amax()
+    if not bool(high > low):  # a constant image has no range to keep
+        return changed
     margin = EXTREMES * (high - low)
     return changed.clamp(low + margin, high - margin)
 
@@ -230,7 +232,7 @@ def patch_slices(place: int, field: Field) -> tuple[slice, slice]:
 
 def check_model(
     forward_func: Callable[..., Any], images: Tensor, embed: Callable[[Tensor], Tensor], batch_size: int = 2
-) -> Witness | None:
+) -> ProbeRecord | None:
     """Raise if an image's embedding depends on chance, on the other images of its batch or on its row.
 
     Args:
@@ -243,11 +245,13 @@ def check_model(
         What to compare the first batch with; None if the model is known already.
 
     Raises:
-        ValueError: as said above. What the model itself raises in the probe is left to the call.
+        ValueError: if the embedding depends on chance, on other images or on its row. What the model itself raises in the probe is left
+            to the call.
 
     Example:
         >>> images = torch.rand(3, 3, 16, 16)
-        >>> check_model(nn.Flatten(), images, nn.Flatten())
+        >>> check_model(nn.Flatten(), images, nn.Flatten()).names
+        ['the embedding']
         >>> subtract_mean = lambda x: (x - x.mean(0)).flatten(1)
         >>> check_model(subtract_mean, images, subtract_mean)
         Traceback (most recent call last):
@@ -261,9 +265,10 @@ def check_model(
         if key in established:
             return None
         own = generators_of(forward_func)
+        first_batch = (images[:batch_size],)
         experiments = (one_image,) if batch_size == 1 else (two_images, whole_batch)
         experiment = first_that_runs(
-            experiments, (images,), None, lambda b: ([embed(b.first[0])], [embed(b.second[0])]), own
+            experiments, first_batch, None, lambda b: ([embed(b.first[0])], [embed(b.second[0])]), own
         )
         if experiment is None:
             return None
@@ -273,15 +278,17 @@ def check_model(
         if drew and batch_size > 1:
             check_order_of_many(images, lambda many: [embed(many)], names, tolerance, own)
         established[key] = True
-        return witness_of(batches, first, names, tolerance)
+        return record_of(batches, first, names, tolerance)
 
 
-def witness_of(batches: Batches, first: Sequence[Tensor], names: Sequence[str], tolerance: float) -> Witness | None:
+def record_of(batches: Batches, first: Sequence[Tensor], names: Sequence[str], tolerance: float) -> ProbeRecord | None:
     """Return the unaltered image of the first batch with its results; None where the precision is too coarse to meet it again."""
     if batches.changed is None or tolerance > TOLERANCE:
         return None
     row = batches.changed[0]
-    return Witness(tuple(x[row : row + 1] for x in batches.first), [v[row : row + 1].detach() for v in first], names)
+    return ProbeRecord(
+        tuple(x[row : row + 1] for x in batches.first), [v[row : row + 1].detach() for v in first], names
+    )
 
 
 # -- what is looked at ---------------------------------------------------------------------------------
@@ -296,7 +303,7 @@ def check_same(
     repeat: Callable[[], Sequence[Tensor]],
     generators: Sequence[Any],
 ) -> None:
-    """Raise if the same image has other values in the second pass; two more passes tell chance from the rest of the batch."""
+    """Raise if the same image has other values in the second pass; two more passes distinguish chance from the rest of the batch."""
     own, later = batches.same
     for before, after, name in zip(first, second, names, strict=True):
         off = _distance(before[own], after[later])
@@ -317,8 +324,7 @@ def depends_message(what: str, found: str) -> str:
     """Return the refusal of results that depend on the other images of the batch."""
     return (
         f"Expected {what} for an image not to depend on the other images of its batch, got {found}: every image's map would depend on the "
-        "others. Does the model use statistics of the batch, or sort or shuffle it? Use running statistics (model.eval()), or explain the "
-        "network inside."
+        "others. Use running statistics (model.eval()), do not sort or shuffle the batch, or explain the network inside."
     )
 
 
@@ -329,9 +335,9 @@ def check_order_of_many(
     tolerance: float,
     generators: Sequence[Any],
 ) -> None:
-    """Raise if a model that draws random numbers gives eight shades of an image and the same turned round other rows."""
-    shades = torch.linspace(0.8, 1.0, SHUFFLED_IMAGES, dtype=torch.float64, device="cpu").to(x)
-    many = x[:1].detach() * shades.view(-1, *[1] * (x.ndim - 1))
+    """Raise if a model that draws random numbers reorders eight shades of one image."""
+    shades = torch.linspace(0.8, 1.0, SHUFFLED_IMAGES, dtype=torch.float32, device=x.device)
+    many = (x[:1].detach() * shades.view(-1, *[1] * (x.ndim - 1))).to(x.dtype)
     try:
         with _watched_random_numbers(generators), immediate_checks():
             pairs = list(zip(run(many), run(many.flip(0)), names, strict=True))
@@ -427,7 +433,7 @@ def can_be_probed(xs: Inputs) -> bool:
 
 
 def kind_of(x: Any) -> Any:
-    """What of an argument the model may go another way for."""
+    """Return what of an argument may change the path through the model: shape, dtype, device and autocast, or its identity."""
     if not isinstance(x, Tensor):
         return state_of(x)
     return (tuple(x.shape[1:]), x.dtype, x.device, torch.is_autocast_enabled(x.device.type))

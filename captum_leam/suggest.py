@@ -210,8 +210,10 @@ def chosen_layers(model: nn.Module, faces: Tensor, layers: Sequence[str | nn.Mod
     suggested = suggest_layers(model, faces)
     if not layers:
         return replace(suggested, layers=suggested.for_overall_map())
-    names = [_name_within(model, layer) for layer in layers]
-    chosen = [layer_suggestion(model, name, get_layer(model, name), faces, suggested) for name in dict.fromkeys(names)]
+    names = dict.fromkeys(_name_within(model, layer) for layer in layers)
+    few, _ = first_images(faces)
+    chosen = [_described(model, name, get_layer(model, name), few, suggested) for name in names]
+    _raise_if_displaced(model, few, suggested.field, chosen)
     return replace(suggested, layers=tuple(chosen))
 
 
@@ -251,8 +253,13 @@ def layer_suggestion(
         >>> layer_suggestion(model, "layer1.0", model.layer1[0], faces, suggest_layers(model, faces)).shape
         (64, 28, 28)
     """
-    found.for_images(faces)
     few, _ = first_images(faces)
+    suggestion = _described(model, name, layer, few, found.for_images(faces))
+    _raise_if_displaced(model, few, found.field, [suggestion])
+    return suggestion
+
+
+def _described(model: nn.Module, name: str, layer: nn.Module, few: Tensor, found: LayerSuggestions) -> LayerSuggestion:
     with torch.no_grad(), eager(), record([layer], [repr(name)]) as (recording,):
         model(_smooth_probe(few))
     tensors = gather_runs(recording, layer, model, None)[0]
@@ -260,10 +267,14 @@ def layer_suggestion(
     if described is None:
         raise ValueError(f"layer {name!r} puts out {[tuple(t.shape) for t in tensors]}, no spatial map (N, C, h, w).")
     shape, reshape = described
-    suggestion = LayerSuggestion(name, layer, shape, found.field[3] / shape[2], reshape)
-    for displacement in _displaced(model, few, found.field, [suggestion]).values():
-        raise ValueError(displacement.message(repr(name)))
-    return suggestion
+    return LayerSuggestion(name, layer, shape, found.field[3] / shape[2], reshape)
+
+
+def _raise_if_displaced(model: nn.Module, few: Tensor, field: Field, layers: Sequence[LayerSuggestion]) -> None:
+    displaced = _displaced(model, few, field, layers)
+    for layer in layers:
+        if layer.module in displaced:
+            raise ValueError(displaced[layer.module].message(repr(layer.name)))
 
 
 def first_images(faces: Tensor) -> tuple[Tensor, list[int]]:
@@ -281,7 +292,7 @@ def first_images(faces: Tensor) -> tuple[Tensor, list[int]]:
     finite = torch.isfinite(faces.detach()).flatten(1).all(1).nonzero().flatten().tolist()
     if not finite:
         raise ValueError(
-            f"Expected images of finite values, got NaN or infinite ones in images {list(range(len(faces)))}."
+            f"Expected images of finite values, got NaN or infinite ones in images {list(range(len(faces)))}. Repair or remove them."
         )
     return faces[finite[:2]].detach(), finite[:2]
 

@@ -17,7 +17,6 @@ MIN_SIDE = 16  # no face can be told in less
 MAX_SIDE = 16_384  # wider than the photograph of any camera
 MAX_PIXELS = 64_000_000  # 768 MB as float RGB; telephones and most cameras stay below
 SEVERAL = ("MPO", "HEIF")  # formats of telephones, which store more than the photograph
-PICTURES = picture_endings()  # of the study's list of people
 
 
 def read_photo(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from captum_leam.memory import is_out_of_memory
 from captum_leam.modes import uniform
 from captum_leam.objectives import embed
 
@@ -41,17 +42,25 @@ def own_size(network: nn.Module, device: str | torch.device = "cpu") -> Size | N
     return next((size for size in COMMON_SIZES if _length(network, size, device) is not None), None)
 
 
-def size_problem(network: nn.Module, size: Size, device: str | torch.device = "cpu", *, chosen: bool = False) -> str:
+def size_problem(
+    network: nn.Module,
+    size: Size,
+    device: str | torch.device = "cpu",
+    *,
+    chosen: bool = False,
+    own: Size | None = None,
+) -> str:
     """Return why a network must not be run at a size: its embeddings have another length there than at its own.
 
-    A network that takes all common sizes, each with another length, has no size of its own: a common size, and any that the user
-    chose, is as good.
+    A network that takes all common sizes, each with another length, has no size of its own. It accepts every common size, and any size
+    that the user chose.
 
     Args:
         network: Takes RGB in [0, 1].
         size: (h, w) of the crops.
         device: Device of the network. Default: ``"cpu"``.
         chosen: Whether the user named the size. Default: False.
+        own: (h, w) that the network was made for, where it is known. Default: :func:`own_size`.
 
     Returns:
         One sentence with both sizes and lengths; empty if there is nothing to object to.
@@ -63,7 +72,7 @@ def size_problem(network: nn.Module, size: Size, device: str | torch.device = "c
         >>> size_problem(network, (250, 250))
         'Expected crops of 112 × 112 px, on which the embeddings have 8 numbers, got 250 × 250 px, on which they have 800.'
     """
-    own = own_size(network, device)
+    own = own or own_size(network, device)
     if own is None or own == size:
         return ""
     there, here = _length(network, own, device), _length(network, size, device)
@@ -83,5 +92,7 @@ def _length(network: nn.Module, size: Size, device: str | torch.device) -> int |
     image = uniform((1, 3, *size), torch.Generator().manual_seed(0)).to(device)
     try:
         return int(embed(network, image).shape[1])
-    except Exception:  # a network refuses a size as it likes
+    except Exception as error:  # a network refuses a size as it likes
+        if is_out_of_memory(error):
+            raise
         return None

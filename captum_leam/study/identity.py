@@ -193,6 +193,21 @@ def _rows(function: Callable[[Tensor], Tensor], images: Tensor) -> Rows:
 # -- code ----------------------------------------------------------------------------------------------
 
 
+def weights_sha256(module: nn.Module) -> str:
+    """SHA-256 of the parameters and buffers of a network.
+
+    Example:
+        >>> len(weights_sha256(nn.Linear(2, 2)))
+        64
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def code_of(made: Any, sources: Iterable[str], *more: Any) -> str:
     """SHA-256 of the sources that something was loaded from, of its structure, and of anything else that JSON can hold.
 

@@ -18,7 +18,15 @@ from captum_leam.models.neighbours import recorded_sources
 from captum_leam.models.sizes import size_problem
 from captum_leam.objectives import as_embeddings, embed
 from captum_leam.study.config import ConfigError, Model
-from captum_leam.study.identity import Fingerprint, as_known, code_of, distance, fixed_images, outputs_of
+from captum_leam.study.identity import (
+    Fingerprint,
+    as_known,
+    code_of,
+    distance,
+    fixed_images,
+    outputs_of,
+    weights_sha256,
+)
 from captum_leam.study.store import file_sha256
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions, layer_suggestion, suggest_layers
 
@@ -134,9 +142,9 @@ def _load(model: Model, device: str, size: int) -> tuple[nn.Module, Fingerprint]
             module = load_model(model.where, model.preprocessing).to(device)
             refuse_active(module)
             outputs = outputs_of(lambda images: embeddings_of(module, images), fixed_images(size).to(device), tolerance)
-        return module, Fingerprint(
-            code_of(module, [*sources.values(), *named_file_sha256(model.where)]), outputs, tolerance
-        )
+        files = [*sources.values(), *named_file_sha256(model.where)]
+        weights = [] if any(outputs) else [weights_sha256(module)]  # it ran on none of the fixed images
+        return module, Fingerprint(code_of(module, files, *weights), outputs, tolerance)
     except ImportError:
         raise
     except Exception as error:

@@ -79,7 +79,7 @@ class Listing:
     def sha256(self) -> str:
         """Hash of what was found: people, names and bytes of the pictures, and what else lies beside them."""
         pictures = [[picture.person, picture.name, picture.sha256] for picture in self.pictures]
-        return hash_of(pictures, [[other.name, other.reason] for other in self.skipped_paths])
+        return hash_of(pictures, [other.name for other in self.skipped_paths])
 
 
 def list_people(config: Config) -> Listing:

@@ -1,5 +1,6 @@
 """What a model does is found out before anything is drawn: rows, chance, the rest of the batch, and the place of the grid."""
 
+import contextlib
 import random
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -558,6 +559,32 @@ def test_attributes_that_every_pass_changes_do_not_count_as_a_change(pictures):
     for _ in range(4):
         LEAM(model, model.inner.blocks[0]).attribute(pictures)
     assert seen == [2, 2, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("name", ["batch_norm of embeddings", "mirrored"])
+def test_a_constant_image_does_not_hide_what_real_ones_show(pictures, name):
+    model = Around((BATCH | MOVED)[name])
+
+    def call(images: Tensor) -> Tensor:
+        layers = [model.inner.blocks[0]]
+        return explain_faces(model, images, "fast", layers=layers, field=(0, 0, SIZE, SIZE), reference=REFERENCE)
+
+    with contextlib.suppress(ValueError):
+        call(torch.zeros_like(pictures))
+    refused(lambda: call(pictures), "Expected")
+
+
+def test_no_batch_is_larger_than_asked_for_where_the_probe_fails():
+    seen: list[int] = []
+
+    def fails_on_two(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        if len(x) == 2:
+            raise RuntimeError("two")
+        return x.flatten(1)
+
+    embed(fails_on_two, torch.rand(50, 3, 8, 8), batch_size=5)
+    assert max(seen) == 5
 
 
 def test_the_probe_leaves_random_numbers_and_the_model_alone(pictures):

@@ -143,6 +143,7 @@ MISSING = {
     "pandas": pd.array(["ann", "ann", pd.NA, pd.NA], dtype="string"),
     "numpy": np.array([1.0, 1.0, np.nan, np.nan]),
     "torch": torch.tensor([1.0, 1.0, torch.nan, torch.nan]),
+    "text of numpy": np.array(["ann", "ann", np.nan, np.nan]),
     "no time": [pd.Timestamp(0), pd.Timestamp(0), pd.NaT, pd.NaT],
 }
 
@@ -162,13 +163,17 @@ def test_labels_of_any_kind_name_people():
     with pytest.raises(TypeError, match="Expected labels to be a sequence"):
         leave_one_out_centroids(f, 3)
     with pytest.raises(ValueError, match="one label for each of the 4 embeddings, got 3"):
-        leave_one_out_centroids(f, "abc")
+        leave_one_out_centroids(f, list("abc"))
+    with pytest.raises(TypeError, match="got str"):
+        leave_one_out_centroids(f, "aabb")
+    with pytest.raises(ValueError, match=r"shape \(N,\), got \(4, 1\)"):
+        leave_one_out_centroids(f, torch.tensor([[0], [0], [1], [1]]))
 
 
 def test_a_picture_that_stands_twice_is_warned_of():
     f = torch.randn(5, 8)
     f[3] = f[0]
-    with pytest.warns(ReliabilityWarning, match=r"rows \[0, 3\] have the embedding of another row"):
+    with pytest.warns(ReliabilityWarning, match=r"equal embeddings in rows \[0, 3\]"):
         leave_one_out_centroids(f, ["ann", "ann", "bob", "ann", "bob"])
 
 
@@ -187,6 +192,8 @@ def test_layers_suggested_at_one_size_are_refused_at_another():
     ):
         with pytest.raises(ValueError, match=message):
             call()
+    with pytest.raises(ValueError, match=message):
+        explain_faces(net, large, "fast", layers=layers, field=(0, 0, SIZE, SIZE + 16))
     assert layers.for_images(small) is layers
 
 
