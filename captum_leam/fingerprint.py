@@ -228,9 +228,12 @@ class _Walk:
         return type(value), *((name, self.value(item, depth - 1)) for name, item in attributes.items())
 
     def global_hooks(self) -> Any:
-        """State of the hooks of all modules."""
+        """State of the hooks of all modules, but for the package's own, which live for one pass."""
         names = ("_global_forward_pre_hooks", "_global_forward_hooks", "_global_backward_hooks")
-        return tuple(self.value(getattr(torch_module, name, {})) for name in names)
+        hooks = (hook for name in names for hook in getattr(torch_module, name, {}).values())
+        return tuple(
+            self.value(hook) for hook in hooks if not str(getattr(hook, "__module__", "")).startswith("captum_leam.")
+        )
 
 
 @cache

@@ -680,3 +680,15 @@ def test_what_spares_two_images_shows_in_the_first_batch(pictures, name, door):
         call(model, pictures)
     else:
         refused(lambda: call(model, pictures), REFUSED)
+
+
+def test_a_function_without_modules_is_probed_once():
+    seen: list[int] = []
+
+    def counted(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return x.flatten(1)
+
+    for _ in range(3):
+        embed(counted, torch.rand(6, 3, 8, 8))
+    assert seen == [2, 2, 6, 6, 6]
