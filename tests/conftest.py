@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+collect_ignore = ["elsewhere.py"]
+"""It gives its process a second device, which would change what PyTorch does in the tests; `test_devices.py` runs it in another."""
+
 
 @pytest.fixture(scope="session")
 def real_dir() -> Path:
