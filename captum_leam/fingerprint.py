@@ -223,7 +223,8 @@ class _Walk:
         if isinstance(value, list | tuple | set | frozenset):
             return type(value), *(self.value(item, depth - 1) for item in value)
         attributes = getattr(value, "__dict__", None)
-        if attributes is None:
+        # A barrier counts who waits: that is no state of the model.
+        if attributes is None or type(value).__module__ == "threading":
             return id(value)
         return type(value), *((name, self.value(item, depth - 1)) for name, item in attributes.items())
 
