@@ -269,7 +269,7 @@ def _with_warnings(found: Explanation, caught: list[Any]) -> Explanation:
 def _check_folder(out: Path, force: bool) -> None:
     for folder in (out, *out.parents):
         if os.path.lexists(folder) and not folder.is_dir():
-            raise ValueError(f"--out {out}: {folder} is a file; needed is a folder.")
+            raise ValueError(f"--out {out}: expected a folder, got the file {folder}.")
     if out.is_dir() and any(out.iterdir()) and not force:
         raise ValueError(f"--out {out} holds files already; choose another folder, or --force to write into it.")
     there = next(folder for folder in (out, *out.parents) if folder.is_dir())

@@ -3,8 +3,7 @@
 import copy
 import random
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from cases import Call, noted, refused, right
 from networks import SIZE, Around, Inner, Tokens
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torch_modes import default_device, default_dtype, deterministic
 
 from captum_leam import LEAM, explain_faces, explain_pair, suggest_layers
 from captum_leam.faithfulness import OcclusionEvaluator
@@ -417,34 +417,6 @@ KINDS = [
 ]  # fmt: skip
 
 # -- PyTorch's modes -----------------------------------------------------------------------------------
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
-def default_device(device: str) -> Iterator[None]:
-    torch.set_default_device(device)
-    try:
-        yield
-    finally:
-        torch.set_default_device(None)
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 @cache

@@ -148,7 +148,7 @@ def test_layers_by_name_and_the_same_numbers_again(folder):
         ({"model": "{folder}/my_models.py:number"}, "gave a int"),
         ({"model": "{folder}/my_models.py:picky"}, "on a crop of 112 × 112 px"),
         ({"crops": ["a.png", "same.png"]}, "are the same picture"),
-        ({"extra": ["--out", "{folder}/a.png/sub"]}, "is a file; needed is a folder"),
+        ({"extra": ["--out", "{folder}/a.png/sub"]}, "expected a folder, got the file"),
         ({"model": "no.such.package:model"}, "cannot be imported"),
         ({"crops": ["missing.png"]}, "there is no such file"),
         ({"crops": ["my_models.py"]}, "not a picture"),
@@ -163,7 +163,7 @@ def test_layers_by_name_and_the_same_numbers_again(folder):
         ({"extra": ["--threshold", "7"]}, "needed is a cosine, from -1 to 1"),
         ({"extra": ["--device", "abacus"]}, "cannot be used here"),
         ({"extra": ["--out", "{folder}"]}, "holds files already"),
-        ({"extra": ["--out", "{folder}/a.png"]}, "is a file"),
+        ({"extra": ["--out", "{folder}/a.png"]}, "expected a folder, got the file"),
     ],
 )
 def test_wrong_input(folder, change, message):
@@ -699,7 +699,7 @@ def test_a_folder_of_the_system_is_refused(folder):
     with pytest.raises(ValueError, match="Expected a folder that can be written to, got /proc"):
         invoke("explain", folder / "a.png", "--model", f"{folder}/my_models.py:small", "--out", "/proc/explanation")
     (folder / "round").symlink_to("nowhere")
-    with pytest.raises(ValueError, match="round is a file; needed is a folder"):
+    with pytest.raises(ValueError, match=r"expected a folder, got the file .*round"):
         invoke("explain", folder / "a.png", "--model", f"{folder}/my_models.py:small", "--out", folder / "round")
 
 

@@ -43,7 +43,8 @@ def thumbnails_of(sources: Sequence[FaceSource]) -> Thumbnails:
     """Return the thumbnails of pictures."""
     none = torch.zeros(0, SIDE * SIDE, device="cpu", dtype=torch.float32)
     crops = [thumbnails(source.crop[None]) for source in sources]
-    photographs = [thumbnails(_upright_photo(s)[None]) if s.face else none.new_zeros(1, SIDE * SIDE) for s in sources]
+    photos = [_upright_photo(source) for source in sources]
+    photographs = [none.new_zeros(1, SIDE * SIDE) if photo is None else thumbnails(photo[None]) for photo in photos]
     boxes = [_upright_box(source)[None] for source in sources]
     return Thumbnails(torch.cat([none, *crops]), torch.cat([none, *photographs]), torch.cat([none[:, :4], *boxes]))
 
@@ -109,10 +110,10 @@ def shows_same_face(a: FaceSource, b: FaceSource) -> bool:
         >>> shows_same_face(source, source)
         True
     """
-    if a.face is None or b.face is None:
+    photo, other_photo = _upright_photo(a), _upright_photo(b)
+    if a.face is None or photo is None or other_photo is None:
         return False
-    size = _upright_photo(a).shape[1:]
-    resized = F.interpolate(_upright_photo(b)[None], size, mode="bilinear", antialias=True)[0]
+    resized = F.interpolate(other_photo[None], photo.shape[1:], mode="bilinear", antialias=True)[0]
     one, other = thumbnails(torch.stack([a.crop, a.face.to_crop(torch.rot90(resized, -a.face.turn // 90, (1, 2)))]))
     return bool(one @ other >= LIKENESS)
 
@@ -125,10 +126,10 @@ def _similar_pairs(small: Tensor, block: int = 1024) -> Iterator[tuple[int, int]
             yield start + row, earlier
 
 
-def _upright_photo(source: FaceSource) -> Tensor:
-    """Return the photograph, turned as it was to find the face."""
-    assert source.photo is not None  # noqa: S101 - a source with a face has a photograph
-    assert source.face is not None  # noqa: S101
+def _upright_photo(source: FaceSource) -> Tensor | None:
+    """Return the photograph, turned as it was to find the face; None of an aligned crop."""
+    if source.face is None or source.photo is None:
+        return None
     return torch.rot90(source.photo, source.face.turn // 90, (1, 2))
 
 

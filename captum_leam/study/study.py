@@ -172,7 +172,7 @@ class Study:
 def _folder(out: Path, force: bool) -> Path:
     for part in (out, *out.parents):
         if part.exists() and not part.is_dir():
-            raise ConfigError(f"out: {out}: {part} is a file; needed is a folder.")
+            raise ConfigError(f"out: {out}: expected a folder, got the file {part}.")
     ours = (out / "manifest.json").is_file() or (out / "work").is_dir()
     if out.is_dir() and not ours and not force and any(p.name != ".lock" for p in out.iterdir()):
         raise ConfigError(

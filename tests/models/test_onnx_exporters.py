@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch_modes import default_dtype
 
 from captum_leam import explain_faces
 from captum_leam.models import IMAGENET, UNIT, HalfPrecisionWarning, from_onnx
@@ -125,16 +126,6 @@ MODES = [
     lambda: torch.device("meta"),
     lambda: default_dtype(torch.float64),
 ]
-
-
-@contextlib.contextmanager
-def default_dtype(dtype):
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def head(graph, value, name, batch):

@@ -12,6 +12,7 @@ import torch
 from entry_points import numbers, same
 from public_calls import PUBLIC, Inputs, public_names
 from torch import Tensor
+from torch_modes import default_device, default_dtype, deterministic
 
 from captum_leam import explain_faces, explain_pair
 from captum_leam.modes import as_array
@@ -19,34 +20,6 @@ from captum_leam.patterns import closest_strangers, profile_signatures
 from captum_leam.plots import overlay_grid, region_outlines
 
 PACKAGE = Path(__file__).resolve().parents[2] / "captum_leam"
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
-def default_device(device: str) -> Iterator[None]:
-    torch.set_default_device(device)
-    try:
-        yield
-    finally:
-        torch.set_default_device(None)
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
 
 
 @contextmanager

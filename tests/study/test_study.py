@@ -656,7 +656,7 @@ def test_folders_of_others_are_left_alone(undisturbed, tmp_path):
     settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     with pytest.raises(ConfigError, match="holds files that are no study"):
         Study(settings).run(progress=False)
-    with pytest.raises(ConfigError, match="is a file; needed is a folder"):
+    with pytest.raises(ConfigError, match="expected a folder, got the file"):
         Study(replace(settings, out=tmp_path / "out" / "mine.txt")).run(progress=False)
     with pytest.raises(ConfigError, match="engine is 'cluster'"):
         Study(settings).run(engine="cluster", progress=False)
