@@ -29,7 +29,7 @@ demo: $(VENV)/core
 	$(BIN)/captum-leam demo --out demo --force
 
 core: $(VENV)/core
-	$(BIN)/python tests/core_only.py
+	$(BIN)/python tools/core_only.py
 
 test: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -39,26 +39,26 @@ test-fast: $(VENV)/test
 
 # Every property on twenty times as many examples, hostile files among them, and planted evidence trained in full: for the night
 test-deep: $(VENV)/test
-	HYPOTHESIS_PROFILE=deep OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load tests/deep tests/test_properties.py tests/security tests/test_synthetic.py
+	HYPOTHESIS_PROFILE=deep OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load tests/robustness tests/test_properties.py tests/test_synthetic.py
 
-# The core on the lowest versions that pyproject.toml allows (tests/oldest.txt), in an environment of its own
+# The core on the lowest versions that pyproject.toml allows (tools/oldest.txt), in an environment of its own
 OLDEST := .venv-oldest
-$(OLDEST)/core: tests/oldest.txt pyproject.toml
+$(OLDEST)/core: tools/oldest.txt pyproject.toml
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	@$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet --constraint tests/oldest.txt --editable . pytest hypothesis
+	@$(OLDEST)/bin/python -m pip --disable-pip-version-check install --quiet --constraint tools/oldest.txt --editable . pytest hypothesis
 	@touch $@
 
 test-oldest: $(OLDEST)/core
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python tests/oldest.py
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python tools/oldest.py
 
 # A seeded sample of 200 small faults, and which of them the tests see: hours
 mutants: $(VENV)/test
-	OMP_NUM_THREADS=1 $(BIN)/python tests/mutation_sample.py --count 200 --seed 0 --resume --out results/mutants.csv
+	OMP_NUM_THREADS=1 $(BIN)/python tools/mutation_sample.py --count 200 --seed 0 --resume --out results/mutants.csv
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/codespell captum_leam docs examples benchmarks tests .github *.md CITATION.cff
+	$(BIN)/codespell captum_leam docs examples benchmarks tests tools .github *.md CITATION.cff
 
 types: $(VENV)/test
 	$(BIN)/mypy --strict captum_leam
@@ -71,7 +71,7 @@ docs: $(VENV)/test
 # Build wheel and sdist into dist/, check them, install the wheel into a fresh environment, and run the demo there.
 wheel-check: $(VENV)/test
 	rm -rf dist
-	$(BIN)/python tests/wheel_check.py --out dist
+	$(BIN)/python tools/wheel_check.py --out dist
 
 # Real data: make bench DATA=../shared/real
 DATA ?= ../shared/real

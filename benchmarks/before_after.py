@@ -66,7 +66,7 @@ def jobs_of(data: str) -> dict[str, Callable[[], Any]]:
 def look_up(leam: Any, x: Any) -> None:
     """What every call does to find that the model was probed; nothing in versions without the probe."""
     try:
-        from captum_leam.layer_probe import check_layers
+        from captum_leam._engine.layer_probe import check_layers
     except ImportError:
         return
     check_layers(leam._passes((x,), (), False, None), (x,))

@@ -8,7 +8,7 @@ often the 95 % interval holds the true value. Maps are distributions over 24 cel
 people differ in how steady they are (log-normal), so that coefficients are skewed, as real ones are. Beside the package's interval, the
 plain percentile interval of the same draws is counted (for every fourth study). ``--only`` leaves out the rest: ``means`` are those over
 images, ``pairs`` the areas under curves of decisions, where every pair of images crosses the threshold at a share of pixels that depends
-on both people and on the pair; genuine and impostor pairs are drawn as :func:`captum_leam.decisions.draw_pairs` does.
+on both people and on the pair; genuine and impostor pairs are drawn as :func:`captum_leam.stats.decisions.draw_pairs` does.
 
 Null studies: person labels, group labels or differences without meaning; printed are the shares of p ≤ 0.05 and p ≤ 0.01, and the
 Kolmogorov–Smirnov distance to a uniform distribution. A planted difference between groups is counted, too. Not shown: other noise, people
@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from scipy import stats
 from tqdm import tqdm
 
-from captum_leam.decisions import draw_pairs
-from captum_leam.faithfulness.statistics import bootstrap_interval, interval_of_pairs, paired_p_value
 from captum_leam.patterns import agreement, compare_groups, pattern_claim, person_specificity, profile_signatures
 from captum_leam.patterns.intervals import mean_between, person_sums
 from captum_leam.patterns.signatures import row_products
 from captum_leam.patterns.specificity import exact_auc, permutation_p_value
+from captum_leam.stats.decisions import draw_pairs
+from captum_leam.stats.inference import bootstrap_interval, interval_of_pairs, paired_p_value
 
 CELLS = 24
 LARGE = 20_000
@@ -116,7 +116,7 @@ def plain_percentile() -> Iterator[None]:
     with (
         patch("captum_leam.patterns.intervals.studentised", _percentile),
         patch("captum_leam.patterns.groups.studentised", _percentile),
-        patch("captum_leam.bootstrap.studentised", _percentile),
+        patch("captum_leam.stats.bootstrap.studentised", _percentile),
     ):
         yield
 

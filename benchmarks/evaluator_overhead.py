@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from captum_leam.faithfulness import CONTROLS, OcclusionEvaluator
+from captum_leam.controls import CONTROLS
+from captum_leam.faithfulness import OcclusionEvaluator
 
 FRACTIONS, FILLS, BATCH = (0.05, 0.2), ("blur", "zero"), 64
 

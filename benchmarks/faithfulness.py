@@ -34,10 +34,11 @@ from captum_leam import (
     overall_map,
     suggest_layers,
 )
+from captum_leam._engine.types import Field
+from captum_leam.controls import OWN_CONTROLS, SHARED_CONTROLS
 from captum_leam.explain import Preset
 from captum_leam.faithfulness import OcclusionEvaluator, OcclusionResult, evaluate_person_masks, sanity_checks
-from captum_leam.faithfulness.controls import OWN_CONTROLS, SHARED_CONTROLS
-from captum_leam.maps import Field, gaussian_blur, place_on_field
+from captum_leam.maps import gaussian_blur, place_on_field
 from captum_leam.suggest import LayerSuggestions
 
 HEADLINE = "LEAM, default"

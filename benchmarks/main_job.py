@@ -31,8 +31,9 @@ from captum_leam import (
     overall_map,
     suggest_layers,
 )
+from captum_leam._engine.types import Field
 from captum_leam.faithfulness import OcclusionEvaluator
-from captum_leam.maps import Field, place_on_field
+from captum_leam.maps import place_on_field
 
 LAYERS = {56: "stem", 28: "stages.0.4", 14: "stages.2.5", 7: "stages.4.1"}
 PRESETS = ("fast", "default", "best")

@@ -60,13 +60,13 @@ from split import halves
 from torch import Tensor, nn
 
 from captum_leam import leave_one_out_centroids, suggest_layers
-from captum_leam.decisions import Pairs, threshold_at_eer
+from captum_leam.controls import CONTROLS, Scene, central_ellipse, other_people
 from captum_leam.explainers import ExtremalPerturbation
-from captum_leam.faithfulness.controls import CONTROLS, Scene, central_ellipse, other_people
-from captum_leam.faithfulness.verification import FRACTIONS as EVERY_TENTH
 from captum_leam.maps import as_maps
 from captum_leam.objectives import embed
+from captum_leam.stats.decisions import Pairs, threshold_at_eer
 from captum_leam.synthetic import SyntheticPopulation, centroids, train
+from captum_leam.verification.deletion_insertion import FRACTIONS as EVERY_TENTH
 
 COARSE = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the pixels, where the field's eleven would take long
 CHEAP = 100  # passes, up to which a method explains more than one image of a person

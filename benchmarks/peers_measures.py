@@ -13,10 +13,11 @@ from planted_evidence import dilate
 from torch import Tensor, nn
 
 from captum_leam import bhattacharyya, top_fraction
-from captum_leam.decisions import Pairs
-from captum_leam.faithfulness import OcclusionEvaluator, VerificationEvaluator
-from captum_leam.faithfulness.statistics import bootstrap_interval, by_person
+from captum_leam.faithfulness import OcclusionEvaluator
 from captum_leam.maps import normalize_sum
+from captum_leam.stats.decisions import Pairs
+from captum_leam.stats.inference import bootstrap_interval, by_person
+from captum_leam.verification import VerificationEvaluator
 
 COLUMNS = ["network", "method", "measure", "where", "fill", "fraction", "smooth", "value", "low", "high", "images"]
 FRACTIONS = (0.05, 0.2)

@@ -36,15 +36,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from captum_leam.faithfulness.controls import OWN_CONTROLS
+from captum_leam._storage import Shard, read_shard
+from captum_leam.controls import OWN_CONTROLS
 from captum_leam.study import Study
 from captum_leam.study.config import Config
-from captum_leam.study.crops import crops_of, known_parser
 from captum_leam.study.evaluating import TWIN_FACES, Setting
+from captum_leam.study.listing import hashed, list_people
 from captum_leam.study.networks import known, loaded, suggestions
-from captum_leam.study.people import hashed, list_people
+from captum_leam.study.reading import crops_of, known_parser
 from captum_leam.study.stages import Task, keep_memory, perform, steady
-from captum_leam.study.store import Shard, read_shard
 from captum_leam.study.study import Plan, plan_of
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
 

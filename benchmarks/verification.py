@@ -25,9 +25,11 @@ from main_job import load_faces, load_models, load_networks
 from torch import Tensor, nn
 
 from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, suggest_layers
-from captum_leam.faithfulness import Pairs, VerificationEvaluator, draw_pairs, evaluate_patch_pairs, paste_patches
-from captum_leam.maps import Field, gaussian_blur, normalize_max, place_on_field
+from captum_leam._engine.types import Field
+from captum_leam.faithfulness import evaluate_patch_pairs, paste_patches
+from captum_leam.maps import gaussian_blur, normalize_max, place_on_field
 from captum_leam.objectives import embed, unit
+from captum_leam.verification import Pairs, VerificationEvaluator, draw_pairs
 
 Maps = Callable[[Tensor, Tensor], Tensor]
 UNSIGNED = "LEAM, default"

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any
 from captum_leam._version import __version__
 
 if TYPE_CHECKING:
+    from captum_leam._engine.memory import TooLargeError
+    from captum_leam.errors import CaptumLeamError
     from captum_leam.explain import explain_faces
     from captum_leam.leam import LEAM
-    from captum_leam.maps import overall_map, top_fraction
+    from captum_leam.maps import bhattacharyya, overall_map, top_fraction
     from captum_leam.objectives import EmbeddingSimilarity, leave_one_out_centroids
     from captum_leam.pairs import explain_pair
-    from captum_leam.patterns import bhattacharyya
     from captum_leam.suggest import suggest_layers
 
 _WHERE = {
+    "CaptumLeamError": "errors",
     "LEAM": "leam",
+    "TooLargeError": "_engine.memory",
     "EmbeddingSimilarity": "objectives",
-    "bhattacharyya": "patterns",
+    "bhattacharyya": "maps",
     "explain_faces": "explain",
     "explain_pair": "pairs",
     "leave_one_out_centroids": "objectives",
@@ -32,7 +35,9 @@ _WHERE = {
 
 __all__ = [
     "LEAM",
+    "CaptumLeamError",
     "EmbeddingSimilarity",
+    "TooLargeError",
     "__version__",
     "bhattacharyya",
     "explain_faces",

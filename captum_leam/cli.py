@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from captum_leam._text import for_terminal
 from captum_leam._version import __version__
-from captum_leam.names import for_terminal
+from captum_leam.errors import CaptumLeamError
 from captum_leam.study.command import study
 
 if TYPE_CHECKING:
-    from captum_leam.report import Explanation
+    from captum_leam.reporting.explanation import Explanation
 
 app = typer.Typer(
     name="captum-leam",
@@ -76,7 +77,7 @@ def demo(
 ) -> None:
     """Train on synthetic faces whose identity is planted in one part, explain them, and write a page."""
     _check_folder(out, force)
-    from captum_leam.report import write
+    from captum_leam.reporting.explanation import write
 
     on = _device(device)
     sections = [_planted(part, people, seed, on, progress) for part in ("nose", "eyes", "mouth")]
@@ -95,7 +96,7 @@ def demo(
 
 
 def _planted(part: str, people: int, seed: int, device: Any, progress: bool) -> Explanation:
-    from captum_leam.report import explain_images
+    from captum_leam.reporting.explanation import explain_images
     from captum_leam.suggest import suggest_layers
     from captum_leam.synthetic import SyntheticPopulation, centroids, swap_test, train
 
@@ -199,7 +200,7 @@ def explain(
     them are left out and named, and the exit code is 1.
     """
     if not model:
-        raise ValueError("--model is missing: FILE.onnx, FILE.py:callable or package.module:callable.")
+        raise CaptumLeamError("--model is missing: FILE.onnx, FILE.py:callable or package.module:callable.")
     _check_folder(out, force)
     sides = _size(size)
     import warnings
@@ -207,7 +208,7 @@ def explain(
     on = _device(device)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        from captum_leam.explain_files import explain_files, lead
+        from captum_leam.reporting.explain_files import explain_files, lead
 
         found = explain_files(
             [probe, *(reference or [])],
@@ -232,7 +233,7 @@ def explain(
             progress=progress,
         )
     found = _with_warnings(found, caught)
-    from captum_leam.report import write
+    from captum_leam.reporting.explanation import write
 
     title = f"LEAM: {found.title}"
     _show(
@@ -249,7 +250,7 @@ def _size(given: str | None) -> tuple[int, int] | None:
         return None
     parts = given.lower().replace("×", "x").split("x")
     if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise ValueError(f"--size is {given!r}; needed is one number over 0, or HEIGHTxWIDTH as in 112x96.")
+        raise CaptumLeamError(f"--size is {given!r}; needed is one number over 0, or HEIGHTxWIDTH as in 112x96.")
     numbers = [int(part) for part in parts]
     return numbers[0], numbers[-1]
 
@@ -269,15 +270,15 @@ def _with_warnings(found: Explanation, caught: list[Any]) -> Explanation:
 def _check_folder(out: Path, force: bool) -> None:
     for folder in (out, *out.parents):
         if os.path.lexists(folder) and not folder.is_dir():
-            raise ValueError(f"--out {out}: expected a folder, got the file {folder}.")
+            raise CaptumLeamError(f"--out {out}: expected a folder, got the file {folder}.")
     if out.is_dir() and any(out.iterdir()) and not force:
-        raise ValueError(f"--out {out} holds files already; choose another folder, or --force to write into it.")
+        raise CaptumLeamError(f"--out {out} holds files already; choose another folder, or --force to write into it.")
     there = next(folder for folder in (out, *out.parents) if folder.is_dir())
     try:
         with TemporaryDirectory(dir=there, prefix="."):
             pass
     except OSError as error:
-        raise ValueError(
+        raise CaptumLeamError(
             f"--out {out}: Expected a folder that can be written to, got {there} ({error.strerror}). Choose another folder."
         ) from None
 
@@ -289,7 +290,7 @@ def _device(name: str) -> Any:
         device = torch.device(name)
         torch.empty(1, device=device, dtype=torch.float32)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+        raise CaptumLeamError(f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return device
 
 

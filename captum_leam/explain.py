@@ -6,13 +6,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from captum_leam._captum import baseline_tensors
-from captum_leam.checks import check_images
-from captum_leam.explainers.base import with_gradients
+from captum_leam._engine.captum_adapter import baseline_tensors
+from captum_leam._engine.checks import check_images
+from captum_leam._engine.guards import with_gradients
+from captum_leam._engine.memory import in_batches
+from captum_leam._engine.outputs import as_output
+from captum_leam._engine.types import Field
+from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.leam import LEAM
-from captum_leam.maps import Field, default_blur, normalize_sum, overall_map
-from captum_leam.memory import in_batches
-from captum_leam.objectives import as_output, direction, similarity
+from captum_leam.maps import default_blur, normalize_sum, overall_map
+from captum_leam.objectives import direction, similarity
 from captum_leam.rounds import occlusion_rounds, reordered, smooth
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions, find_field, suggest_layers
 
@@ -56,7 +59,7 @@ def explain_faces(
         preset: ``"fast"``: one forward and one backward pass; ``"default"``: 10 forward and 8 backward passes, 5 of each in rounds;
             ``"best"``: 50 and 48, 45 of each in rounds. Finding layers and field takes a few more
             passes on two images in each call. The probe of the model takes two forward and one backward pass on two images, once for each
-            state of the model (:mod:`captum_leam.probe`).
+            state of the model (:mod:`captum_leam._engine.probe`).
         layers: suggestions, or modules whose output is (N, C, h, w).
         field: (top, left, height, width) the network reads; found by default.
         reference: embeddings (D,), (1, D) or (N, D); each image's own by default, which shows embedding strength (there is one round
@@ -70,8 +73,8 @@ def explain_faces(
         (N, H, W), float32 (float64 for a model in float64), not negative, every map sums to 1, on the device of the images.
 
     Raises:
-        TypeError: for other options.
-        ValueError: for an unknown preset, no images, and what ``LEAM.attribute`` refuses.
+        InputTypeError: for other options.
+        CaptumLeamError: for an unknown preset, no images, and what ``LEAM.attribute`` refuses.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -80,13 +83,13 @@ def explain_faces(
         torch.Size([2, 112, 112])
     """
     if preset not in ROUNDS:
-        raise ValueError(f"preset is {preset!r}; needed is one of {', '.join(map(repr, ROUNDS))}.")
+        raise CaptumLeamError(f"preset is {preset!r}; needed is one of {', '.join(map(repr, ROUNDS))}.")
     check_images(x, "x")
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}; needed is a whole number of images, 1 or more.")
+        raise CaptumLeamError(f"batch_size is {batch_size!r}; needed is a whole number of images, 1 or more.")
     unknown = sorted(set(options) - OPTIONS)
     if unknown:
-        raise TypeError(
+        raise InputTypeError(
             f"explain_faces takes no {', '.join(unknown)}; it takes {', '.join(sorted(OPTIONS))}. For the rest, call LEAM and overall_map."
         )
     if layers is None:
@@ -96,7 +99,7 @@ def explain_faces(
         field = field or layers.field
         layers = layers.for_overall_map()
     if isinstance(layers, nn.Module):
-        raise TypeError(f"layers is a {type(layers).__name__}; needed is a list of layers: layers=[that module].")
+        raise InputTypeError(f"layers is a {type(layers).__name__}; needed is a list of layers: layers=[that module].")
     suggested = [layer if isinstance(layer, LayerSuggestion) else None for layer in layers]
     modules = [layer.module if isinstance(layer, LayerSuggestion) else layer for layer in layers]
     leam = LEAM(model, modules, reshape=[s.reshape if s else None for s in suggested])
@@ -159,5 +162,5 @@ def _rows(vectors: Tensor | None, part: slice, per_image_ndim: int, batch: int) 
     if not isinstance(vectors, Tensor) or vectors.ndim < per_image_ndim or len(vectors) == 1:
         return vectors
     if len(vectors) != batch:
-        raise ValueError(f"{len(vectors)} rows for {batch} images; needed is one per image, or one for all.")
+        raise CaptumLeamError(f"{len(vectors)} rows for {batch} images; needed is one per image, or one for all.")
     return vectors[part]

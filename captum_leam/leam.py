@@ -14,26 +14,34 @@ from captum.attr import GradientAttribution, LayerAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_leam._captum import BaselineType, Inputs, TargetType, as_tuple, baseline_tensors, forward_args
-from captum_leam.checks import check_images, refuse, rows_of_caller, together, where_any
-from captum_leam.layer_probe import check_layers
-from captum_leam.layers import Reshape, eager
-from captum_leam.maps import WEIGHTINGS, Field, default_blur, steps, weigh
-from captum_leam.memory import in_batches
-from captum_leam.modes import normal
+from captum_leam._engine.captum_adapter import (
+    BaselineType,
+    Inputs,
+    TargetType,
+    as_tuple,
+    baseline_tensors,
+    forward_args,
+)
+from captum_leam._engine.checks import check_images, refuse, rows_of_caller, together, where_any
+from captum_leam._engine.guards import eager
+from captum_leam._engine.layer_probe import check_layers
+from captum_leam._engine.memory import in_batches
+from captum_leam._engine.modes import normal
+from captum_leam._engine.outputs import as_output, float16_hint, vanishing
+from captum_leam._engine.passes import LayerPasses, Objective, PerLayer
+from captum_leam._engine.shapes import Reshape
+from captum_leam._engine.types import Field
+from captum_leam.errors import CaptumLeamError, InputTypeError
+from captum_leam.maps import WEIGHTINGS, default_blur, steps, weigh
 from captum_leam.objectives import (
     NORMS,
     EmbeddingSimilarity,
     Norm,
-    as_output,
     check_reliable,
     direction,
     fixed_weights,
-    float16_hint,
     similarity,
-    vanishing,
 )
-from captum_leam.passes import LayerPasses, Objective, PerLayer
 
 Weighting = Literal["elementwise", "positive", "channel"]
 Path = Literal["mean_gradient", "conductance"]
@@ -68,11 +76,11 @@ class LEAM(LayerAttribution, GradientAttribution):
             of layers takes one for all or a list, one (or None) per layer.
 
     The first call for a model, a layer and a kind of images probes the model: two forward passes and one backward pass on two images show
-    whether every image has its own row (:mod:`captum_leam.probe`).
+    whether every image has its own row (:mod:`captum_leam._engine.probe`).
 
     Raises:
-        TypeError: if forward_func or a layer is of the wrong kind.
-        ValueError: for an unknown weighting or norm.
+        InputTypeError: if forward_func or a layer is of the wrong kind.
+        CaptumLeamError: for an unknown weighting or norm.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -97,21 +105,21 @@ class LEAM(LayerAttribution, GradientAttribution):
         reshape: Reshape | Sequence[Reshape | None] | None = None,
     ) -> None:
         if not callable(forward_func) and type(forward_func).__name__ != "ExportedProgram":
-            raise TypeError(
+            raise InputTypeError(
                 f"forward_func is a {type(forward_func).__name__}; needed is a module or callable that returns embeddings."
             )
         for one in layer if isinstance(layer, list | tuple) else [layer]:
             if not isinstance(one, nn.Module):
-                raise TypeError(
+                raise InputTypeError(
                     f"layer is {one!r}; needed is a torch.nn.Module or a list of them"
                     + (f": model.get_submodule({one!r})." if isinstance(one, str) else ".")
                 )
         if isinstance(layer, list | tuple) and not layer:
-            raise ValueError("layer is an empty list; needed is one module or more.")
+            raise CaptumLeamError("layer is an empty list; needed is one module or more.")
         if weighting not in WEIGHTINGS:
-            raise ValueError(f"weighting is {weighting!r}; needed is one of {', '.join(map(repr, WEIGHTINGS))}.")
+            raise CaptumLeamError(f"weighting is {weighting!r}; needed is one of {', '.join(map(repr, WEIGHTINGS))}.")
         if norm not in NORMS:
-            raise ValueError(f"norm is {norm!r}; needed is one of {', '.join(map(repr, NORMS))}.")
+            raise CaptumLeamError(f"norm is {norm!r}; needed is one of {', '.join(map(repr, NORMS))}.")
         layer = list(layer) if isinstance(layer, list | tuple) else layer
         LayerAttribution.__init__(self, forward_func, cast(Any, layer), device_ids)
         GradientAttribution.__init__(self, forward_func)
@@ -185,8 +193,8 @@ class LEAM(LayerAttribution, GradientAttribution):
             ``return_convergence_delta``, a pair with the delta (N,), or a list of them.
 
         Raises:
-            TypeError: for inputs, models or layers of the wrong kind.
-            ValueError: for what would give a wrong picture: see the troubleshooting page for every message.
+            InputTypeError: for inputs, models or layers of the wrong kind.
+            CaptumLeamError: for what would give a wrong picture: see the troubleshooting page for every message.
         """
         self._check_options(target, n_steps, path, additional_forward_args, baselines)
         if return_convergence_delta:
@@ -265,7 +273,7 @@ class LEAM(LayerAttribution, GradientAttribution):
             field: (top, left, height, width) of the images that the network reads. Default: the whole image.
 
         Raises:
-            ValueError: for a model that pads, turns, mirrors or warps the images inside.
+            CaptumLeamError: for a model that pads, turns, mirrors or warps the images inside.
 
         Example:
             >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 256, 8)).eval()
@@ -273,7 +281,7 @@ class LEAM(LayerAttribution, GradientAttribution):
             >>> LEAM(lambda x: net(x.flip(3)), net[1]).check_grids(torch.rand(1, 3, 32, 32))
             Traceback (most recent call last):
             ...
-            ValueError: Expected the grid of layer '1' (Softplus) to lie on the picture, but a change around row ...
+            captum_leam.errors.CaptumLeamError: Expected the grid of layer '1' (Softplus) to lie on the picture, but a change around row ...
         """
         check_images(images, "images")
         passes = self._passes((images,), (), False, None)
@@ -281,44 +289,46 @@ class LEAM(LayerAttribution, GradientAttribution):
             x = images.clone() if images.is_inference() else images.detach()
             displaced = check_layers(passes, (x,), field or (0, 0, x.shape[2], x.shape[3]))
         for layer, displacement in displaced.items():
-            raise ValueError(displacement.message(passes.names[layer]))
+            raise CaptumLeamError(displacement.message(passes.names[layer]))
 
     # -- parts ---------------------------------------------------------------------------------------------
 
     def _check_options(self, target: TargetType, n_steps: int, path: str, args: Any, baselines: BaselineType) -> None:
         if target is not None:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"target is {target!r}; it must be None: an embedding has no classes. What to match is the reference."
             )
         if path not in ("mean_gradient", "conductance"):
-            raise ValueError(f"path is {path!r}; needed is 'mean_gradient' or 'conductance'.")
+            raise CaptumLeamError(f"path is {path!r}; needed is 'mean_gradient' or 'conductance'.")
         if isinstance(n_steps, bool) or not isinstance(n_steps, int) or n_steps < 1:
-            raise ValueError(f"n_steps is {n_steps!r}; needed is a whole number: 1 for no path, 2 or more for one.")
+            raise CaptumLeamError(
+                f"n_steps is {n_steps!r}; needed is a whole number: 1 for no path, 2 or more for one."
+            )
         if n_steps == 1 and baselines is not None:
-            raise ValueError(
+            raise CaptumLeamError(
                 "baselines are given but n_steps is 1, where there is no path from them; set n_steps=4 or more."
             )
         if n_steps == 1 and path == "conductance":
-            raise ValueError('path="conductance" needs n_steps of 2 or more.')
+            raise CaptumLeamError('path="conductance" needs n_steps of 2 or more.')
         if n_steps > 1 and isinstance(self.forward_func, EmbeddingSimilarity):
             self._check_along_path(self.forward_func, path, args)
 
     @staticmethod
     def _check_along_path(objective: EmbeddingSimilarity, path: str, args: Any) -> None:
         if path == "conductance" and objective.norm == "detach":
-            raise ValueError(
+            raise CaptumLeamError(
                 'path="conductance" of EmbeddingSimilarity(norm="detach"): along a path the detached cosine is no function\'s gradient. '
                 'Use LEAM(model, layer), which takes the fixed norm there, or EmbeddingSimilarity(norm="fixed") with its weights.'
             )
         if objective.reference is None and args is None:
-            raise ValueError(
+            raise CaptumLeamError(
                 "a path of EmbeddingSimilarity without a reference would take the own embedding of every point of the path. Use "
                 "LEAM(model, layer), which takes that of the image, or give a reference."
             )
 
     def _check_complete(self, path: str, n_steps: int, relu: bool) -> None:
         if path != "conductance" or self.weighting != "elementwise" or relu:
-            raise ValueError(
+            raise CaptumLeamError(
                 'return_convergence_delta needs path="conductance", n_steps ≥ 2, weighting="elementwise" and relu_attributions=False: '
                 "no other form sums to a difference of scores."
             )
@@ -331,7 +341,7 @@ class LEAM(LayerAttribution, GradientAttribution):
             [self.reshape] * len(layers) if self.reshape is None or callable(self.reshape) else list(self.reshape)
         )
         if len(reshapes) != len(layers):
-            raise ValueError(
+            raise CaptumLeamError(
                 f"{len(reshapes)} reshapes for {len(layers)} layers; needed is one (or None) per layer, or one for all."
             )
         size = tuple(xs[0].shape[2:]) if xs[0].ndim == 4 else None
@@ -345,12 +355,12 @@ class LEAM(LayerAttribution, GradientAttribution):
         """The score as a function of the output at points of the path, its reference taken at the images."""
         if output.ndim == 1:
             if reference is not None or contrast is not None:
-                raise ValueError(
+                raise CaptumLeamError(
                     "forward_func returns scores (N,), so a reference or contrast has no meaning here: it is the objective that holds it. "
                     "Give EmbeddingSimilarity the reference, or LEAM the model that returns embeddings."
                 )
             if self.norm != "detach":
-                raise ValueError(
+                raise CaptumLeamError(
                     f"norm is {self.norm!r}, but forward_func returns scores (N,), whose norm is their own: give it to EmbeddingSimilarity."
                 )
             return lambda scores: scores
@@ -366,14 +376,14 @@ class LEAM(LayerAttribution, GradientAttribution):
 
     def _baselines(self, baselines: BaselineType, xs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if any(not torch.is_floating_point(x) for x in xs):
-            raise ValueError(
+            raise CaptumLeamError(
                 f"inputs are {[str(x.dtype) for x in xs]}; on a path lie numbers between two, so floating point is needed: x.float(), or "
                 "additional_forward_args for what is not to be explained."
             )
         if baselines is not None:
             return baseline_tensors(baselines, xs)
         if any(x.ndim != 4 for x in xs):
-            raise ValueError(
+            raise CaptumLeamError(
                 f"inputs have shapes {[tuple(x.shape) for x in xs]}; the default baseline, a blur, needs floating-point images "
                 "(N, C, H, W). Pass baselines=."
             )

@@ -12,12 +12,10 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from captum_leam.checks import caller_rows
-from captum_leam.modes import as_tensor, at_least_float32, own_arithmetic
-
-Field = tuple[int, int, int, int]
-"""The rows and columns of the input that a network reads, as (top, left, height, width) in pixels."""
-
+from captum_leam._engine.checks import caller_rows
+from captum_leam._engine.modes import as_tensor, at_least_float32, own_arithmetic
+from captum_leam._engine.types import Field
+from captum_leam.errors import CaptumLeamError
 
 # -- from gradients to a layer map ---------------------------------------------------------------------
 
@@ -79,7 +77,7 @@ def as_maps(maps: Tensor | ArrayLike) -> Tensor:
     Half precision becomes float32: the sum of a map overflows in float16, and bfloat16 has 256 values between two powers of two.
 
     Raises:
-        ValueError: for another shape, or NaN or infinite values.
+        CaptumLeamError: for another shape, or NaN or infinite values.
 
     Example:
         >>> as_maps(torch.ones(2, 1, 4, 4)).shape
@@ -92,13 +90,15 @@ def as_maps(maps: Tensor | ArrayLike) -> Tensor:
     elif maps.ndim == 4 and maps.shape[1] == 1:
         maps = maps[:, 0]
     if maps.ndim != 3:
-        raise ValueError(
+        raise CaptumLeamError(
             f"maps have shape {given}; needed is (N, H, W) or (N, 1, H, W): sum or take one channel first."
         )
     maps = at_least_float32(maps)
     if not bool(torch.isfinite(maps).all()):
         bad = caller_rows((~torch.isfinite(maps)).flatten(1).any(1).nonzero().flatten().tolist())
-        raise ValueError(f"maps {bad} hold NaN or infinite values, which cannot be ranked; leave these images out.")
+        raise CaptumLeamError(
+            f"maps {bad} hold NaN or infinite values, which cannot be ranked; leave these images out."
+        )
     return maps
 
 
@@ -114,7 +114,7 @@ def place_on_field(maps: Tensor, size: tuple[int, int], field: Field | None = No
         Shape (N, H, W).
 
     Raises:
-        ValueError: if the field does not lie inside the image.
+        CaptumLeamError: if the field does not lie inside the image.
 
     Example:
         >>> placed = place_on_field(torch.ones(1, 1, 7, 6), (112, 112), field=(0, 8, 112, 96))
@@ -124,7 +124,9 @@ def place_on_field(maps: Tensor, size: tuple[int, int], field: Field | None = No
     maps = as_maps(maps)
     top, left, height, width = field or (0, 0, *size)
     if min(top, left) < 0 or min(height, width) < 1 or top + height > size[0] or left + width > size[1]:
-        raise ValueError(f"field (top, left, height, width) = {field} does not lie inside the image of size {size}.")
+        raise CaptumLeamError(
+            f"field (top, left, height, width) = {field} does not lie inside the image of size {size}."
+        )
     on_field = F.interpolate(maps[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
     return F.pad(on_field, (left, size[1] - left - width, top, size[0] - top - height))
 
@@ -147,7 +149,7 @@ def overall_map(
         Shape (N, H, W), not negative; every image sums to 1.
 
     Raises:
-        ValueError: without layers, for layers that disagree on N, or for a map without any positive value.
+        CaptumLeamError: without layers, for layers that disagree on N, or for a map without any positive value.
 
     Example:
         >>> coarse, fine = torch.rand(2, 1, 7, 7), torch.rand(2, 1, 28, 28)
@@ -156,12 +158,12 @@ def overall_map(
         (torch.Size([2, 112, 112]), [1.0, 1.0])
     """
     if isinstance(maps, Tensor) or not maps:
-        raise ValueError("overall_map takes a list of layer maps, one tensor for every layer.")
+        raise CaptumLeamError("overall_map takes a list of layer maps, one tensor for every layer.")
     shares = torch.tensor([1.0] * len(maps) if weights is None else list(weights), device="cpu", dtype=torch.float64)
     if len(shares) != len(maps) or bool((shares < 0).any()) or not bool(shares.sum() > 0):
-        raise ValueError(f"weights {weights} do not fit {len(maps)} layers: one number ≥ 0 each, not all 0.")
+        raise CaptumLeamError(f"weights {weights} do not fit {len(maps)} layers: one number ≥ 0 each, not all 0.")
     if len({len(m) for m in maps}) != 1:
-        raise ValueError(f"layer maps disagree on the number of images: {[len(m) for m in maps]}.")
+        raise CaptumLeamError(f"layer maps disagree on the number of images: {[len(m) for m in maps]}.")
     shares = shares / shares.sum()
     placed = (
         share * normalize_sum(place_on_field(m, size, field)) for m, share in zip(maps, shares.tolist(), strict=True)
@@ -182,7 +184,7 @@ def normalize_sum(maps: Tensor) -> Tensor:
         Shape (N, H, W), sums to 1.
 
     Raises:
-        ValueError: for a map without any positive value (there is no evidence for the match to show).
+        CaptumLeamError: for a map without any positive value (there is no evidence for the match to show).
 
     Example:
         >>> normalize_sum(torch.tensor([[[1.0, -5.0], [0.0, 3.0]]])).tolist()
@@ -193,7 +195,7 @@ def normalize_sum(maps: Tensor) -> Tensor:
     total = positive.sum((1, 2), keepdim=True)
     if not bool((total > 0).all()):
         empty = caller_rows((total.flatten() <= 0).nonzero().flatten().tolist())
-        raise ValueError(
+        raise CaptumLeamError(
             f"maps {empty} have no positive value: nothing speaks for the match there. Leave these images out."
         )
     return positive / total
@@ -258,7 +260,7 @@ def top_fraction(maps: Tensor, fraction: float = 0.01, *, within: Tensor | None 
         Boolean masks, shape (N, H, W), with exactly ``max(1, round(fraction · pixels))`` pixels each.
 
     Raises:
-        ValueError: for a fraction outside (0, 1], or an image where ``within`` is empty.
+        CaptumLeamError: for a fraction outside (0, 1], or an image where ``within`` is empty.
 
     Example:
         >>> top_fraction(torch.arange(16.0).view(1, 4, 4), 0.125).long()
@@ -268,7 +270,7 @@ def top_fraction(maps: Tensor, fraction: float = 0.01, *, within: Tensor | None 
                  [0, 0, 1, 1]]])
     """
     if not 0 < fraction <= 1:
-        raise ValueError(
+        raise CaptumLeamError(
             f"fraction is {fraction}; needed is a share of the pixels in (0, 1], for example 0.01 for 1 %."
         )
     maps = as_maps(maps)
@@ -277,7 +279,9 @@ def top_fraction(maps: Tensor, fraction: float = 0.01, *, within: Tensor | None 
     within = as_tensor(within).to(maps.device, torch.bool).expand_as(maps)
     pixels = within.sum((1, 2))
     if bool((pixels == 0).any()):
-        raise ValueError(f"`within` is empty for images {caller_rows((pixels == 0).nonzero().flatten().tolist())}.")
+        raise CaptumLeamError(
+            f"`within` is empty for images {caller_rows((pixels == 0).nonzero().flatten().tolist())}."
+        )
     # what lies outside is ranked behind everything inside, whatever its value
     ranks = rank_pixels(rank_pixels(maps, seed=seed).masked_fill(~within, maps[0].numel()).neg().double(), seed=seed)
     count = (fraction * pixels.double()).round().clamp(min=1)
@@ -309,7 +313,7 @@ def gaussian_blur(images: Tensor, sigma: float, kernel: int | None = None) -> Te
         (1.0, 0.1621)
     """
     if sigma < 0:
-        raise ValueError(f"sigma is {sigma}; needed is a standard deviation ≥ 0 in pixels.")
+        raise CaptumLeamError(f"sigma is {sigma}; needed is a standard deviation ≥ 0 in pixels.")
     if sigma == 0:
         return images
     radius = max(1, round(2 * sigma)) if kernel is None else kernel // 2
@@ -359,3 +363,88 @@ def steps(n_steps: int) -> list[float]:
         [0.125, 0.375, 0.625, 0.875]
     """
     return [(i + 0.5) / n_steps for i in range(n_steps)]
+
+
+def soft_mask(heights: Tensor, area: float, width: float) -> Tensor:
+    r"""Mask with soft edges and a given mean.
+
+    With :math:`w = m (1 - m)`, the threshold that keeps the mean moves by the w-weighted mean of the heights' changes; that is the gradient
+    it is given.
+
+    Args:
+        heights: (N, 1, H, W).
+        area: mean of the mask, in (0, 1).
+        width: τ, of the edges.
+
+    Returns:
+        (N, 1, H, W), within [0, 1]. Its gradient with respect to the heights leaves the mean as it is.
+
+    Example:
+        >>> heights = torch.tensor([[[[1.0, 5.0], [2.0, 4.0]]]], requires_grad=True)
+        >>> mask = soft_mask(heights, 0.25, 1.0)
+        >>> round(mask.mean().item(), 4), torch.autograd.grad(mask.sum(), heights)[0].abs().max().item() < 1e-6
+        (0.25, True)
+    """
+    threshold = mean_threshold(heights.detach(), area, width)
+    mask = ((heights.detach() - threshold) / width).sigmoid()
+    weights = mask * (1 - mask)
+    weights = weights / weights.sum((1, 2, 3), keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+    moves = (weights * (heights - heights.detach())).sum((1, 2, 3), keepdim=True)  # 0, with a gradient
+    return ((heights - threshold - moves) / width).sigmoid()
+
+
+def mean_threshold(heights: Tensor, area: float, width: float) -> Tensor:
+    """The threshold at which a soft mask has a given mean, by 30 bisections; (N, 1, 1, 1).
+
+    Example:
+        >>> round(mean_threshold(torch.tensor([[[[2.0, 4.0]]]]), 0.5, 1.0).item(), 4)
+        3.0
+    """
+    low = heights.amin((1, 2, 3), keepdim=True) - 20 * width
+    high = heights.amax((1, 2, 3), keepdim=True) + 20 * width
+    for _ in range(30):
+        middle = (low + high) / 2
+        too_many = ((heights - middle) / width).sigmoid().mean((1, 2, 3), keepdim=True) > area
+        low, high = torch.where(too_many, middle, low), torch.where(too_many, high, middle)
+    return (low + high) / 2
+
+
+def bhattacharyya(a: Tensor, b: Tensor | None = None, *, fraction: float = 0.01, seed: int = 0) -> Tensor:
+    r"""Bhattacharyya coefficient :math:`\sum_i \sqrt{p_i q_i}` of maps, each kept to its top fraction, summing to 1.
+
+    Source: Bhattacharyya 1943; used on maps of faces by Borsukiewicz et al., arXiv 2509.17457.
+
+    Args:
+        a: maps (N, H, W) or (N, 1, H, W), or one map (H, W); the positive part counts.
+        b: maps to compare with, (M, H, W) or one (H, W); by default those of ``a``.
+        fraction: of the pixels kept; 1 for dense maps.
+        seed: of the tie-breaking, see :func:`~captum_leam.top_fraction`.
+
+    Returns:
+        Every map with every map, (N, M), within [0, 1]: 1 for equal maps, 0 for maps without a common pixel. For two
+        single maps, one number.
+
+    Raises:
+        CaptumLeamError: for maps of different size, NaN, or a map without any positive value.
+
+    Example:
+        >>> left, right = torch.zeros(4, 4), torch.zeros(4, 4)
+        >>> left[0, 0], right[3, 3] = 1.0, 1.0
+        >>> bhattacharyya(left, left, fraction=0.1).item(), bhattacharyya(left, right, fraction=0.1).item()
+        (1.0, 0.0)
+    """
+    other = a if b is None else b
+    if tuple(a.shape[-2:]) != tuple(other.shape[-2:]):
+        raise CaptumLeamError(
+            f"maps have sizes {tuple(a.shape[-2:])} and {tuple(other.shape[-2:])}; needed is one aligned grid."
+        )
+    roots = _root_distribution(a, fraction, seed)
+    others = roots if b is None else _root_distribution(b, fraction, seed)
+    with own_arithmetic(roots.device):
+        table = (roots @ others.T).clamp(0, 1)
+    return table[0, 0] if a.ndim == 2 and other.ndim == 2 else table
+
+
+def _root_distribution(maps: Tensor, fraction: float, seed: int) -> Tensor:
+    kept = as_maps(maps) * top_fraction(maps, fraction, seed=seed)
+    return torch.sqrt(normalize_sum(kept).flatten(1))

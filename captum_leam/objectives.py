@@ -25,12 +25,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from captum_leam.checks import caller_rows, check_tensor, refuse, together
-from captum_leam.labels import person_codes
-from captum_leam.layers import refuse_active, sober
-from captum_leam.memory import in_batches
-from captum_leam.modes import at_least_float32
-from captum_leam.probe import check_model
+from captum_leam._engine.checks import caller_rows, check_tensor, refuse, together
+from captum_leam._engine.guards import refuse_active, sober
+from captum_leam._engine.memory import in_batches
+from captum_leam._engine.modes import at_least_float32
+from captum_leam._engine.outputs import as_embeddings, float16_hint, vanishing
+from captum_leam._engine.probe import check_model
+from captum_leam.errors import CaptumLeamError, InputTypeError, ReliabilityWarning
+from captum_leam.stats.labels import person_codes
 
 Norm = Literal["detach", "differentiate", "fixed"]
 NORMS: tuple[Norm, ...] = ("detach", "differentiate", "fixed")
@@ -40,46 +42,7 @@ SAME_PICTURE = 1e-5
 """Relative distance up to which two embeddings of a person are those of one picture."""
 
 
-class ReliabilityWarning(UserWarning):
-    """A gradient is so small that the map would be rounding noise."""
-
-
 # -- embeddings and directions -------------------------------------------------------------------------
-
-
-def as_embeddings(returned: Any, batch: int) -> Tensor:
-    """Check that a forward function returned one embedding for every image, shape (N, D).
-
-    (N, D, 1, 1), as some exported networks return, is flattened.
-
-    Raises:
-        TypeError: for anything but one floating-point tensor.
-        ValueError: for a shape that is not one embedding per image, or values that are not finite.
-
-    Example:
-        >>> as_embeddings(torch.ones(2, 8, 1, 1), 2).shape
-        torch.Size([2, 8])
-    """
-    output = _floating(returned)
-    shape = tuple(output.shape)
-    if output.ndim > 2 and output.shape[2:].numel() == 1:
-        output = output.flatten(1)
-    if output.ndim != 2 or output.shape[0] != batch:
-        fixed = output.ndim == 2 and output.shape[0] == 1 and batch > 1 and output.shape[1] % batch == 0
-        why = " The network was exported with a fixed batch of 1: it glues the images together." if fixed else ""
-        raise ValueError(
-            f"forward_func returned shape {shape} for {batch} images; needed are embeddings ({batch}, D).{why}"
-        )
-    if output.shape[1] == 1:
-        raise ValueError(
-            f"forward_func returned shape {shape}: an embedding of one number has cosine ±1 with everything. "
-            "If it is a score, squeeze it to (N,)."
-        )
-    refuse(
-        ~torch.isfinite(output.detach()).all(1),
-        lambda rows: f"the embeddings of images {rows} hold NaN or infinite values; check these images and the model.",
-    )
-    return output
 
 
 def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 64) -> Tensor:
@@ -95,7 +58,7 @@ def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 6
 
     Raises:
         TooLargeError: if one image alone does not fit into memory.
-        ValueError: if the model does not return one finite embedding per image, see :func:`as_embeddings`, or is in training mode
+        CaptumLeamError: if the model does not return one finite embedding per image, see :func:`as_embeddings`, or ...
             with BatchNorm, Dropout or the like.
 
     Example:
@@ -116,48 +79,6 @@ def _embeddings_of(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return as_embeddings(model(images), len(images))
 
 
-def _floating(output: Any) -> Tensor:
-    if isinstance(output, Tensor) and torch.is_floating_point(output):
-        return output
-    kind = f"a tensor of {output.dtype}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-    fix = ""
-    if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
-        fix = (
-            f" If the embedding is its first element, {tuple(output[0].shape)}, pass lambda x: model(x)[0], or UpTo(model, layer) with the "
-            "name of the layer that puts it out."
-        )
-    elif isinstance(output, dict):
-        fix = f" Pass lambda x: model(x)[key] with the key of the embedding; there are {', '.join(map(repr, output))}."
-    raise TypeError(f"Expected forward_func to return one floating-point tensor of embeddings (N, D), got {kind}.{fix}")
-
-
-def as_output(returned: Any, batch: int) -> Tensor:
-    """Check that a forward function returned scores (N,) or embeddings (N, D), one for every image.
-
-    Raises:
-        TypeError: for anything but one floating-point tensor.
-        ValueError: for other shapes, among them the mean over a batch.
-
-    Example:
-        >>> as_output(torch.ones(3), 3).shape, as_output(torch.ones(3, 8), 3).shape
-        (torch.Size([3]), torch.Size([3, 8]))
-    """
-    output = _floating(returned)
-    if output.ndim > 1:
-        return as_embeddings(output, batch)
-    if output.ndim == 0 or len(output) != batch:
-        squeezed = output.ndim == 1 and batch == 1
-        why = (
-            f"Use flatten(1) instead of squeeze(), so that one image gives (1, {len(output)})."
-            if squeezed
-            else "Does the model take a mean or sum over the batch?"
-        )
-        raise ValueError(
-            f"Expected forward_func to return embeddings ({batch}, D) or one score per image ({batch},), got {tuple(output.shape)}. {why}"
-        )
-    return output
-
-
 def _length(vectors: Tensor) -> Tensor:
     length: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
     return length
@@ -167,7 +88,7 @@ def unit(vectors: Tensor, name: str = "vectors") -> Tensor:
     """Divide vectors by their norm over the last dimension, refusing zero and non-finite ones.
 
     Raises:
-        ValueError: for a vector of norm 0, NaN or infinity, by its index.
+        CaptumLeamError: for a vector of norm 0, NaN or infinity, by its index.
 
     Example:
         >>> unit(torch.tensor([[3.0, 4.0]])).tolist()
@@ -183,35 +104,23 @@ def unit(vectors: Tensor, name: str = "vectors") -> Tensor:
     return vectors / norms
 
 
-def float16_hint(values: Tensor) -> str:
-    """What to add to the refusal of values that are zero or not finite: of float16, that it may be its narrow range; else nothing.
-
-    Example:
-        >>> float16_hint(torch.zeros(1)), float16_hint(torch.zeros(1).half())[:16]
-        ('', ' This is float16')
-    """
-    if values.dtype != torch.float16:
-        return ""
-    return " This is float16: what is under 6e-8 is zero there, and over 65504 infinite; use float32 or bfloat16."
-
-
 def match_rows(vectors: Tensor, embeddings: Tensor, name: str = "reference") -> Tensor:
     """Bring a reference of shape (D,), (1, D) or (N, D) to (1, D) or (N, D), on the embeddings' device and dtype.
 
     Raises:
-        TypeError: if it is no tensor.
-        ValueError: for another shape; a held (N, D) that meets another batch size is never guessed to fit.
+        InputTypeError: if it is no tensor.
+        CaptumLeamError: for another shape; a held (N, D) that meets another batch size is never guessed to fit.
 
     Example:
         >>> match_rows(torch.ones(4), torch.zeros(2, 4)).shape
         torch.Size([1, 4])
     """
     if not isinstance(vectors, Tensor):
-        raise TypeError(f"{name} is a {type(vectors).__name__}; needed is a tensor (D,), (1, D) or (N, D).")
+        raise InputTypeError(f"{name} is a {type(vectors).__name__}; needed is a tensor (D,), (1, D) or (N, D).")
     batch, dimensions = embeddings.shape
     rows = vectors[None] if vectors.ndim == 1 else vectors
     if rows.ndim != 2 or rows.shape[1] != dimensions or rows.shape[0] not in (1, batch):
-        raise ValueError(
+        raise CaptumLeamError(
             f"{name} has shape {tuple(vectors.shape)}, the embeddings {tuple(embeddings.shape)}; needed is ({dimensions},) or "
             f"(1, {dimensions}), shared, or ({batch}, {dimensions}), one per image. Where a method repeats the images "
             "(NoiseTunnel, IntegratedGradients), pass per-image references as additional_forward_args=(references,): "
@@ -233,7 +142,7 @@ def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Ten
         (1, D) or (N, D), constant under differentiation. Of length 1 without a contrast.
 
     Raises:
-        ValueError: for wrong shapes, or a contrast equal to the reference: then there is nothing to explain.
+        CaptumLeamError: for wrong shapes, or a contrast equal to the reference: then there is nothing to explain.
 
     Example:
         >>> f = torch.tensor([[3.0, 4.0]])
@@ -252,12 +161,12 @@ def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Ten
     if contrast is None:
         return target
     if not isinstance(contrast, Tensor):
-        raise TypeError(f"contrast is a {type(contrast).__name__}; needed is a tensor (D,), (M, D) or (N, M, D).")
+        raise InputTypeError(f"contrast is a {type(contrast).__name__}; needed is a tensor (D,), (M, D) or (N, M, D).")
     others = contrast.detach().to(embeddings)
     others = others.view(1, 1, -1) if others.ndim == 1 else others[None] if others.ndim == 2 else others
     batch, dimensions = embeddings.shape
     if others.ndim != 3 or others.shape[2] != dimensions or others.shape[0] not in (1, batch) or not others.shape[1]:
-        raise ValueError(
+        raise CaptumLeamError(
             f"contrast has shape {tuple(contrast.shape)}, the embeddings {tuple(embeddings.shape)}; needed is "
             f"({dimensions},), (M, {dimensions}) shared, or ({batch}, M, {dimensions}) per image, M ≥ 1."
         )
@@ -267,11 +176,6 @@ def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Ten
         lambda rows: f"reference and contrast are equal for rows {rows}: the score is zero everywhere.",
     )
     return difference
-
-
-def vanishing(embeddings: Tensor) -> float:
-    """Length under which a difference of two unit embeddings is rounding noise in their precision."""
-    return min(1e3 * torch.finfo(embeddings.dtype).eps, 0.05)
 
 
 # -- scores --------------------------------------------------------------------------------------------
@@ -348,7 +252,7 @@ def check_reliable(embeddings: Tensor, towards: Tensor) -> None:
     """Refuse a differentiated cosine whose gradient is zero: its map would be rounding noise.
 
     Raises:
-        ValueError: with the images concerned.
+        CaptumLeamError: with the images concerned.
     """
     refuse(
         reliability(embeddings, towards) <= vanishing(embeddings),
@@ -374,7 +278,7 @@ def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) 
         (N, D), unit rows, constant under differentiation.
 
     Raises:
-        ValueError: naming the people with one image only, or if the counts disagree.
+        CaptumLeamError: naming the people with one image only, or if the counts disagree.
 
     Example:
         >>> f = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [4.0, 0.0]])
@@ -386,7 +290,7 @@ def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) 
     person = torch.from_numpy(codes).to(embeddings.device)
     alone = [str(name) for name, count in zip(people, np.bincount(codes).tolist(), strict=True) if count == 1]
     if alone:
-        raise ValueError(
+        raise CaptumLeamError(
             f"one image only of: {', '.join(alone)}. A reference from other images needs two or more of every person."
         )
     units = unit(embeddings, "embeddings")
@@ -440,7 +344,7 @@ class EmbeddingSimilarity(nn.Module):
         norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``.
 
     Raises:
-        ValueError: for an unknown norm; in ``forward`` for references that do not fit, for
+        CaptumLeamError: for an unknown norm; in ``forward`` for references that do not fit, for
             ``norm="differentiate"`` without a reference (zero gradient), for ``norm="fixed"`` without weights.
 
     Example:
@@ -466,13 +370,15 @@ class EmbeddingSimilarity(nn.Module):
     ) -> None:
         super().__init__()
         if norm not in NORMS:
-            raise ValueError(f"norm is {norm!r}; needed is one of {', '.join(map(repr, NORMS))}.")
+            raise CaptumLeamError(f"norm is {norm!r}; needed is one of {', '.join(map(repr, NORMS))}.")
         if not callable(model):
-            raise TypeError(
+            raise InputTypeError(
                 f"model is a {type(model).__name__}; needed is a module or a callable that returns embeddings."
             )
         if reference is not None and not isinstance(reference, Tensor):
-            raise TypeError(f"reference is a {type(reference).__name__}; needed is a tensor (D,), (1, D) or (N, D).")
+            raise InputTypeError(
+                f"reference is a {type(reference).__name__}; needed is a tensor (D,), (1, D) or (N, D)."
+            )
         self.model = model
         self.norm: Norm = norm
         self.register_buffer("reference", None if reference is None else reference.detach().clone(), persistent=False)
@@ -491,7 +397,7 @@ class EmbeddingSimilarity(nn.Module):
         """
         chosen = self.reference if reference is None else reference
         if chosen is None and self.norm != "detach":
-            raise ValueError(
+            raise CaptumLeamError(
                 'norm="differentiate" without a reference has zero gradient: an image\'s cosine to itself is at its maximum. '
                 'Give a reference or use norm="detach".'
                 if self.norm == "differentiate"

@@ -8,7 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from captum_leam.checks import check_images
+from captum_leam._engine.checks import check_images
+from captum_leam.errors import CaptumLeamError
 from captum_leam.explain import PRESETS, Preset
 from captum_leam.faces import AlignedFace
 from captum_leam.leam import LEAM
@@ -203,7 +204,7 @@ def explain_pair(
             :func:`~captum_leam.explain_faces`, whose maps have no side that speaks against the match.
 
     Raises:
-        ValueError: for images of different sizes, an unknown preset or layer, and what ``LEAM.attribute`` refuses.
+        CaptumLeamError: for images of different sizes, an unknown preset or layer, and what ``LEAM.attribute`` refuses.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -213,7 +214,7 @@ def explain_pair(
         (False, 'FR', torch.Size([2, 112, 112]))
     """
     if preset not in PRESETS:
-        raise ValueError(f"preset is {preset!r}; needed is one of {', '.join(map(repr, PRESETS))}.")
+        raise CaptumLeamError(f"preset is {preset!r}; needed is one of {', '.join(map(repr, PRESETS))}.")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     images = _both(a, b).to(device)
     layers = layers.for_images(images) if isinstance(layers, LayerSuggestions) else chosen_layers(model, images, layers)
@@ -241,7 +242,7 @@ def _both(a: Tensor | AlignedFace, b: Tensor | AlignedFace) -> Tensor:
         _batch_of_one(x.crop if isinstance(x, AlignedFace) else x, name) for x, name in ((a, "a"), (b, "b"))
     )
     if first.shape != second.shape:
-        raise ValueError(
+        raise CaptumLeamError(
             f"Expected a and b to be two images of one size, got {tuple(first.shape[1:])} and {tuple(second.shape[1:])}."
         )
     return torch.cat([first, second.to(first)])
@@ -251,7 +252,7 @@ def _batch_of_one(image: Any, name: str) -> Tensor:
     batch = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image
     check_images(batch, name)
     if len(batch) > 1:
-        raise ValueError(f"Expected {name} to be one image (C, H, W) or (1, C, H, W), got {tuple(batch.shape)}.")
+        raise CaptumLeamError(f"Expected {name} to be one image (C, H, W) or (1, C, H, W), got {tuple(batch.shape)}.")
     return batch
 
 

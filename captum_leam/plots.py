@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from captum_leam.decisions import area_under
+from captum_leam.errors import CaptumLeamError
 from captum_leam.faces import AlignedFace
 from captum_leam.maps import as_maps, normalize_max
+from captum_leam.stats.decisions import area_under
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ def overlay(image: Tensor, maps: Tensor, *, signed: bool = False, strength: floa
         (H, W, 3), uint8.
 
     Raises:
-        ValueError: if the sizes differ, or the image is far from [0, 1].
+        CaptumLeamError: if the sizes differ, or the image is far from [0, 1].
 
     Example:
         >>> import torch
@@ -44,14 +45,14 @@ def overlay(image: Tensor, maps: Tensor, *, signed: bool = False, strength: floa
     from matplotlib import colormaps
 
     if tuple(image.shape[-2:]) != tuple(maps.shape[-2:]):
-        raise ValueError(
+        raise CaptumLeamError(
             f"the map is {tuple(maps.shape[-2:])}, the image {tuple(image.shape[-2:])}; place the map first."
         )
     least, most = (float(v) for v in image.detach().aminmax())
     if (
         least < -0.5 or most > 1.5
     ):  # noise and light leave [0, 1] a little; normalised pixels would be drawn as another picture
-        raise ValueError(
+        raise CaptumLeamError(
             f"the image has values from {least:.3g} to {most:.3g}; to be drawn it must be RGB in [0, 1]. Keep the normalisation "
             "inside the model: captum_leam.models.Prepared(network, preprocessing)."
         )
@@ -145,7 +146,7 @@ def overlay_grid(
     maps = as_maps(maps)
     if len(images) != len(maps) or (titles is not None and len(titles) != len(images)):
         given = "" if titles is None else f" and {len(titles)} titles"
-        raise ValueError(
+        raise CaptumLeamError(
             f"Expected one map and one title for each of the {len(images)} images, got {len(maps)} maps{given}."
         )
     columns = min(columns, len(images))
@@ -192,7 +193,7 @@ def correspondence_lines(
         strengths: K numbers, what each pair of places adds (below 0 as 0), as ``Correspondences.strengths`` gives them; equal by default.
 
     Raises:
-        ValueError: for images of different size, or another shape of the lines or strengths.
+        CaptumLeamError: for images of different size, or another shape of the lines or strengths.
 
     Example:
         >>> import torch
@@ -201,12 +202,12 @@ def correspondence_lines(
         1
     """
     if image.shape[-2:] != partner.shape[-2:]:
-        raise ValueError(
+        raise CaptumLeamError(
             f"the images are {tuple(image.shape[-2:])} and {tuple(partner.shape[-2:])}; needed is one size for both."
         )
     given = [1.0] * len(lines) if strengths is None else [float(s) for s in strengths]
     if lines.ndim != 2 or lines.shape[1] != 4 or len(given) != len(lines):
-        raise ValueError(
+        raise CaptumLeamError(
             f"lines have shape {tuple(lines.shape)}, and there are {len(given)} strengths; needed are (K, 4) and K, of one pair of images."
         )
     height, width = image.shape[-2:]
@@ -313,14 +314,14 @@ def verification_curves(
     """Genuine accept rate, impostor reject rate and balanced accuracy, with the area under each; the 50 % floor is drawn.
 
     Args:
-        result: :class:`captum_leam.faithfulness.VerificationResult`.
+        result: :class:`captum_leam.verification.VerificationResult`.
         kind: ``"similar"`` or ``"dissimilar"`` maps.
         protocol: ``"deletion"`` or ``"insertion"``.
         model: which model decides; the first by default.
         operating_point: which threshold; the first by default.
 
     Raises:
-        ValueError: if there are no such curves.
+        CaptumLeamError: if there are no such curves.
     """
     table = result.curves()
     model, operating_point = model or table["model"].iloc[0], operating_point or table["operating_point"].iloc[0]
@@ -328,7 +329,7 @@ def verification_curves(
     for column, value in query.items():
         table = table[table[column] == value]
     if not len(table):
-        raise ValueError(f"there are no curves of {query}.")
+        raise CaptumLeamError(f"there are no curves of {query}.")
     figure = Figure(figsize=(12, 3.4), layout="constrained")
     panels = figure.subplots(1, len(RATE_NAMES), sharey=True)
     for axis, (rate, name) in zip(panels, RATE_NAMES.items(), strict=True):

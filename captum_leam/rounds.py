@@ -23,9 +23,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from captum_leam.explainers.extremal import soft_mask
-from captum_leam.maps import gaussian_blur
-from captum_leam.modes import at_least_float32, differentiate
+from captum_leam._engine.modes import at_least_float32, differentiate
+from captum_leam.maps import gaussian_blur, soft_mask
 
 Score = Callable[[Tensor], Tensor]
 Schedule = Sequence[tuple[float, Literal["remove", "keep"]]]

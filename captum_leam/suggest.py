@@ -10,26 +10,18 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from captum_leam.checks import check_images, rows_of_caller
-from captum_leam.layer_probe import Displacement, check_layers
-from captum_leam.layers import (
-    MOST_PREFIX_TOKENS,
-    Reshape,
-    channels_last_to_first,
-    eager,
-    gather_runs,
-    get_layer,
-    hooked,
-    looks_channels_last,
-    record,
-    refuse_unexplainable,
-    rows_message,
-    tokens_to_map,
-)
-from captum_leam.maps import Field, gaussian_blur
-from captum_leam.modes import differentiate, normal
-from captum_leam.objectives import as_output, float16_hint
-from captum_leam.passes import LayerPasses
+from captum_leam._engine.checks import check_images, rows_of_caller
+from captum_leam._engine.guards import eager, refuse_unexplainable
+from captum_leam._engine.layer_probe import Displacement, check_layers
+from captum_leam._engine.modes import differentiate, normal
+from captum_leam._engine.outputs import as_output, float16_hint
+from captum_leam._engine.passes import LayerPasses
+from captum_leam._engine.recording import gather_runs, hooked, record
+from captum_leam._engine.shapes import Reshape, looks_channels_last, rows_message
+from captum_leam._engine.types import Field
+from captum_leam.errors import CaptumLeamError, InputTypeError
+from captum_leam.layers import MOST_PREFIX_TOKENS, channels_last_to_first, get_layer, tokens_to_map
+from captum_leam.maps import gaussian_blur
 
 
 @dataclass(frozen=True)
@@ -81,11 +73,11 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
         """Return the suggestions themselves, if they are for images of this size.
 
         Raises:
-            ValueError: for another size, at which layers have other grids and the network may read another field.
+            CaptumLeamError: for another size, at which layers have other grids and the network may read another field.
         """
         size = (images.shape[-2], images.shape[-1])
         if size != self.image_size:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"Expected images of {self.image_size[0]} × {self.image_size[1]} px, for which these layers were suggested, got "
                 f"{size[0]} × {size[1]} px. Call suggest_layers(model, images) with images of the new size."
             )
@@ -155,8 +147,8 @@ def suggest_layers(
         :class:`LayerSuggestions`, fine to coarse (or as ``best_of`` says), with the :func:`field <find_field>`.
 
     Raises:
-        TypeError: if the model is no eager ``nn.Module``.
-        ValueError: if no layer qualifies, or the model is in training mode.
+        InputTypeError: if the model is no eager ``nn.Module``.
+        CaptumLeamError: if no layer qualifies, or the model is in training mode.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -170,7 +162,9 @@ def suggest_layers(
     """
     refuse_unexplainable(model, [])
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}; suggest_layers walks the modules of a torch.nn.Module.")
+        raise InputTypeError(
+            f"model is a {type(model).__name__}; suggest_layers walks the modules of a torch.nn.Module."
+        )
     check_images(faces, "faces")
     size = (faces.shape[2], faces.shape[3])
     reads = find_field(model, faces)
@@ -199,8 +193,8 @@ def chosen_layers(model: nn.Module, faces: Tensor, layers: Sequence[str | nn.Mod
         layers: Names or modules of the model. None or nothing: those of the overall map.
 
     Raises:
-        TypeError: for anything but names and modules.
-        ValueError: for a layer that the model does not have, or one without a spatial map.
+        InputTypeError: for anything but names and modules.
+        CaptumLeamError: for a layer that the model does not have, or one without a spatial map.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -221,13 +215,13 @@ def _name_within(model: nn.Module, layer: Any) -> str:
     if isinstance(layer, str):
         return layer
     if not isinstance(layer, nn.Module):
-        raise TypeError(
+        raise InputTypeError(
             f"Expected layers to be names or modules of the model, or what suggest_layers returns, got a {type(layer).__name__}."
         )
     for name, module in model.named_modules():
         if module is layer:
             return str(name)
-    raise ValueError(
+    raise CaptumLeamError(
         f"Expected layers to be modules of the model, got a {type(layer).__name__} that is not among them."
     )
 
@@ -245,7 +239,7 @@ def layer_suggestion(
         found: what that returned, for the field.
 
     Raises:
-        ValueError: if the layer does not run just once, or puts out no spatial map.
+        CaptumLeamError: if the layer does not run just once, or puts out no spatial map.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -265,7 +259,9 @@ def _described(model: nn.Module, name: str, layer: nn.Module, few: Tensor, found
     tensors = gather_runs(recording, layer, model, None)[0]
     described = _map_shape(tensors[0], found.image_size) if len(tensors) == 1 else None
     if described is None:
-        raise ValueError(f"layer {name!r} puts out {[tuple(t.shape) for t in tensors]}, no spatial map (N, C, h, w).")
+        raise CaptumLeamError(
+            f"layer {name!r} puts out {[tuple(t.shape) for t in tensors]}, no spatial map (N, C, h, w)."
+        )
     shape, reshape = described
     return LayerSuggestion(name, layer, shape, found.field[3] / shape[2], reshape)
 
@@ -274,14 +270,14 @@ def _raise_if_displaced(model: nn.Module, few: Tensor, field: Field, layers: Seq
     displaced = _displaced(model, few, field, layers)
     for layer in layers:
         if layer.module in displaced:
-            raise ValueError(displaced[layer.module].message(repr(layer.name)))
+            raise CaptumLeamError(displaced[layer.module].message(repr(layer.name)))
 
 
 def first_images(faces: Tensor) -> tuple[Tensor, list[int]]:
     """Return the first two images without NaN or infinite values, and their rows; one that has some is named when it is explained.
 
     Raises:
-        ValueError: if every image has such values.
+        CaptumLeamError: if every image has such values.
 
     Example:
         >>> faces = torch.zeros(4, 1, 2, 2)
@@ -291,7 +287,7 @@ def first_images(faces: Tensor) -> tuple[Tensor, list[int]]:
     """
     finite = torch.isfinite(faces.detach()).flatten(1).all(1).nonzero().flatten().tolist()
     if not finite:
-        raise ValueError(
+        raise CaptumLeamError(
             f"Expected images of finite values, got NaN or infinite ones in images {list(range(len(faces)))}. Repair or remove them."
         )
     return faces[finite[:2]].detach(), finite[:2]
@@ -303,12 +299,12 @@ def _on_the_picture(
     """The layers, in order of running, whose grid is that of the picture: the last axes of others are no positions.
 
     Raises:
-        ValueError: if the network moves the picture before the first of them, so that all that follows is drawn in the wrong place.
+        CaptumLeamError: if the network moves the picture before the first of them, so that all that follows is ...
     """
     displaced = _displaced(model, few, reads, layers)
     first = displaced.get(layers[0].module)
     if first is not None and (first.is_certain or len(displaced) == len(layers)):
-        raise ValueError(first.message(repr(layers[0].name)))
+        raise CaptumLeamError(first.message(repr(layers[0].name)))
     return [layer for layer in layers if layer.module not in displaced]
 
 
@@ -342,7 +338,7 @@ def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) ->
         (top, left, height, width) in pixels.
 
     Raises:
-        ValueError: if the output does not depend on the images.
+        CaptumLeamError: if the output does not depend on the images.
 
     Example:
         >>> class Crop(nn.Module):
@@ -364,7 +360,7 @@ def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) ->
     touched = (torch.zeros_like(x) if gradient is None else gradient.nan_to_num().abs()).amax((0, 1))
     rows, columns = touched.amax(1).nonzero().flatten(), touched.amax(0).nonzero().flatten()
     if not len(rows):
-        raise ValueError(
+        raise CaptumLeamError(
             "the model's output does not depend on the images: no field. Is it detached or run under no_grad inside, or is the "
             f"head initialised to zero, as torchvision's ViT classifier is?{float16_hint(faces)}"
         )
@@ -441,7 +437,7 @@ def _spatial_cuts(
         shown = {name: t for name, t in outputs.items() if t.ndim != 3 or id(t) in tokens}
         spatial = {name: t for name, t in shown.items() if t.grad_fn in cuts and _map_shape(t, size)}
         if not spatial:
-            raise ValueError(_no_layer(outputs, counts, has_gradient=out.requires_grad))
+            raise CaptumLeamError(_no_layer(outputs, counts, has_gradient=out.requires_grad))
         gradients = differentiate(score, list(spatial.values()), allow_unused=True)
     modules = dict(model.named_modules())
     found = []
@@ -451,7 +447,7 @@ def _spatial_cuts(
             found.append(LayerSuggestion(name, modules[name], shape, reads[3] / shape[2], reshape))
     if not found:
         reached = any(g is not None and bool(g.any()) for g in gradients)
-        raise ValueError(_no_layer(outputs, counts, has_gradient=reached))
+        raise CaptumLeamError(_no_layer(outputs, counts, has_gradient=reached))
     return found, {name for name, tensor in spatial.items() if _is_sum(tensor.grad_fn)}
 
 
@@ -471,7 +467,7 @@ def _one_row_per_image(outputs: dict[str, Tensor], images: int) -> dict[str, Ten
     kept = {name: t for name, t in outputs.items() if t.ndim and len(t) == images}
     for name, t in outputs.items():
         if t.ndim == 4 and not any(u.ndim == 4 for u in kept.values()):
-            raise ValueError(rows_message(repr(name), tuple(t.shape), images))
+            raise CaptumLeamError(rows_message(repr(name), tuple(t.shape), images))
     return kept
 
 

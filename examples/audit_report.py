@@ -10,10 +10,10 @@ folder with a page, pictures and tables.
 from pathlib import Path
 
 from captum_leam import explain_faces, leave_one_out_centroids, suggest_layers
-from captum_leam.faithfulness import VerificationEvaluator, draw_pairs, sanity_checks
-from captum_leam.models import verify
-from captum_leam.report import explain_images, write
+from captum_leam.faithfulness import sanity_checks
+from captum_leam.reporting.explanation import explain_images, write
 from captum_leam.synthetic import SyntheticPopulation, train
+from captum_leam.verification import VerificationEvaluator, draw_pairs, verify
 
 population = SyntheticPopulation(8, evidence="eyes")
 model = train(population, steps=200)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam import explain_faces, leave_one_out_centroids, suggest_layers
-from captum_leam.models import Prepared, Preprocessing, UpTo, verify
+from captum_leam.models import Prepared, Preprocessing, UpTo
 from captum_leam.plots import overlay_grid
 from captum_leam.synthetic import SyntheticPopulation, train
+from captum_leam.verification import verify
 
 population = SyntheticPopulation(8, evidence="eyes")
 trained = train(population, steps=200)

@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from captum_leam import cli
-from captum_leam.explain_files import _distinct
+from captum_leam.reporting.explain_files import _distinct
 from captum_leam.synthetic import SyntheticPopulation
 
 MODEL = """
@@ -206,7 +206,7 @@ def test_a_crop_is_never_among_its_own_references(folder):
 @pytest.mark.parametrize(("threshold", "said"), [(1.1, True), (-1.1, False)])
 def test_pictures_unlike_the_others_are_named(folder, monkeypatch, threshold, said):
     """A folder of several people is not taken for one person's in silence."""
-    monkeypatch.setattr("captum_leam.explain_files.DOUBTFUL", threshold)
+    monkeypatch.setattr("captum_leam.reporting.explain_files.DOUBTFUL", threshold)
     pictures = [folder / name for name in ("a.png", "b.png", "<script>alert(1)<_script>.png")]
     invoke("explain", *pictures, "--model", f"{folder}/my_models.py:small", "--preset", "fast", "--out", folder / "out")
     notes = json.loads((folder / "out" / "settings.json").read_text())["notes"]
@@ -685,7 +685,7 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_anything_is_computed
 
     monkeypatch.setattr(cli, "TemporaryDirectory", refuse)
     with (
-        patch("captum_leam.explain_files.explain_files", side_effect=AssertionError("computed")),
+        patch("captum_leam.reporting.explain_files.explain_files", side_effect=AssertionError("computed")),
         pytest.raises(
             ValueError, match=r"--out .*new/deep: Expected a folder that can be written to, got .*Permission denied"
         ),
@@ -799,9 +799,9 @@ ZOO = ("ms1m", "casia", "edgeface", "dlib", "reid0095")
 @pytest.mark.parametrize("name", ZOO)
 def test_pixels_that_are_scaled_twice_are_noticed(real_dir, name):
     """dlib's cosines of strangers are near .87, as they should be."""
-    from captum_leam.explain_files import _noise_notes
     from captum_leam.faces import read_crops
     from captum_leam.models import load_model
+    from captum_leam.reporting.explain_files import _noise_notes
 
     for person in ("faces/s01", "faces_colour/p22"):
         images = read_crops(sorted((real_dir / person).glob("*.png"))[:3])
@@ -814,7 +814,7 @@ def test_pixels_that_are_scaled_twice_are_noticed(real_dir, name):
 
 def test_pixels_that_are_not_scaled_are_noticed():
     """A network that wants bytes and gets RGB in [0, 1] sees nothing but black."""
-    from captum_leam.explain_files import _noise_notes
+    from captum_leam.reporting.explain_files import _noise_notes
 
     class Bytes(torch.nn.Module):
         def forward(self, x):

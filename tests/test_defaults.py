@@ -12,8 +12,9 @@ from types import ModuleType
 
 FILE = Path(__file__).with_name("defaults.json")
 MODULES = (
-    "captum_leam", "captum_leam.bootstrap", "captum_leam.decisions", "captum_leam.explainers", "captum_leam.explain_files",
-    "captum_leam.faces", "captum_leam.faithfulness", "captum_leam.faithfulness.statistics", "captum_leam.maps", "captum_leam.models",
+    "captum_leam", "captum_leam.controls", "captum_leam.stats.bootstrap", "captum_leam.stats.decisions", "captum_leam.explainers",
+    "captum_leam.reporting.explain_files", "captum_leam.verification",
+    "captum_leam.faces", "captum_leam.faithfulness", "captum_leam.stats.inference", "captum_leam.maps", "captum_leam.models",
     "captum_leam.objectives", "captum_leam.pairs", "captum_leam.patterns", "captum_leam.regions", "captum_leam.synthetic",
 )  # fmt: skip
 

@@ -5,7 +5,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import wheel_check
+
+from tools import wheel_check
 
 ROOT = Path(__file__).resolve().parents[1]
 

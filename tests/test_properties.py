@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from profiles import EXAMPLES
 from torch import Tensor, nn
 
 from captum_leam import LEAM
+from tests.helpers.profiles import EXAMPLES
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.15}
 

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from networks import Residual, Tokens, of_torchvision
 from torch import Tensor, nn
 
 from captum_leam import LEAM, explain_faces, suggest_layers
+from captum_leam._engine.shapes import looks_channels_last
 from captum_leam.faces import read_crops
-from captum_leam.layers import channels_last_to_first, looks_channels_last, tokens_to_map
+from captum_leam.layers import channels_last_to_first, tokens_to_map
 from captum_leam.models import load_model
 from captum_leam.suggest import find_field
+from tests.helpers.networks import Residual, Tokens, of_torchvision
 
 EXPECTED = {
     ("resnet18", 112): {56: "relu", 28: "layer1", 14: "layer2", 7: "layer3", 4: "layer4"},

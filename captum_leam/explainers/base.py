@@ -1,8 +1,7 @@
 """What all explainers share: checks, batches, counted cost, and the two sides of a similarity."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -12,13 +11,15 @@ from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_leam.checks import check_images
-from captum_leam.layers import eager, refuse_unexplainable
+from captum_leam._engine.checks import check_images
+from captum_leam._engine.guards import eager, refuse_unexplainable, with_gradients
+from captum_leam._engine.memory import in_batches
+from captum_leam._engine.modes import at_least_float32, differentiate
+from captum_leam._engine.outputs import as_embeddings
+from captum_leam._engine.probe import check_model
+from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.maps import as_maps
-from captum_leam.memory import in_batches
-from captum_leam.modes import at_least_float32, differentiate
-from captum_leam.objectives import as_embeddings, direction
-from captum_leam.probe import check_model
+from captum_leam.objectives import direction
 
 Made = TypeVar("Made")
 
@@ -77,8 +78,8 @@ class Explainer(Attribution, ABC):
             the caches of a CPU core, where sixteen take a quarter longer; on a GPU take as many as fit.
 
     Raises:
-        TypeError: if the model cannot be called.
-        ValueError: for a batch size below 1.
+        InputTypeError: if the model cannot be called.
+        CaptumLeamError: for a batch size below 1.
 
     Example:
         A method of your own, here the gradient of the cosine times the image:
@@ -98,11 +99,11 @@ class Explainer(Attribution, ABC):
 
     def __init__(self, model: Callable[..., Tensor], *, seed: int = 0, batch_size: int = 8) -> None:
         if not callable(model):
-            raise TypeError(
+            raise InputTypeError(
                 f"model is a {type(model).__name__}; needed is a module or callable that returns embeddings."
             )
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; needed is 1 or more images in one pass.")
+            raise CaptumLeamError(f"batch_size is {batch_size}; needed is 1 or more images in one pass.")
         super().__init__(model)
         self.model = model
         self.seed = seed
@@ -133,8 +134,8 @@ class Explainer(Attribution, ABC):
             (N, 1, H, W), detached, on the device of the images.
 
         Raises:
-            TypeError: for inputs, references or embeddings that are no floating-point tensors.
-            ValueError: for other shapes, a model that is not in evaluation mode, or maps that are not finite.
+            InputTypeError: for inputs, references or embeddings that are no floating-point tensors.
+            CaptumLeamError: for other shapes, a model that is not in evaluation mode, or maps that are not finite.
         """
         return torch.cat([maps.detach() for maps in self._in_parts(self._signed, inputs, reference)])
 
@@ -162,7 +163,7 @@ class Explainer(Attribution, ABC):
 
     def _check_differentiable(self, score: Tensor) -> None:
         if not score.requires_grad:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"the embedding does not depend on the images through differentiable operations, which {self.get_name()} needs: does "
                 "the model detach, or leave torch (numpy, no_grad)? The perturbation methods work on such models."
             )
@@ -221,8 +222,8 @@ class TwoSidedExplainer(Explainer):
             :class:`SimilarityMaps`, detached.
 
         Raises:
-            TypeError: as :meth:`Explainer.attribute`.
-            ValueError: as :meth:`Explainer.attribute`.
+            InputTypeError: as :meth:`Explainer.attribute`.
+            CaptumLeamError: as :meth:`Explainer.attribute`.
         """
         parts = self._in_parts(self._both, inputs, reference)
         return SimilarityMaps(
@@ -240,19 +241,12 @@ class TwoSidedExplainer(Explainer):
 # -- small functions -----------------------------------------------------------------------------------
 
 
-@contextmanager
-def with_gradients() -> Iterator[None]:
-    """Gradients on, whatever the caller turned off, and compiled modules run eagerly."""
-    with torch.inference_mode(False), torch.enable_grad(), eager():
-        yield
-
-
 def reference_rows(reference: Tensor | None, images: int) -> Tensor | None:
     """A reference as rows (1, D) or (N, D), checked against the number of images before it is cut into batches.
 
     Raises:
-        TypeError: if it is no tensor.
-        ValueError: for another number of rows.
+        InputTypeError: if it is no tensor.
+        CaptumLeamError: for another number of rows.
 
     Example:
         >>> reference_rows(torch.ones(4), 3).shape, reference_rows(None, 3)
@@ -261,10 +255,10 @@ def reference_rows(reference: Tensor | None, images: int) -> Tensor | None:
     if reference is None:
         return None
     if not isinstance(reference, Tensor):
-        raise TypeError(f"reference is a {type(reference).__name__}; needed is a tensor (D,), (1, D) or (N, D).")
+        raise InputTypeError(f"reference is a {type(reference).__name__}; needed is a tensor (D,), (1, D) or (N, D).")
     rows = reference[None] if reference.ndim == 1 else reference
     if rows.ndim != 2 or len(rows) not in (1, images):
-        raise ValueError(
+        raise CaptumLeamError(
             f"reference has shape {tuple(reference.shape)} for {images} images; needed is (D,) or (1, D), shared, or ({images}, D), one "
             "per image."
         )

@@ -9,10 +9,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from captum_leam._engine.shapes import Reshape
+from captum_leam._engine.types import Field
 from captum_leam.explainers.base import Explainer, shown
-from captum_leam.layers import Reshape
 from captum_leam.leam import LEAM, Weighting
-from captum_leam.maps import Field, place_on_field
+from captum_leam.maps import place_on_field
 from captum_leam.objectives import Norm
 
 
@@ -29,8 +30,8 @@ class EmbeddingCAM(Explainer):
         batch_size: images in one pass.
 
     Raises:
-        TypeError: for a layer that is no module.
-        ValueError: for an unknown norm; under ``"differentiate"`` for a reference that is the own embedding (zero gradient).
+        InputTypeError: for a layer that is no module.
+        CaptumLeamError: for an unknown norm; under ``"differentiate"`` for a reference that is the own embedding ...
     """
 
     weighting: ClassVar[Weighting]

@@ -15,13 +15,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from captum_leam.checks import check_images
+from captum_leam._engine.checks import check_images
+from captum_leam._engine.guards import refuse_unexplainable
+from captum_leam._engine.modes import differentiate, own_arithmetic
+from captum_leam._engine.modules import layer_name
+from captum_leam._engine.outputs import as_embeddings, vanishing
+from captum_leam._engine.passes import LayerPasses
+from captum_leam._engine.recording import gather_runs, record
+from captum_leam._engine.shapes import Reshape, spatial
+from captum_leam._engine.types import Field
+from captum_leam.errors import CaptumLeamError
 from captum_leam.explainers.base import Explainer, shown
-from captum_leam.layers import Reshape, gather_runs, layer_name, record, refuse_unexplainable, spatial
-from captum_leam.maps import Field, place_on_field
-from captum_leam.modes import differentiate, own_arithmetic
-from captum_leam.objectives import as_embeddings, direction, vanishing
-from captum_leam.passes import LayerPasses
+from captum_leam.maps import place_on_field
+from captum_leam.objectives import direction
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class Correspondences:
             (N, count, 4): x and y in the image, x and y in the partner, in pixels, strongest first; centres of the positions.
 
         Raises:
-            ValueError: for more lines than there are pairs of positions.
+            CaptumLeamError: for more lines than there are pairs of positions.
         """
         best = self._strongest(count).indices
         positions = self.matrix.shape[2]
@@ -96,7 +102,7 @@ class Correspondences:
     def _strongest(self, count: int) -> torch.return_types.topk:
         pairs = self.matrix.flatten(1)
         if not 1 <= count <= pairs.shape[1]:
-            raise ValueError(f"count is {count}; there are {pairs.shape[1]} pairs of positions.")
+            raise CaptumLeamError(f"count is {count}; there are {pairs.shape[1]} pairs of positions.")
         return pairs.topk(count, dim=1)
 
     def _centres(self, positions: Tensor, size: tuple[int, int], field: Field | None) -> Tensor:
@@ -127,7 +133,7 @@ class PositionDecomposition(Explainer):
         batch_size: images in one pass.
 
     Raises:
-        ValueError: in use, if the model is not affine after the layer.
+        CaptumLeamError: in use, if the model is not affine after the layer.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -179,11 +185,11 @@ class PositionDecomposition(Explainer):
             :class:`Correspondences`, detached.
 
         Raises:
-            ValueError: for another number of partners.
+            CaptumLeamError: for another number of partners.
         """
         check_images(partners)
         if len(partners) not in (1, len(inputs)):
-            raise ValueError(
+            raise CaptumLeamError(
                 f"{len(partners)} partners for {len(inputs)} images; needed is one for each, or one for all."
             )
 
@@ -235,7 +241,7 @@ class PositionDecomposition(Explainer):
         embeddings, activations = self._activations(0.5 * image.flip(2, 3))
         error = (self.head.embed(activations) - embeddings).norm() / (embeddings.norm() + self.head.offset.norm())
         if bool(error > vanishing(embeddings)):
-            raise ValueError(
+            raise CaptumLeamError(
                 f"the model is not affine after layer {layer_name(self.layer, self.model)} (relative error {error.item():.2g}): no exact "
                 "decomposition there. Choose the last layer with positions, after its activation function, or use LEAM or HiResCAM."
             )
@@ -288,7 +294,7 @@ class GapDecomposition(PositionDecomposition):
     Source: Stylianou, Souvenir, Pless, "Visualizing Deep Similarity Networks", WACV 2019, arXiv 1901.00536.
 
     Raises:
-        ValueError: in use, if the head is not affine, or treats positions differently.
+        CaptumLeamError: in use, if the head is not affine, or treats positions differently.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -303,7 +309,7 @@ class GapDecomposition(PositionDecomposition):
         head = super()._read_head(image)
         spread = (head.weight - head.weight.mean((2, 3), keepdim=True)).norm() / head.weight.norm()
         if bool(spread > vanishing(head.weight)):
-            raise ValueError(
+            raise CaptumLeamError(
                 f"the head after layer {layer_name(self.layer, self.model)} treats positions differently: it does more than global average "
                 "pooling. Use PositionDecomposition."
             )

@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from captum_leam._engine.modes import at_least_float32, normal, own_arithmetic
+from captum_leam._engine.outputs import vanishing
+from captum_leam.errors import CaptumLeamError
 from captum_leam.explainers.base import Explainer, cosines, shown
-from captum_leam.maps import default_blur
-from captum_leam.modes import at_least_float32, normal, own_arithmetic
-from captum_leam.objectives import direction, vanishing
+from captum_leam.maps import default_blur, soft_mask
+from captum_leam.objectives import direction
 
 SOFTNESS = (1.0, 0.1)
 """Width τ of the mask's edges at the first and at the last step, in units of the heights."""
@@ -45,7 +47,7 @@ class ExtremalPerturbation(Explainer):
         batch_size: images in one pass.
 
     Raises:
-        ValueError: for settings out of range.
+        CaptumLeamError: for settings out of range.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -71,9 +73,9 @@ class ExtremalPerturbation(Explainer):
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if not 0 < area < 1:
-            raise ValueError(f"area is {area}; needed is a share of the pixels within (0, 1), for example 0.05.")
+            raise CaptumLeamError(f"area is {area}; needed is a share of the pixels within (0, 1), for example 0.05.")
         if min(n_steps, restarts, grid) < 1 or learning_rate <= 0:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"n_steps is {n_steps}, restarts {restarts}, grid {grid}, learning_rate {learning_rate}; needed are 1 or more, and a "
                 "rate > 0."
             )
@@ -127,50 +129,6 @@ def softness(step: int, n_steps: int) -> float:
 def enlarge(heights: Tensor, size: tuple[int, int]) -> Tensor:
     """Heights (N, 1, g, g) at image size (N, 1, H, W), bilinear."""
     return F.interpolate(heights, size, mode="bilinear", align_corners=False)
-
-
-def soft_mask(heights: Tensor, area: float, width: float) -> Tensor:
-    r"""Mask with soft edges and a given mean.
-
-    With :math:`w = m (1 - m)`, the threshold that keeps the mean moves by the w-weighted mean of the heights' changes; that is the gradient
-    it is given.
-
-    Args:
-        heights: (N, 1, H, W).
-        area: mean of the mask, in (0, 1).
-        width: τ, of the edges.
-
-    Returns:
-        (N, 1, H, W), within [0, 1]. Its gradient with respect to the heights leaves the mean as it is.
-
-    Example:
-        >>> heights = torch.tensor([[[[1.0, 5.0], [2.0, 4.0]]]], requires_grad=True)
-        >>> mask = soft_mask(heights, 0.25, 1.0)
-        >>> round(mask.mean().item(), 4), torch.autograd.grad(mask.sum(), heights)[0].abs().max().item() < 1e-6
-        (0.25, True)
-    """
-    threshold = mean_threshold(heights.detach(), area, width)
-    mask = ((heights.detach() - threshold) / width).sigmoid()
-    weights = mask * (1 - mask)
-    weights = weights / weights.sum((1, 2, 3), keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
-    moves = (weights * (heights - heights.detach())).sum((1, 2, 3), keepdim=True)  # 0, with a gradient
-    return ((heights - threshold - moves) / width).sigmoid()
-
-
-def mean_threshold(heights: Tensor, area: float, width: float) -> Tensor:
-    """The threshold at which a soft mask has a given mean, by 30 bisections; (N, 1, 1, 1).
-
-    Example:
-        >>> round(mean_threshold(torch.tensor([[[[2.0, 4.0]]]]), 0.5, 1.0).item(), 4)
-        3.0
-    """
-    low = heights.amin((1, 2, 3), keepdim=True) - 20 * width
-    high = heights.amax((1, 2, 3), keepdim=True) + 20 * width
-    for _ in range(30):
-        middle = (low + high) / 2
-        too_many = ((heights - middle) / width).sigmoid().mean((1, 2, 3), keepdim=True) > area
-        low, high = torch.where(too_many, middle, low), torch.where(too_many, high, middle)
-    return (low + high) / 2
 
 
 def margins(heights: Tensor, area: float) -> Tensor:

@@ -9,7 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from captum_leam.checks import all_of_row, refuse
+from captum_leam._engine.checks import all_of_row, refuse
+from captum_leam._engine.modes import at_least_float32, differentiate, own_arithmetic
+from captum_leam._engine.outputs import vanishing
+from captum_leam.errors import CaptumLeamError
 from captum_leam.explainers.base import (
     SimilarityMaps,
     TwoSidedExplainer,
@@ -18,8 +21,7 @@ from captum_leam.explainers.base import (
     unit_and_direction,
 )
 from captum_leam.maps import gaussian_blur
-from captum_leam.modes import at_least_float32, differentiate, own_arithmetic
-from captum_leam.objectives import direction, reliability, vanishing
+from captum_leam.objectives import direction, reliability
 
 
 class ThresholdExplainer(TwoSidedExplainer):
@@ -167,7 +169,7 @@ class FAME(TwoSidedExplainer):
         batch_size: images in one pass.
 
     Raises:
-        ValueError: for fewer than one step, or a reference that is the image's own embedding: no direction leads away from it.
+        CaptumLeamError: for fewer than one step, or a reference that is the image's own embedding: no direction ...
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -188,7 +190,7 @@ class FAME(TwoSidedExplainer):
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if n_steps < 1:
-            raise ValueError(f"n_steps is {n_steps}; needed is 1 or more, for example 100.")
+            raise CaptumLeamError(f"n_steps is {n_steps}; needed is 1 or more, for example 100.")
         self.n_steps, self.step = n_steps, step
 
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
@@ -214,7 +216,7 @@ def refuse_own(embeddings: Tensor, towards: Tensor) -> None:
     """Refuse references that are the image's own embedding, where the cosine has no gradient.
 
     Raises:
-        ValueError: with the images concerned.
+        CaptumLeamError: with the images concerned.
     """
     refuse(
         reliability(embeddings, towards) <= vanishing(embeddings),

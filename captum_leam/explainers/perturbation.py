@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_leam.checks import all_of_row
+from captum_leam._engine.checks import all_of_row
+from captum_leam._engine.modes import at_least_float32, own_arithmetic, uniform
+from captum_leam.errors import CaptumLeamError
 from captum_leam.explainers.base import Explainer, SimilarityMaps, TwoSidedExplainer, cosines, shown
-from captum_leam.modes import at_least_float32, own_arithmetic, uniform
 from captum_leam.objectives import direction
 
 BLACK_PATCH = 30 / 112
@@ -80,7 +81,9 @@ class CorrRISE(Masking, TwoSidedExplainer):
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if masks < 3 or patches < 1:
-            raise ValueError(f"masks is {masks}, patches {patches}; needed are 3 masks or more of 1 patch or more.")
+            raise CaptumLeamError(
+                f"masks is {masks}, patches {patches}; needed are 3 masks or more of 1 patch or more."
+            )
         self.masks, self.patches, self.patch = masks, patches, patch
 
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
@@ -131,7 +134,7 @@ class RISE(Masking):
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if masks < 1 or cells < 1 or not 0 < shown < 1:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"masks is {masks}, cells {cells}, shown {shown}; needed are 1 or more masks and cells, and a share within (0, 1)."
             )
         self.masks, self.cells, self.shown = masks, cells, shown
@@ -218,14 +221,14 @@ def patch_masks(count: int, size: tuple[int, int], patch: int, patches: int, see
         (M, H, W), 0 in the squares, 1 elsewhere.
 
     Raises:
-        ValueError: for squares that do not fit.
+        CaptumLeamError: for squares that do not fit.
 
     Example:
         >>> patch_masks(2, (8, 8), 3, 1, seed=0).sum((1, 2)).tolist()
         [55.0, 55.0]
     """
     if not 1 <= patch <= min(size):
-        raise ValueError(f"patch is {patch} px; needed is a width between 1 and that of the image, {size}.")
+        raise CaptumLeamError(f"patch is {patch} px; needed is a width between 1 and that of the image, {size}.")
     generator = torch.Generator().manual_seed(seed)
     tops, lefts = (torch.randint(s - patch + 1, (count, patches, 1), generator=generator, device="cpu") for s in size)
     rows, columns = (torch.arange(s, device="cpu") for s in size)
@@ -272,14 +275,14 @@ def sliding_masks(size: tuple[int, int], patches: tuple[int, ...], stride: int) 
         (M, H, W), 0 in the square, 1 elsewhere; 1130 for the paper's widths on 112 px.
 
     Raises:
-        ValueError: for squares as large as the image.
+        CaptumLeamError: for squares as large as the image.
 
     Example:
         >>> len(sliding_masks((112, 112), (7, 14, 28), 5))
         1130
     """
     if stride < 1 or not patches or min(patches) < 1 or max(patches) >= min(size):
-        raise ValueError(
+        raise CaptumLeamError(
             f"patches are {patches} px, stride {stride}; needed are widths ≥ 1 below {min(size)}, stride ≥ 1."
         )
     places = [(p, t, s) for p in patches for t in range(0, size[0] - p, stride) for s in range(0, size[1] - p, stride)]

@@ -7,7 +7,8 @@ import torch
 from captum.attr import ShapleyValueSampling
 from torch import Tensor
 
-from captum_leam.checks import all_of_row
+from captum_leam._engine.checks import all_of_row
+from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.explainers.base import cosines, shown
 from captum_leam.explainers.perturbation import Masking
 from captum_leam.maps import default_blur
@@ -39,8 +40,8 @@ class RegionShapley(Masking):
         batch_size: perturbed images in one pass.
 
     Raises:
-        ValueError: for no order, or label maps of another size.
-        TypeError: for a parser that cannot be called or that returns no integers.
+        CaptumLeamError: for no order, or label maps of another size.
+        InputTypeError: for a parser that cannot be called or that returns no integers.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -64,11 +65,11 @@ class RegionShapley(Masking):
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if not callable(parser):
-            raise TypeError(
+            raise InputTypeError(
                 f"parser is a {type(parser).__name__}; needed is a function of images that returns label maps."
             )
         if orders < 1:
-            raise ValueError(f"orders is {orders}; needed is 1 or more.")
+            raise CaptumLeamError(f"orders is {orders}; needed is 1 or more.")
         self.parser, self.orders, self.fill = parser, orders, fill
 
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
@@ -122,8 +123,8 @@ def region_masks(labels: Tensor, images: Tensor) -> list[Tensor]:
         N masks (H, W), int64, on the device of the images.
 
     Raises:
-        TypeError: for labels that are no integers.
-        ValueError: for another shape.
+        InputTypeError: for labels that are no integers.
+        CaptumLeamError: for another shape.
 
     Example:
         >>> region_masks(torch.tensor([[[7, 2], [2, 9]]]), torch.rand(1, 3, 2, 2))[0].tolist()
@@ -131,11 +132,11 @@ def region_masks(labels: Tensor, images: Tensor) -> list[Tensor]:
     """
     if not isinstance(labels, Tensor) or labels.is_floating_point():
         kind = f"a tensor of {labels.dtype}" if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
-        raise TypeError(
+        raise InputTypeError(
             f"the parser returned {kind}; needed are integer label maps (N, H, W). From scores of classes, captum_leam.regions.parse "
             "makes them."
         )
     expected = (len(images), *images.shape[2:])
     if labels.shape != expected:
-        raise ValueError(f"the parser returned shape {tuple(labels.shape)}; needed are label maps {expected}.")
+        raise CaptumLeamError(f"the parser returned shape {tuple(labels.shape)}; needed are label maps {expected}.")
     return [one.unique(return_inverse=True)[1].to(images.device) for one in labels]

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from captum_leam.errors import CaptumLeamError
 from captum_leam.faces.detections import MAX_MISFIT
 from captum_leam.faces.geometry import (
     ARCFACE_112,
@@ -88,7 +89,7 @@ class AlignedFace:
             (..., H, W), same kind and device. Values are not rescaled: a map that summed to 1 no longer does.
 
         Raises:
-            ValueError: for maps of another size than the crop.
+            CaptumLeamError: for maps of another size than the crop.
 
         Example:
             >>> import torch
@@ -122,7 +123,7 @@ class AlignedFace:
             (..., h, w), same kind and device.
 
         Raises:
-            ValueError: for maps of another size than the photograph.
+            CaptumLeamError: for maps of another size than the photograph.
 
         Example:
             >>> import torch
@@ -136,7 +137,7 @@ class AlignedFace:
 
     def _check(self, maps: Tensor, size: tuple[int, int], what: str) -> None:
         if maps.ndim < 2 or tuple(maps.shape[-2:]) != size:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"maps have shape {tuple(maps.shape)}, the {what} is {size}; needed is (..., {size[0]}, {size[1]})."
             )
 
@@ -167,7 +168,7 @@ def align(
             photographs that is noise.
 
     Raises:
-        ValueError: for another shape or range, or landmarks that fall onto one another.
+        CaptumLeamError: for another shape or range, or landmarks that fall onto one another.
 
     Example:
         >>> import torch
@@ -204,7 +205,7 @@ def template_for(size: tuple[int, int]) -> str:
         size: (h, w).
 
     Raises:
-        ValueError: for another shape, which no standard template has.
+        CaptumLeamError: for another shape, which no standard template has.
 
     Example:
         >>> template_for((160, 160)), template_for((112, 96))
@@ -213,7 +214,7 @@ def template_for(size: tuple[int, int]) -> str:
     for name, (_, (height, width)) in TEMPLATES.items():
         if abs(size[0] * width - size[1] * height) <= max(height, width) / 2:  # half a pixel of rounding
             return name
-    raise ValueError(
+    raise CaptumLeamError(
         f"no standard template has crops of (h, w) = {size}; there are square ones, and 112 × 96. Align with five points of your own: "
         "FaceAligner(template=…, size=…)."
     )
@@ -228,7 +229,7 @@ def resolve_template(
         (5, 2) as (x, y), and (h, w).
 
     Raises:
-        ValueError: for an unknown name, a named template on a crop of another shape, a template without size, or one whose points
+        CaptumLeamError: for an unknown name, a named template on a crop of another shape, a template without size, ...
             are not a face or lie outside the crop.
 
     Example:
@@ -240,25 +241,25 @@ def resolve_template(
     sides = (size, size) if isinstance(size, int) else size
     if isinstance(template, str):
         if template not in TEMPLATES:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"template is {template!r}; needed is one of {', '.join(map(repr, TEMPLATES))}, or five points (5, 2)."
             )
         standard, own = TEMPLATES[template]
         sides = sides or own
         if template_for(sides) != template:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"size is {sides}, and {template!r} belongs to crops of {own} or scaled; needed is {template_for(sides)!r}, or "
                 "template= five points (5, 2) of such a crop."
             )
         points = scaled(standard, sides[0] / own[0])
     else:
         if sides is None:
-            raise ValueError("a template of your own needs size=, of the crop that its points belong to.")
+            raise CaptumLeamError("a template of your own needs size=, of the crop that its points belong to.")
         points = five_points(template, "template")
     if min(sides) < 16:
-        raise ValueError(f"size is {sides}; needed are 16 px or more.")
+        raise CaptumLeamError(f"size is {sides}; needed are 16 px or more.")
     if (points < -0.5).any() or (points > np.array(sides[::-1]) - 0.5).any() or misfit(points) > MAX_MISFIT:
-        raise ValueError(
+        raise CaptumLeamError(
             f"template {points.round(1).tolist()} is no face within a crop of (h, w) = {tuple(sides)}; needed are (x, y) in "
             "pixels: the eye at smaller x, the other eye, tip of the nose, the corner of the mouth at smaller x, the other."
         )
@@ -272,7 +273,7 @@ def as_photo(photo: Tensor) -> Tensor:
         photo: (3, H, W), float in [0, 1].
 
     Raises:
-        ValueError: for another shape, kind or range.
+        CaptumLeamError: for another shape, kind or range.
 
     Example:
         >>> import torch
@@ -280,12 +281,12 @@ def as_photo(photo: Tensor) -> Tensor:
         torch.float32
     """
     if photo.ndim != 3 or photo.shape[0] != 3 or not photo.is_floating_point():
-        raise ValueError(
+        raise CaptumLeamError(
             f"the photograph is {photo.dtype} of shape {tuple(photo.shape)}; needed is RGB (3, H, W), float in [0, 1]: "
             "read_photo(path) gives it, or picture.permute(2, 0, 1) / 255."
         )
     if not bool(((photo >= 0) & (photo <= 1)).all()):
-        raise ValueError(
+        raise CaptumLeamError(
             f"the photograph holds values from {float(photo.min()):.3g} to {float(photo.max()):.3g}; needed is RGB in [0, 1]."
         )
     return photo.detach().cpu().float()

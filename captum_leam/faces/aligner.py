@@ -10,12 +10,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from captum_leam._engine.modes import plain_torch
+from captum_leam._weights import find_weights, load_network, need_facexlib
+from captum_leam.errors import CaptumLeamError
 from captum_leam.faces.aligned import AlignedFace, align, as_photo, resolve_template
 from captum_leam.faces.detections import MIN_FACE, Detection, implausible
 from captum_leam.faces.photos import pictures_of, read_photo
 from captum_leam.faces.turns import View, upright_view
-from captum_leam.faces.weights import find_weights, load_network, need_facexlib
-from captum_leam.modes import plain_torch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +93,7 @@ class AlignedFiles:
     def crops(self) -> Tensor:
         """(N, 3, h, w): all faces of all files that were done, in order; (0, 3, h, w) cannot be known, so none is an error."""
         if not self.done:
-            raise ValueError("no file was aligned; `failed` says why.")
+            raise CaptumLeamError("no file was aligned; `failed` says why.")
         return torch.cat([faces.crops for _, faces in self.done])
 
     @property
@@ -140,14 +141,14 @@ class FaceAligner:
         antialias: see :func:`align`.
 
     Raises:
-        ValueError: for weights that are missing, broken, of another network or not those pinned; for other options.
+        CaptumLeamError: for weights that are missing, broken, of another network or not those pinned; for other options.
         ImportError: without facexlib.
 
     Example:
         >>> FaceAligner(weights="/nowhere")
         Traceback (most recent call last):
             ...
-        ValueError: weights /nowhere: there is no such file or folder. ...
+        captum_leam.errors.CaptumLeamError: weights /nowhere: there is no such file or folder. ...
     """
 
     def __init__(
@@ -167,9 +168,9 @@ class FaceAligner:
         antialias: bool = True,
     ) -> None:
         if detector not in ("mobile0.25", "resnet50"):
-            raise ValueError(f'detector is {detector!r}; needed is "mobile0.25" or "resnet50".')
+            raise CaptumLeamError(f'detector is {detector!r}; needed is "mobile0.25" or "resnet50".')
         if not 0 < min_score < 1 or min_face < 1 or max_faces < 1 or max_side < 64:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"min_score={min_score}, min_face={min_face}, max_faces={max_faces}, max_side={max_side}; needed are a score "
                 "in (0, 1), a face of 1 px, 1 face and a side of 64 px or more."
             )
@@ -208,7 +209,7 @@ class FaceAligner:
             The faces, the largest first. Under ``"all"`` implausible detections are left out and listed in ``refused``.
 
         Raises:
-            ValueError: naming the file and why: what :func:`~captum_leam.faces.read_photo` refuses, no face, more than ``max_faces``,
+            CaptumLeamError: naming the file and why: what :func:`~captum_leam.faces.read_photo` refuses, no face, ...
                 or that the face asked for is implausible or not upright (a smaller one is never taken in its place).
         """
         where = "" if isinstance(photo, Tensor) else f"{photo}: "
@@ -222,7 +223,7 @@ class FaceAligner:
         good = [i for i in chosen if found[i].problem is None]
         refused = tuple(found[i] for i in chosen if i not in good)
         if not good:
-            raise ValueError(f"{where}{self._refusal(refused, faces, len(found))}")
+            raise CaptumLeamError(f"{where}{self._refusal(refused, faces, len(found))}")
         plausible = sum(face.problem is None for face in found)
         aligned = [self._align(pixels, found[i], i) for i in good]
         return AlignedFaces(tuple(replace(face, found=plausible, turn=view.turn) for face in aligned), refused)
@@ -241,7 +242,7 @@ class FaceAligner:
             What was done, and (path, reason) of what failed or is skipped in a folder.
 
         Raises:
-            ValueError: if nothing is given, or the folder cannot be read or holds no picture.
+            CaptumLeamError: if nothing is given, or the folder cannot be read or holds no picture.
         """
         from tqdm import tqdm
 
@@ -294,20 +295,20 @@ class FaceAligner:
 
     def _choose(self, found: list[Detection], faces: Which, where: str) -> list[int]:
         if isinstance(faces, bool) or not (faces in ("all", "largest") or isinstance(faces, int)):
-            raise ValueError(f'faces is {faces!r}; needed is "all", "largest", or an index from 0, the largest.')
+            raise CaptumLeamError(f'faces is {faces!r}; needed is "all", "largest", or an index from 0, the largest.')
         if not found:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"{where}no face was found (score over {self.min_score:g}). If this is an aligned crop already, read it "
                 "with read_crop (on the command line --pictures crops)."
             )
         if isinstance(faces, int):
             if not 0 <= faces < len(found):
-                raise ValueError(
+                raise CaptumLeamError(
                     f"{where}there is no face {faces}; {len(found)} were found, counted from 0, the largest."
                 )
             return [faces]
         if len(found) > self.max_faces:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"{where}{len(found)} faces were found, at most {self.max_faces} are taken; cut out the person, choose one "
                 "by faces=<index> (on the command line --face), or raise max_faces."
             )

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from captum_leam.errors import CaptumLeamError
 from captum_leam.faces.photos import as_rgb, opened
 
 MAX_SIDE = 4096  # a crop is small; what is larger is a photograph, or a bomb
@@ -21,7 +22,7 @@ def read_crop(path: str | Path) -> Tensor:
         (3, H, W), float32 in [0, 1].
 
     Raises:
-        ValueError: naming the file and why: missing, empty, no picture, truncated, an animation, or larger than 4096 px.
+        CaptumLeamError: naming the file and why: missing, empty, no picture, truncated, an animation, or larger ...
 
     Example:
         >>> import tempfile
@@ -33,7 +34,7 @@ def read_crop(path: str | Path) -> Tensor:
     """
     with opened(path) as image:
         if max(image.size) > MAX_SIDE:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"{path}: {image.size[0]} × {image.size[1]} px; an aligned crop has at most {MAX_SIDE} a side. Photographs "
                 "are read by read_photo and aligned by FaceAligner."
             )
@@ -47,7 +48,7 @@ def read_crops(paths: Sequence[str | Path]) -> Tensor:
         (N, 3, H, W), float32 in [0, 1].
 
     Raises:
-        ValueError: as :func:`read_crop`; or for files of another size than the first, by name.
+        CaptumLeamError: as :func:`read_crop`; or for files of another size than the first, by name.
 
     Example:
         >>> import tempfile
@@ -58,12 +59,12 @@ def read_crops(paths: Sequence[str | Path]) -> Tensor:
         torch.Size([2, 3, 3, 4])
     """
     if not paths:
-        raise ValueError("no picture is given.")
+        raise CaptumLeamError("no picture is given.")
     crops = [read_crop(path) for path in paths]
     size = crops[0].shape
     for path, crop in zip(paths, crops, strict=True):
         if crop.shape != size:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"{path}: {crop.shape[2]} × {crop.shape[1]} px, but {paths[0]} has {size[2]} × {size[1]}. Aligned crops have one size."
             )
     return torch.stack(crops)

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from captum_leam.modes import as_array
+from captum_leam._engine.modes import as_array
+from captum_leam.errors import CaptumLeamError
 
 Floats = NDArray[np.float64]
 
@@ -30,7 +31,7 @@ def five_points(points: ArrayLike, what: str) -> Floats:
     """Five finite points (x, y).
 
     Raises:
-        ValueError: for another shape, or NaN or infinite values.
+        CaptumLeamError: for another shape, or NaN or infinite values.
 
     Example:
         >>> five_points(ARCFACE_112, "template").shape
@@ -38,7 +39,7 @@ def five_points(points: ArrayLike, what: str) -> Floats:
     """
     five = as_array(points)
     if five.shape != (5, 2) or not np.isfinite(five).all():
-        raise ValueError(
+        raise CaptumLeamError(
             f"{what} has shape {five.shape}; needed are five finite points (x, y): the eye at smaller x, the other eye, tip "
             "of the nose, the corner of the mouth at smaller x, the other corner."
         )
@@ -69,7 +70,7 @@ def similarity(source: Floats, target: Floats) -> Floats:
         (2, 3), finite: x ↦ M[:, :2] x + M[:, 2].
 
     Raises:
-        ValueError: if the points of the source fall onto one another.
+        CaptumLeamError: if the points of the source fall onto one another.
 
     Example:
         >>> similarity(ARCFACE_112, 2 * ARCFACE_112 + 5).round(6).tolist()
@@ -80,7 +81,7 @@ def similarity(source: Floats, target: Floats) -> Floats:
     # a spread of nothing: scikit-image answers with NaN or a failure, by version
     found = estimate_transform("similarity", source, target) if np.ptp(source, axis=0).any() else None  # type: ignore[no-untyped-call]
     if not found or not np.isfinite(found.params).all():
-        raise ValueError("the points fall onto one another; needed are five points of a face.")
+        raise CaptumLeamError("the points fall onto one another; needed are five points of a face.")
     matrix: Floats = np.asarray(found.params, dtype=np.float64)[:2]
     return matrix
 

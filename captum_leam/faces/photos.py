@@ -10,8 +10,9 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from captum_leam.errors import CaptumLeamError, DarkPictureWarning, UnknownWhiteError
 from captum_leam.faces.formats import picture_endings, readable_formats, why_unreadable
-from captum_leam.faces.white import DarkPictureWarning, Depth, UnknownWhiteError
+from captum_leam.faces.white import Depth
 
 MIN_SIDE = 16  # no face can be told in less
 MAX_SIDE = 16_384  # wider than the photograph of any camera
@@ -32,7 +33,7 @@ def read_photo(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         (3, H, W), float32 in [0, 1].
 
     Raises:
-        ValueError: naming the file and why: missing, a folder, not permitted, empty, no picture, truncated, an animation, under
+        CaptumLeamError: naming the file and why: missing, a folder, not permitted, empty, no picture, truncated, an ...
             16 px or over 16 384 px a side, or over ``max_pixels``.
 
     Example:
@@ -45,9 +46,11 @@ def read_photo(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     with opened(path) as image:
         width, height = image.size
         if min(width, height) < MIN_SIDE:
-            raise ValueError(f"{path}: {width} × {height} px; too small to show a face (needed are {MIN_SIDE} a side).")
+            raise CaptumLeamError(
+                f"{path}: {width} × {height} px; too small to show a face (needed are {MIN_SIDE} a side)."
+            )
         if max(width, height) > MAX_SIDE or width * height > max_pixels:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"{path}: {width} × {height} px; a photograph has at most {MAX_SIDE} a side and {max_pixels / 1e6:.3g} "
                 "million in all. Make it smaller, or cut out the face."
             )
@@ -61,7 +64,7 @@ def picture_files(where: str | Path | Sequence[str | Path]) -> list[Path]:
         where: a folder, a file, or files.
 
     Raises:
-        ValueError: naming the folder, if it cannot be read or holds no picture; or if nothing is given.
+        CaptumLeamError: naming the folder, if it cannot be read or holds no picture; or if nothing is given.
 
     Example:
         >>> import tempfile
@@ -78,7 +81,7 @@ def pictures_of(where: str | Path | Sequence[str | Path]) -> tuple[list[Path], l
     """Return :func:`picture_files` and, of a folder, what is skipped with the reason.
 
     Raises:
-        ValueError: as :func:`picture_files`.
+        CaptumLeamError: as :func:`picture_files`.
 
     Example:
         >>> pictures_of(["a.png", "b.png"])[1]
@@ -86,14 +89,16 @@ def pictures_of(where: str | Path | Sequence[str | Path]) -> tuple[list[Path], l
     """
     if not isinstance(where, (str, Path)):
         if not where:
-            raise ValueError("no picture is given.")
+            raise CaptumLeamError("no picture is given.")
         return [Path(path) for path in where], []
     if not _is_folder(Path(where)):
         return [Path(where)], []
     pictures, skipped = list_pictures(where)
     if not pictures:
         found = " ".join(f"{path.name}: {reason}" for path, reason in skipped[:3])
-        raise ValueError(f"{where}: the folder holds no picture ({', '.join(readable_formats())}). {found}".rstrip())
+        raise CaptumLeamError(
+            f"{where}: the folder holds no picture ({', '.join(readable_formats())}). {found}".rstrip()
+        )
     return pictures, skipped
 
 
@@ -112,7 +117,7 @@ def list_pictures(folder: str | Path, *, recursive: bool = False) -> tuple[list[
         Picture files, and (path, reason) of what is skipped, both sorted.
 
     Raises:
-        ValueError: If the folder cannot be read.
+        CaptumLeamError: If the folder cannot be read.
 
     Example:
         >>> import tempfile
@@ -146,7 +151,7 @@ def _visible_entries(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise ValueError(f"{folder}: the folder cannot be read ({error.strerror}).") from None
+        raise CaptumLeamError(f"{folder}: the folder cannot be read ({error.strerror}).") from None
 
 
 def _is_folder(path: Path) -> bool:
@@ -181,7 +186,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         ...     pass
         Traceback (most recent call last):
             ...
-        ValueError: nowhere.png: there is no such file.
+        captum_leam.errors.CaptumLeamError: nowhere.png: there is no such file.
     """
     _check_file(Path(path))
     try:
@@ -192,30 +197,32 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
             known = [name for name in readable_formats() if name in Image.OPEN]  # MPO is opened as JPEG
             with Image.open(path, formats=known) as image:
                 if getattr(image, "is_animated", False) and image.format not in SEVERAL:
-                    raise ValueError(f"{path}: this holds several pictures (an animation); save the one that is meant.")
+                    raise CaptumLeamError(
+                        f"{path}: this holds several pictures (an animation); save the one that is meant."
+                    )
                 yield image
     except UnidentifiedImageError:
-        raise ValueError(f"{path}: {why_unreadable(Path(path))}") from None
+        raise CaptumLeamError(f"{path}: {why_unreadable(Path(path))}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{path}: too large, perhaps a decompression bomb ({error})") from None
+        raise CaptumLeamError(f"{path}: too large, perhaps a decompression bomb ({error})") from None
     except UnknownWhiteError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise CaptumLeamError(f"{path}: {error}") from None
     except Exception as error:  # broken files make Pillow raise nearly anything
         if str(error).startswith(f"{path}: "):
             raise
-        raise ValueError(f"{path}: the picture cannot be read ({error or type(error).__name__}).") from None
+        raise CaptumLeamError(f"{path}: the picture cannot be read ({error or type(error).__name__}).") from None
 
 
 def _check_file(path: Path) -> None:
     try:
         if path.is_dir():
-            raise ValueError(f"{path}: this is a folder, not a picture.")
+            raise CaptumLeamError(f"{path}: this is a folder, not a picture.")
         if not path.is_file():
-            raise ValueError(f"{path}: there is no such file.")
+            raise CaptumLeamError(f"{path}: there is no such file.")
         if not path.stat().st_size:
-            raise ValueError(f"{path}: the file is empty.")
+            raise CaptumLeamError(f"{path}: the file is empty.")
     except OSError as error:
-        raise ValueError(f"{path}: the file cannot be read ({error.strerror}).") from None
+        raise CaptumLeamError(f"{path}: the file cannot be read ({error.strerror}).") from None
 
 
 def as_rgb(image: Image.Image) -> Tensor:
@@ -225,7 +232,7 @@ def as_rgb(image: Image.Image) -> Tensor:
         (3, H, W), float32 in [0, 1].
 
     Raises:
-        ValueError: for pixels whose white is not known (:class:`~captum_leam.faces.white.Depth`).
+        CaptumLeamError: for pixels whose white is not known (:class:`~captum_leam.faces.white.Depth`).
 
     Example:
         >>> as_rgb(Image.new("RGBA", (2, 1), (255, 0, 0, 0))).tolist()  # transparent red is white

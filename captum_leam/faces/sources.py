@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from captum_leam.errors import CaptumLeamError
 from captum_leam.faces.aligned import AlignedFace, resolve_template, template_for
 from captum_leam.faces.aligner import FaceAligner, Which
 from captum_leam.faces.crops import read_crop
@@ -54,7 +55,7 @@ def read_faces(
         faces: which face of a photograph: the ``"largest"``, or an index.
 
     Raises:
-        ValueError: naming the file and why; or for another ``how``.
+        CaptumLeamError: naming the file and why; or for another ``how``.
 
     Example:
         >>> import tempfile
@@ -65,7 +66,9 @@ def read_faces(
         True
     """
     if how not in ("auto", "crops", "photos") or faces == "all":
-        raise ValueError(f'how={how!r}, faces={faces!r}; needed is "auto", "crops" or "photos", and one face of each.')
+        raise CaptumLeamError(
+            f'how={how!r}, faces={faces!r}; needed is "auto", "crops" or "photos", and one face of each.'
+        )
     crops = [how == "crops" or (how == "auto" and looks_like_a_crop(path)) for path in paths]
     aligner = None if all(crops) else make_aligner()
     return [read_face(path, None if crop else aligner, faces) for path, crop in zip(paths, crops, strict=True)]
@@ -80,19 +83,19 @@ def read_face(path: str | Path, aligner: FaceAligner | None = None, face: Which 
         face: which of a photograph.
 
     Raises:
-        ValueError: naming the file and why.
+        CaptumLeamError: naming the file and why.
 
     Example:
         >>> read_face("nowhere.png")
         Traceback (most recent call last):
             ...
-        ValueError: nowhere.png: there is no such file.
+        captum_leam.errors.CaptumLeamError: nowhere.png: there is no such file.
     """
     path = Path(path)
     if aligner is None:
         crop = read_crop(path)
         if min(crop.shape[1:]) < MIN_SIDE:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"{path}: {crop.shape[2]} × {crop.shape[1]} px; too small to show a face (needed are {MIN_SIDE} a side)."
             )
         return FaceSource(path, crop)
@@ -100,7 +103,7 @@ def read_face(path: str | Path, aligner: FaceAligner | None = None, face: Which 
     try:
         aligned = aligner(photo, face)[0]
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise CaptumLeamError(f"{path}: {error}") from None
     return FaceSource(path, aligned.crop, aligned, photo)
 
 
@@ -138,13 +141,13 @@ def looks_like_a_crop(path: str | Path) -> bool:
     """Whether a picture has at most 256 px a side: photographs have more.
 
     Raises:
-        ValueError: naming the file, if it is no picture that can be read.
+        CaptumLeamError: naming the file, if it is no picture that can be read.
 
     Example:
         >>> looks_like_a_crop("nowhere.png")
         Traceback (most recent call last):
             ...
-        ValueError: nowhere.png: there is no such file.
+        captum_leam.errors.CaptumLeamError: nowhere.png: there is no such file.
     """
     with opened(path) as image:
         return bool(max(image.size) <= MAX_CROP)

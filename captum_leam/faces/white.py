@@ -11,19 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from captum_leam.errors import DarkPictureWarning, UnknownWhiteError
+
 FULL = 65_535  # white of 16 bits
 LEAST_USED = 16  # a picture that uses less than this part of its range was probably taken with fewer bits
 HAIR = 0.05  # part of white by which resampled floats overshoot black and white
 
 BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE, PLANAR, SAMPLE_FORMAT = 258, 262, 281, 284, 339  # tags of TIFF
-
-
-class DarkPictureWarning(UserWarning):
-    """A 16-bit picture uses less than a quarter of its range and does not say what is white: it may have fewer bits."""
-
-
-class UnknownWhiteError(ValueError):
-    """A picture whose values cannot be brought to [0, 1] without a guess."""
 
 
 @dataclass(frozen=True)

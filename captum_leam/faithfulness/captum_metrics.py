@@ -14,9 +14,11 @@ from captum.metrics import infidelity as captum_infidelity
 from captum.metrics import sensitivity_max as captum_sensitivity_max
 from torch import Tensor
 
+from captum_leam._engine.modes import uniform
+from captum_leam._engine.types import Field
+from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.fills import Fill, as_fill
-from captum_leam.maps import Field, place_on_field
-from captum_leam.modes import uniform
+from captum_leam.maps import place_on_field
 
 
 def input_attributions(maps: Tensor, images: Tensor, field: Field | None = None) -> Tensor:
@@ -38,7 +40,7 @@ def input_attributions(maps: Tensor, images: Tensor, field: Field | None = None)
         (torch.Size([1, 3, 8, 8]), 4.0)
     """
     if maps.ndim != 4 or maps.shape[1] != 1 or len(maps) != len(images):
-        raise ValueError(
+        raise CaptumLeamError(
             f"maps have shape {tuple(maps.shape)} for images {tuple(images.shape)}; needed is one layer map per image, (N, 1, h, w)."
         )
     height, width = images.shape[2:]
@@ -119,14 +121,14 @@ def random_squares(count: int, size: tuple[int, int], side: int, generator: torc
     """Boolean (count, H, W), one square each, anywhere that it fits.
 
     Raises:
-        ValueError: for a square that does not fit.
+        CaptumLeamError: for a square that does not fit.
 
     Example:
         >>> random_squares(2, (8, 8), 3, torch.Generator().manual_seed(0)).sum((1, 2)).tolist()
         [9, 9]
     """
     if not 0 < side <= min(size):
-        raise ValueError(f"side is {side}; needed is 1 to {min(size)} pixels.")
+        raise CaptumLeamError(f"side is {side}; needed is 1 to {min(size)} pixels.")
     tops = torch.randint(size[0] - side + 1, (count, 1, 1), generator=generator, device="cpu")
     lefts = torch.randint(size[1] - side + 1, (count, 1, 1), generator=generator, device="cpu")
     rows, columns = torch.arange(size[0], device="cpu")[:, None], torch.arange(size[1], device="cpu")[None]
@@ -160,7 +162,7 @@ def sensitivity_max(
         (N,), not negative. Lower is steadier; a constant map has 0.
 
     Raises:
-        ValueError: if something per image has another number of rows.
+        CaptumLeamError: if something per image has another number of rows.
 
     Example:
         >>> from captum_leam import LEAM
@@ -171,7 +173,7 @@ def sensitivity_max(
         torch.Size([2])
     """
     if any(len(tensor) != len(images) for tensor in per_image):
-        raise ValueError(
+        raise CaptumLeamError(
             f"{[len(t) for t in per_image]} rows for {len(images)} images; needed is one per image in each."
         )
     generator = torch.Generator().manual_seed(seed)

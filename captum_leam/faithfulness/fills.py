@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_leam._engine.modes import normal
+from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import default_blur
-from captum_leam.modes import normal
 
 # Rong et al. 2022, equation 4: direct neighbours weigh twice as much as diagonal ones.
 ROAD_WEIGHTS = {(0, 1): 1 / 6, (1, 0): 1 / 6, (0, -1): 1 / 6, (-1, 0): 1 / 6}
@@ -44,11 +45,11 @@ class Fill:
         """Images of the same shape, whose masked pixels are taken.
 
         Raises:
-            ValueError: if the function changes the shape.
+            CaptumLeamError: if the function changes the shape.
         """
         filled = self.function(images, masks)
         if filled.shape != images.shape:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"fill {self.name!r} made {tuple(filled.shape)} of images {tuple(images.shape)}; needed is the same shape."
             )
         return filled
@@ -114,7 +115,7 @@ def noisy_linear(images: Tensor, masks: Tensor | None) -> Tensor:
         [0.5]
     """
     if masks is None:
-        raise ValueError("noisy_linear fills in from the pixels around a mask, and needs the masks.")
+        raise CaptumLeamError("noisy_linear fills in from the pixels around a mask, and needs the masks.")
     noise = normal(images[0].shape, torch.Generator().manual_seed(0)).to(images)
     filled = [_impute(x.cpu().double().numpy(), m.cpu().numpy()) for x, m in zip(images, masks, strict=True)]
     out = torch.from_numpy(np.stack(filled)).to(images) if filled else images.clone()
@@ -166,7 +167,7 @@ def as_fill(fill: "str | Fill | Callable[..., Tensor]") -> Fill:
     """A fill by its name, or made of the function given: of images, or of images and masks.
 
     Raises:
-        ValueError: for an unknown name.
+        CaptumLeamError: for an unknown name.
 
     Example:
         >>> as_fill("blur").name, as_fill(lambda images: 1 - images).uses_masks
@@ -176,7 +177,7 @@ def as_fill(fill: "str | Fill | Callable[..., Tensor]") -> Fill:
         return fill
     if isinstance(fill, str):
         if fill not in FILLS:
-            raise ValueError(f"fill is {fill!r}; needed is one of {', '.join(map(repr, FILLS))}, or a function.")
+            raise CaptumLeamError(f"fill is {fill!r}; needed is one of {', '.join(map(repr, FILLS))}, or a function.")
         name, function = fill, FILLS[fill]
     else:
         name = next((n for n, f in FILLS.items() if f is fill), getattr(fill, "__name__", type(fill).__name__))

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_leam.checks import caller_rows
+from captum_leam._engine.checks import caller_rows
+from captum_leam._engine.modes import as_tensor
+from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.maps import as_maps, rank_pixels
-from captum_leam.modes import as_tensor
 from captum_leam.objectives import embed, match_rows, unit
 
 # -- a map against the pixels that matter ----------------------------------------------------------------
@@ -33,7 +34,7 @@ def pointing_game(maps: Tensor, truth: Tensor, *, tolerance: int = 0, seed: int 
         (N,), 0 or 1; by chance the share of the truth in the image.
 
     Raises:
-        ValueError: if shapes differ, or the truth is empty or everything.
+        CaptumLeamError: if shapes differ, or the truth is empty or everything.
 
     Example:
         >>> truth = torch.tensor([[[True, False], [False, False]]])
@@ -119,13 +120,13 @@ def roc_auc(maps: Tensor, truth: Tensor) -> Tensor:
 def _matching(maps: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     maps, truth = as_maps(maps).detach(), as_tensor(truth)
     if truth.dtype != torch.bool or truth.shape != maps.shape:
-        raise ValueError(
+        raise CaptumLeamError(
             f"truth has shape {tuple(truth.shape)} and {truth.dtype}, the maps {tuple(maps.shape)}; needed is boolean of their shape."
         )
     share = truth.flatten(1).double().mean(1)
     flat = caller_rows(((share == 0) | (share == 1)).nonzero().flatten().tolist())
     if flat:
-        raise ValueError(
+        raise CaptumLeamError(
             f"the truth of images {flat} is empty, or everything: there is nothing to hit. Leave these out."
         )
     return maps, truth.to(maps.device)
@@ -201,7 +202,7 @@ def part_agreement(maps: Tensor, labels: Tensor, parts: Sequence[int], importanc
     positive = as_maps(maps).detach().double().clamp(min=0)
     labels, importance = as_tensor(labels).to(positive.device), as_tensor(importance)
     if labels.shape != positive.shape or importance.shape != (len(positive), len(parts)):
-        raise ValueError(
+        raise CaptumLeamError(
             f"labels have shape {tuple(labels.shape)} and importance {tuple(importance.shape)}; needed are {tuple(positive.shape)} and "
             f"{(len(positive), len(parts))}."
         )
@@ -228,7 +229,7 @@ class AdditiveSimilarity(nn.Module):
         weights: (H, W), with positive values; scaled so that these sum to 1. The negative ones may then sum to −1 at most.
 
     Raises:
-        ValueError: for weights that do not allow it; in ``forward`` for images of another size or outside [0, 1].
+        CaptumLeamError: for weights that do not allow it; in ``forward`` for images of another size or outside [0, 1].
 
     Example:
         >>> network = AdditiveSimilarity(torch.tensor([[3.0, 1.0], [0.0, -2.0]]))
@@ -243,12 +244,12 @@ class AdditiveSimilarity(nn.Module):
     def __init__(self, weights: Tensor) -> None:
         super().__init__()
         if weights.ndim != 2 or not bool(torch.isfinite(weights).all()) or not bool((weights > 0).any()):
-            raise ValueError(
+            raise CaptumLeamError(
                 f"weights have shape {tuple(weights.shape)}; needed are finite (H, W), some of them positive."
             )
         scaled = weights / weights.clamp(min=0).sum()
         if float(scaled.clamp(max=0).sum()) < -1 - 1e-6:
-            raise ValueError("the negative weights outweigh the positive ones: the cosine could leave [−1, 1].")
+            raise CaptumLeamError("the negative weights outweigh the positive ones: the cosine could leave [−1, 1].")
         self.register_buffer("weights", scaled)
         self.pixels = _Contributions(scaled)
 
@@ -284,9 +285,9 @@ class _Contributions(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[2:] != self.weights.shape:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"images have shape {tuple(images.shape)}; needed is (N, C, {', '.join(map(str, self.weights.shape))})."
             )
         if float(images.detach().min()) < 0 or float(images.detach().max()) > 1:
-            raise ValueError("images leave [0, 1], where the contributions are not bounded.")
+            raise CaptumLeamError("images leave [0, 1], where the contributions are not bounded.")
         return images.mean(1, keepdim=True) * self.weights

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_leam.checks import rows_from, together
-from captum_leam.faithfulness.controls import CONTROLS, OWN_CONTROLS, Control, Scene, central_ellipse
+from captum_leam._engine.checks import rows_from, together
+from captum_leam._engine.modes import as_tensor
+from captum_leam.controls import CONTROLS, OWN_CONTROLS, Control, Scene, central_ellipse
+from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.fills import Fill, as_fill
-from captum_leam.faithfulness.result import OcclusionResult
-from captum_leam.labels import people_of
+from captum_leam.faithfulness.occlusion_result import OcclusionResult
 from captum_leam.maps import as_maps, gaussian_blur, rank_pixels
-from captum_leam.modes import as_tensor
 from captum_leam.objectives import embed, leave_one_out_centroids, match_rows, unit
+from captum_leam.stats.labels import people_of
 
 Embed = Callable[[Tensor], Tensor]
 
@@ -42,7 +43,7 @@ def occlude(images: Tensor, masks: Tensor, fill: str | Fill | Callable[..., Tens
         The shape of the images.
 
     Raises:
-        ValueError: for masks of another size, or a fill that changes the shape.
+        CaptumLeamError: for masks of another size, or a fill that changes the shape.
 
     Example:
         >>> mask = torch.tensor([[[True, False]]])
@@ -50,7 +51,7 @@ def occlude(images: Tensor, masks: Tensor, fill: str | Fill | Callable[..., Tens
         [[[[0.0, 0.5]]]]
     """
     if masks.shape != (len(images), *images.shape[2:]) or masks.dtype != torch.bool:
-        raise ValueError(
+        raise CaptumLeamError(
             f"masks have shape {tuple(masks.shape)} and {masks.dtype}, the images {tuple(images.shape)}; needed is boolean (N, H, W)."
         )
     masks = masks.to(images.device)
@@ -68,8 +69,8 @@ class OcclusionEvaluator:
             gradients; a single one is named "model".
         fractions: of the crop (or face) that is occluded.
         fills: names or functions, see :mod:`captum_leam.faithfulness.fills`.
-        controls: names of :data:`~captum_leam.faithfulness.controls.CONTROLS`, or name → function of a
-            :class:`~captum_leam.faithfulness.controls.Scene`. All by default; "other people" is left out with a
+        controls: names of :data:`~captum_leam.controls.CONTROLS`, or name → function of a
+            :class:`~captum_leam.controls.Scene`. All by default; "other people" is left out with a
             warning where there are no labels.
         orders: ``"most"`` relevant pixels first, ``"least"`` first, or ``"insertion"``: the pixels kept on an image that
             is filled everywhere else.
@@ -81,7 +82,7 @@ class OcclusionEvaluator:
         progress: show a progress bar.
 
     Raises:
-        ValueError: for no model, no fraction, unknown names, or fractions outside (0, 1].
+        CaptumLeamError: for no model, no fraction, unknown names, or fractions outside (0, 1].
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
@@ -117,19 +118,19 @@ class OcclusionEvaluator:
 
     def _check(self) -> None:
         if not self.models or not self.fractions or not self.fills or not self.orders:
-            raise ValueError("models, fractions, fills and orders each need one entry or more.")
+            raise CaptumLeamError("models, fractions, fills and orders each need one entry or more.")
         names = [fill.name for fill in self.fills]
         if len(set(names)) < len(names):
-            raise ValueError(
+            raise CaptumLeamError(
                 f"fills are named {names}: two with one name could not be told apart. Name them: Fill('grey', lambda images, masks: ...)."
             )
         wrong = [f for f in self.fractions if not 0 < f <= 1]
         if wrong:
-            raise ValueError(f"fractions {wrong} are outside (0, 1]; 0.05 is 5 % of the pixels.")
+            raise CaptumLeamError(f"fractions {wrong} are outside (0, 1]; 0.05 is 5 % of the pixels.")
         if not set(self.orders) <= set(ORDERS):
-            raise ValueError(f"orders are {self.orders}; needed are some of {ORDERS}.")
+            raise CaptumLeamError(f"orders are {self.orders}; needed are some of {ORDERS}.")
         if self.of not in ("crop", "face"):
-            raise ValueError(f"of is {self.of!r}; needed is 'crop' or 'face'.")
+            raise CaptumLeamError(f"of is {self.of!r}; needed is 'crop' or 'face'.")
 
     def evaluate(
         self,
@@ -152,17 +153,19 @@ class OcclusionEvaluator:
             explained: the model that the maps explain, for the transfer matrix.
 
         Returns:
-            :class:`~captum_leam.faithfulness.result.OcclusionResult`.
+            :class:`~captum_leam.faithfulness.occlusion_result.OcclusionResult`.
 
         Raises:
-            ValueError: for maps of another size or NaN, or neither references nor labels.
+            CaptumLeamError: for maps of another size or NaN, or neither references nor labels.
         """
         if references is None and labels is None:
-            raise ValueError(
+            raise CaptumLeamError(
                 "give references, or labels (the person of each image) to make leave-one-out references from."
             )
         if images.ndim != 4 or not len(images):
-            raise ValueError(f"images have shape {tuple(images.shape)}; needed is (N, C, H, W), one image or more.")
+            raise CaptumLeamError(
+                f"images have shape {tuple(images.shape)}; needed is (N, C, H, W), one image or more."
+            )
         people = _people(labels, len(images))
         scene = Scene(images, _face(face, images), people if labels is not None else None, seed=self.seed)
         methods = {name: self._map(name, m, images) for name, m in _as_mapping(maps).items()}
@@ -210,7 +213,7 @@ class OcclusionEvaluator:
     def _map(self, name: str, maps: Tensor, images: Tensor) -> Tensor:
         maps = as_maps(maps).to(images.device)
         if maps.shape != (len(images), *images.shape[2:]):
-            raise ValueError(
+            raise CaptumLeamError(
                 f"maps {name!r} have shape {tuple(maps.shape)}, the images {tuple(images.shape)}; bring them to image size with "
                 "captum_leam.maps.place_on_field."
             )
@@ -284,12 +287,12 @@ class OcclusionEvaluator:
         if references is None:
             return leave_one_out_centroids(clean, _people(labels, len(clean)))
         if isinstance(references, Tensor) and len(self.models) > 1:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"references are one tensor for {len(self.models)} models; needed is a mapping model → references."
             )
         given = references if isinstance(references, Tensor) else references.get(name)
         if given is None:
-            raise ValueError(f"references lack the model {name!r}.")
+            raise CaptumLeamError(f"references lack the model {name!r}.")
         return unit(match_rows(given, clean, f"references of {name!r}"), f"references of {name!r}")
 
     def _settings(self, explained: str) -> dict[str, Any]:
@@ -311,7 +314,7 @@ class OcclusionEvaluator:
 
 def _control(name: str) -> Control:
     if name not in CONTROLS:
-        raise ValueError(
+        raise CaptumLeamError(
             f"control is {name!r}; needed are some of {', '.join(map(repr, CONTROLS))}, or a mapping name → function."
         )
     return CONTROLS[name]
@@ -320,10 +323,10 @@ def _control(name: str) -> Control:
 def _as_mapping(maps: Any) -> Mapping[str, Tensor]:
     methods = maps if isinstance(maps, Mapping) else {"map": maps}
     if not methods:
-        raise ValueError("maps is empty; needed is one method or more.")
+        raise CaptumLeamError("maps is empty; needed is one method or more.")
     named = {str(name): as_tensor(m) for name, m in methods.items()}
     if len(named) < len(methods):
-        raise ValueError(f"methods {list(methods)} are not told apart by their names.")
+        raise CaptumLeamError(f"methods {list(methods)} are not told apart by their names.")
     return named
 
 
@@ -337,12 +340,12 @@ def _face(face: Tensor | None, images: Tensor) -> Tensor:
     size = images.shape[2:]
     given = central_ellipse((size[0], size[1])) if face is None else as_tensor(face)
     if given.shape not in (size, (len(images), *size)) or given.dtype != torch.bool:
-        raise ValueError(
+        raise CaptumLeamError(
             f"face has shape {tuple(given.shape)} and {given.dtype}; needed is boolean {tuple(size)} or {(len(images), *size)}."
         )
     face = given.to(images.device).expand(len(images), *size)
     if not bool(face.flatten(1).any(1).all()):
-        raise ValueError("face is empty for some images.")
+        raise CaptumLeamError("face is empty for some images.")
     return face
 
 

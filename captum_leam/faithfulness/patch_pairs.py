@@ -19,12 +19,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from captum_leam.decisions import Pairs, error_rates, threshold_at_eer
+from captum_leam._engine.modes import uniform
+from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.ground_truth import iou, pointing_game, roc_auc
-from captum_leam.labels import person_codes
 from captum_leam.maps import as_maps, rank_pixels
-from captum_leam.modes import uniform
 from captum_leam.objectives import embed, unit
+from captum_leam.stats.decisions import Pairs, error_rates, threshold_at_eer
+from captum_leam.stats.labels import person_codes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +49,7 @@ class PatchPairs:
         genuine: boolean (P,).
 
     Example:
-        >>> from captum_leam.decisions import draw_pairs
+        >>> from captum_leam.stats.decisions import draw_pairs
         >>> people = ["ann", "ann", "bob", "bob"]
         >>> made = paste_patches(torch.rand(4, 3, 32, 32), draw_pairs(people), people, patches=1)
         >>> len(made), bool((made.images == made.originals)[~made.patches[:, None].expand(-1, 3, -1, -1)].all())
@@ -85,10 +86,10 @@ def paste_patches(
         seed: of the cells and of the third person's image.
 
     Raises:
-        ValueError: if the grid has fewer cells, or a genuine pair has no other person to take patches from.
+        CaptumLeamError: if the grid has fewer cells, or a genuine pair has no other person to take patches from.
 
     Example:
-        >>> from captum_leam.decisions import draw_pairs
+        >>> from captum_leam.stats.decisions import draw_pairs
         >>> people = ["ann", "ann", "bob", "bob"]
         >>> made = paste_patches(torch.rand(4, 3, 112, 112), draw_pairs(people), people)
         >>> made.patches.sum((1, 2)).tolist()
@@ -97,13 +98,13 @@ def paste_patches(
     people = person_codes(labels, len(images))[1]
     rows, columns = images.shape[2] // size, images.shape[3] // size
     if not 0 < patches <= rows * columns:
-        raise ValueError(f"{patches} patches are asked for; a grid of {size} px has {rows * columns} cells here.")
+        raise CaptumLeamError(f"{patches} patches are asked for; a grid of {size} px has {rows * columns} cells here.")
     generator = np.random.default_rng(seed)
     donors, masks = [], torch.zeros(len(pairs), *images.shape[2:], device="cpu", dtype=torch.bool)
     for i, (a, b, genuine) in enumerate(zip(pairs.first.tolist(), pairs.second.tolist(), pairs.genuine, strict=True)):
         strangers = np.flatnonzero(people != people[a])
         if bool(genuine) and not len(strangers):
-            raise ValueError("one person only: a genuine pair needs a third person to take patches from.")
+            raise CaptumLeamError("one person only: a genuine pair needs a third person to take patches from.")
         donors.append(int(generator.choice(strangers)) if bool(genuine) else b)
         for cell in generator.permutation(rows * columns)[:patches]:
             top, left = size * (cell // columns), size * (cell % columns)
@@ -111,7 +112,7 @@ def paste_patches(
     masks = masks.to(images.device)
     told = torch.from_numpy(people[pairs.first.cpu()] == people[pairs.second.cpu()])
     if not torch.equal(told, pairs.genuine.cpu()):
-        raise ValueError(
+        raise CaptumLeamError(
             "labels and pairs disagree on which pairs are genuine; give the labels that the pairs were drawn from."
         )
     originals = images[pairs.first]
@@ -142,10 +143,10 @@ def evaluate_patch_pairs(
         batch_size: images in one pass.
 
     Raises:
-        ValueError: for maps of another size or NaN, or ratios outside [0, 1].
+        CaptumLeamError: for maps of another size or NaN, or ratios outside [0, 1].
 
     Example:
-        >>> from captum_leam.decisions import draw_pairs
+        >>> from captum_leam.stats.decisions import draw_pairs
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 8)).eval()
         >>> faces, people = torch.rand(4, 3, 16, 16), ["ann", "ann", "bob", "bob"]
         >>> pairs = paste_patches(faces, draw_pairs(people), people, patches=5, size=4)
@@ -153,7 +154,7 @@ def evaluate_patch_pairs(
         ['map', 'map', 'random pixels', 'random pixels']
     """
     if not len(ratios) or not all(0 <= r <= 1 for r in ratios):
-        raise ValueError(f"ratios are {tuple(ratios)}; needed are shares of the pixels within [0, 1].")
+        raise CaptumLeamError(f"ratios are {tuple(ratios)}; needed are shares of the pixels within [0, 1].")
     others = unit(embed(model, pairs.others, batch_size).double())
 
     def scores(images: Tensor) -> Tensor:
@@ -184,14 +185,14 @@ def evaluate_patch_pairs(
 def _named(maps: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
     methods = {str(name): m for name, m in maps.items()} if isinstance(maps, Mapping) else {"map": maps}
     if not methods or RANDOM in methods:
-        raise ValueError(f"maps are {list(methods)}; needed is one method or more, none named {RANDOM!r}.")
+        raise CaptumLeamError(f"maps are {list(methods)}; needed is one method or more, none named {RANDOM!r}.")
     return methods
 
 
 def _checked(method: str, given: Tensor, pairs: PatchPairs) -> Tensor:
     maps = as_maps(given).to(pairs.images.device)
     if maps.shape != pairs.patches.shape:
-        raise ValueError(
+        raise CaptumLeamError(
             f"maps {method!r} have shape {tuple(maps.shape)}; needed is one per pair at image size, {tuple(pairs.patches.shape)}."
         )
     return maps
@@ -219,7 +220,7 @@ class PatchResult:
         settings: how it was made.
 
     Example:
-        >>> from captum_leam.decisions import draw_pairs
+        >>> from captum_leam.stats.decisions import draw_pairs
         >>> people = ["ann", "ann", "bob", "bob"]
         >>> made = paste_patches(torch.rand(4, 3, 32, 32), draw_pairs(people), people, patches=1)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 8)).eval()

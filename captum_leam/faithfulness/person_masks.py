@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_leam.faithfulness.controls import random_face_pixels, random_pixels
+from captum_leam.controls import random_face_pixels, random_pixels
+from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.occlusion import Embed, OcclusionEvaluator
-from captum_leam.faithfulness.result import OcclusionResult
-from captum_leam.labels import people_of
+from captum_leam.faithfulness.occlusion_result import OcclusionResult
 from captum_leam.maps import normalize_sum
+from captum_leam.stats.labels import people_of
 
 METHOD = "own mask"
 
@@ -29,14 +30,14 @@ def person_mask(maps_of_some_images: Tensor) -> Tensor:
         (H, W), not negative, sums to 1.
 
     Raises:
-        ValueError: without any map, or for one without positive values.
+        CaptumLeamError: without any map, or for one without positive values.
 
     Example:
         >>> person_mask(torch.tensor([[[1.0, 0.0]], [[1.0, 3.0]]])).tolist()
         [[0.625, 0.375]]
     """
     if not len(maps_of_some_images):
-        raise ValueError("a person's mask needs the map of one image or more.")
+        raise CaptumLeamError("a person's mask needs the map of one image or more.")
     return normalize_sum(maps_of_some_images).mean(0)
 
 
@@ -69,7 +70,7 @@ def evaluate_person_masks(
         mask", "population mean", "random pixels" and "random face pixels"; ``compare()`` tests them.
 
     Raises:
-        ValueError: for a person with one image only, or one person only.
+        CaptumLeamError: for a person with one image only, or one person only.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
@@ -79,11 +80,11 @@ def evaluate_person_masks(
     """
     people = people_of(labels, len(images))
     if len(images) != len(maps):
-        raise ValueError(f"Expected one map for each of the {len(images)} images, got {len(maps)}.")
+        raise CaptumLeamError(f"Expected one map for each of the {len(images)} images, got {len(maps)}.")
     masks = half_masks(maps, people, seed=seed)
     names = list(dict.fromkeys(people))
     if len(names) < 2:
-        raise ValueError("one person only: their mask has no other person's to be compared with.")
+        raise CaptumLeamError("one person only: their mask has no other person's to be compared with.")
     halves = _halves(people, seed)
     drawn = _another_person(names, seed)
     own = torch.stack([masks[p][1 - h] for p, h in zip(people, halves, strict=True)])
@@ -105,7 +106,7 @@ def half_masks(maps: Tensor, people: Sequence[Any], *, seed: int = 0) -> dict[An
     """Masks of the two halves of every person's images.
 
     Raises:
-        ValueError: naming the people with one image only.
+        CaptumLeamError: naming the people with one image only.
 
     Example:
         >>> sorted(half_masks(torch.rand(4, 8, 8), ["ann", "ann", "bob", "bob"]))
@@ -117,7 +118,9 @@ def half_masks(maps: Tensor, people: Sequence[Any], *, seed: int = 0) -> dict[An
     for name in dict.fromkeys(people):
         parts = [np.flatnonzero((person == str(name)) & (halves == h)) for h in (0, 1)]
         if not all(map(len, parts)):
-            raise ValueError(f"one image only of: {name}. A mask for unseen images needs two or more of every person.")
+            raise CaptumLeamError(
+                f"one image only of: {name}. A mask for unseen images needs two or more of every person."
+            )
         masks[name] = (person_mask(maps[parts[0]]), person_mask(maps[parts[1]]))
     return masks
 

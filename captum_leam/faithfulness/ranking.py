@@ -10,14 +10,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from captum_leam._engine.memory import in_batches
 from captum_leam.explain import explain_faces
 from captum_leam.faithfulness.occlusion import OcclusionEvaluator
-from captum_leam.labels import people_of, person_codes
 from captum_leam.leam import LEAM
-from captum_leam.maps import place_on_field
-from captum_leam.memory import in_batches
+from captum_leam.maps import bhattacharyya, place_on_field
 from captum_leam.objectives import embed, leave_one_out_centroids
-from captum_leam.patterns import bhattacharyya
+from captum_leam.stats.labels import people_of, person_codes
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions, suggest_layers
 
 if TYPE_CHECKING:

@@ -1,26 +1,24 @@
 """Sanity: checks that a true explanation passes and that convincing pictures of something else fail."""
 
-import copy
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
-from captum_leam.decisions import error_rates
+from captum_leam._engine.seeds import at_seed
+from captum_leam.controls import Scene, central_ellipse, edges
+from captum_leam.errors import CaptumLeamError
 from captum_leam.explain import explain_faces
-from captum_leam.faithfulness.controls import Scene, central_ellipse, edges
 from captum_leam.faithfulness.occlusion import OcclusionEvaluator
-from captum_leam.faithfulness.statistics import bootstrap_interval
-from captum_leam.labels import people_of
-from captum_leam.maps import as_maps
+from captum_leam.maps import as_maps, bhattacharyya
+from captum_leam.models.randomised import randomised
 from captum_leam.objectives import embed, leave_one_out_centroids, unit
-from captum_leam.patterns import bhattacharyya
+from captum_leam.stats.decisions import error_rates
+from captum_leam.stats.inference import bootstrap_interval
+from captum_leam.stats.labels import people_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -193,7 +191,7 @@ def sanity_checks(
         :class:`SanityReport`: ``passed``, ``failed``, ``to_frame()``, ``plot()``.
 
     Raises:
-        ValueError: for fewer than two people or one image of a person, unknown limits, or what ``explain`` refuses.
+        CaptumLeamError: for fewer than two people or one image of a person, unknown limits, or what ``explain`` refuses.
 
     Example:
         >>> from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
@@ -204,13 +202,13 @@ def sanity_checks(
     """
     unknown = sorted(set(limits or {}) - set(RULES))
     if unknown:
-        raise ValueError(f"limits {unknown} are of no check; there are {', '.join(RULES)}.")
+        raise CaptumLeamError(f"limits {unknown} are of no check; there are {', '.join(RULES)}.")
     rules = {name: replace(rule, limit=(limits or {}).get(name, rule.limit)) for name, rule in RULES.items()}
     people = [str(p) for p in people_of(labels, len(images))]
     if len(set(people)) < 2:
-        raise ValueError("one person only: another person's reference is needed, give images of two or more.")
+        raise CaptumLeamError("one person only: another person's reference is needed, give images of two or more.")
     if not stages or stages[-1] != 1 or list(stages) != sorted(set(stages)) or stages[0] <= 0:
-        raise ValueError(f"stages are {tuple(stages)}; needed are rising shares of the layers, the last one 1.")
+        raise CaptumLeamError(f"stages are {tuple(stages)}; needed are rising shares of the layers, the last one 1.")
     make = _seeded(_default_explain if explain is None else explain, seed)
     references = leave_one_out_centroids(embed(model, images, batch_size), people)
     maps = as_maps(make(model, images, references))
@@ -236,62 +234,6 @@ def sanity_checks(
         "seed": seed,
     }
     return SanityReport(checks, table, {**settings, "fraction": fraction, "stages": tuple(stages)})
-
-
-def randomised(model: nn.Module, images: Tensor, share: float = 1.0, *, seed: int = 0) -> nn.Module:
-    """A copy with new random weights in a share of its layers, from the head down; all of them: an untrained twin.
-
-    Layers are initialised as PyTorch does; parameters outside of such layers are shuffled. The running statistics of BatchNorm are then
-    taken from the images, since those of other weights would let activations vanish or explode.
-
-    Args:
-        model: it is copied, and not changed.
-        images: (N, C, H, W), for the statistics.
-        share: of the modules with parameters of their own, in (0, 1].
-        seed: of the weights. The global random numbers are left alone.
-
-    Example:
-        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
-        >>> twin = randomised(model, torch.rand(2, 3, 2, 2), 0.5)
-        >>> torch.equal(twin[1].weight, model[1].weight), torch.equal(twin[3].weight, model[3].weight)
-        (True, False)
-    """
-    if not 0 < share <= 1:
-        raise ValueError(f"share is {share}; needed is a share of the layers in (0, 1].")
-    with torch.inference_mode(False):  # the twin is explained, which needs parameters that have gradients
-        twin = copy.deepcopy(model)
-    layers = [m for m in twin.modules() if any(True for _ in m.parameters(recurse=False))]
-    if not layers:
-        raise ValueError("the model has no parameters to randomise.")
-    chosen = layers[len(layers) - max(1, round(share * len(layers))) :]
-    with _at_seed(seed), torch.inference_mode(False), torch.no_grad():
-        for layer in chosen:
-            _renew(layer)
-        _calibrate(twin, chosen, images)
-    return twin.eval()
-
-
-def _renew(layer: nn.Module) -> None:
-    reset = getattr(layer, "reset_parameters", None)
-    if callable(reset):
-        reset()
-        return
-    for parameter in layer.parameters(recurse=False):
-        order = torch.randperm(parameter.numel(), device=parameter.device)
-        parameter.copy_(parameter.flatten()[order].view_as(parameter))
-
-
-def _calibrate(twin: nn.Module, renewed: Sequence[nn.Module], images: Tensor) -> None:
-    """Statistics over these images of BatchNorm from the first renewed layer on; all else stays in evaluation mode (no Dropout)."""
-    modules = list(twin.modules())
-    later = modules[modules.index(renewed[0]) :]
-    norms = [m for m in later if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
-        norm.train()
-    for part in images.tensor_split(-(-len(images) // 64)) if norms else ():  # even parts: one image has no variance
-        twin(part)
 
 
 def _default_explain(model: nn.Module, images: Tensor, references: Tensor) -> Tensor:
@@ -321,21 +263,10 @@ def _seeded(explain: Explain, seed: int) -> Explain:
     """The method with the global random numbers at a seed, and put back afterwards."""
 
     def make(model: nn.Module, images: Tensor, references: Tensor) -> Tensor:
-        with _at_seed(seed):
+        with at_seed(seed):
             return explain(model, images, references)
 
     return make
-
-
-_DRAWING = threading.RLock()
-
-
-@contextmanager
-def _at_seed(seed: int) -> Iterator[None]:
-    """The random numbers of the process at a seed, and put back afterwards: for one thread at a time."""
-    with _DRAWING, torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 def _ahead_of_other_people(

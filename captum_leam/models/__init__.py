@@ -5,11 +5,11 @@ Optional packages are imported when a model is loaded, not before.
 
 from captum_leam.models.black_box import BlackBox
 from captum_leam.models.loading import load_model
-from captum_leam.models.onnx_file import HalfPrecisionWarning, NormalisedWarning, from_onnx
+from captum_leam.models.onnx_file import from_onnx
 from captum_leam.models.preprocessing import BYTES, IMAGENET, INSIGHTFACE, UNIT, Prepared, Preprocessing
 from captum_leam.models.published import facexlib_arcface
+from captum_leam.models.randomised import randomised
 from captum_leam.models.up_to import UpTo, layer_before_division
-from captum_leam.models.verification import SeparationWarning, Verification, verify
 
 __all__ = [
     "BYTES",
@@ -17,16 +17,12 @@ __all__ = [
     "INSIGHTFACE",
     "UNIT",
     "BlackBox",
-    "HalfPrecisionWarning",
-    "NormalisedWarning",
     "Prepared",
     "Preprocessing",
-    "SeparationWarning",
     "UpTo",
-    "Verification",
     "facexlib_arcface",
     "from_onnx",
     "layer_before_division",
     "load_model",
-    "verify",
+    "randomised",
 ]

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from captum_leam._engine.modes import own_arithmetic
+from captum_leam.errors import CaptumLeamError, HalfPrecisionWarning, NormalisedWarning
 from captum_leam.faces.crops import MAX_SIDE
 from captum_leam.faces.photos import MAX_PIXELS
 from captum_leam.models.onnx_graph import (
@@ -25,7 +27,6 @@ from captum_leam.models.onnx_graph import (
 from captum_leam.models.onnx_network import convert, flatten_output, keep_images_apart
 from captum_leam.models.onnx_runtime import first_line, import_extra, open_session, run
 from captum_leam.models.preprocessing import Prepared, Preprocessing, smooth_images
-from captum_leam.modes import own_arithmetic
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -62,7 +63,7 @@ def from_onnx(
         ``network.…``.
 
     Raises:
-        ValueError: With the name of the file, if it is missing or broken, lacks its weights, has no image as input or several
+        CaptumLeamError: With the name of the file, if it is missing or broken, lacks its weights, has no image as ...
             outputs, cannot be converted, or gives other embeddings than ONNX Runtime.
         ImportError: Without onnx, onnx2torch or onnxruntime.
 
@@ -70,7 +71,7 @@ def from_onnx(
         >>> from_onnx("nowhere.onnx")
         Traceback (most recent call last):
             ...
-        ValueError: nowhere.onnx: there is no such file.
+        captum_leam.errors.CaptumLeamError: nowhere.onnx: there is no such file.
     """
     path = Path(path)
     model = read_onnx(path)
@@ -78,9 +79,9 @@ def from_onnx(
         with own_arithmetic(), torch.inference_mode(False), torch.no_grad():  # whatever modes the caller has set
             return _network(model, preprocessing, output)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise CaptumLeamError(f"{path}: {error}") from None
     except (TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:  # broken, in spite of the checker
-        raise ValueError(
+        raise CaptumLeamError(
             f"{path}: this network cannot be loaded ({type(error).__name__}: {error}). {WAY_OUT}"
         ) from None
 
@@ -112,16 +113,16 @@ def read_onnx(path: Path) -> "ModelProto":
         path: Path of the file.
 
     Raises:
-        ValueError: With the name of the file and the reason.
+        CaptumLeamError: With the name of the file and the reason.
 
     Example:
         >>> read_onnx(Path("nowhere.onnx"))
         Traceback (most recent call last):
             ...
-        ValueError: nowhere.onnx: there is no such file.
+        captum_leam.errors.CaptumLeamError: nowhere.onnx: there is no such file.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file.")
+        raise CaptumLeamError(f"{path}: there is no such file.")
     onnx = import_extra("onnx")
     try:
         model: ModelProto = onnx.load(str(path), load_external_data=False)
@@ -130,16 +131,16 @@ def read_onnx(path: Path) -> "ModelProto":
         sort_nodes(model)
         onnx.checker.check_model(model)
     except OSError as error:
-        raise ValueError(f"{path}: weights beside the file are missing ({error}).") from None
+        raise CaptumLeamError(f"{path}: weights beside the file are missing ({error}).") from None
     except Exception as error:  # broken files make protobuf and the checker raise nearly anything
         reason = first_line(error)
         if "symbolic link" in reason:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"{path}: weights beside the file are links to another folder ({reason}). Copy them beside the file."
             ) from None
         if "external" in reason.lower() or "should be stored in" in reason:
-            raise ValueError(f"{path}: weights beside the file are missing ({reason}).") from None
-        raise ValueError(f"{path}: this is no ONNX network that can be read ({reason}).") from None
+            raise CaptumLeamError(f"{path}: weights beside the file are missing ({reason}).") from None
+        raise CaptumLeamError(f"{path}: this is no ONNX network that can be read ({reason}).") from None
     _normalise_inputs(model)
     return model
 
@@ -173,25 +174,25 @@ def _input_size(model: "ModelProto") -> tuple[int, int] | None:
 
     inputs, outputs = [v.name for v in model.graph.input], [v.name for v in model.graph.output]
     if len(inputs) != 1:
-        raise ValueError(
+        raise CaptumLeamError(
             f"expected one input, the image, got {len(inputs)} inputs {inputs}. Export the network for one image."
         )
     if len(outputs) != 1:
-        raise ValueError(
+        raise CaptumLeamError(
             f"the network has {len(outputs)} outputs; say which is the embedding: output= (on the command line --output) one of {outputs}."
         )
     tensor = model.graph.input[0].type.tensor_type
     shape = [dim.dim_value for dim in tensor.shape.dim]
     kind = TensorProto.DataType.Name(tensor.elem_type)
     if len(shape) != 4 or kind not in ("FLOAT", "FLOAT16", "DOUBLE") or 3 not in (shape[1] or 3, shape[3]):
-        raise ValueError(
+        raise CaptumLeamError(
             f"expected pictures of floating type and shape (N, 3, H, W) or (N, H, W, 3) as input, got {inputs[0]!r} of type "
             f"{kind} and shape {shape} (0 is open). Cut the network at its image input."
         )
     height, width = (shape[1], shape[2]) if _channels_last(model) else (shape[2], shape[3])
     pixels = max(shape[0], 1) * (height or DEFAULT_SIZE[0]) * (width or DEFAULT_SIZE[1])
     if max(height, width) > MAX_SIDE or pixels > MAX_PIXELS:  # such inputs are made to ask ONNX Runtime
-        raise ValueError(
+        raise CaptumLeamError(
             f"input {inputs[0]!r} has shape {shape}; an aligned crop has at most {MAX_SIDE} px a side, a batch {MAX_PIXELS} in all."
         )
     return (height, width) if height and width else None
@@ -213,11 +214,11 @@ def _declared(model: "ModelProto", preprocessing: Preprocessing | None, size: tu
     if preprocessing is None:
         preprocessing = _inside(model)
     if (preprocessing.layout == "NHWC") != _channels_last(model):
-        raise ValueError(
+        raise CaptumLeamError(
             f"preprocessing says layout {preprocessing.layout}, the file {'NHWC' if _channels_last(model) else 'NCHW'}."
         )
     if size and preprocessing.size and tuple(preprocessing.size) != size:
-        raise ValueError(f"preprocessing says size {preprocessing.size}, the file {size}.")
+        raise CaptumLeamError(f"preprocessing says size {preprocessing.size}, the file {size}.")
     return replace(preprocessing, size=preprocessing.size or size)
 
 
@@ -230,7 +231,7 @@ def _inside(model: "ModelProto") -> Preprocessing:
         first = next((node for node in model.graph.node if value in node.input), None)
     known = constants(model)
     if first is None or first.op_type != "Sub" or first.input[1] not in known:
-        raise ValueError(
+        raise CaptumLeamError(
             "an ONNX file does not say what its pixels must be. Give preprocessing=: INSIGHTFACE for InsightFace's packs and "
             "most networks trained like ArcFace, IMAGENET, UNIT for RGB in [0, 1], BYTES for 0 to 255, or a Preprocessing of your "
             "own (on the command line --preprocessing insightface, imagenet, unit or bytes); verify(model, images, labels) shows "
@@ -261,7 +262,7 @@ def _prove(network: Prepared, original: "ModelProto", images: Tensor, in_float32
     difference = _difference(network, images, exact)
     if difference:
         if _mixes_images(original, pictures, expected, TOLERANCE if in_float32 is None else HALF_TOLERANCE):
-            raise ValueError(
+            raise CaptumLeamError(
                 "expected embeddings that do not depend on the other images of a batch, got others from ONNX Runtime for a "
                 "batch of images than for its images alone. Export the network without operations across the batch."
             )
@@ -269,7 +270,7 @@ def _prove(network: Prepared, original: "ModelProto", images: Tensor, in_float32
             keep_images_apart(graph, pictures, _batch(original) or 1)
         difference = _difference(network, images, exact)
     if difference:
-        raise ValueError(difference)
+        raise CaptumLeamError(difference)
     if network(images[:1]).ndim != 2:
         flatten_output(graph)
     if in_float32 is not None:
@@ -284,13 +285,13 @@ def _one_by_one(model: "ModelProto", pictures: Tensor) -> Tensor:
     for picture in pictures:
         answer = run(session, _feed(model, picture[None].expand(count, -1, -1, -1)))[0]
         if answer.size % count:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"expected one embedding for each of {count} images, got an output of shape {answer.shape}."
             )
         answers.append(answer.reshape(count, -1)[:1])
     found = torch.from_numpy(np.concatenate(answers).astype(np.float32))
     if not bool(found.isfinite().all()):
-        raise ValueError(
+        raise CaptumLeamError(
             "expected finite embeddings, got NaN or infinity from ONNX Runtime. Check how the file was exported."
         )
     return found
@@ -347,7 +348,7 @@ def _check_precision(exact: Tensor, expected: Tensor) -> None:
     """Warn that a file in half precision is computed in float32."""
     off = _distance(exact, expected)
     if not off <= HALF_TOLERANCE:
-        raise ValueError(
+        raise CaptumLeamError(
             f"expected embeddings in float32 within {HALF_TOLERANCE:g} of the largest value of those in half precision, got a "
             f"difference of {off:.2g}. Use the file in float32."
         )
@@ -357,24 +358,6 @@ def _check_precision(exact: Tensor, expected: Tensor) -> None:
         HalfPrecisionWarning,
         stacklevel=5,
     )
-
-
-class HalfPrecisionWarning(UserWarning):
-    """A file that computes in float16 is computed in float32.
-
-    Example:
-        >>> with warnings.catch_warnings():
-        ...     warnings.simplefilter("ignore", HalfPrecisionWarning)  # from_onnx now loads such files in silence
-    """
-
-
-class NormalisedWarning(UserWarning):
-    """Embeddings have length 1 already within the network.
-
-    Example:
-        >>> with warnings.catch_warnings():
-        ...     warnings.simplefilter("error", NormalisedWarning)  # from_onnx now refuses such files
-    """
 
 
 def _warn_of_the_division(before: str | None) -> None:

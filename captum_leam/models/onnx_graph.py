@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from captum_leam.errors import CaptumLeamError
 from captum_leam.models.onnx_runtime import Array, open_session, run
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def fold_constants(model: "ModelProto") -> None:
     Identity nodes; the converter looks for them among the initializers.
 
     Raises:
-        ValueError: If ONNX Runtime cannot compute them.
+        CaptumLeamError: If ONNX Runtime cannot compute them.
     """
     from onnx import numpy_helper
 
@@ -129,13 +130,13 @@ def keep_output(model: "ModelProto", name: str) -> None:
     """Leave one value as the only output, and drop the nodes that it does not need. Changes the model.
 
     Raises:
-        ValueError: if no node gives a value of that name.
+        CaptumLeamError: if no node gives a value of that name.
     """
     from onnx import ValueInfoProto
 
     made = {output: node for node in model.graph.node for output in node.output}
     if name not in made:
-        raise ValueError(f"no value is called {name!r}; the outputs are {[o.name for o in model.graph.output]}.")
+        raise CaptumLeamError(f"no value is called {name!r}; the outputs are {[o.name for o in model.graph.output]}.")
     needed, wanted = set(), [name]
     while wanted:
         node = made.get(wanted.pop())
@@ -196,14 +197,14 @@ def convert_operators(model: "ModelProto", version: int) -> "ModelProto":
     """The same graph in another version of the operator set.
 
     Raises:
-        ValueError: if ONNX's converter has no way there.
+        CaptumLeamError: if ONNX's converter has no way there.
     """
     from onnx import version_converter
 
     try:
         return version_converter.convert_version(model, version)
     except Exception as error:  # the converter raises what it likes, RuntimeError mostly
-        raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+        raise CaptumLeamError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
 
 
 def operator_set(model: "ModelProto") -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
+from captum_leam.errors import CaptumLeamError
 from captum_leam.models.onnx_graph import convert_operators, operator_set, plain_nodes
 from captum_leam.models.onnx_runtime import first_line, import_extra
 
@@ -31,7 +32,7 @@ def convert(model: "ModelProto") -> fx.GraphModule:
         model: Model whose weights are initializers.
 
     Raises:
-        ValueError: If no operator set can be converted.
+        CaptumLeamError: If no operator set can be converted.
     """
     converter = import_extra("onnx2torch")
     own, reasons = operator_set(model), []
@@ -45,7 +46,7 @@ def convert(model: "ModelProto") -> fx.GraphModule:
                 return _nested(converter.convert(candidate))
         except Exception as error:  # unknown operators, attributes, shapes: each converter in its own way
             reasons.append(f"operator set {version}: {first_line(error)}")
-    raise ValueError(
+    raise CaptumLeamError(
         f"this network cannot be converted to PyTorch. {reasons[0]}. Export it anew with opset_version=17, or use the original "
         "PyTorch network. Scores and faithfulness alone: BlackBox around an onnxruntime session."
     )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from captum_leam.errors import CaptumLeamError, MissingExtraError
+
 if TYPE_CHECKING:
     from onnx import ModelProto
 
@@ -29,7 +31,7 @@ def import_extra(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ImportError(
+        raise MissingExtraError(
             f'{name} cannot be imported ({error}). It comes with: pip install "captum-leam[onnx]"'
         ) from error
 
@@ -41,14 +43,14 @@ def open_session(model: "ModelProto") -> Any:
         model: Model, with its weights in memory.
 
     Raises:
-        ValueError: If ONNX Runtime refuses the model.
+        CaptumLeamError: If ONNX Runtime refuses the model.
 
     Example:
         >>> from onnx import ModelProto
         >>> open_session(ModelProto())
         Traceback (most recent call last):
         ...
-        ValueError: ONNX Runtime cannot run this network (...).
+        captum_leam.errors.CaptumLeamError: ONNX Runtime cannot run this network (...).
     """
     runtime = import_extra("onnxruntime")
     options = runtime.SessionOptions()
@@ -57,7 +59,7 @@ def open_session(model: "ModelProto") -> Any:
     try:
         return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises exceptions of its own, some with pages of text
-        raise ValueError(f"ONNX Runtime cannot run this network ({first_line(error)}).") from None
+        raise CaptumLeamError(f"ONNX Runtime cannot run this network ({first_line(error)}).") from None
 
 
 def run(session: Any, inputs: Mapping[str, Array]) -> list[Array]:
@@ -68,12 +70,12 @@ def run(session: Any, inputs: Mapping[str, Array]) -> list[Array]:
         inputs: Arrays by the names of the inputs.
 
     Raises:
-        ValueError: If ONNX Runtime refuses the inputs or fails.
+        CaptumLeamError: If ONNX Runtime refuses the inputs or fails.
     """
     try:
         return list(session.run(None, dict(inputs)))
     except Exception as error:
-        raise ValueError(f"ONNX Runtime cannot run this network ({first_line(error)}).") from None
+        raise CaptumLeamError(f"ONNX Runtime cannot run this network ({first_line(error)}).") from None
 
 
 def first_line(error: Exception) -> str:

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_leam.modes import uniform
+from captum_leam._engine.modes import uniform
+from captum_leam.errors import CaptumLeamError
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Preprocessing:
             another template. None: any.
 
     Raises:
-        ValueError: for anything else.
+        CaptumLeamError: for anything else.
 
     Example:
         >>> first = Preprocessing(mean=(0.5, 0.25, 0.0), std=(0.5, 0.5, 0.5), colour="bgr")(torch.ones(1, 3, 2, 2))
@@ -44,9 +45,11 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if len(self.mean) != 3 or len(self.std) != 3 or not all(0 < v < float("inf") for v in self.std):
-            raise ValueError(f"mean={self.mean}, std={self.std}; needed are three numbers each, deviations over 0.")
+            raise CaptumLeamError(
+                f"mean={self.mean}, std={self.std}; needed are three numbers each, deviations over 0."
+            )
         if self.colour not in ("rgb", "bgr") or self.layout not in ("NCHW", "NHWC"):
-            raise ValueError(
+            raise CaptumLeamError(
                 f'colour={self.colour!r}, layout={self.layout!r}; needed is "rgb" or "bgr", "NCHW" or "NHWC".'
             )
 
@@ -57,17 +60,17 @@ class Preprocessing:
             images: (N, 3, H, W), RGB in [0, 1]. Values a little outside pass: noise and paths go there.
 
         Raises:
-            ValueError: for another shape or size, or pixels up to 255.
+            CaptumLeamError: for another shape or size, or pixels up to 255.
         """
         if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images have shape {tuple(images.shape)}; needed is RGB (N, 3, H, W).")
+            raise CaptumLeamError(f"images have shape {tuple(images.shape)}; needed is RGB (N, 3, H, W).")
         if self.size is not None and tuple(images.shape[2:]) != self.size:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"images are {tuple(images.shape[2:])}, the network reads {self.size}: align the faces to that size "
                 "(FaceAligner(size=…))."
             )
         if images.numel() and float(images.detach().abs().amax()) > 16:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"images hold values up to {float(images.detach().abs().amax()):.3g}; needed is RGB in [0, 1]: divide by 255."
             )
         mean, std = (torch.tensor(list(v), dtype=images.dtype, device=images.device) for v in (self.mean, self.std))

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from captum_leam.faces.weights import find_weights, load_network, need_facexlib
+from captum_leam._weights import find_weights, load_network, need_facexlib
 from captum_leam.models.preprocessing import Prepared, Preprocessing
 
 
@@ -31,21 +31,21 @@ def facexlib_arcface(
         sha256: what the weights must be, in hex.
         download: let facexlib download weights that are not there.
         device: by default CUDA where there is one.
-        colour: the order of channels in training is not documented; :func:`~captum_leam.models.verify` tells which separates people
+        colour: the order of channels in training is not documented; :func:`~captum_leam.verification.verify` tells which separates people
             better.
 
     Returns:
         In evaluation mode, RGB (N, 3, 112, 112) in [0, 1] → (N, 512), un-normalised.
 
     Raises:
-        ValueError: for weights that are missing, broken, of another network or not those pinned.
+        CaptumLeamError: for weights that are missing, broken, of another network or not those pinned.
         ImportError: without facexlib.
 
     Example:
         >>> facexlib_arcface(weights="/nowhere")
         Traceback (most recent call last):
             ...
-        ValueError: weights /nowhere: there is no such file or folder. ...
+        captum_leam.errors.CaptumLeamError: weights /nowhere: there is no such file or folder. ...
     """
     backbone, _ = load_network(_ir_se50, find_weights("arcface", weights, download=download), sha256)
     parts = OrderedDict((name, getattr(backbone, name)) for name in ("input_layer", "body", "output_layer"))

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captum_leam.layers import get_layer, hooked
+from captum_leam._engine.recording import hooked
+from captum_leam.errors import CaptumLeamError
+from captum_leam.layers import get_layer
 
 
 class UpTo(nn.Module):
@@ -21,7 +23,7 @@ class UpTo(nn.Module):
         layer: name of the layer whose output is the embedding, as in ``model.named_modules()``.
 
     Raises:
-        ValueError: for a name that is not there; in ``forward`` if the layer does not run just once.
+        CaptumLeamError: for a name that is not there; in ``forward`` if the layer does not run just once.
 
     Example:
         >>> import torch
@@ -49,7 +51,7 @@ class UpTo(nn.Module):
         with hooked([(layer, lambda module, args, output: outputs.append(output))]):
             self.model(images)
         if len(outputs) != 1:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"layer {self.layer!r} ran {len(outputs)} times; needed is one run, whose output is the embedding."
             )
         embedding: Tensor = outputs[0]

@@ -1,8 +1,7 @@
 """Person patterns: how alike the maps of one person are, how unlike those of different people, and beyond which controls."""
 
 from captum_leam.patterns.agreement import Agreement, agreement
-from captum_leam.patterns.claim import PatternClaim, pattern_claim
-from captum_leam.patterns.controls import (
+from captum_leam.patterns.baselines import (
     closest_strangers,
     control_maps,
     crop_features,
@@ -11,8 +10,8 @@ from captum_leam.patterns.controls import (
     region_maps,
     untrained_maps,
 )
+from captum_leam.patterns.claim import PatternClaim, pattern_claim
 from captum_leam.patterns.groups import GroupComparison, compare_groups
-from captum_leam.patterns.overlap import bhattacharyya
 from captum_leam.patterns.signatures import Signatures, profile_signatures, signatures
 from captum_leam.patterns.specificity import Specificity, person_specificity
 
@@ -23,7 +22,6 @@ __all__ = [
     "Signatures",
     "Specificity",
     "agreement",
-    "bhattacharyya",
     "closest_strangers",
     "compare_groups",
     "control_maps",

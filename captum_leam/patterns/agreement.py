@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.cluster import hierarchy
 from torch import Tensor
 
-from captum_leam.labels import person_codes
+from captum_leam.errors import CaptumLeamError
 from captum_leam.patterns.intervals import (
     PersonSums,
     draw_people,
@@ -24,6 +24,7 @@ from captum_leam.patterns.intervals import (
 )
 from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, check_comparable, row_products
 from captum_leam.patterns.specificity import check_options
+from captum_leam.stats.labels import person_codes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +81,7 @@ class Agreement:
 
     def plot(self) -> "Figure":
         """Heat map in the order of the clustering, with its tree."""
-        from captum_leam.patterns.figures import agreement_figure
+        from captum_leam.patterns.pattern_plots import agreement_figure
 
         return agreement_figure(self)
 
@@ -111,7 +112,7 @@ def agreement(
         seed: of the drawing.
 
     Raises:
-        ValueError: for fewer than two sets, sets of different images or made differently, or one person only.
+        CaptumLeamError: for fewer than two sets, sets of different images or made differently, or one person only.
 
     Example:
         >>> import torch
@@ -123,18 +124,18 @@ def agreement(
     """
     check_options(confidence, resamples)
     if len(maps) < 2:
-        raise ValueError(f"{len(maps)} sets of maps are given; needed are two or more to agree.")
+        raise CaptumLeamError(f"{len(maps)} sets of maps are given; needed are two or more to agree.")
     made = {str(name): as_signatures(given) for name, given in maps.items()}
     names, first = tuple(made), next(iter(made.values()))
     for name, other in made.items():
         check_comparable(first, other, f"{names[0]!r} and {name!r}")
         if len(other) != len(first):
-            raise ValueError(
+            raise CaptumLeamError(
                 f"{names[0]!r} has {len(first)} maps, {name!r} {len(other)}; needed are those of the same images."
             )
     individuals, codes = person_codes(people, len(first))
     if len(individuals) < 2:
-        raise ValueError(f"all maps are of one person, {individuals[0]!r}; needed are two people or more.")
+        raise CaptumLeamError(f"all maps are of one person, {individuals[0]!r}; needed are two people or more.")
     drawn = draw_people(len(individuals), resamples, seed)
     sums = {name: person_sums(of_set, people) for name, of_set in made.items()}
     rows = []

@@ -15,11 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from torch import Tensor
 
-from captum_leam.bootstrap import divided
-from captum_leam.labels import person_codes
+from captum_leam.errors import CaptumLeamError
 from captum_leam.patterns.intervals import Estimate, draw_people, person_sums
 from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, row_products
 from captum_leam.patterns.specificity import check_options, check_people
+from captum_leam.stats.bootstrap import divided
+from captum_leam.stats.labels import person_codes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,7 +82,7 @@ class PatternClaim:
 
     def plot(self) -> "Figure":
         """Coefficients of the same and of different people, maps and controls below each other."""
-        from captum_leam.patterns.figures import claim_figure
+        from captum_leam.patterns.pattern_plots import claim_figure
 
         return claim_figure(self)
 
@@ -114,7 +115,7 @@ def pattern_claim(
         seed: of the drawing.
 
     Raises:
-        ValueError: without any control, for controls of other images or made otherwise, strangers that are the person itself, and what
+        CaptumLeamError: without any control, for controls of other images or made otherwise, strangers that are the ...
             :func:`person_specificity` refuses.
 
     Example:
@@ -131,12 +132,12 @@ def pattern_claim(
     sums = {MAPS: person_sums(made, people, weights)}
     check_people(sums[MAPS])
     if not controls and not (strangers if isinstance(strangers, Mapping) else strangers is not None):
-        raise ValueError(
+        raise CaptumLeamError(
             "no controls are given; needed is one or more: an edge detector already passes 'same > different'."
         )
     for name, control in controls.items():
         if name == MAPS:
-            raise ValueError(f"a control is called {MAPS!r}, as the maps themselves are; give it another name.")
+            raise CaptumLeamError(f"a control is called {MAPS!r}, as the maps themselves are; give it another name.")
         sums[name] = person_sums(_fitting(as_signatures(control), made, name), people, weights)
     count = len(sums[MAPS].names)
     drawn = draw_people(count, resamples, seed)
@@ -184,16 +185,16 @@ def _with_strangers(
     """Mean coefficient with the strangers that are given; in a draw a pair counts as often as both its people together."""
     fits = strangers.ndim in (1, 2) and len(strangers) == len(made) and strangers.size
     if not fits or not np.issubdtype(strangers.dtype, np.integer):
-        raise ValueError(
+        raise CaptumLeamError(
             f"strangers are {strangers.dtype} {strangers.shape}; needed are indices (N,) or (N, k) for {len(made)} maps."
         )
     partners = strangers.reshape(len(made), -1)
     if partners.min() < 0 or partners.max() >= len(made):
-        raise ValueError(f"strangers reach from {partners.min()} to {partners.max()}; there are {len(made)} maps.")
+        raise CaptumLeamError(f"strangers reach from {partners.min()} to {partners.max()}; there are {len(made)} maps.")
     first, second = np.repeat(np.arange(len(made)), partners.shape[1]), partners.reshape(-1)
     if (codes[first] == codes[second]).any():
         wrong = first[codes[first] == codes[second]].tolist()[:5]
-        raise ValueError(
+        raise CaptumLeamError(
             f"the strangers given for maps {wrong} are of the same person; needed are images of somebody else."
         )
     images = np.bincount(codes)
@@ -213,7 +214,7 @@ def _with_strangers(
 
 def _fitting(control: Signatures, made: Signatures, name: str) -> Signatures:
     if (len(control), control.kind, control.cells) != (len(made), made.kind, made.cells):
-        raise ValueError(
+        raise CaptumLeamError(
             f"the control {name!r} is {control!r}; the maps are {made!r}: needed are both of the same images and kind."
         )
     return control

@@ -16,11 +16,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from captum_leam.bootstrap import MIN_FOR_DRAWS, divided, studentised
-from captum_leam.labels import person_codes
-from captum_leam.modes import as_array
+from captum_leam._engine.modes import as_array
+from captum_leam.errors import CaptumLeamError
 from captum_leam.patterns.signatures import Floats
 from captum_leam.patterns.specificity import check_options
+from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, divided, studentised
+from captum_leam.stats.labels import person_codes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +62,7 @@ class GroupComparison:
 
     def plot(self) -> "Figure":
         """Differences with their intervals, and the base similarity of the groups."""
-        from captum_leam.patterns.figures import groups_figure
+        from captum_leam.patterns.pattern_plots import groups_figure
 
         return groups_figure(self)
 
@@ -105,7 +106,7 @@ def compare_groups(
         seed: of both.
 
     Raises:
-        ValueError: for numbers of images that differ, infinite values, a person with two groups, fewer than two groups, or options
+        CaptumLeamError: for numbers of images that differ, infinite values, a person with two groups, fewer than ...
             out of range.
 
     Example:
@@ -117,18 +118,18 @@ def compare_groups(
         >>> compare_groups({"drop": drop}, list("abcdefgh"), list("xxxxyyyy"), [0.5] * 8).refused
         ['drop: group x has 4 people, group y has 4; needed are 10 or more in both']
     """
-    from captum_leam.faithfulness.statistics import holm  # all of faithfulness comes with it: not before it is needed
+    from captum_leam.stats.inference import holm  # all of faithfulness comes with it: not before it is needed
 
     check_options(confidence, resamples, permutations)
     if min_people < 3 or permutations < 1:
-        raise ValueError(f"min_people={min_people}, permutations={permutations}; needed are 3 or more, 1 or more.")
+        raise CaptumLeamError(f"min_people={min_people}, permutations={permutations}; needed are 3 or more, 1 or more.")
     individuals, codes = person_codes(people, len(people))
     quantities = _quantities(values, len(codes))
     base = _quantities({"base_similarity": base_similarity}, len(codes))
     of_person = _groups_of_people(groups, individuals, codes)
     called = [group for group in dict.fromkeys(of_person) if group is not None]
     if len(called) < 2:
-        raise ValueError(f"there are {len(called)} groups, {called}; needed are two or more.")
+        raise CaptumLeamError(f"there are {len(called)} groups, {called}; needed are two or more.")
     means = np.stack([_per_person(column, codes) for column in (*quantities.values(), *base.values())], axis=1)
     generator = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
@@ -293,12 +294,16 @@ def _variance(table: Floats) -> Floats:
 def _quantities(values: Mapping[str, ArrayLike] | pd.DataFrame, images: int) -> dict[str, Floats]:
     columns = {str(name): as_array(column) for name, column in values.items()}
     if not columns:
-        raise ValueError("no quantities are given; needed is one or more: name → one number per image.")
+        raise CaptumLeamError("no quantities are given; needed is one or more: name → one number per image.")
     for name, column in columns.items():
         if column.shape != (images,):
-            raise ValueError(f"{name} has shape {column.shape} for {images} images; needed is one number for each.")
+            raise CaptumLeamError(
+                f"{name} has shape {column.shape} for {images} images; needed is one number for each."
+            )
         if np.isinf(column).any():
-            raise ValueError(f"{name} holds infinite values at images {np.flatnonzero(np.isinf(column)).tolist()[:5]}.")
+            raise CaptumLeamError(
+                f"{name} holds infinite values at images {np.flatnonzero(np.isinf(column)).tolist()[:5]}."
+            )
     return columns
 
 
@@ -314,18 +319,22 @@ def _groups_of_people(
 ) -> list[Hashable | None]:
     if isinstance(groups, Mapping):
         if missing := [person for person in individuals if person not in groups]:
-            raise ValueError(f"{missing[:5]} have no group; give one for every person, None to leave a person out.")
+            raise CaptumLeamError(
+                f"{missing[:5]} have no group; give one for every person, None to leave a person out."
+            )
         return [_known(groups[person]) for person in individuals]
     labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
     if len(labels) != len(codes):
-        raise ValueError(
+        raise CaptumLeamError(
             f"{len(labels)} groups are given for {len(codes)} images; needed is one for each, or person → group."
         )
     found: list[Hashable | None] = [None] * len(individuals)
     seen: dict[int, Hashable | None] = {}
     for code, label in zip(codes.tolist(), map(_known, labels), strict=True):
         if seen.setdefault(code, label) != label:
-            raise ValueError(f"{individuals[code]!r} is in two groups, {seen[code]!r} and {label!r}; needed is one.")
+            raise CaptumLeamError(
+                f"{individuals[code]!r} is in two groups, {seen[code]!r} and {label!r}; needed is one."
+            )
         found[code] = label
     return found
 

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
-from captum_leam.bootstrap import MIN_FOR_DRAWS, divided, studentised
-from captum_leam.labels import person_codes
+from captum_leam.errors import CaptumLeamError
 from captum_leam.patterns.signatures import Floats, Signatures, row_products
+from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, divided, studentised
+from captum_leam.stats.labels import person_codes
 
 MIN_FOR_INTERVAL = 3
 """Under this many people no interval is given."""
@@ -172,7 +173,7 @@ def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "p
             pair of images.
 
     Raises:
-        ValueError: if the numbers differ, or for unknown weights.
+        CaptumLeamError: if the numbers differ, or for unknown weights.
 
     Example:
         >>> from captum_leam.patterns import signatures
@@ -184,7 +185,7 @@ def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "p
         (1.0, 0.0)
     """
     if weights not in WEIGHTS:
-        raise ValueError(f"weights is {weights!r}; needed is 'people' or 'pairs'.")
+        raise CaptumLeamError(f"weights is {weights!r}; needed is 'people' or 'pairs'.")
     names, codes = person_codes(people, len(signatures), "maps")
     images = np.bincount(codes, minlength=len(names))
     row = np.arange(len(codes))

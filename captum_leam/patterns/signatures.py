@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from torch import Tensor
 
+from captum_leam._engine.modes import as_array, as_tensor
+from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import as_maps
-from captum_leam.modes import as_array, as_tensor
 
 Kind = Literal["top", "dense", "regions"]
 KINDS: tuple[Kind, ...] = ("top", "dense", "regions")
@@ -73,7 +74,7 @@ class Signatures:
         """Shards as one, in their order.
 
         Raises:
-            ValueError: without any, or if they differ in kind, cells or settings.
+            CaptumLeamError: without any, or if they differ in kind, cells or settings.
 
         Example:
             >>> import torch
@@ -84,7 +85,7 @@ class Signatures:
         """
         shards = list(parts)
         if not shards:
-            raise ValueError("concat needs the signatures of one shard or more.")
+            raise CaptumLeamError("concat needs the signatures of one shard or more.")
         first = shards[0]
         for other in shards[1:]:
             check_comparable(first, other, "two shards")
@@ -128,7 +129,7 @@ class Signatures:
         """What :meth:`to_arrays` gave, rows brought back to length 1.
 
         Raises:
-            ValueError: for arrays that are no root distributions (NaN, negative, columns out of range, torn rows).
+            CaptumLeamError: for arrays that are no root distributions (NaN, negative, columns out of range, torn rows).
 
         Example:
             >>> import torch
@@ -142,18 +143,20 @@ class Signatures:
         if missing := {"values"} - set(given) or (
             {"columns", "starts", "cells"} - set(given) if len(given) > 1 else set()
         ):
-            raise ValueError(f"the arrays lack {sorted(missing)}; needed is what to_arrays gave.")
+            raise CaptumLeamError(f"the arrays lack {sorted(missing)}; needed is what to_arrays gave.")
         values = given["values"].astype(np.float32)
         if not np.isfinite(values).all() or (values < 0).any():
-            raise ValueError("the values hold NaN, infinite or negative numbers: these are no root distributions.")
+            raise CaptumLeamError("the values hold NaN, infinite or negative numbers: these are no root distributions.")
         if "starts" not in given:
             return cls(_unit_rows(values), kind, dict(settings or {}))
         starts, columns, cells = given["starts"], given["columns"], int(given["cells"])
         torn = starts.ndim != 1 or len(starts) < 1 or starts[0] != 0 or (np.diff(starts) < 0).any()
         if torn or starts[-1] != len(values) or len(columns) != len(values):
-            raise ValueError(f"{len(values)} values and {len(columns)} columns do not fit the starts of their rows.")
+            raise CaptumLeamError(
+                f"{len(values)} values and {len(columns)} columns do not fit the starts of their rows."
+            )
         if len(columns) and not (columns.min() >= 0 and columns.max() < cells):
-            raise ValueError(f"columns reach from {columns.min()} to {columns.max()}; there are {cells} cells.")
+            raise CaptumLeamError(f"columns reach from {columns.min()} to {columns.max()}; there are {cells} cells.")
         roots = sparse.csr_array((values, columns, starts), shape=(len(starts) - 1, cells))
         return cls(_unit_rows(roots), kind, dict(settings or {}))
 
@@ -191,7 +194,7 @@ def signatures(
         seed: ties at the cut are broken at random, by this seed and the map's own values: equal maps keep equal pixels.
 
     Raises:
-        ValueError: for an unknown kind, NaN or empty maps, a fraction outside (0, 1], or labels that do not fit.
+        CaptumLeamError: for an unknown kind, NaN or empty maps, a fraction outside (0, 1], or labels that do not fit.
 
     Example:
         >>> import torch
@@ -228,7 +231,7 @@ def profile_signatures(
         empty: as in :func:`signatures`.
 
     Raises:
-        ValueError: for NaN or negative masses, names that do not fit, or an empty row.
+        CaptumLeamError: for NaN or negative masses, names that do not fit, or an empty row.
 
     Example:
         >>> profile_signatures([[0.5, 0.5], [1.0, 0.0]], ["nose", "eyes"]).similarity()[0].round(4)
@@ -237,19 +240,19 @@ def profile_signatures(
     table = as_array(masses)
     called = tuple(range(table.shape[-1])) if names is None else tuple(names)
     if table.ndim != 2 or len(called) != table.shape[1]:
-        raise ValueError(
+        raise CaptumLeamError(
             f"masses have shape {table.shape} and {len(called)} names; needed is (N, regions), a name each."
         )
     if not np.isfinite(table).all() or (table < 0).any():
         bad = np.flatnonzero(~(np.isfinite(table) & (table >= 0)).all(1)).tolist()
-        raise ValueError(f"profiles {bad[:5]} hold NaN, infinite or negative masses; leave these images out.")
+        raise CaptumLeamError(f"profiles {bad[:5]} hold NaN, infinite or negative masses; leave these images out.")
     return _settled(Signatures(_unit_rows(np.sqrt(table)), "regions", {"regions": called}), empty)
 
 
 def _top_rows(values: NDArray[Any], fraction: float, seed: int) -> sparse.csr_array:
     """Square roots of the top pixels of each row."""
     if not 0 < fraction <= 1:
-        raise ValueError(
+        raise CaptumLeamError(
             f"fraction is {fraction}; needed is a share of the pixels in (0, 1], for example 0.01 for 1 %."
         )
     kept = [_top_pixels(row, max(1, round(fraction * values.shape[1])), seed) for row in values]
@@ -278,14 +281,14 @@ def _region_masses(
     positive: Tensor, labels: Tensor | ArrayLike | None, regions: Sequence[int] | None
 ) -> tuple[Floats, tuple[int, ...]]:
     if labels is None:
-        raise ValueError(
+        raise CaptumLeamError(
             "kind='regions' needs labels=, integers (N, H, W) or (H, W) that say which region a pixel is of."
         )
     where = as_tensor(labels).cpu().numpy()
     if where.shape not in (tuple(positive.shape), tuple(positive.shape[1:])) or not np.issubdtype(
         where.dtype, np.integer
     ):
-        raise ValueError(f"labels are {where.dtype} {where.shape}; needed are integers {tuple(positive.shape)}.")
+        raise CaptumLeamError(f"labels are {where.dtype} {where.shape}; needed are integers {tuple(positive.shape)}.")
     where = np.broadcast_to(where, positive.shape)
     names = tuple(int(region) for region in (np.unique(where) if regions is None else regions))
     values = positive.double().numpy()
@@ -304,9 +307,9 @@ def _unit_rows(roots: Any) -> Any:
 
 def _settled(made: Signatures, empty: str) -> Signatures:
     if empty not in ("raise", "zero"):
-        raise ValueError(f"empty is {empty!r}; needed is 'raise' or 'zero'.")
+        raise CaptumLeamError(f"empty is {empty!r}; needed is 'raise' or 'zero'.")
     if empty == "raise" and made.empty.any():
-        raise ValueError(
+        raise CaptumLeamError(
             f"maps {np.flatnonzero(made.empty).tolist()[:10]} have no positive value: nothing speaks for the match there. Leave these "
             "images out, or give empty='zero': they are then like no other map."
         )
@@ -315,7 +318,7 @@ def _settled(made: Signatures, empty: str) -> Signatures:
 
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; needed is one of {', '.join(map(repr, KINDS))}.")
+        raise CaptumLeamError(f"kind is {kind!r}; needed is one of {', '.join(map(repr, KINDS))}.")
 
 
 # -- arithmetic ----------------------------------------------------------------------------------------
@@ -339,10 +342,12 @@ def check_comparable(first: Signatures, second: Signatures, what: str) -> None:
     """Refuse to compare different things.
 
     Raises:
-        ValueError: if kind, cells or settings differ.
+        CaptumLeamError: if kind, cells or settings differ.
     """
     if (first.kind, first.cells, dict(first.settings)) != (second.kind, second.cells, dict(second.settings)):
-        raise ValueError(f"{what} differ: {first!r} and {second!r}. Make both with the same kind, grid and options.")
+        raise CaptumLeamError(
+            f"{what} differ: {first!r} and {second!r}. Make both with the same kind, grid and options."
+        )
 
 
 def as_signatures(given: "Signatures | Tensor | ArrayLike") -> Signatures:

@@ -15,10 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, stats
 from torch import Tensor
 
-from captum_leam.bootstrap import divided
-from captum_leam.labels import person_codes
+from captum_leam.errors import CaptumLeamError
 from captum_leam.patterns.intervals import MIN_FOR_INTERVAL, PersonSums, draw_people, person_sums
 from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, is_sparse, row_products
+from captum_leam.stats.bootstrap import divided
+from captum_leam.stats.labels import person_codes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +68,7 @@ class Specificity:
 
     def plot(self) -> "Figure":
         """Distributions of the coefficient for the same and for different people."""
-        from captum_leam.patterns.figures import specificity_figure
+        from captum_leam.patterns.pattern_plots import specificity_figure
 
         return specificity_figure(self)
 
@@ -107,7 +108,7 @@ def person_specificity(
         :class:`Specificity`; ``["same"]``, ``["different"]``, ``["gap"]``, ``["auc"]``, ``p_value``.
 
     Raises:
-        ValueError: for one person only, no person with two images, labels that do not fit, or options out of range.
+        CaptumLeamError: for one person only, no person with two images, labels that do not fit, or options out of range.
 
     Example:
         >>> import torch
@@ -347,22 +348,22 @@ def check_people(sums: PersonSums) -> None:
     """Refuse what holds no pair of the same or of different people.
 
     Raises:
-        ValueError: for one person only, or one image of each.
+        CaptumLeamError: for one person only, or one image of each.
     """
     if len(sums.names) < 2:
-        raise ValueError(f"all maps are of one person, {sums.names[0]!r}; needed are two people or more.")
+        raise CaptumLeamError(f"all maps are of one person, {sums.names[0]!r}; needed are two people or more.")
     if not (sums.images > 1).any():
-        raise ValueError("there is one map of each person; needed is one person or more with two maps.")
+        raise CaptumLeamError("there is one map of each person; needed is one person or more with two maps.")
 
 
 def check_options(confidence: float, resamples: int, permutations: int = 0, block: int = 1) -> None:
     """Refuse options out of range.
 
     Raises:
-        ValueError: naming all of them.
+        CaptumLeamError: naming all of them.
     """
     if not 0 < confidence < 1 or resamples < 1 or permutations < 0 or block < 1:
-        raise ValueError(
+        raise CaptumLeamError(
             f"confidence={confidence}, resamples={resamples}, permutations={permutations}, block={block}; needed are a share in (0, 1), "
             "1 or more, 0 or more, 1 or more."
         )

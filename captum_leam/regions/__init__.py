@@ -6,11 +6,11 @@ left eye lies at smaller x), ``CELEBAMASK_HQ`` the person's; ``scheme.swap_sides
 """
 
 from captum_leam.regions.components import COARSE, FISWG_CELEBAMASK_HQ, FISWG_COMPONENTS, FISWG_TEMPLATE, merged
-from captum_leam.regions.figure import lift_drawing
 from captum_leam.regions.label_files import LabelMapParser, read_labels
 from captum_leam.regions.named import FaceRegions, label_faces
 from captum_leam.regions.parsers import FacexlibParser, NetworkParser, parse_on_photo
 from captum_leam.regions.people import over_people, per_person
+from captum_leam.regions.region_plots import lift_drawing
 from captum_leam.regions.report import (
     Fragments,
     effective_number,

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from captum_leam.errors import CaptumLeamError
 from captum_leam.regions.scheme import CELEBAMASK_HQ, TEMPLATE, RegionScheme
 
 FISWG_COMPONENTS = (
@@ -44,17 +45,17 @@ def merged(scheme: RegionScheme, groups: dict[str, list[str]], name: str) -> Reg
         The new scheme; label maps of ``scheme`` become its own by ``relabel``, which reports do by themselves.
 
     Raises:
-        ValueError: for a region that is left over, unknown or in two groups.
+        CaptumLeamError: for a region that is left over, unknown or in two groups.
 
     Example:
         >>> merged(RegionScheme({0: "background", 1: "left_eye", 2: "right_eye"}), {"eyes": ["left_eye", "right_eye"]}, "x")
         Traceback (most recent call last):
             ...
-        ValueError: 'background' belongs to no group; needed is one for every region.
+        captum_leam.errors.CaptumLeamError: 'background' belongs to no group; needed is one for every region.
     """
     grouped = [part for parts in groups.values() for part in parts]
     if left_over := [region for region in scheme.names if region not in grouped]:
-        raise ValueError(f"{', '.join(map(repr, left_over))} belongs to no group; needed is one for every region.")
+        raise CaptumLeamError(f"{', '.join(map(repr, left_over))} belongs to no group; needed is one for every region.")
     return replace(scheme.merge(groups), name=name, left=None)
 
 

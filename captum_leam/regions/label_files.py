@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_leam.errors import CaptumLeamError
 from captum_leam.faces.photos import opened
 from captum_leam.regions.scheme import CELEBAMASK_HQ, RegionScheme
 
@@ -25,7 +26,7 @@ class LabelMapParser:
         scheme: of the integers.
 
     Raises:
-        ValueError: naming the file and why: missing, broken, in colours, labels that the scheme does not know.
+        CaptumLeamError: naming the file and why: missing, broken, in colours, labels that the scheme does not know.
 
     Example:
         >>> import tempfile
@@ -47,11 +48,11 @@ class LabelMapParser:
         if isinstance(files, (str, Path)):
             self.files = _in_folder(Path(files), names, suffix)
         elif names is not None:
-            raise ValueError("names= choose among the files of a folder; leave them out when files are given.")
+            raise CaptumLeamError("names= choose among the files of a folder; leave them out when files are given.")
         else:
             self.files = tuple(Path(path) for path in files)
         if not self.files:
-            raise ValueError("no label file is given.")
+            raise CaptumLeamError("no label file is given.")
         self.scheme = scheme
         self.names = tuple(path.stem.removesuffix(suffix) for path in self.files)
         self._labels = [read_labels(path, scheme) for path in self.files]
@@ -69,17 +70,17 @@ class LabelMapParser:
             (N, H, W), int64, on the device of the images.
 
         Raises:
-            ValueError: for another number of images than files, or another size, naming the file.
+            CaptumLeamError: for another number of images than files, or another size, naming the file.
         """
         if images.ndim != 4 or len(images) != len(self.files):
-            raise ValueError(
+            raise CaptumLeamError(
                 f"images have shape {tuple(images.shape)}, and there are {len(self.files)} label files; needed is one each: "
                 "(N, C, H, W), in one call and in the order of the files."
             )
         size = tuple(images.shape[-2:])
         for path, labels in zip(self.files, self._labels, strict=True):
             if tuple(labels.shape) != size:
-                raise ValueError(
+                raise CaptumLeamError(
                     f"{path}: labels of (H, W) = {tuple(labels.shape)}, the images have {size}. Labels belong to the very crop: bring "
                     "them there first (AlignedFace.to_crop)."
                 )
@@ -97,13 +98,13 @@ def read_labels(path: str | Path, scheme: RegionScheme | None = None) -> Tensor:
         (H, W), int64.
 
     Raises:
-        ValueError: naming the file and why.
+        CaptumLeamError: naming the file and why.
 
     Example:
         >>> read_labels("nowhere.npy")
         Traceback (most recent call last):
             ...
-        ValueError: nowhere.npy: the labels cannot be read (No such file or directory).
+        captum_leam.errors.CaptumLeamError: nowhere.npy: the labels cannot be read (No such file or directory).
     """
     labels = _from_array(Path(path)) if Path(path).suffix == ".npy" else _from_picture(Path(path))
     if scheme is None:
@@ -111,7 +112,7 @@ def read_labels(path: str | Path, scheme: RegionScheme | None = None) -> Tensor:
     try:
         return scheme.relabel(labels)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise CaptumLeamError(f"{path}: {error}") from None
 
 
 def _from_array(path: Path) -> Tensor:
@@ -120,20 +121,20 @@ def _from_array(path: Path) -> Tensor:
             raise OSError(errno.EINVAL, "it is no file")
         values = np.load(path, allow_pickle=False)
     except OSError as error:
-        raise ValueError(f"{path}: the labels cannot be read ({error.strerror or error}).") from None
+        raise CaptumLeamError(f"{path}: the labels cannot be read ({error.strerror or error}).") from None
     except Exception as error:  # a broken file, or a pickle
-        raise ValueError(f"{path}: this is no array of numbers ({error}).") from None
+        raise CaptumLeamError(f"{path}: this is no array of numbers ({error}).") from None
     if not isinstance(values, np.ndarray):
-        raise ValueError(f"{path}: this is an archive of arrays; needed is one array of integers (H, W).")
+        raise CaptumLeamError(f"{path}: this is an archive of arrays; needed is one array of integers (H, W).")
     if values.ndim != 2 or values.dtype.kind not in "iub":
-        raise ValueError(f"{path}: {values.dtype} of shape {values.shape}; needed are integers (H, W).")
+        raise CaptumLeamError(f"{path}: {values.dtype} of shape {values.shape}; needed are integers (H, W).")
     return torch.from_numpy(values.astype(np.int64))
 
 
 def _from_picture(path: Path) -> Tensor:
     with opened(path) as image:
         if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
-            raise ValueError(
+            raise CaptumLeamError(
                 f"{path}: a picture in colours ({image.mode}); needed is one integer a pixel: grey, or with a palette."
             )
         return torch.from_numpy(np.asarray(image).astype(np.int64))
@@ -143,18 +144,18 @@ def _in_folder(folder: Path, names: Sequence[str] | None, suffix: str) -> tuple[
     try:
         found = sorted(path for path in folder.iterdir() if path.suffix in LABEL_FILES and path.stem.endswith(suffix))
     except OSError as error:
-        raise ValueError(f"{folder}: the folder cannot be read ({error.strerror}).") from None
+        raise CaptumLeamError(f"{folder}: the folder cannot be read ({error.strerror}).") from None
     if names is None:
         if not found:
-            raise ValueError(f"{folder}: the folder holds no label file (*{suffix}, {', '.join(LABEL_FILES)}).")
+            raise CaptumLeamError(f"{folder}: the folder holds no label file (*{suffix}, {', '.join(LABEL_FILES)}).")
         return tuple(found)
     by_name: dict[str, list[Path]] = {}
     for path in found:
         by_name.setdefault(path.stem.removesuffix(suffix), []).append(path)
     if missing := [name for name in names if name not in by_name]:
-        raise ValueError(f"{folder}: no label file for {missing[:5]} ({missing[0]}{suffix}.png or so).")
+        raise CaptumLeamError(f"{folder}: no label file for {missing[:5]} ({missing[0]}{suffix}.png or so).")
     if twice := [name for name in names if len(by_name[name]) > 1]:
-        raise ValueError(
+        raise CaptumLeamError(
             f"{folder}: several label files for {twice[0]!r}: {[path.name for path in by_name[twice[0]]]}."
         )
     return tuple(by_name[name][0] for name in names)

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_leam._loading import made_in_code
+from captum_leam.errors import CaptumLeamError
 from captum_leam.faces.sources import FaceSource
-from captum_leam.models.loading import made_in_code
 from captum_leam.regions.label_files import LABEL_FILES, read_labels
 from captum_leam.regions.parsers import FacexlibParser, parse_on_photo
 from captum_leam.regions.report import parse
@@ -68,7 +69,7 @@ def label_faces(
         device: of the parser.
 
     Raises:
-        ValueError: for another name, and what the parser or the files refuse.
+        CaptumLeamError: for another name, and what the parser or the files refuse.
 
     Example:
         >>> source = FaceSource(Path("ann.png"), torch.rand(3, 112, 96))
@@ -87,7 +88,7 @@ def label_faces(
     elif ":" in where:
         found = _of_callable(where, images, device)
     else:
-        raise ValueError(f"regions are {where!r}; needed is {NAMES}.")
+        raise CaptumLeamError(f"regions are {where!r}; needed is {NAMES}.")
     labels, scheme, source = found
     scheme = scheme.merge_sides()
     if all(part in scheme.names for part in MOUTH):
@@ -100,7 +101,7 @@ def _of_template(images: Tensor) -> Labels:
     try:
         parser = TemplateParser.of_size((height, width))
     except ValueError as error:
-        raise ValueError(f"{error} Without a template, regions need a parser: {NAMES}.") from None
+        raise CaptumLeamError(f"{error} Without a template, regions need a parser: {NAMES}.") from None
     shape = "" if height == width else f" of {parser.size[0]} × {parser.size[1]}"
     return parser(images), parser.scheme, f"TemplateParser, the standard crop{shape}"
 
@@ -121,18 +122,20 @@ def _of_facexlib(
 def _of_callable(where: str, images: Tensor, device: Any) -> Labels:
     parser = made_in_code(where)
     if not callable(parser):
-        raise ValueError(f"{where} is a {type(parser).__name__}; needed is a parser: images (N, 3, h, w) → label maps.")
+        raise CaptumLeamError(
+            f"{where} is a {type(parser).__name__}; needed is a parser: images (N, 3, h, w) → label maps."
+        )
     scheme = getattr(parser, "scheme", CELEBAMASK_HQ)
     if not isinstance(scheme, RegionScheme):
-        raise ValueError(f"{where}: its scheme is a {type(scheme).__name__}; needed is a RegionScheme.")
+        raise CaptumLeamError(f"{where}: its scheme is a {type(scheme).__name__}; needed is a RegionScheme.")
     if isinstance(parser, nn.Module):
         parser = parser.eval().to(device or "cpu")
     try:
         labels = parse(_checked(parser, scheme), images)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise CaptumLeamError(f"{where}: {error}") from None
     except Exception as error:
-        raise ValueError(f"{where} raised {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        raise CaptumLeamError(f"{where} raised {type(error).__name__}: {str(error).splitlines()[0]}") from error
     return labels, scheme, f"{where}, classes of {scheme.name}"
 
 
@@ -143,7 +146,7 @@ def _checked(parser: Callable[[Tensor], Tensor], scheme: RegionScheme) -> Callab
         answer = parser(images)
         scores = isinstance(answer, Tensor) and answer.is_floating_point() and answer.ndim == 4
         if scores and scheme.labels != tuple(range(answer.shape[1])):
-            raise ValueError(
+            raise CaptumLeamError(
                 f"scores of {answer.shape[1]} classes, and the scheme {scheme.name!r} has {len(scheme)}; give the parser the "
                 "attribute scheme, a RegionScheme that names its classes."
             )
@@ -164,7 +167,9 @@ def _label_file(folder: Path, picture: Path) -> Path:
     names = [f"{picture.stem}{suffix}{ending}" for suffix in ("_labels", "") for ending in LABEL_FILES]
     found = [folder / name for name in names if (folder / name).is_file() and (folder / name) != picture]
     if not found:
-        raise ValueError(f"{folder}: there is no label file of {picture.name} ({names[0]}, {picture.stem}.npy, …).")
+        raise CaptumLeamError(
+            f"{folder}: there is no label file of {picture.name} ({names[0]}, {picture.stem}.npy, …)."
+        )
     return found[0]
 
 
@@ -175,5 +180,5 @@ def _on_crop(path: Path, source: FaceSource) -> Tensor:
         return source.face.to_crop(labels, outside=CELEBAMASK_HQ.index("background"))
     if tuple(labels.shape) != size:
         photo = "" if source.face is None else f", the photograph {source.face.photo_size}"
-        raise ValueError(f"{path}: labels of (H, W) = {tuple(labels.shape)}; the crop is {size}{photo}.")
+        raise CaptumLeamError(f"{path}: labels of (H, W) = {tuple(labels.shape)}; the crop is {size}{photo}.")
     return labels

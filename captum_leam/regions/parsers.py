@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from captum_leam._engine.memory import in_batches
+from captum_leam._engine.modes import own_arithmetic
+from captum_leam._weights import find_weights, load_network, need_facexlib
+from captum_leam.errors import CaptumLeamError
 from captum_leam.faces.aligned import AlignedFace, align
 from captum_leam.faces.geometry import inverse, warp
-from captum_leam.faces.weights import find_weights, load_network, need_facexlib
-from captum_leam.memory import in_batches
-from captum_leam.modes import own_arithmetic
 from captum_leam.regions.report import parse
 from captum_leam.regions.scheme import CELEBAMASK_HQ, RegionScheme
 
@@ -69,7 +70,7 @@ class NetworkParser:
         device: where the network is moved; by default it stays where it is.
 
     Raises:
-        ValueError: for a class that the scheme does not have, or a network in training mode.
+        CaptumLeamError: for a class that the scheme does not have, or a network in training mode.
 
     Example:
         >>> scheme = RegionScheme({0: "background", 1: "face"})
@@ -93,11 +94,13 @@ class NetworkParser:
         device: str | torch.device | None = None,
     ) -> None:
         if unknown := [name for name in classes if name not in scheme.names]:
-            raise ValueError(f"scheme {scheme.name!r} has no region {unknown}; it has {list(scheme.names)}.")
+            raise CaptumLeamError(f"scheme {scheme.name!r} has no region {unknown}; it has {list(scheme.names)}.")
         if network.training:
-            raise ValueError("the parsing network is in training mode; call .eval() first.")
+            raise CaptumLeamError("the parsing network is in training mode; call .eval() first.")
         if min(std) <= 0 or len(mean) != 3 or len(std) != 3 or size < 1 or batch_size < 1:
-            raise ValueError("needed are three means, three deviations over 0, a size and a batch size of 1 or more.")
+            raise CaptumLeamError(
+                "needed are three means, three deviations over 0, a size and a batch size of 1 or more."
+            )
         self.classes = tuple(classes)
         self.scheme = scheme
         self.size = size
@@ -120,7 +123,7 @@ class NetworkParser:
             (N, H, W), int64, integers of ``scheme``, on the device of the images.
 
         Raises:
-            ValueError: for images of another shape or range, or scores of another number of classes, or NaN.
+            CaptumLeamError: for images of another shape or range, or scores of another number of classes, or NaN.
         """
         labels = torch.tensor(
             [self.scheme.index(name) for name in self.classes], dtype=torch.int64, device=images.device
@@ -154,22 +157,22 @@ class NetworkParser:
         answer = self.network(((read - self._mean) / self._std).to(self._dtype))
         scores = answer[0] if isinstance(answer, (tuple, list)) else answer
         if scores.ndim != 4 or scores.shape[:2] != (len(images), len(self.classes)):
-            raise ValueError(
+            raise CaptumLeamError(
                 f"the network returned scores of shape {tuple(scores.shape)}; needed is ({len(images)}, "
                 f"{len(self.classes)}, h, w), one for every class."
             )
         if bool(torch.isnan(scores).any()):
-            raise ValueError("the network returned NaN scores; check its weights.")
+            raise CaptumLeamError("the network returned NaN scores; check its weights.")
         return F.interpolate(scores.float(), images.shape[-2:], mode="bilinear", antialias=True).to(images.device)
 
 
 def _check_images(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.is_floating_point():
-        raise ValueError(
+        raise CaptumLeamError(
             f"images are {images.dtype} of shape {tuple(images.shape)}; needed is (N, 3, H, W), float RGB in [0, 1]."
         )
     if images.numel() and not (images.min() >= -1e-3 and images.max() <= 1 + 1e-3):
-        raise ValueError(
+        raise CaptumLeamError(
             f"images hold values from {float(images.min()):.3g} to {float(images.max()):.3g}; needed is RGB in [0, 1]: undo "
             "the preprocessing of the recognition network."
         )
@@ -193,14 +196,14 @@ class FacexlibParser(NetworkParser):
         batch_size: images in one forward pass.
 
     Raises:
-        ValueError: for weights that are missing, broken, of another network or not those pinned.
+        CaptumLeamError: for weights that are missing, broken, of another network or not those pinned.
         ImportError: without facexlib.
 
     Example:
         >>> FacexlibParser("parsenet", weights="/nowhere")
         Traceback (most recent call last):
             ...
-        ValueError: weights /nowhere: there is no such file or folder. ...
+        captum_leam.errors.CaptumLeamError: weights /nowhere: there is no such file or folder. ...
     """
 
     def __init__(
@@ -214,7 +217,7 @@ class FacexlibParser(NetworkParser):
         batch_size: int = 8,
     ) -> None:
         if network not in ("bisenet", "parsenet"):
-            raise ValueError(f'network is {network!r}; needed is "bisenet" or "parsenet".')
+            raise CaptumLeamError(f'network is {network!r}; needed is "bisenet" or "parsenet".')
         self.weights = find_weights(network, weights, download=download)
         net, self.sha256 = load_network(_bisenet if network == "bisenet" else _parsenet, self.weights, sha256)
         imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -270,7 +273,7 @@ def parse_on_photo(
         (h, w), int64, of the size of ``face.crop``. ``face.to_photo`` brings it to the photograph.
 
     Raises:
-        ValueError: if the photograph has another size than the one the face is from.
+        CaptumLeamError: if the photograph has another size than the one the face is from.
 
     Example:
         >>> face = align(torch.rand(3, 200, 300), 2 * WIDE_512 / 10)
@@ -278,7 +281,9 @@ def parse_on_photo(
         torch.Size([112, 112])
     """
     if tuple(photo.shape[-2:]) != face.photo_size:
-        raise ValueError(f"the photograph is {tuple(photo.shape[-2:])}, the face is from one of {face.photo_size}.")
+        raise CaptumLeamError(
+            f"the photograph is {tuple(photo.shape[-2:])}, the face is from one of {face.photo_size}."
+        )
     wide = align(photo, face.landmarks, template, size)
     labels = parse(parser, wide.crop[None])[0]
     steps = [np.vstack([matrix, (0, 0, 1)]) for matrix in (wide.transform, inverse(face.transform))]

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from captum_leam.bootstrap import interval_of_sums
+from captum_leam.errors import CaptumLeamError
+from captum_leam.stats.bootstrap import interval_of_sums
 
 QUANTITIES = ("share", "mass", "area", "lift")
 
@@ -23,7 +24,7 @@ def per_person(report: pd.DataFrame, people: Sequence[Hashable]) -> pd.DataFrame
         lack a region (lift NaN) are left out of that lift.
 
     Raises:
-        ValueError: if there are not as many people as images, or the report lacks columns.
+        CaptumLeamError: if there are not as many people as images, or the report lacks columns.
 
     Example:
         >>> report = pd.DataFrame({"image": [0, 1, 2], "region": "nose", "share": [0.2, 0.4, 0.6], "mass": 0.1, "area": 0.1,
@@ -32,10 +33,10 @@ def per_person(report: pd.DataFrame, people: Sequence[Hashable]) -> pd.DataFrame
         [['ann', 2, 3.0], ['bob', 1, 6.0]]
     """
     if missing := [name for name in ("image", "region", *QUANTITIES) if name not in report.columns]:
-        raise ValueError(f"the report has no column {missing}; needed is what region_report returns.")
+        raise CaptumLeamError(f"the report has no column {missing}; needed is what region_report returns.")
     images = int(report["image"].max()) + 1 if len(report) else 0
     if len(people) != images:
-        raise ValueError(f"{len(people)} people are given for {images} images; needed is one for each.")
+        raise CaptumLeamError(f"{len(people)} people are given for {images} images; needed is one for each.")
     table = report.assign(person=report["image"].map(dict(enumerate(people))))
     grouped = table.groupby(["person", "region"], sort=False, dropna=False)
     means = grouped[list(QUANTITIES)].mean()
@@ -57,7 +58,7 @@ def over_people(
     Intervals say how far other people would change the mean, with this network and these labels. Under ten people they are
     Student's t; they are too narrow for lifts of regions so small that a few people carry the mean.
 
-    Source: :func:`~captum_leam.bootstrap.interval_of_sums`.
+    Source: :func:`~captum_leam.stats.bootstrap.interval_of_sums`.
 
     Args:
         report: of :func:`~captum_leam.regions.region_report`.
@@ -72,7 +73,7 @@ def over_people(
         images have the region; under two, low and high are NaN.
 
     Raises:
-        ValueError: as :func:`per_person`; for a person without group; or other options out of range.
+        CaptumLeamError: as :func:`per_person`; for a person without group; or other options out of range.
 
     Example:
         >>> report = pd.DataFrame({"image": [0, 1, 2], "region": "nose", "share": [0.2, 0.4, 0.6], "mass": 0.1, "area": 0.1,
@@ -82,12 +83,14 @@ def over_people(
         [4.5, 0.0, 23.6]
     """
     if not 0 < confidence < 1 or resamples < 1:
-        raise ValueError(f"confidence={confidence}, resamples={resamples}; needed are a share in (0, 1) and 1 or more.")
+        raise CaptumLeamError(
+            f"confidence={confidence}, resamples={resamples}; needed are a share in (0, 1) and 1 or more."
+        )
     table = per_person(report, people)
     keys = ["region"]
     if groups is not None:
         if missing := [person for person in dict.fromkeys(people) if person not in groups]:
-            raise ValueError(f"{missing[:5]} have no group; needed is one for every person.")
+            raise CaptumLeamError(f"{missing[:5]} have no group; needed is one for every person.")
         table = table.assign(group=table["person"].map(dict(groups)))
         keys = ["group", "region"]
     rows = []

@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 from torch import Tensor
 
+from captum_leam._engine.modes import as_array, as_tensor
+from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.maps import as_maps, normalize_sum, top_fraction
-from captum_leam.modes import as_array, as_tensor
 from captum_leam.regions.scheme import RegionScheme, as_integers, other_side
 from captum_leam.regions.template import (
     ARCFACE_LANDMARKS,
@@ -42,8 +43,8 @@ def parse(parser: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         (N, H, W), int64; of scores, the class with the highest.
 
     Raises:
-        TypeError: if the parser returns something else than one tensor.
-        ValueError: for another shape, scores of one class only, or NaN scores.
+        InputTypeError: if the parser returns something else than one tensor.
+        CaptumLeamError: for another shape, scores of one class only, or NaN scores.
 
     Example:
         >>> def skin_or_hair(images):  # scores of two classes
@@ -54,7 +55,7 @@ def parse(parser: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     with torch.no_grad():
         answer = parser(images)
     if not isinstance(answer, Tensor):
-        raise TypeError(
+        raise InputTypeError(
             f"the parser returned a {type(answer).__name__}; needed is one tensor, integers (N, H, W) or scores "
             "(N, K, H, W). If it is a tuple: parse(lambda x: net(x)[0], images)."
         )
@@ -62,7 +63,7 @@ def parse(parser: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     wanted = (len(images), *images.shape[-2:])
     got = (len(answer), *answer.shape[-2:]) if answer.ndim == (4 if scores else 3) else None
     if got != wanted:
-        raise ValueError(
+        raise CaptumLeamError(
             f"the parser returned {answer.dtype} of shape {tuple(answer.shape)} for images {tuple(images.shape)}; needed "
             f"are integers {wanted}, or float scores ({wanted[0]}, K, {wanted[1]}, {wanted[2]})."
         )
@@ -71,9 +72,11 @@ def parse(parser: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 def _best_class(scores: Tensor) -> Tensor:
     if scores.shape[1] < 2:
-        raise ValueError("the parser returned scores of one class only; needed are two or more, or integer labels.")
+        raise CaptumLeamError(
+            "the parser returned scores of one class only; needed are two or more, or integer labels."
+        )
     if bool(torch.isnan(scores).any()):
-        raise ValueError("the parser returned NaN scores; check its weights and the range of the images.")
+        raise CaptumLeamError("the parser returned NaN scores; check its weights and the range of the images.")
     return scores.argmax(dim=1)
 
 
@@ -131,7 +134,7 @@ def region_mass(maps: Tensor, labels: Tensor, regions: Sequence[int]) -> Tensor:
         (N, K) within [0, 1], float64; sums to 1 where ``regions`` holds every label.
 
     Raises:
-        ValueError: for a map without any positive value.
+        CaptumLeamError: for a map without any positive value.
 
     Example:
         >>> region_mass(torch.tensor([[[3.0, -9.0, 1.0]]]), torch.tensor([[[1, 1, 0]]]), [0, 1]).tolist()
@@ -201,7 +204,7 @@ def fragments(critical: Tensor) -> Fragments:
         critical: boolean, (H, W), one pixel or more.
 
     Raises:
-        ValueError: for another shape, or without any pixel.
+        CaptumLeamError: for another shape, or without any pixel.
 
     Example:
         >>> fragments(torch.tensor([[1, 0, 0, 1], [0, 1, 0, 0]], dtype=torch.bool))
@@ -209,7 +212,9 @@ def fragments(critical: Tensor) -> Fragments:
     """
     mask = np.asarray(critical.cpu(), dtype=np.bool_)
     if mask.ndim != 2 or not mask.any():
-        raise ValueError(f"critical has shape {mask.shape} and {int(mask.sum())} pixels; needed is (H, W), 1 or more.")
+        raise CaptumLeamError(
+            f"critical has shape {mask.shape} and {int(mask.sum())} pixels; needed is (H, W), 1 or more."
+        )
     pieces, count = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = np.bincount(pieces.ravel())[1:]
     rows, columns = np.nonzero(pieces == sizes.argmax() + 1)
@@ -287,9 +292,9 @@ def region_report(
         N × regions rows, images from 0, regions in the order of the scheme.
 
     Raises:
-        ValueError: for labels or a face of another size than the maps, integers that the scheme does not know, NaN
+        CaptumLeamError: for labels or a face of another size than the maps, integers that the scheme does not know, NaN
             maps, maps without positive value, a fraction outside (0, 1], or an empty face.
-        TypeError: for labels that are no integers.
+        InputTypeError: for labels that are no integers.
 
     Example:
         >>> from captum_leam.regions import TemplateParser
@@ -331,7 +336,7 @@ def landmark_table(
         N × 5 rows.
 
     Raises:
-        ValueError: for maps that cannot be ranked, or landmarks of another shape.
+        CaptumLeamError: for maps that cannot be ranked, or landmarks of another shape.
 
     Example:
         >>> maps = torch.zeros(1, 112, 112)
@@ -393,7 +398,7 @@ def _crop_columns(critical: Tensor, mass: Tensor, landmarks: Points, names: Sequ
 
 def _fit(given: Tensor, maps: Tensor, what: str) -> Tensor:
     if tuple(given.shape) not in (tuple(maps.shape), tuple(maps.shape[1:])):
-        raise ValueError(
+        raise CaptumLeamError(
             f"{what} have shape {tuple(given.shape)}, the maps {tuple(maps.shape)}; needed is one for every pixel: "
             f"{tuple(maps.shape)}, or {tuple(maps.shape[1:])} shared. Bring layer maps to image size first: "
             "place_on_field(maps, size)."
@@ -409,17 +414,17 @@ def _regions_of(labels: Tensor, scheme: RegionScheme | None) -> dict[int, str]:
 
 def _within(maps: Tensor, labels: Tensor, scheme: RegionScheme | None, of: str, face: Tensor | None) -> Tensor | None:
     if of not in ("crop", "face"):
-        raise ValueError(f'of is {of!r}; needed is "crop" or "face".')
+        raise CaptumLeamError(f'of is {of!r}; needed is "crop" or "face".')
     if of == "crop":
         if face is not None:
-            raise ValueError('face= is given, but the fraction is of the crop; add of="face" or leave it out.')
+            raise CaptumLeamError('face= is given, but the fraction is of the crop; add of="face" or leave it out.')
         return None
     if face is not None:
         return _fit(as_tensor(face).bool().cpu(), maps, "face")
     if scheme is None:
         return labels != 0
     if scheme.background not in scheme.names:
-        raise ValueError(
+        raise CaptumLeamError(
             f"scheme {scheme.name!r} has no background, so what is face is unknown; give face=, a boolean mask."
         )
     return ~scheme.mask(labels, scheme.background)
@@ -429,7 +434,9 @@ def _landmarks_of(maps: Tensor, landmarks: ArrayLike | None) -> Points:
     size = (maps.shape[1], maps.shape[2])
     points = rescale(ARCFACE_LANDMARKS, STANDARD_SIZE, size) if landmarks is None else as_landmarks(landmarks)
     if points.ndim == 3 and len(points) != len(maps):
-        raise ValueError(f"landmarks have shape {points.shape} for {len(maps)} maps; needed is (5, 2) or (N, 5, 2).")
+        raise CaptumLeamError(
+            f"landmarks have shape {points.shape} for {len(maps)} maps; needed is (5, 2) or (N, 5, 2)."
+        )
     return np.broadcast_to(points, (len(maps), 5, 2))
 
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from captum_leam.modes import as_tensor
+from captum_leam._engine.modes import as_tensor
+from captum_leam.errors import CaptumLeamError, InputTypeError
 
 Side = Literal["image", "person"]
 """Whose left: the image's (smaller x) or the person's (larger x in a photo that is not mirrored)."""
@@ -28,8 +29,8 @@ class RegionScheme:
         origin: integers of the schemes that this one was merged from -> own integers; :meth:`merge` fills it.
 
     Raises:
-        ValueError: without regions, for two regions of one name, an unknown side, or an origin that leads nowhere.
-        TypeError: for labels that are no integers, or names that are no text.
+        CaptumLeamError: without regions, for two regions of one name, an unknown side, or an origin that leads nowhere.
+        InputTypeError: for labels that are no integers, or names that are no text.
 
     Example:
         >>> scheme = RegionScheme({0: "background", 1: "nose", 2: "mouth"}, name="small")
@@ -49,10 +50,10 @@ class RegionScheme:
         regions = dict(self.regions)
         _check_regions(regions)
         if self.left not in (None, "image", "person"):
-            raise ValueError(f'left is {self.left!r}; needed is "image", "person" or None.')
+            raise CaptumLeamError(f'left is {self.left!r}; needed is "image", "person" or None.')
         origin = {**dict(self.origin), **{label: label for label in regions}}
         if lost := sorted(set(origin.values()) - set(regions)):
-            raise ValueError(f"origin leads to the labels {lost}, which scheme {self.name!r} does not have.")
+            raise CaptumLeamError(f"origin leads to the labels {lost}, which scheme {self.name!r} does not have.")
         object.__setattr__(self, "regions", regions)
         object.__setattr__(self, "origin", origin)
 
@@ -76,7 +77,7 @@ class RegionScheme:
         """Label integer of a region.
 
         Raises:
-            ValueError: for a name that the scheme does not have.
+            CaptumLeamError: for a name that the scheme does not have.
 
         Example:
             >>> CELEBAMASK_HQ.index("nose")
@@ -97,8 +98,8 @@ class RegionScheme:
             Integers of this scheme, same shape and device, int64.
 
         Raises:
-            TypeError: for labels that are no integers.
-            ValueError: for integers that the scheme does not know.
+            InputTypeError: for labels that are no integers.
+            CaptumLeamError: for integers that the scheme does not know.
 
         Example:
             >>> merged = CELEBAMASK_HQ.merge({"mouth": ["mouth", "upper_lip", "lower_lip"]})
@@ -108,7 +109,7 @@ class RegionScheme:
         labels = as_integers(labels)
         values, where = torch.unique(labels, return_inverse=True)
         if unknown := [value for value in values.tolist() if value not in self.origin]:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"labels hold {unknown}, which scheme {self.name!r} does not know; its labels are "
                 f"{_listed(self.regions)}. Give the scheme that the labels were made with."
             )
@@ -126,14 +127,14 @@ class RegionScheme:
             Boolean, the shape of ``labels``.
 
         Raises:
-            ValueError: without names, or for names or integers that the scheme does not have.
+            CaptumLeamError: without names, or for names or integers that the scheme does not have.
 
         Example:
             >>> CELEBAMASK_HQ.mask(torch.tensor([[0, 2, 10]]), "nose", "mouth").tolist()
             [[False, True, True]]
         """
         if not names:
-            raise ValueError(f"mask needs the names of regions, one or more of {_listed(self.names)}.")
+            raise CaptumLeamError(f"mask needs the names of regions, one or more of {_listed(self.names)}.")
         wanted = [self.index(name) for name in names]
         own = self.relabel(labels)
         return torch.isin(own, torch.tensor(wanted, dtype=torch.int64, device=own.device))
@@ -151,7 +152,7 @@ class RegionScheme:
             The new scheme. If the background is merged, the region that holds it is the new background.
 
         Raises:
-            ValueError: for a group without regions, an unknown region, one in two groups, or a new name that a
+            CaptumLeamError: for a group without regions, an unknown region, one in two groups, or a new name that a
                 region outside the group has.
 
         Example:
@@ -188,7 +189,7 @@ class RegionScheme:
         """The same regions named by the other's left: by the image's instead of the person's, or the reverse.
 
         Raises:
-            ValueError: if the scheme does not say whose left it means.
+            CaptumLeamError: if the scheme does not say whose left it means.
 
         Example:
             >>> CELEBAMASK_HQ.left, CELEBAMASK_HQ.regions[4]
@@ -198,28 +199,34 @@ class RegionScheme:
             ('image', 'right_eye')
         """
         if self.left is None:
-            raise ValueError(f'scheme {self.name!r} does not say whose left it means; make it with left="image" or so.')
+            raise CaptumLeamError(
+                f'scheme {self.name!r} does not say whose left it means; make it with left="image" or so.'
+            )
         regions = {label: other_side(name) for label, name in self.regions.items()}
         return replace(self, regions=regions, left="image" if self.left == "person" else "person")
 
     def _check_known(self, names: list[str]) -> None:
         if unknown := [name for name in names if name not in self.names]:
-            raise ValueError(f"scheme {self.name!r} has no region {_listed(unknown)}; it has {_listed(self.names)}.")
+            raise CaptumLeamError(
+                f"scheme {self.name!r} has no region {_listed(unknown)}; it has {_listed(self.names)}."
+            )
 
     def _check_groups(self, groups: Mapping[str, list[str] | tuple[str, ...]]) -> None:
         for new, parts in groups.items():
             if isinstance(parts, str) or not parts:
-                raise ValueError(f"{new!r} is to be made of {parts!r}; needed is a list of one or more region names.")
+                raise CaptumLeamError(
+                    f"{new!r} is to be made of {parts!r}; needed is a list of one or more region names."
+                )
             self._check_known(list(parts))
         named = [part for parts in groups.values() for part in parts]
         if twice := sorted({part for part in named if named.count(part) > 1}):
-            raise ValueError(f"{_listed(twice)} is merged more than once; needed is one group for every region.")
+            raise CaptumLeamError(f"{_listed(twice)} is merged more than once; needed is one group for every region.")
         if taken := [new for new in groups if new in self.names and new not in named]:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"{_listed(taken)} is the name of a region that is not merged; add it to its group or choose another name."
             )
         if taken := [new for new, parts in groups.items() if new in named and new not in parts]:
-            raise ValueError(
+            raise CaptumLeamError(
                 f"{_listed(taken)} is the name of a region that goes to another group; choose another name."
             )
 
@@ -245,7 +252,7 @@ def as_integers(labels: Any) -> Tensor:
         labels: tensor or array of integers, any shape.
 
     Raises:
-        TypeError: for floats (they may be scores of classes).
+        InputTypeError: for floats (they may be scores of classes).
 
     Example:
         >>> as_integers(torch.tensor([[0, 3]], dtype=torch.uint8)).dtype
@@ -253,7 +260,7 @@ def as_integers(labels: Any) -> Tensor:
     """
     integers = as_tensor(labels)
     if integers.is_floating_point() or integers.is_complex():
-        raise TypeError(
+        raise InputTypeError(
             f"labels are {integers.dtype}; needed is a map of integers, one region each. Scores (N, K, H, W) become one by "
             "labels = scores.argmax(1), float integers by labels.long()."
         )
@@ -266,14 +273,16 @@ def _listed(names: Any) -> str:
 
 def _check_regions(regions: dict[Any, Any]) -> None:
     if not regions:
-        raise ValueError("a scheme needs regions: {label integer: region name}, one or more.")
+        raise CaptumLeamError("a scheme needs regions: {label integer: region name}, one or more.")
     if wrong := [label for label in regions if not isinstance(label, int) or isinstance(label, bool)]:
-        raise TypeError(f"labels {_listed(wrong)} are no integers; needed is {{label integer: region name}}.")
+        raise InputTypeError(f"labels {_listed(wrong)} are no integers; needed is {{label integer: region name}}.")
     if unnamed := [name for name in regions.values() if not isinstance(name, str)]:
-        raise TypeError(f"names {_listed(unnamed)} are no text; needed is {{label integer: region name}}.")
+        raise InputTypeError(f"names {_listed(unnamed)} are no text; needed is {{label integer: region name}}.")
     names = list(regions.values())
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"two regions are called {_listed(twice)}; needed is one name each. Merge them with merge().")
+        raise CaptumLeamError(
+            f"two regions are called {_listed(twice)}; needed is one name each. Merge them with merge()."
+        )
 
 
 TEMPLATE = RegionScheme(

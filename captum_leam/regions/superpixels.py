@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_leam.errors import CaptumLeamError
 from captum_leam.regions.scheme import RegionScheme
 
 
@@ -27,7 +28,7 @@ def superpixels(
         has, without background.
 
     Raises:
-        ValueError: for images of another shape or range, or other options.
+        CaptumLeamError: for images of another shape or range, or other options.
 
     Example:
         >>> image = torch.zeros(1, 3, 16, 16)
@@ -39,11 +40,11 @@ def superpixels(
     from skimage.segmentation import slic
 
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
-        raise ValueError(f"images have shape {tuple(images.shape)}; needed is (N, 3, H, W), one image or more.")
+        raise CaptumLeamError(f"images have shape {tuple(images.shape)}; needed is (N, 3, H, W), one image or more.")
     if not bool(((images >= 0) & (images <= 1)).all()):
-        raise ValueError("images hold values outside [0, 1]; undo the preprocessing of the recognition network.")
+        raise CaptumLeamError("images hold values outside [0, 1]; undo the preprocessing of the recognition network.")
     if n_segments < 1 or compactness <= 0 or sigma < 0:
-        raise ValueError(
+        raise CaptumLeamError(
             f"n_segments={n_segments}, compactness={compactness}, sigma={sigma}; needed are 1 or more, over 0, and 0 or more."
         )
     pictures = images.detach().cpu().double().expand(-1, 3, -1, -1).movedim(1, -1).numpy()

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from captum_leam._engine.modes import as_array
+from captum_leam.errors import CaptumLeamError
 from captum_leam.faces.aligned import resolve_template, template_for
-from captum_leam.modes import as_array
 from captum_leam.regions.scheme import TEMPLATE, RegionScheme
 
 Points = NDArray[np.float64]
@@ -103,7 +104,7 @@ def as_landmarks(landmarks: ArrayLike) -> Points:
     """Five finite points (x, y), shape (5, 2), or one set for every image, (N, 5, 2).
 
     Raises:
-        ValueError: for another shape, or NaN or infinite values.
+        CaptumLeamError: for another shape, or NaN or infinite values.
 
     Example:
         >>> as_landmarks(ARCFACE_LANDMARKS).shape
@@ -111,12 +112,12 @@ def as_landmarks(landmarks: ArrayLike) -> Points:
     """
     points = as_array(landmarks)
     if points.shape[-2:] != (5, 2) or points.ndim not in (2, 3):
-        raise ValueError(
+        raise CaptumLeamError(
             f"landmarks have shape {points.shape}; needed is (5, 2), or (N, 5, 2) where one set for every image is "
             f"taken: x and y of {', '.join(LANDMARK_NAMES)}."
         )
     if not np.isfinite(points).all():
-        raise ValueError("landmarks hold NaN or infinite values; leave out the images where no face was found.")
+        raise CaptumLeamError("landmarks hold NaN or infinite values; leave out the images where no face was found.")
     return points
 
 
@@ -151,7 +152,7 @@ def move(points: Points, landmarks: Points) -> Points:
         (P, 2) on the other crop.
 
     Raises:
-        ValueError: if the landmarks do not look like five points of a face.
+        CaptumLeamError: if the landmarks do not look like five points of a face.
 
     Example:
         >>> move(np.array([[56.0, 100.0]]), 2 * ARCFACE_LANDMARKS + 1).round(6).tolist()
@@ -162,10 +163,10 @@ def move(points: Points, landmarks: Points) -> Points:
     eyes = float(np.linalg.norm(landmarks[1] - landmarks[0]))
     found = estimate_transform("similarity", ARCFACE_LANDMARKS, landmarks) if eyes > 0 else None  # type: ignore[no-untyped-call]
     if not found or not np.isfinite(found.params).all():
-        raise ValueError("landmarks fall onto one another; needed are five points of a face.")
+        raise CaptumLeamError("landmarks fall onto one another; needed are five points of a face.")
     off = float(np.sqrt(((found(ARCFACE_LANDMARKS) - landmarks) ** 2).sum(1).mean())) / eyes
     if off > MAX_RESIDUAL:
-        raise ValueError(
+        raise CaptumLeamError(
             f"landmarks do not look like a face: after alignment they are off by {off:.2f} distances between the eyes "
             f"(allowed is {MAX_RESIDUAL}). Needed is (x, y) of {', '.join(LANDMARK_NAMES)}, in this order; left is "
             "the image's, at smaller x."
@@ -209,7 +210,7 @@ class TemplateParser:
         size: (H, W) of the crop that the landmarks belong to. Crops of another size get the drawing scaled.
 
     Raises:
-        ValueError: for landmarks that lie outside the crop or do not look like a face.
+        CaptumLeamError: for landmarks that lie outside the crop or do not look like a face.
 
     Example:
         >>> parser = TemplateParser()
@@ -225,9 +226,9 @@ class TemplateParser:
     def __init__(self, landmarks: ArrayLike = ARCFACE_LANDMARKS, size: tuple[int, int] = STANDARD_SIZE) -> None:
         points = as_landmarks(landmarks)
         if points.ndim != 2:
-            raise ValueError(f"landmarks have shape {points.shape}; needed is (5, 2), shared by all crops.")
+            raise CaptumLeamError(f"landmarks have shape {points.shape}; needed is (5, 2), shared by all crops.")
         if (points < -0.5).any() or (points > np.array([size[1], size[0]]) - 0.5).any():
-            raise ValueError(
+            raise CaptumLeamError(
                 f"landmarks {points.round(1).tolist()} (x, y) lie outside the crop of (H, W) = {tuple(size)}; give the "
                 "size= that they belong to."
             )
@@ -243,7 +244,7 @@ class TemplateParser:
             size: (h, w).
 
         Raises:
-            ValueError: for a shape that no standard template has.
+            CaptumLeamError: for a shape that no standard template has.
 
         Example:
             >>> TemplateParser.of_size((112, 96)).landmarks[0].round(4).tolist()
@@ -264,10 +265,10 @@ class TemplateParser:
             (N, H, W), int64, integers of ``scheme``, on the device of the images.
 
         Raises:
-            ValueError: for another shape, or an aspect that the alignment does not produce.
+            CaptumLeamError: for another shape, or an aspect that the alignment does not produce.
         """
         if images.ndim != 4:
-            raise ValueError(f"images have shape {tuple(images.shape)}; needed is (N, C, H, W), one: image[None].")
+            raise CaptumLeamError(f"images have shape {tuple(images.shape)}; needed is (N, C, H, W), one: image[None].")
         drawn = torch.from_numpy(self.draw((images.shape[2], images.shape[3]))).to(images.device)
         return drawn.repeat(len(images), 1, 1)
 
@@ -281,7 +282,7 @@ class TemplateParser:
             (H, W), integers of ``scheme``.
 
         Raises:
-            ValueError: for an aspect further off than that.
+            CaptumLeamError: for an aspect further off than that.
 
         Example:
             >>> TemplateParser().draw((28, 28)).shape
@@ -300,7 +301,7 @@ class TemplateParser:
     def _check_aspect(self, size: tuple[int, int]) -> None:
         stretch = (size[1] / size[0]) / (self.size[1] / self.size[0])
         if abs(np.log(stretch)) > np.log1p(MAX_STRETCH):
-            raise ValueError(
+            raise CaptumLeamError(
                 f"images have (H, W) = {tuple(size)}, the template {self.size}: another alignment, not another size. Give "
                 "TemplateParser(landmarks=…, size=…) the five points of these crops."
             )

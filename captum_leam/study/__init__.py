@@ -7,10 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captum_leam.study.config import Config, ConfigError, read_config
-    from captum_leam.study.report import write_report
+    from captum_leam.errors import ConfigError, IncompleteError
+    from captum_leam.reporting.study_report import write_report
+    from captum_leam.study.config import Config, read_config
     from captum_leam.study.result import StudyResult
-    from captum_leam.study.study import IncompleteError, Study
+    from captum_leam.study.study import Study
 
 _WHERE = {
     "Config": "config",

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captum_leam.bootstrap import interval_of_sums
-from captum_leam.decisions import threshold_at_eer
-from captum_leam.faithfulness.statistics import holm
-from captum_leam.models.verification import Verification
+from captum_leam._storage import Shard, read_shard, whole
+from captum_leam.errors import CaptumLeamError
 from captum_leam.patterns import compare_groups
+from captum_leam.reporting.tables import GROUP_PREFIX, OVERALL, TABLES, Table
+from captum_leam.stats.bootstrap import interval_of_sums
+from captum_leam.stats.decisions import threshold_at_eer
+from captum_leam.stats.inference import holm
 from captum_leam.study.comparing import Source
 from captum_leam.study.config import Config
+from captum_leam.study.listing import Listing, Picture
 from captum_leam.study.networks import Network
-from captum_leam.study.people import Listing, Picture
-from captum_leam.study.store import Shard, read_shard, whole
-from captum_leam.study.tables import GROUP_PREFIX, OVERALL, TABLES, Table
+from captum_leam.verification.verify_model import Verification
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -590,7 +591,7 @@ def layer_totals(paths: Sequence[Path]) -> tuple[Floats, NDArray[np.int64], Floa
     """Sums of the maps of one network over all shards, in order: (L, H, W), how many of each; of the overall map by people, and images.
 
     Raises:
-        ValueError: if no image has a map.
+        CaptumLeamError: if no image has a map.
     """
     layers: Floats | None = None
     counts: NDArray[np.int64] = np.zeros(1, np.int64)
@@ -608,7 +609,7 @@ def layer_totals(paths: Sequence[Path]) -> tuple[Floats, NDArray[np.int64], Floa
         total += shard["person_sums"].sum(0, dtype=np.float64)
         images += int(shard["person_counts"].sum())
     if layers is None:
-        raise ValueError("no image has a map.")
+        raise CaptumLeamError("no image has a map.")
     return layers, counts, total, images
 
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from captum_leam.study.config import Config, ConfigError
-from captum_leam.study.crops import known_parser
+from captum_leam._storage import file_sha256, read_shard, shard_digest
+from captum_leam.errors import BrokenFileError, ConfigError
+from captum_leam.study.config import Config
 from captum_leam.study.evaluating import Setting
 from captum_leam.study.identity import Fingerprint, from_dict
+from captum_leam.study.listing import hashed, list_people
 from captum_leam.study.networks import known
-from captum_leam.study.people import hashed, list_people
+from captum_leam.study.reading import known_parser
 from captum_leam.study.stages import perform, steady
-from captum_leam.study.store import BrokenFileError, file_sha256, read_shard, shard_digest
 
 TOLERANCE = 5e-3
 """How far cosines, drops and shares may lie apart between devices or versions; on one machine it is 0."""
@@ -166,7 +167,7 @@ def _tables_again(config: Config, plan: Any, manifest: dict[str, Any]) -> tuple[
 
 
 def _with_totals(plan: Any) -> None:
-    from captum_leam.study.store import hash_of
+    from captum_leam._storage import hash_of
 
     if "other people" not in plan.config.controls:
         return

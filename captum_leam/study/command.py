@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from captum_leam.names import for_terminal
+from captum_leam._text import for_terminal
 
 SOMETHING_LEFT_OUT = 1
 
@@ -37,8 +37,9 @@ def study(
 
     from rich.console import Console
 
+    from captum_leam.errors import IncompleteError
     from captum_leam.study.config import read_config
-    from captum_leam.study.study import IncompleteError, Study
+    from captum_leam.study.study import Study
 
     settings = read_config(config)
     if out is not None:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from captum_leam._storage import Shard, read_shard
 from captum_leam.maps import gaussian_blur
 from captum_leam.patterns import (
     Signatures,
@@ -22,9 +23,8 @@ from captum_leam.patterns import (
     profile_signatures,
 )
 from captum_leam.patterns.signatures import Kind
+from captum_leam.reporting.tables import OVERALL
 from captum_leam.study.evaluating import Setting, Signing
-from captum_leam.study.store import Shard, read_shard
-from captum_leam.study.tables import OVERALL
 
 KINDS: tuple[Kind, ...] = ("top", "dense", "regions")
 NEAREST = 8

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from captum_leam.controls import CONTROLS
+from captum_leam.errors import ConfigError, MissingExtraError
 from captum_leam.explain import PRESETS
-from captum_leam.faithfulness.controls import CONTROLS
 from captum_leam.faithfulness.fills import FILLS
 from captum_leam.maps import WEIGHTINGS
 from captum_leam.models.preprocessing import NAMED
@@ -22,17 +23,6 @@ PLAIN = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
 PATTERN_CONTROLS = ("edges", "untrained", "parser", "pose")
 PARSERS = ("template", "bisenet", "parsenet")
 SCHEMES = ("celebamask_hq", "template")
-
-
-class ConfigError(ValueError):
-    """A mistake in the configuration: which key, its value, what is allowed, and the line.
-
-    Example:
-        >>> config_from({"people": ".", "models": {"a": "torch.nn:Identity"}, "seed": -1})
-        Traceback (most recent call last):
-            ...
-        captum_leam.study.config.ConfigError: Study: seed is -1; needed is a whole number, 0 or more.
-    """
 
 
 # -- the settings --------------------------------------------------------------------------------------
@@ -236,7 +226,7 @@ def read_config(path: str | Path) -> Config:
         ...     read_config(Path(folder, "a.yaml"))
         Traceback (most recent call last):
             ...
-        captum_leam.study.config.ConfigError: ...a.yaml, line 3: fraction is not a setting. Did you mean 'fractions'? ...
+        captum_leam.errors.ConfigError: ...a.yaml, line 3: fraction is not a setting. Did you mean 'fractions'? ...
     """
     path = Path(path)
     try:
@@ -286,7 +276,7 @@ def _parse(text: str, source: str) -> tuple[Any, dict[str, int]]:
     try:
         import yaml
     except ImportError as error:
-        raise ImportError(
+        raise MissingExtraError(
             f'yaml cannot be imported ({error}). It comes with: pip install "captum-leam[study]"'
         ) from None
     try:

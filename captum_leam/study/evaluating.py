@@ -14,17 +14,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from captum_leam.faithfulness.controls import CONTROLS, OWN_CONTROLS, Scene, central_ellipse
+from captum_leam._engine.memory import is_out_of_memory
+from captum_leam._engine.modes import own_arithmetic
+from captum_leam._storage import Shard
+from captum_leam.controls import CONTROLS, OWN_CONTROLS, Scene, central_ellipse
+from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.fills import as_fill
 from captum_leam.leam import LEAM
 from captum_leam.maps import default_blur, place_on_field
-from captum_leam.memory import is_out_of_memory
-from captum_leam.modes import own_arithmetic
+from captum_leam.reporting.tables import OVERALL
 from captum_leam.study.config import Config
-from captum_leam.study.crops import Failure, batches, crops_of, each_or_none, embedded, references_of, taken
 from captum_leam.study.networks import Network, embeddings_of, loaded, suggestions, untrained
-from captum_leam.study.store import Shard
-from captum_leam.study.tables import OVERALL
+from captum_leam.study.reading import Failure, batches, crops_of, each_or_none, embedded, references_of, taken
 
 Indices = NDArray[np.intp]
 Cell = tuple[str, str, str, float, str]
@@ -167,7 +168,7 @@ class Explainer:
             blurred: the crops, blurred: where a path begins.
 
         Raises:
-            ValueError: if an image has no overall map: what LEAM refuses, or no positive value in a layer of it.
+            CaptumLeamError: if an image has no overall map: what LEAM refuses, or no positive value in a layer of it.
         """
         start = {"baselines": blurred} if self.options["n_steps"] > 1 else {}
         found = self.method.attribute(crops, reference=references, **start, **self.options)
@@ -175,7 +176,7 @@ class Explainer:
         each, shown = distributions(placed)
         inside = torch.tensor([layer.in_overall for layer in self.network.layers], dtype=torch.bool, device=each.device)
         if not bool(shown[:, inside].all()):
-            raise ValueError("nothing speaks for the match at a layer of the overall map")
+            raise CaptumLeamError("nothing speaks for the match at a layer of the overall map")
         overall = each[:, inside].mean(1, keepdim=True)
         return torch.cat([overall, each], 1), torch.cat([shown[:, :1] | True, shown], 1)
 

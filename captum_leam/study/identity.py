@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_leam.memory import is_out_of_memory
-from captum_leam.study.store import BrokenFileError, Shard, hash_of, read_shard
+from captum_leam._engine.memory import is_out_of_memory
+from captum_leam._storage import Shard, hash_of, read_shard
+from captum_leam.errors import BrokenFileError, CaptumLeamError
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -149,13 +150,13 @@ def outputs_of(function: Callable[[Tensor], Tensor], images: Tensor, tolerance: 
         Projections of the features; an empty row where the function raised.
 
     Raises:
-        ValueError: If two passes over an image differ, or if its features depend on the other images of the batch.
+        CaptumLeamError: If two passes over an image differ, or if its features depend on the other images of the batch.
 
     Example:
         >>> outputs_of(lambda images: torch.rand(len(images), 8), torch.rand(2, 3, 8, 8), 1e-4)
         Traceback (most recent call last):
             ...
-        ValueError: Expected two passes over the same image to agree, got outputs that differ by ...
+        captum_leam.errors.CaptumLeamError: Expected two passes over the same image to agree, got outputs that differ by ...
     """
     with torch.random.fork_rng(devices=[]):
         alone = tuple(row for image in images for row in _rows(function, image[None]))
@@ -164,13 +165,13 @@ def outputs_of(function: Callable[[Tensor], Tensor], images: Tensor, tolerance: 
         few = alone if all(alone) else _rows(function, images[:2])  # some networks need two images
     passes = distance(alone, again + alone[1:])
     if passes > tolerance:
-        raise ValueError(
+        raise CaptumLeamError(
             f"Expected two passes over the same image to agree, got outputs that differ by {passes:.2g} of their spread. Remove what is "
             "random in forward, such as functional dropout or noise."
         )
     company = distance(few, together[: len(few)]) if all(few) and all(together) else 0.0
     if company > COMPANY:
-        raise ValueError(
+        raise CaptumLeamError(
             f"Expected the output for an image not to depend on the other images of its batch, got outputs that differ by {company:.2g} of "
             "their spread. Make forward treat every image by itself."
         )

@@ -11,13 +11,18 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from captum_leam.layers import Reshape, get_layer, refuse_active
-from captum_leam.maps import Field
+from captum_leam._engine.guards import refuse_active
+from captum_leam._engine.outputs import as_embeddings
+from captum_leam._engine.shapes import Reshape
+from captum_leam._engine.types import Field
+from captum_leam._neighbours import recorded_sources
+from captum_leam._storage import file_sha256
+from captum_leam.errors import ConfigError
+from captum_leam.layers import get_layer
 from captum_leam.models import load_model
-from captum_leam.models.neighbours import recorded_sources
 from captum_leam.models.sizes import size_problem
-from captum_leam.objectives import as_embeddings, embed
-from captum_leam.study.config import ConfigError, Model
+from captum_leam.objectives import embed
+from captum_leam.study.config import Model
 from captum_leam.study.identity import (
     Fingerprint,
     as_known,
@@ -27,7 +32,6 @@ from captum_leam.study.identity import (
     outputs_of,
     weights_sha256,
 )
-from captum_leam.study.store import file_sha256
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions, layer_suggestion, suggest_layers
 
 CPU_TOLERANCE, ACCELERATOR_TOLERANCE = 1e-4, 2e-3
@@ -116,7 +120,7 @@ def embeddings_of(module: nn.Module, crops: Tensor) -> Tensor:
     """One batch of embeddings without gradients. What :func:`captum_leam.objectives.embed` looks at every time was looked at on loading.
 
     Raises:
-        ValueError: if the network does not return one finite embedding for every crop.
+        CaptumLeamError: if the network does not return one finite embedding for every crop.
     """
     with torch.no_grad():
         keeps = _KEEPS_INPUT.get(module)
@@ -273,7 +277,7 @@ def untrained(network: Network, faces: Tensor, key: str, seed: int, device: str)
         seed: of the weights.
         device: to run it on.
     """
-    from captum_leam.faithfulness.sanity import randomised
+    from captum_leam.models.randomised import randomised
 
     called = (network.sha256, device, key, str(seed))
     if called not in _TWINS:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captum_leam.study.store import BrokenFileError, file_sha256
-from captum_leam.study.tables import OVERALL, TABLES
+from captum_leam._storage import file_sha256
+from captum_leam.errors import BrokenFileError, CaptumLeamError
+from captum_leam.reporting.tables import OVERALL, TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ class StudyResult:
         >>> StudyResult(Path("/nowhere")).manifest
         Traceback (most recent call last):
             ...
-        captum_leam.study.store.BrokenFileError: /nowhere holds no manifest: this study is not finished; run it again.
+        captum_leam.errors.BrokenFileError: /nowhere holds no manifest: this study is not finished; run it again.
     """
 
     folder: Path
@@ -50,20 +51,20 @@ class StudyResult:
         return told
 
     def table(self, name: str, **filters: Any) -> "pd.DataFrame":
-        """One of the tables, see :mod:`captum_leam.study.tables`.
+        """One of the tables, see :mod:`captum_leam.reporting.tables`.
 
         Args:
             name: of the table.
             **filters: column=value, read from the file: large tables need not fit into memory.
 
         Raises:
-            ValueError: for an unknown table.
+            CaptumLeamError: for an unknown table.
             BrokenFileError: if the file is not the one that the study wrote.
         """
         import pyarrow.parquet as pq
 
         if name not in TABLES:
-            raise ValueError(f"there is no table {name!r}; there are {', '.join(TABLES)}.")
+            raise CaptumLeamError(f"there is no table {name!r}; there are {', '.join(TABLES)}.")
         wanted = [(column, "==", value) for column, value in filters.items()] or None
         frame: pd.DataFrame = pq.read_table(self._good("tables", f"tables/{name}.parquet"), filters=wanted).to_pandas()
         return frame

@@ -18,11 +18,12 @@ from typing import Any, Literal
 import torch
 from tqdm.auto import tqdm
 
+from captum_leam._storage import Shard, read_shard, write_shard
+from captum_leam.errors import CaptumLeamError, EngineError, MissingExtraError
 from captum_leam.study.comparing import agreement_shard, patterns_shard, strangers_shard
-from captum_leam.study.crops import crops_shard
 from captum_leam.study.evaluating import Setting, controls_shard, maps_shard, others_shard, untrained_shard
-from captum_leam.study.people import Picture
-from captum_leam.study.store import Shard, read_shard, write_shard
+from captum_leam.study.listing import Picture
+from captum_leam.study.reading import crops_shard
 
 Engine = Literal["serial", "processes", "ray"]
 ENGINES: tuple[Engine, ...] = ("serial", "processes", "ray")
@@ -115,7 +116,7 @@ def _made(setting: Setting, task: Task) -> Shard:
         total = task.read("total")
         made = task.read("maps")
         return others_shard(setting, faces, made, task.explained, total["sum"], int(total["count"][0]))
-    raise ValueError(f"there is no stage {task.stage!r}.")
+    raise CaptumLeamError(f"there is no stage {task.stage!r}.")
 
 
 def perform_in_worker(setting: Setting, task: Task) -> Outcome:
@@ -147,10 +148,6 @@ def steady(threads: int) -> Iterator[None]:
 
 
 # -- engines -------------------------------------------------------------------------------------------
-
-
-class EngineError(ValueError):
-    """An engine that is not there, or whose workers died."""
 
 
 def run(
@@ -192,7 +189,7 @@ def _in_processes(setting: Setting, tasks: Sequence[Task], jobs: int) -> Iterato
     try:
         from joblib import Parallel, delayed, parallel_config
     except ImportError as error:
-        raise ImportError(
+        raise MissingExtraError(
             f'joblib cannot be imported ({error}). It comes with: pip install "captum-leam[study]"'
         ) from None
     from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -246,7 +243,7 @@ def _ray(jobs: int) -> Iterator[Any]:
         try:
             import ray
         except ImportError as error:
-            raise ImportError(
+            raise MissingExtraError(
                 f'ray cannot be imported ({error}). It comes with: pip install "captum-leam[ray]"'
             ) from None
         started = not ray.is_initialized()

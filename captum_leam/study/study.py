@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from captum_leam._storage import (
+    Shard,
+    file_sha256,
+    hash_of,
+    locked,
+    read_shard,
+    remove_parts,
+    shard_digest,
+    write_json,
+    write_shard,
+)
 from captum_leam._version import __version__
+from captum_leam.errors import ConfigError, EngineError, IncompleteError
+from captum_leam.reporting.tables import GROUP_PREFIX, TABLES
 from captum_leam.study.assembling import (
     Cut,
     group_rows,
@@ -24,26 +37,14 @@ from captum_leam.study.assembling import (
     write_small,
 )
 from captum_leam.study.comparing import Source
-from captum_leam.study.config import Config, ConfigError, config_from, read_config
-from captum_leam.study.crops import Parser, crops_of, find_copies, known_parser
+from captum_leam.study.config import Config, config_from, read_config
 from captum_leam.study.evaluating import Setting
 from captum_leam.study.identity import Fingerprint, as_shard, read_fingerprints
+from captum_leam.study.listing import Listing, Picture, cut, hashed, list_people, mark_copy
 from captum_leam.study.networks import Network, described, known, notes_on
-from captum_leam.study.people import Listing, Picture, cut, hashed, list_people, mark_copy
+from captum_leam.study.reading import Parser, crops_of, find_copies, known_parser
 from captum_leam.study.result import StudyResult
-from captum_leam.study.stages import ENGINES, Engine, EngineError, Outcome, Task, run, started, steady
-from captum_leam.study.store import (
-    Shard,
-    file_sha256,
-    hash_of,
-    locked,
-    read_shard,
-    remove_parts,
-    shard_digest,
-    write_json,
-    write_shard,
-)
-from captum_leam.study.tables import GROUP_PREFIX, TABLES
+from captum_leam.study.stages import ENGINES, Engine, Outcome, Task, run, started, steady
 
 if TYPE_CHECKING:
     from captum_leam.study.checking import Check
@@ -63,24 +64,7 @@ PACKAGES = (
 )
 NUMERIC = ("captum-leam", "torch", "captum", "numpy", "pillow")
 FORMAT = 1
-NO_CODE = (
-    "study/report.py",
-    "study/figures.py",
-    "study/page.py",
-    "study/answers.py",
-    "study/person_page.py",
-    "study/findings.py",
-    "study/sections/",
-)
-
-
-class IncompleteError(ValueError):
-    """Some shards could not be made or written, or workers died; what was done is kept, and the same call goes on from there.
-
-    Example:
-        >>> issubclass(IncompleteError, ValueError)
-        True
-    """
+NO_CODE = ("reporting/",)
 
 
 @dataclass(frozen=True)
@@ -98,7 +82,7 @@ class Study:
         >>> Study(people=".", models={"a": "torch.nn:Identity"}, fractions=[2])
         Traceback (most recent call last):
             ...
-        captum_leam.study.config.ConfigError: Study: fractions[0] is 2; needed is a number over 0 and at most 1.
+        captum_leam.errors.ConfigError: Study: fractions[0] is 2; needed is a number over 0 and at most 1.
     """
 
     config: Config
@@ -260,7 +244,7 @@ class _Run:
         self.manifest(plan, images, skipped)
         result = StudyResult(self.out)
         if report:
-            from captum_leam.study.report import write_report
+            from captum_leam.reporting.study_report import write_report
 
             write_report(self.out)
         return result
@@ -471,7 +455,7 @@ def _weights_sha256(config: Config) -> str:
     if config.pictures.how == "crops":
         return ""
     try:
-        from captum_leam.faces.weights import find_weights
+        from captum_leam._weights import find_weights
 
         return file_sha256(find_weights(config.pictures.detector, config.pictures.weights))
     except (ImportError, ValueError, KeyError, OSError):

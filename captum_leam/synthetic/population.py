@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from captum_leam.modes import as_tensor, uniform
+from captum_leam._engine.modes import as_tensor, uniform
+from captum_leam.errors import CaptumLeamError
 from captum_leam.regions import RegionScheme
 from captum_leam.synthetic.drawing import NUISANCE, PARTS, REGIONS, REGIONS_OF, draw
 
@@ -67,7 +68,7 @@ class SyntheticPopulation:
         seed: of the people.
 
     Raises:
-        ValueError: for fewer than two people, or an unknown part.
+        CaptumLeamError: for fewer than two people, or an unknown part.
 
     Example:
         >>> population = SyntheticPopulation(5, evidence="nose", seed=0)
@@ -83,7 +84,7 @@ class SyntheticPopulation:
 
     def __post_init__(self) -> None:
         if self.n_people < 2:
-            raise ValueError(f"n_people is {self.n_people}; needed are two or more, to be told apart.")
+            raise CaptumLeamError(f"n_people is {self.n_people}; needed are two or more, to be told apart.")
         _known(self.planted)
         generator = torch.Generator().manual_seed(self.seed)
         identity = {name: _spread(self.n_people, k, generator) for name, k in PARTS.items()}
@@ -107,7 +108,7 @@ class SyntheticPopulation:
             :class:`SyntheticFaces`; of a number per person, sorted by person.
 
         Raises:
-            ValueError: for people that do not exist, or none.
+            CaptumLeamError: for people that do not exist, or none.
         """
         who = (
             torch.arange(self.n_people, device="cpu").repeat_interleave(people)
@@ -115,7 +116,9 @@ class SyntheticPopulation:
             else as_tensor(people)
         )
         if who.ndim != 1 or not len(who) or bool((who < 0).any()) or bool((who >= self.n_people).any()):
-            raise ValueError(f"people are {people!r}; needed are one or more numbers from 0 to {self.n_people - 1}.")
+            raise CaptumLeamError(
+                f"people are {people!r}; needed are one or more numbers from 0 to {self.n_people - 1}."
+            )
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + seed)
         fresh = {name: uniform((len(who), k), generator) for name, k in PARTS.items()}
         parts = {name: self.identity[name][who] if name in self.planted else fresh[name] for name in PARTS}
@@ -151,7 +154,7 @@ def swap(faces: SyntheticFaces, others: SyntheticFaces, parts: Sequence[str]) ->
     """
     chosen = _known(parts)
     if len(faces) != len(others):
-        raise ValueError(f"{len(faces)} faces and {len(others)} others; needed are as many.")
+        raise CaptumLeamError(f"{len(faces)} faces and {len(others)} others; needed are as many.")
     mixed = {name: others.parts[name] if name in chosen else numbers for name, numbers in faces.parts.items()}
     return render(mixed, faces.nuisance, faces.people)
 
@@ -159,7 +162,7 @@ def swap(faces: SyntheticFaces, others: SyntheticFaces, parts: Sequence[str]) ->
 def _known(parts: Sequence[str]) -> tuple[str, ...]:
     unknown = [part for part in parts if part not in PARTS]
     if unknown or not parts:
-        raise ValueError(f"parts {unknown or list(parts)} are not there; needed are some of {', '.join(PARTS)}.")
+        raise CaptumLeamError(f"parts {unknown or list(parts)} are not there; needed are some of {', '.join(PARTS)}.")
     return tuple(parts)
 
 

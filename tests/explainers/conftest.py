@@ -1,7 +1,8 @@
 import pytest
 import torch
-from networks import Net
 from torch import Tensor
+
+from tests.helpers.networks import Net
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from captum.attr import LayerGradCam
-from networks import Net, Tokens
 from torch import Tensor, nn
 
 from captum_leam import EmbeddingSimilarity
 from captum_leam.explainers import GradCAM, HiResCAM, LayerCAM
 from captum_leam.layers import tokens_to_map
+from tests.helpers.networks import Net, Tokens
 
 FORMULAS = {
     GradCAM: lambda g, a: torch.relu((g.mean((2, 3), keepdim=True) * a).sum(1, keepdim=True)),

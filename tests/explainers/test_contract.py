@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from networks import Net
 from torch import nn
 
 from captum_leam.explainers import (
@@ -23,6 +22,7 @@ from captum_leam.explainers import (
     TwoSidedExplainer,
     XFace,
 )
+from tests.helpers.networks import Net
 
 # Every method on a network, with the cost that its paper's formula has at these settings.
 METHODS = {

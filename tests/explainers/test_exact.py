@@ -3,11 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Net, Residual
 from torch import Tensor, nn
 
 from captum_leam import LEAM
 from captum_leam.explainers import Correspondences, GapDecomposition, PositionDecomposition
+from tests.helpers.networks import Net, Residual
 
 
 class Gap(nn.Module):

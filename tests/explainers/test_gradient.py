@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from networks import Residual
 from scipy.ndimage import correlate1d
 from torch import Tensor, nn
 
 from captum_leam.explainers import FAME, FGGB, XSSAB
+from tests.helpers.networks import Residual
 
 
 def unit(v: Tensor) -> Tensor:

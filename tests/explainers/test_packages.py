@@ -6,11 +6,11 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Net, Residual
 from torch import Tensor, nn
 
 from captum_leam.explainers import GradCAM, HiResCAM, LayerCAM
 from captum_leam.explainers.cams import EmbeddingCAM
+from tests.helpers.networks import Net, Residual
 
 WHY = 'needs the extra "peers": pip install "captum-leam[peers]"'
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from captum_leam import suggest_layers
-from captum_leam.decisions import threshold_at_eer
-from captum_leam.faithfulness.statistics import bootstrap_interval
+from captum_leam.stats.decisions import threshold_at_eer
+from captum_leam.stats.inference import bootstrap_interval
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

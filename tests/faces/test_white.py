@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from captum_leam.errors import DarkPictureWarning
 from captum_leam.faces import read_crop, read_photo
-from captum_leam.faces.white import DarkPictureWarning
 
 UNIT = np.linspace(0, 1, 400).reshape(20, 20)
 """A picture from black to white."""

@@ -3,8 +3,17 @@ import torch
 from skimage.filters import sobel
 from torch import Tensor
 
-from captum_leam.faithfulness import CONTROLS, Scene, as_fill, central_ellipse
-from captum_leam.faithfulness.controls import centre, edges, moved, other_people, random_face_pixels
+from captum_leam.controls import (
+    CONTROLS,
+    Scene,
+    central_ellipse,
+    centre,
+    edges,
+    moved,
+    other_people,
+    random_face_pixels,
+)
+from captum_leam.faithfulness import as_fill
 from captum_leam.faithfulness.fills import blur, mean_colour, noisy_linear, shuffle, zero
 from captum_leam.maps import default_blur, gaussian_blur
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_leam.faithfulness import CONTROLS, OcclusionEvaluator, OcclusionResult, as_fill, occlude
+from captum_leam.controls import CONTROLS
+from captum_leam.errors import ReliabilityWarning
+from captum_leam.faithfulness import OcclusionEvaluator, OcclusionResult, as_fill, occlude
 from captum_leam.maps import place_on_field
-from captum_leam.objectives import ReliabilityWarning
 
 
 def pixels(x: Tensor) -> Tensor:

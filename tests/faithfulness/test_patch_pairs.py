@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_leam.decisions import Pairs, draw_pairs
 from captum_leam.faithfulness import AdditiveSimilarity, PatchPairs, evaluate_patch_pairs, paste_patches
+from captum_leam.stats.decisions import Pairs, draw_pairs
 
 PEOPLE = ["ann", "ann", "bob", "bob", "cyd", "cyd"]
 
@@ -61,7 +61,7 @@ def test_threshold_is_that_of_clean_pairs():
     images = torch.rand(6, 1, 8, 8)
     pairs = paste_patches(images, draw_pairs(PEOPLE), PEOPLE, patches=4, size=2)
     result = evaluate_patch_pairs(pixels, pairs, torch.rand(6, 8, 8), ratios=(1.0,))
-    from captum_leam.decisions import error_rates, threshold_at_eer
+    from captum_leam.stats.decisions import error_rates, threshold_at_eer
 
     f, g = (torch.nn.functional.normalize(pixels(x).double()) for x in (pairs.originals, pairs.others))
     scores, genuine = (f * g).sum(1).numpy(), pairs.genuine.numpy()

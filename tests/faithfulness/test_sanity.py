@@ -4,13 +4,15 @@ import copy
 
 import pytest
 import torch
-from networks import path_of_four
 from torch import Tensor, nn
 
 from captum_leam import LEAM
-from captum_leam.faithfulness import CONTROLS, Scene, central_ellipse, randomised, sanity_checks
+from captum_leam.controls import CONTROLS, Scene, central_ellipse
+from captum_leam.faithfulness import sanity_checks
 from captum_leam.maps import place_on_field
+from captum_leam.models import randomised
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation, train
+from tests.helpers.networks import path_of_four
 
 
 @pytest.fixture(scope="module")

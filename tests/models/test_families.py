@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import Saliency
-from networks import of_torchvision
 from torch import Tensor, nn
 
 from captum_leam import EmbeddingSimilarity, explain_faces, suggest_layers
 from captum_leam.faithfulness import OcclusionEvaluator
 from captum_leam.models import BlackBox, UpTo
+from tests.helpers.networks import of_torchvision
 
 
 def timm(name: str, **options: object) -> Callable[[], nn.Module]:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from captum_leam._loading import made_in_code
 from captum_leam.models import layer_before_division, load_model
-from captum_leam.models.loading import made_in_code
 
 CODE = """
 from dataclasses import dataclass

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from captum_leam._loading import made_in_code
 from captum_leam.faces.sources import FaceSource
 from captum_leam.models import load_model
-from captum_leam.models.loading import made_in_code
 from captum_leam.regions.named import label_faces
 
 ONE = torch.ones(1, 3, 1, 1)

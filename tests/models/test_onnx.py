@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from captum_leam.errors import NormalisedWarning
 from captum_leam.leam import LEAM
-from captum_leam.models import IMAGENET, INSIGHTFACE, UNIT, NormalisedWarning, Preprocessing, from_onnx, onnx_file
+from captum_leam.models import IMAGENET, INSIGHTFACE, UNIT, Preprocessing, from_onnx, onnx_file
 from captum_leam.models.preprocessing import smooth_images
 
 onnx = pytest.importorskip("onnx")

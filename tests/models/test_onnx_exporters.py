@@ -9,12 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch_modes import default_dtype
 
 from captum_leam import explain_faces
-from captum_leam.models import IMAGENET, UNIT, HalfPrecisionWarning, from_onnx
+from captum_leam.errors import HalfPrecisionWarning
+from captum_leam.models import IMAGENET, UNIT, from_onnx
 from captum_leam.models.onnx_network import PerImage, Slice
 from captum_leam.models.preprocessing import smooth_images
+from tests.helpers.torch_modes import default_dtype
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnx2torch")
@@ -279,7 +280,7 @@ def test_a_default_dtype_of_float64_changes_nothing(real_dir):
 
 @pytest.mark.real
 @pytest.mark.parametrize("keep_io_types", [True, False])
-@pytest.mark.filterwarnings("ignore::captum_leam.models.HalfPrecisionWarning")
+@pytest.mark.filterwarnings("ignore::captum_leam.errors.HalfPrecisionWarning")
 def test_a_real_network_that_a_converter_brought_to_half_precision(tmp_path, real_dir, keep_io_types):
     convert = pytest.importorskip("onnxruntime.transformers.float16").convert_float_to_float16
     with warnings.catch_warnings():

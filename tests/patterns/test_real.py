@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from networks import path_of_four
 
 from captum_leam import leave_one_out_centroids
 from captum_leam.faces import read_crops
@@ -16,6 +15,7 @@ from captum_leam.patterns import (
     person_specificity,
     signatures,
 )
+from tests.helpers.networks import path_of_four
 
 PER_PERSON = 3  # of two the regions alone cannot be told from the first network's maps
 

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from captum_leam.regions import CELEBAMASK_HQ, COARSE, lift_drawing, over_people, per_person
-from captum_leam.regions.figure import COLOURS
+from captum_leam.regions.region_plots import COLOURS
 
 
 def report(lifts: list[float], region: str = "nose") -> pd.DataFrame:

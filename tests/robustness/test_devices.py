@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from public_calls import PUBLIC
 from torch.utils import backend_registration
+
+from tests.helpers.public_calls import PUBLIC
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from entry_points import numbers, same
-from public_calls import PUBLIC, Inputs, public_names
 from torch import Tensor
-from torch_modes import default_device, default_dtype, deterministic
 
 from captum_leam import explain_faces, explain_pair
-from captum_leam.modes import as_array
+from captum_leam._engine.modes import as_array
 from captum_leam.patterns import closest_strangers, profile_signatures
 from captum_leam.plots import overlay_grid, region_outlines
+from tests.helpers.entry_points import numbers, same
+from tests.helpers.public_calls import PUBLIC, Inputs, public_names
+from tests.helpers.torch_modes import default_device, default_dtype, deterministic
 
 PACKAGE = Path(__file__).resolve().parents[2] / "captum_leam"
 
@@ -55,7 +55,7 @@ def without(name: str) -> list[Tensor]:
 
 
 def test_every_public_name_has_a_call():
-    assert public_names() == set(PUBLIC), "add a tiny call to tests/public_calls.py"
+    assert public_names() == set(PUBLIC), "add a tiny call to tests/helpers/public_calls.py"
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -197,10 +197,10 @@ IN_DEFAULT_DTYPE = {
 }
 OF_INTEGERS = {"arange", "randint", "randperm", "tril_indices", "triu_indices"}
 INSTEAD = {
-    "torch.as_tensor": "captum_leam.modes.as_tensor, which leaves tensors where they are",
-    "torch.asarray": "captum_leam.modes.as_tensor, which leaves tensors where they are",
+    "torch.as_tensor": "captum_leam._engine.modes.as_tensor, which leaves tensors where they are",
+    "torch.asarray": "captum_leam._engine.modes.as_tensor, which leaves tensors where they are",
     "torch.Tensor": "torch.tensor with device and dtype",
-    "torch.autograd.grad": "captum_leam.modes.differentiate, which leaves autocast",
+    "torch.autograd.grad": "captum_leam._engine.modes.differentiate, which leaves autocast",
 }
 
 

@@ -11,16 +11,16 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import SIZE, Around, Inner
 from torch import Tensor, nn
 
 from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, explain_pair, suggest_layers
+from captum_leam._engine.probe import check_model
 from captum_leam.explainers import XSSAB, CorrRISE, GradCAM
 from captum_leam.faithfulness import OcclusionEvaluator
 from captum_leam.layers import tokens_to_map
-from captum_leam.models import verify
 from captum_leam.objectives import embed
-from captum_leam.probe import check_model
+from captum_leam.verification import verify
+from tests.helpers.networks import SIZE, Around, Inner
 
 Change = Callable[[Inner, Tensor], Tensor]
 

@@ -9,15 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import SIZE, Inner, Net
 from torch import Tensor, nn
 
 from captum_leam import LEAM, explain_faces, explain_pair, leave_one_out_centroids, suggest_layers
-from captum_leam.decisions import draw_pairs
+from captum_leam.errors import ReliabilityWarning
 from captum_leam.explainers import FGGB, RISE, XSSAB, CorrRISE, ExtremalPerturbation, GradCAM, RegionShapley, XFace
 from captum_leam.faithfulness import (
     OcclusionEvaluator,
-    VerificationEvaluator,
     evaluate_person_masks,
     paste_patches,
     rank_layers,
@@ -25,10 +23,13 @@ from captum_leam.faithfulness import (
 )
 from captum_leam.faithfulness.ground_truth import part_importance
 from captum_leam.layers import tokens_to_map
-from captum_leam.models import layer_before_division, verify
-from captum_leam.objectives import ReliabilityWarning, embed
+from captum_leam.models import layer_before_division
+from captum_leam.objectives import embed
 from captum_leam.patterns import pattern_claim, person_specificity, signatures
 from captum_leam.plots import overlay_grid
+from captum_leam.stats.decisions import draw_pairs
+from captum_leam.verification import VerificationEvaluator, verify
+from tests.helpers.networks import SIZE, Inner, Net
 
 # -- rows ----------------------------------------------------------------------------------------------
 

@@ -5,8 +5,9 @@ import warnings
 
 import pytest
 import torch
-from cases import Case
-from what_happens import ELLIPSIS, GROUPS, PAGE, parts, tables
+
+from tests.helpers.cases import Case
+from tools.what_happens import ELLIPSIS, GROUPS, PAGE, parts, tables
 
 CASES = [(group, case) for group, cases in GROUPS.items() for case in cases]
 
@@ -30,7 +31,7 @@ def assert_equal(found: object, expected: object, tolerance: float) -> None:
         for group, case in CASES
     ],
 )
-@pytest.mark.filterwarnings("default::captum_leam.objectives.ReliabilityWarning")
+@pytest.mark.filterwarnings("default::captum_leam.errors.ReliabilityWarning")
 def test_what_happens(case: Case, tmp_path, request):
     for package in case.needs:
         pytest.importorskip(package)
@@ -54,7 +55,7 @@ def test_what_happens(case: Case, tmp_path, request):
 
 def test_the_page_has_the_cases():
     written = parts(PAGE.read_text(encoding="utf-8"))[1]
-    assert written == f"\n{tables()}\n", "write the tables anew: python tests/what_happens.py"
+    assert written == f"\n{tables()}\n", "write the tables anew: python tools/what_happens.py"
 
 
 def test_no_case_stands_twice():

@@ -3,7 +3,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_study import tables_of, write_study
+
+from tests.helpers.tiny_study import tables_of, write_study
 
 pytest.importorskip("pyarrow", reason="studies need pip install 'captum-leam[study]'")
 

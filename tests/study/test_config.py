@@ -3,11 +3,12 @@
 import re
 
 import pytest
-from tiny_study import write_study
 
-from captum_leam.study.config import MOST_BYTES, ConfigError, Model, config_from, read_config
+from captum_leam.errors import ConfigError
+from captum_leam.study.config import MOST_BYTES, Model, config_from, read_config
+from captum_leam.study.listing import list_people
 from captum_leam.study.networks import known
-from captum_leam.study.people import list_people
+from tests.helpers.tiny_study import write_study
 
 GOOD = """people: faces
 models:

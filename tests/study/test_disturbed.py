@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_study import tables_of
 from typer.testing import CliRunner
 
+from captum_leam.errors import BrokenFileError
 from captum_leam.study import IncompleteError, Study, StudyResult, store
-from captum_leam.study.store import BrokenFileError
+from tests.helpers.tiny_study import tables_of
 
 pytestmark = pytest.mark.slow
 
@@ -271,7 +271,7 @@ def test_exit_codes_of_the_command(undisturbed, tmp_path, monkeypatch):
 
 
 def test_something_left_out_is_exit_code_one(tmp_path):
-    from tiny_study import write_faces, write_study
+    from tests.helpers.tiny_study import write_faces, write_study
 
     faces = write_faces(tmp_path, people=3)
     (faces / "p00" / "broken.png").write_bytes(b"x")

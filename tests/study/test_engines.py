@@ -5,10 +5,10 @@ import sys
 from dataclasses import replace
 
 import pytest
-from tiny_study import tables_of
 
+from captum_leam.errors import EngineError
 from captum_leam.study import IncompleteError, Study, stages
-from captum_leam.study.stages import EngineError
+from tests.helpers.tiny_study import tables_of
 
 
 def _die(setting, task):

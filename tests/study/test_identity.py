@@ -12,14 +12,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_study import tables_of, write_study
 
+from captum_leam.reporting.findings import read_findings
+from captum_leam.reporting.sections.top import warnings_of
 from captum_leam.study import ConfigError, IncompleteError, Study, StudyResult
 from captum_leam.study.config import Model
-from captum_leam.study.findings import read_findings
 from captum_leam.study.identity import distance, fixed_images, outputs_of
 from captum_leam.study.networks import known
-from captum_leam.study.sections.top import warnings_of
+from tests.helpers.tiny_study import tables_of, write_study
 
 NET = """
 import os

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny_study import tables_of
 
 from captum_leam.study import Study, store
+from tests.helpers.tiny_study import tables_of
 
 pytestmark = pytest.mark.slow
 

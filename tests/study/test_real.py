@@ -5,12 +5,12 @@ import re
 
 import numpy as np
 import pytest
-from browser import browse, console, measured
 from PIL import Image
 
+from captum_leam.reporting.study_page import interval, number
+from captum_leam.reporting.study_report import write_report
 from captum_leam.study import StudyResult
-from captum_leam.study.page import interval, number
-from captum_leam.study.report import write_report
+from tests.helpers.browser import browse, console, measured
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 

@@ -1,0 +1,1 @@
+"""Private machinery of one pass: checks, probing, recording, memory, arithmetic."""

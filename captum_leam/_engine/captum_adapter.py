@@ -1,0 +1,88 @@
+"""The only module that touches Captum's private helpers: formatting of inputs, baselines and arguments."""
+
+from typing import Any
+
+from captum._utils.common import (
+    _expand_additional_forward_args,
+    _format_additional_forward_args,
+    _format_baseline,
+    _format_tensor_into_tuples,
+)
+from captum._utils.typing import BaselineType, TargetType
+from torch import Tensor
+
+from captum_leam.errors import CaptumLeamError, InputTypeError
+
+Inputs = Tensor | tuple[Tensor, ...]
+
+__all__ = [
+    "BaselineType",
+    "Inputs",
+    "TargetType",
+    "as_tuple",
+    "baseline_tensors",
+    "forward_args",
+    "repeat_args",
+]
+
+
+def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:
+    """Captum's inputs, one tensor or a tuple of them, as a tuple.
+
+    Raises:
+        InputTypeError: for anything else.
+        CaptumLeamError: if the tensors disagree on the batch size.
+    """
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    for tensor in given:
+        if not isinstance(tensor, Tensor):
+            raise InputTypeError(f"inputs hold a {type(tensor).__name__}; needed is a tensor or a tuple of tensors.")
+    if len({tensor.shape[:1] for tensor in given}) != 1 or given[0].ndim == 0:
+        raise CaptumLeamError(
+            f"inputs have shapes {[tuple(t.shape) for t in given]}; needed is one batch size first in all."
+        )
+    return tuple(_format_tensor_into_tuples(given))
+
+
+def forward_args(additional_forward_args: Any) -> tuple[Any, ...]:
+    """Captum's additional forward arguments, one or a tuple or None, as a tuple."""
+    return tuple(_format_additional_forward_args(additional_forward_args) or ())
+
+
+def repeat_args(args: tuple[Any, ...], times: int, batch: int) -> tuple[Any, ...]:
+    """Repeat the additional arguments with one row per image for a batch repeated ``times`` times; what all images share stays.
+
+    Example:
+        >>> import torch
+        >>> per_image, shared = repeat_args((torch.zeros(2, 3), torch.zeros(5)), 4, 2)
+        >>> per_image.shape, shared.shape
+        (torch.Size([8, 3]), torch.Size([5]))
+    """
+    if times == 1:
+        return args
+    per_image = [isinstance(arg, Tensor) and arg.ndim > 0 and len(arg) == batch for arg in args]
+    repeated = _expand_additional_forward_args(args, times) or ()
+    return tuple(r if each else arg for arg, r, each in zip(args, repeated, per_image, strict=True))
+
+
+def baseline_tensors(baselines: BaselineType, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Captum's baselines (number, tensor, one row, or a tuple of these) as tensors of the inputs' shapes.
+
+    Raises:
+        CaptumLeamError: if a baseline is missing or has a shape that does not fit its input.
+    """
+    given = _format_baseline(baselines, inputs)
+    if len(given) != len(inputs):
+        raise CaptumLeamError(f"{len(given)} baselines for {len(inputs)} inputs; needed is one for each.")
+    return tuple(_baseline_tensor(b, x) for b, x in zip(given, inputs, strict=True))
+
+
+def _baseline_tensor(baseline: Tensor | int | float, x: Tensor) -> Tensor:
+    if not isinstance(baseline, Tensor):
+        return x.new_full(x.shape, baseline)
+    if baseline.shape[1:] != x.shape[1:] or baseline.shape[0] not in (1, x.shape[0]):
+        raise CaptumLeamError(
+            f"a baseline has shape {tuple(baseline.shape)}, its input {tuple(x.shape)}; needed is a number, "
+            f"{tuple(x.shape)}, or one row (1, {', '.join(map(str, x.shape[1:]))}) for all."
+        )
+    return baseline.detach().to(x).expand_as(x)

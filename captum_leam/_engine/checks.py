@@ -1,0 +1,221 @@
+"""Checks of values, looked at together for a whole call.
+
+To ask a tensor whether any of its values is bad, the processor waits until the device has done all that is queued. A dozen of such
+questions between the operations of a pass leave a GPU idle; so they are gathered, and answered with one at the end.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar, copy_context
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_leam.errors import CaptumLeamError, InputTypeError
+
+Rows = list[int]
+_Check = tuple[Tensor, Callable[[Rows], None]]
+
+_GATHERED: ContextVar[list[_Check] | None] = ContextVar("gathered", default=None)
+_CALLER_ROWS: ContextVar[tuple[Callable[[Rows], Rows], ...]] = ContextVar("caller_rows", default=())
+
+
+@contextmanager
+def rows_of_caller(renumber: Callable[[Rows], Rows]) -> Iterator[None]:
+    """Context manager in which messages name the caller's rows instead of those of an inner batch.
+
+    Blocks nest: the innermost numbering is translated first.
+
+    Args:
+        renumber: Function from row numbers of the inner batch to row numbers of the batch around it. Rows that it leaves out are not the
+            caller's: no message names them, and nothing is raised for them alone.
+
+    Example:
+        >>> drawn_order = [2, 0, 1]
+        >>> with rows_of_caller(lambda rows: [drawn_order[row] for row in rows]):
+        ...     where_any(torch.tensor([True, False, False]), print)
+        [2]
+    """
+    token = _CALLER_ROWS.set((*_CALLER_ROWS.get(), renumber))
+    try:
+        yield
+    finally:
+        _CALLER_ROWS.reset(token)
+
+
+def rows_from(start: int) -> AbstractContextManager[None]:
+    """Return :func:`rows_of_caller` for a batch that begins at this row of the batch around it.
+
+    Example:
+        >>> with rows_from(64):
+        ...     where_any(torch.tensor([False, True]), print)
+        [65]
+    """
+    return rows_of_caller(lambda rows: [start + row for row in rows])
+
+
+def all_of_row(number: int) -> AbstractContextManager[None]:
+    """Return :func:`rows_of_caller` for a batch that is made of one row of the batch around it.
+
+    Example:
+        >>> with all_of_row(7):
+        ...     where_any(torch.tensor([True, True]), print)
+        [7]
+    """
+    return rows_of_caller(lambda rows: [number])
+
+
+def caller_rows(rows: Rows) -> Rows:
+    """Return the caller's numbers of rows of an inner batch, sorted and without repetitions.
+
+    Example:
+        >>> with rows_of_caller(lambda rows: [row // 4 for row in rows]):  # four perturbed copies of each image
+        ...     caller_rows([5, 6, 9])
+        [1, 2]
+    """
+    for renumber in reversed(_CALLER_ROWS.get()):
+        rows = sorted(set(renumber(rows)))
+    return rows
+
+
+def check_tensor(images: Any, name: str = "inputs") -> None:
+    """Raise ``TypeError`` if something is not a tensor.
+
+    Example:
+        >>> check_tensor([torch.zeros(3, 2, 2)], "x")
+        Traceback (most recent call last):
+        ...
+        captum_leam.errors.InputTypeError: Expected x to be a tensor (N, C, H, W), got list. Pass torch.stack(x).
+    """
+    if not isinstance(images, Tensor):
+        fix = f"torch.from_numpy({name})" if type(images).__name__ == "ndarray" else f"torch.stack({name})"
+        raise InputTypeError(f"Expected {name} to be a tensor (N, C, H, W), got {type(images).__name__}. Pass {fix}.")
+
+
+def check_images(images: Any, name: str = "inputs") -> None:
+    """Raise if something is not a batch of images.
+
+    Raises:
+        InputTypeError: for anything but a floating-point tensor.
+        CaptumLeamError: for another shape than (N, C, H, W), or no image.
+
+    Example:
+        >>> check_images(torch.zeros(1, 3, 112, 112, dtype=torch.uint8), "x")
+        Traceback (most recent call last):
+        ...
+        captum_leam.errors.InputTypeError: Expected x to be a floating-point tensor (N, C, H, W), got a tensor of torch.uint8. Pass ...
+    """
+    check_tensor(images, name)
+    if not torch.is_floating_point(images):
+        raise InputTypeError(
+            f"Expected {name} to be a floating-point tensor (N, C, H, W), got a tensor of {images.dtype}. Pass {name}.float() / 255, or "
+            "what else the model takes."
+        )
+    if images.ndim != 4 or not images.numel():
+        raise CaptumLeamError(
+            f"Expected {name} to have shape (N, C, H, W) with one image or more, got {tuple(images.shape)}."
+        )
+
+
+def refuse(bad: Tensor, message: Callable[[Rows], str]) -> None:
+    """Raise ``ValueError`` if a row is bad: at once, or at the end of the block of :func:`together` around.
+
+    Args:
+        bad: boolean (N,).
+        message: what to say of the numbers of the bad rows.
+
+    Example:
+        >>> refuse(torch.tensor([False, True]), lambda rows: f"rows {rows} are bad")
+        Traceback (most recent call last):
+        ...
+        captum_leam.errors.CaptumLeamError: rows [1] are bad
+    """
+
+    def complain(rows: Rows) -> None:
+        raise CaptumLeamError(message(rows))
+
+    where_any(bad, complain)
+
+
+def where_any(flagged: Tensor, act: Callable[[Rows], None]) -> None:
+    """Act on the numbers of the flagged rows, if there are any: at once, or at the end of the block of :func:`together` around.
+
+    Args:
+        flagged: boolean (N,).
+        act: gets the numbers of the flagged rows.
+
+    Example:
+        >>> where_any(torch.tensor([False, True]), print)
+        [1]
+    """
+    gathered = _GATHERED.get()
+    numbering = copy_context()  # a gathered check is looked at when the blocks around it have ended
+
+    def act_on_caller_rows(rows: Rows) -> None:
+        if named := numbering.run(caller_rows, rows):
+            act(named)
+
+    if gathered is None:
+        _look([(flagged, act_on_caller_rows)])
+    else:
+        gathered.append((flagged, act_on_caller_rows))
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Gather the checks of a block, and look at all of them with one question to the device: at its end, or where it raises.
+
+    The first that fails, in the order of the code, speaks. A block within a block leaves its checks to the outer one.
+
+    Example:
+        >>> with together():
+        ...     where_any(torch.tensor([True]), print)
+        ...     print("after the check")
+        after the check
+        [0]
+    """
+    if _GATHERED.get() is not None:
+        yield
+        return
+    checks: list[_Check] = []
+    token = _GATHERED.set(checks)
+    try:
+        yield
+    finally:
+        _GATHERED.reset(token)
+        _look(checks)
+
+
+@contextmanager
+def immediate_checks() -> Iterator[None]:
+    """Context manager in which checks are looked at once, also within a block of :func:`together`.
+
+    Example:
+        >>> with together(), immediate_checks():
+        ...     where_any(torch.tensor([True]), print)
+        ...     print("after the check")
+        [0]
+        after the check
+    """
+    token = _GATHERED.set(None)
+    try:
+        yield
+    finally:
+        _GATHERED.reset(token)
+
+
+def _look(checks: list[_Check]) -> None:
+    if not checks or not bool(_any(checks)):
+        return
+    for flagged, act in checks:
+        rows = flagged.nonzero().flatten().tolist()
+        if rows:
+            act(rows)
+
+
+def _any(checks: list[_Check]) -> Tensor:
+    if len(checks) == 1:
+        return checks[0][0].any()
+    device = checks[0][0].device
+    return torch.cat([flagged.to(device) for flagged, _ in checks]).any()

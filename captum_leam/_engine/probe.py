@@ -1,0 +1,504 @@
+r"""Probe of a model: whether the results for an image are its own, before anything is drawn.
+
+A network is run twice, on the batches :math:`[a, c]` and :math:`[c, a']`, where a is one of the images (the third where there are three),
+a' is a with two patches replaced, and c is a companion, made of a turned round and of noise. Four properties follow from the two passes:
+
+* every explained activation has one row for each image;
+* row i belongs to image i: the gradient of the score of a lies in the row of a alone;
+* c has the same embedding and activations in both passes, so that they depend neither on chance nor on the rest of the batch;
+* the patches appear in the activations where the layer's grid says they are, so that the grid is that of the picture.
+
+The cost is two forward passes on two images and, where layers are explained, one backward pass. What was established is kept for as long
+as the model's modules, attributes, parameters, hooks and code stay the same (:mod:`captum_leam._engine.fingerprint`).
+"""
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from dataclasses import field as of_dataclass
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_leam._engine.checks import immediate_checks
+from captum_leam._engine.fingerprint import anchor_of, changes, entries, generators_of, state_of
+from captum_leam._engine.memory import is_out_of_memory
+from captum_leam._engine.modules import modules_behind
+from captum_leam._engine.types import Field
+from captum_leam.errors import CaptumLeamError
+
+T = TypeVar("T")
+Inputs = tuple[Tensor, ...]
+
+PATCHES = ((0.80, 0.82), (0.45, 0.20))
+"""Centres (row, column) of the two patches as shares of the field, one in its right half and one in its left: every turn, mirroring or
+transposition moves one of them by a quarter of the field within its half."""
+
+PATCH = 1 / 8
+"""Side of a patch as a share of the field."""
+
+EXTREMES = 0.02
+"""Share of an image's range that is taken off at both ends of the images beside it: a batch divided by its maximum is seen."""
+
+TOLERANCE = 1e-4
+"""Relative distance up to which two activations of one image are equal. Both passes have the same shape: on a CPU they agree to the bit."""
+
+COARSE_TOLERANCE = 0.05
+"""The same for half precision, under autocast, and for quantised modules, whose scale is taken over the batch."""
+
+BATCH_SIZE_TOLERANCE = 1e-2
+"""The same for an image in batches of different sizes, for which PyTorch may choose other algorithms."""
+
+SHUFFLED_IMAGES = 8
+"""Images in the one pass more that a model which draws random numbers gets: a random order keeps none of eight rows in place by luck."""
+
+
+MOST_STATES = 4
+"""States of a model that are remembered: a module and functions around it may take turns."""
+
+
+class Batches(NamedTuple):
+    """The two batches of a probe."""
+
+    first: Inputs
+    second: Inputs
+    same: tuple[int, int]
+    """Row of the image that is the same in both."""
+    changed: tuple[int, int] | None
+    """Row of the probed image in the first batch, and of its patched copy in the second."""
+    images: list[int]
+    """The caller's image that each row stems from."""
+
+
+@dataclass(frozen=True)
+class ProbeRecord:
+    """Results of one image in the probe, to compare with those in the first batch of three images or more.
+
+    Orders and statistics of the batch that leave two images alone show there, without another pass.
+
+    Attributes:
+        image: Inputs of the image, (1, …) each.
+        values: Its embedding and activations, (1, …) each.
+        names: Names of the values, for messages.
+    """
+
+    image: Inputs
+    values: Sequence[Tensor]
+    names: Sequence[str]
+
+    def compare(self, xs: Inputs, values: Sequence[Tensor]) -> None:
+        """Raise if the image has other results in this batch.
+
+        Args:
+            xs: Inputs of the batch, (N, …) each.
+            values: Embeddings and activations of the batch, (N, …) each.
+
+        Raises:
+            CaptumLeamError: naming what differs.
+        """
+        pairs = zip(xs, self.image, strict=True)
+        same = torch.stack([(x == own).reshape(len(x), -1).all(1).cpu() for x, own in pairs]).all(0)
+        for row in same.nonzero().flatten().tolist()[:1]:
+            for value, own, name in zip(values, self.values, self.names, strict=True):
+                off = _distance(value[row], own[0]) if value.shape[1:] == own.shape[1:] else 0.0
+                if off > BATCH_SIZE_TOLERANCE:
+                    raise CaptumLeamError(
+                        depends_message(name, f"a relative difference of {off:.2g} in a batch of {len(value)}")
+                    )
+
+
+# -- batches -------------------------------------------------------------------------------------------
+
+
+def two_images(xs: Inputs, field: Field | None = None) -> Batches:
+    """Return the batches [a, c] and [c, a'] of one image: of the third, where there are three, which most reorderings move.
+
+    Example:
+        >>> batches = two_images((torch.rand(5, 3, 16, 16),))
+        >>> torch.equal(batches.first[0][1], batches.second[0][0])
+        True
+    """
+    row = min(min(map(len, xs)) - 1, 2)
+    originals = [x[row : row + 1].detach() for x in xs]
+    beside = [_without_extremes(companion(x), x) for x in originals]
+    first = tuple(torch.cat(pair) for pair in zip(originals, beside, strict=True))
+    changed = [_without_extremes(patched(x, field), x) for x in originals]
+    second = tuple(map(torch.cat, zip(beside, changed, strict=True)))
+    return Batches(first, second, (1, 0), (0, 1), [row, row])
+
+
+def whole_batch(xs: Inputs, field: Field | None = None) -> Batches:
+    """Return the batch as it is, and with its first image patched: for models that take one batch size only."""
+    first, last = tuple(x.detach() for x in xs), len(xs[0]) - 1
+    if not last:
+        return Batches(first, first, (0, 0), None, [0])
+    second = tuple(torch.cat([patched(x[:1], field), x[1:]]) for x in first)
+    return Batches(first, second, (last, last), (0, 0), list(range(last + 1)))
+
+
+def one_image(xs: Inputs, field: Field | None = None) -> Batches:
+    """Return the first image twice: for models that are run image by image."""
+    return whole_batch(tuple(x[:1] for x in xs), field)
+
+
+def companion(x: Tensor) -> Tensor:
+    """Return an image that has little in common with this one: turned by 180°, mixed with noise, and darker if this is bright, or brighter.
+
+    Its brightness and contrast differ by more than patches change them, so that sorting by either shows.
+
+    Example:
+        >>> x = torch.rand(1, 3, 8, 8)
+        >>> bool((companion(x) != x).all())
+        True
+    """
+    if not _has_pixels(x) or not x.numel():
+        return x
+    turned = _mixed(x.flip(2, 3) if x.ndim == 4 else x, 0.6, x, 0).double()
+    low, high, mean = x.amin(), x.amax(), x.double().mean()
+    return (0.7 * turned + 0.3 * torch.where(2 * mean > low.double() + high, low, high)).to(x.dtype)
+
+
+def patched(x: Tensor, field: Field | None = None) -> Tensor:
+    """Return images with two patches of noise; other floating-point inputs with a little noise on all values.
+
+    Args:
+        x: (N, C, H, W), or any other input.
+        field: (top, left, height, width) that the network reads. Default: the whole image.
+
+    Example:
+        >>> x = torch.rand(1, 3, 112, 112)
+        >>> (patched(x) != x).any(1).sum().item()  # two patches of 14 × 14 px
+        392
+    """
+    if not _has_pixels(x):
+        return x
+    if x.ndim != 4 or min(x.shape[2:]) < 1 / PATCH:
+        return _mixed(x, 0.9, x, 1)
+    changed = x.clone()
+    for place in range(len(PATCHES)):
+        rows, columns = patch_slices(place, field or (0, 0, x.shape[2], x.shape[3]))
+        changed[:, :, rows, columns] = _mixed(x[:, :, rows, columns], 0.0, x, 1 + place)
+    return changed
+
+
+def _has_pixels(x: Tensor) -> bool:
+    """Whether values between two of a tensor mean something: floating-point numbers, and pictures in bytes."""
+    return torch.is_floating_point(x) or (x.ndim == 4 and x.dtype == torch.uint8)
+
+
+def _without_extremes(changed: Tensor, x: Tensor) -> Tensor:
+    """Clamp an image to a little less than the range of x, so that the extremes of a batch with x in it are others."""
+    if not torch.is_floating_point(x) or not x.numel():
+        return changed
+    low, high = x.amin(), x.amax()
+    if not bool(high > low):  # a constant image has no range to keep
+        return changed
+    margin = EXTREMES * (high - low)
+    return changed.clamp(low + margin, high - margin)
+
+
+def _mixed(region: Tensor, share: float, x: Tensor, seed: int) -> Tensor:
+    """A share of a region and, for the rest, noise within the range of x."""
+    if not x.numel():
+        return region
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    dtype = x.dtype if torch.is_floating_point(x) else torch.float32
+    low, high = x.amin().to(dtype), x.amax().to(dtype)
+    noise = torch.rand(region.shape, generator=generator, dtype=torch.float64, device="cpu").to(x.device, dtype)
+    return (share * region + (1 - share) * (low + torch.where(high > low, high - low, 1) * noise)).to(x.dtype)
+
+
+def patch_slices(place: int, field: Field) -> tuple[slice, slice]:
+    """Return the rows and columns of a patch.
+
+    Example:
+        >>> patch_slices(0, (0, 0, 112, 112))
+        (slice(83, 97, None), slice(85, 99, None))
+    """
+    slices = []
+    for start, side, share in zip(field[:2], field[2:], PATCHES[place], strict=True):
+        width = max(2, round(side * PATCH))
+        first = start + min(max(0, round(side * share - width / 2)), side - width)
+        slices.append(slice(first, first + width))
+    return slices[0], slices[1]
+
+
+# -- the probe of a model ------------------------------------------------------------------------------
+
+
+def check_model(
+    forward_func: Callable[..., Any], images: Tensor, embed: Callable[[Tensor], Tensor], batch_size: int = 2
+) -> ProbeRecord | None:
+    """Raise if an image's embedding depends on chance, on the other images of its batch or on its row.
+
+    Args:
+        forward_func: The model, for what is kept about it.
+        images: (N, …), as the model takes them.
+        embed: Function from a batch to embeddings (n, D), without gradients.
+        batch_size: Images in one pass of the call. With 1, nothing is asked about other images.
+
+    Returns:
+        What to compare the first batch with; None if the model is known already.
+
+    Raises:
+        CaptumLeamError: if the embedding depends on chance, on other images or on its row. What the model itself ...
+            to the call.
+
+    Example:
+        >>> images = torch.rand(3, 3, 16, 16)
+        >>> check_model(nn.Flatten(), images, nn.Flatten()).names
+        ['the embedding']
+        >>> subtract_mean = lambda x: (x - x.mean(0)).flatten(1)
+        >>> check_model(subtract_mean, images, subtract_mean)
+        Traceback (most recent call last):
+        ...
+        captum_leam.errors.CaptumLeamError: Expected the embedding for an image not to depend on the other images of its batch, ...
+    """
+    if not can_be_probed((images,)):
+        return None
+    key = ("embeddings", batch_size == 1, kind_of(images))
+    with knowledge(forward_func) as established:
+        if key in established:
+            return None
+        own = generators_of(forward_func)
+        first_batch = (images[:batch_size],)
+        experiments = (one_image,) if batch_size == 1 else (two_images, whole_batch)
+        experiment = first_that_runs(
+            experiments, first_batch, None, lambda b: ([embed(b.first[0])], [embed(b.second[0])]), own
+        )
+        if experiment is None:
+            return None
+        batches, (first, second), drew = experiment
+        names, tolerance = ["the embedding"], tolerance_of(forward_func, first)
+        check_same(first, second, batches, names, tolerance, lambda: [embed(batches.first[0])], own)
+        if drew and batch_size > 1:
+            check_order_of_many(images, lambda many: [embed(many)], names, tolerance, own)
+        established[key] = True
+        return record_of(batches, first, names, tolerance)
+
+
+def record_of(batches: Batches, first: Sequence[Tensor], names: Sequence[str], tolerance: float) -> ProbeRecord | None:
+    """Return the unaltered image of the first batch with its results; None where the precision is too coarse to meet it again."""
+    if batches.changed is None or tolerance > TOLERANCE:
+        return None
+    row = batches.changed[0]
+    return ProbeRecord(
+        tuple(x[row : row + 1] for x in batches.first), [v[row : row + 1].detach() for v in first], names
+    )
+
+
+# -- what is looked at ---------------------------------------------------------------------------------
+
+
+def check_same(
+    first: Sequence[Tensor],
+    second: Sequence[Tensor],
+    batches: Batches,
+    names: Sequence[str],
+    tolerance: float,
+    repeat: Callable[[], Sequence[Tensor]],
+    generators: Sequence[Any],
+) -> None:
+    """Raise if the same image has other values in the second pass; two more passes distinguish chance from the rest of the batch."""
+    own, later = batches.same
+    for before, after, name in zip(first, second, names, strict=True):
+        off = _distance(before[own], after[later])
+        if off <= tolerance:
+            continue
+        with _watched_random_numbers(generators), immediate_checks():
+            pairs = list(zip(repeat(), repeat(), strict=True))
+        drawn = max(_distance(once, again) for once, again in pairs)
+        if drawn > tolerance:
+            raise CaptumLeamError(
+                f"Expected two passes over the same images to agree, got a relative difference of {drawn:.2g}: results would be random. "
+                "Let dropout and noise depend on self.training (F.dropout has training=True by default), and call model.eval()."
+            )
+        raise CaptumLeamError(depends_message(name, f"a relative difference of {off:.2g} beside another image"))
+
+
+def depends_message(what: str, found: str) -> str:
+    """Return the refusal of results that depend on the other images of the batch."""
+    return (
+        f"Expected {what} for an image not to depend on the other images of its batch, got {found}: every image's map would depend on the "
+        "others. Use running statistics (model.eval()), do not sort or shuffle the batch, or explain the network inside."
+    )
+
+
+def check_order_of_many(
+    x: Tensor,
+    run: Callable[[Tensor], Sequence[Tensor]],
+    names: Sequence[str],
+    tolerance: float,
+    generators: Sequence[Any],
+) -> None:
+    """Raise if a model that draws random numbers reorders eight shades of one image."""
+    shades = torch.linspace(0.8, 1.0, SHUFFLED_IMAGES, dtype=torch.float32, device=x.device)
+    many = (x[:1].detach() * shades.view(-1, *[1] * (x.ndim - 1))).to(x.dtype)
+    try:
+        with _watched_random_numbers(generators), immediate_checks():
+            pairs = list(zip(run(many), run(many.flip(0)), names, strict=True))
+    except Exception:  # a model that does not take eight images: what it did on two has to do
+        return
+    for once, again, name in pairs:
+        if _distance(once, again.flip(0)) > tolerance:
+            raise CaptumLeamError(
+                f"Expected {name} to keep the order of the images, but the model draws random numbers, and two passes over "
+                f"{SHUFFLED_IMAGES} images differ: results would be random. Remove the shuffling, or explain the network inside."
+            )
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    """Distance of two tensors relative to their length; 0 where either is not finite, which the call itself reports."""
+    if a.shape != b.shape:
+        return float("inf")
+    a, b = a.detach().float(), b.detach().float()
+    length = torch.maximum(torch.linalg.vector_norm(a), torch.linalg.vector_norm(b))
+    off = float(torch.linalg.vector_norm(a - b) / length.clamp_min(torch.finfo(torch.float32).tiny))
+    return off if np.isfinite(off) else 0.0
+
+
+# -- running it ----------------------------------------------------------------------------------------
+
+
+def first_that_runs(
+    experiments: Sequence[Callable[[Inputs, Field | None], Batches]],
+    xs: Inputs,
+    field: Field | None,
+    run: Callable[[Batches], T],
+    generators: Sequence[Any],
+) -> tuple[Batches, T, bool] | None:
+    """The batches and the result of the first experiment that runs, and whether random numbers were drawn; None if all raise."""
+    for make in experiments:
+        batches = make(xs, field)
+        try:
+            with _watched_random_numbers(generators) as drew, immediate_checks():
+                result = run(batches)
+        except Exception as error:  # whatever it is, the call itself will say it of the caller's images
+            if is_out_of_memory(error):
+                return None
+            continue
+        return batches, result, bool(drew)
+    return None
+
+
+@contextmanager
+def _watched_random_numbers(generators: Sequence[Any]) -> Iterator[list[str]]:
+    """Context manager that leaves the process's and the model's random numbers as they were and lists what moved."""
+    own = [_random_state(generator) for generator in generators]
+    drew: list[str] = []
+    of_numpy, of_python = np.random.get_state(), random.getstate()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    try:
+        with torch.random.fork_rng(devices=devices):
+            before = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
+            yield drew
+            after = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
+        if any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)):
+            drew.append("torch")
+    finally:
+        for generator, (state, put_back) in zip(generators, own, strict=True):
+            if str(_random_state(generator)[0]) != str(state):
+                drew.append(type(generator).__name__)
+                put_back()
+        if str(np.random.get_state()) != str(of_numpy):
+            drew.append("numpy")
+            np.random.set_state(of_numpy)
+        if random.getstate() != of_python:
+            drew.append("random")
+            random.setstate(of_python)
+
+
+def _random_state(generator: Any) -> tuple[Any, Callable[[], Any]]:
+    """The state of a generator of PyTorch, NumPy or Python, and a function that puts it back."""
+    if isinstance(generator, torch.Generator):
+        state = generator.get_state()
+        return state.tolist(), lambda: generator.set_state(state)
+    if isinstance(generator, np.random.Generator):
+        of_bits = generator.bit_generator.state
+        return of_bits, lambda: setattr(generator.bit_generator, "state", of_bits)
+    if isinstance(generator, np.random.RandomState):
+        legacy = generator.get_state()
+        return legacy, lambda: generator.set_state(legacy)
+    drawn = generator.getstate()
+    return drawn, lambda: generator.setstate(drawn)
+
+
+def can_be_probed(xs: Inputs) -> bool:
+    """Whether there is an image to look at."""
+    return bool(xs) and all(x.ndim > 0 and len(x) > 0 for x in xs) and any(map(_has_pixels, xs))
+
+
+def kind_of(x: Any) -> Any:
+    """Return what of an argument may change the path through the model: shape, dtype, device and autocast, or its identity."""
+    if not isinstance(x, Tensor):
+        return state_of(x)
+    return (tuple(x.shape[1:]), x.dtype, x.device, torch.is_autocast_enabled(x.device.type))
+
+
+def tolerance_of(forward_func: Callable[..., Any], tensors: Sequence[Tensor]) -> float:
+    """Return the relative distance up to which two results of a model are equal in its precision."""
+    half = (torch.float16, torch.bfloat16)
+    coarse = any(t.dtype in half or torch.is_autocast_enabled(t.device.type) for t in tensors)
+    modules = (m for root in modules_behind(forward_func) for m in root.modules())
+    return COARSE_TOLERANCE if coarse or any(_is_coarse(m) for m in modules) else TOLERANCE
+
+
+def _is_coarse(module: nn.Module) -> bool:
+    half = any(p is not None and p.dtype in (torch.float16, torch.bfloat16) for p in module._parameters.values())
+    return half or "quantized" in type(module).__module__
+
+
+# -- what is kept --------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Known:
+    """What was established about a model in one state.
+
+    Attributes:
+        state: Entries of the model when it was probed.
+        volatile: Entries that a forward pass changes.
+        established: Kind of question → what was found.
+    """
+
+    state: dict[Any, dict[str, Any]]
+    volatile: set[tuple[Any, str]] = of_dataclass(default_factory=set)
+    established: dict[Any, Any] = of_dataclass(default_factory=dict)
+
+    def is_of(self, state: dict[Any, dict[str, Any]]) -> bool:
+        """Whether the model is still in this state, but for what its forward passes change."""
+        return self.state == state or changes(self.state, state) <= self.volatile
+
+
+_KNOWN: WeakKeyDictionary[Any, list[_Known]] = WeakKeyDictionary()
+_LOCK = threading.Lock()
+
+
+@contextmanager
+def knowledge(forward_func: Callable[..., Any], layers: Sequence[nn.Module] = ()) -> Iterator[dict[Any, Any]]:
+    """Context manager with what was established about a model as it is now, to read and to add to."""
+    anchor, state = anchor_of(forward_func), entries(forward_func, layers)
+    states = _look_up(anchor)
+    for known in states:
+        if known.is_of(state):
+            yield known.established
+            return
+    known = _Known(state)
+    yield known.established
+    after = entries(forward_func, layers)
+    known.volatile = changes(state, after)
+    with _LOCK, suppress(TypeError):  # a callable without weak references: nothing is kept about it
+        _KNOWN[anchor] = [known, *states][:MOST_STATES]
+
+
+def _look_up(anchor: Any) -> list[_Known]:
+    with _LOCK:
+        try:
+            return _KNOWN.get(anchor, [])
+        except TypeError:
+            return []

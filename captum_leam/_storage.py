@@ -1,0 +1,246 @@
+"""Files that are whole or not there: atomic writes, and a checksum that is looked at on every read.
+
+A shard is a safetensors payload behind which stand its SHA-256 and a mark. A file of half a write, of a full disk, or with a flipped bit
+does not fit its checksum and is never read as good: it counts as not there and is made again.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captum_leam.errors import BrokenFileError, BusyError
+
+MARK = b"\nLEAMshard1\n"
+FOOTER = 64 + len(MARK)
+
+Array = NDArray[Any]
+
+
+# -- writing -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A place to write a file to, that takes its name only once it is whole and on the disk.
+
+    The bytes go to another name in the same folder, are synced, and then renamed: at no moment does ``path`` hold part of a file.
+    Whatever goes wrong, the temporary file is removed and ``path`` is as it was.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with whole(Path(folder) / "table.csv") as place:
+        ...         _ = place.write_text("a,b")
+        ...     sorted(os.listdir(folder))
+        ['table.csv']
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
+    os.close(handle)
+    place = Path(name)
+    try:
+        yield place
+        _sync(place)
+        os.chmod(place, 0o666 & ~_umask())
+        os.replace(place, path)
+    except BaseException:
+        with suppress(OSError):
+            place.unlink()
+        raise
+    with suppress(OSError):  # the rename itself; not every file system can
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    now = os.umask(0o077)
+    os.umask(now)
+    return now
+
+
+def write_bytes(path: Path, content: bytes) -> str:
+    """Write a file as :func:`whole` does; its SHA-256.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_bytes(Path(folder) / "empty", b"")[:8]
+        'e3b0c442'
+    """
+    with whole(path) as place, open(place, "wb") as file:
+        file.write(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> str:
+    """Write JSON, keys as they come, NaN refused; its SHA-256."""
+    return write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file in hex, read piece by piece.
+
+    Example:
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     file_sha256(Path(file.name))[:8]
+        'e3b0c442'
+    """
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device be read without end
+        raise OSError(errno.EINVAL, "it is no file")
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_of(*parts: Any) -> str:
+    """A name of 32 hex digits from what a shard depends on: anything that JSON can say.
+
+    Example:
+        >>> hash_of("a", 1) == hash_of("a", 1), hash_of("a", 1) == hash_of("a", 1.5)
+        (True, False)
+    """
+    said = json.dumps(parts, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(said.encode()).hexdigest()[:32]
+
+
+# -- shards --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Arrays and notes of one piece of work.
+
+    Attributes:
+        arrays: name → array.
+        notes: anything that JSON can say: what failed, what was warned of.
+    """
+
+    arrays: Mapping[str, Array]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Array:
+        """An array by its name."""
+        return self.arrays[name]
+
+
+def write_shard(path: Path, shard: Shard) -> str:
+    """Write a shard; the SHA-256 of its payload. The same shard is always the same bytes.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = write_shard(Path(folder) / "a", Shard({"x": np.arange(3)}, {"failed": []}))
+        ...     again = read_shard(Path(folder) / "a")
+        >>> again["x"].tolist(), again.notes
+        ([0, 1, 2], {'failed': []})
+    """
+    from safetensors.numpy import save
+
+    arrays = {name: np.ascontiguousarray(shard.arrays[name]) for name in sorted(shard.arrays)}
+    notes = json.dumps(shard.notes, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    payload = save({"": np.zeros(0, np.uint8), **arrays}, {"notes": notes})
+    digest = hashlib.sha256(payload).hexdigest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, payload + digest.encode() + MARK)
+    return digest
+
+
+def read_shard(path: Path) -> Shard:
+    """Read a shard, whole or not at all.
+
+    Raises:
+        BrokenFileError: if it is missing, torn or changed, with the way out.
+    """
+    import safetensors
+    from safetensors.numpy import load
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BrokenFileError(f"{path}: the shard cannot be read ({error.strerror}); run the study again.") from None
+    payload, footer = content[:-FOOTER], content[-FOOTER:]
+    if len(content) < FOOTER or footer != hashlib.sha256(payload).hexdigest().encode() + MARK:
+        raise BrokenFileError(
+            f"{path}: the shard does not fit its checksum (a torn write, or changed since); run again."
+        )
+    try:
+        arrays = load(payload)
+        length = int.from_bytes(payload[:8], "little")
+        notes = json.loads(json.loads(payload[8 : 8 + length])["__metadata__"]["notes"])
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise BrokenFileError(f"{path}: this is no shard of a study ({error}).") from None
+    arrays.pop("", None)
+    return Shard(arrays, notes)
+
+
+def shard_digest(path: Path) -> str | None:
+    """Checksum that a shard fits, or None for one that is missing, torn or changed: then it has to be made.
+
+    Example:
+        >>> shard_digest(Path("/nowhere")) is None
+        True
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < FOOTER:
+                return None
+            digest, left = hashlib.sha256(), size - FOOTER
+            while left and (piece := file.read(min(left, 1 << 20))):
+                digest.update(piece)
+                left -= len(piece)
+            return digest.hexdigest() if file.read() == digest.hexdigest().encode() + MARK else None
+    except OSError:
+        return None
+
+
+# -- one run at a time ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; the lock ends with the process, however that ends.
+
+    Raises:
+        BusyError: if another run holds it.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder)):
+        ...     with locked(Path(folder)):
+        ...         pass
+        Traceback (most recent call last):
+            ...
+        captum_leam.errors.BusyError: ...: another run writes into this folder; wait for it, or choose another --out.
+    """
+    with open(folder / ".lock", "a") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows: the atomic writes must do
+            yield
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(
+                f"{folder}: another run writes into this folder; wait for it, or choose another --out."
+            ) from None
+        yield
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed runs left behind: temporary files, which are never read."""
+    for part in folder.rglob(".*.part"):
+        with suppress(OSError):
+            part.unlink()

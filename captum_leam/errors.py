@@ -1,0 +1,116 @@
+"""Exceptions and warnings of the package: what a caller can catch."""
+
+
+class CaptumLeamError(ValueError):
+    """An input or a request that the package refuses, with a message that says what was expected.
+
+    Every refusal of the package is one. The command line prints these on one line; any other exception is a fault and shows
+    its traceback.
+
+    Example:
+        >>> import torch
+        >>> from captum_leam import top_fraction
+        >>> try:
+        ...     top_fraction(torch.rand(1, 4, 4), 2.0)
+        ... except CaptumLeamError as error:
+        ...     print(type(error).__name__)
+        CaptumLeamError
+    """
+
+
+class InputTypeError(CaptumLeamError, TypeError):
+    """An argument of the wrong type.
+
+    Example:
+        >>> issubclass(InputTypeError, TypeError), issubclass(InputTypeError, CaptumLeamError)
+        (True, True)
+    """
+
+
+class MissingExtraError(CaptumLeamError, ImportError):
+    """An optional dependency that is not installed; the message names the command that installs it.
+
+    Example:
+        >>> issubclass(MissingExtraError, ImportError)
+        True
+    """
+
+
+class BrokenFileError(CaptumLeamError):
+    """A file of a study that is torn, changed or of another kind, and must be made again."""
+
+
+class BusyError(CaptumLeamError):
+    """A results folder that another run writes into."""
+
+
+class ConfigError(CaptumLeamError):
+    """A mistake in the configuration of a study, with its key, value, allowed values and line.
+
+    Example:
+        >>> from captum_leam.study.config import config_from
+        >>> config_from({"people": ".", "models": {"a": "torch.nn:Identity"}, "seed": -1})
+        Traceback (most recent call last):
+            ...
+        captum_leam.errors.ConfigError: Study: seed is -1; needed is a whole number, 0 or more.
+    """
+
+
+class IncompleteError(CaptumLeamError):
+    """Shards that could not be made or written, or workers that died. Finished shards are kept, and the same call resumes.
+
+    Example:
+        >>> issubclass(IncompleteError, CaptumLeamError)
+        True
+    """
+
+
+class EngineError(CaptumLeamError):
+    """Workers of a study that died or cannot be reached."""
+
+
+class UnknownWhiteError(CaptumLeamError):
+    """A picture whose bit depth does not say which value is white."""
+
+
+class DarkPictureWarning(UserWarning):
+    """A picture so dark that its bit depth may have been read wrongly."""
+
+
+class ReliabilityWarning(UserWarning):
+    """A gradient so small that the map would be rounding noise."""
+
+
+class HalfPrecisionWarning(UserWarning):
+    """An ONNX file in float16 that is computed in float32.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore", HalfPrecisionWarning)  # from_onnx now loads such files without a warning
+    """
+
+
+class NormalisedWarning(UserWarning):
+    """A network whose embeddings already have length 1.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", NormalisedWarning)  # from_onnx now raises for such files
+    """
+
+
+class SeparationWarning(UserWarning):
+    """A model that hardly separates people, as with a wrong preprocessing or alignment.
+
+    Example:
+        >>> import warnings, torch
+        >>> from captum_leam.verification import verify
+        >>> images, people = torch.eye(4).view(4, 4, 1, 1), ["ann", "ann", "bob", "bob"]
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     _ = verify(torch.nn.Flatten(), images, people)  # all cosines are 0
+        >>> caught[0].category.__name__
+        'SeparationWarning'
+    """

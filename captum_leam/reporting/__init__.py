@@ -1,0 +1,1 @@
+"""Pages and tables of results: explanations of files, and the report of a study."""

@@ -1,0 +1,1 @@
+"""Statistics over people and pairs: intervals, tests, thresholds, error rates."""

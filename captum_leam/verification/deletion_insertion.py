@@ -1,0 +1,364 @@
+r"""Deletion and insertion for face verification: what happens to the decision *same person?* as pixels are taken or given.
+
+Two faces match when the cosine of their embeddings reaches a threshold. Three curves over the fraction of pixels: the genuine
+accept rate (GAR), the impostor reject rate (IRR), and the balanced accuracy (GAR + IRR) / 2, which cannot fall below what one
+decision for all gets: 50 %. Maps of what is *similar* are scored by the GAR, maps of what is *dissimilar* by the IRR.
+
+Source: the protocol of CorrRISE (Lu et al., WACV 2024, arXiv 2305.08546), FGGB (Lu et al., FG 2024, arXiv 2403.04549) and FAME
+(Zhang & Günther 2026, arXiv 2605.12017); written from the papers.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from captum_leam._engine.checks import rows_from
+from captum_leam._engine.modes import as_tensor
+from captum_leam.controls import SHARED_CONTROLS, Scene, central_ellipse
+from captum_leam.errors import CaptumLeamError
+from captum_leam.faithfulness.fills import Fill, as_fill
+from captum_leam.maps import as_maps, rank_pixels
+from captum_leam.objectives import embed, unit
+from captum_leam.stats.decisions import Pairs, area_under, decision_rates, threshold_at_eer, threshold_at_fmr
+from captum_leam.stats.inference import interval_of_pairs
+from captum_leam.stats.labels import people_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Embed = Callable[[Tensor], Tensor]
+
+EER = "eer"
+PROTOCOLS = ("deletion", "insertion")
+FRACTIONS = tuple(i / 10 for i in range(11))
+RATES = ["gar", "irr", "accuracy"]
+CURVE = ["explained", "model", "kind", "method", "protocol", "operating_point"]
+
+# Which rate the map of a kind is scored by.
+SCORED_BY = {"similar": "gar", "dissimilar": "irr"}
+
+
+# -- the evaluator ---------------------------------------------------------------------------------------
+
+
+class VerificationEvaluator:
+    """Delete or insert what maps of *pairs* name, and watch the decision.
+
+    Args:
+        models: name → embedding function, images (N, C, H, W) → embeddings (N, D); a single one is named "model".
+        fractions: of the pixels deleted or inserted, rising, two or more; 0, 10, …, 100 % by default.
+        operating_points: ``"eer"``, or false match rates such as 1e-3; thresholds are taken from clean scores.
+        fill: what is put in place; black in the papers.
+        protocols: ``"deletion"``: highest pixels replaced first; ``"insertion"``: highest put back first, on a filled image.
+        occluded: the ``"probe"`` only, or ``"both"`` images of a pair.
+        controls: names of shared controls, see :data:`~captum_leam.controls.SHARED_CONTROLS`.
+        seed: of ties and controls.
+        batch_size: images in one pass.
+        progress: show a progress bar.
+
+    Raises:
+        CaptumLeamError: for what is not among these.
+
+    Example:
+        >>> from captum_leam.stats.decisions import draw_pairs
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+        >>> faces, pairs = torch.rand(4, 3, 8, 8), draw_pairs(["ann", "ann", "bob", "bob"])
+        >>> evaluator = VerificationEvaluator(model, fractions=(0, 0.5, 1))
+        >>> result = evaluator.evaluate(faces, pairs, {"noise": torch.rand(4, 8, 8)})
+        >>> result.summary()[["method", "protocol", "scored by", "better"]].values.tolist()[:2]
+        [['noise', 'deletion', 'gar', 'lower'], ['noise', 'insertion', 'gar', 'higher']]
+    """
+
+    def __init__(
+        self,
+        models: Embed | Mapping[str, Embed],
+        fractions: Sequence[float] = FRACTIONS,
+        *,
+        operating_points: Sequence[str | float] = (EER,),
+        fill: str | Fill | Callable[..., Tensor] = "zero",
+        protocols: Sequence[str] = PROTOCOLS,
+        occluded: str = "probe",
+        controls: Sequence[str] = ("random pixels",),
+        seed: int = 0,
+        batch_size: int = 64,
+        progress: bool = False,
+    ) -> None:
+        self.models = dict(models) if isinstance(models, Mapping) else {"model": models}
+        self.fractions, self.protocols = tuple(fractions), tuple(protocols)
+        self.operating_points, self.controls = tuple(operating_points), tuple(controls)
+        self.fill, self.occluded, self.seed = as_fill(fill), occluded, seed
+        self.batch_size, self.progress = batch_size, progress
+        self._check()
+
+    def _check(self) -> None:
+        steps = self.fractions
+        if len(steps) < 2 or any(a >= b for a, b in pairwise(steps)) or not 0 <= steps[0] < steps[-1] <= 1:
+            raise CaptumLeamError(f"fractions are {steps}; needed are two or more, rising, within [0, 1].")
+        if not self.models or not self.operating_points or not self.protocols:
+            raise CaptumLeamError("models, operating_points and protocols each need one entry or more.")
+        if not set(self.protocols) <= set(PROTOCOLS):
+            raise CaptumLeamError(f"protocols are {self.protocols}; needed are some of {PROTOCOLS}.")
+        if self.occluded not in ("probe", "both"):
+            raise CaptumLeamError(f"occluded is {self.occluded!r}; needed is 'probe' or 'both'.")
+        unknown = [c for c in self.controls if c not in SHARED_CONTROLS]
+        if unknown:
+            raise CaptumLeamError(f"controls {unknown} are not there; needed are some of {', '.join(SHARED_CONTROLS)}.")
+        wrong = [p for p in self.operating_points if p != EER and not (isinstance(p, float) and 0 < p < 1)]
+        if wrong:
+            raise CaptumLeamError(f"operating_points {wrong} are neither 'eer' nor a false match rate in (0, 1).")
+
+    def evaluate(
+        self,
+        images: Tensor,
+        pairs: Pairs,
+        similar: Tensor | Mapping[str, Tensor],
+        dissimilar: Tensor | Mapping[str, Tensor] | None = None,
+        *,
+        calibration: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+        labels: Sequence[Any] | None = None,
+        explained: str = "",
+    ) -> "VerificationResult":
+        """Curves of every method and control.
+
+        Args:
+            images: (N, C, H, W).
+            pairs: of these images.
+            similar: maps of what makes the pair similar, (P, H, W) or (P, 1, H, W) of the probes; where both images are
+                occluded (P, 2, H, W), the probe's first. Or method → maps.
+            dissimilar: the same for what makes it dissimilar, higher where more so; left out by default.
+            calibration: model → (scores, genuine) of other pairs, to take thresholds from; the clean pairs' own by default.
+            labels: the person of each image, for intervals over people.
+            explained: the model that the maps explain.
+
+        Raises:
+            CaptumLeamError: for maps of another size or NaN, or too few impostor pairs for an operating point.
+        """
+        if images.ndim != 4 or int(torch.stack([pairs.first, pairs.second]).max()) >= len(images):
+            raise CaptumLeamError(f"pairs name images beyond the {len(images)} given, or these are not (N, C, H, W).")
+        sides = [images[pairs.first], images[pairs.second]][: 1 if self.occluded == "probe" else 2]
+        clean = {
+            name: unit(embed(m, images, self.batch_size).double(), "embeddings") for name, m in self.models.items()
+        }
+        partner = {name: (e[pairs.first], e[pairs.second]) for name, e in clean.items()}
+        whole = {name: (a * b).sum(1) for name, (a, b) in partner.items()}
+        ends = {False: whole}  # and the filled end, where a fraction needs it
+        people = _people(pairs, labels, len(images))
+        done: dict[int, list[tuple[str, float, dict[str, Tensor]]]] = {}  # what is equal is occluded once
+        sets = list(self._sets(similar, dissimilar, sides))
+        parts = []
+        for kind, method, maps in tqdm(sets, disable=not self.progress, desc="verification", unit="map"):
+            key = hash(torch.stack(maps, 1).detach().cpu().numpy().tobytes())
+            if key not in done:
+                ranks = torch.stack([rank_pixels(m, seed=self.seed + i) for i, m in enumerate(maps)], 1)
+                done[key] = list(self._curve(sides, ranks, partner, ends))
+            for protocol, fraction, scores in done[key]:
+                cell = {"kind": kind, "method": method, "protocol": protocol, "fraction": fraction}
+                for name in self.models:
+                    columns = {"pair": range(len(pairs)), "genuine": pairs.genuine.cpu().numpy(), "model": name}
+                    parts.append(pd.DataFrame({**columns, **cell, "score": scores[name].cpu().numpy()}))
+        table = pd.concat(parts, ignore_index=True).assign(explained=explained)
+        unknown = sorted(set(calibration or {}) - set(self.models))
+        if unknown:
+            raise CaptumLeamError(f"calibration is of models {unknown}; there are {list(self.models)}.")
+        thresholds = {name: self._thresholds(whole[name], pairs, (calibration or {}).get(name)) for name in self.models}
+        return VerificationResult(table, thresholds, people, self._settings(explained))
+
+    # -- parts ---------------------------------------------------------------------------------------------
+
+    def _sets(self, similar: Any, dissimilar: Any, sides: list[Tensor]) -> Iterator[tuple[str, str, list[Tensor]]]:
+        """Kind, method and maps per occluded image of the pair."""
+        scenes = [Scene(x, _face(x), seed=self.seed + i) for i, x in enumerate(sides)]
+        for kind, given in (("similar", similar), ("dissimilar", dissimilar)):
+            if given is None:
+                continue
+            named = {str(name) for name in given} if isinstance(given, Mapping) else set()
+            if named & set(self.controls):
+                raise CaptumLeamError(
+                    f"methods {sorted(named & set(self.controls))} are named like controls; name them otherwise."
+                )
+            for method, maps in (given if isinstance(given, Mapping) else {"map": given}).items():
+                yield kind, str(method), _per_side(str(method), maps, sides)
+            for control in self.controls:
+                yield kind, control, [SHARED_CONTROLS[control](scene) for scene in scenes]
+
+    def _curve(
+        self, sides: list[Tensor], ranks: Tensor, partner: Mapping[str, Any], ends: dict[bool, dict[str, Tensor]]
+    ) -> Iterator[tuple[str, float, dict[str, Tensor]]]:
+        pixels = ranks.shape[2] * ranks.shape[3]
+        for protocol in self.protocols:
+            for fraction in self.fractions:
+                count = round(fraction * pixels)
+                replaced = count if protocol == "deletion" else pixels - count
+                if replaced in (0, pixels):  # the same for every map: made once
+                    if replaced and True not in ends:
+                        ends[True] = self._scores(sides, _constant(sides, True), partner)
+                    yield protocol, fraction, ends[replaced == pixels]
+                else:
+                    masks = ranks < count if protocol == "deletion" else ranks >= count
+                    yield protocol, fraction, self._scores(sides, masks, partner)
+
+    def _scores(self, sides: list[Tensor], masks: Tensor, partner: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Cosine of every pair with these pixels replaced, by every model."""
+        embeddings: dict[str, list[list[Tensor]]] = {name: [[] for _ in sides] for name in self.models}
+        for i, x in enumerate(sides):
+            for rows in torch.split(torch.arange(len(x), device="cpu"), self.batch_size):
+                images, mask = x[rows], masks[rows, i].to(x.device)
+                occluded = torch.where(mask[:, None], self.fill(images, mask), images)
+                for name, model in self.models.items():
+                    with rows_from(int(rows[0])):
+                        embeddings[name][i].append(unit(embed(model, occluded, self.batch_size).double(), "embeddings"))
+        joined = {name: [torch.cat(parts) for parts in of_model] for name, of_model in embeddings.items()}
+        return {name: (e[0] * (e[1] if len(e) > 1 else partner[name][1])).sum(1) for name, e in joined.items()}
+
+    def _thresholds(
+        self, whole: Tensor, pairs: Pairs, calibration: tuple[ArrayLike, ArrayLike] | None
+    ) -> dict[str, float]:
+        scores, genuine = (whole.cpu().numpy(), pairs.genuine.cpu().numpy()) if calibration is None else calibration
+        return {
+            str(p): threshold_at_eer(scores, genuine) if p == EER else threshold_at_fmr(scores, genuine, float(p))
+            for p in self.operating_points
+        }
+
+    def _settings(self, explained: str) -> dict[str, Any]:
+        return {
+            "models": list(self.models),
+            "explained": explained,
+            "fractions": self.fractions,
+            "operating_points": self.operating_points,
+            "fill": self.fill.name,
+            "occluded": self.occluded,
+            "controls": self.controls,
+            "seed": self.seed,
+        }
+
+
+def _constant(sides: list[Tensor], value: bool) -> Tensor:
+    x = sides[0]
+    return torch.full((len(x), len(sides), *x.shape[2:]), value, dtype=torch.bool, device=x.device)
+
+
+def _face(images: Tensor) -> Tensor:
+    height, width = images.shape[2:]
+    return central_ellipse((height, width)).expand(len(images), height, width).to(images.device)
+
+
+def _per_side(method: str, maps: Tensor, sides: list[Tensor]) -> list[Tensor]:
+    given = as_tensor(maps)
+    split = given.unbind(1) if given.ndim == 4 and given.shape[1] == len(sides) else (given,)
+    placed = [as_maps(m).to(sides[0].device) for m in split]
+    needed = (len(sides[0]), *sides[0].shape[2:])
+    if len(placed) != len(sides) or any(m.shape != needed for m in placed):
+        both = f"({needed[0]}, 2, {needed[1]}, {needed[2]}), probe first" if len(sides) == 2 else str(needed)
+        raise CaptumLeamError(
+            f"maps {method!r} have shape {tuple(given.shape)}; needed is one per pair at image size, {both}."
+        )
+    return placed
+
+
+def _people(pairs: Pairs, labels: Sequence[Any] | None, images: int) -> NDArray[Any] | None:
+    if labels is None:
+        return None
+    people = np.array([str(p) for p in people_of(labels, images)])
+    return np.stack([people[pairs.first.cpu()], people[pairs.second.cpu()]], 1)
+
+
+# -- the result ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
+class VerificationResult:
+    """Scores of every pair along every curve.
+
+    Attributes:
+        scores: tidy table: pair, genuine, model, kind, method (or control), protocol, fraction, score, explained.
+        thresholds: model → operating point → threshold on the cosine.
+        people: (P, 2), the two people of every pair, or None.
+        settings: how it was made.
+
+    Example:
+        >>> from captum_leam.stats.decisions import draw_pairs
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+        >>> evaluator = VerificationEvaluator(model, fractions=(0, 1), protocols=("deletion",), controls=())
+        >>> pairs = draw_pairs(["ann", "ann", "bob", "bob"])
+        >>> result = evaluator.evaluate(torch.rand(4, 3, 8, 8), pairs, {"noise": torch.rand(4, 8, 8)})
+        >>> result.curves()["fraction"].tolist(), len(result.to_frame())
+        ([0, 1], 8)
+    """
+
+    scores: pd.DataFrame
+    thresholds: Mapping[str, Mapping[str, float]]
+    people: NDArray[Any] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The scores, a copy."""
+        return self.scores.copy()
+
+    def curves(self) -> pd.DataFrame:
+        """GAR, IRR and balanced accuracy (gar, irr, accuracy; 0 to 1) at every fraction, one row each."""
+        rows = []
+        keys = ["explained", "model", "kind", "method", "protocol", "fraction"]
+        for key, cell in self.scores.groupby(keys, sort=False):
+            place = dict(zip(keys, key, strict=True))
+            scores, genuine = cell["score"].to_numpy(), cell["genuine"].to_numpy()
+            for point, threshold in self.thresholds[str(place["model"])].items():
+                rates = dict(zip(RATES, decision_rates(scores >= threshold, genuine), strict=True))
+                rows.append({**place, "operating_point": point, "threshold": threshold, **rates})
+        return pd.DataFrame(rows)
+
+    def summary(self, *, confidence: float = 0.95) -> pd.DataFrame:
+        """Area under every curve, and of the rate that scores this kind of map.
+
+        Args:
+            confidence: of the interval over people.
+
+        Returns:
+            Per curve: auc_gar, auc_irr, auc_accuracy; "scored by" ("gar" for similar, "irr" for dissimilar maps) and its area
+            ``auc``, with ``low`` and ``high`` over people (:func:`~captum_leam.stats.inference.interval_of_pairs`, at the
+            threshold as it is) where labels were given; "better": "lower" for deletion, "higher" for insertion.
+        """
+        rows = []
+        for key, curve in self.curves().groupby(CURVE, sort=False):
+            place = dict(zip(CURVE, map(str, key), strict=True))
+            areas = {f"auc_{rate}": area_under(curve["fraction"], curve[rate]) for rate in RATES}
+            scored = SCORED_BY[place["kind"]]
+            low, high = self._interval(place, curve["threshold"].iloc[0], confidence)
+            better = "lower" if place["protocol"] == "deletion" else "higher"
+            own = {"auc": areas[f"auc_{scored}"], "low": low, "high": high}
+            rows.append({**place, **areas, "scored by": scored, **own, "better": better})
+        return pd.DataFrame(rows)
+
+    def _interval(self, place: Mapping[str, str], threshold: float, confidence: float) -> tuple[float, float]:
+        """Of the scored area, which is the mean of the areas of the scored pairs."""
+        if self.people is None:
+            return float("nan"), float("nan")
+        chosen = self.scores
+        for column in ("explained", "model", "kind", "method", "protocol"):
+            chosen = chosen[chosen[column] == place[column]]
+        wide = chosen.pivot_table(index="pair", columns="fraction", values="score")
+        genuine = chosen.groupby("pair")["genuine"].first().to_numpy()
+        scored = genuine if place["kind"] == "similar" else ~genuine
+        hit = (wide.to_numpy()[scored] >= threshold) == (place["kind"] == "similar")
+        areas = [area_under(wide.columns, row) for row in hit]
+        return interval_of_pairs(areas, self.people[scored], confidence=confidence)
+
+    def plot(self, **options: Any) -> "Figure":
+        """The three curves, see :func:`captum_leam.plots.verification_curves`."""
+        from captum_leam.plots import verification_curves
+
+        figure: Figure = verification_curves(self, **options)
+        return figure
+
+    def __repr__(self) -> str:
+        table = self.summary().drop(columns=["explained"])
+        pairs = self.scores.groupby("pair")["genuine"].first()
+        counts = f"{int(pairs.sum())} genuine and {int((~pairs).sum())} impostor pairs"
+        return f"Verification of {counts}\n{table.round(3).to_string(index=False)}"

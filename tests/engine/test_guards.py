@@ -1,0 +1,624 @@
+"""What would give a wrong picture is refused in words, or made to work."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, leave_one_out_centroids, suggest_layers
+from captum_leam.errors import ReliabilityWarning
+from captum_leam.layers import channels_last_to_first, get_layer, tokens_to_map
+from captum_leam.objectives import embed
+from tests.helpers.networks import Net, Residual, Tokens
+
+
+@pytest.fixture
+def net() -> Net:
+    return Net()
+
+
+class Lambda(nn.Module):
+    def __init__(self, net: nn.Module, function: object) -> None:
+        super().__init__()
+        self.net, self.function = net, function
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.net, x)
+
+
+# -- objectives with zero gradient ---------------------------------------------------------------------
+
+
+def test_own_embedding_under_the_differentiated_cosine(net, faces):
+    leam = LEAM(net, net.body, norm="differentiate")
+    for reference in (None, net(faces).detach(), 3 * net(faces).detach(), -net(faces).detach()):
+        with pytest.raises(ValueError, match=r"zero gradient for images \[0, 1, 2\]"):
+            leam.attribute(faces, reference=reference)
+    mixed = torch.randn(3, 10)
+    mixed[1] = net(faces)[1].detach()
+    with pytest.raises(ValueError, match=r"zero gradient for images \[1\]"):
+        leam.attribute(faces, reference=mixed)
+    leam.attribute(faces, reference=torch.randn(10))
+
+
+def test_own_embedding_in_the_objective(net, faces):
+    with pytest.raises(ValueError, match="zero gradient"):
+        EmbeddingSimilarity(net, norm="differentiate")(faces)
+    objective = EmbeddingSimilarity(net, net(faces).detach(), norm="differentiate")
+    with pytest.warns(ReliabilityWarning, match="rounding noise"):
+        objective(faces)
+    with pytest.warns(ReliabilityWarning), pytest.raises(ValueError, match="zero gradient"):
+        LEAM(objective, net.body).attribute(faces)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_users_own_score_with_zero_gradient(faces, dtype):
+    net, x = Net().to(dtype), faces.to(dtype)
+    own = net(x).detach()
+    with pytest.raises(ValueError, match="zero gradient"):
+        LEAM(lambda x: F.cosine_similarity(net(x), own), net.body).attribute(x)
+    with pytest.raises(ValueError, match="zero gradient"):
+        LEAM(lambda x: net(x).sum(1) * 0, net.body).attribute(x)
+
+
+def test_contrast_equal_to_the_reference(net, faces):
+    r = torch.randn(10)
+    with pytest.raises(ValueError, match="reference and contrast are equal"):
+        LEAM(net, net.body).attribute(faces, reference=r, contrast=2 * r)
+
+
+def test_dead_layer(faces):
+    net = Net(nn.ReLU)
+    with torch.no_grad():
+        net.body.second.bias.fill_(-1e3)
+    with pytest.raises(ValueError, match=r"zero gradient at layer 'body.first' .* for images \[0, 1, 2\]"):
+        LEAM(net, net.body.first).attribute(faces)
+
+
+def test_last_block_of_a_transformer(faces):
+    net = Tokens()
+    from captum_leam.layers import tokens_to_map
+
+    with pytest.raises(ValueError, match="only other positions count"):
+        LEAM(net, net.last, reshape=tokens_to_map).attribute(faces)
+
+
+# -- layers --------------------------------------------------------------------------------------------
+
+
+def test_layer_that_did_not_run(net, faces):
+    unused = nn.Conv2d(3, 3, 1)
+    with pytest.raises(ValueError, match="did not run.*not a module of forward_func"):
+        LEAM(net, unused).attribute(faces)
+    net.spare = nn.Conv2d(3, 3, 1)
+    with pytest.raises(ValueError, match=r"layer 'spare' \(Conv2d\) did not run"):
+        LEAM(net, [net.body, net.spare]).attribute(faces)
+
+
+def test_module_list_is_no_layer(faces):
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)])
+            self.eval()
+
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self.blocks:
+                x = block(x)
+            return x.flatten(1)
+
+    model = Listed()
+    with pytest.raises(ValueError, match="ModuleList never runs itself: pass a list"):
+        LEAM(model, model.blocks).attribute(faces)
+    assert len(LEAM(model, list(model.blocks)).attribute(faces)) == 2
+
+
+def test_layer_that_ran_twice(faces):
+    net = nn.Sequential(nn.Conv2d(3, 3, 3, 1, 1), nn.ReLU(), nn.Conv2d(3, 3, 3, 1, 1))
+    net.append(net[1]).append(nn.Flatten()).eval()
+    with pytest.raises(ValueError, match=r"layer '1' \(ReLU\) ran 2 times"):
+        LEAM(net, net[1]).attribute(faces)
+    assert LEAM(net, net[2]).attribute(faces).shape == (3, 1, 16, 16)
+
+
+def test_reference_computed_inside_the_forward_runs_the_layer_twice(net, faces):
+    siamese = Lambda(net, lambda net, x: F.cosine_similarity(net(x), net(x.flip(0)).detach()))
+    with pytest.raises(ValueError, match="compute the reference outside"):
+        LEAM(siamese, net.body).attribute(faces)
+
+
+def test_layer_that_is_not_connected(net, faces):
+    detached = Lambda(net, lambda net, x: net.head(net.body(x).detach()))
+    with pytest.raises(ValueError, match="does not depend on layer 'net.body' .* through differentiable operations"):
+        LEAM(detached, net.body).attribute(faces)
+    unused = Lambda(net, lambda net, x: (net.body.first(x), net(x))[1])
+    with pytest.raises(ValueError, match="ran 2 times"):
+        LEAM(unused, net.body.first).attribute(faces)
+    numpy = Lambda(net, lambda net, x: torch.from_numpy(net(x).detach().numpy()))
+    with pytest.raises(ValueError, match="leaves torch"):
+        LEAM(numpy, net.body).attribute(faces)
+    without = Lambda(net, no_grad_forward)
+    with pytest.raises(ValueError, match="no_grad"):
+        LEAM(without, net.body).attribute(faces)
+
+
+def no_grad_forward(net: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return net(x)
+
+
+def test_layers_without_positions(net, faces):
+    with pytest.raises(ValueError, match=r"layer 'head.1' \(Linear\) has shape \(3, 10\), which has no positions"):
+        LEAM(net, net.head[1]).attribute(faces)
+    tokens = Tokens()
+    with pytest.raises(ValueError, match="reshape=captum_leam.layers.tokens_to_map"):
+        LEAM(tokens, tokens.block).attribute(faces)
+    with pytest.raises(ValueError, match=r"Expected `reshape` to bring layer .* got \(3, 17\)"):
+        LEAM(tokens, tokens.block, reshape=lambda t: t[..., 0]).attribute(faces)
+    with pytest.raises(ValueError, match="2 reshapes for 1 layers"):
+        LEAM(tokens, tokens.block, reshape=[None, None]).attribute(faces)
+
+
+def test_channels_last_layers(faces):
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 6, 2, 2), nn.LayerNorm(6)
+            self.head = nn.Linear(6, 5)
+            self.eval()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.relu(self.norm(self.conv(x).permute(0, 2, 3, 1))).mean((1, 2)))
+
+    model = Last()
+    with pytest.raises(ValueError, match="reshape=captum_leam.layers.channels_last_to_first"):
+        LEAM(model, model.norm).attribute(faces)
+    maps = LEAM(model, model.norm, reshape=channels_last_to_first).attribute(faces)
+    assert maps.shape == (3, 1, 8, 8)
+
+
+@pytest.mark.parametrize("layer", ["body", None, 3])
+def test_layer_of_the_wrong_kind(net, layer):
+    with pytest.raises(TypeError, match="needed is a torch.nn.Module"):
+        LEAM(net, layer)
+    with pytest.raises(TypeError, match=r"model.get_submodule\('body'\)"):
+        LEAM(net, "body")
+    with pytest.raises(ValueError, match="empty list"):
+        LEAM(net, [])
+
+
+def test_get_layer_names_its_neighbours(net):
+    assert get_layer(net, "body.act") is net.body.act
+    with pytest.raises(ValueError, match=r"no layer 'body.akt'. Near it: body.act"):
+        get_layer(net, "body.akt")
+
+
+def test_layer_that_puts_out_something_else(faces):
+    class Dict(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"x": x}
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.d, self.head = Dict(), nn.Linear(768, 4)
+            self.eval()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.d(x)["x"].flatten(1))
+
+    model = Model()
+    with pytest.raises(TypeError, match=r"layer 'd' \(Dict\) puts out a dict"):
+        LEAM(model, model.d).attribute(faces)
+
+
+# -- what the forward function returns -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        (lambda net, x: net(x).mean(), ValueError, r"got \(\). Does the model take a mean or sum over the batch"),
+        (lambda net, x: net(x).mean((0, 1))[None], ValueError, r"per image \(3,\), got \(1,\)"),
+        (lambda net, x: net(x).flatten()[None], ValueError, "fixed batch of 1"),
+        (lambda net, x: net(x)[:2], ValueError, r"shape \(2, 10\) for 3 images"),
+        (lambda net, x: net(x)[:, :1], ValueError, "squeeze it"),
+        (lambda net, x: net.body(x), ValueError, r"shape \(3, 8, 4, 4\) for 3 images"),
+        (lambda net, x: [net(x)], TypeError, "got a list"),
+        (lambda net, x: net(x).argmax(1), TypeError, "torch.int64"),
+        (lambda net, x: net(x) * float("nan"), ValueError, r"embeddings of images \[0, 1, 2\] hold NaN"),
+        (lambda net, x: net(x) * 0, ValueError, "are zero"),
+    ],
+)
+def test_outputs_that_are_no_embeddings(net, faces, function, error, message):
+    with pytest.raises(error, match=message):
+        LEAM(Lambda(net, function), net.body).attribute(faces)
+
+
+def test_one_by_one_positions_are_flattened(net, faces):
+    pooled = Lambda(net, lambda net, x: net(x)[..., None, None])
+    assert torch.equal(LEAM(pooled, net.body).attribute(faces), LEAM(net, net.body).attribute(faces))
+
+
+def test_nan_activations_with_finite_embeddings(net, faces):
+    def spoil(net: Net, x: Tensor) -> Tensor:
+        return net.head(torch.nan_to_num(net.body(x)))
+
+    faces[1, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"map of layer 'net.body' \(Body\) is NaN or infinite for images \[1\]"):
+        LEAM(Lambda(net, spoil), net.body).attribute(faces)
+
+
+# -- options -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": 3}, "target is 3; it must be None"),
+        ({"n_steps": 0}, "n_steps is 0"),
+        ({"n_steps": 2.5}, "n_steps is 2.5"),
+        ({"path": "straight"}, "path is 'straight'"),
+        ({"path": "conductance"}, "n_steps of 2 or more"),
+        ({"baselines": 0}, "n_steps is 1"),
+        ({"return_convergence_delta": True}, 'needs path="conductance"'),
+        ({"return_convergence_delta": True, "n_steps": 3}, 'needs path="conductance"'),
+        ({"n_steps": 2, "path": "conductance", "return_convergence_delta": True, "relu_attributions": True}, "relu"),
+        ({"n_steps": 2, "baselines": torch.zeros(2, 3, 16, 16)}, "a baseline has shape"),
+        ({"n_steps": 2, "baselines": torch.zeros(3, 16, 16)}, "a baseline has shape"),
+        ({"reference": torch.ones(3, 9)}, r"reference has shape \(3, 9\)"),
+        ({"reference": torch.ones(2, 10)}, r"reference has shape \(2, 10\)"),
+        ({"reference": torch.zeros(10)}, r"reference: rows \[0\] are zero"),
+        ({"reference": torch.full((10,), float("inf"))}, "NaN or infinite"),
+        ({"contrast": torch.ones(4, 9)}, r"contrast has shape \(4, 9\)"),
+        ({"contrast": torch.ones(2, 4, 10)}, r"contrast has shape \(2, 4, 10\)"),
+    ],
+)
+def test_options_that_do_not_fit(net, faces, options, message):
+    with pytest.raises(ValueError, match=message):
+        LEAM(net, net.body).attribute(faces, **options)
+
+
+def test_kinds_that_do_not_fit(net, faces):
+    leam = LEAM(net, net.body)
+    with pytest.raises(TypeError, match="reference is a list"):
+        leam.attribute(faces, reference=[1.0] * 10)
+    with pytest.raises(TypeError, match="contrast is a list"):
+        leam.attribute(faces, contrast=[1.0] * 10)
+    with pytest.raises(TypeError, match="inputs hold a ndarray"):
+        leam.attribute(faces.numpy())
+    with pytest.raises(ValueError, match="weighting is 'gradcam'"):
+        LEAM(net, net.body, weighting="gradcam")
+    with pytest.raises(ValueError, match="norm is 'l2'"):
+        LEAM(net, net.body, norm="l2")
+    with pytest.raises(TypeError, match="forward_func is a int"):
+        LEAM(3, net.body)
+    with pytest.raises(ValueError, match="norm is 'l2'"):
+        EmbeddingSimilarity(net, norm="l2")
+    with pytest.raises(ValueError, match='norm="fixed" needs the weights'):
+        EmbeddingSimilarity(net, norm="fixed")(faces)
+
+
+def test_scores_take_no_reference(net, faces):
+    leam = LEAM(EmbeddingSimilarity(net), net.body)
+    with pytest.raises(ValueError, match="it is the objective that holds it"):
+        leam.attribute(faces, reference=torch.ones(10))
+    with pytest.raises(ValueError, match="it is the objective that holds it"):
+        leam.attribute(faces, contrast=torch.ones(10))
+
+
+def test_paths_of_the_objective(net, faces):
+    with pytest.raises(ValueError, match="no function's gradient"):
+        LEAM(EmbeddingSimilarity(net, torch.ones(10)), net.body).attribute(faces, n_steps=2, path="conductance")
+    with pytest.raises(ValueError, match="own embedding of every point"):
+        LEAM(EmbeddingSimilarity(net), net.body).attribute(faces, n_steps=2)
+    r = torch.randn(10)
+    held = LEAM(EmbeddingSimilarity(net, r), net.body).attribute(faces, n_steps=2)
+    assert torch.allclose(held, LEAM(net, net.body).attribute(faces, reference=r, n_steps=2), atol=1e-6)
+
+
+def test_internal_batch_size_smaller_than_the_batch(net, faces):
+    with pytest.warns(UserWarning, match="smaller than the batch"):
+        LEAM(net, net.body).attribute(faces, n_steps=2, internal_batch_size=1)
+
+
+def test_what_all_images_share_is_not_repeated_along_the_path(faces):
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Net()
+
+        def forward(self, x: Tensor, shift: Tensor, gains: Tensor) -> Tensor:
+            return (self.net(x) + shift) * gains[:, None]
+
+    model, shared, gains = Shared().eval(), torch.randn(10), torch.tensor([0.5, 1.0, 3.0])
+    leam = LEAM(model, model.net.body)
+    options = {"additional_forward_args": (shared, gains), "reference": torch.randn(10), "n_steps": 4}
+    one_by_one = leam.attribute(faces, **options)
+    torch.testing.assert_close(leam.attribute(faces, **options, internal_batch_size=12), one_by_one)
+
+
+def test_float16_that_underflows_is_said(net, faces):
+    conv = nn.Conv2d(3, 4, 3)
+    tiny = Lambda(nn.Sequential(conv, nn.ReLU(), nn.Flatten()).half(), lambda net, x: net(x) * 1e-8)
+    with torch.no_grad():
+        conv.weight *= 1e-8
+    with pytest.raises(ValueError, match="This is float16"):
+        suggest_layers(tiny, faces.half())
+    with pytest.raises(ValueError, match="This is float16"):
+        LEAM(tiny, tiny.net[0]).attribute(faces.half())
+
+
+def test_default_baseline_needs_images(faces):
+    net = nn.Sequential(nn.Unflatten(1, (3, 16, 16)), nn.Conv2d(3, 4, 3), nn.Flatten()).eval()
+    flat = faces.flatten(1)
+    with pytest.raises(ValueError, match="Pass baselines="):
+        LEAM(net, net[1]).attribute(flat, n_steps=2)
+    assert LEAM(net, net[1]).attribute(flat, n_steps=2, baselines=0).shape == (3, 1, 14, 14)
+
+
+def test_a_path_needs_floating_point(faces):
+    """Between two whole numbers there is nothing, and the difference of two uint8 wraps around."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 8)).eval()
+    leam = LEAM(Lambda(net, lambda net, x: net(x / 255)), net[0])
+    whole = (faces * 255).to(torch.uint8)
+    assert leam.attribute(whole).shape == (3, 1, 14, 14)
+    for baselines in (None, 0):
+        with pytest.raises(ValueError, match=r"torch\.uint8.*x\.float\(\)"):
+            leam.attribute(whole, n_steps=2, baselines=baselines)
+    assert leam.attribute(whole.float(), n_steps=2, baselines=0).shape == (3, 1, 14, 14)
+
+
+# -- models --------------------------------------------------------------------------------------------
+
+
+def test_active_batch_norm_and_dropout(faces):
+    net = Residual().train()
+    with pytest.raises(ValueError, match=r"BatchNorm2d 'block.1' uses the statistics of the batch.*model.eval\(\)"):
+        LEAM(net, net.out).attribute(faces)
+    with pytest.raises(ValueError, match=r"model.eval\(\)"):
+        LEAM(lambda x: net(x), net.out).attribute(faces)
+    with pytest.raises(ValueError, match=r"model.eval\(\)"):
+        LEAM(net.forward, net.out).attribute(faces)
+    with pytest.raises(ValueError, match=r"model.eval\(\)"):
+        LEAM(EmbeddingSimilarity(net), net.out).attribute(faces)
+    dropping = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(0.5), nn.Flatten())
+    with pytest.raises(ValueError, match="Dropout '1' is active"):
+        LEAM(dropping, dropping[0]).attribute(faces)
+    dropping[1].p = 0.0
+    LEAM(dropping, dropping[0]).attribute(faces)
+    forgetful = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten()).eval()
+    with pytest.raises(ValueError, match="keeps no running statistics"):
+        LEAM(forgetful, forgetful[0]).attribute(faces)
+
+
+def test_training_mode_without_effect_is_fine(faces):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).train()
+    LEAM(net, net[0]).attribute(faces)
+    assert net.training
+
+
+def test_inference_tensors(net, faces):
+    with torch.inference_mode():
+        made = faces * 1
+        inside = Net()
+    assert torch.allclose(LEAM(net, net.body).attribute(made), LEAM(net, net.body).attribute(faces), atol=1e-6)
+    with torch.inference_mode():
+        reference = net(faces)
+    assert torch.allclose(
+        LEAM(net, net.body).attribute(faces, reference=reference), LEAM(net, net.body).attribute(faces), atol=1e-6
+    )
+    with pytest.raises(ValueError, match=r"parameters were made under torch.inference_mode\(\)"):
+        LEAM(inside, inside.body).attribute(faces)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript(net, faces):
+    traced = torch.jit.trace(net, faces)
+    for model, layer in ((traced, traced.body), (traced, net.body)):
+        with pytest.raises(TypeError, match="TorchScript"):
+            LEAM(model, layer).attribute(faces)
+
+
+def test_exported_programs(net, faces):
+    program = torch.export.export(net, (faces,))
+    with pytest.raises(TypeError, match="Explain the eager module it was exported from"):
+        LEAM(program, net.body).attribute(faces)
+    for module in (program.module(), torch.export.unflatten(program)):
+        for call in (LEAM(module, module.get_submodule("body.first")).attribute, partial(suggest_layers, module)):
+            with pytest.raises(TypeError, match=r"was made by torch\.export: .* Explain the eager module"):
+                call(faces)
+    with pytest.raises(TypeError, match="Explain the eager module"):
+        suggest_layers(program, faces)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_compiled_models_run_eagerly(faces, in_place):
+    net = Net()
+    expected = LEAM(net, net.body).attribute(faces)
+    if in_place:
+        net.compile(backend="eager")
+        compiled = net
+    else:
+        compiled = torch.compile(net, backend="eager")
+    with torch.no_grad():
+        compiled(faces)  # compiled once without hooks
+    torch.testing.assert_close(LEAM(compiled, net.body).attribute(faces), expected)
+    torch.testing.assert_close(
+        LEAM(compiled, net.body.act).attribute(faces), LEAM(Net_like(net), net.body.act).attribute(faces)
+    )
+    torch._dynamo.reset()
+
+
+def Net_like(net: nn.Module) -> object:
+    return net.forward
+
+
+# -- references ----------------------------------------------------------------------------------------
+
+
+def test_one_image_of_a_person():
+    with pytest.raises(ValueError, match="one image only of: bob, carl"):
+        leave_one_out_centroids(torch.randn(4, 5), ["ann", "ann", "bob", "carl"])
+    with pytest.raises(ValueError, match="one label for each of the 4 embeddings, got 3"):
+        leave_one_out_centroids(torch.randn(4, 5), [1, 1, 2])
+
+
+def test_leave_one_out_centroids_by_hand():
+    f, labels = torch.randn(7, 5), torch.tensor([3, 1, 3, 1, 3, 1, 1])
+    u = F.normalize(f)
+    for i, centroid in enumerate(leave_one_out_centroids(f, labels)):
+        others = [u[j] for j in range(7) if j != i and labels[j] == labels[i]]
+        assert torch.allclose(centroid, F.normalize(torch.stack(others).mean(0), dim=0), atol=1e-6)
+
+
+def test_explain_faces_bad_input(net, faces):
+    with pytest.raises(ValueError, match="preset is 'slow'"):
+        explain_faces(net, faces, "slow")
+    with pytest.raises(ValueError, match="Expected x to have shape"):
+        explain_faces(net, faces[0])
+    with pytest.raises(ValueError, match="2 rows for 3 images"):
+        explain_faces(net, faces, reference=torch.ones(2, 10))
+
+
+# -- what looks right and is not -------------------------------------------------------------------------
+
+
+class Normalised(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(self.model(x))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_a_model_that_normalises_has_no_map_of_its_own_embedding(faces, scale):
+    """Rounding noise is told from a layer of little influence by a second direction."""
+    net = Net()
+    with torch.no_grad():
+        next(net.body.parameters()).mul_(scale)
+    with pytest.raises(ValueError, match="zero gradient"):
+        LEAM(Normalised(net), net.body).attribute(faces)
+    assert LEAM(net, net.body).attribute(faces).abs().sum() > 0
+    with pytest.warns(UserWarning, match="all embeddings have length 1"):
+        maps = LEAM(Normalised(net), net.body).attribute(faces, reference=torch.randn(10))
+    assert maps.abs().sum() > 0
+
+
+def test_small_maps_of_a_layer_of_little_influence_are_shown(faces):
+    class Faint(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(1e-9 * x) + torch.ones(10)
+
+    net = Faint()
+    assert LEAM(net, net.body).attribute(1e-3 * faces).abs().sum() > 0
+
+
+def test_the_norm_of_scores_is_their_own(faces):
+    net = Net()
+    objective = EmbeddingSimilarity(net, torch.randn(10))
+    with pytest.raises(ValueError, match="give it to EmbeddingSimilarity"):
+        LEAM(objective, net.body, norm="differentiate").attribute(faces)
+
+
+def test_perturbing_without_a_reference_is_told(faces):
+    with torch.no_grad(), pytest.warns(ReliabilityWarning, match="1 whatever the image"):
+        EmbeddingSimilarity(Net())(faces)
+
+
+class Opaque:
+    """A callable that shows none of what it runs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.held = [model]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.held[0](x)
+
+
+def training_net(extra: nn.Module) -> nn.Module:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), extra, nn.ReLU(), nn.Flatten(), nn.Linear(256, 8))
+    return net.train()
+
+
+class FunctionalDropout(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.dropout(x, 0.5, self.training)
+
+
+ACTIVE = {
+    "BatchNorm2d": lambda: nn.BatchNorm2d(4),
+    "Dropout": nn.Dropout,
+    "random": FunctionalDropout,
+    "InstanceNorm2d": lambda: nn.InstanceNorm2d(4, track_running_stats=True),
+    "_SpectralNorm|ParametrizedConv2d": lambda: torch.nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 1)),
+    "Conv2d": lambda: torch.nn.utils.spectral_norm(nn.Conv2d(4, 4, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", list(ACTIVE))
+@pytest.mark.parametrize(
+    "wrap", [lambda m: m, Opaque, lambda m: Opaque(m).__call__, lambda m: EmbeddingSimilarity(Opaque(m))]
+)
+def test_active_modules_are_found_wherever_they_hide(faces, kind, wrap):
+    net = training_net(ACTIVE[kind]())
+    forward = wrap(net)
+    before, rng = {k: v.clone() for k, v in net.state_dict().items()}, torch.get_rng_state()
+    with pytest.raises(ValueError, match=r"call model\.eval\(\)|Call model\.eval\(\)") as error:
+        LEAM(forward, net[0]).attribute(faces)
+    assert any(name in str(error.value) for name in kind.split("|"))
+    assert torch.equal(torch.get_rng_state(), rng)
+    if "Spectral" not in kind:
+        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    with pytest.raises(ValueError, match="all model.eval"):
+        embed(Opaque(net) if isinstance(forward, EmbeddingSimilarity) else forward, faces)
+    assert not torch.nn.modules.module._global_forward_pre_hooks
+
+
+def test_another_thread_may_draw_random_numbers(faces):
+    """Only modules in training mode are suspected."""
+    net = Net()
+
+    def drawing(x: Tensor) -> Tensor:
+        torch.rand(1)  # stands for another thread
+        return net(x)
+
+    assert LEAM(drawing, net.body).attribute(faces).shape == (3, 1, 4, 4)
+
+
+def test_tokens_that_are_no_square_need_a_grid():
+    with pytest.raises(ValueError, match="193 tokens are no square"):
+        tokens_to_map(torch.rand(1, 193, 8))
+    assert tokens_to_map(torch.rand(1, 193, 8), (16, 12)).shape == (1, 8, 16, 12)
+
+
+def test_one_module_is_no_list_of_layers(faces):
+    with pytest.raises(TypeError, match=r"layers=\[that module\]"):
+        explain_faces(Net(), faces, layers=Net().body)
+
+
+def test_options_of_overall_maps(faces):
+    net, start = Net(), torch.rand(3, 3, 16, 16)
+    whole = explain_faces(net, faces, layers=[net.body], baselines=start)
+    parts = explain_faces(net, faces, layers=[net.body], baselines=start, batch_size=2)
+    assert torch.allclose(whole, parts, atol=1e-6)
+    assert not torch.allclose(whole, explain_faces(net, faces, layers=[net.body], baselines=start.flip(0)))
+    with pytest.raises(TypeError, match="takes no additional_forward_args"):
+        explain_faces(net, faces, additional_forward_args=(1,))
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        explain_faces(net, faces, batch_size=0)
+
+
+def test_what_counts_as_nothing_in_every_precision():
+    """A thousand roundings of a unit vector; where that is much of it, a twentieth of its length."""
+    from captum_leam._engine.outputs import vanishing
+
+    sizes = {torch.float64: 1e3 * 2**-52, torch.float32: 1e3 * 2**-23, torch.bfloat16: 0.05, torch.float16: 0.05}
+    for dtype, size in sizes.items():
+        assert vanishing(torch.zeros(1, dtype=dtype)) == pytest.approx(size)

@@ -1,0 +1,116 @@
+"""The page and its parts."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from captum_leam import LEAM, EmbeddingSimilarity, suggest_layers
+from captum_leam._text import safe_name
+from captum_leam.regions import TemplateParser
+from captum_leam.reporting.explanation import explain_images, references_from, render_page, write
+from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
+
+
+@pytest.fixture(scope="module")
+def explained():
+    torch.manual_seed(0)
+    model, faces = EmbeddingNet().eval(), SyntheticPopulation(2).sample(2, seed=1)
+    layers, parser = suggest_layers(model, faces.images), TemplateParser()
+    found = explain_images(
+        model,
+        faces.images,
+        ["ann", "<b>bob</b>", "../cy", "dee"],
+        layers,
+        parser(faces.images),
+        parser.scheme,
+        references=references_from(model, faces.images),
+        preset="fast",
+    )
+    return model, faces, layers, found
+
+
+def test_layer_maps_are_leams(explained):
+    model, faces, _, found = explained
+    alone = LEAM(model, model.last).attribute(faces.images, reference=references_from(model, faces.images))
+    placed = nn.functional.interpolate(alone, (112, 112), mode="bilinear", align_corners=False)[:, 0]
+    torch.testing.assert_close(found.layers["last"], placed)
+    torch.testing.assert_close(found.overall.sum((1, 2)), torch.ones(4))
+
+
+def test_grad_cam_is_captums_of_the_plain_cosine(explained):
+    from captum.attr import LayerGradCam
+
+    model, faces, _, found = explained
+    references = references_from(model, faces.images)
+    objective = EmbeddingSimilarity(model, norm="differentiate")
+    cam = LayerGradCam(objective, model.last).attribute(faces.images, additional_forward_args=(references,)).detach()
+    drops = found.occlusion.to_frame()
+    assert set(drops["method"]) == {"LEAM, overall map", "Grad-CAM, last", ""}
+    from captum_leam.faithfulness import OcclusionEvaluator
+
+    placed = nn.functional.interpolate(cam, (112, 112), mode="bilinear", align_corners=False)[:, 0]
+    again = OcclusionEvaluator(model, (0.05,), fills=("blur",), controls=(), progress=False).evaluate(
+        faces.images, placed, references
+    )
+    ours = drops.query("method == 'Grad-CAM, last' and fraction == 0.05")["drop"].to_numpy()
+    assert again.to_frame()["drop"].to_numpy() == pytest.approx(ours, abs=1e-6)
+
+
+def test_no_pass_holds_more_images_than_a_batch(explained):
+    """A folder of hundreds of pictures fits into memory."""
+    model, faces, layers, found = explained
+    sizes = []
+    parser = TemplateParser()
+    references = references_from(model, faces.images)
+    handle = model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    again = explain_images(
+        model,
+        faces.images,
+        found.names,
+        layers,
+        parser(faces.images),
+        parser.scheme,
+        references=references,
+        preset="fast",
+        batch_size=3,
+    )
+    handle.remove()
+    assert max(sizes) == 3
+    torch.testing.assert_close(again.overall, found.overall)
+    drops = [e.occlusion.to_frame()["drop"].to_numpy() for e in (again, found)]
+    assert drops[0] == pytest.approx(drops[1], abs=1e-5)
+
+
+def test_references_never_contain_the_image():
+    model = nn.Flatten()
+    images = torch.rand(3, 1, 2, 2)
+    found = references_from(model, images)
+    changed = images.clone()
+    changed[0] = torch.rand(1, 2, 2)
+    torch.testing.assert_close(references_from(model, changed)[0], found[0])
+    assert references_from(model, images[:1]) is None
+
+
+def test_page_is_self_contained_and_escaped(explained):
+    *_, found = explained
+    page = render_page([found], title="<i>t</i>", lead="l", settings={"<u>": "</dl><script>x</script>"})
+    assert "<b>" not in page
+    assert "<i>" not in page
+    assert "<script" not in page
+    assert not re.search(r'(?:src|href)="(?!data:image/png)', page)
+    assert "default-src 'none'" in page
+    assert page.count("<figure>") == 4 * (2 + 3)
+
+
+def test_files_stay_in_the_folder(explained, tmp_path):
+    *_, found = explained
+    write([found, found], tmp_path / "deep" / "out", title="t", lead="l", settings={})
+    assert {p.parent for p in tmp_path.rglob("*.*")} == {tmp_path / "deep" / "out"}
+    assert len(list((tmp_path / "deep" / "out").glob("*.png"))) == 8
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "c:\\d", "<>|?*", "é", "x" * 300])
+def test_safe_names(name):
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,80}", safe_name(name))

@@ -1,0 +1,253 @@
+"""Occlusion rounds: a second, slow implementation; what a keeping and a removing round do; presets, their cost and their state."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_leam import EmbeddingSimilarity, explain_faces, suggest_layers
+from captum_leam.explain import PRESETS, ROUNDS
+from captum_leam.layers import tokens_to_map
+from captum_leam.maps import default_blur, gaussian_blur
+from captum_leam.rounds import SCALES, SCHEDULE, occlusion_rounds, reordered, smooth, standardised
+from tests.helpers.networks import Net, Tokens
+
+SIZE = 16
+
+
+@pytest.fixture
+def weights():
+    return torch.randn(SIZE * SIZE, dtype=torch.float64)
+
+
+def linear(weights: Tensor):
+    """A similarity whose gradient is the same everywhere."""
+    return lambda x: (x[:, 0].flatten(1) * weights).sum(1)
+
+
+# -- the formula -----------------------------------------------------------------------------------------
+
+
+def slow_round(heights: np.ndarray, values: np.ndarray, area: float, keep: bool, rounds: int) -> np.ndarray:
+    """One round for a linear score of one image of ones on zeros, with derivatives by hand; values: of the score per pixel."""
+    low, high = -50.0, 50.0
+    for _ in range(200):
+        q = (low + high) / 2
+        mask = 1 / (1 + np.exp(-(heights - q)))
+        low, high = (q, high) if mask.mean() > area else (low, q)
+    slope = mask * (1 - mask)
+    # removing a pixel of weight v lowers the score by v, keeping it raises it by v: the same direction
+    gradient = slope * (values - (slope * values).sum() / slope.sum())
+    move = np.zeros_like(heights)
+    for scale in SCALES:
+        seen = gaussian_blur(torch.from_numpy(gradient)[None], scale * SIZE / 112)[0].numpy()
+        move += (seen - seen.mean()) / seen.std()
+    heights = heights + (move - move.mean()) / move.std() / np.sqrt(rounds)
+    return (heights - heights.mean()) / heights.std()
+
+
+@pytest.mark.parametrize("rounds", [1, 4, 9])
+def test_rounds_agree_with_a_slow_loop(weights, rounds):
+    start = torch.rand(1, SIZE, SIZE, dtype=torch.float64)
+    images = torch.ones(1, 1, SIZE, SIZE, dtype=torch.float64)
+    found = occlusion_rounds(linear(weights), images, torch.zeros_like(images), start, rounds)[0].numpy()
+    expected = (start[0].numpy() - start.numpy().mean()) / start.numpy().std()
+    for k in range(rounds):
+        area, kind = SCHEDULE[k % len(SCHEDULE)]
+        expected = slow_round(expected, weights.view(SIZE, SIZE).numpy(), area, kind == "keep", rounds)
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_schedule_serves_every_area_in_both_ways():
+    assert {area for area, kind in SCHEDULE if kind == "remove"} == {0.05, 0.1, 0.2, 0.4}
+    # what one round takes is seen whole by the kinds together: removed pixels first, kept ones second
+    seen = []
+
+    def score(x: Tensor) -> Tensor:
+        seen.append(x.detach().mean().item())
+        return x.flatten(1).sum(1)
+
+    occlusion_rounds(score, torch.ones(1, 1, 56, 56), torch.zeros(1, 1, 56, 56), torch.rand(1, 56, 56), len(SCHEDULE))
+    left = [area if kind == "keep" else 1 - area for area, kind in SCHEDULE]
+    assert seen == pytest.approx(left, abs=1e-4)
+
+
+def test_one_ranking_lowers_the_score_at_every_fraction_more_than_the_start_did():
+    """Of pixels whose effects saturate within patches, only a map that looks at occlusion finds the second patch."""
+    effect = torch.zeros(2, 56, 56)
+    effect[0, 10:20, 10:20], effect[1, 35:45, 35:45] = 1.0, 1.0
+
+    def score(x: Tensor) -> Tensor:
+        # either patch alone carries the score: the gradient at the image is that of the stronger one only
+        sums = (x[:, 0, None] * effect).sum((2, 3)) / 100
+        return (8 * sums + torch.tensor([0.5, 0.0])).logsumexp(1)
+
+    images = torch.ones(1, 1, 56, 56)
+    heights = occlusion_rounds(score, images, torch.zeros_like(images), smooth(effect[:1]), 8)
+    for fraction in (0.05, 0.1, 0.2):
+        count = round(fraction * 56 * 56)
+        left = [
+            images.flatten().scatter(0, m.flatten().topk(count).indices, 0.0).view_as(images)
+            for m in (heights, smooth(effect[:1]))
+        ]
+        assert score(left[0]) < score(left[1]) - 0.5 or fraction < 0.07
+    assert heights[0, 35:45, 35:45].mean() > heights[0, 25:30].mean() + 1
+
+
+def test_nothing_to_learn_leaves_the_start():
+    start = torch.rand(2, SIZE, SIZE)
+    constant = lambda x: 0 * x.flatten(1).sum(1)  # noqa: E731
+    heights = occlusion_rounds(constant, torch.rand(2, 3, SIZE, SIZE), torch.zeros(2, 3, SIZE, SIZE), start, 3)
+    assert torch.equal(heights.flatten(1).argsort(1), start.flatten(1).argsort(1))
+
+
+def test_values_are_handed_out_in_the_order_of_heights():
+    maps, heights = torch.rand(3, 5, 7), torch.randn(3, 5, 7)
+    out = reordered(maps, heights)
+    assert torch.equal(out.flatten(1).sort(1).values, maps.flatten(1).sort(1).values)
+    assert torch.equal(out.flatten(1).argsort(1), heights.flatten(1).argsort(1))
+    assert torch.equal(reordered(maps, maps), maps)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_standardised_has_no_scale(scale):
+    maps = torch.randn(2, 6, 6)
+    torch.testing.assert_close(standardised(scale * maps), standardised(maps), rtol=1e-4, atol=1e-5)
+    assert standardised(maps).square().mean((1, 2)).tolist() == pytest.approx([1, 1], rel=1e-5)
+
+
+# -- presets ---------------------------------------------------------------------------------------------
+
+
+def passes(model: nn.Module, images: Tensor, preset: str, **options) -> tuple[float, float]:
+    """Forward and backward passes per image, counted by hooks at the model's output."""
+    counts = [0, 0]
+
+    def back(gradient: Tensor) -> None:
+        counts[1] += len(gradient)
+
+    def forward(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        counts[0] += len(output)
+        if output.requires_grad:
+            output.register_hook(back)
+
+    handle = model.register_forward_hook(forward)
+    found = suggest_layers(model, images)
+    counts[:] = [0, 0]
+    explain_faces(model, images, preset, layers=found, **options)
+    handle.remove()
+    return counts[0] / len(images), counts[1] / len(images)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_passes_of_presets(faces, own):
+    net = Net()
+    options = {} if own else {"reference": torch.randn(3, 10)}
+    assert passes(net, faces, "fast", **options) == (1, 1)
+    assert passes(net, faces, "default", **options) == (10, 7 if own else 8)
+    assert passes(net, faces, "best", **options) == (50, 47 if own else 48)
+    assert set(ROUNDS) == set(PRESETS)
+
+
+def test_default_occludes_better_than_fast():
+    net, faces = Net(), torch.rand(8, 3, 16, 16)
+    reference = net(torch.rand(8, 3, 16, 16)).detach() + net(faces).detach()
+    clean = nn.functional.cosine_similarity(net(faces), reference)
+    drops = {}
+    for preset in ROUNDS:
+        maps = explain_faces(net, faces, preset, layers=[net.body], reference=reference)
+        total = 0.0
+        for fraction in (0.05, 0.1, 0.2, 0.4):
+            top = maps.flatten(1).argsort(1, descending=True).argsort(1).view_as(maps) < fraction * 256
+            occluded = torch.where(top[:, None], default_blur(faces), faces)
+            total += float((clean - nn.functional.cosine_similarity(net(occluded), reference)).mean())
+        drops[preset] = total
+    assert drops["fast"] < drops["default"] < drops["best"]
+
+
+@pytest.mark.parametrize("preset", ["default", "best"])
+def test_batches_seeds_and_state(faces, preset):
+    net, reference = Net(), torch.randn(3, 10)
+    weights = {name: value.clone() for name, value in net.state_dict().items()}
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    whole = explain_faces(net, faces, preset, layers=[net.body], reference=reference)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    parts = explain_faces(net, faces, preset, layers=[net.body], reference=reference, batch_size=2)
+    torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-6)
+    assert torch.equal(whole, explain_faces(net, faces, preset, layers=[net.body], reference=reference))
+    assert all(torch.equal(value, weights[name]) for name, value in net.state_dict().items())
+    assert all(p.grad is None for p in net.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    assert not net.training
+    assert not whole.requires_grad
+    assert (whole >= 0).all()
+    assert whole.sum((1, 2)).tolist() == pytest.approx([1, 1, 1])
+
+
+def test_under_no_grad_and_inference_mode(faces):
+    net, reference = Net(), torch.randn(3, 10)
+    expected = explain_faces(net, faces, layers=[net.body], reference=reference)
+    with torch.no_grad():
+        assert torch.equal(explain_faces(net, faces, layers=[net.body], reference=reference), expected)
+    with torch.inference_mode():
+        start = default_blur(faces.clone())
+        found = explain_faces(net, faces.clone(), layers=[net.body], reference=reference.clone(), baselines=start)
+    torch.testing.assert_close(found, expected)
+
+
+def test_own_reference_contrast_and_scores(faces):
+    net = Net()
+    own = explain_faces(net, faces, layers=[net.body])
+    given = explain_faces(net, faces, layers=[net.body], reference=net(faces).detach())
+    assert own.shape == given.shape
+    assert not torch.equal(own, given)  # one round fewer
+    contrast = explain_faces(net, faces, layers=[net.body], contrast=torch.randn(4, 10))
+    assert not torch.allclose(contrast, own)
+    reference = torch.randn(10)
+    scores = EmbeddingSimilarity(net, reference, norm="differentiate")
+    found = explain_faces(scores, faces, "best", layers=[net.body])
+    assert found.sum((1, 2)).tolist() == pytest.approx([1, 1, 1])
+
+
+def test_baselines_replace_what_rounds_occlude(faces):
+    net, reference = Net(), torch.randn(3, 10)
+    given = {"layers": [net.body], "reference": reference}
+    blurred = explain_faces(net, faces, **given)
+    assert torch.equal(explain_faces(net, faces, baselines=default_blur(faces), **given), blurred)
+    for n_steps in (1, 2):
+        other = explain_faces(net, faces, baselines=0.5, n_steps=n_steps, **given)
+        assert not torch.allclose(other, explain_faces(net, faces, n_steps=n_steps, **given))
+    with pytest.raises(ValueError, match="n_steps is 1"):
+        explain_faces(net, faces, "fast", baselines=0.5, **given)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_precision(faces, dtype):
+    net = Net().to(dtype)
+    maps = explain_faces(net, faces.to(dtype), layers=[net.body], field=(0, 0, 16, 16), reference=torch.randn(3, 10))
+    assert maps.dtype == torch.promote_types(dtype, torch.float32)
+    assert torch.isfinite(maps).all()
+    assert maps.float().sum((1, 2)).tolist() == pytest.approx([1, 1, 1], rel=0.05)
+
+
+def test_other_sizes_channels_and_tokens():
+    grey = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 24 * 20, 8)).eval()
+    assert explain_faces(grey, torch.rand(2, 1, 48, 40)).shape == (2, 48, 40)
+    tokens = Tokens()
+    layers = suggest_layers(tokens, torch.rand(2, 3, 16, 16))
+    assert any(layer.reshape is not None and "tokens_to_map" in str(layer.reshape) for layer in layers)
+    assert tokens_to_map is not None
+    maps = explain_faces(tokens, torch.rand(2, 3, 16, 16), layers=layers, reference=torch.randn(2, 12))
+    assert maps.shape == (2, 16, 16)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu(faces):
+    net, reference = Net(), torch.randn(3, 10)
+    expected = explain_faces(net, faces, layers=[net.body], reference=reference)
+    on_gpu = net.cuda()
+    found = explain_faces(on_gpu, faces.cuda(), layers=[on_gpu.body], reference=reference.cuda())
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), expected, rtol=0.05, atol=1e-3)
