@@ -77,7 +77,7 @@ def demo(
 ) -> None:
     """Train on synthetic faces whose identity is planted in one part, explain them, and write a page."""
     _check_folder(out, force)
-    from captum_leam.reporting.explanation import write
+    from captum_leam.reporting.explanation_page import write
 
     on = _device(device)
     sections = [_planted(part, people, seed, on, progress) for part in ("nose", "eyes", "mouth")]
@@ -233,7 +233,7 @@ def explain(
             progress=progress,
         )
     found = _with_warnings(found, caught)
-    from captum_leam.reporting.explanation import write
+    from captum_leam.reporting.explanation_page import write
 
     title = f"LEAM: {found.title}"
     _show(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from captum_leam import explain_faces, leave_one_out_centroids, suggest_layers
 from captum_leam.faithfulness import sanity_checks
-from captum_leam.reporting.explanation import explain_images, write
+from captum_leam.reporting.explanation import explain_images
+from captum_leam.reporting.explanation_page import write
 from captum_leam.synthetic import SyntheticPopulation, train
 from captum_leam.verification import VerificationEvaluator, draw_pairs, verify
 

@@ -13,7 +13,7 @@ from captum_leam._text import safe_name, shown
 from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.faces import read_crop
 from captum_leam.reporting import figures
-from captum_leam.reporting.explanation import picture_uri
+from captum_leam.reporting.explanation_page import picture_uri
 from captum_leam.reporting.findings import Findings
 from captum_leam.reporting.study_page import (
     Block,

@@ -9,7 +9,8 @@ from torch import nn
 from captum_leam import LEAM, EmbeddingSimilarity, suggest_layers
 from captum_leam._text import safe_name
 from captum_leam.regions import TemplateParser
-from captum_leam.reporting.explanation import explain_images, references_from, render_page, write
+from captum_leam.reporting.explanation import explain_images, references_from
+from captum_leam.reporting.explanation_page import render_page, write
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from captum_leam import cli
 from captum_leam._text import for_terminal, safe_cell, safe_cells, shown
 from captum_leam.reporting.explain_files import explain_files, lead
-from captum_leam.reporting.explanation import write
+from captum_leam.reporting.explanation_page import write
 from captum_leam.reporting.study_report import write_report
 from captum_leam.study import Study
 from captum_leam.synthetic import SyntheticPopulation
