@@ -1,5 +1,22 @@
 """Exceptions and warnings of the package: what a caller can catch."""
 
+__all__ = [
+    "BrokenFileError",
+    "BusyError",
+    "CaptumLeamError",
+    "ConfigError",
+    "DarkPictureWarning",
+    "EngineError",
+    "HalfPrecisionWarning",
+    "IncompleteError",
+    "InputTypeError",
+    "MissingExtraError",
+    "NormalisedWarning",
+    "ReliabilityWarning",
+    "SeparationWarning",
+    "UnknownWhiteError",
+]
+
 
 class CaptumLeamError(ValueError):
     """An input or a request that the package refuses, with a message that says what was expected.

@@ -4,6 +4,8 @@ from torch import Tensor, nn
 
 from captum_leam.errors import CaptumLeamError
 
+__all__ = ["channels_last_to_first", "get_layer", "tokens_to_map"]
+
 MOST_PREFIX_TOKENS = 16
 """Class and register tokens that may come before the patches."""
 

@@ -17,6 +17,17 @@ from captum_leam._engine.modes import as_tensor, at_least_float32, own_arithmeti
 from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError
 
+__all__ = [
+    "WEIGHTINGS",
+    "gaussian_blur",
+    "normalize_max",
+    "normalize_sum",
+    "place_on_field",
+    "rank_pixels",
+    "soft_mask",
+    "weigh",
+]
+
 # -- from gradients to a layer map ---------------------------------------------------------------------
 
 

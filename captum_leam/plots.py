@@ -17,6 +17,19 @@ from captum_leam.stats.decisions import area_under
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+__all__ = [
+    "COLOURS",
+    "correspondence_lines",
+    "occlusion_curves",
+    "overlay",
+    "overlay_grid",
+    "overlay_on_photo",
+    "patch_curves",
+    "region_bars",
+    "region_outlines",
+    "verification_curves",
+]
+
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")
 POSITIVE = "inferno"
 SIGNED = "PuOr_r"

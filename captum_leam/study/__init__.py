@@ -7,26 +7,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captum_leam.errors import ConfigError, IncompleteError
-    from captum_leam.reporting.study_report import write_report
     from captum_leam.study.config import Config, read_config
     from captum_leam.study.result import StudyResult
     from captum_leam.study.study import Study
 
 _WHERE = {
     "Config": "config",
-    "ConfigError": "config",
-    "IncompleteError": "study",
     "Study": "study",
     "StudyResult": "result",
     "read_config": "config",
-    "write_report": "report",
 }
 
-__all__ = ["Config", "ConfigError", "IncompleteError", "Study", "StudyResult", "read_config", "write_report"]
+__all__ = ["Config", "Study", "StudyResult", "read_config"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'captum_leam.study' has no attribute {name!r}")
     return getattr(import_module(f"captum_leam.study.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

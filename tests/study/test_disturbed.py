@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from captum_leam.errors import BrokenFileError
-from captum_leam.study import IncompleteError, Study, StudyResult, store
+from captum_leam.errors import BrokenFileError, IncompleteError
+from captum_leam.study import Study, StudyResult, store
 from tests.helpers.tiny_study import tables_of
 
 pytestmark = pytest.mark.slow
