@@ -16,7 +16,7 @@ from captum_leam._engine.modes import normal, own_arithmetic, uniform
 from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import gaussian_blur
 
-__all__ = ["CONTROLS", "Control", "Scene", "central_ellipse"]
+__all__ = ["CONTROLS", "Scene", "central_ellipse"]
 
 
 @dataclass(frozen=True)

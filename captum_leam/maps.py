@@ -18,7 +18,6 @@ from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError
 
 __all__ = [
-    "WEIGHTINGS",
     "gaussian_blur",
     "normalize_max",
     "normalize_sum",

@@ -34,7 +34,7 @@ from captum_leam._engine.probe import check_model
 from captum_leam.errors import CaptumLeamError, InputTypeError, ReliabilityWarning
 from captum_leam.stats.labels import person_codes
 
-__all__ = ["NORMS", "direction", "embed", "similarity", "unit"]
+__all__ = ["direction", "embed", "similarity", "unit"]
 
 Norm = Literal["detach", "differentiate", "fixed"]
 NORMS: tuple[Norm, ...] = ("detach", "differentiate", "fixed")

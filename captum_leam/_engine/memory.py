@@ -17,7 +17,12 @@ SAID = ("out of memory", "not enough memory", "can't allocate memory", "alloc_fa
 
 
 class TooLargeError(torch.OutOfMemoryError, MemoryError):
-    """Not even one image at a time fits into memory."""
+    """Not even one image at a time fits into memory.
+
+    Example:
+        >>> issubclass(TooLargeError, MemoryError), issubclass(TooLargeError, torch.OutOfMemoryError)
+        (True, True)
+    """
 
 
 def is_out_of_memory(error: BaseException) -> bool:
