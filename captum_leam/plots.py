@@ -282,7 +282,8 @@ def occlusion_curves(result: Any, *, fill: str | None = None, order: str | None 
         >>> from captum_leam.faithfulness import OcclusionEvaluator
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
         >>> evaluator = OcclusionEvaluator(model, fractions=(0.1, 0.2), controls=("random pixels",))
-        >>> result = evaluator.evaluate(torch.rand(4, 3, 8, 8), {"noise": torch.rand(4, 8, 8)})
+        >>> people = ["ann", "ann", "bob", "bob"]
+        >>> result = evaluator.evaluate(torch.rand(4, 3, 8, 8), {"noise": torch.rand(4, 8, 8)}, labels=people)
         >>> occlusion_curves(result).axes[0].get_ylabel()
         'mean fall of the cosine'
     """
