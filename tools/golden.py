@@ -55,11 +55,11 @@ from captum_leam.explainers import (
     RegionShapley,
     XFace,
 )
-from captum_leam.faithfulness import FILLS, OcclusionEvaluator, VerificationEvaluator, draw_pairs, sanity_checks
-from captum_leam.models import verify
+from captum_leam.faithfulness import FILLS, OcclusionEvaluator, sanity_checks
 from captum_leam.patterns import agreement, compare_groups, pattern_claim, person_specificity, signatures
 from captum_leam.regions import RegionScheme, TemplateParser, region_area, region_mass, region_report, region_share
 from captum_leam.study import Study
+from captum_leam.verification import VerificationEvaluator, draw_pairs, verify
 
 Array = NDArray[Any]
 Cases = dict[str, Array]
