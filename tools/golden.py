@@ -25,9 +25,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "tests"))
-
-from tiny_study import write_faces, write_study
 
 from captum_leam import (
     LEAM,
@@ -60,6 +57,7 @@ from captum_leam.patterns import agreement, compare_groups, pattern_claim, perso
 from captum_leam.regions import RegionScheme, TemplateParser, region_area, region_mass, region_report, region_share
 from captum_leam.study import Study
 from captum_leam.verification import VerificationEvaluator, draw_pairs, verify
+from tests.helpers.tiny_study import write_faces, write_study
 
 Array = NDArray[Any]
 Cases = dict[str, Array]
