@@ -26,7 +26,10 @@ def test_every_file_that_the_page_names_exists():
 def test_every_layer_of_the_contract_is_on_the_page():
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
-    modules = {name for layer in layers for name in re.findall(r"\w+", re.sub(r"\(\w+\)", "", layer))} - {"__main__", "_version"}
+    modules = {name for layer in layers for name in re.findall(r"\w+", re.sub(r"\(\w+\)", "", layer))} - {
+        "__main__",
+        "_version",
+    }
     private = {"_neighbours"}
     missing = {name for name in modules if f"`{name}`" not in PAGE and f"`{name}/`" not in PAGE} - private
     assert not missing

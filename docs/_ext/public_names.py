@@ -32,7 +32,11 @@ def public_modules() -> list[str]:
 def public_names() -> dict[str, Any]:
     """Return every public name with its value: ``captum_leam.LEAM`` and so on."""
     modules = {name: importlib.import_module(name) for name in public_modules()}
-    found = {f"{name}.{short}": getattr(module, short) for name, module in modules.items() for short in getattr(module, "__all__", ())}
+    found = {
+        f"{name}.{short}": getattr(module, short)
+        for name, module in modules.items()
+        for short in getattr(module, "__all__", ())
+    }
     return {name: value for name, value in found.items() if not name.endswith("__")}
 
 
@@ -79,7 +83,9 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: Any, content: nodes.Elemen
         return None
     for name, value in public_names().items():
         if value is found[0]:
-            return env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, "obj", name, node, content) or content
+            return (
+                env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, "obj", name, node, content) or content
+            )
     return content
 
 

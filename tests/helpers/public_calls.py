@@ -365,7 +365,9 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     # results of suggest_layers and explain_pair
     "LayerSuggestion": lambda s: LayerSuggestion("body", s.pooled.body, (6, 4, 4), 4.0).cell,
     "LayerSuggestions": lambda s: len(LayerSuggestions((), (0, 0, 16, 16), (16, 16)).for_overall_map()),
-    "PairExplanation": lambda s: PairExplanation(s.faces[:2], 0.5, s.maps[:2], s.maps[:2], {}, 0.8, threshold=0.4).margin,
+    "PairExplanation": lambda s: (
+        PairExplanation(s.faces[:2], 0.5, s.maps[:2], s.maps[:2], {}, 0.8, threshold=0.4).margin
+    ),
     # maps
     "bhattacharyya": lambda s: bhattacharyya(s.maps, fraction=0.2),
     "leave_one_out_centroids": lambda s: leave_one_out_centroids(s.references, PEOPLE),
