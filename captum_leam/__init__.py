@@ -17,13 +17,12 @@ if TYPE_CHECKING:
     from captum_leam.maps import bhattacharyya, overall_map, top_fraction
     from captum_leam.objectives import EmbeddingSimilarity, leave_one_out_centroids
     from captum_leam.pairs import PairExplanation, explain_pair
-    from captum_leam.suggest import LayerSuggestion, LayerSuggestions, suggest_layers
+    from captum_leam.suggest import LayerSuggestions, suggest_layers
 
 _WHERE = {
     "CaptumLeamError": "errors",
     "LEAM": "leam",
     "EmbeddingSimilarity": "objectives",
-    "LayerSuggestion": "suggest",
     "LayerSuggestions": "suggest",
     "PairExplanation": "pairs",
     "TooLargeError": "_engine.memory",
@@ -40,7 +39,6 @@ __all__ = [
     "LEAM",
     "CaptumLeamError",
     "EmbeddingSimilarity",
-    "LayerSuggestion",
     "LayerSuggestions",
     "PairExplanation",
     "TooLargeError",

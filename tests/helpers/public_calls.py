@@ -22,7 +22,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captum_leam import (
-    LayerSuggestion,
     LayerSuggestions,
     PairExplanation,
     bhattacharyya,
@@ -363,7 +362,6 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     "SimilarityMaps": lambda s: SimilarityMaps(s.maps[:, None], s.maps[:, None] / 2).signed,
     "TwoSidedExplainer": lambda s: _TwoSided(s.net).attribute(s.faces, s.references),
     # results of suggest_layers and explain_pair
-    "LayerSuggestion": lambda s: LayerSuggestion("body", s.pooled.body, (6, 4, 4), 4.0).cell,
     "LayerSuggestions": lambda s: len(LayerSuggestions((), (0, 0, 16, 16), (16, 16)).for_overall_map()),
     "PairExplanation": lambda s: (
         PairExplanation(s.faces[:2], 0.5, s.maps[:2], s.maps[:2], {}, 0.8, threshold=0.4).margin
