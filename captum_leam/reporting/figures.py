@@ -1,15 +1,13 @@
 """Drawings of a study's report: tables in, matplotlib figures out; one panel is as wide as a phone.
 
-Colours are those of :mod:`captum_leam.plots`, markers and dashes tell the same things apart without colour. Frame and text are drawn in
-``INK``, ``NOTE``, ``LINE`` and ``PAPER``, which the page turns into its own colours, light or dark.
+Markers and dashes tell the same things apart without colour.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -19,13 +17,13 @@ from captum_leam.plots import COLOURS, POSITIVE
 from captum_leam.regions.region_plots import COLOURS as LIFT_COLOURS
 from captum_leam.regions.region_plots import lift_drawing
 from captum_leam.regions.template import STANDARD_SIZE, shapes
+from captum_leam.reporting.style import INK, LINE, NOTE, PAPER, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Floats = NDArray[np.float64]
 
-INK, NOTE, LINE, PAPER = "#1b1c1e", "#5d6167", "#d8d8d3", "#fdfdfc"
 WIDTH = 3.7
 """Of a panel in inches: 355 CSS pixels, what a phone shows without shrinking."""
 
@@ -39,35 +37,6 @@ CONTROL_STYLES = (
     (NOTE, "P", (0, (6, 2))),
     (COLOURS[5], "X", (0, (1, 2))),
 )
-STYLE: dict[str, Any] = {
-    "font.size": 8.5,
-    "axes.titlesize": 9.5,
-    "axes.labelsize": 8.5,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": NOTE,
-    "axes.titlecolor": INK,
-    "axes.facecolor": "none",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "figure.facecolor": PAPER,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "text.color": INK,
-    "text.parse_math": False,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": NOTE,
-    "ytick.labelcolor": INK,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 0,
-}
-styled = rc_context(cast(Any, STYLE))
 
 
 def short(text: object, length: int = 24) -> str:
@@ -272,7 +241,7 @@ def among_others(table: pd.DataFrame) -> Figure:
 
 @styled
 def lift_face(lifts: pd.DataFrame) -> Figure:
-    """The drawn face of :func:`~captum_leam.regions.lift_drawing`, in the colours of the page.
+    """Draw the face of :func:`~captum_leam.regions.lift_drawing` at the size of a panel.
 
     Args:
         lifts: region and lift, means over people.
@@ -288,29 +257,20 @@ def lift_face(lifts: pd.DataFrame) -> Figure:
 
 @styled
 def lift_by_layer(lifts: pd.DataFrame) -> Figure:
-    """Lift of regions (rows) by layer (columns), logarithmic colours around chance.
+    """Draw the lift of regions (rows) by layer (columns), logarithmic colours around chance.
 
     Args:
-        lifts: index of regions, columns of layers.
+        lifts: Lifts, an index of regions, columns of layers.
     """
     from matplotlib.colors import LogNorm
 
-    figure, axes = _panel(0.3 * len(lifts) + 1.25)
     values = lifts.to_numpy(dtype=np.float64)
-    norm = LogNorm(1 / 8, 8, clip=True)
-    axes.imshow(
-        np.ma.masked_invalid(np.maximum(values, 1 / 8)),
-        cmap=LIFT_COLOURS,
-        norm=norm,
-        aspect="auto",
-        interpolation="none",
-    )
+    colours = np.ma.masked_invalid(np.maximum(values, 1 / 8))
+    texts = np.vectorize(lambda v: "–" if not np.isfinite(v) else f"{v:.{int(v < 9.95)}f}", otypes=[str])(values)
+    figure, axes = _panel(0.3 * len(lifts) + 1.25)
+    size = 7.5 if lifts.size <= 160 else 0
+    _heat_map(axes, colours, texts, LIFT_COLOURS, LogNorm(1 / 8, 8, clip=True), size)
     _grid_labels(axes, [short(spoken(r), 14) for r in lifts.index], [short(c, 14) for c in lifts.columns])
-    if lifts.size <= 160:
-        for (y, x), value in np.ndenumerate(values):
-            strong = np.isfinite(value) and abs(float(norm(max(value, 1 / 8))) - 0.5) > 0.33
-            text = "–" if not np.isfinite(value) else f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
-            axes.text(x, y, text, ha="center", va="center", fontsize=7.5, color="white" if strong else "black")
     return figure
 
 
@@ -345,19 +305,24 @@ def _map_with_outlines(axis: "Axes", values: Floats) -> None:
     axis.set(xlim=extent[:2], ylim=extent[2:])
 
 
-NINTHS = tuple(f"{v} {h}" for v in ("top", "middle", "bottom") for h in ("left", "middle", "right"))
+def shares_of_ninths(maps: Mapping[Any, NDArray[Any]], index: Sequence[str]) -> pd.DataFrame:
+    """Return the share of each ninth of every map: a map in few numbers.
 
-
-def ninths(values: NDArray[Any]) -> list[float]:
-    """Shares of the nine ninths of a map, row by row, as ``NINTHS`` names them: a map in few numbers.
+    Args:
+        maps: Maps, (H, W), by a tuple of the values of the index.
+        index: Names of the first columns.
 
     Example:
-        >>> ninths(np.eye(3))[:5]
-        [0.333..., 0.0, 0.0, 0.0, 0.333...]
+        >>> shares_of_ninths({("a",): np.eye(3)}, ["model"]).iloc[0, :4].tolist()
+        ['a', 0.333..., 0.0, 0.0]
     """
-    rows = np.array_split(np.asarray(values, dtype=np.float64), 3)
-    cells = [float(part.sum()) for row in rows for part in np.array_split(row, 3, axis=1)]
-    return [cell / max(sum(cells), 1e-12) for cell in cells]
+    ninths = [f"{v} {h}" for v in ("top", "middle", "bottom") for h in ("left", "middle", "right")]
+    rows = []
+    for key, values in maps.items():
+        thirds = np.array_split(np.asarray(values, dtype=np.float64), 3)
+        cells = np.array([part.sum() for third in thirds for part in np.array_split(third, 3, axis=1)])
+        rows.append((*key, *(cells / max(cells.sum(), 1e-12)).tolist()))
+    return pd.DataFrame(rows, columns=[*index, *ninths])
 
 
 # -- faithfulness --------------------------------------------------------------------------------------
@@ -408,7 +373,7 @@ def matrix(
     digits: int = 2,
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """A heat map with its numbers.
+    """Draw a heat map with its numbers.
 
     Args:
         values: index and columns are the labels.
@@ -417,7 +382,6 @@ def matrix(
         digits: of the numbers, which are left out over 12 × 12.
         limits: of the colours; from 0 to the largest value by default.
     """
-    from matplotlib import colormaps
     from matplotlib.colors import Normalize
 
     side = (0.36 if len(values) > 4 else 0.42) * len(values)
@@ -426,17 +390,10 @@ def matrix(
     finite = numbers[np.isfinite(numbers)]
     low, high = limits or (min(0.0, float(finite.min(initial=0))), float(finite.max(initial=0)))
     norm = Normalize(low, low + (high - low or 1) / 0.85)  # the darkest blues hide the numbers' edges
-    axes.imshow(np.ma.masked_invalid(numbers), cmap=MATRIX, norm=norm, aspect="auto", interpolation="none")
+    texts = np.vectorize(lambda v: f"{v:.{digits}f}".replace("-", "−") if np.isfinite(v) else "", otypes=[str])(numbers)
+    size = 0 if values.size > 144 else 9 if len(values) < 6 else 7
+    _heat_map(axes, np.ma.masked_invalid(numbers), texts, MATRIX, norm, size)
     _grid_labels(axes, [short(r, 14) for r in values.index], [short(c, 14) for c in values.columns])
-    if values.size <= 144:
-        for (y, x), value in np.ndenumerate(numbers):
-            if np.isfinite(value):
-                r, g, b, _ = colormaps[MATRIX](norm(value))
-                ink = "black" if 0.3 * r + 0.59 * g + 0.11 * b > 0.5 else "white"
-                size = 9 if len(values) < 6 else 7
-                axes.text(
-                    x, y, f"{value:.{digits}f}".replace("-", "−"), ha="center", va="center", fontsize=size, color=ink
-                )
     axes.set_xlabel(columns)
     axes.set_ylabel(rows)
     return figure
@@ -534,8 +491,23 @@ def _whiskers(
     axes.plot(table[value], where, marker, color=colour, markersize=size, label=label)
 
 
+def _heat_map(
+    axes: "Axes", values: "np.ma.MaskedArray[Any, Any]", texts: NDArray[Any], colours: str, norm: Any, size: float
+) -> None:
+    """Draw values as colours with a text in every cell, black or white; size 0: none."""
+    from matplotlib import colormaps
+
+    axes.imshow(values, cmap=colours, norm=norm, aspect="auto", interpolation="none")
+    masked = np.ma.getmaskarray(values)
+    shades = colormaps[colours](norm(values))[..., :3] @ (0.3, 0.59, 0.11)
+    for (y, x), text in np.ndenumerate(texts):
+        if size:
+            ink = "black" if shades[y, x] > 0.5 or masked[y, x] else "white"
+            axes.text(x, y, text, ha="center", va="center", fontsize=size, color=ink)
+
+
 def _largest(values: pd.DataFrame) -> float:
-    """The largest number that is known; 0 where none is."""
+    """Return the largest number that is known; 0 where none is."""
     return float(np.nan_to_num(values.to_numpy(dtype=np.float64), nan=0.0).max(initial=0.0))
 
 

@@ -28,6 +28,9 @@ Kind = Literal["int32", "float32", "float64", "string", "bool"]
 OVERALL = "overall"
 """Name of the overall map in the column ``layer``."""
 
+DEFAULT_TITLE = "Study"
+"""Title of a study whose configuration gives none."""
+
 GROUP_PREFIX = "group_"
 """Columns of ``images`` that the user's group labels go to: ``group_`` and the name that the label has in the configuration."""
 
