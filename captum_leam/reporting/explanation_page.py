@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -15,9 +14,9 @@ from captum_leam._storage import atomic_folder
 from captum_leam._text import safe_name
 from captum_leam._version import __version__
 from captum_leam.pairs import SIDES
-from captum_leam.plots import occlusion_curves, overlay, region_bars, region_outlines
-from captum_leam.regions import lift_drawing
+from captum_leam.plots import overlay, region_bars, region_outlines
 from captum_leam.reporting.explanation import Explanation
+from captum_leam.reporting.figures import drop_curves, lift_face
 from captum_leam.reporting.page import (
     Block,
     Card,
@@ -32,7 +31,7 @@ from captum_leam.reporting.page import (
     Section,
     Sheet,
     as_csv,
-    number,
+    one_digit,
     one_percent_digit,
     percent,
     picture_uri,
@@ -52,6 +51,9 @@ LIMITS = (
     "beside them are one control of several (captum_leam.faithfulness has the others, with statistics over people).",
     "Lift and share depend on the labels of the regions; the template is drawn for the standard aligned crop, not parsed from the face.",
 )
+
+BARS_WIDTH = 4.6
+"""Width of the bars of regions in inches: half of a page."""
 
 RECORD = "settings.json"
 """Name of the file that says how a page was made, and which files belong to it."""
@@ -203,22 +205,18 @@ def _region_sheet(rows: pd.DataFrame, both: pd.DataFrame | None) -> Sheet:
     columns = [
         Column("region", "region"),
         Column("area", "area", one_percent_digit),
-        Column("lift", f"lift{of_match}", _one_digit),
+        Column("lift", f"lift{of_match}", one_digit),
         Column("share", f"share{of_match}", percent),
     ]
     if both is not None:
         against = both[both["speaks"] == "against"].set_index("region")[["lift", "share"]]
         table = table.join(against.add_suffix("_against")).fillna(0.0)
         columns += [
-            Column("lift_against", "lift, against it", _one_digit),
+            Column("lift_against", "lift, against it", one_digit),
             Column("share_against", "share, against it", percent),
         ]
     some = table[table.filter(like="share").max(axis=1) > 0]
     return sheet("", some.nlargest(6, "lift").reset_index(), columns)
-
-
-def _one_digit(value: Any) -> str:
-    return number(value, 1)
 
 
 def _focus(row: pd.Series) -> str:
@@ -234,8 +232,9 @@ def _regions(explanation: Explanation, prefix: str) -> list[Block]:
     if parts is not None and not parts.comparable:
         return [Note("These regions are made anew in every picture, so that there is no mean over faces.", "note")]
     panels = [("", styled(region_bars)(explanation.regions))]
+    panels[0][1].set_figwidth(BARS_WIDTH)
     if parts is not None:
-        panels.append(("", styled(lift_drawing)(explanation.regions, parts.scheme)))
+        panels.append(("", lift_face(explanation.regions, parts.scheme)))
     caption = (
         f"Mean over {count} face{'s' * (count > 1)}; dots are single faces. Share is that of the critical pixels "
         f"({explanation.settings['critical pixels']}), lift is share over area."
@@ -247,18 +246,19 @@ def _regions(explanation: Explanation, prefix: str) -> list[Block]:
 
 def _drops(explanation: Explanation, prefix: str) -> list[Block]:
     count, table = len(explanation.names), explanation.occlusion.summary()
-    text = (
+    caption = (
         f"Mean fall of the cosine to the reference after replacing the pixels that a map names first "
         f"({explanation.settings['fill']} fill), {count} image{'s' * (count > 1)}. A map that says something falls further "
         "than random pixels. Bands are 95 % intervals over the images."
     )
-    named = table.assign(map=table["method"].where(table["method"] != "", table["control"]))
-    wide = named.pivot_table(index="map", columns="fraction", values="drop", sort=False)
+    names = table["method"].where(table["method"] != "", table["control"])
+    first, *others = dict.fromkeys(names)
+    wide = table.assign(map=names).pivot_table(index="map", columns="fraction", values="drop", sort=False)
     wide.columns = pd.Index([f"{100 * fraction:g} %" for fraction in wide.columns])
     columns = [Column("map", "map"), *[Column(name, name, three_digits) for name in wide.columns]]
-    panels: list[tuple[str, Figure]] = [("", styled(occlusion_curves)(explanation.occlusion))]
+    figure = drop_curves(table.assign(control=names.where(names != first, "")), others)
     alt = "mean fall of the cosine against the share of pixels occluded"
     return [
         sheet("Is it true?", wide.reset_index(), columns),
-        plate(f"{prefix}curves", "", panels, alt, text, table),
+        plate(f"{prefix}curves", "", [("", figure)], alt, caption, table),
     ]

@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,11 +54,6 @@ def number(value: Any, digits: int = 2) -> str:
     return text.replace("-", "−") if float(text) else f"{0:.{digits}f}"
 
 
-def three_digits(value: Any) -> str:
-    """Return a number with three digits."""
-    return number(value, 3)
-
-
 def percent(value: Any, digits: int = 0) -> str:
     """Return a share as percent.
 
@@ -68,16 +63,6 @@ def percent(value: Any, digits: int = 0) -> str:
     """
     text = number(None if value is None else 100 * value, digits)
     return text if text == UNKNOWN else f"{text}\N{NO-BREAK SPACE}%"
-
-
-def one_percent_digit(value: Any) -> str:
-    """Return a share as percent with one digit."""
-    return percent(value, 1)
-
-
-def whole_number(value: Any) -> str:
-    """Return a count, or a dash."""
-    return number(value, 0)
 
 
 def significant(value: Any) -> str:
@@ -114,6 +99,10 @@ def estimate(value: Any, low: Any, high: Any, digits: int = 2) -> str:
         ['0.20', '[0.10,', '0.25]']
     """
     return f"{number(value, digits)}\N{NO-BREAK SPACE}{interval(low, high, digits)}".strip()
+
+
+whole_number, one_digit, three_digits = (partial(number, digits=digits) for digits in (0, 1, 3))
+one_percent_digit = partial(percent, digits=1)
 
 
 # -- blocks --------------------------------------------------------------------------------------------

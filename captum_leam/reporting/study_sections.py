@@ -1,11 +1,12 @@
 """Build the sections of a study's page; each function takes the findings and returns one section."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from captum_leam.reporting import figures
 from captum_leam.reporting.figures import spoken
@@ -63,10 +64,10 @@ ABOVE_CONTROL = Column("above_control", "above control", number, ("above_low", "
 # -- shared --------------------------------------------------------------------------------------------
 
 
-def by_model(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield the rows of every model, in order of appearance."""
-    for model, part in table.groupby("model", sort=False):
-        yield str(model), part
+def per_model(table: pd.DataFrame, draw: Callable[[pd.DataFrame], Figure]) -> list[tuple[str, Figure]]:
+    """Return a drawing of the rows of every model, up to :data:`MAX_PANELS`, in order of appearance."""
+    models = dict.fromkeys(table["model"])
+    return [(model, draw(table[table["model"] == model])) for model in [*models][:MAX_PANELS]]
 
 
 def place_of(study: Findings) -> str:
@@ -152,10 +153,12 @@ def _pairs(study: Findings) -> list[Block]:
     if not len(table):
         return []
     rates = study["verification"].set_index("model")
-    panels = []
-    for model, part in by_model(table):
-        label = f"TAR {percent(rates['tar_1e3'][model], 1)} at FMR 0.001"
-        panels.append((model, figures.cosine_histogram(_shares(part), float(rates["threshold_1e3"][model]), label)))
+
+    def draw(part: pd.DataFrame) -> Figure:
+        of_model = rates.loc[part["model"].iloc[0]]
+        label = f"TAR {percent(of_model['tar_1e3'], 1)} at FMR 0.001"
+        return figures.cosine_histogram(_shares(part), float(of_model["threshold_1e3"]), label)
+
     caption = (
         "Cosines of the pairs of images that verification compared: genuine pairs are of one person, impostor pairs of two people. "
         "The dashed line is the threshold at a false match rate (FMR) of 0.001; TAR, the true accept rate, is the share of genuine pairs "
@@ -163,7 +166,7 @@ def _pairs(study: Findings) -> list[Block]:
     )
     if rates["threshold_1e3"].isna().any():
         caption += " With fewer than 1000 impostor pairs that rate cannot be measured, and there is no line."
-    return [plate("pairs", "Verification", panels[:MAX_PANELS], "genuine and impostor cosines", caption, table)]
+    return [plate("pairs", "Verification", per_model(table, draw), "genuine and impostor cosines", caption, table)]
 
 
 def _shares(table: pd.DataFrame) -> pd.DataFrame:
@@ -176,24 +179,23 @@ def _shares(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _to_reference(study: Findings) -> list[Block]:
-    thresholds = study["verification"].set_index("model")["eer_threshold"]
-    bins = {model: _binned(part["cosine"], model) for model, part in by_model(study["scores"])}
+    bins = [_binned(part["cosine"], model) for model, part in study["scores"].groupby("model", sort=False)]
     if not bins:
         return []
-    panels = [
-        (model, figures.cosine_histogram(table, float(thresholds.get(model, np.nan)), "equal errors"))
-        for model, table in bins.items()
-    ]
+    thresholds, numbers = study["verification"].set_index("model")["eer_threshold"], pd.concat(bins, ignore_index=True)
+
+    def draw(part: pd.DataFrame) -> Figure:
+        return figures.cosine_histogram(part, float(thresholds.get(part["model"].iloc[0], np.nan)), "equal errors")
+
     caption = (
         "Cosine of every image to its reference, the other images of its person. The dashed line is the threshold at which single pairs of "
         "images are falsely accepted as often as falsely rejected. Images left of it are hardly recognised: their maps explain little."
     )
-    numbers = pd.concat(bins.values(), ignore_index=True)
     title, alt = "How sure is the recognition?", "histogram of cosines"
-    return [plate("cosines", title, panels[:MAX_PANELS], alt, caption, numbers)]
+    return [plate("cosines", title, per_model(numbers, draw), alt, caption, numbers)]
 
 
-def _binned(cosines: pd.Series, model: str) -> pd.DataFrame:
+def _binned(cosines: pd.Series, model: Any) -> pd.DataFrame:
     counts, edges = np.histogram(cosines.clip(-1, 1), np.linspace(-1, 1, 41))
     used = np.flatnonzero(counts)
     keep = slice(used[0], used[-1] + 1) if len(used) else slice(0, 0)
@@ -272,14 +274,14 @@ def specific(study: Findings) -> Section:
 
 def _gaps(table: pd.DataFrame) -> Block:
     controls = controls_of(table)
-    panels = [(model, figures.gaps(part, controls)) for model, part in by_model(table)]
+    panels = per_model(table, lambda part: figures.gaps(part, controls))
     caption = (
         f"Gap between same and different people, {critical(table)}; lines are intervals over people. "
         f"{_controls_text(controls)}"
     )
     numbers = table[["model", "layer", "control", "same", "different", "gap", "gap_low", "gap_high"]]
     alt = "gap between same and different people"
-    return plate("gaps", "Map and controls, by layer", panels[:MAX_PANELS], alt, caption, numbers)
+    return plate("gaps", "Map and controls, by layer", panels, alt, caption, numbers)
 
 
 # -- regions -------------------------------------------------------------------------------------------
@@ -312,31 +314,34 @@ def _rest(table: pd.DataFrame, order: list[str]) -> str:
 
 def _on_a_face(main: pd.DataFrame, where: str) -> Block:
     lifts = main[main["quantity"] == "lift"]
-    faces = [(model, figures.lift_face(part.assign(lift=part["mean"]))) for model, part in by_model(lifts)]
+    faces = per_model(lifts, lambda part: figures.lift_face(part.assign(lift=part["mean"])))
     caption = f"{where}, means over people. Orange regions hold more of the critical pixels than their area, purple ones fewer."
     numbers, alt = lifts[["model", *REGION_NUMBERS]], "lift of every region on a drawing"
-    return plate("lift_face", "Lift on a drawn face", faces[:MAX_PANELS], alt, caption, numbers)
+    return plate("lift_face", "Lift on a drawn face", faces, alt, caption, numbers)
 
 
 def _region_shares(main: pd.DataFrame, order: list[str], where: str) -> Block:
-    bars = [(model, figures.region_shares(part, order)) for model, part in by_model(main)]
+    bars = per_model(main, lambda part: figures.region_shares(part, order))
     caption = (
         f"{where}. Lines are intervals over people, each of whom counts once. The orange tick is the region's area: where chance would end "
         f"the bar.{_rest(main, order)}"
     )
     numbers, alt = main[["model", "quantity", *REGION_NUMBERS]], "share and lift of every region"
-    return plate("regions", "Share of the critical pixels", bars[:MAX_PANELS], alt, caption, numbers)
+    return plate("regions", "Share of the critical pixels", bars, alt, caption, numbers)
 
 
 def _by_layer(table: pd.DataFrame, order: list[str]) -> Block:
     lifts = table[table["quantity"] == "lift"]
-    panels = []
-    for model, part in by_model(lifts):
+
+    def draw(part: pd.DataFrame) -> Figure:
         wide = part.pivot_table(index="region", columns="layer", values="mean", sort=False, dropna=False)
-        panels.append((model, figures.lift_by_layer(wide.reindex(order))))
+        return figures.lift_by_layer(wide.reindex(order))
+
     caption = f"Layers from fine to coarse. Colours end at 8 and ⅛.{_rest(table, order)}"
     numbers = lifts[["model", "layer", *REGION_NUMBERS]]
-    return plate("regions_by_layer", "Lift by layer", panels[:MAX_PANELS], "lift of regions by layer", caption, numbers)
+    return plate(
+        "regions_by_layer", "Lift by layer", per_model(lifts, draw), "lift of regions by layer", caption, numbers
+    )
 
 
 def notable(summary: pd.DataFrame) -> set[str]:
@@ -395,7 +400,7 @@ def _drops(study: Findings) -> Plate:
     if fills := [fill for fill in dict.fromkeys(table["fill"]) if fill != study.fill]:
         caption += f" Other fills ({', '.join(fills)}) are in tables/drop_summary.parquet."
     alt = "mean drop by fraction occluded"
-    return plate("drops", "Fall of the cosine", panels[:MAX_PANELS], alt, caption, own[DROPS])
+    return plate("drops", "Fall of the cosine", panels, alt, caption, own[DROPS])
 
 
 def _against_controls(study: Findings, compared: pd.DataFrame) -> Block:
@@ -431,7 +436,7 @@ def _transfer(study: Findings) -> list[Block]:
         of_fraction = chosen[np.isclose(chosen["fraction"], fraction)]
         wide = of_fraction.pivot_table(index="explained", columns="measured", values="drop", sort=False)
         if len(wide) >= 2:
-            drawn = figures.matrix(wide, rows="explained", columns="measured", digits=3)
+            drawn = figures.matrix(wide, digits=3)
             panels.append((f"top {percent(fraction)}", drawn))
     if not panels:
         return []
@@ -489,13 +494,13 @@ def _models(study: Findings, models: pd.DataFrame) -> Block:
 
 def _layers(study: Findings, layers: pd.DataFrame) -> Block:
     maps = layers[layers["kind"] == "maps"]
-    panels = []
-    for model, part in by_model(maps):
-        panels.append((model, figures.matrix(square(part, study.layers(model)), limits=(0, 1))))
+    panels = per_model(
+        maps, lambda part: figures.matrix(square(part, study.layers(part["model"].iloc[0])), limits=(0, 1))
+    )
     chance = number(maps["chance"].mean())
     caption = f"Similarity of two layers’ maps of one image; maps of different people reach {chance}."
     numbers, alt = layers[["model", *AGREEMENT_NUMBERS]], "agreement of layers"
-    return plate("layer_agreement", "Layer by layer", panels[:MAX_PANELS], alt, caption, numbers)
+    return plate("layer_agreement", "Layer by layer", panels, alt, caption, numbers)
 
 
 def square(pairs: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:

@@ -80,7 +80,8 @@ def _rules() -> str:
         "#figure_1>#patch_1>path{fill:none!important}"
         "text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans','Liberation Sans',Arial,sans-serif!important;"
         "white-space:pre}"
-        f"@media(prefers-color-scheme:dark){{{''.join(dark)}}}"
+        f"@media(prefers-color-scheme:dark){{{''.join(dark)}"
+        f"use[style*='stroke: #000000']{{fill:{DARK[INK]}!important;stroke:{DARK[INK]}!important}}}}"
     )
 
 
