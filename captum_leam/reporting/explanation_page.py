@@ -25,7 +25,6 @@ from captum_leam.reporting.page import (
     Facts,
     Note,
     Page,
-    Picture,
     Pictures,
     Points,
     Section,
@@ -34,7 +33,7 @@ from captum_leam.reporting.page import (
     one_digit,
     one_percent_digit,
     percent,
-    picture_uri,
+    picture,
     plate,
     sheet,
     three_digits,
@@ -181,21 +180,17 @@ def _card(explanation: Explanation, i: int, both: pd.DataFrame | None) -> Card:
         faces["overall map: for the match"] = faces.pop("overall map")
         faces["against the match"] = overlay(image, explanation.pair.dissimilar[i])
     layers = {layer: overlay(image, maps[i], signed=True) for layer, maps in explanation.layers.items()}
-    pictures = [_picture(pixels, 112, f"{name}, layer {layer}", layer) for layer, pixels in layers.items()]
+    pictures = [picture(pixels, 112, layer, f"{name}, layer {layer}") for layer, pixels in layers.items()]
     if explanation.parts is not None:
         outlines = region_outlines(image, explanation.parts.labels[i])
-        pictures.append(_picture(outlines, 336, f"{name}, outlines of its regions", "regions"))
-    blocks: list[Block] = [Pictures([_picture(p, 224, f"{name}, {what}", what) for what, p in faces.items()], "large")]
+        pictures.append(picture(outlines, 336, "regions", f"{name}, outlines of its regions"))
+    blocks: list[Block] = [Pictures([picture(p, 224, what, f"{name}, {what}") for what, p in faces.items()], "large")]
     if (photo := _photograph(explanation, i)) is not None:
         width, caption = min(720, photo.shape[1]), "on the photograph; the outline is the crop"
-        blocks.append(Pictures([_picture(photo, width, f"{name}, overall map on the photograph", caption)], "wide"))
+        blocks.append(Pictures([picture(photo, width, caption, f"{name}, overall map on the photograph")], "wide"))
     rows = explanation.regions[explanation.regions["image"] == i]
     blocks += [Pictures(pictures), _region_sheet(rows, None if both is None else both[both["face"] == SIDES[i]])]
     return Card(name, [*blocks, Note(_focus(rows.iloc[0]), "note")])
-
-
-def _picture(pixels: NDArray[np.uint8], width: int, alt: str, caption: str) -> Picture:
-    return Picture(picture_uri(pixels, width), caption, alt)
 
 
 def _region_sheet(rows: pd.DataFrame, both: pd.DataFrame | None) -> Sheet:
@@ -237,7 +232,7 @@ def _regions(explanation: Explanation, prefix: str) -> list[Block]:
         panels.append(("", lift_face(explanation.regions, parts.scheme)))
     caption = (
         f"Mean over {count} face{'s' * (count > 1)}; dots are single faces. Share is that of the critical pixels "
-        f"({explanation.settings['critical pixels']}), lift is share over area."
+        f"(top {explanation.settings['fraction']:.1%} of the crop), lift is share over area."
     )
     numbers = _tables(explanation)["regions"]
     alt = "lift of every region, mean over the faces"

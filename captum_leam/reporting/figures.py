@@ -199,11 +199,7 @@ def region_shares(summary: pd.DataFrame, regions: Sequence[str]) -> Figure:
 
 @styled
 def among_others(table: pd.DataFrame) -> Figure:
-    """Draw one person's shares as dots over the range of everybody's.
-
-    Args:
-        table: Columns region, person, median, low, high.
-    """
+    """Draw one person's shares as dots over the range of everybody's: columns region, person, median, low, high."""
     figure, axes, rows = _row_panel(map(spoken, table["region"]), 0.26, 0.7, length=16)
     axes.hlines(rows, 100 * table["low"], 100 * table["high"], color=LINE, linewidth=6)
     axes.plot(100 * table["median"], rows, "|", color=NOTE, markersize=9, markeredgewidth=1.5)
@@ -252,11 +248,7 @@ def lift_by_layer(lifts: pd.DataFrame) -> Figure:
 
 @styled
 def mean_maps(maps: Mapping[str, NDArray[Any]]) -> Figure:
-    """Draw mean maps with the template's outlines: no person is shown.
-
-    Args:
-        maps: Maps, (H, W), by layer.
-    """
+    """Draw mean maps with the template's outlines: no person is shown; maps, (H, W), by layer."""
     columns = min(3, len(maps))
     size = (WIDTH * columns / 3, 1.36 * -(-len(maps) // columns)) if len(maps) > 1 else (0.6 * WIDTH, 0.6 * WIDTH)
     figure = Figure(figsize=size, layout="constrained")
@@ -348,11 +340,7 @@ def matrix(values: pd.DataFrame, *, digits: int = 2, limits: tuple[float, float]
 
 @styled
 def dendrogram(values: pd.DataFrame) -> Figure:
-    """Draw the average linkage of 1 − agreement.
-
-    Args:
-        values: Agreement in [0, 1], symmetric, of three or more rows.
-    """
+    """Draw the average linkage of 1 − agreement: agreement in [0, 1], symmetric, of three or more rows."""
     from scipy.cluster.hierarchy import dendrogram as draw
     from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform

@@ -309,17 +309,17 @@ def as_csv(table: pd.DataFrame, float_format: str | None = None) -> str:
     return safe_cells(table).to_csv(index=False, float_format=float_format, lineterminator="\n")
 
 
-def picture_uri(pixels: NDArray[np.uint8], width: int = 224) -> str:
-    """Return a picture, (H, W, 3), as the data address of a PNG of a width in pixels.
+def picture(pixels: NDArray[np.uint8], width: int, caption: str, alt: str) -> Picture:
+    """Return pixels, (H, W, 3), as a PNG of a width in pixels.
 
     Example:
-        >>> picture_uri(np.zeros((2, 2, 3), np.uint8), 2)[:22]
+        >>> picture(np.zeros((2, 2, 3), np.uint8), 2, "", "black").address[:22]
         'data:image/png;base64,'
     """
     height = width * pixels.shape[0] // pixels.shape[1]
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC).save(buffer, "PNG")
-    return _data_uri(buffer.getvalue(), "image/png")
+    return Picture(_data_uri(buffer.getvalue(), "image/png"), caption, alt)
 
 
 def _data_uri(content: bytes, kind: str) -> str:

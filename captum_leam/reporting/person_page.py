@@ -24,7 +24,7 @@ from captum_leam.reporting.page import (
     Section,
     number,
     percent,
-    picture_uri,
+    picture,
     plate,
     sheet,
     whole_number,
@@ -172,17 +172,13 @@ def _drops(study: Findings, person: str, stem: str) -> list[Block]:
 def _faces(study: Findings, used: pd.DataFrame) -> list[Block]:
     """Return the person's crops, of the very bytes that were studied."""
     root = _root(study)
-    crops = used[used["crop"] == "crop"] if root is not None else used[:0]
-    read = [(row["path"], _crop(root / row["path"], row["sha256"])) for row in crops.to_dict("records") if root]
-    pictures = [Picture(address, path, path) for path, address in read if address is not None]
+    crops = used[used["crop"] == "crop"].to_dict("records") if root else []
+    read = [_crop(root / row["path"], row["path"], row["sha256"]) for row in crops if root]
+    pictures = [crop for crop in read if crop is not None]
     found: list[Block] = [Pictures(pictures)] if pictures else []
     if missing := len(used) - len(pictures):
-        found.append(
-            Note(
-                f"{missing} of {len(used)} pictures are not shown: moved or changed since, or photographs, whose crops are not kept.",
-                "note",
-            )
-        )
+        why = "moved or changed since, or photographs, whose crops are not kept"
+        found.append(Note(f"{missing} of {len(used)} pictures are not shown: {why}.", "note"))
     return found
 
 
@@ -195,11 +191,11 @@ def _root(study: Findings) -> Path | None:
     return Path(where).parent if where.lower().endswith(".csv") else Path(where)
 
 
-def _crop(path: Path, sha256: str) -> str | None:
+def _crop(path: Path, name: str, sha256: str) -> Picture | None:
     try:
         if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             return None
         pixels = (read_crop(path).movedim(0, -1).numpy() * 255).round().astype(np.uint8)
     except (OSError, ValueError):
         return None
-    return picture_uri(pixels, pixels.shape[1])
+    return picture(pixels, pixels.shape[1], name, name)
