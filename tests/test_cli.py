@@ -485,7 +485,7 @@ def test_force_removes_what_the_earlier_page_left(folder):
     (out / "mine.txt").write_text("kept")
     invoke("explain", folder / "b.png", *model, "--out", out, "--force")
     assert sorted(path.name for path in out.iterdir()) == [
-        *("00_b.png", "drops.csv", "index.html", "mine.txt", "regions.csv", "settings.json"),
+        *("00_b.png", "drops.csv", "figures", "index.html", "mine.txt", "regions.csv", "settings.json"),
     ]
     (out / "settings.json").write_text('{"captum-leam": "x", "files": ["mine.txt/../mine.txt", "..", 3]}')
     invoke("explain", folder / "b.png", *model, "--out", out, "--force")

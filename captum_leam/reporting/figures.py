@@ -275,8 +275,8 @@ def shares_of_ninths(maps: Mapping[Any, NDArray[Any]], index: Sequence[str]) -> 
         index: Names of the first columns.
 
     Example:
-        >>> shares_of_ninths({("a",): np.eye(3)}, ["model"]).iloc[0, :4].tolist()
-        ['a', 0.333..., 0.0, 0.0]
+        >>> shares_of_ninths({("a",): np.eye(3)}, ["model"])["top left"].tolist()
+        [0.333...]
     """
     rows = []
     for key, values in maps.items():
