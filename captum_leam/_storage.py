@@ -144,15 +144,14 @@ def atomic_folder(folder: Path, earlier: Sequence[str] = ()) -> Iterator[Path]:
             names = [str(path.relative_to(place)) for path in sorted(place.rglob("*")) if path.is_file()]
             for name in names:
                 _sync(place / name)
-            gone = [name for name in {*earlier, *names} if (folder / name).is_file()]
-            made = {(base / name).parent for name in names for base in (folder, replaced)}
-            made |= {(replaced / name).parent for name in gone}
-            new = [*_missing(made), *new]
-            for parent in made:
-                parent.mkdir(parents=True, exist_ok=True)
-            _move(
-                [(folder / name, replaced / name) for name in gone] + [(place / name, folder / name) for name in names]
-            )
+            gone = [name for name in sorted({*earlier, *names}) if (folder / name).is_file()]
+            moves = [(folder / name, replaced / name) for name in gone]
+            moves += [(place / name, folder / name) for name in names]
+            missing = _missing({target.parent for _, target in moves})
+            new = [*missing, *new]
+            for path in reversed(missing):
+                path.mkdir()
+            _move(moves)
     except BaseException:
         for path in new:
             with suppress(OSError):

@@ -405,9 +405,10 @@ class Page:
     def write(self, path: Path) -> None:
         """Write the page, and its drawings with their numbers into the folder of figures beside it."""
         plates = [block for section in self.sections for block in section.blocks if isinstance(block, Plate)]
-        path.parent.mkdir(parents=True, exist_ok=True)
         folder = path.parent / self.figures
-        folder.mkdir(exist_ok=True)
+        for parent in (path.parent, folder):
+            if not parent.is_dir():
+                parent.mkdir()
         for drawn in (*self.heroes, *plates):
             for name, content in drawn.files():
                 (folder / name).write_bytes(content)

@@ -127,7 +127,9 @@ def test_page_asks_nothing_of_any_network(which, request):
             for name in ("src", "href", "xlink:href"):
                 address = attrs.get(name) or "#"
                 local = re.fullmatch(r"(\.\./)?((figures|people)/)?[\w.%-]+\.(csv|html)", address)
-                assert address.startswith(("#", "data:image/png", "data:image/svg+xml", "data:text/csv")) or local, address
+                assert address.startswith(("#", "data:image/png", "data:image/svg+xml", "data:text/csv")) or local, (
+                    address
+                )
             assert not re.search(r"url\((?!#)", attrs.get("style") or "")
 
 
