@@ -173,7 +173,10 @@ def test_a_failed_write_of_a_folder_changes_nothing(tmp_path, monkeypatch, fails
 
 
 def test_a_folder_that_did_not_exist_does_not_after_a_failure(tmp_path):
-    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "deep" / "out") as place:
-        (place / "a").write_text("a")
-        raise ZeroDivisionError
+    def write_half():
+        with atomic_folder(tmp_path / "deep" / "out") as place:
+            (place / "a").write_text("a")
+            raise ZeroDivisionError
+
+    pytest.raises(ZeroDivisionError, write_half)
     assert not list(tmp_path.iterdir())

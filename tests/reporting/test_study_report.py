@@ -228,7 +228,7 @@ def test_drawings_follow_the_page_and_hide_nothing():
         assert f": {colour}" + '"]' in shown_on_page
         assert DARK[colour] in shown_on_page
     assert "&lt;b&gt;&amp;#0072b2 &lt;/style&gt;" in shown_on_page
-    ElementTree.fromstring(shown_on_page)
+    ElementTree.fromstring(shown_on_page)  # noqa: S314 - written by matplotlib just now
 
 
 def test_large_numbers_are_beside_the_page():
@@ -440,7 +440,9 @@ def test_no_name_runs(chromium, hostile, tmp_path):
             chromium,
             path,
             "return {title: document.title, heading: document.querySelector('h1').textContent,"
-            " scripts: document.scripts.length, images: document.querySelectorAll('img:not([src^=\"data:image/svg+xml\"])').length, bold: document.querySelectorAll('main b').length};",
+            " scripts: document.scripts.length,"
+            " images: document.querySelectorAll('img:not([src^=\"data:image/svg+xml\"])').length,"
+            " bold: document.querySelectorAll('main b').length};",
             tmp_path,
         )
         assert found["title"] == found["heading"] != "owned"  # a person's name is their page's title
