@@ -178,5 +178,6 @@ def test_a_folder_that_did_not_exist_does_not_after_a_failure(tmp_path):
             (place / "a").write_text("a")
             raise ZeroDivisionError
 
-    pytest.raises(ZeroDivisionError, write_half)
+    with pytest.raises(ZeroDivisionError):
+        write_half()
     assert not list(tmp_path.iterdir())
