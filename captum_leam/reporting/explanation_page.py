@@ -196,7 +196,7 @@ def _card(explanation: Explanation, i: int, both: pd.DataFrame | None) -> Card:
 def _region_sheet(rows: pd.DataFrame, both: pd.DataFrame | None) -> Sheet:
     """Return the regions that hold critical pixels, the highest lift first; of a pair with what speaks against beside."""
     table = rows.set_index("region")[["area", "lift", "share"]]
-    of_match = "" if both is None else ", for the match"
+    of_match = "" if both is None else " for the match"
     columns = [
         Column("region", "region"),
         Column("area", "area", one_percent_digit),
@@ -207,8 +207,8 @@ def _region_sheet(rows: pd.DataFrame, both: pd.DataFrame | None) -> Sheet:
         against = both[both["speaks"] == "against"].set_index("region")[["lift", "share"]]
         table = table.join(against.add_suffix("_against")).fillna(0.0)
         columns += [
-            Column("lift_against", "lift, against it", one_digit),
-            Column("share_against", "share, against it", percent),
+            Column("lift_against", "lift against it", one_digit),
+            Column("share_against", "share against it", percent),
         ]
     some = table[table.filter(like="share").max(axis=1) > 0]
     return sheet("", some.nlargest(6, "lift").reset_index(), columns)
