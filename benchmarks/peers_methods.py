@@ -92,7 +92,7 @@ def leam_forms(model: nn.Module, layers: Layers) -> list[Method]:
     """One layer at a time, and the forms that the presets leave out."""
 
     def form(name: str, role: str, weighting: str = "elementwise", **options: object) -> Method:
-        leam = LEAM(model, layers[role].module, weighting=weighting, reshape=layers[role].reshape)
+        leam = LEAM(model, layers[role], weighting=weighting)
 
         def explain(x: Tensor, r: Tensor, sign: int = 1) -> Tensor:
             return sign * layers.place(leam.attribute(x, reference=r, **options))
@@ -140,10 +140,10 @@ def peer(name: str, method: ex.Explainer) -> Method:
     """An explainer; of two-sided methods each side by itself, of signed maps the sign turned around."""
 
     def signed(x: Tensor, r: Tensor, sign: int = 1) -> Tensor:
-        return sign * method.attribute(x, r)[:, 0]
+        return sign * method.attribute(x, reference=r)[:, 0]
 
     def side(x: Tensor, r: Tensor, which: str) -> Tensor:
-        return getattr(method.attribute_both(x, r), which)[:, 0]
+        return getattr(method.attribute_both(x, reference=r), which)[:, 0]
 
     if isinstance(method, ex.TwoSidedExplainer):
         against: Maps | None = partial(side, which="dissimilar")

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_leam._engine.checks import refuse
+from captum_leam._engine.checks import raise_if_any
 from captum_leam.errors import CaptumLeamError, InputTypeError
 
 
@@ -37,7 +37,7 @@ def as_embeddings(returned: Any, batch: int) -> Tensor:
             f"forward_func returned shape {shape}: an embedding of one number has cosine ±1 with everything. "
             "If it is a score, squeeze it to (N,)."
         )
-    refuse(
+    raise_if_any(
         ~torch.isfinite(output.detach()).all(1),
         lambda rows: f"the embeddings of images {rows} hold NaN or infinite values; check these images and the model.",
     )

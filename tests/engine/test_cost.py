@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from captum_leam import LEAM, EmbeddingSimilarity
-from captum_leam._engine.checks import refuse, together, where_any
+from captum_leam._engine.checks import call_if_any, deferred_checks, raise_if_any
 from tests.helpers.networks import Net, Residual
 
 
@@ -183,13 +183,13 @@ def test_the_first_check_that_fails_speaks():
     bad, said = torch.tensor([False, True]), []
 
     def checked() -> None:
-        with together():
-            refuse(~bad[1:], lambda rows: "none")
-            with together():
-                where_any(bad, said.append)
-                refuse(bad, lambda rows: f"first {rows}")
+        with deferred_checks():
+            raise_if_any(~bad[1:], lambda rows: "none")
+            with deferred_checks():
+                call_if_any(bad, said.append)
+                raise_if_any(bad, lambda rows: f"first {rows}")
             assert not said, "an inner block leaves its checks to the outer"
-            refuse(bad, lambda rows: "second")
+            raise_if_any(bad, lambda rows: "second")
 
     with pytest.raises(ValueError, match=r"first \[1\]"):
         checked()
@@ -199,8 +199,8 @@ def test_the_first_check_that_fails_speaks():
 @pytest.mark.parametrize("bad", [False, True])
 def test_what_fails_after_a_bad_value_is_told_by_the_value(bad):
     def broken() -> None:
-        with together():
-            refuse(torch.tensor([bad]), lambda rows: "NaN")
+        with deferred_checks():
+            raise_if_any(torch.tensor([bad]), lambda rows: "NaN")
             raise RuntimeError("what came of it")
 
     with pytest.raises(ValueError if bad else RuntimeError, match="NaN" if bad else "what came") as error:

@@ -82,7 +82,7 @@ class Scene:
 
 
 def _explainer(make: Callable[..., Any]) -> Callable[[Scene], Tensor]:
-    return lambda s: make(s.net, batch_size=s.batch_size).attribute(s.faces, s.references)
+    return lambda s: make(s.net, batch_size=s.batch_size).attribute(s.faces, reference=s.references)
 
 
 def _leam(s: Scene, **options: Any) -> Any:
@@ -185,7 +185,7 @@ CALLS: dict[str, Callable[[Scene], Any]] = {
     ),
     "explain_faces": lambda s: explain_faces(s.net, s.faces, batch_size=s.batch_size),
     **{name: _explainer(make) for name, make in EXPLAINERS.items()},
-    "both sides": lambda s: list(vars(XSSAB(s.net).attribute_both(s.faces, s.references)).values()),
+    "both sides": lambda s: list(vars(XSSAB(s.net).attribute_both(s.faces, reference=s.references)).values()),
     "correspondences": lambda s: (
         PositionDecomposition(s.net, s.net.body, batch_size=s.batch_size).correspondences(s.faces, s.faces[:1]).matrix
     ),

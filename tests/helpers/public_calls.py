@@ -340,10 +340,10 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     # explainers
     "Correspondences": lambda s: Correspondences(s.maps, s.maps[:, 0, 0], (4, 4)).lines((16, 16), count=3),
     "Cost": lambda s: Cost(1, 2).forwards,
-    "Explainer": lambda s: _Gradient(s.net).attribute(s.faces, s.references),
+    "Explainer": lambda s: _Gradient(s.net).attribute(s.faces, reference=s.references),
     "GapDecomposition": lambda s: GapDecomposition(s.pooled, s.pooled.body).attribute(s.faces),
     "SimilarityMaps": lambda s: SimilarityMaps(s.maps[:, None], s.maps[:, None] / 2).signed,
-    "TwoSidedExplainer": lambda s: _TwoSided(s.net).attribute(s.faces, s.references),
+    "TwoSidedExplainer": lambda s: _TwoSided(s.net).attribute(s.faces, reference=s.references),
     # maps
     "bhattacharyya": lambda s: bhattacharyya(s.maps, fraction=0.2),
     "leave_one_out_centroids": lambda s: leave_one_out_centroids(s.references, PEOPLE),
