@@ -292,9 +292,9 @@ def test_kinds_that_do_not_fit(net, faces):
         leam.attribute(faces.numpy())
     with pytest.raises(ValueError, match="weighting to be one of .* got 'gradcam'"):
         LEAM(net, net.body, weighting="gradcam")
-    with pytest.raises(ValueError, match="norm is 'l2'"):
+    with pytest.raises(ValueError, match="norm to be one of .* got 'l2'"):
         LEAM(net, net.body, norm="l2")
-    with pytest.raises(TypeError, match="forward_func is a int"):
+    with pytest.raises(TypeError, match="forward_func to be a module or callable .* got a int"):
         LEAM(3, net.body)
     with pytest.raises(ValueError, match="norm is 'l2'"):
         EmbeddingSimilarity(net, norm="l2")

@@ -109,7 +109,7 @@ def at_hooks(fault: Fault) -> Iterator[None]:
     places = [
         (nn.Module, "register_forward_hook"),
         (nn.Module, "register_forward_pre_hook"),
-        (layers, "register_module_forward_pre_hook"),
+        (guards, "register_module_forward_pre_hook"),
     ]
     real = [getattr(owner, name) for owner, name in places]
 
