@@ -97,7 +97,7 @@ class CaptumExplainer(Explainer):
         Occlusion (2, 1, 8, 8) Cost(forwards=10.0, backwards=0.0)
     """
 
-    def __init__(  # noqa: PLR0913 (beside the method's own options)
+    def __init__(
         self,
         method: Callable[..., Any],
         model: Callable[..., Tensor],
@@ -181,7 +181,7 @@ class _CountedSimilarity(EmbeddingSimilarity):
         (explainer,) = self._explainer
         explainer._forwards += len(inputs)
         if scores.requires_grad:
-            scores.register_hook(self._count_gradients)
+            scores.register_hook(self._count_gradients)  # type: ignore[no-untyped-call]
         return scores
 
     def fixed_weights(
