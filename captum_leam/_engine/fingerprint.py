@@ -27,10 +27,10 @@ COLLECTIONS = frozenset({dict, OrderedDict, set})
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
-MOST_VALUES = 16
+MAX_VALUES = 16
 """Numbers up to which a tensor on the CPU or an array is compared by value: flags, orders and sizes, which may change in place."""
 
-MOST_CALLS = 4
+MAX_CALLS = 4
 """Functions in a row that are followed from a forward function into those that it uses."""
 
 
@@ -156,7 +156,7 @@ class _Walk:
         met, self._modules = self._modules, []
         return met
 
-    def function(self, function: Any, calls: int = MOST_CALLS) -> Any:
+    def function(self, function: Any, calls: int = MAX_CALLS) -> Any:
         """State of a callable."""
         if isinstance(function, partial):
             values = [*function.args, *function.keywords.items()]
@@ -196,7 +196,7 @@ class _Walk:
 
     def captured(self, value: Any) -> Any:
         """State of what a closure holds; of a large tensor of numbers, as a reference is, only what it is like."""
-        if isinstance(value, Tensor) and value.numel() > MOST_VALUES and value.is_floating_point():
+        if isinstance(value, Tensor) and value.numel() > MAX_VALUES and value.is_floating_point():
             return value.shape, value.dtype, value.device
         return self.value(value)
 
@@ -255,9 +255,9 @@ def _identity(value: Any) -> Any:
 def _numbers(value: Any) -> Any:
     """Identity and version of a tensor or array, with its values where they are few and at hand."""
     if isinstance(value, np.ndarray):
-        return id(value), value.tobytes() if value.size <= MOST_VALUES else None
+        return id(value), value.tobytes() if value.size <= MAX_VALUES else None
     version = 0 if value.is_inference() else value._version
-    has_few = value.numel() <= MOST_VALUES and value.device.type == "cpu" and not value.is_quantized
+    has_few = value.numel() <= MAX_VALUES and value.device.type == "cpu" and not value.is_quantized
     if not has_few or type(value) not in (Tensor, nn.Parameter) or value.layout is not torch.strided:
         return id(value), version
     return repr(value.tolist()), value.dtype

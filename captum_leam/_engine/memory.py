@@ -17,7 +17,12 @@ OUT_OF_MEMORY_MARKERS = ("out of memory", "not enough memory", "can't allocate m
 
 
 class TooLargeError(torch.OutOfMemoryError, MemoryError):
-    """Not even one image at a time fits into memory."""
+    """Not even one image at a time fits into memory.
+
+    Example:
+        >>> issubclass(TooLargeError, torch.OutOfMemoryError), issubclass(TooLargeError, MemoryError)
+        (True, True)
+    """
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""What a model returns, as embeddings or scores with one row per image."""
+"""Outputs of models as embeddings or scores with one row per image."""
 
 from typing import Any
 
@@ -89,7 +89,7 @@ def as_output(returned: Any, batch: int) -> Tensor:
 
 
 def float16_hint(values: Tensor) -> str:
-    """What to add to the refusal of values that are zero or not finite: of float16, that it may be its narrow range; else nothing.
+    """Return a hint for messages about values that are zero or not finite: for float16 its narrow range, else nothing.
 
     Example:
         >>> float16_hint(torch.zeros(1)), float16_hint(torch.zeros(1).half())[:16]
@@ -101,5 +101,5 @@ def float16_hint(values: Tensor) -> str:
 
 
 def vanishing(embeddings: Tensor) -> float:
-    """Length under which a difference of two unit embeddings is rounding noise in their precision."""
+    """Return the length below which a difference of two unit embeddings is rounding noise in their precision."""
     return min(1e3 * torch.finfo(embeddings.dtype).eps, 0.05)

@@ -71,8 +71,8 @@ def spatial(
         activations = reshape(activations)
         if activations.ndim != 4 or activations.shape[0] != images:
             raise CaptumLeamError(
-                f"Expected `reshape` to bring layer {name()} to ({images}, C, h, w), one map per image, got {tuple(activations.shape)} from "
-                f"{shape}."
+                f"Expected `reshape` to bring layer {name()} to ({images}, C, h, w), one map per image, got "
+                f"{tuple(activations.shape)} from {shape}."
             )
         return activations
     if shape[:1] != (images,):

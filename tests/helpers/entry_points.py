@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from captum.attr import InputXGradient
 from torch import Tensor, nn
 
 from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, explain_pair, suggest_layers
@@ -15,6 +16,7 @@ from captum_leam.explainers import (
     FGGB,
     RISE,
     XSSAB,
+    CaptumExplainer,
     CorrRISE,
     ExtremalPerturbation,
     GradCAM,
@@ -167,6 +169,7 @@ EXPLAINERS: dict[str, Callable[..., Any]] = {
     "CorrRISE": lambda net, **o: CorrRISE(net, masks=8, **o),
     "RISE": lambda net, **o: RISE(net, masks=8, cells=4, **o),
     "XFace": lambda net, **o: XFace(net, patches=(8,), stride=4, **o),
+    "CaptumExplainer": lambda net, **o: CaptumExplainer(InputXGradient, net, **o),
     "RegionShapley": lambda net, **o: RegionShapley(net, halves, orders=2, **o),
     "ExtremalPerturbation": lambda net, **o: ExtremalPerturbation(net, n_steps=2, restarts=2, grid=4, **o),
     "PositionDecomposition": lambda net, **o: PositionDecomposition(net, net.body, **o),
