@@ -248,7 +248,9 @@ class LEAM(LayerAttribution, GradientAttribution):
             xs = tuple(x.clone() if x.is_inference() else x.detach() for x in xs)
             probe = check_layers(passes, xs, within=self._without_objective(passes))
             if n_steps == 1:
-                result = _add_one_pass(total, xs, objective, probe)
+                result = passes.gradients(xs, objective.score)
+                probe.compare(xs, result.output, result.activations)
+                total.add(result.gradients, result.activations)
             elif path == "mean_gradient":
                 at_once = _steps_at_once(internal_batch_size, len(xs[0]))
                 _add_mean_gradient(total, (self._baselines(baselines, xs), xs), n_steps, at_once, objective, probe)
@@ -438,19 +440,23 @@ class _MapSum:
 
     def check(self) -> None:
         """Raise if a map is not finite, or no term of it has a gradient."""
-        for maps, has_gradient, name in zip(self.maps, self._has_gradient, self.passes.names, strict=True):
+        for i, (maps, has_gradient) in enumerate(zip(self.maps, self._has_gradient, strict=True)):
             finite = torch.stack([torch.isfinite(m).flatten(1).all(1) for m in maps]).all(0)
-            hint = float16_hint(maps[0])
-            raise_if_any(~finite, partial(_not_finite, name, hint))
-            raise_if_any(~has_gradient, partial(_no_gradient, name, hint))
+            raise_if_any(~finite, partial(self._not_finite, i))
+            raise_if_any(~has_gradient, partial(self._no_gradient, i))
 
+    def _not_finite(self, i: int, rows: list[int]) -> str:
+        return (
+            f"the map of layer {self.passes.names[i]} is NaN or infinite for images {rows}: check these images, the activations there, "
+            f"and the precision.{float16_hint(self.maps[i][0])}"
+        )
 
-def _add_one_pass(total: _MapSum, xs: tuple[Tensor, ...], objective: Objective, probe: LayerProbe) -> PassResult:
-    """Add G(x) ⊙ A(x)."""
-    result = total.passes.gradients(xs, objective.score)
-    probe.compare(xs, result.output, result.activations)
-    total.add(result.gradients, result.activations)
-    return result
+    def _no_gradient(self, i: int, rows: list[int]) -> str:
+        return (
+            f"the score has zero gradient at layer {self.passes.names[i]} for images {rows}: nothing to show. A constant score, dead units, "
+            "or a layer after which only other positions count (a transformer's last block)."
+            + float16_hint(self.maps[i][0])
+        )
 
 
 def _add_mean_gradient(
@@ -577,20 +583,6 @@ def _towards_anything(embeddings: Tensor) -> Tensor:
     """Return the similarity to a random direction, always the same one."""
     drawn = normal((1, embeddings.shape[1]), torch.Generator().manual_seed(0))
     return Objective(reference=drawn).score(embeddings)
-
-
-def _not_finite(layer: str, hint: str, rows: list[int]) -> str:
-    return (
-        f"the map of layer {layer} is NaN or infinite for images {rows}: check these images, the activations there, and the "
-        f"precision.{hint}"
-    )
-
-
-def _no_gradient(layer: str, hint: str, rows: list[int]) -> str:
-    return (
-        f"the score has zero gradient at layer {layer} for images {rows}: nothing to show. A constant score, dead units, or a layer after "
-        f"which only other positions count (a transformer's last block).{hint}"
-    )
 
 
 def _reshapes_of(

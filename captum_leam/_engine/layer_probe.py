@@ -130,29 +130,30 @@ def check_layers(
     """
     whole, passes = passes, within or passes
     kind = (passes.layer_input, *map(kind_of, xs), *map(kind_of, passes.args))
-    keys = [(kind, id(layer), state_of(reshape)) for layer, reshape in zip(passes.layers, passes.reshapes, strict=True)]
+    pairs = zip(passes.layers, passes.reshapes, strict=True)
+    keys = [(kind, id(layer), reshape and state_of(reshape)) for layer, reshape in pairs]
     with knowledge(passes.forward_func, passes.layers) as established:
         if "explainable" not in established:
             raise_if_unexplainable(whole.forward_func, whole.layers)
             established["explainable"] = True
-        if not can_be_probed(xs):
-            return LayerProbe({})
         if any((key, field) not in established for key in keys):
-            results = _probe_layers(passes, xs, field)
+            results = _probe_layers(passes, xs, field) if can_be_probed(xs) else None
             if results is None:
                 return LayerProbe({})
             places, record = results
             established |= {(key, at): one for key, one in zip(keys, places, strict=True) for at in (None, field)}
             established[RECORD] = None if record is None else (keys, record)
-        # Without a field, the passes of this call are next.
-        record = _of_layers(established.pop(RECORD, None), keys) if field is None else None
+        known = (
+            established.pop(RECORD, None) if field is None else None
+        )  # without a field, the passes of this call are next
+        record = None if known is None else _of_layers(known, keys)
         places = [established[key, field] for key in keys]
     return LayerProbe({layer: d for layer, d in zip(passes.layers, places, strict=True) if d is not None}, record)
 
 
-def _of_layers(known: tuple[list[Any], ProbeRecord] | None, keys: list[Any]) -> ProbeRecord | None:
+def _of_layers(known: tuple[list[Any], ProbeRecord], keys: list[Any]) -> ProbeRecord | None:
     """Return the record of some layers, where those of the probe are among them with one tensor each."""
-    if known is None or len(known[0]) != len(known[1].values) - 1 or not set(keys) <= set(known[0]):
+    if len(known[0]) != len(known[1].values) - 1 or not set(keys) <= set(known[0]):
         return None
     rows = [0, *(1 + known[0].index(key) for key in keys)]
     return replace(known[1], values=[known[1].values[i] for i in rows], names=[known[1].names[i] for i in rows])

@@ -131,7 +131,9 @@ class LayerPasses:
         )
 
     def _gradients(self, xs: tuple[Tensor, ...], score: Score, times: int) -> PassResult:
-        recorder, output = self._forward_with_graph(xs, times)
+        run = self._forward_from_layers(xs, times) if self._starts_at_layer else None
+        self._starts_at_layer = run is not None
+        recorder, output = run or self._forward_from_inputs(xs, times)
         try:
             # Before the backward pass: activations that cannot be shown are rejected early.
             activations = self._spatial(recorder, len(xs[0]))
@@ -143,13 +145,8 @@ class LayerPasses:
 
     # -- forward -------------------------------------------------------------------------------------------
 
-    def _forward_with_graph(self, xs: tuple[Tensor, ...], times: int) -> tuple[Recorder, Tensor]:
-        """Run a forward pass whose graph begins at the first layer where layers and model allow it, else at the inputs."""
-        if self._starts_at_layer:
-            started = self._forward_from_layers(xs, times)
-            if started is not None:
-                return started
-            self._starts_at_layer = False
+    def _forward_from_inputs(self, xs: tuple[Tensor, ...], times: int) -> tuple[Recorder, Tensor]:
+        """Run a forward pass whose graph begins at the inputs."""
         recorder = InputGraphRecorder(self.distinct, self.forward_func, inputs=self.layer_input)
         try:
             tracked = [x.detach().requires_grad_() if torch.is_floating_point(x) else x for x in xs]

@@ -61,6 +61,9 @@ class Recorder(ABC):
         CaptumLeamError: on leaving, if a recorded tensor was changed in place meanwhile.
     """
 
+    has_aliases = False
+    """Whether a layer returned a tensor that it took in, whose other uses the recorder would miss: the pass is to be repeated."""
+
     def __init__(self, layers: Sequence[nn.Module], forward_func: Callable[..., Any], *, inputs: bool = False) -> None:
         self.layers, self.forward_func, self.inputs = layers, forward_func, inputs
         self.runs: dict[nn.Module, list[tuple[Tensor, ...]]] = {layer: [] for layer in layers}
@@ -80,10 +83,10 @@ class Recorder(ABC):
 
     def __exit__(self, error: Any, *_: object) -> None:
         self._remove()
-        if error is None:
-            self._raise_if_changed()
-        else:
+        if error is not None:
             self.release()
+        elif not self.has_aliases:
+            self._raise_if_changed()
 
     def _remove(self) -> None:
         while self._handles:
@@ -97,7 +100,8 @@ class Recorder(ABC):
         value = args if self.inputs else output
         is_sequence = isinstance(value, tuple | list)
         tensors = value if is_sequence else (value,)
-        self._check_tensors(tensors, layer)
+        if not tensors or not all(isinstance(t, Tensor) and t.is_floating_point() for t in tensors):
+            raise self._unusable(tensors, layer)
         kept, copies = self._keep(layer, tensors, args)
         self.runs[layer].append(kept)
         self._versions += [(layer, t, version_of(t)) for t in kept]
@@ -154,22 +158,18 @@ class Recorder(ABC):
             hint = " It is not a module of forward_func (of another copy of the model?)."
         return f"layer {self._name(layer)} did not run during the forward pass.{hint} Choose a layer that the images pass through."
 
-    def _check_tensors(self, tensors: Sequence[Any], layer: nn.Module) -> None:
+    def _unusable(self, tensors: Sequence[Any], layer: nn.Module) -> CaptumLeamError:
+        expected = f"Expected layer {self._name(layer)} to {self._verb}"
         for tensor in tensors:
             if not isinstance(tensor, Tensor):
-                raise InputTypeError(
-                    f"Expected layer {self._name(layer)} to {self._verb} tensors, got a {type(tensor).__name__}. Choose a layer inside it."
-                )
+                return InputTypeError(f"{expected} tensors, got a {type(tensor).__name__}. Choose a layer inside it.")
             if not torch.is_floating_point(tensor):
-                raise InputTypeError(
-                    f"Expected layer {self._name(layer)} to {self._verb} floating-point tensors, got {tensor.dtype}, which has no "
-                    "gradient. Choose another layer."
+                return InputTypeError(
+                    f"{expected} floating-point tensors, got {tensor.dtype}, which has no gradient. Choose another layer."
                 )
-        if not tensors:
-            raise CaptumLeamError(
-                f"Expected layer {self._name(layer)} to {self._verb} a positional tensor, got none (all arguments by keyword?). Choose a "
-                "layer around or after it."
-            )
+        return CaptumLeamError(
+            f"{expected} a positional tensor, got none (all arguments by keyword?). Choose a layer around or after it."
+        )
 
     @property
     def _verb(self) -> str:
@@ -216,14 +216,11 @@ class LayerGraphRecorder(Recorder):
         (True, True)
     """
 
-    has_aliases = False
-    """Whether a layer returned a tensor that it took in, whose other uses this graph would miss."""
-
     def _keep(
         self, layer: nn.Module, tensors: Sequence[Tensor], args: Any
     ) -> tuple[tuple[Tensor, ...], list[Tensor] | None]:
         # What is passed by keyword does not reach a hook: it may be what is returned.
-        if self.has_aliases or not args or any(is_among(t, args) for t in tensors):
+        if self.has_aliases or not args or any(t is taken for taken in flattened(args) for t in tensors):
             self.has_aliases = True
             return tuple(tensors), None
         is_first = not any(self.runs.values())
@@ -233,10 +230,6 @@ class LayerGraphRecorder(Recorder):
             own = without_repetitions(tensors)
             kept = tuple(t if t.requires_grad and not is_first else t.detach().requires_grad_() for t in own)
             return kept, [t.clone() for t in kept]
-
-    def _raise_if_changed(self) -> None:
-        if not self.has_aliases:  # else the pass is repeated
-            super()._raise_if_changed()
 
 
 class InputGraphRecorder(Recorder):
@@ -260,7 +253,8 @@ class InputGraphRecorder(Recorder):
     def _keep(
         self, layer: nn.Module, tensors: Sequence[Tensor], args: Any
     ) -> tuple[tuple[Tensor, ...], list[Tensor] | None]:
-        is_shared = [self.inputs or not args or is_among(t, args) for t in tensors]
+        taken = flattened(args)
+        is_shared = [self.inputs or not args or any(t is u for u in taken) for t in tensors]
         own = [
             t if shared else u for t, u, shared in zip(tensors, without_repetitions(tensors), is_shared, strict=True)
         ]
@@ -321,13 +315,18 @@ def without_repetitions(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     return [t.clone() if sum(t is u for u in tensors) > 1 else t for t in tensors]
 
 
-def is_among(tensor: Tensor, values: Any) -> bool:
-    """Return whether a tensor is one of some values, which may be nested."""
-    if isinstance(values, dict):
-        values = values.values()
-    elif not isinstance(values, tuple | list):
-        return tensor is values
-    return any(value is tensor or (not isinstance(value, Tensor) and is_among(tensor, value)) for value in values)
+def flattened(values: Any) -> list[Any]:
+    """Return values that may be nested in tuples, lists and dictionaries as one list."""
+    found, waiting = [], [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, tuple | list):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
+        else:
+            found.append(value)
+    return found
 
 
 def version_of(tensor: Tensor) -> int:
