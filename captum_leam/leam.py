@@ -453,8 +453,8 @@ class _MapSum:
 
     def _no_gradient(self, i: int, rows: list[int]) -> str:
         return (
-            f"the score has zero gradient at layer {self.passes.names[i]} for images {rows}: nothing to show. A constant score, dead units, "
-            "or a layer after which only other positions count (a transformer's last block)."
+            f"the score has zero gradient at layer {self.passes.names[i]} for images {rows}: nothing to show. A constant score, dead "
+            "units, or a layer after which only other positions count (a transformer's last block)."
             + float16_hint(self.maps[i][0])
         )
 
