@@ -1,6 +1,7 @@
 """Captum's own methods under the interface of the explainers, so that methods can be exchanged line by line."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from captum.attr import (
 )
 from torch import Tensor, nn
 
+from captum_leam._engine.modes import callers_autocast, without_autocast
 from captum_leam._engine.seeds import at_seed
 from captum_leam._engine.shapes import Reshape
 from captum_leam._engine.types import Field
@@ -134,8 +136,9 @@ class CaptumExplainer(Explainer):
         options = dict(self.options)
         if callable(options.get("baselines")):
             options["baselines"] = options["baselines"](images)
-        # Captum's methods draw from the process's random numbers.
-        with at_seed(self.seed):
+        # The model runs under the caller's autocast; Captum's gradients do not, nor may its random numbers be those of other calls.
+        self._objective.autocast = callers_autocast(images.device)
+        with at_seed(self.seed), without_autocast(images.device):
             attributions = self.method.attribute(
                 images.requires_grad_(),
                 additional_forward_args=(towards.expand(len(images), -1),),
@@ -175,9 +178,13 @@ class _CountedSimilarity(EmbeddingSimilarity):
         super().__init__(explainer.model, norm=norm)
         self._explainer = [explainer]  # in a list: no attribute that copies of the module would follow
 
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """Function that returns a context manager for the forward pass."""
+
     def forward(self, inputs: Tensor, reference: Tensor | None = None, *args: Any) -> Tensor:
         """Return the score of every image, (N,)."""
-        scores = super().forward(inputs, reference, *args)
+        with self.autocast():
+            scores = super().forward(inputs, reference, *args)
         (explainer,) = self._explainer
         explainer._forwards += len(inputs)
         if scores.requires_grad:
