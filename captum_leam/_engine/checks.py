@@ -187,7 +187,10 @@ def deferred_checks() -> Iterator[None]:
         yield
     finally:
         _DEFERRED.reset(token)
-        _make(checks)
+        try:
+            _make(checks)
+        finally:
+            checks.clear()  # their contexts hold this list: a cycle that would keep the tensors until the next collection
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What a call computes, keeps and waits for: no more than its layers need."""
 
+import gc
 from collections import Counter
 from collections.abc import Callable
 
@@ -73,6 +74,22 @@ def test_the_number_of_forward_passes(faces, n_steps):
         runs.clear()
         LEAM(net, net.blocks[2]).attribute(faces, n_steps=n_steps)
     assert len(runs) == (1 if n_steps == 1 else n_steps + 2)
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_no_tensor_outlives_a_call(faces, n_steps):
+    """Without waiting for the collection of reference cycles, which would keep the memory of several calls."""
+    net = Deep()
+    leam = LEAM(net, net.blocks[1])
+    leam.attribute(faces, n_steps=n_steps)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(isinstance(thing, Tensor) for thing in gc.get_objects())
+        leam.attribute(faces, n_steps=n_steps)
+        assert sum(isinstance(thing, Tensor) for thing in gc.get_objects()) == before
+    finally:
+        gc.enable()
 
 
 # -- models that the saving does not fit ---------------------------------------------------------------
