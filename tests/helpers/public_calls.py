@@ -357,10 +357,10 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     # explainers
     "Correspondences": lambda s: Correspondences(s.maps, s.maps[:, 0, 0], (4, 4)).lines((16, 16), count=3),
     "Cost": lambda s: Cost(1, 2).forwards,
-    "Explainer": lambda s: _Gradient(s.net).attribute(s.faces, s.references),
+    "Explainer": lambda s: _Gradient(s.net).attribute(s.faces, reference=s.references),
     "GapDecomposition": lambda s: GapDecomposition(s.pooled, s.pooled.body).attribute(s.faces),
     "SimilarityMaps": lambda s: SimilarityMaps(s.maps[:, None], s.maps[:, None] / 2).signed,
-    "TwoSidedExplainer": lambda s: _TwoSided(s.net).attribute(s.faces, s.references),
+    "TwoSidedExplainer": lambda s: _TwoSided(s.net).attribute(s.faces, reference=s.references),
     # results of suggest_layers and explain_pair
     "LayerSuggestions": lambda s: len(LayerSuggestions((), (0, 0, 16, 16), (16, 16)).for_overall_map()),
     "PairExplanation": lambda s: (
