@@ -26,7 +26,7 @@ LEVELS = [
         "bootstrap",
     },  # the ground
     {"faces", "models"},  # adapters to the outside
-    {"passes", "layer_probe", "leam", "suggest", "rounds", "explain", "explainers"},  # attribution
+    {"passes", "layer_probe", "leam", "suggest", "refinement", "explain", "explainers"},  # attribution
     {"regions", "synthetic", "patterns", "faithfulness", "plots", "pairs"},  # what a map is used for
     {"report", "cli", "__main__", "study", "explain_files"},  # the front
 ]

@@ -63,7 +63,7 @@ def write(
         page = place / "index.html"
         page.write_text(render_page(explanations, title=title, lead=lead, settings=settings), encoding="utf-8")
         made = {"captum-leam": __version__, "title": title, "settings": {k: str(v) for k, v in settings.items()}}
-        notes = [note for explanation in explanations for note in explanation.notes]
+        notes = [note for explanation in explanations for note in explanation.messages]
         record = {**made, "notes": notes, "files": sorted([*written, page.name, WRITTEN])}
         told = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         (place / WRITTEN).write_text(told, encoding="utf-8", errors="backslashreplace")
@@ -153,10 +153,8 @@ def _pair_regions(explanation: Explanation) -> pd.DataFrame | None:
     """What speaks for and against, by region and face; None without a pair or its regions."""
     if explanation.pair is None or explanation.parts is None:
         return None
-    settings = explanation.settings
-    return explanation.pair.regions(
-        explanation.parts.labels, explanation.parts.scheme, fraction=settings["fraction"], seed=settings["seed"]
-    )
+    options, parts = explanation.options, explanation.parts
+    return explanation.pair.regions(parts.labels, parts.scheme, fraction=options.fraction, seed=options.seed)
 
 
 def render_page(explanations: Sequence[Explanation], *, title: str, lead: str, settings: Mapping[str, Any]) -> str:
@@ -183,18 +181,18 @@ def _section(explanation: Explanation) -> dict[str, Any]:
         "title": explanation.title,
         "text": explanation.text,
         "label": explanation.label,
-        "notes": explanation.notes,
+        "notes": explanation.messages,
         "pair": explanation.pair,
         "facts": {} if explanation.pair is None else explanation.pair.facts(),
         "faces": [_face(explanation, i, against) for i in range(count)],
         "bars": _figure(region_bars(explanation.regions)) if comparable else None,
         "drawing": _drawing(explanation) if comparable else None,
         "regions_note": f"Mean over {count} face{'s' * (count > 1)}; dots are single faces. Share is that of the critical pixels "
-        f"({explanation.settings['critical pixels']}), lift is share over area."
+        f"(top {explanation.options.fraction:.1%} of the crop), lift is share over area."
         if comparable
         else "These regions are made anew in every picture, so that there is no mean over faces.",
         "occlusion_text": f"Mean fall of the cosine to the reference after replacing the pixels that a map names first "
-        f"({explanation.settings['fill']} fill), {count} image{'s' * (count > 1)}. A map that says something falls further "
+        f"({explanation.options.fill} fill), {count} image{'s' * (count > 1)}. A map that says something falls further "
         "than random pixels. Bands are 95 % intervals over the images.",
         "drops": _drops(explanation.occlusion),
         "curves": _figure(occlusion_curves(explanation.occlusion)),

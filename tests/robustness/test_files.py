@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from captum_leam import cli, report
-from captum_leam.reporting.explain_files import explain_files
+from captum_leam.reporting.explain_files import FileOptions, explain_files
 from captum_leam.reporting.explanation import Explanation
 from captum_leam.synthetic import SyntheticPopulation
 
@@ -87,7 +87,7 @@ def pictures(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(pictures) -> Explanation:
-    return explain_files([pictures / "a.png"], f"{pictures}/models.py:small", preset="fast")
+    return explain_files([pictures / "a.png"], f"{pictures}/models.py:small", FileOptions(preset="fast"))
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_the_command_says_why_and_leaves_no_folder(pictures, tmp_path):
 def test_main_says_in_a_line_that_memory_is_short(monkeypatch, capsys):
     from captum_leam._engine.memory import TooLargeError
 
-    def explode() -> None:
+    def explode(args: list[str]) -> None:
         raise TooLargeError("one image at a time does not fit into memory")
 
     monkeypatch.setattr(cli, "app", explode)
