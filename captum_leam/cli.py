@@ -14,7 +14,7 @@ import typer
 
 from captum_leam._text import for_terminal
 from captum_leam._version import __version__
-from captum_leam.errors import CaptumLeamError
+from captum_leam.errors import CaptumLeamError, MissingExtraError
 from captum_leam.study.command import study
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ def main() -> None:
 
 
 def _can_be_mended(error: Exception) -> bool:
-    """Return whether an error is a refusal, a file that cannot be used, a full disk, or a lack of memory."""
+    """Return whether an error is a refusal, an extra that is not installed, a file that cannot be used, a full disk, or a lack of memory."""
     if isinstance(error, OSError):
         return error.filename is not None or error.errno == errno.ENOSPC
     if isinstance(error, RuntimeError):
         from captum_leam._engine.memory import is_out_of_memory
 
         return is_out_of_memory(error)
-    return isinstance(error, CaptumLeamError | MemoryError)
+    return isinstance(error, CaptumLeamError | MissingExtraError | MemoryError)
 
 
 def _version(show: bool) -> None:
