@@ -47,10 +47,11 @@ def main() -> None:
     Any other exception is a fault and shows its traceback, as every exception does with ``--debug``.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
+    debug = len(arguments) < len(sys.argv) - 1
     try:
-        app(args=arguments)
+        app(args=[*[DEBUG] * debug, *arguments])
     except Exception as error:
-        if DEBUG in sys.argv or not _can_be_mended(error):
+        if debug or not _can_be_mended(error):
             raise
         from rich.console import Console
 
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 def _can_be_mended(error: Exception) -> bool:
-    """Return whether an error is a refusal, an extra that is not installed, a file that cannot be used, a full disk, or a lack of memory."""
+    """Return whether an error is a refusal, a missing extra, an unusable file, a full disk, or a lack of memory."""
     if isinstance(error, OSError):
         return error.filename is not None or error.errno == errno.ENOSPC
     if isinstance(error, RuntimeError):
