@@ -25,40 +25,24 @@ Preset = Literal["fast", "default", "best"]
 Reference = Literal["own", "other face", "other images"]
 
 
-class Passes(NamedTuple):
-    """Forward and backward passes per image."""
-
-    forward: int
-    backward: int
-
-    @classmethod
-    def of_path(cls, n_steps: int) -> "Passes":
-        """Return the passes of ``LEAM.attribute`` along a path of mean gradients."""
-        return cls(n_steps + 2 if n_steps > 1 else 1, n_steps)
-
-    def __str__(self) -> str:
-        return f"{self.forward} forward and {self.backward} backward passes per image"
-
-
 class PresetForm(NamedTuple):
     """Steps of the path at the start of an overall map, and rounds of occlusion that refine it."""
 
     n_steps: int
     rounds: int
 
-    def without_reference(self) -> "PresetForm":
+    def for_own_reference(self) -> "PresetForm":
         """Return the form for images that are their own reference: embedding them takes the forward pass of one round."""
         return self._replace(rounds=max(0, self.rounds - 1))
 
-    def passes(self, *, own_reference: bool = False) -> Passes:
-        """Return the passes that the map takes, without those that find layers and field."""
-        forward, backward = Passes.of_path(self.n_steps)
-        rounds = self.without_reference().rounds if own_reference else self.rounds
-        return Passes(forward + self.rounds, backward + rounds)
+    def passes(self, *, own_reference: bool = False) -> tuple[int, int]:
+        """Return the forward and backward passes per image, without those that find layers and field."""
+        rounds = self.for_own_reference().rounds if own_reference else self.rounds
+        return (self.n_steps + 2 if self.n_steps > 1 else 1) + self.rounds, self.n_steps + rounds
 
 
 PRESETS: dict[str, PresetForm] = {"fast": PresetForm(1, 0), "default": PresetForm(3, 5), "best": PresetForm(3, 45)}
-"""What 1, 10 and 50 forward passes allow."""
+"""Forms that take 1, 10 and 50 forward passes."""
 
 
 @dataclass(frozen=True)
@@ -67,59 +51,54 @@ class MapSettings:
 
     Attributes:
         preset: Preset of the overall map.
-        overall_layers: Names of the layers that the overall map starts from.
         reference: Embedding that the maps point towards: each image's ``"own"``, that of the ``"other face"`` of a pair, or one of
             ``"other images"``.
+        overall_layers: Names of the layers that the overall map starts from.
         layers: Names of the layers with a signed map beside the overall map.
-        n_steps: Steps of the path of the signed layer maps.
         field: (top, left, height, width) that the model reads, in pixels.
+        n_steps: Steps of the path of the signed layer maps.
         norm: Treatment of the norm of the embedding in the score.
         weighting: Weighting of the gradients.
-
-    Example:
-        >>> settings = MapSettings("fast", ("last",), "own", ("stem", "last"), 4, (0, 0, 112, 112))
-        >>> settings.to_dict()["overall map"]
-        'path of 1 step and 0 rounds of occlusion, 1 forward and 1 backward passes per image'
     """
 
     preset: Preset
-    overall_layers: tuple[str, ...]
     reference: Reference
+    overall_layers: tuple[str, ...]
     layers: tuple[str, ...]
-    n_steps: int
     field: Field
+    n_steps: int
     norm: Norm = "detach"
     weighting: Weighting = "elementwise"
 
     @classmethod
-    def of(cls, preset: Preset, layers: LayerSuggestions, reference: Reference, n_steps: int) -> "MapSettings":
+    def of(cls, preset: Preset, reference: Reference, layers: LayerSuggestions, n_steps: int) -> "MapSettings":
         """Return the settings of :func:`explain_faces` and :func:`layer_maps` with these layers."""
-        overall_layers = tuple(layer.name for layer in layers.for_overall_map())
-        return cls(preset, overall_layers, reference, tuple(layer.name for layer in layers), n_steps, layers.field)
-
-    @property
-    def passes(self) -> Passes:
-        """Passes of the overall map."""
-        return PRESETS[self.preset].passes(own_reference=self.reference == "own")
+        names, overall = ([layer.name for layer in some] for some in (layers, layers.for_overall_map()))
+        return cls(preset, reference, tuple(overall), tuple(names), layers.field, n_steps)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings by name, for a page or a file."""
-        form = PRESETS[self.preset].without_reference() if self.reference == "own" else PRESETS[self.preset]
+        """Return the settings by name, for a page or a file.
+
+        Example:
+            >>> settings = MapSettings("default", "own", ("stem",), ("stem", "last"), (0, 0, 112, 112), n_steps=4)
+            >>> settings.to_dict()["passes"]
+            '10 forward, 7 backward'
+        """
+        own, form = self.reference == "own", PRESETS[self.preset]
+        forward, backward = form.passes(own_reference=own)
         return {
             "preset": self.preset,
-            "overall map": f"{_path(form.n_steps)} and {form.rounds} rounds of occlusion, {self.passes}",
+            "steps of the path": form.n_steps,
+            "rounds of occlusion": form.for_own_reference().rounds if own else form.rounds,
+            "passes": f"{forward} forward, {backward} backward",
             "layers of the overall map": ", ".join(self.overall_layers),
-            "reference": self.reference,
             "layers": ", ".join(self.layers),
-            "signed layer maps": f"{_path(self.n_steps)}, {Passes.of_path(self.n_steps)}",
+            "steps of the signed layer maps": self.n_steps,
+            "reference": self.reference,
             "norm": self.norm,
             "weighting": self.weighting,
             "field (top, left, height, width)": self.field,
         }
-
-
-def _path(n_steps: int) -> str:
-    return f"path of {n_steps} step{'s' * (n_steps > 1)}"
 
 
 def check_preset(preset: str) -> None:
@@ -208,7 +187,7 @@ def explain_faces(  # noqa: PLR0913  the options of LEAM.attribute are named one
     leam = _leam(model, layers)
     place = field or find_field(model, x)
     leam.check_grids(x, place)
-    form = PRESETS[preset] if reference is not None else PRESETS[preset].without_reference()
+    form = PRESETS[preset] if reference is not None else PRESETS[preset].for_own_reference()
     n_steps = form.n_steps if n_steps is None else n_steps
     options = {"n_steps": n_steps, "path": path, "internal_batch_size": internal_batch_size, "grad_kwargs": grad_kwargs}
 

@@ -237,7 +237,7 @@ def explain_pair(
         dissimilar=_evidence_against([*signed.values()]),
         layers=signed,
         sine=float(reliability(embeddings[:1], embeddings[1:])),
-        settings=MapSettings.of(preset, layers, "other face", n_steps),
+        settings=MapSettings.of(preset, "other face", layers, n_steps),
         threshold=threshold,
         same_person=same_person,
         faces=(a if isinstance(a, AlignedFace) else None, b if isinstance(b, AlignedFace) else None),

@@ -117,8 +117,7 @@ def test_explain_writes_page_pictures_and_tables(folder):
     assert "What this does not show" in page
     settings = json.loads((out / "settings.json").read_text())["settings"]
     assert settings["preset"] == "fast"
-    assert settings["overall map"].startswith("path of 1 step and 0 rounds of occlusion")
-    assert settings["signed layer maps"] == "path of 4 steps, 6 forward and 4 backward passes per image"
+    assert (settings["passes"], settings["steps of the signed layer maps"]) == ("1 forward, 1 backward", "4")
     assert len(list(out.glob("*.png"))) == 3
     regions, drops = pd.read_csv(out / "regions.csv"), pd.read_csv(out / "drops.csv")
     assert regions["name"].nunique() == 3
@@ -152,7 +151,7 @@ def test_layers_by_name_and_the_same_numbers_again(folder):
     page = (folder / "x" / "index.html").read_text()
     assert "layer last" in page
     assert "layer middle" not in page
-    assert "path of 2 steps, 4 forward and 2 backward passes" in page
+    assert "<dt>steps of the signed layer maps</dt><dd>2</dd>" in page
     for name in ("regions.csv", "drops.csv", "index.html"):
         assert (folder / "x" / name).read_bytes() == (folder / "y" / name).read_bytes()
 

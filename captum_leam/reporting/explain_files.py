@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,12 @@ def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions 
         raise CaptumLeamError(f"a threshold, or who is who, is about two pictures; there are {len(files)}.")
     network = load_model(model, options.preprocessing, colour=options.colour, output=options.output).to(device)
     own = own_size(network, device)
-    aligner = _Aligner(lambda: options.size or own or COMMON_SIZES[0], options.weights, device)
+
+    @cache
+    def aligner() -> FaceAligner:
+        size = options.size or own or COMMON_SIZES[0]
+        return FaceAligner(template_for(size), size, weights=options.weights, device=device)
+
     sources, asked, unread = _read(files, which, options.pictures, aligner)
     sources, asked, alike = _without_copies(sources, asked)
     crops = _stacked(sources, options.size)
@@ -139,8 +145,9 @@ def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions 
     notes += _division_notes(
         network, images[:2], model, options.preprocessing is not None or options.colour is not None
     )
-    weights = _region_weights(options.region_weights, options.weights)
-    parts = label_faces(options.regions, _at_size(sources, crops), crops, weights=weights, device=device)
+    folder = options.weights if options.weights is not None and Path(options.weights).is_dir() else None
+    sources = [replace(source, crop=crop) for source, crop in zip(sources, crops, strict=True)]
+    parts = label_faces(options.regions, sources, crops, weights=options.region_weights or folder, device=device)
     found = _explained(network, images, sources, parts, options)
     source = {
         "model": model,
@@ -148,7 +155,7 @@ def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions 
         **({"output": options.output} if options.output else {}),
         "pictures": ", ".join(_how_read(source) for source in sources),
         "crops": f"{images.shape[-2]} × {images.shape[-1]} px",
-        **({} if aligner.aligner is None else {"face detector": repr(aligner.aligner)}),
+        **({} if aligner.cache_info().currsize == 0 else {"face detector": repr(aligner())}),
     }
     return replace(found, source=source, skipped=(*skipped, *unread, *alike), notes=(*notes, *found.notes))
 
@@ -259,22 +266,8 @@ def _digest(file: Path) -> bytes:
         return b""
 
 
-class _Aligner:
-    """A face aligner that is made at the first photograph."""
-
-    def __init__(self, size: Callable[[], Size], weights: str | Path | None, device: str | torch.device) -> None:
-        self.size, self.weights, self.device = size, weights, device
-        self.aligner: FaceAligner | None = None
-
-    def __call__(self) -> FaceAligner:
-        if self.aligner is None:
-            size = self.size()
-            self.aligner = FaceAligner(template_for(size), size, weights=self.weights, device=self.device)
-        return self.aligner
-
-
 def _read(
-    files: list[Path], which: list[Which], pictures: str, aligner: _Aligner
+    files: list[Path], which: list[Which], pictures: str, aligner: Callable[[], FaceAligner]
 ) -> tuple[list[FaceSource], list[Which], list[FileError]]:
     """Return the faces, the index asked for each, and skipped files. Of two pictures, neither can be skipped."""
     sources: list[FaceSource] = []
@@ -405,14 +398,6 @@ def _crop_notes(sources: list[FaceSource], own: Size | None, aligner: Callable[[
                 f"{source.path.name}: taken for an aligned crop ({width} × {height} px){reason} --pictures photos aligns it."
             )
     return notes
-
-
-def _at_size(sources: list[FaceSource], images: Tensor) -> list[FaceSource]:
-    return [replace(source, crop=image) for source, image in zip(sources, images, strict=True)]
-
-
-def _region_weights(own: str | Path | None, weights: str | Path | None) -> str | Path | None:
-    return own or (weights if weights is not None and Path(weights).is_dir() else None)
 
 
 def _division_notes(network: nn.Module, images: Tensor, model: str, wrapped: bool) -> list[str]:

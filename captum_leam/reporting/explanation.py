@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from captum_leam.errors import FileError, NoEvidenceError
-from captum_leam.explain import MapSettings, Preset, check_preset, explain_faces, layer_maps
+from captum_leam.explain import MapSettings, Preset, Reference, check_preset, explain_faces, layer_maps
 from captum_leam.faithfulness import OcclusionEvaluator, OcclusionResult
 from captum_leam.objectives import Norm, embed, leave_one_out_centroids, unit
 from captum_leam.pairs import PairExplanation
@@ -149,9 +149,8 @@ def explain_images(
     batch_size = options.batch_size
     towards = unit(embed(model, images, batch_size), "embeddings") if references is None else references
     if pair is None:
-        settings = MapSettings.of(
-            options.preset, layers, "own" if references is None else "other images", options.n_steps
-        )
+        reference: Reference = "own" if references is None else "other images"
+        settings = MapSettings.of(options.preset, reference, layers, options.n_steps)
         overall = explain_faces(
             model, images, options.preset, layers=layers, reference=references, batch_size=batch_size
         )

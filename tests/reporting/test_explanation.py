@@ -63,8 +63,10 @@ def test_what_the_maps_were_made_by_is_written(explained, tmp_path):
     record = json.loads((tmp_path / "settings.json").read_text())
     expected = {
         "preset": "fast",
-        "overall map": "path of 1 step and 0 rounds of occlusion, 1 forward and 1 backward passes per image",
-        "signed layer maps": "path of 1 step, 1 forward and 1 backward passes per image",
+        "steps of the path": "1",
+        "rounds of occlusion": "0",
+        "passes": "1 forward, 1 backward",
+        "steps of the signed layer maps": "1",
         "norm": "detach",
         "weighting": "elementwise",
         "reference": "other images",
