@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-from captum._utils.typing import BaselineType
 from torch import Tensor, nn
 
-from captum_leam._engine.captum_adapter import baseline_tensors
+from captum_leam._engine.captum_adapter import BaselineType, baseline_tensors
 from captum_leam._engine.checks import check_images
 from captum_leam._engine.guards import with_gradients
 from captum_leam._engine.memory import in_batches

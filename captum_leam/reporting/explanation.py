@@ -197,6 +197,7 @@ def references_from(model: nn.Module, images: Tensor) -> Tensor | None:
     """Return the centroid of the other images for every image of one person; None for one image only.
 
     Example:
+        >>> import torch
         >>> references_from(nn.Flatten(), torch.rand(3, 1, 2, 2)).shape
         torch.Size([3, 4])
     """
