@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -161,26 +162,21 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
         list[Path] | None, typer.Argument(help="Others of the same person; or one, of anyone, to compare with.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="FILE.onnx, or FILE.py:callable or package.module:callable (runs that code).")
+        str, typer.Option(help="FILE.onnx, FILE.py:callable or package.module:callable (runs code).")
     ] = "",
     preprocessing: Annotated[
         str | None,
         typer.Option(help="Pixels that the network wants: insightface, imagenet, unit (RGB in [0, 1]) or bytes."),
     ] = None,
     colour: Annotated[
-        str | None, typer.Option(help="Order of the channels that the network wants: rgb or bgr.")
+        str | None, typer.Option(help="Order of the channels that the network takes: rgb or bgr.")
     ] = None,
     output: Annotated[
         str | None,
         typer.Option(help="Layer, or value of an ONNX file, that is the embedding, if the model goes on after it."),
     ] = None,
-    pictures: Annotated[
-        str, typer.Option(help="crops, photos, or auto: pictures of at most 256 px a side are crops.")
-    ] = "auto",
-    size: Annotated[
-        str | None,
-        typer.Option(help="Crop size in pixels, e.g. 160 or 112x96. Default: the model's input size."),
-    ] = None,
+    pictures: Annotated[str, typer.Option(help="crops, photos, or auto: up to 256 px a side are crops.")] = "auto",
+    size: Annotated[str | None, typer.Option(help="Crop size, e.g. 160 or 112x96. Default: the model's.")] = None,
     face: Annotated[
         list[int] | None,
         typer.Option(help="Which face of a photograph, 0 the largest (the default); once for all, or once for each."),
@@ -199,28 +195,18 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
         Path | None,
         typer.Option(help="Weights of bisenet or parsenet, file or folder. Default: --weights, if that is a folder."),
     ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Threshold for two pictures: a cosine of at least this is a match.")
-    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="Cosine from which two pictures are a match.")] = None,
     same_person: Annotated[
         bool | None,
-        typer.Option(
-            "--same-person/--different-people", help="Whether two pictures show the same person, if it is known."
-        ),
+        typer.Option("--same-person/--different-people", help="Truth about two pictures, if it is known."),
     ] = None,
-    layer: Annotated[
-        list[str] | None, typer.Option(help="Layer by name; repeat for several. Found by default.")
-    ] = None,
+    layer: Annotated[list[str] | None, typer.Option(help="Layer by name; may be repeated. Found by default.")] = None,
     preset: Annotated[
-        str, typer.Option(help="Overall map: fast (1 forward pass), default (10) or best (50).")
+        str, typer.Option(help="Overall map: fast (1 forward pass), default (10), best (50).")
     ] = "default",
-    n_steps: Annotated[
-        int, typer.Option(help="Steps of the path of the signed layer maps beside the overall map.")
-    ] = 4,
+    n_steps: Annotated[int, typer.Option(help="Steps of the path of the signed layer maps.")] = 4,
     fraction: Annotated[float, typer.Option(help="Critical pixels: share of the crop.")] = 0.01,
-    fill: Annotated[
-        str, typer.Option(help="Replacement of occluded pixels: blur, zero, mean, 'noisy linear' or shuffle.")
-    ] = "blur",
+    fill: Annotated[str, typer.Option(help="Occluded pixels: blur, zero, mean, 'noisy linear' or shuffle.")] = "blur",
     out: Out = Path("explanation"),
     seed: Seed = 0,
     device: Device = "cpu",
@@ -235,10 +221,7 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
     if not model:
         raise CaptumLeamError("--model is missing: FILE.onnx, FILE.py:callable or package.module:callable.")
     _check_folder(out, force)
-    sides = _size(size)
-    import warnings
-
-    on = _device(device)
+    sides, on = _size(size), _device(device)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         from captum_leam.reporting.explain_files import FileOptions, explain_files, lead

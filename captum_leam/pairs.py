@@ -102,7 +102,7 @@ class PairExplanation:
             "yes" if self.reliable else "NO: the embeddings are nearly the same, and the maps show their strength only"
         )
         known["maps about the match"] = (
-            f"{flag} (sine of the angle {self.sine:.3f}, at least {NEARLY_THE_SAME:g} is reliable)"
+            f"{flag} (sine of the angle {self.sine:.3f}, over {NEARLY_THE_SAME:g} is reliable)"
         )
         return known
 
