@@ -284,14 +284,17 @@ def test_a_traceback_ends_with_exit_code_one(tmp_path):
     assert fail("config.ConfigError") == (2, "error: inside\n")
 
 
-@pytest.mark.parametrize("kind", ["ValueError", "TypeError", "RuntimeError", "ZeroDivisionError"])
-def test_a_model_that_raises_is_named_in_one_line(folder, monkeypatch, capsys, kind):
-    (folder / "raising.py").write_text(RAISING.format(kind=kind))
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("ValueError", "not my day"), ("TypeError", "not my day"), ("RuntimeError", "not my day"), ("AssertionError", "")],
+)
+def test_a_model_that_raises_is_named_in_one_line(folder, monkeypatch, capsys, kind, message):
+    (folder / "raising.py").write_text(RAISING.format(kind=kind, message=message))
     arguments = ("explain", folder / "a.png", "--model", f"{folder}/raising.py:Raising", "--out", folder / "out")
     code, printed = main(monkeypatch, capsys, *arguments)
     assert code == 2
     assert printed.strip().count("\n") == 0
-    assert f"raising.py:Raising raised {kind} on a crop of 112 × 112 px: not my day" in printed
+    assert f"raising.py:Raising raised {kind} on a crop of 112 × 112 px: {message or 'no message'}" in printed
 
 
 RAISING = """
@@ -299,7 +302,7 @@ from torch import nn
 
 class Raising(nn.Module):
     def forward(self, x):
-        raise {kind}("not my day")
+        raise {kind}("{message}")
 """
 
 

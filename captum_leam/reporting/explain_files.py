@@ -456,7 +456,8 @@ def _check_runs(network: nn.Module, images: Tensor, model: str) -> None:
         raise
     except Exception as error:  # the user's model raises what it likes
         height, width = images.shape[2:]
+        first = (str(error).splitlines() or ["no message"])[0]
         raise CaptumLeamError(
-            f"{model} raised {type(error).__name__} on a crop of {width} × {height} px: {str(error).splitlines()[0].rstrip('.')}. "
+            f"{model} raised {type(error).__name__} on a crop of {width} × {height} px: {first.rstrip('.')}. "
             "Does it take crops of another size (--size), or of other values than RGB in [0, 1] (--preprocessing, --colour)?"
         ) from error
