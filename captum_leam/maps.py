@@ -15,7 +15,7 @@ from torch import Tensor
 from captum_leam._engine.checks import caller_rows
 from captum_leam._engine.modes import as_tensor, at_least_float32, own_arithmetic
 from captum_leam._engine.types import Field
-from captum_leam.errors import CaptumLeamError
+from captum_leam.errors import CaptumLeamError, NoEvidenceError
 
 __all__ = [
     "gaussian_blur",
@@ -194,7 +194,7 @@ def normalize_sum(maps: Tensor) -> Tensor:
         Shape (N, H, W), sums to 1.
 
     Raises:
-        CaptumLeamError: for a map without any positive value (there is no evidence for the match to show).
+        NoEvidenceError: for a map without any positive value (there is no evidence for the match to show).
 
     Example:
         >>> normalize_sum(torch.tensor([[[1.0, -5.0], [0.0, 3.0]]])).tolist()
@@ -205,7 +205,7 @@ def normalize_sum(maps: Tensor) -> Tensor:
     total = positive.sum((1, 2), keepdim=True)
     if not bool((total > 0).all()):
         empty = caller_rows((total.flatten() <= 0).nonzero().flatten().tolist())
-        raise CaptumLeamError(f"maps {empty} have no positive value. Leave these images out.")
+        raise NoEvidenceError(f"maps {empty} have no positive value. Leave these images out.")
     return positive / total
 
 

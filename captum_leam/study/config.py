@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 from captum_leam.controls import CONTROLS
 from captum_leam.errors import ConfigError, MissingExtraError
-from captum_leam.explain import PRESETS
 from captum_leam.faithfulness.fills import FILLS
 from captum_leam.maps import WEIGHTINGS
 from captum_leam.models.preprocessing import NAMED
@@ -23,6 +22,7 @@ PLAIN = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
 PATTERN_CONTROLS = ("edges", "untrained", "parser", "pose")
 PARSERS = ("template", "bisenet", "parsenet")
 SCHEMES = ("celebamask_hq", "template")
+PATH_STEPS = {"fast": 1, "default": 4, "best": 16}
 
 
 # -- the settings --------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ class Model:
 class Leam:
     """How the maps are made, see :class:`captum_leam.LEAM`."""
 
-    n_steps: int = PRESETS["default"]
+    n_steps: int = PATH_STEPS["default"]
     path: str = "mean_gradient"
     norm: str = "detach"
     weighting: str = "elementwise"
@@ -487,12 +487,12 @@ def _layers(given: Given) -> tuple[str, ...] | None:
 
 def _leam(given: Given) -> Leam:
     if isinstance(given.value, str):
-        return Leam(PRESETS[_one_of(given, tuple(PRESETS))])
+        return Leam(PATH_STEPS[_one_of(given, tuple(PATH_STEPS))])
     given.known(["preset", "n_steps", "path", "norm", "weighting"])
     preset, n_steps = given.at("preset"), given.at("n_steps")
     if preset.value is not None and n_steps.value is not None:
         n_steps.fail(f"either preset or n_steps; leam.preset is {preset.value!r}")
-    steps = PRESETS[_one_of(preset, tuple(PRESETS))] if preset.value is not None else PRESETS["default"]
+    steps = PATH_STEPS[_one_of(preset, tuple(PATH_STEPS))] if preset.value is not None else PATH_STEPS["default"]
     readers: dict[str, tuple[str, ...]] = {
         "path": ("mean_gradient", "conductance"),
         "norm": tuple(NORMS),

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from captum_leam._storage import file_sha256, hash_of
 from captum_leam._text import as_text
-from captum_leam.errors import ConfigError
+from captum_leam.errors import ConfigError, FileError
 from captum_leam.faces.formats import picture_endings
 from captum_leam.faces.photos import list_pictures
 from captum_leam.study.config import Config
@@ -160,8 +160,8 @@ def _of_folder(config: Config) -> tuple[list[Picture], list[SkippedPath]]:
             continue
         try:
             files, skipped = list_pictures(path)
-        except ValueError as error:  # the other people go on
-            skipped_paths.append(SkippedPath("folder", name, name, as_text(str(error).removeprefix(f"{path}: "))))
+        except FileError as error:  # the other people go on
+            skipped_paths.append(SkippedPath("folder", name, name, as_text(error.reason)))
             continue
         pictures += [Picture(0, name, file, f"{name}/{as_text(file.name)}") for file in files]
         if not files:

@@ -18,7 +18,7 @@ from captum_leam._loading import made_in_code
 from captum_leam._neighbours import recorded_sources
 from captum_leam._storage import Shard, file_sha256, read_shard
 from captum_leam._text import as_text
-from captum_leam.errors import ConfigError, ReliabilityWarning
+from captum_leam.errors import ConfigError, FileError, ReliabilityWarning
 from captum_leam.faces import FaceAligner, FaceSource, read_faces
 from captum_leam.faces.copies import Thumbnails, copies, shows_same_face, thumbnails_of
 from captum_leam.objectives import leave_one_out_centroids
@@ -176,8 +176,10 @@ def read_one(picture: Picture, config: Config) -> Read:
         raise
     except OSError as error:
         return Read(picture, None, f"the file cannot be read ({error.strerror})")
+    except FileError as error:
+        return Read(picture, None, as_text(error.reason))
     except Exception as error:  # a broken file raises nearly anything; the study goes on without it
-        return Read(picture, None, as_text(str(error).removeprefix(f"{picture.path}: ")) or type(error).__name__)
+        return Read(picture, None, as_text(str(error)) or type(error).__name__)
 
 
 def read_ahead(pictures: Sequence[Picture], config: Config) -> Iterator[Read]:
