@@ -30,7 +30,7 @@ Array = NDArray[Any]
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A place to write a file to, that takes its name only once it is whole and on the disk.
 
     The bytes go to another name in the same folder, are synced, and then renamed: at no moment does ``path`` hold part of a file.
@@ -38,7 +38,7 @@ def whole(path: Path) -> Iterator[Path]:
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with whole(Path(folder) / "table.csv") as place:
+        ...     with atomic_write(Path(folder) / "table.csv") as place:
         ...         _ = place.write_text("a,b")
         ...     sorted(os.listdir(folder))
         ['table.csv']
@@ -74,14 +74,14 @@ def _umask() -> int:
 
 
 def write_bytes(path: Path, content: bytes) -> str:
-    """Write a file as :func:`whole` does; its SHA-256.
+    """Write a file as :func:`atomic_write` does; its SHA-256.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_bytes(Path(folder) / "empty", b"")[:8]
         'e3b0c442'
     """
-    with whole(path) as place, open(place, "wb") as file:
+    with atomic_write(path) as place, open(place, "wb") as file:
         file.write(content)
     return hashlib.sha256(content).hexdigest()
 

@@ -22,7 +22,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from captum_leam._storage import whole, write_bytes
+from captum_leam._storage import atomic_write, write_bytes
 from captum_leam._text import safe_cells, shown
 from captum_leam._version import __version__
 from captum_leam.plots import COLOURS
@@ -416,6 +416,6 @@ def _template(name: str) -> str:
 def write_page(path: Path, text: str) -> Path:
     """Write a page so that it is there wholly or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as place:
+    with atomic_write(path) as place:
         place.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
     return path

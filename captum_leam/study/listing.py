@@ -327,12 +327,12 @@ def _hash(picture: Picture) -> Picture:
         return replace(picture, reason=f"the file cannot be read ({error.strerror})")
 
 
-def cut(pictures: Sequence[Picture], size: int) -> list[tuple[Picture, ...]]:
+def split(pictures: Sequence[Picture], size: int) -> list[tuple[Picture, ...]]:
     """Shards of whole people, each of at least one person and, where people are small enough, at most ``size`` pictures.
 
     Example:
         >>> people = [Picture(i, name, Path(name), name) for i, name in enumerate("aabbbc")]
-        >>> [[picture.person for picture in shard] for shard in cut(people, 3)]
+        >>> [[picture.person for picture in shard] for shard in split(people, 3)]
         [['a', 'a'], ['b', 'b', 'b'], ['c']]
     """
     of: dict[str, list[Picture]] = {}
