@@ -16,6 +16,8 @@ from captum_leam._engine.modes import normal, own_arithmetic, uniform
 from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import gaussian_blur
 
+__all__ = ["CONTROLS", "Scene", "central_ellipse"]
+
 
 @dataclass(frozen=True)
 class Scene:
