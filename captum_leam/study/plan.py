@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from operator import attrgetter
 from pathlib import Path
@@ -120,7 +121,7 @@ class Plan:
             inputs = [self._key(of.split()[-1], at) for of, at in self._inputs(stage, index)]
             network = self.networks[index.network] if index.network >= 0 else None
             of_network = [] if network is None else [index.network, network.identity()]
-            origin = [] if stage.inputs else self._origin(index)
+            origin = [] if stage.inputs else [self._origin, [[p.sha256, p.person] for p in self.shards[index.shard]]]
             self._keys[name, index] = hash_of(name, stage.format, settings, inputs, of_network, index.layer, origin)
         return self._keys[name, index]
 
@@ -128,8 +129,9 @@ class Plan:
         value = attrgetter(name)(self.config)
         return [value.n_steps, value.path, value.norm, value.weighting] if name == "leam" else value
 
-    def _origin(self, index: Index) -> list[Any]:
-        """Return what the crops and embeddings of a shard depend on, beside settings; all other stages read them."""
+    @cached_property
+    def _origin(self) -> list[Any]:
+        """What crops and embeddings depend on, beside settings and pictures; all other stages read them."""
         installed = versions()
         return [
             __version__,
@@ -138,7 +140,6 @@ class Plan:
             _detector_sha256(self.config),
             self.parser.fingerprint.sha256,
             [[network.name, network.sha256, network.model.preprocessing] for network in self.networks],
-            [[picture.sha256, picture.person] for picture in self.shards[index.shard]],
         ]
 
     # -- what the first shards show

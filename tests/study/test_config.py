@@ -7,7 +7,7 @@ import pytest
 from captum_leam.errors import ConfigError
 from captum_leam.study.config import Model, config_from, read_config
 from captum_leam.study.listing import list_people
-from captum_leam.study.networks import known
+from captum_leam.study.networks import identify
 from captum_leam.study.yaml_reader import MAX_BYTES
 from tests.helpers.tiny_study import write_study
 
@@ -203,4 +203,4 @@ def test_group_labels_of_nobody_in_the_study(tmp_path):
 
 def test_a_layer_that_only_another_network_has_is_told_before_any_picture_is_read():
     with pytest.raises(ConfigError, match=r"models\.a: the model has no layer 'stem'.*give models\.a\.layers"):
-        known(Model("a", "torch.nn:Identity", layers=("stem",)), "cpu", 48)
+        identify(Model("a", "torch.nn:Identity", layers=("stem",)), "cpu", 48)

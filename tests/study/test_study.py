@@ -22,7 +22,7 @@ from captum_leam.models import load_model
 from captum_leam.regions import TemplateParser, region_report
 from captum_leam.reporting.tables import TABLES
 from captum_leam.study import ConfigError, Study, StudyResult
-from captum_leam.study.networks import embeddings_of
+from captum_leam.study.worker import Worker
 from captum_leam.verification import verify
 from tests.helpers.tiny_study import tables_of, write_faces, write_study
 
@@ -668,11 +668,11 @@ def test_a_network_that_works_in_place_leaves_the_crops_to_the_others():
         def forward(self, x):
             return super().forward(x.mul_(2).sub_(1))
 
-    crops, network = torch.rand(3, 3, 4, 4), InPlace()
+    crops, network, worker = torch.rand(3, 3, 4, 4), InPlace(), Worker()
     before = crops.clone()
     for _ in range(2):  # it is looked at once, and remembered
-        assert torch.equal(embeddings_of(network, crops), (2 * before - 1).flatten(1))
+        assert torch.equal(worker.embed(network, crops), (2 * before - 1).flatten(1))
         assert torch.equal(crops, before)
     plain = torch.nn.Flatten()
-    embeddings_of(plain, crops)
-    assert embeddings_of(plain, crops).data_ptr() == crops.data_ptr()  # without a copy
+    worker.embed(plain, crops)
+    assert worker.embed(plain, crops).data_ptr() == crops.data_ptr()  # without a copy
