@@ -170,12 +170,12 @@ def _pool(engine: Engine, jobs: int, config: Config) -> Iterator[Any]:
             if self.bar is not None:
                 self.bar.update(self.n_completed_tasks - self.bar.n)
 
-    gpus = 1 if config.device.startswith("cuda") else 0
-    options: dict[str, Any] = {
-        "serial": {},
-        "processes": {"inner_max_num_threads": config.threads},
-        "ray": {"ray_remote_args": {"num_cpus": config.threads, "num_gpus": gpus}},
-    }[engine]
+    options: dict[str, Any] = {}
+    if engine == "processes":
+        options["inner_max_num_threads"] = config.threads
+    elif engine == "ray":
+        gpus = 1 if config.device.startswith("cuda") else 0
+        options["ray_remote_args"] = {"num_cpus": config.threads, "num_gpus": gpus}
     with parallel_config(BACKENDS[engine], **options):
         pool = ParallelWithBar(n_jobs=1 if engine == "serial" else jobs, batch_size=1, pre_dispatch="2*n_jobs")
     with pool:
@@ -193,7 +193,7 @@ def _ray(jobs: int) -> Iterator[None]:
             from ray.util.joblib import register_ray
         except ImportError as error:
             raise missing_extra("ray", "ray", error) from None
-        register_ray()
+        register_ray()  # type: ignore[no-untyped-call]
         starts = not ray.is_initialized()
         if starts:
             cluster = os.environ.get("RAY_ADDRESS")
