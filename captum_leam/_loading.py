@@ -19,7 +19,9 @@ def missing_extra(module: str, extra: str, error: ImportError) -> MissingExtraEr
         >>> print(missing_extra("ray", "ray", ImportError("No module named 'ray'")))
         ray cannot be imported (No module named 'ray'). It comes with: pip install "captum-leam[ray]"
     """
-    return MissingExtraError(f'{module} cannot be imported ({error}). It comes with: pip install "captum-leam[{extra}]"')
+    return MissingExtraError(
+        f'{module} cannot be imported ({error}). It comes with: pip install "captum-leam[{extra}]"'
+    )
 
 
 def made_in_code(where: str) -> Any:

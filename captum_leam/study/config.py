@@ -1,12 +1,15 @@
 """Configuration of a study: YAML or keywords, validated to frozen settings."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from captum_leam._loading import missing_extra
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
+
 from captum_leam.controls import CONTROLS, OWN_CONTROLS
 from captum_leam.errors import ConfigError
 from captum_leam.explain import PRESETS
@@ -14,159 +17,36 @@ from captum_leam.faithfulness.fills import FILLS
 from captum_leam.maps import WEIGHTINGS
 from captum_leam.models.preprocessing import NAMED
 from captum_leam.objectives import NORMS
+from captum_leam.study.fields import (
+    MODEL,
+    SHARES,
+    Flag,
+    Fraction,
+    Layers,
+    NonNegative,
+    Number,
+    Positive,
+    Sorted,
+    Text,
+    TwoOrMore,
+    Unique,
+    as_list,
+    as_text,
+    existing,
+    expect,
+    expected,
+    folder_of,
+    model_of,
+    one_of,
+    parser_of,
+    short_for,
+)
 from captum_leam.study.yaml_reader import MAX_INTEGER, read_yaml
 
-try:
-    from pydantic import (
-        AfterValidator,
-        BeforeValidator,
-        ConfigDict,
-        Field,
-        TypeAdapter,
-        ValidationError,
-        ValidationInfo,
-        WrapValidator,
-        model_validator,
-    )
-    from pydantic.dataclasses import dataclass
-    from pydantic_core import ErrorDetails, PydanticCustomError
-except ImportError as error:
-    raise missing_extra("pydantic", "study", error) from None
-
 PATTERN_CONTROLS = ("edges", "untrained", "parser", "pose")
-PARSERS = ("template", "bisenet", "parsenet")
-MODEL = "FILE.py:callable, package.module:callable or FILE.onnx"
 MODELS = f"a mapping of names to {MODEL}"
 PEOPLE = "a folder with one folder of pictures for each person, or a CSV table of pictures"
 SETTINGS = ConfigDict(extra="forbid", populate_by_name=True)
-
-
-# -- types of single values ----------------------------------------------------------------------------
-
-
-def _expected(what: str, hint: str = "", *, key: str = "") -> PydanticCustomError:
-    """Return the error for a value that is not what was expected, at a key below the value that is validated."""
-    return PydanticCustomError("expected", "{what}", {"what": what, "hint": hint, "key": key})
-
-
-def _expect(what: str) -> WrapValidator:
-    """Say what was expected, whichever check fails."""
-
-    def validate(value: Any, check: Callable[[Any], Any]) -> Any:
-        try:
-            return check(value)
-        except ValidationError:
-            raise _expected(what) from None
-
-    return WrapValidator(validate)
-
-
-def _not_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError
-    return value
-
-
-def _as_text(value: Any, what: str = "a text") -> str:
-    if not isinstance(value, str | int | float | Path) or isinstance(value, bool) or not str(value).strip():
-        raise _expected(what)
-    if "\0" in str(value):
-        raise _expected(f"{what} without NUL")
-    return str(value)
-
-
-def _one_of(*allowed: str) -> BeforeValidator:
-    def validate(value: Any) -> str:
-        if value not in allowed:
-            near = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.5)
-            raise _expected(f"one of {', '.join(allowed)}", f"Did you mean {near[0]!r}?" if near else "")
-        return str(value)
-
-    return BeforeValidator(validate)
-
-
-def _folder(info: ValidationInfo) -> Path:
-    """Return the folder that paths are relative to."""
-    return info.context["folder"] if info.context else Path()
-
-
-def _existing(what: str) -> BeforeValidator:
-    def validate(value: Any, info: ValidationInfo) -> Path:
-        path = _folder(info) / _as_text(value, what)
-        try:
-            exists = path.exists()
-        except (OSError, ValueError):
-            exists = False
-        if not exists:
-            raise _expected(what, f"There is no {path}.")
-        return path
-
-    return BeforeValidator(validate)
-
-
-def _code(value: Any, info: ValidationInfo, what: str) -> str:
-    """Return FILE.py:name with the path of the file, or package.module:name."""
-    where = _as_text(value, what)
-    source, _, name = where.rpartition(":")
-    path = _folder(info) / source
-    if not source or not name:
-        raise _expected(what)
-    if not source.endswith(".py"):
-        return where
-    if not path.is_file():
-        raise _expected(what, f"There is no {path}.")
-    return f"{path}:{name}"
-
-
-def _model(value: Any, info: ValidationInfo) -> str:
-    if _as_text(value, MODEL).endswith(".onnx"):
-        return str(_existing("an ONNX file").func(value, info))  # type: ignore[call-arg]
-    return _code(value, info, MODEL)
-
-
-def _parser(value: Any, info: ValidationInfo) -> str:
-    what = f"{', '.join(PARSERS)}, or FILE.py:callable"
-    return str(value) if value in PARSERS else _code(value, info, what)
-
-
-def _list(what: str, *, may_be_empty: bool = False) -> BeforeValidator:
-    """Take a list, or one value as a list of one."""
-
-    def validate(value: Any) -> Any:
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            return [value]
-        if not isinstance(value, list | tuple) or not (value or may_be_empty):
-            raise _expected(what)
-        return value
-
-    return BeforeValidator(validate)
-
-
-def _short_for(key: str) -> BeforeValidator:
-    """Take a text for a mapping with one key."""
-    return BeforeValidator(lambda value: {key: str(value)} if isinstance(value, str | Path) else value)
-
-
-def _unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(dict.fromkeys(values))
-
-
-Text = Annotated[str, BeforeValidator(_as_text)]
-Flag = Annotated[bool, Field(strict=True), _expect("true or false")]
-NonNegative = Annotated[int, Field(strict=True, ge=0, le=MAX_INTEGER), _expect("a whole number, 0 or more")]
-Positive = Annotated[int, Field(strict=True, ge=1, le=MAX_INTEGER), _expect("a whole number, 1 or more")]
-TwoOrMore = Annotated[int, Field(strict=True, ge=2, le=MAX_INTEGER), _expect("a whole number, 2 or more")]
-Number = Annotated[float, BeforeValidator(_not_bool)]  # YAML reads 1e-3 as a text
-Fraction = Annotated[Number, Field(gt=0, le=1), _expect("a number over 0 and at most 1")]
-Unique = AfterValidator(_unique)
-Sorted = AfterValidator(lambda values: tuple(sorted(set(values))))
-SHARES = "a list of shares of the pixels, over 0 and at most 1"
-Layers = Annotated[
-    tuple[Text, ...] | None,
-    Unique,
-    _list("auto, or a list of names of layers"),
-    WrapValidator(lambda value, check: None if value in (None, "auto") else check(value)),
-]
 
 
 # -- the settings --------------------------------------------------------------------------------------
@@ -176,7 +56,7 @@ Layers = Annotated[
 class People:
     """Pictures: a folder with one folder for each person, or a table with one row for each picture."""
 
-    path: Annotated[Path, _existing("a folder of people, or a CSV table of pictures")]
+    path: Annotated[Path, existing("a folder of people, or a CSV table of pictures")]
     picture_column: Text = Field(default="path", validation_alias="picture")
     person_column: Text = Field(default="person", validation_alias="person")
 
@@ -190,8 +70,8 @@ class People:
 class Groups:
     """Labels of people: columns of the table of pictures, or of a table of its own."""
 
-    columns: Annotated[tuple[Text, ...], _list("a list of names of columns")] = ()
-    path: Annotated[Path, _existing("a CSV table with one row for each person")] | None = Field(
+    columns: Annotated[tuple[Text, ...], as_list("a list of names of columns")] = ()
+    path: Annotated[Path, existing("a CSV table with one row for each person")] | None = Field(
         default=None, validation_alias="file"
     )
     person_column: Text = Field(default="person", validation_alias="person")
@@ -205,8 +85,8 @@ class Model:
     """
 
     name: str
-    where: Annotated[str, BeforeValidator(_model)] = Field(validation_alias="model", description=MODEL)
-    preprocessing: Annotated[str, _one_of(*NAMED)] | None = None
+    where: Annotated[str, BeforeValidator(model_of)] = Field(validation_alias="model", description=MODEL)
+    preprocessing: Annotated[str, one_of(*NAMED)] | None = None
     layers: Layers = None
     explain: Flag = True
 
@@ -216,14 +96,14 @@ class Leam:
     """Options of :class:`captum_leam.LEAM`."""
 
     n_steps: Positive = PRESETS["default"]
-    path: Annotated[str, _one_of("mean_gradient", "conductance")] = "mean_gradient"
-    norm: Annotated[str, _one_of(*NORMS)] = "detach"
-    weighting: Annotated[str, _one_of(*WEIGHTINGS)] = "elementwise"
+    path: Annotated[str, one_of("mean_gradient", "conductance")] = "mean_gradient"
+    norm: Annotated[str, one_of(*NORMS)] = "detach"
+    weighting: Annotated[str, one_of(*WEIGHTINGS)] = "elementwise"
 
     @model_validator(mode="after")
     def _has_a_path(self) -> "Leam":
         if self.n_steps == 1 and self.path == "conductance":
-            raise _expected("mean_gradient", "For conductance, set n_steps to 2 or more.", key="path")
+            raise expected("mean_gradient", "For conductance, set n_steps to 2 or more.", key="path")
         return self
 
 
@@ -231,9 +111,9 @@ class Leam:
 class Parser:
     """Parser that labels the regions."""
 
-    where: Annotated[str, BeforeValidator(_parser)] = Field(default="template", validation_alias="parser")
-    scheme: Annotated[str, _one_of("celebamask_hq", "template")] = "celebamask_hq"
-    weights: Annotated[Path, _existing("a file or folder of weights")] | None = None
+    where: Annotated[str, BeforeValidator(parser_of)] = Field(default="template", validation_alias="parser")
+    scheme: Annotated[str, one_of("celebamask_hq", "template")] = "celebamask_hq"
+    weights: Annotated[Path, existing("a file or folder of weights")] | None = None
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -241,24 +121,24 @@ class Patterns:
     """Comparison of the maps of people."""
 
     fraction: Fraction = 0.01
-    grid: Annotated[int, Field(strict=True, ge=4, le=112), _expect("a whole number, 4 or more, at most 112")] = 28
+    grid: Annotated[int, Field(strict=True, ge=4, le=112), expect("a whole number, 4 or more, at most 112")] = 28
     controls: Annotated[
-        tuple[Annotated[str, _one_of(*PATTERN_CONTROLS)], ...],
+        tuple[Annotated[str, one_of(*PATTERN_CONTROLS)], ...],
         Unique,
-        _list(f"a list of some of {', '.join(PATTERN_CONTROLS)}", may_be_empty=True),
+        as_list(f"a list of some of {', '.join(PATTERN_CONTROLS)}", may_be_empty=True),
     ] = PATTERN_CONTROLS
-    permutations: Annotated[int, Field(strict=True, ge=19), _expect("a whole number, 19 or more")] = 999
-    resamples: Annotated[int, Field(strict=True, ge=100), _expect("a whole number, 100 or more")] = 1000
+    permutations: Annotated[int, Field(strict=True, ge=19), expect("a whole number, 19 or more")] = 999
+    resamples: Annotated[int, Field(strict=True, ge=100), expect("a whole number, 100 or more")] = 1000
 
 
 @dataclass(frozen=True, config=SETTINGS)
 class Pictures:
     """Conversion of files to crops."""
 
-    how: Annotated[str, _one_of("auto", "crops", "photos")] = "auto"
-    detector: Annotated[str, _one_of("mobile0.25", "resnet50")] = "mobile0.25"
-    weights: Annotated[Path, _existing("a file or folder of weights")] | None = None
-    size: Annotated[int, Field(strict=True, ge=16, le=1024), _expect("a whole number, 16 or more, at most 1024")] = 112
+    how: Annotated[str, one_of("auto", "crops", "photos")] = "auto"
+    detector: Annotated[str, one_of("mobile0.25", "resnet50")] = "mobile0.25"
+    weights: Annotated[Path, existing("a file or folder of weights")] | None = None
+    size: Annotated[int, Field(strict=True, ge=16, le=1024), expect("a whole number, 16 or more, at most 1024")] = 112
 
 
 def _models(value: Any) -> Any:
@@ -266,12 +146,12 @@ def _models(value: Any) -> Any:
     if isinstance(value, tuple) and value and all(isinstance(entry, Model) for entry in value):
         return value
     if not isinstance(value, Mapping) or not value:
-        raise _expected(MODELS)
+        raise expected(MODELS)
     for name, entry in value.items():
         if not str(name).strip() or len(str(name)) > 80 or any(ord(c) < 32 or c in "/\\" for c in str(name)):
-            raise _expected("a model under a name of 1 to 80 characters without / and \\", key=str(name))
+            raise expected("a model under a name of 1 to 80 characters without / and \\", key=str(name))
         if isinstance(entry, Mapping) and "name" in entry:
-            raise _expected("absent", "The name of a model is its key.", key=f"{name}.name")
+            raise expected("absent", "The name of a model is its key.", key=f"{name}.name")
     entries = {k: v if isinstance(v, Mapping) else {"model": v} for k, v in value.items()}
     return [{**entry, "name": str(name)} for name, entry in entries.items()]
 
@@ -281,7 +161,7 @@ def _groups(value: Any) -> Any:
     if isinstance(value, Mapping):
         for key, what in (("columns", "a list of names of columns"), ("file", "a CSV table that exists")):
             if key not in value:
-                raise _expected(what, key=key)
+                raise expected(what, key=key)
     return value if isinstance(value, Mapping | Groups) else {"columns": value}
 
 
@@ -291,8 +171,8 @@ def _leam(value: Any) -> Any:
         return value
     preset, others = value["preset"], {key: inner for key, inner in value.items() if key != "preset"}
     if "n_steps" in others:
-        raise _expected("absent", f"Set either n_steps or preset; preset is {preset!r}.", key="n_steps")
-    return {"n_steps": PRESETS[_one_of(*PRESETS).func(preset)], **others}  # type: ignore[call-arg]
+        raise expected("absent", f"Set either n_steps or preset; preset is {preset!r}.", key="n_steps")
+    return {"n_steps": PRESETS[one_of(*PRESETS).func(preset)], **others}  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -305,39 +185,39 @@ class Config:
         ((0.01, 0.05, 0.2), 4, ('edges', 'untrained', 'parser', 'pose'))
     """
 
-    people: Annotated[People, _short_for("path")] = Field(description=PEOPLE)
+    people: Annotated[People, short_for("path")] = Field(description=PEOPLE)
     models: Annotated[tuple[Model, ...], BeforeValidator(_models)] = Field(description=MODELS)
     groups: Annotated[Groups, BeforeValidator(_groups)] = Groups()
     layers: Layers = None
-    leam: Annotated[Leam, BeforeValidator(_leam), _short_for("preset")] = Leam()
-    parser: Annotated[Parser, _short_for("parser")] = Parser()
-    fractions: Annotated[tuple[Fraction, ...], Sorted, _list(SHARES)] = (0.01, 0.05, 0.2)
-    layer_fractions: Annotated[tuple[Fraction, ...], Sorted, _list(SHARES, may_be_empty=True)] = (0.05,)
+    leam: Annotated[Leam, BeforeValidator(_leam), short_for("preset")] = Leam()
+    parser: Annotated[Parser, short_for("parser")] = Parser()
+    fractions: Annotated[tuple[Fraction, ...], Sorted, as_list(SHARES)] = (0.01, 0.05, 0.2)
+    layer_fractions: Annotated[tuple[Fraction, ...], Sorted, as_list(SHARES, may_be_empty=True)] = (0.05,)
     layer_transfer: Flag = False
     fills: Annotated[
-        tuple[Annotated[str, _one_of(*FILLS)], ...], Unique, _list(f"one or more of {', '.join(FILLS)}")
+        tuple[Annotated[str, one_of(*FILLS)], ...], Unique, as_list(f"one or more of {', '.join(FILLS)}")
     ] = ("blur",)
     controls: Annotated[
-        tuple[Annotated[str, _one_of(*CONTROLS)], ...],
+        tuple[Annotated[str, one_of(*CONTROLS)], ...],
         Unique,
-        _list(f"a list of some of {', '.join(CONTROLS)}", may_be_empty=True),
+        as_list(f"a list of some of {', '.join(CONTROLS)}", may_be_empty=True),
     ] = ("random pixels", "centre", "edges", "moved", "other people")
     transfer: Flag = True
     region_fraction: Fraction = 0.01
     patterns: Patterns = Patterns()
-    pictures: Annotated[Pictures, _short_for("how")] = Pictures()
+    pictures: Annotated[Pictures, short_for("how")] = Pictures()
     min_images: TwoOrMore = 2
     min_group: TwoOrMore = 10
-    max_eer: Annotated[Number, Field(gt=0, le=0.5), _expect("a number over 0 and at most 0.5")] = 0.2
-    confidence: Annotated[Number, Field(gt=0.5, lt=1), _expect("a number over 0.5 and under 1")] = 0.95
+    max_eer: Annotated[Number, Field(gt=0, le=0.5), expect("a number over 0 and at most 0.5")] = 0.2
+    confidence: Annotated[Number, Field(gt=0.5, lt=1), expect("a number over 0.5 and under 1")] = 0.95
     seed: NonNegative = 0
     batch_size: Positive = 32
     shard_size: Positive = 32
     threads: Positive = 1
     device: Text = "cpu"
-    store_maps: Annotated[str, _one_of("none", "overall", "all")] = "none"
+    store_maps: Annotated[str, one_of("none", "overall", "all")] = "none"
     title: Text = "Study"
-    out: Annotated[Path, BeforeValidator(lambda value, info: (_folder(info) / _as_text(value)).resolve())] = Field(
+    out: Annotated[Path, BeforeValidator(lambda value, info: (folder_of(info) / as_text(value)).resolve())] = Field(
         default=Path("results"), validate_default=True
     )
 
@@ -347,10 +227,10 @@ class Config:
             named = tuple(m if m.layers is not None else replace(m, layers=self.layers) for m in self.models)
             object.__setattr__(self, "models", named)
         if not self.explained:
-            raise _expected("a mapping with one model or more with explain: true", key="models")
+            raise expected("a mapping with one model or more with explain: true", key="models")
         if self.groups.columns and self.groups.path is None and not self.people.is_table:
             hint = "People come from a folder, which has no columns for labels."
-            raise _expected("{file: TABLE.csv, columns: [...]}", hint, key="groups")
+            raise expected("{file: TABLE.csv, columns: [...]}", hint, key="groups")
         return self
 
     @property

@@ -175,7 +175,7 @@ def find_copies(worker: Worker, shards: Sequence[Sequence[Picture]], paths: Sequ
 def bisect_failures(
     function: Callable[[NDArray[np.intp]], Any], rows: NDArray[np.intp]
 ) -> Iterator[tuple[NDArray[np.intp], Any, str]]:
-    """A function of rows; where it raises, of halves of them, down to the single row that is to blame.
+    """Yield the result of a function of rows; where it raises, of halves of them, down to the single row that is to blame.
 
     Memory that is used up is no picture's fault: it is told, and where one row alone does not fit, raised.
 

@@ -284,11 +284,11 @@ def test_pictures_that_cannot_be_used_are_named_and_the_rest_goes_on(messy, tmp_
     reasons = images["reason"].to_dict()
     assert "not a picture" in reasons["p02/0.png"]
     assert "empty" in reasons["p02/1.png"]
-    assert reasons["p02/2.png"] == "only 1 usable picture of p02; needed are 2"
+    assert reasons["p02/2.png"] == "only 1 usable picture of p02; expected 2 or more"
     assert reasons["p03/0.png"].startswith("the crop has 60 × 48 px")
     assert reasons["p03/2.png"] == "the same bytes as p03/1.png"
     assert reasons["p04/0.png"] == "the same bytes as p00/0.png of p00, another person"
-    assert reasons["alone/one.png"] == "only 1 usable picture of alone; needed are 2"
+    assert reasons["alone/one.png"] == "only 1 usable picture of alone; expected 2 or more"
     assert images.loc["p04/\\xff1.png", "status"] == "ok"
     assert set(images.loc[images["status"] == "ok", "person"]) == {"p00", "p01", "p04", "<script>alert('ß')"}
     skipped = result.table("skipped")
@@ -595,7 +595,7 @@ def test_groups_of_their_own_table(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda rows: rows[0].update(kind="c"), "needed is one value of each label for every person"),
+        (lambda rows: rows[0].update(kind="c"), "expected one value of each label for every person"),
         (lambda rows: rows.append(dict(rows[0])), "line 26: faces/p00/0.png is there already, in line 2"),
         (lambda rows: rows[4].update(person=""), "line 6: the picture or the person is empty"),
         (lambda rows: [row.pop("person") for row in rows], "column person is missing; there are path, kind"),
