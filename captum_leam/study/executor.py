@@ -193,6 +193,7 @@ def _ray(jobs: int) -> Iterator[None]:
             from ray.util.joblib import register_ray
         except ImportError as error:
             raise missing_extra("ray", "ray", error) from None
+        logging.getLogger("ray.util.multiprocessing.pool").setLevel(logging.ERROR)  # it warns of what joblib passes on
         register_ray()  # type: ignore[no-untyped-call]
         starts = not ray.is_initialized()
         if starts:
