@@ -12,7 +12,6 @@ from pydantic_core import ErrorDetails
 
 from captum_leam.controls import CONTROLS, OWN_CONTROLS
 from captum_leam.errors import ConfigError
-from captum_leam.explain import PRESETS
 from captum_leam.faithfulness.fills import FILLS
 from captum_leam.maps import WEIGHTINGS
 from captum_leam.models.preprocessing import NAMED
@@ -43,6 +42,7 @@ from captum_leam.study.fields import (
 )
 from captum_leam.study.yaml_reader import MAX_INTEGER, read_yaml
 
+PATH_STEPS = {"fast": 1, "default": 4, "best": 16}
 PATTERN_CONTROLS = ("edges", "untrained", "parser", "pose")
 MODELS = f"a mapping of names to {MODEL}"
 PEOPLE = "a folder with one folder of pictures for each person, or a CSV table of pictures"
@@ -95,7 +95,7 @@ class Model:
 class Leam:
     """Options of :class:`captum_leam.LEAM`."""
 
-    n_steps: Positive = PRESETS["default"]
+    n_steps: Positive = PATH_STEPS["default"]
     path: Annotated[str, one_of("mean_gradient", "conductance")] = "mean_gradient"
     norm: Annotated[str, one_of(*NORMS)] = "detach"
     weighting: Annotated[str, one_of(*WEIGHTINGS)] = "elementwise"
@@ -172,7 +172,7 @@ def _leam(value: Any) -> Any:
     preset, others = value["preset"], {key: inner for key, inner in value.items() if key != "preset"}
     if "n_steps" in others:
         raise expected("absent", f"Set either n_steps or preset; preset is {preset!r}.", key="n_steps")
-    return {"n_steps": PRESETS[one_of(*PRESETS).func(preset)], **others}  # type: ignore[call-arg]
+    return {"n_steps": PATH_STEPS[one_of(*PATH_STEPS).func(preset)], **others}  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True, config=SETTINGS)

@@ -71,10 +71,12 @@ class Executor:
     _pool: Any = None
 
     def __enter__(self) -> "Executor":
-        self._stack.enter_context(deterministic_torch(self.config.threads))
-        if self.engine == "ray":
-            self._stack.enter_context(_ray(self.jobs))
-        self._pool = self._stack.enter_context(_pool(self.engine, self.jobs, self.config))
+        with ExitStack() as stack:
+            stack.enter_context(deterministic_torch(self.config.threads))
+            if self.engine == "ray":
+                stack.enter_context(_ray(self.jobs))
+            self._pool = stack.enter_context(_pool(self.engine, self.jobs, self.config))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
