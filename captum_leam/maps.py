@@ -17,21 +17,31 @@ from captum_leam._engine.modes import as_tensor, at_least_float32, own_arithmeti
 from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError
 
+__all__ = [
+    "gaussian_blur",
+    "normalize_max",
+    "normalize_sum",
+    "place_on_field",
+    "rank_pixels",
+    "soft_mask",
+    "weigh",
+]
+
 # -- from gradients to a layer map ---------------------------------------------------------------------
 
 
 def elementwise_weights(gradients: Tensor) -> Tensor:
-    """Every position keeps its own gradient (HiResCAM's weighting; LEAM's default)."""
+    """Return the gradients as they are (HiResCAM's weighting; LEAM's default)."""
     return gradients
 
 
 def positive_weights(gradients: Tensor) -> Tensor:
-    """Only what speaks for the match (LayerCAM, Jiang et al. 2021, equation 6)."""
+    """Keep positive gradients only (LayerCAM, Jiang et al. 2021, equation 6)."""
     return gradients.clamp(min=0)
 
 
 def channel_weights(gradients: Tensor) -> Tensor:
-    """One weight per channel, its mean over all positions (Grad-CAM, Selvaraju et al. 2017, equation 1)."""
+    """Return one weight per channel, its mean over all positions (Grad-CAM, Selvaraju et al. 2017, equation 1)."""
     return gradients.mean(dim=tuple(range(2, gradients.ndim)), keepdim=True)
 
 
@@ -195,9 +205,7 @@ def normalize_sum(maps: Tensor) -> Tensor:
     total = positive.sum((1, 2), keepdim=True)
     if not bool((total > 0).all()):
         empty = caller_rows((total.flatten() <= 0).nonzero().flatten().tolist())
-        raise CaptumLeamError(
-            f"maps {empty} have no positive value: nothing speaks for the match there. Leave these images out."
-        )
+        raise CaptumLeamError(f"maps {empty} have no positive value. Leave these images out.")
     return positive / total
 
 
@@ -339,14 +347,14 @@ def _blur_weights(radius: int, sigma: float) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _blur_matrix(length: int, radius: int, sigma: float) -> Tensor:
-    """The blur of a line of pixels as a matrix (length, length), float64: line @ matrix."""
+    """Return the blur of a line of pixels as a matrix (length, length), float64: line @ matrix."""
     with torch.inference_mode(False), torch.no_grad():  # it is kept, and the next call may want gradients through it
         lines = F.pad(torch.eye(length, dtype=torch.float64, device="cpu")[:, None], (radius, radius), mode="reflect")
         return F.conv1d(lines, _blur_weights(radius, sigma).view(1, 1, -1))[:, 0]
 
 
 def default_blur(images: Tensor) -> Tensor:
-    """The blur of the path baseline and of the blur fill: σ = 10 px on a crop of 112 px, scaled with its width.
+    """Return the blur of the path baseline and of the blur fill: σ = 10 px on a crop of 112 px, scaled with its width.
 
     Example:
         >>> default_blur(torch.rand(2, 3, 112, 112)).shape
@@ -355,11 +363,11 @@ def default_blur(images: Tensor) -> Tensor:
     return gaussian_blur(images, 10 * images.shape[-1] / 112)
 
 
-def steps(n_steps: int) -> list[float]:
-    """Midpoints ``(i + ½) / n`` of the path from the baseline (0) to the image (1).
+def path_midpoints(n_steps: int) -> list[float]:
+    """Return the midpoints ``(i + ½) / n`` of the path from the baseline (0) to the image (1).
 
     Example:
-        >>> steps(4)
+        >>> path_midpoints(4)
         [0.125, 0.375, 0.625, 0.875]
     """
     return [(i + 0.5) / n_steps for i in range(n_steps)]
@@ -394,7 +402,7 @@ def soft_mask(heights: Tensor, area: float, width: float) -> Tensor:
 
 
 def mean_threshold(heights: Tensor, area: float, width: float) -> Tensor:
-    """The threshold at which a soft mask has a given mean, by 30 bisections; (N, 1, 1, 1).
+    """Return the threshold at which a soft mask has a given mean, by 30 bisections; (N, 1, 1, 1).
 
     Example:
         >>> round(mean_threshold(torch.tensor([[[[2.0, 4.0]]]]), 0.5, 1.0).item(), 4)

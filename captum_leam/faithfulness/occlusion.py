@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_leam._engine.checks import rows_from, together
+from captum_leam._engine.checks import deferred_checks, rows_from
 from captum_leam._engine.modes import as_tensor
 from captum_leam.controls import CONTROLS, OWN_CONTROLS, Control, Scene, central_ellipse
 from captum_leam.errors import CaptumLeamError
@@ -270,7 +270,7 @@ class OcclusionEvaluator:
         """Embeddings of the occluded images by every model, and the number of pixels really changed, per image."""
         embeddings: dict[str, list[Tensor]] = {name: [] for name in self.models}
         changed = []
-        with together():
+        with deferred_checks():
             for i in range(0, len(images), self.batch_size):
                 part = slice(i, i + self.batch_size)
                 x, mask = images[part], masks[part]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_leam._engine.guards import refuse_active
+from captum_leam._engine.guards import raise_if_active
 from captum_leam._engine.outputs import as_embeddings
 from captum_leam._engine.shapes import Reshape
 from captum_leam._engine.types import Field
@@ -121,7 +121,7 @@ def load(model: Model, device: str, size: int) -> tuple[nn.Module, Fingerprint]:
     try:
         with recorded_sources() as sources, torch.random.fork_rng(devices=[]):  # the user's random numbers stay
             module = load_model(model.where, model.preprocessing).to(device)
-            refuse_active(module)
+            raise_if_active(module)
             images = fixed_images(size).to(device)
             outputs = outputs_of(lambda some: embeddings_of(module, some.clone()), images, tolerance)
         files = [*sources.values(), *named_file_sha256(model.where)]

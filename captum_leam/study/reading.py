@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from captum_leam._engine.memory import is_out_of_memory, tell
+from captum_leam._engine.memory import is_out_of_memory, warn_of_reduced_batch
 from captum_leam._storage import Shard, file_sha256, read_shard
 from captum_leam._text import as_text
 from captum_leam.errors import ReliabilityWarning
@@ -195,7 +195,7 @@ def bisect_failures(
         if len(rows) > 1:
             middle = len(rows) // 2
             if lacking:
-                tell(f"{len(rows)} images", middle)
+                warn_of_reduced_batch(f"{len(rows)} images", middle)
             yield from bisect_failures(function, rows[:middle])
             yield from bisect_failures(function, rows[middle:])
             return
