@@ -115,7 +115,7 @@ class ConfigError(CaptumLeamError):
         >>> config_from({"people": ".", "models": {"a": "torch.nn:Identity"}, "seed": -1})
         Traceback (most recent call last):
             ...
-        captum_leam.errors.ConfigError: Study: seed is -1; needed is a whole number, 0 or more.
+        captum_leam.errors.ConfigError: Study: Expected seed to be a whole number, 0 or more, got -1.
     """
 
 

@@ -17,47 +17,22 @@ from torch import Tensor, nn
 from captum_leam._engine.memory import is_out_of_memory
 from captum_leam._engine.modes import own_arithmetic
 from captum_leam._storage import Shard
-from captum_leam.controls import CONTROLS, OWN_CONTROLS, Scene, central_ellipse
+from captum_leam.controls import CONTROLS, Scene, central_ellipse
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.fills import as_fill
 from captum_leam.leam import LEAM
-from captum_leam.maps import default_blur, place_on_field
+from captum_leam.maps import place_on_field
 from captum_leam.reporting.tables import OVERALL
 from captum_leam.study.config import Config
-from captum_leam.study.networks import Network, embeddings_of, loaded, suggestions, untrained
-from captum_leam.study.reading import Failure, batches, crops_of, each_or_none, embedded, references_of, taken
+from captum_leam.study.networks import Network, suggestions
+from captum_leam.study.reading import Failure, batches, bisect_failures, embedded, references_of, take_rows
+from captum_leam.study.worker import Worker, crops_of
 
 Indices = NDArray[np.intp]
 Cell = tuple[str, str, str, float, str]
 """Layer, control, fill, fraction, measured model."""
 
 TWIN_FACES = 32  # crops that the statistics of an untrained twin are taken from
-KEPT = 4  # batches of the shard seen last that are kept with how they look blurred
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all shards of a study share, small enough to be sent to every worker.
-
-    Attributes:
-        config: of the study.
-        networks: with their layers, in the order of the configuration.
-        regions: label integers of the merged scheme, in the order of its names.
-    """
-
-    config: Config
-    networks: tuple[Network, ...]
-    regions: tuple[int, ...]
-
-    @property
-    def most(self) -> float:
-        """The largest fraction that the overall map is ranked for."""
-        return max(*self.config.fractions, self.config.patterns.fraction, self.config.region_fraction)
-
-    def measured(self, explained: int | None) -> list[int]:
-        """The networks that occluded images are measured on."""
-        everyone = list(range(len(self.networks)))
-        return everyone if explained is None or self.config.transfer else [explained]
 
 
 # -- pixels --------------------------------------------------------------------------------------------
@@ -187,7 +162,7 @@ class Explainer:
 class Signing:
     """Region shares and pattern signatures of maps of one batch, collected over batches."""
 
-    setting: Setting
+    setting: Worker
     parts: list[dict[str, Tensor]]
 
     def add(self, maps: Tensor, labels: Tensor, top: Tensor | None = None) -> None:
@@ -238,7 +213,7 @@ class Signing:
 class Occluder:
     """Occludes crops where maps are highest, and takes the fall of the cosine on every network."""
 
-    def __init__(self, setting: Setting, shard: Shard, explained: int | None) -> None:
+    def __init__(self, setting: Worker, shard: Shard, explained: int | None) -> None:
         self.setting, self.config = setting, setting.config
         self.measured = setting.measured(explained)
         self.fills = [as_fill(fill) for fill in self.config.fills]
@@ -306,11 +281,13 @@ class Occluder:
     def _embedded(self, i: int, occluded: Tensor) -> Tensor:
         """Embeddings (n, D) of the batch, occluded; NaN where the network raises, or there is nothing to compare them with."""
         network = self.setting.networks[i]
-        module, (_, towards, measurable) = loaded(network, self.config.device), self.of_batch[i]
+        module, (_, towards, measurable) = self.setting.module(network), self.of_batch[i]
         whole = torch.full_like(towards, torch.nan)
         if not len(measurable):
             return whole
-        for part, made, reason in each_or_none(lambda r: embeddings_of(module, taken(occluded, r)), measurable):
+        for part, made, reason in bisect_failures(
+            lambda r: self.setting.embed(module, take_rows(occluded, r)), measurable
+        ):
             if made is None:
                 self.failed[(network.name, int(self.rows[part[0]]))] = reason
             elif len(part) == len(whole):
@@ -355,7 +332,7 @@ class Collected:
         }
 
 
-def maps_shard(setting: Setting, faces: Shard, explained: int) -> Shard:
+def maps_shard(setting: Worker, faces: Shard, explained: int) -> Shard:
     """Maps of one network on a shard: regions, signatures, drops, sums.
 
     Arrays, by row (an image that has maps): ``rows`` of the shard of crops; ``shown`` (n, L) maps with anything to show; ``cosine``
@@ -364,18 +341,18 @@ def maps_shard(setting: Setting, faces: Shard, explained: int) -> Shard:
     ``maps``, float16, where the configuration stores them. L is 1 + layers, the overall map first.
     """
     config, network, people = setting.config, setting.networks[explained], faces.notes["people"]
-    explain = Explainer(network, loaded(network, config.device), config)
+    explain = Explainer(network, setting.module(network), config)
     occluder = Occluder(setting, faces, explained)
     references = faces[f"reference.{explained}"]
     usable = np.flatnonzero(np.isfinite(references).all(1))
-    own = [name for name in config.controls if name in OWN_CONTROLS and name != "other people"]
+    own = config.own_controls
     work = Collected([], {}, _without_reference(faces, references, network))
     signing, sums = Signing(setting, []), Sums(people)
     everyone, alone = occluder.measured, [explained] if not config.layer_transfer else occluder.measured
     cells = occluder.cells(OVERALL, ["", *own], config.fractions, everyone)
     for layer in network.layers:
         cells += occluder.cells(layer.name, [""], config.layer_fractions, alone)
-    for rows, crops, blurred, maps, shown in _explained(explain, faces, references, usable, config, work):
+    for rows, crops, blurred, maps, shown in _explained(setting, explain, faces, references, usable, work):
         labels = _labels_of(faces, rows, crops.device)
         order = _ranked(maps, setting)
         occluder.batch(crops, rows, blurred)
@@ -412,50 +389,27 @@ def _without_reference(faces: Shard, references: NDArray[np.float32], network: N
 
 
 def _explained(
+    setting: Worker,
     explain: Explainer,
     faces: Shard,
     references: NDArray[np.float32],
     usable: Indices,
-    config: Config,
     work: Collected,
 ) -> Iterator[tuple[Indices, Tensor, Tensor, Tensor, Tensor]]:
     """Rows with their crops, the crops blurred, maps and which are shown, batch by batch; what is refused goes to ``work.failed``."""
-    for chosen in batches(len(usable), config.batch_size):
+    for chosen in batches(len(usable), setting.config.batch_size):
         rows = usable[chosen]
-        crops, blurred = crops_and_blur(faces, rows, config.device)
-        towards = torch.from_numpy(references[rows]).to(config.device)
+        crops, blurred = setting.crops_and_blur(faces, rows)
+        towards = torch.from_numpy(references[rows]).to(setting.config.device)
 
         def run(at: Indices, given: tuple[Tensor, ...] = (crops, towards, blurred)) -> tuple[Tensor, Tensor]:
-            return explain(*(taken(tensor, at) for tensor in given))
+            return explain(*(take_rows(tensor, at) for tensor in given))
 
-        for at, made, reason in each_or_none(run, np.arange(len(rows))):
+        for at, made, reason in bisect_failures(run, np.arange(len(rows))):
             if made is None:
                 work.failed.append(("explain", explain.network.name, int(faces["kept"][rows[at[0]]]), reason))
             else:
-                yield rows[at], taken(crops, at), taken(blurred, at), made[0], made[1]
-
-
-_LAST: dict[str, Any] = {}  # crops of the shard that this process saw last, and how they look blurred
-
-
-def crops_and_blur(faces: Shard, rows: Indices, device: str) -> tuple[Tensor, Tensor]:
-    """Crops of some rows of a shard, and the same blurred: made once for all tasks on a shard, which follow each other.
-
-    Args:
-        faces: shard of crops.
-        rows: of a batch.
-        device: where they are needed.
-    """
-    if _LAST.get("of") is not faces.arrays:
-        _LAST.clear()
-        _LAST["of"] = faces.arrays
-    key = f"{device} {rows.tobytes().hex()}"
-    if key not in _LAST:
-        if len(_LAST) > KEPT:  # a large shard: its batches do not come again soon
-            del _LAST[next(name for name in _LAST if name != "of")]
-        crops = crops_of(faces, rows).to(device)
-        _LAST[key] = crops, default_blur(crops)
-    return _LAST[key]  # type: ignore[no-any-return]
+                yield rows[at], take_rows(crops, at), take_rows(blurred, at), made[0], made[1]
 
 
 def _labels_of(faces: Shard, rows: Indices, device: torch.device) -> Tensor:
@@ -463,7 +417,7 @@ def _labels_of(faces: Shard, rows: Indices, device: torch.device) -> Tensor:
     return torch.from_numpy(labels if len(labels) == 1 else labels[rows]).to(device)
 
 
-def _ranked(maps: Tensor, setting: Setting) -> dict[str, Tensor]:
+def _ranked(maps: Tensor, setting: Worker) -> dict[str, Tensor]:
     """The highest pixels of the overall map and of the layers, as far down as they are looked at."""
     config, pixels = setting.config, maps[0, 0].numel()
     both = {count_of(f, pixels) for f in (config.region_fraction, config.patterns.fraction)}
@@ -478,7 +432,7 @@ def _ranked(maps: Tensor, setting: Setting) -> dict[str, Tensor]:
 
 
 def _control_top(
-    name: str, crops: Tensor, rows: Indices, faces: Shard, maps: Tensor | None, config: Config, setting: Setting
+    name: str, crops: Tensor, rows: Indices, faces: Shard, maps: Tensor | None, config: Config, setting: Worker
 ) -> Tensor:
     """The highest pixels of a control's maps; what it draws depends on the pictures, not on how the study was cut."""
     face = central_ellipse((crops.shape[2], crops.shape[3])).to(crops.device).expand(len(crops), -1, -1)
@@ -525,23 +479,23 @@ class Sums:
         }
 
 
-def untrained_shard(setting: Setting, faces: Shard, explained: int, first: Shard, key: str) -> Shard:
+def untrained_shard(setting: Worker, faces: Shard, explained: int, first: Shard, key: str) -> Shard:
     """Signatures of the maps of an untrained twin, made as those of the network; its BatchNorms see the first shard, named by its key."""
     config, network = setting.config, setting.networks[explained]
     nothing = {"rows": np.zeros(0, np.int32)}
     try:
-        module = untrained(network, crops_of(first)[:TWIN_FACES], key, config.seed, config.device)
+        module = setting.twin(network, crops_of(first)[:TWIN_FACES], key)
     except Exception as error:  # whatever a user's network raises: there is no such control, the study goes on
         if is_out_of_memory(error):
             raise
         return Shard(nothing, {"failed": [], "problem": f"no untrained twin: {type(error).__name__}: {error}"[:500]})
     crops = crops_of(faces).to(config.device)
-    own, _ = embedded(module, crops, config)
+    own, _ = embedded(setting, module, crops)
     references = references_of(own, faces.notes["people"])
     work, signing = Collected([], {}, []), Signing(setting, [])
     explain = Explainer(network, module, config)
     usable = np.flatnonzero(np.isfinite(references).all(1))
-    for rows, _, _, maps, shown in _explained(explain, faces, references, usable, config, work):
+    for rows, _, _, maps, shown in _explained(setting, explain, faces, references, usable, work):
         signing.add(maps, _labels_of(faces, rows, maps.device))
         work.add(rows, {"shown": shown.cpu().numpy()})
     if not work.rows:
@@ -551,15 +505,15 @@ def untrained_shard(setting: Setting, faces: Shard, explained: int, first: Shard
     )  # a control that fails on an image just lacks it
 
 
-def controls_shard(setting: Setting, faces: Shard) -> Shard:
+def controls_shard(setting: Worker, faces: Shard) -> Shard:
     """Controls that need no network to be made: their drops on all networks, and the signatures of the edges."""
     config = setting.config
-    shared = [name for name in config.controls if name not in OWN_CONTROLS]
+    shared = config.shared_controls
     occluder = Occluder(setting, faces, None)
     cells = occluder.cells("", shared, config.fractions, occluder.measured)
     work, signing = Collected([], {}, []), Signing(setting, [])
     for rows in batches(len(faces["kept"]), config.batch_size):
-        crops, blurred = crops_and_blur(faces, rows, config.device)
+        crops, blurred = setting.crops_and_blur(faces, rows)
         drops = [np.zeros((len(rows), 0), np.float32)]
         occluder.batch(crops, rows, blurred)
         for name in shared:
@@ -576,7 +530,7 @@ def controls_shard(setting: Setting, faces: Shard) -> Shard:
 
 
 def others_shard(
-    setting: Setting,
+    setting: Worker,
     faces: Shard,
     made: Shard,
     explained: int,
@@ -598,7 +552,7 @@ def others_shard(
     work = Collected([], {}, [])
     for at in batches(len(rows_done), config.batch_size):
         rows = rows_done[at]
-        crops, blurred = crops_and_blur(faces, rows, config.device)
+        crops, blurred = setting.crops_and_blur(faces, rows)
         own = torch.tensor([code[people[row]] for row in rows], device="cpu", dtype=torch.int64)
         occluder.batch(crops, rows, blurred)
         drops = occluder.drops(tops[own].to(crops.device), config.fractions, occluder.measured)
