@@ -351,7 +351,7 @@ def _select_top(maps: NDArray[Any], cuts: Sequence[int], largest: int) -> tuple[
         if count < largest:  # the pixels of the larger cut, these first
             selected = np.concatenate([np.take_along_axis(order[:, :width], selected, 1), order[:, width:]], 1)
         order = selected[:, :largest]
-    return np.ascontiguousarray(order), is_tied
+    return order.copy(), is_tied  # torch takes no negative strides
 
 
 def _sort_top(maps: Tensor, cuts: Sequence[int], largest: int) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
@@ -247,6 +248,37 @@ def profile_signatures(
         bad = np.flatnonzero(~(np.isfinite(table) & (table >= 0)).all(1)).tolist()
         raise CaptumLeamError(f"profiles {bad[:5]} hold NaN, infinite or negative masses; leave these images out.")
     return _settled(Signatures(_unit_rows(np.sqrt(table)), "regions", {"regions": called}), empty)
+
+
+def top_roots(values: Tensor, top: Tensor) -> Tensor:
+    """Return the root distributions of maps over their highest pixels.
+
+    Args:
+        values: Maps (..., P), not negative.
+        top: Indices (..., K) of the pixels that are kept, see :func:`captum_leam.maps.top_pixels`.
+
+    Returns:
+        Square roots (..., K) of the values divided by their sum; zeros for a map without a positive value.
+
+    Example:
+        >>> top_roots(torch.tensor([[0.0, 0.1, 0.3]]), torch.tensor([[2, 1]])).square().tolist()
+        [[0.75, 0.25]]
+    """
+    return _roots(values.gather(-1, top))
+
+
+def dense_roots(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return the root distributions (N, L, cells) of maps (N, L, H, W), not negative, averaged to a grid of (rows, columns).
+
+    Example:
+        >>> dense_roots(torch.ones(1, 2, 8, 8), (2, 2)).tolist()
+        [[[0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]]]
+    """
+    return _roots(F.adaptive_avg_pool2d(maps, grid).flatten(2))
+
+
+def _roots(values: Tensor) -> Tensor:
+    return (values / values.sum(-1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)).sqrt()
 
 
 def _top_rows(values: NDArray[Any], fraction: float, seed: int) -> sparse.csr_array:

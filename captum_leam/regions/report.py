@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 from torch import Tensor
 
-from captum_leam._engine.modes import as_array, as_tensor
+from captum_leam._engine.modes import as_array, as_tensor, own_arithmetic
 from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.maps import as_maps, normalize_sum, top_fraction
 from captum_leam.regions.scheme import RegionScheme, as_integers, other_side
@@ -84,57 +84,68 @@ def _best_class(scores: Tensor) -> Tensor:
 
 
 def region_sums(values: Tensor, labels: Tensor, regions: Sequence[int]) -> Tensor:
-    """Sum of the values over the pixels of every region.
+    """Return the sum of the values over the pixels of every region.
 
     Args:
-        values: (N, H, W).
-        labels: integers, (N, H, W).
+        values: Values (N, H, W), or (N, L, H, W) of several maps of each image.
+        labels: Integers (N, H, W), or (1, H, W) for all.
         regions: K label integers.
 
     Returns:
-        (N, K), float64.
+        Sums (N, K) or (N, L, K), float64; of float32 maps (N, L, H, W) float32, from one matrix product, which is many times faster.
 
     Example:
         >>> region_sums(torch.tensor([[[1.0, 2.0, 4.0]]]), torch.tensor([[[5, 0, 5]]]), [0, 5]).tolist()
         [[2.0, 5.0]]
     """
-    flat, where = values.double().flatten(1), labels.flatten(1)
-    sums = [(flat * (where == region)).sum(1) for region in regions]
-    return torch.stack(sums, dim=1) if sums else flat.new_zeros(len(flat), 0)
+    if values.ndim == 4 and values.dtype == torch.float32:
+        inside = torch.stack([labels.flatten(1) == region for region in regions], -1).float()
+        with own_arithmetic(values.device):
+            return values.flatten(2) @ (inside[0] if len(inside) == 1 else inside)
+    flat, where = values.double().flatten(-2), labels.flatten(1)
+    where = where[:, None] if values.ndim == 4 else where
+    sums = [(flat * (where == region)).sum(-1) for region in regions]
+    return torch.stack(sums, dim=-1) if sums else flat.new_zeros(*flat.shape[:-1], 0)
 
 
 def region_share(critical: Tensor, labels: Tensor, regions: Sequence[int]) -> Tensor:
-    """Share of the critical pixels that lies in every region.
+    """Return the share of the critical pixels that lies in every region.
 
     Args:
-        critical: boolean, (N, H, W), see :func:`~captum_leam.top_fraction`; one pixel or more.
-        labels: integers, (N, H, W).
+        critical: Booleans (N, H, W), see :func:`~captum_leam.top_fraction`, one pixel or more; or indices of pixels (N, L, C), int64, of
+            several maps of each image.
+        labels: Integers (N, H, W), or (1, H, W) for all.
         regions: K label integers.
 
     Returns:
-        (N, K) within [0, 1], float64; sums to 1 where ``regions`` holds every label.
+        Shares (N, K) or (N, L, K) within [0, 1], float64; they sum to 1 where ``regions`` holds every label.
 
     Example:
         >>> critical = torch.tensor([[[True, True, True, True, False]]])
         >>> region_share(critical, torch.tensor([[[1, 1, 1, 0, 0]]]), [0, 1]).tolist()
         [[0.25, 0.75]]
+        >>> region_share(torch.tensor([[[0, 1, 2, 3]]]), torch.tensor([[[1, 1, 1, 0, 0]]]), [0, 1]).tolist()
+        [[[0.25, 0.75]]]
     """
-    return region_sums(critical, labels, regions) / critical.double().sum((1, 2))[:, None]
+    if critical.dtype == torch.bool:
+        return region_sums(critical, labels, regions) / critical.double().sum((1, 2))[:, None]
+    where = labels.flatten(1).expand(len(critical), -1).gather(1, critical.flatten(1)).view(critical.shape)
+    return torch.stack([(where == region).sum(-1) for region in regions], -1).double() / critical.shape[-1]
 
 
 def region_mass(maps: Tensor, labels: Tensor, regions: Sequence[int]) -> Tensor:
-    """Share of the positive attribution that lies in every region.
+    """Return the share of the positive attribution that lies in every region.
 
     Args:
-        maps: (N, H, W) or (N, 1, H, W), signed.
-        labels: integers, (N, H, W).
+        maps: Maps (N, H, W) or (N, 1, H, W), signed.
+        labels: Integers (N, H, W).
         regions: K label integers.
 
     Returns:
-        (N, K) within [0, 1], float64; sums to 1 where ``regions`` holds every label.
+        Shares (N, K) within [0, 1], float64; they sum to 1 where ``regions`` holds every label.
 
     Raises:
-        CaptumLeamError: for a map without any positive value.
+        CaptumLeamError: For a map without any positive value.
 
     Example:
         >>> region_mass(torch.tensor([[[3.0, -9.0, 1.0]]]), torch.tensor([[[1, 1, 0]]]), [0, 1]).tolist()
@@ -144,20 +155,23 @@ def region_mass(maps: Tensor, labels: Tensor, regions: Sequence[int]) -> Tensor:
 
 
 def region_area(labels: Tensor, regions: Sequence[int]) -> Tensor:
-    """Share of the pixels of the crop that every region covers.
+    """Return the share of the pixels of the crop that every region covers.
 
     Args:
-        labels: integers, (N, H, W).
+        labels: Integers (N, H, W).
         regions: K label integers.
 
     Returns:
-        (N, K) within [0, 1], float64.
+        Shares (N, K) within [0, 1], float64.
 
     Example:
         >>> region_area(torch.tensor([[[1, 1], [1, 0]]]), [0, 1, 2]).tolist()
         [[0.25, 0.75, 0.0]]
     """
-    return region_sums(torch.ones_like(labels), labels, regions) / max(1, labels.shape[-2] * labels.shape[-1])
+    counts = [(labels == region).flatten(1).sum(1) for region in regions]
+    if not counts:
+        return torch.zeros(len(labels), 0, dtype=torch.float64, device=labels.device)
+    return torch.stack(counts, 1).double() / max(1, labels.shape[-2] * labels.shape[-1])
 
 
 def effective_number(shares: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from captum_leam.patterns import (
 )
 from captum_leam.patterns.signatures import Kind
 from captum_leam.reporting.tables import OVERALL
-from captum_leam.study.evaluating import Setting, Signing
+from captum_leam.study.evaluating import Setting, describe_maps
 
 KINDS: tuple[Kind, ...] = ("top", "dense", "regions")
 NEAREST = 8
@@ -213,17 +213,17 @@ def _painted(setting: Setting, number: int, sources: Sequence[Source], names: Se
             area += shard["area"].sum(0, dtype=np.float64)
     heights = torch.from_numpy(np.divide(mass, area, out=np.zeros_like(mass), where=area > 0)).float()
     size = setting.config.pictures.size
-    signing, people, count = Signing(setting, []), [], 0
-    for labels, whose in _labels(sources):
+    people: list[str] = []
+    parts: dict[str, list[NDArray[Any]]] = {name: [np.zeros((0, 1))] for name in names}
+    for labels, people_of_shard in _labels(sources):
         painted = _paint(labels, heights, setting.regions, 2 * size / 112)
-        one = len(painted) == 1 < len(whose)
-        signing.add(painted[:, None], labels)
-        if one:  # the same for all
-            signing.parts[-1] = {k: v.expand(len(whose), *v.shape[1:]) for k, v in signing.parts[-1].items()}
-        people += whose
-        count += len(whose)
-    arrays = signing.arrays() if count else {name: np.zeros((0, 1, 1)) for name in names}
-    return Rows(np.arange(count), np.array(people, dtype=object), {name: arrays[name][:, 0] for name in names})
+        described = describe_maps(setting, painted[:, None], labels)
+        for name in names:  # one label map for all has one painted map
+            values = described[name][:, 0]
+            parts[name].append(np.broadcast_to(values, (len(people_of_shard), *values.shape[1:])))
+        people += people_of_shard
+    joined = {name: np.concatenate(values[1:] or values) for name, values in parts.items()}
+    return Rows(np.arange(len(people)), np.array(people, dtype=object), joined)
 
 
 def _labels(sources: Sequence[Source]) -> Iterator[tuple[torch.Tensor, list[str]]]:
