@@ -13,7 +13,7 @@ from captum_leam.errors import CaptumLeamError
 
 
 def made_in_code(where: str) -> Any:
-    """What a file or package holds under a name; of a class, or a callable that needs no arguments, what it returns.
+    """Import an object by name; call it if it is a class or a callable without required arguments.
 
     An ``nn.Module`` is never called, nor is a parser that is there already. Runs the code of the file or package named.
 

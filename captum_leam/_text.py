@@ -26,7 +26,7 @@ def shown(text: object) -> str:
 
 
 def as_text(name: str) -> str:
-    r"""A file name that a table can hold: bytes that are no UTF-8 are written as such.
+    r"""Return a file name as valid text, with bytes that are not UTF-8 written as escapes.
 
     Example:
         >>> as_text("ümlaut"), as_text("\udcff.png")
@@ -48,7 +48,7 @@ def for_terminal(value: object) -> str:
 
 
 def safe_cell(value: Any) -> Any:
-    r"""What a CSV file may hold: text that a spreadsheet would take for a formula gets an apostrophe in front.
+    r"""Return a value that is safe in a CSV file: text that a spreadsheet would read as a formula gets an apostrophe in front.
 
     A carriage return, which writers of CSV leave unquoted and which would begin a row, is written as its code.
 
@@ -65,7 +65,7 @@ def safe_cell(value: Any) -> Any:
 
 
 def safe_cells(table: "pd.DataFrame") -> "pd.DataFrame":
-    """A table whose texts went through :func:`safe_cell`.
+    """Return a table with :func:`safe_cell` applied to every text.
 
     Example:
         >>> import pandas as pd
@@ -79,7 +79,7 @@ def safe_cells(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def safe_name(name: str) -> str:
-    """A file name from any name: letters, digits, dot, dash and underscore.
+    """Return a file name of letters, digits, dots, dashes and underscores for any name.
 
     Example:
         >>> safe_name("<b>../ann 1.png")

@@ -34,7 +34,7 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def need_facexlib(name: str) -> ModuleType:
-    """A module of facexlib, imported only now.
+    """Import a module of facexlib on first use.
 
     Raises:
         ImportError: with the command that installs it.
@@ -54,7 +54,7 @@ def need_facexlib(name: str) -> ModuleType:
 
 
 def find_weights(network: str, weights: str | Path | None = None, *, download: bool = False) -> Path:
-    """The file with the weights of one of facexlib's networks.
+    """Return the path of the weights of one of facexlib's networks.
 
     Looked for in: ``weights``; else the folder that ``CAPTUM_LEAM_WEIGHTS`` names; else where facexlib keeps its own.
 
@@ -179,7 +179,7 @@ def _is_held(value: Tensor) -> bool:
 
 
 def load_network(make: Callable[[], Net], path: str | Path, sha256: str | None = None) -> tuple[Net, str]:
-    """A network with the weights of a file: in evaluation mode, without gradients, on the CPU.
+    """Load a network's weights from a file; return it in evaluation mode, without gradients, on the CPU.
 
     Args:
         make: builds the network; the global random numbers it draws are put back.

@@ -27,12 +27,14 @@ class InputTypeError(CaptumLeamError, TypeError):
     """
 
 
-class MissingExtraError(CaptumLeamError, ImportError):
+class MissingExtraError(ImportError):
     """An optional dependency that is not installed; the message names the command that installs it.
 
+    Not a :class:`CaptumLeamError`: whoever skips unusable pictures and files must not skip them all for want of a package.
+
     Example:
-        >>> issubclass(MissingExtraError, ImportError)
-        True
+        >>> issubclass(MissingExtraError, CaptumLeamError)
+        False
     """
 
 

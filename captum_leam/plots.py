@@ -23,7 +23,7 @@ SIGNED = "PuOr_r"
 
 
 def overlay(image: Tensor, maps: Tensor, *, signed: bool = False, strength: float = 0.75) -> NDArray[np.uint8]:
-    """A map over its image, in grey so that the map's colours can be read: an RGB picture.
+    """Draw a map over its grey image and return an RGB picture.
 
     Args:
         image: (C, H, W) in [0, 1], C of 1 or 3.
@@ -96,7 +96,7 @@ def region_outlines(image: Tensor, labels: Tensor, *, side: int = 448) -> NDArra
 def overlay_on_photo(
     photo: Tensor, face: AlignedFace, maps: Tensor, *, signed: bool = False, side: int = 720
 ) -> NDArray[np.uint8]:
-    """The map of a crop on the photograph that the crop is from, with the outline of the crop: an RGB picture.
+    """Draw the map of a crop on its photograph, with the outline of the crop, and return an RGB picture.
 
     Args:
         photo: (3, H, W) in [0, 1].

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-collect_ignore = ["elsewhere.py"]
+collect_ignore = ["helpers/elsewhere.py"]
 """It gives its process a second device, which would change what PyTorch does in the tests; `test_devices.py` runs it in another."""
 
 

@@ -6,9 +6,9 @@ import os
 import numpy as np
 import pytest
 
+from captum_leam import _storage
 from captum_leam._storage import Shard, locked, read_shard, shard_digest, whole, write_shard
 from captum_leam.errors import BrokenFileError, BusyError
-from captum_leam.study import store
 
 SHARD = Shard({"x": np.arange(1000.0), "empty": np.zeros((0, 3), np.float16)}, {"failed": [["read", "", 1, "Ü \n"]]})
 
@@ -49,7 +49,7 @@ def test_a_whole_file_that_is_no_shard(tmp_path):
     import hashlib
 
     payload = b"anything"
-    (tmp_path / "a").write_bytes(payload + hashlib.sha256(payload).hexdigest().encode() + store.MARK)
+    (tmp_path / "a").write_bytes(payload + hashlib.sha256(payload).hexdigest().encode() + _storage.MARK)
     with pytest.raises(BrokenFileError, match="no shard of a study"):
         read_shard(tmp_path / "a")
 
@@ -64,11 +64,11 @@ def test_a_failed_write_leaves_what_was_there_and_nothing_else(tmp_path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if moment == "mkstemp":
-        monkeypatch.setattr(store.tempfile, "mkstemp", fail)
+        monkeypatch.setattr(_storage.tempfile, "mkstemp", fail)
     elif moment == "write":
         monkeypatch.setattr("builtins.open", _half_open(path.parent))
     else:
-        monkeypatch.setattr(store.os, moment, fail)
+        monkeypatch.setattr(_storage.os, moment, fail)
     with pytest.raises(OSError, match="No space"):
         write_shard(path, Shard({"x": np.zeros(5)}))
     monkeypatch.undo()

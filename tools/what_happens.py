@@ -6,9 +6,10 @@
 import sys
 from pathlib import Path
 
-import cases_of_files as files
-import cases_of_models as models
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tests.helpers import cases_of_files as files
+from tests.helpers import cases_of_models as models
 from tests.helpers.cases import Case
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "what_happens.md"

@@ -199,7 +199,7 @@ TEMPLATES: dict[str, tuple[Floats, tuple[int, int]]] = {
 
 
 def template_for(size: tuple[int, int]) -> str:
-    """The standard template of crops of a size: of square ones, and of those of 7 rows to 6 columns.
+    """Return the standard five-point template for a crop size: square, or 7 rows to 6 columns.
 
     Args:
         size: (h, w).
@@ -267,7 +267,7 @@ def resolve_template(
 
 
 def as_photo(photo: Tensor) -> Tensor:
-    """A photograph that is one: float32 on the CPU, without a graph.
+    """Validate a photograph and return it as float32 on the CPU, without a graph.
 
     Args:
         photo: (3, H, W), float in [0, 1].

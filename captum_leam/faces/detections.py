@@ -1,5 +1,6 @@
 """What a detector found, and whether it can be a face at all."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,7 @@ class Detection:
 
 
 def implausible(box: Floats, landmarks: Floats, photo_size: tuple[int, int], min_face: float = MIN_FACE) -> str | None:
-    """Why a detection cannot be a face that is to be aligned; None if it can.
+    """Return why a detection cannot be a face to align, or None if it can.
 
     Weights of another detector load without an error and detect rubbish: this is where it shows.
 
@@ -62,18 +63,22 @@ def implausible(box: Floats, landmarks: Floats, photo_size: tuple[int, int], min
         >>> implausible(np.array([20.0, 20.0, 90.0, 105.0]), ARCFACE_112[[1, 0, 2, 4, 3]], (200, 200))
         'its landmarks are in a wrong order, or not those of a face (misfit 0.97, allowed 0.5)'
     """
+    return next(_problems(box, landmarks, photo_size, min_face), None)
+
+
+def _problems(box: Floats, landmarks: Floats, photo_size: tuple[int, int], min_face: float) -> Iterator[str]:
+    """Yield what is wrong with a detection; a later check may rely on the earlier ones."""
     if not (np.isfinite(box).all() and np.isfinite(landmarks).all()):
-        return "its box or landmarks are NaN or infinite"
+        yield "its box or landmarks are NaN or infinite"
     sides = box[2:] - box[:2]
     if sides.min() < min_face:
-        return f"it is too small ({max(0, sides[0]):.0f} × {max(0, sides[1]):.0f} px, needed are {min_face:g})"
+        yield f"it is too small ({max(0, sides[0]):.0f} × {max(0, sides[1]):.0f} px, needed are {min_face:g})"
     middle = landmarks.mean(axis=0)
     if (middle < 0).any() or (middle > np.array(photo_size[::-1])).any():
-        return "it lies outside the photograph"
+        yield "it lies outside the photograph"
     if (landmarks < box[:2] - MARGIN * sides).any() or (landmarks > box[2:] + MARGIN * sides).any():
-        return "its landmarks lie outside its box"
+        yield "its landmarks lie outside its box"
     if not (np.ptp(landmarks, axis=0) > 0).any():
-        return "its landmarks fall onto one another"
+        yield "its landmarks fall onto one another"
     if (off := misfit(landmarks)) > MAX_MISFIT:
-        return f"its landmarks are in a wrong order, or not those of a face (misfit {off:.2f}, allowed {MAX_MISFIT:g})"
-    return None
+        yield f"its landmarks are in a wrong order, or not those of a face (misfit {off:.2f}, allowed {MAX_MISFIT:g})"

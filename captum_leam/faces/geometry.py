@@ -58,7 +58,7 @@ def scaled(points: Floats, ratio: float) -> Floats:
 
 
 def similarity(source: Floats, target: Floats) -> Floats:
-    """The rotation, scale and shift, without mirroring, that brings points nearest to others (least squares).
+    """Return the rotation, scale and shift, without mirroring, that maps points to others with the least squared error.
 
     Source: Umeyama 1991, "Least-squares estimation of transformation parameters between two point patterns".
 
@@ -87,7 +87,7 @@ def similarity(source: Floats, target: Floats) -> Floats:
 
 
 def inverse(matrix: Floats) -> Floats:
-    """The way back of a (2, 3) transform.
+    """Return the inverse of a (2, 3) transform.
 
     Example:
         >>> inverse(np.array([[2.0, 0.0, 6.0], [0.0, 2.0, 8.0]])).tolist()

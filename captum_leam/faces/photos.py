@@ -177,7 +177,7 @@ def _why_skipped(path: Path, endings: Sequence[str]) -> str | None:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[Image.Image]:
-    """A picture, opened; every fault of the file until it is closed becomes a ``ValueError`` that names it.
+    """Open a picture; every fault of the file until it is closed is raised as an error that names it.
 
     Pillow's own limit against decompression bombs counts as a fault, and so do animations.
 

@@ -106,7 +106,7 @@ class View:
         return self._looks[index]
 
     def _nearest(self, close_up: Tensor) -> Detection | None:
-        """The best face in the middle of a close-up."""
+        """Return the best face in the middle of a close-up."""
         centre = (CLOSE_UP - 1) / 2
         in_middle = [
             face

@@ -223,7 +223,7 @@ def _declared(model: "ModelProto", preprocessing: Preprocessing | None, size: tu
 
 
 def _inside(model: "ModelProto") -> Preprocessing:
-    """The preprocessing of a graph whose first step takes off a mean: of pixels up to 1, or up to 255."""
+    """Return the preprocessing for a graph that subtracts a mean first: pixels in [0, 1] or [0, 255]."""
     value = model.graph.input[0].name
     first = next((node for node in model.graph.node if value in node.input), None)
     while first is not None and first.op_type in ("Cast", "Identity"):

@@ -194,7 +194,7 @@ def plain_nodes(model: "ModelProto") -> None:
 
 
 def convert_operators(model: "ModelProto", version: int) -> "ModelProto":
-    """The same graph in another version of the operator set.
+    """Convert a graph to another version of the operator set.
 
     Raises:
         CaptumLeamError: if ONNX's converter has no way there.

@@ -53,7 +53,7 @@ def convert(model: "ModelProto") -> fx.GraphModule:
 
 
 def _nested(converted: fx.GraphModule) -> fx.GraphModule:
-    """The same network with its layers in a tree: onnx2torch's ``stages/0/body`` becomes ``stages.0.body``."""
+    """Nest the layers of a network by name: onnx2torch's ``stages/0/body`` becomes ``stages.0.body``."""
     for node in [node for node in converted.graph.nodes if node.op == "call_module"]:
         module = converted.get_submodule(node.target)
         if type(module).__name__ == "OnnxSlice":

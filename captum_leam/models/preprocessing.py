@@ -115,7 +115,7 @@ class Prepared(nn.Module):
         return embeddings
 
     def extra_repr(self) -> str:
-        """The preprocessing, for ``print(model)``."""
+        """Return the preprocessing as text, for ``print(model)``."""
         return f"preprocessing={self.preprocessing}"
 
 

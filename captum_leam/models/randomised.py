@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def randomised(model: nn.Module, images: Tensor, share: float = 1.0, *, seed: int = 0) -> nn.Module:
-    """A copy with new random weights in a share of its layers, from the head down; all of them: an untrained twin.
+    """Return a copy with new random weights in a share of its layers, from the head down; with all of them, an untrained twin.
 
     Layers are initialised as PyTorch does; parameters outside of such layers are shuffled. The running statistics of BatchNorm are then
     taken from the images, since those of other weights would let activations vanish or explode.

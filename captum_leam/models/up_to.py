@@ -45,7 +45,7 @@ class UpTo(nn.Module):
         self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:
-        """What the layer puts out for these images, (N, D)."""
+        """Return the layer's output for these images, (N, D)."""
         outputs: list[Any] = []
         layer = self.model.get_submodule(self.layer)
         with hooked([(layer, lambda module, args, output: outputs.append(output))]):

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from captum_leam.study.study import Study
 
 _WHERE = {
-    "Config": "config",
-    "ConfigError": "config",
-    "IncompleteError": "study",
-    "Study": "study",
-    "StudyResult": "result",
-    "read_config": "config",
-    "write_report": "report",
+    "Config": "captum_leam.study.config",
+    "ConfigError": "captum_leam.errors",
+    "IncompleteError": "captum_leam.errors",
+    "Study": "captum_leam.study.study",
+    "StudyResult": "captum_leam.study.result",
+    "read_config": "captum_leam.study.config",
+    "write_report": "captum_leam.reporting.study_report",
 }
 
 __all__ = ["Config", "ConfigError", "IncompleteError", "Study", "StudyResult", "read_config", "write_report"]
@@ -29,4 +29,4 @@ __all__ = ["Config", "ConfigError", "IncompleteError", "Study", "StudyResult", "
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'captum_leam.study' has no attribute {name!r}")
-    return getattr(import_module(f"captum_leam.study.{_WHERE[name]}"), name)
+    return getattr(import_module(_WHERE[name]), name)

@@ -72,7 +72,7 @@ class _Canvas:
     labels: Tensor
 
     def within(self, rows: slice, columns: slice) -> "_Canvas":
-        """A window: small parts need not touch the whole image."""
+        """Return a view of a part of the canvas, so that small parts do not touch the whole image."""
         cut = (..., rows, columns)
         return _Canvas(self.x[..., columns], self.y[:, rows], self.images[cut], self.labels[cut])
 
@@ -99,7 +99,7 @@ class _Canvas:
 
 
 def _blank(n: Tensor) -> _Canvas:
-    """The background, a slope between two colours; the face is shifted by up to two pixels."""
+    """Return a background that fades between two colours, with the face shifted by up to two pixels."""
     axis = torch.arange(SIZE, device="cpu", dtype=torch.float32)
     y, x = axis[None, :, None] - _cell(4 * (n[0] - 0.5)), axis[None, None, :] - _cell(4 * (n[1] - 0.5))
     blend = (_cell(n[7]) * axis[:, None] + (1 - _cell(n[7])) * axis[None, :])[:, None] / SIZE
@@ -111,7 +111,7 @@ def _blank(n: Tensor) -> _Canvas:
 
 
 def _occluder(canvas: _Canvas, n: Tensor) -> None:
-    """A slanted bar over some of the faces."""
+    """Draw a slanted bar over some of the faces."""
     along, across = (_cell(f(3 * n[15])) for f in (torch.cos, torch.sin))
     offset = (canvas.x - _cell(112 * n[13])) * along + (canvas.y - _cell(112 * n[15])) * across
     there = _cell(n[14] < OCCLUDED)
@@ -120,7 +120,7 @@ def _occluder(canvas: _Canvas, n: Tensor) -> None:
 
 
 def _light(canvas: _Canvas, n: Tensor) -> Tensor:
-    """The images in their light: a gain, and a slope to one side."""
+    """Apply the light to the images: a gain and a slope to one side."""
     slope = _cell(n[3] - 0.5) * (canvas.x - 56) / 112 + _cell(n[4] - 0.5) * (canvas.y - 56) / 112
     return (canvas.images * (_cell(0.8 + 0.35 * n[2]) + 0.5 * slope)[:, None]).clamp(0, 1)
 

@@ -118,7 +118,7 @@ def _trained(population: SyntheticPopulation, steps: int, batch_size: int, seed:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """The same sums on machines with any number of cores; and threads would only wait for each other on so small a network."""
+    """Run on one thread: the same sums on any machine, and no waiting between threads on so small a network."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -224,7 +224,7 @@ def swap_test(
 def centroids(
     model: nn.Module, population: SyntheticPopulation, *, images_per_person: int = 8, seed: int = 0
 ) -> Tensor:
-    """Unit centroid of every person, of fresh images: references and contrasts for the faces of a population.
+    """Return the unit centroid of each person from fresh images, as references and contrasts for the faces of a population.
 
     Returns:
         (P, D).

@@ -138,7 +138,7 @@ def render(parts: dict[str, Tensor], nuisance: Tensor, people: Tensor) -> Synthe
 
 
 def swap(faces: SyntheticFaces, others: SyntheticFaces, parts: Sequence[str]) -> SyntheticFaces:
-    """The faces with some parts taken from other faces; everything else, nuisance included, stays.
+    """Replace some parts of the faces by those of other faces; everything else, nuisance included, stays.
 
     Args:
         faces: N faces.

@@ -1,6 +1,6 @@
 """Run every public call on a device without hardware, and print as JSON what went wrong.
 
-    python tests/helpers/elsewhere.py
+    python -m tests.helpers.elsewhere
 
 Numbers are held on the CPU; what is checked is what a GPU would check: that all tensors of an operation are on one device, that nothing
 is read as NumPy without being brought over, that generators of the CPU draw on the CPU. A process of its own, since PyTorch cannot

@@ -25,7 +25,6 @@ from captum_leam import bhattacharyya, leave_one_out_centroids, overall_map, top
 from captum_leam._engine.modes import plain_torch
 from captum_leam.controls import CONTROLS, central_ellipse
 from captum_leam.controls import Scene as ControlScene
-from captum_leam.errors import HalfPrecisionWarning, NormalisedWarning, SeparationWarning
 from captum_leam.explainers import (
     Correspondences,
     Cost,
@@ -141,7 +140,18 @@ from captum_leam.synthetic import (
 from captum_leam.verification import Pairs, Verification, VerificationEvaluator, draw_pairs
 from tests.helpers.entry_points import CALLS, EXPLAINERS, HALVES, PEOPLE, Scene, halves
 
-MODULES = ("", ".explainers", ".faces", ".faithfulness", ".models", ".patterns", ".regions", ".synthetic")
+MODULES = (
+    "",
+    ".explainers",
+    ".faces",
+    ".faithfulness",
+    ".models",
+    ".patterns",
+    ".regions",
+    ".synthetic",
+    ".verification",
+    ".controls",
+)
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 
 
@@ -402,11 +412,8 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     "INSIGHTFACE": lambda s: INSIGHTFACE(s.faces),
     "UNIT": lambda s: UNIT(s.faces),
     "BlackBox": lambda s: BlackBox(lambda pictures: pictures.mean((2, 3)))(s.faces),
-    "HalfPrecisionWarning": lambda s: len(HalfPrecisionWarning("a").args),
-    "NormalisedWarning": lambda s: len(NormalisedWarning("a").args),
     "Prepared": lambda s: Prepared(nn.Flatten(), INSIGHTFACE)(s.faces),
     "Preprocessing": lambda s: Preprocessing((0.1, 0.2, 0.3), (0.5,) * 3, colour="bgr")(s.faces),
-    "SeparationWarning": lambda s: len(SeparationWarning("a").args),
     "Verification": lambda s: Verification(np.array([0.6, 0.8]), np.array([-0.1, 0.0, 0.1])).to_frame(),
     "facexlib_arcface": _arcface,
     "from_onnx": _onnx,
@@ -477,4 +484,8 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
 def public_names() -> set[str]:
     """All public names that can be called."""
     modules = [import_module(f"captum_leam{name}") for name in MODULES]
-    return {name for module in modules for name in module.__all__ if callable(getattr(module, name))}
+    return {name for module in modules for name in module.__all__ if _computes(getattr(module, name))}
+
+
+def _computes(value: object) -> bool:
+    return callable(value) and not (isinstance(value, type) and issubclass(value, Exception))

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from patterns.people import made_maps
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from captum_leam import bhattacharyya
 from captum_leam.patterns import agreement, profile_signatures, signatures
+from tests.helpers.pattern_people import made_maps
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from patterns.people import made_maps, slow_means, table_of
 from torch import nn
 
 from captum_leam.maps import gaussian_blur
@@ -16,6 +15,7 @@ from captum_leam.patterns import (
     signatures,
     untrained_maps,
 )
+from tests.helpers.pattern_people import made_maps, slow_means, table_of
 
 PEOPLE = 12
 

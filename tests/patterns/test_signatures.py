@@ -3,11 +3,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from patterns.people import made_maps
 
 from captum_leam import bhattacharyya
 from captum_leam.patterns import Signatures, profile_signatures, signatures
 from captum_leam.regions.report import region_mass
+from tests.helpers.pattern_people import made_maps
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.2, 0.5, 1.0])

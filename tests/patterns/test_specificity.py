@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from patterns.people import made_maps, slow_auc, slow_means, table_of
 from scipy import sparse
 
 from captum_leam.patterns import Signatures, person_specificity, signatures
@@ -14,6 +13,7 @@ from captum_leam.patterns import specificity as module
 from captum_leam.patterns.intervals import draw_people, mean_between, person_sums, weighted_mean
 from captum_leam.patterns.specificity import check_options, permutation_p_value, same_or_different
 from captum_leam.stats.labels import person_codes
+from tests.helpers.pattern_people import made_maps, slow_auc, slow_means, table_of
 
 
 def found_of(maps, people, **options):

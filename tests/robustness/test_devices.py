@@ -27,8 +27,8 @@ NOT_TRIED = {
 def problems() -> dict[str, str]:
     if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
         pytest.skip("this version of PyTorch has no devices written in Python")
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    script = [sys.executable, str(ROOT / "tests" / "elsewhere.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    script = [sys.executable, "-m", "tests.helpers.elsewhere"]
     done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=300)  # noqa: S603
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

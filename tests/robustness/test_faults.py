@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as of_torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from captum_leam import checks, layers
+from captum_leam._engine import checks, guards, recording
 from tests.helpers.entry_points import CALLS, Scene, numbers, same
 
 MOMENTS = 100 if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else 5
@@ -62,7 +62,7 @@ def state(scene: Scene, folder: Path) -> dict[str, Any]:
         "warnings": list(warnings.filters),
         "figures": [] if pyplot is None else pyplot.get_fignums(),
         "files": sorted(str(path) for path in folder.rglob("*")),
-        "our own": (checks._GATHERED.get(), dict(layers._SWITCHED_ON), layers._EAGER.threads),
+        "our own": (checks._GATHERED.get(), dict(recording._SWITCHED_ON), guards._EAGER.threads),
     }
 
 
@@ -109,7 +109,7 @@ def at_hooks(fault: Fault) -> Iterator[None]:
     places = [
         (nn.Module, "register_forward_hook"),
         (nn.Module, "register_forward_pre_hook"),
-        (layers, "register_module_forward_pre_hook"),
+        (guards, "register_module_forward_pre_hook"),
     ]
     real = [getattr(owner, name) for owner, name in places]
 

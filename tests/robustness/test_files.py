@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from captum_leam import cli, report
+from captum_leam import cli
+from captum_leam.reporting import explanation_page
 from captum_leam.reporting.explain_files import explain_files
 from captum_leam.reporting.explanation import Explanation
 from captum_leam.synthetic import SyntheticPopulation
@@ -93,11 +94,11 @@ def found(pictures) -> Explanation:
 @pytest.fixture
 def _quick(monkeypatch) -> None:
     """Drawing the page takes a second; what comes into the folder when does not depend on what it says."""
-    monkeypatch.setattr(report, "render_page", lambda explanations, *, title, **more: title * 30_000)
+    monkeypatch.setattr(explanation_page, "render_page", lambda explanations, *, title, **more: title * 30_000)
 
 
 def page(found: Explanation, folder: Path, title: str = "A face") -> None:
-    report.write([found], folder, title=title, lead="One face.", settings={"seed": 0})
+    explanation_page.write([found], folder, title=title, lead="One face.", settings={"seed": 0})
 
 
 def content(folder: Path) -> dict[str, bytes | None]:

@@ -304,6 +304,7 @@ def test_every_door_with_labels_is_in_the_table():
     import captum_leam.faithfulness as faithfulness
     import captum_leam.models as models
     import captum_leam.patterns as patterns
+    import captum_leam.verification as verification
 
     tested = {"verify", "draw_pairs", "evaluate_person_masks", "paste_patches", "rank_layers", "sanity_checks"}
     tested |= {"person_specificity", "pattern_claim"}
@@ -317,7 +318,7 @@ def test_every_door_with_labels_is_in_the_table():
     }  # person_codes
     found = {
         name
-        for package in (faithfulness, models, patterns)
+        for package in (faithfulness, models, patterns, verification)
         for name in package.__all__
         if inspect.isfunction(thing := getattr(package, name))
         and {"labels", "people"} & set(inspect.signature(thing).parameters)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from captum_leam import _storage
 from captum_leam.errors import BrokenFileError
-from captum_leam.study import IncompleteError, Study, StudyResult, store
+from captum_leam.study import IncompleteError, Study, StudyResult
 from tests.helpers.tiny_study import tables_of
 
 pytestmark = pytest.mark.slow
@@ -116,13 +117,13 @@ class Faults:
 
     def __init__(self, moment: str, error: int) -> None:
         self.moment, self.error, self.failed = moment, error, set()
-        self.real = store.whole
+        self.real = _storage.whole
 
     def fail(self):
         raise OSError(self.error, os.strerror(self.error))
 
     def __call__(self, path):
-        """Instead of ``store.whole``."""
+        """Instead of ``_storage.whole``."""
         from contextlib import contextmanager
 
         @contextmanager
@@ -153,7 +154,7 @@ def test_every_write_fails_once(undisturbed, right, tmp_path, monkeypatch, momen
     from captum_leam.study import assembling
 
     faults = Faults(moment, error)
-    monkeypatch.setattr(store, "whole", faults)
+    monkeypatch.setattr(_storage, "whole", faults)
     monkeypatch.setattr(assembling, "whole", faults)
     config = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     runs = 0
@@ -165,7 +166,7 @@ def test_every_write_fails_once(undisturbed, right, tmp_path, monkeypatch, momen
         assert "run again" in said
         assert not (tmp_path / "out" / "manifest.json").exists()
         assert not list((tmp_path / "out").rglob("*.part"))
-        assert all(store.shard_digest(path) for path in (tmp_path / "out" / "work").rglob("*.shard"))
+        assert all(_storage.shard_digest(path) for path in (tmp_path / "out" / "work").rglob("*.shard"))
     assert tables_of(tmp_path / "out") == right
     assert len(faults.failed) == 39 + 13 + 1 + 1  # shards, tables, mean maps, manifest
     assert runs > 6
@@ -174,7 +175,7 @@ def test_every_write_fails_once(undisturbed, right, tmp_path, monkeypatch, momen
 def test_writes_that_only_seem_to_succeed(undisturbed, right, tmp_path, monkeypatch):
     """Half of every shard is lost although the write said yes: seen at once, since all are read back."""
     faults = Faults("torn", 0)
-    monkeypatch.setattr(store, "whole", faults)
+    monkeypatch.setattr(_storage, "whole", faults)
     config = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     for _ in range(20):
         if (said := problem(config)) is None:

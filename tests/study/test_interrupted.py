@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from captum_leam.study import Study, store
+from captum_leam import _storage
+from captum_leam.study import Study
 from tests.helpers.tiny_study import tables_of
 
 pytestmark = pytest.mark.slow
@@ -27,7 +28,7 @@ def _ctrl_c():
 
 def test_ctrl_c_again_and_again(undisturbed, right, tmp_path, monkeypatch):
     """A real signal in the middle of the first write of every eighth file, before it has its name."""
-    real, seen = store._sync, set()
+    real, seen = _storage._sync, set()
 
     def sync(path: Path) -> None:
         name = path.name.rsplit(".", 2)[0]  # without what makes the temporary name a new one
@@ -37,7 +38,7 @@ def test_ctrl_c_again_and_again(undisturbed, right, tmp_path, monkeypatch):
                 signal.raise_signal(signal.SIGINT)
         real(path)
 
-    monkeypatch.setattr(store, "_sync", sync)
+    monkeypatch.setattr(_storage, "_sync", sync)
     config = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     interrupted = 0
     while interrupted < 20:
@@ -48,7 +49,7 @@ def test_ctrl_c_again_and_again(undisturbed, right, tmp_path, monkeypatch):
             interrupted += 1
         assert not list((tmp_path / "out").rglob("*.part"))
         assert not (tmp_path / "out" / "manifest.json").exists()
-        assert all(store.shard_digest(path) for path in (tmp_path / "out" / "work").rglob("*.shard"))
+        assert all(_storage.shard_digest(path) for path in (tmp_path / "out" / "work").rglob("*.shard"))
     assert interrupted >= 5
     assert tables_of(tmp_path / "out") == right
 

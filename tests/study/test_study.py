@@ -466,16 +466,16 @@ def test_small_pictures_that_are_not_aligned_are_refused(tmp_path, px):
 
 def test_unreadable_files_and_folders(tmp_path, monkeypatch):
     faces = write_faces(tmp_path)
-    from captum_leam.study import people
+    from captum_leam.study import listing
 
-    real = people.file_sha256
+    real = listing.file_sha256
 
     def closed(path):
         if path.parent.name == "p01" and path.name == "0.png":
             raise PermissionError(13, "Permission denied")
         return real(path)
 
-    monkeypatch.setattr(people, "file_sha256", closed)
+    monkeypatch.setattr(listing, "file_sha256", closed)
     images = run(write_study(tmp_path)).table("images").set_index("path")
     assert images.loc["p01/0.png", "reason"] == "the file cannot be read (Permission denied)"
     assert images.loc["p01/1.png", "status"] == "ok"
@@ -633,7 +633,7 @@ def test_paths_that_lead_out_of_the_folder_only_read(tmp_path):
         ({"models": {"a": "nets.py:PX"}}, "models.a: .* gave a int"),
         (
             {"models": {"a": "nets.py:flat"}},
-            "models.a: on crops of 48 × 48 px it raised ValueError: no layer of the model",
+            "models.a: on crops of 48 × 48 px it raised CaptumLeamError: no layer of the model",
         ),
         ({"layers": ["lost"]}, "models.one: .* has no layer 'lost'"),
         ({"pictures": {"how": "crops", "size": 64}}, "people: no picture could be used: the crop has 48 × 48 px"),
