@@ -49,7 +49,7 @@ NEAREST: dict[str, list[str]] = {
     "faithfulness/result.py": ["faithfulness/test_occlusion.py"],
     "faithfulness/ranking.py": ["faithfulness/test_ranking_and_masks.py"],
     "faithfulness/person_masks.py": ["faithfulness/test_ranking_and_masks.py"],
-    "patterns/intervals.py": ["patterns/test_specificity.py", "test_bootstrap.py"],
+    "stats/estimates.py": ["patterns/test_specificity.py", "test_bootstrap.py"],
     "patterns/controls.py": ["patterns/test_claim.py"],
     "patterns/figures.py": ["patterns/test_claim.py", "patterns/test_agreement.py", "patterns/test_groups.py"],
     "regions/components.py": ["regions/test_scheme.py", "regions/test_parsers.py"],

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.checks import caller_rows
-from captum_leam._engine.modes import as_tensor
+from captum_leam._engine.modes import as_array, as_tensor
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.maps import as_maps, rank_pixels
 from captum_leam.objectives import embed, match_rows, unit
+from captum_leam.stats.auc import rank_auc
 
 # -- a map against the pixels that matter ----------------------------------------------------------------
 
@@ -108,13 +109,8 @@ def roc_auc(maps: Tensor, truth: Tensor) -> Tensor:
         >>> roc_auc(torch.tensor([[[0.9, 0.1], [0.3, 0.0]]]), truth).tolist()
         [0.75]
     """
-    from scipy.stats import rankdata
-
     maps, truth = _matching(maps, truth)
-    ranks = rankdata(maps.flatten(1).double().cpu().numpy(), axis=1)
-    inside = truth.flatten(1).cpu().numpy()
-    n, m = inside.sum(1), (~inside).sum(1)
-    return torch.from_numpy(((ranks * inside).sum(1) - n * (n + 1) / 2) / (n * m))
+    return torch.from_numpy(rank_auc(as_array(maps.flatten(1)), truth.flatten(1).cpu().numpy()))
 
 
 def _matching(maps: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,15 @@
 """Controls of the claim that maps are person-specific: maps that know nothing of identity, and strangers who look alike.
 
-=======================  ==========================================  =======================================================
-control                  knows                                       made by
-=======================  ==========================================  =======================================================
-edges                    the picture                                 :func:`edge_maps`, smoothed Sobel
-untrained network        the picture, the architecture, the method   :func:`untrained_maps`, new random weights
-regions only             where the parts of this face are            :func:`region_maps`, a parser's masks, painted
-strangers in the pose    how the head is held                        :func:`closest_strangers` of :func:`pose_features`
-=======================  ==========================================  =======================================================
+===========  ==========================================  =======================================================
+control      knows                                       made by
+===========  ==========================================  =======================================================
+edges        the picture                                 :func:`edge_maps`, smoothed Sobel
+untrained    the picture, the architecture, the method   :func:`untrained_maps`, new random weights
+parser       where the parts of this face are            :func:`region_maps`, a parser's masks, painted
+pose         how the head is held                        :func:`closest_strangers` of :func:`pose_features`
+===========  ==========================================  =======================================================
+
+Texts and figures call them by :data:`captum_leam.controls.CONTROL_NAMES`.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,9 +22,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from captum_leam._engine.modes import as_array, as_tensor
+from captum_leam.controls import Scene, edges
 from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import as_maps, gaussian_blur, normalize_sum
-from captum_leam.patterns.signatures import Floats
+from captum_leam.stats.bootstrap import Floats
 from captum_leam.stats.labels import person_codes
 
 Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -44,10 +47,10 @@ def control_maps(
     Args:
         images: (N, C, H, W).
         people: the person of each image.
-        model: for "untrained network"; it is copied, not changed.
+        model: for "untrained"; it is copied, not changed.
         explain: model, images, references (N, D) → maps: the method whose maps are examined;
             :func:`~captum_leam.explain_faces` by default.
-        labels: a parser's label maps (N, H, W), for "regions only".
+        labels: a parser's label maps (N, H, W), for "parser".
         maps: of the method, (N, H, W): how strongly each region is painted; alike without them.
         batch_size: images in one pass.
         seed: of the random weights.
@@ -57,13 +60,13 @@ def control_maps(
 
     Example:
         >>> sorted(control_maps(torch.rand(4, 3, 16, 16), list("aabb"), labels=torch.ones(4, 16, 16, dtype=torch.int64)))
-        ['edges', 'regions only']
+        ['edges', 'parser']
     """
     made = {"edges": edge_maps(images)}
     if model is not None:
-        made["untrained network"] = untrained_maps(model, images, people, explain, batch_size=batch_size, seed=seed)
+        made["untrained"] = untrained_maps(model, images, people, explain, batch_size=batch_size, seed=seed)
     if labels is not None:
-        made["regions only"] = region_maps(labels, maps)
+        made["parser"] = region_maps(labels, maps)
     return made
 
 
@@ -74,8 +77,6 @@ def edge_maps(images: Tensor) -> Tensor:
         >>> edge_maps(torch.rand(2, 3, 16, 16)).shape
         torch.Size([2, 16, 16])
     """
-    from captum_leam.controls import Scene, edges
-
     everywhere = torch.ones(len(images), *images.shape[2:], device="cpu", dtype=torch.bool)
     return edges(Scene(images, everywhere)).cpu()
 

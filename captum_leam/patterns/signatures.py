@@ -20,11 +20,11 @@ from torch import Tensor
 from captum_leam._engine.modes import as_array, as_tensor
 from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import as_maps
+from captum_leam.stats.bootstrap import Floats
+from captum_leam.stats.estimates import is_sparse, row_products
 
 Kind = Literal["top", "dense", "regions"]
 KINDS: tuple[Kind, ...] = ("top", "dense", "regions")
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, repr=False)
@@ -353,21 +353,7 @@ def _check_kind(kind: str) -> None:
         raise CaptumLeamError(f"kind is {kind!r}; needed is one of {', '.join(map(repr, KINDS))}.")
 
 
-# -- arithmetic ----------------------------------------------------------------------------------------
-
-
-def is_sparse(rows: Any) -> bool:
-    """Whether rows are those of scipy.sparse."""
-    return bool(sparse.issparse(rows))
-
-
-def row_products(left: Any, right: Any) -> Floats:
-    """Inner product of each row with its counterpart, (N,), in float64."""
-    if is_sparse(left):
-        product = left.astype(np.float64).multiply(right.astype(np.float64))
-        return np.asarray(product.sum(axis=1), dtype=np.float64).reshape(-1)
-    products: Floats = np.einsum("ij,ij->i", left, right, dtype=np.float64)
-    return products
+# -- what may be compared ------------------------------------------------------------------------------
 
 
 def check_comparable(first: Signatures, second: Signatures, what: str) -> None:

@@ -197,3 +197,16 @@ def effect_size(differences: ArrayLike, people: Sequence[Any]) -> float:
         return float("nan")
     ranks = rankdata(np.abs(means))
     return float((ranks * np.sign(means)).sum() / ranks.sum())
+
+
+def check_options(confidence: float, resamples: int, permutations: int = 0, block: int = 1) -> None:
+    """Refuse options out of range.
+
+    Raises:
+        CaptumLeamError: naming all of them.
+    """
+    if not 0 < confidence < 1 or resamples < 1 or permutations < 0 or block < 1:
+        raise CaptumLeamError(
+            f"confidence={confidence}, resamples={resamples}, permutations={permutations}, block={block}; needed are a share in (0, 1), "
+            "1 or more, 0 or more, 1 or more."
+        )

@@ -22,6 +22,7 @@ from captum_leam.patterns import (
     pose_features,
     profile_signatures,
 )
+from captum_leam.patterns.claim import STRANGERS
 from captum_leam.patterns.signatures import Kind
 from captum_leam.reporting.tables import OVERALL
 from captum_leam.study.evaluating import Setting, describe_maps
@@ -262,21 +263,17 @@ def _compared(
     if not controls and where is None:
         return [leam]
     claim = pattern_claim(made[""], people, controls, strangers=where, **options)  # type: ignore[arg-type]
-    of = {_control(name): row for name, row in claim.table.set_index("name").iterrows()}
-    leam |= {"strongest": _control(claim.strongest), "above_control": claim.headline}
+    of = {str(name): row for name, row in claim.table.set_index("name").iterrows()}
+    leam |= {"strongest": claim.strongest, "above_control": claim.headline}
     leam |= {"above_low": claim.low, "above_high": claim.high}
     rows = [leam]
-    for name in [*controls, *(["pose"] if where is not None else [])]:
+    for name in [*controls, *([STRANGERS] if where is not None else [])]:
         row = {**head, "control": name, **{q: float(of[name][q]) for q in ("same", "different", "gap")}}
         row |= {"gap_low": float(of[name]["low"]), "gap_high": float(of[name]["high"])}
         if name in controls:
             row |= _quantities(person_specificity(made[name], people, permutations=0, **options))  # type: ignore[arg-type]
         rows.append(row)
     return rows
-
-
-def _control(name: Any) -> str:
-    return "pose" if str(name).startswith("strangers") else str(name)
 
 
 def _quantities(found: Any) -> dict[str, float]:

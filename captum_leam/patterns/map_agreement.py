@@ -15,15 +15,11 @@ from scipy.cluster import hierarchy
 from torch import Tensor
 
 from captum_leam.errors import CaptumLeamError
-from captum_leam.patterns.intervals import (
-    PersonSums,
-    draw_people,
-    mean_between,
-    person_sums,
-    weighted_mean,
-)
-from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, check_comparable, row_products
-from captum_leam.patterns.specificity import check_options
+from captum_leam.patterns.person_sums import PersonSums, person_sums
+from captum_leam.patterns.signatures import Signatures, as_signatures, check_comparable
+from captum_leam.stats.bootstrap import Floats
+from captum_leam.stats.estimates import draw_people, mean_between, row_products, weighted_mean
+from captum_leam.stats.inference import check_options
 from captum_leam.stats.labels import person_codes
 
 if TYPE_CHECKING:
