@@ -98,6 +98,7 @@ def mean_of_known(weights: Floats, table: Floats) -> Floats:
 
 
 def variance_of_known(table: Floats) -> Floats:
+    """Return the variance over people of what is known, (quantities,)."""
     known = ~np.isnan(table)
     count = known.sum(0)
     squares = np.where(known, table - mean_of_known(np.ones((1, len(table))), table), 0) ** 2

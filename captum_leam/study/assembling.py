@@ -13,13 +13,13 @@ from captum_leam._storage import Shard, read_shard, whole
 from captum_leam.errors import CaptumLeamError
 from captum_leam.patterns import compare_groups
 from captum_leam.reporting.tables import GROUP_PREFIX, OVERALL, TABLES, Table
-from captum_leam.stats.bootstrap import interval_of_sums
-from captum_leam.stats.decisions import threshold_at_eer
-from captum_leam.stats.inference import holm
+from captum_leam.stats.bootstrap import divided, interval_of_sums
+from captum_leam.stats.inference import PersonTotals, holm
 from captum_leam.study.comparing import Source
 from captum_leam.study.config import Config
 from captum_leam.study.listing import Listing, Picture
 from captum_leam.study.networks import Network
+from captum_leam.verification.pair_scores import PairScores
 from captum_leam.verification.verify_model import Verification
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 BUFFER = 1 << 17  # rows of a table that are in memory at a time
 QUANTITIES = ("share", "mass", "area", "lift")
-MOST_PAIRS = 1_000_000  # of each kind that verification compares; of more, so many are drawn
+MAX_PAIRS = 1_000_000  # of each kind that verification compares; of more, so many are drawn
 RESAMPLES = 2000
 COSINE_BINS = np.round(np.linspace(-1, 1, 41), 2)
 """Edges of the bins of the table of cosines."""
@@ -226,11 +226,11 @@ def verification_rows(cut: Cut) -> tuple[list[dict[str, Any]], list[dict[str, An
     """Whether each network tells these people apart, and the cosines behind that, counted."""
     rows, cosines = [], []
     for number, network in enumerate(cut.networks):
-        embeddings, people = _embedded(cut, number)
-        head = {"model": network.name, "images": len(people), "people": len(set(people.tolist()))}
-        found = compared_pairs(embeddings, people, cut.config.seed) if len(people) else None
-        if found is None:
-            why = "no pair of one person, or none of two people, can be compared" if len(people) else NO_IMAGE
+        scores = _pair_scores(cut, number)
+        head = {"model": network.name, "images": len(scores.people), "people": len(set(scores.people))}
+        found = scores.compute(MAX_PAIRS, cut.config.seed)
+        if not found.has_both_kinds:
+            why = "no pair of one person, or none of two people, can be compared" if scores.people else NO_IMAGE
             rows.append({**head, "genuine": 0, "impostor": 0, "separates": False, "warning": why})
         else:
             rows.append({**head, **_rates(found, cut.config.max_eer)})
@@ -241,27 +241,24 @@ def verification_rows(cut: Cut) -> tuple[list[dict[str, Any]], list[dict[str, An
 NO_IMAGE = "it embedded no image"
 
 
-def _embedded(cut: Cut, number: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The embeddings of a network that have a direction, and whose they are, as numbers."""
-    embeddings: list[NDArray[np.float32]] = []
-    people: list[str] = []
+def _pair_scores(cut: Cut, number: int) -> PairScores:
+    """Return the embeddings of a network that have a direction, with their people."""
+    scores = PairScores()
     for source in cut.sources:
         shard = read_shard(source.crops)
-        own = shard[f"embedding.{number}"]
-        good = np.isfinite(own).all(1) & (np.linalg.norm(own, axis=1) > 0)
-        embeddings += [row for row, fine in zip(own, good, strict=True) if fine]
-        people += [name for name, fine in zip(shard.notes["people"], good, strict=True) if fine]
-    names = {name: i for i, name in enumerate(dict.fromkeys(people))}
-    joined = np.stack(embeddings) if embeddings else np.zeros((0, 1), np.float32)
-    return joined, np.array([names[name] for name in people], dtype=np.int64)
+        embeddings = shard[f"embedding.{number}"]
+        usable = np.isfinite(embeddings).all(1) & (np.linalg.norm(embeddings, axis=1) > 0)
+        if usable.any():
+            people = [name for name, is_usable in zip(shard.notes["people"], usable, strict=True) if is_usable]
+            scores.update(embeddings[usable], people)
+    return scores
 
 
 def _rates(found: Verification, max_eer: float) -> dict[str, Any]:
     """Error rates of a network, and a warning where they are high."""
-    scores = np.concatenate([found.genuine, found.impostor])
-    threshold = threshold_at_eer(scores, np.arange(len(scores)) < len(found.genuine))
     rates, eer = found.to_frame(), found.eer
-    row = {"genuine": len(found.genuine), "impostor": len(found.impostor), "eer": eer, "eer_threshold": threshold}
+    row = {"genuine": len(found.genuine), "impostor": len(found.impostor), "eer": eer}
+    row["eer_threshold"] = found.eer_threshold
     if len(rates):
         row |= {"tar": float(rates["tar"].iloc[-1]), "fmr": float(rates["fmr"].iloc[-1])}
     at = rates[rates["fmr"] == 1e-3]
@@ -290,90 +287,7 @@ def counted(found: Verification) -> list[dict[str, Any]]:
     return rows
 
 
-def compared_pairs(embeddings: NDArray[np.float32], people: NDArray[Any], seed: int) -> Verification | None:
-    """Cosines of genuine and impostor pairs: all of them, or of more than a million of a kind as many, drawn.
-
-    Args:
-        embeddings: (N, D), finite and not zero.
-        people: (N,) numbers.
-        seed: of the drawing.
-
-    Example:
-        >>> compared_pairs(np.eye(4, dtype=np.float32)[[0, 0, 1, 1]], np.array([0, 0, 1, 1]), 0)
-        Verification(EER 0.000; 2 genuine, 4 impostor pairs)
-    """
-    units = embeddings.astype(np.float64)
-    units /= np.linalg.norm(units, axis=1, keepdims=True)
-    order = np.argsort(people, kind="stable")
-    units, people = units[order], people[order]
-    genuine = _genuine_pairs(people)
-    if not len(genuine):
-        return None
-    generator = np.random.default_rng(seed)
-    if len(genuine) > MOST_PAIRS:
-        genuine = genuine[np.sort(generator.choice(len(genuine), MOST_PAIRS, replace=False))]
-    impostor = _impostor_pairs(people, generator)
-    if not len(impostor):
-        return None
-    scores = [
-        np.concatenate([_cosines(units, part) for part in np.array_split(p, len(p) // 65536 + 1)])
-        for p in (genuine, impostor)
-    ]
-    return Verification(np.sort(scores[0]), np.sort(scores[1]))
-
-
-def _cosines(units: Floats, pairs: NDArray[np.int64]) -> Floats:
-    cosines: Floats = np.einsum("ij,ij->i", units[pairs[:, 0]], units[pairs[:, 1]])
-    return cosines
-
-
-def _genuine_pairs(people: NDArray[Any]) -> NDArray[np.int64]:
-    """All pairs of one person; people are sorted."""
-    starts = np.flatnonzero(np.diff(people, prepend=people[:1] - 1))
-    ends = np.append(starts[1:], len(people))
-    parts = [np.stack(np.triu_indices(end - start, 1), 1) + start for start, end in zip(starts, ends, strict=True)]
-    return np.concatenate([np.zeros((0, 2), np.int64), *parts])
-
-
-def _impostor_pairs(people: NDArray[Any], generator: np.random.Generator) -> NDArray[np.int64]:
-    count = len(people)
-    if count * (count - 1) // 2 <= 2 * MOST_PAIRS:
-        first, second = np.triu_indices(count, 1)
-        every: NDArray[np.int64] = np.stack([first, second], 1)[people[first] != people[second]]
-        return every
-    drawn = np.sort(generator.integers(0, count, (3 * MOST_PAIRS, 2)), axis=1)
-    drawn = np.unique(drawn[people[drawn[:, 0]] != people[drawn[:, 1]]], axis=0)
-    chosen = generator.choice(len(drawn), min(MOST_PAIRS, len(drawn)), replace=False)
-    return drawn[np.sort(chosen)]
-
-
 # -- images, maps and drops ----------------------------------------------------------------------------
-
-
-@dataclass
-class PersonSums:
-    """Sums and counts of quantities over the images of each person."""
-
-    people: int
-    quantities: int
-    sums: Floats = field(init=False)
-    counts: Floats = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.sums = np.zeros((self.people, self.quantities))
-        self.counts = np.zeros((self.people, self.quantities))
-
-    def add(self, codes: NDArray[np.int64], values: NDArray[Any]) -> None:
-        """Values (n, quantities), NaN for what is not there, of the people in ``codes``, who follow each other."""
-        known = ~np.isnan(values)
-        filled = np.where(known, values, 0).astype(np.float64)
-        starts = np.flatnonzero(np.diff(codes, prepend=-1))
-        self.sums[codes[starts]] += np.add.reduceat(filled, starts, axis=0)
-        self.counts[codes[starts]] += np.add.reduceat(known.astype(np.float64), starts, axis=0)
-
-    def means(self) -> Floats:
-        """(people, quantities), NaN for what a person has not."""
-        return np.divide(self.sums, self.counts, out=np.full_like(self.sums, np.nan), where=self.counts > 0)
 
 
 @dataclass
@@ -408,8 +322,8 @@ def _of_network(cut: Cut, number: int, code: Mapping[str, int], writers: Mapping
     network, config = cut.networks[number], cut.config
     places = [OVERALL, *[layer.name for layer in network.layers]]
     names = [name for _, name in cut.regions]
-    regions = PersonSums(len(code), len(places) * len(names) * len(QUANTITIES))
-    scores = PersonSums(len(code), 1)
+    regions = PersonTotals(len(code), len(places) * len(names) * len(QUANTITIES))
+    scores = PersonTotals(len(code), 1)
     drops: _Drops | None = None
     for i, source in enumerate(cut.sources):
         path, other = source.maps[number], cut.others[i][number]
@@ -420,16 +334,16 @@ def _of_network(cut: Cut, number: int, code: Mapping[str, int], writers: Mapping
         cells = [tuple(cell) for cell in shard.notes["cells"]] + (
             [] if more is None else [tuple(c) for c in more.notes["cells"]]
         )
-        drops = drops or _Drops(network.name, cells, PersonSums(len(code), len(cells)))
+        drops = drops or _Drops(network.name, cells, PersonTotals(len(code), len(cells)))
         if not len(shard["rows"]):
             continue
         pictures = _rows_of(cut, i, shard)
         codes = np.array([code[p.person] for p in pictures])
         who = _Who(np.array([p.number for p in pictures], dtype=np.int32), codes, told.people)
         writers["scores"].add({"model": network.name, **who.columns(1), "cosine": shard["cosine"]})
-        scores.add(codes, shard["cosine"][:, None])
+        scores.update(codes, shard["cosine"][:, None])
         values = _region_values(shard)
-        regions.add(codes, values.reshape(len(values), -1))
+        regions.update(codes, values.reshape(len(values), -1))
         _region_rows(writers["regions"], network.name, places, names, who, values)
         together = shard["drops"] if more is None else np.concatenate([shard["drops"], more["drops"]], 1)
         drops.add(writers["drops"], who, together)
@@ -493,7 +407,7 @@ def _region_rows(
 
 
 def _region_summary(
-    writer: Writer, model: str, places: Sequence[str], names: Sequence[str], regions: PersonSums, config: Config
+    writer: Writer, model: str, places: Sequence[str], names: Sequence[str], regions: PersonTotals, config: Config
 ) -> None:
     means = regions.means()
     known = ~np.isnan(means)
@@ -502,7 +416,7 @@ def _region_summary(
         filled, known, confidence=config.confidence, resamples=RESAMPLES, seed=config.seed, bounds=(0.0, np.inf)
     )
     people = known.sum(0)
-    mean = np.divide(filled.sum(0), people, out=np.full(len(people), np.nan), where=people > 0)
+    mean = divided(filled.sum(0), people)
     columns = [(place, name, quantity) for place in places for name in names for quantity in QUANTITIES]
     writer.add(
         {
@@ -524,7 +438,7 @@ class _Drops:
 
     explained: str
     cells: list[tuple[Any, ...]]
-    sums: PersonSums
+    sums: PersonTotals
 
     def _head(self, cell: tuple[Any, ...]) -> dict[str, Any]:
         layer, control, fill, fraction, measured = cell
@@ -541,7 +455,7 @@ class _Drops:
 
     def add(self, writer: Writer, who: _Who, values: NDArray[np.float32]) -> None:
         """Drops (n, cells)."""
-        self.sums.add(who.codes, values)
+        self.sums.update(who.codes, values)
         for at, cell in enumerate(self.cells):
             known = ~np.isnan(values[:, at])
             if known.any():
@@ -559,7 +473,7 @@ class _Drops:
         sums, counts = self.sums.sums, self.sums.counts
         low, high = interval_of_sums(sums, counts, confidence=confidence, resamples=RESAMPLES, seed=seed)
         images = counts.sum(0)
-        mean = np.divide(sums.sum(0), images, out=np.full(len(images), np.nan), where=images > 0)
+        mean = divided(sums.sum(0), images)
         for at, cell in enumerate(self.cells):
             head = {**self._head(cell), "images": int(images[at]), "people": int((counts[:, at] > 0).sum())}
             if images[at]:
@@ -574,7 +488,7 @@ def _shared_drops(cut: Cut, code: Mapping[str, int], writers: Mapping[str, Write
             continue
         shard = read_shard(source.controls)
         cells = [tuple(cell) for cell in shard.notes["cells"]]
-        drops = drops or _Drops("", cells, PersonSums(len(code), len(cells)))
+        drops = drops or _Drops("", cells, PersonTotals(len(code), len(cells)))
         if len(shard["rows"]) and cells:
             pictures = _rows_of(cut, i, shard)
             images = np.array([p.number for p in pictures], dtype=np.int32)
