@@ -74,6 +74,7 @@ def mean_without(total: Any, count: Any, own_total: Any, own_count: Any) -> Any:
     """Return the mean of all maps but a person's own, from sums and counts (tensors or arrays that broadcast)."""
     return (total - own_total) / (count - own_count)
 
+
 __all__ = ["CONTROLS", "Scene", "central_ellipse"]
 
 

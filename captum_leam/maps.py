@@ -370,7 +370,7 @@ def top_fraction(
         maps: shape (N, H, W) or (N, 1, H, W).
         fraction: of the crop, or of ``within``; in (0, 1]. At least one pixel is taken.
         within: boolean (N, H, W) or (H, W), for example the face: only these pixels count.
-        seed: ties are broken by a seeded permutation per image.
+        seed: Seed of the permutations, one per image, that break ties. Default: 0.
         start: Number of the first image, see :func:`rank_pixels`. Default: 0.
 
     Returns:
@@ -406,8 +406,8 @@ def top_fraction(
     # what lies outside is ranked behind everything inside, whatever its value
     ranks = rank_pixels(maps, seed=seed, start=start).masked_fill(~within, maps[0].numel()).neg().double()
     ranks = rank_pixels(ranks, seed=seed, start=start)
-    count = (fraction * pixels.double()).round().clamp(min=1)
-    return ranks < count[:, None, None]
+    counts = (fraction * pixels.double()).round().clamp(min=1)
+    return ranks < counts[:, None, None]
 
 
 # -- smoothing -----------------------------------------------------------------------------------------
@@ -461,14 +461,14 @@ def _blur_weights(radius: int, sigma: float) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _blur_matrix(length: int, radius: int, sigma: float) -> Tensor:
-    """The blur of a line of pixels as a matrix (length, length), float64: line @ matrix."""
+    """Return the blur of a line of pixels as a matrix (length, length), float64: line @ matrix."""
     with torch.inference_mode(False), torch.no_grad():  # it is kept, and the next call may want gradients through it
         lines = F.pad(torch.eye(length, dtype=torch.float64, device="cpu")[:, None], (radius, radius), mode="reflect")
         return F.conv1d(lines, _blur_weights(radius, sigma).view(1, 1, -1))[:, 0]
 
 
 def default_blur(images: Tensor) -> Tensor:
-    """The blur of the path baseline and of the blur fill: σ = 10 px on a crop of 112 px, scaled with its width.
+    """Blur images as the path baseline and the blur fill: σ = 10 px on a crop of 112 px, scaled with its width.
 
     Example:
         >>> default_blur(torch.rand(2, 3, 112, 112)).shape
@@ -516,7 +516,7 @@ def soft_mask(heights: Tensor, area: float, width: float) -> Tensor:
 
 
 def mean_threshold(heights: Tensor, area: float, width: float) -> Tensor:
-    """The threshold at which a soft mask has a given mean, by 30 bisections; (N, 1, 1, 1).
+    """Return the threshold at which a soft mask has a given mean, by 30 bisections; (N, 1, 1, 1).
 
     Example:
         >>> round(mean_threshold(torch.tensor([[[[2.0, 4.0]]]]), 0.5, 1.0).item(), 4)

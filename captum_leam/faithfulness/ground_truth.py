@@ -26,10 +26,10 @@ def pointing_game(maps: Tensor, truth: Tensor, *, tolerance: int = 0, seed: int 
     Source: Zhang et al., "Top-down neural attention by excitation backprop", IJCV 2018, section 4.1 (tolerance of 15 px on photos).
 
     Args:
-        maps: (N, H, W) or (N, 1, H, W).
-        truth: boolean (N, H, W).
+        maps: Maps (N, H, W) or (N, 1, H, W).
+        truth: Booleans (N, H, W).
         tolerance: how many pixels beside it still count, in both directions.
-        seed: of ties.
+        seed: Seed of ties. Default: 0.
 
     Returns:
         (N,), 0 or 1; by chance the share of the truth in the image.
@@ -145,12 +145,12 @@ def part_importance(
 
     Args:
         model: images → embeddings.
-        images: (N, C, H, W).
-        labels: integer regions (N, H, W).
+        images: Images (N, C, H, W).
+        labels: Regions (N, H, W), integers.
         parts: the labels that are removed, one at a time.
         references: (D,), (1, D) or (N, D), from other images.
         fill: what is put in place.
-        batch_size: images in one pass.
+        batch_size: Number of images in one pass.
 
     Returns:
         (N, parts), the drop of the cosine; NaN where an image does not have the part.
@@ -179,8 +179,8 @@ def part_agreement(maps: Tensor, labels: Tensor, parts: Sequence[int], importanc
     """Spearman's rank correlation, over parts, of a map's positive mass with their importance.
 
     Args:
-        maps: (N, H, W) or (N, 1, H, W).
-        labels: integer regions (N, H, W).
+        maps: Maps (N, H, W) or (N, 1, H, W).
+        labels: Regions (N, H, W), integers.
         parts: labels, three or more.
         importance: (N, parts), of :func:`part_importance`; NaN for parts that are not there.
 
@@ -266,7 +266,7 @@ class AdditiveSimilarity(nn.Module):
         return self.weights * (images.mean(1) - gone)
 
     def template(self, channels: int = 3) -> Tensor:
-        """The image (1, C, H, W) whose embedding is the reference: 1 where weights are positive, 0 elsewhere."""
+        """Return the image (1, C, H, W) whose embedding is the reference: 1 where weights are positive, 0 elsewhere."""
         return (self.weights > 0).to(self.weights).expand(1, channels, *self.weights.shape).clone()
 
 

@@ -5,6 +5,7 @@ Everything here works on tensors and arrays; tables are made by :class:`~captum_
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class OccludedBatch:
 
     images: Tensor
     fills: Sequence[Fill]
-    models: Mapping[Hashable, MeasuredModel]
+    models: Mapping[Any, MeasuredModel]
     filled: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -40,7 +40,7 @@ def occlude(images: Tensor, masks: Tensor, fill: str | Fill | Callable[..., Tens
     """Replace the masked pixels, all channels of them, and nothing else.
 
     Args:
-        images: (N, C, H, W).
+        images: Images (N, C, H, W).
         masks: boolean (N, H, W); True is replaced.
         fill: ``"zero"``, ``"mean"``, ``"blur"``, ``"noisy linear"``, ``"shuffle"``, or a function.
 
@@ -83,7 +83,7 @@ class OcclusionEvaluator:
         smooth: Gaussian σ in pixels that every map and control is blurred with before ranking: blurrier maps score
             better in removal games (2304.13836), so compare methods at the same blur too.
         seed: of ties and of the controls.
-        batch_size: images in one pass.
+        batch_size: Number of images in one pass.
         progress: show a progress bar.
 
     Raises:
@@ -173,7 +173,7 @@ class OcclusionEvaluator:
 
     def reset(self) -> None:
         """Forget all images."""
-        self._parts: list[_Part] = []
+        self._parts: list[_MeasuredPart] = []
 
     def update(
         self,
@@ -231,7 +231,7 @@ class OcclusionEvaluator:
         scene = Scene(images, _face(face, images), known, seed=self.seed, start=start)
         methods = {name: self._map(name, m, images) for name, m in _as_mapping(maps).items()}
         measured = self._measured(images, references, labels)
-        part = _Part(
+        part = _MeasuredPart(
             start, people, explained, labels is not None, needs_all_of_person=references is None, needs_all=False
         )
         part.drops = self._drops(scene, methods, measured, population or {})
@@ -288,8 +288,7 @@ class OcclusionEvaluator:
             columns=["fill", "fraction", "order", "model"],
         )
         table = cells.loc[cells.index.repeat(len(drops))].reset_index(drop=True)
-        columns = {name: np.tile(np.array(values), len(cells)) for name, values in rows.items() if name == "image"}
-        columns["person"] = [*rows["person"]] * len(cells)
+        columns = {"image": np.tile(rows["image"], len(cells)), "person": rows["person"] * len(cells)}
         of_masks = np.repeat(changed, len(self.models), axis=1)
         return table.assign(drop=drops.T.reshape(-1), changed=of_masks.T.reshape(-1), **columns, **head)
 
@@ -439,7 +438,7 @@ Drops = dict[tuple[str, str], tuple[Floats, NDArray[np.int64]]]
 
 
 @dataclass
-class _Part:
+class _MeasuredPart:
     """What one update measured.
 
     Attributes:
@@ -460,7 +459,7 @@ class _Part:
     drops: Drops = field(default_factory=dict)
 
 
-def _check_parts(parts: Sequence[_Part]) -> None:
+def _check_parts(parts: Sequence[_MeasuredPart]) -> None:
     """Raise if the parts, sorted by their first image, are no split of one set."""
     if not parts:
         raise CaptumLeamError("Expected images, got none. Call update first.")

@@ -42,17 +42,17 @@ def control_maps(
     batch_size: int = 64,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """The maps of all controls that can be made from what is given, in one call.
+    """Return the maps of all controls that can be computed from the arguments.
 
     Args:
-        images: (N, C, H, W).
-        people: the person of each image.
+        images: Images (N, C, H, W).
+        people: Person of each image.
         model: for "untrained"; it is copied, not changed.
         explain: model, images, references (N, D) → maps: the method whose maps are examined;
             :func:`~captum_leam.explain_faces` by default.
         labels: a parser's label maps (N, H, W), for "parser".
         maps: of the method, (N, H, W): how strongly each region is painted; alike without them.
-        batch_size: images in one pass.
+        batch_size: Number of images in one pass.
         seed: of the random weights.
 
     Returns:
@@ -90,16 +90,16 @@ def untrained_maps(
     batch_size: int = 64,
     seed: int = 0,
 ) -> Tensor:
-    """Maps of an untrained twin: the same architecture, method and references made the same way, random weights.
+    """Return the maps of an untrained twin: the same architecture, method and references made the same way, random weights.
 
     Source: Adebayo et al. 2018, "Sanity checks for saliency maps".
 
     Args:
         model: it is copied, and not changed.
-        images: (N, C, H, W).
+        images: Images (N, C, H, W).
         people: the person of each image; references are leave-one-out centroids of the twin's own embeddings.
         explain: as in :func:`control_maps`.
-        batch_size: images in one pass.
+        batch_size: Number of images in one pass.
         seed: of the weights.
 
     Example:
@@ -119,7 +119,7 @@ def untrained_maps(
 
 
 def region_maps(labels: Tensor | ArrayLike, maps: Tensor | None = None, *, smooth: float = 2.0) -> Tensor:
-    """Maps painted from a parser's masks: each region at one height, the same for everyone; then smoothed.
+    """Paint maps from a parser's masks: each region at one height, the same for everyone, then smoothed.
 
     What is left of the maps when all that is known of an image is where the parts of the face are.
 
@@ -197,7 +197,7 @@ def crop_features(images: Tensor, *, side: int = 28) -> Floats:
     Who is close then looks alike in pose, light, hair and expression: a stricter control than pose.
 
     Args:
-        images: (N, C, H, W).
+        images: Images (N, C, H, W).
         side: pixels of the small crop.
 
     Returns:
@@ -222,7 +222,7 @@ def closest_strangers(
 
     Args:
         features: (N, D), of :func:`pose_features` or :func:`crop_features`.
-        people: the person of each image.
+        people: Person of each image.
         k: how many; at most as many as there are images of other people.
         block: images whose distances are in memory at a time.
 

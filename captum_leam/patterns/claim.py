@@ -66,11 +66,11 @@ class PatternClaim:
         return self.low > 0
 
     def to_frame(self) -> pd.DataFrame:
-        """The table, a copy."""
+        """Return a copy of the table."""
         return self.table.copy()
 
     def sentence(self) -> str:
-        """The claim in words, with its numbers."""
+        """Return the claim as a sentence with its numbers."""
         maps, strongest = self.table.to_dict("records")[:2]
         name = CONTROL_NAMES.get(self.strongest, self.strongest)
         verdict = {
@@ -108,15 +108,15 @@ def pattern_claim(
     """Gap of the maps above that of the strongest control, all on the same images and the same draws of people.
 
     Args:
-        maps: :class:`Signatures`, or maps (N, H, W), compared at their top 1 %.
-        people: the person of each map.
+        maps: Signatures, or maps (N, H, W), compared at their top 1 %.
+        people: Person of each map.
         controls: name → control maps of the same images, in the same form; see :func:`~captum_leam.patterns.control_maps`.
         strangers: (N,) or (N, k) indices of images of other people in the same pose, see
             :func:`~captum_leam.patterns.closest_strangers`: one more control. Or name → indices, to say what they were matched on.
         weights: ``"people"`` or ``"pairs"``, see :func:`person_specificity`.
-        confidence: of the intervals.
-        resamples: how many times people are drawn.
-        seed: of the drawing.
+        confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
+        resamples: Number of bootstrap draws of people. Default: 2000.
+        seed: Seed of the draws. Default: 0.
 
     Raises:
         CaptumLeamError: without any control, for controls of other images or made otherwise, strangers that are the ...

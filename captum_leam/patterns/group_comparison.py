@@ -56,7 +56,7 @@ class GroupComparison:
         return self.table[self.table["p_holm"] <= level].reset_index(drop=True)
 
     def to_frame(self) -> pd.DataFrame:
-        """The table, a copy."""
+        """Return a copy of the table."""
         return self.table.copy()
 
     def plot(self) -> "Figure":
@@ -95,12 +95,12 @@ def compare_groups(
     Args:
         values: quantity → (N,), one number per image: a drop, a region's share or lift. NaN (a region that an image lacks) is left
             out.
-        people: the person of each image.
+        people: Person of each image.
         groups: person → group, or the group of each image, (N,); people without a group (None or NaN) are left out.
         base_similarity: (N,), cosine of each image to its reference, nothing occluded.
         min_people: smaller groups are refused; no fewer than 3.
-        confidence: of the intervals.
-        resamples: how many times people are drawn.
+        confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
+        resamples: Number of bootstrap draws of people. Default: 2000.
         permutations: how many times groups are shuffled.
         seed: of both.
 

@@ -47,11 +47,11 @@ class PersonSums:
 
 
 def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "people") -> PersonSums:
-    """Sums of the root distributions of each person.
+    """Return the sums of the root distributions of each person.
 
     Args:
         signatures: N.
-        people: N labels.
+        people: Person of each of the N rows.
         weights: ``"people"``: every person, and every two people, count alike however many images there are; ``"pairs"``: every
             pair of images.
 

@@ -63,7 +63,7 @@ class Signatures:
         return nothing
 
     def __getitem__(self, rows: Any) -> "Signatures":
-        """Some of the maps, by a slice, indices or a boolean mask."""
+        """Return some of the maps, by a slice, indices or a boolean mask."""
         return Signatures(self.roots[np.arange(len(self))[rows].reshape(-1)], self.kind, self.settings)
 
     def norms(self) -> Floats:
@@ -127,7 +127,7 @@ class Signatures:
     def from_arrays(
         cls, arrays: Mapping[str, ArrayLike], kind: Kind, settings: Mapping[str, Any] | None = None
     ) -> "Signatures":
-        """What :meth:`to_arrays` gave, rows brought back to length 1.
+        """Return signatures from the arrays of :meth:`to_arrays`, rows scaled to length 1.
 
         Raises:
             CaptumLeamError: for arrays that are no root distributions (NaN, negative, columns out of range, torn rows).
@@ -267,7 +267,7 @@ def top_roots(values: Tensor, top: Tensor) -> Tensor:
     return _roots(values.gather(-1, top))
 
 
-def dense_roots(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+def dense_roots(maps: Tensor, grid: int | tuple[int, int]) -> Tensor:
     """Return the root distributions (N, L, cells) of maps (N, L, H, W), not negative, averaged to a grid of (rows, columns).
 
     Example:

@@ -62,11 +62,11 @@ class Specificity:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, quantity: str) -> float:
-        """The value of same, different, gap or auc."""
+        """Return the value of same, different, gap or auc."""
         return float(self.table["value"].to_numpy()[self.table["quantity"].tolist().index(quantity)])
 
     def to_frame(self) -> pd.DataFrame:
-        """The table with the p-value, a copy."""
+        """Return a copy of the table with the p-value."""
         return self.table.assign(p_value=np.where(self.table["quantity"] == "gap", self.p_value, np.nan))
 
     def plot(self) -> "Figure":
@@ -96,13 +96,13 @@ def person_specificity(
     """Coefficients of the same and of different people, their gap and AUC with intervals, and a test over person labels.
 
     Args:
-        maps: :class:`Signatures`, or maps (N, H, W), compared at their top 1 %.
+        maps: Signatures, or maps (N, H, W), compared at their top 1 %.
         people: the person of each map; two or more, one of them with two images or more. People with one image count in
             ``different`` only.
         weights: ``"people"``: every person and every two people count alike however many images there are; ``"pairs"``: every pair
             of images does.
         confidence: of the intervals, in (0, 1).
-        resamples: how many times people are drawn.
+        resamples: Number of bootstrap draws of people. Default: 2000.
         permutations: how many times labels are shuffled; 0 for no test.
         block: rows of pairs in memory at a time.
         seed: of the drawing and shuffling.
@@ -191,7 +191,7 @@ def _images_to_shuffle(codes: NDArray[np.int64], seed: int) -> NDArray[np.int64]
 
 
 def _gap_of_order(made: Signatures, codes: NDArray[np.int64], weights: str) -> Callable[[NDArray[np.int64]], float]:
-    """The gap when the images, in some order, are dealt out to the people: what one shuffling costs is one sum per person."""
+    """Return a function from an order of the images to the gap when they are dealt out to the people, one sum per person."""
     images = np.bincount(codes)
     starts = np.concatenate([[0], np.cumsum(images)])
     pairs = images * (images - 1) / 2
@@ -231,7 +231,7 @@ def _lengths_of_sums(roots: Any, order: NDArray[np.int64], starts: NDArray[np.in
 def same_or_different(
     made: Signatures, codes: NDArray[np.int64], *, weights: str = "people", block: int = 1024
 ) -> SameOrDifferent:
-    """The AUC by blocks of pairs; memory is of the order block², whatever the number of maps."""
+    """Return the AUC, computed by blocks of pairs; memory is of the order block², whatever the number of maps."""
     images = np.bincount(codes)
     same_pairs = int((images * (images - 1) // 2).sum())
     cases = same_pairs * (len(codes) * (len(codes) - 1) // 2 - same_pairs)

@@ -56,7 +56,7 @@ class Estimate:
         Args:
             drawn: (B, P), the weights that the draws are of.
             confidence: in (0, 1).
-            bounds: of the quantity.
+            bounds: Bounds of the quantity.
 
         Example:
             >>> values, drawn = np.arange(30.0) % 7, draw_people(30, 2000, seed=0)

@@ -19,11 +19,11 @@ ROUNDING = 1e-9
 
 
 def by_person(values: ArrayLike, people: Sequence[Any]) -> tuple[Floats, Floats]:
-    """Sums and counts of the values of each person, people in order of first appearance.
+    """Return sums and counts of the values of each person, people in order of first appearance.
 
     Args:
         values: (N,) or (N, K).
-        people: N labels.
+        people: Person of each of the N rows.
 
     Returns:
         Sums (P,) or (P, K) and counts (P,).
@@ -100,11 +100,11 @@ def bootstrap_interval(
 
     Args:
         values: (N,) or (N, K), one column per quantity.
-        people: N labels.
-        confidence: of the interval.
-        resamples: how many times people are drawn.
-        seed: of the drawing.
-        bounds: of the quantity; ends are cut there.
+        people: Person of each of the N rows.
+        confidence: Confidence level of the interval, in (0, 1). Default: 0.95.
+        resamples: Number of bootstrap draws of people. Default: 2000.
+        seed: Seed of the draws. Default: 0.
+        bounds: Bounds of the quantity, at which the ends are cut. Default: none.
 
     Returns:
         Low and high ends, () or (K,); NaN with fewer than two people.
@@ -133,7 +133,7 @@ def interval_of_pairs(values: ArrayLike, people: ArrayLike, *, confidence: float
     Args:
         values: (P,), within [0, 1].
         people: (P, 2), the two people of each pair; twice the same for genuine pairs.
-        confidence: of the interval.
+        confidence: Confidence level of the interval, in (0, 1). Default: 0.95.
 
     Returns:
         Low and high end, within [0, 1]; the mean itself where all values are equal; NaN where all pairs, if any, are of

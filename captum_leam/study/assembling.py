@@ -313,7 +313,7 @@ def write_measurements(cut: Cut, folder: Path) -> Told:
 
 
 def _rows_of(cut: Cut, i: int, shard: Shard) -> list[Picture]:
-    """The pictures of the rows of a shard."""
+    """Return the pictures of the rows of a shard."""
     kept = read_shard(cut.sources[i].crops)["kept"]
     return [cut.pictures[i][k] for k in kept[shard["rows"]]]
 
@@ -357,7 +357,7 @@ def _of_network(cut: Cut, number: int, code: Mapping[str, int], writers: Mapping
 
 
 def middle(fractions: Sequence[float]) -> float:
-    """The fraction nearest to 5 %, which comparisons of groups look at.
+    """Return the fraction nearest to 5 %, at which groups are compared.
 
     Example:
         >>> middle((0.01, 0.05, 0.2))
@@ -454,7 +454,7 @@ class _Drops:
         }
 
     def add(self, writer: Writer, who: _Who, values: NDArray[np.float32]) -> None:
-        """Drops (n, cells)."""
+        """Add drops (n, cells) and write their rows."""
         self.sums.update(who.codes, values)
         for at, cell in enumerate(self.cells):
             known = ~np.isnan(values[:, at])
@@ -502,7 +502,7 @@ def _shared_drops(cut: Cut, code: Mapping[str, int], writers: Mapping[str, Write
 
 
 def layer_totals(paths: Sequence[Path]) -> tuple[Floats, NDArray[np.int64], Floats, int]:
-    """Sums of the maps of one network over all shards, in order: (L, H, W), how many of each; of the overall map by people, and images.
+    """Return sums (L, H, W) and counts of the maps of one network over all shards, the sum of its overall maps, and the images.
 
     Raises:
         CaptumLeamError: if no image has a map.

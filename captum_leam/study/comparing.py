@@ -64,7 +64,7 @@ class Rows:
     arrays: Mapping[str, NDArray[Any]] = field(repr=False)
 
     def of(self, image: NDArray[np.int64]) -> "Rows":
-        """The rows of some of the images, all of which are there."""
+        """Return the rows of some of the images, all of which must be there."""
         at = np.searchsorted(self.image, image)
         return Rows(self.image[at], self.people[at], {name: values[at] for name, values in self.arrays.items()})
 
@@ -187,7 +187,7 @@ def patterns_shard(
 
 
 def _sets(setting: Setting, number: int, layer: int, sources: Sequence[Source], kind: Kind) -> dict[str, Rows]:
-    """The maps and their controls, on the images that have them all."""
+    """Return the maps and their controls, on the images that have them all."""
     controls, names = setting.config.patterns.controls, ARRAYS[kind]
     sets = {"": read_rows(sources, "maps", number, layer, names)}
     if "edges" in controls:
@@ -206,7 +206,7 @@ def _sets(setting: Setting, number: int, layer: int, sources: Sequence[Source], 
 
 
 def _painted(setting: Setting, number: int, sources: Sequence[Source], names: Sequence[str]) -> Rows:
-    """What a parser alone knows: every region as high as the maps are there on average, smoothed."""
+    """Return maps painted from a parser's regions alone: each as high as the maps are there on average, smoothed."""
     mass, area = np.zeros(len(setting.regions)), np.zeros(len(setting.regions))
     for source in sources:
         if (path := source.maps[number]) is not None and len((shard := read_shard(path))["rows"]):

@@ -53,7 +53,7 @@ class Setting:
     regions: tuple[int, ...]
 
     def measured(self, explained: int | None) -> list[int]:
-        """The networks that occluded images are measured on."""
+        """Return the numbers of the networks that occluded images are measured on."""
         everyone = list(range(len(self.networks)))
         return everyone if explained is None or self.config.transfer else [explained]
 
@@ -241,7 +241,7 @@ class Collected:
 
 
 def maps_shard(setting: Setting, faces: Shard, explained: int) -> Shard:
-    """Maps of one network on a shard: regions, signatures, drops, sums.
+    """Explain a shard by one network: regions, signatures, drops and sums of its maps.
 
     Arrays, by row (an image that has maps): ``rows`` of the shard of crops; ``shown`` (n, L) maps with anything to show; ``cosine``
     (n,); ``share``, ``mass`` (n, L, regions), ``area`` (n, regions); ``top_pixels``, ``top_roots``, ``dense``: signatures; ``drops``
@@ -350,7 +350,7 @@ def _labels_of(faces: Shard, rows: Indices, device: torch.device) -> Tensor:
 
 
 def _ranked(maps: Tensor, setting: Setting) -> dict[str, Tensor]:
-    """The highest pixels of the overall map and of the layers, as far down as they are looked at."""
+    """Return the highest pixels of the overall map and of the layers, as many as are used."""
     config, pixels = setting.config, maps[0, 0].numel()
     both = {pixel_count(f, pixels) for f in (config.region_fraction, config.patterns.fraction)}
     counts = sorted(both | {pixel_count(f, pixels) for f in config.fractions})
@@ -366,7 +366,7 @@ def _ranked(maps: Tensor, setting: Setting) -> dict[str, Tensor]:
 def _control_top(
     name: str, crops: Tensor, rows: Indices, faces: Shard, maps: Tensor | None, config: Config, setting: Setting
 ) -> Tensor:
-    """The highest pixels of a control's maps; what it draws depends on the pictures, not on how the study was cut."""
+    """Return the highest pixels of a control's maps; what it draws depends on the pictures, not on the shards."""
     face = central_ellipse((crops.shape[2], crops.shape[3])).to(crops.device).expand(len(crops), -1, -1)
     seed = (config.seed * 1_000_003 + zlib.crc32(faces["crops"][rows[0]].tobytes())) % (1 << 62)
     made = CONTROLS[name](Scene(crops, face, maps=maps, seed=seed)).float()
@@ -388,7 +388,7 @@ class PersonMapSums:
         self.layer_counts: Tensor | None = None
 
     def add(self, rows: Indices, maps: Tensor, shown: Tensor) -> None:
-        """Maps (n, L, H, W) of some rows of the shard."""
+        """Add maps (n, L, H, W) of some rows of the shard."""
         maps, codes = maps.cpu(), torch.from_numpy(self.of[rows])
         if self.persons is None or self.layers is None or self.layer_counts is None:
             self.persons = torch.zeros(len(self.code), *maps.shape[2:], device="cpu", dtype=torch.float64)
@@ -436,7 +436,7 @@ def untrained_shard(setting: Setting, faces: Shard, explained: int, first: Shard
 
 
 def controls_shard(setting: Setting, faces: Shard) -> Shard:
-    """Controls that need no network to be made: their drops on all networks, and the signatures of the edges."""
+    """Measure the controls that need no network: their drops on all networks, and the signatures of the edges."""
     config = setting.config
     shared = [name for name in config.controls if name not in OWN_CONTROLS]
     occluder = ShardOccluder(setting, faces, None)
@@ -467,7 +467,7 @@ def others_shard(
     total: NDArray[np.float64],
     count: int,
 ) -> Shard:
-    """The control "other people": drops where the mean overall map of all *other* people is highest."""
+    """Measure the control "other people": drops where the mean overall map of all *other* people is highest."""
     config, people = setting.config, faces.notes["people"]
     occluder = ShardOccluder(setting, faces, explained)
     cells = occluder.cells(OVERALL, ["other people"], config.fractions, occluder.measured)

@@ -18,7 +18,7 @@ BLOCK = 65_536
 
 @dataclass
 class PairScores:
-    """Embeddings and their people, batch after batch, to be compared as :func:`~captum_leam.verification.verify` does; states can be merged.
+    """Embeddings and their people, batch after batch, compared as by :func:`~captum_leam.verification.verify`; states can be merged.
 
     Example:
         >>> scores = PairScores()

@@ -115,7 +115,7 @@ def verify(model: nn.Module, images: Tensor, labels: Sequence[Hashable], *, batc
         model: returns embeddings (N, D), in evaluation mode.
         images: (N, C, H, W) as the model takes them.
         labels: who is in each image; two people or more, one of them twice or more.
-        batch_size: images in one pass.
+        batch_size: Number of images in one pass.
 
     Returns:
         Cosines of all pairs, with error rates. Pairs share images, so that intervals cannot be read off their number.
