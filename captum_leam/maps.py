@@ -337,21 +337,20 @@ def _break_ties(maps: Tensor, is_tied: Tensor, seed: int, start: int | None, lar
 
 
 def _select_top(maps: NDArray[Any], cuts: Sequence[int], largest: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Return the top pixels and which maps have ties at a cut, from large to small cuts, which is fast on a CPU."""
-    order = np.arange(largest)[None].repeat(len(maps), 0)
-    values, is_tied = maps, np.zeros(len(maps), np.bool_)
+    """Return the top pixels and which maps have ties at a cut, by selection, which is fast on a CPU."""
+    order, is_tied = np.arange(largest)[None].repeat(len(maps), 0), np.zeros(len(maps), np.bool_)
+    values = -maps  # the many zeros of a map then come last, where they cost little
     for count in cuts:
         width = values.shape[1]
-        selected = np.argpartition(values, width - count - 1, axis=1)[
-            :, ::-1
-        ]  # above the cut, the one below it, the rest
-        highest = np.take_along_axis(values, selected[:, : count + 1], 1)
-        values = highest[:, :count]
-        is_tied |= values.min(1) == highest[:, count]
+        selected = np.argpartition(values, count, axis=1)  # above the cut, the one below it, the rest
+        ends = np.take_along_axis(values, selected[:, : count + 1], 1)
+        values = np.ascontiguousarray(ends[:, :count])
+        is_tied |= values.max(1) == ends[:, count]
         if count < largest:  # the pixels of the larger cut, these first
-            selected = np.concatenate([np.take_along_axis(order[:, :width], selected, 1), order[:, width:]], 1)
-        order = selected[:, :largest]
-    return order.copy(), is_tied  # torch takes no negative strides
+            order[:, :width] = np.take_along_axis(order[:, :width], selected, 1)
+        else:
+            order = selected[:, :largest].copy()
+    return order, is_tied
 
 
 def _sort_top(maps: Tensor, cuts: Sequence[int], largest: int) -> tuple[Tensor, Tensor]:

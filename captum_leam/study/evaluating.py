@@ -207,7 +207,8 @@ class ShardOccluder:
             measured: Numbers of the networks.
         """
         size = (batch.images.shape[2], batch.images.shape[3])
-        masks = masks_of_pixels(top, [pixel_count(fraction, size[0] * size[1]) for fraction in fractions], size)
+        counts = [pixel_count(fraction, size[0] * size[1]) for fraction in fractions]
+        masks = masks_of_pixels(top, counts, size, batch.images.dtype)
         return batch.measure(masks, measured)[0].astype(np.float32)
 
     def failures(self, faces: Shard) -> list[Failure]:
