@@ -69,7 +69,7 @@ class Network:
         """LEAM's overall map: of the layers of the package, or of others."""
         chosen = self.found.for_overall_map() if roles is None else roles
         weighting = str(options.pop("weighting", "elementwise"))
-        leam = LEAM(self.model, [s.module for s in chosen], weighting=weighting, reshape=[s.reshape for s in chosen])
+        leam = LEAM(self.model, chosen, weighting=weighting)
         maps = leam.attribute(x, reference=r, n_steps=n_steps, **options)
         return overall_map(maps, (x.shape[2], x.shape[3]), self.found.field)
 

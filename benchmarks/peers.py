@@ -296,7 +296,7 @@ def find_limit(setting: Setting, name: str) -> Found:
     tables, rows, seconds = [], [], {}
     for fraction in FRACTIONS:
         limit = ExtremalPerturbation(scene.networks[name], area=fraction, **setting.limit)
-        method = Method(LIMIT, "limit", lambda x, r, m=limit: m.attribute(x, r)[:, 0], explainer=limit)
+        method = Method(LIMIT, "limit", lambda x, r, m=limit: m.attribute(x, reference=r)[:, 0], explainer=limit)
         maps, cost = run(method, scene.networks[name], scene.explained, scene.references[name])
         seconds[f"{LIMIT}, {fraction:.0%}"] = cost["seconds"] * len(scene.chosen)
         table = drops(

@@ -1,6 +1,6 @@
 """Every method of the comparison under one signature: images and references to maps at image size.
 
-LEAM's forms and presets, the methods of :mod:`captum_leam.explainers`, Captum's own through ``EmbeddingSimilarity``, and the packages
+LEAM's forms and presets, the methods of :mod:`captum_leam.explainers`, Captum's own through ``CaptumExplainer``, and the packages
 pytorch-grad-cam and torch-cam, used as their users would: the layer's map stretched over the whole image, scores from a target
 function. Layers are those that ``suggest_layers`` finds: the first (56 px of a crop of 112 px), middle (28 px), third (14 px) and last.
 """
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_leam import LEAM, EmbeddingSimilarity, explain_faces
+from captum_leam import LEAM, explain_faces
 from captum_leam import explainers as ex
 from captum_leam.maps import default_blur, place_on_field
 from captum_leam.regions import TemplateParser
@@ -92,7 +92,7 @@ def leam_forms(model: nn.Module, layers: Layers) -> list[Method]:
     """One layer at a time, and the forms that the presets leave out."""
 
     def form(name: str, role: str, weighting: str = "elementwise", **options: object) -> Method:
-        leam = LEAM(model, layers[role].module, weighting=weighting, reshape=layers[role].reshape)
+        leam = LEAM(model, layers[role], weighting=weighting)
 
         def explain(x: Tensor, r: Tensor, sign: int = 1) -> Tensor:
             return sign * layers.place(leam.attribute(x, reference=r, **options))
@@ -140,10 +140,10 @@ def peer(name: str, method: ex.Explainer) -> Method:
     """An explainer; of two-sided methods each side by itself, of signed maps the sign turned around."""
 
     def signed(x: Tensor, r: Tensor, sign: int = 1) -> Tensor:
-        return sign * method.attribute(x, r)[:, 0]
+        return sign * method.attribute(x, reference=r)[:, 0]
 
     def side(x: Tensor, r: Tensor, which: str) -> Tensor:
-        return getattr(method.attribute_both(x, r), which)[:, 0]
+        return getattr(method.attribute_both(x, reference=r), which)[:, 0]
 
     if isinstance(method, ex.TwoSidedExplainer):
         against: Maps | None = partial(side, which="dissimilar")
@@ -153,11 +153,6 @@ def peer(name: str, method: ex.Explainer) -> Method:
 
 
 # -- Captum's own --------------------------------------------------------------------------------------
-
-
-def pixel_map(attributions: Tensor) -> Tensor:
-    """Input attributions (N, C, H, W) to maps: absolute value, summed over colours."""
-    return attributions.detach().abs().sum(1)
 
 
 def repeatably(explain: Maps) -> Maps:
@@ -173,52 +168,42 @@ def repeatably(explain: Maps) -> Maps:
 
 def captum_methods(model: nn.Module, layers: Layers, quick: bool) -> list[Method]:
     """On the objective's default norm; those that are complete along a path on the fixed one, from the blurred image."""
-    cosine, fixed = EmbeddingSimilarity(model), EmbeddingSimilarity(model, norm="fixed")
-    middle, last = layers["middle"].module, layers["last"].module
-    many = {"n_steps": PATH_STEPS, "internal_batch_size": 8}
+    middle, last = layers["middle"], layers["last"]
+    from_blur = {"baselines": default_blur}
+    path = {"n_steps": PATH_STEPS, "internal_batch_size": 8, **from_blur}
 
-    def plain(method: ca.Attribution, **options: object) -> Maps:
-        return lambda x, r: pixel_map(method.attribute(x, additional_forward_args=(r,), **options))
+    def of_input(method: Callable[..., object], layer: LayerSuggestion | None = None, **options: object) -> Maps:
+        found = ex.CaptumExplainer(method, model, layer, reading="absolute", batch_size=AT_ONCE, **options)
+        return lambda x, r: found.attribute(x, reference=r)[:, 0]
 
-    def along_path(method: ca.Attribution, **options: object) -> Maps:
-        def run(x: Tensor, r: Tensor) -> Tensor:
-            weights, start = (fixed.fixed_weights(x, r),), default_blur(x)
-            return pixel_map(method.attribute(x, baselines=start, additional_forward_args=weights, **options))
-
-        return repeatably(run)
-
-    def at_layer(method: ca.Attribution) -> Maps:
-        def run(x: Tensor, r: Tensor) -> Tensor:
-            weights, start = (fixed.fixed_weights(x, r),), default_blur(x)
-            found = method.attribute(x, baselines=start, additional_forward_args=weights, **many)
-            return layers.place(found.sum(1, keepdim=True))
-
-        return run
-
-    def noisy_layer(method: ca.Attribution) -> Maps:
-        tunnel = ca.NoiseTunnel(method)
-        return repeatably(lambda x, r: layers.place(tunnel.attribute(x, additional_forward_args=(r,), **NOISE)))
+    def of_layer(method: Callable[..., object], layer: LayerSuggestion, **options: object) -> Maps:
+        found = ex.CaptumExplainer(method, model, layer, field=layers.found.field, batch_size=AT_ONCE, **options)
+        return lambda x, r: found.attribute(x, reference=r)[:, 0]
 
     def occlusion(x: Tensor, r: Tensor) -> Tensor:
         windows = {"sliding_window_shapes": (x.shape[1], 14, 14), "strides": (x.shape[1], 7, 7)}
-        return ca.Occlusion(cosine).attribute(x, additional_forward_args=(r,), **windows).detach().mean(1)
+        found = ex.CaptumExplainer(ca.Occlusion, model, reading="mean", batch_size=AT_ONCE, **windows)
+        return found.attribute(x, reference=r)[:, 0]
 
     noise = f"NoiseTunnel({{}}), {NOISE['nt_samples']} samples"
-    leam, cam = LEAM(cosine, middle), ca.LayerGradCam(cosine, last)
     maps: dict[str, Maps] = {
-        "Saliency": plain(ca.Saliency(cosine)),
-        "InputXGradient": plain(ca.InputXGradient(cosine)),
-        f"IntegratedGradients, {PATH_STEPS} steps": along_path(ca.IntegratedGradients(fixed), **many),
-        f"GradientShap, {PATH_STEPS} samples": along_path(ca.GradientShap(fixed), n_samples=PATH_STEPS, stdevs=0.05),
-        "DeepLift": along_path(ca.DeepLift(fixed)),
-        "GuidedGradCam, last layer": plain(ca.GuidedGradCam(cosine, last)),
-        f"LayerIntegratedGradients, middle layer, {PATH_STEPS} steps": at_layer(
-            ca.LayerIntegratedGradients(fixed, middle)
+        "Saliency": of_input(ca.Saliency),
+        "InputXGradient": of_input(ca.InputXGradient),
+        f"IntegratedGradients, {PATH_STEPS} steps": of_input(ca.IntegratedGradients, **path),
+        f"GradientShap, {PATH_STEPS} samples": of_input(
+            ca.GradientShap, n_samples=PATH_STEPS, stdevs=0.05, **from_blur
         ),
-        f"LayerConductance, middle layer, {PATH_STEPS} steps": at_layer(ca.LayerConductance(fixed, middle)),
-        noise.format("Saliency"): repeatably(plain(ca.NoiseTunnel(ca.Saliency(cosine)), **NOISE)),
-        noise.format("LayerGradCam, last layer"): noisy_layer(cam),
-        noise.format("LEAM, middle layer"): noisy_layer(leam),
+        "DeepLift": of_input(ca.DeepLift, **from_blur),
+        "GuidedGradCam, last layer": of_input(ca.GuidedGradCam, last),
+        f"LayerIntegratedGradients, middle layer, {PATH_STEPS} steps": of_layer(
+            ca.LayerIntegratedGradients, middle, **path
+        ),
+        f"LayerConductance, middle layer, {PATH_STEPS} steps": of_layer(ca.LayerConductance, middle, **path),
+        noise.format("Saliency"): of_input(lambda f: ca.NoiseTunnel(ca.Saliency(f)), **NOISE),
+        noise.format("LayerGradCam, last layer"): of_layer(
+            lambda f, layer: ca.NoiseTunnel(ca.LayerGradCam(f, layer)), last, **NOISE
+        ),
+        noise.format("LEAM, middle layer"): of_layer(lambda f, layer: ca.NoiseTunnel(LEAM(f, layer)), middle, **NOISE),
     }
     methods = [Method(name, "Captum", explain) for name, explain in maps.items()]
     against = None if quick else Method("Occlusion 14 px", "Captum", occlusion, lambda x, r: -occlusion(x, r))

@@ -8,8 +8,9 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,6 +115,66 @@ def hash_of(*parts: Any) -> str:
     """
     said = json.dumps(parts, sort_keys=True, ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(said.encode()).hexdigest()[:32]
+
+
+@contextmanager
+def atomic_folder(folder: Path, earlier: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield a place to write files to, which come into a folder together once all of them are on the disk.
+
+    Whatever goes wrong, the folder holds what it held before; one that was not there is not there.
+
+    Args:
+        folder: Folder that gets the files, and the folders that they are in. Files of the same names are replaced.
+        earlier: Names of files in it that are removed.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_folder(Path(folder, "new")) as place:
+        ...         _ = (place / "page.html").write_text("<p>")
+        ...     sorted(os.listdir(Path(folder, "new")))
+        ['page.html']
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as temporary:
+            place, replaced = Path(temporary, "new"), Path(temporary, "replaced")
+            place.mkdir()
+            yield place
+            names = [str(path.relative_to(place)) for path in sorted(place.rglob("*")) if path.is_file()]
+            for name in names:
+                _sync(place / name)
+            gone = [name for name in sorted({*earlier, *names}) if (folder / name).is_file()]
+            moves = [(folder / name, replaced / name) for name in gone]
+            moves += [(place / name, folder / name) for name in names]
+            missing = _missing({target.parent for _, target in moves})
+            new = [*missing, *new]
+            for path in reversed(missing):
+                path.mkdir()
+            _move(moves)
+    except BaseException:
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def _missing(folders: Iterable[Path]) -> list[Path]:
+    """Return the folders and their parents that do not exist, the innermost first."""
+    found = {path for folder in folders for path in (folder, *folder.parents) if not path.exists()}
+    return sorted(found, key=lambda path: -len(path.parts))
+
+
+def _move(files: Sequence[tuple[Path, Path]]) -> None:
+    """Move files, all or none."""
+    try:
+        for source, target in files:
+            source.replace(target)
+    except BaseException:
+        for source, target in reversed(files):
+            if not source.exists():
+                target.replace(source)
+        raise
 
 
 # -- shards --------------------------------------------------------------------------------------------
@@ -241,6 +302,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 def remove_parts(folder: Path) -> None:
     """Remove what killed runs left behind: temporary files, which are never read."""
-    for part in folder.rglob(".*.part"):
-        with suppress(OSError):
-            part.unlink()
+    for part in list(folder.rglob(".*.part")):
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)

@@ -1,5 +1,22 @@
 """Exceptions and warnings of the package: what a caller can catch."""
 
+__all__ = [
+    "BrokenFileError",
+    "BusyError",
+    "CaptumLeamError",
+    "ConfigError",
+    "DarkPictureWarning",
+    "EngineError",
+    "HalfPrecisionWarning",
+    "IncompleteError",
+    "InputTypeError",
+    "MissingExtraError",
+    "NormalisedWarning",
+    "ReliabilityWarning",
+    "SeparationWarning",
+    "UnknownWhiteError",
+]
+
 
 class CaptumLeamError(ValueError):
     """An input or a request that the package refuses, with a message that says what was expected.
@@ -39,11 +56,21 @@ class MissingExtraError(ImportError):
 
 
 class BrokenFileError(CaptumLeamError):
-    """A file of a study that is torn, changed or of another kind, and must be made again."""
+    """A file of a study that is torn, changed or of another kind, and must be made again.
+
+    Example:
+        >>> issubclass(BrokenFileError, CaptumLeamError)
+        True
+    """
 
 
 class BusyError(CaptumLeamError):
-    """A results folder that another run writes into."""
+    """A results folder that another run writes into.
+
+    Example:
+        >>> issubclass(BusyError, CaptumLeamError)
+        True
+    """
 
 
 class ConfigError(CaptumLeamError):
@@ -68,19 +95,40 @@ class IncompleteError(CaptumLeamError):
 
 
 class EngineError(CaptumLeamError):
-    """Workers of a study that died or cannot be reached."""
+    """Workers of a study that died or cannot be reached.
+
+    Example:
+        >>> issubclass(EngineError, CaptumLeamError)
+        True
+    """
 
 
 class UnknownWhiteError(CaptumLeamError):
-    """A picture whose bit depth does not say which value is white."""
+    """A picture whose bit depth does not say which value is white.
+
+    Example:
+        >>> issubclass(UnknownWhiteError, CaptumLeamError)
+        True
+    """
 
 
 class DarkPictureWarning(UserWarning):
-    """A picture so dark that its bit depth may have been read wrongly."""
+    """A picture so dark that its bit depth may have been read wrongly.
+
+    Example:
+        >>> issubclass(DarkPictureWarning, UserWarning)
+        True
+    """
 
 
 class ReliabilityWarning(UserWarning):
-    """A gradient so small that the map would be rounding noise."""
+    """A gradient so small that the map would be rounding noise.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", ReliabilityWarning)  # LEAM now raises for such maps
+    """
 
 
 class HalfPrecisionWarning(UserWarning):

@@ -1,7 +1,7 @@
 """Overall maps of faces in one call."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +123,8 @@ def _explain(
     if rounds and options["n_steps"] == 1:
         options = {**options, "baselines": None}  # without a path, only the rounds take them
     with with_gradients():
-        overall = overall_map(leam.attribute(x, **towards, **options), (x.shape[2], x.shape[3]), field)
+        maps = leam.attribute(x, **cast(dict[str, Any], {**towards, **options}))
+        overall = overall_map(maps, (x.shape[2], x.shape[3]), field)
         start = smooth(overall)
         if not rounds:
             return normalize_sum(start)

@@ -20,21 +20,31 @@ from captum_leam._engine.modes import as_tensor, at_least_float32, own_arithmeti
 from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError
 
+__all__ = [
+    "gaussian_blur",
+    "normalize_max",
+    "normalize_sum",
+    "place_on_field",
+    "rank_pixels",
+    "soft_mask",
+    "weigh",
+]
+
 # -- from gradients to a layer map ---------------------------------------------------------------------
 
 
 def elementwise_weights(gradients: Tensor) -> Tensor:
-    """Every position keeps its own gradient (HiResCAM's weighting; LEAM's default)."""
+    """Return the gradients as they are (HiResCAM's weighting; LEAM's default)."""
     return gradients
 
 
 def positive_weights(gradients: Tensor) -> Tensor:
-    """Only what speaks for the match (LayerCAM, Jiang et al. 2021, equation 6)."""
+    """Keep positive gradients only (LayerCAM, Jiang et al. 2021, equation 6)."""
     return gradients.clamp(min=0)
 
 
 def channel_weights(gradients: Tensor) -> Tensor:
-    """One weight per channel, its mean over all positions (Grad-CAM, Selvaraju et al. 2017, equation 1)."""
+    """Return one weight per channel, its mean over all positions (Grad-CAM, Selvaraju et al. 2017, equation 1)."""
     return gradients.mean(dim=tuple(range(2, gradients.ndim)), keepdim=True)
 
 
@@ -196,9 +206,7 @@ def normalize_sum(maps: Tensor) -> Tensor:
     shares, has_positive = positive_shares(as_maps(maps))
     if not bool(has_positive.all()):
         empty = caller_rows((~has_positive).nonzero().flatten().tolist())
-        raise CaptumLeamError(
-            f"maps {empty} have no positive value: nothing speaks for the match there. Leave these images out."
-        )
+        raise CaptumLeamError(f"maps {empty} have no positive value. Leave these images out.")
     return shares
 
 
@@ -467,7 +475,7 @@ def _blur_matrix(length: int, radius: int, sigma: float) -> Tensor:
 
 
 def default_blur(images: Tensor) -> Tensor:
-    """Blur images as the path baseline and the blur fill: σ = 10 px on a crop of 112 px, scaled with its width.
+    """Return the blur of the path baseline and of the blur fill: σ = 10 px on a crop of 112 px, scaled with its width.
 
     Example:
         >>> default_blur(torch.rand(2, 3, 112, 112)).shape
@@ -476,11 +484,11 @@ def default_blur(images: Tensor) -> Tensor:
     return gaussian_blur(images, 10 * images.shape[-1] / 112)
 
 
-def steps(n_steps: int) -> list[float]:
-    """Midpoints ``(i + ½) / n`` of the path from the baseline (0) to the image (1).
+def path_midpoints(n_steps: int) -> list[float]:
+    """Return the midpoints ``(i + ½) / n`` of the path from the baseline (0) to the image (1).
 
     Example:
-        >>> steps(4)
+        >>> path_midpoints(4)
         [0.125, 0.375, 0.625, 0.875]
     """
     return [(i + 0.5) / n_steps for i in range(n_steps)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 import torch
@@ -220,9 +220,9 @@ def explain_pair(
     layers = layers.for_images(images) if isinstance(layers, LayerSuggestions) else chosen_layers(model, images, layers)
     embeddings = embed(model, images)
     directions = unit(embeddings, "embeddings")
-    leam = LEAM(model, [layer.module for layer in layers], reshape=[layer.reshape for layer in layers])
+    leam = LEAM(model, layers)
     leam.check_grids(images, layers.field)
-    maps = leam.attribute(images, reference=directions.flip(0), n_steps=PRESETS[preset])
+    maps = cast(list[Tensor], leam.attribute(images, reference=directions.flip(0), n_steps=PRESETS[preset]))
     placed = [place_on_field(m, layers.image_size, layers.field) for m in maps]
     return PairExplanation(
         images=images,

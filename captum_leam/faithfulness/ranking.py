@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -152,10 +152,12 @@ def _layer_maps(
     n_steps: int,
     batch_size: int,
 ) -> Tensor:
-    leam = LEAM(model, layer.module, reshape=layer.reshape)
-    maps = in_batches(
-        lambda rows: leam.attribute(images[rows], reference=references[rows], n_steps=n_steps), len(images), batch_size
-    )
+    leam = LEAM(model, layer)
+
+    def explain(rows: slice) -> Tensor:
+        return cast(Tensor, leam.attribute(images[rows], reference=references[rows], n_steps=n_steps))
+
+    maps = in_batches(explain, len(images), batch_size)
     return place_on_field(torch.cat(maps), found.image_size, found.field)
 
 

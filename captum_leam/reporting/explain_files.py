@@ -31,6 +31,8 @@ from captum_leam.regions import FaceRegions, label_faces
 from captum_leam.reporting.explanation import OWN_REFERENCE, Explanation, explain_images, references_from
 from captum_leam.suggest import chosen_layers
 
+__all__ = ["explain_files"]
+
 DOUBTFUL = 0.2
 """Under this cosine to a person's other pictures it is asked whether a picture shows the same person."""
 
@@ -93,7 +95,7 @@ def explain_files(
         progress: show a progress bar.
 
     Returns:
-        The explanation; :func:`captum_leam.reporting.explanation.write` makes a page of it.
+        The explanation; :func:`captum_leam.reporting.write` makes a page of it.
 
     Raises:
         CaptumLeamError: with what is wrong, in one line.

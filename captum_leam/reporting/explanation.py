@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -158,11 +158,10 @@ def references_from(model: nn.Module, images: Tensor) -> Tensor | None:
 def _layer_maps(
     model: nn.Module, images: Tensor, layers: LayerSuggestions, references: Tensor, n_steps: int, batch_size: int
 ) -> dict[str, Tensor]:
-    leam = LEAM(model, [layer.module for layer in layers], reshape=[layer.reshape for layer in layers])
+    leam = LEAM(model, layers)
 
     def explain(rows: slice) -> list[Tensor]:
-        made: list[Tensor] = leam.attribute(images[rows], reference=references[rows], n_steps=n_steps)
-        return made
+        return cast(list[Tensor], leam.attribute(images[rows], reference=references[rows], n_steps=n_steps))
 
     found = in_batches(explain, len(images), batch_size)
     joined = [torch.cat(of_layer) for of_layer in zip(*found, strict=True)]
@@ -180,7 +179,7 @@ def _grad_cam(
     def cam(rows: slice) -> Tensor:
         with with_gradients():
             x, towards = images[rows].detach().clone(), references[rows]
-            gradients, activations = passes.gradients((x,), lambda f: similarity(f, direction(f, towards), norm))
-        return weigh(gradients[0][0].detach(), activations[0][0].detach(), "channel")
+            result = passes.gradients((x,), lambda f: similarity(f, direction(f, towards), norm))
+        return weigh(result.gradients[0][0].detach(), result.activations[0][0].detach(), "channel")
 
     return place_on_field(torch.cat(in_batches(cam, len(images), batch_size)), layers.image_size, layers.field)

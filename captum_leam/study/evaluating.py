@@ -74,10 +74,9 @@ class Explainer:
             self.options["path"] = leam.path
         self.method = LEAM(
             module,
-            [layer.module for layer in found],
+            found,
             weighting=leam.weighting,  # type: ignore[arg-type]
             norm=leam.norm,  # type: ignore[arg-type]
-            reshape=[layer.reshape for layer in found],
         )
 
     def __call__(self, crops: Tensor, references: Tensor, blurred: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,8 +90,8 @@ class Explainer:
         Raises:
             CaptumLeamError: if an image has no overall map: what LEAM refuses, or no positive value in a layer of it.
         """
-        start = {"baselines": blurred} if self.options["n_steps"] > 1 else {}
-        found = self.method.attribute(crops, reference=references, **start, **self.options)
+        start: dict[str, Any] = {"baselines": blurred} if self.options["n_steps"] > 1 else {}
+        found = self.method.attribute(crops, reference=references, **{**start, **self.options})
         placed = torch.stack([place_on_field(m, self.size, self.network.field) for m in found], 1)
         each, shown = positive_shares(placed)
         inside = torch.tensor([layer.in_overall for layer in self.network.layers], dtype=torch.bool, device=each.device)

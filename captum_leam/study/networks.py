@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from captum_leam._engine.guards import refuse_active
+from captum_leam._engine.guards import raise_if_active
 from captum_leam._engine.outputs import as_embeddings
 from captum_leam._engine.shapes import Reshape
 from captum_leam._engine.types import Field
@@ -144,7 +144,7 @@ def _load(model: Model, device: str, size: int) -> tuple[nn.Module, Fingerprint]
     try:
         with recorded_sources() as sources, torch.random.fork_rng(devices=[]):  # the user's random numbers stay
             module = load_model(model.where, model.preprocessing).to(device)
-            refuse_active(module)
+            raise_if_active(module)
             outputs = outputs_of(lambda images: embeddings_of(module, images), fixed_images(size).to(device), tolerance)
         files = [*sources.values(), *named_file_sha256(model.where)]
         weights = [] if any(outputs) else [weights_sha256(module)]  # it ran on none of the fixed images

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from captum_leam._engine.memory import is_out_of_memory, tell
+from captum_leam._engine.memory import is_out_of_memory, warn_of_reduced_batch
 from captum_leam._loading import made_in_code
 from captum_leam._neighbours import recorded_sources
 from captum_leam._storage import Shard, file_sha256, read_shard
@@ -330,7 +330,7 @@ def each_or_none(
         if len(rows) > 1:
             middle = len(rows) // 2
             if lacking:
-                tell(f"{len(rows)} images", middle)
+                warn_of_reduced_batch(f"{len(rows)} images", middle)
             yield from each_or_none(function, rows[:middle])
             yield from each_or_none(function, rows[middle:])
             return

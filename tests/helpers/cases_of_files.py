@@ -345,7 +345,7 @@ LABELS = [
     refused("The image's own embedding, `norm=\"differentiate\"`",
         "norm=\"differentiate\" has zero gradient for images [0, 1, 2, 3]: their reference is their own embedding",
         own),
-    refused("A target", "target is 0; it must be None: an embedding has no classes",
+    refused("A target", "Expected `target` to be None because embeddings have no classes, got 0",
         lambda _: LEAM(m := seeded(Inner), m.blocks[1]).attribute(IMAGES, target=0)),
 ]  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from captum.attr import InputXGradient
 from torch import Tensor, nn
 
 from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, explain_pair, suggest_layers
@@ -15,6 +16,7 @@ from captum_leam.explainers import (
     FGGB,
     RISE,
     XSSAB,
+    CaptumExplainer,
     CorrRISE,
     ExtremalPerturbation,
     GradCAM,
@@ -82,7 +84,7 @@ class Scene:
 
 
 def _explainer(make: Callable[..., Any]) -> Callable[[Scene], Tensor]:
-    return lambda s: make(s.net, batch_size=s.batch_size).attribute(s.faces, s.references)
+    return lambda s: make(s.net, batch_size=s.batch_size).attribute(s.faces, reference=s.references)
 
 
 def _leam(s: Scene, **options: Any) -> Any:
@@ -167,6 +169,7 @@ EXPLAINERS: dict[str, Callable[..., Any]] = {
     "CorrRISE": lambda net, **o: CorrRISE(net, masks=8, **o),
     "RISE": lambda net, **o: RISE(net, masks=8, cells=4, **o),
     "XFace": lambda net, **o: XFace(net, patches=(8,), stride=4, **o),
+    "CaptumExplainer": lambda net, **o: CaptumExplainer(InputXGradient, net, **o),
     "RegionShapley": lambda net, **o: RegionShapley(net, halves, orders=2, **o),
     "ExtremalPerturbation": lambda net, **o: ExtremalPerturbation(net, n_steps=2, restarts=2, grid=4, **o),
     "PositionDecomposition": lambda net, **o: PositionDecomposition(net, net.body, **o),
@@ -185,7 +188,7 @@ CALLS: dict[str, Callable[[Scene], Any]] = {
     ),
     "explain_faces": lambda s: explain_faces(s.net, s.faces, batch_size=s.batch_size),
     **{name: _explainer(make) for name, make in EXPLAINERS.items()},
-    "both sides": lambda s: list(vars(XSSAB(s.net).attribute_both(s.faces, s.references)).values()),
+    "both sides": lambda s: list(vars(XSSAB(s.net).attribute_both(s.faces, reference=s.references)).values()),
     "correspondences": lambda s: (
         PositionDecomposition(s.net, s.net.body, batch_size=s.batch_size).correspondences(s.faces, s.faces[:1]).matrix
     ),

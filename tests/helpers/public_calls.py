@@ -21,7 +21,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captum_leam import bhattacharyya, leave_one_out_centroids, overall_map, top_fraction
+from captum_leam import (
+    LayerSuggestions,
+    PairExplanation,
+    bhattacharyya,
+    leave_one_out_centroids,
+    overall_map,
+    top_fraction,
+)
 from captum_leam._engine.modes import plain_torch
 from captum_leam.controls import CONTROLS, central_ellipse
 from captum_leam.controls import Scene as ControlScene
@@ -364,10 +371,15 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     # explainers
     "Correspondences": lambda s: Correspondences(s.maps, s.maps[:, 0, 0], (4, 4)).lines((16, 16), count=3),
     "Cost": lambda s: Cost(1, 2).forwards,
-    "Explainer": lambda s: _Gradient(s.net).attribute(s.faces, s.references),
+    "Explainer": lambda s: _Gradient(s.net).attribute(s.faces, reference=s.references),
     "GapDecomposition": lambda s: GapDecomposition(s.pooled, s.pooled.body).attribute(s.faces),
     "SimilarityMaps": lambda s: SimilarityMaps(s.maps[:, None], s.maps[:, None] / 2).signed,
-    "TwoSidedExplainer": lambda s: _TwoSided(s.net).attribute(s.faces, s.references),
+    "TwoSidedExplainer": lambda s: _TwoSided(s.net).attribute(s.faces, reference=s.references),
+    # results of suggest_layers and explain_pair
+    "LayerSuggestions": lambda s: len(LayerSuggestions((), (0, 0, 16, 16), (16, 16)).for_overall_map()),
+    "PairExplanation": lambda s: (
+        PairExplanation(s.faces[:2], 0.5, s.maps[:2], s.maps[:2], {}, 0.8, threshold=0.4).margin
+    ),
     # maps
     "bhattacharyya": lambda s: bhattacharyya(s.maps, fraction=0.2),
     "leave_one_out_centroids": lambda s: leave_one_out_centroids(s.references, PEOPLE),

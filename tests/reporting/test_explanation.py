@@ -10,7 +10,7 @@ from captum_leam import LEAM, EmbeddingSimilarity, suggest_layers
 from captum_leam._text import safe_name
 from captum_leam.regions import TemplateParser
 from captum_leam.reporting.explanation import explain_images, references_from
-from captum_leam.reporting.explanation_page import render_page, write
+from captum_leam.reporting.explanation_page import explanation_page, write
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
 
 
@@ -96,11 +96,12 @@ def test_references_never_contain_the_image():
 
 def test_page_is_self_contained_and_escaped(explained):
     *_, found = explained
-    page = render_page([found], title="<i>t</i>", lead="l", settings={"<u>": "</dl><script>x</script>"})
+    page = explanation_page([found], title="<i>t</i>", lead="l", settings={"<u>": "</dl><script>x</script>"}).render()
     assert "<b>" not in page
     assert "<i>" not in page
-    assert "<script" not in page
-    assert not re.search(r'(?:src|href)="(?!data:image/png)', page)
+    assert page.count("<script>") == 1
+    assert "<script>x" not in page
+    assert not re.search(r'(?:src|href)="(?!data:image/png|data:image/svg|data:text/csv|#)', page)
     assert "default-src 'none'" in page
     assert page.count("<figure>") == 4 * (2 + 3)
 
@@ -108,7 +109,8 @@ def test_page_is_self_contained_and_escaped(explained):
 def test_files_stay_in_the_folder(explained, tmp_path):
     *_, found = explained
     write([found, found], tmp_path / "deep" / "out", title="t", lead="l", settings={})
-    assert {p.parent for p in tmp_path.rglob("*.*")} == {tmp_path / "deep" / "out"}
+    out = tmp_path / "deep" / "out"
+    assert {p.parent for p in tmp_path.rglob("*.*")} == {out, out / "figures"}
     assert len(list((tmp_path / "deep" / "out").glob("*.png"))) == 8
 
 

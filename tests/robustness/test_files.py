@@ -94,7 +94,8 @@ def found(pictures) -> Explanation:
 @pytest.fixture
 def _quick(monkeypatch) -> None:
     """Drawing the page takes a second; what comes into the folder when does not depend on what it says."""
-    monkeypatch.setattr(explanation_page, "render_page", lambda explanations, *, title, **more: title * 30_000)
+    monkeypatch.setattr("captum_leam.reporting.page.Page.render", lambda page: page.title * 30_000)
+    monkeypatch.setattr("captum_leam.reporting.page.as_svg", lambda figure, name: "<svg/>")
 
 
 def page(found: Explanation, folder: Path, title: str = "A face") -> None:
@@ -131,7 +132,8 @@ def test_a_new_folder_is_there_with_all_or_not_at_all(found, tmp_path):
     with WRITING.at(tmp_path) as writing:
         page(found, counted)
     right, moments = content(counted), writing.count
-    assert set(right) == {"00_a.png", "drops.csv", "index.html", "regions.csv", "settings.json"}
+    drawn = {f"figures/{name}" for name in ("curves.csv", "curves.svg", "lift.csv", "lift_1.svg", "lift_2.svg")}
+    assert set(right) == {"00_a.png", "drops.csv", "figures", "index.html", "regions.csv", "settings.json", *drawn}
     assert moments > 2 * len(right)  # every file is opened, and comes into the folder
     for moment in range(1, moments + 1):
         error = ERRORS[moment % len(ERRORS)]

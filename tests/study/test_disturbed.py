@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from captum_leam import _storage
-from captum_leam.errors import BrokenFileError
-from captum_leam.study import IncompleteError, Study, StudyResult
+from captum_leam.errors import BrokenFileError, IncompleteError
+from captum_leam.study import Study, StudyResult
 from tests.helpers.tiny_study import tables_of
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from captum_leam.errors import EngineError
-from captum_leam.study import IncompleteError, Study, stages
+from captum_leam.errors import EngineError, IncompleteError
+from captum_leam.study import Study, stages
 from tests.helpers.tiny_study import tables_of
 
 

@@ -13,9 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captum_leam.errors import ConfigError, IncompleteError
 from captum_leam.reporting.findings import read_findings
-from captum_leam.reporting.sections.top import warnings_of
-from captum_leam.study import ConfigError, IncompleteError, Study, StudyResult
+from captum_leam.reporting.study_report import warnings_of
+from captum_leam.study import Study, StudyResult
 from captum_leam.study.config import Model
 from captum_leam.study.identity import distance, fixed_images, outputs_of
 from captum_leam.study.networks import known

@@ -15,13 +15,13 @@ from PIL import Image
 from captum_leam import LEAM, bhattacharyya, leave_one_out_centroids, overall_map
 from captum_leam._text import as_text
 from captum_leam.controls import CONTROLS, Scene, central_ellipse
-from captum_leam.errors import BrokenFileError, ReliabilityWarning
+from captum_leam.errors import BrokenFileError, ConfigError, ReliabilityWarning
 from captum_leam.faces import read_crops
 from captum_leam.faithfulness import OcclusionEvaluator
 from captum_leam.models import load_model
 from captum_leam.regions import TemplateParser, region_report
 from captum_leam.reporting.tables import TABLES
-from captum_leam.study import ConfigError, Study, StudyResult
+from captum_leam.study import Study, StudyResult
 from captum_leam.study.networks import embeddings_of
 from captum_leam.verification import verify
 from tests.helpers.tiny_study import tables_of, write_faces, write_study
