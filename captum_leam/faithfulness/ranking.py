@@ -45,7 +45,7 @@ class LayerRanking:
     settings: dict[str, Any]
 
     def to_frame(self) -> pd.DataFrame:
-        """The table, a copy."""
+        """Return a copy of the table."""
         return self.table.copy()
 
     @property
@@ -91,12 +91,12 @@ def rank_layers(
     Args:
         model: returns embeddings (N, D), in evaluation mode.
         images: (N, C, H, W), two or more of every person.
-        labels: the person of each image.
+        labels: Person of each image.
         layers: as :func:`~captum_leam.suggest_layers` returns them; found by default.
         fraction: of the crop that is occluded.
-        fill: of the occlusion.
+        fill: Fill of the occlusion.
         n_steps: of LEAM's path; 1 for none.
-        batch_size: images in one pass.
+        batch_size: Number of images in one pass.
         seed: of ties and of the bootstrap.
 
     Returns:

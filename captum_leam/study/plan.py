@@ -13,7 +13,7 @@ from captum_leam._storage import file_sha256, hash_of, read_shard, shard_digest
 from captum_leam._version import __version__
 from captum_leam._weights import find_weights
 from captum_leam.errors import ConfigError
-from captum_leam.study.assembling import Cut
+from captum_leam.study.assembling import StudyShards
 from captum_leam.study.config import Config
 from captum_leam.study.identity import Fingerprint
 from captum_leam.study.listing import Listing, Picture, hashed, list_people, mark_copy, split
@@ -186,13 +186,13 @@ class Plan:
 
     # -- results
 
-    def study_shards(self) -> Cut:
+    def study_shards(self) -> StudyShards:
         """Return what the tables of images are made from."""
         paths = {(s.name, at): self.path(s.name, at) for s in STAGES for at in self.indices(s) if "shard" in s.over}
         networks, numbers = len(self.networks), range(len(self.shards))
         others = tuple(tuple(paths.get(("others", Index(i, n))) for n in range(networks)) for i in numbers)
         sources = sources_of(paths, networks)
-        return Cut(self.config, self.listing, self.networks, self.parser.regions, self.shards, sources, others)
+        return StudyShards(self.config, self.listing, self.networks, self.parser.regions, self.shards, sources, others)
 
     def rows(self, *stages: str) -> list[dict[str, Any]]:
         """Return the rows of a table that stages have made, in order."""

@@ -115,6 +115,7 @@ from captum_leam.regions import (
     FacexlibParser,
     Fragments,
     LabelMapParser,
+    RegionReport,
     TemplateParser,
     effective_number,
     fragments,
@@ -144,7 +145,7 @@ from captum_leam.synthetic import (
     swap_test,
     train,
 )
-from captum_leam.verification import Pairs, Verification, VerificationEvaluator, draw_pairs
+from captum_leam.verification import Pairs, PairScores, Verification, VerificationEvaluator, draw_pairs
 from tests.helpers.entry_points import CALLS, EXPLAINERS, HALVES, PEOPLE, Scene, halves
 
 MODULES = (
@@ -308,6 +309,19 @@ def _of_people(s: Inputs) -> Any:
         return over_people(s.report, PEOPLE).select_dtypes("number")
 
 
+def _streamed_report(s: Inputs) -> Any:
+    report = RegionReport()
+    for half in (slice(0, 2), slice(2, None)):
+        report.update(s.maps[half], s.labels[half])
+    return report.compute().select_dtypes("number")
+
+
+def _pair_scores(s: Inputs) -> Any:
+    scores = PairScores()
+    scores.update(torch.eye(4, device="cpu", dtype=torch.float64)[[0, 0, 1, 1]], list("aabb"))
+    return scores.compute().genuine
+
+
 def _swap(s: Inputs) -> SyntheticFaces:
     a, b = (s.population.sample([0, 1], seed=seed) for seed in (1, 2))
     return swap(a, b, ["nose"])
@@ -467,6 +481,8 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     "lift_drawing": lambda s: len(lift_drawing(s.report).axes),
     "merged": lambda s: len(merged(HALVES, {"all": ["upper", "lower"]}, "x").names),
     "over_people": _of_people,
+    "RegionReport": _streamed_report,
+    "PairScores": _pair_scores,
     "parse": lambda s: parse(lambda x: torch.stack([x.mean(1), 1 - x.mean(1)], 1), s.faces),
     "parse_on_photo": lambda s: parse_on_photo(lambda x: (x[:, 0] > 0.5).long(), s.photo, s.face),
     "per_person": lambda s: per_person(s.report, PEOPLE),

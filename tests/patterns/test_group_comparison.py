@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 
 from captum_leam.patterns import compare_groups
-from captum_leam.patterns.groups import _permutation_p, _welch_t
+from captum_leam.stats.two_groups import permutation_p, welch_t
 
 QUANTITIES = ("drop", "share nose", "share eyes", "lift nose", "lift eyes", "cosine after")
 
@@ -75,7 +75,7 @@ def test_welchs_t_and_missing_values():
     table[[2, 9], 1] = np.nan
     members = (np.arange(12) < 5)[None].astype(float)
     expected = stats.ttest_ind(table[:5], table[5:], equal_var=False, nan_policy="omit").statistic
-    assert np.allclose(_welch_t(table, members)[0], expected)
+    assert np.allclose(welch_t(table, members)[0], expected)
 
 
 def test_permutations_are_all_splits_of_the_people():
@@ -84,9 +84,9 @@ def test_permutations_are_all_splits_of_the_people():
 
     table = np.random.default_rng(2).normal(size=(8, 1)) + np.array([[1.0]] * 4 + [[0.0]] * 4)
     splits = np.array([[float(i in chosen) for i in range(8)] for chosen in combinations(range(8), 4)])
-    t = np.abs(_welch_t(table, splits))[:, 0]
+    t = np.abs(welch_t(table, splits))[:, 0]
     exact = (t >= t[0] - 1e-9).mean()
-    assert _permutation_p(table, 4, 20_000, np.random.default_rng(0))[0] == pytest.approx(exact, abs=0.01)
+    assert permutation_p(table, 4, 20_000, np.random.default_rng(0))[0] == pytest.approx(exact, abs=0.01)
 
 
 def test_constant_values():

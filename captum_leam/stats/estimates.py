@@ -1,4 +1,4 @@
-r"""Intervals over people for means of pairs: people are drawn, and a pair counts with the product of its people's weights.
+r"""Estimates over people with studentised bootstrap intervals: means of values, and means over pairs of two people.
 
 A person drawn twice is not compared with itself as if it were two: pairs of different people are those of different *original*
 people. Coefficients are skewed and people few, so that the plain percentile interval is too narrow; here every draw is divided by its own
@@ -6,22 +6,16 @@ standard error (the studentised bootstrap), which comes from the influence of ea
 `benchmarks/calibration.py` measures how often intervals hold the true value.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse, stats
 
-from captum_leam.errors import CaptumLeamError
-from captum_leam.patterns.signatures import Floats, Signatures, row_products
-from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, divided, studentised
-from captum_leam.stats.labels import person_codes
+from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, Floats, divided, studentised
 
 MIN_FOR_INTERVAL = 3
 """Under this many people no interval is given."""
-WEIGHTS = ("people", "pairs")
 
 
 def draw_people(people: int, resamples: int, seed: int) -> Floats:
@@ -33,9 +27,6 @@ def draw_people(people: int, resamples: int, seed: int) -> Floats:
     """
     drawn = np.random.default_rng(seed).multinomial(people, np.full(people, 1 / people), resamples)
     return drawn.astype(np.float64)
-
-
-# -- estimates -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,7 @@ class Estimate:
         Args:
             drawn: (B, P), the weights that the draws are of.
             confidence: in (0, 1).
-            bounds: of the quantity.
+            bounds: Bounds of the quantity.
 
         Example:
             >>> values, drawn = np.arange(30.0) % 7, draw_people(30, 2000, seed=0)
@@ -131,71 +122,15 @@ def mean_between(left: Any, right: Any, mass: Floats, drawn: Floats) -> Estimate
     return Estimate(float(value), divided(totals - squares @ own, counts), influence)
 
 
-# -- people --------------------------------------------------------------------------------------------
+def is_sparse(rows: Any) -> bool:
+    """Whether rows are those of scipy.sparse."""
+    return bool(sparse.issparse(rows))
 
 
-@dataclass(frozen=True)
-class PersonSums:
-    """Everything about the maps of each person that means over pairs need.
-
-    Attributes:
-        names: the P people, in order of first appearance.
-        vectors: (P, cells), the sum (or mean, where people count alike) of each person's root distributions.
-        mass: (P,), what each person counts in pairs of different people.
-        within: (P,), sum (or mean) of the coefficients of the person's own pairs.
-        pairs: (P,), what these count.
-        images: (P,), how many there are.
-    """
-
-    names: tuple[Any, ...]
-    vectors: Any
-    mass: Floats
-    within: Floats
-    pairs: Floats
-    images: NDArray[np.int64]
-
-    def same(self, drawn: Floats) -> Estimate:
-        """Mean coefficient of two images of one person."""
-        return weighted_mean(self.within, self.pairs, drawn)
-
-    def different(self, drawn: Floats) -> Estimate:
-        """Mean coefficient of images of two people."""
-        return mean_between(self.vectors, self.vectors, self.mass, drawn)
-
-
-def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "people") -> PersonSums:
-    """Sums of the root distributions of each person.
-
-    Args:
-        signatures: N.
-        people: N labels.
-        weights: ``"people"``: every person, and every two people, count alike however many images there are; ``"pairs"``: every
-            pair of images.
-
-    Raises:
-        CaptumLeamError: if the numbers differ, or for unknown weights.
-
-    Example:
-        >>> from captum_leam.patterns import signatures
-        >>> import torch
-        >>> maps = torch.eye(4).reshape(4, 2, 2)[[0, 0, 1, 1, 1]]
-        >>> sums = person_sums(signatures(maps, "dense"), ["ann", "ann", "bob", "bob", "bob"])
-        >>> nobody = np.ones((0, 2))
-        >>> sums.same(nobody).value, sums.different(nobody).value
-        (1.0, 0.0)
-    """
-    if weights not in WEIGHTS:
-        raise CaptumLeamError(f"weights is {weights!r}; needed is 'people' or 'pairs'.")
-    names, codes = person_codes(people, len(signatures), "maps")
-    images = np.bincount(codes, minlength=len(names))
-    row = np.arange(len(codes))
-    members: Any = sparse.coo_array((np.ones(len(codes)), (codes, row)), shape=(len(names), len(codes))).tocsr()
-    vectors = members @ signatures.roots
-    pairs = images * (images - 1) / 2
-    own = np.maximum(row_products(vectors, vectors) - members @ signatures.norms(), 0) / 2
-    within = np.where(pairs > 0, own, 0.0)
-    if weights == "pairs":
-        return PersonSums(names, vectors, images.astype(np.float64), within, pairs, images)
-    means = sparse.diags_array(1 / images) @ vectors
-    with_pairs = (pairs > 0).astype(np.float64)
-    return PersonSums(names, means, np.ones(len(names)), within / np.maximum(pairs, 1), with_pairs, images)
+def row_products(left: Any, right: Any) -> Floats:
+    """Inner product of each row with its counterpart, (N,), in float64."""
+    if is_sparse(left):
+        product = left.astype(np.float64).multiply(right.astype(np.float64))
+        return np.asarray(product.sum(axis=1), dtype=np.float64).reshape(-1)
+    products: Floats = np.einsum("ij,ij->i", left, right, dtype=np.float64)
+    return products

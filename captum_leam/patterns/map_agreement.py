@@ -15,15 +15,11 @@ from scipy.cluster import hierarchy
 from torch import Tensor
 
 from captum_leam.errors import CaptumLeamError
-from captum_leam.patterns.intervals import (
-    PersonSums,
-    draw_people,
-    mean_between,
-    person_sums,
-    weighted_mean,
-)
-from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, check_comparable, row_products
-from captum_leam.patterns.specificity import check_options
+from captum_leam.patterns.person_sums import PersonSums, person_sums
+from captum_leam.patterns.signatures import Signatures, as_signatures, check_comparable
+from captum_leam.stats.bootstrap import Floats
+from captum_leam.stats.estimates import draw_people, mean_between, row_products, weighted_mean
+from captum_leam.stats.inference import check_options
 from captum_leam.stats.labels import person_codes
 
 if TYPE_CHECKING:
@@ -56,7 +52,7 @@ class Agreement:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def matrix(self, column: str = "agreement") -> pd.DataFrame:
-        """A column of the table as a symmetric matrix; 1 on the diagonal of the agreement, NaN on that of others."""
+        """Return a column of the table as a symmetric matrix; 1 on the diagonal of the agreement, NaN on that of others."""
         full = pd.DataFrame(np.nan, index=list(self.names), columns=list(self.names))
         for row in self.table.to_dict("records"):
             full.loc[row["first"], row["second"]] = full.loc[row["second"], row["first"]] = row[column]
@@ -76,7 +72,7 @@ class Agreement:
         return dict(zip(self.names, hierarchy.fcluster(self.linkage, count, "maxclust").tolist(), strict=True))
 
     def to_frame(self) -> pd.DataFrame:
-        """The table, a copy."""
+        """Return a copy of the table."""
         return self.table.copy()
 
     def plot(self) -> "Figure":
@@ -107,9 +103,9 @@ def agreement(
     Args:
         maps: name → :class:`Signatures` of the same N images, all made alike; or maps (N, H, W), compared at their top 1 %.
         people: the person of each image, two or more.
-        confidence: of the intervals.
-        resamples: how many times people are drawn.
-        seed: of the drawing.
+        confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
+        resamples: Number of bootstrap draws of people. Default: 2000.
+        seed: Seed of the draws. Default: 0.
 
     Raises:
         CaptumLeamError: for fewer than two sets, sets of different images or made differently, or one person only.

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from captum_leam._engine.modes import as_array
 from captum_leam.errors import CaptumLeamError
-from captum_leam.patterns.signatures import Floats
-from captum_leam.patterns.specificity import check_options
-from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, divided, studentised
-from captum_leam.stats.labels import person_codes
+from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, Floats, divided
+from captum_leam.stats.inference import check_options, holm
+from captum_leam.stats.labels import is_missing, person_codes
+from captum_leam.stats.two_groups import difference_interval, mean_of_known, permutation_p, variance_of_known
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +56,7 @@ class GroupComparison:
         return self.table[self.table["p_holm"] <= level].reset_index(drop=True)
 
     def to_frame(self) -> pd.DataFrame:
-        """The table, a copy."""
+        """Return a copy of the table."""
         return self.table.copy()
 
     def plot(self) -> "Figure":
@@ -96,12 +95,12 @@ def compare_groups(
     Args:
         values: quantity → (N,), one number per image: a drop, a region's share or lift. NaN (a region that an image lacks) is left
             out.
-        people: the person of each image.
+        people: Person of each image.
         groups: person → group, or the group of each image, (N,); people without a group (None or NaN) are left out.
         base_similarity: (N,), cosine of each image to its reference, nothing occluded.
         min_people: smaller groups are refused; no fewer than 3.
-        confidence: of the intervals.
-        resamples: how many times people are drawn.
+        confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
+        resamples: Number of bootstrap draws of people. Default: 2000.
         permutations: how many times groups are shuffled.
         seed: of both.
 
@@ -118,8 +117,6 @@ def compare_groups(
         >>> compare_groups({"drop": drop}, list("abcdefgh"), list("xxxxyyyy"), [0.5] * 8).refused
         ['drop: group x has 4 people, group y has 4; needed are 10 or more in both']
     """
-    from captum_leam.stats.inference import holm  # all of faithfulness comes with it: not before it is needed
-
     check_options(confidence, resamples, permutations)
     if min_people < 3 or permutations < 1:
         raise CaptumLeamError(f"min_people={min_people}, permutations={permutations}; needed are 3 or more, 1 or more.")
@@ -159,13 +156,13 @@ def _compare(
 ) -> dict[str, Floats]:
     """Statistics of two tables (people, quantities); NaN for what a person has not."""
     count = np.stack([(~np.isnan(side)).sum(0) for side in (left, right)])
-    mean = np.stack([_mean(np.ones((1, len(side))), side)[0] for side in (left, right)])
-    low, high = _difference_interval(left, right, confidence, resamples, generator)
-    spread = np.sqrt(np.stack([_variance(side) for side in (left, right)]))
+    mean = np.stack([mean_of_known(np.ones((1, len(side))), side)[0] for side in (left, right)])
+    low, high = difference_interval(left, right, confidence, resamples, generator)
+    spread = np.sqrt(np.stack([variance_of_known(side) for side in (left, right)]))
     pooled = np.sqrt(((count - 1) * spread**2).sum(0) / np.maximum(count.sum(0) - 2, 1))
     difference = mean[0] - mean[1]
     effect = divided(difference, pooled)
-    p = _permutation_p(np.concatenate([left, right]), len(left), permutations, generator)
+    p = permutation_p(np.concatenate([left, right]), len(left), permutations, generator)
     return {"count": count, "mean": mean, "difference": difference, "low": low, "high": high, "effect": effect, "p": p}
 
 
@@ -188,104 +185,6 @@ def _row(compared: dict[str, Floats], k: int, names: Mapping[str, Any], min_peop
     }
     shown = {name: float("nan") if reason else float(value) for name, value in figures.items()}
     return {"people_first": people[0], "people_second": people[1], **shown, "refused": reason}
-
-
-def _difference_interval(
-    left: Floats, right: Floats, confidence: float, resamples: int, generator: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """Studentised bootstrap, people drawn within each group; Welch's t under ten people in a group."""
-    sides = (left, right)
-    means, squared = zip(*(_mean_and_error(np.ones((1, len(side))), side) for side in sides), strict=True)
-    drawn = [
-        generator.multinomial(len(side), np.full(len(side), 1 / len(side)), resamples).astype(np.float64)
-        for side in sides
-    ]
-    draws, squares = zip(*(_mean_and_error(w, side) for w, side in zip(drawn, sides, strict=True)), strict=True)
-    value, error = (means[0] - means[1])[0], np.sqrt(squared[0] + squared[1])[0]
-    of_draws, errors = draws[0] - draws[1], np.sqrt(squares[0] + squares[1])
-    counts = [(~np.isnan(side)).sum(0) for side in sides]
-    far = stats.t.ppf((1 + confidence) / 2, welch_freedom(squared[0][0], squared[1][0], *counts)) * error
-    ends = [
-        studentised(value[k], of_draws[:, k], error[k], errors[:, k], confidence)
-        if min(counts[0][k], counts[1][k]) >= MIN_FOR_DRAWS
-        else (value[k] - far[k], value[k] + far[k])
-        for k in range(len(value))
-    ]
-    low, high = np.array(ends, dtype=np.float64).T
-    return low, high
-
-
-def _mean_and_error(weights: Floats, table: Floats) -> tuple[Floats, Floats]:
-    """Weighted means over people and their squared standard errors, (B, quantities), of what is known."""
-    known = ~np.isnan(table)
-    count, centre = weights @ known, np.nan_to_num(_mean(np.ones((1, len(table))), table))
-    centred = np.where(known, table - centre, 0)
-    mean = divided(weights @ centred, count)
-    variance = divided(weights @ centred**2, count) - mean**2
-    error = divided(np.maximum(variance, 0), count - 1)
-    return mean + centre, error
-
-
-def welch_freedom(first: Floats, second: Floats, people_first: Floats, people_second: Floats) -> Floats:
-    """Welch–Satterthwaite degrees of freedom from the squared standard errors of two means.
-
-    Example:
-        >>> welch_freedom(np.array([1.0]), np.array([1.0]), np.array([10]), np.array([10])).tolist()
-        [18.0]
-    """
-    parts = [
-        v**2 / np.maximum(n - 1, 1) for v, n in ((np.asarray(first), people_first), (np.asarray(second), people_second))
-    ]
-    total = (first + second) ** 2
-    fewest = np.maximum(np.minimum(people_first, people_second) - 1, 1).astype(np.float64)
-    freedom: Floats = np.divide(total, parts[0] + parts[1], out=fewest, where=(parts[0] + parts[1]) > 0)
-    return freedom
-
-
-def _permutation_p(both: Floats, size: int, permutations: int, generator: np.random.Generator) -> Floats:
-    """Two-sided p-value of Welch's t when people's groups are shuffled, for each column."""
-    order = np.arange(len(both))
-    members = np.stack([generator.permutation(order) < size for _ in range(permutations)])
-    splits: Floats = np.concatenate([(order < size)[None], members]).astype(np.float64)
-    t = np.abs(_welch_t(both, splits))
-    reached = (t[1:] >= t[0] * (1 - 1e-9)).sum(0)
-    p = (1 + reached) / (1 + permutations)
-    shown: Floats = np.where(np.isnan(t[0]), np.nan, p)
-    return shown
-
-
-def _welch_t(both: Floats, members: Floats) -> Floats:
-    """Welch's t of each split (B, people) in each column of (people, quantities) → (B, quantities)."""
-    known = (~np.isnan(both)).astype(np.float64)
-    centred = np.where(known > 0, both - _mean(np.ones((1, len(both))), both), 0)
-    means, errors = [], []
-    for side in (members, 1 - members):
-        n = side @ known
-        mean = divided(side @ centred, n)
-        squares = np.maximum(side @ centred**2 - n * np.nan_to_num(mean) ** 2, 0)
-        errors.append(divided(squares, n * (n - 1)))
-        means.append(mean)
-    difference, error = means[0] - means[1], np.sqrt(errors[0] + errors[1])
-    scale = np.abs(centred).max(0)
-    difference = np.where(np.abs(difference) <= 1e-12 * scale, 0.0, difference)
-    without_spread = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
-    steady = np.isfinite(error) & (error <= 1e-12 * scale)
-    t: Floats = np.where(steady, without_spread, divided(difference, error))
-    return t
-
-
-def _mean(weights: Floats, table: Floats) -> Floats:
-    """Weighted means over people, (B, quantities), of what is known."""
-    known = ~np.isnan(table)
-    totals = weights @ known
-    return divided(weights @ np.where(known, table, 0), totals)
-
-
-def _variance(table: Floats) -> Floats:
-    known = ~np.isnan(table)
-    count = known.sum(0)
-    squares = np.where(known, table - _mean(np.ones((1, len(table))), table), 0) ** 2
-    return divided(squares.sum(0), count - 1)
 
 
 # -- what is given -------------------------------------------------------------------------------------
@@ -341,4 +240,4 @@ def _groups_of_people(
 
 def _known(group: Any) -> Hashable | None:
     """None for a missing label."""
-    return None if group is None or group != group else group
+    return None if is_missing(group) else group

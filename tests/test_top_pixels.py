@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from captum_leam import top_fraction
-from captum_leam.study.evaluating import _sorted, count_of, top_pixels
+from captum_leam.maps import _sort_top, pixel_count, top_pixels
 
 
 @pytest.mark.parametrize("fractions", [(0.01,), (0.01, 0.05, 0.2), (0.5, 1.0), (1.0,), (1e-9, 0.3)])
 def test_of_every_fraction_the_first_are_its_top(fractions):
     maps = torch.rand(7, 30, 30, dtype=torch.float64)
-    counts = [count_of(fraction, 900) for fraction in fractions]
+    counts = [pixel_count(fraction, 900) for fraction in fractions]
     order = top_pixels(maps.flatten(1), counts)
     assert order.shape == (7, max(counts))
     for fraction, count in zip(fractions, counts, strict=True):
@@ -25,7 +25,7 @@ def test_selecting_and_sorting_agree():
     maps = torch.rand(9, 400)
     maps[:3] = (maps[:3] * 20).round()
     cuts = [80, 20, 4]
-    order, tied = _sorted(maps, cuts, 80)
+    order, tied = _sort_top(maps, cuts, 80)
     assert tied.tolist() == [True] * 3 + [False] * 6
     selected = top_pixels(maps, cuts)
     for count in cuts:

@@ -73,7 +73,7 @@ def test_equal_models_agree_wholly_and_profiles_do_too(sets):
 
 def test_ends_stay_within_what_an_agreement_can_be():
     """Maps of which one person of five agrees: the interval is cut at 0, and rounding above 1 is a distance of 0."""
-    from captum_leam.patterns.agreement import _linkage
+    from captum_leam.patterns.map_agreement import _linkage
 
     one = torch.eye(5).repeat_interleave(2, 0).reshape(10, 1, 5)
     two = one.roll(1, 2)
