@@ -39,7 +39,7 @@ test-fast: $(VENV)/test
 
 # Every property on twenty times as many examples, hostile files among them, and planted evidence trained in full: for the night
 test-deep: $(VENV)/test
-	HYPOTHESIS_PROFILE=deep OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load tests/robustness tests/test_properties.py tests/test_synthetic.py
+	HYPOTHESIS_PROFILE=deep OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load tests/robustness tests/engine/test_properties.py tests/synthetic
 
 # The core on the lowest versions that pyproject.toml allows (tools/oldest.txt), in an environment of its own
 OLDEST := .venv-oldest

@@ -65,7 +65,7 @@ def defaults() -> dict[str, dict[str, str]]:
     return dict(sorted(found.items()))
 
 
-def test_defaults_are_those_that_were_meant():
+def test_public_defaults_equal_the_recorded_ones():
     expected, found = json.loads(FILE.read_text(encoding="utf-8")), defaults()
     assert set(found) == set(expected), "python tests/test_defaults.py"
     assert {k: v for k, v in found.items() if v != expected[k]} == {}

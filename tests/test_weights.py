@@ -30,7 +30,7 @@ def _no_environment(monkeypatch):
     monkeypatch.delenv(ENVIRONMENT, raising=False)
 
 
-def test_looked_for_in_order(tmp_path, monkeypatch):
+def test_weights_are_looked_for_in_the_documented_order(tmp_path, monkeypatch):
     for folder in ("given", "environment", "site/facexlib/weights"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / NAME).write_bytes(b"x")
@@ -100,7 +100,7 @@ def test_nothing_in_a_file_is_run(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [0, 10, 300])
-def test_broken_files(tmp_path, cut):
+def test_broken_and_missing_files_raise_and_are_named(tmp_path, cut):
     torch.save(nn.Linear(2, 1).state_dict(), tmp_path / "net.pth")
     (tmp_path / "net.pth").write_bytes((tmp_path / "net.pth").read_bytes()[:cut])
     with pytest.raises(ValueError, match=r"net\.pth: "):
@@ -109,7 +109,7 @@ def test_broken_files(tmp_path, cut):
         load_state(tmp_path / "lost.pth")
 
 
-def test_something_else_than_a_network(tmp_path):
+def test_checkpoints_that_are_no_state_dict_raise(tmp_path):
     torch.save([torch.ones(2)], tmp_path / "list.pth")
     torch.save({"epoch": 3, "state_dict": {}}, tmp_path / "training.pth")
     for name in ("list.pth", "training.pth"):
@@ -128,7 +128,7 @@ def test_a_network_is_loaded_without_traces(tmp_path):
     assert torch.equal(network[0].weight, made[0].weight)
 
 
-def test_weights_of_another_network(tmp_path):
+def test_weights_of_another_network_and_nan_raise(tmp_path):
     torch.save(nn.Linear(3, 1).state_dict(), tmp_path / "net.pth")
     with pytest.raises(ValueError, match=r"net\.pth: these are not the weights of Linear\. size mismatch for weight"):
         load_network(lambda: nn.Linear(2, 1), tmp_path / "net.pth")

@@ -26,7 +26,7 @@ def scene(n: int = 4, size: int = 32, maps: Tensor | None = None, people: list |
 # -- fills ---------------------------------------------------------------------------------------------
 
 
-def test_fills_by_definition():
+def test_fills_equal_their_definitions():
     images = torch.rand(2, 3, 112, 112)
     assert zero(images).abs().sum() == 0
     assert torch.allclose(mean_colour(images)[1, 2], images[1, 2].mean())
@@ -64,7 +64,7 @@ def test_noisy_linear_interpolates_a_ramp_and_adds_little_noise():
         noisy_linear(ramp, None)
 
 
-def test_users_fills():
+def test_functions_and_names_of_fills_are_taken_and_others_raise():
     images, masks = torch.rand(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.bool)
     assert not as_fill(lambda x: x).uses_masks
     assert as_fill(lambda x, m: x).uses_masks
@@ -111,7 +111,7 @@ def test_moved_keeps_the_shape_and_leaves_its_place():
     assert (maps[:, 14:17, 13:20] == 1).all()  # the given maps are left alone
 
 
-def test_other_people_by_hand():
+def test_other_people_is_the_mean_map_of_the_others():
     maps = torch.rand(5, 8, 8)
     people = ["a", "a", "b", "c", "b"]
     shares = maps / maps.sum((1, 2), keepdim=True)

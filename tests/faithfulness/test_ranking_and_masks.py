@@ -56,7 +56,7 @@ def test_suggest_layers_can_use_the_ranking(model):
     assert [layer.name for layer in suggest_layers(model, images, best_of=lambda s: ["3"])] == ["3"]
 
 
-def test_person_mask_by_hand():
+def test_person_mask_is_the_mean_of_normalised_maps():
     maps = torch.tensor([[[2.0, -1.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 3.0]]])
     assert torch.allclose(person_mask(maps), torch.tensor([[0.5, 0.0], [0.125, 0.375]]))
     with pytest.raises(ValueError, match="one image or more"):
@@ -116,7 +116,7 @@ def test_own_masks_beat_others_where_patterns_are_personal():
     assert (compared["low"] > 0.5).all()
 
 
-def test_bad_input():
+def test_person_masks_of_one_person_or_one_image_raise():
     images, maps = torch.rand(4, 1, 8, 8), torch.rand(4, 8, 8)
     with pytest.raises(ValueError, match="one person only"):
         evaluate_person_masks(lambda x: x.flatten(1), images, maps, ["a"] * 4)

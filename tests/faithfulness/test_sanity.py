@@ -118,7 +118,7 @@ def test_parameters_outside_of_layers_are_shuffled():
     assert torch.equal(new.sort().values, model.scale)
 
 
-def test_bad_input(trained):
+def test_sanity_checks_of_one_person_or_unknown_limits_raise(trained):
     model, images, people = trained
     with pytest.raises(ValueError, match="one person only"):
         sanity_checks(model, images[:3], [1, 1, 1])
@@ -135,7 +135,7 @@ def test_bad_input(trained):
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["ms1m", "casia"])
-def test_real_networks_pass(network, real_dir, real_models):
+def test_real_networks_pass_the_sanity_checks(network, real_dir, real_models):
     from captum_leam.faces.crops import read_crop
 
     paths = [p for person in sorted((real_dir / "faces").iterdir())[:12] for p in sorted(person.glob("*.png"))[:2]]
@@ -177,13 +177,13 @@ def test_layers_before_the_new_ones_stay_as_they_are(trained):
     assert torch.equal(half.stem(2 * images - 1), model.stem(2 * images - 1))
 
 
-def test_bad_stages(trained):
+def test_stages_that_are_not_rising_shares_raise(trained):
     for stages in ((), (1.0, 0.25), (0.25,), (0.0, 1.0)):
         with pytest.raises(ValueError, match="rising shares of the layers"):
             sanity_checks(*trained, stages=stages)
 
 
-def test_a_map_without_positive_values_is_steady_at_least(trained):
+def test_a_map_without_positive_values_fails_weights_and_reference_and_passes_seed(trained):
     def nothing(model: nn.Module, images: Tensor, references: Tensor) -> Tensor:
         return -torch.ones(len(images), 112, 112)
 

@@ -34,7 +34,7 @@ def made_of(sets, name):
     return signatures(sets[0][name], fraction=0.2)
 
 
-def test_gaps_against_double_loops(sets):
+def test_gaps_equal_double_loops(sets):
     claim = pattern_claim(
         made_of(sets, "maps"), sets[1], {n: made_of(sets, n) for n in ("weak", "strong")}, resamples=200
     )
@@ -71,7 +71,7 @@ def test_the_interval_is_above_0_only_if_it_is_for_every_control(sets):
     assert both.high == beyond["above_high"].iloc[0]
 
 
-def test_strangers_against_a_loop(sets):
+def test_the_mean_over_strangers_equals_a_loop(sets):
     maps, people = sets[0]["maps"], sets[1]
     rng = np.random.default_rng(0)
     strangers = np.array([rng.choice([j for j, q in enumerate(people) if q != p], 2, replace=False) for p in people])
@@ -87,7 +87,7 @@ def test_strangers_against_a_loop(sets):
 
 
 @pytest.mark.parametrize("weights", ["people", "pairs"])
-def test_strangers_of_people_with_more_images_and_fewer(weights):
+def test_means_over_strangers_equal_a_loop_under_either_weighting(weights):
     from captum_leam.patterns.claim import _with_strangers
 
     maps, people = made_maps((3, 1, 2, 4), own=0.3)
@@ -110,7 +110,7 @@ def test_influence_of_strangers_is_the_derivative():
     assert np.allclose(found.influence, 4 * (found.draws[:4] - found.draws[4:]) / 2e-4, atol=1e-5)
 
 
-def test_refusals(sets):
+def test_claims_without_controls_or_with_other_maps_raise(sets):
     made, people = made_of(sets, "maps"), sets[1]
     with pytest.raises(ValueError, match="no controls are given"):
         pattern_claim(made, people, {})
@@ -152,7 +152,7 @@ def test_edges_see_the_picture_only():
     assert set(edge_maps(images)[0].argmax(1).tolist()) <= {13, 14}
 
 
-def test_painted_regions_by_hand():
+def test_region_maps_paint_each_region_with_its_mean():
     labels = torch.zeros(2, 8, 8, dtype=torch.int64)
     labels[:, :2, :2], labels[0, 6:, 6:] = 3, 7
     maps = torch.ones(2, 8, 8)
@@ -187,7 +187,7 @@ def test_untrained_maps_leave_the_model_alone_and_know_nothing_of_it():
     assert not torch.equal(maps, untrained_maps(model, images, list("aabbcc"), seed=1))
 
 
-def test_all_controls_in_one_call():
+def test_control_maps_makes_every_control_in_one_call():
     images, people = torch.rand(4, 3, 16, 16), list("aabb")
     seen = []
 
@@ -204,7 +204,7 @@ def test_all_controls_in_one_call():
     assert all(m.shape == (4, 16, 16) for m in made.values())
 
 
-def test_bad_labels():
+def test_region_maps_of_wrong_labels_raise():
     with pytest.raises(ValueError, match="needed are integers"):
         region_maps(torch.rand(2, 4, 4))
     with pytest.raises(ValueError, match="one size"):
@@ -214,7 +214,7 @@ def test_bad_labels():
 # -- strangers -----------------------------------------------------------------------------------------
 
 
-def test_closest_strangers_against_a_loop():
+def test_closest_strangers_equal_a_loop():
     rng = np.random.default_rng(0)
     features, people = rng.normal(size=(20, 3)), [int(p) for p in rng.integers(0, 5, 20)]
     found = closest_strangers(features, people, 3, block=7)
@@ -249,12 +249,12 @@ def test_crop_features_are_correlations():
     ("features", "k", "said"),
     [([[0.0], [1.0], [float("nan")]], 1, "NaN"), ([[0.0], [1.0], [2.0]], 2, "k is 2"), ([0.0, 1.0, 2.0], 1, "shape")],
 )
-def test_strangers_refusals(features, k, said):
+def test_closest_strangers_of_wrong_features_or_counts_raise(features, k, said):
     with pytest.raises(ValueError, match=said):
         closest_strangers(features, ["a", "a", "b"], k)
 
 
-def test_pose_refusals():
+def test_pose_features_of_impossible_landmarks_raise():
     with pytest.raises(ValueError, match="shape"):
         pose_features(np.zeros((4, 2)))
     with pytest.raises(ValueError, match=r"faces \[0\] have both eyes in one place"):

@@ -19,7 +19,7 @@ def sets():
     return {"a": a, "c": c, "b": b}, people
 
 
-def test_against_double_loops(sets):
+def test_agreement_equals_double_loops(sets):
     maps, people = sets
     found = agreement({n: signatures(m, fraction=0.2) for n, m in maps.items()}, people, resamples=100)
     names = list(dict.fromkeys(people))
@@ -34,7 +34,7 @@ def test_against_double_loops(sets):
         assert row["low"] <= row["agreement"] <= row["high"]
 
 
-def test_matrix_order_and_clusters(sets):
+def test_the_matrix_is_symmetric_and_order_and_clusters_join_similar_models(sets):
     maps, people = sets
     found = agreement({n: signatures(m, fraction=0.2) for n, m in maps.items()}, people, resamples=20)
     matrix = found.matrix()
@@ -85,7 +85,7 @@ def test_ends_stay_within_what_an_agreement_can_be():
     assert _linkage(np.array([1 + 1e-9, 0.5, 0.5]))[0, 2] == 0
 
 
-def test_refusals(sets):
+def test_agreement_of_one_set_or_of_other_maps_raises(sets):
     maps, people = sets
     with pytest.raises(ValueError, match="1 sets of maps"):
         agreement({"a": maps["a"]}, people)

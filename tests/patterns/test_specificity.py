@@ -22,7 +22,7 @@ def found_of(maps, people, **options):
     return person_specificity(signatures(maps, fraction=0.2), people, **{"resamples": 50, "permutations": 0, **options})
 
 
-def test_three_people_by_hand():
+def test_means_of_three_people_equal_those_by_hand():
     """Maps of two pixels: p = (1, 0), (½, ½) | (0, 1), (½, ½) | (1, 0)."""
     maps = torch.tensor([[1.0, 0.0], [1, 1], [0, 1], [1, 1], [1, 0]])[:, None]
     people = ["ann", "ann", "bob", "bob", "cy"]
@@ -39,7 +39,7 @@ def test_three_people_by_hand():
 
 @pytest.mark.parametrize("weights", ["people", "pairs"])
 @pytest.mark.parametrize("counts", [(3, 3, 3), (5, 1, 2, 1, 3)])
-def test_against_double_loops(weights, counts):
+def test_means_gap_and_auc_equal_double_loops(weights, counts):
     maps, people = made_maps(counts, own=0.3)  # so little that the AUC is not 1
     table, found = table_of(maps), found_of(maps, people, weights=weights)
     slow = slow_means(table, people, weights=weights)
@@ -51,7 +51,7 @@ def test_against_double_loops(weights, counts):
 
 
 @pytest.mark.parametrize("weights", ["people", "pairs"])
-def test_draws_of_people_against_double_loops(weights):
+def test_draws_of_people_equal_double_loops(weights):
     maps, people = made_maps((3, 1, 2, 4))
     drawn = draw_people(4, 30, seed=3)
     sums = person_sums(signatures(maps, fraction=0.2), people, weights)
@@ -75,7 +75,7 @@ def test_influence_is_the_derivative_by_a_persons_weight(kind):
         assert estimate.influence.sum() == pytest.approx(0, abs=1e-9)
 
 
-def test_studentised_interval_of_a_mean():
+def test_the_interval_of_a_mean_equals_bootstrap_t_as_a_loop():
     """Against bootstrap-t written out for one sample; under ten people Student's t."""
     values = np.random.default_rng(1).exponential(size=12)
     drawn = draw_people(12, 3000, seed=0)
@@ -151,7 +151,7 @@ def test_interval_of_the_auc_is_the_jackknife_of_its_logit():
     assert found.interval() == pytest.approx(expected, abs=0.005)  # 128 bins
 
 
-def test_perfect_maps():
+def test_maps_that_separate_people_fully_have_an_auc_of_1():
     maps = torch.eye(12)[:, None].repeat_interleave(3, 0)
     found = person_specificity(signatures(maps, "dense"), np.repeat(np.arange(12), 3), permutations=99)
     assert found.table["value"].tolist() == [1, 0, 1, 1]
@@ -164,7 +164,7 @@ def test_perfect_maps():
 
 @pytest.mark.parametrize("kind", ["top", "dense"])
 @pytest.mark.parametrize("weights", ["people", "pairs"])
-def test_gap_of_shuffled_labels_against_double_loops(kind, weights):
+def test_the_gap_of_shuffled_labels_equals_double_loops(kind, weights):
     maps, people = made_maps((3, 1, 2, 4))
     made, codes = signatures(maps, kind, fraction=0.2), person_codes(people, 10)[1]
     gap = module._gap_of_order(made, codes, weights)
@@ -222,7 +222,7 @@ def test_cases_are_pairs_of_one_person_times_pairs_of_two():
         (list("aabb"), {"block": 0}, "block=0"),
     ],
 )
-def test_refusals(people, options, said):
+def test_wrong_labels_of_people_raise(people, options, said):
     with pytest.raises(ValueError, match=said):
         person_specificity(torch.rand(4, 5, 5), people, **options)
 
@@ -252,7 +252,7 @@ def many_signatures(people: int, images: int, cells: int = 12544, kept: int = 12
 
 
 @pytest.mark.slow
-def test_ten_thousand_maps():
+def test_ten_thousand_maps_take_less_than_250_mib():
     """The table of all pairs would be 10⁸ numbers, 400 MB and more; here the peak is below 250 MB."""
     made, people = many_signatures(2000, 5), np.repeat(np.arange(2000), 5)
     tracemalloc.start()
@@ -270,7 +270,7 @@ def test_ten_thousand_maps():
 @pytest.mark.parametrize(
     "off", [{"confidence": 0}, {"confidence": 1}, {"resamples": 0}, {"permutations": -1}, {"block": 0}]
 )
-def test_options_at_their_ends(off):
+def test_options_beyond_their_ends_raise(off):
     check_options(0.5, 1, 0, 1)
     with pytest.raises(ValueError, match="needed are a share in"):
         check_options(**{"confidence": 0.95, "resamples": 1, **off})

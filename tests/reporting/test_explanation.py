@@ -56,7 +56,7 @@ def test_regions_and_drops_are_those_of_the_map_that_is_shown(explained):
     assert ours.to_numpy() == pytest.approx(drops.to_numpy(), abs=1e-6)
 
 
-def test_what_the_maps_were_made_by_is_written(explained, tmp_path):
+def test_the_page_states_how_the_maps_were_made(explained, tmp_path):
     *_, found = explained
     skipped = replace(found, skipped=(FileError("bad.png", "the file is empty."),), notes=("a note",))
     write([skipped], tmp_path, title="t", lead="l", settings=skipped.settings)
@@ -139,7 +139,7 @@ def test_page_is_self_contained_and_escaped(explained):
     assert page.count("<figure>") == 4 * (2 + 3)
 
 
-def test_files_stay_in_the_folder(explained, tmp_path):
+def test_names_of_files_never_leave_the_folder(explained, tmp_path):
     *_, found = explained
     write([found, found], tmp_path / "deep" / "out", title="t", lead="l", settings={})
     out = tmp_path / "deep" / "out"
@@ -148,5 +148,5 @@ def test_files_stay_in_the_folder(explained, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../../x", "a/b", "c:\\d", "<>|?*", "é", "x" * 300])
-def test_safe_names(name):
+def test_safe_names_hold_plain_characters_only(name):
     assert re.fullmatch(r"[A-Za-z0-9._-]{1,80}", safe_name(name))

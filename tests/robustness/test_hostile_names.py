@@ -219,7 +219,7 @@ def test_no_cell_is_a_formula(explained, studied):
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠"])
-def test_every_start_of_a_formula(start):
+def test_every_start_of_a_formula_is_quoted(start):
     assert safe_cell(f"{start}1") == f"'{start}1"
     assert safe_cell(f"a{start}1") == f"a{start}1"
 
@@ -231,7 +231,7 @@ def test_a_carriage_return_begins_no_row(tmp_path):
         assert list(csv.reader(file)) == [["name"], ["ann\\u000d=1+1"], ["\\u000d=2"]]
 
 
-def test_names_that_are_no_text_in_utf_8(tmp_path, no_network):
+def test_names_that_are_no_utf_8_are_explained_and_shown(tmp_path, no_network):
     """File names are bytes; half a character must not end the command when everything is computed."""
     folder = tmp_path / "crops"
     try:
@@ -270,7 +270,7 @@ def test_nothing_is_written_outside(explained, studied):
 # -- the terminal ----------------------------------------------------------------------------------------------
 
 
-def test_names_do_not_steer_the_terminal(tmp_path):
+def test_escape_sequences_of_names_do_not_reach_the_terminal(tmp_path):
     crops = write_crops(tmp_path / "crops", FILES[-2:])
     result = CliRunner().invoke(
         cli.app, ["explain", *map(str, crops), "--model", f"{tmp_path}/lost.py:x", "--out", str(tmp_path / "o")]

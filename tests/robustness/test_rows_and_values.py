@@ -151,7 +151,7 @@ MISSING = {
 
 @pytest.mark.parametrize("missing", MISSING)
 @pytest.mark.parametrize("door", LABEL_DOORS)
-def test_a_missing_label_is_not_a_person(door, missing):
+def test_missing_labels_raise(door, missing):
     with pytest.raises(ValueError, match=r"rows \[2"):
         LABEL_DOORS[door](torch.rand(4, 3, 16, 16), MISSING[missing])
 
@@ -302,7 +302,7 @@ def test_a_grid_of_faces_says_which_counts_differ(faces):
         overlay_grid(faces, torch.rand(2, 16, 16))
 
 
-def test_every_door_with_labels_is_in_the_table():
+def test_every_function_that_takes_labels_is_in_the_table():
     """A public function that takes labels of people, and is not tested above, fails here."""
     import captum_leam.faithfulness as faithfulness
     import captum_leam.models as models
