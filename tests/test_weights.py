@@ -1,6 +1,7 @@
 """Weights: found where they were said to be, checked, and never run."""
 
 import hashlib
+import importlib.machinery
 import pathlib
 import pickle
 import subprocess
@@ -30,11 +31,19 @@ def _no_environment(monkeypatch):
     monkeypatch.delenv(ENVIRONMENT, raising=False)
 
 
+def install_facexlib(monkeypatch, site):
+    """Let ``site/facexlib`` be where facexlib is installed."""
+    (site / "facexlib").mkdir(parents=True, exist_ok=True)
+    (site / "facexlib" / "__init__.py").touch()
+    spec = importlib.machinery.PathFinder.find_spec("facexlib", [str(site)])
+    monkeypatch.setattr("captum_leam._weights.find_spec", lambda name: spec)
+
+
 def test_weights_are_looked_for_in_the_documented_order(tmp_path, monkeypatch):
     for folder in ("given", "environment", "site/facexlib/weights"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / NAME).write_bytes(b"x")
-    monkeypatch.setattr("captum_leam._weights._facexlib_folder", lambda: tmp_path / "site" / "facexlib" / "weights")
+    install_facexlib(monkeypatch, tmp_path / "site")
     assert find_weights("mobile0.25") == tmp_path / "site/facexlib/weights" / NAME
     monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "environment"))
     assert find_weights("mobile0.25") == tmp_path / "environment" / NAME
@@ -54,7 +63,7 @@ def test_downloads_only_when_asked(tmp_path, monkeypatch):
         return f"{save_dir}/{NAME}"
 
     monkeypatch.setattr("facexlib.utils.misc.load_file_from_url", fetch)
-    monkeypatch.setattr("captum_leam._weights._facexlib_folder", lambda: tmp_path / "facexlib" / "weights")
+    install_facexlib(monkeypatch, tmp_path)
     with pytest.raises(ValueError, match="CAPTUM_LEAM_WEIGHTS"):
         find_weights("mobile0.25")
     assert asked == []
@@ -146,10 +155,10 @@ def test_a_missing_package_names_its_command(monkeypatch, tmp_path):
 def test_weights_are_looked_for_without_importing_facexlib():
     """Every crop is compared with its place by a detector if there are weights; without them nothing may be waited for."""
     code = (
-        "import sys; from captum_leam._weights import _facexlib_folder, find_weights\n"
-        "try: find_weights('mobile0.25', '/nowhere')\n"
-        "except ValueError: pass\n"
+        "import sys; from captum_leam._weights import find_weights\n"
+        "try: found = str(find_weights('mobile0.25'))\n"
+        "except ValueError as error: found = str(error)\n"
         "assert 'facexlib' not in sys.modules\n"
-        "from facexlib.utils.misc import ROOT_DIR; assert str(_facexlib_folder()) == ROOT_DIR + '/facexlib/weights'\n"
+        "from facexlib.utils.misc import ROOT_DIR; assert found.startswith(ROOT_DIR + '/facexlib/weights')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - the interpreter of the tests

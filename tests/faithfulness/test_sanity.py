@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -157,13 +158,31 @@ def test_chance_is_caught_whatever_the_global_seed(trained):
             assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_ties_of_similarity_count_half():
-    """Two people whose images are all alike tell nothing: a chance of ½. A third, alone, is told from both."""
-    from captum_leam.faithfulness.sanity import _separation
+@pytest.mark.filterwarnings("ignore:Expected different images")
+def test_training_is_what_people_are_told_apart_better_by_with_ties_as_half():
+    """Two people whose images are all alike: a chance of ½ between them. A third is told from both."""
+    images = torch.tensor([[1.0, 0]] * 4 + [[0, 1.0]] * 2)[:, :, None, None].expand(6, 2, 8, 8).contiguous()
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)).eval()
+    with torch.no_grad():
+        model[2].weight.copy_(torch.eye(2))
+        model[2].bias.zero_()
 
-    images = torch.tensor([[1.0, 0]] * 4 + [[0, 1.0]] * 2).reshape(6, 2, 1, 1)
-    chances = _separation(nn.Flatten(), images, list("aabbcc"), 8)
-    assert chances.tolist() == pytest.approx([0.75] * 4 + [1] * 2)
+    def chances(network):
+        unit = nn.functional.normalize(network(images).detach().double())
+        table = (unit @ unit.T).round(decimals=6)
+        own = {i: [j for j in range(6) if j != i and j // 2 == i // 2] for i in range(6)}
+        others = {i: [j for j in range(6) if j // 2 != i // 2] for i in range(6)}
+        return [
+            np.mean(
+                [(table[i, j] > table[i, k]) + 0.5 * (table[i, j] == table[i, k]) for j in own[i] for k in others[i]]
+            )
+            for i in range(6)
+        ]
+
+    assert chances(model) == [0.75] * 4 + [1] * 2
+    report = sanity_checks(model, images, list("aabbcc"), lambda m, x, r: x.mean(1) + 1, stages=(1.0,))
+    expected = np.mean(chances(model)) - np.mean(chances(randomised(model, images)))
+    assert report.to_frame().set_index("name").loc["training", "value"] == pytest.approx(expected)
 
 
 def test_one_image_is_never_left_over_for_the_statistics():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from captum_leam.maps import gaussian_blur
@@ -88,26 +89,32 @@ def test_the_mean_over_strangers_equals_a_loop(sets):
 
 @pytest.mark.parametrize("weights", ["people", "pairs"])
 def test_means_over_strangers_equal_a_loop_under_either_weighting(weights):
-    from captum_leam.patterns.claim import _with_strangers
-
     maps, people = made_maps((3, 1, 2, 4), own=0.3)
-    made, table, codes = signatures(maps, fraction=0.2), table_of(maps), np.array([int(p[1]) for p in people])
+    table, codes = table_of(maps), np.array([int(p[1]) for p in people])
     strangers = closest_strangers(maps.flatten(1), people)
     share = 1 / np.bincount(codes)[codes] if weights == "people" else np.ones(10)
     slow = np.average([table[i, j] for i, j in enumerate(strangers.ravel())], weights=share)
-    found = _with_strangers(made, codes, strangers, weights, np.ones((1, 4)))
-    assert found.value == found.draws[0] == pytest.approx(slow, abs=1e-6)
+    made = signatures(maps, fraction=0.2)
+    claim = pattern_claim(made, people, {}, strangers=strangers, weights=weights, resamples=20)
+    assert claim.to_frame().loc[1, "same"] == pytest.approx(slow, abs=1e-6)
 
 
-def test_influence_of_strangers_is_the_derivative():
-    from captum_leam.patterns.claim import _with_strangers
-
+def test_the_interval_of_strangers_follows_from_the_derivative_by_each_person():
+    """Of four people: Student's t, with the standard error from P times the derivative by each person's weight."""
     maps, people = made_maps((3, 1, 2, 4))
-    made, codes = signatures(maps, fraction=0.2), np.array([int(p[1]) for p in people])
+    table, codes = table_of(maps), np.array([int(p[1]) for p in people])
     strangers = closest_strangers(maps.flatten(1), people)
-    nudged = np.ones((8, 4)) + 1e-4 * np.concatenate([np.eye(4), -np.eye(4)])
-    found = _with_strangers(made, codes, strangers, "people", nudged)
-    assert np.allclose(found.influence, 4 * (found.draws[:4] - found.draws[4:]) / 2e-4, atol=1e-5)
+
+    def gap(drawn):
+        load = drawn[codes] * drawn[codes[strangers.ravel()]] / np.bincount(codes)[codes]
+        same = np.average(table[np.arange(10), strangers.ravel()], weights=load)
+        return same - slow_means(table, people, drawn)["different"]
+
+    ones, steps = np.ones(4), 1e-4 * np.eye(4)
+    influence = np.array([4 * (gap(ones + step) - gap(ones - step)) / 2e-4 for step in steps])
+    half = stats.t.ppf(0.975, 3) * np.sqrt((influence**2).sum() / 12)
+    row = pattern_claim(signatures(maps, fraction=0.2), people, {}, strangers=strangers, resamples=20).to_frame().loc[1]
+    assert (row["low"], row["high"]) == pytest.approx((gap(ones) - half, gap(ones) + half), abs=1e-5)
 
 
 def test_claims_without_controls_or_with_other_maps_raise(sets):

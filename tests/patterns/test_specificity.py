@@ -164,16 +164,19 @@ def test_maps_that_separate_people_fully_have_an_auc_of_1():
 
 @pytest.mark.parametrize("kind", ["top", "dense"])
 @pytest.mark.parametrize("weights", ["people", "pairs"])
-def test_the_gap_of_shuffled_labels_equals_double_loops(kind, weights):
-    maps, people = made_maps((3, 1, 2, 4))
+def test_the_p_value_counts_shufflings_as_double_loops_do(kind, weights):
+    maps, people = made_maps((3, 1, 2, 4), own=0.4)
     made, codes = signatures(maps, kind, fraction=0.2), person_codes(people, 10)[1]
-    gap = module._gap_of_order(made, codes, weights)
-    order = np.random.default_rng(0).permutation(10)
-    shuffled = [""] * 10
-    for slot, image in enumerate(order):
-        shuffled[image] = people[slot]
-    slow = slow_means(made.similarity(), shuffled, weights=weights)
-    assert gap(order) == pytest.approx(slow["same"] - slow["different"], abs=1e-6)
+    table, generator, reached = made.similarity(), np.random.default_rng([0, 1]), 0
+    true = slow_means(table, people, weights=weights)
+    for _ in range(60):
+        shuffled = [""] * 10
+        for slot, image in enumerate(generator.permutation(10)):
+            shuffled[image] = people[slot]
+        slow = slow_means(table, shuffled, weights=weights)
+        reached += slow["same"] - slow["different"] >= true["same"] - true["different"] - 1e-7
+    assert 0 < reached < 60
+    assert permutation_p_value(made, codes, weights=weights, permutations=60) == (1 + reached) / 61
 
 
 def test_no_effect_gives_uniform_p_values():
@@ -190,13 +193,14 @@ def test_no_effect_gives_uniform_p_values():
 def test_many_images_are_tested_on_some_people(monkeypatch):
     maps, people = made_maps((3,) * 30, own=1.0)
     monkeypatch.setattr(module, "SHUFFLED_IMAGES", 30)
-    codes = person_codes(people, 90)[1]
-    chosen = module._images_to_shuffle(codes, 0)
-    assert len(chosen) == 30
-    assert len(set(codes[chosen])) == 10
-    in_twos = module._images_to_shuffle(np.repeat(np.arange(60), 2), 0)  # two images of a person are enough
-    assert len(in_twos) == 30
-    assert permutation_p_value(signatures(maps, "dense"), codes, permutations=49) == 0.02
+    codes, chosen, real = person_codes(people, 90)[1], [], Signatures.__getitem__
+    monkeypatch.setattr(Signatures, "__getitem__", lambda made, rows: chosen.append(rows) or real(made, rows))
+    made = signatures(maps, "dense")
+    assert permutation_p_value(made, codes, permutations=49) == 0.02
+    assert len(chosen[0]) == 30
+    assert len(set(codes[chosen[0]])) == 10
+    permutation_p_value(made, np.repeat(np.arange(45), 2), permutations=1)  # two images of a person are enough
+    assert len(chosen[1]) == 30
 
 
 def test_cases_are_pairs_of_one_person_times_pairs_of_two():
