@@ -1,7 +1,7 @@
-"""Files that are whole or not there: atomic writes, and a checksum that is looked at on every read.
+"""Atomic, checksummed file storage.
 
-A shard is a safetensors payload behind which stand its SHA-256 and a mark. A file of half a write, of a full disk, or with a flipped bit
-does not fit its checksum and is never read as good: it counts as not there and is made again.
+A shard is a safetensors payload followed by its SHA-256 and a mark. A torn file, or one with a flipped bit, does not fit its checksum: it
+is never read, counts as missing, and is made again.
 """
 
 import errno
@@ -31,15 +31,15 @@ Array = NDArray[Any]
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A place to write a file to, that takes its name only once it is whole and on the disk.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path whose file takes its name only once it is complete and on the disk.
 
     The bytes go to another name in the same folder, are synced, and then renamed: at no moment does ``path`` hold part of a file.
     Whatever goes wrong, the temporary file is removed and ``path`` is as it was.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with whole(Path(folder) / "table.csv") as place:
+        ...     with atomic_write(Path(folder) / "table.csv") as place:
         ...         _ = place.write_text("a,b")
         ...     sorted(os.listdir(folder))
         ['table.csv']
@@ -75,25 +75,25 @@ def _umask() -> int:
 
 
 def write_bytes(path: Path, content: bytes) -> str:
-    """Write a file as :func:`whole` does; its SHA-256.
+    """Write a file atomically and return its SHA-256.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_bytes(Path(folder) / "empty", b"")[:8]
         'e3b0c442'
     """
-    with whole(path) as place, open(place, "wb") as file:
+    with atomic_write(path) as place, open(place, "wb") as file:
         file.write(content)
     return hashlib.sha256(content).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> str:
-    """Write JSON, keys as they come, NaN refused; its SHA-256."""
+    """Write JSON atomically, keys in their order, and return its SHA-256; NaN raises ValueError."""
     return write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file in hex, read piece by piece.
+    """Return the SHA-256 of a file in hex; it is read piece by piece.
 
     Example:
         >>> with tempfile.NamedTemporaryFile() as file:
@@ -107,14 +107,14 @@ def file_sha256(path: Path) -> str:
 
 
 def hash_of(*parts: Any) -> str:
-    """A name of 32 hex digits from what a shard depends on: anything that JSON can say.
+    """Return a name of 32 hex digits from what a shard depends on: anything that JSON can hold.
 
     Example:
         >>> hash_of("a", 1) == hash_of("a", 1), hash_of("a", 1) == hash_of("a", 1.5)
         (True, False)
     """
-    said = json.dumps(parts, sort_keys=True, ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(said.encode()).hexdigest()[:32]
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @contextmanager
@@ -185,20 +185,20 @@ class Shard:
     """Arrays and notes of one piece of work.
 
     Attributes:
-        arrays: name → array.
-        notes: anything that JSON can say: what failed, what was warned of.
+        arrays: Name → array.
+        notes: Anything that JSON can hold, such as failures.
     """
 
     arrays: Mapping[str, Array]
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Array:
-        """An array by its name."""
+        """Return an array by its name."""
         return self.arrays[name]
 
 
 def write_shard(path: Path, shard: Shard) -> str:
-    """Write a shard; the SHA-256 of its payload. The same shard is always the same bytes.
+    """Write a shard and return the SHA-256 of its payload; the same shard is always the same bytes.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -219,10 +219,10 @@ def write_shard(path: Path, shard: Shard) -> str:
 
 
 def read_shard(path: Path) -> Shard:
-    """Read a shard, whole or not at all.
+    """Read a shard.
 
     Raises:
-        BrokenFileError: if it is missing, torn or changed, with the way out.
+        BrokenFileError: If it is missing, torn or changed.
     """
     import safetensors
     from safetensors.numpy import load
@@ -247,7 +247,7 @@ def read_shard(path: Path) -> Shard:
 
 
 def shard_digest(path: Path) -> str | None:
-    """Checksum that a shard fits, or None for one that is missing, torn or changed: then it has to be made.
+    """Return the checksum that a shard fits; None if it is missing, torn or changed and has to be made.
 
     Example:
         >>> shard_digest(Path("/nowhere")) is None
@@ -275,7 +275,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep other runs out of a folder; the lock ends with the process, however that ends.
 
     Raises:
-        BusyError: if another run holds it.
+        BusyError: If another run holds it.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder)):

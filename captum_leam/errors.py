@@ -1,5 +1,7 @@
 """Exceptions and warnings of the package: what a caller can catch."""
 
+from pathlib import Path
+
 __all__ = [
     "BrokenFileError",
     "BusyError",
@@ -7,10 +9,12 @@ __all__ = [
     "ConfigError",
     "DarkPictureWarning",
     "EngineError",
+    "FileError",
     "HalfPrecisionWarning",
     "IncompleteError",
     "InputTypeError",
     "MissingExtraError",
+    "NoEvidenceError",
     "NormalisedWarning",
     "ReliabilityWarning",
     "SeparationWarning",
@@ -41,6 +45,36 @@ class InputTypeError(CaptumLeamError, TypeError):
     Example:
         >>> issubclass(InputTypeError, TypeError), issubclass(InputTypeError, CaptumLeamError)
         (True, True)
+    """
+
+
+class FileError(CaptumLeamError):
+    """A file that cannot be used.
+
+    Attributes:
+        path: Path of the file, as it was given.
+        reason: What is wrong with it, one sentence.
+
+    Example:
+        >>> error = FileError("ann.png", "the file is empty.")
+        >>> str(error), error.reason
+        ('ann.png: the file is empty.', 'the file is empty.')
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class NoEvidenceError(CaptumLeamError):
+    """A map without any positive value: nothing speaks for the match.
+
+    Example:
+        >>> issubclass(NoEvidenceError, CaptumLeamError)
+        True
     """
 
 
@@ -81,7 +115,7 @@ class ConfigError(CaptumLeamError):
         >>> config_from({"people": ".", "models": {"a": "torch.nn:Identity"}, "seed": -1})
         Traceback (most recent call last):
             ...
-        captum_leam.errors.ConfigError: Study: seed is -1; needed is a whole number, 0 or more.
+        captum_leam.errors.ConfigError: Study: Expected seed to be a whole number, 0 or more, got -1.
     """
 
 

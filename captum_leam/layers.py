@@ -121,6 +121,8 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
     layers: tuple[LayerSuggestion, ...]
     field: Field
     image_size: tuple[int, int]
+    chosen: bool = False
+    """Whether the layers were chosen by hand: the overall map then takes all of them."""
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -155,8 +157,10 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
         """Return the layers of the overall map: cells of 2 to 8 px per 112 px of width, or the finest if there are none.
 
         Layers of 56, 28 and 14 px of a 112-px crop were the best set measured; the last layer's 7 px the worst. Of layers of
-        nearly the same size (convolutions without padding take off a pixel or two), the later one.
+        nearly the same size (convolutions without padding take off a pixel or two), the later one. All of them, if chosen by hand.
         """
+        if self.chosen:
+            return self.layers
         unit = self.image_size[1] / 112
         apart = [a for a, b in pairwise(self.layers) if b.cell > 1.25 * a.cell or b.cell < a.cell] + [*self.layers[-1:]]
         chosen = tuple(layer for layer in apart if 1.5 * unit < layer.cell < 9 * unit)

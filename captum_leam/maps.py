@@ -18,7 +18,7 @@ from captum_leam._engine.checks import caller_rows
 from captum_leam._engine.draws import draw_by_image
 from captum_leam._engine.modes import as_tensor, at_least_float32, own_arithmetic
 from captum_leam._engine.types import Field
-from captum_leam.errors import CaptumLeamError
+from captum_leam.errors import CaptumLeamError, NoEvidenceError
 
 __all__ = [
     "gaussian_blur",
@@ -197,7 +197,7 @@ def normalize_sum(maps: Tensor) -> Tensor:
         Shape (N, H, W), sums to 1.
 
     Raises:
-        CaptumLeamError: for a map without any positive value (there is no evidence for the match to show).
+        NoEvidenceError: for a map without any positive value (there is no evidence for the match to show).
 
     Example:
         >>> normalize_sum(torch.tensor([[[1.0, -5.0], [0.0, 3.0]]])).tolist()
@@ -206,7 +206,7 @@ def normalize_sum(maps: Tensor) -> Tensor:
     shares, has_positive = positive_shares(as_maps(maps))
     if not bool(has_positive.all()):
         empty = caller_rows((~has_positive).nonzero().flatten().tolist())
-        raise CaptumLeamError(f"maps {empty} have no positive value. Leave these images out.")
+        raise NoEvidenceError(f"maps {empty} have no positive value. Leave these images out.")
     return shares
 
 

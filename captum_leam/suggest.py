@@ -115,7 +115,7 @@ def chosen_layers(model: nn.Module, faces: Tensor, layers: Sequence[str | nn.Mod
     few, _ = first_images(faces)
     chosen = [_described(model, name, get_layer(model, name), few, suggested) for name in names]
     _raise_if_displaced(model, few, suggested.field, chosen)
-    return replace(suggested, layers=tuple(chosen))
+    return replace(suggested, layers=tuple(chosen), chosen=True)
 
 
 def _name_within(model: nn.Module, layer: Any) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from captum_leam import _storage
-from captum_leam._storage import Shard, atomic_folder, locked, read_shard, shard_digest, whole, write_shard
+from captum_leam._storage import Shard, atomic_folder, atomic_write, locked, read_shard, shard_digest, write_shard
 from captum_leam.errors import BrokenFileError, BusyError
 
 SHARD = Shard({"x": np.arange(1000.0), "empty": np.zeros((0, 3), np.float16)}, {"failed": [["read", "", 1, "Ü \n"]]})
@@ -106,7 +106,7 @@ def _half_open(folder):
 
 def test_an_interrupt_leaves_nothing(tmp_path):
     def interrupted():
-        with whole(tmp_path / "a") as place:
+        with atomic_write(tmp_path / "a") as place:
             place.write_bytes(b"half")
             raise KeyboardInterrupt
 

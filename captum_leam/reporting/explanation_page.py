@@ -84,7 +84,7 @@ def write(
             "captum-leam": __version__,
             "title": title,
             "settings": {name: str(value) for name, value in settings.items()},
-            "notes": [note for explanation in explanations for note in explanation.notes],
+            "notes": [note for explanation in explanations for note in explanation.messages],
             "files": sorted([*(p.relative_to(place).as_posix() for p in place.rglob("*.*") if p.is_file()), RECORD]),
         }
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
@@ -137,10 +137,8 @@ def _pair_regions(explanation: Explanation) -> pd.DataFrame | None:
     """Return what speaks for and against, by region and face; None without a pair or its regions."""
     if explanation.pair is None or explanation.parts is None:
         return None
-    settings = explanation.settings
-    return explanation.pair.regions(
-        explanation.parts.labels, explanation.parts.scheme, fraction=settings["fraction"], seed=settings["seed"]
-    )
+    options, parts = explanation.options, explanation.parts
+    return explanation.pair.regions(parts.labels, parts.scheme, fraction=options.fraction, seed=options.seed)
 
 
 # -- the page ------------------------------------------------------------------------------------------
@@ -160,8 +158,8 @@ def _section(explanation: Explanation, prefix: str) -> Section:
     is_pair, both = explanation.pair is not None, _pair_regions(explanation)
     cards = [_card(explanation, i, both) for i in range(len(explanation.names))]
     blocks: list[Block] = [Note(explanation.label, "label")] if explanation.label else []
-    if explanation.notes:
-        blocks.append(Points(explanation.notes, "warning"))
+    if explanation.messages:
+        blocks.append(Points(explanation.messages, "warning"))
     if explanation.pair is not None:
         blocks.append(Facts("", list(explanation.pair.facts().items())))
     blocks += [Cards(cards, wide=is_pair), *_regions(explanation, prefix), *_drops(explanation, prefix)]
@@ -232,7 +230,7 @@ def _regions(explanation: Explanation, prefix: str) -> list[Block]:
         panels.append(("", lift_face(explanation.regions, parts.scheme)))
     caption = (
         f"Mean over {count} face{'s' * (count > 1)}; dots are single faces. Share is that of the critical pixels "
-        f"(top {explanation.settings['fraction']:.1%} of the crop), lift is share over area."
+        f"(top {explanation.options.fraction:.1%} of the crop), lift is share over area."
     )
     numbers = _tables(explanation)["regions"]
     alt = "lift of every region, mean over the faces"
@@ -243,7 +241,7 @@ def _drops(explanation: Explanation, prefix: str) -> list[Block]:
     count, table = len(explanation.names), explanation.occlusion.summary()
     caption = (
         f"Mean fall of the cosine to the reference after replacing the pixels that a map names first "
-        f"({explanation.settings['fill']} fill), {count} image{'s' * (count > 1)}. A map that says something falls further "
+        f"({explanation.options.fill} fill), {count} image{'s' * (count > 1)}. A map that says something falls further "
         "than random pixels. Bands are 95 % intervals over the images."
     )
     names = table["method"].where(table["method"] != "", table["control"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captum_leam._storage import Shard, read_shard, whole
+from captum_leam._storage import Shard, atomic_write, read_shard
 from captum_leam.errors import CaptumLeamError
 from captum_leam.patterns import compare_groups
 from captum_leam.reporting.tables import GROUP_PREFIX, OVERALL, TABLES, Table
@@ -117,7 +117,7 @@ def writing(folder: Path, names: Sequence[str], more: tuple[str, ...] = ()) -> I
         writers = {}
         for name in names:
             table = TABLES[name]
-            place = stack.enter_context(whole(folder / f"{name}.parquet"))
+            place = stack.enter_context(atomic_write(folder / f"{name}.parquet"))
             writers[name] = Writer(table, place, more if table.grows else ())
         yield writers
         for writer in writers.values():
@@ -540,7 +540,7 @@ def write_mean_maps(cut: Cut, folder: Path) -> None:
             if count:
                 means[f"{network.name}/{place}"] = (values / count).astype(np.float32)
     folder.mkdir(parents=True, exist_ok=True)
-    with whole(folder / "mean.npz") as place_, open(place_, "wb") as file:
+    with atomic_write(folder / "mean.npz") as place_, open(place_, "wb") as file:
         np.savez(file, allow_pickle=False, **means)
 
 
@@ -554,7 +554,7 @@ def write_person_maps(cut: Cut, folder: Path) -> None:
             if (path := source.maps[number]) is None or not len((shard := read_shard(path))["rows"]):
                 continue
             images = np.array([picture.number for picture in _rows_of(cut, i, shard)], dtype=np.int32)
-            with whole(folder / f"{number:02d}-{i:05d}.npz") as place, open(place, "wb") as file:
+            with atomic_write(folder / f"{number:02d}-{i:05d}.npz") as place, open(place, "wb") as file:
                 np.savez(file, allow_pickle=False, image=images, maps=shard["maps"])
 
 

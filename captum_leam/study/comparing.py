@@ -25,7 +25,8 @@ from captum_leam.patterns import (
 from captum_leam.patterns.claim import STRANGERS
 from captum_leam.patterns.signatures import Kind
 from captum_leam.reporting.tables import OVERALL
-from captum_leam.study.evaluating import Setting, describe_maps
+from captum_leam.study.evaluating import describe_maps
+from captum_leam.study.worker import Worker
 
 KINDS: tuple[Kind, ...] = ("top", "dense", "regions")
 NEAREST = 8
@@ -69,7 +70,7 @@ class Rows:
         return Rows(self.image[at], self.people[at], {name: values[at] for name, values in self.arrays.items()})
 
 
-def signed(rows: Rows, kind: Kind, setting: Setting) -> Signatures:
+def signed(rows: Rows, kind: Kind, setting: Worker) -> Signatures:
     """Signatures from arrays: of the top pixels, of the coarse map, or of the regions."""
     patterns, size = setting.config.patterns, setting.config.pictures.size
     if kind == "dense":
@@ -170,7 +171,7 @@ ARRAYS = {"top": ("top_roots", "top_pixels"), "dense": ("dense",), "regions": ("
 
 
 def patterns_shard(
-    setting: Setting, number: int, layer: int, sources: Sequence[Source], strangers: Path | None
+    setting: Worker, number: int, layer: int, sources: Sequence[Source], strangers: Path | None
 ) -> Shard:
     """Rows of the table of patterns, of one network and layer: LEAM, and the controls on the same images.
 
@@ -186,7 +187,7 @@ def patterns_shard(
     return Shard({}, {"rows": [{"model": network.name, "layer": name, **_without_nan(row)} for row in rows]})
 
 
-def _sets(setting: Setting, number: int, layer: int, sources: Sequence[Source], kind: Kind) -> dict[str, Rows]:
+def _sets(setting: Worker, number: int, layer: int, sources: Sequence[Source], kind: Kind) -> dict[str, Rows]:
     """Return the maps and their controls, on the images that have them all."""
     controls, names = setting.config.patterns.controls, ARRAYS[kind]
     sets = {"": read_rows(sources, "maps", number, layer, names)}
@@ -205,7 +206,7 @@ def _sets(setting: Setting, number: int, layer: int, sources: Sequence[Source], 
     return {control: rows.of(image) for control, rows in sets.items()}
 
 
-def _painted(setting: Setting, number: int, sources: Sequence[Source], names: Sequence[str]) -> Rows:
+def _painted(setting: Worker, number: int, sources: Sequence[Source], names: Sequence[str]) -> Rows:
     """Return maps painted from a parser's regions alone: each as high as the maps are there on average, smoothed."""
     mass, area = np.zeros(len(setting.regions)), np.zeros(len(setting.regions))
     for source in sources:
@@ -242,7 +243,7 @@ def _paint(labels: torch.Tensor, heights: torch.Tensor, regions: Sequence[int], 
 
 
 def _compared(
-    setting: Setting, sets: Mapping[str, Rows], kind: Kind, nearest: NDArray[np.int64] | None
+    setting: Worker, sets: Mapping[str, Rows], kind: Kind, nearest: NDArray[np.int64] | None
 ) -> list[dict[str, Any]]:
     config = setting.config
     image, where = sets[""].image, None
@@ -294,7 +295,7 @@ def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
 # -- agreement -----------------------------------------------------------------------------------------
 
 
-def agreement_shard(setting: Setting, what: str, number: int, sources: Sequence[Source]) -> Shard:
+def agreement_shard(setting: Worker, what: str, number: int, sources: Sequence[Source]) -> Shard:
     """Rows of the table of agreement: of the overall maps of all models, or of the maps of the layers of one."""
     explained = [i for i, network in enumerate(setting.networks) if network.layers]
     rows: list[dict[str, Any]] = []
@@ -312,7 +313,7 @@ def agreement_shard(setting: Setting, what: str, number: int, sources: Sequence[
     return Shard({}, {"rows": rows})
 
 
-def _agreed(setting: Setting, sets: Mapping[str, Rows], kind: Kind) -> list[dict[str, Any]]:
+def _agreed(setting: Worker, sets: Mapping[str, Rows], kind: Kind) -> list[dict[str, Any]]:
     image = next(iter(sets.values())).image if sets else np.zeros(0, np.int64)
     for rows in sets.values():
         image = np.intersect1d(image, rows.image, assume_unique=True)

@@ -16,18 +16,19 @@ from torch import Tensor, nn
 
 from captum_leam._engine.memory import is_out_of_memory
 from captum_leam._storage import Shard
-from captum_leam.controls import CONTROLS, OWN_CONTROLS, Scene, central_ellipse
+from captum_leam.controls import CONTROLS, Scene, central_ellipse
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.fills import as_fill
 from captum_leam.faithfulness.occluded_batch import MeasuredModel, OccludedBatch, masks_of_pixels
 from captum_leam.leam import LEAM
-from captum_leam.maps import default_blur, pixel_count, place_on_field, positive_shares, top_pixels
+from captum_leam.maps import pixel_count, place_on_field, positive_shares, top_pixels
 from captum_leam.patterns.signatures import dense_roots, top_roots
 from captum_leam.regions.report import region_area, region_share, region_sums
 from captum_leam.reporting.tables import OVERALL
 from captum_leam.study.config import Config
-from captum_leam.study.networks import Network, embeddings_of, loaded, suggestions, untrained
-from captum_leam.study.reading import Failure, batches, crops_of, each_or_none, embedded, references_of, taken
+from captum_leam.study.networks import Network, suggestions
+from captum_leam.study.reading import Failure, batches, bisect_failures, embedded, references_of, take_rows
+from captum_leam.study.worker import Worker, crops_of
 
 Indices = NDArray[np.intp]
 Columns = dict[str, NDArray[Any]]
@@ -35,27 +36,6 @@ Cell = tuple[str, str, str, float, str]
 """Layer, control, fill, fraction, measured model."""
 
 TWIN_FACES = 32  # crops that the statistics of an untrained twin are taken from
-KEPT = 4  # batches of the shard seen last that are kept with how they look blurred
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Settings that all shards of a study share, small enough to be sent to every worker.
-
-    Attributes:
-        config: of the study.
-        networks: with their layers, in the order of the configuration.
-        regions: label integers of the merged scheme, in the order of its names.
-    """
-
-    config: Config
-    networks: tuple[Network, ...]
-    regions: tuple[int, ...]
-
-    def measured(self, explained: int | None) -> list[int]:
-        """Return the numbers of the networks that occluded images are measured on."""
-        everyone = list(range(len(self.networks)))
-        return everyone if explained is None or self.config.transfer else [explained]
 
 
 # -- maps ----------------------------------------------------------------------------------------------
@@ -104,11 +84,11 @@ class Explainer:
 # -- what maps stand on, and their signatures ----------------------------------------------------------
 
 
-def describe_maps(setting: Setting, maps: Tensor, labels: Tensor, top: Tensor | None = None) -> Columns:
+def describe_maps(setting: Worker, maps: Tensor, labels: Tensor, top: Tensor | None = None) -> Columns:
     """Return region shares and pattern signatures of maps, by the name of their array in a shard.
 
     Args:
-        setting: Settings of the study.
+        setting: Workers of the study.
         maps: Maps (n, L, H, W) that sum to 1.
         labels: Regions (n, H, W), or (1, H, W) for all.
         top: Highest pixels (n, L, K) of each map. Default: they are found.
@@ -138,7 +118,7 @@ def describe_maps(setting: Setting, maps: Tensor, labels: Tensor, top: Tensor | 
 class ShardOccluder:
     """Occludes the crops of a shard where maps are highest, and measures the drop of the cosine on every network."""
 
-    def __init__(self, setting: Setting, shard: Shard, explained: int | None) -> None:
+    def __init__(self, setting: Worker, shard: Shard, explained: int | None) -> None:
         self.setting, self.config = setting, setting.config
         self.measured = setting.measured(explained)
         self.fills = [as_fill(fill) for fill in self.config.fills]
@@ -176,14 +156,16 @@ class ShardOccluder:
     def _embedder(self, i: int, rows: Indices) -> Callable[[Tensor], Tensor]:
         """Return a function from the occluded crops to embeddings (n, D): NaN where the network raises or nothing can be compared."""
         network = self.setting.networks[i]
-        module, size = loaded(network, self.config.device), self.references[i].shape[1]
+        module, size = self.setting.module(network), self.references[i].shape[1]
         measurable = np.flatnonzero(np.isfinite(self.cosines[i].numpy()[rows]))
 
         def embed_occluded(occluded: Tensor) -> Tensor:
             embeddings = torch.full((len(rows), size), torch.nan, dtype=torch.float64, device="cpu")
             if not len(measurable):
                 return embeddings
-            for part, found, reason in each_or_none(lambda r: embeddings_of(module, taken(occluded, r)), measurable):
+            for part, found, reason in bisect_failures(
+                lambda r: self.setting.embed(module, take_rows(occluded, r)), measurable
+            ):
                 if found is None:
                     self.failed[(network.name, int(rows[part[0]]))] = reason
                 elif len(part) == len(rows):
@@ -240,7 +222,7 @@ class Collected:
         }
 
 
-def maps_shard(setting: Setting, faces: Shard, explained: int) -> Shard:
+def maps_shard(setting: Worker, faces: Shard, explained: int) -> Shard:
     """Explain a shard by one network: regions, signatures, drops and sums of its maps.
 
     Arrays, by row (an image that has maps): ``rows`` of the shard of crops; ``shown`` (n, L) maps with anything to show; ``cosine``
@@ -249,18 +231,18 @@ def maps_shard(setting: Setting, faces: Shard, explained: int) -> Shard:
     ``maps``, float16, where the configuration stores them. L is 1 + layers, the overall map first.
     """
     config, network, people = setting.config, setting.networks[explained], faces.notes["people"]
-    explain = Explainer(network, loaded(network, config.device), config)
+    explain = Explainer(network, setting.module(network), config)
     occluder = ShardOccluder(setting, faces, explained)
     references = faces[f"reference.{explained}"]
     usable = np.flatnonzero(np.isfinite(references).all(1))
-    own = [name for name in config.controls if name in OWN_CONTROLS and name != "other people"]
+    own = config.own_controls
     work = Collected([], {}, _without_reference(faces, references, network))
     sums = PersonMapSums(people)
     everyone, alone = occluder.measured, [explained] if not config.layer_transfer else occluder.measured
     cells = occluder.cells(OVERALL, ["", *own], config.fractions, everyone)
     for layer in network.layers:
         cells += occluder.cells(layer.name, [""], config.layer_fractions, alone)
-    for rows, crops, blurred, maps, shown in _explained(explain, faces, references, usable, config, work):
+    for rows, crops, blurred, maps, shown in _explained(setting, explain, faces, references, usable, work):
         labels = _labels_of(faces, rows, crops.device)
         order = _ranked(maps, setting)
         batch = occluder.batch(crops, rows, blurred)
@@ -298,50 +280,27 @@ def _without_reference(faces: Shard, references: NDArray[np.float32], network: N
 
 
 def _explained(
+    setting: Worker,
     explain: Explainer,
     faces: Shard,
     references: NDArray[np.float32],
     usable: Indices,
-    config: Config,
     work: Collected,
 ) -> Iterator[tuple[Indices, Tensor, Tensor, Tensor, Tensor]]:
     """Rows with their crops, the crops blurred, maps and which are shown, batch by batch; what is refused goes to ``work.failed``."""
-    for chosen in batches(len(usable), config.batch_size):
+    for chosen in batches(len(usable), setting.config.batch_size):
         rows = usable[chosen]
-        crops, blurred = crops_and_blur(faces, rows, config.device)
-        towards = torch.from_numpy(references[rows]).to(config.device)
+        crops, blurred = setting.crops_and_blur(faces, rows)
+        towards = torch.from_numpy(references[rows]).to(setting.config.device)
 
         def run(at: Indices, given: tuple[Tensor, ...] = (crops, towards, blurred)) -> tuple[Tensor, Tensor]:
-            return explain(*(taken(tensor, at) for tensor in given))
+            return explain(*(take_rows(tensor, at) for tensor in given))
 
-        for at, made, reason in each_or_none(run, np.arange(len(rows))):
+        for at, made, reason in bisect_failures(run, np.arange(len(rows))):
             if made is None:
                 work.failed.append(("explain", explain.network.name, int(faces["kept"][rows[at[0]]]), reason))
             else:
-                yield rows[at], taken(crops, at), taken(blurred, at), made[0], made[1]
-
-
-_LAST: dict[str, Any] = {}  # crops of the shard that this process saw last, and how they look blurred
-
-
-def crops_and_blur(faces: Shard, rows: Indices, device: str) -> tuple[Tensor, Tensor]:
-    """Crops of some rows of a shard, and the same blurred: made once for all tasks on a shard, which follow each other.
-
-    Args:
-        faces: shard of crops.
-        rows: of a batch.
-        device: where they are needed.
-    """
-    if _LAST.get("of") is not faces.arrays:
-        _LAST.clear()
-        _LAST["of"] = faces.arrays
-    key = f"{device} {rows.tobytes().hex()}"
-    if key not in _LAST:
-        if len(_LAST) > KEPT:  # a large shard: its batches do not come again soon
-            del _LAST[next(name for name in _LAST if name != "of")]
-        crops = crops_of(faces, rows).to(device)
-        _LAST[key] = crops, default_blur(crops)
-    return _LAST[key]  # type: ignore[no-any-return]
+                yield rows[at], take_rows(crops, at), take_rows(blurred, at), made[0], made[1]
 
 
 def _labels_of(faces: Shard, rows: Indices, device: torch.device) -> Tensor:
@@ -349,7 +308,7 @@ def _labels_of(faces: Shard, rows: Indices, device: torch.device) -> Tensor:
     return torch.from_numpy(labels if len(labels) == 1 else labels[rows]).to(device)
 
 
-def _ranked(maps: Tensor, setting: Setting) -> dict[str, Tensor]:
+def _ranked(maps: Tensor, setting: Worker) -> dict[str, Tensor]:
     """Return the highest pixels of the overall map and of the layers, as many as are used."""
     config, pixels = setting.config, maps[0, 0].numel()
     both = {pixel_count(f, pixels) for f in (config.region_fraction, config.patterns.fraction)}
@@ -364,7 +323,7 @@ def _ranked(maps: Tensor, setting: Setting) -> dict[str, Tensor]:
 
 
 def _control_top(
-    name: str, crops: Tensor, rows: Indices, faces: Shard, maps: Tensor | None, config: Config, setting: Setting
+    name: str, crops: Tensor, rows: Indices, faces: Shard, maps: Tensor | None, config: Config, setting: Worker
 ) -> Tensor:
     """Return the highest pixels of a control's maps; what it draws depends on the pictures, not on the shards."""
     face = central_ellipse((crops.shape[2], crops.shape[3])).to(crops.device).expand(len(crops), -1, -1)
@@ -411,23 +370,23 @@ class PersonMapSums:
         }
 
 
-def untrained_shard(setting: Setting, faces: Shard, explained: int, first: Shard, key: str) -> Shard:
+def untrained_shard(setting: Worker, faces: Shard, explained: int, first: Shard, key: str) -> Shard:
     """Signatures of the maps of an untrained twin, made as those of the network; its BatchNorms see the first shard, named by its key."""
     config, network = setting.config, setting.networks[explained]
     nothing = {"rows": np.zeros(0, np.int32)}
     try:
-        module = untrained(network, crops_of(first)[:TWIN_FACES], key, config.seed, config.device)
+        module = setting.twin(network, crops_of(first)[:TWIN_FACES], key)
     except Exception as error:  # whatever a user's network raises: there is no such control, the study goes on
         if is_out_of_memory(error):
             raise
         return Shard(nothing, {"failed": [], "problem": f"no untrained twin: {type(error).__name__}: {error}"[:500]})
     crops = crops_of(faces).to(config.device)
-    own, _ = embedded(module, crops, config)
+    own, _ = embedded(setting, module, crops)
     references = references_of(own, faces.notes["people"])
     work = Collected([], {}, [])
     explain = Explainer(network, module, config)
     usable = np.flatnonzero(np.isfinite(references).all(1))
-    for rows, _, _, maps, shown in _explained(explain, faces, references, usable, config, work):
+    for rows, _, _, maps, shown in _explained(setting, explain, faces, references, usable, work):
         described = describe_maps(setting, maps, _labels_of(faces, rows, maps.device))
         work.add(rows, {"shown": shown.cpu().numpy(), **described})
     if not work.rows:
@@ -435,15 +394,15 @@ def untrained_shard(setting: Setting, faces: Shard, explained: int, first: Shard
     return Shard(work.joined(), {"failed": []})  # a control that fails on an image just lacks it
 
 
-def controls_shard(setting: Setting, faces: Shard) -> Shard:
+def controls_shard(setting: Worker, faces: Shard) -> Shard:
     """Measure the controls that need no network: their drops on all networks, and the signatures of the edges."""
     config = setting.config
-    shared = [name for name in config.controls if name not in OWN_CONTROLS]
+    shared = config.shared_controls
     occluder = ShardOccluder(setting, faces, None)
     cells = occluder.cells("", shared, config.fractions, occluder.measured)
     work = Collected([], {}, [])
     for rows in batches(len(faces["kept"]), config.batch_size):
-        crops, blurred = crops_and_blur(faces, rows, config.device)
+        crops, blurred = setting.crops_and_blur(faces, rows)
         drops = [np.zeros((len(rows), 0), np.float32)]
         batch = occluder.batch(crops, rows, blurred)
         for name in shared:
@@ -460,7 +419,7 @@ def controls_shard(setting: Setting, faces: Shard) -> Shard:
 
 
 def others_shard(
-    setting: Setting,
+    setting: Worker,
     faces: Shard,
     made: Shard,
     explained: int,
@@ -484,7 +443,7 @@ def others_shard(
     work = Collected([], {}, [])
     for at in batches(len(rows_done), config.batch_size):
         rows = rows_done[at]
-        crops, blurred = crops_and_blur(faces, rows, config.device)
+        crops, blurred = setting.crops_and_blur(faces, rows)
         own = torch.tensor([code[people[row]] for row in rows], device="cpu", dtype=torch.int64)
         batch = occluder.batch(crops, rows, blurred)
         drops = occluder.drops(batch, tops[own].to(crops.device), config.fractions, occluder.measured)

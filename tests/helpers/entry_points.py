@@ -41,7 +41,7 @@ from captum_leam.models import UpTo, layer_before_division
 from captum_leam.objectives import embed
 from captum_leam.patterns import control_maps
 from captum_leam.regions import NetworkParser, RegionScheme
-from captum_leam.reporting.explanation import explain_images
+from captum_leam.reporting.explanation import ExplainOptions, explain_images
 from captum_leam.stats.decisions import draw_pairs
 from captum_leam.suggest import find_field
 from captum_leam.verification import VerificationEvaluator, verify
@@ -142,8 +142,7 @@ def _page(s: Scene) -> Any:
         halves(s.faces),
         HALVES,
         references=towards,
-        preset="fast",
-        batch_size=s.batch_size,
+        options=ExplainOptions(preset="fast", batch_size=s.batch_size),
     )
     return [found.overall, found.occlusion.to_frame()]
 

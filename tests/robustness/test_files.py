@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from captum_leam import cli
 from captum_leam.reporting import explanation_page
-from captum_leam.reporting.explain_files import explain_files
+from captum_leam.reporting.explain_files import FileOptions, explain_files
 from captum_leam.reporting.explanation import Explanation
 from captum_leam.synthetic import SyntheticPopulation
 
@@ -88,7 +88,7 @@ def pictures(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(pictures) -> Explanation:
-    return explain_files([pictures / "a.png"], f"{pictures}/models.py:small", preset="fast")
+    return explain_files([pictures / "a.png"], f"{pictures}/models.py:small", FileOptions(preset="fast"))
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_the_command_says_why_and_leaves_no_folder(pictures, tmp_path):
 def test_main_says_in_a_line_that_memory_is_short(monkeypatch, capsys):
     from captum_leam._engine.memory import TooLargeError
 
-    def explode() -> None:
+    def explode(args: list[str]) -> None:
         raise TooLargeError("one image at a time does not fit into memory")
 
     monkeypatch.setattr(cli, "app", explode)

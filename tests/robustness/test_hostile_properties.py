@@ -312,7 +312,7 @@ def test_any_settings(place, settings, needed, as_keywords):
             path.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
             read_config(path)
     except ConfigError as error:
-        assert "needed is" in str(error) or "any.yaml" in str(error) or "is not a setting" in str(error)  # noqa: PT017
+        assert "Expected" in str(error) or "any.yaml" in str(error) or "is not a setting" in str(error)  # noqa: PT017
 
 
 WHOLE = b"""# a study

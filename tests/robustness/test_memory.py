@@ -186,6 +186,6 @@ def test_a_study_tells_and_goes_on(monkeypatch):
         return len(rows)
 
     with pytest.warns(UserWarning, match="out of memory with 4 images at a time; done with 2"):
-        assert [made for _, made, _ in crops.each_or_none(make, np.arange(4))] == [2, 2]
+        assert [made for _, made, _ in crops.bisect_failures(make, np.arange(4))] == [2, 2]
     with pytest.raises(TooLargeError, match="one image at a time does not fit"):
-        list(crops.each_or_none(lambda rows: embed(Short(0), torch.rand(1, 3, 16, 16)), np.arange(1)))
+        list(crops.bisect_failures(lambda rows: embed(Short(0), torch.rand(1, 3, 16, 16)), np.arange(1)))
