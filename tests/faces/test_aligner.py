@@ -444,12 +444,6 @@ def test_options_are_checked(checkpoint):
 # -- real photographs ----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def real_aligner(real_dir):
-    pytest.importorskip("facexlib")
-    return FaceAligner(weights=real_dir, device="cpu")
-
-
 @pytest.mark.real
 def test_landmarks_of_real_photographs_align_with_the_template(real_aligner, real_dir):
     result = real_aligner.align_files(real_dir / "photos")

@@ -8,6 +8,7 @@ from torch import nn
 
 from captum_leam.faces.aligned import align
 from captum_leam.faces.geometry import ARCFACE_112, moved
+from captum_leam.models import IMAGENET, INSIGHTFACE
 from captum_leam.regions import CELEBAMASK_HQ, TEMPLATE, RegionScheme, TemplateParser, parse, region_report
 from captum_leam.regions.components import (
     COARSE,
@@ -44,6 +45,7 @@ MEANT = {
     "l_lip": "lower_lip",
     "neck_l": "necklace",
 }
+TRAINED_ON = {"bisenet": IMAGENET, "parsenet": INSIGHTFACE}
 FILES = {"bisenet": "parsing_bisenet.pth", "parsenet": "parsing_parsenet.pth"}
 
 
@@ -88,7 +90,9 @@ def test_the_orders_are_the_documented_ones(classes, said):
 def test_a_painted_class_comes_out_under_its_name(checkpoints, name, said):
     parser = FacexlibParser(name, weights=checkpoints, device="cpu")
     parser.network = Painted(wrap=lambda scores: (scores, None))
-    parser.network.mean, parser.network.std = parser._mean, parser._std
+    parser.network.mean, parser.network.std = (
+        torch.tensor(v).view(3, 1, 1) for v in (TRAINED_ON[name].mean, TRAINED_ON[name].std)
+    )
     images = (torch.arange(19.0) / 20).view(19, 1, 1, 1).expand(19, 3, 16, 16)
     labels = parse(parser, images)
     assert labels.dtype == torch.int64
@@ -133,7 +137,7 @@ def test_real_networks_run_on_random_weights(checkpoints, name):
     assert scores.shape == (3, 19, 24, 20)
     assert not scores.requires_grad
     # the network called by hand, in facexlib's way
-    x = (torch.nn.functional.interpolate(images, (64, 64), mode="bilinear") - parser._mean) / parser._std
+    x = TRAINED_ON[name](torch.nn.functional.interpolate(images, (64, 64), mode="bilinear"))
     with torch.no_grad():
         expected = parser.network(x)[0]
     expected = torch.nn.functional.interpolate(expected, (24, 20), mode="bilinear", antialias=True)
