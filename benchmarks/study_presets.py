@@ -1,6 +1,7 @@
 """Which overall map should a study show? The same study of real people for several settings of ``preset:``.
 
-    python benchmarks/study_presets.py --data ../shared/real [--images 3] [--presets fast default layers] [--csv docs/_data/study_presets.csv]
+    python benchmarks/study_presets.py --data ../shared/real [--images 3] [--presets fast default layers]
+        [--csv docs/_data/study_presets.csv]
 
 24 people × 3 images, both networks explained and measured on each other, layer maps with a path of 4 beside every overall map, one thread.
 Of each network and preset: person-specificity (Bhattacharyya coefficients of the same and of different people at the top 1 % with the
@@ -81,8 +82,21 @@ def measures(result: StudyResult, number: int) -> Iterator[Row]:
         yield {"measure": measure, "value": drop["drop"], "low": drop["low"], "high": drop["high"]}
 
 
+def run(path: Path, preset: str) -> pd.DataFrame:
+    """Run one study and return its measures."""
+    began = time.process_time()
+    result = Study(path).run(progress=False, report=False)
+    seconds = (time.process_time() - began) / (len(NETWORKS) * result.manifest["data"]["usable"])
+    print(result, flush=True)
+    rows: list[Row] = []
+    for number, network in enumerate(NETWORKS):
+        found = [*measures(result, number), {"measure": "CPU seconds per image", "value": seconds}]
+        rows += [{"network": network, "preset": preset, **row} for row in found]
+    return pd.DataFrame(rows)
+
+
 def main() -> None:
-    """Run one study for each preset and write the table."""
+    """Run one study for each preset and write the table, in which other presets keep their rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=3, help="of each person")
@@ -91,22 +105,14 @@ def main() -> None:
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
+    table = pd.read_csv(options.csv) if options.csv and options.csv.exists() else pd.DataFrame(columns=["preset"])
     for preset in options.presets:
-        path = write_study(options.out, options.data, options.images, preset)
-        began = time.process_time()
-        result = Study(path).run(progress=False, report=False)
-        seconds = (time.process_time() - began) / (len(NETWORKS) * result.manifest["data"]["usable"])
-        for number, network in enumerate(NETWORKS):
-            head = {"network": network, "preset": preset}
-            rows += [head | row for row in measures(result, number)]
-            rows.append({**head, "measure": "CPU seconds per image", "value": seconds})
-        print(result, flush=True)
-    table = pd.DataFrame(rows).round(4)
+        made = run(write_study(options.out, options.data, options.images, preset), preset)
+        table = pd.concat([table[table["preset"] != preset], made.round(4)]) if len(table) else made.round(4)
+        if options.csv:
+            table.to_csv(options.csv, index=False)
     wide = table.pivot_table(index="measure", columns=["network", "preset"], values="value", sort=False)
     print(wide.round(3).to_string())
-    if options.csv:
-        table.to_csv(options.csv, index=False)
 
 
 if __name__ == "__main__":

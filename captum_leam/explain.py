@@ -124,7 +124,10 @@ class MapSettings:
 
     def _of_overall_map(self) -> dict[str, Any]:
         if self.preset == "layers":
-            return {"overall map": "mean of the signed layer maps' distributions", "passes": "none beside those of the layer maps"}
+            return {
+                "overall map": "mean of the signed layer maps' distributions",
+                "passes": "none beside those of the layer maps",
+            }
         own = self.reference == "own"
         form = PRESETS[self.preset]
         return {
@@ -296,7 +299,7 @@ class OverallMap:
             CaptumLeamError: For what ``LEAM.attribute`` refuses.
         """
         rounds = (self.form if reference is not None else self.form.for_own_reference()).rounds
-        towards = {"reference": reference, "contrast": contrast}
+        towards: dict[str, Any] = {"reference": reference, "contrast": contrast}
         # without a path, only the rounds take baselines
         starts = None if rounds and self.options["n_steps"] == 1 else baselines
         with with_gradients():

@@ -170,10 +170,12 @@ def _groups(value: Any) -> Any:
 
 def _leam(value: Any) -> Any:
     """Raise for the name of a preset, which is a setting of its own."""
-    named = value.get("preset") if isinstance(value, Mapping) else value
+    is_mapping = isinstance(value, Mapping) and "preset" in value
+    named = value["preset"] if is_mapping else value
     if isinstance(named, str):
-        hint = "Set preset: " + (named if named in STUDY_PRESETS else DEFAULT_PRESET)
-        raise expected(LEAM_SETTINGS, f"{hint} for the overall map, and n_steps here for the layer maps.")
+        preset = named if named in STUDY_PRESETS else DEFAULT_PRESET
+        hint = f"Set preset: {preset} beside leam for the overall map, and leam: {{n_steps: …}} for the layer maps."
+        raise expected("absent", hint, key="preset") if is_mapping else expected(LEAM_SETTINGS, hint)
     return value
 
 

@@ -18,7 +18,7 @@ from captum_leam._engine.memory import is_out_of_memory
 from captum_leam._storage import Shard
 from captum_leam.controls import CONTROLS, Scene, central_ellipse
 from captum_leam.errors import NoEvidenceError
-from captum_leam.explain import OverallMap
+from captum_leam.explain import MapSettings, OverallMap
 from captum_leam.faithfulness.fills import as_fill
 from captum_leam.faithfulness.occluded_batch import MeasuredModel, OccludedBatch, masks_of_pixels
 from captum_leam.leam import LEAM
@@ -39,7 +39,17 @@ Cell = tuple[str, str, str, float, str]
 TWIN_FACES = 32  # crops that the statistics of an untrained twin are taken from
 
 
+NO_EVIDENCE = "no positive value at a layer of the overall map"
+
 # -- maps ----------------------------------------------------------------------------------------------
+
+
+def map_settings(network: Network, config: Config) -> MapSettings:
+    """Return how a study makes the maps of a network."""
+    names, overall = [layer.name for layer in network.layers], [n.name for n in network.layers if n.in_overall]
+    how: dict[str, Any] = {name: getattr(config.leam, name) for name in ("n_steps", "path", "norm", "weighting")}
+    preset: Any = config.preset
+    return MapSettings(preset, "other images", tuple(overall), tuple(names), network.field, **how)
 
 
 class Explainer:
@@ -84,13 +94,18 @@ class Explainer:
         everywhere = torch.ones_like(has_positive[:, :1])
         return torch.cat([overall[:, None], each], 1), torch.cat([everywhere, has_positive], 1)
 
-    def _overall(self, each: Tensor, has_positive: Tensor, crops: Tensor, references: Tensor, blurred: Tensor) -> Tensor:
+    def _overall(
+        self, each: Tensor, has_positive: Tensor, crops: Tensor, references: Tensor, blurred: Tensor
+    ) -> Tensor:
         """Return the overall map (N, H, W): of the preset, or the mean of the layer maps' distributions."""
         if self.overall is not None:
             baselines = blurred if self.overall.form.uses_baselines else None
-            return self.overall(crops, reference=references, baselines=baselines).to(each)
+            try:
+                return self.overall(crops, reference=references, baselines=baselines).to(each)
+            except NoEvidenceError:
+                raise NoEvidenceError(NO_EVIDENCE) from None  # without the rows of a batch that the user does not know
         if not bool(has_positive[:, self.inside].all()):
-            raise NoEvidenceError("nothing speaks for the match at a layer of the overall map")
+            raise NoEvidenceError(NO_EVIDENCE)
         return each[:, self.inside].mean(1)
 
 
