@@ -137,7 +137,20 @@ def _sizes(study: Findings, used: pd.DataFrame) -> list[tuple[str, str]]:
         "several faces, the largest taken": used.loc[used["faces_found"] > 1, "path"],
         "photographs turned upright": used.loc[used["turn"] > 0, "path"],
     }
-    return facts + [(name, _first_names(paths)) for name, paths in chosen.items() if len(paths)]
+    facts += [(name, _first_names(paths)) for name, paths in chosen.items() if len(paths)]
+    return facts + _maps(study)
+
+
+def _maps(study: Findings) -> list[tuple[str, str]]:
+    """Return how the overall map and the layer maps were made."""
+    of_models = [model.get("maps") for model in study.manifest.get("models", {}).values()]
+    for maps in filter(None, of_models):
+        steps, passes = (maps[f"{what} of the signed layer maps"] for what in ("steps", "passes"))
+        return [
+            ("overall map", f"preset {maps['preset']}; passes of an image: {maps['passes']}"),
+            ("layer maps", f"steps of the path: {steps}; passes of an image: {passes}"),
+        ]
+    return []
 
 
 def _first_names(paths: pd.Series) -> str:

@@ -67,8 +67,9 @@ def test_the_page_states_how_the_maps_were_made(explained, tmp_path):
         "rounds of occlusion": "0",
         "passes": "1 forward, 1 backward",
         "steps of the signed layer maps": "1",
-        "norm": "detach",
-        "weighting": "elementwise",
+        "passes of the signed layer maps": "1 forward, 1 backward",
+        "norm of the signed layer maps": "detach",
+        "weighting of the signed layer maps": "elementwise",
         "reference": "other images",
         "fill": "blur",
     }

@@ -64,11 +64,17 @@ def test_a_valid_configuration_is_read_with_paths_and_layers(folder):
         ("fills: []", 7, "Expected fills to be one or more of"),
         ("controls: [centre, center]", 7, "Expected controls[1] to be one of random pixels"),
         ("transfer: maybe", 7, "Expected transfer to be true or false, got 'maybe'."),
-        ("leam: slow", 7, "Expected leam to be one of fast, default, best"),
+        ("preset: fastest", 7, "Expected preset to be one of fast, default, best, layers, got 'fastest'."),
         (
-            "leam:\n  preset: fast\n  n_steps: 3",
+            "leam: fast",
+            7,
+            "Expected leam to be a mapping with n_steps, path, norm, weighting, got 'fast'. Set preset: fast beside leam",
+        ),
+        ("leam: slow", 7, "got 'slow'. Set preset: default beside leam for the overall map, and leam: {n_steps: …}"),
+        (
+            "leam:\n  n_steps: 3\n  preset: fast",
             9,
-            "Expected leam.n_steps to be absent, got 3. Set either n_steps or preset",
+            "Expected leam.preset to be absent, got 'fast'. Set preset: fast beside leam",
         ),
         (
             "leam: {n_steps: 1, path: conductance}",
