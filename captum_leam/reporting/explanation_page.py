@@ -58,7 +58,7 @@ RECORD = "settings.json"
 """Name of the file that says how a page was made, and which files belong to it."""
 
 
-def write(
+def write_page(
     explanations: Sequence[Explanation], folder: Path, *, title: str, lead: str, settings: Mapping[str, Any]
 ) -> Path:
     """Write ``index.html``, PNG overlays, figures, CSV tables, and ``settings.json`` with how they were made.
