@@ -17,9 +17,9 @@ from captum_leam.pairs import SIDES
 from captum_leam.plots import overlay, region_bars, region_outlines
 from captum_leam.reporting.explanation import Explanation
 from captum_leam.reporting.figures import drop_curves, lift_face
+from captum_leam.reporting.numbers import one_digit, percent_1, percent, three_digits
 from captum_leam.reporting.page import (
     Block,
-    Card,
     Cards,
     Column,
     Facts,
@@ -30,13 +30,9 @@ from captum_leam.reporting.page import (
     Section,
     Sheet,
     as_csv,
-    one_digit,
-    one_percent_digit,
-    percent,
     picture,
     plate,
     sheet,
-    three_digits,
 )
 from captum_leam.reporting.style import styled
 
@@ -166,8 +162,8 @@ def _section(explanation: Explanation, prefix: str) -> Section:
     return Section(f"{prefix}faces", explanation.title, explanation.text, blocks)
 
 
-def _card(explanation: Explanation, i: int, both: pd.DataFrame | None) -> Card:
-    """Return a face with its maps and regions."""
+def _card(explanation: Explanation, i: int, both: pd.DataFrame | None) -> tuple[str, list[Block]]:
+    """Return the name of a face, its maps and regions."""
     name, image = explanation.names[i], explanation.images[i]
     pixels = image.detach().cpu().float().clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
     faces = {
@@ -188,7 +184,7 @@ def _card(explanation: Explanation, i: int, both: pd.DataFrame | None) -> Card:
         blocks.append(Pictures([picture(photo, width, caption, f"{name}, overall map on the photograph")], "wide"))
     rows = explanation.regions[explanation.regions["image"] == i]
     blocks += [Pictures(pictures), _region_sheet(rows, None if both is None else both[both["face"] == SIDES[i]])]
-    return Card(name, [*blocks, Note(_focus(rows.iloc[0]), "note")])
+    return name, [*blocks, Note(_focus(rows.iloc[0]), "note")]
 
 
 def _region_sheet(rows: pd.DataFrame, both: pd.DataFrame | None) -> Sheet:
@@ -197,7 +193,7 @@ def _region_sheet(rows: pd.DataFrame, both: pd.DataFrame | None) -> Sheet:
     of_match = "" if both is None else " for the match"
     columns = [
         Column("region", "region"),
-        Column("area", "area", one_percent_digit),
+        Column("area", "area", percent_1),
         Column("lift", f"lift{of_match}", one_digit),
         Column("share", f"share{of_match}", percent),
     ]

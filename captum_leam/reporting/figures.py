@@ -39,12 +39,7 @@ CONTROL_STYLES = (
 
 
 def short(text: object, length: int = 24) -> str:
-    """Return text of at most ``length`` characters, cut in the middle.
-
-    Example:
-        >>> short("a_very_long_name_of_a_network", 12)
-        'a_very…twork'
-    """
+    """Return text of at most ``length`` characters, cut in the middle."""
     whole = shown(text)
     if len(whole) <= length:
         return whole
@@ -66,13 +61,7 @@ def spoken(region: object) -> str:
 
 @styled
 def cosine_histogram(bins: pd.DataFrame, threshold: float, label: str) -> Figure:
-    """Draw shares of cosines, one colour and outline for each kind, with a threshold.
-
-    Args:
-        bins: Columns kind, low, high, share.
-        threshold: Cosine, or NaN for none.
-        label: Text beside the threshold.
-    """
+    """Draw shares of cosines, columns kind, low, high, share, a colour for each kind, with a threshold (NaN for none) and its label."""
     figure, axes = _panel(1.9)
     for i, (kind, part) in enumerate(bins.groupby("kind", sort=False)):
         colour, dashes = ((MAP_COLOUR, "-"), (OTHER_COLOUR, (0, (3, 1))))[i % 2]
@@ -82,11 +71,7 @@ def cosine_histogram(bins: pd.DataFrame, threshold: float, label: str) -> Figure
     if np.isfinite(threshold):
         axes.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (3, 2)))
         side, room = ("left", 4) if threshold < sum(axes.get_xlim()) / 2 else ("right", -4)
-        place: dict[str, Any] = {
-            "xycoords": ("data", "axes fraction"),
-            "textcoords": "offset points",
-            "xytext": (room, 0),
-        }
+        place: Any = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "xytext": (room, 0)}
         axes.annotate(f"{label}\ncosine {threshold:.2f}", (threshold, 1.0), ha=side, va="top", fontsize=7.5, **place)
         axes.margins(y=0.35)
     axes.set_ylim(bottom=0)
@@ -101,19 +86,13 @@ def cosine_histogram(bins: pd.DataFrame, threshold: float, label: str) -> Figure
 
 @styled
 def above_controls(patterns: pd.DataFrame) -> Figure:
-    """Draw the gap above the strongest control with its interval, a row for every model.
-
-    Args:
-        patterns: Columns model, above_control, above_low, above_high.
-    """
+    """Draw the gap above the strongest control, columns model, above_control, above_low, above_high, a row for every model."""
     figure, axes, rows = _row_panel(patterns["model"], 0.42 if len(patterns) < 5 else 0.3, 0.75)
-    _whiskers(
-        axes, patterns, rows, ("above_control", "above_low", "above_high"), color=MAP_COLOUR, marker="o", markersize=7
-    )
+    _whiskers(axes, patterns, rows, ("above_control", "above_low", "above_high"), marker="o", markersize=7)
     for y, gap in zip(rows, patterns["above_control"], strict=True):
         if np.isfinite(gap):
-            place: dict[str, Any] = {"textcoords": "offset points", "xytext": (0, 6)}
-            axes.annotate(f"{gap:.2f}", (gap, y), ha="center", fontsize=8.5, fontweight="bold", **place)
+            place: Any = {"textcoords": "offset points", "xytext": (0, 6), "ha": "center"}
+            axes.annotate(f"{gap:.2f}", (gap, y), fontsize=8.5, fontweight="bold", **place)
     axes.axvline(0, color=NOTE, linewidth=1)
     low, high = axes.get_xlim()
     room = 0.08 * (max(high, 0) - min(low, 0))
@@ -136,8 +115,8 @@ def gaps(patterns: pd.DataFrame, controls: Sequence[str]) -> Figure:
     for control, (colour, marker, _) in _styles(controls).items():
         part = patterns[patterns["control"] == control]
         y = rows[[layers.index(layer) for layer in part["layer"]]] + (0.14 if control else -0.14)
-        look = {"color": colour, "marker": marker, "markersize": 4 if control else 6, "label": control or "LEAM"}
-        _whiskers(axes, part, y, ("gap", "gap_low", "gap_high"), **look)
+        look = {"marker": marker, "markersize": 4 if control else 6, "label": control or "LEAM"}
+        _whiskers(axes, part, y, ("gap", "gap_low", "gap_high"), colour, **look)
     axes.axvline(0, color=NOTE, linewidth=1)
     axes.set_xlabel("gap of the coefficient, same − different")
     figure.legend(loc="outside lower center", ncols=3, columnspacing=1.2, handletextpad=0.3)
@@ -146,18 +125,12 @@ def gaps(patterns: pd.DataFrame, controls: Sequence[str]) -> Figure:
 
 @styled
 def anchor_bands(patterns: pd.DataFrame, same: tuple[float, float], different: tuple[float, float]) -> Figure:
-    """Draw coefficients of same and different people of every model, over the ranges that the paper reports.
-
-    Args:
-        patterns: Columns model, same, different and the ends of their intervals.
-        same: The paper's range for the same person.
-        different: The paper's range for different people.
-    """
+    """Draw coefficients of same and different people of every model, with ends of intervals, over the ranges that the paper reports."""
     figure, axes, rows = _row_panel(patterns["model"], 0.36, 1.2)
     for name, band, colour, marker in (("same", same, MAP_COLOUR, "o"), ("different", different, OTHER_COLOUR, "s")):
         axes.axvspan(*band, color=colour, alpha=0.13, linewidth=0)
-        look = {"color": colour, "marker": marker, "markersize": 6, "label": f"{name}, ours"}
-        _whiskers(axes, patterns, rows, (name, f"{name}_low", f"{name}_high"), **look)
+        look = {"marker": marker, "markersize": 6, "label": f"{name}, ours"}
+        _whiskers(axes, patterns, rows, (name, f"{name}_low", f"{name}_high"), colour, **look)
     axes.set_xlim(0, max(same[1], _largest(patterns[["same", "same_high"]])) + 0.05)
     axes.set_xlabel("Bhattacharyya coefficient; bands: as reported")
     figure.legend(loc="outside lower center", ncols=2)
@@ -187,7 +160,7 @@ def region_shares(summary: pd.DataFrame, regions: Sequence[str]) -> Figure:
     bars.set_xlabel("share, %  (| area)")
     is_positive = (lift["mean"] > 0).to_numpy()
     positive = lift[is_positive].assign(low=lambda table: table["low"].clip(lower=0.02))
-    _whiskers(lifts, positive, rows[is_positive], ("mean", "low", "high"), color=MAP_COLOUR, marker="o", markersize=4)
+    _whiskers(lifts, positive, rows[is_positive], ("mean", "low", "high"), marker="o", markersize=4)
     lifts.set_xscale("log")
     lifts.set_xlim(0.05, max(20.0, 1.3 * _largest(lift[["mean", "high"]])))
     lifts.set_xticks((0.1, 1, 10), ["0.1", "1", "10"])
@@ -229,21 +202,13 @@ def lift_face(lifts: pd.DataFrame, scheme: RegionScheme | None = None) -> Figure
 
 @styled
 def lift_by_layer(lifts: pd.DataFrame) -> Figure:
-    """Draw the lift of regions (rows) by layer (columns), logarithmic colours around chance.
-
-    Args:
-        lifts: Lifts, an index of regions, columns of layers.
-    """
+    """Draw the lift of regions (index) by layer (columns), logarithmic colours around chance."""
     from matplotlib.colors import LogNorm
 
-    values = lifts.to_numpy(dtype=np.float64)
-    colours = np.ma.masked_invalid(np.maximum(values, 1 / 8))
-    texts = np.vectorize(lambda v: "–" if not np.isfinite(v) else f"{v:.{int(v < 9.95)}f}", otypes=[str])(values)
-    figure, axes = _panel(0.3 * len(lifts) + 1.25)
+    values = lifts.rename(index=spoken).rename_axis(index=None, columns=None).clip(lower=1 / 8)
+    texts = lifts.map(lambda v: "–" if not np.isfinite(v) else f"{v:.{int(v < 9.95)}f}")
     size = 7.5 if lifts.size <= 160 else 0
-    _heat_map(axes, colours, texts, LIFT_COLOURS, LogNorm(1 / 8, 8, clip=True), size)
-    _grid_labels(axes, map(spoken, lifts.index), lifts.columns)
-    return figure
+    return _heat_map(values, texts, LIFT_COLOURS, LogNorm(1 / 8, 8, clip=True), 0.3 * len(lifts) + 1.25, size)
 
 
 @styled
@@ -268,16 +233,7 @@ def mean_maps(maps: Mapping[str, NDArray[Any]]) -> Figure:
 
 
 def shares_of_ninths(maps: Mapping[Any, NDArray[Any]], index: Sequence[str]) -> pd.DataFrame:
-    """Return the share of each ninth of every map: a map in few numbers.
-
-    Args:
-        maps: Maps, (H, W), by a tuple of the values of the index.
-        index: Names of the first columns.
-
-    Example:
-        >>> shares_of_ninths({("a",): np.eye(3)}, ["model"])["top left"].tolist()
-        [0.333...]
-    """
+    """Return the share of each ninth of every map, (H, W); a map's key is the tuple of its values of the index columns."""
     rows = []
     for key, values in maps.items():
         thirds = np.array_split(np.asarray(values, dtype=np.float64), 3)
@@ -325,17 +281,13 @@ def matrix(values: pd.DataFrame, *, digits: int = 2, limits: tuple[float, float]
     """
     from matplotlib.colors import Normalize
 
-    figure, axes = _panel(min((0.36 if len(values) > 4 else 0.42) * len(values) + 1.0, WIDTH))
-    numbers = values.to_numpy(dtype=np.float64)
-    finite = numbers[np.isfinite(numbers)]
+    finite = values.to_numpy()[np.isfinite(values)]
     low, high = limits or (min(0.0, float(finite.min(initial=0))), float(finite.max(initial=0)))
     norm = Normalize(low, low + (high - low or 1) / 0.85)  # the darkest blues hide the numbers' edges
-    texts = np.vectorize(lambda v: f"{v:.{digits}f}".replace("-", "−") if np.isfinite(v) else "", otypes=[str])(numbers)
+    texts = values.map(lambda v: f"{v:.{digits}f}".replace("-", "−") if np.isfinite(v) else "")
     size = 0 if values.size > 144 else 9 if len(values) < 6 else 7
-    _heat_map(axes, np.ma.masked_invalid(numbers), texts, MATRIX, norm, size)
-    _grid_labels(axes, values.index, values.columns)
-    axes.set(xlabel=values.columns.name or "", ylabel=values.index.name or "")
-    return figure
+    height = min((0.36 if len(values) > 4 else 0.42) * len(values) + 1.0, WIDTH)
+    return _heat_map(values, texts, MATRIX, norm, height, size)
 
 
 @styled
@@ -410,38 +362,37 @@ def _rows(axes: "Axes", labels: Sequence[str]) -> NDArray[np.intp]:
     return np.arange(len(labels))
 
 
-def _whiskers(axes: "Axes", table: pd.DataFrame, y: Any, columns: tuple[str, str, str], **look: Any) -> None:
+def _whiskers(
+    axes: "Axes", table: pd.DataFrame, y: Any, columns: tuple[str, str, str], colour: str = MAP_COLOUR, **look: Any
+) -> None:
     """Draw a value and the ends of its interval in every row."""
     value, low, high = columns
-    axes.hlines(y, table[low], table[high], color=look["color"], linewidth=1.6)
-    axes.plot(table[value], y, linestyle="none", **look)
+    axes.hlines(y, table[low], table[high], color=colour, linewidth=1.6)
+    axes.plot(table[value], y, linestyle="none", color=colour, **look)
 
 
-def _heat_map(
-    axes: "Axes", values: "np.ma.MaskedArray[Any, Any]", texts: NDArray[Any], colours: str, norm: Any, size: float
-) -> None:
-    """Draw values as colours with a text in every cell, black or white; size 0: none."""
+def _heat_map(values: pd.DataFrame, texts: pd.DataFrame, colours: str, norm: Any, height: float, size: float) -> Figure:
+    """Draw values as colours with a text in every cell, black or white (size 0: none), and the names of rows and columns."""
     from matplotlib import colormaps
 
-    axes.imshow(values, cmap=colours, norm=norm, aspect="auto", interpolation="none")
-    masked = np.ma.getmaskarray(values)
-    shades = colormaps[colours](norm(values))[..., :3] @ (0.3, 0.59, 0.11)
-    for (y, x), text in np.ndenumerate(texts):
-        if size:
-            ink = NOTE if masked[y, x] else "black" if shades[y, x] > 0.5 else "white"
-            axes.text(x, y, text, ha="center", va="center", fontsize=size, color=ink)
+    figure, axes = _panel(height)
+    numbers = np.ma.masked_invalid(values.to_numpy(dtype=np.float64))
+    axes.imshow(numbers, cmap=colours, norm=norm, aspect="auto", interpolation="none")
+    masked = np.ma.getmaskarray(numbers)
+    shades = colormaps[colours](norm(numbers))[..., :3] @ (0.3, 0.59, 0.11)
+    for (y, x), text in np.ndenumerate(texts.to_numpy()) if size else ():
+        ink = NOTE if masked[y, x] else "black" if shades[y, x] > 0.5 else "white"
+        axes.text(x, y, text, ha="center", va="center", fontsize=size, color=ink)
+    labels = [short(column, 14) for column in values.columns]
+    is_long = max(map(len, labels), default=0) * len(labels) > 34
+    axes.set_xticks(range(len(labels)), labels, rotation=40 if is_long else 0, ha="right" if is_long else "center")
+    axes.set_yticks(range(len(values)), [short(row, 14) for row in values.index])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel=values.columns.name or "", ylabel=values.index.name or "")
+    return figure
 
 
 def _largest(values: pd.DataFrame) -> float:
     """Return the largest number that is known; 0 where none is."""
     return float(np.nan_to_num(values.to_numpy(dtype=np.float64), nan=0.0).max(initial=0.0))
-
-
-def _grid_labels(axes: "Axes", rows: Iterable[object], columns: Iterable[object]) -> None:
-    labels = [short(column, 14) for column in columns]
-    is_long = max(map(len, labels), default=0) * len(labels) > 34
-    axes.set_xticks(range(len(labels)), labels, rotation=40 if is_long else 0, ha="right" if is_long else "center")
-    names = [short(row, 14) for row in rows]
-    axes.set_yticks(range(len(names)), names)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)

@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from PIL import Image
 
 from captum_leam._text import safe_cells, shown
 from captum_leam._version import __version__
+from captum_leam.reporting.numbers import interval, significant
 from captum_leam.reporting.style import as_svg, themed
 
 MAX_INLINE_CSV = 100_000
@@ -34,76 +35,6 @@ MAX_ROWS = 100
 
 ENLARGED = 1.3
 """Scale of drawings on pages that are wider than they are."""
-
-UNKNOWN = "–"
-
-
-# -- numbers -------------------------------------------------------------------------------------------
-
-
-def number(value: Any, digits: int = 2) -> str:
-    """Return a number with a fixed count of digits and a true minus; a dash where it is not known.
-
-    Example:
-        >>> number(-0.126), number(float("nan"))
-        ('−0.13', '–')
-    """
-    if value is None or not math.isfinite(value):
-        return UNKNOWN
-    text = f"{value:.{digits}f}"
-    return text.replace("-", "−") if float(text) else f"{0:.{digits}f}"
-
-
-def percent(value: Any, digits: int = 0) -> str:
-    """Return a share as percent.
-
-    Example:
-        >>> percent(0.286, 1).split()
-        ['28.6', '%']
-    """
-    text = number(None if value is None else 100 * value, digits)
-    return text if text == UNKNOWN else f"{text}\N{NO-BREAK SPACE}%"
-
-
-def significant(value: Any) -> str:
-    """Return a number with four significant digits."""
-    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.4g}".replace("-", "−")
-
-
-def p_value(value: Any) -> str:
-    """Return a p-value with three digits, or "< 0.001".
-
-    Example:
-        >>> p_value(0.00004).split(), p_value(0.2)
-        (['<', '0.001'], '0.200')
-    """
-    return "<\N{NO-BREAK SPACE}0.001" if value is not None and value < 0.001 else number(value, 3)
-
-
-def interval(low: Any, high: Any, digits: int = 2) -> str:
-    """Return an interval in brackets; nothing where it is not known.
-
-    Example:
-        >>> interval(0.1, 0.25).split()
-        ['[0.10,', '0.25]']
-    """
-    known = math.isfinite(low) and math.isfinite(high)
-    return f"[{number(low, digits)},\N{NO-BREAK SPACE}{number(high, digits)}]" if known else ""
-
-
-def estimate(value: Any, low: Any, high: Any, digits: int = 2) -> str:
-    """Return a number with its interval behind it.
-
-    Example:
-        >>> estimate(0.2, 0.1, 0.25).split()
-        ['0.20', '[0.10,', '0.25]']
-    """
-    return f"{number(value, digits)}\N{NO-BREAK SPACE}{interval(low, high, digits)}".strip()
-
-
-whole_number, one_digit, three_digits = (partial(number, digits=digits) for digits in (0, 1, 3))
-one_percent_digit = partial(percent, digits=1)
-
 
 # -- blocks --------------------------------------------------------------------------------------------
 
@@ -160,18 +91,10 @@ class Pictures(Block):
 
 
 @dataclass(frozen=True)
-class Card(Block):
-    """A titled group of blocks, several in a row; a ``wide`` one takes half of it."""
-
-    title: str
-    blocks: Sequence[Block]
-
-
-@dataclass(frozen=True)
 class Cards(Block):
-    """Cards in a grid."""
+    """Titled groups of blocks in a grid; ``wide`` ones take half a row each."""
 
-    items: Sequence[Card]
+    items: Sequence[tuple[str, Sequence[Block]]]
     wide: bool = False
 
 
@@ -188,13 +111,13 @@ class Column(NamedTuple):
 
     Attributes:
         name: Name of the column in the frame.
-        label: Text at its head.
+        label: Text at its head. Default: its name.
         show: Function from a number to its text; None for texts.
         ends: Columns of the interval behind the number.
     """
 
     name: str
-    label: str
+    label: str = ""
     show: Callable[[Any], str] | None = None
     ends: tuple[str, str] | None = None
 
@@ -220,7 +143,7 @@ def sheet(title: str, table: pd.DataFrame, columns: Sequence[Column], *, closed:
     """
     present = [column for column in columns if column.name in table.columns]
     rows = [[_cell(row, column) for column in present] for row in table.head(MAX_ROWS).to_dict("records")]
-    return Sheet(title, [(c.label, c.show is not None) for c in present], rows, len(table), closed)
+    return Sheet(title, [(c.label or c.name, c.show is not None) for c in present], rows, len(table), closed)
 
 
 def _cell(row: Mapping[Any, Any], column: Column) -> Cell:
@@ -236,7 +159,7 @@ def _cell(row: Mapping[Any, Any], column: Column) -> Cell:
 def all_columns(title: str, table: pd.DataFrame, *, closed: bool = False) -> Sheet:
     """Return a table as it is, numbers with four significant digits."""
     numeric = {str(name): pd.api.types.is_numeric_dtype(table[name]) for name in table}
-    return sheet(title, table, [Column(n, n, significant if numeric[n] else None) for n in numeric], closed=closed)
+    return sheet(title, table, [Column(n, show=significant if numeric[n] else None) for n in numeric], closed=closed)
 
 
 # -- drawings ------------------------------------------------------------------------------------------
