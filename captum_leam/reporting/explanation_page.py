@@ -17,7 +17,7 @@ from captum_leam.pairs import SIDES
 from captum_leam.plots import overlay, region_bars, region_outlines
 from captum_leam.reporting.explanation import Explanation
 from captum_leam.reporting.figures import drop_curves, lift_face
-from captum_leam.reporting.numbers import one_digit, percent_1, percent, three_digits
+from captum_leam.reporting.numbers import one_digit, percent, percent_1, three_digits
 from captum_leam.reporting.page import (
     Block,
     Cards,

@@ -91,7 +91,8 @@ class Findings:
         table = self["patterns"]
         table = table[table["kind"] == kind]
         table = table if control is None else table[table["control"] == control]
-        return table[table["fraction"] == table["fraction"].min()]
+        least: pd.DataFrame = table[table["fraction"] == table["fraction"].min()]
+        return least
 
     def at_place(self, name: str, quantity: str = "") -> pd.DataFrame:
         """Return the rows of a table at :attr:`place`, of one quantity if it is given."""

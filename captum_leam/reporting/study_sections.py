@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from captum_leam.reporting import figures
 from captum_leam.reporting.figures import spoken
 from captum_leam.reporting.findings import Findings
-from captum_leam.reporting.numbers import number, percent_1, p_value, percent, significant, three_digits, whole_number
+from captum_leam.reporting.numbers import number, p_value, percent, percent_1, significant, three_digits, whole_number
 from captum_leam.reporting.page import Block, Column, Facts, Note, Plate, Points, Section, Sheet, plate, sheet
 from captum_leam.reporting.tables import GROUP_PREFIX, OVERALL
 
