@@ -26,12 +26,12 @@ from captum_leam.reporting.page import (
     Note,
     Page,
     Pictures,
+    Plate,
     Points,
     Section,
     Sheet,
     as_csv,
     picture,
-    plate,
     sheet,
 )
 from captum_leam.reporting.style import styled
@@ -230,7 +230,7 @@ def _regions(explanation: Explanation, prefix: str) -> list[Block]:
     )
     numbers = _tables(explanation)["regions"]
     alt = "lift of every region, mean over the faces"
-    return [plate(f"{prefix}lift", "Which regions", panels, alt, caption, numbers)]
+    return [Plate(f"{prefix}lift", "Which regions", panels, alt, caption, numbers)]
 
 
 def _drops(explanation: Explanation, prefix: str) -> list[Block]:
@@ -249,5 +249,5 @@ def _drops(explanation: Explanation, prefix: str) -> list[Block]:
     alt = "mean fall of the cosine against the share of pixels occluded"
     return [
         sheet("Is it true?", wide.reset_index(), columns),
-        plate(f"{prefix}curves", "", [("", figure)], alt, caption, table),
+        Plate(f"{prefix}curves", "", [("", figure)], alt, caption, table),
     ]

@@ -104,12 +104,7 @@ def above_controls(patterns: pd.DataFrame) -> Figure:
 
 @styled
 def gaps(patterns: pd.DataFrame, controls: Sequence[str]) -> Figure:
-    """Draw the gap between same and different people, a row for every layer: the map, and every control beside it.
-
-    Args:
-        patterns: Columns layer, control, gap, gap_low, gap_high of one model.
-        controls: Controls in the order of their styles.
-    """
+    """Draw columns gap, gap_low, gap_high of one model, a row for every layer: the map, and every control beside it."""
     layers = list(dict.fromkeys(patterns["layer"]))
     figure, axes, rows = _row_panel(layers, 0.34, 1.1 + 0.18 * -(-(len(controls) + 1) // 3), length=18)
     for control, (colour, marker, _) in _styles(controls).items():
@@ -142,12 +137,7 @@ def anchor_bands(patterns: pd.DataFrame, same: tuple[float, float], different: t
 
 @styled
 def region_shares(summary: pd.DataFrame, regions: Sequence[str]) -> Figure:
-    """Draw shares of the critical pixels as bars with intervals, the area as a tick, and the lift beside them.
-
-    Args:
-        summary: Columns region, quantity, mean, low, high of one model and layer.
-        regions: Regions, from the top down.
-    """
+    """Draw shares of regions as bars with intervals, the area as a tick, and the lift beside: columns region, quantity, mean, low, high."""
     wide = {name: part.set_index("region").reindex(list(regions)) for name, part in summary.groupby("quantity")}
     share, area, lift = wide["share"], wide["area"], wide["lift"]
     figure = Figure(figsize=(WIDTH, 0.26 * len(regions) + 0.8), layout="constrained")
@@ -184,12 +174,7 @@ def among_others(table: pd.DataFrame) -> Figure:
 
 @styled
 def lift_face(lifts: pd.DataFrame, scheme: RegionScheme | None = None) -> Figure:
-    """Draw the face of :func:`~captum_leam.regions.lift_drawing` at the size of a panel.
-
-    Args:
-        lifts: Columns region and lift.
-        scheme: Scheme of the regions; it says whose left is meant. Default: the image's.
-    """
+    """Draw columns region and lift on the face of :func:`~captum_leam.regions.lift_drawing`; a scheme says whose left is meant."""
     readable = lifts.assign(region=[shown(region) for region in lifts["region"]])
     figure = lift_drawing(readable, scheme, listed=0.0 if scheme else 1.0)
     figure.set_size_inches(WIDTH, 0.92 * WIDTH)
@@ -232,15 +217,15 @@ def mean_maps(maps: Mapping[str, NDArray[Any]]) -> Figure:
     return figure
 
 
-def shares_of_ninths(maps: Mapping[Any, NDArray[Any]], index: Sequence[str]) -> pd.DataFrame:
-    """Return the share of each ninth of every map, (H, W); a map's key is the tuple of its values of the index columns."""
+def shares_of_ninths(maps: Mapping[tuple[str, str], NDArray[Any]]) -> pd.DataFrame:
+    """Return the share of each ninth of every map, (H, W), by model and layer: a map in few numbers."""
     rows = []
-    for key, values in maps.items():
+    for place, values in maps.items():
         thirds = np.array_split(np.asarray(values, dtype=np.float64), 3)
         cells = np.array([part.sum() for third in thirds for part in np.array_split(third, 3, axis=1)])
-        rows.append((*key, *(cells / max(cells.sum(), 1e-12)).tolist()))
+        rows.append((*place, *(cells / max(cells.sum(), 1e-12)).tolist()))
     ninths = [f"{v} {h}" for v in ("top", "middle", "bottom") for h in ("left", "middle", "right")]
-    return pd.DataFrame(rows, columns=[*index, *ninths])
+    return pd.DataFrame(rows, columns=["model", "layer", *ninths])
 
 
 # -- faithfulness --------------------------------------------------------------------------------------
@@ -248,12 +233,7 @@ def shares_of_ninths(maps: Mapping[Any, NDArray[Any]], index: Sequence[str]) -> 
 
 @styled
 def drop_curves(summary: pd.DataFrame, controls: Sequence[str]) -> Figure:
-    """Draw the mean drop against the fraction occluded: the map in blue with its band, controls beside it.
-
-    Args:
-        summary: Columns control (empty for the map), fraction, drop, low, high.
-        controls: Controls in the order of their styles.
-    """
+    """Draw mean drops against the fraction occluded with a band each, columns control (empty for the map), fraction, drop, low, high."""
     figure, axes = _panel(2.3 + 0.18 * -(-(len(controls) + 1) // 2))
     for control, (colour, marker, dashes) in _styles(controls).items():
         part = summary[summary["control"] == control].sort_values("fraction")
@@ -272,13 +252,7 @@ def drop_curves(summary: pd.DataFrame, controls: Sequence[str]) -> Figure:
 
 @styled
 def matrix(values: pd.DataFrame, *, digits: int = 2, limits: tuple[float, float] | None = None) -> Figure:
-    """Draw a heat map with its numbers.
-
-    Args:
-        values: Numbers; the names of index and columns are written beside them.
-        digits: Digits of the numbers, which are left out above 12 × 12. Default: 2.
-        limits: Ends of the colours. Default: from 0 to the largest value.
-    """
+    """Draw a heat map with its numbers, up to 12 × 12 of them; colours end at the limits, by default at 0 and the largest value."""
     from matplotlib.colors import Normalize
 
     finite = values.to_numpy()[np.isfinite(values)]
@@ -313,11 +287,7 @@ def dendrogram(values: pd.DataFrame) -> Figure:
 
 @styled
 def differences(groups: pd.DataFrame) -> Figure:
-    """Draw differences between groups with intervals; filled where Holm's p is under 0.05.
-
-    Args:
-        groups: Columns name (of the row), difference, low, high, p_holm.
-    """
+    """Draw differences between groups with intervals, columns name, difference, low, high, p_holm; filled where p is under 0.05."""
     figure, axes, rows = _row_panel(groups["name"], 0.26, 0.7, length=30)
     axes.axvline(0, color=NOTE, linewidth=1)
     axes.hlines(rows, groups["low"], groups["high"], color=MAP_COLOUR, linewidth=1.5)

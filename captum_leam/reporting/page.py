@@ -156,12 +156,6 @@ def _cell(row: Mapping[Any, Any], column: Column) -> Cell:
     return Cell(text, float(value) if value is not None and math.isfinite(value) else None, note)
 
 
-def all_columns(title: str, table: pd.DataFrame, *, closed: bool = False) -> Sheet:
-    """Return a table as it is, numbers with four significant digits."""
-    numeric = {str(name): pd.api.types.is_numeric_dtype(table[name]) for name in table}
-    return sheet(title, table, [Column(n, show=significant if numeric[n] else None) for n in numeric], closed=closed)
-
-
 # -- drawings ------------------------------------------------------------------------------------------
 
 
@@ -172,7 +166,7 @@ class Plate(Block):
     Attributes:
         name: Name of its files.
         title: Text over it.
-        panels: Title, SVG and width in pixels of every drawing.
+        panels: Title and figure of every drawing.
         alt: What a reader who cannot see it should know.
         caption: Text under it.
         numbers: What is drawn.
@@ -180,20 +174,29 @@ class Plate(Block):
 
     name: str
     title: str
-    panels: Sequence[tuple[str, str, int]]
+    panels: Sequence[tuple[str, Figure]]
     alt: str
     caption: str
     numbers: pd.DataFrame
 
     @cached_property
     def csv(self) -> bytes:
-        """The numbers, with six digits."""
-        return as_csv(self.numbers, "%.6g").encode("utf-8", "backslashreplace")
+        """The numbers, with six digits; characters that cannot be seen are written as their code."""
+        is_text = [not pd.api.types.is_numeric_dtype(kind) for kind in self.numbers.dtypes]
+        texts = {str(name): self.numbers[name].map(shown) for name in self.numbers.columns[is_text]}
+        return as_csv(self.numbers.assign(**texts), "%.6g").encode("utf-8", "backslashreplace")
+
+    @cached_property
+    def drawings(self) -> list[str]:
+        """Every drawing as SVG."""
+        return [as_svg(figure, f"{self.name}_{i}") for i, (_, figure) in enumerate(self.panels, 1)]
 
     @property
     def sheet(self) -> Sheet:
-        """The numbers as the page shows them."""
-        return all_columns(f"Numbers of {self.title}", self.numbers)
+        """The numbers as the page shows them, with four significant digits."""
+        kinds = self.numbers.dtypes.items()
+        show = {str(name): significant if pd.api.types.is_numeric_dtype(kind) else None for name, kind in kinds}
+        return sheet(f"Numbers of {self.title}", self.numbers, [Column(name, show=how) for name, how in show.items()])
 
     def address(self, folder: str) -> str:
         """Return the address of the numbers: data, or the file in a folder beside the page."""
@@ -203,28 +206,16 @@ class Plate(Block):
     def pictures(self) -> list[tuple[str, Picture]]:
         """Return the title and the picture of every drawing; it follows the reader's choice of light or dark."""
         found = []
-        for title, svg, width in self.panels:
-            alt = f"{title}: {self.alt}" if title else self.alt
+        for (title, figure), svg in zip(self.panels, self.drawings, strict=True):
+            alt, width = f"{title}: {self.alt}" if title else self.alt, round(ENLARGED * 96 * figure.get_figwidth())
             found.append((title, Picture(_data_uri(themed(svg).encode(), "image/svg+xml"), "", alt, width)))
         return found
 
     def files(self) -> Iterator[tuple[str, bytes]]:
         """Yield names and contents of ``NAME.csv`` and the drawings, ``NAME.svg`` or ``NAME_1.svg`` and so on."""
         yield f"{self.name}.csv", self.csv
-        for i, (_, svg, _) in enumerate(self.panels, 1):
+        for i, svg in enumerate(self.drawings, 1):
             yield (f"{self.name}_{i}.svg" if len(self.panels) > 1 else f"{self.name}.svg"), svg.encode()
-
-
-def plate(
-    name: str, title: str, panels: Sequence[tuple[str, Figure]], alt: str, caption: str, numbers: pd.DataFrame
-) -> Plate:
-    """Return figures, each with its title, as a :class:`Plate`."""
-    drawn = [
-        (text, as_svg(figure, f"{name}_{i}"), round(ENLARGED * 96 * figure.get_figwidth()))
-        for i, (text, figure) in enumerate(panels, 1)
-    ]
-    texts = {str(c): numbers[c].map(shown) for c in numbers if not pd.api.types.is_numeric_dtype(numbers[c])}
-    return Plate(name, title, drawn, alt, caption, numbers.assign(**texts))
 
 
 def as_csv(table: pd.DataFrame, float_format: str | None = None) -> str:

@@ -16,8 +16,9 @@ from captum_leam.faces import read_crop
 from captum_leam.reporting import figures
 from captum_leam.reporting.findings import Findings
 from captum_leam.reporting.numbers import number, percent, whole_number
-from captum_leam.reporting.page import Block, Column, Note, Page, Picture, Pictures, Section, picture, plate, sheet
-from captum_leam.reporting.study_sections import NETWORK, controls_of, drop_curves, per_model
+from captum_leam.reporting.page import Block, Column, Note, Page, Picture, Pictures, Section, picture, sheet
+from captum_leam.reporting.study_sections import NETWORK, controls_of, drop_curves, maps_plate, per_model
+from captum_leam.reporting.tables import OVERALL
 
 LIMITS = (
     "The page shows what networks took from these images of one person, not who they are. Few images say little: differences from "
@@ -101,13 +102,10 @@ def _scores(study: Findings, person: str) -> Block:
 
 
 def _maps(study: Findings, person: str, stem: str) -> list[Block]:
-    found = {model: values for model in study.explained if (values := study.person_map(model, person)) is not None}
-    if not found:
-        return []
-    panels = [(model, figures.mean_maps({"": values})) for model, values in found.items()]
+    found = {model: study.person_map(model, person) for model in study.explained}
+    maps = {model: {OVERALL: values} for model, values in found.items() if values is not None}
     caption = "Mean of the person’s maps; lines are the template, not the person."
-    numbers = figures.shares_of_ninths({(model,): values for model, values in found.items()}, ["model"])
-    return [plate(f"{stem}_maps", "Mean map", panels, "mean map", caption, numbers)]
+    return maps_plate(f"{stem}_maps", "Mean map", maps, "mean map", caption)
 
 
 def _regions(study: Findings, person: str, stem: str) -> list[Block]:

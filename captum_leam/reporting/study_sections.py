@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from captum_leam.reporting import figures
 from captum_leam.reporting.figures import spoken
 from captum_leam.reporting.findings import Findings
 from captum_leam.reporting.numbers import number, p_value, percent, percent_1, significant, three_digits, whole_number
-from captum_leam.reporting.page import Block, Column, Facts, Note, Plate, Points, Section, Sheet, plate, sheet
+from captum_leam.reporting.page import Block, Column, Facts, Note, Plate, Points, Section, Sheet, sheet
 from captum_leam.reporting.tables import GROUP_PREFIX, OVERALL
 
 MAX_PANELS = 12
@@ -60,7 +62,7 @@ def per_model(
     """Return a plate with a drawing of every model's rows, up to :data:`MAX_PANELS`; its numbers are these columns, or all."""
     models = [*dict.fromkeys(table[by])][:MAX_PANELS]
     panels = [(model, draw(table[table[by] == model])) for model in models]
-    return plate(name, title, panels, alt, caption, table[[*columns]] if columns else table)
+    return Plate(name, title, panels, alt, caption, table[[*columns]] if columns else table)
 
 
 def place_of(study: Findings) -> str:
@@ -329,17 +331,23 @@ def notable(summary: pd.DataFrame) -> set[str]:
 
 
 def _mean_maps(study: Findings) -> list[Block]:
-    found = {model: maps for model in study.explained[:MAX_PANELS] if (maps := study.mean_maps(model))}
-    if not found:
-        return []
-    panels = [(model, figures.mean_maps(maps)) for model, maps in found.items()]
-    rows = {(model, layer): values for model, maps in found.items() for layer, values in maps.items()}
+    maps = {model: study.mean_maps(model) for model in study.explained[:MAX_PANELS]}
     caption = (
         "Mean over all people, each map as bright as its brightest point; lines are the template, not a person. The numbers give the share "
         "of each ninth of the crop."
     )
-    numbers = figures.shares_of_ninths(rows, ["model", "layer"])
-    return [plate("mean_maps", "Mean maps", panels, "mean maps by layer", caption, numbers)]
+    return maps_plate("mean_maps", "Mean maps", maps, "mean maps by layer", caption)
+
+
+def maps_plate(
+    name: str, title: str, maps: Mapping[str, Mapping[str, NDArray[Any]]], alt: str, caption: str
+) -> list[Block]:
+    """Return a plate of maps by model and layer, the shares of their ninths as its numbers; nothing without maps."""
+    panels = [(model, figures.mean_maps(of_model)) for model, of_model in maps.items() if of_model]
+    numbers = figures.shares_of_ninths(
+        {(m, layer): values for m, layers in maps.items() for layer, values in layers.items()}
+    )
+    return [Plate(name, title, panels, alt, caption, numbers)] if panels else []
 
 
 # -- faithfulness --------------------------------------------------------------------------------------
@@ -409,7 +417,7 @@ def _transfer(study: Findings) -> list[Block]:
     )
     numbers = chosen[["explained", "measured", "fraction", "drop", "low", "high"]]
     title, alt = "Does it transfer to other networks?", "drops by explained and measured network"
-    return [plate("transfer", title, panels, alt, caption, numbers)]
+    return [Plate("transfer", title, panels, alt, caption, numbers)]
 
 
 def _beside_random(study: Findings, fractions: list[float]) -> str:
@@ -451,7 +459,7 @@ def _models(study: Findings, models: pd.DataFrame) -> Block:
         "about the face."
     )
     numbers = models[AGREEMENT_NUMBERS]
-    return plate("model_agreement", "Network by network", panels, "agreement of networks", caption, numbers)
+    return Plate("model_agreement", "Network by network", panels, "agreement of networks", caption, numbers)
 
 
 def _layers(study: Findings, layers: pd.DataFrame) -> Block:
@@ -467,13 +475,10 @@ def _layers(study: Findings, layers: pd.DataFrame) -> Block:
 
 def square(pairs: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
     """Return pairs (a, b, value) as a symmetric table with ones on the diagonal."""
-    present = {*pairs["a"], *pairs["b"]}
-    names = [name for name in order if name in present]
-    full = pd.DataFrame(np.where(np.eye(len(names)) > 0, 1.0, np.nan), index=names, columns=names)
-    for a, b, value in pairs[["a", "b", "value"]].itertuples(index=False, name=None):
-        if a in full.index and b in full.index:
-            full.loc[a, b] = full.loc[b, a] = value
-    return full
+    names = [name for name in order if name in {*pairs["a"], *pairs["b"]}]
+    both = pd.concat([pairs, pairs.rename(columns={"a": "b", "b": "a"})])
+    full = both.pivot_table(index="a", columns="b", values="value").reindex(index=names, columns=names)
+    return full.mask(np.eye(len(names)) > 0, 1.0).rename_axis(index=None, columns=None)
 
 
 # -- groups --------------------------------------------------------------------------------------------
@@ -505,7 +510,7 @@ def _differences(known: pd.DataFrame, table: pd.DataFrame) -> Block:
         f"{MAX_COMPARISONS} of a kind, those with the smallest p; all are in the table."
     )
     numbers = table.drop(columns=["note"])
-    return plate("groups", "Differences", panels, "differences between groups", caption, numbers)
+    return Plate("groups", "Differences", panels, "differences between groups", caption, numbers)
 
 
 def _row_names(table: pd.DataFrame) -> list[str]:
@@ -556,6 +561,7 @@ def paper(study: Findings) -> Section:
     table = study.headline()
     nose = study.at_place("region_summary", "share")
     nose = nose[nose["region"] == "nose"]
+    labels = "see groups" if len(study["groups"]) else "no labels"
     rows = [
         ("overlap of maps, same person", "0.32 to 0.57", _span(table["same"])),
         ("overlap of maps, different people", "0.04 to 0.13", _span(table["different"])),
@@ -564,11 +570,7 @@ def paper(study: Findings) -> Section:
         ("the same, random positions", "0.0286", _drops_at_one_percent(study, "random")),
         ("layers of one network", "vary strongly", _agreement_of(study, "layers")),
         ("networks, overall maps", "similar regions", _agreement_of(study, "models")),
-        (
-            "groups",
-            "occlusions more effective on images of women",
-            "see groups" if len(study["groups"]) else "no labels",
-        ),
+        ("groups", "occlusions more effective on images of women", labels),
     ]
     names = ["finding", "paper", "this study"]
     blocks: list[Block] = [sheet("", pd.DataFrame(rows, columns=names), [Column(name) for name in names])]
@@ -582,7 +584,7 @@ def _bands(study: Findings, table: pd.DataFrame) -> Block:
     caption = f"Overlap of maps, {place_of(study)}, {critical(table)}. Bands are the paper’s ranges over its networks."
     numbers = table[["model", "same", "same_low", "same_high", "different", "different_low", "different_high"]]
     alt = "coefficients beside the paper's ranges"
-    return plate("anchors", "Same and different people", [("", figure)], alt, caption, numbers)
+    return Plate("anchors", "Same and different people", [("", figure)], alt, caption, numbers)
 
 
 def _span(values: pd.Series, show: Callable[[Any], str] = number) -> str:
@@ -601,9 +603,8 @@ def _drops_at_one_percent(study: Findings, control: str) -> str:
     else:
         is_map = (table["control"] == "") & (table["layer"] == study.place)
         chosen = table[is_map & (table["explained"] != table["measured"])]
-    found = [
-        f"{_span(part['drop'], lambda v: number(v, 4))} ({fill})" for fill, part in chosen.groupby("fill", sort=False)
-    ]
+    drops = chosen.groupby("fill", sort=False)["drop"]
+    found = [f"{_span(part, partial(number, digits=4))} ({fill})" for fill, part in drops]
     return ", ".join(found) or "not measured"
 
 

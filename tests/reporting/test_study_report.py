@@ -21,7 +21,7 @@ from captum_leam.reporting import figures
 from captum_leam.reporting.answers import answers
 from captum_leam.reporting.findings import read_findings
 from captum_leam.reporting.numbers import estimate, interval, number, p_value, percent
-from captum_leam.reporting.page import as_csv, plate
+from captum_leam.reporting.page import Plate, as_csv
 from captum_leam.reporting.person_page import page_name
 from captum_leam.reporting.study_report import write_report
 from captum_leam.reporting.study_sections import square
@@ -234,7 +234,7 @@ def test_drawings_follow_the_page_and_hide_nothing():
 
 def test_large_numbers_are_beside_the_page():
     table = pd.DataFrame({"name": ["x" * 100] * 2000})
-    drawn = plate("big", "t", [("", Figure(figsize=(1, 1)))], "a", "c", table)
+    drawn = Plate("big", "t", [("", Figure(figsize=(1, 1)))], "a", "c", table)
     assert drawn.address("figures/") == "figures/big.csv"
     assert len(drawn.sheet.rows) < drawn.sheet.total == 2000
 
