@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from captum_leam import cli
 from captum_leam.errors import CaptumLeamError, FileError, InputTypeError
-from captum_leam.reporting.explain_files import _distinct
+from captum_leam.reporting.files import _distinct
 from captum_leam.synthetic import SyntheticPopulation
 
 MODEL = """
@@ -170,7 +170,7 @@ def test_named_layers_are_explained_and_a_seed_repeats_the_numbers(folder):
         ({"model": "no.such.package:model"}, "cannot be imported"),
         ({"crops": ["missing.png"]}, "there is no such file"),
         ({"crops": ["my_models.py"]}, "not a picture"),
-        ({"extra": ["--face", "0", "--face", "1", "--face", "2"]}, "3 indices of faces for 2 pictures"),
+        ({"extra": ["--face", "0", "--face", "1", "--face", "2"]}, "each of the 2 pictures in their order, got 3"),
         ({"extra": ["--colour", "grb"]}, "needed is rgb or bgr"),
         ({"extra": ["--layer", "lost"]}, "lost"),
         ({"extra": ["--layer", "project"]}, "no spatial map"),
@@ -225,7 +225,7 @@ def failing(monkeypatch):
         def explode(*arguments, **options):
             raise error
 
-        monkeypatch.setattr("captum_leam.reporting.explain_files.explain_files", explode)
+        monkeypatch.setattr("captum_leam.reporting.files.explain_files", explode)
         monkeypatch.setattr("captum_leam.study.config.read_config", explode)
         monkeypatch.setattr("captum_leam.cli._planted", explode)
 
@@ -328,7 +328,7 @@ def test_a_crop_is_never_among_its_own_references(folder):
 @pytest.mark.parametrize(("threshold", "said"), [(1.1, True), (-1.1, False)])
 def test_pictures_unlike_the_others_are_named(folder, monkeypatch, threshold, said):
     """A folder of several people is not taken for one person's in silence."""
-    monkeypatch.setattr("captum_leam.reporting.explain_files.DOUBTFUL", threshold)
+    monkeypatch.setattr("captum_leam.reporting.files.DOUBTFUL", threshold)
     pictures = [folder / name for name in ("a.png", "b.png", "<script>alert(1)<_script>.png")]
     invoke("explain", *pictures, "--model", f"{folder}/my_models.py:small", "--preset", "fast", "--out", folder / "out")
     notes = json.loads((folder / "out" / "settings.json").read_text())["notes"]
@@ -337,8 +337,8 @@ def test_pictures_unlike_the_others_are_named(folder, monkeypatch, threshold, sa
 
 def test_files_stay_in_the_order_given(folder):
     a, b, same = (folder / name for name in ("a.png", "b.png", "same.png"))
-    assert _distinct([a, b, a], ()) == ([a, b], ["largest", "largest"], [])
-    assert _distinct([b, a, b, a], [0, 1, 1, 1]) == ([b, a, b], [0, 1, 1], [])
+    assert _distinct([a, b, a], ()) == ([(a, "largest"), (b, "largest")], [])
+    assert _distinct([b, a, b, a], [0, 1, 1, 1]) == ([(b, 0), (a, 1), (b, 1)], [])
     with pytest.raises(ValueError, match=r"a\.png and .*same\.png are the same picture"):
         _distinct([a, b, same], ())
 
@@ -640,7 +640,7 @@ def test_two_crops_give_the_page_of_a_pair(folder):
     assert "FA, false acceptance" in page
     invoke(*arguments, "--same-person", "--out", folder / "truth", "--force")
     assert re.search(r"Cosine 0\.\d{3}; the same person\.", (folder / "truth" / "index.html").read_text())
-    with pytest.raises(ValueError, match="is about two pictures; there are 1"):
+    with pytest.raises(ValueError, match="Expected two pictures for .*, got 1"):
         invoke(
             "explain",
             folder / "a.png",
@@ -807,7 +807,7 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_anything_is_computed
 
     monkeypatch.setattr(cli, "TemporaryDirectory", refuse)
     with (
-        patch("captum_leam.reporting.explain_files.explain_files", side_effect=AssertionError("computed")),
+        patch("captum_leam.reporting.files.explain_files", side_effect=AssertionError("computed")),
         pytest.raises(
             ValueError, match=r"--out .*new/deep: Expected a folder that can be written to, got .*Permission denied"
         ),
@@ -923,7 +923,7 @@ def test_pixels_that_are_scaled_twice_are_noticed(real_dir, name):
     """dlib's cosines of strangers are near .87, as they should be."""
     from captum_leam.faces import read_crops
     from captum_leam.models import load_model
-    from captum_leam.reporting.explain_files import _noise_notes
+    from captum_leam.reporting.files import _noise_notes
 
     for person in ("faces/s01", "faces_colour/p22"):
         images = read_crops(sorted((real_dir / person).glob("*.png"))[:3])
@@ -936,7 +936,7 @@ def test_pixels_that_are_scaled_twice_are_noticed(real_dir, name):
 
 def test_pixels_that_are_not_scaled_are_noticed():
     """A network that wants bytes and gets RGB in [0, 1] sees nothing but black."""
-    from captum_leam.reporting.explain_files import _noise_notes
+    from captum_leam.reporting.files import _noise_notes
 
     class Bytes(torch.nn.Module):
         def forward(self, x):

@@ -20,7 +20,8 @@ from captum_leam._text import shown
 from captum_leam.reporting import figures
 from captum_leam.reporting.answers import answers
 from captum_leam.reporting.findings import read_findings
-from captum_leam.reporting.page import as_csv, number, plate
+from captum_leam.reporting.numbers import estimate, interval, number, p_value, percent
+from captum_leam.reporting.page import Plate, as_csv
 from captum_leam.reporting.person_page import page_name
 from captum_leam.reporting.study_report import write_report
 from captum_leam.reporting.study_sections import square
@@ -233,7 +234,7 @@ def test_drawings_follow_the_page_and_hide_nothing():
 
 def test_large_numbers_are_beside_the_page():
     table = pd.DataFrame({"name": ["x" * 100] * 2000})
-    drawn = plate("big", "t", [("", Figure(figsize=(1, 1)))], "a", "c", table)
+    drawn = Plate("big", "t", [("", Figure(figsize=(1, 1)))], "a", "c", table)
     assert drawn.address("figures/") == "figures/big.csv"
     assert len(drawn.sheet.rows) < drawn.sheet.total == 2000
 
@@ -418,6 +419,14 @@ def test_unknown_people_are_refused(usual):
 def test_numbers_and_names_are_shortened_and_escaped():
     assert number(-0.0001) == "0.00"
     assert number(float("nan")) == "–"
+    assert number(-0.126) == "−0.13"
+    assert [text.split() for text in (percent(0.286, 1), p_value(0.00004), p_value(0.2))] == [
+        ["28.6", "%"],
+        ["<", "0.001"],
+        ["0.200"],
+    ]
+    assert estimate(0.2, 0.1, 0.25).split() == ["0.20", "[0.10,", "0.25]"]
+    assert interval(float("nan"), 0.25) == ""
     assert figures.short("a" * 10 + "b" * 10, 9) == "aaaa…bbbb"
     assert shown("a\x00\u202e\ud800") == "a\\u0000\\u202e\\ud800"
 

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from captum_leam import cli
 from captum_leam.reporting import explanation_page
-from captum_leam.reporting.explain_files import FileOptions, explain_files
 from captum_leam.reporting.explanation import Explanation
+from captum_leam.reporting.files import FileOptions, explain_files
 from captum_leam.synthetic import SyntheticPopulation
 
 MODEL = """

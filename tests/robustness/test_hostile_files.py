@@ -23,7 +23,7 @@ from captum_leam.faces.formats import FORMATS
 from captum_leam.models import from_onnx
 from captum_leam.models.preprocessing import UNIT
 from captum_leam.regions.label_files import read_labels
-from captum_leam.reporting.explain_files import explain_files
+from captum_leam.reporting.files import explain_files
 from captum_leam.study.config import config_from, read_config
 from captum_leam.study.listing import hashed, list_people
 
