@@ -11,12 +11,12 @@ import numpy as np
 
 from captum_leam._storage import file_sha256, read_shard, shard_digest
 from captum_leam.errors import BrokenFileError, ConfigError
+from captum_leam.study.assembling import write_tables
 from captum_leam.study.config import Config
 from captum_leam.study.executor import Executor, perform
 from captum_leam.study.identity import Fingerprint, from_dict
 from captum_leam.study.manifest import stage_formats
 from captum_leam.study.plan import STAGE_OF, Plan, make_plan, versions
-from captum_leam.study.tables import write_tables
 from captum_leam.study.worker import this_worker
 
 TOLERANCE = 5e-3

@@ -18,7 +18,7 @@ from captum_leam._storage import Shard, shard_digest, write_shard
 from captum_leam.errors import EngineError, IncompleteError
 from captum_leam.study.config import Config
 from captum_leam.study.plan import STAGE_OF
-from captum_leam.study.stages import Task
+from captum_leam.study.task import Task
 from captum_leam.study.worker import WorkerContext, deterministic_torch, this_worker
 
 Engine = Literal["serial", "processes", "ray"]

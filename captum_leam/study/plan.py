@@ -9,18 +9,21 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from captum_leam._storage import file_sha256, hash_of, read_shard, shard_digest
+import numpy as np
+from numpy.typing import NDArray
+
+from captum_leam._storage import Shard, file_sha256, hash_of, read_shard, shard_digest
 from captum_leam._version import __version__
 from captum_leam._weights import find_weights
 from captum_leam.errors import ConfigError
-from captum_leam.study.assembling import StudyShards
 from captum_leam.study.config import Config
 from captum_leam.study.identity import Fingerprint
 from captum_leam.study.listing import Listing, Picture, hashed, list_people, mark_copy, split
 from captum_leam.study.networks import Network, describe
 from captum_leam.study.parsing import LoadedParser
 from captum_leam.study.reading import find_copies
-from captum_leam.study.stages import STAGES, Index, Inputs, Stage, Task, sources_of
+from captum_leam.study.stages import STAGES, Stage
+from captum_leam.study.task import Index, Inputs, Task
 from captum_leam.study.worker import Worker, WorkerContext, crops_of
 
 NUMERIC = ("torch", "captum", "numpy", "pillow")
@@ -89,9 +92,11 @@ class Plan:
         indices = [Index()] if stage.condition(self.config) else []
         for dimension in stage.over:
             fixed = getattr(at, dimension)
-            numbers = [fixed] if fixed >= 0 else None
             indices = [
-                index._replace(**{dimension: i}) for index in indices for i in numbers or self._range(dimension, index)
+                index._replace(**{dimension: i})
+                for index in indices
+                for i in self._range(dimension, index)
+                if fixed in (-1, i)
             ]
         return indices
 
@@ -186,13 +191,29 @@ class Plan:
 
     # -- results
 
-    def study_shards(self) -> StudyShards:
-        """Return what the tables of images are made from."""
-        paths = {(s.name, at): self.path(s.name, at) for s in STAGES for at in self.indices(s) if "shard" in s.over}
-        networks, numbers = len(self.networks), range(len(self.shards))
-        others = tuple(tuple(paths.get(("others", Index(i, n))) for n in range(networks)) for i in numbers)
-        sources = sources_of(paths, networks)
-        return StudyShards(self.config, self.listing, self.networks, self.parser.regions, self.shards, sources, others)
+    @property
+    def people(self) -> list[str]:
+        """Everybody with a usable picture, in order."""
+        return list(dict.fromkeys(picture.person for shard in self.shards for picture in shard))
+
+    def read(self, stage: str, *, shard: int = -1, network: int = -1) -> Iterator[tuple[Index, Shard]]:
+        """Yield the shards of a stage, in order; none if the configuration does not need it.
+
+        Args:
+            stage: Name of the stage.
+            shard: Number of the shard of people. Default: all.
+            network: Number of the network. Default: all.
+        """
+        for index in self.indices(STAGE_OF[stage], Index(shard, network)):
+            yield index, read_shard(self.path(stage, index))
+
+    def kept(self, index: Index) -> NDArray[np.int32]:
+        """Return which pictures of a shard have a crop."""
+        return read_shard(self.path("crops", Index(index.shard)))["kept"]
+
+    def pictures(self, index: Index, numbers: NDArray[np.int32]) -> list[Picture]:
+        """Return pictures of a shard by their numbers in it."""
+        return [self.shards[index.shard][i] for i in numbers]
 
     def rows(self, *stages: str) -> list[dict[str, Any]]:
         """Return the rows of a table that stages have made, in order."""

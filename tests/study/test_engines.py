@@ -9,7 +9,7 @@ import pytest
 from captum_leam.errors import EngineError, IncompleteError
 from captum_leam.study import Study, executor
 from captum_leam.study.executor import Executor
-from captum_leam.study.stages import Index, Task
+from captum_leam.study.task import Index, Task
 from tests.helpers.tiny_study import tables_of
 
 
