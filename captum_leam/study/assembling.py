@@ -184,7 +184,7 @@ def _crop_columns(plan: Plan) -> dict[int, dict[str, Any]]:
         pairs = [[shard[f"embedding.{i}"], shard[f"reference.{i}"]] for i in range(len(plan.networks))]
         is_measured = np.any([np.isfinite(np.concatenate(pair, axis=1)).all(1) for pair in pairs], axis=0)
         values = zip(*[shard.notes[name] for name in ("how", "faces", "turns")], is_measured, strict=True)
-        for picture, row in zip(plan.pictures(index, shard["kept"]), values, strict=True):
+        for picture, row in zip(plan.pictures(index.shard), values, strict=True):
             columns[picture.number] = dict(zip(("crop", "faces_found", "turn", "is_measured"), row, strict=True))
     return columns
 
@@ -335,8 +335,8 @@ def _write_maps(plan: Plan, number: int, writers: Mapping[str, TableWriter]) -> 
 
 def _owners(plan: Plan, index: Index, shard: Shard) -> tuple[pd.DataFrame, NDArray[np.int64]]:
     """Return the columns ``image`` and ``person`` of the rows of a shard, and the numbers of the people."""
-    pictures = plan.pictures(index, plan.kept(index)[shard["rows"]])
-    images = pd.DataFrame([_picture_columns(picture) for picture in pictures], columns=["image", "person"])
+    pictures = plan.pictures(index.shard)
+    images = pd.DataFrame([_picture_columns(pictures[i]) for i in shard["rows"]], columns=["image", "person"])
     return images, pd.Index(plan.people).get_indexer(pd.Index(images["person"])).astype(np.int64)
 
 
@@ -353,23 +353,21 @@ def _region_values(shard: Shard) -> NDArray[np.float32]:
 def _write_drops(plan: Plan, number: int, writers: Mapping[str, TableWriter]) -> dict[str, Floats]:
     """Write the drops of an explained network (-1: of the controls made without one); return the means by person that groups need."""
     explained, stages = ("", ("controls",)) if number < 0 else (plan.networks[number].name, ("maps", "others"))
-    cells, totals = pd.DataFrame(columns=CELL), PersonTotals(len(plan.people), 0)
+    notes = [shard.notes["cells"] for stage in stages for _, shard in plan.read(stage, shard=0, network=number)]
+    cells = pd.DataFrame([cell for of_stage in notes for cell in of_stage], columns=CELL)
+    if cells.empty:
+        return {}
+    cells = cells.assign(explained=explained, method=cells["layer"].map(lambda layer: "LEAM" if layer else ""))
+    totals = PersonTotals(len(plan.people), len(cells))
     for i in range(len(plan.shards)):
         parts = [part for stage in stages for part in plan.read(stage, shard=i, network=number)]
-        if not totals.quantities:
-            cells = pd.DataFrame([cell for _, part in parts for cell in part.notes["cells"]], columns=CELL)
-            cells = cells.assign(explained=explained, method=cells["layer"].map(lambda layer: "LEAM" if layer else ""))
-            totals = PersonTotals(len(plan.people), len(cells))
         index, shard = parts[0]
-        if not len(shard["rows"]) or not len(cells):
-            continue
-        images, codes = _owners(plan, index, shard)
-        values = np.concatenate([part["drops"] for _, part in parts], 1)
-        totals.update(codes, values)
-        rows = cells.merge(images, how="cross").assign(drop=values.T.ravel())
-        writers["drops"].add(rows.dropna(subset="drop"))
-    if not len(cells):
-        return {}
+        if len(shard["rows"]):
+            images, codes = _owners(plan, index, shard)
+            drops = np.concatenate([part["drops"] for _, part in parts], 1)
+            totals.update(codes, drops)
+            rows = cells.merge(images, how="cross").assign(drop=drops.T.ravel())
+            writers["drops"].add(rows.dropna(subset="drop"))
     summary = _summary(cells, totals.sums, totals.counts, plan)
     summary = summary.assign(images=totals.counts.sum(0)).rename(columns={"mean": "drop"})
     writers["drop_summary"].add(summary[summary["images"] > 0])

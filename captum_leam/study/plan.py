@@ -1,4 +1,4 @@
-"""The plan of a study: from its pictures and networks to the tasks of all stages, with paths that name what a shard depends on."""
+"""The plan of a study: the tasks of all stages, and the paths of their shards, named by what a shard depends on."""
 
 import platform
 from collections.abc import Iterator, Sequence
@@ -8,9 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from captum_leam._storage import Shard, file_sha256, hash_of, read_shard, shard_digest
 from captum_leam._version import __version__
@@ -207,13 +204,9 @@ class Plan:
         for index in self.indices(STAGE_OF[stage], Index(shard, network)):
             yield index, read_shard(self.path(stage, index))
 
-    def kept(self, index: Index) -> NDArray[np.int32]:
-        """Return which pictures of a shard have a crop."""
-        return read_shard(self.path("crops", Index(index.shard)))["kept"]
-
-    def pictures(self, index: Index, numbers: NDArray[np.int32]) -> list[Picture]:
-        """Return pictures of a shard by their numbers in it."""
-        return [self.shards[index.shard][i] for i in numbers]
+    def pictures(self, shard: int) -> list[Picture]:
+        """Return the pictures of a shard that have a crop."""
+        return [self.shards[shard][i] for i in read_shard(self.path("crops", Index(shard)))["kept"]]
 
     def rows(self, *stages: str) -> list[dict[str, Any]]:
         """Return the rows of a table that stages have made, in order."""
