@@ -6,6 +6,7 @@ differ in their last bits between processors. Code is compared exactly, because 
 """
 
 import hashlib
+import importlib.util
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.memory import is_out_of_memory
-from captum_leam._storage import Shard, hash_of, read_shard
+from captum_leam._storage import Shard, file_sha256, hash_of, read_shard
 from captum_leam.errors import BrokenFileError, CaptumLeamError
 
 Rows = tuple[tuple[float, ...], ...]
@@ -221,3 +222,16 @@ def code_of(made: Any, sources: Iterable[str], *more: Any) -> str:
         tensors = sorted((name, t) for name, t in made.state_dict().items() if isinstance(t, Tensor))
         structure = [VOLATILE.sub("", repr(made)), [[name, str(t.dtype), list(t.shape)] for name, t in tensors]]
     return hash_of(structure, sorted(sources), *more)
+
+
+def named_file_sha256(where: str) -> list[str]:
+    """SHA-256 of an ONNX file or of an installed module; files of code are recorded when they are imported."""
+    named = where.rpartition(":")[0]
+    if where.endswith(".onnx"):
+        return [file_sha256(Path(where))]
+    try:
+        spec = importlib.util.find_spec(named) if named and not named.endswith(".py") else None
+    except (ImportError, ValueError):
+        return []
+    origin = Path(spec.origin) if spec is not None and spec.origin is not None else None
+    return [file_sha256(origin)] if origin is not None and origin.is_file() else []
