@@ -14,8 +14,8 @@ from captum_leam.errors import BrokenFileError, ConfigError
 from captum_leam.study.assembling import write_tables
 from captum_leam.study.config import Config
 from captum_leam.study.executor import Executor, perform
-from captum_leam.study.identity import Fingerprint, from_dict
-from captum_leam.study.manifest import stage_formats
+from captum_leam.study.identity import from_dict
+from captum_leam.study.manifest import FORMAT, stage_formats
 from captum_leam.study.plan import STAGE_OF, Plan, make_plan, versions
 from captum_leam.study.worker import this_worker
 
@@ -98,21 +98,21 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _again(config: Config, manifest: Mapping[str, Any], recompute: int, progress: bool) -> Iterator[Finding]:
+    if manifest["format"] != FORMAT:
+        yield True, "inputs: not compared, the manifest is of another version"
+        return
     then, now = _without_places(manifest["configuration"]), _without_places(config.to_dict())
-    changed = [key for key in now if now[key] != then.get(key)]
+    changed = [key for key in now if now[key] != then[key]]
     yield not changed, f"configuration: {'as it was' if not changed else 'other values of ' + ', '.join(changed)}"
     other = _other_versions(manifest)
     yield True, f"versions: {'as they were' if not other else 'others: ' + ', '.join(other)}"
-    stored = {name: _fingerprints(entry) for name, entry in manifest["models"].items()}
-    parser, earlier = _fingerprints(manifest["parser"]), [one for of_model in stored.values() for one in of_model]
-    plan = make_plan(config, this_worker(), [*earlier, *parser], progress=progress)
-    models = [n.name for n in plan.networks if n.fingerprint not in stored.get(n.name, [])]
-    if earlier:
-        same_parser = plan.parser.fingerprint in parser
-        yield not models, f"networks: {'as they were' if not models else 'others: ' + ', '.join(models)}"
-        yield same_parser, f"parser: {'as it was' if same_parser else 'another'}"
-    else:
-        yield True, "networks and parser: not compared, the manifest is of a version without their outputs"
+    stored = {name: from_dict(entry) for name, entry in manifest["models"].items()}
+    parser = from_dict(manifest["parser"])
+    plan = make_plan(config, this_worker(), [*stored.values(), parser], progress=progress)
+    models = [network.name for network in plan.networks if network.fingerprint != stored.get(network.name)]
+    yield not models, f"networks: {'as they were' if not models else 'others: ' + ', '.join(models)}"
+    same = plan.parser.fingerprint == parser
+    yield same, f"parser: {'as it was' if same else 'another'}"
     same = plan.listing.sha256 == manifest["data"]["sha256"]
     yield same, f"{len(plan.listing.pictures)} pictures: {'as they were' if same else 'not those of the manifest'}"
     if not plan.has_crops() or not same or models:
@@ -137,13 +137,7 @@ def _other_versions(manifest: Mapping[str, Any]) -> list[str]:
         for name, number in versions().items()
         if manifest["versions"].get(name) != number
     ]
-    stages = manifest.get("stages", {})
-    return packages + [f"stage {name}" for name, number in stage_formats().items() if stages.get(name) != number]
-
-
-def _fingerprints(entry: Any) -> list[Fingerprint]:
-    """Return the identity in an entry of the manifest; none in one of an earlier version."""
-    return [from_dict(entry)] if isinstance(entry, dict) and "outputs" in entry else []
+    return packages + [f"stage {name}" for name, n in stage_formats().items() if manifest["stages"].get(name) != n]
 
 
 def _without_places(configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,8 +145,8 @@ def _without_places(configuration: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in configuration.items() if key not in ("out", "title", "people")}
     places = {"groups": ("path",), "parser": ("where", "weights"), "pictures": ("weights",)}
     for key, names in places.items():
-        kept[key] = {name: value for name, value in kept.get(key, {}).items() if name not in names}
-    kept["models"] = [{k: v for k, v in model.items() if k != "where"} for model in kept.get("models", [])]
+        kept[key] = {name: value for name, value in kept[key].items() if name not in names}
+    kept["models"] = [{k: v for k, v in model.items() if k != "where"} for model in kept["models"]]
     return kept
 
 

@@ -1,12 +1,13 @@
 """A study from its configuration to its tables and page."""
 
+import json
 import time
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from captum_leam._storage import locked, remove_parts, write_json
+from captum_leam._storage import locked, remove_parts, write_bytes
 from captum_leam.errors import ConfigError, EngineError, IncompleteError
 from captum_leam.reporting.study_report import write_report
 from captum_leam.study.assembling import write_tables
@@ -135,7 +136,9 @@ def _run(executor: Executor) -> None:
         with executor.timed("tables"):
             images, skipped = write_tables(plan, out)
         executor.seconds["all"] = time.perf_counter() - began
-        write_json(out / "manifest.json", manifest_of(plan, executor, images, skipped))
+        manifest = manifest_of(plan, executor, images, skipped)
+        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        write_bytes(out / "manifest.json", text.encode())
 
 
 def _make_shards(executor: Executor) -> Plan:
