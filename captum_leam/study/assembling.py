@@ -432,24 +432,6 @@ def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 # -- groups --------------------------------------------------------------------------------------------
 
-GROUP_COLUMNS = {
-    "first": "group_a",
-    "second": "group_b",
-    "quantity": "quantity",
-    "mean_first": "value_a",
-    "mean_second": "value_b",
-    "difference": "difference",
-    "low": "low",
-    "high": "high",
-    "p": "p",
-    "people_first": "people_a",
-    "people_second": "people_b",
-    "base_first": "base_a",
-    "base_second": "base_b",
-    "refused": "note",
-}
-"""Column of :func:`captum_leam.patterns.compare_groups` → column of ``groups``."""
-
 
 def group_rows(plan: Plan, means: Mapping[str, pd.DataFrame]) -> Rows:
     """Return the differences between groups, all p-values adjusted together.
@@ -486,4 +468,7 @@ def _group_differences(plan: Plan, means: pd.DataFrame, groups: Mapping[str, str
         permutations=max(config.patterns.permutations, 199),
         seed=config.seed,
     )
-    return differences.table[list(GROUP_COLUMNS)].rename(columns=GROUP_COLUMNS).to_dict("records")  # type: ignore[return-value]
+    table = differences.table.rename(columns={"first": "group_a", "second": "group_b", "refused": "note"})
+    for old, new in {"_first": "_a", "_second": "_b", "mean_": "value_"}.items():
+        table.columns = table.columns.str.replace(old, new)
+    return table.to_dict("records")  # type: ignore[return-value]

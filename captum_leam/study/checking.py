@@ -61,7 +61,7 @@ def check(config: Config, *, recompute: int = 1, progress: bool = True) -> Check
         manifest = json.loads((config.out / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{config.out} holds no manifest of a finished study ({error}); run it first.") from None
-    with Executor(config):
+    with Executor(config).started():
         findings = [*_files(config.out, manifest), *_again(config, manifest, recompute, progress)]
     return Check(tuple(line for fits, line in findings if fits), tuple(line for fits, line in findings if not fits))
 

@@ -5,10 +5,9 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 from tqdm.auto import tqdm
@@ -46,7 +45,7 @@ def perform(context: WorkerContext, task: Task) -> str:
 
 @dataclass
 class Executor:
-    """Workers of a study, kept from one group of stages to the next.
+    """Workers of a study, kept from one group of stages to the next, once they are :meth:`started`.
 
     Attributes:
         config: Configuration of the study.
@@ -67,21 +66,17 @@ class Executor:
     made: dict[str, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     restarts: list[str] = field(default_factory=list)
-    _stack: ExitStack = field(default_factory=ExitStack)
     _pool: Any = None
 
-    def __enter__(self) -> "Executor":
-        with ExitStack() as stack:
-            stack.enter_context(deterministic_torch(self.config.threads))
-            if self.engine == "ray":
-                stack.enter_context(_ray(self.jobs))
-            self._pool = stack.enter_context(_pool(self.engine, self.jobs, self.config))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        this_worker.cache_clear()  # networks need not stay in memory
-        self._stack.__exit__(kind, error, at)
+    @contextmanager
+    def started(self) -> Iterator["Executor"]:
+        """Start the workers, and end them at last."""
+        ray = _ray(self.jobs) if self.engine == "ray" else nullcontext()
+        with deterministic_torch(self.config.threads), ray, _pool(self.engine, self.jobs, self.config) as self._pool:
+            try:
+                yield self
+            finally:
+                this_worker.cache_clear()  # networks need not stay in memory
 
     @contextmanager
     def timed(self, title: str) -> Iterator[None]:

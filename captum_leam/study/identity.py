@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.memory import is_out_of_memory
-from captum_leam._storage import Shard, file_sha256, hash_of, read_shard
+from captum_leam._storage import file_sha256, hash_of, read_shard
 from captum_leam.errors import BrokenFileError, CaptumLeamError
 
 Rows = tuple[tuple[float, ...], ...]
@@ -86,11 +86,6 @@ def read_fingerprints(folder: Path) -> tuple[Fingerprint, ...]:
         except BrokenFileError:
             continue
     return tuple(found)
-
-
-def as_shard(fingerprint: Fingerprint) -> Shard:
-    """Return the shard that stores a fingerprint."""
-    return Shard({}, fingerprint.to_dict())
 
 
 def as_known(fingerprint: Fingerprint, earlier: Iterable[Fingerprint]) -> Fingerprint:

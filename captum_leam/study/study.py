@@ -7,14 +7,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from captum_leam._storage import locked, remove_parts, write_bytes
+from captum_leam._storage import Shard, locked, remove_parts, write_bytes
 from captum_leam.errors import ConfigError, EngineError, IncompleteError
 from captum_leam.reporting.study_report import write_report
 from captum_leam.study.assembling import write_tables
 from captum_leam.study.checking import Check, check
 from captum_leam.study.config import Config, config_from, read_config
 from captum_leam.study.executor import BACKENDS, Engine, Executor
-from captum_leam.study.identity import as_shard, read_fingerprints
+from captum_leam.study.identity import read_fingerprints
 from captum_leam.study.manifest import manifest_of
 from captum_leam.study.plan import Plan, make_plan
 from captum_leam.study.result import StudyResult
@@ -130,7 +130,7 @@ def _run(executor: Executor) -> None:
     """Make the shards of all stages, the tables, and last the manifest: with it, all of them are of one run."""
     began, out = time.perf_counter(), executor.config.out
     remove_parts(out)
-    with executor:
+    with executor.started():
         plan = _make_shards(executor)
         (out / "manifest.json").unlink(missing_ok=True)
         with executor.timed("tables"):
@@ -146,7 +146,7 @@ def _make_shards(executor: Executor) -> Plan:
     with executor.timed("files and models"):
         plan = make_plan(config, worker, read_fingerprints(identities), progress=executor.progress)
     for fingerprint in plan.identities:
-        executor.keep(identities / f"{fingerprint.sha256}.shard", as_shard(fingerprint))
+        executor.keep(identities / f"{fingerprint.sha256}.shard", Shard({}, fingerprint.to_dict()))
     reading, *others = (list(stages) for _, stages in groupby(STAGES, key=lambda stage: stage.title))
     executor.run(plan.context, plan.tasks(reading), reading[0].title)
     with executor.timed("copies"):

@@ -49,10 +49,14 @@ class Worker:
 
     Networks are loaded once. Of everything else only the last is kept, since tasks on one shard, and tasks on one untrained twin, follow
     each other.
+
+    Attributes:
+        context: Settings of the study that the process works for, after :meth:`works_for`.
     """
 
+    context: WorkerContext
+
     def __init__(self) -> None:
-        self._context: WorkerContext | None = None
         self._modules: dict[Any, nn.Module] = {}
         self._keeps_input: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
         self._latest: dict[str, tuple[Any, Any]] = {}
@@ -66,16 +70,9 @@ class Worker:
 
     # -- what all tasks share
 
-    @property
-    def context(self) -> WorkerContext:
-        """Settings of the study that the process works for."""
-        if self._context is None:
-            raise RuntimeError("the worker has no study yet")
-        return self._context
-
     def works_for(self, context: WorkerContext) -> "Worker":
         """Take up the settings of a study."""
-        self._context = context
+        self.context = context
         return self
 
     @property

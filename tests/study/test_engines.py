@@ -32,7 +32,7 @@ def test_a_killed_process_is_an_engine_error(undisturbed, monkeypatch):
     task = Task("crops", Index(0), undisturbed / "never", {})
     with (
         pytest.raises(EngineError, match=r"a worker process died, perhaps for lack of memory\. What was done is kept"),
-        Executor(config, "processes", 2) as workers,
+        Executor(config, "processes", 2).started() as workers,
     ):
         workers.perform_all(None, [task] * 2, "")
 
