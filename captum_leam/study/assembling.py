@@ -257,9 +257,9 @@ def _error_rates(verification: Verification, max_eer: float) -> dict[str, Any]:
     row = {"genuine": len(genuine), "impostor": len(impostor), "eer": eer, "eer_threshold": verification.eer_threshold}
     if len(rates):
         row |= {name: rates[name].iloc[-1] for name in ("tar", "fmr")}
-    at = rates[rates["fmr"] == 1e-3]
-    if len(at):
-        row |= {"tar_1e3": at["tar"].iloc[0], "threshold_1e3": at["threshold"].iloc[0]}
+    at_1e3 = rates[rates["fmr"] == 1e-3]
+    if len(at_1e3):
+        row |= {"tar_1e3": at_1e3["tar"].iloc[0], "threshold_1e3": at_1e3["threshold"].iloc[0]}
     warning = (
         f"the network hardly separates these people: equal error rate {eer:.0%}, mean cosine {genuine.mean():.2f} within people and "
         f"{impostor.mean():.2f} between; check the alignment and the preprocessing"
@@ -321,8 +321,8 @@ def _write_maps(plan: Plan, number: int, writers: Mapping[str, TableWriter]) -> 
         rows[QUANTITIES] = values.swapaxes(0, 1).reshape(-1, len(QUANTITIES))
         writers["regions"].add(rows.dropna(subset="share"))
     means = regions.means()
-    known = ~np.isnan(means)
-    summary = _summary(columns, np.where(known, means, 0), known, plan, bounds=(0.0, np.inf))
+    has_value = ~np.isnan(means)
+    summary = _summary(columns, np.where(has_value, means, 0), has_value, plan, bounds=(0.0, np.inf))
     writers["region_summary"].add(summary)
     overall = means.reshape(len(means), len(layers), len(names), len(QUANTITIES))[:, 0]
     of_groups = {

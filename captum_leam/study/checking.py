@@ -17,7 +17,8 @@ from captum_leam.study.executor import Executor, perform
 from captum_leam.study.identity import from_dict
 from captum_leam.study.manifest import FORMAT, stage_formats
 from captum_leam.study.plan import STAGE_OF, Plan, make_plan, versions
-from captum_leam.study.worker import this_worker
+from captum_leam.study.task import Task
+from captum_leam.study.worker import WorkerContext, this_worker
 
 TOLERANCE = 5e-3
 """Difference of cosines, drops and shares between devices or versions that passes; on one machine it is 0."""
@@ -62,14 +63,14 @@ def check(config: Config, *, recompute: int = 1, progress: bool = True) -> Check
     except (OSError, ValueError) as error:
         raise ConfigError(f"{config.out} holds no manifest of a finished study ({error}); run it first.") from None
     with Executor(config).started():
-        findings = [*_files(config.out, manifest), *_again(config, manifest, recompute, progress)]
+        findings = [*_compare_files(config.out, manifest), *_compare_inputs(config, manifest, recompute, progress)]
     return Check(tuple(line for fits, line in findings if fits), tuple(line for fits, line in findings if not fits))
 
 
 # -- files ---------------------------------------------------------------------------------------------
 
 
-def _files(out: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+def _compare_files(out: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     for what in ("tables", "maps"):
         yield _fit(what, manifest[what], [name for name, sha in manifest[what].items() if not _fits(out / name, sha)])
     shards = manifest["shards"]
@@ -97,7 +98,7 @@ def _listed(names: Sequence[str]) -> str:
 # -- inputs, and what is made from them ----------------------------------------------------------------
 
 
-def _again(config: Config, manifest: Mapping[str, Any], recompute: int, progress: bool) -> Iterator[Finding]:
+def _compare_inputs(config: Config, manifest: Mapping[str, Any], recompute: int, progress: bool) -> Iterator[Finding]:
     if manifest["format"] != FORMAT:
         yield True, "inputs: not compared, the manifest is of another version"
         return
@@ -121,13 +122,10 @@ def _again(config: Config, manifest: Mapping[str, Any], recompute: int, progress
         return
     plan.describe(this_worker())
     if not other and not changed:
-        yield _tables_again(plan, manifest)
+        yield _compare_tables(plan, manifest)
     tasks = [task for name in ("crops", "maps") for task in plan.tasks([STAGE_OF[name]])[:recompute]]
     with tempfile.TemporaryDirectory() as folder:
-        for task in tasks:
-            again = replace(task, path=Path(folder) / task.path.name)
-            problem = perform(plan.context, again) or ("" if shard_digest(task.path) else "not there")
-            yield (False, f"shard {task.path.name}: {problem}") if problem else _same(task.stage, task.path, again.path)
+        yield from (_recompute(plan.context, task, Path(folder)) for task in tasks)
 
 
 def _other_versions(manifest: Mapping[str, Any]) -> list[str]:
@@ -150,7 +148,7 @@ def _without_places(configuration: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _tables_again(plan: Plan, manifest: Mapping[str, Any]) -> Finding:
+def _compare_tables(plan: Plan, manifest: Mapping[str, Any]) -> Finding:
     with tempfile.TemporaryDirectory() as folder:
         try:
             write_tables(plan, Path(folder))
@@ -160,11 +158,15 @@ def _tables_again(plan: Plan, manifest: Mapping[str, Any]) -> Finding:
     return not wrong, f"tables made again from the shards: {'others' + _listed(wrong) if wrong else 'the same bytes'}"
 
 
-def _same(stage: str, before: Path, after: Path) -> Finding:
-    """Compare the numbers of a shard with those of the same shard made again."""
-    if shard_digest(before) == shard_digest(after):
+def _recompute(context: WorkerContext, task: Task, folder: Path) -> Finding:
+    """Make a shard again, and compare its numbers."""
+    again = folder / task.path.name
+    if problem := perform(context, replace(task, path=again)) or ("" if shard_digest(task.path) else "not there"):
+        return False, f"shard {task.path.name}: {problem}"
+    stage = task.stage
+    if shard_digest(task.path) == shard_digest(again):
         return True, f"a shard of {stage} made again: bit for bit the same"
-    old, new = read_shard(before), read_shard(after)
+    old, new = read_shard(task.path), read_shard(again)
     if set(old.arrays) != set(new.arrays) or any(old[name].shape != new[name].shape for name in old.arrays):
         return False, f"a shard of {stage} made again has other arrays"
     names = [n for n in old.arrays if n in ("cosine", "drops", "share", "mass", "crops") or n.startswith("embedding")]

@@ -53,7 +53,7 @@ class Executor:
         jobs: Number of workers of the last two.
         progress: Whether to show progress bars.
         seconds: Seconds of each group of tasks.
-        made: Number of shards made in each group.
+        new_shards: Number of shards made in each group.
         digests: Path of each shard within the folder of results → its checksum.
         restarts: Groups in which workers were lost.
     """
@@ -63,7 +63,7 @@ class Executor:
     jobs: int = 1
     progress: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
-    made: dict[str, int] = field(default_factory=dict)
+    new_shards: dict[str, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     restarts: list[str] = field(default_factory=list)
     _pool: Any = None
@@ -99,7 +99,7 @@ class Executor:
         """
         with self.timed(title):
             missing = [task for task in tasks if not self.is_done(task.path)]
-            self.made[title] = self.made.get(title, 0) + len(missing)
+            self.new_shards[title] = self.new_shards.get(title, 0) + len(missing)
             try:
                 problems = self.perform_all(context, missing, title)
             except EngineError as error:
