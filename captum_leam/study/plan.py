@@ -20,7 +20,7 @@ from captum_leam.study.networks import Network, describe
 from captum_leam.study.parsing import LoadedParser
 from captum_leam.study.reading import find_copies
 from captum_leam.study.stages import STAGES, Stage
-from captum_leam.study.task import Index, Inputs, Task
+from captum_leam.study.task import Index, Task
 from captum_leam.study.worker import Worker, WorkerContext, crops_of
 
 NUMERIC = ("torch", "captum", "numpy", "pillow")
@@ -53,11 +53,6 @@ class Plan:
         labels = tuple(label for label, _ in self.parser.regions)
         return WorkerContext(self.config, self.networks, labels, self.parser.fingerprint)
 
-    @property
-    def identities(self) -> tuple[Fingerprint, ...]:
-        """Identities of the networks and of the parser."""
-        return (*(network.fingerprint for network in self.networks), self.parser.fingerprint)
-
     # -- tasks
 
     def tasks(self, stages: Sequence[Stage]) -> list[Task]:
@@ -72,12 +67,9 @@ class Plan:
 
     def task(self, stage: Stage, index: Index) -> Task:
         """Return the task of one shard."""
-        pictures = self.shards[index.shard] if not stage.inputs else ()
-        return Task(stage.name, index, self.path(stage.name, index), self.inputs(stage, index), pictures)
-
-    def inputs(self, stage: Stage, index: Index) -> Inputs:
-        """Return the shards that a shard is made from."""
-        return {(name, at): self.path(name.split()[-1], at) for name, at in self._inputs(stage, index)}
+        inputs = {(name, at): self.path(name.split()[-1], at) for name, at in self._inputs(stage, index)}
+        pictures = self.shards[index.shard] if not inputs else ()
+        return Task(stage.name, index, self.path(stage.name, index), inputs, pictures)
 
     def indices(self, stage: Stage, at: Index = ANYWHERE) -> list[Index]:
         """Return the places of the shards of a stage; none if the configuration does not need it.

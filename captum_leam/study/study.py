@@ -145,7 +145,7 @@ def _make_shards(executor: Executor) -> Plan:
     config, worker, identities = executor.config, this_worker(), executor.config.out / "work" / "identities"
     with executor.timed("files and models"):
         plan = make_plan(config, worker, read_fingerprints(identities), progress=executor.progress)
-    for fingerprint in plan.identities:
+    for fingerprint in (*[network.fingerprint for network in plan.networks], plan.parser.fingerprint):
         executor.keep(identities / f"{fingerprint.sha256}.shard", Shard({}, fingerprint.to_dict()))
     reading, *others = (list(stages) for _, stages in groupby(STAGES, key=lambda stage: stage.title))
     executor.run(plan.context, plan.tasks(reading), reading[0].title)
