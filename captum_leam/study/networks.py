@@ -61,7 +61,6 @@ class Network:
     Attributes:
         model: Its entry of the configuration.
         fingerprint: Its identity.
-        size: Side of the crops in pixels.
         parameters: Number of its parameters.
         layers: Layers that are explained; none before :func:`describe`.
         field: Part (top, left, height, width) of the crop that it reads.
@@ -69,7 +68,6 @@ class Network:
 
     model: Model
     fingerprint: Fingerprint
-    size: int
     parameters: int
     layers: tuple[Layer, ...] = ()
     field: Field = (0, 0, 0, 0)
@@ -132,7 +130,7 @@ def identify(model: Model, device: str, size: int, earlier: Iterable[Fingerprint
         raise ConfigError(f"models.{model.name}: {error}") from error
     _check_layer_names(model, module)
     parameters = sum(p.numel() for p in module.parameters())
-    return Network(model, as_known(Fingerprint(code, outputs, tolerance), earlier), size, parameters), module
+    return Network(model, as_known(Fingerprint(code, outputs, tolerance), earlier), parameters), module
 
 
 def notes_on(networks: Iterable[Network]) -> list[str]:

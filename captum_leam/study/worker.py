@@ -111,7 +111,7 @@ class Worker:
         """
         key = _key(network, self.config)
         if key not in self._modules:
-            loaded, module = identify(network.model, self.config.device, network.size)
+            loaded, module = identify(network.model, self.config.device, self.config.pictures.size)
             _check_is_same(f"model {network.name!r}", network.fingerprint, loaded.fingerprint)
             self._modules[key] = module
         return self._modules[key]
