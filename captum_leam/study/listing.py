@@ -103,18 +103,15 @@ def list_people(config: Config) -> Listing:
     """
     found, skipped_paths = (list(_of_table(config)), []) if config.people.is_table else _of_folder(config)
     if not found:
-        raise ConfigError(_nobody(config.people.path, skipped_paths))
+        endings = ", ".join(picture_endings())
+        seen = "; ".join(f"{other.name}: {other.reason}" for other in skipped_paths[:3])
+        raise ConfigError(f"people: {config.people.path} holds no picture ({endings}) of anyone. {seen}".rstrip())
     check_names_differ(picture.person for picture in found)
     labels = config.groups.columns
     if config.groups.path is not None:
         found = _with_groups(found, config.groups, config.groups.path)
     ordered = sorted(found, key=lambda picture: (picture.person, picture.name))
     return Listing(tuple(replace(picture, number=i) for i, picture in enumerate(ordered)), labels, tuple(skipped_paths))
-
-
-def _nobody(path: Path, skipped_paths: Sequence[SkippedPath]) -> str:
-    seen = "; ".join(f"{other.name}: {other.reason}" for other in skipped_paths[:3])
-    return f"people: {path} holds no picture ({', '.join(picture_endings())}) of anyone. {seen}".rstrip()
 
 
 def check_names_differ(names: Iterable[str]) -> None:

@@ -27,20 +27,20 @@ class Stage:
     Attributes:
         name: Name of the stage, and of the folder of its shards.
         title: Title of the progress bar; stages that follow each other under one title are done together.
-        over: Fields of :class:`Index` that the stage is repeated over, from the outer to the inner.
-        inputs: Stages that it reads; ``"first crops"`` are the crops of the first shard.
-        depends_on: Settings of :class:`~captum_leam.study.config.Config` that it depends on, beside those of its inputs.
         function: Worker and task → shard.
+        over: Fields of :class:`Index` that the stage is repeated over, from the outer to the inner. Default: none.
+        inputs: Stages that it reads; ``"first crops"`` are the crops of the first shard. Default: none; it reads pictures.
+        depends_on: Settings of :class:`~captum_leam.study.config.Config` that it depends on, beside those of its inputs. Default: none.
         format: Number of the meaning of its result.
         condition: Whether a configuration needs the stage. Default: always.
     """
 
     name: str
     title: str
-    over: tuple[str, ...]
-    inputs: tuple[str, ...]
-    depends_on: tuple[str, ...]
     function: Callable[[Worker, Task], Shard]
+    over: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
     format: int = 1
     condition: Callable[[Config], bool] = lambda config: True
 
@@ -103,15 +103,7 @@ STAGES = (
         "crops",
         "reading and embedding",
         over=("shard",),
-        inputs=(),
-        depends_on=(
-            "threads",
-            "batch_size",
-            "min_images",
-            "pictures.how",
-            "pictures.detector",
-            "pictures.size",
-        ),
+        depends_on=("threads", "batch_size", "min_images", "pictures.how", "pictures.detector", "pictures.size"),
         function=lambda worker, task: crops_shard(worker, task.pictures),
     ),
     Stage(
@@ -153,7 +145,6 @@ STAGES = (
         "adding maps",
         over=("network",),
         inputs=("maps",),
-        depends_on=(),
         function=_totals,
         condition=lambda config: "other people" in config.controls,
     ),
@@ -162,16 +153,13 @@ STAGES = (
         "other people",
         over=("shard", "network"),
         inputs=("crops", "maps", "totals"),
-        depends_on=(),
         function=_others,
         condition=lambda config: "other people" in config.controls,
     ),
     Stage(
         "strangers",
         "strangers",
-        over=(),
         inputs=("crops",),
-        depends_on=(),
         function=strangers_shard,
         condition=lambda config: "pose" in config.patterns.controls,
     ),
@@ -186,7 +174,6 @@ STAGES = (
     Stage(
         "model_agreement",
         "comparing",
-        over=(),
         inputs=("crops", "maps"),
         depends_on=INTERVALS,
         function=agreement_shard,
