@@ -143,13 +143,14 @@ class Plan:
 
         The shards that held one get another name and are made again, those of other people stay.
         """
-        crops = [self.path("crops", index) for index in self.indices(STAGE_OF["crops"])]
-        first = find_copies(worker.works_for(self.context), self.shards, crops)
-        pictures = [
+        pictures = [picture for i in range(len(self.shards)) for picture in self.pictures(i)]
+        crops = (shard for _, shard in self.read("crops"))
+        first = find_copies(worker.works_for(self.context), pictures, crops)
+        marked = tuple(
             mark_copy(p, first[p.number], "shows the same as") if p.number in first else p
             for p in self.listing.pictures
-        ]
-        self.listing = replace(self.listing, pictures=tuple(pictures))
+        )
+        self.listing = replace(self.listing, pictures=marked)
         left = (tuple(p for p in shard if p.number not in first) for shard in self.shards)
         self.shards = tuple(shard for shard in left if shard)
         self._keys.clear()
@@ -163,8 +164,7 @@ class Plan:
         """
         worker.works_for(self.context)
         reasons = []
-        for index in self.indices(STAGE_OF["crops"]):
-            shard = read_shard(self.path("crops", index))
+        for _, shard in self.read("crops"):
             if len(shard["kept"]):
                 crops = crops_of(shard)[:2]
                 described = [describe(n, worker.module(n), crops, self.config.device) for n in self.networks]

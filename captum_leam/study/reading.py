@@ -2,10 +2,9 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from captum_leam._engine.memory import is_out_of_memory, warn_of_reduced_batch
-from captum_leam._storage import Shard, file_sha256, read_shard
+from captum_leam._storage import Shard, file_sha256
 from captum_leam._text import as_text
 from captum_leam.errors import FileError, ReliabilityWarning
 from captum_leam.faces import FaceSource, read_faces
@@ -118,34 +117,29 @@ def _compact(crops: Tensor) -> NDArray[Any]:
 # -- copies --------------------------------------------------------------------------------------------
 
 
-def find_copies(worker: Worker, shards: Sequence[Sequence[Picture]], paths: Sequence[Path]) -> dict[int, Picture]:
+def find_copies(worker: Worker, pictures: Sequence[Picture], shards: Iterable[Shard]) -> dict[int, Picture]:
     """Find the pictures that show the same as an earlier one of the study, whoever they are said to be of.
 
     Args:
         worker: Worker of this process.
-        shards: Pictures of each shard.
-        paths: Shards of crops.
+        pictures: Pictures that have a crop.
+        shards: Shards of crops.
 
     Returns:
         Number of a picture → the first picture that shows the same.
     """
-    pictures: list[Picture] = []
-    parts: list[list[Tensor]] = [[], [], []]
-    for of_shard, path in zip(shards, paths, strict=True):
-        shard = read_shard(path)
-        pictures += [of_shard[i] for i in shard["kept"]]
-        for part, name in zip(parts, ("thumbnails", "photographs", "boxes"), strict=True):
-            part.append(torch.from_numpy(shard[name]))
+    names = ("thumbnails", "photographs", "boxes")
+    parts = zip(*[[torch.from_numpy(shard[name]) for name in names] for shard in shards], strict=True)
 
     def confirm(later: int, earlier: int) -> bool:
         one, other = (read_one(pictures[i], worker) for i in (earlier, later))
         return not isinstance(one, str) and not isinstance(other, str) and shows_same_face(one, other)
 
-    found = copies(Thumbnails(*[torch.cat(part) for part in parts]), confirm) if pictures else {}
+    found = copies(Thumbnails(*map(torch.cat, parts)), confirm) if pictures else {}
     return {pictures[later].number: pictures[earlier] for later, earlier in found.items()}
 
 
-# -- networks on batches, and what they refuse ---------------------------------------------------------
+# -- networks on batches -------------------------------------------------------------------------------
 
 
 def bisect_failures(
