@@ -71,7 +71,7 @@ def manifest_of(
         "run": {
             "engine": executor.engine,
             "jobs": executor.jobs,
-            "shards made": executor.made,
+            "shards made": executor.new_shards,
             "workers lost": executor.restarts,
             "seconds": {title: round(seconds, 3) for title, seconds in executor.seconds.items()},
         },
