@@ -110,7 +110,7 @@ def test_remembered_embeds_an_image_once_and_passes_gradients_through(module):
     assert torch.autograd.grad(remembered(x).sum(), x)[0].abs().sum() > 0
 
 
-def test_the_pareto_front(module):
+def test_the_pareto_front_keeps_what_nothing_cheaper_beats(module):
     figures = module("peers_figure")
     table = pd.DataFrame({"passes": [2, 2, 10, 100, 500], "drop": [0.1, 0.2, 0.15, 0.3, 0.3]})
     assert figures.pareto(table)["drop"].tolist() == [0.2, 0.3]
