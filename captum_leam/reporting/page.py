@@ -137,7 +137,7 @@ def sheet(title: str, table: pd.DataFrame, columns: Sequence[Column], *, closed:
     """Return the named columns of a table that it has, its first :data:`MAX_ROWS` rows; folded in when ``closed``.
 
     Example:
-        >>> found = sheet("t", pd.DataFrame({"a": ["x"], "b": [0.5]}), [Column("a", "name"), Column("b", "share", percent)])
+        >>> found = sheet("t", pd.DataFrame({"a": ["x"], "b": [0.5]}), [Column("a", "name"), Column("b", show=significant)])
         >>> [cell.value for cell in found.rows[0]]
         [None, 0.5]
     """

@@ -158,7 +158,7 @@ def _first_names(paths: pd.Series) -> str:
 
 
 def _pairs(study: Findings) -> list[Block]:
-    """Return genuine and impostor cosines with the threshold; older studies have none."""
+    """Return genuine and impostor cosines with the threshold."""
     table, rates = study["cosines"], study["verification"].set_index("model")
     if not len(table):
         return []
