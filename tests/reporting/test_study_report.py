@@ -329,7 +329,7 @@ def test_numbers_that_are_not_known_break_nothing(tmp_path):
     Page(write_report(folder).read_text(encoding="utf-8"))
 
 
-def test_folders_that_are_no_study_are_refused(tmp_path):
+def test_folders_that_are_no_study_raise(tmp_path):
     with pytest.raises(ValueError, match=r"manifest\.json, tables/images\.parquet.*missing.*captum-leam study"):
         write_report(tmp_path)
     folder = fake_results(tmp_path / "r")
@@ -403,7 +403,7 @@ def test_faces_only_if_asked_and_only_the_bytes_studied(undrawn, tmp_path):
     assert "2 of 3 pictures are not shown" in text
 
 
-def test_unknown_people_are_refused(usual):
+def test_unknown_people_raise(usual):
     folder, _ = usual
     with pytest.raises(ValueError, match=r"'s1' has no image.*12 people\. Near: s01, s11, s10|Near: s1"):
         write_report(folder, people=["s1"])

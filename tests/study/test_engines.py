@@ -68,7 +68,7 @@ def test_a_worker_that_dies_once_costs_its_shard_only(undisturbed, right, tmp_pa
     assert tables_of(tmp_path / "out") == right
 
 
-def test_workers_that_die_again_and_again_are_told(undisturbed, tmp_path, monkeypatch):
+def test_workers_that_die_again_and_again_are_reported(undisturbed, tmp_path, monkeypatch):
     def perform_all(*args):
         raise EngineError("a worker process died")
 

@@ -447,7 +447,7 @@ def test_people_of_whom_nothing_was_measured_are_not_counted(tmp_path):
 
 
 @pytest.mark.parametrize("px", [250, 48])
-def test_small_pictures_that_are_not_aligned_are_refused(tmp_path, px):
+def test_small_pictures_that_are_not_aligned_raise(tmp_path, px):
     """As LFW has them: of another size than the study's, or at a size at which the network returns something else."""
     write_faces(tmp_path, px=px)
     (tmp_path / "pooled.py").write_text(
