@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness import OcclusionResult
-from captum_leam.reporting.tables import OVERALL, TABLES
+from captum_leam.reporting.schema import OVERALL, TABLES
 
 LARGE = ("regions", "drops")
 """Tables with a row for every image, read in part."""

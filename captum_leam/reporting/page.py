@@ -24,8 +24,8 @@ from PIL import Image
 
 from captum_leam._text import safe_cells, shown
 from captum_leam._version import __version__
+from captum_leam.reporting.figure_style import as_svg, themed
 from captum_leam.reporting.numbers import interval, significant
-from captum_leam.reporting.style import as_svg, themed
 
 MAX_INLINE_CSV = 100_000
 """Bytes up to which the page holds the numbers of a drawing itself; above, it links to the file beside it."""

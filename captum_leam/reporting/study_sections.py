@@ -15,7 +15,7 @@ from captum_leam.reporting.figures import spoken
 from captum_leam.reporting.findings import Findings
 from captum_leam.reporting.numbers import number, p_value, percent, percent_1, significant, three_digits, whole_number
 from captum_leam.reporting.page import Block, Column, Facts, Note, Plate, Points, Section, Sheet, sheet
-from captum_leam.reporting.tables import GROUP_PREFIX, OVERALL
+from captum_leam.reporting.schema import GROUP_PREFIX, OVERALL
 
 MAX_PANELS = 12
 """Panels of one drawing; further models are in its numbers."""

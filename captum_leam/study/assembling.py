@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from captum_leam._storage import Shard, atomic_write
 from captum_leam.patterns import compare_groups
-from captum_leam.reporting.tables import GROUP_PREFIX, OVERALL, TABLES
+from captum_leam.reporting.schema import GROUP_PREFIX, OVERALL, TABLES
 from captum_leam.stats.bootstrap import Floats, divided, interval_of_sums
 from captum_leam.stats.inference import PersonTotals, holm
 from captum_leam.study.listing import Picture

@@ -24,7 +24,7 @@ from captum_leam.patterns import (
 from captum_leam.patterns.claim import STRANGERS
 from captum_leam.patterns.signatures import Kind
 from captum_leam.patterns.specificity import Specificity
-from captum_leam.reporting.tables import OVERALL
+from captum_leam.reporting.schema import OVERALL
 from captum_leam.study.evaluating import describe_maps
 from captum_leam.study.task import Index, Task
 from captum_leam.study.worker import Worker

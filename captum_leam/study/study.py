@@ -11,12 +11,12 @@ from captum_leam._storage import Shard, locked, remove_parts, write_bytes
 from captum_leam.errors import ConfigError, EngineError, IncompleteError
 from captum_leam.reporting.study_report import write_report
 from captum_leam.study.assembling import write_tables
-from captum_leam.study.checking import Check, check
 from captum_leam.study.config import Config, config_from, read_config
 from captum_leam.study.executor import BACKENDS, Engine, Executor
 from captum_leam.study.identity import read_fingerprints
 from captum_leam.study.manifest import manifest_of
 from captum_leam.study.plan import Plan, make_plan
+from captum_leam.study.recheck import Check, check
 from captum_leam.study.result import StudyResult
 from captum_leam.study.stages import STAGES
 from captum_leam.study.worker import this_worker

@@ -19,14 +19,14 @@ from PIL import Image
 from captum_leam._text import shown
 from captum_leam.reporting import figures
 from captum_leam.reporting.answers import answers
+from captum_leam.reporting.figure_style import DARK, INK, as_svg, themed
 from captum_leam.reporting.findings import read_findings
 from captum_leam.reporting.numbers import estimate, interval, number, p_value, percent
 from captum_leam.reporting.page import Plate, as_csv
 from captum_leam.reporting.person_page import page_name
+from captum_leam.reporting.schema import TABLES
 from captum_leam.reporting.study_report import write_report
 from captum_leam.reporting.study_sections import square
-from captum_leam.reporting.style import DARK, INK, as_svg, themed
-from captum_leam.reporting.tables import TABLES
 from tests.helpers.browser import browse, measured
 from tests.helpers.fake_study import HOSTILE, REGIONS, fake_results
 

@@ -20,7 +20,7 @@ from captum_leam.faces import read_crops
 from captum_leam.faithfulness import OcclusionEvaluator
 from captum_leam.models import load_model
 from captum_leam.regions import TemplateParser, region_report
-from captum_leam.reporting.tables import TABLES
+from captum_leam.reporting.schema import TABLES
 from captum_leam.study import Study, StudyResult
 from captum_leam.study.worker import Worker
 from captum_leam.verification import verify
