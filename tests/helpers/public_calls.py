@@ -25,8 +25,10 @@ from captum_leam import (
     LayerSuggestions,
     PairExplanation,
     bhattacharyya,
+    layer_maps,
     leave_one_out_centroids,
     overall_map,
+    suggest_layers,
     top_fraction,
 )
 from captum_leam._engine.arithmetic import plain_torch
