@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.captum_adapter import BaselineType, baseline_tensors
-from captum_leam._engine.checks import check_images
+from captum_leam._engine.checks import check_choice, check_count, check_field, check_images
 from captum_leam._engine.guards import with_gradients
 from captum_leam._engine.memory import in_batches
 from captum_leam._engine.outputs import as_output
 from captum_leam._engine.types import Field
-from captum_leam.errors import CaptumLeamError, InputTypeError
+from captum_leam.errors import CaptumLeamError
 from captum_leam.leam import LEAM, Path, Weighting
 from captum_leam.maps import default_blur, normalize_sum, overall_map, place_on_field
 from captum_leam.objectives import Norm, direction, similarity
 from captum_leam.refinement import refine, smooth, transfer_ranks
-from captum_leam.suggest import LayerSuggestion, LayerSuggestions, find_field, suggest_layers
+from captum_leam.suggest import Layers, LayerSuggestion, LayerSuggestions, chosen_layers, find_field, layer_list
 
 Preset = Literal["fast", "default", "best"]
 StudyPreset = Preset | Literal["layers"]
@@ -150,8 +150,7 @@ def check_preset(preset: str) -> None:
     Example:
         >>> check_preset("fast")
     """
-    if preset not in PRESETS:
-        raise CaptumLeamError(f"Expected preset to be one of {', '.join(map(repr, PRESETS))}, got {preset!r}.")
+    check_choice("preset", preset, PRESETS)
 
 
 def explain_faces(  # noqa: PLR0913  the options of LEAM.attribute are named one by one
@@ -159,7 +158,7 @@ def explain_faces(  # noqa: PLR0913  the options of LEAM.attribute are named one
     x: Tensor,
     preset: Preset = "default",
     *,
-    layers: LayerSuggestions | Sequence[LayerSuggestion | nn.Module] | None = None,
+    layers: Layers = None,
     field: Field | None = None,
     reference: Tensor | None = None,
     contrast: Tensor | None = None,
@@ -188,7 +187,8 @@ def explain_faces(  # noqa: PLR0913  the options of LEAM.attribute are named one
         preset: ``"fast"``: one forward and one backward pass. ``"default"``: 10 forward and 8 backward passes, 5 of each in rounds of
             occlusion. ``"best"``: 50 and 48, 45 of each in rounds. Finding layers and field and probing the model take a few more
             passes on two images. Default: ``"default"``.
-        layers: Layer suggestions, or modules whose output is (N, C, h, w). Default: those of :func:`~captum_leam.suggest_layers`.
+        layers: Layer by name, as a module whose output is (N, C, h, w) or as a suggestion; a list of these; or all suggestions, of which
+            the overall map takes its own. Default: those of :func:`~captum_leam.suggest_layers`.
         field: (top, left, height, width) that the model reads, in pixels. Default: found by occlusion.
         reference: Embeddings, shape (D,), (1, D) or (N, D). Default: each image's own, which shows the strength of the embedding,
             with one round fewer because embedding the images takes a forward pass.
@@ -214,18 +214,17 @@ def explain_faces(  # noqa: PLR0913  the options of LEAM.attribute are named one
     """
     check_preset(preset)
     check_images(x, "x")
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise CaptumLeamError(f"batch_size is {batch_size!r}; needed is a whole number of images, 1 or more.")
-    if layers is None:
-        layers = suggest_layers(model, x)
-    if isinstance(layers, LayerSuggestions):
-        layers = layers.for_images(x)
-        field = field or layers.field
-        layers = layers.for_overall_map()
-    if isinstance(layers, nn.Module):
-        raise InputTypeError(f"layers is a {type(layers).__name__}; needed is a list of layers: layers=[that module].")
+    check_count("batch_size", batch_size)
+    if field is not None:
+        check_field(field, (x.shape[2], x.shape[3]))
+    given = layer_list(layers)
+    if not given or not all(isinstance(layer, nn.Module) for layer in given):
+        found = chosen_layers(model, x, layers, field)
+        field = field or found.field
+        given = [*found.for_overall_map()]
+    start = cast(list[LayerSuggestion | nn.Module], given)
     options = {"path": path, "internal_batch_size": internal_batch_size, "grad_kwargs": grad_kwargs}
-    overall = OverallMap(model, layers, field or find_field(model, x), preset, n_steps=n_steps, **options)
+    overall = OverallMap(model, start, field or find_field(model, x), preset, n_steps=n_steps, **options)
     overall.leam.check_grids(x, overall.field)
 
     def explain(rows: slice) -> Tensor:
@@ -317,7 +316,7 @@ class OverallMap:
 def layer_maps(
     model: nn.Module,
     x: Tensor,
-    layers: LayerSuggestions,
+    layers: Layers,
     *,
     reference: Tensor | None = None,
     n_steps: int = 4,
@@ -332,7 +331,8 @@ def layer_maps(
     Args:
         model: Model in evaluation mode that returns embeddings (N, D).
         x: Faces, shape (N, C, H, W), as the model takes them.
-        layers: Layers to explain, all of them.
+        layers: Layers to explain, all of them: layer suggestions, or layers as :func:`explain_faces` takes them. None: those of the
+            overall map.
         reference: Embeddings, shape (D,), (1, D) or (N, D). Default: each image's own.
         n_steps: Steps of the path from a blurred image; 1 for no path. Default: 4.
         norm: Treatment of the norm of the embedding in the score, see :class:`~captum_leam.LEAM`. Default: ``"detach"``.
@@ -348,11 +348,11 @@ def layer_maps(
     Example:
         >>> from torchvision.models import resnet18
         >>> model, x = resnet18(num_classes=32).eval(), torch.rand(2, 3, 112, 112)
-        >>> maps = layer_maps(model, x, suggest_layers(model, x), n_steps=1)
+        >>> maps = layer_maps(model, x, ["layer2", model.layer3], n_steps=1)
         >>> {name: tuple(of_layer.shape) for name, of_layer in maps.items()}["layer2"]
         (2, 112, 112)
     """
-    layers = layers.for_images(x)
+    layers = chosen_layers(model, x, layers)
     leam = LEAM(model, layers, norm=norm, weighting=weighting)
     leam.check_grids(x, layers.field)
 

@@ -4,20 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.arithmetic import at_least_float32
 from captum_leam._engine.checks import check_images
-from captum_leam.errors import CaptumLeamError, NoEvidenceError
+from captum_leam.errors import CaptumLeamError, InputTypeError, NoEvidenceError
 from captum_leam.explain import MapSettings, Preset, check_preset, explain_faces, layer_maps
 from captum_leam.faces import AlignedFace
 from captum_leam.objectives import embed, reliability, unit
-from captum_leam.suggest import LayerSuggestions, chosen_layers
+from captum_leam.suggest import Layers, LayerSuggestions, chosen_layers
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
@@ -191,7 +191,7 @@ def explain_pair(
     a: Tensor | AlignedFace,
     b: Tensor | AlignedFace,
     *,
-    layers: LayerSuggestions | Sequence[str | nn.Module] | None = None,
+    layers: Layers = None,
     threshold: float | None = None,
     same_person: bool | None = None,
     preset: Preset = "default",
@@ -207,7 +207,7 @@ def explain_pair(
         model: Model in evaluation mode that returns embeddings (N, D).
         a: Face as the model takes it, shape (C, H, W) or (1, C, H, W), or an aligned face.
         b: Face of the same size.
-        layers: Names or modules of layers, or layer suggestions. Default: those of the overall map.
+        layers: Layer by name, as a module or as a suggestion; a list of these; or all suggestions. Default: those of the overall map.
         threshold: Threshold of the decision. Default: no decision.
         same_person: Whether both faces show the same person, if it is known.
         preset: Preset of :func:`~captum_leam.explain_faces`. Default: ``"default"``.
@@ -224,9 +224,14 @@ def explain_pair(
         (False, 'FR', torch.Size([2, 112, 112]))
     """
     check_preset(preset)
+    check_truth(same_person)
+    if not isinstance(model, nn.Module):
+        raise InputTypeError(
+            f"Expected model to be a torch.nn.Module that returns embeddings, got a {type(model).__name__}."
+        )
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     images = _both(a, b).to(device)
-    layers = layers.for_images(images) if isinstance(layers, LayerSuggestions) else chosen_layers(model, images, layers)
+    layers = chosen_layers(model, images, layers)
     embeddings = embed(model, images)
     directions = unit(embeddings, "embeddings")
     signed = layer_maps(model, images, layers, reference=directions.flip(0), n_steps=n_steps)
@@ -242,6 +247,16 @@ def explain_pair(
         same_person=same_person,
         faces=(a if isinstance(a, AlignedFace) else None, b if isinstance(b, AlignedFace) else None),
     )
+
+
+def check_truth(same_person: Any) -> None:
+    """Raise if what is known about a pair is neither True, False nor None.
+
+    Example:
+        >>> check_truth(None)
+    """
+    if not isinstance(same_person, bool | np.bool_ | None):
+        raise InputTypeError(f"Expected same_person to be True, False or None, got {same_person!r}.")
 
 
 def _both(a: Tensor | AlignedFace, b: Tensor | AlignedFace) -> Tensor:

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.arithmetic import differentiate, normal
-from captum_leam._engine.checks import check_images, rows_of_caller
+from captum_leam._engine.checks import check_images, check_tensor, rows_of_caller
 from captum_leam._engine.guards import eager, raise_if_unexplainable, with_gradients
 from captum_leam._engine.layer_probe import Displacement, check_layers
 from captum_leam._engine.outputs import as_output, float16_hint
@@ -27,6 +27,9 @@ from captum_leam.layers import (
 from captum_leam.layers import LayerSuggestion as LayerSuggestion
 from captum_leam.layers import LayerSuggestions as LayerSuggestions
 from captum_leam.maps import gaussian_blur
+
+Layers = str | nn.Module | LayerSuggestion | LayerSuggestions | Sequence[str | nn.Module | LayerSuggestion] | None
+"""Layers to explain: a name, a module, a suggestion, a list of these, all suggestions, or None for those of the overall map."""
 
 
 def suggest_layers(
@@ -91,40 +94,76 @@ def suggest_layers(
     return found if best_of is None else replace(found, layers=tuple(found[name] for name in best_of(found)))
 
 
-def chosen_layers(model: nn.Module, faces: Tensor, layers: Sequence[str | nn.Module] | None = None) -> LayerSuggestions:
-    """Return the layers named, or those of the overall map.
+def layer_list(layers: Layers) -> list[str | nn.Module | LayerSuggestion]:
+    """Return layers as a list, however they were given: one by one, several, or none.
+
+    Raises:
+        InputTypeError: for anything but names, modules and suggestions.
+
+    Example:
+        >>> layer_list("layer2"), layer_list(None), layer_list(["layer1", nn.ReLU()])
+        (['layer2'], [], ['layer1', ReLU()])
+    """
+    if layers is None:
+        return []
+    is_list = isinstance(layers, list | tuple | LayerSuggestions)
+    listed: list[Any] = list(cast(Sequence[Any], layers)) if is_list else [layers]
+    for layer in listed:
+        if not isinstance(layer, str | nn.Module | LayerSuggestion):
+            raise InputTypeError(
+                "Expected layers to be names or modules of the model, or what suggest_layers returns, or a list of these, got a "
+                f"{type(layer).__name__}."
+            )
+    return listed
+
+
+def chosen_layers(
+    model: nn.Module, faces: Tensor, layers: Layers = None, field: Field | None = None
+) -> LayerSuggestions:
+    """Return the layers chosen, described as the suggested ones are, or those of the overall map.
 
     Args:
         model: Returns embeddings (N, D), in evaluation mode.
         faces: (N, C, H, W) as the model takes them.
-        layers: Names or modules of the model. None or nothing: those of the overall map.
+        layers: A name or module of the model, a suggestion, or a list of these, which may be mixed; or all that
+            :func:`suggest_layers` returned. None or nothing: the layers of the overall map.
+        field: (top, left, height, width) that the model reads. Default: found, unless the layers bring it.
 
     Raises:
-        InputTypeError: for anything but names and modules.
+        InputTypeError: for anything but names, modules and suggestions.
         CaptumLeamError: for a layer that the model does not have, or one without a spatial map.
 
     Example:
         >>> from torchvision.models import resnet18
-        >>> [layer.name for layer in chosen_layers(resnet18().eval(), torch.rand(1, 3, 112, 112), ["layer2"])]
+        >>> model, faces = resnet18().eval(), torch.rand(1, 3, 112, 112)
+        >>> [layer.name for layer in chosen_layers(model, faces, "layer2")]
         ['layer2']
+        >>> [layer.name for layer in chosen_layers(model, faces, [suggest_layers(model, faces)[1], model.layer3])]
+        ['layer1', 'layer3']
     """
-    suggested = suggest_layers(model, faces)
-    if not layers:
-        return replace(suggested, layers=suggested.for_overall_map())
-    names = dict.fromkeys(_name_within(model, layer) for layer in layers)
+    check_tensor(faces, "images")
+    if isinstance(layers, LayerSuggestions):
+        return layers.for_images(faces)
+    listed = layer_list(layers)
+    if not listed:
+        suggested = suggest_layers(model, faces)
+        return replace(suggested, layers=suggested.for_overall_map(), field=field or suggested.field)
+    check_images(faces, "images")
+    raise_if_unexplainable(model, [])
+    size = (faces.shape[2], faces.shape[3])
+    found = LayerSuggestions((), field or find_field(model, faces), size, chosen=True)
     few, _ = first_images(faces)
-    chosen = [_described(model, name, get_layer(model, name), few, suggested) for name in names]
-    _raise_if_displaced(model, few, suggested.field, chosen)
-    return replace(suggested, layers=tuple(chosen), chosen=True)
+    by_name: dict[str, LayerSuggestion] = {}
+    for layer in listed:
+        suggestion = layer if isinstance(layer, LayerSuggestion) else _described(model, layer, few, found)
+        by_name.setdefault(suggestion.name, suggestion)
+    _raise_if_displaced(model, few, found.field, [*by_name.values()])
+    return replace(found, layers=tuple(by_name.values()))
 
 
-def _name_within(model: nn.Module, layer: Any) -> str:
+def _name_within(model: nn.Module, layer: str | nn.Module) -> str:
     if isinstance(layer, str):
         return layer
-    if not isinstance(layer, nn.Module):
-        raise InputTypeError(
-            f"Expected layers to be names or modules of the model, or what suggest_layers returns, got a {type(layer).__name__}."
-        )
     for name, module in model.named_modules():
         if module is layer:
             return str(name)
@@ -155,12 +194,20 @@ def layer_suggestion(
         (64, 28, 28)
     """
     few, _ = first_images(faces)
-    suggestion = _described(model, name, layer, few, found.for_images(faces))
+    suggestion = _with_map(model, name, layer, few, found.for_images(faces))
     _raise_if_displaced(model, few, found.field, [suggestion])
     return suggestion
 
 
-def _described(model: nn.Module, name: str, layer: nn.Module, few: Tensor, found: LayerSuggestions) -> LayerSuggestion:
+def _described(model: nn.Module, layer: str | nn.Module, few: Tensor, found: LayerSuggestions) -> LayerSuggestion:
+    """Return the suggestion of a layer given by name or as a module."""
+    if not isinstance(model, nn.Module):
+        raise InputTypeError(f"Expected model to be a torch.nn.Module, got a {type(model).__name__}.")
+    name = _name_within(model, layer)
+    return _with_map(model, name, get_layer(model, name), few, found)
+
+
+def _with_map(model: nn.Module, name: str, layer: nn.Module, few: Tensor, found: LayerSuggestions) -> LayerSuggestion:
     with torch.no_grad(), eager(), ValueRecorder([layer], model) as recorder:
         model(_smooth_probe(few))
     tensors = recorder.runs_of(layer)[0]

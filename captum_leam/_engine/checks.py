@@ -4,9 +4,10 @@ Reading one value of a tensor makes the processor wait until the device has fini
 operations of a pass leave a GPU idle, so that checks are gathered, and a single read at the end tells whether any of them failed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, copy_context
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -77,6 +78,55 @@ def caller_rows(rows: Rows) -> Rows:
     for renumber in reversed(_CALLER_ROWS.get()):
         rows = sorted(set(renumber(rows)))
     return rows
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise if an option is none of its values.
+
+    Example:
+        >>> check_choice("norm", ["fixed"], ("detach", "fixed"))
+        Traceback (most recent call last):
+        ...
+        captum_leam.errors.CaptumLeamError: Expected norm to be one of 'detach', 'fixed', got ['fixed'].
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise CaptumLeamError(f"Expected {name} to be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise if an option is not a whole number of at least this size.
+
+    Example:
+        >>> check_count("batch_size", 0)
+        Traceback (most recent call last):
+        ...
+        captum_leam.errors.CaptumLeamError: Expected batch_size to be a whole number, 1 or more, got 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise CaptumLeamError(f"Expected {name} to be a whole number, {least} or more, got {value!r}.")
+
+
+def check_field(field: Any, size: tuple[int, int]) -> None:
+    """Raise if a field is not the place of a rectangle inside images of this size.
+
+    Example:
+        >>> check_field((0, 8, 112, 112), (112, 112))
+        Traceback (most recent call last):
+        ...
+        captum_leam.errors.CaptumLeamError: Expected field to be (top, left, height, width) inside images of 112 × 112 px, got (0, 8, ...
+    """
+    message = (
+        f"Expected field to be (top, left, height, width) inside images of {size[0]} × {size[1]} px, got {field!r}."
+    )
+    if not isinstance(field, Sequence) or not all(isinstance(side, Integral) for side in field):
+        raise InputTypeError(message)
+    if (
+        len(field) != 4
+        or min(field[:2]) < 0
+        or min(field[2:]) < 1
+        or any(field[i] + field[i + 2] > size[i] for i in (0, 1))
+    ):
+        raise CaptumLeamError(message)
 
 
 def check_tensor(images: Any, name: str = "inputs") -> None:

@@ -611,7 +611,7 @@ def test_batches_do_not_change_overall_maps_and_baselines_do(faces):
     assert not torch.allclose(whole, explain_faces(net, faces, layers=[net.body], baselines=start.flip(0)))
     with pytest.raises(TypeError, match="unexpected keyword argument 'additional_forward_args'"):
         explain_faces(net, faces, additional_forward_args=(1,))
-    with pytest.raises(ValueError, match="batch_size is 0"):
+    with pytest.raises(ValueError, match="Expected batch_size to be a whole number, 1 or more, got 0"):
         explain_faces(net, faces, batch_size=0)
 
 
