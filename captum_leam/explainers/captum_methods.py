@@ -1,5 +1,6 @@
 """Captum's own methods under the interface of the explainers, so that methods can be exchanged line by line."""
 
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from captum.attr import (
 from torch import Tensor, nn
 
 from captum_leam._engine.arithmetic import callers_autocast, without_autocast
+from captum_leam._engine.checks import check_choice
 from captum_leam._engine.seeds import at_seed
 from captum_leam._engine.shapes import Reshape
 from captum_leam._engine.types import Field
@@ -54,6 +56,68 @@ ALONG_A_PATH = (
 )
 """Methods whose attributions sum to a difference of scores, which the detached norm does not have along a path."""
 
+GIVEN = ("inputs", "additional_forward_args")
+"""Arguments of ``attribute`` that the explainer gives."""
+
+
+def _check_method(method: Any, model: Any, layer: Any) -> None:
+    """Raise unless a method can be made of a forward function, and of the layer if there is one."""
+    if isinstance(method, nn.Module):
+        raise InputTypeError(
+            f"Expected the method first and the model second, as in CaptumExplainer(Saliency, model), got a {type(method).__name__} as "
+            "method."
+        )
+    if not callable(method):
+        raise InputTypeError(f"Expected method to be a class of captum.attr, got {method!r}.")
+    if layer is not None and not isinstance(layer, nn.Module | LayerSuggestion):
+        hint = f" Pass model.get_submodule({layer!r})." if isinstance(layer, str) else ""
+        raise InputTypeError(
+            f"Expected layer to be a torch.nn.Module or one suggestion of suggest_layers, got a {type(layer).__name__}.{hint}"
+        )
+    name = getattr(method, "__name__", repr(method))
+    try:
+        bound = inspect.signature(method).bind(*([model] if layer is None else [model, layer]))
+    except TypeError as error:
+        hint = "Pass layer, a module of the model." if layer is None else "Omit layer."
+        raise CaptumLeamError(
+            f"Expected {name} to take {'a model' if layer is None else 'a model and a layer'}, got: {error}. {hint}"
+        ) from None
+    except ValueError:  # written in C, without a signature
+        return
+    is_captums = getattr(method, "__module__", "").startswith("captum.")
+    if layer is not None and is_captums and "layer" not in bound.arguments:
+        raise CaptumLeamError(f"Expected no layer with {name}, which explains the input, got one. Omit layer.")
+
+
+def _check_options(method: Any, options: dict[str, Any]) -> None:
+    """Raise for options that the method's ``attribute`` does not take, or that the explainer gives it."""
+    if not callable(getattr(method, "attribute", None)):
+        raise InputTypeError(f"Expected method to make a method of Captum, got a {type(method).__name__}.")
+    known, takes_any = _taken(method)
+    for name in options:
+        if name in GIVEN or not (takes_any or name in known):
+            allowed = ", ".join(option for option in known if option not in GIVEN)
+            raise CaptumLeamError(f"Expected options of {type(method).__name__} to be among {allowed}, got {name!r}.")
+
+
+def _taken(method: Any) -> tuple[list[str], bool]:
+    """Return the options of a method and of what it wraps, and whether it takes any others."""
+    parameters = inspect.signature(method.attribute).parameters.values()
+    own = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    if len(own) == len(parameters):
+        return own, False
+    inner = getattr(method, "attribution_method", None)
+    if inner is None:
+        return own, True
+    more, takes_any = _taken(inner)
+    return own + more, takes_any
+
+
+def _is_along_path(method: Any) -> bool:
+    """Return whether a method, or the method that it wraps as NoiseTunnel does, follows a path."""
+    inner = getattr(method, "attribution_method", None)
+    return isinstance(method, ALONG_A_PATH) or (inner is not None and _is_along_path(inner))
+
 
 class CaptumExplainer(Explainer):
     r"""A method of Captum, of the similarity to a reference.
@@ -69,7 +133,7 @@ class CaptumExplainer(Explainer):
             an ``nn.Module``.
         layer: Module or layer suggestion, for methods that explain a layer or need one (LayerGradCam, GuidedGradCam). Default: None.
         norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``. Default: ``"fixed"`` for methods along a path (IntegratedGradients,
-            DeepLift, GradientShap and their kin), else ``"detach"``.
+            DeepLift, GradientShap and their kin, also within NoiseTunnel), else ``"detach"``.
         reading: ``"sum"`` of the channels, signed; its ``"positive"`` part; the sum of ``"absolute"`` values; or the ``"mean"``.
         reshape: Function that brings attributions of a layer to (N, C, h, w). Default: that of the suggestion, else None.
         field: Part (top, left, height, width) of the images that the model reads, which maps of a layer are brought to. Default: all.
@@ -79,8 +143,10 @@ class CaptumExplainer(Explainer):
             example :func:`~captum_leam.maps.default_blur`.
 
     Raises:
-        InputTypeError: for a method that is no callable; in use, for one that does not return a tensor.
-        CaptumLeamError: for an unknown norm or reading; in use, for attributions that are not of shape (N, C, h, w).
+        InputTypeError: for a method that is no callable, and a layer that is neither module nor suggestion; in use, for a method that
+            does not return a tensor.
+        CaptumLeamError: for an unknown norm, reading or option, and a method that lacks its layer; in use, for attributions that are
+            not of shape (N, C, h, w).
 
     Example:
         >>> from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
@@ -114,19 +180,19 @@ class CaptumExplainer(Explainer):
         **options: Any,
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
-        if not callable(method):
-            raise InputTypeError(f"Expected method to be a class of captum.attr, got {method!r}.")
-        if reading not in READINGS:
-            raise CaptumLeamError(f"Expected reading to be one of {', '.join(map(repr, READINGS))}, got {reading!r}.")
-        if norm is not None and norm not in NORMS:
-            raise CaptumLeamError(f"Expected norm to be one of {', '.join(map(repr, NORMS))}, got {norm!r}.")
-        is_along_path = isinstance(method, type) and issubclass(method, ALONG_A_PATH)
-        self.norm: Norm = norm or ("fixed" if is_along_path else "detach")
+        _check_method(method, model, layer)
+        check_choice("reading", reading, READINGS)
+        if norm is not None:
+            check_choice("norm", norm, NORMS)
         self.reading, self.field, self.options = reading, field, options
         self.reshape = layer.reshape if isinstance(layer, LayerSuggestion) and reshape is None else reshape
         module = layer.module if isinstance(layer, LayerSuggestion) else layer
-        self._objective = _CountedSimilarity(self, norm=self.norm)
+        self._objective = _CountedSimilarity(self, norm=norm or "detach")
         self.method = method(self._objective) if module is None else method(self._objective, module)
+        if norm is None and _is_along_path(self.method):
+            self._objective.norm = "fixed"
+        self.norm: Norm = self._objective.norm
+        _check_options(self.method, options)
 
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
         with torch.no_grad():

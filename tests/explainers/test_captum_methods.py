@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from captum_leam import LEAM, EmbeddingSimilarity, suggest_layers
+from captum_leam.errors import CaptumLeamError
 from captum_leam.explainers import RISE, CaptumExplainer, Cost
 from captum_leam.maps import default_blur, place_on_field
 
@@ -162,3 +163,40 @@ def test_wrong_methods_and_inputs_raise(model, faces, references):
         CaptumExplainer(ca.IntegratedGradients, model, return_convergence_delta=True).attribute(
             faces, reference=references
         )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda net: CaptumExplainer(ca.LayerGradCam, net), "LayerGradCam to take a model, got: missing .*'layer'"),
+        (lambda net: CaptumExplainer(lambda f, layer: ca.LayerGradCam(f, layer), net), "'layer'.* Pass layer"),
+        (lambda net: CaptumExplainer(ca.IntegratedGradients, net, net[1]), "no layer with IntegratedGradients"),
+        (lambda net: CaptumExplainer(ca.LayerGradCam, net, "1"), r"got a str\. Pass model.get_submodule\('1'\)"),
+        (lambda net: CaptumExplainer(ca.LayerGradCam, net, [net[1]]), "one suggestion of suggest_layers, got a list"),
+        (lambda net: CaptumExplainer(net, ca.LayerGradCam), "the method first and the model second.* got a Sequential"),
+        (lambda net: CaptumExplainer(ca.Saliency, net, absolute=True), "options of Saliency .* abs, got 'absolute'"),
+        (lambda net: CaptumExplainer(ca.Saliency, net, inputs=None), "options of Saliency .* got 'inputs'"),
+        (
+            lambda net: CaptumExplainer(lambda f: ca.NoiseTunnel(ca.Saliency(f)), net, nt_sample=2),
+            "options of NoiseTunnel .*nt_samples.* got 'nt_sample'",
+        ),
+        (lambda net: CaptumExplainer(lambda f: f, net), "to make a method of Captum"),
+        (lambda net: CaptumExplainer(ca.Saliency, net, reading=["sum"]), "Expected reading to be one of"),
+    ],
+)
+def test_what_does_not_make_a_method_is_refused(model, make, message):
+    with pytest.raises(CaptumLeamError, match=message):
+        make(model)
+
+
+def test_a_wrapped_path_method_has_the_fixed_norm(model):
+    faces, references = torch.rand(2, 3, 16, 16).double(), torch.randn(2, 10).double()
+    wrapped = CaptumExplainer(
+        lambda f: ca.NoiseTunnel(ca.IntegratedGradients(f)), model, nt_samples=2, stdevs=0.0, n_steps=5
+    )
+    assert wrapped.norm == "fixed"
+    plain = CaptumExplainer(ca.IntegratedGradients, model, n_steps=5)
+    torch.testing.assert_close(
+        wrapped.attribute(faces, reference=references), plain.attribute(faces, reference=references)
+    )
+    assert CaptumExplainer(lambda f: ca.NoiseTunnel(ca.Saliency(f)), model).norm == "detach"
