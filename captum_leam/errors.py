@@ -18,6 +18,7 @@ __all__ = [
     "NormalisedWarning",
     "ReliabilityWarning",
     "SeparationWarning",
+    "UnknownLayerError",
     "UnknownWhiteError",
 ]
 
@@ -68,6 +69,17 @@ class FileError(CaptumLeamError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+class UnknownLayerError(CaptumLeamError, KeyError):
+    """A name that no layer has.
+
+    Example:
+        >>> issubclass(UnknownLayerError, KeyError), issubclass(UnknownLayerError, CaptumLeamError)
+        (True, True)
+    """
+
+    __str__ = Exception.__str__  # that of KeyError puts the message into quotes
 
 
 class NoEvidenceError(CaptumLeamError):

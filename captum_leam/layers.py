@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from captum_leam._engine.shapes import Reshape
 from captum_leam._engine.types import Field
-from captum_leam.errors import CaptumLeamError
+from captum_leam.errors import CaptumLeamError, UnknownLayerError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
     """Return the layer of this name.
 
     Raises:
-        CaptumLeamError: with the nearest names, if there is none.
+        UnknownLayerError: with the nearest names, if there is none.
 
     Example:
         >>> get_layer(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "1")
@@ -36,7 +36,7 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
     modules = dict(model.named_modules())
     if name not in modules:
         near = difflib.get_close_matches(name, [n for n in modules if n], n=5, cutoff=0.3)
-        raise CaptumLeamError(
+        raise UnknownLayerError(
             f"the model has no layer {name!r}. Near it: {', '.join(near) or 'nothing'}. suggest_layers(model, faces) proposes some."
         )
     return model.get_submodule(name)
@@ -136,11 +136,17 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
         return iter(self.layers)
 
     def __getitem__(self, key: Any) -> Any:
-        """Return the suggestion at this position or of this name."""
+        """Return the suggestion at this position or of this name.
+
+        Raises:
+            UnknownLayerError: for a name that no suggestion has.
+        """
         if isinstance(key, str):
             found = [layer for layer in self.layers if layer.name == key]
             if not found:
-                raise KeyError(f"no suggestion is named {key!r}; there are {[layer.name for layer in self.layers]}")
+                raise UnknownLayerError(
+                    f"Expected the name of a suggestion, one of {', '.join(repr(layer.name) for layer in self.layers)}, got {key!r}."
+                )
             return found[0]
         return self.layers[key]
 

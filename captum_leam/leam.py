@@ -25,7 +25,15 @@ from captum_leam._engine.captum_adapter import (
     forward_args,
     raise_if_target,
 )
-from captum_leam._engine.checks import call_if_any, check_images, deferred_checks, raise_if_any, rows_of_caller
+from captum_leam._engine.checks import (
+    call_if_any,
+    check_choice,
+    check_count,
+    check_images,
+    deferred_checks,
+    raise_if_any,
+    rows_of_caller,
+)
 from captum_leam._engine.guards import eager, with_gradients
 from captum_leam._engine.layer_probe import LayerProbe, check_layers
 from captum_leam._engine.memory import in_batches
@@ -113,12 +121,8 @@ class LEAM(LayerAttribution, GradientAttribution):
             raise InputTypeError(
                 f"Expected forward_func to be a module or callable that returns embeddings, got a {type(forward_func).__name__}."
             )
-        if weighting not in WEIGHTINGS:
-            raise CaptumLeamError(
-                f"Expected weighting to be one of {', '.join(map(repr, WEIGHTINGS))}, got {weighting!r}."
-            )
-        if norm not in NORMS:
-            raise CaptumLeamError(f"Expected norm to be one of {', '.join(map(repr, NORMS))}, got {norm!r}.")
+        check_choice("weighting", weighting, WEIGHTINGS)
+        check_choice("norm", norm, NORMS)
         is_list = isinstance(layer, list | tuple | LayerSuggestions)
         layers = list(cast(Sequence[Layer], layer)) if is_list else [cast(Layer, layer)]
         self._reshapes = _reshapes_of(layers, reshape)
@@ -237,6 +241,8 @@ class LEAM(LayerAttribution, GradientAttribution):
             InputTypeError: for inputs, models or layers of the wrong kind.
             CaptumLeamError: for what would give a wrong picture: see the troubleshooting page for every message.
         """
+        if internal_batch_size is not None:
+            check_count("internal_batch_size", internal_batch_size)
         self._check_options(target, n_steps, path, additional_forward_args, baselines)
         if return_convergence_delta:
             self._check_complete(path, n_steps, relu_attributions)
@@ -605,6 +611,10 @@ def _reshapes_of(
         )
     if callable(reshape):
         return [reshape] * len(layers)
+    if not isinstance(reshape, list | tuple) or not all(one is None or callable(one) for one in reshape):
+        raise InputTypeError(
+            f"Expected `reshape` to be one function, or a list with one (or None) per layer, got {reshape!r}."
+        )
     if len(reshape) != len(layers):
         raise CaptumLeamError(
             f"Expected `reshape` to be one function, or one (or None) per layer, got {len(reshape)} for {len(layers)} layers."

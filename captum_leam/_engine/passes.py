@@ -218,9 +218,9 @@ class LayerPasses:
             try:
                 gradients = differentiate(scores.sum(), kept, **{"allow_unused": True, **self.grad_kwargs})
             except RuntimeError as error:
-                if is_out_of_memory(error):
+                if is_out_of_memory(error) or isinstance(error, getattr(torch, "AcceleratorError", ())):
                     raise
-                raise RuntimeError(
+                raise CaptumLeamError(
                     f"the backward pass from the score to layer {self._names} failed: {error}"
                 ) from error
         gradient_of = dict(zip(map(id, kept), gradients, strict=True))
