@@ -102,7 +102,7 @@ def read_face(path: str | Path, aligner: FaceAligner | None = None, face: Which 
     photo = read_photo(path)
     try:
         aligned = aligner(photo, face)[0]
-    except ValueError as error:
+    except CaptumLeamError as error:
         raise FileError(path, str(error)) from None
     return FaceSource(path, aligned.crop, aligned, photo)
 
@@ -125,7 +125,7 @@ def alignment_doubt(crop: Tensor, make_aligner: Callable[[], FaceAligner] = Face
     try:
         points, _ = resolve_template(template_for((crop.shape[1], crop.shape[2])), (crop.shape[1], crop.shape[2]))
         found = [face for face in make_aligner().detect(crop) if face.problem is None]
-    except (ImportError, ValueError):
+    except (ImportError, CaptumLeamError):
         return None
     if not found:
         return None

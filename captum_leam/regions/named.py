@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_leam._engine.memory import is_out_of_memory
 from captum_leam._loading import made_in_code
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faces.sources import FaceSource
@@ -100,7 +101,7 @@ def _of_template(images: Tensor) -> Labels:
     height, width = images.shape[-2:]
     try:
         parser = TemplateParser.of_size((height, width))
-    except ValueError as error:
+    except CaptumLeamError as error:
         raise CaptumLeamError(f"{error} Without a template, regions need a parser: {NAMES}.") from None
     shape = "" if height == width else f" of {parser.size[0]} × {parser.size[1]}"
     return parser(images), parser.scheme, f"TemplateParser, the standard crop{shape}"
@@ -135,6 +136,8 @@ def _of_callable(where: str, images: Tensor, device: Any) -> Labels:
     except (ValueError, TypeError) as error:
         raise CaptumLeamError(f"{where}: {error}") from None
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise CaptumLeamError(f"{where} raised {type(error).__name__}: {str(error).splitlines()[0]}") from error
     return labels, scheme, f"{where}, classes of {scheme.name}"
 

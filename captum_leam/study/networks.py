@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.guards import raise_if_active
+from captum_leam._engine.memory import is_out_of_memory
 from captum_leam._engine.outputs import as_embeddings
 from captum_leam._engine.shapes import Reshape
 from captum_leam._engine.types import Field
 from captum_leam._neighbours import recorded_sources
-from captum_leam.errors import ConfigError
+from captum_leam.errors import CaptumLeamError, ConfigError
 from captum_leam.layers import get_layer
 from captum_leam.models import load_model
 from captum_leam.models.sizes import size_problem
@@ -127,6 +128,8 @@ def identify(model: Model, device: str, size: int, earlier: Iterable[Fingerprint
     except ImportError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise ConfigError(f"models.{model.name}: {error}") from error
     _check_layer_names(model, module)
     parameters = sum(p.numel() for p in module.parameters())
@@ -150,7 +153,7 @@ def _check_layer_names(model: Model, module: nn.Module) -> None:
     for name in (model.layers or ()) if model.explain else ():
         try:
             get_layer(module, name)
-        except ValueError as error:
+        except CaptumLeamError as error:
             raise ConfigError(
                 f"models.{model.name}: {error} Names under the key layers are of every model; where networks differ, give "
                 f"models.{model.name}.layers, or auto."
@@ -188,6 +191,8 @@ def describe(network: Network, module: nn.Module, faces: Tensor, device: str) ->
             ]
             found = replace(found, layers=tuple(named))
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         height, width = faces.shape[2:]
         raise ConfigError(
             f"models.{network.name}: on crops of {width} × {height} px it raised {type(error).__name__}: {str(error).splitlines()[0]}"
