@@ -12,6 +12,7 @@ from captum_leam.explain import check_preset
 from captum_leam.faces import read_face
 from captum_leam.layers import get_layer
 from captum_leam.regions import label_faces
+from captum_leam.reporting import ExplainOptions, FileOptions
 from captum_leam.study.config import Model
 from captum_leam.study.networks import describe, identify
 from captum_leam.synthetic import EmbeddingNet
@@ -108,3 +109,42 @@ def test_a_network_that_runs_out_of_memory_stays_out_of_memory():
     network, module = identify(Model("a", "torch.nn:Flatten"), "cpu", 16)
     with patch("captum_leam.study.networks.embed", out_of_memory), pytest.raises(torch.OutOfMemoryError):
         describe(network, module, torch.rand(1, 3, 16, 16), "cpu")
+
+
+# -- options of pages -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"faces": 1},
+        {"faces": "a"},
+        {"faces": [-1]},
+        {"size": 112},
+        {"size": (112, "a")},
+        {"threshold": "a"},
+        {"threshold": float("nan")},
+        {"same_person": "x"},
+        {"n_steps": 0},
+        {"fraction": 2},
+        {"fraction": "a"},
+        {"fill": "x"},
+        {"fill": ["blur"]},
+        {"seed": "a"},
+        {"batch_size": 0},
+        {"layers": 3},
+        {"regions": None},
+        {"pictures": ["crops"]},
+    ],
+    ids=str,
+)
+def test_options_of_files_are_checked_before_anything_is_read(wrong):
+    with pytest.raises(CaptumLeamError, match=rf"Expected .*{next(iter(wrong))}"):
+        FileOptions(**wrong)
+    if next(iter(wrong)) in ExplainOptions.__dataclass_fields__:
+        with pytest.raises(CaptumLeamError, match="Expected "):
+            ExplainOptions(**wrong)
+
+
+def test_one_layer_may_be_named_without_a_list():
+    assert FileOptions(layers="conv").layers == "conv"

@@ -4,12 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captum_leam.reporting.explanation import Explanation, explain_images
+    from captum_leam.reporting.explanation import ExplainOptions, Explanation, explain_images
     from captum_leam.reporting.explanation_page import write_page
     from captum_leam.reporting.files import FileOptions, explain_files
     from captum_leam.reporting.study_report import write_report
 
 _WHERE = {
+    "ExplainOptions": "explanation",
     "Explanation": "explanation",
     "explain_images": "explanation",
     "FileOptions": "files",
@@ -18,7 +19,15 @@ _WHERE = {
     "write_report": "study_report",
 }
 
-__all__ = ["Explanation", "FileOptions", "explain_files", "explain_images", "write_page", "write_report"]
+__all__ = [
+    "ExplainOptions",
+    "Explanation",
+    "FileOptions",
+    "explain_files",
+    "explain_images",
+    "write_page",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from captum_leam.errors import FileError, NoEvidenceError
+from captum_leam._engine.checks import check_choice, check_count
+from captum_leam.errors import CaptumLeamError, FileError, InputTypeError, NoEvidenceError
 from captum_leam.explain import MapSettings, Preset, Reference, check_preset, explain_faces, layer_maps
-from captum_leam.faithfulness import OcclusionEvaluator, OcclusionResult
+from captum_leam.faithfulness import FILLS, OcclusionEvaluator, OcclusionResult
 from captum_leam.objectives import Norm, embed, leave_one_out_centroids, unit
 from captum_leam.pairs import PairExplanation
 from captum_leam.regions import FaceRegions, RegionScheme, region_report
@@ -24,6 +26,16 @@ LABELS = {
     "other images": "Reference: the person's other images.",
 }
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a real number.
+
+    Example:
+        >>> is_number(0.5), is_number("0.5"), is_number(True)
+        (True, False, False)
+    """
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class ExplainOptions:
         progress: Whether to show a progress bar.
 
     Raises:
-        CaptumLeamError: For an unknown preset.
+        CaptumLeamError: For an unknown preset or fill, and for numbers out of their range or of the wrong type.
 
     Example:
         >>> ExplainOptions(preset="fast").n_steps
@@ -57,6 +69,14 @@ class ExplainOptions:
 
     def __post_init__(self) -> None:
         check_preset(self.preset)
+        check_count("n_steps", self.n_steps)
+        if not is_number(self.fraction) or not 0 < self.fraction <= 1:
+            raise CaptumLeamError(f"Expected fraction to be a share of the pixels in (0, 1], got {self.fraction!r}.")
+        check_choice("fill", self.fill, FILLS)
+        check_count("seed", self.seed, least=0)
+        check_count("batch_size", self.batch_size)
+        if not isinstance(self.progress, bool):
+            raise InputTypeError(f"Expected progress to be True or False, got {self.progress!r}.")
 
 
 @dataclass(frozen=True)

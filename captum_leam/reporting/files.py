@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from captum_leam._engine.checks import check_choice, check_count
 from captum_leam._text import as_text
-from captum_leam.errors import CaptumLeamError, FileError
+from captum_leam.errors import CaptumLeamError, FileError, InputTypeError
 from captum_leam.faces import FaceAligner, FaceSource, read_face, template_for
 from captum_leam.faces.aligned import resolve_template
 from captum_leam.faces.aligner import Which
@@ -25,7 +26,7 @@ from captum_leam.models import layer_before_division, load_model
 from captum_leam.models.preprocessing import smooth_images
 from captum_leam.models.sizes import COMMON_SIZES, Size, own_size, size_problem
 from captum_leam.objectives import embed, similarity, unit
-from captum_leam.pairs import explain_pair
+from captum_leam.pairs import check_truth, explain_pair
 from captum_leam.plots import overlay_on_photo
 from captum_leam.regions import FaceRegions, label_faces
 from captum_leam.reporting.explanation import (
@@ -33,9 +34,10 @@ from captum_leam.reporting.explanation import (
     ExplainOptions,
     Explanation,
     explain_images,
+    is_number,
     references_from,
 )
-from captum_leam.suggest import chosen_layers
+from captum_leam.suggest import Layers, chosen_layers, layer_list
 
 _Read = tuple[FaceSource, Which]
 """A face, and the index that was asked for."""
@@ -68,11 +70,11 @@ class FileOptions(ExplainOptions):
         region_weights: File or folder of the parser's weights. Default: ``weights``, if it is a folder.
         threshold: Threshold of a pair's decision, a cosine.
         same_person: Whether the two pictures of a pair show the same person, where it is known.
-        layers: Names of the layers. Default: those of the overall map.
+        layers: Name of a layer, or a list of names. Default: those of the overall map.
         device: Device of the networks.
 
     Raises:
-        CaptumLeamError: For unknown pictures or presets and thresholds that are no cosine.
+        CaptumLeamError: For unknown pictures, presets or fills, and for values out of their range or of the wrong type.
 
     Example:
         >>> FileOptions(threshold=0.3).pictures
@@ -90,15 +92,31 @@ class FileOptions(ExplainOptions):
     region_weights: str | Path | None = None
     threshold: float | None = None
     same_person: bool | None = None
-    layers: Sequence[str] | None = None
+    layers: Layers = None
     device: str | torch.device = "cpu"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pictures not in ("auto", "crops", "photos"):
-            raise CaptumLeamError(f"Expected pictures to be 'auto', 'crops' or 'photos', got {self.pictures!r}.")
-        if self.threshold is not None and not -1 <= self.threshold <= 1:
-            raise CaptumLeamError(f"Expected threshold to be a cosine from -1 to 1, got {self.threshold:g}.")
+        check_choice("pictures", self.pictures, ("auto", "crops", "photos"))
+        if self.size is not None:
+            _check_sides(self.size)
+        if not isinstance(self.faces, list | tuple):
+            raise InputTypeError(f"Expected faces to be a list of indices of faces, got {self.faces!r}.")
+        for face in self.faces:
+            check_count("an index in faces", face, least=0)
+        if self.threshold is not None and not (is_number(self.threshold) and -1 <= self.threshold <= 1):
+            raise CaptumLeamError(f"Expected threshold to be a cosine from -1 to 1, got {self.threshold!r}.")
+        check_truth(self.same_person)
+        layer_list(self.layers)
+        if not isinstance(self.regions, str):
+            raise InputTypeError(f"Expected regions to be a text that names their source, got {self.regions!r}.")
+
+
+def _check_sides(size: Any) -> None:
+    if not isinstance(size, list | tuple) or len(size) != 2:
+        raise InputTypeError(f"Expected size to be (h, w) in pixels, got {size!r}.")
+    for side in size:
+        check_count("a side in size", side)
 
 
 def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions | None = None) -> Explanation:
