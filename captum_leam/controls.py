@@ -17,6 +17,8 @@ from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import gaussian_blur
 from captum_leam.stats.labels import people_of, person_codes
 
+__all__ = ["CONTROLS", "CONTROL_NAMES", "PersonMaps", "Scene", "central_ellipse"]
+
 
 @dataclass
 class PersonMaps:
@@ -73,9 +75,6 @@ class PersonMaps:
 def mean_without(total: Any, count: Any, own_total: Any, own_count: Any) -> Any:
     """Return the mean of all maps but a person's own, from sums and counts (tensors or arrays that broadcast)."""
     return (total - own_total) / (count - own_count)
-
-
-__all__ = ["CONTROLS", "Scene", "central_ellipse"]
 
 
 @dataclass(frozen=True)

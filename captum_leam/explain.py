@@ -20,6 +20,16 @@ from captum_leam.objectives import Norm, direction, similarity
 from captum_leam.refinement import refine, smooth, transfer_ranks
 from captum_leam.suggest import Layers, LayerSuggestion, LayerSuggestions, chosen_layers, find_field, layer_list
 
+__all__ = [
+    "PRESETS",
+    "MapSettings",
+    "OverallMap",
+    "PresetForm",
+    "explain_faces",
+    "layer_maps",
+    "path_passes",
+]
+
 Preset = Literal["fast", "default", "best"]
 StudyPreset = Preset | Literal["layers"]
 """Overall map of a study: that of a preset, or ``"layers"``, the mean of its signed layer maps' distributions."""

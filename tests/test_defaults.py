@@ -12,7 +12,7 @@ from types import ModuleType
 
 FILE = Path(__file__).with_name("defaults.json")
 MODULES = (
-    "captum_leam", "captum_leam.controls", "captum_leam.explainers", "captum_leam.faces", "captum_leam.faithfulness",
+    "captum_leam", "captum_leam.controls", "captum_leam.explain", "captum_leam.explainers", "captum_leam.faces", "captum_leam.faithfulness",
     "captum_leam.layers", "captum_leam.maps", "captum_leam.models", "captum_leam.objectives", "captum_leam.patterns",
     "captum_leam.plots", "captum_leam.regions", "captum_leam.reporting", "captum_leam.stats",
     "captum_leam.study", "captum_leam.synthetic", "captum_leam.verification",

@@ -32,9 +32,9 @@ from captum_leam import (
     top_fraction,
 )
 from captum_leam._engine.arithmetic import plain_torch
-from captum_leam.controls import CONTROLS, central_ellipse
+from captum_leam.controls import CONTROLS, PersonMaps, central_ellipse
 from captum_leam.controls import Scene as ControlScene
-from captum_leam.explain import MapSettings
+from captum_leam.explain import MapSettings, OverallMap, PresetForm, path_passes
 from captum_leam.explainers import (
     Correspondences,
     Cost,
@@ -162,6 +162,7 @@ MODULES = (
     ".synthetic",
     ".verification",
     ".controls",
+    ".explain",
 )
 SETTINGS = MapSettings("fast", "other face", (), (), (0, 0, 16, 16), 4)
 """How the maps of a pair were made that is put together by hand."""
@@ -341,6 +342,12 @@ def _groups(s: Inputs) -> pd.DataFrame:
     return compare_groups({"drop": drop}, list("abcdefgh"), list("xxxxyyyy"), [0.5] * 8, min_people=4).to_frame()
 
 
+def _person_maps(s: Inputs) -> Tensor:
+    sums = PersonMaps()
+    sums.update(s.maps, PEOPLE)
+    return sums.of_others(PEOPLE)
+
+
 def _controlled(s: Inputs) -> Any:
     scene = ControlScene(s.faces, s.truth, PEOPLE, s.maps)
     return [control(scene) for control in CONTROLS.values()]
@@ -388,6 +395,10 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     # maps
     "bhattacharyya": lambda s: bhattacharyya(s.maps, fraction=0.2),
     "layer_maps": lambda s: list(layer_maps(s.pooled, s.faces, suggest_layers(s.pooled, s.faces), n_steps=2).values()),
+    "MapSettings": lambda s: len(SETTINGS.to_dict()),
+    "OverallMap": lambda s: OverallMap(s.pooled, [s.pooled.body], (0, 0, 16, 16))(s.faces),
+    "PresetForm": lambda s: list(PresetForm(3, 5).passes()),
+    "path_passes": lambda s: list(path_passes(4)),
     "leave_one_out_centroids": lambda s: leave_one_out_centroids(s.references, PEOPLE),
     "overall_map": lambda s: overall_map([s.maps[:, None, ::2, ::2], s.maps[:, None, ::4, ::4]], (20, 20)),
     "top_fraction": lambda s: [top_fraction(s.maps, 0.2), top_fraction(s.maps, 0.2, within=s.truth)],
@@ -417,6 +428,7 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     "LayerRanking": lambda s: len(LayerRanking(pd.DataFrame({"name": ["a"], "drop": [0.3]}), {}).names),
     "OcclusionResult": lambda s: OcclusionResult(CALLS["OcclusionEvaluator"](s)).summary(),
     "Pairs": lambda s: len(Pairs(s.pairs.genuine, s.pairs.genuine, s.pairs.genuine)),
+    "PersonMaps": _person_maps,
     "PatchPairs": lambda s: [s.pairs.images, s.pairs.patches],
     "PatchResult": lambda s: evaluate_patch_pairs(s.net, s.pairs, s.maps, threshold=0.5, ratios=(0, 1)).summary(),
     "SanityReport": lambda s: SanityReport((Check("a", True, 0.7, 0.6, 0.8, "", ""),), pd.DataFrame()).passed,
