@@ -47,7 +47,7 @@ from captum_leam.study.evaluating import TWIN_FACES
 from captum_leam.study.executor import perform
 from captum_leam.study.networks import suggestions
 from captum_leam.study.plan import STAGE_OF, make_plan
-from captum_leam.study.stages import Task
+from captum_leam.study.task import Task
 from captum_leam.study.worker import Worker, crops_of, deterministic_torch, this_worker
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
 

@@ -12,7 +12,7 @@ from captum_leam._version import __version__
 if TYPE_CHECKING:
     from captum_leam._engine.memory import TooLargeError
     from captum_leam.errors import CaptumLeamError
-    from captum_leam.explain import explain_faces
+    from captum_leam.explain import explain_faces, layer_maps
     from captum_leam.leam import LEAM
     from captum_leam.maps import bhattacharyya, overall_map, top_fraction
     from captum_leam.objectives import EmbeddingSimilarity, leave_one_out_centroids
@@ -29,6 +29,7 @@ _WHERE = {
     "bhattacharyya": "maps",
     "explain_faces": "explain",
     "explain_pair": "pairs",
+    "layer_maps": "explain",
     "leave_one_out_centroids": "objectives",
     "overall_map": "maps",
     "suggest_layers": "suggest",
@@ -46,6 +47,7 @@ __all__ = [
     "bhattacharyya",
     "explain_faces",
     "explain_pair",
+    "layer_maps",
     "leave_one_out_centroids",
     "overall_map",
     "suggest_layers",

@@ -74,22 +74,10 @@ def _umask() -> int:
     return now
 
 
-def write_bytes(path: Path, content: bytes) -> str:
-    """Write a file atomically and return its SHA-256.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_bytes(Path(folder) / "empty", b"")[:8]
-        'e3b0c442'
-    """
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
     with atomic_write(path) as place, open(place, "wb") as file:
         file.write(content)
-    return hashlib.sha256(content).hexdigest()
-
-
-def write_json(path: Path, value: Any) -> str:
-    """Write JSON atomically, keys in their order, and return its SHA-256; NaN raises ValueError."""
-    return write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def file_sha256(path: Path) -> str:
@@ -227,15 +215,7 @@ def read_shard(path: Path) -> Shard:
     import safetensors
     from safetensors.numpy import load
 
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BrokenFileError(f"{path}: the shard cannot be read ({error.strerror}); run the study again.") from None
-    payload, footer = content[:-FOOTER], content[-FOOTER:]
-    if len(content) < FOOTER or footer != hashlib.sha256(payload).hexdigest().encode() + MARK:
-        raise BrokenFileError(
-            f"{path}: the shard does not fit its checksum (a torn write, or changed since); run again."
-        )
+    payload, _ = _read_payload(path)
     try:
         arrays = load(payload)
         length = int.from_bytes(payload[:8], "little")
@@ -254,17 +234,24 @@ def shard_digest(path: Path) -> str | None:
         True
     """
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size < FOOTER:
-                return None
-            digest, left = hashlib.sha256(), size - FOOTER
-            while left and (piece := file.read(min(left, 1 << 20))):
-                digest.update(piece)
-                left -= len(piece)
-            return digest.hexdigest() if file.read() == digest.hexdigest().encode() + MARK else None
-    except OSError:
+        return _read_payload(path)[1]
+    except BrokenFileError:
         return None
+
+
+def _read_payload(path: Path) -> tuple[bytes, str]:
+    """Return the payload of a shard and its SHA-256, which must be the one that follows it."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BrokenFileError(f"{path}: the shard cannot be read ({error.strerror}); run the study again.") from None
+    payload, footer = content[:-FOOTER], content[-FOOTER:]
+    digest = hashlib.sha256(payload).hexdigest()
+    if footer != digest.encode() + MARK:
+        raise BrokenFileError(
+            f"{path}: the shard does not fit its checksum (a torn write, or changed since); run again."
+        )
+    return payload, digest
 
 
 # -- one run at a time ---------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from captum_leam._engine.modes import plain_torch
+from captum_leam._engine.arithmetic import plain_torch
 from captum_leam.errors import CaptumLeamError, MissingExtraError
 
 ENVIRONMENT = "CAPTUM_LEAM_WEIGHTS"

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_leam._engine.arithmetic import normal, own_arithmetic, uniform
 from captum_leam._engine.draws import draw_by_image
-from captum_leam._engine.modes import normal, own_arithmetic, uniform
 from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import gaussian_blur
 from captum_leam.stats.labels import people_of, person_codes

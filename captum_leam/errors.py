@@ -25,8 +25,9 @@ __all__ = [
 class CaptumLeamError(ValueError):
     """An input or a request that the package refuses, with a message that says what was expected.
 
-    Every refusal of the package is one. The command line prints these on one line; any other exception is a fault and shows
-    its traceback.
+    Refusals of the package are of this class. A missing extra (:class:`MissingExtraError`) and too little memory
+    (:class:`~captum_leam.TooLargeError`) are not, because they are no fault of the input. The command line prints all of these
+    on one line; any other exception is a fault and shows its traceback.
 
     Example:
         >>> import torch

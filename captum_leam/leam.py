@@ -15,6 +15,7 @@ from captum.attr import GradientAttribution, LayerAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
+from captum_leam._engine.arithmetic import normal
 from captum_leam._engine.captum_adapter import (
     BaselineType,
     Inputs,
@@ -28,7 +29,6 @@ from captum_leam._engine.checks import call_if_any, check_images, deferred_check
 from captum_leam._engine.guards import eager, with_gradients
 from captum_leam._engine.layer_probe import LayerProbe, check_layers
 from captum_leam._engine.memory import in_batches
-from captum_leam._engine.modes import normal
 from captum_leam._engine.outputs import as_output, float16_hint, vanishing
 from captum_leam._engine.passes import LayerPasses, PassResult, PerLayer
 from captum_leam._engine.shapes import Reshape

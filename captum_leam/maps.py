@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from captum_leam._engine.arithmetic import as_tensor, at_least_float32, own_arithmetic
 from captum_leam._engine.checks import caller_rows
 from captum_leam._engine.draws import draw_by_image
-from captum_leam._engine.modes import as_tensor, at_least_float32, own_arithmetic
 from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError, NoEvidenceError
 

@@ -26,10 +26,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from captum_leam._engine.arithmetic import at_least_float32
 from captum_leam._engine.checks import call_if_any, caller_rows, check_tensor, deferred_checks, raise_if_any
 from captum_leam._engine.guards import check_forward_is_deterministic, raise_if_active
 from captum_leam._engine.memory import in_batches
-from captum_leam._engine.modes import at_least_float32
 from captum_leam._engine.outputs import as_embeddings, float16_hint, vanishing
 from captum_leam._engine.probe import check_model
 from captum_leam.errors import CaptumLeamError, InputTypeError, ReliabilityWarning

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from captum_leam._engine.arithmetic import at_least_float32
 from captum_leam._engine.checks import check_images
-from captum_leam._engine.modes import at_least_float32
 from captum_leam.errors import CaptumLeamError, NoEvidenceError
 from captum_leam.explain import MapSettings, Preset, check_preset, explain_faces, layer_maps
 from captum_leam.faces import AlignedFace

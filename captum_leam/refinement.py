@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from captum_leam._engine.modes import at_least_float32, differentiate
+from captum_leam._engine.arithmetic import at_least_float32, differentiate
 from captum_leam.maps import gaussian_blur, soft_mask
 
 Score = Callable[[Tensor], Tensor]

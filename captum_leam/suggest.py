@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_leam._engine.arithmetic import differentiate, normal
 from captum_leam._engine.checks import check_images, rows_of_caller
 from captum_leam._engine.guards import eager, raise_if_unexplainable, with_gradients
 from captum_leam._engine.layer_probe import Displacement, check_layers
-from captum_leam._engine.modes import differentiate, normal
 from captum_leam._engine.outputs import as_output, float16_hint
 from captum_leam._engine.passes import LayerPasses
 from captum_leam._engine.recording import ValueRecorder, hooked

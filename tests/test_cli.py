@@ -817,7 +817,7 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_anything_is_computed
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody can write to")
-def test_a_folder_of_the_system_is_refused(folder):
+def test_a_folder_of_the_system_raises(folder):
     with pytest.raises(ValueError, match="Expected a folder that can be written to, got /proc"):
         invoke("explain", folder / "a.png", "--model", f"{folder}/my_models.py:small", "--out", "/proc/explanation")
     (folder / "round").symlink_to("nowhere")

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_leam._engine.arithmetic import differentiate
 from captum_leam._engine.captum_adapter import repeat_args
 from captum_leam._engine.checks import raise_if_any
 from captum_leam._engine.guards import check_forward_is_deterministic
 from captum_leam._engine.memory import is_out_of_memory
-from captum_leam._engine.modes import differentiate
 from captum_leam._engine.modules import layer_name
 from captum_leam._engine.outputs import as_output, vanishing
 from captum_leam._engine.recording import InputGraphRecorder, LayerGraphRecorder, Recorder, ValueRecorder

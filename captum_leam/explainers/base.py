@@ -11,11 +11,11 @@ from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_leam._engine.arithmetic import at_least_float32, differentiate
 from captum_leam._engine.captum_adapter import raise_if_target
 from captum_leam._engine.checks import check_images
 from captum_leam._engine.guards import eager, raise_if_unexplainable, with_gradients
 from captum_leam._engine.memory import in_batches
-from captum_leam._engine.modes import at_least_float32, differentiate
 from captum_leam._engine.outputs import as_embeddings
 from captum_leam._engine.probe import check_model
 from captum_leam.errors import CaptumLeamError, InputTypeError

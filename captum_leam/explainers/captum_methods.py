@@ -20,7 +20,7 @@ from captum.attr import (
 )
 from torch import Tensor, nn
 
-from captum_leam._engine.modes import callers_autocast, without_autocast
+from captum_leam._engine.arithmetic import callers_autocast, without_autocast
 from captum_leam._engine.seeds import at_seed
 from captum_leam._engine.shapes import Reshape
 from captum_leam._engine.types import Field

@@ -16,9 +16,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from captum_leam._engine.arithmetic import differentiate, own_arithmetic
 from captum_leam._engine.checks import check_images
 from captum_leam._engine.guards import raise_if_unexplainable
-from captum_leam._engine.modes import differentiate, own_arithmetic
 from captum_leam._engine.modules import layer_name
 from captum_leam._engine.outputs import as_embeddings, vanishing
 from captum_leam._engine.passes import LayerPasses

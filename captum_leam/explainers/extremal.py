@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_leam._engine.modes import at_least_float32, normal, own_arithmetic
+from captum_leam._engine.arithmetic import at_least_float32, normal, own_arithmetic
 from captum_leam._engine.outputs import vanishing
 from captum_leam.errors import CaptumLeamError
 from captum_leam.explainers.base import Explainer, as_map_batch, cosines

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from captum_leam._engine.arithmetic import at_least_float32, differentiate, own_arithmetic
 from captum_leam._engine.checks import all_of_row, raise_if_any
-from captum_leam._engine.modes import at_least_float32, differentiate, own_arithmetic
 from captum_leam._engine.outputs import vanishing
 from captum_leam.errors import CaptumLeamError
 from captum_leam.explainers.base import (

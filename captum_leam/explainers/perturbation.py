@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from captum_leam._engine.arithmetic import at_least_float32, own_arithmetic, uniform
 from captum_leam._engine.checks import all_of_row
-from captum_leam._engine.modes import at_least_float32, own_arithmetic, uniform
 from captum_leam.errors import CaptumLeamError
 from captum_leam.explainers.base import Explainer, SimilarityMaps, TwoSidedExplainer, as_map_batch, cosines
 from captum_leam.objectives import direction

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from captum_leam._engine.modes import plain_torch
+from captum_leam._engine.arithmetic import plain_torch
 from captum_leam._weights import find_weights, load_network, need_facexlib
 from captum_leam.errors import CaptumLeamError, FileError
 from captum_leam.faces.aligned import AlignedFace, align, as_photo, resolve_template

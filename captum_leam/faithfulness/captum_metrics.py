@@ -14,7 +14,7 @@ from captum.metrics import infidelity as captum_infidelity
 from captum.metrics import sensitivity_max as captum_sensitivity_max
 from torch import Tensor
 
-from captum_leam._engine.modes import uniform
+from captum_leam._engine.arithmetic import uniform
 from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.fills import Fill, as_fill

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_leam._engine.modes import normal
+from captum_leam._engine.arithmetic import normal
 from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import default_blur
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captum_leam._engine.arithmetic import as_array, as_tensor
 from captum_leam._engine.checks import caller_rows
-from captum_leam._engine.modes import as_array, as_tensor
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.maps import as_maps, rank_pixels

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_leam._engine.arithmetic import as_tensor
 from captum_leam._engine.checks import rows_from
-from captum_leam._engine.modes import as_tensor
 from captum_leam.controls import CONTROLS, OWN_CONTROLS, Control, PersonMaps, Scene, central_ellipse
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.fills import Fill, as_fill

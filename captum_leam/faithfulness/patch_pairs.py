@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from captum_leam._engine.modes import uniform
+from captum_leam._engine.arithmetic import uniform
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.ground_truth import iou, pointing_game, roc_auc
 from captum_leam.maps import as_maps, rank_pixels

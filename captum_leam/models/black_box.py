@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_leam._engine.modes import as_array
+from captum_leam._engine.arithmetic import as_array
 from captum_leam._engine.outputs import as_embeddings
 from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.models.preprocessing import UNIT, Preprocessing

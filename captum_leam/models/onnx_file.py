@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from captum_leam._engine.modes import own_arithmetic
+from captum_leam._engine.arithmetic import own_arithmetic
 from captum_leam.errors import CaptumLeamError, HalfPrecisionWarning, NormalisedWarning
 from captum_leam.faces.crops import MAX_SIDE
 from captum_leam.faces.photos import MAX_PIXELS

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_leam._engine.modes import uniform
+from captum_leam._engine.arithmetic import uniform
 from captum_leam.errors import CaptumLeamError
 
 

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
+from captum_leam._engine.arithmetic import uniform
 from captum_leam._engine.memory import is_out_of_memory
-from captum_leam._engine.modes import uniform
 from captum_leam.objectives import embed
 
 Size = tuple[int, int]

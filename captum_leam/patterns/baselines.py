@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from captum_leam._engine.modes import as_array, as_tensor
+from captum_leam._engine.arithmetic import as_array, as_tensor
 from captum_leam.controls import Scene, edges
 from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import as_maps, gaussian_blur, normalize_sum

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from captum_leam._engine.modes import as_array
+from captum_leam._engine.arithmetic import as_array
 from captum_leam.errors import CaptumLeamError
 from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, Floats, divided
 from captum_leam.stats.inference import check_options, holm

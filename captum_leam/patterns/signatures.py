@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from torch import Tensor
 
-from captum_leam._engine.modes import as_array, as_tensor
+from captum_leam._engine.arithmetic import as_array, as_tensor
 from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import as_maps
 from captum_leam.stats.bootstrap import Floats

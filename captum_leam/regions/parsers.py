@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from captum_leam._engine.arithmetic import own_arithmetic
 from captum_leam._engine.memory import in_batches
-from captum_leam._engine.modes import own_arithmetic
 from captum_leam._weights import find_weights, load_network, need_facexlib
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faces.aligned import AlignedFace, align

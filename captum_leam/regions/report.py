@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from captum_leam._engine.modes import as_array, as_tensor, own_arithmetic
+from captum_leam._engine.arithmetic import as_array, as_tensor, own_arithmetic
 from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.maps import as_maps, normalize_sum, top_fraction
 from captum_leam.regions.scheme import RegionScheme, as_integers, other_side

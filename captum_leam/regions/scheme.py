@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from captum_leam._engine.modes import as_tensor
+from captum_leam._engine.arithmetic import as_tensor
 from captum_leam.errors import CaptumLeamError, InputTypeError
 
 Side = Literal["image", "person"]

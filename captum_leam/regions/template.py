@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from captum_leam._engine.modes import as_array
+from captum_leam._engine.arithmetic import as_array
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faces.aligned import resolve_template, template_for
 from captum_leam.regions.scheme import TEMPLATE, RegionScheme

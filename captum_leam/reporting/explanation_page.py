@@ -16,6 +16,7 @@ from captum_leam._version import __version__
 from captum_leam.pairs import SIDES
 from captum_leam.plots import overlay, region_bars, region_outlines
 from captum_leam.reporting.explanation import Explanation
+from captum_leam.reporting.figure_style import styled
 from captum_leam.reporting.figures import drop_curves, lift_face
 from captum_leam.reporting.numbers import one_digit, percent, percent_1, three_digits
 from captum_leam.reporting.page import (
@@ -34,7 +35,6 @@ from captum_leam.reporting.page import (
     picture,
     sheet,
 )
-from captum_leam.reporting.style import styled
 
 LIMITS = (
     "LEAM is reconstructed from the published abstract of the paper; this page does not reproduce the authors' results.",

@@ -18,7 +18,7 @@ from captum_leam.regions.region_plots import COLOURS as LIFT_COLOURS
 from captum_leam.regions.region_plots import lift_drawing
 from captum_leam.regions.scheme import RegionScheme
 from captum_leam.regions.template import STANDARD_SIZE, shapes
-from captum_leam.reporting.style import INK, LINE, NOTE, PAPER, styled
+from captum_leam.reporting.figure_style import INK, LINE, NOTE, PAPER, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

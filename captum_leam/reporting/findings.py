@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness import OcclusionResult
-from captum_leam.reporting.tables import OVERALL, TABLES
+from captum_leam.reporting.schema import OVERALL, TABLES
 
 LARGE = ("regions", "drops")
 """Tables with a row for every image, read in part."""
-
-OPTIONAL = ("cosines",)
-"""Tables that studies of earlier versions lack."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,18 +157,13 @@ def read_findings(folder: Path) -> Findings:
     Raises:
         CaptumLeamError: If the folder is not that of a finished study, with what is missing or broken.
     """
-    expected = [folder / "manifest.json", *[_path(folder, name) for name in TABLES if name not in OPTIONAL]]
+    expected = [folder / "manifest.json", *[_path(folder, name) for name in TABLES]]
     if missing := [str(path.relative_to(folder)) for path in expected if not path.is_file()]:
         raise CaptumLeamError(
             f"{folder} is not the results folder of a finished study: {', '.join(missing[:4])}"
             f"{f' and {len(missing) - 4} more' if len(missing) > 4 else ''} missing. Run captum-leam study to its end first."
         )
-    tables = {}
-    for name in TABLES:
-        if name in OPTIONAL and not _path(folder, name).is_file():
-            tables[name] = pd.DataFrame(columns=TABLES[name].names)
-        elif name not in LARGE:
-            tables[name] = _table(folder, name)
+    tables = {name: _table(folder, name) for name in TABLES if name not in LARGE}
     return Findings(folder, _manifest(folder / "manifest.json"), tables)
 
 

@@ -24,8 +24,8 @@ from PIL import Image
 
 from captum_leam._text import safe_cells, shown
 from captum_leam._version import __version__
+from captum_leam.reporting.figure_style import as_svg, themed
 from captum_leam.reporting.numbers import interval, significant
-from captum_leam.reporting.style import as_svg, themed
 
 MAX_INLINE_CSV = 100_000
 """Bytes up to which the page holds the numbers of a drawing itself; above, it links to the file beside it."""
@@ -137,7 +137,7 @@ def sheet(title: str, table: pd.DataFrame, columns: Sequence[Column], *, closed:
     """Return the named columns of a table that it has, its first :data:`MAX_ROWS` rows; folded in when ``closed``.
 
     Example:
-        >>> found = sheet("t", pd.DataFrame({"a": ["x"], "b": [0.5]}), [Column("a", "name"), Column("b", "share", percent)])
+        >>> found = sheet("t", pd.DataFrame({"a": ["x"], "b": [0.5]}), [Column("a", "name"), Column("b", show=significant)])
         >>> [cell.value for cell in found.rows[0]]
         [None, 0.5]
     """

@@ -17,8 +17,8 @@ from captum_leam.reporting import figures
 from captum_leam.reporting.findings import Findings
 from captum_leam.reporting.numbers import number, percent, whole_number
 from captum_leam.reporting.page import Block, Column, Note, Page, Picture, Pictures, Section, picture, sheet
+from captum_leam.reporting.schema import OVERALL
 from captum_leam.reporting.study_sections import NETWORK, controls_of, drop_curves, maps_plate, per_model
-from captum_leam.reporting.tables import OVERALL
 
 LIMITS = (
     "The page shows what networks took from these images of one person, not who they are. Few images say little: differences from "

@@ -17,7 +17,7 @@ from captum_leam.reporting.findings import Findings, read_findings
 from captum_leam.reporting.numbers import number
 from captum_leam.reporting.page import Column, Page, Plate, Sheet, sheet
 from captum_leam.reporting.person_page import check_people, page_name, person_page
-from captum_leam.reporting.tables import DEFAULT_TITLE
+from captum_leam.reporting.schema import DEFAULT_TITLE
 
 
 def write_report(

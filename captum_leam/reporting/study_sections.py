@@ -15,7 +15,7 @@ from captum_leam.reporting.figures import spoken
 from captum_leam.reporting.findings import Findings
 from captum_leam.reporting.numbers import number, p_value, percent, percent_1, significant, three_digits, whole_number
 from captum_leam.reporting.page import Block, Column, Facts, Note, Plate, Points, Section, Sheet, sheet
-from captum_leam.reporting.tables import GROUP_PREFIX, OVERALL
+from captum_leam.reporting.schema import GROUP_PREFIX, OVERALL
 
 MAX_PANELS = 12
 """Panels of one drawing; further models are in its numbers."""
@@ -158,7 +158,7 @@ def _first_names(paths: pd.Series) -> str:
 
 
 def _pairs(study: Findings) -> list[Block]:
-    """Return genuine and impostor cosines with the threshold; older studies have none."""
+    """Return genuine and impostor cosines with the threshold."""
     table, rates = study["cosines"], study["verification"].set_index("model")
     if not len(table):
         return []

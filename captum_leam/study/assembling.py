@@ -1,251 +1,247 @@
-"""From shards to tables: one shard after the other, rows in a fixed order, sums over people kept for the summaries."""
+"""Write the tables and mean maps of a study from its shards: one shard after the other, rows in a fixed order."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from captum_leam._storage import Shard, atomic_write, read_shard
-from captum_leam.errors import CaptumLeamError
+from captum_leam._storage import Shard, atomic_write
 from captum_leam.patterns import compare_groups
-from captum_leam.reporting.tables import GROUP_PREFIX, OVERALL, TABLES, Table
-from captum_leam.stats.bootstrap import divided, interval_of_sums
+from captum_leam.reporting.schema import GROUP_PREFIX, OVERALL, TABLES
+from captum_leam.stats.bootstrap import Floats, divided, interval_of_sums
 from captum_leam.stats.inference import PersonTotals, holm
-from captum_leam.study.comparing import Source
-from captum_leam.study.config import Config
-from captum_leam.study.listing import Listing, Picture
-from captum_leam.study.networks import Network
+from captum_leam.study.listing import Picture
+from captum_leam.study.plan import Plan
+from captum_leam.study.stages import map_totals
+from captum_leam.study.task import Index
 from captum_leam.verification.pair_scores import PairScores
 from captum_leam.verification.verify_model import Verification
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Floats = NDArray[np.float64]
-
 BUFFER = 1 << 17  # rows of a table that are in memory at a time
-QUANTITIES = ("share", "mass", "area", "lift")
+QUANTITIES = ["share", "mass", "area", "lift"]
+CELL = ["layer", "control", "fill", "fraction", "measured"]
 MAX_PAIRS = 1_000_000  # of each kind that verification compares; of more, so many are drawn
 RESAMPLES = 2000
 COSINE_BINS = np.round(np.linspace(-1, 1, 41), 2)
 """Edges of the bins of the table of cosines."""
 
+Rows = list[dict[str, Any]]
 
-@dataclass(frozen=True)
-class Coded:
-    """A text column as numbers of names: millions of rows without as many strings."""
 
-    codes: NDArray[Any]
-    names: Sequence[str]
+def write_tables(plan: Plan, out: Path) -> tuple[Rows, Rows]:
+    """Write the folders ``tables`` and ``maps``; the same shards always give the same bytes.
+
+    Args:
+        plan: The study, whose shards are all there.
+        out: Folder of results.
+
+    Returns:
+        Rows of the tables ``images`` and ``skipped``.
+    """
+    folder = out / "tables"
+    folder.mkdir(exist_ok=True)
+    images, skipped = picture_rows(plan)
+    means = write_measurements(plan, folder)
+    verification, cosines = verification_rows(plan)
+    tables = {
+        "images": images,
+        "skipped": skipped,
+        "verification": verification,
+        "cosines": cosines,
+        "layers": layer_rows(plan),
+        "patterns": plan.rows("patterns"),
+        "agreement": plan.rows("model_agreement", "layer_agreement"),
+        "groups": group_rows(plan, means),
+    }
+    with open_tables(folder, list(tables), [f"{GROUP_PREFIX}{label}" for label in plan.listing.labels]) as writers:
+        for name, rows in tables.items():
+            writers[name].add(pd.DataFrame(rows))
+    write_mean_maps(plan, out / "maps")
+    write_person_maps(plan, out / "maps" / "people")
+    return images, skipped
+
+
+# -- Parquet -------------------------------------------------------------------------------------------
 
 
 @dataclass
-class Writer:
+class TableWriter:
     """One table, written row group by row group."""
 
-    table: Table
-    place: Path
-    more: tuple[str, ...] = ()
-    rows: int = 0
-    _held: list["pa.Table"] = field(default_factory=list)
-    _count: int = 0
-    _file: Any = None
+    schema: "pa.Schema"
+    file: Any
+    _tables: list["pa.Table"] = field(default_factory=list)
 
-    def add(self, columns: Mapping[str, Any]) -> None:
-        """More rows: arrays, lists, :class:`Coded`, or one value for all of them."""
+    def add(self, frame: pd.DataFrame) -> None:
+        """Add rows; what is missing is NaN, -1 or an empty text."""
         import pyarrow as pa
 
-        lengths = [len(v.codes) if isinstance(v, Coded) else len(v) for v in columns.values() if _is_many(v)]
-        count = lengths[0] if lengths else 1
-        schema = self.table.schema(self.more)
-        arrays = [_arrow(columns[name], schema.field(name).type, count) for name in schema.names]
-        self._held.append(pa.Table.from_arrays(arrays, schema=schema))
-        self.rows += count
-        self._count += count
-        if self._count >= BUFFER:
-            self._flush()
+        columns = frame.reindex(columns=self.schema.names)
+        arrays = [_as_arrow(columns[column.name], column.type) for column in self.schema]
+        self._tables.append(pa.Table.from_arrays(arrays, schema=self.schema))
+        if sum(map(len, self._tables)) >= BUFFER:
+            self.flush()
 
-    def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Few rows, one mapping each; what is missing is NaN or empty."""
-        if rows:
-            columns = self.table.columns
-            empty = {c.name: {"string": "", "int32": -1}.get(c.kind, float("nan")) for c in columns}
-            names = [*empty, *self.more]
-            self.add({n: [empty.get(n, "") if row.get(n) is None else row[n] for row in rows] for n in names})
-
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write a row group."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        schema = self.table.schema(self.more)
-        if self._file is None:
-            self._file = pq.ParquetWriter(self.place, schema, compression="zstd", version="2.6")
-        if self._held:
-            joined = pa.concat_tables(self._held).combine_chunks()
-            self._file.write_table(joined, row_group_size=max(1, len(joined)))
-        self._held, self._count = [], 0
-
-    def close(self) -> None:
-        """Write what is left."""
-        self._flush()
-        self._file.close()
+        if self._tables:
+            table = pa.concat_tables(self._tables).combine_chunks()
+            self.file.write_table(table, row_group_size=max(1, len(table)))
+        self._tables = []
 
 
-def _is_many(value: Any) -> bool:
-    return isinstance(value, Coded | list | np.ndarray)
-
-
-def _arrow(value: Any, kind: Any, count: int) -> Any:
+def _as_arrow(values: pd.Series, kind: "pa.DataType") -> "pa.Array":
     import pyarrow as pa
 
-    if isinstance(value, Coded):
-        codes = pa.array(np.asarray(value.codes, dtype=np.int32))
-        return pa.DictionaryArray.from_arrays(codes, pa.array(list(value.names), pa.string())).cast(kind)
-    if _is_many(value):
-        return pa.array(value, type=kind)
-    return pa.repeat(pa.scalar(value, type=kind), count)
+    if pa.types.is_floating(kind):
+        return pa.array(values.to_numpy(dtype=kind.to_pandas_dtype()), type=kind)
+    missing = "" if pa.types.is_string(kind) else -1
+    return pa.array(values.astype(object).where(values.notna(), missing).to_numpy(), type=kind)
 
 
 @contextmanager
-def writing(folder: Path, names: Sequence[str], more: tuple[str, ...] = ()) -> Iterator[dict[str, Writer]]:
-    """Writers of some tables; the files take their names together, once all of them are whole."""
+def open_tables(folder: Path, names: Sequence[str], more: Sequence[str] = ()) -> Iterator[dict[str, TableWriter]]:
+    """Open writers of some tables, whose files take their names together, once all of them are complete."""
+    import pyarrow.parquet as pq
+
     with ExitStack() as stack:
-        writers = {}
-        for name in names:
-            table = TABLES[name]
-            place = stack.enter_context(atomic_write(folder / f"{name}.parquet"))
-            writers[name] = Writer(table, place, more if table.grows else ())
-        yield writers
-        for writer in writers.values():
-            writer.close()
+        places = {name: stack.enter_context(atomic_write(folder / f"{name}.parquet")) for name in names}
+        with ExitStack() as files:
+            writers = {}
+            for name, place in places.items():
+                schema = TABLES[name].schema(tuple(more) if TABLES[name].grows else ())
+                file = pq.ParquetWriter(place, schema, compression="zstd", version="2.6")
+                writers[name] = TableWriter(schema, files.enter_context(file))
+            yield writers
+            for writer in writers.values():
+                writer.flush()
 
 
-# -- pictures ------------------------------------------------------------------------------------------
+# -- pictures and layers -------------------------------------------------------------------------------
 
 UNMEASURED = "no network has both an embedding of it and a reference from the person's other images"
 
 
-@dataclass(frozen=True)
-class StudyShards:
-    """The shards of a study: their pictures and their files, in order."""
-
-    config: Config
-    listing: Listing
-    networks: tuple[Network, ...]
-    regions: tuple[tuple[int, str], ...]
-    pictures: tuple[tuple[Picture, ...], ...]
-    sources: tuple[Source, ...]
-    others: tuple[tuple[Path | None, ...], ...] = ()
-
-    def people(self) -> list[str]:
-        """Everybody with a usable picture, in order."""
-        return list(dict.fromkeys(picture.person for shard in self.pictures for picture in shard))
-
-
-def picture_rows(shards: StudyShards) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of ``images`` and of ``skipped``."""
-    reasons = {p.number: p.reason for p in shards.listing.pictures if p.reason}
-    how: dict[int, dict[str, Any]] = {}
-    failed: list[dict[str, Any]] = []
-    unmeasured: list[Picture] = []
-    for pictures, source, others in zip(shards.pictures, shards.sources, shards.others, strict=True):
-        shard = read_shard(source.crops)
-        told = zip(shard["kept"].tolist(), shard.notes["how"], shard.notes["faces"], shard.notes["turns"], strict=True)
-        how |= {pictures[i].number: {"crop": kind, "faces_found": n, "turn": turn} for i, kind, n, turn in told}
-        unmeasured += [pictures[i] for i in shard["kept"][~_has_cosine(shard, len(shards.networks))]]
-        paths = [p for p in (*source.maps, *others, source.controls) if p is not None]
-        for notes in (shard.notes, *(read_shard(path).notes for path in paths)):
-            for stage, model, at, reason in notes["failed"]:
-                picture = pictures[at]
-                if stage == "read":
-                    reasons[picture.number] = reason
-                else:
-                    head = {"what": "image", "stage": stage, "model": model, "layer": ""}
-                    failed.append({**head, **_of_picture(picture), "reason": reason})
-    left_out = reasons | {picture.number: UNMEASURED for picture in unmeasured}
-    images = [_image_row(picture, left_out, how, shards.listing.labels) for picture in shards.listing.pictures]
-    read = [
-        {"what": "image", "stage": "read", **_of_picture(p), "reason": reasons[p.number]}
-        for p in shards.listing.pictures
-        if p.number in reasons
+def picture_rows(plan: Plan) -> tuple[Rows, Rows]:
+    """Return the rows of ``images`` and of ``skipped``."""
+    pictures, labels = plan.listing.pictures, [f"{GROUP_PREFIX}{label}" for label in plan.listing.labels]
+    unread = {picture.number: picture.reason for picture in pictures if picture.reason}
+    failures = list(_failures(plan))
+    unread |= {row["image"]: row["reason"] for row in failures if row["stage"] == "read"}
+    crops = _crop_columns(plan)
+    left_out = unread | {i: UNMEASURED for i, columns in crops.items() if not columns.pop("is_measured")}
+    images = [
+        {
+            **_picture_columns(picture),
+            "sha256": picture.sha256,
+            "status": "skipped" if picture.number in left_out else "ok",
+            "reason": left_out.get(picture.number, ""),
+            **crops.get(picture.number, {}),
+            **dict(zip(labels, picture.groups, strict=True)),
+        }
+        for picture in pictures
     ]
-    read += [
-        {"what": o.what, "stage": "read", "person": o.person, "path": o.name, "reason": o.reason}
-        for o in shards.listing.skipped_paths
+    skipped: Rows = [
+        {"what": "image", "stage": "read", **_picture_columns(picture), "reason": unread[picture.number]}
+        for picture in pictures
+        if picture.number in unread
     ]
-    by = {network.name: i for i, network in enumerate(shards.networks)}
-    failed.sort(key=lambda row: (by[row["model"]], row["image"], row["stage"], row["reason"]))
+    skipped += [
+        {"what": path.what, "stage": "read", "person": path.person, "path": path.name, "reason": path.reason}
+        for path in plan.listing.skipped_paths
+    ]
+    order = {network.name: i for i, network in enumerate(plan.networks)}
+    failed = [row for row in failures if row["stage"] != "read"]
+    failed.sort(key=lambda row: (order[row["model"]], row["image"], row["stage"], row["reason"]))
     distinct = list({tuple(row.items()): row for row in failed}.values())
-    return images, read + distinct + _twinless(shards)
+    return images, skipped + distinct + _networks_without_twin(plan)
 
 
-def _has_cosine(shard: Shard, networks: int) -> NDArray[np.bool_]:
-    """Return for each crop of a shard whether any network has its embedding and its reference."""
-    pairs = [np.concatenate([shard[f"embedding.{i}"], shard[f"reference.{i}"]], axis=1) for i in range(networks)]
-    found: NDArray[np.bool_] = np.any([np.isfinite(pair).all(1) for pair in pairs], axis=0)
-    return found
+def _failures(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Yield the images that could not be read, embedded, explained or occluded."""
+    for name in ("crops", "maps", "others", "controls"):
+        for index, shard in plan.read(name):
+            for stage, model, k, reason in shard.notes["failed"]:
+                picture = _picture_columns(plan.shards[index.shard][k])
+                yield {"what": "image", "stage": stage, "model": model, **picture, "reason": reason}
 
 
-def _of_picture(picture: Picture) -> dict[str, Any]:
+def _crop_columns(plan: Plan) -> dict[int, dict[str, Any]]:
+    """Return, for each picture that was read, how, and whether any network has its embedding and its reference."""
+    columns = {}
+    for index, shard in plan.read("crops"):
+        pairs = [[shard[f"embedding.{i}"], shard[f"reference.{i}"]] for i in range(len(plan.networks))]
+        is_measured = np.any([np.isfinite(np.concatenate(pair, axis=1)).all(1) for pair in pairs], axis=0)
+        values = zip(*[shard.notes[name] for name in ("how", "faces", "turns")], is_measured, strict=True)
+        for picture, row in zip(plan.pictures(index.shard), values, strict=True):
+            columns[picture.number] = dict(zip(("crop", "faces_found", "turn", "is_measured"), row, strict=True))
+    return columns
+
+
+def _picture_columns(picture: Picture) -> dict[str, Any]:
     return {"image": picture.number, "person": picture.person, "path": picture.name}
 
 
-def _twinless(shards: StudyShards) -> list[dict[str, Any]]:
-    """Networks of which there is no untrained twin."""
-    rows: dict[str, dict[str, Any]] = {}
-    for source in shards.sources:
-        for network, path in zip(shards.networks, source.untrained, strict=True):
-            if path is not None and (problem := read_shard(path).notes.get("problem")):
-                head = {"what": "model", "stage": "patterns", "model": network.name, "image": -1}
-                rows.setdefault(network.name, {**head, "reason": problem})
-    return list(rows.values())
-
-
-def _image_row(
-    picture: Picture, reasons: Mapping[int, str], how: Mapping[int, Mapping[str, Any]], labels: Sequence[str]
-) -> dict[str, Any]:
-    reason = reasons.get(picture.number, "")
-    return {
-        **_of_picture(picture),
-        "sha256": picture.sha256,
-        "status": "skipped" if reason else "ok",
-        "reason": reason,
-        **how.get(picture.number, {}),
-        **{f"{GROUP_PREFIX}{label}": value for label, value in zip(labels, picture.groups, strict=True)},
+def _networks_without_twin(plan: Plan) -> Rows:
+    problems = {
+        index.network: problem for index, shard in plan.read("untrained") if (problem := shard.notes.get("problem"))
     }
+    head = {"what": "model", "stage": "patterns", "image": -1}
+    return [{**head, "model": plan.networks[i].name, "reason": problem} for i, problem in problems.items()]
+
+
+def layer_rows(plan: Plan) -> Rows:
+    """Return the rows of ``layers``."""
+    return [
+        {
+            "model": network.name,
+            "layer": layer.name,
+            **dict(zip(("channels", "height", "width"), layer.shape, strict=True)),
+            "in_overall": layer.in_overall,
+            "field": ", ".join(map(str, network.field)),
+        }
+        for network in plan.networks
+        for layer in network.layers
+    ]
 
 
 # -- verification --------------------------------------------------------------------------------------
 
+NO_IMAGE = "it embedded no image"
+NO_PAIR = "no pair of one person, or none of two people, can be compared"
 
-def verification_rows(shards: StudyShards) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Whether each network tells these people apart, and the cosines behind that, counted."""
+
+def verification_rows(plan: Plan) -> tuple[Rows, Rows]:
+    """Return the rows of ``verification`` and of ``cosines``."""
     rows, cosines = [], []
-    for number, network in enumerate(shards.networks):
-        scores = _pair_scores(shards, number)
+    for number, network in enumerate(plan.networks):
+        scores = _pair_scores(plan, number)
         head = {"model": network.name, "images": len(scores.people), "people": len(set(scores.people))}
-        found = scores.compute(MAX_PAIRS, shards.config.seed)
-        if not found.has_both_kinds:
-            why = "no pair of one person, or none of two people, can be compared" if scores.people else NO_IMAGE
-            rows.append({**head, "genuine": 0, "impostor": 0, "separates": False, "warning": why})
+        verification = scores.compute(MAX_PAIRS, plan.config.seed)
+        if verification.has_both_kinds:
+            rows.append({**head, **_error_rates(verification, plan.config.max_eer)})
+            cosines += [{"model": network.name, **row} for row in cosine_counts(verification)]
         else:
-            rows.append({**head, **_rates(found, shards.config.max_eer)})
-            cosines += [{"model": network.name, **row} for row in counted(found)]
+            warning = NO_PAIR if scores.people else NO_IMAGE
+            rows.append({**head, "genuine": 0, "impostor": 0, "separates": False, "warning": warning})
     return rows, cosines
 
 
-NO_IMAGE = "it embedded no image"
-
-
-def _pair_scores(shards: StudyShards, number: int) -> PairScores:
+def _pair_scores(plan: Plan, number: int) -> PairScores:
     """Return the embeddings of a network that have a direction, with their people."""
     scores = PairScores()
-    for source in shards.sources:
-        shard = read_shard(source.crops)
+    for _, shard in plan.read("crops"):
         embeddings = shard[f"embedding.{number}"]
         usable = np.isfinite(embeddings).all(1) & (np.linalg.norm(embeddings, axis=1) > 0)
         if usable.any():
@@ -254,108 +250,130 @@ def _pair_scores(shards: StudyShards, number: int) -> PairScores:
     return scores
 
 
-def _rates(found: Verification, max_eer: float) -> dict[str, Any]:
-    """Error rates of a network, and a warning where they are high."""
-    rates, eer = found.to_frame(), found.eer
-    row = {"genuine": len(found.genuine), "impostor": len(found.impostor), "eer": eer}
-    row["eer_threshold"] = found.eer_threshold
+def _error_rates(verification: Verification, max_eer: float) -> dict[str, Any]:
+    """Return the error rates of a network, and a warning where they are high."""
+    rates, eer = verification.to_frame(), verification.eer
+    genuine, impostor = verification.genuine, verification.impostor
+    row = {"genuine": len(genuine), "impostor": len(impostor), "eer": eer, "eer_threshold": verification.eer_threshold}
     if len(rates):
-        row |= {"tar": float(rates["tar"].iloc[-1]), "fmr": float(rates["fmr"].iloc[-1])}
-    at = rates[rates["fmr"] == 1e-3]
-    if len(at):
-        row |= {"tar_1e3": float(at["tar"].iloc[0]), "threshold_1e3": float(at["threshold"].iloc[0])}
+        row |= {name: rates[name].iloc[-1] for name in ("tar", "fmr")}
+    at_1e3 = rates[rates["fmr"] == 1e-3]
+    if len(at_1e3):
+        row |= {"tar_1e3": at_1e3["tar"].iloc[0], "threshold_1e3": at_1e3["threshold"].iloc[0]}
     warning = (
-        f"the network hardly separates these people: equal error rate {eer:.0%}, mean cosine {found.genuine.mean():.2f} within people and "
-        f"{found.impostor.mean():.2f} between; check the alignment and the preprocessing"
+        f"the network hardly separates these people: equal error rate {eer:.0%}, mean cosine {genuine.mean():.2f} within people and "
+        f"{impostor.mean():.2f} between; check the alignment and the preprocessing"
     )
     return {**row, "separates": eer <= max_eer, "warning": "" if eer <= max_eer else warning}
 
 
-def counted(found: Verification) -> list[dict[str, Any]]:
-    """Rows of the table of cosines: pairs in each of :data:`COSINE_BINS`, genuine and impostor.
+def cosine_counts(verification: Verification) -> Rows:
+    """Return the rows of ``cosines``: pairs in each of :data:`COSINE_BINS`, genuine and impostor.
 
     Example:
-        >>> made = counted(Verification(np.array([0.99, 1.0]), np.array([-1.0])))
-        >>> made[39]["pairs"], made[39]["high"], made[40]["kind"], made[40]["pairs"]
+        >>> rows = cosine_counts(Verification(np.array([0.99, 1.0]), np.array([-1.0])))
+        >>> rows[39]["pairs"], rows[39]["high"], rows[40]["kind"], rows[40]["pairs"]
         (2, 1.0, 'impostor', 1)
     """
     rows = []
-    for kind, scores in (("genuine", found.genuine), ("impostor", found.impostor)):
+    for kind, scores in (("genuine", verification.genuine), ("impostor", verification.impostor)):
         pairs, _ = np.histogram(np.clip(scores, -1, 1), COSINE_BINS)  # rounding may lead just over 1
         bins = zip(COSINE_BINS[:-1].tolist(), COSINE_BINS[1:].tolist(), pairs.tolist(), strict=True)
-        rows += [{"kind": kind, "low": low, "high": high, "pairs": n} for low, high, n in bins]
+        rows += [{"kind": kind, "low": low, "high": high, "pairs": count} for low, high, count in bins]
     return rows
 
 
-# -- images, maps and drops ----------------------------------------------------------------------------
+# -- scores, regions and drops -------------------------------------------------------------------------
 
 
-@dataclass
-class PersonMeans:
-    """What the tables of images leave for those of groups: means of every person, by model."""
+def write_measurements(plan: Plan, folder: Path) -> dict[str, pd.DataFrame]:
+    """Write ``scores``, ``regions``, ``drops`` and their summaries.
 
-    people: list[str]
-    cosine: dict[str, Floats] = field(default_factory=dict)
-    drop: dict[str, Floats] = field(default_factory=dict)
-    regions: dict[str, Floats] = field(default_factory=dict)
-
-
-def write_measurements(shards: StudyShards, folder: Path) -> PersonMeans:
-    """Write ``scores``, ``regions``, ``drops`` and their summaries, in one pass over the shards of every network."""
-    means = PersonMeans(shards.people())
-    code = {person: i for i, person in enumerate(means.people)}
-    with writing(folder, ("scores", "regions", "drops", "region_summary", "drop_summary")) as writers:
-        _shared_drops(shards, code, writers)
-        for number, network in enumerate(shards.networks):
+    Returns:
+        Model → means of each person: the cosine, and the quantities in which groups are compared.
+    """
+    means = {}
+    with open_tables(folder, ("scores", "regions", "drops", "region_summary", "drop_summary")) as writers:
+        _write_drops(plan, -1, writers)
+        for number, network in enumerate(plan.networks):
             if network.layers:
-                _of_network(shards, number, code, writers, means)
+                columns = _write_drops(plan, number, writers) | _write_maps(plan, number, writers)
+                means[network.name] = pd.DataFrame(columns, index=plan.people)
     return means
 
 
-def _rows_of(shards: StudyShards, i: int, shard: Shard) -> list[Picture]:
-    """Return the pictures of the rows of a shard."""
-    kept = read_shard(shards.sources[i].crops)["kept"]
-    return [shards.pictures[i][k] for k in kept[shard["rows"]]]
-
-
-def _of_network(
-    shards: StudyShards, number: int, code: Mapping[str, int], writers: Mapping[str, Writer], means: PersonMeans
-) -> None:
-    network, config = shards.networks[number], shards.config
-    places = [OVERALL, *[layer.name for layer in network.layers]]
-    names = [name for _, name in shards.regions]
-    regions = PersonTotals(len(code), len(places) * len(names) * len(QUANTITIES))
-    scores = PersonTotals(len(code), 1)
-    drops: _Drops | None = None
-    for i, source in enumerate(shards.sources):
-        path, other = source.maps[number], shards.others[i][number]
-        if path is None:
-            continue
-        shard = read_shard(path)
-        more = None if other is None else read_shard(other)
-        cells = [tuple(cell) for cell in shard.notes["cells"]] + (
-            [] if more is None else [tuple(c) for c in more.notes["cells"]]
-        )
-        drops = drops or _Drops(network.name, cells, PersonTotals(len(code), len(cells)))
+def _write_maps(plan: Plan, number: int, writers: Mapping[str, TableWriter]) -> dict[str, Floats]:
+    """Write the cosines and the regions of a network, and return their means by person."""
+    network = plan.networks[number]
+    layers = pd.DataFrame({"model": network.name, "layer": [OVERALL, *[layer.name for layer in network.layers]]})
+    names = [name for _, name in plan.parser.regions]
+    columns = layers.merge(pd.DataFrame(product(names, QUANTITIES), columns=["region", "quantity"]), how="cross")
+    scores, regions = PersonTotals(len(plan.people), 1), PersonTotals(len(plan.people), len(columns))
+    for index, shard in plan.read("maps", network=number):
         if not len(shard["rows"]):
             continue
-        pictures = _rows_of(shards, i, shard)
-        codes = np.array([code[p.person] for p in pictures])
-        who = RowOwners(np.array([p.number for p in pictures], dtype=np.int32), codes, means.people)
-        writers["scores"].add({"model": network.name, **who.columns(1), "cosine": shard["cosine"]})
+        images, codes = _owners(plan, index, shard)
+        writers["scores"].add(images.assign(model=network.name, cosine=shard["cosine"]))
         scores.update(codes, shard["cosine"][:, None])
         values = _region_values(shard)
         regions.update(codes, values.reshape(len(values), -1))
-        _region_rows(writers["regions"], network.name, places, names, who, values)
-        together = shard["drops"] if more is None else np.concatenate([shard["drops"], more["drops"]], 1)
-        drops.add(writers["drops"], who, together)
-    if drops is not None:
-        drops.summarise(writers["drop_summary"], config.confidence, config.seed)
-        own = drops.column(OVERALL, "", config.fills[0], middle(config.fractions), network.name)
-        means.drop[network.name] = drops.sums.means()[:, own]
-    means.cosine[network.name] = scores.means()[:, 0]
-    means.regions[network.name] = regions.means()[:, : len(names) * len(QUANTITIES)]
-    _region_summary(writers["region_summary"], network.name, places, names, regions, config)
+        rows = layers.merge(images, how="cross").merge(pd.DataFrame({"region": names}), how="cross")
+        rows[QUANTITIES] = values.swapaxes(0, 1).reshape(-1, len(QUANTITIES))
+        writers["regions"].add(rows.dropna(subset="share"))
+    means = regions.means()
+    has_value = ~np.isnan(means)
+    summary = _summary(columns, np.where(has_value, means, 0), has_value, plan, bounds=(0.0, np.inf))
+    writers["region_summary"].add(summary)
+    overall = means.reshape(len(means), len(layers), len(names), len(QUANTITIES))[:, 0]
+    of_groups = {
+        f"{quantity} of {name}": overall[:, k, QUANTITIES.index(quantity)]
+        for quantity in ("share", "lift")
+        for k, name in enumerate(names)
+    }
+    return {"cosine": scores.means()[:, 0], **of_groups}
+
+
+def _owners(plan: Plan, index: Index, shard: Shard) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+    """Return the columns ``image`` and ``person`` of the rows of a shard, and the numbers of the people."""
+    pictures = plan.pictures(index.shard)
+    images = pd.DataFrame([_picture_columns(pictures[i]) for i in shard["rows"]], columns=["image", "person"])
+    return images, pd.Index(plan.people).get_indexer(pd.Index(images["person"])).astype(np.int64)
+
+
+def _region_values(shard: Shard) -> NDArray[np.float32]:
+    """Return (n, L, regions, quantities), NaN for maps that show nothing and for the lift of regions that an image lacks."""
+    share, mass, area = shard["share"], shard["mass"], shard["area"][:, None]
+    area = np.broadcast_to(area, share.shape)
+    lift = np.divide(share, area, out=np.full_like(share, np.nan), where=area > 0)
+    values: NDArray[np.float32] = np.stack([share, mass, area, lift], -1)
+    values[~shard["shown"]] = np.nan
+    return values
+
+
+def _write_drops(plan: Plan, number: int, writers: Mapping[str, TableWriter]) -> dict[str, Floats]:
+    """Write the drops of an explained network (-1: of the controls made without one); return the means by person that groups need."""
+    explained, stages = ("", ("controls",)) if number < 0 else (plan.networks[number].name, ("maps", "others"))
+    notes = [shard.notes["cells"] for stage in stages for _, shard in plan.read(stage, shard=0, network=number)]
+    cells = pd.DataFrame([cell for of_stage in notes for cell in of_stage], columns=CELL)
+    if cells.empty:
+        return {}
+    cells = cells.assign(explained=explained, method=cells["layer"].map(lambda layer: "LEAM" if layer else ""))
+    totals = PersonTotals(len(plan.people), len(cells))
+    for i in range(len(plan.shards)):
+        parts = [part for stage in stages for part in plan.read(stage, shard=i, network=number)]
+        index, shard = parts[0]
+        if len(shard["rows"]):
+            images, codes = _owners(plan, index, shard)
+            drops = np.concatenate([part["drops"] for _, part in parts], 1)
+            totals.update(codes, drops)
+            rows = cells.merge(images, how="cross").assign(drop=drops.T.ravel())
+            writers["drops"].add(rows.dropna(subset="drop"))
+    summary = _summary(cells, totals.sums, totals.counts, plan)
+    summary = summary.assign(images=totals.counts.sum(0)).rename(columns={"mean": "drop"})
+    writers["drop_summary"].add(summary[summary["images"] > 0])
+    fraction = middle(plan.config.fractions)
+    is_own = (cells[CELL] == [OVERALL, "", plan.config.fills[0], fraction, explained]).all(axis=1)
+    return {f"drop at {fraction:.0%}": means for means in totals.means()[:, is_own].T}
 
 
 def middle(fractions: Sequence[float]) -> float:
@@ -368,267 +386,89 @@ def middle(fractions: Sequence[float]) -> float:
     return min(fractions, key=lambda fraction: abs(np.log(fraction / 0.05)))
 
 
-@dataclass(frozen=True)
-class RowOwners:
-    """Images of rows and whose they are."""
-
-    images: NDArray[np.int32]
-    codes: NDArray[np.int64]
-    people: Sequence[str]
-
-    def columns(self, times: int) -> dict[str, Any]:
-        """``image`` and ``person``, all rows ``times`` times over."""
-        there, at = np.unique(self.codes, return_inverse=True)
-        names = [self.people[i] for i in there]
-        return {"image": np.tile(self.images, times), "person": Coded(np.tile(at, times), names)}
-
-
-def _region_values(shard: Shard) -> NDArray[np.float32]:
-    """(n, L, regions, quantities); NaN for maps that show nothing, and the lift of regions that are not there."""
-    share, mass, area = shard["share"], shard["mass"], shard["area"][:, None]
-    area = np.broadcast_to(area, share.shape)
-    lift = np.divide(share, area, out=np.full_like(share, np.nan), where=area > 0)
-    values: NDArray[np.float32] = np.stack([share, mass, area, lift], -1)
-    values[~shard["shown"]] = np.nan
-    return values
-
-
-def _region_rows(
-    writer: Writer, model: str, places: Sequence[str], names: Sequence[str], who: RowOwners, values: NDArray[np.float32]
-) -> None:
-    """Layer by layer, image by image, region by region."""
-    for layer, place in enumerate(places):
-        shown = ~np.isnan(values[:, layer, 0, 0])
-        if not shown.any():
-            continue
-        there = RowOwners(who.images[shown].repeat(len(names)), who.codes[shown].repeat(len(names)), who.people)
-        flat = values[shown, layer].reshape(-1, len(QUANTITIES))
-        region = Coded(np.tile(np.arange(len(names)), int(shown.sum())), names)
-        quantities = {quantity: flat[:, q] for q, quantity in enumerate(QUANTITIES)}
-        writer.add({"model": model, "layer": place, **there.columns(1), "region": region, **quantities})
-
-
-def _region_summary(
-    writer: Writer, model: str, places: Sequence[str], names: Sequence[str], regions: PersonTotals, config: Config
-) -> None:
-    means = regions.means()
-    known = ~np.isnan(means)
-    filled = np.where(known, means, 0)
-    low, high = interval_of_sums(
-        filled, known, confidence=config.confidence, resamples=RESAMPLES, seed=config.seed, bounds=(0.0, np.inf)
-    )
-    people = known.sum(0)
-    mean = divided(filled.sum(0), people)
-    columns = [(place, name, quantity) for place in places for name in names for quantity in QUANTITIES]
-    writer.add(
-        {
-            "model": model,
-            "layer": [place for place, _, _ in columns],
-            "region": [name for _, name, _ in columns],
-            "quantity": [quantity for _, _, quantity in columns],
-            "people": people.astype(np.int32),
-            "mean": mean,
-            "low": low,
-            "high": high,
-        }
-    )
-
-
-@dataclass
-class _Drops:
-    """Drops of one explained network (or of controls made without one), cell by cell."""
-
-    explained: str
-    cells: list[tuple[Any, ...]]
-    sums: PersonTotals
-
-    def _head(self, cell: tuple[Any, ...]) -> dict[str, Any]:
-        layer, control, fill, fraction, measured = cell
-        method = "LEAM" if layer else ""
-        return {
-            "explained": self.explained,
-            "layer": layer,
-            "measured": measured,
-            "method": method,
-            "control": control,
-            "fill": fill,
-            "fraction": fraction,
-        }
-
-    def add(self, writer: Writer, who: RowOwners, values: NDArray[np.float32]) -> None:
-        """Add drops (n, cells) and write their rows."""
-        self.sums.update(who.codes, values)
-        for at, cell in enumerate(self.cells):
-            known = ~np.isnan(values[:, at])
-            if known.any():
-                there = RowOwners(who.images[known], who.codes[known], who.people)
-                writer.add({**self._head(cell), **there.columns(1), "drop": values[known, at]})
-
-    def column(self, *cell: Any) -> int:
-        """Which column a cell is."""
-        return self.cells.index(cell)
-
-    def summarise(self, writer: Writer, confidence: float, seed: int) -> None:
-        """Means over images, intervals over people."""
-        if not self.cells:
-            return
-        sums, counts = self.sums.sums, self.sums.counts
-        low, high = interval_of_sums(sums, counts, confidence=confidence, resamples=RESAMPLES, seed=seed)
-        images = counts.sum(0)
-        mean = divided(sums.sum(0), images)
-        for at, cell in enumerate(self.cells):
-            head = {**self._head(cell), "images": int(images[at]), "people": int((counts[:, at] > 0).sum())}
-            if images[at]:
-                writer.add({**head, "drop": float(mean[at]), "low": float(low[at]), "high": float(high[at])})
-
-
-def _shared_drops(shards: StudyShards, code: Mapping[str, int], writers: Mapping[str, Writer]) -> None:
-    drops: _Drops | None = None
-    people = list(code)
-    for i, source in enumerate(shards.sources):
-        if source.controls is None:
-            continue
-        shard = read_shard(source.controls)
-        cells = [tuple(cell) for cell in shard.notes["cells"]]
-        drops = drops or _Drops("", cells, PersonTotals(len(code), len(cells)))
-        if len(shard["rows"]) and cells:
-            pictures = _rows_of(shards, i, shard)
-            images = np.array([p.number for p in pictures], dtype=np.int32)
-            who = RowOwners(images, np.array([code[p.person] for p in pictures]), people)
-            drops.add(writers["drops"], who, shard["drops"])
-    if drops is not None:
-        drops.summarise(writers["drop_summary"], shards.config.confidence, shards.config.seed)
+def _summary(
+    heads: pd.DataFrame, sums: Floats, counts: Floats | NDArray[np.bool_], plan: Plan, **bounds: tuple[float, float]
+) -> pd.DataFrame:
+    """Return means, intervals over people, and the number of people, a row for each column of the sums."""
+    options: dict[str, Any] = {"confidence": plan.config.confidence, "seed": plan.config.seed, **bounds}
+    low, high = interval_of_sums(sums, counts, resamples=RESAMPLES, **options)
+    mean = divided(sums.sum(0), counts.sum(0))
+    return heads.assign(people=(counts > 0).sum(0), mean=mean, low=low, high=high)
 
 
 # -- mean maps -----------------------------------------------------------------------------------------
 
 
-def layer_totals(paths: Sequence[Path]) -> tuple[Floats, NDArray[np.int64], Floats, int]:
-    """Return sums (L, H, W) and counts of the maps of one network over all shards, the sum of its overall maps, and the images.
-
-    Raises:
-        CaptumLeamError: if no image has a map.
-    """
-    layers: Floats | None = None
-    counts: NDArray[np.int64] = np.zeros(1, np.int64)
-    total, images = np.zeros((1, 1)), 0
-    for path in paths:
-        shard = read_shard(path)
-        if not len(shard["rows"]):
-            continue
-        if layers is None:
-            layers = np.zeros(shard["layer_sums"].shape)
-            counts = np.zeros(len(layers), np.int64)
-            total = np.zeros(layers.shape[1:])
-        layers += shard["layer_sums"]
-        counts = counts + shard["layer_counts"]
-        total += shard["person_sums"].sum(0, dtype=np.float64)
-        images += int(shard["person_counts"].sum())
-    if layers is None:
-        raise CaptumLeamError("no image has a map.")
-    return layers, counts, total, images
-
-
-def write_mean_maps(shards: StudyShards, folder: Path) -> None:
+def write_mean_maps(plan: Plan, folder: Path) -> None:
     """Write ``maps/mean.npz``: mean maps that sum to 1, the same bytes for the same study."""
     means: dict[str, NDArray[np.float32]] = {}
-    for number, network in enumerate(shards.networks):
-        paths = [path for source in shards.sources if (path := source.maps[number]) is not None]
-        try:
-            layers, counts, _, _ = layer_totals(paths)
-        except ValueError:
-            continue
-        for place, values, count in zip([OVERALL, *[x.name for x in network.layers]], layers, counts, strict=True):
-            if count:
-                means[f"{network.name}/{place}"] = (values / count).astype(np.float32)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / "mean.npz") as place_, open(place_, "wb") as file:
-        np.savez(file, allow_pickle=False, **means)
+    for number, network in enumerate(plan.networks):
+        totals = map_totals(shard for _, shard in plan.read("maps", network=number))
+        names = [OVERALL, *[layer.name for layer in network.layers]]
+        if totals:
+            for name, values, count in zip(names, totals["layer_sums"], totals["layer_counts"], strict=True):
+                if count:
+                    means[f"{network.name}/{name}"] = (values / count).astype(np.float32)
+    _write_arrays(folder / "mean.npz", means)
 
 
-def write_person_maps(shards: StudyShards, folder: Path) -> None:
+def write_person_maps(plan: Plan, folder: Path) -> None:
     """Write float16 maps of single images where the configuration asks for them: ``maps/people/MODEL-SHARD.npz``."""
-    if shards.config.store_maps == "none":
+    if plan.config.store_maps == "none":
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(len(shards.networks)):
-        for i, source in enumerate(shards.sources):
-            if (path := source.maps[number]) is None or not len((shard := read_shard(path))["rows"]):
-                continue
-            images = np.array([picture.number for picture in _rows_of(shards, i, shard)], dtype=np.int32)
-            with atomic_write(folder / f"{number:02d}-{i:05d}.npz") as place, open(place, "wb") as file:
-                np.savez(file, allow_pickle=False, image=images, maps=shard["maps"])
+    for index, shard in plan.read("maps"):
+        if len(shard["rows"]):
+            images = _owners(plan, index, shard)[0]["image"].to_numpy(np.int32)
+            _write_arrays(
+                folder / f"{index.network:02d}-{index.shard:05d}.npz", {"image": images, "maps": shard["maps"]}
+            )
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as place, open(place, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 # -- groups --------------------------------------------------------------------------------------------
 
 
-def group_rows(shards: StudyShards, means: PersonMeans) -> list[dict[str, Any]]:
-    """Differences between groups, all p-values adjusted together."""
-    rows: list[dict[str, Any]] = []
-    for at, label in enumerate(shards.listing.labels):
-        of = {p.person: (p.groups[at] or None) for p in shards.listing.pictures}
-        groups = {person: of[person] for person in means.people}
-        named = sorted({group for group in groups.values() if group is not None})
-        for network in shards.networks:
-            if network.layers and network.name in means.drop:
-                rows += _group_rows(shards, means, label, groups, named, network.name)
+def group_rows(plan: Plan, means: Mapping[str, pd.DataFrame]) -> Rows:
+    """Return the differences between groups, all p-values adjusted together.
+
+    Args:
+        plan: The study.
+        means: Result of :func:`write_measurements`.
+    """
+    rows: Rows = []
+    for at, label in enumerate(plan.listing.labels):
+        groups = {p.person: p.groups[at] or None for p in plan.listing.pictures}
+        for model, of_model in means.items():
+            head = {"label": label, "model": model}
+            rows += [{**head, **row} for row in _group_differences(plan, of_model, groups)]
     adjusted = holm([row["p"] for row in rows]) if rows else np.zeros(0)
-    return [{**row, "p_holm": float(value)} for row, value in zip(rows, adjusted, strict=True)]
+    return [{**row, "p_holm": value} for row, value in zip(rows, adjusted, strict=True)]
 
 
-def _group_rows(
-    shards: StudyShards,
-    means: PersonMeans,
-    label: str,
-    groups: Mapping[str, str | None],
-    named: Sequence[str],
-    model: str,
-) -> list[dict[str, Any]]:
-    head = {"label": label, "model": model}
-    if len(named) < 2:
-        few = f"{len(named)} group{'s' * (len(named) != 1)} of people; needed are two or more"
-        return [{**head, "quantity": "all", "p": float("nan"), "people_a": 0, "people_b": 0, "note": few}]
-    config = shards.config
-    regions = means.regions[model].reshape(len(means.people), len(shards.regions), len(QUANTITIES))
-    values = {f"drop at {middle(config.fractions):.0%}": means.drop[model]}
-    for quantity in ("share", "lift"):
-        of_quantity = regions[..., QUANTITIES.index(quantity)]
-        values |= {f"{quantity} of {name}": of_quantity[:, k] for k, (_, name) in enumerate(shards.regions)}
-    order = sorted(range(len(means.people)), key=lambda i: (groups[means.people[i]] or "", i))
-    people = [means.people[i] for i in order]
-    table = compare_groups(
-        {name: column[order] for name, column in values.items()},
-        people,
+def _group_differences(plan: Plan, means: pd.DataFrame, groups: Mapping[str, str | None]) -> Rows:
+    config = plan.config
+    names = {group for person in means.index if (group := groups[person]) is not None}
+    if len(names) < 2:
+        few = f"{len(names)} group{'s' * (len(names) != 1)} of people; needed are two or more"
+        return [{"quantity": "all", "p": float("nan"), "people_a": 0, "people_b": 0, "note": few}]
+    ordered = means.loc[sorted(means.index, key=lambda person: groups[person] or "")]
+    differences = compare_groups(
+        {name: ordered[name].to_numpy() for name in ordered.columns if name != "cosine"},
+        list(ordered.index),
         dict(groups),
-        means.cosine[model][order],
+        ordered["cosine"].to_numpy(),
         min_people=max(3, config.min_group),
         confidence=config.confidence,
         resamples=config.patterns.resamples,
         permutations=max(config.patterns.permutations, 199),
         seed=config.seed,
-    ).table
-    columns = {
-        "group_a": "first",
-        "group_b": "second",
-        "quantity": "quantity",
-        "value_a": "mean_first",
-        "value_b": "mean_second",
-        "difference": "difference",
-        "low": "low",
-        "high": "high",
-        "p": "p",
-        "people_a": "people_first",
-        "people_b": "people_second",
-        "base_a": "base_first",
-        "base_b": "base_second",
-        "note": "refused",
-    }
-    return [{**head, **{new: row[old] for new, old in columns.items()}} for row in table.to_dict("records")]
-
-
-def write_small(folder: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]], more: tuple[str, ...]) -> None:
-    """Write tables of few rows."""
-    with writing(folder, tuple(rows), more) as writers:
-        for name, of_table in rows.items():
-            writers[name].add_rows(of_table)
+    )
+    table = differences.table.rename(columns={"first": "group_a", "second": "group_b", "refused": "note"})
+    for old, new in {"_first": "_a", "_second": "_b", "mean_": "value_"}.items():
+        table.columns = table.columns.str.replace(old, new)
+    return table.to_dict("records")  # type: ignore[return-value]

@@ -25,7 +25,7 @@ from captum_leam.leam import LEAM
 from captum_leam.maps import pixel_count, place_on_field, positive_shares, top_pixels
 from captum_leam.patterns.signatures import dense_roots, top_roots
 from captum_leam.regions.report import region_area, region_share, region_sums
-from captum_leam.reporting.tables import OVERALL
+from captum_leam.reporting.schema import OVERALL
 from captum_leam.study.config import Config
 from captum_leam.study.networks import Network, suggestions
 from captum_leam.study.reading import Failure, batches, bisect_failures, embedded, references_of, take_rows

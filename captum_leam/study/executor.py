@@ -5,10 +5,9 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 from tqdm.auto import tqdm
@@ -18,7 +17,7 @@ from captum_leam._storage import Shard, shard_digest, write_shard
 from captum_leam.errors import EngineError, IncompleteError
 from captum_leam.study.config import Config
 from captum_leam.study.plan import STAGE_OF
-from captum_leam.study.stages import Task
+from captum_leam.study.task import Task
 from captum_leam.study.worker import WorkerContext, deterministic_torch, this_worker
 
 Engine = Literal["serial", "processes", "ray"]
@@ -46,7 +45,7 @@ def perform(context: WorkerContext, task: Task) -> str:
 
 @dataclass
 class Executor:
-    """Workers of a study, kept from one group of stages to the next.
+    """Workers of a study, kept from one group of stages to the next, once they are :meth:`started`.
 
     Attributes:
         config: Configuration of the study.
@@ -54,7 +53,7 @@ class Executor:
         jobs: Number of workers of the last two.
         progress: Whether to show progress bars.
         seconds: Seconds of each group of tasks.
-        made: Number of shards made in each group.
+        new_shards: Number of shards made in each group.
         digests: Path of each shard within the folder of results → its checksum.
         restarts: Groups in which workers were lost.
     """
@@ -64,24 +63,20 @@ class Executor:
     jobs: int = 1
     progress: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
-    made: dict[str, int] = field(default_factory=dict)
+    new_shards: dict[str, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     restarts: list[str] = field(default_factory=list)
-    _stack: ExitStack = field(default_factory=ExitStack)
     _pool: Any = None
 
-    def __enter__(self) -> "Executor":
-        with ExitStack() as stack:
-            stack.enter_context(deterministic_torch(self.config.threads))
-            if self.engine == "ray":
-                stack.enter_context(_ray(self.jobs))
-            self._pool = stack.enter_context(_pool(self.engine, self.jobs, self.config))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        this_worker.cache_clear()  # networks need not stay in memory
-        self._stack.__exit__(kind, error, at)
+    @contextmanager
+    def started(self) -> Iterator["Executor"]:
+        """Start the workers, and end them at last."""
+        ray = _ray(self.jobs) if self.engine == "ray" else nullcontext()
+        with deterministic_torch(self.config.threads), ray, _pool(self.engine, self.jobs, self.config) as self._pool:
+            try:
+                yield self
+            finally:
+                this_worker.cache_clear()  # networks need not stay in memory
 
     @contextmanager
     def timed(self, title: str) -> Iterator[None]:
@@ -104,7 +99,7 @@ class Executor:
         """
         with self.timed(title):
             missing = [task for task in tasks if not self.is_done(task.path)]
-            self.made[title] = self.made.get(title, 0) + len(missing)
+            self.new_shards[title] = self.new_shards.get(title, 0) + len(missing)
             try:
                 problems = self.perform_all(context, missing, title)
             except EngineError as error:

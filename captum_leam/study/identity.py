@@ -6,6 +6,7 @@ differ in their last bits between processors. Code is compared exactly, because 
 """
 
 import hashlib
+import importlib.util
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.memory import is_out_of_memory
-from captum_leam._storage import Shard, hash_of, read_shard
+from captum_leam._storage import file_sha256, hash_of, read_shard
 from captum_leam.errors import BrokenFileError, CaptumLeamError
 
 Rows = tuple[tuple[float, ...], ...]
@@ -26,7 +27,7 @@ Rows = tuple[tuple[float, ...], ...]
 VOLATILE = re.compile(r" at 0x[0-9a-f]+|(?<=captum_leam_folder_)\d+")
 """What differs in the representation of a module from one process to the next."""
 
-COMPANY = 0.05
+BATCH_TOLERANCE = 0.05
 """How far an embedding may move with the other images of its batch: quantised networks scale by the largest value of a batch."""
 
 PROJECTIONS = 16
@@ -57,7 +58,7 @@ class Fingerprint:
         return hash_of(self.code, self.outputs)
 
     def agrees(self, other: "Fingerprint") -> bool:
-        """Whether code and outputs are those of another fingerprint."""
+        """Return whether code and outputs are those of another fingerprint."""
         return self.code == other.code and distance(self.outputs, other.outputs) <= self.tolerance
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,11 +86,6 @@ def read_fingerprints(folder: Path) -> tuple[Fingerprint, ...]:
         except BrokenFileError:
             continue
     return tuple(found)
-
-
-def as_shard(fingerprint: Fingerprint) -> Shard:
-    """Return the shard that stores a fingerprint."""
-    return Shard({}, fingerprint.to_dict())
 
 
 def as_known(fingerprint: Fingerprint, earlier: Iterable[Fingerprint]) -> Fingerprint:
@@ -161,21 +157,21 @@ def outputs_of(function: Callable[[Tensor], Tensor], images: Tensor, tolerance: 
     with torch.random.fork_rng(devices=[]):
         alone = tuple(row for image in images for row in _rows(function, image[None]))
         again = _rows(function, images[:1])
-        together = _rows(function, images)
+        in_batch = _rows(function, images)
         few = alone if all(alone) else _rows(function, images[:2])  # some networks need two images
-    passes = distance(alone, again + alone[1:])
-    if passes > tolerance:
+    difference = distance(alone, again + alone[1:])
+    if difference > tolerance:
         raise CaptumLeamError(
-            f"Expected two passes over the same image to agree, got outputs that differ by {passes:.2g} of their spread. Remove what is "
-            "random in forward, such as functional dropout or noise."
+            f"Expected two passes over the same image to agree, got outputs that differ by {difference:.2g} of their spread. Remove what "
+            "is random in forward, such as functional dropout or noise."
         )
-    company = distance(few, together[: len(few)]) if all(few) and all(together) else 0.0
-    if company > COMPANY:
+    difference = distance(few, in_batch[: len(few)]) if all(few) and all(in_batch) else 0.0
+    if difference > BATCH_TOLERANCE:
         raise CaptumLeamError(
-            f"Expected the output for an image not to depend on the other images of its batch, got outputs that differ by {company:.2g} of "
-            "their spread. Make forward treat every image by itself."
+            "Expected the output for an image not to depend on the other images of its batch, got outputs that differ by "
+            f"{difference:.2g} of their spread. Make forward treat every image by itself."
         )
-    return alone if any(alone) else together
+    return alone if any(alone) else in_batch
 
 
 def _rows(function: Callable[[Tensor], Tensor], images: Tensor) -> Rows:
@@ -209,7 +205,7 @@ def weights_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def code_of(made: Any, sources: Iterable[str], *more: Any) -> str:
+def code_of(loaded: Any, sources: Iterable[str], *more: Any) -> str:
     """SHA-256 of the sources that something was loaded from, of its structure, and of anything else that JSON can hold.
 
     Example:
@@ -217,7 +213,20 @@ def code_of(made: Any, sources: Iterable[str], *more: Any) -> str:
         (True, False)
     """
     structure: list[Any] = []
-    if isinstance(made, nn.Module):
-        tensors = sorted((name, t) for name, t in made.state_dict().items() if isinstance(t, Tensor))
-        structure = [VOLATILE.sub("", repr(made)), [[name, str(t.dtype), list(t.shape)] for name, t in tensors]]
+    if isinstance(loaded, nn.Module):
+        tensors = sorted((name, t) for name, t in loaded.state_dict().items() if isinstance(t, Tensor))
+        structure = [VOLATILE.sub("", repr(loaded)), [[name, str(t.dtype), list(t.shape)] for name, t in tensors]]
     return hash_of(structure, sorted(sources), *more)
+
+
+def named_file_sha256(where: str) -> list[str]:
+    """SHA-256 of an ONNX file or of an installed module; files of code are recorded when they are imported."""
+    named = where.rpartition(":")[0]
+    if where.endswith(".onnx"):
+        return [file_sha256(Path(where))]
+    try:
+        spec = importlib.util.find_spec(named) if named and not named.endswith(".py") else None
+    except (ImportError, ValueError):
+        return []
+    origin = Path(spec.origin) if spec is not None and spec.origin is not None else None
+    return [file_sha256(origin)] if origin is not None and origin.is_file() else []

@@ -4,10 +4,12 @@ import csv
 import io
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -17,9 +19,8 @@ from captum_leam._text import as_text
 from captum_leam.errors import ConfigError, FileError
 from captum_leam.faces.formats import picture_endings
 from captum_leam.faces.photos import list_pictures
-from captum_leam.study.config import Config
+from captum_leam.study.config import Config, Groups
 
-MAX_TABLE_BYTES = 1 << 30
 READERS = 8  # files that are hashed at once: what is waited for is the disk
 
 
@@ -102,18 +103,15 @@ def list_people(config: Config) -> Listing:
     """
     found, skipped_paths = (list(_of_table(config)), []) if config.people.is_table else _of_folder(config)
     if not found:
-        raise ConfigError(_nobody(config.people.path, skipped_paths))
+        endings = ", ".join(picture_endings())
+        seen = "; ".join(f"{other.name}: {other.reason}" for other in skipped_paths[:3])
+        raise ConfigError(f"people: {config.people.path} holds no picture ({endings}) of anyone. {seen}".rstrip())
     check_names_differ(picture.person for picture in found)
     labels = config.groups.columns
     if config.groups.path is not None:
-        found = _with_groups(found, config)
+        found = _with_groups(found, config.groups, config.groups.path)
     ordered = sorted(found, key=lambda picture: (picture.person, picture.name))
     return Listing(tuple(replace(picture, number=i) for i, picture in enumerate(ordered)), labels, tuple(skipped_paths))
-
-
-def _nobody(path: Path, skipped_paths: Sequence[SkippedPath]) -> str:
-    seen = "; ".join(f"{other.name}: {other.reason}" for other in skipped_paths[:3])
-    return f"people: {path} holds no picture ({', '.join(picture_endings())}) of anyone. {seen}".rstrip()
 
 
 def check_names_differ(names: Iterable[str]) -> None:
@@ -167,24 +165,22 @@ def _of_folder(config: Config) -> tuple[list[Picture], list[SkippedPath]]:
         if not files:
             skipped_paths.append(SkippedPath("folder", name, name, f"no picture of {name} in it"))
         for other, reason in skipped:
-            skipped_paths += _with_content(other, reason, config, name)
+            skipped_paths += _skipped(other, reason, config, name)
     return pictures, skipped_paths
 
 
-def _with_content(path: Path, reason: str, config: Config, person: str) -> Iterator[SkippedPath]:
-    """Yield what is left out in a person's folder, and everything below it if it is a folder."""
-    if os.path.realpath(path) == os.path.realpath(config.out):
-        return
-    is_folder = os.path.isdir(path)
-    name = as_text(path.relative_to(config.people.path).as_posix())
-    yield SkippedPath("folder" if is_folder else "file", person, name, as_text(reason))
-    if not is_folder or path.is_symlink():
-        return
-    with suppress(OSError):  # a closed folder is named, what is in it cannot be
-        for inner in sorted(path.iterdir()):
-            if not inner.name.startswith("."):
-                reason = f"in a folder of {person}'s folder: only pictures in PERSON/ are read"
-                yield from _with_content(inner, reason, config, person)
+def _skipped(path: Path, reason: str, config: Config, person: str) -> Iterator[SkippedPath]:
+    """Yield what is left out in a person's folder, and everything below it if it is a folder; hidden files and the results are not."""
+    reasons = {path: as_text(reason)}
+    if os.path.isdir(path) and not path.is_symlink():
+        below = f"in a folder of {person}'s folder: only pictures in PERSON/ are read"
+        reasons |= dict.fromkeys(sorted(path.rglob("*")), below)
+    results = Path(os.path.realpath(config.out))
+    for one, why in reasons.items():
+        is_hidden = any(part.startswith(".") for part in one.relative_to(path).parts)
+        if not is_hidden and not Path(os.path.realpath(one)).is_relative_to(results):
+            name = as_text(one.relative_to(config.people.path).as_posix())
+            yield SkippedPath("folder" if os.path.isdir(one) else "file", person, name, why)
 
 
 def _rows(path: Path, names: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -192,8 +188,6 @@ def _rows(path: Path, names: Sequence[str]) -> Iterator[tuple[int, dict[str, str
     try:
         if path.exists() and not path.is_file():
             raise ConfigError(f"{path}: Expected a CSV table, but this is no file.")
-        if path.stat().st_size > MAX_TABLE_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_TABLE_BYTES >> 20} MiB; split the study.")
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path}: the table cannot be read ({error.strerror}).") from None
@@ -235,27 +229,23 @@ def _of_table(config: Config) -> Iterator[Picture]:
         yield Picture(0, person, people.path.parent / where, Path(where).as_posix(), groups)
 
 
-def _with_groups(pictures: list[Picture], config: Config) -> list[Picture]:
-    groups = config.groups
-    if groups.path is None:
-        return pictures
-    of: dict[str, tuple[str, ...]] = {}
-    for line, row in _rows(groups.path, [groups.person_column, *groups.columns]):
+def _with_groups(pictures: list[Picture], groups: Groups, path: Path) -> list[Picture]:
+    """Return the pictures with the labels of a table of people."""
+    labels: dict[str, tuple[str, ...]] = {}
+    for line, row in _rows(path, [groups.person_column, *groups.columns]):
         person = row[groups.person_column]
-        if person in of:
-            raise ConfigError(
-                f"{groups.path}, line {line}: {person} is there twice; expected one row for every person."
-            )
-        of[person] = tuple(row[column] for column in groups.columns)
+        if person in labels:
+            raise ConfigError(f"{path}, line {line}: {person} is there twice; expected one row for every person.")
+        labels[person] = tuple(row[column] for column in groups.columns)
     people = dict.fromkeys(picture.person for picture in pictures)
-    check_names_differ([*people, *of])
-    if not set(people) & set(of):
+    check_names_differ([*people, *labels])
+    if not set(people) & set(labels):
         raise ConfigError(
-            f"{groups.path}: none of its {len(of)} people ({', '.join(list(of)[:3])}) is in the study ({', '.join(list(people)[:3])}); "
+            f"{path}: none of its {len(labels)} people ({', '.join(list(labels)[:3])}) is in the study ({', '.join(list(people)[:3])}); "
             f"expected the same names, in column {groups.person_column!r}."
         )
     unknown = ("",) * len(groups.columns)
-    return [replace(picture, groups=of.get(picture.person, unknown)) for picture in pictures]
+    return [replace(picture, groups=labels.get(picture.person, unknown)) for picture in pictures]
 
 
 # -- what can count ------------------------------------------------------------------------------------
@@ -274,11 +264,8 @@ def hashed(listing: Listing, min_images: int, *, progress: bool = False) -> List
         )
     first: dict[str, Picture] = {}
     for i, picture in enumerate(pictures):
-        if picture.reason:
-            continue
-        twin = first.setdefault(picture.sha256, picture)
-        if twin is not picture:
-            pictures[i] = mark_copy(picture, twin, "the same bytes as")
+        if not picture.reason and first.setdefault(picture.sha256, picture) is not picture:
+            pictures[i] = mark_copy(picture, first[picture.sha256], "the same bytes as")
     return replace(listing, pictures=tuple(without_lonely(pictures, min_images)))
 
 
@@ -302,13 +289,11 @@ def without_lonely(pictures: Sequence[Picture], min_images: int) -> list[Picture
         >>> [picture.reason for picture in without_lonely(few, 2)]
         ['only 1 usable picture of ann; expected 2 or more', '', '']
     """
-    count: dict[str, int] = {}
-    for picture in pictures:
-        count[picture.person] = count.get(picture.person, 0) + (not picture.reason)
+    count = Counter(picture.person for picture in pictures if not picture.reason)
     return [
-        replace(picture, reason=too_few(picture.person, count[picture.person], min_images))
-        if not picture.reason and count[picture.person] < min_images
-        else picture
+        picture
+        if picture.reason or count[picture.person] >= min_images
+        else replace(picture, reason=too_few(picture.person, count[picture.person], min_images))
         for picture in pictures
     ]
 
@@ -319,8 +304,6 @@ def too_few(person: str, count: int, min_images: int) -> str:
 
 
 def _hash(picture: Picture) -> Picture:
-    if picture.reason:
-        return picture
     try:
         return replace(picture, sha256=file_sha256(picture.path))
     except OSError as error:
@@ -328,19 +311,17 @@ def _hash(picture: Picture) -> Picture:
 
 
 def split(pictures: Sequence[Picture], size: int) -> list[tuple[Picture, ...]]:
-    """Split pictures into shards of whole people, each of one person or more, and of at most ``size`` pictures where that allows it.
+    """Split pictures, sorted by person, into shards of whole people: of one person or more, of at most ``size`` pictures where possible.
 
     Example:
         >>> people = [Picture(i, name, Path(name), name) for i, name in enumerate("aabbbc")]
         >>> [[picture.person for picture in shard] for shard in split(people, 3)]
         [['a', 'a'], ['b', 'b', 'b'], ['c']]
     """
-    of: dict[str, list[Picture]] = {}
-    for picture in pictures:
-        of.setdefault(picture.person, []).append(picture)
     shards: list[list[Picture]] = []
-    for own in of.values():
-        if not shards or len(shards[-1]) + len(own) > size:
+    for _, of_person in groupby(pictures, key=attrgetter("person")):
+        new = list(of_person)
+        if not shards or len(shards[-1]) + len(new) > size:
             shards.append([])
-        shards[-1].extend(own)
+        shards[-1] += new
     return [tuple(shard) for shard in shards]

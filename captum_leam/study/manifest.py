@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_leam._storage import file_sha256
-from captum_leam.reporting.tables import TABLES
+from captum_leam.reporting.schema import TABLES
 from captum_leam.study.evaluating import map_settings
 from captum_leam.study.executor import Executor
 from captum_leam.study.networks import notes_on
@@ -71,7 +71,7 @@ def manifest_of(
         "run": {
             "engine": executor.engine,
             "jobs": executor.jobs,
-            "shards made": executor.made,
+            "shards made": executor.new_shards,
             "workers lost": executor.restarts,
             "seconds": {title: round(seconds, 3) for title, seconds in executor.seconds.items()},
         },

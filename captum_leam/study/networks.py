@@ -1,10 +1,8 @@
 """The networks of a study: loaded, identified and described."""
 
-import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +13,6 @@ from captum_leam._engine.outputs import as_embeddings
 from captum_leam._engine.shapes import Reshape
 from captum_leam._engine.types import Field
 from captum_leam._neighbours import recorded_sources
-from captum_leam._storage import file_sha256
 from captum_leam.errors import ConfigError
 from captum_leam.layers import get_layer
 from captum_leam.models import load_model
@@ -28,6 +25,7 @@ from captum_leam.study.identity import (
     code_of,
     distance,
     fixed_images,
+    named_file_sha256,
     outputs_of,
     weights_sha256,
 )
@@ -63,7 +61,6 @@ class Network:
     Attributes:
         model: Its entry of the configuration.
         fingerprint: Its identity.
-        size: Side of the crops in pixels.
         parameters: Number of its parameters.
         layers: Layers that are explained; none before :func:`describe`.
         field: Part (top, left, height, width) of the crop that it reads.
@@ -71,7 +68,6 @@ class Network:
 
     model: Model
     fingerprint: Fingerprint
-    size: int
     parameters: int
     layers: tuple[Layer, ...] = ()
     field: Field = (0, 0, 0, 0)
@@ -102,37 +98,6 @@ def embeddings_of(module: nn.Module, crops: Tensor) -> Tensor:
         return as_embeddings(module(crops), len(crops))
 
 
-def load(model: Model, device: str, size: int) -> tuple[nn.Module, Fingerprint]:
-    """Load a network that the configuration names.
-
-    Args:
-        model: Its entry of the configuration.
-        device: Device to run it on.
-        size: Side of the crops in pixels.
-
-    Returns:
-        The network and its identity.
-
-    Raises:
-        ConfigError: If it cannot be loaded, if two passes over the same image differ, or if its embeddings depend on the other images
-            of the batch.
-    """
-    tolerance = CPU_TOLERANCE if device == "cpu" else ACCELERATOR_TOLERANCE
-    try:
-        with recorded_sources() as sources, torch.random.fork_rng(devices=[]):  # the user's random numbers stay
-            module = load_model(model.where, model.preprocessing).to(device)
-            raise_if_active(module)
-            images = fixed_images(size).to(device)
-            outputs = outputs_of(lambda some: embeddings_of(module, some.clone()), images, tolerance)
-        files = [*sources.values(), *named_file_sha256(model.where)]
-        weights = [] if any(outputs) else [weights_sha256(module)]  # it ran on none of the fixed images
-        return module, Fingerprint(code_of(module, files, *weights), outputs, tolerance)
-    except ImportError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"models.{model.name}: {error}") from error
-
-
 def identify(model: Model, device: str, size: int, earlier: Iterable[Fingerprint] = ()) -> tuple[Network, nn.Module]:
     """Load a network that the configuration names, and identify it.
 
@@ -143,16 +108,29 @@ def identify(model: Model, device: str, size: int, earlier: Iterable[Fingerprint
         earlier: Identities of the same study; the first that agrees is kept. Default: none.
 
     Raises:
-        ConfigError: If :func:`load` raises, or if it lacks a layer that the configuration names.
+        ConfigError: If it cannot be loaded, if two passes over the same image differ, if its embeddings depend on the other images of
+            the batch, or if it lacks a layer that the configuration names.
 
     Example:
         >>> identify(Model("same", "torch.nn:Flatten"), "cpu", 8)[0].parameters
         0
     """
-    module, fingerprint = load(model, device, size)
+    tolerance = CPU_TOLERANCE if device == "cpu" else ACCELERATOR_TOLERANCE
+    try:
+        with recorded_sources() as sources, torch.random.fork_rng(devices=[]):  # the user's random numbers stay
+            module = load_model(model.where, model.preprocessing).to(device)
+            raise_if_active(module)
+            images = fixed_images(size).to(device)
+            outputs = outputs_of(lambda some: embeddings_of(module, some.clone()), images, tolerance)
+        weights = [] if any(outputs) else [weights_sha256(module)]  # it ran on none of the fixed images
+        code = code_of(module, [*sources.values(), *named_file_sha256(model.where)], *weights)
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"models.{model.name}: {error}") from error
     _check_layer_names(model, module)
     parameters = sum(p.numel() for p in module.parameters())
-    return Network(model, as_known(fingerprint, earlier), size, parameters), module
+    return Network(model, as_known(Fingerprint(code, outputs, tolerance), earlier), parameters), module
 
 
 def notes_on(networks: Iterable[Network]) -> list[str]:
@@ -177,19 +155,6 @@ def _check_layer_names(model: Model, module: nn.Module) -> None:
                 f"models.{model.name}: {error} Names under the key layers are of every model; where networks differ, give "
                 f"models.{model.name}.layers, or auto."
             ) from None
-
-
-def named_file_sha256(where: str) -> list[str]:
-    """SHA-256 of an ONNX file or of an installed module; files of code are recorded when they are imported."""
-    named = where.rpartition(":")[0]
-    if where.endswith(".onnx"):
-        return [file_sha256(Path(where))]
-    try:
-        spec = importlib.util.find_spec(named) if named and not named.endswith(".py") else None
-    except (ImportError, ValueError):
-        return []
-    origin = Path(spec.origin) if spec is not None and spec.origin is not None else None
-    return [file_sha256(origin)] if origin is not None and origin.is_file() else []
 
 
 # -- layers --------------------------------------------------------------------------------------------

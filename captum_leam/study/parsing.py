@@ -11,8 +11,15 @@ from captum_leam._neighbours import recorded_sources
 from captum_leam.errors import ConfigError
 from captum_leam.regions import CELEBAMASK_HQ, TEMPLATE, FacexlibParser, RegionScheme, TemplateParser, parse
 from captum_leam.study.config import Config
-from captum_leam.study.identity import Fingerprint, Rows, as_known, code_of, fixed_images, outputs_of
-from captum_leam.study.networks import named_file_sha256
+from captum_leam.study.identity import (
+    Fingerprint,
+    Rows,
+    as_known,
+    code_of,
+    fixed_images,
+    named_file_sha256,
+    outputs_of,
+)
 
 Parse = Callable[[Tensor], Tensor]
 

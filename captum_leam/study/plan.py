@@ -1,4 +1,4 @@
-"""The plan of a study: from its pictures and networks to the tasks of all stages, with paths that name what a shard depends on."""
+"""The plan of a study: the tasks of all stages, and the paths of their shards, named by what a shard depends on."""
 
 import platform
 from collections.abc import Iterator, Sequence
@@ -9,18 +9,18 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from captum_leam._storage import file_sha256, hash_of, read_shard, shard_digest
+from captum_leam._storage import Shard, file_sha256, hash_of, read_shard, shard_digest
 from captum_leam._version import __version__
 from captum_leam._weights import find_weights
 from captum_leam.errors import ConfigError
-from captum_leam.study.assembling import StudyShards
 from captum_leam.study.config import Config
 from captum_leam.study.identity import Fingerprint
 from captum_leam.study.listing import Listing, Picture, hashed, list_people, mark_copy, split
 from captum_leam.study.networks import Network, describe
 from captum_leam.study.parsing import LoadedParser
 from captum_leam.study.reading import find_copies
-from captum_leam.study.stages import STAGES, Index, Inputs, Stage, Task, sources_of
+from captum_leam.study.stages import STAGES, Stage
+from captum_leam.study.task import Index, Task
 from captum_leam.study.worker import Worker, WorkerContext, crops_of
 
 NUMERIC = ("torch", "captum", "numpy", "pillow")
@@ -53,11 +53,6 @@ class Plan:
         labels = tuple(label for label, _ in self.parser.regions)
         return WorkerContext(self.config, self.networks, labels, self.parser.fingerprint)
 
-    @property
-    def identities(self) -> tuple[Fingerprint, ...]:
-        """Identities of the networks and of the parser."""
-        return (*(network.fingerprint for network in self.networks), self.parser.fingerprint)
-
     # -- tasks
 
     def tasks(self, stages: Sequence[Stage]) -> list[Task]:
@@ -72,12 +67,9 @@ class Plan:
 
     def task(self, stage: Stage, index: Index) -> Task:
         """Return the task of one shard."""
-        pictures = self.shards[index.shard] if not stage.inputs else ()
-        return Task(stage.name, index, self.path(stage.name, index), self.inputs(stage, index), pictures)
-
-    def inputs(self, stage: Stage, index: Index) -> Inputs:
-        """Return the shards that a shard is made from."""
-        return {(name, at): self.path(name.split()[-1], at) for name, at in self._inputs(stage, index)}
+        inputs = {(name, at): self.path(name.split()[-1], at) for name, at in self._inputs(stage, index)}
+        pictures = self.shards[index.shard] if not inputs else ()
+        return Task(stage.name, index, self.path(stage.name, index), inputs, pictures)
 
     def indices(self, stage: Stage, at: Index = ANYWHERE) -> list[Index]:
         """Return the places of the shards of a stage; none if the configuration does not need it.
@@ -89,9 +81,11 @@ class Plan:
         indices = [Index()] if stage.condition(self.config) else []
         for dimension in stage.over:
             fixed = getattr(at, dimension)
-            numbers = [fixed] if fixed >= 0 else None
             indices = [
-                index._replace(**{dimension: i}) for index in indices for i in numbers or self._range(dimension, index)
+                index._replace(**{dimension: i})
+                for index in indices
+                for i in self._range(dimension, index)
+                if fixed in (-1, i)
             ]
         return indices
 
@@ -149,13 +143,14 @@ class Plan:
 
         The shards that held one get another name and are made again, those of other people stay.
         """
-        crops = [self.path("crops", index) for index in self.indices(STAGE_OF["crops"])]
-        first = find_copies(worker.works_for(self.context), self.shards, crops)
-        pictures = [
+        pictures = [picture for i in range(len(self.shards)) for picture in self.pictures(i)]
+        crops = (shard for _, shard in self.read("crops"))
+        first = find_copies(worker.works_for(self.context), pictures, crops)
+        marked = tuple(
             mark_copy(p, first[p.number], "shows the same as") if p.number in first else p
             for p in self.listing.pictures
-        ]
-        self.listing = replace(self.listing, pictures=tuple(pictures))
+        )
+        self.listing = replace(self.listing, pictures=marked)
         left = (tuple(p for p in shard if p.number not in first) for shard in self.shards)
         self.shards = tuple(shard for shard in left if shard)
         self._keys.clear()
@@ -169,8 +164,7 @@ class Plan:
         """
         worker.works_for(self.context)
         reasons = []
-        for index in self.indices(STAGE_OF["crops"]):
-            shard = read_shard(self.path("crops", index))
+        for _, shard in self.read("crops"):
             if len(shard["kept"]):
                 crops = crops_of(shard)[:2]
                 described = [describe(n, worker.module(n), crops, self.config.device) for n in self.networks]
@@ -186,13 +180,25 @@ class Plan:
 
     # -- results
 
-    def study_shards(self) -> StudyShards:
-        """Return what the tables of images are made from."""
-        paths = {(s.name, at): self.path(s.name, at) for s in STAGES for at in self.indices(s) if "shard" in s.over}
-        networks, numbers = len(self.networks), range(len(self.shards))
-        others = tuple(tuple(paths.get(("others", Index(i, n))) for n in range(networks)) for i in numbers)
-        sources = sources_of(paths, networks)
-        return StudyShards(self.config, self.listing, self.networks, self.parser.regions, self.shards, sources, others)
+    @property
+    def people(self) -> list[str]:
+        """Everybody with a usable picture, in order."""
+        return list(dict.fromkeys(picture.person for shard in self.shards for picture in shard))
+
+    def read(self, stage: str, *, shard: int = -1, network: int = -1) -> Iterator[tuple[Index, Shard]]:
+        """Yield the shards of a stage, in order; none if the configuration does not need it.
+
+        Args:
+            stage: Name of the stage.
+            shard: Number of the shard of people. Default: all.
+            network: Number of the network. Default: all.
+        """
+        for index in self.indices(STAGE_OF[stage], Index(shard, network)):
+            yield index, read_shard(self.path(stage, index))
+
+    def pictures(self, shard: int) -> list[Picture]:
+        """Return the pictures of a shard that have a crop."""
+        return [self.shards[shard][i] for i in read_shard(self.path("crops", Index(shard)))["kept"]]
 
     def rows(self, *stages: str) -> list[dict[str, Any]]:
         """Return the rows of a table that stages have made, in order."""

@@ -2,10 +2,9 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from captum_leam._engine.memory import is_out_of_memory, warn_of_reduced_batch
-from captum_leam._storage import Shard, file_sha256, read_shard
+from captum_leam._storage import Shard, file_sha256
 from captum_leam._text import as_text
 from captum_leam.errors import FileError, ReliabilityWarning
 from captum_leam.faces import FaceSource, read_faces
@@ -31,42 +30,28 @@ UNALIGNED = "If it is not an aligned crop, set pictures: photos"
 # -- reading -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Read:
-    """One picture, or the reason why it was not read."""
-
-    picture: Picture
-    source: FaceSource | None
-    reason: str = ""
-
-
-def read_one(picture: Picture, worker: Worker) -> Read:
-    """Read one face of one file; every fault of the file becomes its reason."""
+def read_one(picture: Picture, worker: Worker) -> FaceSource | str:
+    """Read one face of one file; every fault of the file becomes the reason why it is left out."""
     config = worker.config
     try:
         if file_sha256(picture.path) != picture.sha256:
-            return Read(picture, None, "the file changed while the study ran; run again")
+            return "the file changed while the study ran; run again"
         (source,) = read_faces([picture.path], worker.aligner, config.pictures.how)  # type: ignore[arg-type]
-        size = config.pictures.size
-        if tuple(source.crop.shape[1:]) != (size, size):
-            height, width = source.crop.shape[1:]
-            return Read(
-                picture,
-                None,
-                f"the crop has {width} × {height} px; the study's have {size} (pictures.size). {UNALIGNED}",
-            )
-        return Read(picture, source)
     except ImportError:
         raise
     except OSError as error:
-        return Read(picture, None, f"the file cannot be read ({error.strerror})")
+        return f"the file cannot be read ({error.strerror})"
     except FileError as error:
-        return Read(picture, None, as_text(error.reason))
+        return as_text(error.reason)
     except Exception as error:  # a broken file raises nearly anything; the study goes on without it
-        return Read(picture, None, as_text(str(error)) or type(error).__name__)
+        return as_text(str(error)) or type(error).__name__
+    size, (height, width) = config.pictures.size, source.crop.shape[1:]
+    if (height, width) != (size, size):
+        return f"the crop has {width} × {height} px; the study's have {size} (pictures.size). {UNALIGNED}"
+    return source
 
 
-def read_ahead(pictures: Sequence[Picture], worker: Worker) -> Iterator[Read]:
+def read_ahead(pictures: Sequence[Picture], worker: Worker) -> Iterator[FaceSource | str]:
     """Yield pictures in order, the next ones decoded while the caller works on one."""
     with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(worker.config.threads,)) as reader:
         yield from reader.map(lambda picture: read_one(picture, worker), pictures)
@@ -86,32 +71,29 @@ def crops_shard(worker: Worker, pictures: Sequence[Picture]) -> Shard:
     """
     config = worker.config
     read = list(read_ahead(pictures, worker))
-    failed: list[Failure] = [("read", "", i, r.reason) for i, r in enumerate(read) if r.source is None]
-    count = Counter(r.picture.person for r in read if r.source is not None)
+    readable = {i: source for i, source in enumerate(read) if not isinstance(source, str)}
+    failed: list[Failure] = [("read", "", i, reason) for i, reason in enumerate(read) if isinstance(reason, str)]
+    count = Counter(pictures[i].person for i in readable)
     few = {person: too_few(person, n, config.min_images) for person, n in count.items() if n < config.min_images}
-    lonely = [
-        (i, few[r.picture.person]) for i, r in enumerate(read) if r.source is not None and r.picture.person in few
-    ]
-    failed += [("read", "", i, reason) for i, reason in lonely]
-    kept = [i for i, r in enumerate(read) if r.source is not None and r.picture.person not in few]
-    good = [read[i] for i in kept]
-    size = config.pictures.size
-    none = torch.zeros(0, 3, size, size, device="cpu", dtype=torch.float32)
-    crops = torch.stack([r.source.crop for r in good if r.source]) if good else none
-    how = ["crop" if _is_crop(r) else "photograph" for r in good]
-    faces = [r.source.face for r in good if r.source]
+    failed += [("read", "", i, few[pictures[i].person]) for i in readable if pictures[i].person in few]
+    kept = [i for i in readable if pictures[i].person not in few]
+    sources = [readable[i] for i in kept]
+    faces = [source.face for source in sources]
+    none = torch.zeros(0, 3, config.pictures.size, config.pictures.size, device="cpu", dtype=torch.float32)
+    crops = torch.stack([source.crop for source in sources]) if sources else none
     notes: dict[str, Any] = {
         "failed": failed,
-        "how": how,
+        "how": ["crop" if face is None else "photograph" for face in faces],
         "faces": [-1 if face is None else face.found for face in faces],
         "turns": [-1 if face is None else face.turn for face in faces],
-        "people": [r.picture.person for r in good],
+        "people": [pictures[i].person for i in kept],
     }
-    small = thumbnails_of([r.source for r in good if r.source])
+    landmarks = [np.full((5, 2), np.nan) if face is None else np.asarray(face.crop_landmarks) for face in faces]
+    small = thumbnails_of(sources)
     arrays: dict[str, NDArray[Any]] = {
         "kept": np.array(kept, dtype=np.int32),
         "crops": _compact(crops),
-        "landmarks": np.stack([_landmarks(r) for r in good]) if good else np.zeros((0, 5, 2)),
+        "landmarks": np.array(landmarks, dtype=np.float64).reshape(-1, 5, 2),
         "thumbnails": small.crops.numpy(),
         "photographs": small.photographs.numpy(),
         "boxes": small.boxes.numpy(),
@@ -125,10 +107,6 @@ def crops_shard(worker: Worker, pictures: Sequence[Picture]) -> Shard:
     return Shard(arrays, notes)
 
 
-def _is_crop(read: Read) -> bool:
-    return read.source is not None and read.source.face is None
-
-
 def _compact(crops: Tensor) -> NDArray[Any]:
     """Return crops as uint8 where that loses nothing, as for pictures of 8 bits; as float32 otherwise."""
     eight = (crops * 255).round()
@@ -136,77 +114,67 @@ def _compact(crops: Tensor) -> NDArray[Any]:
     return eight.to(torch.uint8).numpy() if exact else crops.numpy()
 
 
-def _landmarks(read: Read) -> NDArray[np.float64]:
-    face = None if read.source is None else read.source.face
-    return np.full((5, 2), np.nan) if face is None else np.asarray(face.crop_landmarks, dtype=np.float64)
-
-
 # -- copies --------------------------------------------------------------------------------------------
 
 
-def find_copies(worker: Worker, shards: Sequence[Sequence[Picture]], paths: Sequence[Path]) -> dict[int, Picture]:
+def find_copies(worker: Worker, pictures: Sequence[Picture], shards: Iterable[Shard]) -> dict[int, Picture]:
     """Find the pictures that show the same as an earlier one of the study, whoever they are said to be of.
 
     Args:
         worker: Worker of this process.
-        shards: Pictures of each shard.
-        paths: Shards of crops.
+        pictures: Pictures that have a crop.
+        shards: Shards of crops.
 
     Returns:
         Number of a picture → the first picture that shows the same.
     """
-    pictures: list[Picture] = []
-    parts: list[list[Tensor]] = [[], [], []]
-    for of_shard, path in zip(shards, paths, strict=True):
-        shard = read_shard(path)
-        pictures += [of_shard[i] for i in shard["kept"]]
-        for part, name in zip(parts, ("thumbnails", "photographs", "boxes"), strict=True):
-            part.append(torch.from_numpy(shard[name]))
+    names = ("thumbnails", "photographs", "boxes")
+    parts = zip(*[[torch.from_numpy(shard[name]) for name in names] for shard in shards], strict=True)
 
     def confirm(later: int, earlier: int) -> bool:
-        one, other = (read_one(pictures[i], worker).source for i in (earlier, later))
-        return one is not None and other is not None and shows_same_face(one, other)
+        one, other = (read_one(pictures[i], worker) for i in (earlier, later))
+        return not isinstance(one, str) and not isinstance(other, str) and shows_same_face(one, other)
 
-    found = copies(Thumbnails(*[torch.cat(part) for part in parts]), confirm) if pictures else {}
+    found = copies(Thumbnails(*map(torch.cat, parts)), confirm) if pictures else {}
     return {pictures[later].number: pictures[earlier] for later, earlier in found.items()}
 
 
-# -- networks on batches, and what they refuse ---------------------------------------------------------
+# -- networks on batches -------------------------------------------------------------------------------
 
 
 def bisect_failures(
     function: Callable[[NDArray[np.intp]], Any], rows: NDArray[np.intp]
 ) -> Iterator[tuple[NDArray[np.intp], Any, str]]:
-    """Yield the result of a function of rows; where it raises, of halves of them, down to the single row that is to blame.
+    """Apply a function to rows, and bisect them on errors to isolate the rows that raise.
 
-    Memory that is used up is no picture's fault: it is told, and where one row alone does not fit, raised.
+    Too little memory is no fault of a row: a smaller batch is tried with a warning; one row that does not fit raises.
 
     Yields:
-        Rows, what the function made of them, and ``""``; or one row, None, and the reason.
+        Rows, the result of the function for them, and ``""``; or one row, None, and the reason.
 
     Example:
         >>> def halves(rows):
         ...     return 1 / (rows - 2.0) if not (rows == 2).any() else 1 / 0
-        >>> [(rows.tolist(), reason) for rows, made, reason in bisect_failures(halves, np.arange(4))]
+        >>> [(rows.tolist(), reason) for rows, _, reason in bisect_failures(halves, np.arange(4))]
         [([0, 1], ''), ([2], 'ZeroDivisionError: division by zero'), ([3], '')]
     """
     try:
-        made = function(rows)
+        result = function(rows)
     except Exception as error:  # whatever a user's network raises concerns these images, not the study
-        lacking = is_out_of_memory(error)
-        if len(rows) > 1:
-            middle = len(rows) // 2
-            if lacking:
-                warn_of_reduced_batch(f"{len(rows)} images", middle)
-            yield from bisect_failures(function, rows[:middle])
-            yield from bisect_failures(function, rows[middle:])
+        is_too_large = is_out_of_memory(error)
+        if len(rows) == 1:
+            if is_too_large:
+                raise
+            lines = str(error).strip().splitlines()
+            yield rows, None, f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:500]
             return
-        if lacking:
-            raise
-        lines = str(error).strip().splitlines()
-        yield rows, None, f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:500]
+        half = len(rows) // 2
+        if is_too_large:
+            warn_of_reduced_batch(f"{len(rows)} images", half)
+        for part in (rows[:half], rows[half:]):
+            yield from bisect_failures(function, part)
         return
-    yield rows, made, ""
+    yield rows, result, ""
 
 
 def take_rows(tensor: Tensor, rows: NDArray[np.intp]) -> Tensor:
@@ -232,19 +200,19 @@ def batches(count: int, size: int) -> list[NDArray[np.intp]]:
 
 def embedded(worker: Worker, module: nn.Module, crops: Tensor) -> tuple[NDArray[np.float32], list[tuple[int, str]]]:
     """Return the embeddings (n, D) of crops, NaN where the network raised, and these rows with the reason."""
-    lost: list[tuple[int, str]] = []
-    found: dict[int, NDArray[np.float32]] = {}
+    failed: list[tuple[int, str]] = []
+    parts: list[tuple[NDArray[np.intp], NDArray[np.float32]]] = []
     for rows in batches(len(crops), worker.config.batch_size):
-        for part, made, reason in bisect_failures(lambda r: worker.embed(module, take_rows(crops, r)), rows):
-            if made is None:
-                lost.append((int(part[0]), reason))
+        for part, result, reason in bisect_failures(lambda r: worker.embed(module, take_rows(crops, r)), rows):
+            if result is None:
+                failed.append((int(part[0]), reason))
             else:
-                found.update(zip(part.tolist(), made.float().cpu().numpy(), strict=True))
-    size = len(next(iter(found.values()))) if found else 1
-    whole = np.full((len(crops), size), np.nan, dtype=np.float32)
-    for row, values in found.items():
-        whole[row] = values
-    return whole, lost
+                parts.append((part, result.float().cpu().numpy()))
+    size = parts[0][1].shape[1] if parts else 1
+    embeddings = np.full((len(crops), size), np.nan, dtype=np.float32)
+    for part, values in parts:
+        embeddings[part] = values
+    return embeddings, failed
 
 
 def references_of(embeddings: NDArray[np.float32], people: Sequence[str]) -> NDArray[np.float32]:
@@ -261,16 +229,11 @@ def references_of(embeddings: NDArray[np.float32], people: Sequence[str]) -> NDA
     for person in dict.fromkeys(people):
         rows = np.flatnonzero((names == person) & usable)
         if len(rows) > 1:
-            try:
-                of_person = _centroids_of_person(embeddings[rows])
-            except ValueError:  # an embedding of zeros, or images that cancel each other
-                continue
-            references[rows] = of_person.numpy()
+            with (
+                warnings.catch_warnings(),
+                suppress(ValueError),
+            ):  # an embedding of zeros, or images that cancel each other
+                # Equal embeddings are warned of by rows of this array, which the user does not know. Copies are found by pictures.
+                warnings.simplefilter("ignore", ReliabilityWarning)
+                references[rows] = leave_one_out_centroids(torch.from_numpy(embeddings[rows]), [0] * len(rows)).numpy()
     return references
-
-
-def _centroids_of_person(embeddings: NDArray[np.float32]) -> Tensor:
-    with warnings.catch_warnings():
-        # Equal embeddings are warned of by rows of this array, which the user does not know. Copies are found by their pictures.
-        warnings.simplefilter("ignore", ReliabilityWarning)
-        return leave_one_out_centroids(torch.from_numpy(embeddings.copy()), [0] * len(embeddings))

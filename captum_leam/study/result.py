@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from captum_leam._storage import file_sha256
 from captum_leam.errors import BrokenFileError, CaptumLeamError
-from captum_leam.reporting.tables import OVERALL, TABLES
+from captum_leam.reporting.schema import OVERALL, TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ class StudyResult:
         return manifest
 
     def table(self, name: str, **filters: Any) -> "pd.DataFrame":
-        """Return one of the tables, see :mod:`captum_leam.reporting.tables`.
+        """Return one of the tables, see :mod:`captum_leam.reporting.schema`.
 
         Args:
             name: Name of the table.

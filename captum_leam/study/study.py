@@ -1,23 +1,24 @@
 """A study from its configuration to its tables and page."""
 
+import json
 import time
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from captum_leam._storage import locked, remove_parts, write_json
+from captum_leam._storage import Shard, locked, remove_parts, write_bytes
 from captum_leam.errors import ConfigError, EngineError, IncompleteError
 from captum_leam.reporting.study_report import write_report
-from captum_leam.study.checking import Check, check
+from captum_leam.study.assembling import write_tables
 from captum_leam.study.config import Config, config_from, read_config
 from captum_leam.study.executor import BACKENDS, Engine, Executor
-from captum_leam.study.identity import as_shard, read_fingerprints
+from captum_leam.study.identity import read_fingerprints
 from captum_leam.study.manifest import manifest_of
 from captum_leam.study.plan import Plan, make_plan
+from captum_leam.study.recheck import Check, check
 from captum_leam.study.result import StudyResult
 from captum_leam.study.stages import STAGES
-from captum_leam.study.tables import write_tables
 from captum_leam.study.worker import this_worker
 
 
@@ -129,21 +130,23 @@ def _run(executor: Executor) -> None:
     """Make the shards of all stages, the tables, and last the manifest: with it, all of them are of one run."""
     began, out = time.perf_counter(), executor.config.out
     remove_parts(out)
-    with executor:
+    with executor.started():
         plan = _make_shards(executor)
         (out / "manifest.json").unlink(missing_ok=True)
         with executor.timed("tables"):
             images, skipped = write_tables(plan, out)
         executor.seconds["all"] = time.perf_counter() - began
-        write_json(out / "manifest.json", manifest_of(plan, executor, images, skipped))
+        manifest = manifest_of(plan, executor, images, skipped)
+        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        write_bytes(out / "manifest.json", text.encode())
 
 
 def _make_shards(executor: Executor) -> Plan:
     config, worker, identities = executor.config, this_worker(), executor.config.out / "work" / "identities"
     with executor.timed("files and models"):
         plan = make_plan(config, worker, read_fingerprints(identities), progress=executor.progress)
-    for fingerprint in plan.identities:
-        executor.keep(identities / f"{fingerprint.sha256}.shard", as_shard(fingerprint))
+    for fingerprint in (*[network.fingerprint for network in plan.networks], plan.parser.fingerprint):
+        executor.keep(identities / f"{fingerprint.sha256}.shard", Shard({}, fingerprint.to_dict()))
     reading, *others = (list(stages) for _, stages in groupby(STAGES, key=lambda stage: stage.title))
     executor.run(plan.context, plan.tasks(reading), reading[0].title)
     with executor.timed("copies"):

@@ -1,6 +1,6 @@
 """The state of one process of a study: what all tasks share, and what is kept from one task to the next."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +21,7 @@ from captum_leam.models.randomised import randomised
 from captum_leam.regions import TemplateParser, parse
 from captum_leam.study.config import Config, Model
 from captum_leam.study.identity import Fingerprint
-from captum_leam.study.networks import Network, embeddings_of, identify, load
+from captum_leam.study.networks import Network, embeddings_of, identify
 from captum_leam.study.parsing import LoadedParser, load_parser
 
 KEPT_BATCHES = 4
@@ -47,33 +47,32 @@ class WorkerContext:
 class Worker:
     """One process that does the tasks of a study.
 
-    Networks and the parser are loaded once. Of what belongs to single shards only the last is kept, since tasks on one shard, and tasks
-    on one untrained twin, follow each other.
+    Networks are loaded once. Of everything else only the last is kept, since tasks on one shard, and tasks on one untrained twin, follow
+    each other.
+
+    Attributes:
+        context: Settings of the study that the process works for, after :meth:`works_for`.
     """
 
+    context: WorkerContext
+
     def __init__(self) -> None:
-        self._context: WorkerContext | None = None
-        self._aligner: tuple[Any, FaceAligner] | None = None
-        self._parsers: dict[Any, LoadedParser] = {}
         self._modules: dict[Any, nn.Module] = {}
         self._keeps_input: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-        self._twin: tuple[Any, nn.Module] | None = None
-        self._crops: tuple[Path, Shard] | None = None
-        self._blurred_shard: Shard | None = None
-        self._blurred: dict[bytes, tuple[Tensor, Tensor]] = {}
+        self._latest: dict[str, tuple[Any, Any]] = {}
+        self._blurred: tuple[Shard | None, dict[bytes, tuple[Tensor, Tensor]]] = (None, {})
+
+    def _last(self, what: str, key: Any, make: Callable[[], Any]) -> Any:
+        """Return the last thing of its kind, made anew for another key."""
+        if what not in self._latest or self._latest[what][0] != key:
+            self._latest[what] = key, make()
+        return self._latest[what][1]
 
     # -- what all tasks share
 
-    @property
-    def context(self) -> WorkerContext:
-        """Settings of the study that the process works for."""
-        if self._context is None:
-            raise RuntimeError("the worker has no study yet")
-        return self._context
-
     def works_for(self, context: WorkerContext) -> "Worker":
         """Take up the settings of a study."""
-        self._context = context
+        self.context = context
         return self
 
     @property
@@ -112,12 +111,8 @@ class Worker:
         """
         key = _key(network, self.config)
         if key not in self._modules:
-            module, fingerprint = load(network.model, self.config.device, network.size)
-            if not network.fingerprint.agrees(fingerprint):
-                raise ConfigError(
-                    f"Expected model {network.name!r} to be the one that the study began with, got another. It changed meanwhile, or "
-                    "is made at random: seed its weights, or run again."
-                )
+            loaded, module = identify(network.model, self.config.device, self.config.pictures.size)
+            _check_is_same(f"model {network.name!r}", network.fingerprint, loaded.fingerprint)
             self._modules[key] = module
         return self._modules[key]
 
@@ -142,27 +137,32 @@ class Worker:
             faces: Crops (N, 3, H, W) that the statistics of its BatchNorms are taken from.
             key: Name of these crops, so that every process makes the same twin.
         """
-        of = (network.sha256, self.config.device, key, self.config.seed)
-        if self._twin is None or self._twin[0] != of:
-            module = randomised(self.module(network), faces.to(self.config.device), seed=self.config.seed)
-            self._twin = of, module
-        return self._twin[1]
+        device, seed = self.config.device, self.config.seed
+        twin: nn.Module = self._last(
+            "twin",
+            (network.sha256, device, key, seed),
+            lambda: randomised(self.module(network), faces.to(device), seed=seed),
+        )
+        return twin
 
     # -- pictures
 
     def aligner(self) -> FaceAligner:
         """Return the aligner of photographs."""
         pictures, device = self.config.pictures, self.config.device
-        if self._aligner is None or self._aligner[0] != (pictures, device):
-            detector: Any = pictures.detector
-            made = FaceAligner(size=pictures.size, detector=detector, weights=pictures.weights, device=device)
-            self._aligner = (pictures, device), made
-        return self._aligner[1]
+        options: dict[str, Any] = {"size": pictures.size, "detector": pictures.detector, "weights": pictures.weights}
+        aligner: FaceAligner = self._last("aligner", (pictures, device), lambda: FaceAligner(device=device, **options))
+        return aligner
 
     def identify_parser(self, config: Config, earlier: Iterable[Fingerprint] = ()) -> LoadedParser:
         """Load the parser that the configuration names, identify it, and keep it for the tasks."""
         parser = load_parser(config, earlier)
-        self._parsers[config.parser, config.device, parser.fingerprint] = parser
+        self._latest["parser"] = (config.parser, config.device, parser.fingerprint), parser
+        return parser
+
+    def _load_parser(self) -> LoadedParser:
+        parser = load_parser(self.config)
+        _check_is_same("the parser", self.context.parser, parser.fingerprint)
         return parser
 
     def labels(self, crops: Tensor) -> NDArray[np.uint8]:
@@ -175,25 +175,19 @@ class Worker:
         if not len(crops):
             return np.zeros((0, *crops.shape[2:]), dtype=np.uint8)
         key = config.parser, config.device, self.context.parser
-        if key not in self._parsers:
-            found = load_parser(config)
-            if not self.context.parser.agrees(found.fingerprint):
-                raise ConfigError("Expected the parser that the study began with, got another. Run again.")
-            self._parsers[key] = found
-        parser, scheme = self._parsers[key].parse, self._parsers[key].scheme.merge_sides()
-        if isinstance(parser, TemplateParser):
-            labels = parser(crops[:1])
+        loaded: LoadedParser = self._last("parser", key, self._load_parser)
+        if isinstance(loaded.parse, TemplateParser):
+            labels = loaded.parse(crops[:1])
         else:
-            parts = [parse(parser, part.to(config.device)).cpu() for part in torch.split(crops, config.batch_size)]
-            labels = torch.cat(parts)
-        merged: NDArray[np.uint8] = scheme.relabel(labels).numpy().astype(np.uint8)
+            parts = torch.split(crops, config.batch_size)
+            labels = torch.cat([parse(loaded.parse, part.to(config.device)).cpu() for part in parts])
+        merged: NDArray[np.uint8] = loaded.scheme.merge_sides().relabel(labels).numpy().astype(np.uint8)
         return merged
 
     def crops_shard(self, path: Path) -> Shard:
         """Return a shard of crops; it is kept until another is read."""
-        if self._crops is None or self._crops[0] != path:
-            self._crops = path, read_shard(path)
-        return self._crops[1]
+        shard: Shard = self._last("crops", path, lambda: read_shard(path))
+        return shard
 
     def crops_and_blur(self, faces: Shard, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
         """Return crops of some rows of a shard, and the same blurred; kept for the next task on the shard.
@@ -202,15 +196,25 @@ class Worker:
             faces: Shard of crops.
             rows: Rows of a batch.
         """
-        if self._blurred_shard is not faces:
-            self._blurred_shard, self._blurred = faces, {}
+        if self._blurred[0] is not faces:
+            self._blurred = faces, {}
+        blurred = self._blurred[1]
         key = rows.tobytes()
-        if key not in self._blurred:
-            if len(self._blurred) >= KEPT_BATCHES:  # a large shard: its batches do not come again soon
-                del self._blurred[next(iter(self._blurred))]
+        if key not in blurred:
+            if len(blurred) >= KEPT_BATCHES:  # a large shard: its batches do not come again soon
+                del blurred[next(iter(blurred))]
             crops = crops_of(faces, rows).to(self.config.device)
-            self._blurred[key] = crops, default_blur(crops)
-        return self._blurred[key]
+            blurred[key] = crops, default_blur(crops)
+        return blurred[key]
+
+
+def _check_is_same(what: str, expected: Fingerprint, loaded: Fingerprint) -> None:
+    """Raise if a worker loaded something else than the study began with."""
+    if not expected.agrees(loaded):
+        raise ConfigError(
+            f"Expected {what} to be the one that the study began with, got another. It changed meanwhile, or is made at random: seed its "
+            "weights, or run again."
+        )
 
 
 def _key(network: Network, config: Config) -> tuple[str, str | None, str, str]:

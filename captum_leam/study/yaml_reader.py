@@ -38,23 +38,19 @@ def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
         raise missing_extra("yaml", "study", error) from None
     text = _read_text(path)
     try:
-        loader = yaml.SafeLoader(text)
+        _check_events(path, text)
+        tree = _Tree(path, yaml.SafeLoader(text))
+        node = tree.loader.get_single_node()
+        return (None if node is None else tree.value(node, "")), tree.lines
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{path}, line {line}: character #x{error.character:04x} is not allowed in YAML.") from None
-    try:
-        _check_events(path, text)
-        tree = _Tree(path, loader)
-        node = loader.get_single_node()
-        return (None if node is None else tree.value(node, "")), tree.lines
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         hint = "; indent with spaces, not with tabs" if "\\t" in problem else ""
         place = f"{path}, line {mark.line + 1}" if mark is not None else f"{path}"
         raise ConfigError(f"{place}: Expected YAML, got a syntax error ({problem}{hint}).") from None
-    finally:
-        loader.dispose()
 
 
 def _read_text(path: Path) -> str:
@@ -124,9 +120,7 @@ class _Tree:
             value = self.loader.construct_object(node)
         except yaml.YAMLError:
             raise
-        except (
-            Exception
-        ):  # dates of the 31st of February, integers with too many digits, !!bool maybe: each its own type
+        except Exception:  # dates such as February 31st, !!bool maybe: each raises its own type
             self.fail(node, f"{key} is {node.value[:60]!r}, which is no {node.tag.rpartition(':')[2]}.")
         if isinstance(value, int) and abs(value) > MAX_INTEGER:
             self.fail(node, f"{key} is {node.value[:60]}; a number is at most {MAX_INTEGER}.")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from captum_leam._engine.modes import at_least_float32, own_arithmetic, uniform
+from captum_leam._engine.arithmetic import at_least_float32, own_arithmetic, uniform
 from captum_leam.objectives import unit
 from captum_leam.synthetic.population import SyntheticPopulation, swap
 

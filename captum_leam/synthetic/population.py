@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from captum_leam._engine.modes import as_tensor, uniform
+from captum_leam._engine.arithmetic import as_tensor, uniform
 from captum_leam.errors import CaptumLeamError
 from captum_leam.regions import RegionScheme
 from captum_leam.synthetic.drawing import NUISANCE, PARTS, REGIONS, REGIONS_OF, draw

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from captum_leam._engine.modes import as_array
+from captum_leam._engine.arithmetic import as_array
 from captum_leam.stats.bootstrap import Floats
 from captum_leam.stats.labels import people_of, person_codes
 from captum_leam.verification.verify_model import Verification

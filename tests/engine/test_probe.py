@@ -186,20 +186,20 @@ def refused(call: Callable[[], object], match: str) -> None:
 
 @pytest.mark.parametrize("door", LAYER_DOORS)
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_layer_whose_rows_are_not_the_images_is_refused(pictures, name, door):
+def test_a_layer_whose_rows_are_not_the_images_raises(pictures, name, door):
     model = Around(VIEWS[name])
     refused(lambda: LAYER_DOORS[door](model, pictures), r"one row per image, got \d+ rows|row i of")
 
 
 @pytest.mark.parametrize("door", LAYER_DOORS)
 @pytest.mark.parametrize("name", SHUFFLED)
-def test_a_layer_whose_rows_are_in_another_order_is_refused(pictures, name, door):
+def test_a_layer_whose_rows_are_in_another_order_raises(pictures, name, door):
     refused(lambda: LAYER_DOORS[door](Around(SHUFFLED[name]), pictures), REFUSED)
 
 
 @pytest.mark.parametrize("door", EMBEDDING_DOORS | LAYER_DOORS)
 @pytest.mark.parametrize("changes", ["MISPLACED", "BATCH", "CHANCE"])
-def test_embeddings_that_are_not_the_images_own_are_refused(pictures, changes, door):
+def test_embeddings_that_are_not_the_images_own_raise(pictures, changes, door):
     call = (EMBEDDING_DOORS | LAYER_DOORS)[door]
     for change in globals()[changes].values():
         refused(lambda change=change: call(Around(change), pictures), REFUSED)
@@ -207,7 +207,7 @@ def test_embeddings_that_are_not_the_images_own_are_refused(pictures, changes, d
 
 @pytest.mark.parametrize("door", GRID_DOORS)
 @pytest.mark.parametrize("name", MOVED)
-def test_a_grid_that_is_not_the_pictures_is_refused(pictures, name, door):
+def test_a_grid_that_is_not_the_pictures_raises(pictures, name, door):
     refused(
         lambda: GRID_DOORS[door](Around(MOVED[name]), pictures), r"Expected the grid of layer .* to lie on the picture"
     )

@@ -69,7 +69,7 @@ def _add_in_place(m: Base, x: Tensor) -> Tensor:
     return m.head(x)
 
 
-def test_a_layers_input_that_is_changed_in_place_is_refused(x):
+def test_a_layers_input_that_is_changed_in_place_raises(x):
     """The gradient of ``x`` after ``x += conv(x)`` is not that of what the convolution took in."""
     net = Base(_add_in_place)
     with pytest.raises(ValueError, match="'conv' .* takes in is changed in place later"):
@@ -77,7 +77,7 @@ def test_a_layers_input_that_is_changed_in_place_is_refused(x):
     LEAM(net, net.conv).attribute(x, reference=R)  # its output is not changed
 
 
-def test_a_view_whose_base_is_changed_in_place_is_refused(x):
+def test_a_view_whose_base_is_changed_in_place_raises(x):
     def forward(m: Base, x: Tensor) -> Tensor:
         x = m.stem(x)
         y = 1 * m.front(x)
@@ -89,7 +89,7 @@ def test_a_view_whose_base_is_changed_in_place_is_refused(x):
         LEAM(net, net.front).attribute(x, reference=R)
 
 
-def test_recording_that_would_change_what_the_model_computes_is_refused(x):
+def test_recording_that_would_change_what_the_model_computes_raises(x):
     """The layer overwrites a copy; ``x``, which the model uses beside its output, would not be overwritten."""
 
     def forward(m: Base, x: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def test_recording_that_would_change_what_the_model_computes_is_refused(x):
     LEAM(chain, chain.act).attribute(x, reference=R, attribute_to_layer_input=True)  # nothing beside
 
 
-def test_what_is_handed_on_and_changed_in_place_is_refused(x):
+def test_what_is_handed_on_and_changed_in_place_raises(x):
     def forward(m: Base, x: Tensor) -> Tensor:
         x = m.stem(x)
         y = m.on(x)

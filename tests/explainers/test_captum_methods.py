@@ -137,7 +137,7 @@ def test_own_embeddings_are_the_default_reference(model, faces):
     assert torch.allclose(explainer.attribute(faces), explainer.attribute(faces, reference=model(faces).detach()))
 
 
-def test_cost_is_what_runs(model, faces, references):
+def test_cost_is_the_number_of_passes_that_run(model, faces, references):
     explainer = CaptumExplainer(ca.IntegratedGradients, model, n_steps=5)
     explainer.attribute(faces, reference=references)
     assert explainer.cost == Cost(6, 5)  # one forward pass for the weights

@@ -65,7 +65,7 @@ def near(name):
     return partial(torch.allclose, atol=1e-7 if name in ("regions", "extremal") else 1e-12)
 
 
-def test_cost_is_what_runs(net, faces, references, name, make):
+def test_cost_is_the_number_of_passes_that_run(net, faces, references, name, make):
     """Images that the model sees, counted by a hook; and what the formula says."""
     seen = []
     net.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))

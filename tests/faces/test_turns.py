@@ -121,7 +121,7 @@ def test_an_upright_photograph_costs_one_detection_and_two_looks(spotting):
     assert spotting._network.calls == 3
 
 
-def test_a_face_that_no_close_up_confirms_is_refused(spotting, monkeypatch):
+def test_a_face_that_no_close_up_confirms_raises(spotting, monkeypatch):
     photo = drawn(moved(ARCFACE_112, turned_by(0, 1.2, (100, 90))), (180, 200), 5)
     monkeypatch.setattr("captum_leam.faces.turns.SecondLook.is_upright", lambda *_: False)
     for quarters in range(4):
@@ -182,7 +182,7 @@ def similarity_points(transform: np.ndarray, photo: torch.Tensor, quarters: int)
 
 
 @pytest.mark.real
-def test_of_two_faces_the_one_that_is_upside_down_is_refused(real_aligner, real_dir):
+def test_of_two_faces_the_one_that_is_upside_down_raises(real_aligner, real_dir):
     """A photograph has one way up; the other face is named, never aligned upside down."""
     pictures = [read_photo(real_dir / "photos" / f"img{i}.jpg") for i in (20, 29)]
     small, large = (

@@ -146,7 +146,7 @@ def test_floats_a_hair_beyond_white_are_clipped(tmp_path, white, hair):
     [*(factor * UNIT for factor in (3, 15, 300, 1023, 4000, 1e6)), 2 * UNIT - 1]
     + [np.where(UNIT > 0.5, bad, UNIT) for bad in (np.nan, np.inf, -np.inf)],
 )
-def test_floats_without_a_known_white_are_refused(tmp_path, values):
+def test_floats_without_a_known_white_raise(tmp_path, values):
     save_tiff(tmp_path / "f.tif", values.astype(np.float32))
     with pytest.raises(ValueError, match=r"f\.tif: values from .* have no known white"):
         read_crop(tmp_path / "f.tif")
@@ -159,7 +159,7 @@ def test_files_whose_white_is_zero_are_inverted(tmp_path):
         assert_is_ramp(tmp_path / "scan.tif", 0.6 / 255)
 
 
-def test_negative_integers_and_signed_bytes_are_refused(tmp_path):
+def test_negative_integers_and_signed_bytes_raise(tmp_path):
     for dtype in (np.int8, np.int16, np.int32):
         save_tiff(tmp_path / "signed.tif", (levels(8).astype(np.int32) - 128).astype(dtype))
         with pytest.raises(ValueError, match="have no known white"):
@@ -194,7 +194,7 @@ def test_deep_colours_are_right_or_refused(tmp_path, bits, ending, channels):
         torch.testing.assert_close(read_crop(path), expected, atol=1.5 / 255, rtol=0)
 
 
-def test_deep_colours_in_planes_are_refused(tmp_path):
+def test_deep_colours_in_planes_raise(tmp_path):
     """Pillow reads every byte of them as a sample."""
     tifffile = pytest.importorskip("tifffile")
     tifffile.imwrite(tmp_path / "planes.tif", np.stack([levels(16)] * 3), photometric="rgb", planarconfig="separate")

@@ -343,7 +343,7 @@ def test_evaluation_leaves_images_model_and_random_numbers_alone(images):
 
 
 @pytest.mark.parametrize("reorder", [lambda f: f.flip(0), lambda f: f[f[:, 0].argsort()], lambda f: f.roll(1, 0)])
-def test_a_model_that_changes_batch_order_is_refused(images, reorder):
+def test_a_model_that_changes_batch_order_raises(images, reorder):
     sound = Counted()
     maps = torch.rand(6, 8, 8)
     with pytest.raises(ValueError, match="not to depend on the other images"):
@@ -363,7 +363,7 @@ def test_a_model_of_constant_output_is_not_taken_for_one_that_changes_batch_orde
     assert np.allclose(result.to_frame()["drop"], 0, atol=1e-6)
 
 
-def test_fills_of_one_name_are_refused():
+def test_fills_of_one_name_raise():
     with pytest.raises(ValueError, match="two with one name could not be told apart"):
         OcclusionEvaluator(Counted(), fills=[lambda x: x * 0, lambda x: x * 0 + 1])
 
@@ -377,7 +377,7 @@ def test_labels_of_every_kind_give_the_same_table(images, kind):
     assert evaluator.evaluate(images, maps, labels=kind(numbers)).to_frame().equals(expected)
 
 
-def test_a_model_in_training_mode_is_refused(images):
+def test_a_model_in_training_mode_raises(images):
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 8)).train()
     for model in (net, lambda x: net(x)):
         with pytest.raises(ValueError, match="call model.eval"):

@@ -108,7 +108,7 @@ def test_wrong_patches_and_labels_raise():
         evaluate_patch_pairs(pixels, made, {"random pixels": torch.rand(6, 112, 112)})
 
 
-def test_a_model_that_changes_batch_order_is_refused():
+def test_a_model_that_changes_batch_order_raises():
     images = torch.rand(6, 1, 8, 8)
     pairs = paste_patches(images, draw_pairs(PEOPLE), PEOPLE, patches=4, size=2)
     with pytest.raises(ValueError, match="not to depend on the other images"):

@@ -76,7 +76,7 @@ def test_updates_add_up_to_the_table_of_one_call():
         evaluator.compute()
 
 
-def test_parts_that_are_no_split_are_refused():
+def test_parts_that_are_no_split_raise():
     images, maps, references = scene_of(0)
     evaluator = OcclusionEvaluator(measure, (0.1,), controls=("other people",))
     for rows in (slice(0, 4), slice(4, None)):

@@ -1,4 +1,4 @@
-"""A results folder drawn from the schemas of ``captum_leam.reporting.tables``: what the report needs, without running a study.
+"""A results folder drawn from the schemas of ``captum_leam.reporting.schema``: what the report needs, without running a study.
 
 The numbers are invented (seeded) and roughly of the size that real studies give; names may be hostile.
 """
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captum_leam.explain import MapSettings
-from captum_leam.reporting.tables import OVERALL, TABLES
+from captum_leam.reporting.schema import OVERALL, TABLES
 
 HOSTILE = (
     "<script>document.title='owned'</script>",

@@ -25,11 +25,13 @@ from captum_leam import (
     LayerSuggestions,
     PairExplanation,
     bhattacharyya,
+    layer_maps,
     leave_one_out_centroids,
     overall_map,
+    suggest_layers,
     top_fraction,
 )
-from captum_leam._engine.modes import plain_torch
+from captum_leam._engine.arithmetic import plain_torch
 from captum_leam.controls import CONTROLS, central_ellipse
 from captum_leam.controls import Scene as ControlScene
 from captum_leam.explain import MapSettings
@@ -385,6 +387,7 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     ),
     # maps
     "bhattacharyya": lambda s: bhattacharyya(s.maps, fraction=0.2),
+    "layer_maps": lambda s: list(layer_maps(s.pooled, s.faces, suggest_layers(s.pooled, s.faces), n_steps=2).values()),
     "leave_one_out_centroids": lambda s: leave_one_out_centroids(s.references, PEOPLE),
     "overall_map": lambda s: overall_map([s.maps[:, None, ::2, ::2], s.maps[:, None, ::4, ::4]], (20, 20)),
     "top_fraction": lambda s: [top_fraction(s.maps, 0.2), top_fraction(s.maps, 0.2, within=s.truth)],

@@ -161,7 +161,7 @@ def test_newer_operators_are_converted(tmp_path):
     torch.testing.assert_close(from_onnx(path, UNIT)(images), one_by_one(path, images), atol=1e-5, rtol=0)
 
 
-def test_weights_that_are_computed_from_the_image_are_refused(tmp_path):
+def test_weights_that_are_computed_from_the_image_raise(tmp_path):
     """The converter raises a KeyError, whose text is the name alone."""
     kernel = [
         helper.make_node("GlobalAveragePool", ["pictures"], ["kernel"]),

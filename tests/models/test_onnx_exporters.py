@@ -253,7 +253,7 @@ def test_a_file_in_half_precision_is_computed_in_float32_with_a_warning(tmp_path
     assert_equal(path, loaded, HALF)
 
 
-def test_half_precision_that_overflows_is_refused(tmp_path):
+def test_half_precision_that_overflows_raises(tmp_path):
     graph = Graph("half throughout")
     value = graph.add("Conv", ["data", graph.weight(CHANNELS, 3, 3, 3, around=6e4)])
     path = saved(tmp_path, graph.model(graph.add("Flatten", [value]), batch=1))

@@ -143,7 +143,7 @@ def test_claims_without_controls_or_with_other_maps_raise(sets):
             pattern_claim(made, people, {}, strangers=wrong)
 
 
-def test_result_can_be_read_and_drawn(sets):
+def test_the_result_prints_and_draws(sets):
     claim = pattern_claim(made_of(sets, "maps"), sets[1], {"strong": made_of(sets, "strong")}, resamples=50)
     assert "The strongest control of 1, strong, has a gap of" in repr(claim)
     assert "12 people" in claim.sentence()

@@ -168,7 +168,7 @@ def test_wrong_values_people_and_groups_raise(change, said):
         compare_groups(**(given | change))
 
 
-def test_result_can_be_read_and_drawn():
+def test_the_result_prints_and_draws():
     values, person, group, base = study(np.random.default_rng(0), people=(12, 12))
     found = compare_groups(values, person, group, base, resamples=50, permutations=49)
     assert "base_difference" in repr(found)

@@ -96,7 +96,7 @@ def test_agreement_of_one_set_or_of_other_maps_raises(sets):
         agreement({"a": maps["a"], "b": maps["b"]}, ["ann"] * 14)
 
 
-def test_result_can_be_read_and_drawn(sets):
+def test_the_result_prints_and_draws(sets):
     maps, people = sets
     found = agreement(maps, people, resamples=5)
     assert "Agreement of 3 sets of maps (top), 6 people" in repr(found)

@@ -231,7 +231,7 @@ def test_wrong_labels_of_people_raise(people, options, said):
         person_specificity(torch.rand(4, 5, 5), people, **options)
 
 
-def test_result_can_be_read_and_drawn():
+def test_the_result_prints_and_draws():
     maps, people = made_maps((3,) * 12)
     found = found_of(maps, people, permutations=19)
     assert "12 people" in repr(found)

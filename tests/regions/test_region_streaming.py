@@ -32,7 +32,7 @@ def test_any_split_and_any_order_of_merges_give_the_table_of_one_call(cuts, sche
     pd.testing.assert_frame_equal(merged.compute(), expected)
 
 
-def test_parts_that_overlap_and_no_parts_are_refused():
+def test_parts_that_overlap_and_no_parts_raise():
     report = RegionReport()
     with pytest.raises(CaptumLeamError, match="got none"):
         report.compute()

@@ -19,14 +19,14 @@ from PIL import Image
 from captum_leam._text import shown
 from captum_leam.reporting import figures
 from captum_leam.reporting.answers import answers
+from captum_leam.reporting.figure_style import DARK, INK, as_svg, themed
 from captum_leam.reporting.findings import read_findings
 from captum_leam.reporting.numbers import estimate, interval, number, p_value, percent
 from captum_leam.reporting.page import Plate, as_csv
 from captum_leam.reporting.person_page import page_name
+from captum_leam.reporting.schema import TABLES
 from captum_leam.reporting.study_report import write_report
 from captum_leam.reporting.study_sections import square
-from captum_leam.reporting.style import DARK, INK, as_svg, themed
-from captum_leam.reporting.tables import TABLES
 from tests.helpers.browser import browse, measured
 from tests.helpers.fake_study import HOSTILE, REGIONS, fake_results
 
@@ -329,7 +329,7 @@ def test_numbers_that_are_not_known_break_nothing(tmp_path):
     Page(write_report(folder).read_text(encoding="utf-8"))
 
 
-def test_folders_that_are_no_study_are_refused(tmp_path):
+def test_folders_that_are_no_study_raise(tmp_path):
     with pytest.raises(ValueError, match=r"manifest\.json, tables/images\.parquet.*missing.*captum-leam study"):
         write_report(tmp_path)
     folder = fake_results(tmp_path / "r")
@@ -403,7 +403,7 @@ def test_faces_only_if_asked_and_only_the_bytes_studied(undrawn, tmp_path):
     assert "2 of 3 pictures are not shown" in text
 
 
-def test_unknown_people_are_refused(usual):
+def test_unknown_people_raise(usual):
     folder, _ = usual
     with pytest.raises(ValueError, match=r"'s1' has no image.*12 people\. Near: s01, s11, s10|Near: s1"):
         write_report(folder, people=["s1"])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_leam import explain_faces, explain_pair
-from captum_leam._engine.modes import as_array
+from captum_leam._engine.arithmetic import as_array
 from captum_leam.patterns import closest_strangers, profile_signatures
 from captum_leam.plots import overlay_grid, region_outlines
 from tests.helpers.entry_points import numbers, same
@@ -197,10 +197,10 @@ IN_DEFAULT_DTYPE = {
 }
 OF_INTEGERS = {"arange", "randint", "randperm", "tril_indices", "triu_indices"}
 INSTEAD = {
-    "torch.as_tensor": "captum_leam._engine.modes.as_tensor, which leaves tensors where they are",
-    "torch.asarray": "captum_leam._engine.modes.as_tensor, which leaves tensors where they are",
+    "torch.as_tensor": "captum_leam._engine.arithmetic.as_tensor, which leaves tensors where they are",
+    "torch.asarray": "captum_leam._engine.arithmetic.as_tensor, which leaves tensors where they are",
     "torch.Tensor": "torch.tensor with device and dtype",
-    "torch.autograd.grad": "captum_leam._engine.modes.differentiate, which leaves autocast",
+    "torch.autograd.grad": "captum_leam._engine.arithmetic.differentiate, which leaves autocast",
 }
 
 

@@ -197,7 +197,7 @@ def test_layers_suggested_at_one_size_are_refused_at_another():
     assert layers.for_images(small) is layers
 
 
-def test_a_grid_of_tokens_found_at_another_size_is_refused():
+def test_a_grid_of_tokens_found_at_another_size_raises():
     reshape = partial(tokens_to_map, grid=(7, 7))
     assert reshape(torch.rand(1, 50, 8)).shape == (1, 8, 7, 7)
     for tokens in (197, 40):
@@ -224,7 +224,7 @@ def test_faces_of_another_kind_say_what_to_do(faces, kind):
             call()
 
 
-def test_a_pair_of_bytes_and_floats_is_refused(faces):
+def test_a_pair_of_bytes_and_floats_raises(faces):
     a, b = faces[:2]
     for one, other, name in ((a, (b * 255).byte(), "b"), ((a * 255).byte(), b, "a")):
         with pytest.raises(TypeError, match=f"Expected {name} to be a floating-point tensor"):

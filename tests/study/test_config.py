@@ -207,6 +207,6 @@ def test_group_labels_of_nobody_in_the_study_raise(tmp_path):
         list_people(config_from(settings, tmp_path))
 
 
-def test_a_layer_that_only_another_network_has_is_told_before_any_picture_is_read():
+def test_a_layer_that_only_another_network_has_raises_before_any_picture_is_read():
     with pytest.raises(ConfigError, match=r"models\.a: the model has no layer 'stem'.*give models\.a\.layers"):
         identify(Model("a", "torch.nn:Identity", layers=("stem",)), "cpu", 48)

@@ -9,7 +9,7 @@ import pytest
 from captum_leam.errors import EngineError, IncompleteError
 from captum_leam.study import Study, executor
 from captum_leam.study.executor import Executor
-from captum_leam.study.stages import Index, Task
+from captum_leam.study.task import Index, Task
 from tests.helpers.tiny_study import tables_of
 
 
@@ -32,7 +32,7 @@ def test_a_killed_process_is_an_engine_error(undisturbed, monkeypatch):
     task = Task("crops", Index(0), undisturbed / "never", {})
     with (
         pytest.raises(EngineError, match=r"a worker process died, perhaps for lack of memory\. What was done is kept"),
-        Executor(config, "processes", 2) as workers,
+        Executor(config, "processes", 2).started() as workers,
     ):
         workers.perform_all(None, [task] * 2, "")
 
@@ -68,7 +68,7 @@ def test_a_worker_that_dies_once_costs_its_shard_only(undisturbed, right, tmp_pa
     assert tables_of(tmp_path / "out") == right
 
 
-def test_workers_that_die_again_and_again_are_told(undisturbed, tmp_path, monkeypatch):
+def test_workers_that_die_again_and_again_are_reported(undisturbed, tmp_path, monkeypatch):
     def perform_all(*args):
         raise EngineError("a worker process died")
 

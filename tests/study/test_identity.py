@@ -188,14 +188,13 @@ def test_the_manifest_states_outputs_and_tolerance(study):
     assert told["parser"]["tolerance"] == 0.01
 
 
-def test_a_manifest_without_outputs_is_not_compared(study):
-    """As version 0.1.0 wrote it."""
+def test_a_manifest_of_another_version_is_not_compared(study):
     path = study.parent / "results" / "manifest.json"
     told = json.loads(path.read_text())
-    told |= {"models": {"a": {"sha256": "0"}}, "parser": "0"}
+    told |= {"models": {"a": {"sha256": "0"}}, "parser": "0", "format": 1}
     path.write_text(json.dumps(told))
     found = repr(Study(study).check(progress=False))
-    assert "ok: networks and parser: not compared" in found
+    assert "ok: inputs: not compared" in found
     assert "networks: others" not in found
 
 

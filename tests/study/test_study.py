@@ -20,7 +20,7 @@ from captum_leam.faces import read_crops
 from captum_leam.faithfulness import OcclusionEvaluator
 from captum_leam.models import load_model
 from captum_leam.regions import TemplateParser, region_report
-from captum_leam.reporting.tables import TABLES
+from captum_leam.reporting.schema import TABLES
 from captum_leam.study import Study, StudyResult
 from captum_leam.study.worker import Worker
 from captum_leam.verification import verify
@@ -447,7 +447,7 @@ def test_people_of_whom_nothing_was_measured_are_not_counted(tmp_path):
 
 
 @pytest.mark.parametrize("px", [250, 48])
-def test_small_pictures_that_are_not_aligned_are_refused(tmp_path, px):
+def test_small_pictures_that_are_not_aligned_raise(tmp_path, px):
     """As LFW has them: of another size than the study's, or at a size at which the network returns something else."""
     write_faces(tmp_path, px=px)
     (tmp_path / "pooled.py").write_text(

@@ -200,7 +200,7 @@ def test_maps_and_pairs_that_do_not_fit_raise():
         evaluator.evaluate(images, PAIRS, right, labels=["a", "b"])
 
 
-def test_a_model_that_changes_batch_order_is_refused():
+def test_a_model_that_changes_batch_order_raises():
     images, pairs = torch.rand(6, 3, 8, 8), draw_pairs(["a", "a", "b", "b", "c", "c"])
     with pytest.raises(ValueError, match="not to depend on the other images"):
         VerificationEvaluator(lambda x: x.flatten(1).flip(0) - 0.4).evaluate(images, pairs, torch.rand(6, 8, 8))

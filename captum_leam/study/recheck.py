@@ -11,13 +11,14 @@ import numpy as np
 
 from captum_leam._storage import file_sha256, read_shard, shard_digest
 from captum_leam.errors import BrokenFileError, ConfigError
+from captum_leam.study.assembling import write_tables
 from captum_leam.study.config import Config
 from captum_leam.study.executor import Executor, perform
-from captum_leam.study.identity import Fingerprint, from_dict
-from captum_leam.study.manifest import stage_formats
+from captum_leam.study.identity import from_dict
+from captum_leam.study.manifest import FORMAT, stage_formats
 from captum_leam.study.plan import STAGE_OF, Plan, make_plan, versions
-from captum_leam.study.tables import write_tables
-from captum_leam.study.worker import this_worker
+from captum_leam.study.task import Task
+from captum_leam.study.worker import WorkerContext, this_worker
 
 TOLERANCE = 5e-3
 """Difference of cosines, drops and shares between devices or versions that passes; on one machine it is 0."""
@@ -61,15 +62,15 @@ def check(config: Config, *, recompute: int = 1, progress: bool = True) -> Check
         manifest = json.loads((config.out / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{config.out} holds no manifest of a finished study ({error}); run it first.") from None
-    with Executor(config):
-        findings = [*_files(config.out, manifest), *_again(config, manifest, recompute, progress)]
+    with Executor(config).started():
+        findings = [*_compare_files(config.out, manifest), *_compare_inputs(config, manifest, recompute, progress)]
     return Check(tuple(line for fits, line in findings if fits), tuple(line for fits, line in findings if not fits))
 
 
 # -- files ---------------------------------------------------------------------------------------------
 
 
-def _files(out: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+def _compare_files(out: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     for what in ("tables", "maps"):
         yield _fit(what, manifest[what], [name for name, sha in manifest[what].items() if not _fits(out / name, sha)])
     shards = manifest["shards"]
@@ -97,22 +98,22 @@ def _listed(names: Sequence[str]) -> str:
 # -- inputs, and what is made from them ----------------------------------------------------------------
 
 
-def _again(config: Config, manifest: Mapping[str, Any], recompute: int, progress: bool) -> Iterator[Finding]:
+def _compare_inputs(config: Config, manifest: Mapping[str, Any], recompute: int, progress: bool) -> Iterator[Finding]:
+    if manifest["format"] != FORMAT:
+        yield True, "inputs: not compared, the manifest is of another version"
+        return
     then, now = _without_places(manifest["configuration"]), _without_places(config.to_dict())
-    changed = [key for key in now if now[key] != then.get(key)]
+    changed = [key for key in now if now[key] != then[key]]
     yield not changed, f"configuration: {'as it was' if not changed else 'other values of ' + ', '.join(changed)}"
     other = _other_versions(manifest)
     yield True, f"versions: {'as they were' if not other else 'others: ' + ', '.join(other)}"
-    stored = {name: _fingerprints(entry) for name, entry in manifest["models"].items()}
-    parser, earlier = _fingerprints(manifest["parser"]), [one for of_model in stored.values() for one in of_model]
-    plan = make_plan(config, this_worker(), [*earlier, *parser], progress=progress)
-    models = [n.name for n in plan.networks if n.fingerprint not in stored.get(n.name, [])]
-    if earlier:
-        same_parser = plan.parser.fingerprint in parser
-        yield not models, f"networks: {'as they were' if not models else 'others: ' + ', '.join(models)}"
-        yield same_parser, f"parser: {'as it was' if same_parser else 'another'}"
-    else:
-        yield True, "networks and parser: not compared, the manifest is of a version without their outputs"
+    stored = {name: from_dict(entry) for name, entry in manifest["models"].items()}
+    parser = from_dict(manifest["parser"])
+    plan = make_plan(config, this_worker(), [*stored.values(), parser], progress=progress)
+    models = [network.name for network in plan.networks if network.fingerprint != stored.get(network.name)]
+    yield not models, f"networks: {'as they were' if not models else 'others: ' + ', '.join(models)}"
+    same = plan.parser.fingerprint == parser
+    yield same, f"parser: {'as it was' if same else 'another'}"
     same = plan.listing.sha256 == manifest["data"]["sha256"]
     yield same, f"{len(plan.listing.pictures)} pictures: {'as they were' if same else 'not those of the manifest'}"
     if not plan.has_crops() or not same or models:
@@ -121,13 +122,10 @@ def _again(config: Config, manifest: Mapping[str, Any], recompute: int, progress
         return
     plan.describe(this_worker())
     if not other and not changed:
-        yield _tables_again(plan, manifest)
+        yield _compare_tables(plan, manifest)
     tasks = [task for name in ("crops", "maps") for task in plan.tasks([STAGE_OF[name]])[:recompute]]
     with tempfile.TemporaryDirectory() as folder:
-        for task in tasks:
-            again = replace(task, path=Path(folder) / task.path.name)
-            problem = perform(plan.context, again) or ("" if shard_digest(task.path) else "not there")
-            yield (False, f"shard {task.path.name}: {problem}") if problem else _same(task.stage, task.path, again.path)
+        yield from (_recompute(plan.context, task, Path(folder)) for task in tasks)
 
 
 def _other_versions(manifest: Mapping[str, Any]) -> list[str]:
@@ -137,13 +135,7 @@ def _other_versions(manifest: Mapping[str, Any]) -> list[str]:
         for name, number in versions().items()
         if manifest["versions"].get(name) != number
     ]
-    stages = manifest.get("stages", {})
-    return packages + [f"stage {name}" for name, number in stage_formats().items() if stages.get(name) != number]
-
-
-def _fingerprints(entry: Any) -> list[Fingerprint]:
-    """Return the identity in an entry of the manifest; none in one of an earlier version."""
-    return [from_dict(entry)] if isinstance(entry, dict) and "outputs" in entry else []
+    return packages + [f"stage {name}" for name, n in stage_formats().items() if manifest["stages"].get(name) != n]
 
 
 def _without_places(configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,12 +143,12 @@ def _without_places(configuration: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in configuration.items() if key not in ("out", "title", "people")}
     places = {"groups": ("path",), "parser": ("where", "weights"), "pictures": ("weights",)}
     for key, names in places.items():
-        kept[key] = {name: value for name, value in kept.get(key, {}).items() if name not in names}
-    kept["models"] = [{k: v for k, v in model.items() if k != "where"} for model in kept.get("models", [])]
+        kept[key] = {name: value for name, value in kept[key].items() if name not in names}
+    kept["models"] = [{k: v for k, v in model.items() if k != "where"} for model in kept["models"]]
     return kept
 
 
-def _tables_again(plan: Plan, manifest: Mapping[str, Any]) -> Finding:
+def _compare_tables(plan: Plan, manifest: Mapping[str, Any]) -> Finding:
     with tempfile.TemporaryDirectory() as folder:
         try:
             write_tables(plan, Path(folder))
@@ -166,11 +158,15 @@ def _tables_again(plan: Plan, manifest: Mapping[str, Any]) -> Finding:
     return not wrong, f"tables made again from the shards: {'others' + _listed(wrong) if wrong else 'the same bytes'}"
 
 
-def _same(stage: str, before: Path, after: Path) -> Finding:
-    """Compare the numbers of a shard with those of the same shard made again."""
-    if shard_digest(before) == shard_digest(after):
+def _recompute(context: WorkerContext, task: Task, folder: Path) -> Finding:
+    """Make a shard again, and compare its numbers."""
+    again = folder / task.path.name
+    if problem := perform(context, replace(task, path=again)) or ("" if shard_digest(task.path) else "not there"):
+        return False, f"shard {task.path.name}: {problem}"
+    stage = task.stage
+    if shard_digest(task.path) == shard_digest(again):
         return True, f"a shard of {stage} made again: bit for bit the same"
-    old, new = read_shard(before), read_shard(after)
+    old, new = read_shard(task.path), read_shard(again)
     if set(old.arrays) != set(new.arrays) or any(old[name].shape != new[name].shape for name in old.arrays):
         return False, f"a shard of {stage} made again has other arrays"
     names = [n for n in old.arrays if n in ("cosine", "drops", "share", "mass", "crops") or n.startswith("embedding")]
