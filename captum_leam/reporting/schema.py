@@ -35,8 +35,17 @@ DEFAULT_TITLE = "Study"
 GROUP_PREFIX = "group_"
 """Columns of ``images`` that the user's group labels go to: ``group_`` and the name that the label has in the configuration."""
 
+_CELL = """\
+  explained  string   model whose maps say what is occluded; empty for controls that are made without one
+  layer      string   overall, or a layer; empty for controls that are made without a map
+  measured   string   model whose cosine is taken
+  method     string   LEAM; empty for controls that are made without a map
+  control    string   empty for the map itself; else the control, those of a map (moved, other people) beside its method
+  fill       string   what pixels were replaced with
+  fraction   float64  share of the crop that was replaced"""
+
 # a table and the meaning of its rows, then names, type and meaning of its columns; two spaces or more between them
-SCHEMA = """
+SCHEMA = f"""
 images: every picture of the study, used or not
   image        int32    number of the picture
   person       string   name of the person
@@ -107,13 +116,7 @@ regions: which regions of the face the maps stand on: one row for every map and 
   lift    float32  share / area; NaN where the image lacks the region
 
 drops: fall of the cosine to the person's other images after occluding what a map names first
-  explained  string   model whose maps say what is occluded; empty for controls that are made without one
-  layer      string   overall, or a layer; empty for controls that are made without a map
-  measured   string   model whose cosine is taken
-  method     string   LEAM; empty for controls that are made without a map
-  control    string   empty for the map itself; else the control, those of a map (moved, other people) beside its method
-  fill       string   what pixels were replaced with
-  fraction   float64  share of the crop that was replaced
+{_CELL}
   image      int32    number of the picture
   person     string   name of the person
   drop       float32  cosine before minus after; never divided by anything
@@ -128,13 +131,7 @@ region_summary: means of regions over people (each person counts once)
   low, high  float64  ends of the interval
 
 drop_summary: means of drops over images, with intervals over people
-  explained       string   model whose maps say what is occluded; empty for controls that are made without one
-  layer           string   overall, or a layer; empty for controls that are made without a map
-  measured        string   model whose cosine is taken
-  method          string   LEAM; empty for controls that are made without a map
-  control         string   empty for the map itself; else the control, those of a map (moved, other people) beside its method
-  fill            string   what pixels were replaced with
-  fraction        float64  share of the crop that was replaced
+{_CELL}
   images, people  int32    number of them
   drop            float64  mean
   low, high       float64  ends of the interval

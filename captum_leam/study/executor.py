@@ -111,7 +111,7 @@ class Executor:
             reasons = "; ".join(list(dict.fromkeys(filter(None, problems)))[:3])
             raise IncompleteError(
                 f"{len(lost)} of {len(missing)} shards could not be made or written: "
-                f"{reasons or 'the file does not fit its checksum'}. What was done is kept; mend this and run again."
+                f"{reasons or 'the file does not fit its checksum'}. What was done is kept. Remove the cause and run again."
             )
 
     def perform_all(self, context: WorkerContext, tasks: Sequence[Task], title: str) -> list[str]:

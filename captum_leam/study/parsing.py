@@ -23,7 +23,7 @@ from captum_leam.study.identity import (
 
 Parse = Callable[[Tensor], Tensor]
 
-TOLERANCE = 0.01
+PARSER_TOLERANCE = 0.01
 """Relative distance of the shares and places of labels up to which two parsers are the same."""
 
 
@@ -64,14 +64,16 @@ def load_parser(config: Config, earlier: Iterable[Fingerprint] = ()) -> LoadedPa
             outputs: Rows = ()
             if not isinstance(parser, TemplateParser):  # it is the package's own code and ignores the images
                 images = fixed_images(config.pictures.size).to(config.device)
-                outputs = outputs_of(lambda some: _shares(parse(parser, some.clone()), scheme), images, TOLERANCE)
+                outputs = outputs_of(
+                    lambda some: _shares(parse(parser, some.clone()), scheme), images, PARSER_TOLERANCE
+                )
         named = [config.parser.where.rpartition("/")[2], repr(scheme.regions), getattr(parser, "sha256", "")]
         code = code_of(parser, [*sources.values(), *named_file_sha256(config.parser.where)], named)
     except ImportError:
         raise
     except Exception as error:
         raise ConfigError(f"parser: {error}") from error
-    return LoadedParser(parser, scheme, as_known(Fingerprint(code, outputs, TOLERANCE), earlier))
+    return LoadedParser(parser, scheme, as_known(Fingerprint(code, outputs, PARSER_TOLERANCE), earlier))
 
 
 def _shares(labels: Tensor, scheme: RegionScheme) -> Tensor:

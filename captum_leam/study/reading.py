@@ -118,7 +118,7 @@ def _compact(crops: Tensor) -> NDArray[Any]:
 
 
 def find_copies(worker: Worker, pictures: Sequence[Picture], shards: Iterable[Shard]) -> dict[int, Picture]:
-    """Find the pictures that show the same as an earlier one of the study, whoever they are said to be of.
+    """Find the pictures that show the same as an earlier one of the study of any person.
 
     Args:
         worker: Worker of this process.
@@ -181,8 +181,8 @@ def take_rows(tensor: Tensor, rows: NDArray[np.intp]) -> Tensor:
     """Return rows of a tensor; all of them without a copy.
 
     Example:
-        >>> whole = torch.rand(3, 2)
-        >>> take_rows(whole, np.arange(3)) is whole, take_rows(whole, np.array([2])).shape
+        >>> images = torch.rand(3, 2)
+        >>> take_rows(images, np.arange(3)) is images, take_rows(images, np.array([2])).shape
         (True, torch.Size([1, 2]))
     """
     return tensor if len(rows) == len(tensor) else tensor[torch.from_numpy(rows)]

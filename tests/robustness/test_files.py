@@ -99,7 +99,7 @@ def _quick(monkeypatch) -> None:
 
 
 def page(found: Explanation, folder: Path, title: str = "A face") -> None:
-    explanation_page.write([found], folder, title=title, lead="One face.", settings={"seed": 0})
+    explanation_page.write_page([found], folder, title=title, lead="One face.", settings={"seed": 0})
 
 
 def content(folder: Path) -> dict[str, bytes | None]:
