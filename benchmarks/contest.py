@@ -115,6 +115,8 @@ CAPTUM = (
     "LayerConductance, middle layer, 20 steps",
     "InternalInfluence, middle layer, 20 steps",
     "LayerLRP, middle layer",
+    "LayerGradCam, last layer",
+    "LayerGradCam, middle layer",
     "NoiseTunnel(Saliency), 10 samples",
     "NoiseTunnel(Saliency, absolute), 10 samples",
     "NoiseTunnel(InputXGradient), 10 samples",
