@@ -1,6 +1,6 @@
 """Every serious peer on one harness, by the rules of ``contest.py``: faithful, decisive, person-specific, and at what cost.
 
-    python benchmarks/peers.py --data ../shared/real [--quick] [--few-passes] [--networks NAME ...] [--workers 2] [--out results/peers]
+    python benchmarks/peers.py --data ../shared/real [--quick] [--few-passes] [--networks NAME ...] [--methods NAME ...] [--resume]
 
 LEAM's presets and forms, the methods of ``captum_leam.explainers``, Captum's own, pytorch-grad-cam, torch-cam and SBSM of xaitk-saliency
 (extra ``peers``; said and left out where missing), XRAI, SANE and controls, on every network of the folder's ``zoo.py`` (``ZOO``; else
@@ -100,13 +100,27 @@ Reading = tuple[str, float]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is run."""
+    """What is run.
+
+    Attributes:
+        data: Folder with the networks and the faces.
+        quick: Whether it is the quick run.
+        few_passes: Whether methods of more than 100 passes are left out.
+        networks: Names in the zoo.
+        sample: How many people.
+        methods: Beginnings of the names of the methods that are run; an empty one for all.
+    """
 
     data: Path
     quick: bool
     few_passes: bool
     networks: tuple[str, ...]
     sample: Sample
+    methods: tuple[str, ...]
+
+    def runs(self, method: str) -> bool:
+        """Return whether a method is run: all are, unless only some were asked for."""
+        return method.startswith(self.methods) and not (self.few_passes and method in DEAR)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -173,7 +187,7 @@ def scenario(setting: Setting, half: int, people: int, per_person: int = 1, face
     """Return the first people of the tuning (0) or reported (1) half."""
     zoo = load_zoo(setting.data)
     images, labels = load_faces(setting.data, name=faces)
-    networks = {name: zoo[name]().eval() for name in setting.networks}
+    networks = {name: zoo[name]().eval().to(memory_format=torch.channels_last) for name in setting.networks}
     found = {name: embed(model, images, 8) for name, model in networks.items()}
     every = {name: leave_one_out_centroids(f, labels) for name, f in found.items()}
     gaps = {name: gap(f, every[name], labels) for name, f in found.items()}
@@ -194,7 +208,7 @@ def methods_of(setting: Setting, name: str, scene: Scenario) -> list[Method]:
     scores = scores_of_all_pairs(embed(model, scene.images[rows], 8), [scene.labels[i] for i in rows])
     found = suggest_layers(model, scene.images[:4])
     every = every_method(model, found, threshold_at_eer(*scores), setting.quick)
-    return [m for m in every if not (setting.few_passes and m.name in DEAR)]
+    return [m for m in every if setting.runs(m.name)]
 
 
 def attributions(
@@ -385,7 +399,7 @@ def find_planted(setting: Setting, part: str, chosen: Mapping[str, Reading]) -> 
     scores = torch.cat([embed(model, faces.images), people])
     threshold = threshold_at_eer(*scores_of_all_pairs(scores, [*faces.people.tolist(), *range(len(people))]))
     methods = every_method(model, suggest_layers(model, faces.images[:4]), threshold, setting.quick)
-    methods = [m for m in methods if not (setting.few_passes and m.name in DEAR)]
+    methods = [m for m in methods if setting.runs(m.name)]
     network, mask = f"planted {part}", faces.mask(population.planted)
     who = [str(p) for p in faces.people.tolist()]
     found, maps = Found(), {}
@@ -547,6 +561,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--few-passes", action="store_true", help="without methods of more than 100 passes")
     parser.add_argument("--networks", nargs="+", help="names of the zoo; all by default")
+    parser.add_argument(
+        "--methods", nargs="+", default=[""], help="beginnings of the names of the methods; all by default"
+    )
     parser.add_argument("--tuning", type=int, help="people on whom readings are chosen")
     parser.add_argument("--people", type=int, help="people that are reported on")
     parser.add_argument("--workers", type=int, default=2)
@@ -563,7 +580,8 @@ def main() -> None:
     sample = QUICK if given.quick else FULL
     more = {"tuning": given.tuning or sample.tuning, "reported": given.people or sample.reported}
     networks = tuple(given.networks or load_zoo(given.data))
-    setting = Setting(given.data, given.quick, given.few_passes, networks, Sample(**asdict(sample) | more))
+    people = Sample(**asdict(sample) | more)
+    setting = Setting(given.data, given.quick, given.few_passes, networks, people, tuple(given.methods))
     given.out.mkdir(parents=True, exist_ok=True)
     done = run_all(first_jobs(setting), given.workers, given.out / "jobs", given.resume)
     chosen = write_chosen(readings_table(done), given.out)

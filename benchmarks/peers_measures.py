@@ -155,7 +155,10 @@ class Occlusion:
             image = self.images[i : i + 1]
             filled = static[name][i] if name in static else fills[name](image, mask[None])[0]
             occluded.append(torch.where(mask, filled, image[0]))
-        rows, changed = torch.tensor([i for i, _ in kinds]), torch.stack(occluded)
+        rows, changed = (
+            torch.tensor([i for i, _ in kinds]),
+            torch.stack(occluded).contiguous(memory_format=torch.channels_last),
+        )
         return {name: (self.before[name][rows] - self._cosines(name, changed, rows)).numpy() for name in self.networks}
 
 
@@ -407,29 +410,6 @@ def planted(network: str, method: str, maps: Tensor, parts: Tensor, people: Sequ
 def has_positive(maps: Tensor) -> Tensor:
     """Which maps (N, H, W) say that anything speaks for the match: the others are left out, and the rest counted; boolean (N,)."""
     return (maps > 0).flatten(1).any(1)
-
-
-class Remembered(nn.Module):
-    """A network that looks up images it has embedded before without gradients: masked images of a probe with another partner.
-
-    Only where time and passes are not measured.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.seen: dict[int, Tensor] = {}
-        self.eval()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Embeddings, looked up where they can be."""
-        if torch.is_grad_enabled():
-            return self.model(x)
-        keys = [hash(image.numpy().tobytes()) for image in x.contiguous()]
-        new = [i for i, key in enumerate(keys) if key not in self.seen]
-        if new:
-            self.seen |= dict(zip([keys[i] for i in new], self.model(x[new]), strict=True))
-        return torch.stack([self.seen[key] for key in keys])
 
 
 def scores_of_all_pairs(embeddings: Tensor, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
