@@ -29,12 +29,13 @@ import argparse
 import json
 import multiprocessing
 import pickle
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,7 @@ from contest import (
     FRACTIONS,
     FULL,
     LIMIT,
+    METHODS,
     QUICK,
     SIGMAS,
     VIEWS,
@@ -96,6 +98,8 @@ from captum_leam.synthetic import SyntheticPopulation, centroids, train
 COARSE = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the pixels, in verification
 GREY, COLOUR = "faces", "faces_colour"
 Reading = tuple[str, float]
+AS_IT_IS: Reading = ("signed", 0.0)
+Measured = tuple[pd.DataFrame, Tensor, dict[str, float]]  # drops, maps and cost of one method
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ class Setting:
         networks: Names in the zoo.
         sample: How many people.
         methods: Beginnings of the names of the methods that are run; an empty one for all.
+        kept: Folder in which what is measured of each method is kept as soon as it is there.
     """
 
     data: Path
@@ -117,6 +122,7 @@ class Setting:
     networks: tuple[str, ...]
     sample: Sample
     methods: tuple[str, ...]
+    kept: Path
 
     def runs(self, method: str) -> bool:
         """Return whether a method is run: all are, unless only some were asked for."""
@@ -211,21 +217,27 @@ def methods_of(setting: Setting, name: str, scene: Scenario) -> list[Method]:
     return [m for m in every if setting.runs(m.name)]
 
 
-def attributions(
-    name: str, methods: Sequence[Method], model: nn.Module, images: Tensor, references: Tensor, dear: int
-) -> Iterator[tuple[Method, Raw, dict[str, float]]]:
-    """Yield every method that applies with its raw attributions and its cost; dear ones explain the first images only."""
+def each(
+    setting: Setting, job: str, methods: Sequence[Method], measure: Callable[[Method], Measured]
+) -> Iterator[tuple[str, Measured]]:
+    """Yield the name of every method that applies with what was measured; each is kept in a file as soon as it is there."""
+    folder = setting.kept / job.replace(" ", "_")
+    folder.mkdir(parents=True, exist_ok=True)
     for i, method in enumerate(methods):
-        count = dear if method.name in DEAR else len(images)
+        file = folder / f"{METHODS.index(method.name)}.pickle"
+        if file.is_file():
+            yield method.name, pickle.loads(file.read_bytes())  # noqa: S301 - written by this script
+            continue
         started = time.perf_counter()
         try:
-            raw, cost = run(method, model, images[:count], references[:count])
+            found = measure(method)
         except Exception as error:  # packages raise what they like; the others go on
-            print(f"{method.name} does not apply to {name}: {type(error).__name__}: {error}", flush=True)
+            print(f"{job}: {method.name} does not apply: {type(error).__name__}: {error}", flush=True)
             continue
-        yield method, raw, cost
+        file.write_bytes(pickle.dumps(found))
         spent = time.perf_counter() - started
-        print(f"{name}: {i + 1} of {len(methods)}, {method.name}, {spent:.1f} s with drops", flush=True)
+        print(f"{job}: {i + 1} of {len(methods)}, {method.name}, {spent:.1f} s", flush=True)
+        yield method.name, found
 
 
 def labelled(found: pd.DataFrame, scene: Scenario, explained: str, method: str) -> pd.DataFrame:
@@ -241,20 +253,24 @@ def labelled(found: pd.DataFrame, scene: Scenario, explained: str, method: str) 
 
 def try_readings(setting: Setting, name: str) -> Found:
     """Measure all readings of all methods on one network, on the tuning people."""
-    scene = scenario(setting, 0, setting.sample.tuning)
+    sample = setting.sample
+    scene = scenario(setting, 0, sample.tuning)
     measuring = [name, *next_of_another_architecture(scene.networks, name)]
-    occlusions: dict[int, Occlusion] = {}
+    occlusion_of = cache(partial(scene.first, networks=measuring))
+
+    def measure(method: Method) -> Measured:
+        count = sample.dear_tuning if method.name in DEAR else len(scene.chosen)
+        raw, cost = run(method, scene.networks[name], scene.explained[:count], scene.references(name)[:count])
+        maps = {(r, s): smoothed(read(raw, r), s) for r in readings_of(raw) for s in SIGMAS}
+        table = occlusion_of(count).drops(maps, dict.fromkeys(maps, CHOOSING))
+        table["reading"], table["sigma"] = table["key"].str[0], table["key"].str[1]
+        return labelled(table.drop(columns="key"), scene, name, method.name), raw.attributions[:0], cost
+
     found = Found()
     tables = []
-    given = methods_of(setting, name, scene), scene.networks[name], scene.explained, scene.references(name)
-    for method, raw, cost in attributions(name, *given, setting.sample.dear_tuning):
-        count = len(raw.attributions)
-        occlusion = occlusions.setdefault(count, scene.first(count, measuring))
-        maps = {(r, s): smoothed(read(raw, r), s) for r in readings_of(raw) for s in SIGMAS}
-        table = occlusion.drops(maps, dict.fromkeys(maps, CHOOSING))
-        table["reading"], table["sigma"] = table["key"].str[0], table["key"].str[1]
-        tables.append(labelled(table.drop(columns="key"), scene, name, method.name))
-        found.seconds[method.name] = cost["seconds"] * count
+    for method, (table, _, cost) in each(setting, f"readings {name}", methods_of(setting, name, scene), measure):
+        tables.append(table)
+        found.seconds[method] = cost["seconds"] * table["image"].nunique()
     found.drops = pd.concat(tables, ignore_index=True)
     return found
 
@@ -262,37 +278,56 @@ def try_readings(setting: Setting, name: str) -> Found:
 def report(setting: Setting, name: str, chosen: Mapping[str, Reading], faces: str = GREY) -> Found:
     """Measure all methods in their chosen readings on one network, on the reported people."""
     sample = setting.sample
-    people, per_person = (sample.reported, sample.per_person) if faces == GREY else (sample.colour, 1)
-    scene = scenario(setting, 1, people, per_person, faces)
-    first = [scene.chosen.index(i) for i in first_images(scene.labels, 1) if i in scene.chosen]
-    main = Scenario(
-        scene.networks, scene.images, scene.labels, [scene.chosen[i] for i in first], scene.every, scene.gaps
-    )
-    methods = [m for m in methods_of(setting, name, main) if faces == GREY or m.name not in DEAR]
-    found, occlusions = Found(), {}
+    scene = scenario(setting, 1, sample.reported if faces == GREY else sample.colour, faces=faces)
+    methods = [m for m in methods_of(setting, name, scene) if faces == GREY or m.name not in DEAR]
+    occlusion_of = cache(partial(scene.first, networks=tuple(scene.networks)))
+
+    def measure(method: Method) -> Measured:
+        count = sample.dear_reported if method.name in DEAR else len(scene.chosen)
+        raw, cost = run(method, scene.networks[name], scene.explained[:count], scene.references(name)[:count])
+        reading = chosen.get(method.name, AS_IT_IS)
+        table = of_views(occlusion_of(count), raw, reading, scene, name, method.name)
+        return table, smoothed(read(raw, reading[0]), reading[1]), cost
+
+    found = Found()
     tables, maps = [], {}
-    given = methods, scene.networks[name], main.explained, main.references(name)
-    for method, raw, cost in attributions(name, *given, sample.dear_reported):
-        count = len(raw.attributions)
-        occlusion = occlusions.setdefault(count, main.first(count, list(scene.networks)))
-        reading = chosen.get(method.name, ("signed", 0.0))
-        tables.append(of_views(occlusion, raw, reading, main, name, method.name))
-        maps[method.name] = smoothed(read(raw, reading[0]), reading[1])
-        found.seconds[method.name] = cost["seconds"] * count
-        found.rows += [row(name, method.name, measure, v, images=count, faces=faces) for measure, v in cost.items()]
-        found.rows.append(row(name, method.name, "family", float("nan"), where=method.family))
-    for control, of_control in controls(main, maps).items():
-        tables.append(
-            of_views(occlusions[len(main.chosen)], Raw(of_control[:, None]), ("signed", 0.0), main, name, control)
-        )
+    job = f"{'report' if faces == GREY else 'colour'} {name}"
+    for method, (table, of_method, cost) in each(setting, job, methods, measure):
+        tables.append(table)
+        maps[method] = of_method
+        found.seconds[method] = cost["seconds"] * len(of_method)
+        found.rows += [row(name, method, k, v, images=len(of_method), faces=faces) for k, v in cost.items()]
+    found.rows += [row(name, m.name, "family", float("nan"), where=m.family) for m in methods]
+    for control, of_control in controls(scene, maps).items():
+        occlusion = occlusion_of(len(scene.chosen))
+        tables.append(of_views(occlusion, Raw(of_control[:, None]), AS_IT_IS, scene, name, control))
     found.drops = pd.concat(tables, ignore_index=True).assign(faces=faces)
     if faces == GREY:
         cheap = [m for m in methods if m.name in maps and m.name not in DEAR]
-        for method in cheap:
-            agreement = partial(own_agreement, scene, main, name, method, chosen, maps[method.name])
-            found.rows += guarded(agreement, f"person-specificity of {method.name}")
-        found.rows += verify(setting, name, main, cheap, chosen)
+        found.rows += agreements(setting, name, cheap, chosen, maps)
+        found.rows += verify(name, scene, cheap, chosen)
     return found
+
+
+def agreements(
+    setting: Setting, name: str, methods: Sequence[Method], chosen: Mapping[str, Reading], maps: Mapping[str, Tensor]
+) -> Table:
+    """Measure person-specificity over several images of each person; the maps of the first ones are there."""
+    scene = scenario(setting, 1, setting.sample.reported, setting.sample.per_person)
+    first = [scene.chosen.index(i) for i in first_images(scene.labels, 1) if i in scene.chosen]
+    others = [i for i in range(len(scene.chosen)) if i not in first]
+    order = torch.tensor([*first, *others]).argsort()
+
+    def of_method(method: Method) -> Table:
+        raw = in_parts(method, scene.explained[others], scene.references(name)[others])
+        reading, sigma = chosen.get(method.name, AS_IT_IS)
+        every = torch.cat([maps[method.name], smoothed(read(raw, reading), sigma)])[order]
+        return specificity(name, method.name, every, scene.people)
+
+    rows: Table = []
+    for method in methods:
+        rows += guarded(partial(of_method, method), f"person-specificity of {method.name}")
+    return rows
 
 
 def of_views(
@@ -318,27 +353,7 @@ def controls(scene: Scenario, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def own_agreement(
-    scene: Scenario,
-    main: Scenario,
-    network: str,
-    method: Method,
-    chosen: Mapping[str, Reading],
-    maps_of_first: Tensor,
-) -> Table:
-    """Return person-specificity over all explained images; the maps of the first ones are there."""
-    first = [scene.chosen.index(i) for i in main.chosen]
-    others = [i for i in range(len(scene.people)) if i not in first]
-    raw = in_parts(method, scene.explained[others], scene.references(network)[others])
-    reading, sigma = chosen.get(method.name, ("signed", 0.0))
-    order = torch.tensor([*first, *others]).argsort()
-    maps = torch.cat([maps_of_first, smoothed(read(raw, reading), sigma)])[order]
-    return specificity(network, method.name, maps, scene.people)
-
-
-def verify(
-    setting: Setting, name: str, scene: Scenario, methods: Sequence[Method], chosen: Mapping[str, Reading]
-) -> Table:
+def verify(name: str, scene: Scenario, methods: Sequence[Method], chosen: Mapping[str, Reading]) -> Table:
     """Measure each person's first image as a probe, with another image of the person, and with one of another person."""
     kept = [i for i, person in enumerate(scene.labels) if person in scene.people]
     images, labels = scene.images[kept], [scene.labels[i] for i in kept]
@@ -352,7 +367,7 @@ def verify(
         for method in methods:
             if dissimilar and method.dissimilar is None:
                 continue
-            explain = partial(of_pairs, method, chosen.get(method.name, ("signed", 0.0)), probes, towards, dissimilar)
+            explain = partial(of_pairs, method, chosen.get(method.name, AS_IT_IS), probes, towards, dissimilar)
             maps |= guarded(explain, f"pairs of {method.name}") or {}
         measured = partial(verification, name, model, images, labels, pairs, maps, calibration)
         rows += measured(dissimilar=dissimilar, fill="blur", fractions=COARSE)
@@ -402,13 +417,17 @@ def find_planted(setting: Setting, part: str, chosen: Mapping[str, Reading]) -> 
     methods = [m for m in methods if setting.runs(m.name)]
     network, mask = f"planted {part}", faces.mask(population.planted)
     who = [str(p) for p in faces.people.tolist()]
+
+    def measure(method: Method) -> Measured:
+        count = setting.sample.dear_reported if method.name in DEAR else len(who)
+        raw, cost = run(method, model, faces.images[:count], people[faces.people][:count])
+        reading, sigma = chosen.get(method.name, AS_IT_IS)
+        return pd.DataFrame(), smoothed(read(raw, reading), sigma), cost
+
     found, maps = Found(), {}
-    for method, raw, cost in attributions(
-        network, methods, model, faces.images, people[faces.people], setting.sample.reported
-    ):
-        reading, sigma = chosen.get(method.name, ("signed", 0.0))
-        maps[method.name] = smoothed(read(raw, reading), sigma)
-        found.seconds[method.name] = cost["seconds"] * len(raw.attributions)
+    for method, (_, of_method, cost) in each(setting, network, methods, measure):
+        maps[method] = of_method
+        found.seconds[method] = cost["seconds"] * len(of_method)
     face = package_controls.central_ellipse((112, 112)).expand(len(who), -1, -1)
     of_controls = {c: package_controls.CONTROLS[c](package_controls.Scene(faces.images, face)) for c in CONTROLS}
     of_controls["centre"] = of_controls["centre"] - of_controls["centre"].amin((1, 2), keepdim=True)
@@ -474,13 +493,12 @@ def timed(job: Callable[[], Found]) -> tuple[Found, float, float]:
     return found, time.perf_counter() - wall, time.process_time() - own
 
 
-def run_all(jobs: Jobs, workers: int, kept: Path, resume: bool) -> Done:
-    """Run jobs, each kept in a file as soon as it is done, for ``--resume`` after an interruption."""
-    kept.mkdir(parents=True, exist_ok=True)
+def run_all(jobs: Jobs, workers: int, kept: Path) -> Done:
+    """Run jobs, each kept in a file as soon as it is done, and take those that are kept."""
     files = {name: kept / f"{name.replace(' ', '_')}.pickle" for name in jobs}
     done: Done = {}
     for name, file in files.items():
-        if resume and file.is_file():
+        if file.is_file():
             done[name] = pickle.loads(file.read_bytes())  # noqa: S301 - written by this script
             print(f"== {name}: taken from {file}", flush=True)
     context = multiprocessing.get_context("spawn")
@@ -526,7 +544,14 @@ def write(setting: Setting, done: Done, chosen: Mapping[str, Reading], out: Path
     of_images.to_csv(out / "drops.csv", index=False)
     scene = scenario(setting, 1, 1)
     costs = {name: {"clock": wall, "core": own, **found.seconds} for name, (found, wall, own) in done.items()}
-    settings = {**asdict(setting), "data": setting.data.name, "gaps": scene.gaps, "limit": setting.limit, "jobs": costs}
+    settings = {
+        **asdict(setting),
+        "data": setting.data.name,
+        "kept": "jobs",
+        "gaps": scene.gaps,
+        "limit": setting.limit,
+        "jobs": costs,
+    }
     (out / "settings.json").write_text(json.dumps({**settings, **more}, indent=1))
     figure(table).savefig(out / "peers.png", dpi=150)
     show(table, chosen)
@@ -581,11 +606,14 @@ def main() -> None:
     more = {"tuning": given.tuning or sample.tuning, "reported": given.people or sample.reported}
     networks = tuple(given.networks or load_zoo(given.data))
     people = Sample(**asdict(sample) | more)
-    setting = Setting(given.data, given.quick, given.few_passes, networks, people, tuple(given.methods))
-    given.out.mkdir(parents=True, exist_ok=True)
-    done = run_all(first_jobs(setting), given.workers, given.out / "jobs", given.resume)
+    kept = given.out / "jobs"
+    if not given.resume:
+        shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(parents=True, exist_ok=True)
+    setting = Setting(given.data, given.quick, given.few_passes, networks, people, tuple(given.methods), kept)
+    done = run_all(first_jobs(setting), given.workers, kept)
     chosen = write_chosen(readings_table(done), given.out)
-    done |= run_all(second_jobs(setting, chosen), given.workers, given.out / "jobs", given.resume)
+    done |= run_all(second_jobs(setting, chosen), given.workers, kept)
     seconds = time.perf_counter() - started
     write(setting, done, chosen, given.out, {"seconds": seconds, "workers": given.workers})
     print(f"\nwritten to {given.out}; {seconds:.0f} s")

@@ -377,13 +377,13 @@ def test_the_readings_in_the_documentation_are_the_best_of_the_list(module):
 @pytest.mark.parametrize(
     "name", ["IntegratedGradients, 4 steps", "DeepLift", "InputXGradient", "GuidedGradCam, last layer"]
 )
-def test_no_method_is_read_worse_than_it_could_be(module, real_dir, name):
+def test_no_method_is_read_worse_than_it_could_be(module, real_dir, tmp_path, name):
     """The chosen reading is within .02 of the best one on tuning people: the fault of taking absolute values."""
     contest, peers = module("contest"), module("peers")
     chosen = pd.read_csv(READINGS).query("chosen").set_index("method")[["reading", "sigma"]]
     sample = peers.Sample(**{**vars(contest.QUICK), "tuning": SAMPLED})
     networks = tuple(peers.load_zoo(real_dir))
-    setting = peers.Setting(real_dir, True, True, networks, sample, (name,))
+    setting = peers.Setting(real_dir, True, True, networks, sample, (name,), tmp_path)
     drops = pd.concat([peers.try_readings(setting, network).drops for network in networks])
     means = contest.mean_of_readings(drops.assign(in_gaps=drops["drop"]))[name]
     read = tuple(chosen.loc[name])
