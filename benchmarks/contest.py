@@ -63,7 +63,7 @@ class Sample:
 
 
 FULL = Sample(tuning=4, reported=6, dear_tuning=2, dear_reported=3, colour=4, per_person=2)
-QUICK = Sample(tuning=1, reported=2, dear_tuning=1, dear_reported=1, colour=1, per_person=2)
+QUICK = Sample(tuning=1, reported=2, dear_tuning=1, dear_reported=1, colour=1, per_person=1)
 LIMIT = {"n_steps": 150, "restarts": 2}  # extremal perturbation, at 5 %, blur
 
 # -- methods -------------------------------------------------------------------------------------------

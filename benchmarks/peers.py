@@ -20,9 +20,9 @@ LEAM's presets and forms, the methods of ``captum_leam.explainers``, Captum's ow
 Passes and seconds of one core are per image, counted and measured. Writes readings.csv (tuning people, all readings), chosen.csv, peers.csv
 (tidy), leads.csv (presets against every method, paired), drops.csv (per image), settings.json and peers.png; ``peers_page.py`` makes the
 pages of the documentation. Jobs go network by network; ``--resume`` takes those that an interrupted run finished. ``--few-passes`` leaves
-out the methods of more than 100 passes and the limit. ``--quick``: fewer people, 50 masks, 20 steps of FAME, windows every 14 px, one
-restart of 40 steps for the limit, one synthetic network, no Occlusion, no colour, no memory. Not shown: other operating points, options
-of the methods other than their papers'.
+out the methods of more than 100 passes and the limit. ``--quick``: fewer people, readings tried at σ 0 and 2 on the blur alone, transfer to
+one network, 50 masks, 20 steps of FAME, windows every 14 px, one restart of 40 steps for the limit, one synthetic network, no Occlusion,
+no AUC, no colour, no memory. Not shown: other operating points, options of the methods other than their papers'.
 """
 
 import argparse
@@ -132,6 +132,21 @@ class Setting:
     def parts(self) -> tuple[str, ...]:
         """Parts of the face that identity is planted in."""
         return ("nose",) if self.quick else ("nose", "eyes", "mouth")
+
+    @property
+    def tried(self) -> tuple[Cells, tuple[float, ...]]:
+        """Cells and σ of the readings."""
+        return (DECIDING[:2], (0.0, 2.0)) if self.quick else (CHOOSING, SIGMAS)
+
+    def cells(self, view: str) -> Cells:
+        """Return the cells that are reported in a view."""
+        if view != CHOSEN:
+            return DECIDING[:2] if self.quick else DECIDING
+        return DECIDING if self.quick else [(fill, fraction) for fill in FILLS for fraction in FRACTIONS]
+
+    def measuring(self, networks: Mapping[str, nn.Module], explained: str) -> tuple[str, ...]:
+        """Return the networks that drops are reported on: all, or the explained one and the next of another architecture."""
+        return (explained, *next_of_another_architecture(networks, explained)) if self.quick else tuple(networks)
 
     @property
     def limit(self) -> dict[str, int]:
@@ -261,8 +276,9 @@ def try_readings(setting: Setting, name: str) -> Found:
     def measure(method: Method) -> Measured:
         count = sample.dear_tuning if method.name in DEAR else len(scene.chosen)
         raw, cost = run(method, scene.networks[name], scene.explained[:count], scene.references(name)[:count])
-        maps = {(r, s): smoothed(read(raw, r), s) for r in readings_of(raw) for s in SIGMAS}
-        table = occlusion_of(count).drops(maps, dict.fromkeys(maps, CHOOSING))
+        cells, sigmas = setting.tried
+        maps = {(r, s): smoothed(read(raw, r), s) for r in readings_of(raw) for s in sigmas}
+        table = occlusion_of(count).drops(maps, dict.fromkeys(maps, cells))
         table["reading"], table["sigma"] = table["key"].str[0], table["key"].str[1]
         return labelled(table.drop(columns="key"), scene, name, method.name), raw.attributions[:0], cost
 
@@ -280,13 +296,13 @@ def report(setting: Setting, name: str, chosen: Mapping[str, Reading], faces: st
     sample = setting.sample
     scene = scenario(setting, 1, sample.reported if faces == GREY else sample.colour, faces=faces)
     methods = [m for m in methods_of(setting, name, scene) if faces == GREY or m.name not in DEAR]
-    occlusion_of = cache(partial(scene.first, networks=tuple(scene.networks)))
+    occlusion_of = cache(partial(scene.first, networks=setting.measuring(scene.networks, name)))
 
     def measure(method: Method) -> Measured:
         count = sample.dear_reported if method.name in DEAR else len(scene.chosen)
         raw, cost = run(method, scene.networks[name], scene.explained[:count], scene.references(name)[:count])
         reading = chosen.get(method.name, AS_IT_IS)
-        table = of_views(occlusion_of(count), raw, reading, scene, name, method.name)
+        table = labelled(of_views(setting, occlusion_of(count), raw, reading), scene, name, method.name)
         return table, smoothed(read(raw, reading[0]), reading[1]), cost
 
     found = Found()
@@ -300,11 +316,13 @@ def report(setting: Setting, name: str, chosen: Mapping[str, Reading], faces: st
     found.rows += [row(name, m.name, "family", float("nan"), where=m.family) for m in methods]
     for control, of_control in controls(scene, maps).items():
         occlusion = occlusion_of(len(scene.chosen))
-        tables.append(of_views(occlusion, Raw(of_control[:, None]), AS_IT_IS, scene, name, control))
+        table = of_views(setting, occlusion, Raw(of_control[:, None]), AS_IT_IS)
+        tables.append(labelled(table, scene, name, control))
     found.drops = pd.concat(tables, ignore_index=True).assign(faces=faces)
     if faces == GREY:
         cheap = [m for m in methods if m.name in maps and m.name not in DEAR]
-        found.rows += agreements(setting, name, cheap, chosen, maps)
+        if sample.per_person > 1:
+            found.rows += agreements(setting, name, cheap, chosen, maps)
         found.rows += verify(name, scene, cheap, chosen)
     return found
 
@@ -330,15 +348,10 @@ def agreements(
     return rows
 
 
-def of_views(
-    occlusion: Occlusion, raw: Raw, reading: Reading, scene: Scenario, network: str, method: str
-) -> pd.DataFrame:
+def of_views(setting: Setting, occlusion: Occlusion, raw: Raw, reading: Reading) -> pd.DataFrame:
     """Return the drops of one method in every view: all cells as chosen, the deciding ones at the same σ for all."""
-    cells: dict[str, Cells] = dict.fromkeys(VIEWS, DECIDING)
-    cells[CHOSEN] = [(fill, fraction) for fill in FILLS for fraction in FRACTIONS]
     maps = {view: smoothed(read(raw, r), s) for view, (r, s) in views(reading).items()}
-    table = occlusion.drops(maps, cells).rename(columns={"key": "view"})
-    return labelled(table, scene, network, method)
+    return occlusion.drops(maps, {view: setting.cells(view) for view in VIEWS}).rename(columns={"key": "view"})
 
 
 def controls(scene: Scenario, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -397,7 +410,7 @@ def find_limit(setting: Setting, name: str) -> Found:
     limit = ExtremalPerturbation(scene.networks[name], area=0.05, **setting.limit)
     method = Method(LIMIT_NAME, "limit", limit.attribute, explainer=limit)
     raw, cost = run(method, scene.networks[name], scene.explained, scene.references(name))
-    occlusion = scene.first(len(scene.chosen), list(scene.networks))
+    occlusion = scene.first(len(scene.chosen), setting.measuring(scene.networks, name))
     table = occlusion.drops({CHOSEN: read(raw, "signed")}, {CHOSEN: [("blur", 0.05)]}).rename(columns={"key": "view"})
     rows = [row(name, LIMIT_NAME, measure, value, images=len(scene.chosen)) for measure, value in cost.items()]
     rows.append(row(name, LIMIT_NAME, "family", float("nan"), where="limit"))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from contest import BUDGETS, CHOSEN, DEAR, DECIDING, OWN, PUBLISHED, READINGS, TRANSFER, VIEWS
+from contest import BUDGETS, CHOSEN, DECIDING, METHODS, OWN, PUBLISHED, READINGS, TRANSFER, VIEWS
 from jinja2 import Environment
 from peers_cost import LIMIT_NAME
 from peers_figure import STYLES as EXPLAINING
@@ -315,7 +315,7 @@ def page(table: pd.DataFrame, leads: pd.DataFrame, readings: pd.DataFrame, setti
         has_limit=bool((real["method"] == LIMIT_NAME).any()),
         planted=planted_table(table[table["network"].str.startswith("planted")]),
         not_ahead="\n".join(where_not_ahead(real)),
-        dear=", ".join(DEAR),
+        left_out="; ".join(m for m in METHODS if m not in set(real["method"])),
     )
 
 
