@@ -8,11 +8,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SETTINGS := pyproject.toml constraints.txt
 
-.PHONY: demo core test test-fast test-deep test-oldest mutants lint types docs wheel-check bench peers clean help
+.PHONY: demo core test test-fast test-deep test-oldest coverage mutants lint types docs wheel-check bench peers clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo "others: core, test-fast, test-deep, test-oldest, mutants, lint, types, docs, wheel-check, bench, peers, clean"
+	@echo "others: core, test-fast, test-deep, test-oldest, coverage, mutants, lint, types, docs, wheel-check, bench, peers, clean"
 
 $(VENV)/core: $(SETTINGS)
 	@echo "Setting up $(VENV) (torch is large: a minute or two) ..."
@@ -51,13 +51,18 @@ $(OLDEST)/core: tools/oldest.txt pyproject.toml
 test-oldest: $(OLDEST)/core
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python tools/oldest.py
 
-# A seeded sample of 200 small faults, and which of them the tests see: hours
+# The tests again, with the lines and branches of captum_leam that they reach
+coverage: $(VENV)/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term:skip-covered
+
+# mutmut on a seeded sample of 200 mutants
 mutants: $(VENV)/test
-	OMP_NUM_THREADS=1 $(BIN)/python tools/mutation_sample.py --count 200 --seed 0 --resume --out results/mutants.csv
+	OMP_NUM_THREADS=1 $(BIN)/python tools/mutation_sample.py --count 200 --seed 0 --out results/mutants.csv
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/codespell captum_leam docs examples benchmarks tests tools .github *.md CITATION.cff
 
 types: $(VENV)/test
@@ -86,4 +91,4 @@ peers: $(VENV)/test
 	$(BIN)/python benchmarks/peers_page.py --results results/peers
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist docs/_build docs/gallery .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(OLDEST) build dist mutants docs/_build docs/gallery .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -30,10 +30,11 @@ from scipy import stats
 from tqdm import tqdm
 
 from captum_leam.patterns import agreement, compare_groups, pattern_claim, person_specificity, profile_signatures
-from captum_leam.patterns.intervals import mean_between, person_sums
-from captum_leam.patterns.signatures import row_products
-from captum_leam.patterns.specificity import exact_auc, permutation_p_value
+from captum_leam.patterns.person_sums import person_sums
+from captum_leam.patterns.specificity import permutation_p_value
+from captum_leam.stats.auc import exact_auc
 from captum_leam.stats.decisions import draw_pairs
+from captum_leam.stats.estimates import mean_between, row_products
 from captum_leam.stats.inference import bootstrap_interval, interval_of_pairs, paired_p_value
 
 CELLS = 24
@@ -114,8 +115,8 @@ def _percentile(value: Floats, draws: Floats, error: Floats, errors: Floats, con
 def plain_percentile() -> Iterator[None]:
     """The same functions with the percentiles of the draws."""
     with (
-        patch("captum_leam.patterns.intervals.studentised", _percentile),
-        patch("captum_leam.patterns.groups.studentised", _percentile),
+        patch("captum_leam.stats.estimates.studentised", _percentile),
+        patch("captum_leam.stats.two_groups.studentised", _percentile),
         patch("captum_leam.stats.bootstrap.studentised", _percentile),
     ):
         yield

@@ -62,7 +62,7 @@ def methods_of(model: nn.Module, found: LayerSuggestions, field: Field, quick: b
     middle, last = overall[min(1, len(overall) - 1)], found[-1]
     cosine, fixed = EmbeddingSimilarity(model, norm="differentiate"), EmbeddingSimilarity(model, norm="fixed")
     one = LEAM(model, middle.module, reshape=middle.reshape)
-    every = LEAM(model, [layer.module for layer in overall], reshape=[layer.reshape for layer in overall])
+    every = LEAM(model, overall)
     cam = LayerGradCam(cosine, last.module)
 
     def integrated(read: Callable[[Tensor], Tensor], x: Tensor, r: Tensor) -> Tensor:

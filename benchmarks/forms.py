@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from captum_leam import LEAM, leave_one_out_centroids, overall_map, suggest_layers, top_fraction
 from captum_leam.maps import default_blur, normalize_sum
 from captum_leam.objectives import direction, embed, similarity
-from captum_leam.rounds import SCHEDULE, Schedule, occlusion_rounds, reordered, smooth
+from captum_leam.refinement import SCHEDULE, Schedule, refine, smooth, transfer_ranks
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions
 
 Maps = Callable[[Tensor, Tensor], Tensor]
@@ -69,7 +69,7 @@ class Network:
         """LEAM's overall map: of the layers of the package, or of others."""
         chosen = self.found.for_overall_map() if roles is None else roles
         weighting = str(options.pop("weighting", "elementwise"))
-        leam = LEAM(self.model, [s.module for s in chosen], weighting=weighting, reshape=[s.reshape for s in chosen])
+        leam = LEAM(self.model, chosen, weighting=weighting)
         maps = leam.attribute(x, reference=r, n_steps=n_steps, **options)
         return overall_map(maps, (x.shape[2], x.shape[3]), self.found.field)
 
@@ -219,8 +219,8 @@ def rounds(network: Network) -> list[Form]:
             overall = network.overall(x, r, steps)
             begin = start(overall)
             score = network.score(r, detach=detach)
-            heights = occlusion_rounds(score, x, default_blur(x), begin, count, schedule=schedule, scales=scales)
-            return both(overall, reordered(normalize_sum(smooth(overall)), heights))
+            heights = refine(score, x, default_blur(x), begin, count, schedule=schedule, scales=scales)
+            return both(overall, transfer_ranks(normalize_sum(smooth(overall)), heights))
 
         return Form(varied, name, explain)
 

@@ -45,7 +45,7 @@ def in_form(maps: Tensor, labels: Tensor, empty: str = "raise") -> dict[str, Sig
 def explained(model: nn.Module, images: Tensor, references: Tensor) -> dict[str, Tensor]:
     """The overall path map, and that of every suggested layer."""
     found = suggest_layers(model, images)
-    leam = LEAM(model, [layer.module for layer in found], reshape=[layer.reshape for layer in found])
+    leam = LEAM(model, found)
     parts = [
         leam.attribute(x, reference=r, n_steps=4) for x, r in zip(images.split(32), references.split(32), strict=True)
     ]

@@ -408,7 +408,7 @@ def find_limit(setting: Setting, name: str) -> Found:
     """Measure the extremal perturbation of one network at 5 %, blur, on the smaller sample."""
     scene = scenario(setting, 1, setting.sample.dear_reported)
     limit = ExtremalPerturbation(scene.networks[name], area=0.05, **setting.limit)
-    method = Method(LIMIT_NAME, "limit", limit.attribute, explainer=limit)
+    method = Method(LIMIT_NAME, "limit", lambda x, r: limit.attribute(x, reference=r), explainer=limit)
     raw, cost = run(method, scene.networks[name], scene.explained, scene.references(name))
     occlusion = scene.first(len(scene.chosen), setting.measuring(scene.networks, name))
     table = occlusion.drops({CHOSEN: read(raw, "signed")}, {CHOSEN: [("blur", 0.05)]}).rename(columns={"key": "view"})

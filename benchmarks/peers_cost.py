@@ -130,7 +130,7 @@ def measure_one(data: Path, network: str, quick: bool, which: int | str) -> obje
     references = references.detach().roll(1, 0)
     if which == LIMIT_NAME:  # its memory does not depend on the number of steps
         limit = ExtremalPerturbation(model, n_steps=3, restarts=1)
-        return memory_of(lambda: limit.attribute(images, references))
+        return memory_of(lambda: limit.attribute(images, reference=references))
     methods = every_method(model, suggest_layers(model, images), 0.3, quick)
     if which == "names":
         return [method.name for method in methods]

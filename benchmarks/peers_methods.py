@@ -110,7 +110,7 @@ def leam_forms(model: nn.Module, layers: Layers) -> list[Method]:
     """One layer at a time, and the forms that the presets leave out."""
 
     def form(name: str, role: str, weighting: str = "elementwise", **options: object) -> Method:
-        leam = LEAM(model, layers[role].module, weighting=weighting, reshape=layers[role].reshape)
+        leam = LEAM(model, layers[role], weighting=weighting)
 
         def explain(x: Tensor, r: Tensor, sign: int = 1) -> Tensor:
             return sign * layers.place(leam.attribute(x, reference=r, **options))
@@ -162,11 +162,11 @@ def peer(name: str, method: ex.Explainer) -> Method:
 
     def against(x: Tensor, r: Tensor) -> Tensor:
         if isinstance(method, ex.TwoSidedExplainer):
-            return method.attribute_both(x, r).dissimilar[:, 0]
-        return -method.attribute(x, r)[:, 0]
+            return method.attribute_both(x, reference=r).dissimilar[:, 0]
+        return -method.attribute(x, reference=r)[:, 0]
 
     dissimilar = None if isinstance(method, SIMILAR_ONLY) else against
-    return Method(name, "peer", method.attribute, dissimilar, method)
+    return Method(name, "peer", lambda x, r: method.attribute(x, reference=r), dissimilar, method)
 
 
 class SignedXSSAB(ex.XSSAB):
@@ -180,7 +180,7 @@ class SignedXSSAB(ex.XSSAB):
     def raw(self, x: Tensor, r: Tensor) -> Raw:
         """Return signed gradients (N, C, H, W), and the paper's map: similar less dissimilar."""
         self.kept: list[Tensor] = []
-        combined = self.attribute(x, r)[:, 0]
+        combined = self.attribute(x, reference=r)[:, 0]
         return Raw(torch.cat(self.kept[::2]), combined)  # every second one is of the dimensions against it
 
 
@@ -195,7 +195,7 @@ class SignedFGGB(ex.FGGB):
     def raw(self, x: Tensor, r: Tensor) -> Raw:
         """Return signed sums (N, C, H, W); the paper's map is their mean over channels."""
         self.kept: list[Tensor] = []
-        self.attribute(x, r)
+        self.attribute(x, reference=r)
         return Raw(torch.cat(self.kept))
 
 

@@ -86,13 +86,13 @@ def measure(model: nn.Module, faces: Tensor, masks: int, repeats: int, device: s
         "a forward and a backward pass per dimension": lambda: literal_fggb(model, face, reference),
         "one graph kept": lambda: literal_fggb(model, face, reference, keep_graph=True),
     }
-    compare("FGGB", lambda: fggb.attribute(face, reference), loops, repeats, device)
+    compare("FGGB", lambda: fggb.attribute(face, reference=reference), loops, repeats, device)
     loop = {"a forward pass per mask": lambda: literal_corrrise(model, face, reference, masks)}
-    compare(f"CorrRISE, {masks} masks", lambda: corrrise.attribute(face, reference), loop, repeats, device)
+    compare(f"CorrRISE, {masks} masks", lambda: corrrise.attribute(face, reference=reference), loop, repeats, device)
     for method in (fggb, corrrise):
         sizes = []
         for method.batch_size in (2, 8):
-            sizes.append(largest_pass(model, lambda: method.attribute(face, reference)))  # noqa: B023 - called at once
+            sizes.append(largest_pass(model, lambda: method.attribute(face, reference=reference)))  # noqa: B023 - called at once
         print(f"{method.get_name()}: at most {sizes} images in one pass with a batch_size of 2 and 8", flush=True)
 
 

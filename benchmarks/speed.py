@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from captum_leam import LEAM, overall_map
-from captum_leam.maps import default_blur, place_on_field, steps
+from captum_leam.maps import default_blur, path_midpoints, place_on_field
 
 SIZE = (112, 112)
 STARTING = "starting"
@@ -285,7 +285,7 @@ def path(net: Network, report: Report, effort: Effort) -> None:
         with torch.no_grad():
             for images in (x, blurred):
                 net.model(images)
-        for t in steps(STEPS):
+        for t in path_midpoints(STEPS):
             bare(blurred + t * (x - blurred))
 
     def overall(**options: int) -> Tensor:

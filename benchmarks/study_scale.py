@@ -40,12 +40,12 @@ from captum_leam._storage import Shard, read_shard
 from captum_leam.controls import OWN_CONTROLS
 from captum_leam.study import Study
 from captum_leam.study.config import Config
-from captum_leam.study.evaluating import TWIN_FACES, Setting
-from captum_leam.study.listing import hashed, list_people
-from captum_leam.study.networks import known, loaded, suggestions
-from captum_leam.study.reading import crops_of, known_parser
-from captum_leam.study.stages import Task, keep_memory, perform, steady
-from captum_leam.study.study import Plan, plan_of
+from captum_leam.study.evaluating import TWIN_FACES
+from captum_leam.study.executor import perform
+from captum_leam.study.networks import suggestions
+from captum_leam.study.plan import STAGE_OF, make_plan
+from captum_leam.study.stages import Task
+from captum_leam.study.worker import Worker, crops_of, deterministic_torch, this_worker
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
 
 NETS = """
@@ -98,18 +98,18 @@ def write_config(folder: Path, networks: int, permutations: int) -> Path:
 class Bare:
     """The forwards and backwards that a study's settings need, on the same crops in the same batches, and nothing else."""
 
-    setting: Setting
+    worker: Worker
     twins: set[int] = field(default_factory=set)  # networks whose untrained twin was made
 
     @property
     def config(self) -> Config:
         """Of the study."""
-        return self.setting.config
+        return self.worker.config
 
     @property
     def modules(self) -> list[nn.Module]:
         """Its networks."""
-        return [loaded(network, self.config.device) for network in self.setting.networks]
+        return [self.worker.module(network) for network in self.worker.networks]
 
     def occluded(
         self, crops: torch.Tensor, measured: Sequence[nn.Module], maps: int, fractions: Sequence[float]
@@ -165,7 +165,7 @@ class Bare:
     def layers(self, number: int) -> list[nn.Module]:
         """Those of a network that are explained."""
         size = (self.config.pictures.size, self.config.pictures.size)
-        return [s.module for s in suggestions(self.setting.networks[number], self.modules[number], size)]
+        return [s.module for s in suggestions(self.worker.networks[number], self.modules[number], size)]
 
 
 def leam_passes(
@@ -243,8 +243,8 @@ def timed(function: Callable[[], object], passes: Counter) -> float:
     outcome = function()
     spent = time.process_time() - before
     passes.update(PASSES)
-    if problem := getattr(outcome, "problem", ""):
-        raise SystemExit(problem)
+    if outcome:  # why there is no shard
+        raise SystemExit(str(outcome))
     return spent
 
 
@@ -253,51 +253,41 @@ def beside(path: Path, sample: int) -> Spent:
     out = path.parent / "sample"
     shutil.rmtree(out, ignore_errors=True)
     config = replace(Study(path).config, out=out)
-    listing = hashed(list_people(config), config.min_images)
-    listing = replace(listing, pictures=tuple(p for p in listing.pictures if p.number < sample * config.shard_size))
-    networks = tuple(known(model, config.device, config.pictures.size) for model in config.models)
-    plan = plan_of(config, listing, networks, known_parser(config), config.out)
+    plan = make_plan(config, this_worker(), [], progress=False)
+    plan.shards = plan.shards[:sample]
     spent = Spent()
-    with steady(config.threads), counting():
-        setting = Setting(config, plan.networks, plan.regions)
-        for task in plan.crops_tasks():
-            spent.study += timed(lambda t=task: perform(setting, t), spent.study_passes)
-        shards = {path: read_shard(path) for path in plan.crops_paths()}
+    with deterministic_torch(config.threads), counting():
+        reading = plan.tasks([STAGE_OF["crops"]])
+        for task in reading:
+            spent.study += timed(lambda t=task: perform(plan.context, t), spent.study_passes)
+        shards = {task.path: read_shard(task.path) for task in reading}
         crops = {path: crops_of(shard) for path, shard in shards.items()}
-        plan.describe()
-        setting = Setting(config, plan.networks, plan.regions)
-        bare = Bare(setting)
+        plan.describe(this_worker())
+        bare = Bare(this_worker().works_for(plan.context))
         for of_shard in crops.values():
             spent.bare += timed(lambda c=of_shard: bare.embedding(c), spent.bare_passes)
-        for task in plan.map_tasks():
-            spent.both(lambda t=task: perform(setting, t), lambda t=task: of_task(bare, t, crops, shards))
-        find_totals(plan)
-        for task in plan.others_tasks():
-            spent.both(lambda t=task: perform(setting, t), lambda t=task: of_task(bare, t, crops, shards))
+        for names in (["controls", "maps", "untrained"], ["totals"], ["others"]):
+            for task in plan.tasks([STAGE_OF[name] for name in names]):
+                spent.both(lambda t=task: perform(plan.context, t), lambda t=task: of_task(bare, t, crops, shards))
     return spent
 
 
 def of_task(bare: Bare, task: Task, crops: Mapping[Path, torch.Tensor], shards: Mapping[Path, Shard]) -> None:
     """The bare passes of one task."""
-    path = dict(task.inputs)["crops"]
+    if task.stage == "totals":  # sums need no pass
+        return
+    path, number = task.input("crops"), task.index.network
     if task.stage == "controls":
         bare.shared(crops[path])
     elif task.stage == "others":
-        bare.other_people(crops[path], task.explained)
+        bare.other_people(crops[path], number)
     else:
-        references = torch.from_numpy(shards[path][f"reference.{task.explained}"])
-        (bare.maps if task.stage == "maps" else bare.untrained)(crops[path], references, task.explained)
-
-
-def find_totals(plan: Plan) -> None:
-    from captum_leam.study.study import _Run
-
-    plan.find_totals(_Run(plan.config, plan.out, "serial", 1, False))
+        references = torch.from_numpy(shards[path][f"reference.{number}"])
+        (bare.maps if task.stage == "maps" else bare.untrained)(crops[path], references, number)
 
 
 def throughput(path: Path, sample: int, repeats: int) -> None:
     """Print the ratio of the two, of several runs."""
-    keep_memory()  # as in every worker; the bare passes have it, too
     beside(path, 1)  # the first run of a network makes its kernels
     runs = []
     for i in range(repeats):

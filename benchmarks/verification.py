@@ -40,8 +40,8 @@ def methods_of(model: nn.Module, images: Tensor, field: Field) -> dict[str, Maps
     """Maps at image size, high where the pair is similar, low where it is not; the preset's end at zero."""
     found = suggest_layers(model, images)
     size, overall = found.image_size, found.for_overall_map()
-    every = LEAM(model, [layer.module for layer in overall], reshape=[layer.reshape for layer in overall])
-    one = LEAM(model, overall[1].module, reshape=overall[1].reshape)
+    every = LEAM(model, overall)
+    one = LEAM(model, overall[1])
     cosine = EmbeddingSimilarity(model, norm="differentiate")
     cam = LayerGradCam(cosine, found[-1].module)
 

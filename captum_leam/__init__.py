@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from captum_leam.leam import LEAM
     from captum_leam.maps import bhattacharyya, overall_map, top_fraction
     from captum_leam.objectives import EmbeddingSimilarity, leave_one_out_centroids
-    from captum_leam.pairs import explain_pair
-    from captum_leam.suggest import suggest_layers
+    from captum_leam.pairs import PairExplanation, explain_pair
+    from captum_leam.suggest import LayerSuggestions, suggest_layers
 
 _WHERE = {
     "CaptumLeamError": "errors",
     "LEAM": "leam",
-    "TooLargeError": "_engine.memory",
     "EmbeddingSimilarity": "objectives",
+    "LayerSuggestions": "suggest",
+    "PairExplanation": "pairs",
+    "TooLargeError": "_engine.memory",
     "bhattacharyya": "maps",
     "explain_faces": "explain",
     "explain_pair": "pairs",
@@ -37,6 +39,8 @@ __all__ = [
     "LEAM",
     "CaptumLeamError",
     "EmbeddingSimilarity",
+    "LayerSuggestions",
+    "PairExplanation",
     "TooLargeError",
     "__version__",
     "bhattacharyya",

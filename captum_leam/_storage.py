@@ -1,15 +1,16 @@
-"""Files that are whole or not there: atomic writes, and a checksum that is looked at on every read.
+"""Atomic, checksummed file storage.
 
-A shard is a safetensors payload behind which stand its SHA-256 and a mark. A file of half a write, of a full disk, or with a flipped bit
-does not fit its checksum and is never read as good: it counts as not there and is made again.
+A shard is a safetensors payload followed by its SHA-256 and a mark. A torn file, or one with a flipped bit, does not fit its checksum: it
+is never read, counts as missing, and is made again.
 """
 
 import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,15 +31,15 @@ Array = NDArray[Any]
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A place to write a file to, that takes its name only once it is whole and on the disk.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path whose file takes its name only once it is complete and on the disk.
 
     The bytes go to another name in the same folder, are synced, and then renamed: at no moment does ``path`` hold part of a file.
     Whatever goes wrong, the temporary file is removed and ``path`` is as it was.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with whole(Path(folder) / "table.csv") as place:
+        ...     with atomic_write(Path(folder) / "table.csv") as place:
         ...         _ = place.write_text("a,b")
         ...     sorted(os.listdir(folder))
         ['table.csv']
@@ -74,25 +75,25 @@ def _umask() -> int:
 
 
 def write_bytes(path: Path, content: bytes) -> str:
-    """Write a file as :func:`whole` does; its SHA-256.
+    """Write a file atomically and return its SHA-256.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_bytes(Path(folder) / "empty", b"")[:8]
         'e3b0c442'
     """
-    with whole(path) as place, open(place, "wb") as file:
+    with atomic_write(path) as place, open(place, "wb") as file:
         file.write(content)
     return hashlib.sha256(content).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> str:
-    """Write JSON, keys as they come, NaN refused; its SHA-256."""
+    """Write JSON atomically, keys in their order, and return its SHA-256; NaN raises ValueError."""
     return write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file in hex, read piece by piece.
+    """Return the SHA-256 of a file in hex; it is read piece by piece.
 
     Example:
         >>> with tempfile.NamedTemporaryFile() as file:
@@ -106,14 +107,74 @@ def file_sha256(path: Path) -> str:
 
 
 def hash_of(*parts: Any) -> str:
-    """A name of 32 hex digits from what a shard depends on: anything that JSON can say.
+    """Return a name of 32 hex digits from what a shard depends on: anything that JSON can hold.
 
     Example:
         >>> hash_of("a", 1) == hash_of("a", 1), hash_of("a", 1) == hash_of("a", 1.5)
         (True, False)
     """
-    said = json.dumps(parts, sort_keys=True, ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(said.encode()).hexdigest()[:32]
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@contextmanager
+def atomic_folder(folder: Path, earlier: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield a place to write files to, which come into a folder together once all of them are on the disk.
+
+    Whatever goes wrong, the folder holds what it held before; one that was not there is not there.
+
+    Args:
+        folder: Folder that gets the files, and the folders that they are in. Files of the same names are replaced.
+        earlier: Names of files in it that are removed.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_folder(Path(folder, "new")) as place:
+        ...         _ = (place / "page.html").write_text("<p>")
+        ...     sorted(os.listdir(Path(folder, "new")))
+        ['page.html']
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as temporary:
+            place, replaced = Path(temporary, "new"), Path(temporary, "replaced")
+            place.mkdir()
+            yield place
+            names = [str(path.relative_to(place)) for path in sorted(place.rglob("*")) if path.is_file()]
+            for name in names:
+                _sync(place / name)
+            gone = [name for name in sorted({*earlier, *names}) if (folder / name).is_file()]
+            moves = [(folder / name, replaced / name) for name in gone]
+            moves += [(place / name, folder / name) for name in names]
+            missing = _missing({target.parent for _, target in moves})
+            new = [*missing, *new]
+            for path in reversed(missing):
+                path.mkdir()
+            _move(moves)
+    except BaseException:
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def _missing(folders: Iterable[Path]) -> list[Path]:
+    """Return the folders and their parents that do not exist, the innermost first."""
+    found = {path for folder in folders for path in (folder, *folder.parents) if not path.exists()}
+    return sorted(found, key=lambda path: -len(path.parts))
+
+
+def _move(files: Sequence[tuple[Path, Path]]) -> None:
+    """Move files, all or none."""
+    try:
+        for source, target in files:
+            source.replace(target)
+    except BaseException:
+        for source, target in reversed(files):
+            if not source.exists():
+                target.replace(source)
+        raise
 
 
 # -- shards --------------------------------------------------------------------------------------------
@@ -124,20 +185,20 @@ class Shard:
     """Arrays and notes of one piece of work.
 
     Attributes:
-        arrays: name → array.
-        notes: anything that JSON can say: what failed, what was warned of.
+        arrays: Name → array.
+        notes: Anything that JSON can hold, such as failures.
     """
 
     arrays: Mapping[str, Array]
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Array:
-        """An array by its name."""
+        """Return an array by its name."""
         return self.arrays[name]
 
 
 def write_shard(path: Path, shard: Shard) -> str:
-    """Write a shard; the SHA-256 of its payload. The same shard is always the same bytes.
+    """Write a shard and return the SHA-256 of its payload; the same shard is always the same bytes.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -158,10 +219,10 @@ def write_shard(path: Path, shard: Shard) -> str:
 
 
 def read_shard(path: Path) -> Shard:
-    """Read a shard, whole or not at all.
+    """Read a shard.
 
     Raises:
-        BrokenFileError: if it is missing, torn or changed, with the way out.
+        BrokenFileError: If it is missing, torn or changed.
     """
     import safetensors
     from safetensors.numpy import load
@@ -186,7 +247,7 @@ def read_shard(path: Path) -> Shard:
 
 
 def shard_digest(path: Path) -> str | None:
-    """Checksum that a shard fits, or None for one that is missing, torn or changed: then it has to be made.
+    """Return the checksum that a shard fits; None if it is missing, torn or changed and has to be made.
 
     Example:
         >>> shard_digest(Path("/nowhere")) is None
@@ -214,7 +275,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep other runs out of a folder; the lock ends with the process, however that ends.
 
     Raises:
-        BusyError: if another run holds it.
+        BusyError: If another run holds it.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder)):
@@ -241,6 +302,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 def remove_parts(folder: Path) -> None:
     """Remove what killed runs left behind: temporary files, which are never read."""
-    for part in folder.rglob(".*.part"):
-        with suppress(OSError):
-            part.unlink()
+    for part in list(folder.rglob(".*.part")):
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)

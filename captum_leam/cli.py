@@ -1,8 +1,12 @@
-"""Command line: ``captum-leam demo``, ``explain`` and ``study``. Nothing heavy is imported until a command runs."""
+"""Command line: ``captum-leam demo``, ``explain`` and ``study``. Heavy modules are imported when a command runs."""
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +15,7 @@ import typer
 
 from captum_leam._text import for_terminal
 from captum_leam._version import __version__
-from captum_leam.errors import CaptumLeamError
+from captum_leam.errors import CaptumLeamError, MissingExtraError
 from captum_leam.study.command import study
 
 if TYPE_CHECKING:
@@ -27,25 +31,44 @@ app = typer.Typer(
 
 app.command()(study)
 
+DEBUG = "--debug"
 WRONG_INPUT = 2
 LEFT_OUT = 1
 
 Out = Annotated[Path, typer.Option(help="Folder to write to.")]
 Force = Annotated[bool, typer.Option("--force", help="Write into a folder that holds files already.")]
-Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 Progress = Annotated[bool, typer.Option("--progress/--no-progress", help="Show progress bars.")]
 
 
 def main() -> None:
-    """Entry point: a wrong input, too little memory, an extra that is not installed: one line in words and exit code 2, no traceback."""
-    from rich.console import Console
+    """Run the command line; report what the user can mend on one line and exit with status 2.
 
+    Any other exception is a fault and shows its traceback, as every exception does with ``--debug``.
+    """
+    arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
+    debug = len(arguments) < len(sys.argv) - 1
     try:
-        app()
-    except (ValueError, TypeError, ImportError, OSError, MemoryError) as error:
+        app(args=[*[DEBUG] * debug, *arguments])
+    except Exception as error:
+        if debug or not _can_be_mended(error):
+            raise
+        from rich.console import Console
+
         Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {for_terminal(error)}")
         raise SystemExit(WRONG_INPUT) from None
+
+
+def _can_be_mended(error: Exception) -> bool:
+    """Return whether an error is a refusal, a missing extra, an unusable file, a full disk, or a lack of memory."""
+    if isinstance(error, OSError):
+        return error.filename is not None or error.errno == errno.ENOSPC
+    if isinstance(error, RuntimeError):
+        from captum_leam._engine.memory import is_out_of_memory
+
+        return is_out_of_memory(error)
+    return isinstance(error, CaptumLeamError | MissingExtraError | MemoryError)
 
 
 def _version(show: bool) -> None:
@@ -59,6 +82,7 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    debug: Annotated[bool, typer.Option(DEBUG, help="Show the traceback of every error; may stand anywhere.")] = False,
 ) -> None:
     pass
 
@@ -87,16 +111,17 @@ def demo(
         title="captum-leam: maps where the right answer is known",
         lead="Three networks, each trained on synthetic faces whose identity lies in one part only. The maps should lie on that part.",
         settings={
-            **_made_with(seed, device),
+            **_environment(seed, device),
             "model": "captum_leam.synthetic.EmbeddingNet, trained here",
             "people": people,
+            **sections[0].settings,
         },
     )
     _show(sections, page)
 
 
 def _planted(part: str, people: int, seed: int, device: Any, progress: bool) -> Explanation:
-    from captum_leam.reporting.explanation import explain_images
+    from captum_leam.reporting.explanation import ExplainOptions, explain_images
     from captum_leam.suggest import suggest_layers
     from captum_leam.synthetic import SyntheticPopulation, centroids, swap_test, train
 
@@ -112,7 +137,7 @@ def _planted(part: str, people: int, seed: int, device: Any, progress: bool) -> 
         "everything else does."
     )
     layers = suggest_layers(model, faces.images)
-    return explain_images(
+    found = explain_images(
         model.to(device),
         faces.images.to(device),
         [f"person {int(person)}" for person in faces.people],
@@ -120,17 +145,16 @@ def _planted(part: str, people: int, seed: int, device: Any, progress: bool) -> 
         faces.labels.to(device),
         faces.scheme.merge_sides(),
         references=references.to(device),
-        seed=seed,
-        title=f"Evidence planted in the {part}",
-        text=text,
+        options=ExplainOptions(seed=seed),
     )
+    return replace(found, title=f"Evidence planted in the {part}", text=text)
 
 
 # -- explain -------------------------------------------------------------------------------------------
 
 
 @app.command()
-def explain(
+def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
     probe: Annotated[
         Path, typer.Argument(help="The picture to explain: an aligned crop or a photograph; or a folder of them.")
     ],
@@ -138,32 +162,28 @@ def explain(
         list[Path] | None, typer.Argument(help="Others of the same person; or one, of anyone, to compare with.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="FILE.onnx, or FILE.py:callable or package.module:callable (runs that code).")
+        str, typer.Option(help="FILE.onnx, FILE.py:callable or package.module:callable (runs code).")
     ] = "",
     preprocessing: Annotated[
         str | None,
         typer.Option(help="Pixels that the network wants: insightface, imagenet, unit (RGB in [0, 1]) or bytes."),
     ] = None,
     colour: Annotated[
-        str | None, typer.Option(help="Order of the channels that the network wants: rgb or bgr.")
+        str | None, typer.Option(help="Order of the channels that the network takes: rgb or bgr.")
     ] = None,
     output: Annotated[
         str | None,
         typer.Option(help="Layer, or value of an ONNX file, that is the embedding, if the model goes on after it."),
     ] = None,
-    pictures: Annotated[
-        str, typer.Option(help="crops, photos, or auto: pictures of at most 256 px a side are crops.")
-    ] = "auto",
-    size: Annotated[
-        str | None,
-        typer.Option(help="Of the crops: 160, or HEIGHTxWIDTH as in 112x96. By default what the model takes."),
-    ] = None,
+    pictures: Annotated[str, typer.Option(help="crops, photos, or auto: up to 256 px a side are crops.")] = "auto",
+    size: Annotated[str | None, typer.Option(help="Crop size, e.g. 160 or 112x96. Default: the model's.")] = None,
     face: Annotated[
         list[int] | None,
         typer.Option(help="Which face of a photograph, 0 the largest (the default); once for all, or once for each."),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="Of the face detector: file or folder; else CAPTUM_LEAM_WEIGHTS, or facexlib's.")
+        Path | None,
+        typer.Option(help="Weights of the face detector, file or folder. Default: CAPTUM_LEAM_WEIGHTS, or facexlib's."),
     ] = None,
     regions: Annotated[
         str,
@@ -173,28 +193,27 @@ def explain(
     ] = "template",
     region_weights: Annotated[
         Path | None,
-        typer.Option(help="Of bisenet or parsenet: file or folder; by default where --weights are, if a folder."),
+        typer.Option(help="Weights of bisenet or parsenet, file or folder. Default: --weights, if that is a folder."),
     ] = None,
-    threshold: Annotated[float | None, typer.Option(help="Of two pictures: a cosine at or over it is a match.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Cosine from which two pictures are a match.")] = None,
     same_person: Annotated[
         bool | None,
-        typer.Option("--same-person/--different-people", help="What is true of two pictures, where it is known."),
+        typer.Option("--same-person/--different-people", help="Truth about two pictures, if it is known."),
     ] = None,
-    layer: Annotated[
-        list[str] | None, typer.Option(help="Layer by name; repeat for several. Found by default.")
-    ] = None,
-    preset: Annotated[str, typer.Option(help="fast (one pass), default (path of 4 steps) or best (16).")] = "default",
+    layer: Annotated[list[str] | None, typer.Option(help="Layer by name; may be repeated. Found by default.")] = None,
+    preset: Annotated[
+        str, typer.Option(help="Overall map: fast (1 forward pass), default (10), best (50).")
+    ] = "default",
+    n_steps: Annotated[int, typer.Option(help="Steps of the path of the signed layer maps.")] = 4,
     fraction: Annotated[float, typer.Option(help="Critical pixels: share of the crop.")] = 0.01,
-    fill: Annotated[
-        str, typer.Option(help="Of occluded pixels: blur, zero, mean, 'noisy linear' or shuffle.")
-    ] = "blur",
+    fill: Annotated[str, typer.Option(help="Occluded pixels: blur, zero, mean, 'noisy linear' or shuffle.")] = "blur",
     out: Out = Path("explanation"),
     seed: Seed = 0,
     device: Device = "cpu",
     progress: Progress = True,
     force: Force = False,
 ) -> None:
-    """Explain faces, crops or photographs: maps, regions, an occlusion check, on a page with PNG and CSV beside it.
+    """Explain faces in crops or photographs: maps, regions and an occlusion check, on a page with PNG and CSV files beside it.
 
     Two pictures are a pair: score, decision, and what speaks for and against the match. More are of one person; bad files among
     them are left out and named, and the exit code is 1.
@@ -202,17 +221,18 @@ def explain(
     if not model:
         raise CaptumLeamError("--model is missing: FILE.onnx, FILE.py:callable or package.module:callable.")
     _check_folder(out, force)
-    sides = _size(size)
-    import warnings
-
-    on = _device(device)
+    sides, on = _size(size), _device(device)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        from captum_leam.reporting.explain_files import explain_files, lead
+        from captum_leam.reporting.explain_files import FileOptions, explain_files, lead
 
-        found = explain_files(
-            [probe, *(reference or [])],
-            model,
+        options = FileOptions(
+            preset=preset,  # type: ignore[arg-type]  # any text of the user; the options check it
+            n_steps=n_steps,
+            fraction=fraction,
+            fill=fill,
+            seed=seed,
+            progress=progress,
             preprocessing=preprocessing,
             colour=colour,
             output=output,
@@ -225,27 +245,20 @@ def explain(
             threshold=threshold,
             same_person=same_person,
             layers=layer,
-            preset=preset,
-            fraction=fraction,
-            fill=fill,
-            seed=seed,
             device=on,
-            progress=progress,
         )
+        found = explain_files([probe, *(reference or [])], model, options)
     found = _with_warnings(found, caught)
     from captum_leam.reporting.explanation_page import write
 
-    title = f"LEAM: {found.title}"
-    _show(
-        [found],
-        write([found], out, title=title, lead=lead(found), settings={**found.settings, **_made_with(seed, device)}),
-    )
-    if any(note.startswith("left out: ") for note in found.notes):
+    settings = {**found.settings, **_environment(seed, device)}
+    _show([found], write([found], out, title=f"LEAM: {found.title}", lead=lead(found), settings=settings))
+    if found.skipped:
         raise typer.Exit(LEFT_OUT)
 
 
 def _size(given: str | None) -> tuple[int, int] | None:
-    """``"160"`` or ``"112x96"`` as (h, w)."""
+    """Return ``"160"`` or ``"112x96"`` as (h, w)."""
     if given is None:
         return None
     parts = given.lower().replace("×", "x").split("x")
@@ -256,12 +269,10 @@ def _size(given: str | None) -> tuple[int, int] | None:
 
 
 def _with_warnings(found: Explanation, caught: list[Any]) -> Explanation:
-    """What this package warned of, once each, among the notes; deprecations within libraries are not the user's."""
-    from dataclasses import replace
-
+    """Add each warning of this package to the notes, once; deprecations within libraries do not concern the user."""
     own = [w for w in caught if issubclass(w.category, UserWarning) and "captum_leam" in str(w.filename)]
-    said = dict.fromkeys(str(w.message) for w in own)
-    return replace(found, notes=(*found.notes, *said))
+    messages = dict.fromkeys(str(w.message) for w in own)
+    return replace(found, notes=(*found.notes, *messages))
 
 
 # -- both ----------------------------------------------------------------------------------------------
@@ -294,7 +305,7 @@ def _device(name: str) -> Any:
     return device
 
 
-def _made_with(seed: int, device: str) -> dict[str, Any]:
+def _environment(seed: int, device: str) -> dict[str, Any]:
     import captum
     import torch
 
@@ -321,7 +332,7 @@ def _show(sections: list[Explanation], page: Path) -> None:
         console.print(for_terminal(section.label), soft_wrap=True)
         if section.pair is not None:
             console.print(for_terminal(section.pair.sentence()), soft_wrap=True)
-        for note in section.notes:
+        for note in section.messages:
             console.print(f"[yellow]note:[/] {for_terminal(note)}", soft_wrap=True)
     console.print(f"page: {for_terminal(page)}", soft_wrap=True)
 

@@ -1,34 +1,95 @@
-"""Control maps that could fool a reader, with as many pixels as the map: what a method must beat to say anything.
+"""Baseline maps that a faithful and person-specific attribution must outperform, and the names of all controls.
 
-A control makes maps (N, H, W) from a :class:`Scene`. Those of a method's own maps (``moved``, ``other_people``) are made once per
-method; the others once for all.
+A control computes maps (N, H, W) from a :class:`Scene`. Those of a method's own maps (``moved``, ``other_people``) are computed once per
+method, the others once for all. What is drawn for an image depends on its number, not on the batch that it comes in.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from captum_leam._engine.draws import draw_by_image
 from captum_leam._engine.modes import normal, own_arithmetic, uniform
 from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import gaussian_blur
+from captum_leam.stats.labels import people_of, person_codes
+
+
+@dataclass
+class PersonMaps:
+    """Sums of the maps of every person, batch after batch, for the mean map of other people.
+
+    States of several parts of the data can be merged, in any order.
+
+    Example:
+        >>> maps = PersonMaps()
+        >>> maps.update(torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]]]), ["ann", "bob"])
+        >>> maps.of_others(["ann", "bob"]).tolist()
+        [[[0.0, 1.0]], [[1.0, 0.0]]]
+    """
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def update(self, maps: Tensor, people: Sequence[Any]) -> None:
+        """Add maps, each divided by the sum of its positive part; one without a positive value adds nothing.
+
+        Args:
+            maps: Maps (N, H, W), signed.
+            people: Person of each image.
+        """
+        positive = maps.double().clamp(min=0)
+        shares = positive / positive.sum((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+        for person, share in zip(map(str, people_of(people, len(maps))), shares, strict=True):
+            self.sums[person] = self.sums[person] + share if person in self.sums else share
+            self.counts[person] = self.counts.get(person, 0) + 1
+
+    def merge(self, other: "PersonMaps") -> None:
+        """Add the sums of other images."""
+        for person, total in other.sums.items():
+            self.sums[person] = self.sums[person] + total if person in self.sums else total
+            self.counts[person] = self.counts.get(person, 0) + other.counts[person]
+
+    def of_others(self, people: Sequence[Any]) -> Tensor:
+        """Return the mean map of all other people for each image, (N, H, W), float64.
+
+        Raises:
+            CaptumLeamError: If there are maps of fewer than two people.
+        """
+        if len(self.sums) < 2:
+            raise CaptumLeamError("the mean map of other people needs labels of two people or more.")
+        totals = torch.stack([self.sums[person] for person in sorted(self.sums)])
+        everyone, count = totals.sum(0), sum(self.counts.values())
+        names, codes = person_codes([str(person) for person in people])
+        means = [
+            mean_without(everyone, count, self.sums.get(name, 0 * everyone), self.counts.get(name, 0)) for name in names
+        ]
+        return torch.stack(means)[torch.from_numpy(codes).to(everyone.device)]
+
+
+def mean_without(total: Any, count: Any, own_total: Any, own_count: Any) -> Any:
+    """Return the mean of all maps but a person's own, from sums and counts (tensors or arrays that broadcast)."""
+    return (total - own_total) / (count - own_count)
+
 
 __all__ = ["CONTROLS", "Scene", "central_ellipse"]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a control is made from.
+    """Images and what controls need to know about them.
 
     Attributes:
-        images: (N, C, H, W).
-        face: boolean (N, H, W), where the face is.
-        people: the person of each image, or None.
-        maps: (N, H, W) of the method that the control belongs to; None for controls shared by all.
-        seed: of what is drawn.
+        images: Images (N, C, H, W).
+        face: Booleans (N, H, W), True where the face is.
+        people: Person of each image, or None.
+        maps: Maps (N, H, W) of the method that the control belongs to; None for controls shared by all.
+        seed: Seed of what is drawn. Default: 0.
+        start: Number of the first image, for batches of a larger set. Default: 0.
+        population: Maps of all people, of whom other images than these may be. Default: those of ``maps``.
 
     Example:
         >>> scene = Scene(torch.rand(2, 3, 8, 8), torch.ones(2, 8, 8, dtype=torch.bool))
@@ -41,21 +102,34 @@ class Scene:
     people: Sequence[Any] | None = None
     maps: Tensor | None = None
     seed: int = 0
+    start: int = 0
+    population: PersonMaps | None = None
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """(N, H, W)."""
+        """Number of images, height and width."""
         return len(self.images), self.images.shape[2], self.images.shape[3]
 
     def generator(self) -> torch.Generator:
-        """A fresh generator with the scene's seed, on the CPU: the same numbers on every device."""
+        """Return a new generator with the scene's seed, on the CPU: the same numbers on every device."""
         return torch.Generator().manual_seed(self.seed)
 
+    def draw(self, draw: Callable[[Sequence[int], torch.Generator], Tensor]) -> Tensor:
+        """Draw a map (H, W) for each image, on the device of the images.
+
+        Args:
+            draw: Function of the size and a generator.
+        """
+        count, *size = self.size
+        kind = (draw.__name__, *size)
+        drawn = draw_by_image(lambda generator, row: draw(size, generator), kind, self.seed, count, self.start)
+        return torch.stack(drawn).to(self.images.device)
+
     def own_maps(self) -> Tensor:
-        """The maps of the method.
+        """Return the maps of the method.
 
         Raises:
-            CaptumLeamError: if there are none.
+            CaptumLeamError: If there are none.
         """
         if self.maps is None:
             raise CaptumLeamError("this control is made from a method's maps: give the scene maps=.")
@@ -66,7 +140,7 @@ Control = Callable[[Scene], Tensor]
 
 
 def central_ellipse(size: tuple[int, int]) -> Tensor:
-    """Where the face is in the standard aligned crop, roughly: boolean (H, W), 54 % of the pixels.
+    """Return roughly where the face is in the standard aligned crop: booleans (H, W), 54 % of the pixels.
 
     Example:
         >>> round(central_ellipse((112, 112)).double().mean().item(), 2)
@@ -78,23 +152,23 @@ def central_ellipse(size: tuple[int, int]) -> Tensor:
 
 
 def random_pixels(scene: Scene) -> Tensor:
-    """Uniform random pixels of the crop.
+    """Rank the pixels of the crop at random.
 
     Example:
         >>> scene = Scene(torch.rand(2, 3, 8, 8), central_ellipse((8, 8)).expand(2, 8, 8))
         >>> random_pixels(scene).shape
         torch.Size([2, 8, 8])
     """
-    return uniform(scene.size, scene.generator()).to(scene.images.device)
+    return scene.draw(uniform)
 
 
 def random_face_pixels(scene: Scene) -> Tensor:
-    """Uniform random pixels within the face; the rest ranks behind them, at random too."""
+    """Rank the pixels of the face at random, and the rest behind them, at random too."""
     return random_pixels(scene) + scene.face.to(scene.images.device)
 
 
 def centre(scene: Scene) -> Tensor:
-    """The centre of the crop: nearest pixels first. A strong control, for the nose is there."""
+    """Rank pixels by their distance to the centre of the crop, nearest first. A strong control, because the nose is there."""
     _, height, width = scene.size
     rows = torch.arange(height, device="cpu", dtype=torch.float64) - (height - 1) / 2
     columns = torch.arange(width, device="cpu", dtype=torch.float64) - (width - 1) / 2
@@ -103,7 +177,7 @@ def centre(scene: Scene) -> Tensor:
 
 
 def edges(scene: Scene) -> Tensor:
-    """Smoothed Sobel edges of the grey image: passes "same person > different people" without any model."""
+    """Return smoothed Sobel edges of the grey image, which pass "same person > different people" without any model."""
     grey = scene.images.detach().mean(1, keepdim=True).float()
     ramp = torch.tensor([[1, 0, -1], [2, 0, -2], [1, 0, -1]], dtype=grey.dtype, device=grey.device)
     kernels = torch.stack([ramp, ramp.T])[:, None]
@@ -114,48 +188,47 @@ def edges(scene: Scene) -> Tensor:
 
 
 def random_field(scene: Scene) -> Tensor:
-    """A blurred random field: blobs of the size that maps have, anywhere."""
-    noise = normal(scene.size, scene.generator()).to(scene.images.device)
-    return gaussian_blur(noise, 6 * scene.size[2] / 112)
+    """Return a blurred random field: blobs of the size that maps have, anywhere."""
+    return gaussian_blur(scene.draw(normal), 6 * scene.size[2] / 112)
 
 
 def moved(scene: Scene) -> Tensor:
-    """The method's own map, flipped and rolled at random within the box around the face: its shape, elsewhere."""
-    out = scene.own_maps().clone()
-    generator = scene.generator()
-    for i, face in enumerate(scene.face):
+    """Return the method's own map, flipped and rolled at random within the box around the face: its shape, elsewhere."""
+    out, boxes = scene.own_maps().clone(), []
+    for face in scene.face:
         rows, columns = (face.any(axis).nonzero().flatten() for axis in (1, 0))
-        box = (i, slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
-        out[box] = _flip_and_roll(out[box], generator)
+        boxes.append((slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)))
+
+    def draw(generator: torch.Generator, row: int) -> tuple[list[int], list[int]]:
+        height, width = out[row][boxes[row]].shape if row >= 0 else (1, 1)
+        return _draw_shifts_and_flips(height, width, generator)
+
+    for i, (shifts, flips) in enumerate(draw_by_image(draw, "moved", scene.seed, len(out), scene.start)):
+        out[i][boxes[i]] = out[i][boxes[i]].flip(flips).roll(shifts, (0, 1))
     return out
 
 
-def _flip_and_roll(patch: Tensor, generator: torch.Generator) -> Tensor:
-    # at least a quarter of the box away in both directions: a control that stays in place would be none
-    shifts = [int(n // 4 + torch.randint(max(1, n // 2), (1,), generator=generator, device="cpu")) for n in patch.shape]
+def _draw_shifts_and_flips(height: int, width: int, generator: torch.Generator) -> tuple[list[int], list[int]]:
+    # At least a quarter of the box away in both directions: a control that stays in place would be none.
+    sides = (height, width)
+    shifts = [int(n // 4 + torch.randint(max(1, n // 2), (1,), generator=generator, device="cpu")) for n in sides]
     flips = [axis for axis in (0, 1) if int(torch.randint(2, (1,), generator=generator, device="cpu"))]
-    return patch.flip(flips).roll(shifts, (0, 1))
+    return shifts, flips
 
 
 def other_people(scene: Scene) -> Tensor:
-    """The mean of the method's maps of *other* people: where faces are, not who they are. The strongest control.
+    """Return the mean of the method's maps of *other* people: where faces are, not who they are. The strongest control.
 
     Raises:
-        CaptumLeamError: without the people of the images, or with one person only.
+        CaptumLeamError: Without the people of the images, or with one person only.
     """
-    if scene.people is None or len(set(scene.people)) < 2:
+    if scene.people is None:
         raise CaptumLeamError("the mean map of other people needs labels of two people or more.")
-    positive = scene.own_maps().double().clamp(min=0)
-    # a map without any positive value adds nothing to the mean: some methods have such
-    maps = positive / positive.sum((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-    person = np.unique(np.asarray([str(p) for p in scene.people]), return_inverse=True)[1].reshape(-1)
-    index = torch.from_numpy(person).to(maps.device)
-    sums = torch.zeros(int(index.max()) + 1, *maps.shape[1:], dtype=maps.dtype, device=maps.device).index_add_(
-        0, index, maps
-    )
-    counts = torch.bincount(index).to(maps)
-    others = (sums.sum(0) - sums) / (len(maps) - counts)[:, None, None]
-    return others[index]
+    population = scene.population
+    if population is None:
+        population = PersonMaps()
+        population.update(scene.own_maps(), scene.people)
+    return population.of_others(scene.people)
 
 
 SHARED_CONTROLS: dict[str, Control] = {
@@ -170,3 +243,11 @@ SHARED_CONTROLS: dict[str, Control] = {
 OWN_CONTROLS: dict[str, Control] = {"moved": moved, "other people": other_people}
 CONTROLS: dict[str, Control] = {**SHARED_CONTROLS, **OWN_CONTROLS}
 """All controls by name: those that need the images alone, and those made from a method's own maps."""
+
+CONTROL_NAMES = {
+    **{name: name for name in CONTROLS},
+    "untrained": "untrained network",
+    "parser": "regions only",
+    "pose": "strangers in the same pose",
+}
+"""What texts and figures call a control: identifier → name. Tables, options and mappings hold the identifier."""

@@ -1,5 +1,26 @@
 """Exceptions and warnings of the package: what a caller can catch."""
 
+from pathlib import Path
+
+__all__ = [
+    "BrokenFileError",
+    "BusyError",
+    "CaptumLeamError",
+    "ConfigError",
+    "DarkPictureWarning",
+    "EngineError",
+    "FileError",
+    "HalfPrecisionWarning",
+    "IncompleteError",
+    "InputTypeError",
+    "MissingExtraError",
+    "NoEvidenceError",
+    "NormalisedWarning",
+    "ReliabilityWarning",
+    "SeparationWarning",
+    "UnknownWhiteError",
+]
+
 
 class CaptumLeamError(ValueError):
     """An input or a request that the package refuses, with a message that says what was expected.
@@ -27,6 +48,36 @@ class InputTypeError(CaptumLeamError, TypeError):
     """
 
 
+class FileError(CaptumLeamError):
+    """A file that cannot be used.
+
+    Attributes:
+        path: Path of the file, as it was given.
+        reason: What is wrong with it, one sentence.
+
+    Example:
+        >>> error = FileError("ann.png", "the file is empty.")
+        >>> str(error), error.reason
+        ('ann.png: the file is empty.', 'the file is empty.')
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class NoEvidenceError(CaptumLeamError):
+    """A map without any positive value: nothing speaks for the match.
+
+    Example:
+        >>> issubclass(NoEvidenceError, CaptumLeamError)
+        True
+    """
+
+
 class MissingExtraError(ImportError):
     """An optional dependency that is not installed; the message names the command that installs it.
 
@@ -39,11 +90,21 @@ class MissingExtraError(ImportError):
 
 
 class BrokenFileError(CaptumLeamError):
-    """A file of a study that is torn, changed or of another kind, and must be made again."""
+    """A file of a study that is torn, changed or of another kind, and must be made again.
+
+    Example:
+        >>> issubclass(BrokenFileError, CaptumLeamError)
+        True
+    """
 
 
 class BusyError(CaptumLeamError):
-    """A results folder that another run writes into."""
+    """A results folder that another run writes into.
+
+    Example:
+        >>> issubclass(BusyError, CaptumLeamError)
+        True
+    """
 
 
 class ConfigError(CaptumLeamError):
@@ -54,7 +115,7 @@ class ConfigError(CaptumLeamError):
         >>> config_from({"people": ".", "models": {"a": "torch.nn:Identity"}, "seed": -1})
         Traceback (most recent call last):
             ...
-        captum_leam.errors.ConfigError: Study: seed is -1; needed is a whole number, 0 or more.
+        captum_leam.errors.ConfigError: Study: Expected seed to be a whole number, 0 or more, got -1.
     """
 
 
@@ -68,19 +129,40 @@ class IncompleteError(CaptumLeamError):
 
 
 class EngineError(CaptumLeamError):
-    """Workers of a study that died or cannot be reached."""
+    """Workers of a study that died or cannot be reached.
+
+    Example:
+        >>> issubclass(EngineError, CaptumLeamError)
+        True
+    """
 
 
 class UnknownWhiteError(CaptumLeamError):
-    """A picture whose bit depth does not say which value is white."""
+    """A picture whose bit depth does not say which value is white.
+
+    Example:
+        >>> issubclass(UnknownWhiteError, CaptumLeamError)
+        True
+    """
 
 
 class DarkPictureWarning(UserWarning):
-    """A picture so dark that its bit depth may have been read wrongly."""
+    """A picture so dark that its bit depth may have been read wrongly.
+
+    Example:
+        >>> issubclass(DarkPictureWarning, UserWarning)
+        True
+    """
 
 
 class ReliabilityWarning(UserWarning):
-    """A gradient so small that the map would be rounding noise."""
+    """A gradient so small that the map would be rounding noise.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", ReliabilityWarning)  # LEAM now raises for such maps
+    """
 
 
 class HalfPrecisionWarning(UserWarning):

@@ -1,38 +1,119 @@
-"""Overall maps of faces in one call."""
+"""Overall maps of faces by a preset, and signed maps of their layers."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from captum_leam._engine.captum_adapter import baseline_tensors
+from captum_leam._engine.captum_adapter import BaselineType, baseline_tensors
 from captum_leam._engine.checks import check_images
 from captum_leam._engine.guards import with_gradients
 from captum_leam._engine.memory import in_batches
 from captum_leam._engine.outputs import as_output
 from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError, InputTypeError
-from captum_leam.leam import LEAM
-from captum_leam.maps import default_blur, normalize_sum, overall_map
-from captum_leam.objectives import direction, similarity
-from captum_leam.rounds import occlusion_rounds, reordered, smooth
+from captum_leam.leam import LEAM, Path, Weighting
+from captum_leam.maps import default_blur, normalize_sum, overall_map, place_on_field
+from captum_leam.objectives import Norm, direction, similarity
+from captum_leam.refinement import refine, smooth, transfer_ranks
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions, find_field, suggest_layers
 
 Preset = Literal["fast", "default", "best"]
-
-# Options of LEAM.attribute that leave one map per image and layer, for a model of images alone.
-OPTIONS = {"n_steps", "baselines", "path", "internal_batch_size", "grad_kwargs"}
-
-# Steps of the path of layer maps, which are signed and of one layer each: for pairs and pages.
-PRESETS: dict[str, int] = {"fast": 1, "default": 4, "best": 16}
-
-# Steps of the path that the overall map starts with, and rounds of occlusion after it: what 1, 10 and 50 forward passes allow.
-STARTS: dict[str, int] = {"fast": 1, "default": 3, "best": 3}
-ROUNDS: dict[str, int] = {"fast": 0, "default": 5, "best": 45}
+Reference = Literal["own", "other face", "other images"]
 
 
-def explain_faces(
+class PresetForm(NamedTuple):
+    """Steps of the path at the start of an overall map, and rounds of occlusion that refine it."""
+
+    n_steps: int
+    rounds: int
+
+    def for_own_reference(self) -> "PresetForm":
+        """Return the form for images that are their own reference: embedding them takes the forward pass of one round."""
+        return self._replace(rounds=max(0, self.rounds - 1))
+
+    def passes(self, *, own_reference: bool = False) -> tuple[int, int]:
+        """Return the forward and backward passes per image, without those that find layers and field."""
+        rounds = self.for_own_reference().rounds if own_reference else self.rounds
+        return (self.n_steps + 2 if self.n_steps > 1 else 1) + self.rounds, self.n_steps + rounds
+
+
+PRESETS: dict[str, PresetForm] = {"fast": PresetForm(1, 0), "default": PresetForm(3, 5), "best": PresetForm(3, 45)}
+"""Forms that take 1, 10 and 50 forward passes."""
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """How the maps of a result were made.
+
+    Attributes:
+        preset: Preset of the overall map.
+        reference: Embedding that the maps point towards: each image's ``"own"``, that of the ``"other face"`` of a pair, or one of
+            ``"other images"``.
+        overall_layers: Names of the layers that the overall map starts from.
+        layers: Names of the layers with a signed map beside the overall map.
+        field: (top, left, height, width) that the model reads, in pixels.
+        n_steps: Steps of the path of the signed layer maps.
+        norm: Treatment of the norm of the embedding in the score.
+        weighting: Weighting of the gradients.
+    """
+
+    preset: Preset
+    reference: Reference
+    overall_layers: tuple[str, ...]
+    layers: tuple[str, ...]
+    field: Field
+    n_steps: int
+    norm: Norm = "detach"
+    weighting: Weighting = "elementwise"
+
+    @classmethod
+    def of(cls, preset: Preset, reference: Reference, layers: LayerSuggestions, n_steps: int) -> "MapSettings":
+        """Return the settings of :func:`explain_faces` and :func:`layer_maps` with these layers."""
+        names, overall = ([layer.name for layer in some] for some in (layers, layers.for_overall_map()))
+        return cls(preset, reference, tuple(overall), tuple(names), layers.field, n_steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings by name, for a page or a file.
+
+        Example:
+            >>> settings = MapSettings("default", "own", ("stem",), ("stem", "last"), (0, 0, 112, 112), n_steps=4)
+            >>> settings.to_dict()["passes"]
+            '10 forward, 7 backward'
+        """
+        own, form = self.reference == "own", PRESETS[self.preset]
+        forward, backward = form.passes(own_reference=own)
+        return {
+            "preset": self.preset,
+            "steps of the path": form.n_steps,
+            "rounds of occlusion": form.for_own_reference().rounds if own else form.rounds,
+            "passes": f"{forward} forward, {backward} backward",
+            "layers of the overall map": ", ".join(self.overall_layers),
+            "layers": ", ".join(self.layers),
+            "steps of the signed layer maps": self.n_steps,
+            "reference": self.reference,
+            "norm": self.norm,
+            "weighting": self.weighting,
+            "field (top, left, height, width)": self.field,
+        }
+
+
+def check_preset(preset: str) -> None:
+    """Raise if a preset is unknown.
+
+    Raises:
+        CaptumLeamError: For anything but a key of :data:`PRESETS`.
+
+    Example:
+        >>> check_preset("fast")
+    """
+    if preset not in PRESETS:
+        raise CaptumLeamError(f"Expected preset to be one of {', '.join(map(repr, PRESETS))}, got {preset!r}.")
+
+
+def explain_faces(  # noqa: PLR0913  the options of LEAM.attribute are named one by one
     model: nn.Module,
     x: Tensor,
     preset: Preset = "default",
@@ -42,39 +123,47 @@ def explain_faces(
     reference: Tensor | None = None,
     contrast: Tensor | None = None,
     batch_size: int = 32,
-    **options: Any,
+    n_steps: int | None = None,
+    baselines: BaselineType = None,
+    path: Path = "mean_gradient",
+    internal_batch_size: int | None = None,
+    grad_kwargs: dict[str, Any] | None = None,
 ) -> Tensor:
-    """Overall LEAM maps of aligned faces, at the size of the images.
+    """Return the overall LEAM map of each aligned face, at the size of the images.
 
-    Where it starts: layers are found by :func:`~captum_leam.suggest_layers` unless given; their maps are brought to the field the
-    network reads, each divided by its sum, and averaged (:func:`~captum_leam.overall_map`). ``"fast"`` is that map of one pass,
-    smoothed with a σ of 2 px per 112. The others start with a path of three steps, let the map occlude its own highest pixels and
-    re-rank them (:mod:`captum_leam.rounds`), and add the two, the map once and the re-ranked one twice: the first says where this
-    person's evidence arises, the second which pixels the score cannot do without; the sum is squared, as it is flatter than each. One
-    ranking serves every fraction. What else was tried, and by how much it lost, is on the page :doc:`/best_form`.
+    The map starts from layers that :func:`~captum_leam.suggest_layers` finds: their maps are placed on the field that the network
+    reads, divided by their sums and averaged (:func:`~captum_leam.overall_map`). ``"fast"`` is that map of one pass, smoothed with
+    a σ of 2 px per 112. The other presets start with a path of three steps and refine the map by occlusion
+    (:mod:`captum_leam.refinement`). They add the two, the map once and the refined map twice: the first shows where the evidence
+    arises, the second which pixels the score depends on. The sum is squared because it is flatter than each part. One ranking
+    serves every fraction. :doc:`/best_form` compares the forms that were tried.
+
+    A preset is the same map in :func:`~captum_leam.explain_pair`, on pages and on the command line. Signed maps of single layers are
+    :func:`layer_maps`.
 
     Args:
-        model: returns embeddings (N, D), in evaluation mode; or scores (N,), as ``EmbeddingSimilarity`` does.
-        x: faces (N, C, H, W) as the model takes them.
-        preset: ``"fast"``: one forward and one backward pass; ``"default"``: 10 forward and 8 backward passes, 5 of each in rounds;
-            ``"best"``: 50 and 48, 45 of each in rounds. Finding layers and field takes a few more
-            passes on two images in each call. The probe of the model takes two forward and one backward pass on two images, once for each
-            state of the model (:mod:`captum_leam._engine.probe`).
-        layers: suggestions, or modules whose output is (N, C, h, w).
-        field: (top, left, height, width) the network reads; found by default.
-        reference: embeddings (D,), (1, D) or (N, D); each image's own by default, which shows embedding strength (there is one round
-            fewer: embedding the images takes its forward pass).
-        contrast: see :meth:`LEAM.attribute <captum_leam.LEAM.attribute>`.
-        batch_size: images in one pass; fewer where they do not fit into memory, which is told.
-        **options: ``n_steps``, ``baselines``, ``path``, ``internal_batch_size``, ``grad_kwargs`` of ``LEAM.attribute``, for the map at the
-            start. ``baselines`` also replace what the rounds occlude; a blur by default.
+        model: Model in evaluation mode that returns embeddings (N, D), or scores (N,) as ``EmbeddingSimilarity`` does.
+        x: Faces, shape (N, C, H, W), as the model takes them.
+        preset: ``"fast"``: one forward and one backward pass. ``"default"``: 10 forward and 8 backward passes, 5 of each in rounds of
+            occlusion. ``"best"``: 50 and 48, 45 of each in rounds. Finding layers and field and probing the model take a few more
+            passes on two images. Default: ``"default"``.
+        layers: Layer suggestions, or modules whose output is (N, C, h, w). Default: those of :func:`~captum_leam.suggest_layers`.
+        field: (top, left, height, width) that the model reads, in pixels. Default: found by occlusion.
+        reference: Embeddings, shape (D,), (1, D) or (N, D). Default: each image's own, which shows the strength of the embedding,
+            with one round fewer because embedding the images takes a forward pass.
+        contrast: Embeddings to tell the person apart from, see :meth:`LEAM.attribute <captum_leam.LEAM.attribute>`.
+        batch_size: Images per pass. Halved with a warning where they do not fit into memory. Default: 32.
+        n_steps: Steps of the path at the start. Default: those of the preset.
+        baselines: Start of the path and replacement of occluded pixels, in any of Captum's forms. Default: a Gaussian blur.
+        path: Kind of the path at the start, see ``LEAM.attribute``. Default: ``"mean_gradient"``.
+        internal_batch_size: Most images in one pass of the path. Default: one step at a time.
+        grad_kwargs: Further arguments of ``torch.autograd.grad`` at the start.
 
     Returns:
-        (N, H, W), float32 (float64 for a model in float64), not negative, every map sums to 1, on the device of the images.
+        Shape (N, H, W), float32 (float64 for a model in float64), not negative, each map sums to 1, on the device of the images.
 
     Raises:
-        InputTypeError: for other options.
-        CaptumLeamError: for an unknown preset, no images, and what ``LEAM.attribute`` refuses.
+        CaptumLeamError: For an unknown preset, no images, and what ``LEAM.attribute`` refuses.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -82,16 +171,10 @@ def explain_faces(
         >>> explain_faces(model, torch.rand(2, 3, 112, 112), "fast").shape
         torch.Size([2, 112, 112])
     """
-    if preset not in ROUNDS:
-        raise CaptumLeamError(f"preset is {preset!r}; needed is one of {', '.join(map(repr, ROUNDS))}.")
+    check_preset(preset)
     check_images(x, "x")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise CaptumLeamError(f"batch_size is {batch_size!r}; needed is a whole number of images, 1 or more.")
-    unknown = sorted(set(options) - OPTIONS)
-    if unknown:
-        raise InputTypeError(
-            f"explain_faces takes no {', '.join(unknown)}; it takes {', '.join(sorted(OPTIONS))}. For the rest, call LEAM and overall_map."
-        )
     if layers is None:
         layers = suggest_layers(model, x)
     if isinstance(layers, LayerSuggestions):
@@ -100,41 +183,98 @@ def explain_faces(
         layers = layers.for_overall_map()
     if isinstance(layers, nn.Module):
         raise InputTypeError(f"layers is a {type(layers).__name__}; needed is a list of layers: layers=[that module].")
-    suggested = [layer if isinstance(layer, LayerSuggestion) else None for layer in layers]
-    modules = [layer.module if isinstance(layer, LayerSuggestion) else layer for layer in layers]
-    leam = LEAM(model, modules, reshape=[s.reshape if s else None for s in suggested])
-    place, rounds = field or find_field(model, x), ROUNDS[preset] - (bool(ROUNDS[preset]) and reference is None)
+    leam = LEAM(model, list(layers))
+    place = field or find_field(model, x)
     leam.check_grids(x, place)
-    options = {"n_steps": STARTS[preset], **options}
+    form = PRESETS[preset] if reference is not None else PRESETS[preset].for_own_reference()
+    n_steps = form.n_steps if n_steps is None else n_steps
+    options = {"n_steps": n_steps, "path": path, "internal_batch_size": internal_batch_size, "grad_kwargs": grad_kwargs}
 
-    def explain(part: slice) -> Tensor:
-        towards = {"reference": _rows(reference, part, 2, len(x)), "contrast": _rows(contrast, part, 3, len(x))}
-        start = _rows(options.get("baselines"), part, 4, len(x))
-        return _explain(leam, x[part], place, rounds, towards, {**options, "baselines": start})
+    def explain(rows: slice) -> Tensor:
+        towards = {"reference": _rows(reference, rows, 2, len(x)), "contrast": _rows(contrast, rows, 3, len(x))}
+        return _explain(leam, x[rows], place, form.rounds, towards, _rows(baselines, rows, 4, len(x)), options)
 
     return torch.cat(in_batches(explain, len(x), batch_size))
 
 
+def layer_maps(
+    model: nn.Module,
+    x: Tensor,
+    layers: LayerSuggestions,
+    *,
+    reference: Tensor | None = None,
+    n_steps: int = 4,
+    norm: Norm = "detach",
+    weighting: Weighting = "elementwise",
+    batch_size: int = 32,
+) -> dict[str, Tensor]:
+    """Return the signed LEAM map of every layer, at the size of the images.
+
+    Positive values speak for the match and negative values against it, on the raw scale of the score.
+
+    Args:
+        model: Model in evaluation mode that returns embeddings (N, D).
+        x: Faces, shape (N, C, H, W), as the model takes them.
+        layers: Layers to explain, all of them.
+        reference: Embeddings, shape (D,), (1, D) or (N, D). Default: each image's own.
+        n_steps: Steps of the path from a blurred image; 1 for no path. Default: 4.
+        norm: Treatment of the norm of the embedding in the score, see :class:`~captum_leam.LEAM`. Default: ``"detach"``.
+        weighting: Weighting of the gradients, see :class:`~captum_leam.LEAM`. Default: ``"elementwise"``.
+        batch_size: Images per pass. Halved with a warning where they do not fit into memory. Default: 32.
+
+    Returns:
+        Layer name → (N, H, W), zero outside the field that the model reads.
+
+    Raises:
+        CaptumLeamError: For images of another size than the layers were suggested for, and what ``LEAM.attribute`` refuses.
+
+    Example:
+        >>> from torchvision.models import resnet18
+        >>> model, x = resnet18(num_classes=32).eval(), torch.rand(2, 3, 112, 112)
+        >>> maps = layer_maps(model, x, suggest_layers(model, x), n_steps=1)
+        >>> {name: tuple(of_layer.shape) for name, of_layer in maps.items()}["layer2"]
+        (2, 112, 112)
+    """
+    layers = layers.for_images(x)
+    leam = LEAM(model, layers, norm=norm, weighting=weighting)
+    leam.check_grids(x, layers.field)
+
+    def explain(rows: slice) -> list[Tensor]:
+        maps = leam.attribute(x[rows], reference=_rows(reference, rows, 2, len(x)), n_steps=n_steps)
+        return cast(list[Tensor], maps)
+
+    batches = in_batches(explain, len(x), batch_size)
+    maps = [torch.cat(of_layer) for of_layer in zip(*batches, strict=True)]
+    placed = [place_on_field(m, layers.image_size, layers.field) for m in maps]
+    return dict(zip([layer.name for layer in layers], placed, strict=True))
+
+
 def _explain(
-    leam: LEAM, x: Tensor, field: Field, rounds: int, towards: dict[str, Tensor | None], options: dict[str, Any]
+    leam: LEAM,
+    x: Tensor,
+    field: Field,
+    rounds: int,
+    towards: dict[str, Any],
+    baselines: BaselineType,
+    options: dict[str, Any],
 ) -> Tensor:
-    """Maps (n, H, W) of one batch: the overall map at the start, then re-ranked in rounds of occlusion."""
-    baselines = options["baselines"]
-    if rounds and options["n_steps"] == 1:
-        options = {**options, "baselines": None}  # without a path, only the rounds take them
+    """Return the maps (n, H, W) of one batch: the overall map at the start, then refined by rounds of occlusion."""
+    # without a path, only the rounds take baselines
+    starts = None if rounds and options["n_steps"] == 1 else baselines
     with with_gradients():
-        overall = overall_map(leam.attribute(x, **towards, **options), (x.shape[2], x.shape[3]), field)
+        maps = leam.attribute(x, **towards, baselines=starts, **options)
+        overall = overall_map(maps, (x.shape[2], x.shape[3]), field)
         start = smooth(overall)
         if not rounds:
             return normalize_sum(start)
         x = x.detach().clone()  # also of what was made under inference_mode
         replaced = default_blur(x) if baselines is None else baseline_tensors(baselines, (x,))[0].clone()
-        heights = occlusion_rounds(_score(leam.forward_func, x, **towards), x, replaced, start, rounds)
-        return _sharpened(overall + 2 * reordered(normalize_sum(start), heights))
+        heights = refine(_score(leam.forward_func, x, **towards), x, replaced, start, rounds)
+        return _sharpen(overall + 2 * transfer_ranks(normalize_sum(start), heights))
 
 
-def _sharpened(maps: Tensor) -> Tensor:
-    """Squares that sum to 1: a sum of two maps is flatter than each, and spreads over what neither of them means."""
+def _sharpen(maps: Tensor) -> Tensor:
+    """Return squares that sum to 1, because a sum of two maps is flatter than each."""
     peaks = maps.amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
     return normalize_sum((maps / peaks).square())  # squares of values that sum to 1 would underflow in float16
 
@@ -142,14 +282,14 @@ def _sharpened(maps: Tensor) -> Tensor:
 def _score(
     model: Callable[..., Tensor], x: Tensor, reference: Tensor | None, contrast: Tensor | None
 ) -> Callable[[Tensor], Tensor]:
-    """The similarity of occluded images, norm detached: towards the reference, or the embeddings of the images as they were."""
+    """Return a function of occluded images: their similarity, norm detached, to the reference or to the images' own embeddings."""
     if reference is None:
         with torch.no_grad():
             output = as_output(model(x.clone()), len(x))
         reference = output if output.ndim > 1 else None
 
-    def score(seen: Tensor) -> Tensor:
-        output = as_output(model(seen), len(seen))
+    def score(occluded: Tensor) -> Tensor:
+        output = as_output(model(occluded), len(occluded))
         if output.ndim == 1:
             return output
         return similarity(output, direction(output, reference, contrast))
@@ -157,10 +297,10 @@ def _score(
     return score
 
 
-def _rows(vectors: Tensor | None, part: slice, per_image_ndim: int, batch: int) -> Tensor | None:
-    """The rows of a per-image reference that belong to a part of the batch; a shared one stays as it is."""
-    if not isinstance(vectors, Tensor) or vectors.ndim < per_image_ndim or len(vectors) == 1:
-        return vectors
-    if len(vectors) != batch:
-        raise CaptumLeamError(f"{len(vectors)} rows for {batch} images; needed is one per image, or one for all.")
-    return vectors[part]
+def _rows(values: Any, rows: slice, per_image_ndim: int, batch: int) -> Any:
+    """Return the rows of a per-image tensor that belong to a part of the batch; a shared value stays as it is."""
+    if not isinstance(values, Tensor) or values.ndim < per_image_ndim or len(values) == 1:
+        return values
+    if len(values) != batch:
+        raise CaptumLeamError(f"{len(values)} rows for {batch} images; needed is one per image, or one for all.")
+    return values[rows]

@@ -1,15 +1,28 @@
-"""Bring the outputs of transformer layers to maps (N, C, h, w), and find layers by name."""
+"""Layers worth explaining, layers by name, and functions that bring the outputs of transformer layers to maps (N, C, h, w)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from captum_leam._engine.shapes import Reshape
+from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["LayerSuggestion", "LayerSuggestions", "channels_last_to_first", "get_layer", "tokens_to_map"]
 
 MOST_PREFIX_TOKENS = 16
 """Class and register tokens that may come before the patches."""
 
 
 def get_layer(model: nn.Module, name: str) -> nn.Module:
-    """The layer of this name.
+    """Return the layer of this name.
 
     Raises:
         CaptumLeamError: with the nearest names, if there is none.
@@ -29,11 +42,11 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
     return model.get_submodule(name)
 
 
-# -- recording activations -----------------------------------------------------------------------------
+# -- reshapes ------------------------------------------------------------------------------------------
 
 
 def tokens_to_map(tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-    """Transformer tokens (N, T, C) as (N, C, h, w): drops the class and register tokens that come first.
+    """Return transformer tokens (N, T, C) as (N, C, h, w), without the class and register tokens that come first.
 
     Args:
         tokens: shape (N, T, C), patches last, in reading order.
@@ -66,7 +79,7 @@ def tokens_to_map(tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor
 
 
 def channels_last_to_first(activations: Tensor) -> Tensor:
-    """(N, h, w, C), as inside torchvision's Swin, as (N, C, h, w).
+    """Return (N, h, w, C), as inside torchvision's Swin, as (N, C, h, w).
 
     Example:
         >>> import torch
@@ -74,3 +87,110 @@ def channels_last_to_first(activations: Tensor) -> Tensor:
         torch.Size([2, 96, 56, 56])
     """
     return activations.movedim(-1, 1)
+
+
+# -- suggestions ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LayerSuggestion:
+    """A layer worth explaining.
+
+    Attributes:
+        name: Name within the model.
+        module: The layer itself.
+        shape: Shape (C, h, w) of its map, after ``reshape``.
+        cell: Width of one of its cells in pixels of the field.
+        reshape: Function that brings its output to (N, C, h, w), for tokens and channels-last layers. None elsewhere.
+    """
+
+    name: str
+    module: nn.Module
+    shape: tuple[int, int, int]
+    cell: float
+    reshape: Reshape | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class LayerSuggestions(Sequence[LayerSuggestion]):
+    """Layers from fine to coarse, one for every spatial size, and the field that the network reads.
+
+    Index by number or by name.
+    """
+
+    layers: tuple[LayerSuggestion, ...]
+    field: Field
+    image_size: tuple[int, int]
+    chosen: bool = False
+    """Whether the layers were chosen by hand: the overall map then takes all of them."""
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[LayerSuggestion]:
+        return iter(self.layers)
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return the suggestion at this position or of this name."""
+        if isinstance(key, str):
+            found = [layer for layer in self.layers if layer.name == key]
+            if not found:
+                raise KeyError(f"no suggestion is named {key!r}; there are {[layer.name for layer in self.layers]}")
+            return found[0]
+        return self.layers[key]
+
+    def for_images(self, images: Tensor) -> "LayerSuggestions":
+        """Return the suggestions themselves, if they are for images of this size.
+
+        Raises:
+            CaptumLeamError: for another size, at which layers have other grids and the network may read another field.
+        """
+        size = (images.shape[-2], images.shape[-1])
+        if size != self.image_size:
+            raise CaptumLeamError(
+                f"Expected images of {self.image_size[0]} × {self.image_size[1]} px, for which these layers were suggested, got "
+                f"{size[0]} × {size[1]} px. Call suggest_layers(model, images) with images of the new size."
+            )
+        return self
+
+    def for_overall_map(self) -> tuple[LayerSuggestion, ...]:
+        """Return the layers of the overall map: cells of 2 to 8 px per 112 px of width, or the finest if there are none.
+
+        Layers of 56, 28 and 14 px of a 112-px crop were the best set measured; the last layer's 7 px the worst. Of layers of
+        nearly the same size (convolutions without padding take off a pixel or two), the later one. All of them, if chosen by hand.
+        """
+        if self.chosen:
+            return self.layers
+        unit = self.image_size[1] / 112
+        apart = [a for a, b in pairwise(self.layers) if b.cell > 1.25 * a.cell or b.cell < a.cell] + [*self.layers[-1:]]
+        chosen = tuple(layer for layer in apart if 1.5 * unit < layer.cell < 9 * unit)
+        return chosen or self.layers[:1]
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a table with name, kind, channels, height, width, cell and the reshape needed."""
+        import pandas as pd
+
+        rows = [
+            {
+                "name": layer.name,
+                "kind": type(layer.module).__name__,
+                "channels": layer.shape[0],
+                "height": layer.shape[1],
+                "width": layer.shape[2],
+                "cell": layer.cell,
+                "reshape": _reshape_name(layer.reshape),
+            }
+            for layer in self.layers
+        ]
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        table = self.to_frame().to_string(index=False)
+        return (
+            f"{table}\nfield (top, left, height, width): {self.field} of {self.image_size[0]} × {self.image_size[1]} px"
+        )
+
+
+def _reshape_name(reshape: Reshape | None) -> str:
+    function = reshape.func if isinstance(reshape, partial) else reshape
+    return "" if function is None else getattr(function, "__name__", repr(function))

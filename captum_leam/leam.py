@@ -5,9 +5,10 @@ Person-Specific Patterns in Facial Recognition Tasks", arXiv 2509.17457; formula
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial, reduce
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, overload
 
 import torch
 from captum.attr import GradientAttribution, LayerAttribution
@@ -21,33 +22,33 @@ from captum_leam._engine.captum_adapter import (
     as_tuple,
     baseline_tensors,
     forward_args,
+    raise_if_target,
 )
-from captum_leam._engine.checks import check_images, refuse, rows_of_caller, together, where_any
-from captum_leam._engine.guards import eager
-from captum_leam._engine.layer_probe import check_layers
+from captum_leam._engine.checks import call_if_any, check_images, deferred_checks, raise_if_any, rows_of_caller
+from captum_leam._engine.guards import eager, with_gradients
+from captum_leam._engine.layer_probe import LayerProbe, check_layers
 from captum_leam._engine.memory import in_batches
 from captum_leam._engine.modes import normal
 from captum_leam._engine.outputs import as_output, float16_hint, vanishing
-from captum_leam._engine.passes import LayerPasses, Objective, PerLayer
+from captum_leam._engine.passes import LayerPasses, PassResult, PerLayer
 from captum_leam._engine.shapes import Reshape
 from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError, InputTypeError
-from captum_leam.maps import WEIGHTINGS, default_blur, steps, weigh
-from captum_leam.objectives import (
-    NORMS,
-    EmbeddingSimilarity,
-    Norm,
-    check_reliable,
-    direction,
-    fixed_weights,
-    similarity,
-)
+from captum_leam.layers import LayerSuggestion, LayerSuggestions
+from captum_leam.maps import WEIGHTINGS, default_blur, path_midpoints, weigh
+from captum_leam.objectives import NORMS, EmbeddingSimilarity, Norm, Objective
 
 Weighting = Literal["elementwise", "positive", "channel"]
 Path = Literal["mean_gradient", "conductance"]
 
-# Every form of LEAM is a sum of terms w(G) ⊙ D: gradients, and activations or their changes, of every layer.
-Terms = Iterator[tuple[PerLayer, PerLayer]]
+Layer = nn.Module | LayerSuggestion
+"""A module, or what :func:`~captum_leam.suggest_layers` returns for one, which brings its reshape along."""
+
+LayerMap = Tensor | tuple[Tensor, ...]
+"""The map of one layer, a tuple where the layer puts out several tensors."""
+
+Ends = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+"""Baselines and images: where a path starts and ends."""
 
 
 class LEAM(LayerAttribution, GradientAttribution):
@@ -65,15 +66,16 @@ class LEAM(LayerAttribution, GradientAttribution):
     (Selvaraju et al. 2017); conductance is due to Dhamdhere et al. 2018.
 
     Args:
-        forward_func: a module or callable that returns embeddings (N, D), un-normalised; or scores (N,), as
+        forward_func: Module or callable that returns embeddings (N, D), un-normalised; or scores (N,), as
             :class:`~captum_leam.EmbeddingSimilarity` does, which then hold their own reference and norm.
-        layer: a module, or a list of modules, all explained in one forward and one backward pass.
-        device_ids: of a ``DataParallel`` model, as for every Captum layer method.
+        layer: Module or layer suggestion of :func:`~captum_leam.suggest_layers`; or a list of these, or all suggestions, explained
+            in one forward and one backward pass.
+        device_ids: Devices of a ``DataParallel`` model, as for every Captum layer method.
         weighting: ``"elementwise"``, ``"positive"`` or ``"channel"``.
-        norm: of the similarity: ``"detach"``, ``"differentiate"`` or ``"fixed"``, see :mod:`captum_leam.objectives`.
-        reshape: brings the layer's output to (N, C, h, w): :func:`~captum_leam.layers.tokens_to_map`,
-            :func:`~captum_leam.layers.channels_last_to_first` or a function that only rearranges or selects. A list
-            of layers takes one for all or a list, one (or None) per layer.
+        norm: Norm of the similarity: ``"detach"``, ``"differentiate"`` or ``"fixed"``, see :mod:`captum_leam.objectives`.
+        reshape: Function that brings the output of a module to (N, C, h, w): :func:`~captum_leam.layers.tokens_to_map`,
+            :func:`~captum_leam.layers.channels_last_to_first` or a function that only rearranges or selects. A list of modules takes one
+            for all or a list, one (or None) per module. Suggestions bring their own.
 
     The first call for a model, a layer and a kind of images probes the model: two forward passes and one backward pass on two images show
     whether every image has its own row (:mod:`captum_leam._engine.probe`).
@@ -92,12 +94,15 @@ class LEAM(LayerAttribution, GradientAttribution):
         >>> references = torch.randn(2, 16)                        # e.g. leave_one_out_centroids(...)
         >>> leam.attribute(faces, reference=references, n_steps=4).shape
         torch.Size([2, 1, 28, 28])
+        >>> from captum_leam import suggest_layers
+        >>> LEAM(model, suggest_layers(model, faces)["1"]).attribute(faces).shape  # a suggestion, with its reshape
+        torch.Size([2, 1, 28, 28])
     """
 
     def __init__(
         self,
         forward_func: Callable[..., Tensor],
-        layer: nn.Module | list[nn.Module],
+        layer: Layer | Sequence[Layer],
         device_ids: list[int] | None = None,
         *,
         weighting: Weighting = "elementwise",
@@ -106,34 +111,30 @@ class LEAM(LayerAttribution, GradientAttribution):
     ) -> None:
         if not callable(forward_func) and type(forward_func).__name__ != "ExportedProgram":
             raise InputTypeError(
-                f"forward_func is a {type(forward_func).__name__}; needed is a module or callable that returns embeddings."
+                f"Expected forward_func to be a module or callable that returns embeddings, got a {type(forward_func).__name__}."
             )
-        for one in layer if isinstance(layer, list | tuple) else [layer]:
-            if not isinstance(one, nn.Module):
-                raise InputTypeError(
-                    f"layer is {one!r}; needed is a torch.nn.Module or a list of them"
-                    + (f": model.get_submodule({one!r})." if isinstance(one, str) else ".")
-                )
-        if isinstance(layer, list | tuple) and not layer:
-            raise CaptumLeamError("layer is an empty list; needed is one module or more.")
         if weighting not in WEIGHTINGS:
-            raise CaptumLeamError(f"weighting is {weighting!r}; needed is one of {', '.join(map(repr, WEIGHTINGS))}.")
+            raise CaptumLeamError(
+                f"Expected weighting to be one of {', '.join(map(repr, WEIGHTINGS))}, got {weighting!r}."
+            )
         if norm not in NORMS:
-            raise CaptumLeamError(f"norm is {norm!r}; needed is one of {', '.join(map(repr, NORMS))}.")
-        layer = list(layer) if isinstance(layer, list | tuple) else layer
-        LayerAttribution.__init__(self, forward_func, cast(Any, layer), device_ids)
+            raise CaptumLeamError(f"Expected norm to be one of {', '.join(map(repr, NORMS))}, got {norm!r}.")
+        is_list = isinstance(layer, list | tuple | LayerSuggestions)
+        layers = list(cast(Sequence[Layer], layer)) if is_list else [cast(Layer, layer)]
+        self._reshapes = _reshapes_of(layers, reshape)
+        modules = [one.module if isinstance(one, LayerSuggestion) else one for one in layers]
+        LayerAttribution.__init__(self, forward_func, cast(Any, modules if is_list else modules[0]), device_ids)
         GradientAttribution.__init__(self, forward_func)
         self.weighting: Weighting = weighting
         self.norm: Norm = norm
-        self.reshape = reshape
 
     @classmethod
     def get_name(cls) -> str:
-        """Name of the method, "LEAM"."""
+        """Return the name of the method, "LEAM"."""
         return "LEAM"
 
     def has_convergence_delta(self) -> bool:
-        """True: ``path="conductance"`` has one (``"mean_gradient"`` refuses to return it)."""
+        """Return True: ``path="conductance"`` has one, ``"mean_gradient"`` has none."""
         return True
 
     @property
@@ -143,8 +144,48 @@ class LEAM(LayerAttribution, GradientAttribution):
 
     # -- the public call -----------------------------------------------------------------------------------
 
-    @log_usage()  # type: ignore[untyped-decorator]
+    @overload
     def attribute(
+        self,
+        inputs: Inputs,
+        target: TargetType = ...,
+        additional_forward_args: Any = ...,
+        attribute_to_layer_input: bool = ...,
+        relu_attributions: bool = ...,
+        attr_dim_summation: bool = ...,
+        grad_kwargs: dict[str, Any] | None = ...,
+        *,
+        reference: Tensor | None = ...,
+        contrast: Tensor | None = ...,
+        baselines: BaselineType = ...,
+        n_steps: int = ...,
+        path: Path = ...,
+        internal_batch_size: int | None = ...,
+        return_convergence_delta: Literal[False] = False,
+    ) -> LayerMap | list[LayerMap]: ...
+
+    @overload
+    def attribute(
+        self,
+        inputs: Inputs,
+        target: TargetType = ...,
+        additional_forward_args: Any = ...,
+        attribute_to_layer_input: bool = ...,
+        relu_attributions: bool = ...,
+        attr_dim_summation: bool = ...,
+        grad_kwargs: dict[str, Any] | None = ...,
+        *,
+        reference: Tensor | None = ...,
+        contrast: Tensor | None = ...,
+        baselines: BaselineType = ...,
+        n_steps: int = ...,
+        path: Path = ...,
+        internal_batch_size: int | None = ...,
+        return_convergence_delta: Literal[True],
+    ) -> tuple[LayerMap | list[LayerMap], Tensor | list[Tensor]]: ...
+
+    @log_usage()  # type: ignore[untyped-decorator]
+    def attribute(  # noqa: PLR0913 (the arguments of Captum's LayerGradCam and of its path methods)
         self,
         inputs: Inputs,
         target: TargetType = None,
@@ -161,31 +202,31 @@ class LEAM(LayerAttribution, GradientAttribution):
         path: Path = "mean_gradient",
         internal_batch_size: int | None = None,
         return_convergence_delta: bool = False,
-    ) -> Any:
+    ) -> LayerMap | list[LayerMap] | tuple[LayerMap | list[LayerMap], Tensor | list[Tensor]]:
         r"""Explain a batch of images.
 
         Args:
-            inputs: images (N, C, H, W), or a tuple of inputs with one batch size.
-            target: must be None: embeddings have no classes.
-            additional_forward_args: reach the model unchanged (tensors with one row per image are repeated along where
-                ``internal_batch_size`` batches several steps of the path); nothing in there is taken for a reference.
-            attribute_to_layer_input: explain what the layer takes in rather than what it puts out.
-            relu_attributions: keep the positive part only.
-            attr_dim_summation: False keeps the channels, (N, C, h, w).
-            grad_kwargs: more arguments for ``torch.autograd.grad``.
-            reference: embeddings (D,) or (1, D), shared, or (N, D), one per image. None: each image's own.
-            contrast: embeddings to tell the person apart from: (D,), (M, D) shared by all images, or (N, M, D). The
+            inputs: Images (N, C, H, W), or a tuple of inputs with one batch size.
+            target: Must be None, because embeddings have no classes. Pass ``reference`` instead.
+            additional_forward_args: Arguments that reach the model unchanged (tensors with one row per image are repeated where
+                ``internal_batch_size`` batches several steps of the path); none of them is taken for a reference.
+            attribute_to_layer_input: Whether to explain what the layer takes in rather than what it puts out.
+            relu_attributions: Whether to keep the positive part only.
+            attr_dim_summation: Whether to sum over the channels; False returns (N, C, h, w).
+            grad_kwargs: More arguments of ``torch.autograd.grad``.
+            reference: Embeddings (D,) or (1, D), shared, or (N, D), one per image. Default: each image's own.
+            contrast: Embeddings to distinguish the person from: (D,), (M, D) shared by all images, or (N, M, D). The
                 score is then :math:`\langle f, \hat r_+\rangle - \mathrm{mean}\langle f, \hat r_-\rangle`, over the norm.
-            baselines: start of the path, in any of Captum's forms; a Gaussian blur of the images by default
-                (σ = 10 px per 112 px of width).
-            n_steps: 1 for no path; else points ``(i + ½)/n`` on the straight line from the baseline.
+            baselines: Start of the path, in any of Captum's forms. Default: a Gaussian blur of the images (σ = 10 px per 112 px of
+                width).
+            n_steps: Number of points ``(i + ½)/n`` on the straight line from the baseline; 1 for no path.
             path: ``"mean_gradient"``: :math:`w(\mathrm{mean}_t G_t) \odot (A(x) - A(x'))`, n + 2 forward and n backward
                 passes. ``"conductance"``: :math:`\sum_t w(G_t) \odot \Delta A_t`, with :math:`\Delta A_t` the change over the
                 t-th step and, unless the norm is ``"differentiate"``, the fixed norm; 2n + 1 forward and n backward passes.
-            internal_batch_size: at most this many images in one pass of a path: how many steps are batched. One step
-                at a time by default.
-            return_convergence_delta: for ``path="conductance"``: also return, per image, the sum of the map minus what it
-                should be at a layer that everything passes through, :math:`\langle f(x) - f(x'), d\rangle/\|f(x)\|`.
+            internal_batch_size: Largest number of images in one pass of a path, which sets how many steps are batched. Default: one
+                step at a time.
+            return_convergence_delta: Whether to return, for ``path="conductance"``, also the sum of each map minus the sum at a layer
+                that everything passes through, :math:`\langle f(x) - f(x'), d\rangle/\|f(x)\|`.
 
         Returns:
             For one layer a tensor (N, 1, h, w), or a tuple if the layer puts out several; for a list of layers a list.
@@ -201,31 +242,39 @@ class LEAM(LayerAttribution, GradientAttribution):
             self._check_complete(path, n_steps, relu_attributions)
         xs = as_tuple(inputs)
         passes = self._passes(xs, forward_args(additional_forward_args), attribute_to_layer_input, grad_kwargs)
-        with torch.inference_mode(False), torch.enable_grad(), eager(), together():
+        objective = Objective(reference, contrast, self.norm)
+        total = _MapSum(passes, self.weighting, attr_dim_summation)
+        with with_gradients(), deferred_checks():
             xs = tuple(x.clone() if x.is_inference() else x.detach() for x in xs)
-            check_layers(passes, xs)
-            objective_at = partial(self._objective, reference=reference, contrast=contrast)
+            probe = check_layers(passes, xs, within=self._without_objective(passes))
             if n_steps == 1:
-                terms = _one_pass(passes, xs, objective_at)
+                result = passes.gradients(xs, objective.score)
+                probe.compare(xs, result.output, result.activations)
+                total.add(result.gradients, result.activations)
             elif path == "mean_gradient":
                 at_once = _steps_at_once(internal_batch_size, len(xs[0]))
-                terms = _mean_gradient(passes, xs, self._baselines(baselines, xs), n_steps, at_once, objective_at)
+                _add_mean_gradient(total, (self._baselines(baselines, xs), xs), n_steps, at_once, objective, probe)
             else:
-                along = partial(objective_at, along_path=True)
-                terms = _conductance(passes, xs, self._baselines(baselines, xs), n_steps, along)
-            maps = self._sum(terms, passes, attr_dim_summation)
+                _add_conductance(total, (self._baselines(baselines, xs), xs), n_steps, objective, probe)
+            total.check()
             if n_steps == 1:
-                _check_above_noise(maps, passes, xs)
+                _check_above_noise(total.maps, passes, xs, result)
+        maps = [m if len(m) > 1 else m[0] for m in total.maps]
         if relu_attributions:
-            maps = [tuple(m.clamp(min=0) for m in of_layer) for of_layer in maps]
-        of_layers = [m if passes.tuples[layer] else m[0] for m, layer in zip(maps, passes.layers, strict=True)]
-        result = of_layers if isinstance(self.layer, list) else of_layers[0]
+            maps = [tuple(t.clamp(min=0) for t in m) if isinstance(m, tuple) else m.clamp(min=0) for m in maps]
+        of_layers = maps if isinstance(self.layer, list) else maps[0]
         if not return_convergence_delta:
-            return result
-        difference = partial(self.compute_convergence_delta, start_point=baselines, end_point=inputs)
-        asked = {"additional_forward_args": additional_forward_args, "reference": reference, "contrast": contrast}
-        deltas = [difference(m, **asked) for m in of_layers]
-        return result, deltas if isinstance(self.layer, list) else deltas[0]
+            return of_layers
+        difference = partial(
+            self.compute_convergence_delta,
+            start_point=baselines,
+            end_point=inputs,
+            additional_forward_args=additional_forward_args,
+            reference=reference,
+            contrast=contrast,
+        )
+        deltas: list[Tensor] = [difference(m) for m in maps]
+        return of_layers, deltas if isinstance(self.layer, list) else deltas[0]
 
     @log_usage()  # type: ignore[untyped-decorator]
     def compute_convergence_delta(
@@ -239,27 +288,27 @@ class LEAM(LayerAttribution, GradientAttribution):
         reference: Tensor | None = None,
         contrast: Tensor | None = None,
     ) -> Tensor:
-        r"""Sum of a conductance map minus :math:`s(x) - s(x')`, per image.
+        r"""Return the sum of a conductance map minus :math:`s(x) - s(x')`, per image.
 
         Args:
-            attributions: the map of one layer, (N, …) or a tuple.
-            start_point: the baseline x′ of the path; None is the default blur.
-            end_point: the images x.
-            target: must be None.
-            additional_forward_args: as in :meth:`attribute`.
-            reference: as in :meth:`attribute`.
-            contrast: as in :meth:`attribute`.
+            attributions: Map of one layer, (N, …), or a tuple.
+            start_point: Baseline x′ of the path. None: the default blur.
+            end_point: Images x.
+            target: Must be None.
+            additional_forward_args: As in :meth:`attribute`.
+            reference: As in :meth:`attribute`.
+            contrast: As in :meth:`attribute`.
 
         Returns:
-            (N,); 0 for a complete attribution.
+            Shape (N,); 0 for a complete attribution.
         """
         self._check_options(target, 2, "conductance", additional_forward_args, start_point)
         xs, args = as_tuple(end_point), forward_args(additional_forward_args)
         with torch.no_grad(), eager():
             out = as_output(self.forward_func(*[x.clone() for x in xs], *args), len(xs[0]))
             start = as_output(self.forward_func(*self._baselines(start_point, xs), *args), len(xs[0]))
-            objective = self._objective(out, reference, contrast, along_path=True)
-            change = objective(out) - objective(start)
+            objective = Objective(reference, contrast, self.norm).at(out, along_path=True)
+            change = objective.score(out) - objective.score(start)
         totals = [a.flatten(1).sum(1) for a in (attributions if isinstance(attributions, tuple) else (attributions,))]
         return torch.stack(totals).sum(0) - change
 
@@ -269,8 +318,8 @@ class LEAM(LayerAttribution, GradientAttribution):
         Two forward passes and one backward pass on two images, once for each state of the model and kind of images.
 
         Args:
-            images: (N, C, H, W).
-            field: (top, left, height, width) of the images that the network reads. Default: the whole image.
+            images: Images (N, C, H, W).
+            field: Part (top, left, height, width) of the images that the network reads. Default: the whole image.
 
         Raises:
             CaptumLeamError: for a model that pads, turns, mirrors or warps the images inside.
@@ -285,19 +334,17 @@ class LEAM(LayerAttribution, GradientAttribution):
         """
         check_images(images, "images")
         passes = self._passes((images,), (), False, None)
-        with torch.inference_mode(False), torch.enable_grad(), eager():
+        with with_gradients():
             x = images.clone() if images.is_inference() else images.detach()
-            displaced = check_layers(passes, (x,), field or (0, 0, x.shape[2], x.shape[3]))
-        for layer, displacement in displaced.items():
-            raise CaptumLeamError(displacement.message(passes.names[layer]))
+            within = self._without_objective(passes)
+            probe = check_layers(passes, (x,), field or (0, 0, x.shape[2], x.shape[3]), within=within)
+        for layer, displacement in probe.displaced.items():
+            raise CaptumLeamError(displacement.message(passes.names[passes.layers.index(layer)]))
 
     # -- parts ---------------------------------------------------------------------------------------------
 
     def _check_options(self, target: TargetType, n_steps: int, path: str, args: Any, baselines: BaselineType) -> None:
-        if target is not None:
-            raise CaptumLeamError(
-                f"target is {target!r}; it must be None: an embedding has no classes. What to match is the reference."
-            )
+        raise_if_target(target)
         if path not in ("mean_gradient", "conductance"):
             raise CaptumLeamError(f"path is {path!r}; needed is 'mean_gradient' or 'conductance'.")
         if isinstance(n_steps, bool) or not isinstance(n_steps, int) or n_steps < 1:
@@ -337,42 +384,16 @@ class LEAM(LayerAttribution, GradientAttribution):
         self, xs: tuple[Tensor, ...], args: tuple[Any, ...], layer_input: bool, grad_kwargs: dict[str, Any] | None
     ) -> LayerPasses:
         layers = self.layer if isinstance(self.layer, list) else [self.layer]
-        reshapes = (
-            [self.reshape] * len(layers) if self.reshape is None or callable(self.reshape) else list(self.reshape)
-        )
-        if len(reshapes) != len(layers):
-            raise CaptumLeamError(
-                f"{len(reshapes)} reshapes for {len(layers)} layers; needed is one (or None) per layer, or one for all."
-            )
         size = tuple(xs[0].shape[2:]) if xs[0].ndim == 4 else None
         return LayerPasses(
-            self.forward_func, layers, args, layer_input, reshapes, size, self.device_ids, grad_kwargs or {}
+            self.forward_func, layers, args, layer_input, self._reshapes, size, self.device_ids, grad_kwargs or {}
         )
 
-    def _objective(
-        self, output: Tensor, reference: Tensor | None, contrast: Tensor | None, *, along_path: bool = False
-    ) -> Objective:
-        """The score as a function of the output at points of the path, its reference taken at the images."""
-        if output.ndim == 1:
-            if reference is not None or contrast is not None:
-                raise CaptumLeamError(
-                    "forward_func returns scores (N,), so a reference or contrast has no meaning here: it is the objective that holds it. "
-                    "Give EmbeddingSimilarity the reference, or LEAM the model that returns embeddings."
-                )
-            if self.norm != "detach":
-                raise CaptumLeamError(
-                    f"norm is {self.norm!r}, but forward_func returns scores (N,), whose norm is their own: give it to EmbeddingSimilarity."
-                )
-            return lambda scores: scores
-        if self.norm == "fixed" or (along_path and self.norm == "detach"):
-            weights = fixed_weights(output, reference, contrast)
-            return lambda embeddings: similarity(embeddings, weights, "fixed")
-        towards = direction(output, reference, contrast)
-        if self.norm == "differentiate":
-            check_reliable(output, towards)
-        else:
-            _warn_of_unit_embeddings(output)
-        return lambda embeddings: similarity(embeddings, towards, self.norm)
+    def _without_objective(self, passes: LayerPasses) -> LayerPasses | None:
+        """Return the passes of the model within an objective, whose references may be of one batch size only; else None."""
+        if not isinstance(self.forward_func, EmbeddingSimilarity):
+            return None
+        return replace(passes, forward_func=self.forward_func.model, args=passes.args[1:])
 
     def _baselines(self, baselines: BaselineType, xs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if any(not torch.is_floating_point(x) for x in xs):
@@ -389,71 +410,90 @@ class LEAM(LayerAttribution, GradientAttribution):
             )
         return tuple(default_blur(x.detach()) for x in xs)
 
-    def _sum(self, terms: Terms, passes: LayerPasses, sum_channels: bool) -> PerLayer:
-        """Sum of w(G) ⊙ D over the terms, per layer; refused where no term has a gradient."""
-        weighted = partial(weigh, weighting=self.weighting, sum_channels=sum_channels)
-        maps: PerLayer = []
-        alive: list[Tensor] = []
-        for gradients, changes in terms:
-            parts = _pairwise(lambda g, d: weighted(g.detach(), d.detach()), gradients, changes)
-            maps = _pairwise(torch.add, maps, parts) if maps else parts
-            moved = [torch.stack([_largest(g) > 0 for g in of_layer]).any(0) for of_layer in gradients]
-            alive = [a | m for a, m in zip(alive, moved, strict=True)] if alive else moved
-        for of_layer, has_gradient, layer in zip(maps, alive, passes.layers, strict=True):
-            _check_shown(of_layer, has_gradient, passes.names[layer])
-        return maps
+
+# -- the forms: sums of terms w(G) ⊙ D of gradients, and of activations or their changes -----------------
 
 
-# -- the forms, as terms -------------------------------------------------------------------------------
+class _MapSum:
+    """Sum of weighted gradients times activations or their changes, for every layer.
+
+    Args:
+        passes: The model with the layers.
+        weighting: Key of :data:`~captum_leam.maps.WEIGHTINGS`.
+        sum_channels: Whether to sum over the channels.
+    """
+
+    def __init__(self, passes: LayerPasses, weighting: Weighting, sum_channels: bool) -> None:
+        self.passes = passes
+        self.maps: PerLayer = []
+        self._weigh = partial(weigh, weighting=weighting, sum_channels=sum_channels)
+        self._has_gradient: list[Tensor] = []  # (N,) of every layer
+
+    def add(self, gradients: PerLayer, changes: PerLayer) -> None:
+        """Add one term."""
+        gradients = [tuple(g.detach() for g in of_layer) for of_layer in gradients]
+        terms = _pairwise(self._weigh, gradients, changes)
+        self.maps = _pairwise(torch.add, self.maps, terms) if self.maps else terms
+        moved = [torch.stack([_largest(g) > 0 for g in of_layer]).any(0) for of_layer in gradients]
+        pairs = zip(self._has_gradient, moved, strict=True)
+        self._has_gradient = [a | b for a, b in pairs] if self._has_gradient else moved
+
+    def check(self) -> None:
+        """Raise if a map is not finite, or no term of it has a gradient."""
+        for i, (maps, has_gradient) in enumerate(zip(self.maps, self._has_gradient, strict=True)):
+            finite = torch.stack([torch.isfinite(m).flatten(1).all(1) for m in maps]).all(0)
+            raise_if_any(~finite, partial(self._not_finite, i))
+            raise_if_any(~has_gradient, partial(self._no_gradient, i))
+
+    def _not_finite(self, i: int, rows: list[int]) -> str:
+        return (
+            f"the map of layer {self.passes.names[i]} is NaN or infinite for images {rows}: check these images, the activations there, "
+            f"and the precision.{float16_hint(self.maps[i][0])}"
+        )
+
+    def _no_gradient(self, i: int, rows: list[int]) -> str:
+        return (
+            f"the score has zero gradient at layer {self.passes.names[i]} for images {rows}: nothing to show. A constant score, dead "
+            "units, or a layer after which only other positions count (a transformer's last block)."
+            + float16_hint(self.maps[i][0])
+        )
 
 
-def _one_pass(passes: LayerPasses, xs: tuple[Tensor, ...], objective_at: Callable[[Tensor], Objective]) -> Terms:
-    """G(x) ⊙ A(x)."""
-    yield passes.gradients(xs, lambda output: objective_at(output)(output))
-
-
-def _mean_gradient(
-    passes: LayerPasses,
-    xs: tuple[Tensor, ...],
-    starts: tuple[Tensor, ...],
-    n_steps: int,
-    at_once: int,
-    objective_at: Callable[[Tensor], Objective],
-) -> Terms:
-    """mean_t G(x_t) ⊙ (A(x) − A(x′))."""
-    output, at_x = passes.activations(xs)
-    _, at_start = passes.activations(starts)
-    objective = objective_at(output)
+def _add_mean_gradient(
+    total: _MapSum, ends: Ends, n_steps: int, at_once: int, objective: Objective, probe: LayerProbe
+) -> None:
+    """Add mean_t G(x_t) ⊙ (A(x) − A(x′))."""
+    starts, xs = ends
+    output, at_x = total.passes.activations(xs)
+    probe.compare(xs, output, at_x)
+    _, at_start = total.passes.activations(starts)
+    held = objective.at(output)
     sums: PerLayer = []
 
-    def add(rows: slice) -> None:
-        nonlocal sums
-        points = steps(n_steps)[rows]
-        batched = _repeat_objective(objective, len(points))
-        with rows_of_caller(lambda found: [row % len(xs[0]) for row in found]):
-            gradients, _ = passes.gradients(_line(starts, xs, points), batched, len(points))
+    def add_steps(rows: slice) -> None:
+        points = path_midpoints(n_steps)[rows]
+        score = partial(held.score, steps=len(points))
+        with rows_of_caller(lambda numbers: [number % len(xs[0]) for number in numbers]):
+            gradients = total.passes.gradients(_line(starts, xs, points), score, len(points)).gradients
         parts = [tuple(_sum_of_chunks(g, len(points)) for g in of_layer) for of_layer in gradients]
-        sums = _pairwise(torch.add, sums, parts) if sums else parts
+        sums[:] = _pairwise(torch.add, sums, parts) if sums else parts
 
-    in_batches(add, n_steps, at_once, what="step")
-    means = [tuple(total / n_steps for total in of_layer) for of_layer in sums]
-    yield means, _pairwise(torch.sub, at_x, at_start)
+    in_batches(add_steps, n_steps, at_once, what="step")
+    means = [tuple(g / n_steps for g in of_layer) for of_layer in sums]
+    total.add(means, _pairwise(torch.sub, at_x, at_start))
 
 
-def _conductance(
-    passes: LayerPasses,
-    xs: tuple[Tensor, ...],
-    starts: tuple[Tensor, ...],
-    n_steps: int,
-    objective_at: Callable[[Tensor], Objective],
-) -> Terms:
-    """Over the steps: G at the midpoint ⊙ the change of A from the start to the end of the step."""
-    objective = objective_at(passes.activations(xs)[0])
-    _, before = passes.activations(starts)
-    for i, midpoint in enumerate(steps(n_steps)):
-        _, after = passes.activations(_line(starts, xs, [(i + 1) / n_steps]))
-        gradients, _ = passes.gradients(_line(starts, xs, [midpoint]), objective)
-        yield gradients, _pairwise(torch.sub, after, before)
+def _add_conductance(total: _MapSum, ends: Ends, n_steps: int, objective: Objective, probe: LayerProbe) -> None:
+    """Add, for every step, G at its midpoint ⊙ the change of A from its start to its end."""
+    starts, xs = ends
+    output, at_x = total.passes.activations(xs)
+    probe.compare(xs, output, at_x)
+    held = objective.at(output, along_path=True)
+    _, before = total.passes.activations(starts)
+    for i, midpoint in enumerate(path_midpoints(n_steps)):
+        _, after = total.passes.activations(_line(starts, xs, [(i + 1) / n_steps]))
+        result = total.passes.gradients(_line(starts, xs, [midpoint]), held.score)
+        total.add(result.gradients, _pairwise(torch.sub, after, before))
         before = after
 
 
@@ -478,11 +518,6 @@ def _points(start: Tensor, end: Tensor, points: Sequence[float]) -> Tensor:
     return at[0] if len(at) == 1 else torch.cat(at)
 
 
-def _repeat_objective(objective: Objective, times: int) -> Objective:
-    """An objective for N images as one for several steps of them, batched."""
-    return lambda output: torch.cat([objective(part) for part in output.chunk(times)])
-
-
 def _steps_at_once(internal_batch_size: int | None, batch: int) -> int:
     if internal_batch_size is None:
         return 1
@@ -494,40 +529,29 @@ def _steps_at_once(internal_batch_size: int | None, batch: int) -> int:
     return max(1, internal_batch_size // max(1, batch))
 
 
-def _warn_of_unit_embeddings(embeddings: Tensor) -> None:
-    def warn(rows: list[int]) -> None:
-        warnings.warn(
-            "all embeddings have length 1: the model seems to divide by it, and what is explained is the differentiated cosine, whatever "
-            "the norm. Its maps are less faithful and less person-specific; give the part of the model before that division.",
-            stacklevel=8,  # through the end of together
-        )
-
-    lengths = torch.linalg.vector_norm(embeddings.detach().double(), dim=1)
-    where_any(((lengths - 1).abs() < 1e-3).all()[None] if len(lengths) else lengths.bool(), warn)
-
-
-def _check_above_noise(maps: PerLayer, passes: LayerPasses, xs: tuple[Tensor, ...]) -> None:
-    """Refuse maps of a score whose gradient is zero but for rounding, as of the cosine to one's own embedding.
+def _check_above_noise(maps: PerLayer, passes: LayerPasses, xs: tuple[Tensor, ...], result: PassResult) -> None:
+    """Raise for maps of a score whose gradient is numerically zero, as of the cosine to one's own embedding.
 
     Real maps sum to the order of the score (0.1 to 10 times it on the networks measured), rounding noise to 1e-7 of it. Where a map of
-    embeddings is as small, a random direction tells whether the layer has little influence on anything, or none on this score alone.
+    embeddings is as small, a random direction shows whether the layer has little influence on anything, or none on this score alone.
     """
-    tiny = vanishing(passes.scores)
+    tiny = vanishing(result.scores)
     totals = [_total(of_layer) for of_layer in maps]
-    noise = torch.stack([total <= 0.1 * tiny * passes.scores.abs() for total in totals])
+    noise = torch.stack([total <= 0.1 * tiny * result.scores.abs() for total in totals])
 
     def look_closer(rows: list[int]) -> None:
-        found = noise
-        if passes.returns_embeddings:
-            gradients, activations = passes.gradients(xs, _towards_anything)
-            probes = [_total(m) for m in _pairwise(lambda g, a: weigh(g.detach(), a.detach()), gradients, activations)]
-            for layer, of_layer in zip(passes.layers, activations, strict=True):
-                refuse(_total(of_layer) == 0, partial(_silent, passes.names[layer]))
-            found = noise & torch.stack([total <= tiny * probe for total, probe in zip(totals, probes, strict=True)])
-        for layer, of_layer in zip(passes.layers, found, strict=True):
-            refuse(of_layer, partial(_noise, passes.names[layer]))
+        still_noise = noise
+        if result.output.ndim > 1:
+            other = passes.gradients(xs, _towards_anything)
+            probes = [_total(m) for m in _pairwise(weigh, other.gradients, other.activations)]
+            for name, of_layer in zip(passes.names, other.activations, strict=True):
+                raise_if_any(_total(of_layer) == 0, partial(_silent, name))
+            smaller = [total <= tiny * probe for total, probe in zip(totals, probes, strict=True)]
+            still_noise = noise & torch.stack(smaller)
+        for name, of_layer in zip(passes.names, still_noise, strict=True):
+            raise_if_any(of_layer, partial(_noise, name))
 
-    where_any(noise.any(0), look_closer)
+    call_if_any(noise.any(0), look_closer)
 
 
 def _silent(layer: str, rows: list[int]) -> str:
@@ -546,7 +570,7 @@ def _noise(layer: str, rows: list[int]) -> str:
 
 
 def _largest(values: Tensor) -> Tensor:
-    """The largest absolute value of every image, without a copy of the values."""
+    """Return the largest absolute value of every image, without a copy of the values."""
     flat = values.detach().flatten(1)
     return torch.maximum(flat.amax(1), -flat.amin(1))  # the infinity norm, which costs 30 times as much on a CPU
 
@@ -556,26 +580,33 @@ def _total(of_layer: tuple[Tensor, ...]) -> Tensor:
 
 
 def _towards_anything(embeddings: Tensor) -> Tensor:
-    """The similarity to a drawn direction, always the same one."""
+    """Return the similarity to a random direction, always the same one."""
     drawn = normal((1, embeddings.shape[1]), torch.Generator().manual_seed(0))
-    return similarity(embeddings, direction(embeddings, drawn), "detach")
+    return Objective(reference=drawn).score(embeddings)
 
 
-def _check_shown(maps: tuple[Tensor, ...], has_gradient: Tensor, name: str) -> None:
-    """Refuse maps of nothing: values that are not finite, or no gradient at all."""
-    finite = torch.stack([torch.isfinite(m).flatten(1).all(1) for m in maps]).all(0)
-    refuse(
-        ~finite,
-        lambda rows: (
-            f"the map of layer {name} is NaN or infinite for images {rows}: check these images, "
-            f"the activations there, and the precision.{float16_hint(maps[0])}"
-        ),
-    )
-    refuse(
-        ~has_gradient,
-        lambda rows: (
-            f"the score has zero gradient at layer {name} for images {rows}: nothing to show. A "
-            "constant score, dead units, or a layer after which only other positions count (a transformer's last block)."
-            + float16_hint(maps[0])
-        ),
-    )
+def _reshapes_of(
+    layers: Sequence[Layer], reshape: Reshape | Sequence[Reshape | None] | None
+) -> Sequence[Reshape | None]:
+    """Return one reshape per layer: its own for a suggestion, that of the caller for a module."""
+    if not layers:
+        raise CaptumLeamError("Expected layer to be one or more modules, got an empty list.")
+    for layer in layers:
+        if not isinstance(layer, nn.Module | LayerSuggestion):
+            hint = f" Pass model.get_submodule({layer!r})." if isinstance(layer, str) else ""
+            raise InputTypeError(
+                f"Expected layer to be a torch.nn.Module, a suggestion of suggest_layers, or a list of them, got {layer!r}.{hint}"
+            )
+    if reshape is None:
+        return [layer.reshape if isinstance(layer, LayerSuggestion) else None for layer in layers]
+    if any(isinstance(layer, LayerSuggestion) for layer in layers):
+        raise CaptumLeamError(
+            "Expected `reshape` only with modules, got it with layer suggestions, which have their own. Omit it."
+        )
+    if callable(reshape):
+        return [reshape] * len(layers)
+    if len(reshape) != len(layers):
+        raise CaptumLeamError(
+            f"Expected `reshape` to be one function, or one (or None) per layer, got {len(reshape)} for {len(layers)} layers."
+        )
+    return list(reshape)

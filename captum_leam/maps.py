@@ -6,32 +6,45 @@ of the image, shape (N, H, W). Nothing here knows about models.
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from captum_leam._engine.checks import caller_rows
+from captum_leam._engine.draws import draw_by_image
 from captum_leam._engine.modes import as_tensor, at_least_float32, own_arithmetic
 from captum_leam._engine.types import Field
-from captum_leam.errors import CaptumLeamError
+from captum_leam.errors import CaptumLeamError, NoEvidenceError
+
+__all__ = [
+    "gaussian_blur",
+    "normalize_max",
+    "normalize_sum",
+    "place_on_field",
+    "rank_pixels",
+    "soft_mask",
+    "weigh",
+]
 
 # -- from gradients to a layer map ---------------------------------------------------------------------
 
 
 def elementwise_weights(gradients: Tensor) -> Tensor:
-    """Every position keeps its own gradient (HiResCAM's weighting; LEAM's default)."""
+    """Return the gradients as they are (HiResCAM's weighting; LEAM's default)."""
     return gradients
 
 
 def positive_weights(gradients: Tensor) -> Tensor:
-    """Only what speaks for the match (LayerCAM, Jiang et al. 2021, equation 6)."""
+    """Keep positive gradients only (LayerCAM, Jiang et al. 2021, equation 6)."""
     return gradients.clamp(min=0)
 
 
 def channel_weights(gradients: Tensor) -> Tensor:
-    """One weight per channel, its mean over all positions (Grad-CAM, Selvaraju et al. 2017, equation 1)."""
+    """Return one weight per channel, its mean over all positions (Grad-CAM, Selvaraju et al. 2017, equation 1)."""
     return gradients.mean(dim=tuple(range(2, gradients.ndim)), keepdim=True)
 
 
@@ -184,21 +197,39 @@ def normalize_sum(maps: Tensor) -> Tensor:
         Shape (N, H, W), sums to 1.
 
     Raises:
-        CaptumLeamError: for a map without any positive value (there is no evidence for the match to show).
+        NoEvidenceError: for a map without any positive value (there is no evidence for the match to show).
 
     Example:
         >>> normalize_sum(torch.tensor([[[1.0, -5.0], [0.0, 3.0]]])).tolist()
         [[[0.25, 0.0], [0.0, 0.75]]]
     """
-    positive = as_maps(maps).clamp(min=0)
-    positive = (positive / positive.amax((1, 2), keepdim=True)).nan_to_num(nan=0.0)
-    total = positive.sum((1, 2), keepdim=True)
-    if not bool((total > 0).all()):
-        empty = caller_rows((total.flatten() <= 0).nonzero().flatten().tolist())
-        raise CaptumLeamError(
-            f"maps {empty} have no positive value: nothing speaks for the match there. Leave these images out."
-        )
-    return positive / total
+    shares, has_positive = positive_shares(as_maps(maps))
+    if not bool(has_positive.all()):
+        empty = caller_rows((~has_positive).nonzero().flatten().tolist())
+        raise NoEvidenceError(f"maps {empty} have no positive value. Leave these images out.")
+    return shares
+
+
+def positive_shares(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the positive part of every map divided by its sum, and which maps have a positive value.
+
+    Args:
+        maps: Finite maps (..., H, W), signed.
+
+    Returns:
+        Maps (..., H, W) that sum to 1, or are zero where no value is positive; booleans (...).
+
+    Example:
+        >>> shares, has_positive = positive_shares(torch.tensor([[[1.0, 3.0]], [[-1.0, 0.0]]]))
+        >>> shares.tolist(), has_positive.tolist()
+        ([[[0.25, 0.75]], [[0.0, 0.0]]], [True, False])
+    """
+    positive = maps.clamp(min=0)
+    peak = positive.amax((-2, -1), keepdim=True)
+    has_positive = peak > 0
+    positive = positive / torch.where(has_positive, peak, 1)  # sums of very small values would underflow
+    total = positive.sum((-2, -1), keepdim=True)
+    return positive / torch.where(has_positive, total, 1), has_positive[..., 0, 0]
 
 
 def normalize_max(maps: Tensor) -> Tensor:
@@ -222,12 +253,23 @@ def normalize_max(maps: Tensor) -> Tensor:
 # -- ranking -------------------------------------------------------------------------------------------
 
 
-def rank_pixels(maps: Tensor, *, seed: int = 0) -> Tensor:
-    """Rank of every pixel within its image, 0 for the highest value; ties by a seeded permutation per image.
+def pixel_count(fraction: float, pixels: int) -> int:
+    """Return how many pixels a fraction of them is, at least one.
+
+    Example:
+        >>> pixel_count(0.01, 112 * 112), pixel_count(1e-9, 100)
+        (125, 1)
+    """
+    return max(1, round(fraction * pixels))
+
+
+def rank_pixels(maps: Tensor, *, seed: int = 0, start: int = 0) -> Tensor:
+    """Return the rank of every pixel within its image, 0 for the highest value; ties by a seeded permutation per image.
 
     Args:
-        maps: shape (N, H, W) or (N, 1, H, W).
-        seed: of the tie-breaking permutations. Image ``i`` always gets the same one, whatever the batch.
+        maps: Maps (N, H, W) or (N, 1, H, W).
+        seed: Seed of the tie-breaking permutations. Image ``i`` always gets the same one, whatever the batch. Default: 0.
+        start: Number of the first image, for batches of a larger set. Default: 0.
 
     Returns:
         Shape (N, H, W), int64, on the device of the maps.
@@ -238,23 +280,105 @@ def rank_pixels(maps: Tensor, *, seed: int = 0) -> Tensor:
     """
     maps = as_maps(maps)
     flat = maps.flatten(1)
-    generator = torch.Generator().manual_seed(seed)
-    shuffles = [torch.randperm(flat.shape[1], generator=generator, device="cpu") for _ in range(len(flat))]
-    shuffle = torch.stack(shuffles).to(flat.device) if shuffles else flat.long()
-    by_value = flat.gather(1, shuffle).argsort(dim=1, descending=True, stable=True)
-    order = shuffle.gather(1, by_value)
+    order = _order_by_value(flat, _permutations(flat, seed, start))
     ranks = torch.empty_like(order).scatter_(1, order, torch.arange(flat.shape[1], device=flat.device).expand_as(order))
     return ranks.view(maps.shape)
 
 
-def top_fraction(maps: Tensor, fraction: float = 0.01, *, within: Tensor | None = None, seed: int = 0) -> Tensor:
-    """Critical pixels: the top fraction of every map by rank within the image.
+def _permutations(flat: Tensor, seed: int, start: int) -> Tensor:
+    """Return a permutation of the pixels for each image of (N, P)."""
+    count, pixels = flat.shape
+    drawn = draw_by_image(
+        lambda generator, row: torch.randperm(pixels, generator=generator, device="cpu"),
+        ("permutation", pixels),
+        seed,
+        count,
+        start,
+    )
+    return torch.stack(drawn).to(flat.device) if drawn else flat.long()
+
+
+def _order_by_value(flat: Tensor, permutations: Tensor) -> Tensor:
+    """Return the pixels of (N, P) from the highest to the lowest value, equal ones in the order of the permutations."""
+    by_value = flat.gather(1, permutations).argsort(dim=1, descending=True, stable=True)
+    return permutations.gather(1, by_value)
+
+
+def top_pixels(maps: Tensor, counts: Sequence[int], *, seed: int = 0, start: int | None = None) -> Tensor:
+    """Return the highest pixels of every map, ordered such that for each count the first so many are the highest.
+
+    Much faster than :func:`rank_pixels`: pixels are selected, not sorted.
+
+    Args:
+        maps: Maps (N, P) without NaN.
+        counts: Numbers of pixels that will be used; as many as the largest are returned.
+        seed: Seed of the permutations that break ties at one of the counts. Default: 0.
+        start: Number of the first image, if each has a permutation of its own as in :func:`rank_pixels`. Default: None, one permutation
+            for all, so that a map's pixels do not depend on its place among the others.
+
+    Returns:
+        Indices (N, max(counts)), int64.
+
+    Example:
+        >>> top_pixels(torch.tensor([[0.1, 0.9, 0.5, 0.3]]), [1, 2]).tolist()
+        [[1, 2]]
+    """
+    pixels = maps.shape[1]
+    largest = min(max(counts), pixels)
+    cuts = sorted({count for count in counts if count < pixels}, reverse=True)
+    if maps.device.type == "cpu" and maps.dtype in (torch.float32, torch.float64):
+        order, is_tied = map(torch.from_numpy, _select_top(maps.detach().numpy(), cuts, largest))
+    else:
+        order, is_tied = _sort_top(maps, cuts, largest)
+    if bool(is_tied.any()):
+        order[is_tied] = _break_ties(maps, is_tied, seed, start, largest)
+    return order
+
+
+def _break_ties(maps: Tensor, is_tied: Tensor, seed: int, start: int | None, largest: int) -> Tensor:
+    tied = maps[is_tied]
+    if start is not None:
+        return _order_by_value(tied, _permutations(maps, seed, start)[is_tied])[:, :largest]
+    generator = torch.Generator().manual_seed(seed)
+    permutation = torch.randperm(maps.shape[1], generator=generator, device="cpu").to(maps.device)
+    return permutation[tied[:, permutation].topk(largest, dim=1).indices]
+
+
+def _select_top(maps: NDArray[Any], cuts: Sequence[int], largest: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return the top pixels and which maps have ties at a cut, by selection, which is fast on a CPU."""
+    order, is_tied = np.arange(largest)[None].repeat(len(maps), 0), np.zeros(len(maps), np.bool_)
+    values = -maps  # the many zeros of a map then come last, where they cost little
+    for count in cuts:
+        width = values.shape[1]
+        selected = np.argpartition(values, count, axis=1)  # above the cut, the one below it, the rest
+        ends = np.take_along_axis(values, selected[:, : count + 1], 1)
+        values = np.ascontiguousarray(ends[:, :count])
+        is_tied |= values.max(1) == ends[:, count]
+        if count < largest:  # the pixels of the larger cut, these first
+            order[:, :width] = np.take_along_axis(order[:, :width], selected, 1)
+        else:
+            order = selected[:, :largest].copy()
+    return order, is_tied
+
+
+def _sort_top(maps: Tensor, cuts: Sequence[int], largest: int) -> tuple[Tensor, Tensor]:
+    """Return the same as :func:`_select_top` by sorting, which is fast on a GPU."""
+    values, order = maps.topk(min(largest + 1, maps.shape[1]), dim=1)
+    below = torch.tensor(cuts, dtype=torch.int64, device=maps.device)
+    return order[:, :largest], (values[:, below - 1] == values[:, below]).any(1)
+
+
+def top_fraction(
+    maps: Tensor, fraction: float = 0.01, *, within: Tensor | None = None, seed: int = 0, start: int = 0
+) -> Tensor:
+    """Return the critical pixels: the top fraction of every map by rank within the image.
 
     Args:
         maps: shape (N, H, W) or (N, 1, H, W).
         fraction: of the crop, or of ``within``; in (0, 1]. At least one pixel is taken.
         within: boolean (N, H, W) or (H, W), for example the face: only these pixels count.
-        seed: ties are broken by a seeded permutation per image.
+        seed: Seed of the permutations, one per image, that break ties. Default: 0.
+        start: Number of the first image, see :func:`rank_pixels`. Default: 0.
 
     Returns:
         Boolean masks, shape (N, H, W), with exactly ``max(1, round(fraction · pixels))`` pixels each.
@@ -275,7 +399,11 @@ def top_fraction(maps: Tensor, fraction: float = 0.01, *, within: Tensor | None 
         )
     maps = as_maps(maps)
     if within is None:
-        return rank_pixels(maps, seed=seed) < max(1, round(fraction * maps[0].numel() if len(maps) else 1))
+        if not len(maps):
+            return torch.zeros_like(maps, dtype=torch.bool)
+        count = pixel_count(fraction, maps[0].numel())
+        top = top_pixels(maps.flatten(1), [count], seed=seed, start=start)
+        return torch.zeros_like(maps.flatten(1), dtype=torch.bool).scatter_(1, top, True).view(maps.shape)
     within = as_tensor(within).to(maps.device, torch.bool).expand_as(maps)
     pixels = within.sum((1, 2))
     if bool((pixels == 0).any()):
@@ -283,9 +411,10 @@ def top_fraction(maps: Tensor, fraction: float = 0.01, *, within: Tensor | None 
             f"`within` is empty for images {caller_rows((pixels == 0).nonzero().flatten().tolist())}."
         )
     # what lies outside is ranked behind everything inside, whatever its value
-    ranks = rank_pixels(rank_pixels(maps, seed=seed).masked_fill(~within, maps[0].numel()).neg().double(), seed=seed)
-    count = (fraction * pixels.double()).round().clamp(min=1)
-    return ranks < count[:, None, None]
+    ranks = rank_pixels(maps, seed=seed, start=start).masked_fill(~within, maps[0].numel()).neg().double()
+    ranks = rank_pixels(ranks, seed=seed, start=start)
+    counts = (fraction * pixels.double()).round().clamp(min=1)
+    return ranks < counts[:, None, None]
 
 
 # -- smoothing -----------------------------------------------------------------------------------------
@@ -339,14 +468,14 @@ def _blur_weights(radius: int, sigma: float) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _blur_matrix(length: int, radius: int, sigma: float) -> Tensor:
-    """The blur of a line of pixels as a matrix (length, length), float64: line @ matrix."""
+    """Return the blur of a line of pixels as a matrix (length, length), float64: line @ matrix."""
     with torch.inference_mode(False), torch.no_grad():  # it is kept, and the next call may want gradients through it
         lines = F.pad(torch.eye(length, dtype=torch.float64, device="cpu")[:, None], (radius, radius), mode="reflect")
         return F.conv1d(lines, _blur_weights(radius, sigma).view(1, 1, -1))[:, 0]
 
 
 def default_blur(images: Tensor) -> Tensor:
-    """The blur of the path baseline and of the blur fill: σ = 10 px on a crop of 112 px, scaled with its width.
+    """Return the blur of the path baseline and of the blur fill: σ = 10 px on a crop of 112 px, scaled with its width.
 
     Example:
         >>> default_blur(torch.rand(2, 3, 112, 112)).shape
@@ -355,11 +484,11 @@ def default_blur(images: Tensor) -> Tensor:
     return gaussian_blur(images, 10 * images.shape[-1] / 112)
 
 
-def steps(n_steps: int) -> list[float]:
-    """Midpoints ``(i + ½) / n`` of the path from the baseline (0) to the image (1).
+def path_midpoints(n_steps: int) -> list[float]:
+    """Return the midpoints ``(i + ½) / n`` of the path from the baseline (0) to the image (1).
 
     Example:
-        >>> steps(4)
+        >>> path_midpoints(4)
         [0.125, 0.375, 0.625, 0.875]
     """
     return [(i + 0.5) / n_steps for i in range(n_steps)]
@@ -394,7 +523,7 @@ def soft_mask(heights: Tensor, area: float, width: float) -> Tensor:
 
 
 def mean_threshold(heights: Tensor, area: float, width: float) -> Tensor:
-    """The threshold at which a soft mask has a given mean, by 30 bisections; (N, 1, 1, 1).
+    """Return the threshold at which a soft mask has a given mean, by 30 bisections; (N, 1, 1, 1).
 
     Example:
         >>> round(mean_threshold(torch.tensor([[[[2.0, 4.0]]]]), 0.5, 1.0).item(), 4)

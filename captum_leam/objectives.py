@@ -18,6 +18,7 @@ are functions, so only under them are path methods (integrated gradients, conduc
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -25,14 +26,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from captum_leam._engine.checks import caller_rows, check_tensor, refuse, together
-from captum_leam._engine.guards import refuse_active, sober
+from captum_leam._engine.checks import call_if_any, caller_rows, check_tensor, deferred_checks, raise_if_any
+from captum_leam._engine.guards import check_forward_is_deterministic, raise_if_active
 from captum_leam._engine.memory import in_batches
 from captum_leam._engine.modes import at_least_float32
 from captum_leam._engine.outputs import as_embeddings, float16_hint, vanishing
 from captum_leam._engine.probe import check_model
 from captum_leam.errors import CaptumLeamError, InputTypeError, ReliabilityWarning
 from captum_leam.stats.labels import person_codes
+
+__all__ = ["direction", "embed", "similarity", "unit"]
 
 Norm = Literal["detach", "differentiate", "fixed"]
 NORMS: tuple[Norm, ...] = ("detach", "differentiate", "fixed")
@@ -46,28 +49,28 @@ SAME_PICTURE = 1e-5
 
 
 def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 64) -> Tensor:
-    """Embeddings of images without gradients, in batches.
+    """Return the embeddings of images without gradients, in batches.
 
     Args:
-        model: images (N, C, H, W) → embeddings (N, D), with or without gradients.
-        images: (N, C, H, W).
-        batch_size: images in one pass; fewer where they do not fit into memory, which is told.
+        model: Function from images (N, C, H, W) to embeddings (N, D), with or without gradients.
+        images: Images (N, C, H, W).
+        batch_size: Number of images in one pass; fewer where they do not fit into memory, with a warning. Default: 64.
 
     Returns:
         (N, D), un-normalised.
 
     Raises:
         TooLargeError: if one image alone does not fit into memory.
-        CaptumLeamError: if the model does not return one finite embedding per image, see :func:`as_embeddings`, or ...
-            with BatchNorm, Dropout or the like.
+        CaptumLeamError: if the model does not return one finite embedding per image, or has active
+            BatchNorm, Dropout or the like.
 
     Example:
         >>> embed(nn.Flatten(), torch.rand(5, 3, 2, 2), batch_size=2).shape
         torch.Size([5, 12])
     """
     check_tensor(images, "images")
-    refuse_active(model)
-    with torch.no_grad(), sober(model), together():
+    raise_if_active(model)
+    with torch.no_grad(), check_forward_is_deterministic(model), deferred_checks():
         record = check_model(model, images, lambda batch: _embeddings_of(model, batch), batch_size)
         embeddings = torch.cat(in_batches(lambda rows: _embeddings_of(model, images[rows]), len(images), batch_size))
         if record is not None:
@@ -85,7 +88,7 @@ def _length(vectors: Tensor) -> Tensor:
 
 
 def unit(vectors: Tensor, name: str = "vectors") -> Tensor:
-    """Divide vectors by their norm over the last dimension, refusing zero and non-finite ones.
+    """Divide vectors by their norm over the last dimension.
 
     Raises:
         CaptumLeamError: for a vector of norm 0, NaN or infinity, by its index.
@@ -95,7 +98,7 @@ def unit(vectors: Tensor, name: str = "vectors") -> Tensor:
         [[0.6000000238418579, 0.800000011920929]]
     """
     norms = _length(vectors)[..., None]
-    refuse(
+    raise_if_any(
         ~(torch.isfinite(norms) & (norms > 0)).flatten(),
         lambda rows: (
             f"{name}: rows {rows} are zero, NaN or infinite and have no direction; leave these out.{float16_hint(vectors)}"
@@ -109,7 +112,7 @@ def match_rows(vectors: Tensor, embeddings: Tensor, name: str = "reference") -> 
 
     Raises:
         InputTypeError: if it is no tensor.
-        CaptumLeamError: for another shape; a held (N, D) that meets another batch size is never guessed to fit.
+        CaptumLeamError: for another shape: a per-image reference is never broadcast to another batch size.
 
     Example:
         >>> match_rows(torch.ones(4), torch.zeros(2, 4)).shape
@@ -130,13 +133,13 @@ def match_rows(vectors: Tensor, embeddings: Tensor, name: str = "reference") -> 
 
 
 def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Tensor | None = None) -> Tensor:
-    r"""The direction d that the score projects on: :math:`\hat r`, or :math:`\hat r_+ - \mathrm{mean}\,\hat r_-`.
+    r"""Return the direction d that the score projects on: :math:`\hat r`, or :math:`\hat r_+ - \mathrm{mean}\,\hat r_-`.
 
     Args:
-        embeddings: of the explained images, (N, D); their own unit embeddings are the default reference.
-        reference: (D,) or (1, D), shared, or (N, D), one per image.
-        contrast: the embeddings to be told apart from: (D,) one, (M, D) M of them, shared by all images,
-            or (N, M, D) M of them for every image.
+        embeddings: Embeddings of the explained images, (N, D); their own unit embeddings are the default reference.
+        reference: Embeddings (D,) or (1, D), shared, or (N, D), one per image.
+        contrast: Embeddings to be distinguished from: (D,) one, (M, D) M of them, shared by all images, or (N, M, D) M of them for
+            every image.
 
     Returns:
         (1, D) or (N, D), constant under differentiation. Of length 1 without a contrast.
@@ -171,7 +174,7 @@ def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Ten
             f"({dimensions},), (M, {dimensions}) shared, or ({batch}, M, {dimensions}) per image, M ≥ 1."
         )
     difference = target - unit(others, "contrast").mean(1)
-    refuse(
+    raise_if_any(
         _length(difference) <= vanishing(embeddings),
         lambda rows: f"reference and contrast are equal for rows {rows}: the score is zero everywhere.",
     )
@@ -182,12 +185,12 @@ def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Ten
 
 
 def similarity(embeddings: Tensor, towards: Tensor, norm: Norm = "detach") -> Tensor:
-    """Score of every embedding along a direction, see the table above.
+    """Return the score of every embedding along a direction, see the table above.
 
     Args:
-        embeddings: (N, D), un-normalised, differentiable.
-        towards: the direction, (1, D) or (N, D); under ``"fixed"`` already divided by ``‖f(x)‖``.
-        norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``.
+        embeddings: Embeddings (N, D), un-normalised, differentiable.
+        towards: Direction, (1, D) or (N, D); under ``"fixed"`` already divided by ``‖f(x)‖``.
+        norm: Treatment of the norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``.
 
     Returns:
         (N,); the cosine at the explained images when the direction is a unit reference.
@@ -201,15 +204,15 @@ def similarity(embeddings: Tensor, towards: Tensor, norm: Norm = "detach") -> Te
     if norm == "fixed":
         return score
     lengths = _length(embeddings.detach() if norm == "detach" else embeddings)
-    refuse(lengths.detach() <= 0, lambda rows: f"the embeddings of images {rows} are zero: no cosine there.")
+    raise_if_any(lengths.detach() <= 0, lambda rows: f"the embeddings of images {rows} are zero: no cosine there.")
     return score / lengths
 
 
 def fixed_weights(embeddings: Tensor, reference: Tensor | None = None, contrast: Tensor | None = None) -> Tensor:
-    r"""Weights :math:`w = d / \|f(x)\|` of the fixed norm, one row per explained image.
+    r"""Return the weights :math:`w = d / \|f(x)\|` of the fixed norm, one row per explained image.
 
     Args:
-        embeddings: (N, D) of the explained images.
+        embeddings: Embeddings (N, D) of the explained images.
         reference: see :func:`direction`.
         contrast: see :func:`direction`.
 
@@ -227,14 +230,14 @@ def fixed_weights(embeddings: Tensor, reference: Tensor | None = None, contrast:
 
 
 def reliability(embeddings: Tensor, towards: Tensor) -> Tensor:
-    r"""Share of the direction that the differentiated cosine can still move along: the sine of the angle between them.
+    r"""Return the share of the direction that the differentiated cosine can still move along: the sine of the angle between them.
 
     :math:`\|\partial\cos/\partial f\| = \sqrt{1-\cos^2}/\|f\|`: near 0 the differentiated cosine has no gradient, and its
     map is rounding noise. Computed in float64, from the part of d orthogonal to f, since 1 − cos² cancels.
 
     Args:
-        embeddings: (N, D).
-        towards: direction, (1, D) or (N, D).
+        embeddings: Embeddings (N, D).
+        towards: Direction, (1, D) or (N, D).
 
     Returns:
         (N,), within [0, 1], float64.
@@ -249,12 +252,12 @@ def reliability(embeddings: Tensor, towards: Tensor) -> Tensor:
 
 
 def check_reliable(embeddings: Tensor, towards: Tensor) -> None:
-    """Refuse a differentiated cosine whose gradient is zero: its map would be rounding noise.
+    """Raise if the differentiated cosine has zero gradient: its map would be rounding noise.
 
     Raises:
         CaptumLeamError: with the images concerned.
     """
-    refuse(
+    raise_if_any(
         reliability(embeddings, towards) <= vanishing(embeddings),
         lambda rows: (
             f'norm="differentiate" has zero gradient for images {rows}: their reference is their own '
@@ -264,15 +267,106 @@ def check_reliable(embeddings: Tensor, towards: Tensor) -> None:
     )
 
 
+# -- the objective -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The score that LEAM explains, as a function of embeddings (N, D); of a model that returns scores (N,), these scores.
+
+    Attributes:
+        reference: Embeddings to compare with, (D,), (1, D) or (N, D). None: the embeddings themselves.
+        contrast: Embeddings to tell the person apart from, see :func:`direction`. None: no contrast.
+        norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``.
+        towards: Direction or, under ``"fixed"``, weights, held by :meth:`at`. None: taken from the embeddings that are scored.
+
+    Example:
+        >>> f = torch.tensor([[3.0, 4.0]])
+        >>> round(Objective(reference=torch.tensor([1.0, 0.0])).score(f).item(), 6)
+        0.6
+        >>> round(Objective(norm="fixed").at(f).score(2 * f).item(), 6)
+        2.0
+    """
+
+    reference: Tensor | None = None
+    contrast: Tensor | None = None
+    norm: Norm = "detach"
+    towards: Tensor | None = None
+
+    def at(self, output: Tensor, *, along_path: bool = False) -> "Objective":
+        """Return the objective whose direction is held from these embeddings, for other points of a path.
+
+        Args:
+            output: Embeddings (N, D) of the explained images, or scores (N,).
+            along_path: Whether gradients along the path are to sum to a difference of scores: a detached norm is then fixed.
+
+        Raises:
+            CaptumLeamError: for a reference, contrast or norm beside scores (N,), and under ``"differentiate"`` for a zero gradient.
+        """
+        if output.ndim == 1:
+            self._raise_if_meaningless()
+            return self
+        if self.norm == "fixed" or (along_path and self.norm == "detach"):
+            return replace(self, norm="fixed", towards=fixed_weights(output, self.reference, self.contrast))
+        towards = direction(output, self.reference, self.contrast)
+        if self.norm == "differentiate":
+            check_reliable(output, towards)
+        else:
+            _warn_of_unit_embeddings(output)
+        return replace(self, towards=towards)
+
+    def score(self, output: Tensor, steps: int = 1) -> Tensor:
+        """Return the scores of embeddings, differentiable.
+
+        Args:
+            output: Embeddings (steps · N, D), step after step, or scores (steps · N,).
+            steps: Number of points of the path in the batch. Default: 1.
+
+        Returns:
+            Shape (steps · N,).
+        """
+        if output.ndim == 1:
+            self._raise_if_meaningless()
+            return output
+        if self.towards is None:
+            return self.at(output).score(output, steps)
+        if steps == 1:
+            return similarity(output, self.towards, self.norm)
+        return torch.cat([similarity(part, self.towards, self.norm) for part in output.chunk(steps)])
+
+    def _raise_if_meaningless(self) -> None:
+        if self.reference is not None or self.contrast is not None:
+            raise CaptumLeamError(
+                "forward_func returns scores (N,), so a reference or contrast has no meaning here: it is the objective that holds it. "
+                "Give EmbeddingSimilarity the reference, or LEAM the model that returns embeddings."
+            )
+        if self.norm != "detach":
+            raise CaptumLeamError(
+                f"norm is {self.norm!r}, but forward_func returns scores (N,), whose norm is their own: give it to EmbeddingSimilarity."
+            )
+
+
+def _warn_of_unit_embeddings(embeddings: Tensor) -> None:
+    def warn(rows: list[int]) -> None:
+        warnings.warn(
+            "all embeddings have length 1: the model seems to divide by it, and what is explained is the differentiated cosine, whatever "
+            "the norm. Its maps are less faithful and less person-specific; give the part of the model before that division.",
+            stacklevel=8,  # through the end of deferred_checks
+        )
+
+    lengths = torch.linalg.vector_norm(embeddings.detach().double(), dim=1)
+    call_if_any(((lengths - 1).abs() < 1e-3).all()[None] if len(lengths) else lengths.bool(), warn)
+
+
 # -- references ----------------------------------------------------------------------------------------
 
 
 def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) -> Tensor:
-    """Reference of every image from the *other* images of its person: mean of unit vectors, re-normalised.
+    """Return the reference of every image from the *other* images of its person: mean of unit vectors, re-normalised.
 
     Args:
-        embeddings: (N, D), un-normalised.
-        labels: N person names or numbers.
+        embeddings: Embeddings (N, D), un-normalised.
+        labels: Names or numbers of the N people.
 
     Returns:
         (N, D), unit rows, constant under differentiation.

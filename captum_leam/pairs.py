@@ -1,4 +1,4 @@
-"""Two faces: what speaks for their match, what speaks against it, and what the model decides."""
+"""Pairs of faces: evidence for and against their match, and the decision of the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.checks import check_images
-from captum_leam.errors import CaptumLeamError
-from captum_leam.explain import PRESETS, Preset
+from captum_leam._engine.modes import at_least_float32
+from captum_leam.errors import CaptumLeamError, NoEvidenceError
+from captum_leam.explain import MapSettings, Preset, check_preset, explain_faces, layer_maps
 from captum_leam.faces import AlignedFace
-from captum_leam.leam import LEAM
-from captum_leam.maps import place_on_field
 from captum_leam.objectives import embed, reliability, unit
 from captum_leam.suggest import LayerSuggestions, chosen_layers
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from captum_leam.regions import RegionScheme
 
 NEARLY_THE_SAME = 0.1
-"""Sine of the angle between two embeddings (a cosine of .995) under which they are as good as one."""
+"""Sine of the angle between two embeddings (a cosine of .995) up to which they are nearly the same."""
 
 SIDES = ("a", "b")
 
@@ -34,56 +33,63 @@ OUTCOMES = {"TA": "true acceptance", "FA": "false acceptance", "TR": "true rejec
 
 @dataclass(frozen=True)
 class PairExplanation:
-    """Maps of both faces of a pair, each explained towards the other, with the score and the decision."""
+    """Maps of both faces of a pair, each explained towards the other, with the score and the decision.
+
+    Attributes:
+        images: Both faces, shape (2, C, H, W) in [0, 1].
+        score: Cosine of the two embeddings.
+        similar: Evidence for the match, shape (2, H, W): the map of :func:`~captum_leam.explain_faces` of each face towards the
+            other. Not negative; each sums to 1, or is 0 where nothing speaks for the match.
+        dissimilar: Evidence against the match, shape (2, H, W): the mean negative part of the signed layer maps. Not negative;
+            each sums to 1, or is 0 where nothing speaks against the match.
+        layers: Layer name → signed map, shape (2, H, W), on the raw scale of the score (:func:`~captum_leam.explain.layer_maps`).
+        sine: Sine of the angle between the embeddings, in [0, 1]; 0 for the same embedding.
+        settings: How the maps were made.
+        threshold: Threshold of the decision; a score of at least the threshold is accepted.
+        same_person: Whether both faces show the same person, where it is known.
+        faces: Alignments of the crops in their photographs, if they come from photographs.
+    """
 
     images: Tensor = field(repr=False)
-    """(2, C, H, W) in [0, 1]."""
     score: float
-    """Cosine of the two embeddings."""
     similar: Tensor = field(repr=False)
-    """(2, H, W): what speaks for the match, not negative; each sums to 1, or is 0 where nothing does."""
     dissimilar: Tensor = field(repr=False)
-    """(2, H, W): what speaks against it, likewise."""
     layers: dict[str, Tensor] = field(repr=False)
-    """Layer name → (2, H, W), signed, raw scale, placed on the image."""
     sine: float
-    """Of the angle between the embeddings, in [0, 1]: 0 for the same embedding."""
+    settings: MapSettings = field(repr=False)
     threshold: float | None = None
-    """Of the decision: a score at or over it is accepted."""
     same_person: bool | None = None
-    """What is true, where it is known."""
     faces: tuple[AlignedFace | None, AlignedFace | None] = field(default=(None, None), repr=False)
-    """Where the crops lie in their photographs, if they are from any."""
 
     @property
     def accepted(self) -> bool | None:
-        """Whether the score reaches the threshold; None without one."""
+        """Whether the score reaches the threshold; None without a threshold."""
         return None if self.threshold is None else self.score >= self.threshold
 
     @property
     def margin(self) -> float | None:
-        """Score less threshold; None without one."""
+        """Score minus threshold; None without a threshold."""
         return None if self.threshold is None else self.score - self.threshold
 
     @property
     def outcome(self) -> str | None:
-        """``"TA"``, ``"FA"``, ``"TR"`` or ``"FR"``: true or false acceptance or rejection; None if it cannot be known."""
+        """``"TA"``, ``"FA"``, ``"TR"`` or ``"FR"``: true or false acceptance or rejection; None if it is unknown."""
         if self.accepted is None or self.same_person is None:
             return None
         return ("T" if self.accepted == self.same_person else "F") + ("A" if self.accepted else "R")
 
     @property
     def reliable(self) -> bool:
-        """Whether the maps are about the *match*: False where both embeddings are nearly one, and they show its strength only."""
+        """Whether the maps describe the *match*: False where the embeddings are nearly the same, and the maps show their strength only."""
         return self.sine > NEARLY_THE_SAME
 
     @property
     def truth(self) -> str | None:
-        """``"the same person"`` or ``"different people"``, where it is known."""
+        """``"the same person"`` or ``"different people"``; None if it is unknown."""
         return {True: "the same person", False: "different people", None: None}[self.same_person]
 
     def facts(self) -> dict[str, str]:
-        """Score, decision, truth and reliability by name, as far as they are known, in words."""
+        """Return score, decision, truth and reliability by name, as far as they are known."""
         known = {"cosine": f"{self.score:.3f}"}
         if self.accepted is not None and self.margin is not None:
             known |= {"threshold": f"{self.threshold:g}", "decision": "accepted" if self.accepted else "rejected"}
@@ -92,37 +98,39 @@ class PairExplanation:
             known["in truth"] = self.truth
         if self.outcome is not None:
             known["outcome"] = f"{self.outcome}, {OUTCOMES[self.outcome]}"
-        flag = "yes" if self.reliable else "NO: the embeddings are nearly one, and the maps show its strength only"
-        return {
-            **known,
-            "maps about the match": f"{flag} (sine of the angle {self.sine:.3f}; needed is over {NEARLY_THE_SAME:g})",
-        }
+        flag = (
+            "yes" if self.reliable else "NO: the embeddings are nearly the same, and the maps show their strength only"
+        )
+        known["maps about the match"] = (
+            f"{flag} (sine of the angle {self.sine:.3f}, over {NEARLY_THE_SAME:g} is reliable)"
+        )
+        return known
 
     def sentence(self) -> str:
-        """Score, decision and reliability in words."""
-        said = f"Cosine {self.score:.3f}"
+        """Return score, decision and reliability as a sentence."""
+        text = f"Cosine {self.score:.3f}"
         if self.accepted is not None and self.margin is not None:
-            said += f": {'accepted' if self.accepted else 'rejected'} at threshold {self.threshold:g} (margin {self.margin:+.3f})"
+            text += f": {'accepted' if self.accepted else 'rejected'} at threshold {self.threshold:g} (margin {self.margin:+.3f})"
         if self.outcome is not None:
-            said += f"; {self.truth}, so a {'true' if self.outcome[0] == 'T' else 'false'} decision ({self.outcome})"
+            text += f"; {self.truth}, so a {'true' if self.outcome[0] == 'T' else 'false'} decision ({self.outcome})"
         elif self.truth is not None:
-            said += f"; {self.truth}"
+            text += f"; {self.truth}"
         if not self.reliable:
-            said += ". The two embeddings are nearly one: the maps show its strength, not what makes two images match"
-        return said + "."
+            text += ". The two embeddings are nearly the same: the maps show their strength, not what makes two images match"
+        return text + "."
 
     def regions(self, labels: Tensor, scheme: "RegionScheme", *, fraction: float = 0.01, seed: int = 0) -> pd.DataFrame:
-        """Region reports of both faces, for and against.
+        """Return region reports of both faces, for and against the match.
 
         Args:
-            labels: (2, H, W) or (H, W).
-            scheme: names of the labels.
-            fraction: of the critical pixels.
-            seed: of ties.
+            labels: Region labels, shape (2, H, W) or (H, W).
+            scheme: Names of the labels.
+            fraction: Share of the critical pixels. Default: 0.01.
+            seed: Seed that breaks ties. Default: 0.
 
         Returns:
-            As :func:`~captum_leam.regions.region_report`, with the columns ``face`` ("a" or "b") and ``speaks`` ("for" or "against")
-            before. A side without any evidence is left out.
+            Table of :func:`~captum_leam.regions.region_report` with the leading columns ``face`` ("a" or "b") and ``speaks`` ("for"
+            or "against"). Maps without evidence are omitted.
         """
         from captum_leam.regions import region_report
 
@@ -145,11 +153,11 @@ class PairExplanation:
         *,
         pictures: Sequence["NDArray[np.uint8] | None"] | None = None,
     ) -> "Figure":
-        """Both faces side by side with what speaks for and against; below them on the photographs, if these are given.
+        """Draw the evidence for and against on both faces, and on their photographs if these are given.
 
         Args:
-            photographs: of a and b, (3, H, W) in [0, 1], None for one that is not shown.
-            pictures: or the maps drawn on them already, by :func:`captum_leam.plots.overlay_on_photo`.
+            photographs: Photographs of a and b, shape (3, H, W) in [0, 1]; None for one that is not shown.
+            pictures: Photographs with the maps drawn already by :func:`captum_leam.plots.overlay_on_photo`.
         """
         from matplotlib.figure import Figure
 
@@ -187,24 +195,26 @@ def explain_pair(
     threshold: float | None = None,
     same_person: bool | None = None,
     preset: Preset = "default",
+    n_steps: int = 4,
 ) -> PairExplanation:
-    r"""Explain the similarity of two faces: every face towards the other's embedding.
+    r"""Explain the similarity of two faces: each face towards the embedding of the other.
 
-    Maps are averages over layers of the positive (similar) and the negative part (dissimilar) of the signed LEAM maps, each layer
-    divided by its sum. The two parts say where, not how much: the signed maps in ``layers`` keep their scale.
+    The map for the match is that of :func:`~captum_leam.explain_faces` with the preset. The map against the match is the mean over layers
+    of the negative part of the signed layer maps, each divided by its sum, because the overall map has no negative part. The two say where
+    evidence lies, not how much: the signed maps in ``layers`` keep their scale.
 
     Args:
-        model: returns embeddings (N, D), in evaluation mode.
-        a: (C, H, W) or (1, C, H, W) as the model takes it, or an aligned face.
-        b: another, of the same size.
-        layers: names or modules of the model, or suggestions; by default those of the overall map.
-        threshold: of the decision.
-        same_person: whether they are, where it is known.
-        preset: ``"fast"``: one pass; ``"default"`` and ``"best"``: a path of 4 and of 16 steps. Without the rounds of occlusion of
-            :func:`~captum_leam.explain_faces`, whose maps have no side that speaks against the match.
+        model: Model in evaluation mode that returns embeddings (N, D).
+        a: Face as the model takes it, shape (C, H, W) or (1, C, H, W), or an aligned face.
+        b: Face of the same size.
+        layers: Names or modules of layers, or layer suggestions. Default: those of the overall map.
+        threshold: Threshold of the decision. Default: no decision.
+        same_person: Whether both faces show the same person, if it is known.
+        preset: Preset of :func:`~captum_leam.explain_faces`. Default: ``"default"``.
+        n_steps: Steps of the path of the signed layer maps. Default: 4.
 
     Raises:
-        CaptumLeamError: for images of different sizes, an unknown preset or layer, and what ``LEAM.attribute`` refuses.
+        CaptumLeamError: For images of different sizes, an unknown preset or layer, and what ``LEAM.attribute`` refuses.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -213,24 +223,21 @@ def explain_pair(
         >>> pair.accepted, pair.outcome, pair.similar.shape
         (False, 'FR', torch.Size([2, 112, 112]))
     """
-    if preset not in PRESETS:
-        raise CaptumLeamError(f"preset is {preset!r}; needed is one of {', '.join(map(repr, PRESETS))}.")
+    check_preset(preset)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     images = _both(a, b).to(device)
     layers = layers.for_images(images) if isinstance(layers, LayerSuggestions) else chosen_layers(model, images, layers)
     embeddings = embed(model, images)
     directions = unit(embeddings, "embeddings")
-    leam = LEAM(model, [layer.module for layer in layers], reshape=[layer.reshape for layer in layers])
-    leam.check_grids(images, layers.field)
-    maps = leam.attribute(images, reference=directions.flip(0), n_steps=PRESETS[preset])
-    placed = [place_on_field(m, layers.image_size, layers.field) for m in maps]
+    signed = layer_maps(model, images, layers, reference=directions.flip(0), n_steps=n_steps)
     return PairExplanation(
         images=images,
         score=float(directions[0].double() @ directions[1].double()),
-        similar=_mean_share(placed),
-        dissimilar=_mean_share([-m for m in placed]),
-        layers=dict(zip([layer.name for layer in layers], placed, strict=True)),
+        similar=_evidence_for(model, images, directions.flip(0), layers, preset),
+        dissimilar=_evidence_against([*signed.values()]),
+        layers=signed,
         sine=float(reliability(embeddings[:1], embeddings[1:])),
+        settings=MapSettings.of(preset, "other face", layers, n_steps),
         threshold=threshold,
         same_person=same_person,
         faces=(a if isinstance(a, AlignedFace) else None, b if isinstance(b, AlignedFace) else None),
@@ -256,9 +263,22 @@ def _batch_of_one(image: Any, name: str) -> Tensor:
     return batch
 
 
-def _mean_share(maps: list[Tensor]) -> Tensor:
-    """Positive parts divided by their sums, averaged over the layers that have any: (N, H, W)."""
-    parts = torch.stack([m.clamp(min=0) for m in maps])
+def _evidence_for(
+    model: nn.Module, images: Tensor, references: Tensor, layers: LayerSuggestions, preset: Preset
+) -> Tensor:
+    """Return the overall maps (N, H, W), zero for an image where nothing speaks for the match."""
+    try:
+        return explain_faces(model, images, preset, layers=layers, reference=references)
+    except NoEvidenceError:
+        if len(images) == 1:
+            return torch.zeros_like(at_least_float32(images[:, 0]))
+    rows = [slice(i, i + 1) for i in range(len(images))]
+    return torch.cat([_evidence_for(model, images[row], references[row], layers, preset) for row in rows])
+
+
+def _evidence_against(maps: list[Tensor]) -> Tensor:
+    """Return the negative parts divided by their sums, averaged over the layers that have any; (N, H, W)."""
+    parts = torch.stack([(-m).clamp(min=0) for m in maps])
     sums = parts.sum((-2, -1), keepdim=True)
     some = (sums > 0).to(parts).sum(0).clamp_min(1)
     return (parts / torch.where(sums > 0, sums, 1)).sum(0) / some

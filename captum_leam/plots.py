@@ -17,7 +17,21 @@ from captum_leam.stats.decisions import area_under
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+__all__ = [
+    "COLOURS",
+    "correspondence_lines",
+    "occlusion_curves",
+    "overlay",
+    "overlay_grid",
+    "overlay_on_photo",
+    "patch_curves",
+    "region_bars",
+    "region_outlines",
+    "verification_curves",
+]
+
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")
+"""Colours of lines, told apart in every common form of colour blindness."""
 POSITIVE = "inferno"
 SIGNED = "PuOr_r"
 
@@ -262,6 +276,16 @@ def occlusion_curves(result: Any, *, fill: str | None = None, order: str | None 
         result: :class:`captum_leam.faithfulness.OcclusionResult`.
         fill: which fill; the first by default.
         order: which order; the first by default.
+
+    Example:
+        >>> import torch
+        >>> from captum_leam.faithfulness import OcclusionEvaluator
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+        >>> evaluator = OcclusionEvaluator(model, fractions=(0.1, 0.2), controls=("random pixels",))
+        >>> people = ["ann", "ann", "bob", "bob"]
+        >>> result = evaluator.evaluate(torch.rand(4, 3, 8, 8), {"noise": torch.rand(4, 8, 8)}, labels=people)
+        >>> occlusion_curves(result).axes[0].get_ylabel()
+        'mean fall of the cosine'
     """
     table = result.summary()
     table = table[
@@ -322,6 +346,16 @@ def verification_curves(
 
     Raises:
         CaptumLeamError: if there are no such curves.
+
+    Example:
+        >>> import torch
+        >>> from captum_leam.verification import VerificationEvaluator, draw_pairs
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+        >>> evaluator = VerificationEvaluator(model, fractions=(0, 0.5, 1))
+        >>> pairs = draw_pairs(["ann", "ann", "bob", "bob"])
+        >>> result = evaluator.evaluate(torch.rand(4, 3, 8, 8), pairs, {"noise": torch.rand(4, 8, 8)})
+        >>> [axes.get_title() for axes in verification_curves(result).axes]
+        ['genuine pairs accepted', 'impostor pairs rejected', 'balanced accuracy']
     """
     table = result.curves()
     model, operating_point = model or table["model"].iloc[0], operating_point or table["operating_point"].iloc[0]
@@ -353,6 +387,17 @@ def patch_curves(result: Any) -> Figure:
 
     Args:
         result: :class:`captum_leam.faithfulness.PatchResult`.
+
+    Example:
+        >>> import torch
+        >>> from captum_leam.faithfulness import evaluate_patch_pairs, paste_patches
+        >>> from captum_leam.verification import draw_pairs
+        >>> people = ["ann", "ann", "bob", "bob"]
+        >>> pairs = paste_patches(torch.rand(4, 3, 32, 32), draw_pairs(people), people, patches=1)
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 8)).eval()
+        >>> result = evaluate_patch_pairs(model, pairs, {"noise": torch.rand(4, 32, 32)}, threshold=0.5)
+        >>> [axes.get_title() for axes in patch_curves(result).axes]
+        ['false match rate', 'false non-match rate']
     """
     figure = Figure(figsize=(8.4, 3.4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)

@@ -1,125 +1,32 @@
 """Which layers to explain: one for every spatial size, found by running the model once."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.checks import check_images, rows_of_caller
-from captum_leam._engine.guards import eager, refuse_unexplainable
+from captum_leam._engine.guards import eager, raise_if_unexplainable, with_gradients
 from captum_leam._engine.layer_probe import Displacement, check_layers
 from captum_leam._engine.modes import differentiate, normal
 from captum_leam._engine.outputs import as_output, float16_hint
 from captum_leam._engine.passes import LayerPasses
-from captum_leam._engine.recording import gather_runs, hooked, record
+from captum_leam._engine.recording import ValueRecorder, hooked
 from captum_leam._engine.shapes import Reshape, looks_channels_last, rows_message
 from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError, InputTypeError
-from captum_leam.layers import MOST_PREFIX_TOKENS, channels_last_to_first, get_layer, tokens_to_map
+from captum_leam.layers import (
+    MOST_PREFIX_TOKENS,
+    channels_last_to_first,
+    get_layer,
+    tokens_to_map,
+)
+from captum_leam.layers import LayerSuggestion as LayerSuggestion
+from captum_leam.layers import LayerSuggestions as LayerSuggestions
 from captum_leam.maps import gaussian_blur
-
-
-@dataclass(frozen=True)
-class LayerSuggestion:
-    """A layer worth explaining.
-
-    Attributes:
-        name: within the model.
-        module: the layer itself.
-        shape: (C, h, w) of its map, after ``reshape``.
-        cell: width of one of its cells in pixels of the field.
-        reshape: brings its output to (N, C, h, w), for tokens and channels-last layers; None elsewhere.
-    """
-
-    name: str
-    module: nn.Module
-    shape: tuple[int, int, int]
-    cell: float
-    reshape: Reshape | None = None
-
-
-@dataclass(frozen=True, repr=False)
-class LayerSuggestions(Sequence[LayerSuggestion]):
-    """Layers from fine to coarse, one for every spatial size, and the field that the network reads.
-
-    Index by number or by name.
-    """
-
-    layers: tuple[LayerSuggestion, ...]
-    field: Field
-    image_size: tuple[int, int]
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    def __iter__(self) -> Iterator[LayerSuggestion]:
-        return iter(self.layers)
-
-    def __getitem__(self, key: Any) -> Any:
-        """The suggestion at this position or of this name."""
-        if isinstance(key, str):
-            found = [layer for layer in self.layers if layer.name == key]
-            if not found:
-                raise KeyError(f"no suggestion is named {key!r}; there are {[layer.name for layer in self.layers]}")
-            return found[0]
-        return self.layers[key]
-
-    def for_images(self, images: Tensor) -> "LayerSuggestions":
-        """Return the suggestions themselves, if they are for images of this size.
-
-        Raises:
-            CaptumLeamError: for another size, at which layers have other grids and the network may read another field.
-        """
-        size = (images.shape[-2], images.shape[-1])
-        if size != self.image_size:
-            raise CaptumLeamError(
-                f"Expected images of {self.image_size[0]} × {self.image_size[1]} px, for which these layers were suggested, got "
-                f"{size[0]} × {size[1]} px. Call suggest_layers(model, images) with images of the new size."
-            )
-        return self
-
-    def for_overall_map(self) -> tuple[LayerSuggestion, ...]:
-        """The layers of the overall map: cells of 2 to 8 px per 112 px of width, or the finest if there are none.
-
-        Layers of 56, 28 and 14 px of a 112-px crop were the best set measured; the last layer's 7 px the worst. Of layers of
-        nearly the same size (convolutions without padding take off a pixel or two), the later one.
-        """
-        unit = self.image_size[1] / 112
-        apart = [a for a, b in pairwise(self.layers) if b.cell > 1.25 * a.cell or b.cell < a.cell] + [*self.layers[-1:]]
-        chosen = tuple(layer for layer in apart if 1.5 * unit < layer.cell < 9 * unit)
-        return chosen or self.layers[:1]
-
-    def to_frame(self) -> pd.DataFrame:
-        """A table with name, kind, channels, height, width, cell and the reshape needed."""
-        rows = [
-            {
-                "name": layer.name,
-                "kind": type(layer.module).__name__,
-                "channels": layer.shape[0],
-                "height": layer.shape[1],
-                "width": layer.shape[2],
-                "cell": layer.cell,
-                "reshape": _reshape_name(layer.reshape),
-            }
-            for layer in self.layers
-        ]
-        return pd.DataFrame(rows)
-
-    def __repr__(self) -> str:
-        table = self.to_frame().to_string(index=False)
-        return (
-            f"{table}\nfield (top, left, height, width): {self.field} of {self.image_size[0]} × {self.image_size[1]} px"
-        )
-
-
-def _reshape_name(reshape: Reshape | None) -> str:
-    function = reshape.func if isinstance(reshape, partial) else reshape
-    return "" if function is None else getattr(function, "__name__", repr(function))
 
 
 def suggest_layers(
@@ -160,7 +67,7 @@ def suggest_layers(
         3  layer3      7
         4  layer4      4
     """
-    refuse_unexplainable(model, [])
+    raise_if_unexplainable(model, [])
     if not isinstance(model, nn.Module):
         raise InputTypeError(
             f"model is a {type(model).__name__}; suggest_layers walks the modules of a torch.nn.Module."
@@ -208,7 +115,7 @@ def chosen_layers(model: nn.Module, faces: Tensor, layers: Sequence[str | nn.Mod
     few, _ = first_images(faces)
     chosen = [_described(model, name, get_layer(model, name), few, suggested) for name in names]
     _raise_if_displaced(model, few, suggested.field, chosen)
-    return replace(suggested, layers=tuple(chosen))
+    return replace(suggested, layers=tuple(chosen), chosen=True)
 
 
 def _name_within(model: nn.Module, layer: Any) -> str:
@@ -229,7 +136,7 @@ def _name_within(model: nn.Module, layer: Any) -> str:
 def layer_suggestion(
     model: nn.Module, name: str, layer: nn.Module, faces: Tensor, found: LayerSuggestions
 ) -> LayerSuggestion:
-    """A layer chosen by hand, described as the suggested ones are: its shape, cell and reshape.
+    """Describe a layer chosen by hand as the suggested ones are: its shape, cell and reshape.
 
     Args:
         model: in evaluation mode.
@@ -254,9 +161,9 @@ def layer_suggestion(
 
 
 def _described(model: nn.Module, name: str, layer: nn.Module, few: Tensor, found: LayerSuggestions) -> LayerSuggestion:
-    with torch.no_grad(), eager(), record([layer], [repr(name)]) as (recording,):
+    with torch.no_grad(), eager(), ValueRecorder([layer], model) as recorder:
         model(_smooth_probe(few))
-    tensors = gather_runs(recording, layer, model, None)[0]
+    tensors = recorder.runs_of(layer)[0]
     described = _map_shape(tensors[0], found.image_size) if len(tensors) == 1 else None
     if described is None:
         raise CaptumLeamError(
@@ -296,10 +203,10 @@ def first_images(faces: Tensor) -> tuple[Tensor, list[int]]:
 def _on_the_picture(
     model: nn.Module, few: Tensor, reads: Field, layers: list[LayerSuggestion]
 ) -> list[LayerSuggestion]:
-    """The layers, in order of running, whose grid is that of the picture: the last axes of others are no positions.
+    """Return the layers, in order of running, whose grid is that of the image: the last axes of others are not positions.
 
     Raises:
-        CaptumLeamError: if the network moves the picture before the first of them, so that all that follows is ...
+        CaptumLeamError: if the network moves the image before the first of them.
     """
     displaced = _displaced(model, few, reads, layers)
     first = displaced.get(layers[0].module)
@@ -315,15 +222,15 @@ def _displaced(
     passes = LayerPasses(
         model, [layer.module for layer in layers], reshapes=[layer.reshape for layer in layers], image_size=None
     )
-    with torch.inference_mode(False), torch.enable_grad(), eager():
-        return check_layers(passes, (few.clone(),), reads)
+    with with_gradients():
+        return check_layers(passes, (few.clone(),), reads).displaced
 
 
 # -- the field -----------------------------------------------------------------------------------------
 
 
 def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) -> Field:
-    """The part of the input that a network reads: bounding box of the support of the input gradient.
+    """Return the part of the input that a network reads: the bounding box of the support of the input gradient.
 
     The gradient is that of the first spatial map behind weights that everything passes through, where there is one: later layers may be
     blind to parts of what it covers, and their maps are spread over all of it nevertheless.
@@ -351,7 +258,7 @@ def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) ->
     few, numbers = first_images(faces)
     order = torch.randperm(few[0, 0].numel(), generator=generator, device="cpu").to(few.device)
     shuffled = few.flatten(2)[:, :, order].view_as(few)
-    with torch.inference_mode(False), torch.enable_grad(), eager():
+    with with_gradients():
         x = torch.cat([few, shuffled]).clone().requires_grad_()
         with rows_of_caller(lambda found: [numbers[i] for i in found if i < len(numbers)]):
             first = _first_map(model, x)
@@ -409,7 +316,7 @@ def _inside(layer: LayerSuggestion, blocks: dict[str, tuple[int, int]]) -> bool:
 
 
 def _end_of_block(layers: Sequence[LayerSuggestion], sums: set[str]) -> LayerSuggestion:
-    """The last layer; where it only widens what came out of a sum with a skip connection, what still has that width.
+    """Return the last layer; where it only widens what came out of a sum with a skip connection, what still has that width.
 
     An inverted bottleneck that changes the size has no skip connection: its first, widening layers are cuts as well.
     """
@@ -427,7 +334,7 @@ def _spatial_cuts(
 
     And the names of those that put out a sum of two things which both depend on the image.
     """
-    with torch.inference_mode(False), torch.enable_grad(), eager():
+    with with_gradients():
         x = faces.detach().clone().requires_grad_()
         outputs, out, counts = _run_recorded(model, x)
         score = (out * out.detach()).sum()
@@ -492,7 +399,7 @@ def _no_layer(outputs: dict[str, Tensor], counts: dict[str, int], has_gradient: 
 
 
 def _run_recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor, dict[str, int]]:
-    """Outputs of all modules that ran once and put out one tensor, in order of running; the model's; and how often each ran."""
+    """Return the outputs of modules that ran once with one tensor, in order of running; the model's output; and how often each ran."""
     runs: dict[str, list[Any]] = {}
 
     def hook(name: str, module: nn.Module, args: Any, output: Any) -> Any:
@@ -531,7 +438,7 @@ def _is_flattened_map(tensor: Tensor, maps: Iterable[Tensor]) -> bool:
 
 
 def _token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
-    """The largest grid of the image's proportions that leaves a few tokens over for class and registers."""
+    """Return the largest grid of the image's proportions that leaves a few tokens over for class and registers."""
     for height in range(int(tokens**0.5 * max(size) / min(size)) + 1, 1, -1):
         width = round(height * size[1] / size[0])
         if 0 <= tokens - height * width <= MOST_PREFIX_TOKENS and width > 1:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_leam import explain_faces, leave_one_out_centroids
 from captum_leam.explainers import FGGB, XSSAB, Explainer
-from captum_leam.explainers.base import cosines, shown
+from captum_leam.explainers.base import as_map_batch, cosines
 from captum_leam.faithfulness import OcclusionEvaluator, mass_accuracy
 from captum_leam.objectives import direction
 from captum_leam.plots import overlay_grid
@@ -34,7 +34,7 @@ class GradientTimesInput(Explainer):
         gradient = self._gradient(
             cosines(embeddings, direction(embeddings, reference)), x
         )
-        return shown((gradient * x).sum(1))
+        return as_map_batch((gradient * x).sum(1))
 
 
 # %%
@@ -55,7 +55,8 @@ methods = {
     "FGGB": FGGB(model),
 }
 maps = {
-    name: method.attribute(faces, references)[:, 0] for name, method in methods.items()
+    name: method.attribute(faces, reference=references)[:, 0]
+    for name, method in methods.items()
 }
 maps["LEAM"] = explain_faces(model, faces, reference=references)
 

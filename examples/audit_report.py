@@ -7,6 +7,7 @@ error rates, what do its decisions stand on, does the explanation pass checks th
 folder with a page, pictures and tables.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from captum_leam import explain_faces, leave_one_out_centroids, suggest_layers
@@ -49,9 +50,8 @@ explanation = explain_images(
     sample.labels[some],
     sample.scheme.merge_sides(),
     references=references[some],
-    title="Six people",
-    text=str(verification),
 )
+explanation = replace(explanation, title="Six people", text=str(verification))
 
 # %%
 # Do decisions depend on it?

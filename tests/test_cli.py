@@ -17,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from captum_leam import cli
+from captum_leam.errors import CaptumLeamError, FileError, InputTypeError
 from captum_leam.reporting.explain_files import _distinct
 from captum_leam.synthetic import SyntheticPopulation
 
@@ -110,10 +111,13 @@ def test_explain_writes_page_pictures_and_tables(folder):
     invoke("explain", *crops, "--model", f"{folder}/my_models.py:small", "--preset", "fast", "--out", out, drawn=True)
     page = (out / "index.html").read_text()
     assert "each explained towards the others" in page
-    assert "<script" not in page
+    assert page.count("<script") == 1  # that of the page, which sorts its tables
     assert "&lt;script&gt;alert(1)" in page
-    assert not re.search(r'(src|href)="(?!data:)', page)  # nothing is fetched
+    assert not re.search(r'(src|href)="(?!data:|#)', page)  # nothing is fetched
     assert "What this does not show" in page
+    settings = json.loads((out / "settings.json").read_text())["settings"]
+    assert settings["preset"] == "fast"
+    assert (settings["passes"], settings["steps of the signed layer maps"]) == ("1 forward, 1 backward", "4")
     assert len(list(out.glob("*.png"))) == 3
     regions, drops = pd.read_csv(out / "regions.csv"), pd.read_csv(out / "drops.csv")
     assert regions["name"].nunique() == 3
@@ -130,10 +134,24 @@ def test_one_crop_is_labelled_as_embedding_strength(folder):
 def test_layers_by_name_and_the_same_numbers_again(folder):
     for out in ("x", "y"):
         arguments = ("explain", folder / "a.png", folder / "b.png", "--model", f"{folder}/my_models.py:small")
-        invoke(*arguments, "--layer", "last", "--layer", "stem", "--seed", 4, "--out", folder / out, drawn=True)
+        invoke(
+            *arguments,
+            "--layer",
+            "last",
+            "--layer",
+            "stem",
+            "--n-steps",
+            2,
+            "--seed",
+            4,
+            "--out",
+            folder / out,
+            drawn=True,
+        )
     page = (folder / "x" / "index.html").read_text()
     assert "layer last" in page
     assert "layer middle" not in page
+    assert "<dt>steps of the signed layer maps</dt><dd>2</dd>" in page
     for name in ("regions.csv", "drops.csv", "index.html"):
         assert (folder / "x" / name).read_bytes() == (folder / "y" / name).read_bytes()
 
@@ -156,11 +174,11 @@ def test_layers_by_name_and_the_same_numbers_again(folder):
         ({"extra": ["--colour", "grb"]}, "needed is rgb or bgr"),
         ({"extra": ["--layer", "lost"]}, "lost"),
         ({"extra": ["--layer", "project"]}, "no spatial map"),
-        ({"extra": ["--preset", "slow"]}, "fast, default, best"),
+        ({"extra": ["--preset", "slow"]}, "Expected preset to be one of 'fast', 'default', 'best', got 'slow'"),
         ({"extra": ["--fill", "pink"]}, "pink"),
         ({"extra": ["--fraction", "2"]}, "2"),
         ({"extra": ["--size", "0"]}, "needed is one number over 0"),
-        ({"extra": ["--threshold", "7"]}, "needed is a cosine, from -1 to 1"),
+        ({"extra": ["--threshold", "7"]}, "Expected threshold to be a cosine from -1 to 1, got 7"),
         ({"extra": ["--device", "abacus"]}, "cannot be used here"),
         ({"extra": ["--out", "{folder}"]}, "holds files already"),
         ({"extra": ["--out", "{folder}/a.png"]}, "expected a folder, got the file"),
@@ -182,6 +200,110 @@ def test_wrong_input_is_one_line_and_exit_code_two(folder):
     assert "Traceback" not in printed
     assert printed.strip().count("\n") == 0
     assert printed.startswith("error: ")
+
+
+REFUSALS = {
+    "refusal": CaptumLeamError("no such preset"),
+    "wrong type": InputTypeError("a list is needed"),
+    "bad picture": FileError("a.png", "the file is empty."),
+    "missing file": FileNotFoundError(2, "No such file or directory", "study.yaml"),
+    "no permission": PermissionError(13, "Permission denied", "out"),
+    "folder": IsADirectoryError(21, "Is a directory", "out"),
+    "full disk": OSError(28, "No space left on device"),
+    "memory": MemoryError("too little memory"),
+    "GPU memory": torch.OutOfMemoryError("CUDA out of memory."),
+    "allocator": RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+}
+FAULTS = [RuntimeError("shapes differ"), ValueError("a bug"), TypeError("a bug"), KeyError("lost"), OSError("a bug")]
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Let every command raise this error from within."""
+
+    def fail(error: Exception) -> None:
+        def explode(*arguments, **options):
+            raise error
+
+        monkeypatch.setattr("captum_leam.reporting.explain_files.explain_files", explode)
+        monkeypatch.setattr("captum_leam.study.config.read_config", explode)
+        monkeypatch.setattr("captum_leam.cli._planted", explode)
+
+    return fail
+
+
+COMMANDS = {"explain": ("explain", "a.png", "--model", "m:n"), "demo": ("demo",), "study": ("study", "study.yaml")}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_what_the_user_can_mend_is_one_line(failing, monkeypatch, capsys, tmp_path, command, kind):
+    monkeypatch.chdir(tmp_path)
+    failing(REFUSALS[kind])
+    code, printed = main(monkeypatch, capsys, *COMMANDS[command])
+    assert (code, printed.strip()) == (2, f"error: {REFUSALS[kind]}")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("error", FAULTS, ids=lambda error: type(error).__name__)
+def test_a_fault_comes_through(failing, monkeypatch, capsys, tmp_path, command, error):
+    monkeypatch.chdir(tmp_path)
+    failing(error)
+    with pytest.raises(type(error)) as raised:
+        main(monkeypatch, capsys, *COMMANDS[command])
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("arguments", [("--debug", *COMMANDS["study"]), (*COMMANDS["study"], "--debug")])
+def test_with_debug_a_refusal_comes_through(failing, monkeypatch, capsys, tmp_path, arguments):
+    monkeypatch.chdir(tmp_path)
+    failing(REFUSALS["refusal"])
+    with pytest.raises(CaptumLeamError, match="no such preset"):
+        main(monkeypatch, capsys, *arguments)
+
+
+def test_a_traceback_ends_with_exit_code_one(tmp_path):
+    def fail(error: str, *options: str) -> tuple[int, str]:
+        code = (
+            "import sys, captum_leam.study.config as config\n"
+            f"def explode(path): raise {error}('inside')\n"
+            "config.read_config = explode\n"
+            f"sys.argv = ['captum-leam', 'study', 'x.yaml', *{options}]\n"
+            "from captum_leam.cli import main; main()"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
+        return done.returncode, done.stdout + done.stderr
+
+    code, printed = fail("RuntimeError")
+    assert code == 1
+    assert "Traceback" in printed
+    assert "RuntimeError: inside" in printed
+    code, printed = fail("config.ConfigError", "--debug")
+    assert code == 1
+    assert "Traceback" in printed
+    assert fail("config.ConfigError") == (2, "error: inside\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("ValueError", "not my day"), ("TypeError", "not my day"), ("RuntimeError", "not my day"), ("AssertionError", "")],
+)
+def test_a_model_that_raises_is_named_in_one_line(folder, monkeypatch, capsys, kind, message):
+    (folder / "raising.py").write_text(RAISING.format(kind=kind, message=message))
+    arguments = ("explain", folder / "a.png", "--model", f"{folder}/raising.py:Raising", "--out", folder / "out")
+    code, printed = main(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert printed.strip().count("\n") == 0
+    assert f"raising.py:Raising raised {kind} on a crop of 112 × 112 px: {message or 'no message'}" in printed
+
+
+RAISING = """
+from torch import nn
+
+class Raising(nn.Module):
+    def forward(self, x):
+        raise {kind}("{message}")
+"""
 
 
 def test_a_missing_extra_is_one_line_with_its_command(folder, monkeypatch, capsys):
@@ -273,7 +395,7 @@ def test_bad_files_are_left_out_and_named(folder, monkeypatch, capsys):
     page = (folder / "out" / "index.html").read_text()
     assert "text.png: not a picture" in page
     assert pd.read_csv(folder / "out" / "regions.csv")["name"].unique().tolist() == ["a.png", "b.png"]
-    with pytest.raises(ValueError, match=r"only .*a\.png is left of 3 pictures: left out: .*empty\.png"):
+    with pytest.raises(ValueError, match=r"only .*a\.png is left of 3 pictures: .*empty\.png"):
         invoke(
             "explain",
             *[folder / n for n in ("a.png", "empty.png", "text.png")],
@@ -485,7 +607,7 @@ def test_force_removes_what_the_earlier_page_left(folder):
     (out / "mine.txt").write_text("kept")
     invoke("explain", folder / "b.png", *model, "--out", out, "--force")
     assert sorted(path.name for path in out.iterdir()) == [
-        *("00_b.png", "drops.csv", "index.html", "mine.txt", "regions.csv", "settings.json"),
+        *("00_b.png", "drops.csv", "figures", "index.html", "mine.txt", "regions.csv", "settings.json"),
     ]
     (out / "settings.json").write_text('{"captum-leam": "x", "files": ["mine.txt/../mine.txt", "..", 3]}')
     invoke("explain", folder / "b.png", *model, "--out", out, "--force")
@@ -532,7 +654,7 @@ def test_two_crops_are_a_pair(folder):
 
 
 def test_pictures_are_one_of_three_kinds(folder):
-    with pytest.raises(ValueError, match="pictures are 'faces'"):
+    with pytest.raises(ValueError, match="Expected pictures to be .*, got 'faces'"):
         invoke("explain", folder / "a.png", "--model", f"{folder}/my_models.py:small", "--pictures", "faces")
 
 

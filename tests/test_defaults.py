@@ -12,19 +12,16 @@ from types import ModuleType
 
 FILE = Path(__file__).with_name("defaults.json")
 MODULES = (
-    "captum_leam", "captum_leam.controls", "captum_leam.stats.bootstrap", "captum_leam.stats.decisions", "captum_leam.explainers",
-    "captum_leam.reporting.explain_files", "captum_leam.verification",
-    "captum_leam.faces", "captum_leam.faithfulness", "captum_leam.stats.inference", "captum_leam.maps", "captum_leam.models",
-    "captum_leam.objectives", "captum_leam.pairs", "captum_leam.patterns", "captum_leam.regions", "captum_leam.synthetic",
+    "captum_leam", "captum_leam.controls", "captum_leam.explainers", "captum_leam.faces", "captum_leam.faithfulness",
+    "captum_leam.layers", "captum_leam.maps", "captum_leam.models", "captum_leam.objectives", "captum_leam.patterns",
+    "captum_leam.plots", "captum_leam.regions", "captum_leam.reporting", "captum_leam.reporting.explain_files", "captum_leam.stats",
+    "captum_leam.study", "captum_leam.synthetic", "captum_leam.verification",
 )  # fmt: skip
 
 
 def public(module: ModuleType) -> dict[str, object]:
-    """Functions and classes that a module offers: those of ``__all__``, else its own without an underscore."""
-    names = getattr(module, "__all__", None) or [
-        name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__
-    ]
-    found = {name: getattr(module, name) for name in names if not name.startswith("_")}
+    """Functions and classes that a module offers."""
+    found = {name: getattr(module, name) for name in module.__all__ if not name.startswith("_")}
     return {name: value for name, value in sorted(found.items()) if inspect.isclass(value) or inspect.isfunction(value)}
 
 

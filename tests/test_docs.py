@@ -1,7 +1,6 @@
 """What the pages say is so: code on them runs, headings are messages, every public name has an executed example."""
 
 import ast
-import importlib
 import inspect
 import re
 import sys
@@ -21,7 +20,7 @@ PACKAGE = ROOT / "captum_leam"
 
 sys.path.insert(0, str(DOCS / "_ext"))
 from measured import cells, ordered, picture  # noqa: E402
-from public_names import NAMES, NOT_DOCUMENTED, below, summary  # noqa: E402
+from public_names import doc_of, names_to_know, public_modules, public_names  # noqa: E402
 
 sys.path.pop(0)
 
@@ -34,41 +33,64 @@ PAGES = sorted(
 )
 
 
-def public() -> list[tuple[str, object]]:
-    found = []
-    for name in NAMES:
-        package, _, short = name.rpartition(".")
-        if name not in NOT_DOCUMENTED:
-            found.append((name, getattr(importlib.import_module(package), short)))
-    return found
-
+NAMES = public_names()
 
 # -- the reference ---------------------------------------------------------------------------------------
 
 
-def test_the_names_are_those_of_the_package():
-    """public_names reads the source; what is exported says the same."""
-    for package in dict.fromkeys(name.rpartition(".")[0] for name in NAMES):
-        module = importlib.import_module(package)
-        assert set(module.__all__) == {n.rpartition(".")[2] for n in NAMES if n.rpartition(".")[0] == package}
-    packages = {"captum_leam"} | {f"captum_leam.{p.parent.name}" for p in PACKAGE.glob("[a-z]*/__init__.py")}
-    assert packages == {name.rpartition(".")[0] for name in NAMES}
+def test_the_reference_documents_every_module_that_exports_names():
+    exporting = {
+        ".".join(("captum_leam", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for path in PACKAGE.rglob("*.py")
+        if re.search(r"^__all__", path.read_text(), flags=re.MULTILINE) and not path.match("*/_engine/*")
+    }
+    documented = public_modules()
+    assert len(documented) == len(set(documented))
+    assert set(documented) - {"captum_leam.reporting.tables"} == exporting
 
 
-@pytest.mark.parametrize(("name", "value"), public(), ids=[name for name, _ in public()])
+def test_the_names_to_know_are_public_and_at_most_sixty():
+    known = names_to_know()
+    assert 40 <= len(known) <= 60
+    assert len(known) == len(set(known))
+    assert not set(known) - set(NAMES)
+
+
+def test_every_exception_and_warning_is_public():
+    classes = [name for path in (PACKAGE / "errors.py", PACKAGE / "_engine" / "memory.py") for name in raised(path)]
+    assert {name.rpartition(".")[2] for name in NAMES} >= set(classes)
+
+
+def raised(path: Path) -> list[str]:
+    """The exceptions and warnings that a module defines."""
+    found = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef))
+    return [node.name for node in found if node.name.endswith(("Error", "Warning"))]
+
+
+@pytest.mark.parametrize(("name", "value"), NAMES.items(), ids=NAMES)
 def test_every_public_name_is_explained_with_an_executed_example(name, value):
-    assert not missing(name, value, NAMES[name])
+    assert not missing(name, value)
 
 
-def missing(name: str, value: object, defined: str) -> str:
-    """What the description of a public name lacks; nothing if it is well."""
-    if not summary(value, defined):
+def missing(name: str, value: object) -> str:
+    """Return what the description of a public name lacks; nothing if it is complete."""
+    doc, short = doc_of(name, value), name.rpartition(".")[2]
+    if not doc:
         return f"{name} has no docstring (or no string below it)"
-    if inspect.isclass(value) or inspect.isfunction(value):
-        examples = [line for line in (value.__doc__ or "").splitlines() if line.strip().startswith(">>> ")]
-        executed = [line for line in examples if "doctest: +SKIP" not in line]
-        return "" if executed else f"{name} has no executed example"
-    return "" if used_in_examples(name.rpartition(".")[2]) else f"{name} is in no executed example"
+    examples = [line for line in doc.splitlines() if line.strip().startswith(">>> ")]
+    executed = [line for line in examples if "doctest: +SKIP" not in line]
+    if executed or short in RETURNED or used_in_examples(short):
+        return ""
+    return f"{name} has no executed example"
+
+
+def returned() -> set[str]:
+    """Return the names of classes that public functions return: they are shown where they are returned."""
+    functions = [value for value in NAMES.values() if inspect.isfunction(value)]
+    return {str(getattr(f.__annotations__.get("return"), "__name__", "")) for f in functions}
+
+
+RETURNED = returned()
 
 
 def test_a_name_without_an_example_is_noticed():
@@ -84,20 +106,18 @@ def test_a_name_without_an_example_is_noticed():
     def bare():
         pass
 
-    assert missing("described", described, "x.described") == "described has no executed example"
-    assert missing("skipped", skipped, "x.skipped") == "skipped has no executed example"
-    assert missing("bare", bare, "x.bare").startswith("bare has no docstring")
-    constant = "captum_leam.models.preprocessing.INSIGHTFACE"
-    assert missing("captum_leam.models.NOWHERE_USED", 0.5, constant).endswith("is in no executed example")
-    assert not missing("captum_leam.models.INSIGHTFACE", 0.5, constant)
+    assert missing("described", described) == "described has no executed example"
+    assert missing("skipped", skipped) == "skipped has no executed example"
+    assert missing("bare", bare).startswith("bare has no docstring")
 
 
-def used_in_examples(constant: str) -> bool:
-    """Whether a constant stands in a doctest, an executed page or an example."""
+def used_in_examples(name: str) -> bool:
+    """Whether a constant, or an import of a name, stands in a doctest, an executed page or an example."""
     doctests = (line for path in PACKAGE.rglob("*.py") for line in path.read_text().splitlines() if ">>> " in line)
     pages = (block for page in PAGES for block in CODE.findall((DOCS / page).read_text()))
     scripts = (path.read_text() for path in (ROOT / "examples").glob("*.py"))
-    return any(re.search(rf"\b{constant}\b", text) for text in (*doctests, *pages, *scripts))
+    pattern = rf"\b{name}\b" if name.isupper() or "_" in name else rf"import .*\b{name}\b"
+    return any(re.search(pattern, text) for text in (*doctests, *pages, *scripts))
 
 
 def test_doctests_are_collected():
@@ -107,19 +127,9 @@ def test_doctests_are_collected():
     assert 'testpaths = ["tests", "captum_leam"]' in settings
 
 
-def test_constants_are_read_from_the_source():
-    assert below("captum_leam.synthetic.drawing.PARTS").startswith("Parts of a face")
-    assert below("captum_leam.synthetic.drawing.nothing") == ""
-
-
-def test_every_module_is_on_a_page_of_the_reference():
-    written = "\n".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
-    modules = {
-        ".".join(("captum_leam", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in PACKAGE.rglob("*.py")
-    }
-    documented = {m for m in modules if not any(part.startswith("_") for part in m.split(".")[1:])}
-    missing = sorted(m for m in documented if f"automodule:: {m}\n" not in written)
-    assert not missing, f"no page of docs/api has {missing}"
+def test_constants_are_described_by_the_string_below_them():
+    assert doc_of("captum_leam.synthetic.PARTS", NAMES["captum_leam.synthetic.PARTS"]).startswith("Parts of a face")
+    assert doc_of("captum_leam.synthetic.NOTHING", ()) == ""
 
 
 # -- code on pages ---------------------------------------------------------------------------------------
@@ -217,11 +227,11 @@ def test_headings_of_troubleshooting_are_literal_messages():
 
 
 def test_pages_name_files_that_exist():
-    """`benchmarks/x.py`, `examples/x.py`, `docs/x.md`, `tests/x.py` in pages and in the files at the top."""
+    """`benchmarks/x.py`, `examples/x.py`, `docs/x.md`, `tests/x.py`, `tools/x.py` in pages and in the files at the top."""
     pages = [*DOCS.glob("*.md"), *DOCS.glob("[a-z]*/*.md"), *ROOT.glob("*.md")]
     for page in (p for p in pages if p.name != "CHANGELOG.md"):  # which also names what is gone
         for path in re.findall(
-            r"\b(?:benchmarks|examples|docs|tests)/[\w/.]+\.(?:py|md\.j2|md|csv|png)\b", page.read_text()
+            r"\b(?:benchmarks|examples|docs|tests|tools)/[\w/.]+\.(?:py|md\.j2|md|csv|png)\b", page.read_text()
         ):
             assert (ROOT / path).exists(), f"{page.relative_to(ROOT)} names {path}"
 

@@ -1,17 +1,21 @@
 """Pairs: exact maps, decisions, and results on the photograph."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from captum_leam import LEAM, explain_faces, explain_pair, suggest_layers
+from captum_leam import LEAM, explain_faces, explain_pair, overall_map, suggest_layers
+from captum_leam.errors import NoEvidenceError
+from captum_leam.explain import MapSettings, layer_maps
 from captum_leam.faces import ARCFACE_112, align
-from captum_leam.maps import normalize_sum
+from captum_leam.maps import place_on_field
+from captum_leam.objectives import unit
 from captum_leam.pairs import PairExplanation
 from captum_leam.plots import overlay_on_photo
 from captum_leam.regions import TemplateParser
-from captum_leam.rounds import smooth
 from captum_leam.synthetic import EmbeddingNet
 
 
@@ -26,18 +30,62 @@ def images():
     return torch.rand(2, 3, 112, 112)
 
 
-def test_every_face_is_explained_towards_the_other(model, images):
-    pair = explain_pair(model, images[0], images[1:], preset="fast")
-    f = model(images)
+def test_each_map_is_the_one_that_its_settings_name(model, images):
+    pair = explain_pair(model, images[0], images[1:], preset="fast", n_steps=1)
+    f = model(images).detach()
     assert pair.score == pytest.approx(float(nn.functional.cosine_similarity(f[:1], f[1:])), abs=1e-6)
-    alone = LEAM(model, model.last).attribute(images, reference=f.flip(0).detach())
-    pair_last = explain_pair(model, *images, layers=["last"], preset="fast").layers["last"]
-    placed = nn.functional.interpolate(alone, (112, 112), mode="bilinear", align_corners=False)[:, 0]
-    torch.testing.assert_close(pair_last, placed)
-    overall = explain_faces(model, images, "fast", reference=f.flip(0).detach())
-    torch.testing.assert_close(normalize_sum(smooth(pair.similar)), overall)  # before it is smoothed
-    torch.testing.assert_close(pair.dissimilar.sum((1, 2)), torch.ones(2))
-    assert list(pair.layers) == [layer.name for layer in suggest_layers(model, images).for_overall_map()]
+    towards = unit(f).flip(0)
+    found = suggest_layers(model, images)
+    assert torch.equal(pair.similar, explain_faces(model, images, "fast", reference=towards))
+    assert list(pair.layers) == [layer.name for layer in found.for_overall_map()]
+    chosen = replace(found, layers=found.for_overall_map())
+    for name, signed in layer_maps(model, images, chosen, reference=towards, n_steps=1).items():
+        assert torch.equal(pair.layers[name], signed)
+    torch.testing.assert_close(pair.dissimilar, overall_map([-m for m in pair.layers.values()], (112, 112)))
+    assert pair.settings == MapSettings("fast", "other face", tuple(pair.layers), tuple(pair.layers), found.field, 1)
+    default = explain_pair(model, *images).settings
+    assert default.to_dict()["passes"] == "10 forward, 8 backward"
+    assert default.n_steps == 4
+
+
+def test_layers_chosen_by_hand_all_make_the_overall_map(model, images):
+    towards = unit(model(images).detach()).flip(0)
+    pair = explain_pair(model, *images, layers=["last"], preset="fast")
+    assert torch.equal(pair.similar, explain_faces(model, images, "fast", layers=[model.last], reference=towards))
+    pair = explain_pair(model, *images, layers=["stem", "last"], preset="fast")
+    assert pair.settings.overall_layers == ("stem", "last")
+    found = suggest_layers(model, images)
+    given = explain_pair(model, *images, layers=found, preset="fast")
+    assert torch.equal(given.similar, explain_faces(model, images, "fast", layers=found, reference=towards))
+    assert list(given.layers) == [layer.name for layer in found]
+
+
+@pytest.mark.parametrize("n_steps", [1, 4])
+def test_the_maps_of_an_earlier_version_are_layer_maps_and_their_mean(model, images, n_steps):
+    """Presets of pairs and pages were a path of 1, 4 or 16 steps: ``n_steps`` gives these maps, bit for bit."""
+    found, reference = suggest_layers(model, images), torch.randn(2, 32)
+    leam = LEAM(model, [layer.module for layer in found], reshape=[layer.reshape for layer in found])
+    raw = leam.attribute(images, reference=reference, n_steps=n_steps)
+    maps = layer_maps(model, images, found, reference=reference, n_steps=n_steps)
+    for placed, of_layer in zip(maps.values(), raw, strict=True):
+        assert torch.equal(placed, place_on_field(of_layer, (112, 112), found.field))
+    earlier = overall_map(raw, (112, 112), found.field)
+    assert torch.equal(overall_map([*maps.values()], (112, 112)), earlier)
+
+
+def test_a_face_without_evidence_has_an_empty_map(model, images, monkeypatch):
+    def explain_one(model, x, preset, *, layers, reference):
+        if bool((reference == refused).all(1).any()):
+            raise NoEvidenceError("nothing")
+        return explain_faces(model, x, preset, layers=layers, reference=reference)
+
+    refused = unit(model(images).detach())[0]
+    monkeypatch.setattr("captum_leam.pairs.explain_faces", explain_one)
+    pair = explain_pair(model, *images, preset="fast")
+    assert pair.similar.sum((1, 2)).tolist() == pytest.approx([1, 0])
+    parser = TemplateParser()
+    table = pair.regions(parser(images), parser.scheme)
+    assert set(table.query("speaks == 'for'")["face"]) == {"a"}
 
 
 def test_the_other_way_round_is_the_same(model, images):
@@ -48,7 +96,8 @@ def test_the_other_way_round_is_the_same(model, images):
 
 def made(score, threshold=None, same=None, sine=0.5):
     maps = torch.ones(2, 4, 4)
-    return PairExplanation(torch.rand(2, 3, 4, 4), score, maps / 16, 0 * maps, {}, sine, threshold, same)
+    settings = MapSettings("fast", "other face", (), (), (0, 0, 4, 4), 4)
+    return PairExplanation(torch.rand(2, 3, 4, 4), score, maps / 16, 0 * maps, {}, sine, settings, threshold, same)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +130,7 @@ def test_facts_say_what_is_known_and_no_more():
 def test_one_image_twice_is_flagged(model, images):
     pair = explain_pair(model, images[0], images[0])
     assert not pair.reliable
-    assert "nearly one" in pair.sentence()
+    assert "nearly the same" in pair.sentence()
     assert made(0.5).reliable
 
 
@@ -97,7 +146,7 @@ def test_regions_of_both_sides(model, images):
 def test_what_does_not_fit_is_refused(model, images):
     with pytest.raises(ValueError, match=r"two images of one size, got \(3, 112, 112\) and \(3, 56, 56\)"):
         explain_pair(model, images[0], images[1, :, :56, :56])
-    with pytest.raises(ValueError, match="preset is 'slow'"):
+    with pytest.raises(ValueError, match="Expected preset to be one of .*, got 'slow'"):
         explain_pair(model, *images, preset="slow")
     with pytest.raises(ValueError, match="lost"):
         explain_pair(model, *images, layers=["lost"])

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam import EmbeddingSimilarity, explain_faces, suggest_layers
-from captum_leam.explain import PRESETS, ROUNDS
+from captum_leam.explain import PRESETS
 from captum_leam.layers import tokens_to_map
 from captum_leam.maps import default_blur, gaussian_blur
-from captum_leam.rounds import SCALES, SCHEDULE, occlusion_rounds, reordered, smooth, standardised
+from captum_leam.refinement import SCALES, SCHEDULE, refine, smooth, standardise, transfer_ranks
 from tests.helpers.networks import Net, Tokens
 
 SIZE = 16
@@ -50,7 +50,7 @@ def slow_round(heights: np.ndarray, values: np.ndarray, area: float, keep: bool,
 def test_rounds_agree_with_a_slow_loop(weights, rounds):
     start = torch.rand(1, SIZE, SIZE, dtype=torch.float64)
     images = torch.ones(1, 1, SIZE, SIZE, dtype=torch.float64)
-    found = occlusion_rounds(linear(weights), images, torch.zeros_like(images), start, rounds)[0].numpy()
+    found = refine(linear(weights), images, torch.zeros_like(images), start, rounds)[0].numpy()
     expected = (start[0].numpy() - start.numpy().mean()) / start.numpy().std()
     for k in range(rounds):
         area, kind = SCHEDULE[k % len(SCHEDULE)]
@@ -67,7 +67,7 @@ def test_schedule_serves_every_area_in_both_ways():
         seen.append(x.detach().mean().item())
         return x.flatten(1).sum(1)
 
-    occlusion_rounds(score, torch.ones(1, 1, 56, 56), torch.zeros(1, 1, 56, 56), torch.rand(1, 56, 56), len(SCHEDULE))
+    refine(score, torch.ones(1, 1, 56, 56), torch.zeros(1, 1, 56, 56), torch.rand(1, 56, 56), len(SCHEDULE))
     left = [area if kind == "keep" else 1 - area for area, kind in SCHEDULE]
     assert seen == pytest.approx(left, abs=1e-4)
 
@@ -83,7 +83,7 @@ def test_one_ranking_lowers_the_score_at_every_fraction_more_than_the_start_did(
         return (8 * sums + torch.tensor([0.5, 0.0])).logsumexp(1)
 
     images = torch.ones(1, 1, 56, 56)
-    heights = occlusion_rounds(score, images, torch.zeros_like(images), smooth(effect[:1]), 8)
+    heights = refine(score, images, torch.zeros_like(images), smooth(effect[:1]), 8)
     for fraction in (0.05, 0.1, 0.2):
         count = round(fraction * 56 * 56)
         left = [
@@ -97,23 +97,23 @@ def test_one_ranking_lowers_the_score_at_every_fraction_more_than_the_start_did(
 def test_nothing_to_learn_leaves_the_start():
     start = torch.rand(2, SIZE, SIZE)
     constant = lambda x: 0 * x.flatten(1).sum(1)  # noqa: E731
-    heights = occlusion_rounds(constant, torch.rand(2, 3, SIZE, SIZE), torch.zeros(2, 3, SIZE, SIZE), start, 3)
+    heights = refine(constant, torch.rand(2, 3, SIZE, SIZE), torch.zeros(2, 3, SIZE, SIZE), start, 3)
     assert torch.equal(heights.flatten(1).argsort(1), start.flatten(1).argsort(1))
 
 
 def test_values_are_handed_out_in_the_order_of_heights():
     maps, heights = torch.rand(3, 5, 7), torch.randn(3, 5, 7)
-    out = reordered(maps, heights)
+    out = transfer_ranks(maps, heights)
     assert torch.equal(out.flatten(1).sort(1).values, maps.flatten(1).sort(1).values)
     assert torch.equal(out.flatten(1).argsort(1), heights.flatten(1).argsort(1))
-    assert torch.equal(reordered(maps, maps), maps)
+    assert torch.equal(transfer_ranks(maps, maps), maps)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
-def test_standardised_has_no_scale(scale):
+def test_standardise_has_no_scale(scale):
     maps = torch.randn(2, 6, 6)
-    torch.testing.assert_close(standardised(scale * maps), standardised(maps), rtol=1e-4, atol=1e-5)
-    assert standardised(maps).square().mean((1, 2)).tolist() == pytest.approx([1, 1], rel=1e-5)
+    torch.testing.assert_close(standardise(scale * maps), standardise(maps), rtol=1e-4, atol=1e-5)
+    assert standardise(maps).square().mean((1, 2)).tolist() == pytest.approx([1, 1], rel=1e-5)
 
 
 # -- presets ---------------------------------------------------------------------------------------------
@@ -146,7 +146,8 @@ def test_passes_of_presets(faces, own):
     assert passes(net, faces, "fast", **options) == (1, 1)
     assert passes(net, faces, "default", **options) == (10, 7 if own else 8)
     assert passes(net, faces, "best", **options) == (50, 47 if own else 48)
-    assert set(ROUNDS) == set(PRESETS)
+    for preset, form in PRESETS.items():
+        assert passes(net, faces, preset, **options) == form.passes(own_reference=own)
 
 
 def test_default_occludes_better_than_fast():
@@ -154,7 +155,7 @@ def test_default_occludes_better_than_fast():
     reference = net(torch.rand(8, 3, 16, 16)).detach() + net(faces).detach()
     clean = nn.functional.cosine_similarity(net(faces), reference)
     drops = {}
-    for preset in ROUNDS:
+    for preset in PRESETS:
         maps = explain_faces(net, faces, preset, layers=[net.body], reference=reference)
         total = 0.0
         for fraction in (0.05, 0.1, 0.2, 0.4):

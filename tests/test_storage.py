@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from captum_leam import _storage
-from captum_leam._storage import Shard, locked, read_shard, shard_digest, whole, write_shard
+from captum_leam._storage import Shard, atomic_folder, atomic_write, locked, read_shard, shard_digest, write_shard
 from captum_leam.errors import BrokenFileError, BusyError
 
 SHARD = Shard({"x": np.arange(1000.0), "empty": np.zeros((0, 3), np.float16)}, {"failed": [["read", "", 1, "Ü \n"]]})
@@ -106,7 +106,7 @@ def _half_open(folder):
 
 def test_an_interrupt_leaves_nothing(tmp_path):
     def interrupted():
-        with whole(tmp_path / "a") as place:
+        with atomic_write(tmp_path / "a") as place:
             place.write_bytes(b"half")
             raise KeyboardInterrupt
 
@@ -126,3 +126,58 @@ def test_two_runs_do_not_write_into_one_folder(tmp_path):
         pass
     with locked(tmp_path):  # free again
         pass
+
+
+# -- folders -------------------------------------------------------------------------------------------
+
+
+def content_of(folder):
+    return {p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def write_page(folder):
+    with atomic_folder(folder, ["old.csv", "figures/old.svg"]) as place:
+        (place / "figures").mkdir()
+        (place / "figures" / "a.svg").write_text("new")
+        (place / "index.html").write_text("new")
+
+
+def test_a_folder_gets_all_files_and_loses_earlier_ones(tmp_path):
+    folder = tmp_path / "deep" / "out"
+    write_page(folder)
+    assert content_of(tmp_path) == {"deep/out/figures/a.svg": "new", "deep/out/index.html": "new"}
+    (folder / "figures" / "old.svg").write_text("old")
+    (folder / "mine.csv").write_text("mine")
+    write_page(folder)
+    assert content_of(folder) == {"figures/a.svg": "new", "index.html": "new", "mine.csv": "mine"}
+
+
+@pytest.mark.parametrize("fails", [1, 2, 3, 4])
+def test_a_failed_write_of_a_folder_changes_nothing(tmp_path, monkeypatch, fails):
+    before = {"index.html": "before", "old.csv": "before", "mine.csv": "mine"}
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
+    calls, replace = [], type(tmp_path).replace
+
+    def failing(source, target):
+        calls.append(source)
+        if len(calls) == fails:
+            raise OSError(errno.ENOSPC, "no space left")
+        return replace(source, target)
+
+    monkeypatch.setattr(type(tmp_path), "replace", failing)
+    with pytest.raises(OSError, match="no space left"):
+        write_page(tmp_path)
+    assert content_of(tmp_path) == before
+    assert {path.name for path in tmp_path.iterdir()} == set(before)
+
+
+def test_a_folder_that_did_not_exist_does_not_after_a_failure(tmp_path):
+    def write_half():
+        with atomic_folder(tmp_path / "deep" / "out") as place:
+            (place / "a").write_text("a")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
+    assert not list(tmp_path.iterdir())

@@ -325,3 +325,30 @@ def test_suggestions_do_not_depend_on_the_face(real_dir, name):
     names = [layer.name for layer in found[0]]
     assert len(names) >= 4
     assert all([layer.name for layer in other] == names and other.field == found[0].field for other in found[1:])
+
+
+# -- suggestions as layers of LEAM -----------------------------------------------------------------------
+
+
+def test_leam_takes_a_suggestion_with_its_reshape():
+    model, faces = Tokens(), torch.rand(2, 3, 16, 16)
+    found = suggest_layers(model, faces)
+    layer = next(one for one in found if one.reshape is not None)
+    expected = LEAM(model, layer.module, reshape=layer.reshape).attribute(faces, reference=torch.arange(12.0))
+    assert torch.equal(LEAM(model, layer).attribute(faces, reference=torch.arange(12.0)), expected)
+    with pytest.raises(ValueError, match="`reshape` only with modules"):
+        LEAM(model, layer, reshape=layer.reshape)
+
+
+def test_leam_takes_several_suggestions():
+    model, faces = Tokens(), torch.rand(2, 3, 16, 16)
+    found = suggest_layers(model, faces)
+    expected = LEAM(model, [one.module for one in found], reshape=[one.reshape for one in found]).attribute(
+        faces, reference=torch.arange(12.0)
+    )
+    for layers in (found, list(found), tuple(found)):
+        maps = LEAM(model, layers).attribute(faces, reference=torch.arange(12.0))
+        assert isinstance(maps, list)
+        assert all(map(torch.equal, maps, expected))
+    mixed = LEAM(model, [found[0], model.patch]).attribute(faces, reference=torch.arange(12.0))
+    assert torch.allclose(mixed[0], expected[0], atol=1e-6)

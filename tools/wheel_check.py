@@ -29,7 +29,7 @@ from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
 where = pathlib.Path(captum_leam.__file__)
 assert where.is_relative_to(sys.prefix), f"{where} is not the installed wheel"
 assert importlib.metadata.version("captum-leam") == captum_leam.__version__
-assert (where.parent / "py.typed").is_file() and (where.parent / "templates" / "page.html.j2").is_file()
+assert (where.parent / "py.typed").is_file() and (where.parent / "reporting" / "templates" / "page.html.j2").is_file()
 model, sample = EmbeddingNet().eval(), SyntheticPopulation(3).sample(2)
 references = leave_one_out_centroids(model(sample.images).detach(), sample.people)
 print(explain_faces(model, sample.images, "fast", reference=references).shape, where.parent)

@@ -4,9 +4,7 @@ from typing import Any
 
 from captum._utils.common import (
     _expand_additional_forward_args,
-    _format_additional_forward_args,
     _format_baseline,
-    _format_tensor_into_tuples,
 )
 from captum._utils.typing import BaselineType, TargetType
 from torch import Tensor
@@ -22,12 +20,13 @@ __all__ = [
     "as_tuple",
     "baseline_tensors",
     "forward_args",
+    "raise_if_target",
     "repeat_args",
 ]
 
 
 def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:
-    """Captum's inputs, one tensor or a tuple of them, as a tuple.
+    """Return Captum's inputs, one tensor or a tuple of them, as a tuple.
 
     Raises:
         InputTypeError: for anything else.
@@ -36,17 +35,37 @@ def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     for tensor in given:
         if not isinstance(tensor, Tensor):
-            raise InputTypeError(f"inputs hold a {type(tensor).__name__}; needed is a tensor or a tuple of tensors.")
+            raise InputTypeError(
+                f"Expected inputs to be a tensor or a tuple of tensors, got a {type(tensor).__name__}."
+            )
     if len({tensor.shape[:1] for tensor in given}) != 1 or given[0].ndim == 0:
         raise CaptumLeamError(
             f"inputs have shapes {[tuple(t.shape) for t in given]}; needed is one batch size first in all."
         )
-    return tuple(_format_tensor_into_tuples(given))
+    return given
 
 
 def forward_args(additional_forward_args: Any) -> tuple[Any, ...]:
-    """Captum's additional forward arguments, one or a tuple or None, as a tuple."""
-    return tuple(_format_additional_forward_args(additional_forward_args) or ())
+    """Return Captum's additional forward arguments, one or a tuple or None, as a tuple."""
+    if additional_forward_args is None:
+        return ()
+    return additional_forward_args if isinstance(additional_forward_args, tuple) else (additional_forward_args,)
+
+
+def raise_if_target(target: Any) -> None:
+    """Raise if a target is given, as Captum's methods take it for a class.
+
+    Example:
+        >>> raise_if_target(3)
+        Traceback (most recent call last):
+        ...
+        captum_leam.errors.CaptumLeamError: Expected `target` to be None because embeddings have no classes, got 3. Pass `reference=` ...
+    """
+    if target is not None:
+        got = f"a tensor {tuple(target.shape)}" if isinstance(target, Tensor) else repr(target)
+        raise CaptumLeamError(
+            f"Expected `target` to be None because embeddings have no classes, got {got}. Pass `reference=` instead."
+        )
 
 
 def repeat_args(args: tuple[Any, ...], times: int, batch: int) -> tuple[Any, ...]:
@@ -66,7 +85,7 @@ def repeat_args(args: tuple[Any, ...], times: int, batch: int) -> tuple[Any, ...
 
 
 def baseline_tensors(baselines: BaselineType, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Captum's baselines (number, tensor, one row, or a tuple of these) as tensors of the inputs' shapes.
+    """Return Captum's baselines (number, tensor, one row, or a tuple of these) as tensors of the inputs' shapes.
 
     Raises:
         CaptumLeamError: if a baseline is missing or has a shape that does not fit its input.

@@ -1,7 +1,7 @@
-"""Checks of values, looked at together for a whole call.
+"""Checks of values, deferred to the end of a call.
 
-To ask a tensor whether any of its values is bad, the processor waits until the device has done all that is queued. A dozen of such
-questions between the operations of a pass leave a GPU idle; so they are gathered, and answered with one at the end.
+Reading one value of a tensor makes the processor wait until the device has finished all queued work. A dozen of such reads between the
+operations of a pass leave a GPU idle, so that checks are gathered, and a single read at the end tells whether any of them failed.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from captum_leam.errors import CaptumLeamError, InputTypeError
 Rows = list[int]
 _Check = tuple[Tensor, Callable[[Rows], None]]
 
-_GATHERED: ContextVar[list[_Check] | None] = ContextVar("gathered", default=None)
+_DEFERRED: ContextVar[list[_Check] | None] = ContextVar("deferred", default=None)
 _CALLER_ROWS: ContextVar[tuple[Callable[[Rows], Rows], ...]] = ContextVar("caller_rows", default=())
 
 
@@ -34,7 +34,7 @@ def rows_of_caller(renumber: Callable[[Rows], Rows]) -> Iterator[None]:
     Example:
         >>> drawn_order = [2, 0, 1]
         >>> with rows_of_caller(lambda rows: [drawn_order[row] for row in rows]):
-        ...     where_any(torch.tensor([True, False, False]), print)
+        ...     call_if_any(torch.tensor([True, False, False]), print)
         [2]
     """
     token = _CALLER_ROWS.set((*_CALLER_ROWS.get(), renumber))
@@ -49,7 +49,7 @@ def rows_from(start: int) -> AbstractContextManager[None]:
 
     Example:
         >>> with rows_from(64):
-        ...     where_any(torch.tensor([False, True]), print)
+        ...     call_if_any(torch.tensor([False, True]), print)
         [65]
     """
     return rows_of_caller(lambda rows: [start + row for row in rows])
@@ -60,7 +60,7 @@ def all_of_row(number: int) -> AbstractContextManager[None]:
 
     Example:
         >>> with all_of_row(7):
-        ...     where_any(torch.tensor([True, True]), print)
+        ...     call_if_any(torch.tensor([True, True]), print)
         [7]
     """
     return rows_of_caller(lambda rows: [number])
@@ -80,7 +80,7 @@ def caller_rows(rows: Rows) -> Rows:
 
 
 def check_tensor(images: Any, name: str = "inputs") -> None:
-    """Raise ``TypeError`` if something is not a tensor.
+    """Raise if an argument is not a tensor.
 
     Example:
         >>> check_tensor([torch.zeros(3, 2, 2)], "x")
@@ -94,7 +94,7 @@ def check_tensor(images: Any, name: str = "inputs") -> None:
 
 
 def check_images(images: Any, name: str = "inputs") -> None:
-    """Raise if something is not a batch of images.
+    """Raise if an argument is not a batch of images.
 
     Raises:
         InputTypeError: for anything but a floating-point tensor.
@@ -118,15 +118,18 @@ def check_images(images: Any, name: str = "inputs") -> None:
         )
 
 
-def refuse(bad: Tensor, message: Callable[[Rows], str]) -> None:
-    """Raise ``ValueError`` if a row is bad: at once, or at the end of the block of :func:`together` around.
+def raise_if_any(bad: Tensor, message: Callable[[Rows], str]) -> None:
+    """Raise if a row is bad: now, or when the enclosing block of :func:`deferred_checks` exits.
 
     Args:
-        bad: boolean (N,).
-        message: what to say of the numbers of the bad rows.
+        bad: Flags of the rows, boolean (N,).
+        message: Function from the numbers of the bad rows to the message.
+
+    Raises:
+        CaptumLeamError: with the message.
 
     Example:
-        >>> refuse(torch.tensor([False, True]), lambda rows: f"rows {rows} are bad")
+        >>> raise_if_any(torch.tensor([False, True]), lambda rows: f"rows {rows} are bad")
         Traceback (most recent call last):
         ...
         captum_leam.errors.CaptumLeamError: rows [1] are bad
@@ -135,87 +138,87 @@ def refuse(bad: Tensor, message: Callable[[Rows], str]) -> None:
     def complain(rows: Rows) -> None:
         raise CaptumLeamError(message(rows))
 
-    where_any(bad, complain)
+    call_if_any(bad, complain)
 
 
-def where_any(flagged: Tensor, act: Callable[[Rows], None]) -> None:
-    """Act on the numbers of the flagged rows, if there are any: at once, or at the end of the block of :func:`together` around.
+def call_if_any(flagged: Tensor, act: Callable[[Rows], None]) -> None:
+    """Call a function with the numbers of the flagged rows, if there are any: now, or when the enclosing deferred block exits.
 
     Args:
-        flagged: boolean (N,).
-        act: gets the numbers of the flagged rows.
+        flagged: Flags of the rows, boolean (N,).
+        act: Function of the numbers of the flagged rows.
 
     Example:
-        >>> where_any(torch.tensor([False, True]), print)
+        >>> call_if_any(torch.tensor([False, True]), print)
         [1]
     """
-    gathered = _GATHERED.get()
-    numbering = copy_context()  # a gathered check is looked at when the blocks around it have ended
+    deferred = _DEFERRED.get()
+    numbering = copy_context()  # a deferred check is made when the blocks around it have ended
 
     def act_on_caller_rows(rows: Rows) -> None:
         if named := numbering.run(caller_rows, rows):
             act(named)
 
-    if gathered is None:
-        _look([(flagged, act_on_caller_rows)])
+    if deferred is None:
+        _make([(flagged, act_on_caller_rows)])
     else:
-        gathered.append((flagged, act_on_caller_rows))
+        deferred.append((flagged, act_on_caller_rows))
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Gather the checks of a block, and look at all of them with one question to the device: at its end, or where it raises.
+def deferred_checks() -> Iterator[None]:
+    """Context manager that defers the checks of a block to its end, or to where it raises, and reads the device once for all of them.
 
-    The first that fails, in the order of the code, speaks. A block within a block leaves its checks to the outer one.
+    If several checks fail, the first one registered is raised. A block within a block leaves its checks to the outer one.
 
     Example:
-        >>> with together():
-        ...     where_any(torch.tensor([True]), print)
+        >>> with deferred_checks():
+        ...     call_if_any(torch.tensor([True]), print)
         ...     print("after the check")
         after the check
         [0]
     """
-    if _GATHERED.get() is not None:
+    if _DEFERRED.get() is not None:
         yield
         return
     checks: list[_Check] = []
-    token = _GATHERED.set(checks)
+    token = _DEFERRED.set(checks)
     try:
         yield
     finally:
-        _GATHERED.reset(token)
-        _look(checks)
+        _DEFERRED.reset(token)
+        try:
+            _make(checks)
+        finally:
+            checks.clear()  # their contexts hold this list: a cycle that would keep the tensors until the next collection
 
 
 @contextmanager
 def immediate_checks() -> Iterator[None]:
-    """Context manager in which checks are looked at once, also within a block of :func:`together`.
+    """Context manager in which checks are made at once, also within a block of :func:`deferred_checks`.
 
     Example:
-        >>> with together(), immediate_checks():
-        ...     where_any(torch.tensor([True]), print)
+        >>> with deferred_checks(), immediate_checks():
+        ...     call_if_any(torch.tensor([True]), print)
         ...     print("after the check")
         [0]
         after the check
     """
-    token = _GATHERED.set(None)
+    token = _DEFERRED.set(None)
     try:
         yield
     finally:
-        _GATHERED.reset(token)
+        _DEFERRED.reset(token)
 
 
-def _look(checks: list[_Check]) -> None:
-    if not checks or not bool(_any(checks)):
+def _make(checks: list[_Check]) -> None:
+    """Call the functions of the checks that have flagged rows, after one read of the device for all."""
+    if not checks:
+        return
+    device = checks[0][0].device
+    if not bool(torch.cat([flagged.to(device) for flagged, _ in checks]).any()):
         return
     for flagged, act in checks:
         rows = flagged.nonzero().flatten().tolist()
         if rows:
             act(rows)
-
-
-def _any(checks: list[_Check]) -> Tensor:
-    if len(checks) == 1:
-        return checks[0][0].any()
-    device = checks[0][0].device
-    return torch.cat([flagged.to(device) for flagged, _ in checks]).any()

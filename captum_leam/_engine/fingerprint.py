@@ -27,10 +27,10 @@ COLLECTIONS = frozenset({dict, OrderedDict, set})
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
-MOST_VALUES = 16
+MAX_VALUES = 16
 """Numbers up to which a tensor on the CPU or an array is compared by value: flags, orders and sizes, which may change in place."""
 
-MOST_CALLS = 4
+MAX_CALLS = 4
 """Functions in a row that are followed from a forward function into those that it uses."""
 
 
@@ -50,11 +50,18 @@ def anchor_of(forward_func: Callable[..., Any]) -> Any:
     return next(iter(walk.take_modules()), forward_func)
 
 
-def entries(forward_func: Callable[..., Any], layers: Sequence[nn.Module] = ()) -> dict[Any, dict[str, Any]]:
+def entries(
+    forward_func: Callable[..., Any], layers: Sequence[nn.Module] = (), walk: "_Walk | None" = None
+) -> dict[Any, dict[str, Any]]:
     """Return the present state of a forward function, the modules behind it and the given layers, entry by entry.
 
     Two results are equal as long as nothing has changed. Entries that a forward pass itself changes, such as a counter or a cached
     tensor, are found by comparing the results before and after one.
+
+    Args:
+        forward_func: Module or callable.
+        layers: Modules that may lie outside of those behind the function. Default: none.
+        walk: Walk to take, which then knows the generators of random numbers. Default: a new one.
 
     Returns:
         Identity of the module → name of the attribute → value, identity or version.
@@ -65,7 +72,18 @@ def entries(forward_func: Callable[..., Any], layers: Sequence[nn.Module] = ()) 
         >>> before == entries(model), before == entries(model.train(False))
         (True, False)
     """
-    return _entries(_Walk(), forward_func, layers)
+    walk = walk or _Walk()
+    found: dict[Any, dict[str, Any]] = {
+        0: {"function": walk.function(forward_func), "hooks": walk.global_hooks()},
+    }
+    waiting = [*modules_behind(forward_func), *walk.take_modules(), *layers]
+    while waiting:
+        module = waiting.pop()
+        if id(module) not in found:
+            found[id(module)] = _attributes(walk, module)
+            waiting += (child for child in module._modules.values() if child is not None)
+            waiting += walk.take_modules()
+    return found
 
 
 def generators_of(forward_func: Callable[..., Any]) -> list[Any]:
@@ -78,7 +96,7 @@ def generators_of(forward_func: Callable[..., Any]) -> list[Any]:
         True
     """
     walk = _Walk()
-    _entries(walk, forward_func, ())
+    entries(forward_func, walk=walk)
     return walk.generators
 
 
@@ -96,20 +114,6 @@ def changes(before: dict[Any, dict[str, Any]], after: dict[Any, dict[str, Any]])
         one, other = before.get(owner, {}), after.get(owner, {})
         if one != other:
             found |= {(owner, name) for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
-    return found
-
-
-def _entries(walk: "_Walk", forward_func: Callable[..., Any], layers: Sequence[nn.Module]) -> dict[Any, dict[str, Any]]:
-    found: dict[Any, dict[str, Any]] = {
-        0: {"function": walk.function(forward_func), "hooks": walk.global_hooks()},
-    }
-    waiting = [*modules_behind(forward_func), *walk.take_modules(), *layers]
-    while waiting:
-        module = waiting.pop()
-        if id(module) not in found:
-            found[id(module)] = _attributes(walk, module)
-            waiting += (child for child in module._modules.values() if child is not None)
-            waiting += walk.take_modules()
     return found
 
 
@@ -156,7 +160,7 @@ class _Walk:
         met, self._modules = self._modules, []
         return met
 
-    def function(self, function: Any, calls: int = MOST_CALLS) -> Any:
+    def function(self, function: Any, calls: int = MAX_CALLS) -> Any:
         """State of a callable."""
         if isinstance(function, partial):
             values = [*function.args, *function.keywords.items()]
@@ -196,12 +200,12 @@ class _Walk:
 
     def captured(self, value: Any) -> Any:
         """State of what a closure holds; of a large tensor of numbers, as a reference is, only what it is like."""
-        if isinstance(value, Tensor) and value.numel() > MOST_VALUES and value.is_floating_point():
+        if isinstance(value, Tensor) and value.numel() > MAX_VALUES and value.is_floating_point():
             return value.shape, value.dtype, value.device
         return self.value(value)
 
-    def value(self, value: Any, depth: int = 1) -> Any:
-        """A value itself where it is simple, else what can be seen of it: code, version of a tensor, what a container or object holds."""
+    def value(self, value: Any, depth: int = 1) -> Any:  # noqa: PLR0911 (one return for every kind of value)
+        """Return a value itself where it is simple, else its visible state: code, version of a tensor, content of a container or object."""
         if type(value) in SIMPLE or (type(value) is tuple and SIMPLE.issuperset(map(type, value))):
             return value
         if isinstance(value, nn.Module):
@@ -255,9 +259,9 @@ def _identity(value: Any) -> Any:
 def _numbers(value: Any) -> Any:
     """Identity and version of a tensor or array, with its values where they are few and at hand."""
     if isinstance(value, np.ndarray):
-        return id(value), value.tobytes() if value.size <= MOST_VALUES else None
+        return id(value), value.tobytes() if value.size <= MAX_VALUES else None
     version = 0 if value.is_inference() else value._version
-    has_few = value.numel() <= MOST_VALUES and value.device.type == "cpu" and not value.is_quantized
+    has_few = value.numel() <= MAX_VALUES and value.device.type == "cpu" and not value.is_quantized
     if not has_few or type(value) not in (Tensor, nn.Parameter) or value.layout is not torch.strided:
         return id(value), version
     return repr(value.tolist()), value.dtype

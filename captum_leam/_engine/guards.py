@@ -1,4 +1,4 @@
-"""Checks of a model before it is explained: hooks that fire, evaluation mode, no chance."""
+"""Checks of a model before and while it runs: hooks that fire, evaluation mode, no random numbers."""
 
 import sys
 import threading
@@ -15,19 +15,19 @@ from captum_leam._engine.modules import modules_behind
 from captum_leam.errors import CaptumLeamError, InputTypeError
 
 
-def refuse_unexplainable(forward_func: Callable[..., Any], layers: Sequence[nn.Module]) -> None:
-    """Refuse, in words, models whose layers cannot be hooked or whose output for one image depends on others.
+def raise_if_unexplainable(forward_func: Callable[..., Any], layers: Sequence[nn.Module]) -> None:
+    """Raise if the model's layers cannot be hooked or its outputs depend on other images in the batch.
 
     Raises:
-        InputTypeError: for TorchScript modules and what torch.export made.
+        InputTypeError: for TorchScript modules and modules made by ``torch.export``.
         CaptumLeamError: for active BatchNorm or Dropout, or parameters made under ``inference_mode``.
     """
     if type(forward_func).__name__ == "ExportedProgram":
         raise InputTypeError(
             "forward_func is an ExportedProgram: hooks do not reach into it. Explain the eager module it was exported from."
         )
-    refuse_active(forward_func)
-    seen: set[nn.Module] = set()  # the layers are in the model, as a rule: every module is looked at once
+    raise_if_active(forward_func)
+    seen: set[nn.Module] = set()  # each module once: as a rule, the layers are in the model
     for root in [*modules_behind(forward_func), *layers]:
         for name, module in root.named_modules(seen):
             if _is_exported(module):
@@ -47,44 +47,48 @@ def refuse_unexplainable(forward_func: Callable[..., Any], layers: Sequence[nn.M
 
 
 def _is_exported(module: nn.Module) -> bool:
-    """Whether ``torch.export`` made it: the module of an ExportedProgram, flat or unflattened."""
+    """Return whether ``torch.export`` made a module: that of an ExportedProgram, flat or unflattened."""
     return any(kind.__module__.startswith("torch.export") for kind in type(module).__mro__)
 
 
-def refuse_active(forward_func: Callable[..., Any]) -> None:
-    """Refuse a model whose output for one image depends on the others, on chance, or on how often it ran.
+def raise_if_active(forward_func: Callable[..., Any]) -> None:
+    """Raise if the output of a model for one image depends on the others, on chance, or on how often it ran.
 
     Raises:
-        CaptumLeamError: for active BatchNorm, Dropout and the like, in words.
+        CaptumLeamError: for active BatchNorm, Dropout and the like.
 
     Example:
-        >>> refuse_active(nn.Sequential(nn.Dropout()).train())
+        >>> raise_if_active(nn.Sequential(nn.Dropout()).train())
         Traceback (most recent call last):
         ...
         captum_leam.errors.CaptumLeamError: Dropout '0' is active: results would be random. Call model.eval() first.
     """
     for root in modules_behind(forward_func):
         for name, module in root.named_modules():
-            _refuse_active(name, module)
+            _raise_if_module_active(name, module)
 
 
 @contextmanager
-def sober(forward_func: Callable[..., Any], layers: Sequence[nn.Module] = ()) -> Iterator[None]:
-    """Watch a forward pass for what :func:`refuse_active` cannot see from outside: modules behind an opaque callable, and chance.
+def check_forward_is_deterministic(
+    forward_func: Callable[..., Any], layers: Sequence[nn.Module] = ()
+) -> Iterator[None]:
+    """Context manager that raises if a hidden module is in training mode or consumes random numbers.
+
+    :func:`raise_if_active` sees modules from outside; this one sees those behind an opaque callable while they run.
 
     Where a module in training mode ran, the random numbers of the CPU must not have moved (``F.dropout`` is no module); if they
     have, they are put back.
 
     Args:
-        forward_func: about to run.
-        layers: that will run in it; if they are not seen in it, others are hidden too.
+        forward_func: Function that runs in the block.
+        layers: Modules that run in it. If they are not found in it, other modules are hidden, too.
 
     Raises:
-        CaptumLeamError: for an active module that runs in this thread, or a module in training mode that draws ...
+        CaptumLeamError: for an active module that runs in this thread, or a module in training mode that draws random numbers.
 
     Example:
         >>> hidden = nn.Dropout()
-        >>> with sober([hidden].__getitem__):
+        >>> with check_forward_is_deterministic([hidden].__getitem__):
         ...     _ = hidden(torch.ones(2))
         Traceback (most recent call last):
         ...
@@ -97,7 +101,7 @@ def sober(forward_func: Callable[..., Any], layers: Sequence[nn.Module] = ()) ->
     def look(module: nn.Module, args: Any) -> None:
         if module.training and threading.get_ident() == caller:
             in_training.append(type(module).__name__)
-            _refuse_active("", module)
+            _raise_if_module_active("", module)
 
     opaque = not visible or any(layer not in visible for layer in layers)
     handles = [register_module_forward_pre_hook(look)] if opaque else []
@@ -113,7 +117,7 @@ def sober(forward_func: Callable[..., Any], layers: Sequence[nn.Module] = ()) ->
         )
 
 
-def _refuse_active(name: str, module: nn.Module) -> None:
+def _raise_if_module_active(name: str, module: nn.Module) -> None:
     kind = type(module).__name__
     if not module.training and not isinstance(module, nn.modules.batchnorm._BatchNorm):
         return
@@ -138,7 +142,7 @@ def _drops(module: nn.Module, kind: str) -> bool:
 
 
 def _learns(module: nn.Module, kind: str) -> bool:
-    """Whether a module in training mode updates buffers: running statistics, or the power iteration of a spectral norm."""
+    """Return whether a module in training mode updates buffers: running statistics, or the power iteration of a spectral norm."""
     spectral = kind == "_SpectralNorm" or any(
         type(h).__name__ == "SpectralNorm" for h in module._forward_pre_hooks.values()
     )
@@ -147,7 +151,7 @@ def _learns(module: nn.Module, kind: str) -> bool:
 
 @dataclass
 class _Eager:
-    """The stance of the compiler is the process's: the first thread that needs eager modules sets it, the last one puts it back."""
+    """Reference-counted ``force_eager`` stance of the compiler, shared by all threads of the process."""
 
     lock: Any = field(default_factory=threading.Lock)
     threads: int = 0
@@ -170,13 +174,13 @@ _EAGER = _Eager()
 
 
 def eager() -> AbstractContextManager[Any]:
-    """Run compiled modules eagerly: under ``torch.compile`` hooks set later are lost or belong to another call."""
-    # importing torch._dynamo takes seconds; where nobody has, nothing is compiled
+    """Return a context manager that runs compiled modules eagerly: ``torch.compile`` loses hooks that are set later."""
+    # Importing torch._dynamo takes seconds. Where nobody has imported it, nothing is compiled.
     return _EAGER if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @contextmanager
 def with_gradients() -> Iterator[None]:
-    """Gradients on, whatever the caller turned off, and compiled modules run eagerly."""
+    """Context manager that switches gradients on, whatever the caller turned off, and runs compiled modules eagerly."""
     with torch.inference_mode(False), torch.enable_grad(), eager():
         yield

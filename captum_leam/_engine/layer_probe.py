@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.fingerprint import generators_of, state_of
-from captum_leam._engine.guards import refuse_unexplainable
+from captum_leam._engine.guards import raise_if_unexplainable
 from captum_leam._engine.passes import LayerPasses, PerLayer
 from captum_leam._engine.probe import (
     Batches,
@@ -72,60 +72,88 @@ class Displacement:
         )
 
 
+@dataclass(frozen=True)
+class LayerProbe:
+    """What the probe found.
+
+    Attributes:
+        displaced: Layers whose grid is not that of the images, with where a change appears in them.
+        record: Results to compare with those of the first batch; None where the probe did not run, or did so for an earlier call.
+    """
+
+    displaced: dict[nn.Module, Displacement]
+    record: ProbeRecord | None = None
+
+    def compare(self, xs: Inputs, output: Tensor, activations: PerLayer) -> None:
+        """Raise if an image has other results in a batch of three or more than in the probe.
+
+        Args:
+            xs: Inputs, (N, …) each.
+            output: Output of the model, (N, …).
+            activations: Activations of the layers, (N, C, h, w).
+        """
+        if self.record is not None and len(xs[0]) > 2:
+            self.record.compare(xs, [output, *(t for of_layer in activations for t in of_layer)])
+
+
 # -- the probe ------------------------------------------------------------------------------------------
 
 
-def check_layers(passes: LayerPasses, xs: Inputs, field: Field | None = None) -> dict[nn.Module, Displacement]:
-    """Raise if a layer's rows are not those of the images; return the layers whose grid is not that of the picture.
+def check_layers(
+    passes: LayerPasses, xs: Inputs, field: Field | None = None, *, within: LayerPasses | None = None
+) -> LayerProbe:
+    """Raise if a layer's rows are not those of the images; find the layers whose grid is not that of the images.
 
     Args:
         passes: The model with the layers to record.
         xs: Inputs of the call, (N, …) each.
-        field: (top, left, height, width) of the picture that the layers' grids are laid on. None: grids are not looked at.
+        field: Part (top, left, height, width) of the images that the layers' grids are laid on. None: grids are not compared.
+        within: The same for the model within an objective, which is probed instead. Default: ``passes``.
 
     Returns:
-        Displaced layers, with where a change appears in them. Empty for a sound model, or without a field.
+        What was found; without displaced layers for a sound model, or without a field.
 
     Raises:
-        InputTypeError: if hooks do not reach into the model, see ...
-        CaptumLeamError: if the model is in training mode, or if rows of a layer or of the embedding depend on ...
-            batch, or are in another order. What the model itself raises in the probe is left to the call.
+        InputTypeError: if hooks do not reach into the model, see :func:`raise_if_unexplainable`.
+        CaptumLeamError: if the model is in training mode, or if rows of a layer or of the embedding depend on the rest of the batch,
+            or are in another order. Errors of the model itself in the probe are left to the call.
 
     Example:
         >>> from captum_leam._engine.passes import LayerPasses
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 256, 8)).eval()
         >>> upside_down = lambda x: model(x.flip(2))
         >>> images = torch.rand(2, 3, 32, 32)
-        >>> check_layers(LayerPasses(model, [model[1]]), (images,), field=(0, 0, 32, 32))
+        >>> check_layers(LayerPasses(model, [model[1]]), (images,), field=(0, 0, 32, 32)).displaced
         {}
-        >>> check_layers(LayerPasses(upside_down, [model[1]]), (images,), field=(0, 0, 32, 32)).keys() == {model[1]}
+        >>> check_layers(LayerPasses(upside_down, [model[1]]), (images,), field=(0, 0, 32, 32)).displaced.keys() == {model[1]}
         True
     """
-    whole, passes = passes, passes.of_embeddings()
+    whole, passes = passes, within or passes
     kind = (passes.layer_input, *map(kind_of, xs), *map(kind_of, passes.args))
-    keys = [(kind, id(layer), state_of(reshape)) for layer, reshape in zip(passes.layers, passes.reshapes, strict=True)]
+    pairs = zip(passes.layers, passes.reshapes, strict=True)
+    keys = [(kind, id(layer), reshape and state_of(reshape)) for layer, reshape in pairs]
     with knowledge(passes.forward_func, passes.layers) as established:
         if "explainable" not in established:
-            refuse_unexplainable(whole.forward_func, whole.layers)
+            raise_if_unexplainable(whole.forward_func, whole.layers)
             established["explainable"] = True
-        if not can_be_probed(xs):
-            return {}
         if any((key, field) not in established for key in keys):
-            found = _probe_layers(passes, xs, field)
-            if found is None:
-                return {}
-            displaced, record = found
-            established |= {(key, at): one for key, one in zip(keys, displaced, strict=True) for at in (None, field)}
+            results = _probe_layers(passes, xs, field) if can_be_probed(xs) else None
+            if results is None:
+                return LayerProbe({})
+            places, record = results
+            established |= {(key, at): one for key, one in zip(keys, places, strict=True) for at in (None, field)}
             established[RECORD] = None if record is None else (keys, record)
-        if field is None:  # the passes of this call are next
-            whole.probe_record = _of_layers(established.pop(RECORD, None), keys)
-        displaced = [established[key, field] for key in keys]
-    return {layer: d for layer, d in zip(passes.layers, displaced, strict=True) if d is not None}
+        known = (
+            established.pop(RECORD, None) if field is None else None
+        )  # without a field, the passes of this call are next
+        record = None if known is None else _of_layers(known, keys)
+        places = [established[key, field] for key in keys]
+    return LayerProbe({layer: d for layer, d in zip(passes.layers, places, strict=True) if d is not None}, record)
 
 
-def _of_layers(known: tuple[list[Any], ProbeRecord] | None, keys: list[Any]) -> ProbeRecord | None:
-    """The record of some layers, where those of the probe are among them with one tensor each."""
-    if known is None or len(known[0]) != len(known[1].values) - 1 or not set(keys) <= set(known[0]):
+def _of_layers(known: tuple[list[Any], ProbeRecord], keys: list[Any]) -> ProbeRecord | None:
+    """Return the record of some layers, where those of the probe are among them with one tensor each."""
+    if len(known[0]) != len(known[1].values) - 1 or not set(keys) <= set(known[0]):
         return None
     rows = [0, *(1 + known[0].index(key) for key in keys)]
     return replace(known[1], values=[known[1].values[i] for i in rows], names=[known[1].names[i] for i in rows])
@@ -140,7 +168,7 @@ def _probe_layers(
     if experiment is None:
         return None
     batches, (gradients, first, second), drew = experiment
-    names = [f"the output of layer {passes.names[layer]}" for layer in passes.layers]
+    names = [f"the output of layer {name}" for name in passes.names]
     for gradient, name in _each_tensor(gradients, names):
         _check_owner(gradient, name)
     named = [(before, name) for before, name in _each_tensor(first, ["the embedding", *names])]
@@ -158,16 +186,15 @@ def _probe_layers(
 def _two_passes(passes: LayerPasses, count: int, batches: Batches) -> tuple[PerLayer, PerLayer, PerLayer]:
     """Gradients of the probed image's score by layer; output and activations in the first pass; the same in the second."""
     probed = passes.for_rows(batches.images, count)
-    outputs: list[Tensor] = []
-
-    def score(output: Tensor) -> Tensor:
-        outputs.append(output.detach())
-        return output[:1] if output.ndim == 1 else output[:1] @ _direction(output)
-
     with torch.enable_grad():
-        gradients, activations = probed.gradients(batches.first, score)
+        result = probed.gradients(batches.first, _score_of_first)
     output, others = probed.activations(batches.second)
-    return gradients, [(outputs[-1],), *activations], [(output,), *others]
+    return result.gradients, [(result.output,), *result.activations], [(output,), *others]
+
+
+def _score_of_first(output: Tensor) -> Tensor:
+    """Return the score of the first image (1,)."""
+    return output[:1] if output.ndim == 1 else output[:1] @ _direction(output)
 
 
 def _flat_pass(passes: LayerPasses, count: int, xs: Inputs, images: Sequence[int]) -> list[Tensor]:
@@ -181,13 +208,13 @@ def _many_pass(passes: LayerPasses, xs: Inputs, many: Tensor) -> list[Tensor]:
 
 
 def _direction(output: Tensor) -> Tensor:
-    """A fixed direction: towards its own one, a normalised embedding has no gradient."""
+    """Return a fixed direction: towards its own one, a normalised embedding has no gradient."""
     generator = torch.Generator(device="cpu").manual_seed(0)
     return torch.randn(output.shape[1], generator=generator, dtype=torch.float64, device="cpu").to(output)
 
 
 def _each_tensor(per_layer: PerLayer, names: Sequence[str]) -> Iterator[tuple[Tensor, str]]:
-    """The tensors of all layers, each with the name of its layer, which may put out several."""
+    """Yield the tensors of all layers, each with the name of its layer, which may put out several."""
     for of_layer, name in zip(per_layer, names, strict=True):
         yield from ((t.detach(), name) for t in of_layer)
 
@@ -290,7 +317,7 @@ class Place(NamedTuple):
 
 
 def _place(energy: Tensor, half: Literal["left", "right", "both"], field: Field) -> Place | None:
-    """The place of a change (h, w) within one half of the field; None if nothing changed there."""
+    """Return the place of a change (h, w) within one half of the field; None if nothing changed there."""
     columns = torch.arange(energy.shape[1], device=energy.device)
     inside = (columns >= energy.shape[1] / 2) == (half == "right") if half != "both" else columns >= 0
     energy = torch.where(inside, energy, 0.0)

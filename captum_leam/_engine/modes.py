@@ -6,8 +6,9 @@ are taken by :func:`differentiate`.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,29 @@ def own_arithmetic(device: torch.device = CPU) -> Iterator[None]:
         ...     own.dtype, (ones @ ones).dtype
         (torch.float32, torch.bfloat16)
     """
-    with CPU, _without_autocast(device):
+    with CPU, without_autocast(device):
         yield
 
 
-def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context manager that switches the caller's autocast off on a device."""
     has_autocast = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
     return torch.autocast(device.type, enabled=False) if has_autocast else nullcontext()
+
+
+def callers_autocast(device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """Return a function that switches the present autocast of a device on again, within blocks without it.
+
+    Example:
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     again = callers_autocast(CPU)
+        >>> with again():
+        ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+        torch.bfloat16
+    """
+    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+        return nullcontext
+    return partial(torch.autocast, device.type, torch.get_autocast_dtype(device.type))
 
 
 def differentiate(output: Tensor, inputs: Tensor | Sequence[Tensor], **options: Any) -> tuple[Tensor, ...]:
@@ -58,7 +75,7 @@ def differentiate(output: Tensor, inputs: Tensor | Sequence[Tensor], **options: 
         >>> differentiate((3 * x).sum(), x)[0].tolist()
         [3.0, 3.0]
     """
-    with _without_autocast(output.device):
+    with without_autocast(output.device):
         return torch.autograd.grad(output, inputs, **options)
 
 

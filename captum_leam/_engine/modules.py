@@ -9,9 +9,9 @@ from torch import nn
 
 
 def modules_behind(forward_func: Callable[..., Any]) -> list[nn.Module]:
-    """The root modules that a forward function runs, as far as they can be seen.
+    """Return the root modules that a forward function runs, as far as they can be seen.
 
-    A module itself; the owner of a bound method; what a ``functools.partial`` or a closure holds.
+    These are the function itself if it is a module, the owner of a bound method, and modules in a ``functools.partial`` or a closure.
 
     Example:
         >>> model = nn.Linear(2, 2)
@@ -34,7 +34,7 @@ def modules_behind(forward_func: Callable[..., Any]) -> list[nn.Module]:
 
 
 def layer_name(layer: nn.Module, forward_func: Callable[..., Any]) -> str:
-    """Name of a layer within the model, for messages; its class where the model cannot be seen.
+    """Return the name of a layer within the model, for messages; its class where the model cannot be seen.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())

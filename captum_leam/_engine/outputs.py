@@ -1,11 +1,11 @@
-"""What a model returns, as embeddings or scores with one row per image."""
+"""Outputs of models as embeddings or scores with one row per image."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_leam._engine.checks import refuse
+from captum_leam._engine.checks import raise_if_any
 from captum_leam.errors import CaptumLeamError, InputTypeError
 
 
@@ -37,7 +37,7 @@ def as_embeddings(returned: Any, batch: int) -> Tensor:
             f"forward_func returned shape {shape}: an embedding of one number has cosine ±1 with everything. "
             "If it is a score, squeeze it to (N,)."
         )
-    refuse(
+    raise_if_any(
         ~torch.isfinite(output.detach()).all(1),
         lambda rows: f"the embeddings of images {rows} hold NaN or infinite values; check these images and the model.",
     )
@@ -89,7 +89,7 @@ def as_output(returned: Any, batch: int) -> Tensor:
 
 
 def float16_hint(values: Tensor) -> str:
-    """What to add to the refusal of values that are zero or not finite: of float16, that it may be its narrow range; else nothing.
+    """Return a hint for messages about values that are zero or not finite: for float16 its narrow range, else nothing.
 
     Example:
         >>> float16_hint(torch.zeros(1)), float16_hint(torch.zeros(1).half())[:16]
@@ -101,5 +101,5 @@ def float16_hint(values: Tensor) -> str:
 
 
 def vanishing(embeddings: Tensor) -> float:
-    """Length under which a difference of two unit embeddings is rounding noise in their precision."""
+    """Return the length below which a difference of two unit embeddings is rounding noise in their precision."""
     return min(1e3 * torch.finfo(embeddings.dtype).eps, 0.05)

@@ -58,7 +58,7 @@ SHUFFLED_IMAGES = 8
 """Images in the one pass more that a model which draws random numbers gets: a random order keeps none of eight rows in place by luck."""
 
 
-MOST_STATES = 4
+MAX_STATES = 4
 """States of a model that are remembered: a module and functions around it may take turns."""
 
 
@@ -187,7 +187,7 @@ def patched(x: Tensor, field: Field | None = None) -> Tensor:
 
 
 def _has_pixels(x: Tensor) -> bool:
-    """Whether values between two of a tensor mean something: floating-point numbers, and pictures in bytes."""
+    """Return whether values between two of a tensor have a meaning: floating-point numbers, and images in bytes."""
     return torch.is_floating_point(x) or (x.ndim == 4 and x.dtype == torch.uint8)
 
 
@@ -203,7 +203,7 @@ def _without_extremes(changed: Tensor, x: Tensor) -> Tensor:
 
 
 def _mixed(region: Tensor, share: float, x: Tensor, seed: int) -> Tensor:
-    """A share of a region and, for the rest, noise within the range of x."""
+    """Return a share of a region plus, for the rest, noise within the range of x."""
     if not x.numel():
         return region
     generator = torch.Generator(device="cpu").manual_seed(seed)
@@ -372,7 +372,7 @@ def first_that_runs(
     run: Callable[[Batches], T],
     generators: Sequence[Any],
 ) -> tuple[Batches, T, bool] | None:
-    """The batches and the result of the first experiment that runs, and whether random numbers were drawn; None if all raise."""
+    """Return batches and result of the first experiment that runs, and whether random numbers were drawn; None if all raise."""
     for make in experiments:
         batches = make(xs, field)
         try:
@@ -414,7 +414,7 @@ def _watched_random_numbers(generators: Sequence[Any]) -> Iterator[list[str]]:
 
 
 def _random_state(generator: Any) -> tuple[Any, Callable[[], Any]]:
-    """The state of a generator of PyTorch, NumPy or Python, and a function that puts it back."""
+    """Return the state of a generator of PyTorch, NumPy or Python, and a function that restores it."""
     if isinstance(generator, torch.Generator):
         state = generator.get_state()
         return state.tolist(), lambda: generator.set_state(state)
@@ -429,7 +429,7 @@ def _random_state(generator: Any) -> tuple[Any, Callable[[], Any]]:
 
 
 def can_be_probed(xs: Inputs) -> bool:
-    """Whether there is an image to look at."""
+    """Return whether there is an image to probe with."""
     return bool(xs) and all(x.ndim > 0 and len(x) > 0 for x in xs) and any(map(_has_pixels, xs))
 
 
@@ -493,7 +493,7 @@ def knowledge(forward_func: Callable[..., Any], layers: Sequence[nn.Module] = ()
     after = entries(forward_func, layers)
     known.volatile = changes(state, after)
     with _LOCK, suppress(TypeError):  # a callable without weak references: nothing is kept about it
-        _KNOWN[anchor] = [known, *states][:MOST_STATES]
+        _KNOWN[anchor] = [known, *states][:MAX_STATES]
 
 
 def _look_up(anchor: Any) -> list[_Known]:

@@ -1,17 +1,21 @@
-"""Record what layers put out as nodes of the graph that the rest of a pass builds on."""
+"""Hooks that record what layers put out or take in during one forward pass, one class for each way to do it.
+
+:class:`ValueRecorder` copies values. :class:`LayerGraphRecorder` starts the graph at the first layer, so that nothing before it is kept.
+:class:`InputGraphRecorder` also records tensors that are used beside a layer, for which the graph must start from the inputs.
+"""
 
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_leam._engine.modules import modules_behind
+from captum_leam._engine.modules import layer_name, modules_behind
 from captum_leam.errors import CaptumLeamError, InputTypeError
 
 ForwardHook = Callable[[nn.Module, Any, Any], Any]
@@ -19,7 +23,7 @@ ForwardHook = Callable[[nn.Module, Any, Any], Any]
 
 @contextmanager
 def hooked(hooks: Iterable[tuple[nn.Module, ForwardHook]]) -> Iterator[None]:
-    """Forward hooks for the length of a block, which see what this thread runs and not what others run on the same model.
+    """Register forward hooks for the length of a block; they see what this thread runs and not what others run on the same model.
 
     Example:
         >>> seen = []
@@ -45,213 +49,286 @@ def hooked(hooks: Iterable[tuple[nn.Module, ForwardHook]]) -> Iterator[None]:
             handle.remove()
 
 
-@dataclass
-class Recorded:
-    """What one layer put out (or took in) during one forward pass."""
-
-    name: str
-    runs: list[tuple[Tensor, ...]] = field(default_factory=list)
-    is_tuple: bool = False
-    is_shared: bool = False  # a tensor that the layer takes in, or hands on as it is, and that may be used beside it
-    versions: list[int] = field(default_factory=list)  # of the tensors when they were recorded: counts changes in place
-    handed: list[Tensor] = field(default_factory=list)  # the copies of shared tensors that the model goes on with
-    is_nested: bool = False  # a shared tensor that is itself the copy handed on for another layer
-
-    @property
-    def forks(self) -> bool:
-        """Whether the model changed a copy in place where, without hooks, it would change what may be used beside it, too."""
-        return any(_version(t) > 0 for t in self.handed)
-
-
-Graph = Literal["as it is", "from the layers", "from the inputs"]
-
-
-@contextmanager
-def record(
-    layers: Sequence[nn.Module],
-    names: Sequence[str],
-    *,
-    inputs: bool = False,
-    graph: Graph = "as it is",
-    switched: list[Tensor] | None = None,
-) -> Iterator[list[Recorded]]:
-    """Record the activations of layers as leaves or nodes of the graph that the rest of the pass builds on.
-
-    Hooks live as long as the ``with`` block. The model goes on with a copy, so that later in-place operations
-    leave the recorded tensor alone. The first layer to run becomes a leaf: what came before it is not kept. What a layer takes in,
-    or hands on as it is, may also be used beside the layer (a skip connection): that tensor itself is recorded, and to
-    know all its uses the graph must start from the inputs.
+class Recorder(ABC):
+    """Context manager that records layers for the length of one forward pass of this thread.
 
     Args:
-        layers: distinct modules.
-        names: of the layers, for messages.
-        inputs: record what the layers take in rather than what they put out.
-        graph: ``"as it is"``: gradients stay on or off. ``"from the layers"``: the first layer to run switches them on. ``"from the
-            inputs"``: no layer becomes a leaf.
-        switched: gets the tensors of others (the user's, the model's) whose ``requires_grad`` is switched on, to be switched back with
-            :func:`switch_back`.
+        layers: Distinct modules.
+        forward_func: Function that runs them, for messages.
+        inputs: Whether to record what the layers take in rather than what they put out. Default: False.
 
     Raises:
-        CaptumLeamError: at the end, if a recorded tensor was changed in place meanwhile.
-
-    Example:
-        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True))
-        >>> with record([model[0]], ["0"]) as (linear,):
-        ...     out = model(torch.ones(1, 2))
-        >>> linear.runs[0][0].requires_grad
-        True
+        CaptumLeamError: on leaving, if a recorded tensor was changed in place meanwhile.
     """
-    caller = threading.get_ident()
-    recordings = [Recorded(name) for name in names]
-    handles = []
 
-    def hook(owner: nn.Module, recording: Recorded, module: nn.Module, args: Any, output: Any = None) -> Any:
-        # another thread running the same module; a DataParallel replica is another module and does count
-        if module is owner and threading.get_ident() != caller:
+    has_aliases = False
+    """Whether a layer returned a tensor that it took in, whose other uses the recorder would miss: the pass is to be repeated."""
+
+    def __init__(self, layers: Sequence[nn.Module], forward_func: Callable[..., Any], *, inputs: bool = False) -> None:
+        self.layers, self.forward_func, self.inputs = layers, forward_func, inputs
+        self.runs: dict[nn.Module, list[tuple[Tensor, ...]]] = {layer: [] for layer in layers}
+        self._versions: list[tuple[nn.Module, Tensor, int]] = []  # of the recorded tensors: count changes in place
+        self._caller = threading.get_ident()
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> "Recorder":
+        try:
+            for layer in self.layers:
+                register = layer.register_forward_pre_hook if self.inputs else layer.register_forward_hook
+                self._handles.append(register(partial(self._on_run, layer)))
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(self, error: Any, *_: object) -> None:
+        self._remove()
+        if error is not None:
+            self.release()
+        elif not self.has_aliases:
+            self._raise_if_changed()
+
+    def _remove(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _on_run(self, layer: nn.Module, module: nn.Module, args: Any, output: Any = None) -> Any:
+        """Record one run of a layer; the model goes on with what this returns."""
+        # Another thread may run the same module. A replica of DataParallel is another module, and counts.
+        if module is layer and threading.get_ident() != self._caller:
             return None
-        value = args if inputs else output
-        tensors = value if isinstance(value, tuple | list) else (value,)
-        _check_tensors(tensors, recording.name, inputs)
-        first = not any(r.runs for r in recordings)
-        if first and graph == "from the layers":
-            torch.set_grad_enabled(True)
-        # what is given by keyword does not reach a hook: it may be what is handed on
-        shared = [inputs or not args or _is_among(t, args) for t in tensors]
-        leaf = first and graph != "from the inputs"
-        # a tensor that is put out twice has two gradients
-        own = [
-            t.clone() if sum(t is u for u in tensors) > 1 and not s else t for t, s in zip(tensors, shared, strict=True)
-        ]
-        kept = tuple(_node(t, s, leaf, switched) for t, s in zip(own, shared, strict=True))
-        recording.is_shared |= any(shared)
-        earlier = [c for r in recordings if r is not recording for c in r.handed]
-        recording.is_nested |= any(s and t is c for t, s in zip(tensors, shared, strict=True) for c in earlier)
-        recording.is_tuple = isinstance(value, tuple | list) and len(kept) > 1
-        recording.runs.append(kept)
-        recording.versions += [_version(t) for t in kept]
-        # the model may have switched gradients off around the layer
-        with torch.set_grad_enabled(graph != "as it is" or torch.is_grad_enabled()):
-            copies = [t.clone() for t in kept]
-        recording.handed += [c for c, s in zip(copies, shared, strict=True) if s]
-        if not isinstance(value, tuple | list):
+        value = args if self.inputs else output
+        is_sequence = isinstance(value, tuple | list)
+        tensors = value if is_sequence else (value,)
+        if not tensors or not all(isinstance(t, Tensor) and t.is_floating_point() for t in tensors):
+            raise self._unusable(tensors, layer)
+        kept, copies = self._keep(layer, tensors, args)
+        self.runs[layer].append(kept)
+        self._versions += [(layer, t, version_of(t)) for t in kept]
+        if copies is None:
+            return None
+        if not is_sequence:
             return copies[0]
         return type(value)(copies) if type(value) in (tuple, list) else type(value)(*copies)
 
-    try:
-        for layer, recording in zip(layers, recordings, strict=True):
-            register = layer.register_forward_pre_hook if inputs else layer.register_forward_hook
-            handles.append(register(partial(hook, layer, recording)))
-        yield recordings
-    finally:
-        for handle in handles:
-            handle.remove()
-    _refuse_changed(recordings, inputs)
+    @abstractmethod
+    def _keep(
+        self, layer: nn.Module, tensors: Sequence[Tensor], args: Any
+    ) -> tuple[tuple[Tensor, ...], list[Tensor] | None]:
+        """Return the tensors to record, and those that the model goes on with; None for its own."""
+
+    def release(self) -> None:  # noqa: B027 (most recorders change nothing)
+        """Leave tensors that are not the package's as they were; called after the backward pass, or where the forward pass raises."""
+
+    def runs_of(self, layer: nn.Module, device_ids: list[int] | None = None) -> list[tuple[Tensor, ...]]:
+        """Return the runs of a layer in batch order: one, or one per device under ``DataParallel``.
+
+        Args:
+            layer: One of the recorded layers.
+            device_ids: Devices in batch order. Default: those of the forward function.
+
+        Raises:
+            CaptumLeamError: if the layer did not run, or ran more than once on one device.
+        """
+        runs = self.runs[layer]
+        if not runs:
+            raise CaptumLeamError(self._did_not_run(layer))
+        if len(runs) == 1:
+            return runs
+        devices = [run[0].device for run in runs]
+        if len(set(devices)) < len(devices):
+            raise CaptumLeamError(
+                f"layer {self._name(layer)} ran {len(runs)} times in one forward pass, and the map could show any of them. Choose a "
+                "module that runs once, for example a block around it; if the forward function runs the model on the reference too, "
+                "compute the reference outside and pass it as a tensor."
+            )
+        order = device_ids or getattr(self.forward_func, "device_ids", None) or []
+        return sorted(
+            runs, key=lambda run: order.index(run[0].device.index) if run[0].device.index in order else len(order)
+        )
+
+    def _name(self, layer: nn.Module) -> str:
+        return layer_name(layer, self.forward_func)
+
+    def _did_not_run(self, layer: nn.Module) -> str:
+        hint = ""
+        if isinstance(layer, nn.ModuleList | nn.ModuleDict):
+            hint = f" A {type(layer).__name__} never runs itself: pass a list of the modules in it."
+        elif not any(layer is m for root in modules_behind(self.forward_func) for m in root.modules()):
+            hint = " It is not a module of forward_func (of another copy of the model?)."
+        return f"layer {self._name(layer)} did not run during the forward pass.{hint} Choose a layer that the images pass through."
+
+    def _unusable(self, tensors: Sequence[Any], layer: nn.Module) -> CaptumLeamError:
+        expected = f"Expected layer {self._name(layer)} to {self._verb}"
+        for tensor in tensors:
+            if not isinstance(tensor, Tensor):
+                return InputTypeError(f"{expected} tensors, got a {type(tensor).__name__}. Choose a layer inside it.")
+            if not torch.is_floating_point(tensor):
+                return InputTypeError(
+                    f"{expected} floating-point tensors, got {tensor.dtype}, which has no gradient. Choose another layer."
+                )
+        return CaptumLeamError(
+            f"{expected} a positional tensor, got none (all arguments by keyword?). Choose a layer around or after it."
+        )
+
+    @property
+    def _verb(self) -> str:
+        return "take in" if self.inputs else "put out"
+
+    def _raise_if_changed(self) -> None:
+        """Raise if a recorded tensor was changed in place: its value and its gradient would belong to two different tensors."""
+        for layer, tensor, version in self._versions:
+            if version_of(tensor) != version:
+                raise CaptumLeamError(
+                    f"what layer {self._name(layer)} {'takes in' if self.inputs else 'puts out'} is changed in place later in the pass "
+                    "(x += y), so that its gradient would be another tensor's. Choose a layer before or after, or write x = x + y in the "
+                    "model."
+                )
 
 
-def _node(tensor: Tensor, shared: bool, leaf: bool, switched: list[Tensor] | None) -> Tensor:
-    """The tensor to differentiate by: itself where it is part of a graph or used elsewhere too, else a new leaf."""
-    if not shared:
-        return tensor if tensor.requires_grad and not leaf else tensor.detach().requires_grad_()
-    with _SWITCHING:
-        if switched is not None and (not tensor.requires_grad or id(tensor) in _SWITCHED_ON):
-            switched.append(tensor)
-            _SWITCHED_ON[id(tensor)] += 1
-        return tensor.requires_grad_()
-
-
-_SWITCHING = threading.Lock()
-
-
-_SWITCHED_ON: Counter[int] = Counter()
-"""How many passes, in whatever threads, need gradients of a tensor that had none."""
-
-
-def switch_back(switched: list[Tensor]) -> None:
-    """Leave tensors, which may be the user's or frozen parameters, without ``requires_grad`` again.
+class ValueRecorder(Recorder):
+    """Recorder of copies of the values: the model goes on with its own tensors.
 
     Example:
-        >>> given = torch.ones(1).requires_grad_()
-        >>> switch_back([given])
-        >>> given.requires_grad
-        False
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True))
+        >>> with torch.no_grad(), ValueRecorder([model[0]], model) as recorder:
+        ...     out = model(torch.ones(1, 2))
+        >>> torch.equal(recorder.runs_of(model[0])[0][0], model[0](torch.ones(1, 2)))
+        True
     """
-    while switched:
-        tensor = switched.pop()
-        with _SWITCHING:
-            _SWITCHED_ON[id(tensor)] -= 1
-            if _SWITCHED_ON[id(tensor)] > 0:
-                continue
-            del _SWITCHED_ON[id(tensor)]
-            if tensor.is_leaf:
-                tensor.requires_grad_(False)
+
+    def _keep(
+        self, layer: nn.Module, tensors: Sequence[Tensor], args: Any
+    ) -> tuple[tuple[Tensor, ...], list[Tensor] | None]:
+        return tuple(t.detach().clone() for t in tensors), None
 
 
-def _is_among(tensor: Any, values: Any) -> bool:
-    """Whether a tensor is one of some values, which may be nested."""
-    if isinstance(values, dict):
-        values = values.values()
-    elif not isinstance(values, tuple | list):
-        return tensor is values
-    return any(_is_among(tensor, value) for value in values)
+class LayerGraphRecorder(Recorder):
+    """Recorder that makes the first layer to run the start of the graph; for a forward pass under ``no_grad``.
+
+    The model goes on with copies, so that later changes in place leave the recorded tensors alone.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True))
+        >>> with torch.no_grad(), LayerGraphRecorder([model[0]], model) as recorder:
+        ...     out = model(torch.ones(1, 2))
+        >>> recorder.runs_of(model[0])[0][0].is_leaf, out.requires_grad
+        (True, True)
+    """
+
+    def _keep(
+        self, layer: nn.Module, tensors: Sequence[Tensor], args: Any
+    ) -> tuple[tuple[Tensor, ...], list[Tensor] | None]:
+        # What is passed by keyword does not reach a hook: it may be what is returned.
+        if self.has_aliases or not args or any(t is taken for taken in flattened(args) for t in tensors):
+            self.has_aliases = True
+            return tuple(tensors), None
+        is_first = not any(self.runs.values())
+        if is_first:
+            torch.set_grad_enabled(True)
+        with torch.enable_grad():  # the model may have switched gradients off around the layer
+            own = without_repetitions(tensors)
+            kept = tuple(t if t.requires_grad and not is_first else t.detach().requires_grad_() for t in own)
+            return kept, [t.clone() for t in kept]
 
 
-def _version(tensor: Tensor) -> int:
+class InputGraphRecorder(Recorder):
+    """Recorder in a graph that starts from the inputs; records tensors that are used beside a layer, too.
+
+    What a layer takes in, or returns as it is, may be used elsewhere (a skip connection). That tensor itself is recorded, and the model
+    goes on with a copy. It may be the user's or a frozen parameter, whose ``requires_grad`` is switched on until :meth:`release`.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], forward_func: Callable[..., Any], *, inputs: bool = False) -> None:
+        super().__init__(layers, forward_func, inputs=inputs)
+        self.has_nested_layers = False  # whether a layer returned the copy that was made for another one
+        self._copies: list[tuple[nn.Module, Tensor]] = []  # of shared tensors: what the model goes on with
+        self._lent: list[Tensor] = []  # tensors whose requires_grad is on for the length of the pass
+
+    @property
+    def has_changed_copies(self) -> bool:
+        """Whether the model changed a copy in place where, without hooks, it would change what may be used beside it, too."""
+        return any(version_of(t) > 0 for _, t in self._copies)
+
+    def _keep(
+        self, layer: nn.Module, tensors: Sequence[Tensor], args: Any
+    ) -> tuple[tuple[Tensor, ...], list[Tensor] | None]:
+        taken = flattened(args)
+        is_shared = [self.inputs or not args or any(t is u for u in taken) for t in tensors]
+        own = [
+            t if shared else u for t, u, shared in zip(tensors, without_repetitions(tensors), is_shared, strict=True)
+        ]
+        kept = tuple(self._node(t, shared) for t, shared in zip(own, is_shared, strict=True))
+        earlier = [copy for other, copy in self._copies if other is not layer]
+        self.has_nested_layers |= any(
+            shared and any(t is copy for copy in earlier) for t, shared in zip(tensors, is_shared, strict=True)
+        )
+        with torch.enable_grad():
+            copies = [t.clone() for t in kept]
+        self._copies += [(layer, copy) for copy, shared in zip(copies, is_shared, strict=True) if shared]
+        return kept, copies
+
+    def _node(self, tensor: Tensor, is_shared: bool) -> Tensor:
+        """Return the tensor to differentiate by: itself where it is part of the graph or used elsewhere, else a new leaf."""
+        if not is_shared:
+            return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+        with _LENDING:
+            if not tensor.requires_grad or id(tensor) in _LENT:
+                self._lent.append(tensor)
+                _LENT[id(tensor)] += 1
+            return tensor.requires_grad_()
+
+    def release(self) -> None:
+        """Switch ``requires_grad`` of other people's tensors off again, when no other pass needs it.
+
+        Example:
+            >>> model, given = nn.Sequential(nn.Identity(), nn.Flatten()), torch.ones(1, 2)
+            >>> with InputGraphRecorder([model[0]], model) as recorder:
+            ...     _ = model(given)
+            >>> given.requires_grad, recorder.release(), given.requires_grad
+            (True, None, False)
+        """
+        while self._lent:
+            tensor = self._lent.pop()
+            with _LENDING:
+                _LENT[id(tensor)] -= 1
+                if _LENT[id(tensor)] > 0:
+                    continue
+                del _LENT[id(tensor)]
+                if tensor.is_leaf:
+                    tensor.requires_grad_(False)
+
+
+_LENDING = threading.Lock()
+
+_LENT: Counter[int] = Counter()
+"""Number of passes, in all threads, that need gradients of a tensor that had none."""
+
+
+# -- small functions -----------------------------------------------------------------------------------
+
+
+def without_repetitions(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the tensors, those that occur twice as copies: a tensor that is put out twice has two gradients."""
+    if len(tensors) == 1:
+        return tensors
+    return [t.clone() if sum(t is u for u in tensors) > 1 else t for t in tensors]
+
+
+def flattened(values: Any) -> list[Any]:
+    """Return values that may be nested in tuples, lists and dictionaries as one list."""
+    found, waiting = [], [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, tuple | list):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
+        else:
+            found.append(value)
+    return found
+
+
+def version_of(tensor: Tensor) -> int:
+    """Return how often a tensor was changed in place; 0 for tensors of ``inference_mode``, which do not count."""
     return 0 if tensor.is_inference() else tensor._version
-
-
-def _refuse_changed(recordings: Sequence[Recorded], inputs: bool) -> None:
-    """Values and gradients of a tensor that is changed in place afterwards belong to two different tensors."""
-    for recording in recordings:
-        if recording.versions != [_version(t) for run in recording.runs for t in run]:
-            raise CaptumLeamError(
-                f"what layer {recording.name} {'takes in' if inputs else 'puts out'} is changed in place later in the pass (x += y), so "
-                "that its gradient would be another tensor's. Choose a layer before or after, or write x = x + y in the model."
-            )
-
-
-def _check_tensors(tensors: Sequence[Any], name: str, inputs: bool) -> None:
-    what = "takes in" if inputs else "puts out"
-    if not tensors:
-        raise CaptumLeamError(
-            f"layer {name} {what} no positional tensor (all arguments by keyword?); choose a layer around or after it."
-        )
-    for tensor in tensors:
-        if not isinstance(tensor, Tensor):
-            raise InputTypeError(
-                f"layer {name} {what} a {type(tensor).__name__}; needed are tensors. Choose a layer inside it."
-            )
-        if not torch.is_floating_point(tensor):
-            raise InputTypeError(
-                f"layer {name} {what} {tensor.dtype}, which has no gradient; choose a floating-point layer."
-            )
-
-
-def gather_runs(
-    recording: Recorded, layer: nn.Module, forward_func: Any, device_ids: list[int] | None
-) -> list[tuple[Tensor, ...]]:
-    """The runs of a layer in batch order: one, or one per device under DataParallel.
-
-    Raises:
-        CaptumLeamError: if the layer did not run, or ran more than once on one device.
-    """
-    runs = recording.runs
-    if not runs:
-        hints = ""
-        if isinstance(layer, nn.ModuleList | nn.ModuleDict):
-            hints = f" A {type(layer).__name__} never runs itself: pass a list of the modules in it."
-        elif not any(layer is m for root in modules_behind(forward_func) for m in root.modules()):
-            hints = " It is not a module of forward_func (of another copy of the model?)."
-        raise CaptumLeamError(
-            f"layer {recording.name} did not run during the forward pass.{hints} Choose a layer that the images pass through."
-        )
-    devices = [run[0].device for run in runs]
-    if len(set(devices)) < len(devices):
-        raise CaptumLeamError(
-            f"layer {recording.name} ran {len(runs)} times in one forward pass: it is not clear which run the map should show. "
-            "Choose a module that runs once, for example a block around it; if the forward function runs the "
-            "model on the reference too, compute the reference outside and pass it as a tensor."
-        )
-    order = device_ids or getattr(forward_func, "device_ids", None) or []
-    return sorted(
-        runs, key=lambda run: order.index(run[0].device.index) if run[0].device.index in order else len(order)
-    )

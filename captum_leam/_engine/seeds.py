@@ -3,20 +3,29 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-
-if TYPE_CHECKING:
-    pass
-
 
 _DRAWING = threading.RLock()
 
 
 @contextmanager
 def at_seed(seed: int) -> Iterator[None]:
-    """The random numbers of the process at a seed, and put back afterwards: for one thread at a time."""
+    """Context manager that sets the random numbers of PyTorch and NumPy to a seed, for one thread at a time, and restores them.
+
+    Example:
+        >>> with at_seed(0):
+        ...     first = torch.rand(2), np.random.rand()
+        >>> with at_seed(0):
+        ...     torch.equal(torch.rand(2), first[0]), np.random.rand() == first[1]
+        (True, True)
+    """
     with _DRAWING, torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
+        of_numpy = np.random.get_state()
+        try:
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            yield
+        finally:
+            np.random.set_state(of_numpy)

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from captum_leam._engine.checks import refuse
+from captum_leam._engine.checks import raise_if_any
 from captum_leam.errors import CaptumLeamError
 
 Reshape = Callable[[Tensor], Tensor]
 
 
 def looks_channels_last(activations: Tensor, image_size: Sequence[int]) -> bool:
-    """Whether a tensor (N, a, b, c) is rather (N, h, w, C) than (N, C, h, w).
+    """Return whether a tensor (N, a, b, c) is rather (N, h, w, C) than (N, C, h, w).
 
     The height-to-width ratio of the image decides. Where both readings fit it (a = b = c) or neither does (a
     network that crops), neighbours along a spatial axis are alike and channels are not.
@@ -25,7 +25,7 @@ def looks_channels_last(activations: Tensor, image_size: Sequence[int]) -> bool:
 
 
 def _channels_last(activations: Tensor, image_size: Sequence[int]) -> Tensor:
-    """The answer as a boolean (1,) on the device."""
+    """Return the answer as a boolean (1,) on the device."""
     a, b, c = activations.shape[1:]
     first, last = _fits(b, c, image_size), _fits(a, b, image_size)
     if first == last and min(a, b, c) > 2:
@@ -45,14 +45,14 @@ def _roughness(values: Tensor, axis: int) -> Tensor:
 
 
 def spatial(
-    activations: Tensor, name: str, images: int, image_size: Sequence[int] | None, reshape: Reshape | None
+    activations: Tensor, name: Callable[[], str], images: int, image_size: Sequence[int] | None, reshape: Reshape | None
 ) -> Tensor:
     """Return activations as (N, C, h, w), reshaped if the caller declared how.
 
     Args:
-        activations: What the layer puts out.
-        name: Of the layer, for messages.
-        images: N, the number of images.
+        activations: Output of the layer.
+        name: Function that returns the name of the layer, for messages.
+        images: Number of images N.
         image_size: (H, W) of the images. None for inputs that are no images.
         reshape: Brings the activations to (N, C, h, w). None: they are so already.
 
@@ -61,7 +61,7 @@ def spatial(
             positions.
 
     Example:
-        >>> spatial(torch.rand(2, 8, 7, 7), "'body'", 1, None, None)
+        >>> spatial(torch.rand(2, 8, 7, 7), lambda: "'body'", 1, None, None)
         Traceback (most recent call last):
         ...
         captum_leam.errors.CaptumLeamError: Expected layer 'body' to put out one row per image, got 2 rows for each image, each (8, 7, ...
@@ -71,26 +71,26 @@ def spatial(
         activations = reshape(activations)
         if activations.ndim != 4 or activations.shape[0] != images:
             raise CaptumLeamError(
-                f"Expected `reshape` to bring layer {name} to ({images}, C, h, w), one map per image, got {tuple(activations.shape)} from "
-                f"{shape}."
+                f"Expected `reshape` to bring layer {name()} to ({images}, C, h, w), one map per image, got "
+                f"{tuple(activations.shape)} from {shape}."
             )
         return activations
     if shape[:1] != (images,):
-        raise CaptumLeamError(rows_message(name, shape, images))
+        raise CaptumLeamError(rows_message(name(), shape, images))
     if activations.ndim == 3:
         raise CaptumLeamError(
-            f"layer {name} has shape {shape}: tokens (N, T, C), not a map (N, C, h, w). Pass "
+            f"layer {name()} has shape {shape}: tokens (N, T, C), not a map (N, C, h, w). Pass "
             "reshape=captum_leam.layers.tokens_to_map, or a function of your own."
         )
     if activations.ndim != 4:
         raise CaptumLeamError(
-            f"layer {name} has shape {shape}, which has no positions; choose a layer with output (N, C, h, w)."
+            f"layer {name()} has shape {shape}, which has no positions; choose a layer with output (N, C, h, w)."
         )
     if image_size is not None:
-        refuse(
+        raise_if_any(
             _channels_last(activations, image_size),
             lambda _: (
-                f"layer {name} has shape {shape}, which looks like (N, h, w, C), channels last. Pass "
+                f"layer {name()} has shape {shape}, which looks like (N, h, w, C), channels last. Pass "
                 "reshape=captum_leam.layers.channels_last_to_first, or reshape=lambda a: a if it is (N, C, h, w)."
             ),
         )
@@ -98,7 +98,7 @@ def spatial(
 
 
 def rows_message(name: str, shape: tuple[int, ...], images: int) -> str:
-    """Return the refusal of a layer whose rows are not the images."""
+    """Return the message for a layer whose rows are not the images."""
     rows = shape[0] if shape else 0
     count = f"{rows // images} rows for each image" if rows % images == 0 else f"{rows} rows for {images} images"
     found = f"Expected layer {name} to put out one row per image, got {count}, each {shape[1:]}: "

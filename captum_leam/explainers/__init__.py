@@ -2,6 +2,7 @@
 
 from captum_leam.explainers.base import Cost, Explainer, SimilarityMaps, TwoSidedExplainer
 from captum_leam.explainers.cams import GradCAM, HiResCAM, LayerCAM
+from captum_leam.explainers.captum_methods import CaptumExplainer
 from captum_leam.explainers.exact import Correspondences, GapDecomposition, PositionDecomposition
 from captum_leam.explainers.extremal import ExtremalPerturbation
 from captum_leam.explainers.gradient import FAME, FGGB, XSSAB
@@ -13,6 +14,7 @@ __all__ = [
     "FGGB",
     "RISE",
     "XSSAB",
+    "CaptumExplainer",
     "CorrRISE",
     "Correspondences",
     "Cost",

@@ -1,4 +1,4 @@
-"""What all explainers share: checks, batches, counted cost, and the two sides of a similarity."""
+"""Base classes of the explainers: checks, batches, counted cost, and the two sides of a similarity."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,8 +11,9 @@ from captum.attr import Attribution
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_leam._engine.captum_adapter import raise_if_target
 from captum_leam._engine.checks import check_images
-from captum_leam._engine.guards import eager, refuse_unexplainable, with_gradients
+from captum_leam._engine.guards import eager, raise_if_unexplainable, with_gradients
 from captum_leam._engine.memory import in_batches
 from captum_leam._engine.modes import at_least_float32, differentiate
 from captum_leam._engine.outputs import as_embeddings
@@ -21,7 +22,7 @@ from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.maps import as_maps
 from captum_leam.objectives import direction
 
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Cost:
     """Passes through the model per explained image, counted, not estimated.
 
     Attributes:
-        forwards: images, perturbed or not, that went through the model, per explained image.
-        backwards: gradients with respect to one image (or its layer) that were taken, per explained image.
+        forwards: Number of images, perturbed or not, that went through the model, per explained image.
+        backwards: Number of gradients with respect to one image (or its layer), per explained image.
 
     Example:
         >>> Cost(1, 2)
@@ -46,8 +47,8 @@ class SimilarityMaps:
     """The two sides of an explanation.
 
     Attributes:
-        similar: (N, 1, H, W), not negative: what speaks for the match.
-        dissimilar: (N, 1, H, W), not negative: what speaks against it.
+        similar: Evidence for the match, (N, 1, H, W), not negative.
+        dissimilar: Evidence against the match, (N, 1, H, W), not negative.
 
     Example:
         >>> SimilarityMaps(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)).signed.sum().item()
@@ -59,7 +60,7 @@ class SimilarityMaps:
 
     @property
     def signed(self) -> Tensor:
-        """Similar minus dissimilar, (N, 1, H, W)."""
+        """Return similar minus dissimilar, (N, 1, H, W)."""
         return self.similar - self.dissimilar
 
 
@@ -72,10 +73,10 @@ class Explainer(Attribution, ABC):
     The model's mode, parameters, gradients and hooks, and the random numbers of the process, stay as they are.
 
     Args:
-        model: images (N, C, H, W) to embeddings (N, D), un-normalised.
-        seed: of what the method draws; images get the same numbers whatever the batch they are in.
-        batch_size: images, perturbed or not, in one pass: bounds the memory, and is halved where that is short. Eight of 112 px stay in
-            the caches of a CPU core, where sixteen take a quarter longer; on a GPU take as many as fit.
+        model: Function from images (N, C, H, W) to embeddings (N, D), un-normalised.
+        seed: Seed of random numbers; images get the same numbers whatever the batch they are in. Default: 0.
+        batch_size: Number of images, perturbed or not, in one pass: bounds the memory, and is halved where that is short. Default: 8,
+            which stay in the caches of a CPU core at 112 px, where sixteen take a quarter longer; on a GPU take as many as fit.
 
     Raises:
         InputTypeError: if the model cannot be called.
@@ -93,17 +94,17 @@ class Explainer(Attribution, ABC):
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
         >>> method = GradientTimesInput(model)
-        >>> method.attribute(torch.rand(2, 3, 8, 8), torch.randn(8)).shape, method.cost
+        >>> method.attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(8)).shape, method.cost
         (torch.Size([2, 1, 8, 8]), Cost(forwards=1.0, backwards=1.0))
     """
 
     def __init__(self, model: Callable[..., Tensor], *, seed: int = 0, batch_size: int = 8) -> None:
         if not callable(model):
             raise InputTypeError(
-                f"model is a {type(model).__name__}; needed is a module or callable that returns embeddings."
+                f"Expected model to be a module or callable that returns embeddings, got a {type(model).__name__}."
             )
         if batch_size < 1:
-            raise CaptumLeamError(f"batch_size is {batch_size}; needed is 1 or more images in one pass.")
+            raise CaptumLeamError(f"Expected batch_size to be 1 or more images in one pass, got {batch_size}.")
         super().__init__(model)
         self.model = model
         self.seed = seed
@@ -113,49 +114,51 @@ class Explainer(Attribution, ABC):
 
     @classmethod
     def get_name(cls) -> str:
-        """Name of the method: that of its class."""
+        """Return the name of the method: that of its class."""
         return cls.__name__
 
     @property
     def cost(self) -> Cost:
-        """Passes per image of the last call; zeros before any."""
+        """Return the passes per image of the last call; zeros before any."""
         images = max(self._images, 1)
         return Cost(self._forwards / images, self._backwards / images)
 
     @log_usage()  # type: ignore[untyped-decorator]
-    def attribute(self, inputs: Tensor, reference: Tensor | None = None) -> Tensor:
-        """Signed maps at image size: positive speaks for the match, negative against it.
+    def attribute(self, inputs: Tensor, target: None = None, *, reference: Tensor | None = None) -> Tensor:
+        """Return signed maps at image size: positive values support the match, negative ones oppose it.
 
         Args:
-            inputs: images (N, C, H, W), floating point, as the model takes them.
-            reference: embeddings (D,) or (1, D), shared, or (N, D), one per image; each image's own by default.
+            inputs: Images (N, C, H, W), floating point, as the model takes them.
+            target: Must be None, because embeddings have no classes. Pass ``reference`` instead.
+            reference: Embeddings (D,) or (1, D), shared, or (N, D), one per image. Default: each image's own.
 
         Returns:
-            (N, 1, H, W), detached, on the device of the images.
+            Shape (N, 1, H, W), detached, on the device of the images.
 
         Raises:
             InputTypeError: for inputs, references or embeddings that are no floating-point tensors.
             CaptumLeamError: for other shapes, a model that is not in evaluation mode, or maps that are not finite.
         """
+        raise_if_target(target)
         return torch.cat([maps.detach() for maps in self._in_parts(self._signed, inputs, reference)])
 
     @abstractmethod
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
-        """Maps (n, 1, H, W) of at most ``batch_size`` images; reference: (1, D), (n, D) or None, not normalised."""
+        """Return maps (n, 1, H, W) of at most ``batch_size`` images; reference: (1, D), (n, D) or None, not normalised."""
 
     def _prepare(self, inputs: Tensor) -> None:
-        """What a method does once for every call, before the batches."""
+        """Prepare the method once for every call, before the batches."""
 
     # -- what methods call ---------------------------------------------------------------------------------
 
     def _embed(self, images: Tensor) -> Tensor:
-        """Embeddings (n, D) of images, counted; with a graph where the images have one."""
+        """Return embeddings (n, D) of images, counted; with a graph where the images have one."""
         embeddings = as_embeddings(self.model(images.clone()), len(images))  # a clone: models may work in place
         self._forwards += len(images)
         return embeddings
 
     def _gradient(self, score: Tensor, images: Tensor) -> Tensor:
-        """Gradient of one score per image with respect to the images, counted."""
+        """Return the gradient of one score per image with respect to the images, counted."""
         self._check_differentiable(score)
         gradient: Tensor = differentiate(score.sum(), images, retain_graph=True)[0]
         self._backwards += len(images)
@@ -171,30 +174,30 @@ class Explainer(Attribution, ABC):
     # -- batches -------------------------------------------------------------------------------------------
 
     def _in_parts(
-        self, explain: Callable[[Tensor, Tensor | None], Made], inputs: Tensor, reference: Tensor | None
-    ) -> list[Made]:
-        """What a function makes of every batch of images and the rows of the reference that belong to them."""
+        self, explain: Callable[[Tensor, Tensor | None], T], inputs: Tensor, reference: Tensor | None
+    ) -> list[T]:
+        """Return the results of a function on every batch of images and the rows of the reference that belong to them."""
         check_images(inputs)
         rows = reference_rows(reference, len(inputs))
-        refuse_unexplainable(self.model, [])
+        raise_if_unexplainable(self.model, [])
         with torch.no_grad(), eager():
             run = lambda images: as_embeddings(self.model(images.clone()), len(images))  # noqa: E731
             check_model(self.model, inputs, run, self.batch_size)
         self._forwards, self._backwards, self._images = 0, 0, len(inputs)
         self._at_once = self.batch_size
 
-        def explain_part(part: slice) -> Made:
+        def explain_part(part: slice) -> T:
             with with_gradients():
                 if not part.start:
                     self._prepare(inputs)
                 images = inputs[part].detach().clone()
                 return explain(images, rows if rows is None or len(rows) == 1 else rows[part])
 
-        return in_batches(explain_part, len(inputs), self.batch_size, halved=partial(setattr, self, "_at_once"))
+        return in_batches(explain_part, len(inputs), self.batch_size, on_reduce=partial(setattr, self, "_at_once"))
 
 
 class TwoSidedExplainer(Explainer):
-    """A method with a map of what speaks for the match and one of what speaks against it.
+    """A method with a map of the evidence for the match and one of the evidence against it.
 
     Subclasses write ``_both``; the signed map is the difference of the two.
 
@@ -206,17 +209,18 @@ class TwoSidedExplainer(Explainer):
         ...         gradient = self._gradient(cosines(embeddings, direction(embeddings, reference)), x).sum(1, keepdim=True)
         ...         return SimilarityMaps(gradient.clamp(min=0), -gradient.clamp(max=0))
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
-        >>> both = Gradient(model).attribute_both(torch.rand(2, 3, 8, 8), torch.randn(8))
+        >>> both = Gradient(model).attribute_both(torch.rand(2, 3, 8, 8), reference=torch.randn(8))
         >>> bool((both.similar * both.dissimilar == 0).all())
         True
     """
 
-    def attribute_both(self, inputs: Tensor, reference: Tensor | None = None) -> SimilarityMaps:
-        """Both sides at image size.
+    def attribute_both(self, inputs: Tensor, target: None = None, *, reference: Tensor | None = None) -> SimilarityMaps:
+        """Return the maps of both sides at image size.
 
         Args:
-            inputs: as for :meth:`Explainer.attribute`.
-            reference: as for :meth:`Explainer.attribute`.
+            inputs: As for :meth:`Explainer.attribute`.
+            target: Must be None.
+            reference: As for :meth:`Explainer.attribute`.
 
         Returns:
             :class:`SimilarityMaps`, detached.
@@ -225,6 +229,7 @@ class TwoSidedExplainer(Explainer):
             InputTypeError: as :meth:`Explainer.attribute`.
             CaptumLeamError: as :meth:`Explainer.attribute`.
         """
+        raise_if_target(target)
         parts = self._in_parts(self._both, inputs, reference)
         return SimilarityMaps(
             torch.cat([p.similar for p in parts]).detach(), torch.cat([p.dissimilar for p in parts]).detach()
@@ -232,7 +237,7 @@ class TwoSidedExplainer(Explainer):
 
     @abstractmethod
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
-        """Both maps of at most ``batch_size`` images."""
+        """Return both maps of at most ``batch_size`` images."""
 
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
         return self._both(images, reference).signed
@@ -242,7 +247,7 @@ class TwoSidedExplainer(Explainer):
 
 
 def reference_rows(reference: Tensor | None, images: int) -> Tensor | None:
-    """A reference as rows (1, D) or (N, D), checked against the number of images before it is cut into batches.
+    """Return a reference as rows (1, D) or (N, D), checked against the number of images before it is split into batches.
 
     Raises:
         InputTypeError: if it is no tensor.
@@ -266,11 +271,11 @@ def reference_rows(reference: Tensor | None, images: int) -> Tensor | None:
 
 
 def unit_and_direction(embeddings: Tensor, reference: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Unit embeddings with their graph, and unit references, constant: their products sum to the cosine.
+    """Return unit embeddings with their graph, and unit references, constant: their products sum to the cosine.
 
     Args:
-        embeddings: (N, D).
-        reference: (1, D) or (N, D); the own embeddings by default.
+        embeddings: Embeddings (N, D).
+        reference: Embeddings (1, D) or (N, D). Default: ``embeddings``.
 
     Returns:
         (N, D) and (1, D) or (N, D).
@@ -285,7 +290,7 @@ def unit_and_direction(embeddings: Tensor, reference: Tensor | None) -> tuple[Te
 
 
 def cosines(embeddings: Tensor, towards: Tensor) -> Tensor:
-    """Cosine of every embedding to a unit direction; (N,).
+    """Return the cosine of every embedding to a unit direction; (N,).
 
     Example:
         >>> cosines(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]])).item()
@@ -294,11 +299,11 @@ def cosines(embeddings: Tensor, towards: Tensor) -> Tensor:
     return (torch.nn.functional.normalize(at_least_float32(embeddings), dim=1) * towards).sum(1)
 
 
-def shown(maps: Tensor) -> Tensor:
-    """Maps (N, H, W) or (N, 1, H, W) as (N, 1, H, W), refusing NaN and infinite values.
+def as_map_batch(maps: Tensor) -> Tensor:
+    """Return maps (N, H, W) or (N, 1, H, W) as (N, 1, H, W); raise for NaN and infinite values.
 
     Example:
-        >>> shown(torch.ones(2, 4, 4)).shape
+        >>> as_map_batch(torch.ones(2, 4, 4)).shape
         torch.Size([2, 1, 4, 4])
     """
     return as_maps(maps)[:, None]

@@ -5,13 +5,13 @@ the custom. ``norm="detach"`` gives these methods LEAM's objective instead.
 """
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
 from captum_leam._engine.shapes import Reshape
 from captum_leam._engine.types import Field
-from captum_leam.explainers.base import Explainer, shown
+from captum_leam.explainers.base import Explainer, as_map_batch
 from captum_leam.leam import LEAM, Weighting
 from captum_leam.maps import place_on_field
 from captum_leam.objectives import Norm
@@ -55,8 +55,8 @@ class EmbeddingCAM(Explainer):
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
         self._forwards += len(images)
         self._backwards += len(images)
-        maps = self.leam.attribute(images, reference=reference, relu_attributions=self.positive_only)
-        return shown(place_on_field(maps, (images.shape[2], images.shape[3]), self.field))
+        maps = cast(Tensor, self.leam.attribute(images, reference=reference, relu_attributions=self.positive_only))
+        return as_map_batch(place_on_field(maps, (images.shape[2], images.shape[3]), self.field))
 
 
 class GradCAM(EmbeddingCAM):
@@ -72,7 +72,7 @@ class GradCAM(EmbeddingCAM):
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 8)).eval()
         >>> method = GradCAM(model, model[1])
-        >>> method.attribute(torch.rand(2, 3, 8, 8), torch.randn(2, 8)).shape, method.cost
+        >>> method.attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8)).shape, method.cost
         (torch.Size([2, 1, 8, 8]), Cost(forwards=1.0, backwards=1.0))
     """
 
@@ -91,7 +91,7 @@ class LayerCAM(EmbeddingCAM):
         >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 8)).eval()
-        >>> bool((LayerCAM(model, model[1]).attribute(torch.rand(2, 3, 8, 8), torch.randn(2, 8)) >= 0).all())
+        >>> bool((LayerCAM(model, model[1]).attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8)) >= 0).all())
         True
     """
 
@@ -114,7 +114,7 @@ class HiResCAM(EmbeddingCAM):
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 8)).eval()
         >>> faces, reference = torch.rand(2, 3, 8, 8), torch.randn(2, 8)
         >>> leam = place_on_field(LEAM(model, model[1]).attribute(faces, reference=reference), (8, 8))
-        >>> torch.equal(HiResCAM(model, model[1], norm="detach").attribute(faces, reference)[:, 0], leam)
+        >>> torch.equal(HiResCAM(model, model[1], norm="detach").attribute(faces, reference=reference)[:, 0], leam)
         True
     """
 

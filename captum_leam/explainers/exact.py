@@ -11,21 +11,22 @@ the second over pairs of positions of two images. Nothing is approximated; what 
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.checks import check_images
-from captum_leam._engine.guards import refuse_unexplainable
+from captum_leam._engine.guards import raise_if_unexplainable
 from captum_leam._engine.modes import differentiate, own_arithmetic
 from captum_leam._engine.modules import layer_name
 from captum_leam._engine.outputs import as_embeddings, vanishing
 from captum_leam._engine.passes import LayerPasses
-from captum_leam._engine.recording import gather_runs, record
+from captum_leam._engine.recording import InputGraphRecorder
 from captum_leam._engine.shapes import Reshape, spatial
 from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError
-from captum_leam.explainers.base import Explainer, shown
+from captum_leam.explainers.base import Explainer, as_map_batch
 from captum_leam.maps import place_on_field
 from captum_leam.objectives import direction
 
@@ -48,12 +49,12 @@ class AffineHead:
     offset: Tensor
 
     def position_embeddings(self, activations: Tensor) -> Tensor:
-        """What every position adds to the embedding: (N, C, h, w) to (N, h·w, D)."""
+        """Return the contribution of every position to the embedding: (N, C, h, w) to (N, h·w, D)."""
         with own_arithmetic(activations.device):
             return torch.einsum("dcp,ncp->npd", self.weight.flatten(2), activations.flatten(2))
 
     def embed(self, activations: Tensor) -> Tensor:
-        """The embeddings of activations: (N, C, h, w) to (N, D)."""
+        """Return the embeddings of activations: (N, C, h, w) to (N, D)."""
         return self.position_embeddings(activations).sum(1) + self.offset
 
 
@@ -77,11 +78,11 @@ class Correspondences:
     grid: tuple[int, int]
 
     def strengths(self, *, count: int = 10) -> Tensor:
-        """What each of the strongest correspondences adds to the cosine: (N, count), in the order of :meth:`lines`."""
+        """Return the contributions of the strongest correspondences to the cosine: (N, count), in the order of :meth:`lines`."""
         return self._strongest(count).values
 
     def lines(self, size: tuple[int, int], field: Field | None = None, *, count: int = 10) -> Tensor:
-        """The strongest correspondences, to be drawn between two images (:func:`captum_leam.plots.correspondence_lines`).
+        """Return the strongest correspondences, to be drawn between two images (:func:`captum_leam.plots.correspondence_lines`).
 
         Args:
             size: (H, W) of the images.
@@ -140,9 +141,9 @@ class PositionDecomposition(Explainer):
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 6, bias=False)).eval()
         >>> method, faces, reference = PositionDecomposition(model, model[1]), torch.rand(2, 3, 8, 8), torch.randn(6)
         >>> cosine = torch.nn.functional.cosine_similarity(model(faces), reference[None])
-        >>> torch.allclose(method.decompose(faces, reference).sum((1, 2, 3)), cosine, atol=1e-6)
+        >>> torch.allclose(method.decompose(faces, reference=reference).sum((1, 2, 3)), cosine, atol=1e-6)
         True
-        >>> method.attribute(faces, reference).shape
+        >>> method.attribute(faces, reference=reference).shape
         torch.Size([2, 1, 8, 8])
     """
 
@@ -162,12 +163,12 @@ class PositionDecomposition(Explainer):
         super().__init__(model, seed=seed, batch_size=batch_size)
         self.layer, self.reshape, self.field = layer, reshape, field
 
-    def decompose(self, inputs: Tensor, reference: Tensor | None = None) -> Tensor:
-        """Maps at the size of the layer, whose sums are the cosines minus what the head's offset adds.
+    def decompose(self, inputs: Tensor, *, reference: Tensor | None = None) -> Tensor:
+        """Return maps at the size of the layer, whose sums are the cosines minus what the head's offset adds.
 
         Args:
-            inputs: as for :meth:`Explainer.attribute`.
-            reference: as for :meth:`Explainer.attribute`.
+            inputs: As for :meth:`Explainer.attribute`.
+            reference: As for :meth:`Explainer.attribute`.
 
         Returns:
             (N, 1, h, w), signed, detached.
@@ -175,7 +176,7 @@ class PositionDecomposition(Explainer):
         return torch.cat([maps.detach() for maps in self._in_parts(self._decompose, inputs, reference)])
 
     def correspondences(self, inputs: Tensor, partners: Tensor) -> Correspondences:
-        """What pairs of positions of two images add to their cosine.
+        """Return the contributions of pairs of positions of two images to their cosine.
 
         Args:
             inputs: images (N, C, H, W).
@@ -203,7 +204,7 @@ class PositionDecomposition(Explainer):
 
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
         maps = self._decompose(images, reference)
-        return shown(place_on_field(maps, (images.shape[2], images.shape[3]), self.field))
+        return as_map_batch(place_on_field(maps, (images.shape[2], images.shape[3]), self.field))
 
     def _decompose(self, images: Tensor, reference: Tensor | None) -> Tensor:
         f, of_positions, grid = self._run(images)
@@ -222,7 +223,7 @@ class PositionDecomposition(Explainer):
     # -- the model up to the layer, and after it -------------------------------------------------------------
 
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """Embeddings (n, D), what every position adds to them (n, h·w, D), and the grid (h, w)."""
+        """Return embeddings (n, D), the contribution of every position to them (n, h·w, D), and the grid (h, w)."""
         embeddings, activations = self._activations(images)
         return embeddings, self.head.position_embeddings(activations), (activations.shape[2], activations.shape[3])
 
@@ -235,7 +236,7 @@ class PositionDecomposition(Explainer):
 
     def _prepare(self, inputs: Tensor) -> None:
         """Read the head from the first image, and check it on the image turned around at half the brightness."""
-        refuse_unexplainable(self.model, [self.layer])
+        raise_if_unexplainable(self.model, [self.layer])
         image = inputs[:1].detach().clone()
         self.head = self._read_head(image)
         embeddings, activations = self._activations(0.5 * image.flip(2, 3))
@@ -247,13 +248,17 @@ class PositionDecomposition(Explainer):
             )
 
     def _read_head(self, image: Tensor) -> AffineHead:
-        name = layer_name(self.layer, self.model)
-        with record([self.layer], [name]) as (recorded,):
+        name = partial(layer_name, self.layer, self.model)
+        recorder = InputGraphRecorder([self.layer], self.model)
+        with recorder:
             embeddings = self._embed(image)
-        (kept,) = gather_runs(recorded, self.layer, self.model, None)[0]
-        self._check_differentiable(embeddings)
-        self._backwards += embeddings.shape[1]
-        weight = torch.cat(list(dimension_gradients(embeddings, kept, self._at_once)))
+        try:
+            (kept,) = recorder.runs_of(self.layer)[0]
+            self._check_differentiable(embeddings)
+            self._backwards += embeddings.shape[1]
+            weight = torch.cat(list(dimension_gradients(embeddings, kept, self._at_once)))
+        finally:
+            recorder.release()
         activations = spatial(kept, name, 1, tuple(image.shape[2:]), self.reshape)
         weight = weight if self.reshape is None else self.reshape(weight)
         linear = AffineHead(weight, torch.zeros_like(embeddings[0]))
@@ -301,7 +306,7 @@ class GapDecomposition(PositionDecomposition):
         >>> model = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
         >>> method, faces, reference = GapDecomposition(model, model[1]), torch.rand(2, 3, 8, 8), torch.rand(6)
         >>> cosine = torch.nn.functional.cosine_similarity(model(faces), reference[None])
-        >>> torch.allclose(method.decompose(faces, reference).sum((1, 2, 3)), cosine, atol=1e-6)
+        >>> torch.allclose(method.decompose(faces, reference=reference).sum((1, 2, 3)), cosine, atol=1e-6)
         True
     """
 

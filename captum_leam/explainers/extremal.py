@@ -9,7 +9,7 @@ from torch import Tensor
 from captum_leam._engine.modes import at_least_float32, normal, own_arithmetic
 from captum_leam._engine.outputs import vanishing
 from captum_leam.errors import CaptumLeamError
-from captum_leam.explainers.base import Explainer, cosines, shown
+from captum_leam.explainers.base import Explainer, as_map_batch, cosines
 from captum_leam.maps import default_blur, soft_mask
 from captum_leam.objectives import direction
 
@@ -53,7 +53,7 @@ class ExtremalPerturbation(Explainer):
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
         >>> method = ExtremalPerturbation(model, area=0.25, n_steps=5, restarts=2, grid=4)
-        >>> maps = method.attribute(torch.rand(2, 3, 8, 8), torch.randn(2, 8))
+        >>> maps = method.attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8))
         >>> (maps > 0).sum((1, 2, 3)).tolist(), method.cost
         ([16, 16], Cost(forwards=12.0, backwards=10.0))
     """
@@ -94,7 +94,7 @@ class ExtremalPerturbation(Explainer):
             lower = score < lowest - vanishing(images)  # two restarts may find the same pixels
             best = torch.where(lower[:, None, None, None], maps, best)
             lowest = torch.where(lower, score, lowest)
-        return shown(best)
+        return as_map_batch(best)
 
     def _descend(self, images: Tensor, replaced: Tensor, rows: Tensor, seed: int) -> Tensor:
         """Margins (n, 1, H, W) after the descent from one set of random heights, the same for every image."""

@@ -9,15 +9,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from captum_leam._engine.checks import all_of_row, refuse
+from captum_leam._engine.checks import all_of_row, raise_if_any
 from captum_leam._engine.modes import at_least_float32, differentiate, own_arithmetic
 from captum_leam._engine.outputs import vanishing
 from captum_leam.errors import CaptumLeamError
 from captum_leam.explainers.base import (
     SimilarityMaps,
     TwoSidedExplainer,
+    as_map_batch,
     cosines,
-    shown,
     unit_and_direction,
 )
 from captum_leam.maps import gaussian_blur
@@ -56,7 +56,7 @@ class XSSAB(ThresholdExplainer):
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
         >>> method = XSSAB(model, threshold=0.3)
-        >>> both = method.attribute_both(torch.rand(2, 3, 8, 8), torch.randn(2, 8))
+        >>> both = method.attribute_both(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8))
         >>> both.similar.shape, method.cost
         (torch.Size([2, 1, 8, 8]), Cost(forwards=1.0, backwards=2.0))
     """
@@ -67,7 +67,7 @@ class XSSAB(ThresholdExplainer):
         products = f * g
         speaks_for = products.detach() >= self.threshold / f.shape[1]
         sides = [products.where(chosen, 0.0).sum(1) for chosen in (speaks_for, ~speaks_for)]
-        similar, dissimilar = (shown(self._gradient(side, x).abs().mean(1)) for side in sides)
+        similar, dissimilar = (as_map_batch(self._gradient(side, x).abs().mean(1)) for side in sides)
         return SimilarityMaps(similar, dissimilar)
 
 
@@ -93,7 +93,7 @@ class FGGB(ThresholdExplainer):
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
         >>> method = FGGB(model, threshold=0.3)
-        >>> method.attribute(torch.rand(2, 3, 8, 8), torch.randn(2, 8)).shape, method.cost
+        >>> method.attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8)).shape, method.cost
         (torch.Size([2, 1, 8, 8]), Cost(forwards=4.0, backwards=8.0))
     """
 
@@ -106,7 +106,7 @@ class FGGB(ThresholdExplainer):
         rows = [reference] * len(images) if reference is None or len(reference) == 1 else torch.split(reference, 1)
         each = enumerate(zip(torch.split(images, 1), rows, strict=True))
         sums = [self._sum_over_dimensions(row, x, r) for row, (x, r) in each]
-        signed = shown(torch.cat(sums).mean(1))
+        signed = as_map_batch(torch.cat(sums).mean(1))
         return SimilarityMaps(signed.clamp(min=0), (-signed).clamp(min=0))
 
     def _sum_over_dimensions(self, row: int, image: Tensor, reference: Tensor | None) -> Tensor:
@@ -175,7 +175,7 @@ class FAME(TwoSidedExplainer):
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
         >>> method = FAME(model, n_steps=3)
-        >>> method.attribute(torch.rand(2, 3, 8, 8), torch.randn(2, 8)).shape, method.cost
+        >>> method.attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8)).shape, method.cost
         (torch.Size([2, 1, 8, 8]), Cost(forwards=7.0, backwards=6.0))
     """
 
@@ -218,7 +218,7 @@ def refuse_own(embeddings: Tensor, towards: Tensor) -> None:
     Raises:
         CaptumLeamError: with the images concerned.
     """
-    refuse(
+    raise_if_any(
         reliability(embeddings, towards) <= vanishing(embeddings),
         lambda rows: (
             f"the cosine has zero gradient for images {rows}: their reference is their own embedding, where it is at its maximum. Give a "
@@ -248,4 +248,4 @@ def grey_change(changed: Tensor, images: Tensor) -> Tensor:
         1.0
     """
     scale = images.shape[-1] / 112
-    return shown(gaussian_blur((grey(changed) - grey(images)).abs(), 7.7 * scale, 2 * round(24 * scale) + 1))
+    return as_map_batch(gaussian_blur((grey(changed) - grey(images)).abs(), 7.7 * scale, 2 * round(24 * scale) + 1))

@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_leam._engine.checks import all_of_row
 from captum_leam._engine.modes import at_least_float32, own_arithmetic, uniform
 from captum_leam.errors import CaptumLeamError
-from captum_leam.explainers.base import Explainer, SimilarityMaps, TwoSidedExplainer, cosines, shown
+from captum_leam.explainers.base import Explainer, SimilarityMaps, TwoSidedExplainer, as_map_batch, cosines
 from captum_leam.objectives import direction
 
 BLACK_PATCH = 30 / 112
@@ -64,7 +64,7 @@ class CorrRISE(Masking, TwoSidedExplainer):
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
         >>> method = CorrRISE(model, masks=40)
-        >>> both = method.attribute_both(torch.rand(2, 3, 8, 8), torch.randn(2, 8))
+        >>> both = method.attribute_both(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8))
         >>> bool(both.similar.max() <= 1), method.cost
         (True, Cost(forwards=40.0, backwards=0.0))
     """
@@ -92,7 +92,7 @@ class CorrRISE(Masking, TwoSidedExplainer):
         masks = patch_masks(self.masks, size, patch, self.patches, self.seed).to(at_least_float32(images))
         with torch.no_grad():
             scores = [self._masked_scores(i, x, masks, g) for i, x, g in self._each(images, reference)]
-        signed = shown(rank_correlation(torch.stack(scores), masks).to(scores[0]))
+        signed = as_map_batch(rank_correlation(torch.stack(scores), masks).to(scores[0]))
         return SimilarityMaps(signed.clamp(min=0), (-signed).clamp(min=0))
 
 
@@ -118,7 +118,7 @@ class RISE(Masking):
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
         >>> method = RISE(model, masks=40, cells=4)
-        >>> method.attribute(torch.rand(2, 3, 8, 8), torch.randn(2, 8)).shape, method.cost
+        >>> method.attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8)).shape, method.cost
         (torch.Size([2, 1, 8, 8]), Cost(forwards=40.0, backwards=0.0))
     """
 
@@ -146,7 +146,7 @@ class RISE(Masking):
             scores = torch.stack([self._masked_scores(i, x, masks, g) for i, x, g in self._each(images, reference)])
         with own_arithmetic(scores.device):
             mean = scores @ masks.flatten(1).to(scores) / (self.masks * self.shown)
-        return shown(mean.view(-1, *size))
+        return as_map_batch(mean.view(-1, *size))
 
 
 class XFace(Masking):
@@ -171,7 +171,7 @@ class XFace(Masking):
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
         >>> method = XFace(model, patches=(2, 4), stride=2)
-        >>> method.attribute(torch.rand(2, 3, 8, 8), torch.randn(2, 8)).shape, method.cost
+        >>> method.attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8)).shape, method.cost
         (torch.Size([2, 1, 8, 8]), Cost(forwards=14.0, backwards=0.0))
     """
 
@@ -201,7 +201,7 @@ class XFace(Masking):
                 rises.append(clean - self._masked_scores(i, x, masks, g))
         with own_arithmetic(images.device):
             maps = torch.stack(rises) @ weights.to(rises[0])
-        return shown(maps.view(-1, *size))
+        return as_map_batch(maps.view(-1, *size))
 
 
 # -- masks ---------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_leam._engine.checks import all_of_row
 from captum_leam.errors import CaptumLeamError, InputTypeError
-from captum_leam.explainers.base import cosines, shown
+from captum_leam.explainers.base import as_map_batch, cosines
 from captum_leam.explainers.perturbation import Masking
 from captum_leam.maps import default_blur
 from captum_leam.objectives import direction
@@ -48,7 +48,7 @@ class RegionShapley(Masking):
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
         >>> halves = torch.cat([torch.zeros(8, 4), torch.ones(8, 4)], 1).long()
         >>> method = RegionShapley(model, lambda images: halves.expand(len(images), 8, 8), orders=5)
-        >>> maps = method.attribute(torch.rand(2, 3, 8, 8), torch.randn(2, 8))
+        >>> maps = method.attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8))
         >>> maps[0].unique().numel(), method.cost
         (2, Cost(forwards=11.0, backwards=0.0))
     """
@@ -76,7 +76,7 @@ class RegionShapley(Masking):
         with torch.no_grad():
             regions = region_masks(self.parser(images), images)
             pairs = zip(self._each(images, reference), regions, strict=True)
-            return shown(torch.cat([self._shared_out(i, x, g, r) for (i, x, g), r in pairs]).to(images))
+            return as_map_batch(torch.cat([self._shared_out(i, x, g, r) for (i, x, g), r in pairs]).to(images))
 
     def _shared_out(self, row: int, image: Tensor, reference: Tensor, regions: Tensor) -> Tensor:
         """Values of the regions (H, W) of one image, over their areas: (1, H, W)."""

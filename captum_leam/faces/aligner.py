@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_leam._engine.modes import plain_torch
 from captum_leam._weights import find_weights, load_network, need_facexlib
-from captum_leam.errors import CaptumLeamError
+from captum_leam.errors import CaptumLeamError, FileError
 from captum_leam.faces.aligned import AlignedFace, align, as_photo, resolve_template
 from captum_leam.faces.detections import MIN_FACE, Detection, implausible
 from captum_leam.faces.photos import pictures_of, read_photo
@@ -212,10 +212,9 @@ class FaceAligner:
             CaptumLeamError: naming the file and why: what :func:`~captum_leam.faces.read_photo` refuses, no face, ...
                 or that the face asked for is implausible or not upright (a smaller one is never taken in its place).
         """
-        where = "" if isinstance(photo, Tensor) else f"{photo}: "
         pixels = _photo_of(photo)
         view = self._view(pixels)
-        chosen = self._choose(view.found, faces, where)
+        chosen = self._choose(view.found, faces, photo)
         found = [view.in_photo(face) for face in view.found]
         for i in chosen:
             if found[i].problem is None:
@@ -223,7 +222,7 @@ class FaceAligner:
         good = [i for i in chosen if found[i].problem is None]
         refused = tuple(found[i] for i in chosen if i not in good)
         if not good:
-            raise CaptumLeamError(f"{where}{self._refusal(refused, faces, len(found))}")
+            raise _refused(photo, self._refusal(refused, faces, len(found)))
         plausible = sum(face.problem is None for face in found)
         aligned = [self._align(pixels, found[i], i) for i in good]
         return AlignedFaces(tuple(replace(face, found=plausible, turn=view.turn) for face in aligned), refused)
@@ -251,8 +250,10 @@ class FaceAligner:
         for path in tqdm(pictures, desc="faces", unit="photo", disable=not progress):
             try:
                 done.append((path, self(path, faces)))
+            except FileError as error:
+                failed.append((path, error.reason))
             except ValueError as error:
-                failed.append((path, str(error).removeprefix(f"{path}: ")))
+                failed.append((path, str(error)))
         return AlignedFiles(tuple(done), tuple(failed))
 
     def _view(self, photo: Tensor) -> View:
@@ -293,24 +294,26 @@ class FaceAligner:
             antialias=self.antialias,
         )
 
-    def _choose(self, found: list[Detection], faces: Which, where: str) -> list[int]:
+    def _choose(self, found: list[Detection], faces: Which, photo: Tensor | str | Path) -> list[int]:
         if isinstance(faces, bool) or not (faces in ("all", "largest") or isinstance(faces, int)):
             raise CaptumLeamError(f'faces is {faces!r}; needed is "all", "largest", or an index from 0, the largest.')
         if not found:
-            raise CaptumLeamError(
-                f"{where}no face was found (score over {self.min_score:g}). If this is an aligned crop already, read it "
-                "with read_crop (on the command line --pictures crops)."
+            raise _refused(
+                photo,
+                f"no face was found (score over {self.min_score:g}). If this is an aligned crop already, read it "
+                "with read_crop (on the command line --pictures crops).",
             )
         if isinstance(faces, int):
             if not 0 <= faces < len(found):
-                raise CaptumLeamError(
-                    f"{where}there is no face {faces}; {len(found)} were found, counted from 0, the largest."
+                raise _refused(
+                    photo, f"there is no face {faces}; {len(found)} were found, counted from 0, the largest."
                 )
             return [faces]
         if len(found) > self.max_faces:
-            raise CaptumLeamError(
-                f"{where}{len(found)} faces were found, at most {self.max_faces} are taken; cut out the person, choose one "
-                "by faces=<index> (on the command line --face), or raise max_faces."
+            raise _refused(
+                photo,
+                f"{len(found)} faces were found, at most {self.max_faces} are taken; cut out the person, choose one "
+                "by faces=<index> (on the command line --face), or raise max_faces.",
             )
         return list(range(len(found))) if faces == "all" else [0]
 
@@ -334,3 +337,8 @@ def _retinaface(detector: str, device: torch.device) -> Any:
 
 def _photo_of(photo: Tensor | str | Path) -> Tensor:
     return as_photo(photo) if isinstance(photo, Tensor) else read_photo(photo)
+
+
+def _refused(photo: Tensor | str | Path, reason: str) -> CaptumLeamError:
+    """Return the error of a photograph, which names the file if there is one."""
+    return CaptumLeamError(reason) if isinstance(photo, Tensor) else FileError(photo, reason)

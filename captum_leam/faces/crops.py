@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from captum_leam.errors import CaptumLeamError
+from captum_leam.errors import CaptumLeamError, FileError
 from captum_leam.faces.photos import as_rgb, opened
 
 MAX_SIDE = 4096  # a crop is small; what is larger is a photograph, or a bomb
@@ -34,9 +34,10 @@ def read_crop(path: str | Path) -> Tensor:
     """
     with opened(path) as image:
         if max(image.size) > MAX_SIDE:
-            raise CaptumLeamError(
-                f"{path}: {image.size[0]} × {image.size[1]} px; an aligned crop has at most {MAX_SIDE} a side. Photographs "
-                "are read by read_photo and aligned by FaceAligner."
+            raise FileError(
+                path,
+                f"{image.size[0]} × {image.size[1]} px; an aligned crop has at most {MAX_SIDE} a side. Photographs "
+                "are read by read_photo and aligned by FaceAligner.",
             )
         return as_rgb(image)
 
@@ -64,7 +65,8 @@ def read_crops(paths: Sequence[str | Path]) -> Tensor:
     size = crops[0].shape
     for path, crop in zip(paths, crops, strict=True):
         if crop.shape != size:
-            raise CaptumLeamError(
-                f"{path}: {crop.shape[2]} × {crop.shape[1]} px, but {paths[0]} has {size[2]} × {size[1]}. Aligned crops have one size."
+            raise FileError(
+                path,
+                f"{crop.shape[2]} × {crop.shape[1]} px, but {paths[0]} has {size[2]} × {size[1]}. Aligned crops have one size.",
             )
     return torch.stack(crops)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from captum_leam.errors import CaptumLeamError, DarkPictureWarning, UnknownWhiteError
+from captum_leam.errors import CaptumLeamError, DarkPictureWarning, FileError, UnknownWhiteError
 from captum_leam.faces.formats import picture_endings, readable_formats, why_unreadable
 from captum_leam.faces.white import Depth
 
@@ -46,13 +46,12 @@ def read_photo(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     with opened(path) as image:
         width, height = image.size
         if min(width, height) < MIN_SIDE:
-            raise CaptumLeamError(
-                f"{path}: {width} × {height} px; too small to show a face (needed are {MIN_SIDE} a side)."
-            )
+            raise FileError(path, f"{width} × {height} px; too small to show a face (needed are {MIN_SIDE} a side).")
         if max(width, height) > MAX_SIDE or width * height > max_pixels:
-            raise CaptumLeamError(
-                f"{path}: {width} × {height} px; a photograph has at most {MAX_SIDE} a side and {max_pixels / 1e6:.3g} "
-                "million in all. Make it smaller, or cut out the face."
+            raise FileError(
+                path,
+                f"{width} × {height} px; a photograph has at most {MAX_SIDE} a side and {max_pixels / 1e6:.3g} "
+                "million in all. Make it smaller, or cut out the face.",
             )
         return as_rgb(image)
 
@@ -96,9 +95,7 @@ def pictures_of(where: str | Path | Sequence[str | Path]) -> tuple[list[Path], l
     pictures, skipped = list_pictures(where)
     if not pictures:
         found = " ".join(f"{path.name}: {reason}" for path, reason in skipped[:3])
-        raise CaptumLeamError(
-            f"{where}: the folder holds no picture ({', '.join(readable_formats())}). {found}".rstrip()
-        )
+        raise FileError(where, f"the folder holds no picture ({', '.join(readable_formats())}). {found}".rstrip())
     return pictures, skipped
 
 
@@ -135,8 +132,8 @@ def list_pictures(folder: str | Path, *, recursive: bool = False) -> tuple[list[
         if recursive and _is_folder(path) and not path.is_symlink():
             try:
                 inner = list_pictures(path, recursive=True)
-            except ValueError as error:
-                skipped.append((path, str(error).removeprefix(f"{path}: ")))
+            except FileError as error:
+                skipped.append((path, error.reason))
             else:
                 pictures += inner[0]
                 skipped += inner[1]
@@ -151,7 +148,7 @@ def _visible_entries(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise CaptumLeamError(f"{folder}: the folder cannot be read ({error.strerror}).") from None
+        raise FileError(folder, f"the folder cannot be read ({error.strerror}).") from None
 
 
 def _is_folder(path: Path) -> bool:
@@ -170,14 +167,14 @@ def _why_skipped(path: Path, endings: Sequence[str]) -> str | None:
     try:
         with opened(path) as image:
             kind = image.format
-    except ValueError as error:
-        return str(error).removeprefix(f"{path}: ")
+    except FileError as error:
+        return error.reason
     return f"its content is {kind}, but it is called {ending}. Rename it if it is meant." if ending else None
 
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[Image.Image]:
-    """Open a picture; every fault of the file until it is closed is raised as an error that names it.
+    """Open a picture; every fault of the file until it is closed becomes a :class:`FileError`.
 
     Pillow's own limit against decompression bombs counts as a fault, and so do animations.
 
@@ -186,7 +183,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         ...     pass
         Traceback (most recent call last):
             ...
-        captum_leam.errors.CaptumLeamError: nowhere.png: there is no such file.
+        captum_leam.errors.FileError: nowhere.png: there is no such file.
     """
     _check_file(Path(path))
     try:
@@ -197,32 +194,30 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
             known = [name for name in readable_formats() if name in Image.OPEN]  # MPO is opened as JPEG
             with Image.open(path, formats=known) as image:
                 if getattr(image, "is_animated", False) and image.format not in SEVERAL:
-                    raise CaptumLeamError(
-                        f"{path}: this holds several pictures (an animation); save the one that is meant."
-                    )
+                    raise FileError(path, "this holds several pictures (an animation); save the one that is meant.")
                 yield image
     except UnidentifiedImageError:
-        raise CaptumLeamError(f"{path}: {why_unreadable(Path(path))}") from None
+        raise FileError(path, why_unreadable(Path(path))) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise CaptumLeamError(f"{path}: too large, perhaps a decompression bomb ({error})") from None
+        raise FileError(path, f"too large, perhaps a decompression bomb ({error})") from None
     except UnknownWhiteError as error:
-        raise CaptumLeamError(f"{path}: {error}") from None
+        raise FileError(path, str(error)) from None
+    except FileError:
+        raise
     except Exception as error:  # broken files make Pillow raise nearly anything
-        if str(error).startswith(f"{path}: "):
-            raise
-        raise CaptumLeamError(f"{path}: the picture cannot be read ({error or type(error).__name__}).") from None
+        raise FileError(path, f"the picture cannot be read ({error or type(error).__name__}).") from None
 
 
 def _check_file(path: Path) -> None:
     try:
         if path.is_dir():
-            raise CaptumLeamError(f"{path}: this is a folder, not a picture.")
+            raise FileError(path, "this is a folder, not a picture.")
         if not path.is_file():
-            raise CaptumLeamError(f"{path}: there is no such file.")
+            raise FileError(path, "there is no such file.")
         if not path.stat().st_size:
-            raise CaptumLeamError(f"{path}: the file is empty.")
+            raise FileError(path, "the file is empty.")
     except OSError as error:
-        raise CaptumLeamError(f"{path}: the file cannot be read ({error.strerror}).") from None
+        raise FileError(path, f"the file cannot be read ({error.strerror}).") from None
 
 
 def as_rgb(image: Image.Image) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from captum_leam.errors import CaptumLeamError
+from captum_leam.errors import CaptumLeamError, FileError
 from captum_leam.faces.aligned import AlignedFace, resolve_template, template_for
 from captum_leam.faces.aligner import FaceAligner, Which
 from captum_leam.faces.crops import read_crop
@@ -89,21 +89,21 @@ def read_face(path: str | Path, aligner: FaceAligner | None = None, face: Which 
         >>> read_face("nowhere.png")
         Traceback (most recent call last):
             ...
-        captum_leam.errors.CaptumLeamError: nowhere.png: there is no such file.
+        captum_leam.errors.FileError: nowhere.png: there is no such file.
     """
     path = Path(path)
     if aligner is None:
         crop = read_crop(path)
         if min(crop.shape[1:]) < MIN_SIDE:
-            raise CaptumLeamError(
-                f"{path}: {crop.shape[2]} × {crop.shape[1]} px; too small to show a face (needed are {MIN_SIDE} a side)."
+            raise FileError(
+                path, f"{crop.shape[2]} × {crop.shape[1]} px; too small to show a face (needed are {MIN_SIDE} a side)."
             )
         return FaceSource(path, crop)
     photo = read_photo(path)
     try:
         aligned = aligner(photo, face)[0]
     except ValueError as error:
-        raise CaptumLeamError(f"{path}: {error}") from None
+        raise FileError(path, str(error)) from None
     return FaceSource(path, aligned.crop, aligned, photo)
 
 
@@ -147,7 +147,7 @@ def looks_like_a_crop(path: str | Path) -> bool:
         >>> looks_like_a_crop("nowhere.png")
         Traceback (most recent call last):
             ...
-        captum_leam.errors.CaptumLeamError: nowhere.png: there is no such file.
+        captum_leam.errors.FileError: nowhere.png: there is no such file.
     """
     with opened(path) as image:
         return bool(max(image.size) <= MAX_CROP)

@@ -22,13 +22,13 @@ from captum_leam.maps import place_on_field
 
 
 def input_attributions(maps: Tensor, images: Tensor, field: Field | None = None) -> Tensor:
-    """A layer map as attributions of the input: brought to the field, spread evenly over the channels, with the sum it had.
+    """Return a layer map as attributions of the input: brought to the field, spread evenly over the channels, with the sum it had.
 
     The sum is kept exactly where the field is a whole multiple of the layer map's size, closely elsewhere.
 
     Args:
         maps: layer maps (N, 1, h, w), signed, on the raw scale.
-        images: (N, C, H, W).
+        images: Images (N, C, H, W).
         field: (top, left, height, width) the network reads; the whole image by default.
 
     Returns:
@@ -70,7 +70,7 @@ def infidelity(
 
     Args:
         forward_func: images → scores (N,): :class:`~captum_leam.EmbeddingSimilarity`, best under ``norm="fixed"``.
-        images: (N, C, H, W).
+        images: Images (N, C, H, W).
         maps: layer maps (N, 1, h, w), signed, on the raw scale of the score.
         additional_forward_args: of ``forward_func``, repeated along: for the fixed norm its weights.
         field: (top, left, height, width) that the network reads.
@@ -151,7 +151,7 @@ def sensitivity_max(
     Args:
         explain: images (and what is per image) → maps, any shape (N, …), for example
             ``lambda x, r: leam.attribute(x, reference=r)``.
-        images: (N, C, H, W).
+        images: Images (N, C, H, W).
         *per_image: tensors with one row per image, repeated along with the images: references, for example.
         radius: largest change of a pixel value.
         n_samples: noises per image.

@@ -66,7 +66,7 @@ def zero(images: Tensor) -> Tensor:
 
 
 def mean_colour(images: Tensor) -> Tensor:
-    """The mean colour of each image.
+    """Return images of the mean colour of each image.
 
     Example:
         >>> mean_colour(torch.tensor([[[[0.0, 1.0]]]])).tolist()
@@ -76,7 +76,7 @@ def mean_colour(images: Tensor) -> Tensor:
 
 
 def blur(images: Tensor) -> Tensor:
-    """The image, blurred with a Gaussian of σ = 10 px per 112 px of width: stays close to what faces look like.
+    """Blur the image with a Gaussian of σ = 10 px per 112 px of width: stays close to what faces look like.
 
     Example:
         >>> blur(torch.rand(1, 3, 112, 112)).shape
@@ -86,7 +86,7 @@ def blur(images: Tensor) -> Tensor:
 
 
 def shuffle(images: Tensor) -> Tensor:
-    """The image with its pixels shuffled, by the same permutation in every image: keeps the colours, not their places.
+    """Shuffle the pixels of the image, by the same permutation in every image: keeps the colours, not their places.
 
     Example:
         >>> x = torch.rand(1, 3, 4, 4)
@@ -103,7 +103,7 @@ def noisy_linear(images: Tensor, masks: Tensor | None) -> Tensor:
     The masked pixels of an image solve one sparse linear system; the rest is as it was. Hardly reveals the shape of the mask.
 
     Args:
-        images: (N, C, H, W).
+        images: Images (N, C, H, W).
         masks: boolean (N, H, W).
 
     Returns:
@@ -164,7 +164,7 @@ FILLS: dict[str, Callable[..., Tensor]] = {
 
 
 def as_fill(fill: "str | Fill | Callable[..., Tensor]") -> Fill:
-    """A fill by its name, or made of the function given: of images, or of images and masks.
+    """Return a fill by its name, or from a function of images, or of images and masks.
 
     Raises:
         CaptumLeamError: for an unknown name.

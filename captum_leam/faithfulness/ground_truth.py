@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.checks import caller_rows
-from captum_leam._engine.modes import as_tensor
+from captum_leam._engine.modes import as_array, as_tensor
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.maps import as_maps, rank_pixels
 from captum_leam.objectives import embed, match_rows, unit
+from captum_leam.stats.auc import rank_auc
 
 # -- a map against the pixels that matter ----------------------------------------------------------------
 
@@ -25,10 +26,10 @@ def pointing_game(maps: Tensor, truth: Tensor, *, tolerance: int = 0, seed: int 
     Source: Zhang et al., "Top-down neural attention by excitation backprop", IJCV 2018, section 4.1 (tolerance of 15 px on photos).
 
     Args:
-        maps: (N, H, W) or (N, 1, H, W).
-        truth: boolean (N, H, W).
+        maps: Maps (N, H, W) or (N, 1, H, W).
+        truth: Booleans (N, H, W).
         tolerance: how many pixels beside it still count, in both directions.
-        seed: of ties.
+        seed: Seed of ties. Default: 0.
 
     Returns:
         (N,), 0 or 1; by chance the share of the truth in the image.
@@ -108,13 +109,8 @@ def roc_auc(maps: Tensor, truth: Tensor) -> Tensor:
         >>> roc_auc(torch.tensor([[[0.9, 0.1], [0.3, 0.0]]]), truth).tolist()
         [0.75]
     """
-    from scipy.stats import rankdata
-
     maps, truth = _matching(maps, truth)
-    ranks = rankdata(maps.flatten(1).double().cpu().numpy(), axis=1)
-    inside = truth.flatten(1).cpu().numpy()
-    n, m = inside.sum(1), (~inside).sum(1)
-    return torch.from_numpy(((ranks * inside).sum(1) - n * (n + 1) / 2) / (n * m))
+    return torch.from_numpy(rank_auc(as_array(maps.flatten(1)), truth.flatten(1).cpu().numpy()))
 
 
 def _matching(maps: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,12 +145,12 @@ def part_importance(
 
     Args:
         model: images → embeddings.
-        images: (N, C, H, W).
-        labels: integer regions (N, H, W).
+        images: Images (N, C, H, W).
+        labels: Regions (N, H, W), integers.
         parts: the labels that are removed, one at a time.
         references: (D,), (1, D) or (N, D), from other images.
         fill: what is put in place.
-        batch_size: images in one pass.
+        batch_size: Number of images in one pass.
 
     Returns:
         (N, parts), the drop of the cosine; NaN where an image does not have the part.
@@ -183,8 +179,8 @@ def part_agreement(maps: Tensor, labels: Tensor, parts: Sequence[int], importanc
     """Spearman's rank correlation, over parts, of a map's positive mass with their importance.
 
     Args:
-        maps: (N, H, W) or (N, 1, H, W).
-        labels: integer regions (N, H, W).
+        maps: Maps (N, H, W) or (N, 1, H, W).
+        labels: Regions (N, H, W), integers.
         parts: labels, three or more.
         importance: (N, parts), of :func:`part_importance`; NaN for parts that are not there.
 
@@ -270,7 +266,7 @@ class AdditiveSimilarity(nn.Module):
         return self.weights * (images.mean(1) - gone)
 
     def template(self, channels: int = 3) -> Tensor:
-        """The image (1, C, H, W) whose embedding is the reference: 1 where weights are positive, 0 elsewhere."""
+        """Return the image (1, C, H, W) whose embedding is the reference: 1 where weights are positive, 0 elsewhere."""
         return (self.weights > 0).to(self.weights).expand(1, channels, *self.weights.shape).clone()
 
 

@@ -7,25 +7,30 @@ absolute, never divided by the score; :math:`s` is the cosine and the reference 
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_leam._engine.checks import rows_from, together
+from captum_leam._engine.checks import rows_from
 from captum_leam._engine.modes import as_tensor
-from captum_leam.controls import CONTROLS, OWN_CONTROLS, Control, Scene, central_ellipse
+from captum_leam.controls import CONTROLS, OWN_CONTROLS, Control, PersonMaps, Scene, central_ellipse
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.fills import Fill, as_fill
+from captum_leam.faithfulness.occluded_batch import Embed, MeasuredModel, OccludedBatch, masks_of_pixels
 from captum_leam.faithfulness.occlusion_result import OcclusionResult
-from captum_leam.maps import as_maps, gaussian_blur, rank_pixels
+from captum_leam.maps import as_maps, gaussian_blur, pixel_count, rank_pixels, top_pixels
 from captum_leam.objectives import embed, leave_one_out_centroids, match_rows, unit
+from captum_leam.stats.bootstrap import Floats
 from captum_leam.stats.labels import people_of
-
-Embed = Callable[[Tensor], Tensor]
 
 ORDERS = ("most", "least", "insertion")
 COLUMNS = ["image", "person", "explained", "method", "control", "model", "fill", "order", "fraction", "drop", "changed"]
@@ -35,7 +40,7 @@ def occlude(images: Tensor, masks: Tensor, fill: str | Fill | Callable[..., Tens
     """Replace the masked pixels, all channels of them, and nothing else.
 
     Args:
-        images: (N, C, H, W).
+        images: Images (N, C, H, W).
         masks: boolean (N, H, W); True is replaced.
         fill: ``"zero"``, ``"mean"``, ``"blur"``, ``"noisy linear"``, ``"shuffle"``, or a function.
 
@@ -78,7 +83,7 @@ class OcclusionEvaluator:
         smooth: Gaussian σ in pixels that every map and control is blurred with before ranking: blurrier maps score
             better in removal games (2304.13836), so compare methods at the same blur too.
         seed: of ties and of the controls.
-        batch_size: images in one pass.
+        batch_size: Number of images in one pass.
         progress: show a progress bar.
 
     Raises:
@@ -115,6 +120,7 @@ class OcclusionEvaluator:
         self.of, self.smooth, self.seed = of, smooth, seed
         self.batch_size, self.progress = batch_size, progress
         self._check()
+        self.reset()
 
     def _check(self) -> None:
         if not self.models or not self.fractions or not self.fills or not self.orders:
@@ -132,6 +138,8 @@ class OcclusionEvaluator:
         if self.of not in ("crop", "face"):
             raise CaptumLeamError(f"of is {self.of!r}; needed is 'crop' or 'face'.")
 
+    # -- one call, or batch after batch ----------------------------------------------------------------------
+
     def evaluate(
         self,
         images: Tensor,
@@ -142,21 +150,71 @@ class OcclusionEvaluator:
         face: Tensor | None = None,
         explained: str = "",
     ) -> OcclusionResult:
-        """Occlude the images where each map is highest.
+        """Occlude the images where each map is highest, in one call; states of :meth:`update` are left alone.
 
         Args:
-            images: (N, C, H, W).
-            maps: (N, H, W) or (N, 1, H, W), at the size of the images; or method → maps. Arrays will do.
-            references: per model, (D,), (1, D) or (N, D), from other images than the occluded; a bare tensor for one model.
-            labels: the person of each image; references are then leave-one-out centroids.
-            face: boolean (N, H, W) or (H, W), where the face is; a central ellipse by default.
-            explained: the model that the maps explain, for the transfer matrix.
+            images: Images (N, C, H, W).
+            maps: Maps (N, H, W) or (N, 1, H, W), tensor or array, at the size of the images; or method → maps.
+            references: References by model, (D,), (1, D) or (N, D), from other images than the occluded; a bare tensor for one model.
+            labels: Person of each image; references are then leave-one-out centroids.
+            face: Booleans (N, H, W) or (H, W), where the face is. Default: a central ellipse.
+            explained: Name of the model that the maps explain, for the transfer matrix.
 
         Returns:
             :class:`~captum_leam.faithfulness.occlusion_result.OcclusionResult`.
 
         Raises:
-            CaptumLeamError: for maps of another size or NaN, or neither references nor labels.
+            CaptumLeamError: For maps of another size or NaN, or neither references nor labels.
+        """
+        alone = copy(self)
+        alone.reset()
+        alone.update(images, maps, references, labels, face=face, explained=explained)
+        return alone.compute()
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self._parts: list[_MeasuredPart] = []
+
+    def update(
+        self,
+        images: Tensor,
+        maps: Tensor | Mapping[str, Tensor],
+        references: Mapping[str, Tensor] | Tensor | None = None,
+        labels: Sequence[Any] | None = None,
+        *,
+        face: Tensor | None = None,
+        explained: str = "",
+        start: int | None = None,
+        population: Mapping[str, PersonMaps] | None = None,
+    ) -> None:
+        """Occlude a batch of a set of images that need not fit into memory, and keep the drops for :meth:`compute`.
+
+        Any split of the set gives the table of one :meth:`evaluate`, but for rounding in the passes, provided that references and
+        ``population`` do not depend on the split.
+
+        Args:
+            images: As for :meth:`evaluate`.
+            maps: As for :meth:`evaluate`.
+            references: As for :meth:`evaluate`.
+            labels: As for :meth:`evaluate`; without references, a batch must hold all images of its people.
+            face: As for :meth:`evaluate`.
+            explained: As for :meth:`evaluate`.
+            start: Number of the first image in the whole set. Default: as many images as were given before.
+            population: Method → maps of all people, for the control "other people". Default: those of this batch, which must then be
+                the only one.
+
+        Raises:
+            CaptumLeamError: As for :meth:`evaluate`.
+
+        Example:
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+            >>> faces, maps, references = torch.rand(6, 3, 8, 8), torch.rand(6, 8, 8), torch.rand(6, 8)
+            >>> first, rest = (OcclusionEvaluator(model, (0.1,), controls=("moved",)) for _ in range(2))
+            >>> first.update(faces[:4], maps[:4], references[:4])
+            >>> rest.update(faces[4:], maps[4:], references[4:], start=4)  # perhaps in another process
+            >>> first.merge(rest)
+            >>> first.compute().summary()[["control", "images"]].values.tolist()
+            [['', 6], ['moved', 6]]
         """
         if references is None and labels is None:
             raise CaptumLeamError(
@@ -166,47 +224,132 @@ class OcclusionEvaluator:
             raise CaptumLeamError(
                 f"images have shape {tuple(images.shape)}; needed is (N, C, H, W), one image or more."
             )
-        people = _people(labels, len(images))
-        scene = Scene(images, _face(face, images), people if labels is not None else None, seed=self.seed)
+        seen = [part.start + len(part.people) for part in self._parts if part.explained == explained]
+        start = max(seen, default=0) if start is None else start
+        people = list(range(start, start + len(images))) if labels is None else people_of(labels, len(images))
+        known = None if labels is None else people
+        scene = Scene(images, _face(face, images), known, seed=self.seed, start=start)
         methods = {name: self._map(name, m, images) for name, m in _as_mapping(maps).items()}
-        clean = {name: self._embed(name, images) for name in self.models}
-        towards = {name: self._references(name, clean[name], references, labels) for name in self.models}
-        static = {fill.name: fill(images) for fill in self.fills if not fill.uses_masks}
-        done: dict[int, pd.DataFrame] = {}  # what is equal is occluded once
+        measured = self._measured(images, references, labels)
+        part = _MeasuredPart(
+            start, people, explained, labels is not None, needs_all_of_person=references is None, needs_all=False
+        )
+        part.drops = self._drops(scene, methods, measured, population or {})
+        part.needs_all = population is None and any(control == "other people" for _, control in part.drops)
+        self._parts.append(part)
+
+    def merge(self, other: "OcclusionEvaluator") -> None:
+        """Add the images of another evaluator with the same settings.
+
+        Raises:
+            CaptumLeamError: If the settings differ.
+        """
+        if self._settings() != other._settings():
+            raise CaptumLeamError(
+                f"Expected evaluators with the same settings, got {self._settings()} and {other._settings()}."
+            )
+        self._parts += other._parts
+
+    def compute(self) -> OcclusionResult:
+        """Return the table of all images so far.
+
+        Raises:
+            CaptumLeamError: Without any image, if parts overlap, or if what a part measured depends on images of other parts.
+        """
+        parts = sorted(self._parts, key=lambda part: part.start)
+        _check_parts(parts)
         tables = []
-        bar = tqdm(total=self._count(methods), disable=not self.progress, desc="occluding", unit="set")
-        for method, control, shown in self._maps(methods, scene):
-            key = hash(shown.detach().cpu().numpy().tobytes())
-            if key not in done:
-                ranks = self._ranks(shown, scene.face)
-                done[key] = self._drops(images, ranks, scene.face, static, clean, towards)
-            tables.append(done[key].assign(method=method, control=control))
-            bar.update()
-        bar.close()
-        who = pd.DataFrame({"image": range(len(images)), "person": people, "explained": explained})
-        table = pd.concat(tables, ignore_index=True).merge(who, on="image", how="left")
-        return OcclusionResult(table[COLUMNS], {**self._settings(explained), "labelled": labels is not None})
+        for explained in dict.fromkeys(part.explained for part in self._parts):
+            own = [part for part in parts if part.explained == explained]
+            people = [person for part in own for person in part.people]
+            images = np.concatenate([np.arange(len(part.people)) + part.start for part in own])
+            for key in own[0].drops:
+                drops = np.concatenate([part.drops[key][0] for part in own])
+                changed = np.concatenate([part.drops[key][1] for part in own])
+                head = dict(zip(("method", "control"), key, strict=True)) | {"explained": explained}
+                tables.append(self._table(drops, changed, {"image": images, "person": people}, head))
+        settings = {**self._settings(), "labelled": all(part.is_labelled for part in parts)}
+        return OcclusionResult(
+            pd.concat(tables, ignore_index=True)[COLUMNS], {**settings, "explained": parts[-1].explained}
+        )
+
+    def _table(
+        self, drops: Floats, changed: NDArray[np.int64], rows: Mapping[str, Any], head: Mapping[str, str]
+    ) -> pd.DataFrame:
+        """Return the rows of one map: cell after cell, in each of them image after image."""
+        cells = pd.DataFrame(
+            [
+                (fill.name, fraction, order, model)
+                for fill in self.fills
+                for fraction in self.fractions
+                for order in self.orders
+                for model in self.models
+            ],
+            columns=["fill", "fraction", "order", "model"],
+        )
+        table = cells.loc[cells.index.repeat(len(drops))].reset_index(drop=True)
+        columns = {"image": np.tile(rows["image"], len(cells)), "person": rows["person"] * len(cells)}
+        of_masks = np.repeat(changed, len(self.models), axis=1)
+        return table.assign(drop=drops.T.reshape(-1), changed=of_masks.T.reshape(-1), **columns, **head)
+
+    # -- drops -----------------------------------------------------------------------------------------------
 
     def _drops(
         self,
-        images: Tensor,
-        ranks: Tensor,
-        face: Tensor,
-        static: Mapping[str, Tensor],
-        clean: Mapping[str, Tensor],
-        towards: Mapping[str, Tensor],
-    ) -> pd.DataFrame:
-        """Drops of one ranked map: every fill, fraction, order and model."""
-        before = {name: _cosine(clean[name], towards[name]) for name in self.models}
-        tables = []
-        for fill, fraction, order in ((f, p, o) for f in self.fills for p in self.fractions for o in self.orders):
-            masks = self._masks(ranks, fraction, order, face)
-            after, changed = self._occluded(images, masks, fill, static.get(fill.name))
-            for model in self.models:
-                drop = (before[model] - _cosine(after[model], towards[model])).cpu().numpy()
-                cell = {"model": model, "fill": fill.name, "order": order, "fraction": fraction}
-                tables.append(pd.DataFrame({"image": range(len(images)), **cell, "drop": drop, "changed": changed}))
-        return pd.concat(tables, ignore_index=True)
+        scene: Scene,
+        methods: Mapping[str, Tensor],
+        measured: Mapping[str, MeasuredModel],
+        population: Mapping[str, PersonMaps],
+    ) -> "Drops":
+        """Return drops and changed pixels of every map and control; what is equal is occluded once."""
+        batches = self._batches(scene.images, measured)
+        drops: Drops = {}
+        by_content: dict[bytes, tuple[Floats, NDArray[np.int64]]] = {}
+        bar = tqdm(total=self._count(methods), disable=not self.progress, desc="occluding", unit="set")
+        for method, control, maps in self._maps(methods, scene, population):
+            content = blake2b(maps.detach().cpu().contiguous().numpy().tobytes()).digest()
+            if content not in by_content:
+                masks = self._masks(maps, scene)
+                parts = [
+                    batch.measure([mask[rows] for mask in masks], list(self.models), count_changes=True)
+                    for rows, batch in batches
+                ]
+                by_content[content] = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+            drops[method, control] = by_content[content]
+            bar.update()
+        bar.close()
+        return drops
+
+    def _batches(self, images: Tensor, measured: Mapping[str, MeasuredModel]) -> list[tuple[slice, OccludedBatch]]:
+        batches = []
+        for first in range(0, len(images), self.batch_size):
+            rows = slice(first, first + self.batch_size)
+            models = {
+                name: MeasuredModel(self._embedder(name, first), model.references[rows], model.cosines[rows])
+                for name, model in measured.items()
+            }
+            batches.append((rows, OccludedBatch(images[rows], self.fills, models)))
+        return batches
+
+    def _embedder(self, name: str, first: int) -> Embed:
+        def embed_occluded(occluded: Tensor) -> Tensor:
+            with rows_from(first):
+                embeddings = embed(self.models[name], occluded, self.batch_size).double()
+                unit(embeddings, "embeddings")  # raises for one without a direction
+            return embeddings
+
+        return embed_occluded
+
+    def _measured(
+        self, images: Tensor, references: Mapping[str, Tensor] | Tensor | None, labels: Sequence[Any] | None
+    ) -> dict[str, MeasuredModel]:
+        measured = {}
+        for name in self.models:
+            clean = embed(self.models[name], images, self.batch_size).double()
+            towards = self._references(name, clean, references, labels).expand_as(clean)
+            cosines = (unit(clean, "embeddings") * towards).sum(1)
+            measured[name] = MeasuredModel(self._embedder(name, 0), towards, cosines)
+        return measured
 
     # -- maps and controls ---------------------------------------------------------------------------------
 
@@ -219,73 +362,53 @@ class OcclusionEvaluator:
             )
         return maps
 
-    def _maps(self, methods: Mapping[str, Tensor], scene: Scene) -> Iterator[tuple[str, str, Tensor]]:
-        """Method, control and maps, one after the other: memory does not grow with their number."""
-        own = {name: c for name, c in self._possible(scene).items() if name in OWN_CONTROLS}
+    def _maps(
+        self, methods: Mapping[str, Tensor], scene: Scene, population: Mapping[str, PersonMaps]
+    ) -> Iterator[tuple[str, str, Tensor]]:
+        """Yield method, control and maps, one after the other: memory does not grow with their number."""
+        own = {name: c for name, c in self._possible(scene, population).items() if name in OWN_CONTROLS}
         for method, maps in methods.items():
             yield method, "", maps
-            of_method = replace(scene, maps=maps)
+            of_method = replace(scene, maps=maps, population=population.get(method))
             for name, control in own.items():
                 yield method, name, self._map(name, control(of_method), scene.images)
         for name, control in self.controls.items():
             if name not in OWN_CONTROLS:
                 yield "", name, self._map(name, control(scene), scene.images)
 
-    def _possible(self, scene: Scene) -> Mapping[str, Control]:
-        if "other people" not in self.controls or (scene.people is not None and len(set(scene.people)) > 1):
+    def _possible(self, scene: Scene, population: Mapping[str, PersonMaps]) -> Mapping[str, Control]:
+        has_others = population or len(set(scene.people or ())) > 1
+        if "other people" not in self.controls or (scene.people is not None and has_others):
             return self.controls
-        warnings.warn('the control "other people" is left out: it needs labels of two people or more.', stacklevel=4)
+        warnings.warn('the control "other people" is left out: it needs labels of two people or more.', stacklevel=6)
         return {name: c for name, c in self.controls.items() if name != "other people"}
 
     def _count(self, methods: Mapping[str, Tensor]) -> int:
         own = sum(name in OWN_CONTROLS for name in self.controls)
         return len(methods) * (1 + own) + len(self.controls) - own
 
-    def _ranks(self, maps: Tensor, face: Tensor) -> Tensor:
-        ranks = rank_pixels(gaussian_blur(maps, self.smooth), seed=self.seed)
+    def _masks(self, maps: Tensor, scene: Scene) -> list[Tensor]:
+        """Return the pixels to replace, (N, H, W), fraction by fraction and order by order."""
+        blurred, (height, width) = gaussian_blur(maps, self.smooth), maps.shape[1:]
+        if self.of == "crop" and "least" not in self.orders:
+            counts = [pixel_count(fraction, height * width) for fraction in self.fractions]
+            order = top_pixels(blurred.flatten(1), counts, seed=self.seed, start=scene.start)
+            top = masks_of_pixels(order, counts, (height, width))
+            return [~mask if order == "insertion" else mask for mask in top for order in self.orders]
+        ranks = rank_pixels(blurred, seed=self.seed, start=scene.start)
+        pixels = torch.full((len(maps),), height * width, dtype=torch.int64, device=maps.device)
         if self.of == "face":
-            ranks = rank_pixels((ranks + ranks[0].numel() * ~face.to(ranks.device)).neg().double())
-        return ranks
-
-    def _masks(self, ranks: Tensor, fraction: float, order: str, face: Tensor) -> Tensor:
-        """The pixels to replace."""
-        pixels = (
-            face.flatten(1).sum(1).to(ranks.device)
-            if self.of == "face"
-            else torch.full((len(ranks),), ranks[0].numel(), dtype=torch.int64, device=ranks.device)
-        )
-        count = (fraction * pixels.double()).round().clamp(min=1)[:, None, None]
-        if order == "least":
-            return (ranks >= pixels[:, None, None] - count) & (ranks < pixels[:, None, None])
-        return ranks >= count if order == "insertion" else ranks < count
-
-    # -- models --------------------------------------------------------------------------------------------
-
-    def _embed(self, name: str, images: Tensor) -> Tensor:
-        return embed(self.models[name], images, self.batch_size).double()
-
-    def _occluded(
-        self, images: Tensor, masks: Tensor, fill: Fill, filled: Tensor | None
-    ) -> tuple[dict[str, Tensor], Any]:
-        """Embeddings of the occluded images by every model, and the number of pixels really changed, per image."""
-        embeddings: dict[str, list[Tensor]] = {name: [] for name in self.models}
-        changed = []
-        with together():
-            for i in range(0, len(images), self.batch_size):
-                part = slice(i, i + self.batch_size)
-                x, mask = images[part], masks[part]
-                occluded = torch.where(mask[:, None], fill(x, mask) if filled is None else filled[part], x)
-                changed.append((occluded != x).any(1).flatten(1).sum(1))
-                for name, model in self.models.items():
-                    with rows_from(i):
-                        embeddings[name].append(embed(model, occluded, self.batch_size))
-        return {name: torch.cat(parts).double() for name, parts in embeddings.items()}, torch.cat(changed).cpu().numpy()
+            ranks = rank_pixels(
+                (ranks + height * width * ~scene.face.to(ranks.device)).neg().double(), start=scene.start
+            )
+            pixels = scene.face.flatten(1).sum(1).to(ranks.device)
+        return [_mask(ranks, pixels, fraction, order) for fraction in self.fractions for order in self.orders]
 
     def _references(
         self, name: str, clean: Tensor, references: Mapping[str, Tensor] | Tensor | None, labels: Sequence[Any] | None
     ) -> Tensor:
         if references is None:
-            return leave_one_out_centroids(clean, _people(labels, len(clean)))
+            return leave_one_out_centroids(clean, people_of(labels, len(clean)))
         if isinstance(references, Tensor) and len(self.models) > 1:
             raise CaptumLeamError(
                 f"references are one tensor for {len(self.models)} models; needed is a mapping model → references."
@@ -295,10 +418,9 @@ class OcclusionEvaluator:
             raise CaptumLeamError(f"references lack the model {name!r}.")
         return unit(match_rows(given, clean, f"references of {name!r}"), f"references of {name!r}")
 
-    def _settings(self, explained: str) -> dict[str, Any]:
+    def _settings(self) -> dict[str, Any]:
         return {
             "models": list(self.models),
-            "explained": explained,
             "fractions": self.fractions,
             "fills": [fill.name for fill in self.fills],
             "controls": list(self.controls),
@@ -307,6 +429,55 @@ class OcclusionEvaluator:
             "smooth": self.smooth,
             "seed": self.seed,
         }
+
+
+# -- the state -------------------------------------------------------------------------------------------
+
+Drops = dict[tuple[str, str], tuple[Floats, NDArray[np.int64]]]
+"""Method and control → drops (N, cells) and changed pixels (N, fills × fractions × orders)."""
+
+
+@dataclass
+class _MeasuredPart:
+    """What one update measured.
+
+    Attributes:
+        start: Number of its first image.
+        people: Person of each image.
+        explained: Name of the model that the maps explain.
+        is_labelled: Whether labels were given.
+        needs_all_of_person: Whether its references are of the other images of this part.
+        needs_all: Whether its control "other people" is of this part alone.
+    """
+
+    start: int
+    people: list[Any]
+    explained: str
+    is_labelled: bool
+    needs_all_of_person: bool
+    needs_all: bool
+    drops: Drops = field(default_factory=dict)
+
+
+def _check_parts(parts: Sequence[_MeasuredPart]) -> None:
+    """Raise if the parts, sorted by their first image, are no split of one set."""
+    if not parts:
+        raise CaptumLeamError("Expected images, got none. Call update first.")
+    for explained in {part.explained for part in parts}:
+        own = [part for part in parts if part.explained == explained]
+        if any(one.start + len(one.people) > two.start for one, two in pairwise(own)):
+            raise CaptumLeamError("Expected every image once, got parts that overlap. Pass `start` to update.")
+        if any(list(part.drops) != list(own[0].drops) for part in own):
+            raise CaptumLeamError("Expected the same methods and controls in all parts, got different ones.")
+        if len(own) > 1 and any(part.needs_all for part in own):
+            raise CaptumLeamError(
+                'The control "other people" was made from one of several parts. Pass `population` to update, or leave it out.'
+            )
+        people = [person for part in own for person in set(part.people)]
+        if any(part.needs_all_of_person for part in own) and len(people) > len(set(people)):
+            raise CaptumLeamError(
+                "Expected all images of a person in one part, because references are leave-one-out centroids. Pass references."
+            )
 
 
 # -- small functions -----------------------------------------------------------------------------------
@@ -330,12 +501,6 @@ def _as_mapping(maps: Any) -> Mapping[str, Tensor]:
     return named
 
 
-def _people(labels: Sequence[Any] | None, images: int) -> list[Any]:
-    if labels is None:
-        return list(range(images))  # every image a person of its own
-    return people_of(labels, images)
-
-
 def _face(face: Tensor | None, images: Tensor) -> Tensor:
     size = images.shape[2:]
     given = central_ellipse((size[0], size[1])) if face is None else as_tensor(face)
@@ -349,5 +514,9 @@ def _face(face: Tensor | None, images: Tensor) -> Tensor:
     return face
 
 
-def _cosine(embeddings: Tensor, towards: Tensor) -> Tensor:
-    return (unit(embeddings, "embeddings") * towards).sum(1)
+def _mask(ranks: Tensor, pixels: Tensor, fraction: float, order: str) -> Tensor:
+    """Return the pixels (N, H, W) to replace, from the ranks among so many pixels of each image."""
+    count = (fraction * pixels.double()).round().clamp(min=1)[:, None, None]
+    if order == "least":
+        return (ranks >= pixels[:, None, None] - count) & (ranks < pixels[:, None, None])
+    return ranks >= count if order == "insertion" else ranks < count

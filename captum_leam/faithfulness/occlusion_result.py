@@ -25,7 +25,7 @@ class OcclusionResult:
         drops: tidy table with the columns image, person, explained (the model that the maps explain), method, control ("" for
             the method itself; "" as method for controls shared by all), model (the one the drop was measured on), fill,
             order, fraction, drop (absolute fall of the cosine), changed (pixels whose value changed).
-        settings: how it was made.
+        settings: Settings that it was made with.
 
     Example:
         >>> import torch
@@ -58,7 +58,7 @@ class OcclusionResult:
         return cls(drops, {**parts[0].settings, "labelled": labelled})
 
     def to_frame(self) -> pd.DataFrame:
-        """The tidy table, a copy."""
+        """Return a copy of the tidy table."""
         return self.drops.copy()
 
     def summary(self, *, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:

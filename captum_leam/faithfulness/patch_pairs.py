@@ -80,7 +80,7 @@ def paste_patches(
     Args:
         images: (N, C, H, W), aligned.
         pairs: of these images.
-        labels: the person of each image.
+        labels: Person of each image.
         patches: how many cells of the grid are replaced.
         size: of a cell in pixels; cells start at the top left.
         seed: of the cells and of the third person's image.
@@ -140,7 +140,7 @@ def evaluate_patch_pairs(
         threshold: on the cosine; at the equal error rate of the pairs without patches by default.
         ratios: shares of the pixels given back, within [0, 1].
         seed: of ties and of the random pixels.
-        batch_size: images in one pass.
+        batch_size: Number of images in one pass.
 
     Raises:
         CaptumLeamError: for maps of another size or NaN, or ratios outside [0, 1].
@@ -217,7 +217,7 @@ class PatchResult:
     Attributes:
         rates: method, ratio (share of the pixels given back), fmr (of the impostor pairs), fnmr (of the genuine pairs).
         localisation: method, pair, genuine, pointing (0 or 1), iou, roc_auc.
-        settings: how it was made.
+        settings: Settings that it was made with.
 
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs
@@ -247,7 +247,7 @@ class PatchResult:
         return curves.join(self.localisation.groupby("method", sort=False)[["pointing", "iou", "roc_auc"]].mean())
 
     def plot(self) -> "Figure":
-        """The DPR curves, see :func:`captum_leam.plots.patch_curves`."""
+        """Plot the DPR curves, see :func:`captum_leam.plots.patch_curves`."""
         from captum_leam.plots import patch_curves
 
         figure: Figure = patch_curves(self)

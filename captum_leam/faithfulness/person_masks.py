@@ -12,7 +12,8 @@ from torch import Tensor
 
 from captum_leam.controls import random_face_pixels, random_pixels
 from captum_leam.errors import CaptumLeamError
-from captum_leam.faithfulness.occlusion import Embed, OcclusionEvaluator
+from captum_leam.faithfulness.occluded_batch import Embed
+from captum_leam.faithfulness.occlusion import OcclusionEvaluator
 from captum_leam.faithfulness.occlusion_result import OcclusionResult
 from captum_leam.maps import normalize_sum
 from captum_leam.stats.labels import people_of
@@ -21,7 +22,7 @@ METHOD = "own mask"
 
 
 def person_mask(maps_of_some_images: Tensor) -> Tensor:
-    """A person's mask: the mean of the maps of some of their images, each cut to its positive part and divided by its sum.
+    """Return a person's mask: the mean of the maps of some of their images, each cut to its positive part and divided by its sum.
 
     Args:
         maps_of_some_images: (N, H, W) or (N, 1, H, W), of one person, aligned.
@@ -60,8 +61,8 @@ def evaluate_person_masks(
         models: as :class:`~captum_leam.faithfulness.OcclusionEvaluator` takes them.
         images: (N, C, H, W), two or more of every person; two people or more.
         maps: of these images, (N, H, W) or (N, 1, H, W), by any method.
-        labels: the person of each image.
-        explained: the model that the maps explain.
+        labels: Person of each image.
+        explained: Name of the model that the maps explain.
         seed: of the halves, of the other person drawn, and of the evaluator.
         **options: of the evaluator, for example ``fractions`` and ``fills``.
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -45,7 +45,7 @@ class LayerRanking:
     settings: dict[str, Any]
 
     def to_frame(self) -> pd.DataFrame:
-        """The table, a copy."""
+        """Return a copy of the table."""
         return self.table.copy()
 
     @property
@@ -91,12 +91,12 @@ def rank_layers(
     Args:
         model: returns embeddings (N, D), in evaluation mode.
         images: (N, C, H, W), two or more of every person.
-        labels: the person of each image.
+        labels: Person of each image.
         layers: as :func:`~captum_leam.suggest_layers` returns them; found by default.
         fraction: of the crop that is occluded.
-        fill: of the occlusion.
+        fill: Fill of the occlusion.
         n_steps: of LEAM's path; 1 for none.
-        batch_size: images in one pass.
+        batch_size: Number of images in one pass.
         seed: of ties and of the bootstrap.
 
     Returns:
@@ -152,10 +152,12 @@ def _layer_maps(
     n_steps: int,
     batch_size: int,
 ) -> Tensor:
-    leam = LEAM(model, layer.module, reshape=layer.reshape)
-    maps = in_batches(
-        lambda rows: leam.attribute(images[rows], reference=references[rows], n_steps=n_steps), len(images), batch_size
-    )
+    leam = LEAM(model, layer)
+
+    def explain(rows: slice) -> Tensor:
+        return cast(Tensor, leam.attribute(images[rows], reference=references[rows], n_steps=n_steps))
+
+    maps = in_batches(explain, len(images), batch_size)
     return place_on_field(torch.cat(maps), found.image_size, found.field)
 
 

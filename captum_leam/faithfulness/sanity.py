@@ -45,7 +45,7 @@ class Rule:
     meaning: str
 
     def passes(self, value: float, low: float) -> bool:
-        """The verdict on a mean, with the lower end of its interval."""
+        """Return whether the check is passed by a mean, with the lower end of its interval."""
         if self.needed == "interval above":
             return low > self.limit
         return value <= self.limit if self.needed == "at most" else value >= self.limit
@@ -94,7 +94,7 @@ class SanityReport:
     Attributes:
         checks: in the order they were made.
         cascade: share of the layers randomised, from the head down, and mean overlap of the map with the original.
-        settings: how it was made.
+        settings: Settings that it was made with.
 
     Example:
         >>> check = Check("edges", False, 0.7, 0.6, 0.8, "at most 0.5", "The map is an edge detector")
@@ -178,12 +178,12 @@ def sanity_checks(
     Args:
         model: returns embeddings (N, D), in evaluation mode. It is not changed: weights are randomised on copies.
         images: (N, C, H, W), two or more of each of three people or more; twenty people make intervals of use.
-        labels: the person of each image.
+        labels: Person of each image.
         explain: model, images, references (N, D) → maps of image size; :func:`~captum_leam.explain_faces` by default.
         limits: check → limit, in place of those in :data:`RULES`.
         stages: shares of the layers that are randomised, the last one 1.
         fraction: of the pixels occluded, for "evidence".
-        fill: of the occlusion.
+        fill: Fill of the occlusion.
         batch_size: images in one pass, where maps are not made.
         seed: of random weights, of the other references, and of the bootstrap.
 
@@ -260,7 +260,7 @@ def _of_another_person(people: Sequence[str], seed: int) -> list[int]:
 
 
 def _seeded(explain: Explain, seed: int) -> Explain:
-    """The method with the global random numbers at a seed, and put back afterwards."""
+    """Return the method run with the global random numbers at a seed."""
 
     def make(model: nn.Module, images: Tensor, references: Tensor) -> Tensor:
         with at_seed(seed):

@@ -1,6 +1,5 @@
 """Person patterns: how alike the maps of one person are, how unlike those of different people, and beyond which controls."""
 
-from captum_leam.patterns.agreement import Agreement, agreement
 from captum_leam.patterns.baselines import (
     closest_strangers,
     control_maps,
@@ -11,7 +10,8 @@ from captum_leam.patterns.baselines import (
     untrained_maps,
 )
 from captum_leam.patterns.claim import PatternClaim, pattern_claim
-from captum_leam.patterns.groups import GroupComparison, compare_groups
+from captum_leam.patterns.group_comparison import GroupComparison, compare_groups
+from captum_leam.patterns.map_agreement import Agreement, agreement
 from captum_leam.patterns.signatures import Signatures, profile_signatures, signatures
 from captum_leam.patterns.specificity import Specificity, person_specificity
 

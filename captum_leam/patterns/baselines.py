@@ -1,13 +1,15 @@
 """Controls of the claim that maps are person-specific: maps that know nothing of identity, and strangers who look alike.
 
-=======================  ==========================================  =======================================================
-control                  knows                                       made by
-=======================  ==========================================  =======================================================
-edges                    the picture                                 :func:`edge_maps`, smoothed Sobel
-untrained network        the picture, the architecture, the method   :func:`untrained_maps`, new random weights
-regions only             where the parts of this face are            :func:`region_maps`, a parser's masks, painted
-strangers in the pose    how the head is held                        :func:`closest_strangers` of :func:`pose_features`
-=======================  ==========================================  =======================================================
+===========  ==========================================  =======================================================
+control      knows                                       made by
+===========  ==========================================  =======================================================
+edges        the picture                                 :func:`edge_maps`, smoothed Sobel
+untrained    the picture, the architecture, the method   :func:`untrained_maps`, new random weights
+parser       where the parts of this face are            :func:`region_maps`, a parser's masks, painted
+pose         how the head is held                        :func:`closest_strangers` of :func:`pose_features`
+===========  ==========================================  =======================================================
+
+Texts and figures call them by :data:`captum_leam.controls.CONTROL_NAMES`.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,9 +22,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from captum_leam._engine.modes import as_array, as_tensor
+from captum_leam.controls import Scene, edges
 from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import as_maps, gaussian_blur, normalize_sum
-from captum_leam.patterns.signatures import Floats
+from captum_leam.stats.bootstrap import Floats
 from captum_leam.stats.labels import person_codes
 
 Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -39,17 +42,17 @@ def control_maps(
     batch_size: int = 64,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """The maps of all controls that can be made from what is given, in one call.
+    """Return the maps of all controls that can be computed from the arguments.
 
     Args:
-        images: (N, C, H, W).
-        people: the person of each image.
-        model: for "untrained network"; it is copied, not changed.
+        images: Images (N, C, H, W).
+        people: Person of each image.
+        model: for "untrained"; it is copied, not changed.
         explain: model, images, references (N, D) → maps: the method whose maps are examined;
             :func:`~captum_leam.explain_faces` by default.
-        labels: a parser's label maps (N, H, W), for "regions only".
+        labels: a parser's label maps (N, H, W), for "parser".
         maps: of the method, (N, H, W): how strongly each region is painted; alike without them.
-        batch_size: images in one pass.
+        batch_size: Number of images in one pass.
         seed: of the random weights.
 
     Returns:
@@ -57,13 +60,13 @@ def control_maps(
 
     Example:
         >>> sorted(control_maps(torch.rand(4, 3, 16, 16), list("aabb"), labels=torch.ones(4, 16, 16, dtype=torch.int64)))
-        ['edges', 'regions only']
+        ['edges', 'parser']
     """
     made = {"edges": edge_maps(images)}
     if model is not None:
-        made["untrained network"] = untrained_maps(model, images, people, explain, batch_size=batch_size, seed=seed)
+        made["untrained"] = untrained_maps(model, images, people, explain, batch_size=batch_size, seed=seed)
     if labels is not None:
-        made["regions only"] = region_maps(labels, maps)
+        made["parser"] = region_maps(labels, maps)
     return made
 
 
@@ -74,8 +77,6 @@ def edge_maps(images: Tensor) -> Tensor:
         >>> edge_maps(torch.rand(2, 3, 16, 16)).shape
         torch.Size([2, 16, 16])
     """
-    from captum_leam.controls import Scene, edges
-
     everywhere = torch.ones(len(images), *images.shape[2:], device="cpu", dtype=torch.bool)
     return edges(Scene(images, everywhere)).cpu()
 
@@ -89,16 +90,16 @@ def untrained_maps(
     batch_size: int = 64,
     seed: int = 0,
 ) -> Tensor:
-    """Maps of an untrained twin: the same architecture, method and references made the same way, random weights.
+    """Return the maps of an untrained twin: the same architecture, method and references made the same way, random weights.
 
     Source: Adebayo et al. 2018, "Sanity checks for saliency maps".
 
     Args:
         model: it is copied, and not changed.
-        images: (N, C, H, W).
+        images: Images (N, C, H, W).
         people: the person of each image; references are leave-one-out centroids of the twin's own embeddings.
         explain: as in :func:`control_maps`.
-        batch_size: images in one pass.
+        batch_size: Number of images in one pass.
         seed: of the weights.
 
     Example:
@@ -118,7 +119,7 @@ def untrained_maps(
 
 
 def region_maps(labels: Tensor | ArrayLike, maps: Tensor | None = None, *, smooth: float = 2.0) -> Tensor:
-    """Maps painted from a parser's masks: each region at one height, the same for everyone; then smoothed.
+    """Paint maps from a parser's masks: each region at one height, the same for everyone, then smoothed.
 
     What is left of the maps when all that is known of an image is where the parts of the face are.
 
@@ -196,7 +197,7 @@ def crop_features(images: Tensor, *, side: int = 28) -> Floats:
     Who is close then looks alike in pose, light, hair and expression: a stricter control than pose.
 
     Args:
-        images: (N, C, H, W).
+        images: Images (N, C, H, W).
         side: pixels of the small crop.
 
     Returns:
@@ -221,7 +222,7 @@ def closest_strangers(
 
     Args:
         features: (N, D), of :func:`pose_features` or :func:`crop_features`.
-        people: the person of each image.
+        people: Person of each image.
         k: how many; at most as many as there are images of other people.
         block: images whose distances are in memory at a time.
 

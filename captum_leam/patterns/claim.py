@@ -15,18 +15,21 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from torch import Tensor
 
+from captum_leam.controls import CONTROL_NAMES
 from captum_leam.errors import CaptumLeamError
-from captum_leam.patterns.intervals import Estimate, draw_people, person_sums
-from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, row_products
-from captum_leam.patterns.specificity import check_options, check_people
-from captum_leam.stats.bootstrap import divided
+from captum_leam.patterns.person_sums import person_sums
+from captum_leam.patterns.signatures import Signatures, as_signatures
+from captum_leam.patterns.specificity import check_people
+from captum_leam.stats.bootstrap import Floats, divided
+from captum_leam.stats.estimates import Estimate, draw_people, row_products
+from captum_leam.stats.inference import check_options
 from captum_leam.stats.labels import person_codes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAPS = "maps"
-STRANGERS = "strangers in the same pose"
+STRANGERS = "pose"
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,19 +66,20 @@ class PatternClaim:
         return self.low > 0
 
     def to_frame(self) -> pd.DataFrame:
-        """The table, a copy."""
+        """Return a copy of the table."""
         return self.table.copy()
 
     def sentence(self) -> str:
-        """The claim in words, with its numbers."""
+        """Return the claim as a sentence with its numbers."""
         maps, strongest = self.table.to_dict("records")[:2]
+        name = CONTROL_NAMES.get(self.strongest, self.strongest)
         verdict = {
             True: "The maps are person-specific beyond it.",
             False: "This does not show more than the control does.",
         }
         return (
             f"Maps of one person overlap by {maps['same']:.2f}, of two people by {maps['different']:.2f}: a gap of {maps['gap']:.3f} "
-            f"[{maps['low']:.3f}, {maps['high']:.3f}]. The strongest control of {len(self.table) - 1}, {self.strongest}, has a gap of "
+            f"[{maps['low']:.3f}, {maps['high']:.3f}]. The strongest control of {len(self.table) - 1}, {name}, has a gap of "
             f"{strongest['gap']:.3f}; the maps are above it by {self.headline:.3f} [{self.low:.3f}, {self.high:.3f}] "
             f"({self.settings['confidence']:.0%} interval over {self.settings['people']} people). {verdict[self.holds]}"
         )
@@ -104,15 +108,15 @@ def pattern_claim(
     """Gap of the maps above that of the strongest control, all on the same images and the same draws of people.
 
     Args:
-        maps: :class:`Signatures`, or maps (N, H, W), compared at their top 1 %.
-        people: the person of each map.
+        maps: Signatures, or maps (N, H, W), compared at their top 1 %.
+        people: Person of each map.
         controls: name → control maps of the same images, in the same form; see :func:`~captum_leam.patterns.control_maps`.
         strangers: (N,) or (N, k) indices of images of other people in the same pose, see
             :func:`~captum_leam.patterns.closest_strangers`: one more control. Or name → indices, to say what they were matched on.
         weights: ``"people"`` or ``"pairs"``, see :func:`person_specificity`.
-        confidence: of the intervals.
-        resamples: how many times people are drawn.
-        seed: of the drawing.
+        confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
+        resamples: Number of bootstrap draws of people. Default: 2000.
+        seed: Seed of the draws. Default: 0.
 
     Raises:
         CaptumLeamError: without any control, for controls of other images or made otherwise, strangers that are the ...

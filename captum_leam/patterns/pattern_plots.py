@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from captum_leam.controls import CONTROL_NAMES
 from captum_leam.plots import COLOURS, POSITIVE, tidy
 
 SAME, DIFFERENT = COLOURS[0], COLOURS[1]
@@ -53,7 +54,7 @@ def claim_figure(result: Any) -> Figure:
         axes.plot(row["same"], i, "s", color=SAME, label="one person" if not i else None)
         said = f"gap {row['gap']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
         axes.annotate(said, (1.0, i), xycoords=("axes fraction", "data"), fontsize=8, va="center")
-    axes.set_yticks(range(len(table)), table["name"])
+    axes.set_yticks(range(len(table)), [CONTROL_NAMES.get(name, name) for name in table["name"]])
     axes.set_xlim(left=0)
     axes.set_ylim(-0.6, len(table) - 0.4)
     axes.set_xlabel(

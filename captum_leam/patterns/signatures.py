@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
@@ -19,11 +20,11 @@ from torch import Tensor
 from captum_leam._engine.modes import as_array, as_tensor
 from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import as_maps
+from captum_leam.stats.bootstrap import Floats
+from captum_leam.stats.estimates import is_sparse, row_products
 
 Kind = Literal["top", "dense", "regions"]
 KINDS: tuple[Kind, ...] = ("top", "dense", "regions")
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,7 +63,7 @@ class Signatures:
         return nothing
 
     def __getitem__(self, rows: Any) -> "Signatures":
-        """Some of the maps, by a slice, indices or a boolean mask."""
+        """Return some of the maps, by a slice, indices or a boolean mask."""
         return Signatures(self.roots[np.arange(len(self))[rows].reshape(-1)], self.kind, self.settings)
 
     def norms(self) -> Floats:
@@ -126,7 +127,7 @@ class Signatures:
     def from_arrays(
         cls, arrays: Mapping[str, ArrayLike], kind: Kind, settings: Mapping[str, Any] | None = None
     ) -> "Signatures":
-        """What :meth:`to_arrays` gave, rows brought back to length 1.
+        """Return signatures from the arrays of :meth:`to_arrays`, rows scaled to length 1.
 
         Raises:
             CaptumLeamError: for arrays that are no root distributions (NaN, negative, columns out of range, torn rows).
@@ -249,6 +250,37 @@ def profile_signatures(
     return _settled(Signatures(_unit_rows(np.sqrt(table)), "regions", {"regions": called}), empty)
 
 
+def top_roots(values: Tensor, top: Tensor) -> Tensor:
+    """Return the root distributions of maps over their highest pixels.
+
+    Args:
+        values: Maps (..., P), not negative.
+        top: Indices (..., K) of the pixels that are kept, see :func:`captum_leam.maps.top_pixels`.
+
+    Returns:
+        Square roots (..., K) of the values divided by their sum; zeros for a map without a positive value.
+
+    Example:
+        >>> top_roots(torch.tensor([[0.0, 0.1, 0.3]]), torch.tensor([[2, 1]])).square().tolist()
+        [[0.75, 0.25]]
+    """
+    return _roots(values.gather(-1, top))
+
+
+def dense_roots(maps: Tensor, grid: int | tuple[int, int]) -> Tensor:
+    """Return the root distributions (N, L, cells) of maps (N, L, H, W), not negative, averaged to a grid of (rows, columns).
+
+    Example:
+        >>> dense_roots(torch.ones(1, 2, 8, 8), (2, 2)).tolist()
+        [[[0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]]]
+    """
+    return _roots(F.adaptive_avg_pool2d(maps, grid).flatten(2))
+
+
+def _roots(values: Tensor) -> Tensor:
+    return (values / values.sum(-1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)).sqrt()
+
+
 def _top_rows(values: NDArray[Any], fraction: float, seed: int) -> sparse.csr_array:
     """Square roots of the top pixels of each row."""
     if not 0 < fraction <= 1:
@@ -321,21 +353,7 @@ def _check_kind(kind: str) -> None:
         raise CaptumLeamError(f"kind is {kind!r}; needed is one of {', '.join(map(repr, KINDS))}.")
 
 
-# -- arithmetic ----------------------------------------------------------------------------------------
-
-
-def is_sparse(rows: Any) -> bool:
-    """Whether rows are those of scipy.sparse."""
-    return bool(sparse.issparse(rows))
-
-
-def row_products(left: Any, right: Any) -> Floats:
-    """Inner product of each row with its counterpart, (N,), in float64."""
-    if is_sparse(left):
-        product = left.astype(np.float64).multiply(right.astype(np.float64))
-        return np.asarray(product.sum(axis=1), dtype=np.float64).reshape(-1)
-    products: Floats = np.einsum("ij,ij->i", left, right, dtype=np.float64)
-    return products
+# -- what may be compared ------------------------------------------------------------------------------
 
 
 def check_comparable(first: Signatures, second: Signatures, what: str) -> None:

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse, stats
+from scipy import sparse
 from torch import Tensor
 
 from captum_leam.errors import CaptumLeamError
-from captum_leam.patterns.intervals import MIN_FOR_INTERVAL, PersonSums, draw_people, person_sums
-from captum_leam.patterns.signatures import Floats, Signatures, as_signatures, is_sparse, row_products
-from captum_leam.stats.bootstrap import divided
+from captum_leam.patterns.person_sums import PersonSums, person_sums
+from captum_leam.patterns.signatures import Signatures, as_signatures
+from captum_leam.stats.auc import SameOrDifferent, auc_of_histograms, exact_auc
+from captum_leam.stats.bootstrap import Floats
+from captum_leam.stats.estimates import draw_people, is_sparse, row_products
+from captum_leam.stats.inference import check_options
 from captum_leam.stats.labels import person_codes
 
 if TYPE_CHECKING:
@@ -59,11 +62,11 @@ class Specificity:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, quantity: str) -> float:
-        """The value of same, different, gap or auc."""
+        """Return the value of same, different, gap or auc."""
         return float(self.table["value"].to_numpy()[self.table["quantity"].tolist().index(quantity)])
 
     def to_frame(self) -> pd.DataFrame:
-        """The table with the p-value, a copy."""
+        """Return a copy of the table with the p-value."""
         return self.table.assign(p_value=np.where(self.table["quantity"] == "gap", self.p_value, np.nan))
 
     def plot(self) -> "Figure":
@@ -93,13 +96,13 @@ def person_specificity(
     """Coefficients of the same and of different people, their gap and AUC with intervals, and a test over person labels.
 
     Args:
-        maps: :class:`Signatures`, or maps (N, H, W), compared at their top 1 %.
+        maps: Signatures, or maps (N, H, W), compared at their top 1 %.
         people: the person of each map; two or more, one of them with two images or more. People with one image count in
             ``different`` only.
         weights: ``"people"``: every person and every two people count alike however many images there are; ``"pairs"``: every pair
             of images does.
         confidence: of the intervals, in (0, 1).
-        resamples: how many times people are drawn.
+        resamples: Number of bootstrap draws of people. Default: 2000.
         permutations: how many times labels are shuffled; 0 for no test.
         block: rows of pairs in memory at a time.
         seed: of the drawing and shuffling.
@@ -188,7 +191,7 @@ def _images_to_shuffle(codes: NDArray[np.int64], seed: int) -> NDArray[np.int64]
 
 
 def _gap_of_order(made: Signatures, codes: NDArray[np.int64], weights: str) -> Callable[[NDArray[np.int64]], float]:
-    """The gap when the images, in some order, are dealt out to the people: what one shuffling costs is one sum per person."""
+    """Return a function from an order of the images to the gap when they are dealt out to the people, one sum per person."""
     images = np.bincount(codes)
     starts = np.concatenate([[0], np.cumsum(images)])
     pairs = images * (images - 1) / 2
@@ -225,74 +228,10 @@ def _lengths_of_sums(roots: Any, order: NDArray[np.int64], starts: NDArray[np.in
 # -- same or different ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class SameOrDifferent:
-    """The coefficient as a classifier of pairs.
-
-    Attributes:
-        value: AUC, the chance that a pair of one person is more alike than one of two people, ties counting half.
-        error: bound of its error from the histogram.
-        cases: how many times a pair of one person meets a pair of two.
-        same: (P, bins), each person's own pairs by coefficient.
-        different: (P, bins), pairs with other people.
-    """
-
-    value: float
-    error: float
-    cases: int
-    same: Floats
-    different: Floats
-
-    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Student's t on the scale of the logit, with the standard error of the jackknife that leaves out a person at a time.
-
-        Source: Arvesen 1969, "Jackknifing U-statistics". NaN under three people; no width where every pair of one person is more
-        alike than every pair of two.
-        """
-        people = len(self.same)
-        without = auc_of_histograms(self.same.sum(0) - self.same, self.different.sum(0) / 2 - self.different)
-        without = without[~np.isnan(without)]
-        if len(without) < MIN_FOR_INTERVAL:
-            return float("nan"), float("nan")
-        little = 1 / (2 * self.cases)  # so that the logit of 1 is a number
-        leaps = _logit(without, little)
-        error = np.sqrt((people - 1) / people * ((leaps - leaps.mean()) ** 2).sum())
-        far = stats.t.ppf((1 + confidence) / 2, people - 1) * error
-        if far == 0:
-            return self.value, self.value
-        at = _logit(np.array(self.value), little)
-        low, high = np.clip((1 + 2 * little) / (1 + np.exp(-(at + np.array([-far, far])))) - little, 0, 1)
-        return float(low), float(high)
-
-    def curve(self) -> pd.DataFrame:
-        """Shares of pairs of one person and of two people by coefficient."""
-        edges = np.linspace(0, 1, self.same.shape[1] + 1)
-        same, different = self.same.sum(0), self.different.sum(0)
-        columns = {
-            "low": edges[:-1],
-            "high": edges[1:],
-            "same": same / same.sum(),
-            "different": different / different.sum(),
-        }
-        return pd.DataFrame(columns)
-
-
-def _logit(share: Floats, little: float) -> Floats:
-    odds: Floats = np.log((share + little) / (1 - share + little))
-    return odds
-
-
-def auc_of_histograms(same: Floats, different: Floats) -> Floats:
-    """AUC of histograms (B, bins) over the same bins, ties within a bin counting half."""
-    below = np.cumsum(different, axis=1) - different / 2
-    totals = same.sum(1) * different.sum(1)
-    return divided((same * below).sum(1), totals)
-
-
 def same_or_different(
     made: Signatures, codes: NDArray[np.int64], *, weights: str = "people", block: int = 1024
 ) -> SameOrDifferent:
-    """The AUC by blocks of pairs; memory is of the order block², whatever the number of maps."""
+    """Return the AUC, computed by blocks of pairs; memory is of the order block², whatever the number of maps."""
     images = np.bincount(codes)
     same_pairs = int((images * (images - 1) // 2).sum())
     cases = same_pairs * (len(codes) * (len(codes) - 1) // 2 - same_pairs)
@@ -323,14 +262,6 @@ def same_or_different(
     return SameOrDifferent(value, tied, cases, own[0], own[1])
 
 
-def exact_auc(values: NDArray[Any], load: Floats, same: NDArray[np.bool_]) -> float:
-    """Weighted AUC of the values themselves, ties counting half."""
-    order = np.argsort(values[~same], kind="stable")
-    others, below = values[~same][order], np.concatenate([[0.0], np.cumsum(load[~same][order])])
-    left, right = (np.searchsorted(others, values[same], side=side) for side in ("left", "right"))
-    return float((load[same] * (below[left] + below[right]) / 2).sum() / (load[same].sum() * below[-1]))
-
-
 def pairs_by_block(
     made: Signatures, codes: NDArray[np.int64], block: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]:
@@ -354,16 +285,3 @@ def check_people(sums: PersonSums) -> None:
         raise CaptumLeamError(f"all maps are of one person, {sums.names[0]!r}; needed are two people or more.")
     if not (sums.images > 1).any():
         raise CaptumLeamError("there is one map of each person; needed is one person or more with two maps.")
-
-
-def check_options(confidence: float, resamples: int, permutations: int = 0, block: int = 1) -> None:
-    """Refuse options out of range.
-
-    Raises:
-        CaptumLeamError: naming all of them.
-    """
-    if not 0 < confidence < 1 or resamples < 1 or permutations < 0 or block < 1:
-        raise CaptumLeamError(
-            f"confidence={confidence}, resamples={resamples}, permutations={permutations}, block={block}; needed are a share in (0, 1), "
-            "1 or more, 0 or more, 1 or more."
-        )

@@ -13,6 +13,7 @@ from captum_leam.regions.people import over_people, per_person
 from captum_leam.regions.region_plots import lift_drawing
 from captum_leam.regions.report import (
     Fragments,
+    RegionReport,
     effective_number,
     fragments,
     landmark_table,
@@ -40,6 +41,7 @@ __all__ = [
     "Fragments",
     "LabelMapParser",
     "NetworkParser",
+    "RegionReport",
     "RegionScheme",
     "TemplateParser",
     "effective_number",

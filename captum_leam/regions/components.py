@@ -34,7 +34,7 @@ NOT_A_COMPONENT = "not_a_component"
 
 
 def merged(scheme: RegionScheme, groups: dict[str, list[str]], name: str) -> RegionScheme:
-    """A scheme in which every region belongs to a group, named anew; left and right are gone.
+    """Return a scheme in which every region belongs to a group with a new name, without left and right.
 
     Args:
         scheme: that is merged.

@@ -140,7 +140,7 @@ def _of_callable(where: str, images: Tensor, device: Any) -> Labels:
 
 
 def _checked(parser: Callable[[Tensor], Tensor], scheme: RegionScheme) -> Callable[[Tensor], Tensor]:
-    """The parser, whose scores are refused if they are of another number of classes than the scheme has."""
+    """Return the parser, which raises if its scores have another number of classes than the scheme."""
 
     def checked(images: Tensor) -> Tensor:
         answer = parser(images)

@@ -65,8 +65,8 @@ def over_people(
         people: who is in each image, in the order of the images.
         groups: person → group; means are then within each.
         confidence: of the intervals, in (0, 1).
-        resamples: how many times people are drawn.
-        seed: of the drawing.
+        resamples: Number of bootstrap draws of people. Default: 2000.
+        seed: Seed of the draws. Default: 0.
 
     Returns:
         One row for every (group,) region and quantity: group, region, quantity, people, mean, low, high. ``people`` counts those whose

@@ -34,7 +34,7 @@ def lift_drawing(
     listed: float = 0.0,
     title: str = "",
 ) -> "Figure":
-    """A drawn face, every region in the colour of its mean lift: orange over chance, purple under it, white at chance.
+    """Draw a face, every region in the colour of its mean lift: orange over chance, purple under it, white at chance.
 
     Regions of merged schemes colour all parts of the drawing that they cover: ``eyes`` both eyes, ``skin`` forehead, cheeks and
     chin. Regions that the drawing does not have (hair, ears, …) are listed below with their lift; parts that the report lacks are

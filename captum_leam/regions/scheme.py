@@ -140,7 +140,7 @@ class RegionScheme:
         return torch.isin(own, torch.tensor(wanted, dtype=torch.int64, device=own.device))
 
     def merge(self, groups: Mapping[str, list[str] | tuple[str, ...]]) -> "RegionScheme":
-        """A scheme in which groups of regions are one region each.
+        """Return a scheme in which groups of regions are one region each.
 
         A merged region stands where the first of its parts stood and keeps that part's integer. Label maps of this
         scheme become label maps of the new one by its :meth:`relabel`.
@@ -175,7 +175,7 @@ class RegionScheme:
         return replace(self, regions=regions, origin=origin, background=background, name=f"{self.name}, merged")
 
     def merge_sides(self) -> "RegionScheme":
-        """A scheme in which left and right are one region: eyes, brows, cheeks, ears.
+        """Return a scheme in which left and right are one region: eyes, brows, cheeks, ears.
 
         Example:
             >>> TEMPLATE.merge_sides().names
@@ -186,7 +186,7 @@ class RegionScheme:
         return self.merge({PLURALS.get(part, f"{part}s"): [f"left_{part}", f"right_{part}"] for part in paired})
 
     def swap_sides(self) -> "RegionScheme":
-        """The same regions named by the other's left: by the image's instead of the person's, or the reverse.
+        """Return the same regions named by the other's left: by the image's instead of the person's, or the reverse.
 
         Raises:
             CaptumLeamError: if the scheme does not say whose left it means.
@@ -246,7 +246,7 @@ def other_side(name: str) -> str:
 
 
 def as_integers(labels: Any) -> Tensor:
-    """A label map as an int64 tensor.
+    """Return a label map as an int64 tensor.
 
     Args:
         labels: tensor or array of integers, any shape.

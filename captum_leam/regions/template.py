@@ -76,7 +76,7 @@ def symmetric(widths: Sequence[tuple[float, float]]) -> Points:
 
 
 def shapes() -> list[tuple[str, Points, bool]]:
-    """The drawing from the outside in: region, outline on the standard crop, and whether it ends where the face does.
+    """Return the drawing from the outside in: region, outline on the standard crop, and whether it ends where the face does.
 
     Example:
         >>> [region for region, _, inside in shapes() if inside]
@@ -238,7 +238,7 @@ class TemplateParser:
 
     @classmethod
     def of_size(cls, size: tuple[int, int]) -> "TemplateParser":
-        """The template of crops of a size, as :func:`captum_leam.faces.template_for` names it: square, or 112 × 96 or scaled.
+        """Return the template of crops of a size, as :func:`captum_leam.faces.template_for` names it: square, or 112 × 96 or scaled.
 
         Args:
             size: (h, w).
@@ -273,7 +273,7 @@ class TemplateParser:
         return drawn.repeat(len(images), 1, 1)
 
     def draw(self, size: tuple[int, int] | None = None) -> NDArray[np.int64]:
-        """The drawing itself.
+        """Return the drawing.
 
         Args:
             size: (H, W); by default that of the template. It may be stretched by 10 %.

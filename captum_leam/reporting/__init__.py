@@ -1,1 +1,28 @@
-"""Pages and tables of results: explanations of files, and the report of a study."""
+"""Pages and tables of results: explanations of files, and the report of a study. Names load lazily."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from captum_leam.reporting.explanation import Explanation, explain_images
+    from captum_leam.reporting.explanation_page import write
+    from captum_leam.reporting.study_report import write_report
+
+_WHERE = {
+    "Explanation": "explanation",
+    "explain_images": "explanation",
+    "write": "explanation_page",
+    "write_report": "study_report",
+}
+
+__all__ = ["Explanation", "explain_images", "write", "write_report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'captum_leam.reporting' has no attribute {name!r}")
+    return getattr(import_module(f"captum_leam.reporting.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,170 +1,151 @@
-"""What a study found, in words: one answer for each of its five questions, no stronger than the numbers behind it."""
+"""Answer the five questions of a study in a sentence or two, no stronger than the numbers allow."""
 
 import numpy as np
 import pandas as pd
 
 from captum_leam.reporting.figures import spoken
 from captum_leam.reporting.findings import Findings
-from captum_leam.reporting.study_page import Answer, estimate, number, p_value, percent
+from captum_leam.reporting.page import Answer, estimate, number, p_value, percent
 
 ALPHA = 0.05
 
 
 def answers(results: Findings, compared: pd.DataFrame) -> list[Answer]:
-    """All answers, in the order in which they are read.
+    """Return all answers, in the order in which they are read.
 
     Args:
-        results: of the study.
-        compared: of ``Findings.against_controls``.
+        results: Findings of the study.
+        compared: Table of ``Findings.against_controls``.
     """
-    return [person_specific(results), regions(results), true(results, compared), agree(results), groups(results)]
+    found = [
+        ("Are the maps person-specific?", "specific", person_specific(results)),
+        ("Which regions carry recognition?", "regions", regions(results)),
+        ("Are the maps true?", "true", faithful(results, compared)),
+        ("Do the networks look at the same places?", "agreement", agree(results)),
+        ("Do groups of people differ?", "groups", groups(results)),
+    ]
+    return [Answer(question, verdict, tone, text, key) for question, key, (verdict, tone, text) in found]
 
 
-def person_specific(results: Findings) -> Answer:
-    """Is the gap between same and different people above that of the strongest control?"""
-    question = "Are the maps person-specific?"
-    table = results.leam()
-    table = table[table["layer"] == results.place]
+def person_specific(results: Findings) -> tuple[str, str, str]:
+    """Return whether the gap between same and different people is above that of the strongest control."""
+    table = results.headline()
     if not len(table):
-        return Answer(question, "not measured", "open", "The study compared no maps of people.", "specific")
-    if not (table["strongest"] != "").any():
-        text = (
-            f"Maps of one person overlap more than maps of two people, {_listed(table, 'gap')}, but no control was run: an edge "
-            "detector can show the same. Without controls this is no answer."
-        )
-        return Answer(question, "no control", "open", text, "specific")
+        return "not measured", "open", "The study compared no maps of people."
+    overlap = "Maps of one person overlap more than maps of two people"
+    controls = [control for control in dict.fromkeys(table["strongest"]) if control]
+    if not controls:
+        gaps = _per_network(table, "gap", "gap_low", "gap_high")
+        text = f"{overlap}, {gaps}, but no control was run: an edge detector can show the same. Without controls this is no answer."
+        return "no control", "open", text
     sure, n = int((table["above_low"] > 0).sum()), len(table)
-    verdict, tone = _verdict(sure, n)
-    control = " and ".join(dict.fromkeys(c for c in table["strongest"] if c))
-    above = _listed(table, "above_control", "above_low", "above_high")
-    numbers = f"The gap between same and different people, less that of the strongest control ({control}): {above}."
+    above = _per_network(table, "above_control", "above_low", "above_high")
+    numbers = f"The gap between same and different people, less that of the strongest control ({' and '.join(controls)}): {above}."
+    if np.isnan(table["above_low"]).all():
+        return "unsure", "open", f"There are too few people for an interval. {numbers}"
     if sure == n:
-        text = f"Maps of one person overlap more than maps of two people, by more than any control explains. {numbers}"
-    elif np.isnan(table["above_low"]).all():
-        verdict, tone, text = "unsure", "open", f"There are too few people for an interval. {numbers}"
+        text = f"{overlap}, by more than any control explains. {numbers}"
     else:
-        text = f"On {n - sure} of {n} {_networks(n)} the interval does not stay above the strongest control. {numbers}"
-    return Answer(question, verdict, tone, text, "specific")
+        networks = "network" if n == 1 else "networks"
+        text = f"On {n - sure} of {n} {networks} the interval does not stay above the strongest control. {numbers}"
+    return *_verdict(sure, n), text
 
 
-def regions(results: Findings) -> Answer:
-    """Which regions hold more of the critical pixels than their area gives them?"""
-    question = "Which regions carry recognition?"
-    table = results["region_summary"]
-    table = table[(table["layer"] == results.place) & np.isfinite(table["mean"])]
+def regions(results: Findings) -> tuple[str, str, str]:
+    """Return which regions hold more of the critical pixels than their area gives them."""
+    table = results.at_place("region_summary")
+    table = table[np.isfinite(table["mean"])]
     if not len(table):
-        return Answer(question, "not measured", "open", "The study had no regions.", "regions")
+        return "not measured", "open", "The study had no regions."
     means = table.groupby(["region", "quantity"], sort=False)["mean"].mean().unstack("quantity")
-    lows = table[table["quantity"] == "lift"].groupby("region")["low"].min().fillna(0)
     means = means[means["share"] > 0].sort_values("lift", ascending=False)
+    lows = table[table["quantity"] == "lift"].groupby("region")["low"].min()
     over = [region for region in means.index if lows.get(region, 0) > 1]
-    first = means.iloc[0]
+    first, largest = means.index[0], str(means["share"].idxmax())
+    text = f"{spoken(first).capitalize()}: {_share_of(means, first, 1)}, {number(means.loc[first, 'lift'], 1)} times its area"
+    rest = " and ".join(f"{spoken(region)} ({number(means.loc[region, 'lift'], 1)})" for region in means.index[1:3])
+    text += f"; then {rest}." if rest else "."
+    if largest != first:
+        text += f" The largest share is that of {spoken(largest)}: {_share_of(means, largest)}."
     n = len(results.models)
-    text = (
-        f"{spoken(means.index[0]).capitalize()}: {percent(first['share'])} of the critical pixels on {percent(first['area'], 1)} "
-        f"of the crop, {number(first['lift'], 1)} times its area"
-    )
-    rest = [f"{spoken(region)} ({number(means.loc[region, 'lift'], 1)})" for region in means.index[1:3]]
-    text += f"; then {' and '.join(rest)}." if rest else "."
-    most = str(means["share"].idxmax())
-    if most != means.index[0]:
-        text += (
-            f" The largest share is that of {spoken(most)}, {percent(means.loc[most, 'share'])} on {percent(means.loc[most, 'area'], 1)} "
-            "of the crop."
-        )
-    where = "in this network" if n == 1 else "in both networks" if n == 2 else f"in all {n} networks"
+    where = {1: "in this network", 2: "in both networks"}.get(n, f"in all {n} networks")
     text += (
         f" Clearly over chance {where}: {', '.join(map(spoken, over))}."
         if over
         else " No region is clearly over chance."
     )
-    named = [means.index[0], most] if most in over else [means.index[0]]
-    return Answer(
-        question,
-        ", ".join(dict.fromkeys(spoken(name) for name in named)),
-        "open",
-        text,
-        "regions",
-    )
+    named = dict.fromkeys([first, largest] if largest in over else [first])
+    return ", ".join(map(spoken, named)), "open", text
 
 
-def true(results: Findings, compared: pd.DataFrame) -> Answer:
-    """Does the cosine fall further than after occluding what the strongest control names?"""
-    question = "Are the maps true?"
+def _share_of(means: pd.DataFrame, region: str, digits: int = 0) -> str:
+    row = means.loc[region]
+    return f"{percent(row['share'])} of the critical pixels on {percent(row['area'], digits)} of the crop"
+
+
+def faithful(results: Findings, compared: pd.DataFrame) -> tuple[str, str, str]:
+    """Return whether the cosine falls further than after occluding what the strongest control names."""
     if not len(compared):
-        return Answer(question, "not measured", "open", "Nothing was occluded, or no control was.", "true")
+        return "not measured", "open", "Nothing was occluded, or no control was."
     hardest = compared.loc[compared.groupby("explained", sort=False)["difference"].idxmin()]
+    clear = {str(control): bool((part["low"] > 0).all()) for control, part in compared.groupby("control", sort=False)}
     sure, n = int((hardest["low"] > 0).sum()), len(hardest)
     verdict, tone = _verdict(sure, n)
-    if sure < n and (compared["low"] > 0).any():
-        verdict, tone = (verdict, "partly") if sure else ("partly", "partly")
-    ordered = hardest if n <= 3 else hardest.sort_values("difference", kind="stable").iloc[[0, -1]]
+    if not sure and (compared["low"] > 0).any():
+        verdict, tone = "partly", "partly"
+    hidden = f"Hiding the {percent(results.fraction)} of the pixels that a map names first lowers the cosine"
     rows = [
         f"{number(row['map'], 3)} against {number(row['other'], 3)} ({row['control']}) on {row['explained']}, "
         f"difference {estimate(row['difference'], row['low'], row['high'], 3)}"
-        for row in ordered.to_dict("records")
+        for row in _few(hardest, "difference").to_dict("records")
     ]
-    than = "more than any control does" if sure == n else "; beside it, the control that comes closest"
-    text = f"Hiding the {percent(results.fraction)} of the pixels that a map names first lowers the cosine {than}: ".replace(
-        " ;", ";"
-    )
-    text += f"{'; '.join(rows)}." if n <= 3 else f"least {' and most '.join(rows)}."
-    behind = list(dict.fromkeys(hardest.loc[~(hardest["low"] > 0), "control"]))
-    beaten = [
-        c for c in dict.fromkeys(compared["control"]) if (compared.loc[compared["control"] == c, "low"] > 0).all()
-    ]
-    if behind:
-        text += f" The maps are not clearly better than {' and '.join(behind)}" + (
-            f"; they are clearly better than {', '.join(beaten)}." if beaten else "."
-        )
-    return Answer(question, verdict, tone, text, "true")
+    numbers = "; ".join(rows) if n <= 3 else f"least {' and most '.join(rows)}"
+    if sure == n:
+        return verdict, tone, f"{hidden} more than any control does: {numbers}."
+    text = f"{hidden}; beside it, the control that comes closest: {numbers}."
+    behind = " and ".join(dict.fromkeys(map(str, hardest[~(hardest["low"] > 0)]["control"])))
+    beaten = ", ".join(control for control, is_clear in clear.items() if is_clear)
+    better = f"; they are clearly better than {beaten}" if beaten else ""
+    return verdict, tone, f"{text} The maps are not clearly better than {behind}{better}."
 
 
-def agree(results: Findings) -> Answer:
-    """Do models look at the same places, more than any two maps of faces do?"""
-    question = "Do the networks look at the same places?"
+def agree(results: Findings) -> tuple[str, str, str]:
+    """Return whether models look at the same places, more than any two maps of faces do."""
     table = results["agreement"]
     maps = table[table["kind"] == "maps"]
     models, layers = maps[maps["what"] == "models"], maps[maps["what"] == "layers"]
     between = f" Layers of one network: {_range(layers['value'])}." if len(layers) else ""
     if not len(models):
-        return Answer(question, "not asked", "open", f"There is one network only.{between}", "agreement")
+        return "not asked", "open", f"There is one network only.{between}"
     sure, n = int((models["low"] > models["chance"]).sum()), len(models)
-    verdict = "yes" if sure == n else f"{sure} of {n} pairs"
     text = (
         f"Maps of one image by two networks agree at {_range(models['value'])} (1: the same map); maps of different people by the two "
         f"at {_range(models['chance'])}.{between}"
     )
-    return Answer(question, verdict, "yes" if sure == n else "partly" if sure else "no", text, "agreement")
+    return "yes" if sure == n else f"{sure} of {n} pairs", _verdict(sure, n)[1], text
 
 
-def groups(results: Findings) -> Answer:
-    """Which differences between groups stay after correction?"""
-    question = "Do groups of people differ?"
+def groups(results: Findings) -> tuple[str, str, str]:
+    """Return which differences between groups stay after correction."""
     table = results["groups"]
     if not len(table):
-        return Answer(question, "not asked", "open", "No groups were given.", "groups")
+        return "not asked", "open", "No groups were given."
     tested = table[np.isfinite(table["p_holm"])]
     if not len(tested):
-        return Answer(
-            question, "not tested", "open", "Groups were given, but none could be tested: see the notes.", "groups"
-        )
-    found = tested[tested["p_holm"] < ALPHA]
+        return "not tested", "open", "Groups were given, but none could be tested: see the notes."
+    found = tested[tested["p_holm"] < ALPHA].sort_values("p_holm", kind="stable")
     if not len(found):
         text = (
             f"None of {len(tested)} comparisons stays after Holm's correction. That is no proof that groups are alike."
         )
-        return Answer(question, "none found", "open", text, "groups")
-    first = found.sort_values("p_holm", kind="stable").iloc[0]
+        return "none found", "open", text
+    first = found.iloc[0]
     text = (
         f"{len(found)} of {len(tested)} comparisons stay after Holm's correction. First: {first['quantity']}, {first['label']} "
         f"{first['group_a']} − {first['group_b']}, {estimate(first['difference'], first['low'], first['high'], 3)} on "
         f"{first['model']}, p {p_value(first['p_holm'])}; base similarity {number(first['base_a'])} and {number(first['base_b'])}."
     )
-    return Answer(question, f"{len(found)} of {len(tested)}", "partly", text, "groups")
-
-
-# -- words ---------------------------------------------------------------------------------------------
+    return f"{len(found)} of {len(tested)}", "partly", text
 
 
 def _verdict(sure: int, n: int) -> tuple[str, str]:
@@ -173,15 +154,14 @@ def _verdict(sure: int, n: int) -> tuple[str, str]:
     return (f"on {sure} of {n}", "partly") if sure else ("not shown", "no")
 
 
-def _networks(n: int) -> str:
-    return "network" if n == 1 else "networks"
+def _few(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Return the rows of up to three models; of more, the least and the largest."""
+    return table if len(table) <= 3 else table.sort_values(value, kind="stable").iloc[[0, -1]]
 
 
-def _listed(table: pd.DataFrame, value: str, low: str = "", high: str = "") -> str:
-    """Numbers of models in words; of many models, those of the least and the largest."""
-    low, high = low or f"{value}_low", high or f"{value}_high"
-    ordered = table if len(table) <= 3 else table.sort_values(value, kind="stable").iloc[[0, -1]]
-    texts = [f"{estimate(row[value], row[low], row[high])} on {row['model']}" for row in ordered.to_dict("records")]
+def _per_network(table: pd.DataFrame, value: str, low: str, high: str) -> str:
+    rows = _few(table, value).to_dict("records")
+    texts = [f"{estimate(row[value], row[low], row[high])} on {row['model']}" for row in rows]
     return " and ".join(texts) if len(table) <= 3 else f"from {' to '.join(texts)}"
 
 

@@ -1,9 +1,10 @@
-"""From files of faces and a model's name to an explanation: what ``captum-leam explain`` does, for notebooks too."""
+"""Explanation of faces in files by a model's name: what ``captum-leam explain`` does, for notebooks too."""
 
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_leam._text import as_text
-from captum_leam.errors import CaptumLeamError
-from captum_leam.explain import PRESETS
+from captum_leam.errors import CaptumLeamError, FileError
 from captum_leam.faces import FaceAligner, FaceSource, read_face, template_for
 from captum_leam.faces.aligned import resolve_template
 from captum_leam.faces.aligner import Which
@@ -28,8 +28,16 @@ from captum_leam.objectives import embed, similarity, unit
 from captum_leam.pairs import explain_pair
 from captum_leam.plots import overlay_on_photo
 from captum_leam.regions import FaceRegions, label_faces
-from captum_leam.reporting.explanation import OWN_REFERENCE, Explanation, explain_images, references_from
+from captum_leam.reporting.explanation import (
+    OWN_REFERENCE,
+    ExplainOptions,
+    Explanation,
+    explain_images,
+    references_from,
+)
 from captum_leam.suggest import chosen_layers
+
+__all__ = ["explain_files"]
 
 DOUBTFUL = 0.2
 """Under this cosine to a person's other pictures it is asked whether a picture shows the same person."""
@@ -42,162 +50,161 @@ right or a similar one it is under 1.2, with pixels that are scaled twice 4 to 3
 SCALES = {"from 0 to 255": 255.0, "255 times smaller": 1 / 255}
 
 
-def explain_files(
-    paths: Sequence[str | Path],
-    model: str,
-    *,
-    preprocessing: str | None = None,
-    colour: str | None = None,
-    output: str | None = None,
-    pictures: str = "auto",
-    size: Size | None = None,
-    faces: Sequence[int] = (),
-    weights: str | Path | None = None,
-    regions: str = "template",
-    region_weights: str | Path | None = None,
-    threshold: float | None = None,
-    same_person: bool | None = None,
-    layers: Sequence[str] | None = None,
-    preset: str = "default",
-    fraction: float = 0.01,
-    fill: str = "blur",
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-    progress: bool = False,
-) -> Explanation:
-    """Explain the faces in files: one towards its own embedding, two towards each other, more towards the rest of the person's.
+@dataclass(frozen=True)
+class FileOptions(ExplainOptions):
+    """Options of an explanation of files: how files, model and regions are read, beside those of the maps.
 
-    Args:
-        paths: pictures, crops or photographs, or folders of them. Of more than two, one that is bad is left out and noted, as is
-            everything in a folder that is not a picture.
-        model: see :func:`captum_leam.models.load_model`.
-        preprocessing: likewise.
-        colour: likewise.
-        output: likewise.
+    Attributes:
+        preprocessing: Pixels that the network takes, see :func:`captum_leam.models.load_model`.
+        colour: Order of the channels that the network takes, see ``load_model``.
+        output: Layer or value that is the embedding, see ``load_model``.
         pictures: ``"crops"``, ``"photos"``, or ``"auto"``: pictures of at most 256 px a side are crops.
-        size: (h, w) that photographs are aligned to and crops are scaled to; by default what the model declares, else, for photographs,
-            the first of :data:`captum_leam.models.sizes.COMMON_SIZES` that it takes, and crops stay as they are.
-        faces: which face of a photograph, 0 the largest: one index for all, or one for each picture; by default the largest.
-        weights: of the face detector, file or folder.
-        regions: see :func:`captum_leam.regions.label_faces`.
-        region_weights: of the parser; by default ``weights``, if that is a folder.
-        threshold: of a pair's decision.
-        same_person: whether the two of a pair are, where it is known.
-        layers: names; found by default.
-        preset: ``"fast"``: one pass; ``"default"`` and ``"best"``: a path of 4 and of 16 steps. The page shows the map of each layer
-            and their average, so without the rounds of occlusion of :func:`captum_leam.explain_faces`.
-        fraction: of the critical pixels.
-        fill: of the occlusion.
-        seed: of everything that is drawn.
-        device: of the networks.
-        progress: show a progress bar.
-
-    Returns:
-        The explanation; :func:`captum_leam.reporting.explanation.write` makes a page of it.
+        size: (h, w) that photographs are aligned to and crops are scaled to. Default: the size that the model declares; else the first
+            of :data:`captum_leam.models.sizes.COMMON_SIZES` that it takes for photographs, and the size of the crops.
+        faces: Index of the face in a photograph, 0 for the largest: one for all pictures or one for each. Default: the largest.
+        weights: File or folder of the face detector's weights.
+        regions: Source of the regions, see :func:`captum_leam.regions.label_faces`.
+        region_weights: File or folder of the parser's weights. Default: ``weights``, if it is a folder.
+        threshold: Threshold of a pair's decision, a cosine.
+        same_person: Whether the two pictures of a pair show the same person, where it is known.
+        layers: Names of the layers. Default: those of the overall map.
+        device: Device of the networks.
 
     Raises:
-        CaptumLeamError: with what is wrong, in one line.
+        CaptumLeamError: For unknown pictures or presets and thresholds that are no cosine.
+
+    Example:
+        >>> FileOptions(threshold=0.3).pictures
+        'auto'
+    """
+
+    preprocessing: str | None = None
+    colour: str | None = None
+    output: str | None = None
+    pictures: str = "auto"
+    size: Size | None = None
+    faces: Sequence[int] = ()
+    weights: str | Path | None = None
+    regions: str = "template"
+    region_weights: str | Path | None = None
+    threshold: float | None = None
+    same_person: bool | None = None
+    layers: Sequence[str] | None = None
+    device: str | torch.device = "cpu"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pictures not in ("auto", "crops", "photos"):
+            raise CaptumLeamError(f"Expected pictures to be 'auto', 'crops' or 'photos', got {self.pictures!r}.")
+        if self.threshold is not None and not -1 <= self.threshold <= 1:
+            raise CaptumLeamError(f"Expected threshold to be a cosine from -1 to 1, got {self.threshold:g}.")
+
+
+def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions | None = None) -> Explanation:
+    """Explain the faces in files: one towards its own embedding, two towards each other, more towards the person's others.
+
+    Args:
+        paths: Pictures (crops or photographs) or folders of them. Of more than two, bad pictures are skipped, as is everything in
+            a folder that is not a picture.
+        model: Model as :func:`captum_leam.models.load_model` takes it.
+        options: Options. Default: ``FileOptions()``.
+
+    Returns:
+        The explanation; :func:`captum_leam.reporting.explanation_page.write` makes a page of it.
+
+    Raises:
+        CaptumLeamError: For bad pictures, models and options, in one line.
 
     Example:
         >>> explain_files(["nowhere.png"], "torch.nn:Identity")
         Traceback (most recent call last):
             ...
-        captum_leam.errors.CaptumLeamError: nowhere.png: there is no such file.
+        captum_leam.errors.FileError: nowhere.png: there is no such file.
     """
-    if preset not in PRESETS:
-        raise CaptumLeamError(f"preset is {preset!r}; needed is one of {', '.join(PRESETS)}.")
-    if pictures not in ("auto", "crops", "photos"):
-        raise CaptumLeamError(f"pictures are {pictures!r}; needed is auto, crops or photos.")
-    if threshold is not None and not -1 <= threshold <= 1:
-        raise CaptumLeamError(f"threshold is {threshold:g}; needed is a cosine, from -1 to 1.")
-    files, which, notes = _distinct(paths, faces)
-    if (threshold is not None or same_person is not None) and len(files) != 2:
+    options = options or FileOptions()
+    device = options.device
+    files, which, skipped = _distinct(paths, options.faces)
+    if (options.threshold is not None or options.same_person is not None) and len(files) != 2:
         raise CaptumLeamError(f"a threshold, or who is who, is about two pictures; there are {len(files)}.")
-    network = load_model(model, preprocessing, colour=colour, output=output).to(device)
+    network = load_model(model, options.preprocessing, colour=options.colour, output=options.output).to(device)
     own = own_size(network, device)
-    aligner = _Aligner(lambda: size or own or COMMON_SIZES[0], weights, device)
-    sources, asked, unread = _read(files, which, pictures, aligner)
+
+    @cache
+    def aligner() -> FaceAligner:
+        size = options.size or own or COMMON_SIZES[0]
+        return FaceAligner(template_for(size), size, weights=options.weights, device=device)
+
+    sources, asked, unread = _read(files, which, options.pictures, aligner)
     sources, asked, alike = _without_copies(sources, asked)
-    images = _stacked(sources, size)
-    notes += [*unread, *alike, *_choice_notes(sources, asked), *_scaled_notes(sources, images)]
-    _check_runs(network, images.to(device), model)
-    _check_size(network, images.to(device), own, size is not None)
-    if pictures == "auto":
+    crops = _stacked(sources, options.size)
+    images = crops.to(device)
+    _check_runs(network, images, model)
+    _check_size(network, images, own, options.size is not None)
+    notes = [*_choice_notes(sources, asked), *_scaled_notes(sources, images)]
+    if options.pictures == "auto":
         notes += _crop_notes(sources, own, aligner)
-    notes += _noise_notes(network, images.to(device))
-    wrapped = preprocessing is not None or colour is not None
-    notes += _division_notes(network, images[:2].to(device), model, wrapped)
-    parts = label_faces(
-        regions, _at_size(sources, images), images, weights=_region_weights(region_weights, weights), device=device
+    notes += _noise_notes(network, images)
+    notes += _division_notes(
+        network, images[:2], model, options.preprocessing is not None or options.colour is not None
     )
-    found = _explained(
-        network,
-        images.to(device),
-        sources,
-        parts,
-        layers,
-        threshold,
-        same_person,
-        {"preset": preset, "fraction": fraction, "fill": fill, "seed": seed, "progress": progress},
-    )
-    settings = {
+    folder = options.weights if options.weights is not None and Path(options.weights).is_dir() else None
+    sources = [replace(source, crop=crop) for source, crop in zip(sources, crops, strict=True)]
+    parts = label_faces(options.regions, sources, crops, weights=options.region_weights or folder, device=device)
+    found = _explained(network, images, sources, parts, options)
+    source = {
         "model": model,
         "preprocessing": getattr(network, "preprocessing", "within the model"),
-        **({"output": output} if output else {}),
+        **({"output": options.output} if options.output else {}),
         "pictures": ", ".join(_how_read(source) for source in sources),
         "crops": f"{images.shape[-2]} × {images.shape[-1]} px",
-        **({} if aligner.made is None else {"face detector": repr(aligner.made)}),
-        **found.settings,
-        "regions": parts.source,
+        **({} if aligner.cache_info().currsize == 0 else {"face detector": repr(aligner())}),
     }
-    return replace(found, settings=settings, notes=(*notes, *found.notes))
+    return replace(found, source=source, skipped=(*skipped, *unread, *alike), notes=(*notes, *found.notes))
 
 
 def _explained(
-    network: nn.Module,
-    images: Tensor,
-    sources: list[FaceSource],
-    parts: FaceRegions,
-    names: Sequence[str] | None,
-    threshold: float | None,
-    same_person: bool | None,
-    options: dict[str, Any],
+    network: nn.Module, images: Tensor, sources: list[FaceSource], parts: FaceRegions, options: FileOptions
 ) -> Explanation:
-    layers = chosen_layers(network, images, names)
+    layers = chosen_layers(network, images, options.layers)
     pair = None
     if len(images) == 2:
         pair = explain_pair(
-            network, *images, layers=layers, threshold=threshold, same_person=same_person, preset=options["preset"]
+            network,
+            *images,
+            layers=layers,
+            threshold=options.threshold,
+            same_person=options.same_person,
+            preset=options.preset,
+            n_steps=options.n_steps,
         )
         pair = replace(pair, faces=(sources[0].face, sources[1].face))
-    first, called = sources[0].path.name, _names([source.path for source in sources])
+    first, names = sources[0].path.name, _names([source.path for source in sources])
     references = references_from(network, images)
     found = explain_images(
         network,
         images,
-        called,
+        names,
         layers,
         parts.labels,
         parts.scheme,
         references=references,
-        maps=None if pair is None else pair.layers,
+        pair=pair,
         landmarks=_landmarks(sources, (images.shape[-2], images.shape[-1])),
-        title=first if len(sources) == 1 else f"{first} and {len(sources) - 1} more",
-        **options,
+        options=options,
     )
     drawn = [
         None if source.photo is None or source.face is None else overlay_on_photo(source.photo, source.face, overall)
         for source, overall in zip(sources, found.overall, strict=True)
     ]
     found = replace(found, parts=parts, photographs=tuple(drawn) if any(d is not None for d in drawn) else ())
-    if pair is None:
-        return replace(found, notes=_doubts(network, images, references, called))
-    label = "Reference: the other picture."
-    return replace(found, pair=pair, title=" and ".join(found.names), text=pair.sentence(), label=label)
+    if pair is not None:
+        return replace(found, title=" and ".join(names), text=pair.sentence())
+    title = first if len(sources) == 1 else f"{first} and {len(sources) - 1} more"
+    return replace(found, title=title, notes=_doubts(network, images, references, names))
 
 
 def _doubts(network: nn.Module, images: Tensor, references: Tensor | None, names: list[str]) -> tuple[str, ...]:
-    """Pictures that are hardly like the others, which are all taken for one person's."""
+    """Return a note about pictures whose embeddings are unlike the others, which are all taken for one person's."""
     if references is None:
         return ()
     cosines = similarity(embed(network, images), unit(references)).tolist()
@@ -211,11 +218,7 @@ def _doubts(network: nn.Module, images: Tensor, references: Tensor | None, names
 
 
 def lead(found: Explanation) -> str:
-    """One sentence: how many faces, towards what.
-
-    Args:
-        found: of :func:`explain_files`.
-    """
+    """Return a sentence with the number of faces and their reference."""
     if len(found.names) == 1:
         return f"One face; {OWN_REFERENCE}."
     return f"{len(found.names)} faces, each explained towards the other{'s' * (len(found.names) > 2)}."
@@ -224,13 +227,13 @@ def lead(found: Explanation) -> str:
 # -- files ---------------------------------------------------------------------------------------------
 
 
-def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[Path], list[Which], list[str]]:
-    """List files without repetitions, which face of each, and what is left out. A picture must not be among its own references."""
+def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[Path], list[Which], list[FileError]]:
+    """Return files without repetitions, the face of each, and skipped files. A picture must not be among its own references."""
     if not paths:
         raise CaptumLeamError("no picture is given.")
     listed = [pictures_of(path) for path in paths]
     files = [file for found, _ in listed for file in found]
-    notes = [f"left out: {path}: {reason}" for _, skipped in listed for path, reason in skipped]
+    skipped = [FileError(path, reason) for _, others in listed for path, reason in others]
     if len(faces) not in (0, 1, len(files)):
         raise CaptumLeamError(
             f"{len(faces)} indices of faces for {len(files)} pictures; needed is one, or one for each in their order."
@@ -243,7 +246,7 @@ def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[P
         first = once.setdefault((os.path.realpath(file), index), file)
         if first is not file:
             if os.path.abspath(first) != os.path.abspath(file):
-                notes.append(f"left out: {file}: the same file as {first}")
+                skipped.append(FileError(file, f"the same file as {first}"))
             continue
         content = _digest(file)
         if content and (first := seen.setdefault((content, index), file)) is not file:
@@ -251,11 +254,11 @@ def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[P
     is_one_file = len(once) == 1 and len(files) > 1
     if is_one_file and seen:
         raise CaptumLeamError(f"{files[0]} and {files[1]} are the same picture: a reference must be another one.")
-    return [*once.values()], [index for _, index in once], notes
+    return [*once.values()], [index for _, index in once], skipped
 
 
 def _digest(file: Path) -> bytes:
-    """Of a file's content; empty for one that is empty or cannot be read, or is none, which is said later."""
+    """Return the digest of a file's content; empty if the file is empty or cannot be read, which is reported later."""
     try:
         if not file.is_file():
             return b""
@@ -265,50 +268,33 @@ def _digest(file: Path) -> bytes:
         return b""
 
 
-class _Aligner:
-    """Makes the aligner at the first photograph."""
-
-    def __init__(self, size: Callable[[], Size], weights: str | Path | None, device: str | torch.device) -> None:
-        self.size, self.weights, self.device = size, weights, device
-        self.made: FaceAligner | None = None
-
-    def __call__(self) -> FaceAligner:
-        if self.made is None:
-            size = self.size()
-            self.made = FaceAligner(template_for(size), size, weights=self.weights, device=self.device)
-        return self.made
-
-
 def _read(
-    files: list[Path], which: list[Which], pictures: str, aligner: _Aligner
-) -> tuple[list[FaceSource], list[Which], list[str]]:
-    """Faces, which face was asked for, and what is said of files left out; two pictures are a pair, of which neither can be left out."""
+    files: list[Path], which: list[Which], pictures: str, aligner: Callable[[], FaceAligner]
+) -> tuple[list[FaceSource], list[Which], list[FileError]]:
+    """Return the faces, the index asked for each, and skipped files. Of two pictures, neither can be skipped."""
     sources: list[FaceSource] = []
     asked: list[Which] = []
-    notes: list[str] = []
+    skipped: list[FileError] = []
     for file, index in zip(files, which, strict=True):
         try:
             crop = pictures == "crops" or (pictures == "auto" and looks_like_a_crop(file))
-        except ValueError as error:
-            notes.append(f"left out: {error}")
-            continue
-        make = None if crop else aligner()  # weights that are missing are no fault of the picture
-        try:
-            sources.append(read_face(file, make, index))
-        except ValueError as error:
-            notes.append(f"left out: {error}")
+            sources.append(read_face(file, None if crop else aligner(), index))
+        except FileError as error:
+            skipped.append(error)
         else:
             asked.append(index)
-    if notes and (len(files) <= 2 or not sources):
-        rest = f" ({len(notes) - 1} more could not be read either)" if len(notes) > 1 else ""
-        raise CaptumLeamError(notes[0].removeprefix("left out: ") + rest)
-    if notes and len(sources) < 2:
-        raise CaptumLeamError(f"only {sources[0].path} is left of {len(files)} pictures: {notes[0]}")
-    return sources, asked, notes
+    if skipped and (len(files) <= 2 or not sources):
+        rest = f" ({len(skipped) - 1} more could not be read either)" if len(skipped) > 1 else ""
+        raise FileError(skipped[0].path, skipped[0].reason + rest)
+    if skipped and len(sources) < 2:
+        raise CaptumLeamError(f"only {sources[0].path} is left of {len(files)} pictures: {skipped[0]}")
+    return sources, asked, skipped
 
 
-def _without_copies(sources: list[FaceSource], asked: list[Which]) -> tuple[list[FaceSource], list[Which], list[str]]:
-    """Leave out pictures that show the same as an earlier one: re-encoded, recompressed or resized. Of a pair, neither can be."""
+def _without_copies(
+    sources: list[FaceSource], asked: list[Which]
+) -> tuple[list[FaceSource], list[Which], list[FileError]]:
+    """Skip pictures that show the same as an earlier one: re-encoded, recompressed or resized. Of a pair, neither can be skipped."""
     found = copies(thumbnails_of(sources), lambda later, earlier: shows_same_face(sources[earlier], sources[later]))
     kept = [i for i in range(len(sources)) if i not in found]
     for later, earlier in found.items():
@@ -316,8 +302,8 @@ def _without_copies(sources: list[FaceSource], asked: list[Which]) -> tuple[list
             raise CaptumLeamError(
                 f"{sources[earlier].path} and {sources[later].path} show the same: a reference must be another picture. Leave one out."
             )
-    notes = [f"left out: {sources[later].path}: shows the same as {sources[i].path}" for later, i in found.items()]
-    return [sources[i] for i in kept], [asked[i] for i in kept], notes
+    skipped = [FileError(sources[later].path, f"shows the same as {sources[i].path}") for later, i in found.items()]
+    return [sources[i] for i in kept], [asked[i] for i in kept], skipped
 
 
 def _how_read(source: FaceSource) -> str:
@@ -329,7 +315,7 @@ def _how_read(source: FaceSource) -> str:
 
 
 def _choice_notes(sources: list[FaceSource], asked: list[Which]) -> list[str]:
-    """Name what was chosen for the user: which of several faces, and how a photograph was turned."""
+    """Return notes on what was chosen for the user: one of several faces, the turn of a photograph."""
     notes = []
     for source, which in zip(sources, asked, strict=True):
         name, face = source.path.name, source.face
@@ -347,14 +333,14 @@ def _choice_notes(sources: list[FaceSource], asked: list[Which]) -> list[str]:
 
 
 def _names(paths: list[Path]) -> list[str]:
-    """File names, with the folder where one name stands for several files, and numbered where that is not enough."""
+    """Return file names, with the folder where one name stands for several files, numbered where that is not enough."""
     names = [as_text(path.name) for path in paths]
     names = [as_text(str(path)) if names.count(name) > 1 else name for path, name in zip(paths, names, strict=True)]
     return [f"{name} ({names[:i].count(name) + 1})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _landmarks(sources: list[FaceSource], size: Size) -> Any:
-    """Where the five points lie: those found, else those of the template; None for crops of a shape without one."""
+    """Return the five points of each crop: those found, else those of the template; None for a shape without a template."""
     try:
         template, _ = resolve_template(template_for(size), size)
     except ValueError:
@@ -366,14 +352,15 @@ def _landmarks(sources: list[FaceSource], size: Size) -> Any:
 
 
 def _stacked(sources: list[FaceSource], size: Size | None) -> Tensor:
-    """(N, 3, h, w), scaled to the size asked for."""
+    """Stack the crops, scaled to the size asked for; (N, 3, h, w)."""
     first = sources[0]
     for source in sources[1:]:
         if source.crop.shape != first.crop.shape and size is None:
             (height, width), (h, w) = source.crop.shape[1:], first.crop.shape[1:]
-            raise CaptumLeamError(
-                f"{source.path}: {width} × {height} px, but {first.path} has {w} × {h}; needed are crops of one size, or a size to scale "
-                "them to (--size)."
+            raise FileError(
+                source.path,
+                f"{width} × {height} px, but {first.path} has {w} × {h}; needed are crops of one size, or a size to scale "
+                "them to (--size).",
             )
     return torch.stack([source.crop if size is None else _scaled(source, size) for source in sources])
 
@@ -383,9 +370,10 @@ def _scaled(source: FaceSource, size: Size) -> Tensor:
     if (height, width) == size:
         return source.crop
     if abs(height * size[1] - width * size[0]) > max(height, width):
-        raise CaptumLeamError(
-            f"{source.path}: a crop of {width} × {height} px has another shape than {size[1]} × {size[0]}: another alignment, not "
-            "another size. Give the photograph, or the size of this crop."
+        raise FileError(
+            source.path,
+            f"a crop of {width} × {height} px has another shape than {size[1]} × {size[0]}: another alignment, not "
+            "another size. Give the photograph, or the size of this crop.",
         )
     return F.interpolate(source.crop[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
@@ -400,7 +388,7 @@ def _scaled_notes(sources: list[FaceSource], images: Tensor) -> list[str]:
 
 
 def _crop_notes(sources: list[FaceSource], own: Size | None, aligner: Callable[[], FaceAligner]) -> list[str]:
-    """Name pictures that were taken for aligned crops because they are small, where the place of the face or the size speaks against it."""
+    """Return notes on small pictures that were taken for aligned crops, where the place of the face or the size is unusual."""
     notes = []
     for source in sources:
         height, width = source.crop.shape[1:]
@@ -414,18 +402,10 @@ def _crop_notes(sources: list[FaceSource], own: Size | None, aligner: Callable[[
     return notes
 
 
-def _at_size(sources: list[FaceSource], images: Tensor) -> list[FaceSource]:
-    return [replace(source, crop=image) for source, image in zip(sources, images, strict=True)]
-
-
-def _region_weights(own: str | Path | None, weights: str | Path | None) -> str | Path | None:
-    return own or (weights if weights is not None and Path(weights).is_dir() else None)
-
-
 def _division_notes(network: nn.Module, images: Tensor, model: str, wrapped: bool) -> list[str]:
-    """Which layer to take instead, of a model that divides by the length; of ONNX files, from_onnx names the value.
+    """Return a note with the layer to take instead, if the model divides by the length. For ONNX files, from_onnx names the value.
 
-    With ``wrapped`` load_model put a preprocessing around the model, whose layers are then called network.… here but not there.
+    With ``wrapped``, load_model put a preprocessing around the model, so that its layers are called network.… here but not there.
     """
     before = None if model.endswith(".onnx") else layer_before_division(network, images)
     if before is None:
@@ -443,7 +423,7 @@ def _check_size(network: nn.Module, images: Tensor, own: Size | None, chosen: bo
 
 
 def _noise_notes(network: nn.Module, images: Tensor) -> list[str]:
-    """Doubt the preprocessing where embeddings hardly differ between faces and noise, or much more at another scale of the pixels."""
+    """Return a note if embeddings hardly differ between faces and noise, or differ much more at another scale of the pixels."""
     faces = images[:4]
     noise = smooth_images(4, (images.shape[2], images.shape[3])).to(images)
     cosine = _cosine(network, faces, noise)
@@ -474,11 +454,12 @@ def _cosine(network: nn.Module, faces: Tensor, noise: Tensor) -> float:
 def _check_runs(network: nn.Module, images: Tensor, model: str) -> None:
     try:
         embed(network, images[:1])
-    except (ValueError, TypeError):
+    except (CaptumLeamError, MemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # the user's model raises what it likes
         height, width = images.shape[2:]
+        first = (str(error).splitlines() or ["no message"])[0]
         raise CaptumLeamError(
-            f"{model} raised {type(error).__name__} on a crop of {width} × {height} px: {str(error).splitlines()[0].rstrip('.')}. "
+            f"{model} raised {type(error).__name__} on a crop of {width} × {height} px: {first.rstrip('.')}. "
             "Does it take crops of another size (--size), or of other values than RGB in [0, 1] (--preprocessing, --colour)?"
         ) from error

@@ -1,29 +1,62 @@
-"""From faces and a model to a page: maps, regions, an occlusion check, tables and pictures in one folder."""
+"""Explanation of faces: maps, regions and an occlusion check, as data for a page."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from captum_leam._engine.guards import with_gradients
-from captum_leam._engine.memory import in_batches
-from captum_leam._engine.passes import LayerPasses
-from captum_leam.explain import PRESETS
+from captum_leam.errors import FileError, NoEvidenceError
+from captum_leam.explain import MapSettings, Preset, Reference, check_preset, explain_faces, layer_maps
 from captum_leam.faithfulness import OcclusionEvaluator, OcclusionResult
-from captum_leam.leam import LEAM
-from captum_leam.maps import overall_map, place_on_field, weigh
-from captum_leam.objectives import direction, embed, leave_one_out_centroids, similarity, unit
+from captum_leam.objectives import Norm, embed, leave_one_out_centroids, unit
 from captum_leam.pairs import PairExplanation
 from captum_leam.regions import FaceRegions, RegionScheme, region_report
-from captum_leam.suggest import LayerSuggestion, LayerSuggestions
+from captum_leam.suggest import LayerSuggestions
 
 OWN_REFERENCE = "no reference: embedding-strength map"
+LABELS = {
+    "own": OWN_REFERENCE,
+    "other face": "Reference: the other picture.",
+    "other images": "Reference: the person's other images.",
+}
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2)
+
+
+@dataclass(frozen=True)
+class ExplainOptions:
+    """Options of the maps of faces and of what is measured on them.
+
+    Attributes:
+        preset: Preset of the overall map, see :func:`~captum_leam.explain_faces`.
+        n_steps: Steps of the path of the signed layer maps beside it.
+        fraction: Share of the critical pixels.
+        fill: Replacement of occluded pixels.
+        seed: Seed of ties and random pixels.
+        batch_size: Images per pass.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        CaptumLeamError: For an unknown preset.
+
+    Example:
+        >>> ExplainOptions(preset="fast").n_steps
+        4
+    """
+
+    preset: Preset = "default"
+    n_steps: int = 4
+    fraction: float = 0.01
+    fill: str = "blur"
+    seed: int = 0
+    batch_size: int = 16
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        check_preset(self.preset)
 
 
 @dataclass(frozen=True)
@@ -31,36 +64,54 @@ class Explanation:
     """Faces explained: everything that the page, the pictures and the tables show.
 
     Attributes:
-        names: of the images, unique.
-        images: (N, C, H, W) in [0, 1].
-        overall: (N, H, W), overall maps.
-        layers: layer name → (N, H, W), signed, placed on the image.
-        regions: of :func:`captum_leam.regions.region_report`.
-        occlusion: drops of the overall map, of Grad-CAM and of random pixels.
-        label: what the maps show, in words.
-        title: of the section.
-        text: under the title.
-        settings: how it was made.
-        pair: of two faces, with the decision and what speaks against the match.
-        parts: labels of the regions, to draw their outlines; None if these are not shown.
-        photographs: RGB pictures of the maps on the photographs, None for images without one.
-        notes: what the reader must know: files that were left out, warnings.
+        names: Names of the images, unique.
+        images: Shape (N, C, H, W) in [0, 1].
+        overall: Overall maps of the preset, shape (N, H, W). Regions and drops are those of these maps.
+        layers: Layer name → signed map, shape (N, H, W).
+        maps: How the maps were made.
+        options: Options of the maps and measurements.
+        regions: Table of :func:`captum_leam.regions.region_report`.
+        occlusion: Drops of the overall map, of Grad-CAM and of random pixels.
+        label: Reference of the maps, as a sentence.
+        title: Title of the section.
+        text: Text under the title.
+        source: Settings of the model and the pictures, by name.
+        pair: Explanation of the two faces of a pair, with the decision and the evidence against the match.
+        parts: Labels of the regions whose outlines are drawn; None for no outlines.
+        photographs: RGB pictures of the maps on the photographs; None for images without a photograph.
+        skipped: Files that were left out.
+        notes: Warnings to the reader.
     """
 
     names: list[str]
     images: Tensor
     overall: Tensor
     layers: dict[str, Tensor]
+    maps: MapSettings
+    options: ExplainOptions
     regions: pd.DataFrame
     occlusion: OcclusionResult
     label: str
     title: str = "Faces"
     text: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
     pair: PairExplanation | None = None
     parts: FaceRegions | None = None
     photographs: tuple[NDArray[np.uint8] | None, ...] = ()
+    skipped: tuple[FileError, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """Files that were left out, and the notes."""
+        return (*(f"left out: {error}" for error in self.skipped), *self.notes)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How everything was made, by name."""
+        measured = {name: getattr(self.options, name) for name in ("fill", "fraction", "seed")}
+        regions = {} if self.parts is None else {"regions": self.parts.source}
+        return {**self.source, **self.maps.to_dict(), **measured, **regions}
 
 
 def explain_images(
@@ -72,115 +123,84 @@ def explain_images(
     scheme: RegionScheme,
     *,
     references: Tensor | None = None,
-    maps: Mapping[str, Tensor] | None = None,
+    pair: PairExplanation | None = None,
     landmarks: ArrayLike | None = None,
-    preset: str = "default",
-    fraction: float = 0.01,
-    fill: str = "blur",
-    seed: int = 0,
-    batch_size: int = 16,
-    progress: bool = False,
-    title: str = "Faces",
-    text: str = "",
+    options: ExplainOptions | None = None,
 ) -> Explanation:
     """Explain faces, report their regions, and check the maps by occlusion beside Grad-CAM and random pixels.
 
     Args:
-        model: returns embeddings (N, D), in evaluation mode.
-        images: (N, C, H, W) in [0, 1].
-        names: of the images.
-        layers: all of them are explained and averaged.
-        labels: region labels, (N, H, W) or (H, W).
-        scheme: names of the labels.
-        references: (N, D), one per image, from other images; None: each image's own, for maps and drops.
-        maps: of the layers towards these references, where they are known already, as :func:`captum_leam.explain_pair` has them.
-        landmarks: of :func:`captum_leam.regions.region_report`.
-        preset: ``"fast"``: one pass; ``"default"`` and ``"best"``: a path of 4 and of 16 steps. The page shows the map of each layer
-            and their average, so without the rounds of occlusion of :func:`captum_leam.explain_faces`.
-        fraction: of the critical pixels.
-        fill: of the occlusion.
-        seed: of ties and random pixels.
-        batch_size: images in one pass.
-        progress: show a progress bar.
-        title: of the section on the page.
-        text: under the title.
+        model: Model in evaluation mode that returns embeddings (N, D).
+        images: Shape (N, C, H, W) in [0, 1].
+        names: Names of the images.
+        layers: Layers with a signed map. The overall map takes those of :meth:`LayerSuggestions.for_overall_map`.
+        labels: Region labels, shape (N, H, W) or (H, W).
+        scheme: Names of the labels.
+        references: Embeddings of other images, shape (N, D). Default: each image's own, for maps and drops.
+        pair: Explanation of the two images towards each other, whose maps are shown. Default: maps are made here.
+        landmarks: Landmarks for :func:`captum_leam.regions.region_report`.
+        options: Options. Default: ``ExplainOptions()``. A pair's maps keep the preset and steps that they were made with.
+
+    Raises:
+        NoEvidenceError: For an image where nothing speaks for the match.
+        CaptumLeamError: For what :func:`~captum_leam.explain_faces` refuses.
     """
-    own = embed(model, images, batch_size)
-    towards = unit(own, "embeddings") if references is None else references
-    maps = dict(maps) if maps else _layer_maps(model, images, layers, towards, PRESETS[preset], batch_size)
-    overall = overall_map(list(maps.values()), layers.image_size)
-    cams = _grad_cam(model, images, layers, towards, "detach" if references is None else "differentiate", batch_size)
+    options = options or ExplainOptions()
+    batch_size = options.batch_size
+    towards = unit(embed(model, images, batch_size), "embeddings") if references is None else references
+    if pair is None:
+        reference: Reference = "own" if references is None else "other images"
+        settings = MapSettings.of(options.preset, reference, layers, options.n_steps)
+        overall = explain_faces(
+            model, images, options.preset, layers=layers, reference=references, batch_size=batch_size
+        )
+        signed = layer_maps(model, images, layers, reference=towards, n_steps=options.n_steps, batch_size=batch_size)
+    else:
+        settings, overall, signed = pair.settings, pair.similar, pair.layers
+        if not bool(overall.flatten(1).any(1).all()):
+            raise NoEvidenceError(
+                "Expected evidence for the match in both faces, got a map without any positive value."
+            )
     evaluator = OcclusionEvaluator(
         model,
         FRACTIONS,
-        fills=(fill,),
+        fills=(options.fill,),
         controls=("random pixels",),
-        seed=seed,
+        seed=options.seed,
         batch_size=batch_size,
-        progress=progress,
+        progress=options.progress,
     )
-    methods = {"LEAM, overall map": overall, f"Grad-CAM, {layers[-1].name}": cams}
-    settings = {
-        "preset": preset,
-        "steps of the path": PRESETS[preset],
-        "layers": ", ".join(maps),
-        "fill": fill,
-        "fraction": fraction,
-        "seed": seed,
-    }
-    place = {"field (top, left, height, width)": layers.field, "critical pixels": f"top {fraction:.1%} of the crop"}
+    # the custom of Grad-CAM is the plain cosine, which has no gradient towards the image's own embedding
+    last = replace(layers, layers=layers.layers[-1:])
+    norm: Norm = "detach" if references is None else "differentiate"
+    cams = layer_maps(
+        model, images, last, reference=towards, n_steps=1, norm=norm, weighting="channel", batch_size=batch_size
+    )
+    methods = {"LEAM, overall map": overall} | {f"Grad-CAM, {name}": cam for name, cam in cams.items()}
     return Explanation(
-        list(names),
-        images,
-        overall,
-        maps,
-        region_report(overall, labels, scheme, fraction=fraction, landmarks=landmarks, seed=seed),
-        evaluator.evaluate(images, methods, towards),
-        "Reference: the person's other images." if references is not None else OWN_REFERENCE,
-        title,
-        text,
-        {**settings, **place},
+        names=list(names),
+        images=images,
+        overall=overall,
+        layers=signed,
+        maps=settings,
+        options=options,
+        regions=region_report(
+            overall, labels, scheme, fraction=options.fraction, landmarks=landmarks, seed=options.seed
+        ),
+        occlusion=evaluator.evaluate(images, methods, towards),
+        label=LABELS[settings.reference],
+        pair=pair,
     )
 
 
 def references_from(model: nn.Module, images: Tensor) -> Tensor | None:
-    """For every image of one person, the centroid of the others; None for one image only.
+    """Return the centroid of the other images for every image of one person; None for one image only.
 
     Example:
+        >>> import torch
         >>> references_from(nn.Flatten(), torch.rand(3, 1, 2, 2)).shape
         torch.Size([3, 4])
     """
     if len(images) < 2:
         return None
     return leave_one_out_centroids(embed(model, images), [0] * len(images))
-
-
-def _layer_maps(
-    model: nn.Module, images: Tensor, layers: LayerSuggestions, references: Tensor, n_steps: int, batch_size: int
-) -> dict[str, Tensor]:
-    leam = LEAM(model, [layer.module for layer in layers], reshape=[layer.reshape for layer in layers])
-
-    def explain(rows: slice) -> list[Tensor]:
-        made: list[Tensor] = leam.attribute(images[rows], reference=references[rows], n_steps=n_steps)
-        return made
-
-    found = in_batches(explain, len(images), batch_size)
-    joined = [torch.cat(of_layer) for of_layer in zip(*found, strict=True)]
-    placed = [place_on_field(m, layers.image_size, layers.field) for m in joined]
-    return dict(zip([layer.name for layer in layers], placed, strict=True))
-
-
-def _grad_cam(
-    model: nn.Module, images: Tensor, layers: LayerSuggestions, references: Tensor, norm: Any, batch_size: int
-) -> Tensor:
-    """The map of Captum's LayerGradCam of the same objective, at the last of the layers: also of tokens, and whatever other threads run."""
-    layer: LayerSuggestion = layers[-1]
-    passes = LayerPasses(model, [layer.module], reshapes=[layer.reshape], image_size=layers.image_size)
-
-    def cam(rows: slice) -> Tensor:
-        with with_gradients():
-            x, towards = images[rows].detach().clone(), references[rows]
-            gradients, activations = passes.gradients((x,), lambda f: similarity(f, direction(f, towards), norm))
-        return weigh(gradients[0][0].detach(), activations[0][0].detach(), "channel")
-
-    return place_on_field(torch.cat(in_batches(cam, len(images), batch_size)), layers.image_size, layers.field)

@@ -1,15 +1,13 @@
-"""Drawings of a study's report: tables in, matplotlib figures out; one panel is as wide as a phone.
+"""Draw the figures of pages from tables; one panel is as wide as a phone.
 
-Colours are those of :mod:`captum_leam.plots`, markers and dashes tell the same things apart without colour. Frame and text are drawn in
-``INK``, ``NOTE``, ``LINE`` and ``PAPER``, which the page turns into its own colours, light or dark.
+Markers and dashes tell the same things apart without colour.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -18,18 +16,17 @@ from captum_leam._text import shown
 from captum_leam.plots import COLOURS, POSITIVE
 from captum_leam.regions.region_plots import COLOURS as LIFT_COLOURS
 from captum_leam.regions.region_plots import lift_drawing
+from captum_leam.regions.scheme import RegionScheme
 from captum_leam.regions.template import STANDARD_SIZE, shapes
+from captum_leam.reporting.style import INK, LINE, NOTE, PAPER, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Floats = NDArray[np.float64]
-
-INK, NOTE, LINE, PAPER = "#1b1c1e", "#5d6167", "#d8d8d3", "#fdfdfc"
 WIDTH = 3.7
-"""Of a panel in inches: 355 CSS pixels, what a phone shows without shrinking."""
+"""Width of a panel in inches: 355 CSS pixels, what a phone shows without shrinking."""
 
-MAP_COLOUR = COLOURS[0]
+MAP_COLOUR, OTHER_COLOUR = COLOURS[:2]
 MATRIX = "Blues"  # one hue: lightness alone tells values apart
 CONTROL_STYLES = (
     (COLOURS[1], "s", (0, (4, 1.5))),
@@ -39,39 +36,10 @@ CONTROL_STYLES = (
     (NOTE, "P", (0, (6, 2))),
     (COLOURS[5], "X", (0, (1, 2))),
 )
-STYLE: dict[str, Any] = {
-    "font.size": 8.5,
-    "axes.titlesize": 9.5,
-    "axes.labelsize": 8.5,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": NOTE,
-    "axes.titlecolor": INK,
-    "axes.facecolor": "none",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "figure.facecolor": PAPER,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "text.color": INK,
-    "text.parse_math": False,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": NOTE,
-    "ytick.labelcolor": INK,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 0,
-}
-styled = rc_context(cast(Any, STYLE))
 
 
 def short(text: object, length: int = 24) -> str:
-    """Text of at most ``length`` characters, cut in the middle.
+    """Return text of at most ``length`` characters, cut in the middle.
 
     Example:
         >>> short("a_very_long_name_of_a_network", 12)
@@ -84,7 +52,7 @@ def short(text: object, length: int = 24) -> str:
 
 
 def spoken(region: object) -> str:
-    """Name of a region in words.
+    """Return the name of a region without underscores.
 
     Example:
         >>> spoken("upper_lip")
@@ -93,46 +61,36 @@ def spoken(region: object) -> str:
     return shown(region).replace("_", " ")
 
 
-def control_styles(controls: Sequence[str]) -> dict[str, tuple[str, str, Any]]:
-    """Colour, marker and dashes of every control: the same in all panels of a drawing."""
-    return {control: CONTROL_STYLES[i % len(CONTROL_STYLES)] for i, control in enumerate(controls)}
-
-
 # -- verification --------------------------------------------------------------------------------------
 
 
 @styled
-def cosine_histogram(bins: pd.DataFrame, threshold: float, said: str) -> Figure:
-    """Shares of the cosines in every bin, one colour and outline for each kind, with a threshold.
+def cosine_histogram(bins: pd.DataFrame, threshold: float, label: str) -> Figure:
+    """Draw shares of cosines, one colour and outline for each kind, with a threshold.
 
     Args:
-        bins: kind, low, high, share.
-        threshold: a cosine, or NaN.
-        said: of the threshold, in words.
+        bins: Columns kind, low, high, share.
+        threshold: Cosine, or NaN for none.
+        label: Text beside the threshold.
     """
     figure, axes = _panel(1.9)
     for i, (kind, part) in enumerate(bins.groupby("kind", sort=False)):
-        colour, dashes = ((MAP_COLOUR, "-"), (COLOURS[1], (0, (3, 1))))[i % 2]
+        colour, dashes = ((MAP_COLOUR, "-"), (OTHER_COLOUR, (0, (3, 1))))[i % 2]
         edges = [*part["low"], part["high"].iloc[-1]]
         axes.stairs(100 * part["share"], edges, fill=True, color=colour, alpha=0.35, label=str(kind))
         axes.stairs(100 * part["share"], edges, color=colour, linestyle=dashes, linewidth=1.2)
     if np.isfinite(threshold):
         axes.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (3, 2)))
-        right = threshold < sum(axes.get_xlim()) / 2  # where there is room for it
-        axes.annotate(
-            f"{said}\ncosine {threshold:.2f}",
-            (threshold, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(4 if right else -4, 0),
-            textcoords="offset points",
-            ha="left" if right else "right",
-            va="top",
-            fontsize=7.5,
-        )
+        side, room = ("left", 4) if threshold < sum(axes.get_xlim()) / 2 else ("right", -4)
+        place: dict[str, Any] = {
+            "xycoords": ("data", "axes fraction"),
+            "textcoords": "offset points",
+            "xytext": (room, 0),
+        }
+        axes.annotate(f"{label}\ncosine {threshold:.2f}", (threshold, 1.0), ha=side, va="top", fontsize=7.5, **place)
         axes.margins(y=0.35)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("cosine")
-    axes.set_ylabel("%")
+    axes.set(xlabel="cosine", ylabel="%")
     if bins["kind"].nunique() > 1:
         figure.legend(loc="outside upper left", ncols=2)
     return figure
@@ -143,27 +101,23 @@ def cosine_histogram(bins: pd.DataFrame, threshold: float, said: str) -> Figure:
 
 @styled
 def above_controls(patterns: pd.DataFrame) -> Figure:
-    """Gap above the strongest control with its interval, a row for every model: the headline.
+    """Draw the gap above the strongest control with its interval, a row for every model.
 
     Args:
-        patterns: LEAM rows of one layer and kind: model, strongest, above_control, above_low, above_high.
+        patterns: Columns model, above_control, above_low, above_high.
     """
-    figure, axes = _panel((0.42 if len(patterns) < 5 else 0.3) * len(patterns) + 0.75)
-    where = _rows(axes, [short(m) for m in patterns["model"]])
-    _whiskers(axes, patterns, where, "above_control", "above_low", "above_high", MAP_COLOUR, "o", size=7)
-    for y, row in zip(where, patterns.to_dict("records"), strict=True):
-        if np.isfinite(row["above_control"]):
-            axes.annotate(
-                f"{row['above_control']:.2f}",
-                (row["above_control"], y),
-                xytext=(0, 6),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8.5,
-                fontweight="bold",
-            )
+    figure, axes, rows = _row_panel(patterns["model"], 0.42 if len(patterns) < 5 else 0.3, 0.75)
+    _whiskers(
+        axes, patterns, rows, ("above_control", "above_low", "above_high"), color=MAP_COLOUR, marker="o", markersize=7
+    )
+    for y, gap in zip(rows, patterns["above_control"], strict=True):
+        if np.isfinite(gap):
+            place: dict[str, Any] = {"textcoords": "offset points", "xytext": (0, 6)}
+            axes.annotate(f"{gap:.2f}", (gap, y), ha="center", fontsize=8.5, fontweight="bold", **place)
     axes.axvline(0, color=NOTE, linewidth=1)
-    axes.set_xlim(*_reaching_zero(axes))
+    low, high = axes.get_xlim()
+    room = 0.08 * (max(high, 0) - min(low, 0))
+    axes.set_xlim(min(low, -room), max(high, room))
     axes.set_xlabel("gap above control")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     return figure
@@ -171,22 +125,19 @@ def above_controls(patterns: pd.DataFrame) -> Figure:
 
 @styled
 def gaps(patterns: pd.DataFrame, controls: Sequence[str]) -> Figure:
-    """Gap between same and different people, a row for every layer: the map, and every control beside it.
+    """Draw the gap between same and different people, a row for every layer: the map, and every control beside it.
 
     Args:
-        patterns: of one model and kind: layer, control, gap, gap_low, gap_high.
-        controls: in the order of their styles.
+        patterns: Columns layer, control, gap, gap_low, gap_high of one model.
+        controls: Controls in the order of their styles.
     """
     layers = list(dict.fromkeys(patterns["layer"]))
-    figure, axes = _panel(0.34 * len(layers) + 1.1 + 0.18 * -(-(len(controls) + 1) // 3))
-    where = dict(zip(layers, _rows(axes, [short(layer, 18) for layer in layers]), strict=True))
-    for control, (colour, marker, _) in control_styles(controls).items():
+    figure, axes, rows = _row_panel(layers, 0.34, 1.1 + 0.18 * -(-(len(controls) + 1) // 3), length=18)
+    for control, (colour, marker, _) in _styles(controls).items():
         part = patterns[patterns["control"] == control]
-        y = np.array([where[layer] for layer in part["layer"]]) + 0.14
-        _whiskers(axes, part, y, "gap", "gap_low", "gap_high", colour, marker, size=4, label=control)
-    part = patterns[patterns["control"] == ""]
-    y = np.array([where[layer] for layer in part["layer"]]) - 0.14
-    _whiskers(axes, part, y, "gap", "gap_low", "gap_high", MAP_COLOUR, "o", size=6, label="LEAM")
+        y = rows[[layers.index(layer) for layer in part["layer"]]] + (0.14 if control else -0.14)
+        look = {"color": colour, "marker": marker, "markersize": 4 if control else 6, "label": control or "LEAM"}
+        _whiskers(axes, part, y, ("gap", "gap_low", "gap_high"), **look)
     axes.axvline(0, color=NOTE, linewidth=1)
     axes.set_xlabel("gap of the coefficient, same − different")
     figure.legend(loc="outside lower center", ncols=3, columnspacing=1.2, handletextpad=0.3)
@@ -195,21 +146,18 @@ def gaps(patterns: pd.DataFrame, controls: Sequence[str]) -> Figure:
 
 @styled
 def anchor_bands(patterns: pd.DataFrame, same: tuple[float, float], different: tuple[float, float]) -> Figure:
-    """Coefficients of same and different people of every model, over the ranges that the paper reports.
+    """Draw coefficients of same and different people of every model, over the ranges that the paper reports.
 
     Args:
-        patterns: LEAM rows of one layer and kind, with same and different and their intervals.
-        same: the paper's range.
-        different: the paper's range.
+        patterns: Columns model, same, different and the ends of their intervals.
+        same: The paper's range for the same person.
+        different: The paper's range for different people.
     """
-    figure, axes = _panel(0.36 * len(patterns) + 1.2)
-    where = _rows(axes, [short(m) for m in patterns["model"]])
-    for (low, high), colour in ((same, MAP_COLOUR), (different, COLOURS[1])):
-        axes.axvspan(low, high, color=colour, alpha=0.13, linewidth=0)
-    for name, colour, marker in (("same", MAP_COLOUR, "o"), ("different", COLOURS[1], "s")):
-        _whiskers(
-            axes, patterns, where, name, f"{name}_low", f"{name}_high", colour, marker, size=6, label=f"{name}, ours"
-        )
+    figure, axes, rows = _row_panel(patterns["model"], 0.36, 1.2)
+    for name, band, colour, marker in (("same", same, MAP_COLOUR, "o"), ("different", different, OTHER_COLOUR, "s")):
+        axes.axvspan(*band, color=colour, alpha=0.13, linewidth=0)
+        look = {"color": colour, "marker": marker, "markersize": 6, "label": f"{name}, ours"}
+        _whiskers(axes, patterns, rows, (name, f"{name}_low", f"{name}_high"), **look)
     axes.set_xlim(0, max(same[1], _largest(patterns[["same", "same_high"]])) + 0.05)
     axes.set_xlabel("Bhattacharyya coefficient; bands: as reported")
     figure.legend(loc="outside lower center", ncols=2)
@@ -221,143 +169,122 @@ def anchor_bands(patterns: pd.DataFrame, same: tuple[float, float], different: t
 
 @styled
 def region_shares(summary: pd.DataFrame, regions: Sequence[str]) -> Figure:
-    """Share of the critical pixels as bars with intervals, the area that chance would give as a tick, and lift beside it.
+    """Draw shares of the critical pixels as bars with intervals, the area as a tick, and the lift beside them.
 
     Args:
-        summary: of one model and layer: region, quantity, mean, low, high.
-        regions: rows, from the top down.
+        summary: Columns region, quantity, mean, low, high of one model and layer.
+        regions: Regions, from the top down.
     """
-    wide = {
-        name: part.set_index("region").reindex(list(regions)) for name, part in summary.groupby("quantity", sort=False)
-    }
+    wide = {name: part.set_index("region").reindex(list(regions)) for name, part in summary.groupby("quantity")}
+    share, area, lift = wide["share"], wide["area"], wide["lift"]
     figure = Figure(figsize=(WIDTH, 0.26 * len(regions) + 0.8), layout="constrained")
     bars, lifts = figure.subplots(1, 2, sharey=True, width_ratios=[1.5, 1])
-    where = _rows(bars, [short(spoken(r), 16) for r in regions])
-    share, area, lift = wide["share"], wide["area"], wide["lift"]
-    bars.barh(where, 100 * share["mean"], height=0.62, color=MAP_COLOUR, alpha=0.8)
-    bars.hlines(where, 100 * share["low"], 100 * share["high"], color=INK, linewidth=1)
-    bars.plot(100 * area["mean"], where, "|", color=COLOURS[1], markersize=10, markeredgewidth=2)
+    rows = _rows(bars, [short(spoken(region), 16) for region in regions])
+    bars.barh(rows, 100 * share["mean"], height=0.62, color=MAP_COLOUR, alpha=0.8)
+    bars.hlines(rows, 100 * share["low"], 100 * share["high"], color=INK, linewidth=1)
+    bars.plot(100 * area["mean"], rows, "|", color=OTHER_COLOUR, markersize=10, markeredgewidth=2)
+    bars.set_xlim(left=0)
     bars.set_xlabel("share, %  (| area)")
-    positive = lift[lift["mean"] > 0]
-    y = np.asarray(where)[(lift["mean"] > 0).to_numpy()]
-    lifts.hlines(y, positive["low"].clip(lower=0.02), positive["high"], color=MAP_COLOUR, linewidth=1.5)
-    lifts.plot(positive["mean"], y, "o", color=MAP_COLOUR, markersize=4)
+    is_positive = (lift["mean"] > 0).to_numpy()
+    positive = lift[is_positive].assign(low=lambda table: table["low"].clip(lower=0.02))
+    _whiskers(lifts, positive, rows[is_positive], ("mean", "low", "high"), color=MAP_COLOUR, marker="o", markersize=4)
     lifts.set_xscale("log")
     lifts.set_xlim(0.05, max(20.0, 1.3 * _largest(lift[["mean", "high"]])))
-    ticks = (0.1, 1, 10)
-    lifts.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    lifts.set_xticks((0.1, 1, 10), ["0.1", "1", "10"])
     lifts.minorticks_off()
     lifts.axvline(1, color=NOTE, linewidth=1)
     lifts.set_xlabel("lift (1: chance)")
-    bars.set_xlim(left=0)
     return figure
 
 
 @styled
 def among_others(table: pd.DataFrame) -> Figure:
-    """One person's numbers as dots over the range of everybody's.
-
-    Args:
-        table: region, person, median, low, high.
-    """
-    figure, axes = _panel(0.26 * len(table) + 0.7)
-    where = _rows(axes, [short(spoken(r), 16) for r in table["region"]])
-    axes.hlines(where, 100 * table["low"], 100 * table["high"], color=LINE, linewidth=6)
-    axes.plot(100 * table["median"], where, "|", color=NOTE, markersize=9, markeredgewidth=1.5)
-    axes.plot(100 * table["person"], where, "o", color=MAP_COLOUR, markersize=6, clip_on=False, zorder=3)
-    axes.set_xlabel("share of the critical pixels, %")
+    """Draw one person's shares as dots over the range of everybody's: columns region, person, median, low, high."""
+    figure, axes, rows = _row_panel(map(spoken, table["region"]), 0.26, 0.7, length=16)
+    axes.hlines(rows, 100 * table["low"], 100 * table["high"], color=LINE, linewidth=6)
+    axes.plot(100 * table["median"], rows, "|", color=NOTE, markersize=9, markeredgewidth=1.5)
+    axes.plot(100 * table["person"], rows, "o", color=MAP_COLOUR, markersize=6, clip_on=False, zorder=3)
     axes.set_xlim(left=0)
+    axes.set_xlabel("share of the critical pixels, %")
     return figure
 
 
 @styled
-def lift_face(lifts: pd.DataFrame) -> Figure:
-    """The drawn face of :func:`~captum_leam.regions.lift_drawing`, in the colours of the page.
+def lift_face(lifts: pd.DataFrame, scheme: RegionScheme | None = None) -> Figure:
+    """Draw the face of :func:`~captum_leam.regions.lift_drawing` at the size of a panel.
 
     Args:
-        lifts: region and lift, means over people.
+        lifts: Columns region and lift.
+        scheme: Scheme of the regions; it says whose left is meant. Default: the image's.
     """
-    figure = lift_drawing(lifts.assign(region=[shown(region) for region in lifts["region"]]), listed=1.0)
+    readable = lifts.assign(region=[shown(region) for region in lifts["region"]])
+    figure = lift_drawing(readable, scheme, listed=0.0 if scheme else 1.0)
     figure.set_size_inches(WIDTH, 0.92 * WIDTH)
-    bar = figure.axes[1]
-    bar.yaxis.label.set_color(NOTE)
+    face, bar = figure.axes
     bar.tick_params(labelcolor=NOTE, color=LINE)
-    figure.axes[0].xaxis.label.set_color(NOTE)
+    for label in (bar.yaxis.label, face.xaxis.label):
+        label.set_color(NOTE)
     return figure
 
 
 @styled
 def lift_by_layer(lifts: pd.DataFrame) -> Figure:
-    """Lift of regions (rows) by layer (columns), logarithmic colours around chance.
+    """Draw the lift of regions (rows) by layer (columns), logarithmic colours around chance.
 
     Args:
-        lifts: index of regions, columns of layers.
+        lifts: Lifts, an index of regions, columns of layers.
     """
     from matplotlib.colors import LogNorm
 
-    figure, axes = _panel(0.3 * len(lifts) + 1.25)
     values = lifts.to_numpy(dtype=np.float64)
-    norm = LogNorm(1 / 8, 8, clip=True)
-    axes.imshow(
-        np.ma.masked_invalid(np.maximum(values, 1 / 8)),
-        cmap=LIFT_COLOURS,
-        norm=norm,
-        aspect="auto",
-        interpolation="none",
-    )
-    _grid_labels(axes, [short(spoken(r), 14) for r in lifts.index], [short(c, 14) for c in lifts.columns])
-    if lifts.size <= 160:
-        for (y, x), value in np.ndenumerate(values):
-            strong = np.isfinite(value) and abs(float(norm(max(value, 1 / 8))) - 0.5) > 0.33
-            text = "–" if not np.isfinite(value) else f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
-            axes.text(x, y, text, ha="center", va="center", fontsize=7.5, color="white" if strong else "black")
+    colours = np.ma.masked_invalid(np.maximum(values, 1 / 8))
+    texts = np.vectorize(lambda v: "–" if not np.isfinite(v) else f"{v:.{int(v < 9.95)}f}", otypes=[str])(values)
+    figure, axes = _panel(0.3 * len(lifts) + 1.25)
+    size = 7.5 if lifts.size <= 160 else 0
+    _heat_map(axes, colours, texts, LIFT_COLOURS, LogNorm(1 / 8, 8, clip=True), size)
+    _grid_labels(axes, map(spoken, lifts.index), lifts.columns)
     return figure
 
 
 @styled
 def mean_maps(maps: Mapping[str, NDArray[Any]]) -> Figure:
-    """Mean maps over all people with the template's outlines: no person is shown.
-
-    Args:
-        maps: layer → (H, W).
-    """
+    """Draw mean maps with the template's outlines: no person is shown; maps, (H, W), by layer."""
     columns = min(3, len(maps))
-    rows = -(-len(maps) // columns)
-    width = WIDTH * columns / 3 if len(maps) > 1 else 0.6 * WIDTH
-    figure = Figure(figsize=(width, 1.36 * rows if len(maps) > 1 else width), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    size = (WIDTH * columns / 3, 1.36 * -(-len(maps) // columns)) if len(maps) > 1 else (0.6 * WIDTH, 0.6 * WIDTH)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(-(-len(maps) // columns), columns, squeeze=False)
+    extent = (-0.5, STANDARD_SIZE[1] - 0.5, STANDARD_SIZE[0] - 0.5, -0.5)
+    outlines = [outline for _, outline, inside in shapes() if not inside]  # those inside are edges only for a parser
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, (layer, values) in zip(axes.flat, maps.items(), strict=False):
-        _map_with_outlines(axis, np.asarray(values, dtype=np.float64))
-        if layer:
-            axis.set_title(short(layer, 16), fontsize=8)
+        scaled = np.asarray(values, dtype=np.float64) / (max(values.max(), 0) or 1)
+        axis.imshow(scaled, cmap=POSITIVE, vmin=0, vmax=1, interpolation="none", extent=extent)
+        for outline in outlines:
+            axis.plot(*np.vstack([outline, outline[:1]]).T, color="white", linewidth=0.5, alpha=0.6)
+        axis.set(xlim=extent[:2], ylim=extent[2:])
+        axis.set_title(short(layer, 16), fontsize=8)
     return figure
 
 
-def _map_with_outlines(axis: "Axes", values: Floats) -> None:
-    top = values.max()
-    extent = (-0.5, STANDARD_SIZE[1] - 0.5, STANDARD_SIZE[0] - 0.5, -0.5)
-    axis.imshow(values / top if top > 0 else values, cmap=POSITIVE, vmin=0, vmax=1, interpolation="none", extent=extent)
-    for _, outline, inside in shapes():
-        if not inside:  # cheeks and chin have edges that only a parser needs
-            axis.plot(*np.vstack([outline, outline[:1]]).T, color="white", linewidth=0.5, alpha=0.6)
-    axis.set(xlim=extent[:2], ylim=extent[2:])
+def shares_of_ninths(maps: Mapping[Any, NDArray[Any]], index: Sequence[str]) -> pd.DataFrame:
+    """Return the share of each ninth of every map: a map in few numbers.
 
-
-NINTHS = tuple(f"{v} {h}" for v in ("top", "middle", "bottom") for h in ("left", "middle", "right"))
-
-
-def ninths(values: NDArray[Any]) -> list[float]:
-    """Shares of the nine ninths of a map, row by row, as ``NINTHS`` names them: a map in few numbers.
+    Args:
+        maps: Maps, (H, W), by a tuple of the values of the index.
+        index: Names of the first columns.
 
     Example:
-        >>> ninths(np.eye(3))[:5]
-        [0.333..., 0.0, 0.0, 0.0, 0.333...]
+        >>> shares_of_ninths({("a",): np.eye(3)}, ["model"])["top left"].tolist()
+        [0.333...]
     """
-    rows = np.array_split(np.asarray(values, dtype=np.float64), 3)
-    cells = [float(part.sum()) for row in rows for part in np.array_split(row, 3, axis=1)]
-    return [cell / max(sum(cells), 1e-12) for cell in cells]
+    rows = []
+    for key, values in maps.items():
+        thirds = np.array_split(np.asarray(values, dtype=np.float64), 3)
+        cells = np.array([part.sum() for third in thirds for part in np.array_split(third, 3, axis=1)])
+        rows.append((*key, *(cells / max(cells.sum(), 1e-12)).tolist()))
+    ninths = [f"{v} {h}" for v in ("top", "middle", "bottom") for h in ("left", "middle", "right")]
+    return pd.DataFrame(rows, columns=[*index, *ninths])
 
 
 # -- faithfulness --------------------------------------------------------------------------------------
@@ -365,106 +292,64 @@ def ninths(values: NDArray[Any]) -> list[float]:
 
 @styled
 def drop_curves(summary: pd.DataFrame, controls: Sequence[str]) -> Figure:
-    """Mean drop against the fraction occluded: the map in blue with its band, controls beside it.
+    """Draw the mean drop against the fraction occluded: the map in blue with its band, controls beside it.
 
     Args:
-        summary: of one explained and measured model, one fill: control, fraction, drop, low, high.
-        controls: in the order of their styles.
+        summary: Columns control (empty for the map), fraction, drop, low, high.
+        controls: Controls in the order of their styles.
     """
     figure, axes = _panel(2.3 + 0.18 * -(-(len(controls) + 1) // 2))
-    styles = {**control_styles(controls), "": (MAP_COLOUR, "o", "-")}
-    for control, (colour, marker, dashes) in styles.items():
+    for control, (colour, marker, dashes) in _styles(controls).items():
         part = summary[summary["control"] == control].sort_values("fraction")
-        if not len(part):
-            continue
-        percent = 100 * part["fraction"]
-        width = 2 if not control else 1.2
-        axes.fill_between(percent, part["low"], part["high"], color=colour, alpha=0.13, linewidth=0)
-        axes.plot(
-            percent,
-            part["drop"],
-            color=colour,
-            linestyle=dashes,
-            marker=marker,
-            markersize=4,
-            linewidth=width,
-            label=control or "LEAM",
-        )
+        if len(part):
+            percent = 100 * part["fraction"]
+            axes.fill_between(percent, part["low"], part["high"], color=colour, alpha=0.13, linewidth=0)
+            look: dict[str, Any] = {"color": colour, "linestyle": dashes, "linewidth": 1.2 if control else 2}
+            axes.plot(percent, part["drop"], marker=marker, markersize=4, label=control or "LEAM", **look)
     axes.grid(axis="y")
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.set_xlim(left=0)
-    axes.set_xlabel("pixels occluded, %")
-    axes.set_ylabel("mean fall of the cosine")
+    axes.set(xlabel="pixels occluded, %", ylabel="mean fall of the cosine")
     figure.legend(loc="outside lower center", ncols=2, columnspacing=1.2)
     return figure
 
 
 @styled
-def matrix(
-    values: pd.DataFrame,
-    *,
-    rows: str = "",
-    columns: str = "",
-    digits: int = 2,
-    limits: tuple[float, float] | None = None,
-) -> Figure:
-    """A heat map with its numbers.
+def matrix(values: pd.DataFrame, *, digits: int = 2, limits: tuple[float, float] | None = None) -> Figure:
+    """Draw a heat map with its numbers.
 
     Args:
-        values: index and columns are the labels.
-        rows: what the rows are, written at the side.
-        columns: what the columns are, written below.
-        digits: of the numbers, which are left out over 12 × 12.
-        limits: of the colours; from 0 to the largest value by default.
+        values: Numbers; the names of index and columns are written beside them.
+        digits: Digits of the numbers, which are left out above 12 × 12. Default: 2.
+        limits: Ends of the colours. Default: from 0 to the largest value.
     """
-    from matplotlib import colormaps
     from matplotlib.colors import Normalize
 
-    side = (0.36 if len(values) > 4 else 0.42) * len(values)
-    figure, axes = _panel(min(side + 1.0, WIDTH))
+    figure, axes = _panel(min((0.36 if len(values) > 4 else 0.42) * len(values) + 1.0, WIDTH))
     numbers = values.to_numpy(dtype=np.float64)
     finite = numbers[np.isfinite(numbers)]
     low, high = limits or (min(0.0, float(finite.min(initial=0))), float(finite.max(initial=0)))
     norm = Normalize(low, low + (high - low or 1) / 0.85)  # the darkest blues hide the numbers' edges
-    axes.imshow(np.ma.masked_invalid(numbers), cmap=MATRIX, norm=norm, aspect="auto", interpolation="none")
-    _grid_labels(axes, [short(r, 14) for r in values.index], [short(c, 14) for c in values.columns])
-    if values.size <= 144:
-        for (y, x), value in np.ndenumerate(numbers):
-            if np.isfinite(value):
-                r, g, b, _ = colormaps[MATRIX](norm(value))
-                ink = "black" if 0.3 * r + 0.59 * g + 0.11 * b > 0.5 else "white"
-                size = 9 if len(values) < 6 else 7
-                axes.text(
-                    x, y, f"{value:.{digits}f}".replace("-", "−"), ha="center", va="center", fontsize=size, color=ink
-                )
-    axes.set_xlabel(columns)
-    axes.set_ylabel(rows)
+    texts = np.vectorize(lambda v: f"{v:.{digits}f}".replace("-", "−") if np.isfinite(v) else "", otypes=[str])(numbers)
+    size = 0 if values.size > 144 else 9 if len(values) < 6 else 7
+    _heat_map(axes, np.ma.masked_invalid(numbers), texts, MATRIX, norm, size)
+    _grid_labels(axes, values.index, values.columns)
+    axes.set(xlabel=values.columns.name or "", ylabel=values.index.name or "")
     return figure
 
 
 @styled
 def dendrogram(values: pd.DataFrame) -> Figure:
-    """Average linkage of 1 − agreement.
-
-    Args:
-        values: symmetric, agreement in [0, 1]; three or more rows.
-    """
+    """Draw the average linkage of 1 − agreement: agreement in [0, 1], symmetric, of three or more rows."""
     from scipy.cluster.hierarchy import dendrogram as draw
     from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform
 
     distances = np.array(1 - values.to_numpy(dtype=np.float64))
     np.fill_diagonal(distances, 0)
-    tree = linkage(squareform(distances, checks=False), "average")
+    tree, labels = linkage(squareform(distances, checks=False), "average"), [short(m, 18) for m in values.index]
     figure, axes = _panel(0.26 * len(values) + 0.8)
-    draw(
-        tree,
-        orientation="left",
-        labels=[short(m, 18) for m in values.index],
-        ax=axes,
-        color_threshold=0,
-        above_threshold_color=MAP_COLOUR,
-    )
+    draw(tree, orientation="left", labels=labels, ax=axes, color_threshold=0, above_threshold_color=MAP_COLOUR)
     axes.spines[["left"]].set_visible(False)
     axes.tick_params(axis="y", labelsize=8)
     axes.set_xlabel("1 − agreement, average linkage")
@@ -476,25 +361,18 @@ def dendrogram(values: pd.DataFrame) -> Figure:
 
 @styled
 def differences(groups: pd.DataFrame) -> Figure:
-    """Differences between groups with intervals; filled where Holm's p is under 0.05.
+    """Draw differences between groups with intervals; filled where Holm's p is under 0.05.
 
     Args:
-        groups: of one kind of quantity: name (of the row), difference, low, high, p_holm.
+        groups: Columns name (of the row), difference, low, high, p_holm.
     """
-    figure, axes = _panel(0.26 * len(groups) + 0.7)
-    where = np.asarray(_rows(axes, [short(name, 30) for name in groups["name"]]))
+    figure, axes, rows = _row_panel(groups["name"], 0.26, 0.7, length=30)
     axes.axvline(0, color=NOTE, linewidth=1)
-    axes.hlines(where, groups["low"], groups["high"], color=MAP_COLOUR, linewidth=1.5)
+    axes.hlines(rows, groups["low"], groups["high"], color=MAP_COLOUR, linewidth=1.5)
     found = (groups["p_holm"] < 0.05).to_numpy()
     for chosen, face in ((found, MAP_COLOUR), (~found, PAPER)):
-        axes.plot(
-            groups["difference"][chosen],
-            where[chosen],
-            "o",
-            markersize=5.5,
-            markerfacecolor=face,
-            markeredgecolor=MAP_COLOUR,
-        )
+        look: dict[str, Any] = {"markersize": 5.5, "markerfacecolor": face, "markeredgecolor": MAP_COLOUR}
+        axes.plot(groups["difference"][chosen], rows[chosen], "o", **look)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("difference, with interval")
     return figure
@@ -503,51 +381,67 @@ def differences(groups: pd.DataFrame) -> Figure:
 # -- shared --------------------------------------------------------------------------------------------
 
 
+def _styles(controls: Sequence[str]) -> dict[str, tuple[str, str, Any]]:
+    """Return colour, marker and dashes of every control and, last, of the map."""
+    styles = {control: CONTROL_STYLES[i % len(CONTROL_STYLES)] for i, control in enumerate(controls)}
+    return {**styles, "": (MAP_COLOUR, "o", "-")}
+
+
 def _panel(height: float) -> "tuple[Figure, Axes]":
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots()
 
 
-def _rows(axes: "Axes", labels: Sequence[str]) -> list[int]:
-    """Rows from the top down; their labels at the left."""
+def _row_panel(
+    labels: Iterable[object], row: float, rest: float, length: int = 24
+) -> "tuple[Figure, Axes, NDArray[np.intp]]":
+    """Return a panel with a labelled row for each label; heights in inches."""
+    texts = [short(label, length) for label in labels]
+    figure, axes = _panel(row * len(texts) + rest)
+    return figure, axes, _rows(axes, texts)
+
+
+def _rows(axes: "Axes", labels: Sequence[str]) -> NDArray[np.intp]:
+    """Label rows from the top down, and return where they are."""
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.spines[["left"]].set_visible(False)
     axes.grid(axis="x")
-    return list(range(len(labels)))
+    return np.arange(len(labels))
 
 
-def _whiskers(
-    axes: "Axes",
-    table: pd.DataFrame,
-    where: Any,
-    value: str,
-    low: str,
-    high: str,
-    colour: str,
-    marker: str,
-    *,
-    size: float,
-    label: str | None = None,
+def _whiskers(axes: "Axes", table: pd.DataFrame, y: Any, columns: tuple[str, str, str], **look: Any) -> None:
+    """Draw a value and the ends of its interval in every row."""
+    value, low, high = columns
+    axes.hlines(y, table[low], table[high], color=look["color"], linewidth=1.6)
+    axes.plot(table[value], y, linestyle="none", **look)
+
+
+def _heat_map(
+    axes: "Axes", values: "np.ma.MaskedArray[Any, Any]", texts: NDArray[Any], colours: str, norm: Any, size: float
 ) -> None:
-    axes.hlines(where, table[low], table[high], color=colour, linewidth=1.6)
-    axes.plot(table[value], where, marker, color=colour, markersize=size, label=label)
+    """Draw values as colours with a text in every cell, black or white; size 0: none."""
+    from matplotlib import colormaps
+
+    axes.imshow(values, cmap=colours, norm=norm, aspect="auto", interpolation="none")
+    masked = np.ma.getmaskarray(values)
+    shades = colormaps[colours](norm(values))[..., :3] @ (0.3, 0.59, 0.11)
+    for (y, x), text in np.ndenumerate(texts):
+        if size:
+            ink = NOTE if masked[y, x] else "black" if shades[y, x] > 0.5 else "white"
+            axes.text(x, y, text, ha="center", va="center", fontsize=size, color=ink)
 
 
 def _largest(values: pd.DataFrame) -> float:
-    """The largest number that is known; 0 where none is."""
+    """Return the largest number that is known; 0 where none is."""
     return float(np.nan_to_num(values.to_numpy(dtype=np.float64), nan=0.0).max(initial=0.0))
 
 
-def _reaching_zero(axes: "Axes") -> tuple[float, float]:
-    low, high = axes.get_xlim()
-    room = 0.08 * (max(high, 0) - min(low, 0))
-    return min(low, -room), max(high, room)
-
-
-def _grid_labels(axes: "Axes", rows: Sequence[str], columns: Sequence[str]) -> None:
-    long = max((len(c) for c in columns), default=0) * len(columns) > 34
-    axes.set_xticks(range(len(columns)), columns, rotation=40 if long else 0, ha="right" if long else "center")
-    axes.set_yticks(range(len(rows)), rows)
+def _grid_labels(axes: "Axes", rows: Iterable[object], columns: Iterable[object]) -> None:
+    labels = [short(column, 14) for column in columns]
+    is_long = max(map(len, labels), default=0) * len(labels) > 34
+    axes.set_xticks(range(len(labels)), labels, rotation=40 if is_long else 0, ha="right" if is_long else "center")
+    names = [short(row, 14) for row in rows]
+    axes.set_yticks(range(len(names)), names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

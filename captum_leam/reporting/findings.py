@@ -1,4 +1,4 @@
-"""A finished study as the report reads it: summaries wholly, the large tables only where a question needs some of their rows."""
+"""Read a finished study: its summaries wholly, of the large tables the rows that a question needs."""
 
 import json
 from collections.abc import Mapping
@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from captum_leam._text import shown
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness import OcclusionResult
 from captum_leam.reporting.tables import OVERALL, TABLES
 
 LARGE = ("regions", "drops")
-"""Tables with a row for every image; they are read in part."""
+"""Tables with a row for every image, read in part."""
 
 OPTIONAL = ("cosines",)
 """Tables that studies of earlier versions lack."""
@@ -24,26 +23,25 @@ OPTIONAL = ("cosines",)
 
 @dataclass(frozen=True, repr=False)
 class Findings:
-    """Tables, manifest and mean maps of a study. Names are as they may be shown, see :func:`~captum_leam._text.shown`.
+    """Tables, manifest and mean maps of a study.
 
     Attributes:
-        folder: that holds them.
-        manifest: as it was written.
-        tables: all but the large ones.
-        raw: a shown name → the name in the files, where the two differ.
+        folder: Folder of the results.
+        manifest: Content of ``manifest.json``.
+        tables: All tables but the large ones, by name.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
     tables: Mapping[str, pd.DataFrame]
-    raw: Mapping[str, str]
 
     def __getitem__(self, name: str) -> pd.DataFrame:
+        """Return a table."""
         return self.tables[name]
 
     @property
     def models(self) -> list[str]:
-        """Names, in the order of the study."""
+        """Names of the models, in the order of the study."""
         return list(dict.fromkeys(self["verification"]["model"]))
 
     @property
@@ -59,46 +57,57 @@ class Findings:
         return list(dict.fromkeys(images.loc[images["status"] == "ok", "person"]))
 
     def layers(self, model: str) -> list[str]:
-        """Layers of a model, fine to coarse."""
+        """Return the layers of a model, fine to coarse."""
         table = self["layers"]
         return list(table.loc[table["model"] == model, "layer"])
 
     @property
     def place(self) -> str:
-        """Whose numbers come first: the overall map's, or the first layer's where there is no overall map."""
+        """Name of the map whose numbers come first: the overall map, or the first layer where there is none."""
         found = list(dict.fromkeys(self["region_summary"]["layer"])) or list(dict.fromkeys(self["patterns"]["layer"]))
         return OVERALL if OVERALL in found or not found else str(found[0])
 
     @property
     def fill(self) -> str:
-        """Which fill comes first: blur, which scatters no noise; else the study's first."""
+        """Fill that comes first: blur, which scatters no noise, else the study's first."""
         found = list(dict.fromkeys(self["drop_summary"]["fill"]))
         return "blur" if "blur" in found or not found else str(found[0])
 
     @property
     def fraction(self) -> float:
-        """Of the occluded pixels, where one is shown for all: that nearest to 5 %."""
+        """Fraction of occluded pixels that is shown where one must do: the nearest to 5 %."""
         found = self["drop_summary"]["fraction"].unique()
         return float(min(found, key=lambda f: abs(np.log(f / 0.05)))) if len(found) else 0.05
 
     def rows(self, name: str, **wanted: Any) -> pd.DataFrame:
-        """Rows of a large table whose columns hold the (shown) value, or one of a list of them."""
+        """Return the rows of a large table whose columns hold the value, or one of a list of values."""
         import pyarrow.parquet as pq
 
-        listed = {column: value if isinstance(value, list) else [value] for column, value in wanted.items()}
-        filters = [(column, "in", [self.raw.get(v, v) for v in values]) for column, values in listed.items()]
+        filters = [(column, "in", v if isinstance(v, list) else [v]) for column, v in wanted.items()]
         table: pd.DataFrame = pq.read_table(_path(self.folder, name), filters=filters or None).to_pandas()
-        return _shown(table)[0]
+        return table
 
     def leam(self, kind: str = "top", control: str | None = "") -> pd.DataFrame:
-        """Rows of ``patterns`` of one kind at the smallest fraction; ``control`` None for all."""
+        """Return the rows of ``patterns`` of one kind at the smallest fraction; ``control`` None for all."""
         table = self["patterns"]
         table = table[(table["kind"] == kind) & ((table["control"] == control) | (control is None))]
         least: pd.DataFrame = table[table["fraction"] == table["fraction"].min()]
         return least
 
+    def at_place(self, name: str, quantity: str = "") -> pd.DataFrame:
+        """Return the rows of a table at :attr:`place`, of one quantity if it is given."""
+        table = self[name]
+        found: pd.DataFrame = table[table["layer"] == self.place]
+        return found[found["quantity"] == quantity] if quantity else found
+
+    def headline(self, kind: str = "top") -> pd.DataFrame:
+        """Return the rows of :meth:`leam` at :attr:`place`: one for every model."""
+        table = self.leam(kind)
+        found: pd.DataFrame = table[table["layer"] == self.place]
+        return found
+
     def against_controls(self) -> pd.DataFrame:
-        """Drops of each model's maps against every control, image by image, at :attr:`fraction`, :attr:`fill`, :attr:`place`.
+        """Compare each model's maps with every control, image by image, at :attr:`fraction`, :attr:`fill`, :attr:`place`.
 
         Returns:
             :meth:`captum_leam.faithfulness.OcclusionResult.compare` with the columns map and other, the mean drops of the two.
@@ -121,24 +130,23 @@ class Findings:
         return compared.assign(map=means[""], other=compared["control"].map(means))
 
     def mean_maps(self, model: str) -> dict[str, NDArray[np.float32]]:
-        """Mean maps of a model: the overall map first, then the layers."""
+        """Return the mean maps of a model: the overall map first, then the layers."""
         path = self.folder / "maps" / "mean.npz"
         if not path.is_file():
             return {}
-        raw = self.raw.get(model, model)
         with np.load(path, allow_pickle=False) as file:
-            keys = {place: f"{raw}/{self.raw.get(place, place)}" for place in (OVERALL, *self.layers(model))}
+            keys = {place: f"{model}/{place}" for place in (OVERALL, *self.layers(model))}
             return {place: np.asarray(file[key]) for place, key in keys.items() if key in file.files}
 
     def person_map(self, model: str, person: str) -> NDArray[np.float64] | None:
-        """Mean of a person's overall maps, if the study kept maps of single images."""
-        raw, models = self.raw.get(model, model), list(self.manifest.get("models", {}))
-        if raw not in models:
+        """Return the mean of a person's overall maps, if the study kept maps of single images."""
+        models = list(self.manifest.get("models", {}))
+        if model not in models:
             return None
         images = self["images"]
         numbers = images.loc[images["person"] == person, "image"]
         found = []
-        for path in sorted((self.folder / "maps" / "people").glob(f"{models.index(raw):02d}-*.npz")):
+        for path in sorted((self.folder / "maps" / "people").glob(f"{models.index(model):02d}-*.npz")):
             with np.load(path, allow_pickle=False) as file:
                 if (own := np.isin(file["image"], numbers)).any():
                     found.append(np.asarray(file["maps"][own, 0], dtype=np.float64))
@@ -149,31 +157,32 @@ def read_findings(folder: Path) -> Findings:
     """Read a finished study.
 
     Raises:
-        CaptumLeamError: if the folder is not one of a finished study; it says what is missing, or which file is broken.
+        CaptumLeamError: If the folder is not that of a finished study, with what is missing or broken.
     """
-    needed = [folder / "manifest.json", *[_path(folder, name) for name in TABLES if name not in OPTIONAL]]
-    if missing := [str(path.relative_to(folder)) for path in needed if not path.is_file()]:
+    expected = [folder / "manifest.json", *[_path(folder, name) for name in TABLES if name not in OPTIONAL]]
+    if missing := [str(path.relative_to(folder)) for path in expected if not path.is_file()]:
         raise CaptumLeamError(
             f"{folder} is not the results folder of a finished study: {', '.join(missing[:4])}"
             f"{f' and {len(missing) - 4} more' if len(missing) > 4 else ''} missing. Run captum-leam study to its end first."
         )
-    tables, raw = {}, {}
+    tables = {}
     for name in TABLES:
         if name in OPTIONAL and not _path(folder, name).is_file():
             tables[name] = pd.DataFrame(columns=TABLES[name].names)
         elif name not in LARGE:
-            tables[name], changed = _shown(_table(folder, name))
-            raw.update(changed)
-    return Findings(folder, _manifest(folder / "manifest.json"), tables, raw)
+            tables[name] = _table(folder, name)
+    return Findings(folder, _manifest(folder / "manifest.json"), tables)
 
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CaptumLeamError(f"{path}: this is no manifest of a study ({error}); run the study again.") from None
+        raise CaptumLeamError(
+            f"{path}: Expected the manifest of a study, got invalid JSON ({error}). Run the study again."
+        ) from None
     if not isinstance(manifest, dict):
-        raise CaptumLeamError(f"{path}: this is no manifest of a study; run the study again.")
+        raise CaptumLeamError(f"{path}: Expected the manifest of a study, got another value. Run the study again.")
     return manifest
 
 
@@ -185,7 +194,7 @@ def _table(folder: Path, name: str) -> pd.DataFrame:
         table: pd.DataFrame = pq.read_table(path).to_pandas()
     except Exception as error:  # a broken file makes Arrow raise nearly anything
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise CaptumLeamError(f"{path}: this is no table of a study ({reason}); run the study again.") from None
+        raise CaptumLeamError(f"{path}: Expected a table of a study ({reason}). Run the study again.") from None
     if missing := [column for column in TABLES[name].names if column not in table.columns]:
         raise CaptumLeamError(f"{path}: this table lacks {', '.join(missing[:4])}; run the study again.")
     return table
@@ -193,14 +202,3 @@ def _table(folder: Path, name: str) -> pd.DataFrame:
 
 def _path(folder: Path, name: str) -> Path:
     return folder / "tables" / f"{name}.parquet"
-
-
-def _shown(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The table with texts as they may be shown, and which were changed."""
-    raw: dict[str, str] = {}
-    for name in table.columns:
-        if not pd.api.types.is_numeric_dtype(table[name]):
-            new = {text: shown(text) for text in table[name].unique()}
-            raw.update({seen: text for text, seen in new.items() if seen != text})
-            table = table.assign(**{name: table[name].map(new)})
-    return table, raw

@@ -1,44 +1,22 @@
-"""The report of a study: one page of HTML that a person reads in five minutes, with every number beside its drawing.
+"""Write the report of a study: one page that a person reads in five minutes, with every number beside its drawing.
 
-The page is self-contained and asks nothing of any network. It is written from the summaries of the study, so that its size does not depend
-on the number of people; no face is on it. What its sections show is in :mod:`captum_leam.reporting.sections`.
+It is written from the summaries of the study, so that its size does not depend on the number of people; no face is on it. Its sections are
+in :mod:`captum_leam.reporting.study_sections`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 
-from captum_leam._text import shown
+from captum_leam._storage import atomic_folder
+from captum_leam.reporting import figures
+from captum_leam.reporting import study_sections as sections
 from captum_leam.reporting.answers import answers
 from captum_leam.reporting.findings import Findings, read_findings
-from captum_leam.reporting.person_page import check_people, write_person
-from captum_leam.reporting.sections.agreement import agreement
-from captum_leam.reporting.sections.faithful import faithful
-from captum_leam.reporting.sections.groups import groups
-from captum_leam.reporting.sections.made import made
-from captum_leam.reporting.sections.paper import anchors
-from captum_leam.reporting.sections.regions import regions
-from captum_leam.reporting.sections.specific import specific
-from captum_leam.reporting.sections.studied import studied
-from captum_leam.reporting.sections.top import headline, heroes, lead_of, title_of, warnings_of
-from captum_leam.reporting.study_page import Points, Section, render, write_page
-
-LIMITS = (
-    "LEAM is reconstructed from the published abstract of the paper: nothing here reproduces the authors' tables.",
-    "A map shows evidence of one network's embedding for these images and these references: not why the network became so, nor what "
-    "people would look at, nor who someone is.",
-    "“Person-specific” means: more alike within people than between them, beyond the controls that were run. A control that was not run is "
-    "not excluded, and neither is anything that images of one person share besides the face: light, camera, expression, haircut.",
-    "Intervals and tests say how far other people of the same kind would change a number; other photographs, networks or populations may "
-    "differ more. They are too narrow for a handful of people.",
-    "Occluded images are images that no network was trained on: no fill is neutral.",
-    "Shares and lifts depend on the parser, and lifts of very small regions on a few pixels. Nothing smaller than a cell of a layer can be "
-    "told apart.",
-    "A difference between groups is one between the people that were studied, given labels that someone wrote "
-    "down; it is no statement about "
-    "a cause. A difference that was not found is not shown to be absent.",
-)
+from captum_leam.reporting.page import Column, Page, Plate, Sheet, number, plate, sheet
+from captum_leam.reporting.person_page import check_people, page_name, person_page
+from captum_leam.reporting.tables import DEFAULT_TITLE
 
 
 def write_report(
@@ -47,17 +25,16 @@ def write_report(
     """Write the report of a finished study, and beside it every figure as SVG with its numbers as CSV.
 
     Args:
-        results: folder of the study.
-        out: the page; by default ``report.html`` in that folder. ``figures/`` and ``people/`` are made beside it.
-        people: who gets a page of their own: mean map, regions, drops. Nobody by default.
-        show_faces: put the crops of these people on their pages; everybody who opens the page sees them.
+        results: Folder of the study.
+        out: Path of the page. ``figures/`` and ``people/`` are made beside it. Default: ``report.html`` in that folder.
+        people: Names of people who get a page of their own: mean map, regions, drops. Default: nobody.
+        show_faces: Whether their pages show their crops, to everybody who opens them. Default: False.
 
     Returns:
         Path of the page.
 
     Raises:
-        CaptumLeamError: if the folder is not that of a finished study, for people that it does not know, or for ...
-            people.
+        CaptumLeamError: If the folder is not that of a finished study, or for people that it does not know.
 
     Example:
         >>> write_report("/nowhere")
@@ -67,35 +44,107 @@ def write_report(
     """
     study = read_findings(Path(results))
     check_people(study, people, show_faces)
-    page = Path(out) if out is not None else study.folder / "report.html"
+    path = Path(out) if out is not None else study.folder / "report.html"
+    pages = {
+        f"people/{page_name(who)}": person_page(study, who, path.name, show_faces) for who in dict.fromkeys(people)
+    }
+    page = report_page(study, [(of_person.title, address) for address, of_person in pages.items()])
+    with atomic_folder(path.parent) as folder:
+        for name, written in {**pages, path.name: page}.items():
+            written.write(folder / name)
+    return path
+
+
+def report_page(study: Findings, links: Sequence[tuple[str, str]] = ()) -> Page:
+    """Return the page of a study, with links to pages of people."""
     compared = study.against_controls()
-    text = render(
-        title=title_of(study),
-        lead=lead_of(study),
+    return Page(
+        _title(study),
+        _lead(study),
+        [
+            sections.studied(study),
+            sections.specific(study),
+            sections.regions(study),
+            sections.faithful(study, compared),
+            sections.agreement(study),
+            sections.groups(study),
+            sections.paper(study),
+            sections.limits(study),
+            sections.settings(study),
+        ],
         warnings=warnings_of(study),
         answers=answers(study, compared),
-        headline=headline(study),
-        heroes=heroes(study, page.parent / "figures"),
-        sections=_sections(study, compared, page.parent / "figures"),
-        links=_links(study, people, page, show_faces),
+        headline=_headline(study),
+        heroes=[hero for hero in (_above_controls(study), _regions_on_a_face(study)) if hero is not None],
+        links=links,
     )
-    return write_page(page, text)
 
 
-def _sections(study: Findings, compared: pd.DataFrame, folder: Path) -> list[Section]:
-    return [
-        studied(study, folder),
-        specific(study, folder),
-        regions(study, folder),
-        faithful(study, compared, folder),
-        agreement(study, folder),
-        groups(study, folder),
-        anchors(study, folder),
-        Section("limits", "Limits", "What this report does not show.", [Points(list(LIMITS))]),
-        made(study),
+def _title(study: Findings) -> str:
+    configuration = study.manifest.get("configuration")
+    given = configuration.get("title") if isinstance(configuration, Mapping) else None
+    return str(given) if given and given != DEFAULT_TITLE else "What these networks recognise people by"
+
+
+def _lead(study: Findings) -> str:
+    used = int((study["images"]["status"] == "ok").sum())
+    layers = study["layers"].groupby("model")["layer"].nunique()
+    few, many = (int(layers.min()), int(layers.max())) if len(layers) else (0, 0)
+    span = str(many) if few == many else f"{few} to {many}"
+    sizes = ((len(study.people), "person", "people"), (used, "image"), (len(study.models), "network"))
+    return f"{', '.join(sections.counted(*size) for size in sizes)}, {span} layer{'s' * (many != 1)} each."
+
+
+def warnings_of(study: Findings) -> list[str]:
+    """Return what must be known before anything else is read."""
+    found = [
+        f"{row['model']}: {row['warning'] or 'it hardly separates these people'}. What follows about it says little."
+        for row in study["verification"].to_dict("records")
+        if row["warning"] or not row["separates"]
     ]
+    if study.manifest.get("finished") is False:
+        found.append("The study did not run to its end: some of what follows is missing.")
+    found += map(str, study.manifest.get("notes", []))
+    images = study["images"]
+    if (skipped := int((images["status"] != "ok").sum())) > 0.1 * len(images):
+        found.append(f"{skipped} of {len(images)} images were skipped: see what was studied.")
+    return found
 
 
-def _links(study: Findings, people: Sequence[str], page: Path, show_faces: bool) -> list[tuple[str, str]]:
-    asked = dict.fromkeys(map(shown, people))
-    return [(person, f"people/{write_person(study, person, page, show_faces).name}") for person in asked]
+def _headline(study: Findings) -> Sheet | None:
+    table = study.headline()
+    columns = [
+        sections.NETWORK,
+        Column("same", "BC same", number),
+        Column("different", "different", number),
+        Column("auc", "AUC", number),
+        sections.ABOVE_CONTROL,
+    ]
+    return sheet("Person-specific?", table.head(2 * sections.MAX_PANELS), columns) if len(table) else None
+
+
+def _above_controls(study: Findings) -> Plate | None:
+    table = study.headline()
+    table = table[np.isfinite(table["above_control"])]
+    if not len(table):
+        return None
+    numbers = table[["model", "strongest", "same", "different", "gap", "above_control", "above_low", "above_high"]]
+    caption = (
+        f"How much more alike maps are within people than between them, beyond the strongest control ({sections.place_of(study)}, "
+        f"{sections.critical(table)}). Lines are intervals over people; right of 0 is person-specific."
+    )
+    panels = [("", figures.above_controls(table.head(2 * sections.MAX_PANELS)))]
+    return plate("headline", "How person-specific?", panels, "gap above the strongest control", caption, numbers)
+
+
+def _regions_on_a_face(study: Findings) -> Plate | None:
+    lifts = study.at_place("region_summary", "lift")
+    if not len(lifts):
+        return None
+    means = lifts.groupby("region", sort=False)["mean"].mean().reset_index(name="lift")
+    caption = (
+        f"Lift of every region ({sections.place_of(study)}), mean over people{' and networks' if len(study.models) > 1 else ''}, "
+        "on a drawing: 1 is chance."
+    )
+    panels = [("", figures.lift_face(means))]
+    return plate("headline_regions", "Which regions?", panels, "lift on a drawn face", caption, means)

@@ -1,4 +1,4 @@
-"""The tables of a study: what every column of ``results/tables/*.parquet`` means. Written here, and nowhere else.
+"""Schema of a study's tables: what every column of ``results/tables/*.parquet`` means.
 
 A results folder::
 
@@ -28,6 +28,9 @@ Kind = Literal["int32", "float32", "float64", "string", "bool"]
 OVERALL = "overall"
 """Name of the overall map in the column ``layer``."""
 
+DEFAULT_TITLE = "Study"
+"""Title of a study whose configuration gives none."""
+
 GROUP_PREFIX = "group_"
 """Columns of ``images`` that the user's group labels go to: ``group_`` and the name that the label has in the configuration."""
 
@@ -37,9 +40,9 @@ class Column:
     """One column.
 
     Attributes:
-        name: of the column.
-        kind: of its values.
-        meaning: in words, with units and range.
+        name: Name of the column.
+        kind: Type of its values.
+        meaning: What it holds, with units and range.
     """
 
     name: str
@@ -52,10 +55,10 @@ class Table:
     """One table.
 
     Attributes:
-        name: ``tables/NAME.parquet``.
-        meaning: what a row is.
-        columns: in order.
-        grows: True where a study may add string columns behind, ``group_*`` of ``images``.
+        name: Name of the file ``tables/NAME.parquet``.
+        meaning: What a row is.
+        columns: Columns, in order.
+        grows: Whether a study may append string columns, ``group_*`` of ``images``.
     """
 
     name: str
@@ -69,13 +72,13 @@ class Table:
         return [column.name for column in self.columns]
 
     def schema(self, more: tuple[str, ...] = ()) -> "pa.Schema":
-        """Types of the columns for Parquet.
+        """Return the types of the columns for Parquet.
 
         Args:
-            more: names of further string columns.
+            more: Names of further string columns.
 
         Raises:
-            CaptumLeamError: for more columns of a table that does not grow.
+            CaptumLeamError: For more columns of a table that does not grow.
 
         Example:
             >>> TABLES["scores"].schema().names
@@ -84,7 +87,7 @@ class Table:
         import pyarrow as pa
 
         if more and not self.grows:
-            raise CaptumLeamError(f"table {self.name!r} takes no more columns; {list(more)} are given.")
+            raise CaptumLeamError(f"Expected no further columns of the table {self.name!r}, got {list(more)}.")
         kinds = {"int32": pa.int32(), "float32": pa.float32(), "float64": pa.float64(), "string": pa.string()}
         fields = [(column.name, kinds.get(column.kind, pa.bool_())) for column in self.columns]
         return pa.schema([*fields, *[(name, pa.string()) for name in more]])

@@ -33,10 +33,10 @@ def interval_of_sums(
     Args:
         sums: (P,) or (P, K).
         counts: (P,); or (P, K), where people have values of some quantities only.
-        confidence: of the interval.
-        resamples: how many times people are drawn.
-        seed: of the drawing.
-        bounds: of the quantity; ends are cut there.
+        confidence: Confidence level of the interval, in (0, 1). Default: 0.95.
+        resamples: Number of bootstrap draws of people. Default: 2000.
+        seed: Seed of the draws. Default: 0.
+        bounds: Bounds of the quantity, at which the ends are cut. Default: none.
 
     Returns:
         Low and high ends, () or (K,); NaN where fewer than two people have the quantity.
@@ -109,7 +109,7 @@ def studentised(value: Any, draws: Floats, error: Any, errors: Floats, confidenc
         draws: (B,) or (B, K): the same for drawn people; NaN for draws that have no value.
         error: of the estimates.
         errors: of each draw.
-        confidence: of the interval.
+        confidence: Confidence level of the interval, in (0, 1). Default: 0.95.
 
     Returns:
         Low and high ends; the value itself where there is no error.

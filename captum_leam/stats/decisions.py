@@ -59,9 +59,9 @@ def draw_pairs(labels: Sequence[Any] | Tensor, per_class: int | None = None, *, 
     """As many genuine as impostor pairs, each unordered pair of images at most once.
 
     Args:
-        labels: the person of each image.
+        labels: Person of each image.
         per_class: genuine pairs, and impostor pairs; as many as there are of the rarer by default.
-        seed: of the drawing.
+        seed: Seed of the draws. Default: 0.
 
     Raises:
         CaptumLeamError: without two images of one person and two people, or if there are fewer pairs than asked for.
@@ -109,7 +109,7 @@ def thresholds_between(scores: ArrayLike) -> NDArray[np.float64]:
 def error_rates(
     scores: ArrayLike, genuine: ArrayLike, thresholds: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """False match rate (FMR) and false non-match rate (FNMR) at thresholds; a pair matches when its score reaches it.
+    """Return the false match rate (FMR) and false non-match rate (FNMR) at thresholds; a pair matches when its score reaches it.
 
     Example:
         >>> fmr, fnmr = error_rates([0.1, 0.6, 0.4, 0.9], [False, False, True, True], [0.5])
@@ -141,7 +141,7 @@ def threshold_at_eer(scores: ArrayLike, genuine: ArrayLike) -> float:
 
 
 def threshold_at_fmr(scores: ArrayLike, genuine: ArrayLike, fmr: float) -> float:
-    """The lowest threshold whose false match rate is at most ``fmr``.
+    """Return the lowest threshold whose false match rate is at most ``fmr``.
 
     Raises:
         CaptumLeamError: with fewer than 1 / fmr impostor pairs, which cannot tell that rate from 0.

@@ -1,14 +1,16 @@
 """Statistics that respect that images share people: a person, not an image, is one independent observation."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from captum_leam._engine.modes import as_array
 from captum_leam.errors import CaptumLeamError
 from captum_leam.stats.bootstrap import Floats, divided, interval_of_sums
+from captum_leam.stats.labels import person_codes
 
 MIN_PEOPLE = 10
 """Under this many people no p-value is given: a signed-rank test of fewer can hardly reach 0.01 after correction."""
@@ -17,11 +19,11 @@ ROUNDING = 1e-9
 
 
 def by_person(values: ArrayLike, people: Sequence[Any]) -> tuple[Floats, Floats]:
-    """Sums and counts of the values of each person, people in order of first appearance.
+    """Return sums and counts of the values of each person, people in order of first appearance.
 
     Args:
         values: (N,) or (N, K).
-        people: N labels.
+        people: Person of each of the N rows.
 
     Returns:
         Sums (P,) or (P, K) and counts (P,).
@@ -31,11 +33,53 @@ def by_person(values: ArrayLike, people: Sequence[Any]) -> tuple[Floats, Floats]
         (array([3., 5.]), array([2., 1.]))
     """
     table = as_array(values)
-    number = {person: i for i, person in enumerate(dict.fromkeys(people))}
-    index = np.array([number[person] for person in people])
-    sums = np.zeros((len(number), *table.shape[1:]))
-    np.add.at(sums, index, table)
-    return sums, np.bincount(index, minlength=len(number)).astype(np.float64)
+    names, codes = person_codes(people, len(table), "values")
+    sums = np.zeros((len(names), *table.shape[1:]))
+    np.add.at(sums, codes, table)
+    return sums, np.bincount(codes, minlength=len(names)).astype(np.float64)
+
+
+@dataclass
+class PersonTotals:
+    """Sums and counts of quantities over the images of each person, batch after batch; states can be merged.
+
+    Example:
+        >>> sums = PersonTotals(people=2, quantities=1)
+        >>> sums.update(np.array([0, 0, 1]), np.array([[1.0], [2.0], [np.nan]]))
+        >>> sums.means().tolist()
+        [[1.5], [nan]]
+    """
+
+    people: int
+    quantities: int
+    sums: Floats = field(init=False)
+    counts: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sums = np.zeros((self.people, self.quantities))
+        self.counts = np.zeros((self.people, self.quantities))
+
+    def update(self, codes: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """Add images.
+
+        Args:
+            codes: Numbers (N,) of their people, equal ones beside each other.
+            values: Values (N, quantities), NaN for missing ones.
+        """
+        known = ~np.isnan(values)
+        filled = np.where(known, values, 0).astype(np.float64)
+        starts = np.flatnonzero(np.diff(codes, prepend=-1))
+        self.sums[codes[starts]] += np.add.reduceat(filled, starts, axis=0)
+        self.counts[codes[starts]] += np.add.reduceat(known.astype(np.float64), starts, axis=0)
+
+    def merge(self, other: "PersonTotals") -> None:
+        """Add the images of another state of the same people."""
+        self.sums += other.sums
+        self.counts += other.counts
+
+    def means(self) -> Floats:
+        """Return the mean of each person (people, quantities), NaN for what a person lacks."""
+        return divided(self.sums, self.counts)
 
 
 def bootstrap_interval(
@@ -56,11 +100,11 @@ def bootstrap_interval(
 
     Args:
         values: (N,) or (N, K), one column per quantity.
-        people: N labels.
-        confidence: of the interval.
-        resamples: how many times people are drawn.
-        seed: of the drawing.
-        bounds: of the quantity; ends are cut there.
+        people: Person of each of the N rows.
+        confidence: Confidence level of the interval, in (0, 1). Default: 0.95.
+        resamples: Number of bootstrap draws of people. Default: 2000.
+        seed: Seed of the draws. Default: 0.
+        bounds: Bounds of the quantity, at which the ends are cut. Default: none.
 
     Returns:
         Low and high ends, () or (K,); NaN with fewer than two people.
@@ -89,7 +133,7 @@ def interval_of_pairs(values: ArrayLike, people: ArrayLike, *, confidence: float
     Args:
         values: (P,), within [0, 1].
         people: (P, 2), the two people of each pair; twice the same for genuine pairs.
-        confidence: of the interval.
+        confidence: Confidence level of the interval, in (0, 1). Default: 0.95.
 
     Returns:
         Low and high end, within [0, 1]; the mean itself where all values are equal; NaN where all pairs, if any, are of
@@ -197,3 +241,16 @@ def effect_size(differences: ArrayLike, people: Sequence[Any]) -> float:
         return float("nan")
     ranks = rankdata(np.abs(means))
     return float((ranks * np.sign(means)).sum() / ranks.sum())
+
+
+def check_options(confidence: float, resamples: int, permutations: int = 0, block: int = 1) -> None:
+    """Refuse options out of range.
+
+    Raises:
+        CaptumLeamError: naming all of them.
+    """
+    if not 0 < confidence < 1 or resamples < 1 or permutations < 0 or block < 1:
+        raise CaptumLeamError(
+            f"confidence={confidence}, resamples={resamples}, permutations={permutations}, block={block}; needed are a share in (0, 1), "
+            "1 or more, 0 or more, 1 or more."
+        )

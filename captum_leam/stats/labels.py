@@ -40,7 +40,7 @@ def person_codes(
     people = as_list(labels)
     if count is not None and len(people) != count:
         raise CaptumLeamError(f"Expected one label for each of the {count} {rows}, got {len(people)}.")
-    missing = [row for row, label in enumerate(people) if _is_missing(label)]
+    missing = [row for row, label in enumerate(people) if is_missing(label)]
     if missing:
         raise CaptumLeamError(
             f'Expected a label for each of the {rows}, got none (None, NaN or "") in rows {missing}. Name the person or leave these out.'
@@ -74,10 +74,11 @@ def as_list(labels: Any) -> list[Any]:
     return listed
 
 
-def _is_missing(label: Any) -> bool:
+def is_missing(label: Any) -> bool:
+    """Return whether a label is missing: None, NaN, pandas' NA, an empty name, or one of their texts."""
     if label is None or (isinstance(label, str) and label.strip() in MISSING):
         return True
     try:
-        return bool(label != label)
+        return bool(label != label)  # noqa: PLR0124  # NaN of any type
     except (TypeError, ValueError):  # pandas' NA is neither equal nor unequal to itself
         return True

@@ -7,26 +7,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captum_leam.errors import ConfigError, IncompleteError
-    from captum_leam.reporting.study_report import write_report
     from captum_leam.study.config import Config, read_config
     from captum_leam.study.result import StudyResult
     from captum_leam.study.study import Study
 
 _WHERE = {
-    "Config": "captum_leam.study.config",
-    "ConfigError": "captum_leam.errors",
-    "IncompleteError": "captum_leam.errors",
-    "Study": "captum_leam.study.study",
-    "StudyResult": "captum_leam.study.result",
-    "read_config": "captum_leam.study.config",
-    "write_report": "captum_leam.reporting.study_report",
+    "Config": "config",
+    "Study": "study",
+    "StudyResult": "result",
+    "read_config": "config",
 }
 
-__all__ = ["Config", "ConfigError", "IncompleteError", "Study", "StudyResult", "read_config", "write_report"]
+__all__ = ["Config", "Study", "StudyResult", "read_config"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'captum_leam.study' has no attribute {name!r}")
-    return getattr(import_module(_WHERE[name]), name)
+    return getattr(import_module(f"captum_leam.study.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

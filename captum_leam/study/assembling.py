@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captum_leam._storage import Shard, read_shard, whole
+from captum_leam._storage import Shard, atomic_write, read_shard
 from captum_leam.errors import CaptumLeamError
 from captum_leam.patterns import compare_groups
 from captum_leam.reporting.tables import GROUP_PREFIX, OVERALL, TABLES, Table
-from captum_leam.stats.bootstrap import interval_of_sums
-from captum_leam.stats.decisions import threshold_at_eer
-from captum_leam.stats.inference import holm
+from captum_leam.stats.bootstrap import divided, interval_of_sums
+from captum_leam.stats.inference import PersonTotals, holm
 from captum_leam.study.comparing import Source
 from captum_leam.study.config import Config
 from captum_leam.study.listing import Listing, Picture
 from captum_leam.study.networks import Network
+from captum_leam.verification.pair_scores import PairScores
 from captum_leam.verification.verify_model import Verification
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 BUFFER = 1 << 17  # rows of a table that are in memory at a time
 QUANTITIES = ("share", "mass", "area", "lift")
-MOST_PAIRS = 1_000_000  # of each kind that verification compares; of more, so many are drawn
+MAX_PAIRS = 1_000_000  # of each kind that verification compares; of more, so many are drawn
 RESAMPLES = 2000
 COSINE_BINS = np.round(np.linspace(-1, 1, 41), 2)
 """Edges of the bins of the table of cosines."""
@@ -117,7 +117,7 @@ def writing(folder: Path, names: Sequence[str], more: tuple[str, ...] = ()) -> I
         writers = {}
         for name in names:
             table = TABLES[name]
-            place = stack.enter_context(whole(folder / f"{name}.parquet"))
+            place = stack.enter_context(atomic_write(folder / f"{name}.parquet"))
             writers[name] = Writer(table, place, more if table.grows else ())
         yield writers
         for writer in writers.values():
@@ -130,7 +130,7 @@ UNMEASURED = "no network has both an embedding of it and a reference from the pe
 
 
 @dataclass(frozen=True)
-class Cut:
+class StudyShards:
     """The shards of a study: their pictures and their files, in order."""
 
     config: Config
@@ -146,17 +146,17 @@ class Cut:
         return list(dict.fromkeys(picture.person for shard in self.pictures for picture in shard))
 
 
-def picture_rows(cut: Cut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def picture_rows(shards: StudyShards) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of ``images`` and of ``skipped``."""
-    reasons = {p.number: p.reason for p in cut.listing.pictures if p.reason}
+    reasons = {p.number: p.reason for p in shards.listing.pictures if p.reason}
     how: dict[int, dict[str, Any]] = {}
     failed: list[dict[str, Any]] = []
     unmeasured: list[Picture] = []
-    for pictures, source, others in zip(cut.pictures, cut.sources, cut.others, strict=True):
+    for pictures, source, others in zip(shards.pictures, shards.sources, shards.others, strict=True):
         shard = read_shard(source.crops)
         told = zip(shard["kept"].tolist(), shard.notes["how"], shard.notes["faces"], shard.notes["turns"], strict=True)
         how |= {pictures[i].number: {"crop": kind, "faces_found": n, "turn": turn} for i, kind, n, turn in told}
-        unmeasured += [pictures[i] for i in shard["kept"][~_has_cosine(shard, len(cut.networks))]]
+        unmeasured += [pictures[i] for i in shard["kept"][~_has_cosine(shard, len(shards.networks))]]
         paths = [p for p in (*source.maps, *others, source.controls) if p is not None]
         for notes in (shard.notes, *(read_shard(path).notes for path in paths)):
             for stage, model, at, reason in notes["failed"]:
@@ -167,20 +167,20 @@ def picture_rows(cut: Cut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
                     head = {"what": "image", "stage": stage, "model": model, "layer": ""}
                     failed.append({**head, **_of_picture(picture), "reason": reason})
     left_out = reasons | {picture.number: UNMEASURED for picture in unmeasured}
-    images = [_image_row(picture, left_out, how, cut.listing.labels) for picture in cut.listing.pictures]
+    images = [_image_row(picture, left_out, how, shards.listing.labels) for picture in shards.listing.pictures]
     read = [
         {"what": "image", "stage": "read", **_of_picture(p), "reason": reasons[p.number]}
-        for p in cut.listing.pictures
+        for p in shards.listing.pictures
         if p.number in reasons
     ]
     read += [
         {"what": o.what, "stage": "read", "person": o.person, "path": o.name, "reason": o.reason}
-        for o in cut.listing.skipped_paths
+        for o in shards.listing.skipped_paths
     ]
-    by = {network.name: i for i, network in enumerate(cut.networks)}
+    by = {network.name: i for i, network in enumerate(shards.networks)}
     failed.sort(key=lambda row: (by[row["model"]], row["image"], row["stage"], row["reason"]))
     distinct = list({tuple(row.items()): row for row in failed}.values())
-    return images, read + distinct + _twinless(cut)
+    return images, read + distinct + _twinless(shards)
 
 
 def _has_cosine(shard: Shard, networks: int) -> NDArray[np.bool_]:
@@ -194,11 +194,11 @@ def _of_picture(picture: Picture) -> dict[str, Any]:
     return {"image": picture.number, "person": picture.person, "path": picture.name}
 
 
-def _twinless(cut: Cut) -> list[dict[str, Any]]:
+def _twinless(shards: StudyShards) -> list[dict[str, Any]]:
     """Networks of which there is no untrained twin."""
     rows: dict[str, dict[str, Any]] = {}
-    for source in cut.sources:
-        for network, path in zip(cut.networks, source.untrained, strict=True):
+    for source in shards.sources:
+        for network, path in zip(shards.networks, source.untrained, strict=True):
             if path is not None and (problem := read_shard(path).notes.get("problem")):
                 head = {"what": "model", "stage": "patterns", "model": network.name, "image": -1}
                 rows.setdefault(network.name, {**head, "reason": problem})
@@ -222,18 +222,18 @@ def _image_row(
 # -- verification --------------------------------------------------------------------------------------
 
 
-def verification_rows(cut: Cut) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def verification_rows(shards: StudyShards) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Whether each network tells these people apart, and the cosines behind that, counted."""
     rows, cosines = [], []
-    for number, network in enumerate(cut.networks):
-        embeddings, people = _embedded(cut, number)
-        head = {"model": network.name, "images": len(people), "people": len(set(people.tolist()))}
-        found = compared_pairs(embeddings, people, cut.config.seed) if len(people) else None
-        if found is None:
-            why = "no pair of one person, or none of two people, can be compared" if len(people) else NO_IMAGE
+    for number, network in enumerate(shards.networks):
+        scores = _pair_scores(shards, number)
+        head = {"model": network.name, "images": len(scores.people), "people": len(set(scores.people))}
+        found = scores.compute(MAX_PAIRS, shards.config.seed)
+        if not found.has_both_kinds:
+            why = "no pair of one person, or none of two people, can be compared" if scores.people else NO_IMAGE
             rows.append({**head, "genuine": 0, "impostor": 0, "separates": False, "warning": why})
         else:
-            rows.append({**head, **_rates(found, cut.config.max_eer)})
+            rows.append({**head, **_rates(found, shards.config.max_eer)})
             cosines += [{"model": network.name, **row} for row in counted(found)]
     return rows, cosines
 
@@ -241,27 +241,24 @@ def verification_rows(cut: Cut) -> tuple[list[dict[str, Any]], list[dict[str, An
 NO_IMAGE = "it embedded no image"
 
 
-def _embedded(cut: Cut, number: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The embeddings of a network that have a direction, and whose they are, as numbers."""
-    embeddings: list[NDArray[np.float32]] = []
-    people: list[str] = []
-    for source in cut.sources:
+def _pair_scores(shards: StudyShards, number: int) -> PairScores:
+    """Return the embeddings of a network that have a direction, with their people."""
+    scores = PairScores()
+    for source in shards.sources:
         shard = read_shard(source.crops)
-        own = shard[f"embedding.{number}"]
-        good = np.isfinite(own).all(1) & (np.linalg.norm(own, axis=1) > 0)
-        embeddings += [row for row, fine in zip(own, good, strict=True) if fine]
-        people += [name for name, fine in zip(shard.notes["people"], good, strict=True) if fine]
-    names = {name: i for i, name in enumerate(dict.fromkeys(people))}
-    joined = np.stack(embeddings) if embeddings else np.zeros((0, 1), np.float32)
-    return joined, np.array([names[name] for name in people], dtype=np.int64)
+        embeddings = shard[f"embedding.{number}"]
+        usable = np.isfinite(embeddings).all(1) & (np.linalg.norm(embeddings, axis=1) > 0)
+        if usable.any():
+            people = [name for name, is_usable in zip(shard.notes["people"], usable, strict=True) if is_usable]
+            scores.update(embeddings[usable], people)
+    return scores
 
 
 def _rates(found: Verification, max_eer: float) -> dict[str, Any]:
     """Error rates of a network, and a warning where they are high."""
-    scores = np.concatenate([found.genuine, found.impostor])
-    threshold = threshold_at_eer(scores, np.arange(len(scores)) < len(found.genuine))
     rates, eer = found.to_frame(), found.eer
-    row = {"genuine": len(found.genuine), "impostor": len(found.impostor), "eer": eer, "eer_threshold": threshold}
+    row = {"genuine": len(found.genuine), "impostor": len(found.impostor), "eer": eer}
+    row["eer_threshold"] = found.eer_threshold
     if len(rates):
         row |= {"tar": float(rates["tar"].iloc[-1]), "fmr": float(rates["fmr"].iloc[-1])}
     at = rates[rates["fmr"] == 1e-3]
@@ -290,94 +287,11 @@ def counted(found: Verification) -> list[dict[str, Any]]:
     return rows
 
 
-def compared_pairs(embeddings: NDArray[np.float32], people: NDArray[Any], seed: int) -> Verification | None:
-    """Cosines of genuine and impostor pairs: all of them, or of more than a million of a kind as many, drawn.
-
-    Args:
-        embeddings: (N, D), finite and not zero.
-        people: (N,) numbers.
-        seed: of the drawing.
-
-    Example:
-        >>> compared_pairs(np.eye(4, dtype=np.float32)[[0, 0, 1, 1]], np.array([0, 0, 1, 1]), 0)
-        Verification(EER 0.000; 2 genuine, 4 impostor pairs)
-    """
-    units = embeddings.astype(np.float64)
-    units /= np.linalg.norm(units, axis=1, keepdims=True)
-    order = np.argsort(people, kind="stable")
-    units, people = units[order], people[order]
-    genuine = _genuine_pairs(people)
-    if not len(genuine):
-        return None
-    generator = np.random.default_rng(seed)
-    if len(genuine) > MOST_PAIRS:
-        genuine = genuine[np.sort(generator.choice(len(genuine), MOST_PAIRS, replace=False))]
-    impostor = _impostor_pairs(people, generator)
-    if not len(impostor):
-        return None
-    scores = [
-        np.concatenate([_cosines(units, part) for part in np.array_split(p, len(p) // 65536 + 1)])
-        for p in (genuine, impostor)
-    ]
-    return Verification(np.sort(scores[0]), np.sort(scores[1]))
-
-
-def _cosines(units: Floats, pairs: NDArray[np.int64]) -> Floats:
-    cosines: Floats = np.einsum("ij,ij->i", units[pairs[:, 0]], units[pairs[:, 1]])
-    return cosines
-
-
-def _genuine_pairs(people: NDArray[Any]) -> NDArray[np.int64]:
-    """All pairs of one person; people are sorted."""
-    starts = np.flatnonzero(np.diff(people, prepend=people[:1] - 1))
-    ends = np.append(starts[1:], len(people))
-    parts = [np.stack(np.triu_indices(end - start, 1), 1) + start for start, end in zip(starts, ends, strict=True)]
-    return np.concatenate([np.zeros((0, 2), np.int64), *parts])
-
-
-def _impostor_pairs(people: NDArray[Any], generator: np.random.Generator) -> NDArray[np.int64]:
-    count = len(people)
-    if count * (count - 1) // 2 <= 2 * MOST_PAIRS:
-        first, second = np.triu_indices(count, 1)
-        every: NDArray[np.int64] = np.stack([first, second], 1)[people[first] != people[second]]
-        return every
-    drawn = np.sort(generator.integers(0, count, (3 * MOST_PAIRS, 2)), axis=1)
-    drawn = np.unique(drawn[people[drawn[:, 0]] != people[drawn[:, 1]]], axis=0)
-    chosen = generator.choice(len(drawn), min(MOST_PAIRS, len(drawn)), replace=False)
-    return drawn[np.sort(chosen)]
-
-
 # -- images, maps and drops ----------------------------------------------------------------------------
 
 
 @dataclass
-class PersonSums:
-    """Sums and counts of quantities over the images of each person."""
-
-    people: int
-    quantities: int
-    sums: Floats = field(init=False)
-    counts: Floats = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.sums = np.zeros((self.people, self.quantities))
-        self.counts = np.zeros((self.people, self.quantities))
-
-    def add(self, codes: NDArray[np.int64], values: NDArray[Any]) -> None:
-        """Values (n, quantities), NaN for what is not there, of the people in ``codes``, who follow each other."""
-        known = ~np.isnan(values)
-        filled = np.where(known, values, 0).astype(np.float64)
-        starts = np.flatnonzero(np.diff(codes, prepend=-1))
-        self.sums[codes[starts]] += np.add.reduceat(filled, starts, axis=0)
-        self.counts[codes[starts]] += np.add.reduceat(known.astype(np.float64), starts, axis=0)
-
-    def means(self) -> Floats:
-        """(people, quantities), NaN for what a person has not."""
-        return np.divide(self.sums, self.counts, out=np.full_like(self.sums, np.nan), where=self.counts > 0)
-
-
-@dataclass
-class Told:
+class PersonMeans:
     """What the tables of images leave for those of groups: means of every person, by model."""
 
     people: list[str]
@@ -386,33 +300,35 @@ class Told:
     regions: dict[str, Floats] = field(default_factory=dict)
 
 
-def write_measurements(cut: Cut, folder: Path) -> Told:
+def write_measurements(shards: StudyShards, folder: Path) -> PersonMeans:
     """Write ``scores``, ``regions``, ``drops`` and their summaries, in one pass over the shards of every network."""
-    told = Told(cut.people())
-    code = {person: i for i, person in enumerate(told.people)}
+    means = PersonMeans(shards.people())
+    code = {person: i for i, person in enumerate(means.people)}
     with writing(folder, ("scores", "regions", "drops", "region_summary", "drop_summary")) as writers:
-        _shared_drops(cut, code, writers)
-        for number, network in enumerate(cut.networks):
+        _shared_drops(shards, code, writers)
+        for number, network in enumerate(shards.networks):
             if network.layers:
-                _of_network(cut, number, code, writers, told)
-    return told
+                _of_network(shards, number, code, writers, means)
+    return means
 
 
-def _rows_of(cut: Cut, i: int, shard: Shard) -> list[Picture]:
-    """The pictures of the rows of a shard."""
-    kept = read_shard(cut.sources[i].crops)["kept"]
-    return [cut.pictures[i][k] for k in kept[shard["rows"]]]
+def _rows_of(shards: StudyShards, i: int, shard: Shard) -> list[Picture]:
+    """Return the pictures of the rows of a shard."""
+    kept = read_shard(shards.sources[i].crops)["kept"]
+    return [shards.pictures[i][k] for k in kept[shard["rows"]]]
 
 
-def _of_network(cut: Cut, number: int, code: Mapping[str, int], writers: Mapping[str, Writer], told: Told) -> None:
-    network, config = cut.networks[number], cut.config
+def _of_network(
+    shards: StudyShards, number: int, code: Mapping[str, int], writers: Mapping[str, Writer], means: PersonMeans
+) -> None:
+    network, config = shards.networks[number], shards.config
     places = [OVERALL, *[layer.name for layer in network.layers]]
-    names = [name for _, name in cut.regions]
-    regions = PersonSums(len(code), len(places) * len(names) * len(QUANTITIES))
-    scores = PersonSums(len(code), 1)
+    names = [name for _, name in shards.regions]
+    regions = PersonTotals(len(code), len(places) * len(names) * len(QUANTITIES))
+    scores = PersonTotals(len(code), 1)
     drops: _Drops | None = None
-    for i, source in enumerate(cut.sources):
-        path, other = source.maps[number], cut.others[i][number]
+    for i, source in enumerate(shards.sources):
+        path, other = source.maps[number], shards.others[i][number]
         if path is None:
             continue
         shard = read_shard(path)
@@ -420,30 +336,30 @@ def _of_network(cut: Cut, number: int, code: Mapping[str, int], writers: Mapping
         cells = [tuple(cell) for cell in shard.notes["cells"]] + (
             [] if more is None else [tuple(c) for c in more.notes["cells"]]
         )
-        drops = drops or _Drops(network.name, cells, PersonSums(len(code), len(cells)))
+        drops = drops or _Drops(network.name, cells, PersonTotals(len(code), len(cells)))
         if not len(shard["rows"]):
             continue
-        pictures = _rows_of(cut, i, shard)
+        pictures = _rows_of(shards, i, shard)
         codes = np.array([code[p.person] for p in pictures])
-        who = _Who(np.array([p.number for p in pictures], dtype=np.int32), codes, told.people)
+        who = RowOwners(np.array([p.number for p in pictures], dtype=np.int32), codes, means.people)
         writers["scores"].add({"model": network.name, **who.columns(1), "cosine": shard["cosine"]})
-        scores.add(codes, shard["cosine"][:, None])
+        scores.update(codes, shard["cosine"][:, None])
         values = _region_values(shard)
-        regions.add(codes, values.reshape(len(values), -1))
+        regions.update(codes, values.reshape(len(values), -1))
         _region_rows(writers["regions"], network.name, places, names, who, values)
         together = shard["drops"] if more is None else np.concatenate([shard["drops"], more["drops"]], 1)
         drops.add(writers["drops"], who, together)
     if drops is not None:
         drops.summarise(writers["drop_summary"], config.confidence, config.seed)
         own = drops.column(OVERALL, "", config.fills[0], middle(config.fractions), network.name)
-        told.drop[network.name] = drops.sums.means()[:, own]
-    told.cosine[network.name] = scores.means()[:, 0]
-    told.regions[network.name] = regions.means()[:, : len(names) * len(QUANTITIES)]
+        means.drop[network.name] = drops.sums.means()[:, own]
+    means.cosine[network.name] = scores.means()[:, 0]
+    means.regions[network.name] = regions.means()[:, : len(names) * len(QUANTITIES)]
     _region_summary(writers["region_summary"], network.name, places, names, regions, config)
 
 
 def middle(fractions: Sequence[float]) -> float:
-    """The fraction nearest to 5 %, which comparisons of groups look at.
+    """Return the fraction nearest to 5 %, at which groups are compared.
 
     Example:
         >>> middle((0.01, 0.05, 0.2))
@@ -453,7 +369,7 @@ def middle(fractions: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True)
-class _Who:
+class RowOwners:
     """Images of rows and whose they are."""
 
     images: NDArray[np.int32]
@@ -478,14 +394,14 @@ def _region_values(shard: Shard) -> NDArray[np.float32]:
 
 
 def _region_rows(
-    writer: Writer, model: str, places: Sequence[str], names: Sequence[str], who: _Who, values: NDArray[np.float32]
+    writer: Writer, model: str, places: Sequence[str], names: Sequence[str], who: RowOwners, values: NDArray[np.float32]
 ) -> None:
     """Layer by layer, image by image, region by region."""
     for layer, place in enumerate(places):
         shown = ~np.isnan(values[:, layer, 0, 0])
         if not shown.any():
             continue
-        there = _Who(who.images[shown].repeat(len(names)), who.codes[shown].repeat(len(names)), who.people)
+        there = RowOwners(who.images[shown].repeat(len(names)), who.codes[shown].repeat(len(names)), who.people)
         flat = values[shown, layer].reshape(-1, len(QUANTITIES))
         region = Coded(np.tile(np.arange(len(names)), int(shown.sum())), names)
         quantities = {quantity: flat[:, q] for q, quantity in enumerate(QUANTITIES)}
@@ -493,7 +409,7 @@ def _region_rows(
 
 
 def _region_summary(
-    writer: Writer, model: str, places: Sequence[str], names: Sequence[str], regions: PersonSums, config: Config
+    writer: Writer, model: str, places: Sequence[str], names: Sequence[str], regions: PersonTotals, config: Config
 ) -> None:
     means = regions.means()
     known = ~np.isnan(means)
@@ -502,7 +418,7 @@ def _region_summary(
         filled, known, confidence=config.confidence, resamples=RESAMPLES, seed=config.seed, bounds=(0.0, np.inf)
     )
     people = known.sum(0)
-    mean = np.divide(filled.sum(0), people, out=np.full(len(people), np.nan), where=people > 0)
+    mean = divided(filled.sum(0), people)
     columns = [(place, name, quantity) for place in places for name in names for quantity in QUANTITIES]
     writer.add(
         {
@@ -524,7 +440,7 @@ class _Drops:
 
     explained: str
     cells: list[tuple[Any, ...]]
-    sums: PersonSums
+    sums: PersonTotals
 
     def _head(self, cell: tuple[Any, ...]) -> dict[str, Any]:
         layer, control, fill, fraction, measured = cell
@@ -539,13 +455,13 @@ class _Drops:
             "fraction": fraction,
         }
 
-    def add(self, writer: Writer, who: _Who, values: NDArray[np.float32]) -> None:
-        """Drops (n, cells)."""
-        self.sums.add(who.codes, values)
+    def add(self, writer: Writer, who: RowOwners, values: NDArray[np.float32]) -> None:
+        """Add drops (n, cells) and write their rows."""
+        self.sums.update(who.codes, values)
         for at, cell in enumerate(self.cells):
             known = ~np.isnan(values[:, at])
             if known.any():
-                there = _Who(who.images[known], who.codes[known], who.people)
+                there = RowOwners(who.images[known], who.codes[known], who.people)
                 writer.add({**self._head(cell), **there.columns(1), "drop": values[known, at]})
 
     def column(self, *cell: Any) -> int:
@@ -559,36 +475,36 @@ class _Drops:
         sums, counts = self.sums.sums, self.sums.counts
         low, high = interval_of_sums(sums, counts, confidence=confidence, resamples=RESAMPLES, seed=seed)
         images = counts.sum(0)
-        mean = np.divide(sums.sum(0), images, out=np.full(len(images), np.nan), where=images > 0)
+        mean = divided(sums.sum(0), images)
         for at, cell in enumerate(self.cells):
             head = {**self._head(cell), "images": int(images[at]), "people": int((counts[:, at] > 0).sum())}
             if images[at]:
                 writer.add({**head, "drop": float(mean[at]), "low": float(low[at]), "high": float(high[at])})
 
 
-def _shared_drops(cut: Cut, code: Mapping[str, int], writers: Mapping[str, Writer]) -> None:
+def _shared_drops(shards: StudyShards, code: Mapping[str, int], writers: Mapping[str, Writer]) -> None:
     drops: _Drops | None = None
     people = list(code)
-    for i, source in enumerate(cut.sources):
+    for i, source in enumerate(shards.sources):
         if source.controls is None:
             continue
         shard = read_shard(source.controls)
         cells = [tuple(cell) for cell in shard.notes["cells"]]
-        drops = drops or _Drops("", cells, PersonSums(len(code), len(cells)))
+        drops = drops or _Drops("", cells, PersonTotals(len(code), len(cells)))
         if len(shard["rows"]) and cells:
-            pictures = _rows_of(cut, i, shard)
+            pictures = _rows_of(shards, i, shard)
             images = np.array([p.number for p in pictures], dtype=np.int32)
-            who = _Who(images, np.array([code[p.person] for p in pictures]), people)
+            who = RowOwners(images, np.array([code[p.person] for p in pictures]), people)
             drops.add(writers["drops"], who, shard["drops"])
     if drops is not None:
-        drops.summarise(writers["drop_summary"], cut.config.confidence, cut.config.seed)
+        drops.summarise(writers["drop_summary"], shards.config.confidence, shards.config.seed)
 
 
 # -- mean maps -----------------------------------------------------------------------------------------
 
 
 def layer_totals(paths: Sequence[Path]) -> tuple[Floats, NDArray[np.int64], Floats, int]:
-    """Sums of the maps of one network over all shards, in order: (L, H, W), how many of each; of the overall map by people, and images.
+    """Return sums (L, H, W) and counts of the maps of one network over all shards, the sum of its overall maps, and the images.
 
     Raises:
         CaptumLeamError: if no image has a map.
@@ -613,11 +529,11 @@ def layer_totals(paths: Sequence[Path]) -> tuple[Floats, NDArray[np.int64], Floa
     return layers, counts, total, images
 
 
-def write_mean_maps(cut: Cut, folder: Path) -> None:
+def write_mean_maps(shards: StudyShards, folder: Path) -> None:
     """Write ``maps/mean.npz``: mean maps that sum to 1, the same bytes for the same study."""
     means: dict[str, NDArray[np.float32]] = {}
-    for number, network in enumerate(cut.networks):
-        paths = [path for source in cut.sources if (path := source.maps[number]) is not None]
+    for number, network in enumerate(shards.networks):
+        paths = [path for source in shards.sources if (path := source.maps[number]) is not None]
         try:
             layers, counts, _, _ = layer_totals(paths)
         except ValueError:
@@ -626,61 +542,66 @@ def write_mean_maps(cut: Cut, folder: Path) -> None:
             if count:
                 means[f"{network.name}/{place}"] = (values / count).astype(np.float32)
     folder.mkdir(parents=True, exist_ok=True)
-    with whole(folder / "mean.npz") as place_, open(place_, "wb") as file:
+    with atomic_write(folder / "mean.npz") as place_, open(place_, "wb") as file:
         np.savez(file, allow_pickle=False, **means)
 
 
-def write_person_maps(cut: Cut, folder: Path) -> None:
+def write_person_maps(shards: StudyShards, folder: Path) -> None:
     """Write float16 maps of single images where the configuration asks for them: ``maps/people/MODEL-SHARD.npz``."""
-    if cut.config.store_maps == "none":
+    if shards.config.store_maps == "none":
         return
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(len(cut.networks)):
-        for i, source in enumerate(cut.sources):
+    for number in range(len(shards.networks)):
+        for i, source in enumerate(shards.sources):
             if (path := source.maps[number]) is None or not len((shard := read_shard(path))["rows"]):
                 continue
-            images = np.array([picture.number for picture in _rows_of(cut, i, shard)], dtype=np.int32)
-            with whole(folder / f"{number:02d}-{i:05d}.npz") as place, open(place, "wb") as file:
+            images = np.array([picture.number for picture in _rows_of(shards, i, shard)], dtype=np.int32)
+            with atomic_write(folder / f"{number:02d}-{i:05d}.npz") as place, open(place, "wb") as file:
                 np.savez(file, allow_pickle=False, image=images, maps=shard["maps"])
 
 
 # -- groups --------------------------------------------------------------------------------------------
 
 
-def group_rows(cut: Cut, told: Told) -> list[dict[str, Any]]:
+def group_rows(shards: StudyShards, means: PersonMeans) -> list[dict[str, Any]]:
     """Differences between groups, all p-values adjusted together."""
     rows: list[dict[str, Any]] = []
-    for at, label in enumerate(cut.listing.labels):
-        of = {p.person: (p.groups[at] or None) for p in cut.listing.pictures}
-        groups = {person: of[person] for person in told.people}
+    for at, label in enumerate(shards.listing.labels):
+        of = {p.person: (p.groups[at] or None) for p in shards.listing.pictures}
+        groups = {person: of[person] for person in means.people}
         named = sorted({group for group in groups.values() if group is not None})
-        for network in cut.networks:
-            if network.layers and network.name in told.drop:
-                rows += _group_rows(cut, told, label, groups, named, network.name)
+        for network in shards.networks:
+            if network.layers and network.name in means.drop:
+                rows += _group_rows(shards, means, label, groups, named, network.name)
     adjusted = holm([row["p"] for row in rows]) if rows else np.zeros(0)
     return [{**row, "p_holm": float(value)} for row, value in zip(rows, adjusted, strict=True)]
 
 
 def _group_rows(
-    cut: Cut, told: Told, label: str, groups: Mapping[str, str | None], named: Sequence[str], model: str
+    shards: StudyShards,
+    means: PersonMeans,
+    label: str,
+    groups: Mapping[str, str | None],
+    named: Sequence[str],
+    model: str,
 ) -> list[dict[str, Any]]:
     head = {"label": label, "model": model}
     if len(named) < 2:
         few = f"{len(named)} group{'s' * (len(named) != 1)} of people; needed are two or more"
         return [{**head, "quantity": "all", "p": float("nan"), "people_a": 0, "people_b": 0, "note": few}]
-    config = cut.config
-    regions = told.regions[model].reshape(len(told.people), len(cut.regions), len(QUANTITIES))
-    values = {f"drop at {middle(config.fractions):.0%}": told.drop[model]}
+    config = shards.config
+    regions = means.regions[model].reshape(len(means.people), len(shards.regions), len(QUANTITIES))
+    values = {f"drop at {middle(config.fractions):.0%}": means.drop[model]}
     for quantity in ("share", "lift"):
         of_quantity = regions[..., QUANTITIES.index(quantity)]
-        values |= {f"{quantity} of {name}": of_quantity[:, k] for k, (_, name) in enumerate(cut.regions)}
-    order = sorted(range(len(told.people)), key=lambda i: (groups[told.people[i]] or "", i))
-    people = [told.people[i] for i in order]
+        values |= {f"{quantity} of {name}": of_quantity[:, k] for k, (_, name) in enumerate(shards.regions)}
+    order = sorted(range(len(means.people)), key=lambda i: (groups[means.people[i]] or "", i))
+    people = [means.people[i] for i in order]
     table = compare_groups(
         {name: column[order] for name, column in values.items()},
         people,
         dict(groups),
-        told.cosine[model][order],
+        means.cosine[model][order],
         min_people=max(3, config.min_group),
         confidence=config.confidence,
         resamples=config.patterns.resamples,

@@ -1,9 +1,9 @@
-"""Are the results what the manifest says, and does the same study give them again?"""
+"""Compare the results of a study with its manifest, and with the same study done again."""
 
 import json
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,26 @@ import numpy as np
 from captum_leam._storage import file_sha256, read_shard, shard_digest
 from captum_leam.errors import BrokenFileError, ConfigError
 from captum_leam.study.config import Config
-from captum_leam.study.evaluating import Setting
+from captum_leam.study.executor import Executor, perform
 from captum_leam.study.identity import Fingerprint, from_dict
-from captum_leam.study.listing import hashed, list_people
-from captum_leam.study.networks import known
-from captum_leam.study.reading import known_parser
-from captum_leam.study.stages import perform, steady
+from captum_leam.study.manifest import stage_formats
+from captum_leam.study.plan import STAGE_OF, Plan, make_plan, versions
+from captum_leam.study.tables import write_tables
+from captum_leam.study.worker import this_worker
 
 TOLERANCE = 5e-3
-"""How far cosines, drops and shares may lie apart between devices or versions; on one machine it is 0."""
+"""Difference of cosines, drops and shares between devices or versions that passes; on one machine it is 0."""
+
+Finding = tuple[bool, str]
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, and what was found.
+    """What fits and what does not.
 
     Attributes:
-        good: what fits, in words.
-        bad: what does not.
+        good: Findings that fit.
+        bad: Findings that do not.
     """
 
     good: tuple[str, ...]
@@ -37,7 +39,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Nothing was found that does not fit."""
+        """Whether everything fits."""
         return not self.bad
 
     def __repr__(self) -> str:
@@ -45,37 +47,40 @@ class Check:
 
 
 def check(config: Config, *, recompute: int = 1, progress: bool = True) -> Check:
-    """Compare a results folder with its manifest, with its inputs of today, and with itself made again.
+    """Compare a folder of results with its manifest, with its inputs of today, and with itself made again.
 
-    1. every table and mean map has the SHA-256 of the manifest, every shard its own checksum and that of the manifest;
-    2. configuration, pictures, networks, parser, package and versions are those of the manifest;
-    3. the tables made again from the shards are the same bytes;
+    1. Every table and mean map has the SHA-256 of the manifest, every shard its own checksum and that of the manifest.
+    2. Configuration, pictures, networks, parser, and versions are those of the manifest.
+    3. The tables made again from the shards are the same bytes.
     4. ``recompute`` shards made again from the pictures are the same numbers (bit for bit, or within 0.005).
+
+    Raises:
+        ConfigError: If the folder holds no manifest.
     """
-    found: list[tuple[bool, str]] = []
     try:
         manifest = json.loads((config.out / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{config.out} holds no manifest of a finished study ({error}); run it first.") from None
-    found += _files(config.out, manifest)
-    found += _inputs(config, manifest, recompute, progress)
-    return Check(tuple(line for fine, line in found if fine), tuple(line for fine, line in found if not fine))
+    with Executor(config):
+        findings = [*_files(config.out, manifest), *_again(config, manifest, recompute, progress)]
+    return Check(tuple(line for fits, line in findings if fits), tuple(line for fits, line in findings if not fits))
 
 
-def _files(out: Path, manifest: dict[str, Any]) -> Iterator[tuple[bool, str]]:
+# -- files ---------------------------------------------------------------------------------------------
+
+
+def _files(out: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     for what in ("tables", "maps"):
-        wrong = [name for name, digest in manifest[what].items() if not _fits(out / name, digest)]
-        yield (
-            not wrong,
-            f"{len(manifest[what]) - len(wrong)} of {len(manifest[what])} {what} fit their checksums{_listed(wrong)}",
-        )
+        yield _fit(what, manifest[what], [name for name, sha in manifest[what].items() if not _fits(out / name, sha)])
     shards = manifest["shards"]
-    gone = [name for name in shards if not (out / name).exists()]
-    if len(gone) == len(shards):
+    if not any((out / name).exists() for name in shards):
         yield True, f"the {len(shards)} shards were deleted: only tables and maps could be looked at"
         return
-    wrong = [name for name, digest in shards.items() if shard_digest(out / name) != digest]
-    yield not wrong, f"{len(shards) - len(wrong)} of {len(shards)} shards fit their checksums{_listed(wrong)}"
+    yield _fit("shards", shards, [name for name, digest in shards.items() if shard_digest(out / name) != digest])
+
+
+def _fit(what: str, names: Mapping[str, str], wrong: Sequence[str]) -> Finding:
+    return not wrong, f"{len(names) - len(wrong)} of {len(names)} {what} fit their checksums{_listed(wrong)}"
 
 
 def _fits(path: Path, digest: str) -> bool:
@@ -85,51 +90,55 @@ def _fits(path: Path, digest: str) -> bool:
         return False
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return f"; not: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else ""
 
 
-def _inputs(config: Config, manifest: dict[str, Any], recompute: int, progress: bool) -> Iterator[tuple[bool, str]]:
-    from captum_leam.study.study import code_sha256, plan_of, versions
+# -- inputs, and what is made from them ----------------------------------------------------------------
 
+
+def _again(config: Config, manifest: Mapping[str, Any], recompute: int, progress: bool) -> Iterator[Finding]:
     then, now = _without_places(manifest["configuration"]), _without_places(config.to_dict())
     changed = [key for key in now if now[key] != then.get(key)]
     yield not changed, f"configuration: {'as it was' if not changed else 'other values of ' + ', '.join(changed)}"
-    installed = versions()
-    other = [
-        f"{k} {v} (was {manifest['versions'].get(k)})" for k, v in installed.items() if manifest["versions"].get(k) != v
+    other = _other_versions(manifest)
+    yield True, f"versions: {'as they were' if not other else 'others: ' + ', '.join(other)}"
+    stored = {name: _fingerprints(entry) for name, entry in manifest["models"].items()}
+    parser, earlier = _fingerprints(manifest["parser"]), [one for of_model in stored.values() for one in of_model]
+    plan = make_plan(config, this_worker(), [*earlier, *parser], progress=progress)
+    models = [n.name for n in plan.networks if n.fingerprint not in stored.get(n.name, [])]
+    if earlier:
+        same_parser = plan.parser.fingerprint in parser
+        yield not models, f"networks: {'as they were' if not models else 'others: ' + ', '.join(models)}"
+        yield same_parser, f"parser: {'as it was' if same_parser else 'another'}"
+    else:
+        yield True, "networks and parser: not compared, the manifest is of a version without their outputs"
+    same = plan.listing.sha256 == manifest["data"]["sha256"]
+    yield same, f"{len(plan.listing.pictures)} pictures: {'as they were' if same else 'not those of the manifest'}"
+    if not plan.has_crops() or not same or models:
+        return
+    if plan.leave_out_copies(this_worker()) and not plan.has_crops():
+        return
+    plan.describe(this_worker())
+    if not other and not changed:
+        yield _tables_again(plan, manifest)
+    tasks = [task for name in ("crops", "maps") for task in plan.tasks([STAGE_OF[name]])[:recompute]]
+    with tempfile.TemporaryDirectory() as folder:
+        for task in tasks:
+            again = replace(task, path=Path(folder) / task.path.name)
+            problem = perform(plan.context, again) or ("" if shard_digest(task.path) else "not there")
+            yield (False, f"shard {task.path.name}: {problem}") if problem else _same(task.stage, task.path, again.path)
+
+
+def _other_versions(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the packages and the stages of another version than in the manifest."""
+    packages = [
+        f"{name} {number} (was {manifest['versions'].get(name)})"
+        for name, number in versions().items()
+        if manifest["versions"].get(name) != number
     ]
-    same_code = code_sha256() == manifest["code"] and not other
-    yield (
-        True,
-        f"versions: {'as they were' if same_code else 'others: ' + (', '.join(other) or 'the sources of captum-leam')}",
-    )
-    with steady(config.threads):
-        listing = hashed(list_people(config), config.min_images, progress=progress)
-        stored = {name: _fingerprints(entry) for name, entry in manifest["models"].items()}
-        size = config.pictures.size
-        networks = tuple(known(m, config.device, size, stored.get(m.name, [])) for m in config.models)
-        parser = known_parser(config, _fingerprints(manifest["parser"]))
-        plan = plan_of(config, listing, networks, parser, config.out)
-        models = [n.name for n in networks if n.fingerprint not in stored.get(n.name, [])]
-        same_parser = parser.fingerprint in _fingerprints(manifest["parser"])
-        if any(stored.values()):
-            yield not models, f"networks: {'as they were' if not models else 'others: ' + ', '.join(models)}"
-            yield same_parser, f"parser: {'as it was' if same_parser else 'another'}"
-        else:
-            yield True, "networks and parser: not compared, the manifest is of a version without their outputs"
-        same = listing.sha256 == manifest["data"]["sha256"]
-        yield same, f"{len(listing.pictures)} pictures: {'as they were' if same else 'not those of the manifest'}"
-        there = all(shard_digest(path) for path in plan.crops_paths())
-        if there:
-            plan.leave_out_copies()
-            there = all(shard_digest(path) for path in plan.crops_paths())
-        if same_code and there and same and not models and not changed:
-            plan.describe()
-            yield _tables_again(config, plan, manifest)
-        if there and same and not models and recompute:
-            plan.describe()
-            yield from _shards_again(config, plan, recompute)
+    stages = manifest.get("stages", {})
+    return packages + [f"stage {name}" for name, number in stage_formats().items() if stages.get(name) != number]
 
 
 def _fingerprints(entry: Any) -> list[Fingerprint]:
@@ -137,8 +146,8 @@ def _fingerprints(entry: Any) -> list[Fingerprint]:
     return [from_dict(entry)] if isinstance(entry, dict) and "outputs" in entry else []
 
 
-def _without_places(configuration: dict[str, Any]) -> dict[str, Any]:
-    """Settings without where files lie: what is in them is compared by its hash."""
+def _without_places(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings without the places of files, whose content is compared by hash."""
     kept = {key: value for key, value in configuration.items() if key not in ("out", "title", "people")}
     places = {"groups": ("path",), "parser": ("where", "weights"), "pictures": ("weights",)}
     for key, names in places.items():
@@ -147,62 +156,23 @@ def _without_places(configuration: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _tables_again(config: Config, plan: Any, manifest: dict[str, Any]) -> tuple[bool, str]:
-    """Make all tables from the shards, elsewhere."""
-    from captum_leam.study.study import _Run
-
+def _tables_again(plan: Plan, manifest: Mapping[str, Any]) -> Finding:
     with tempfile.TemporaryDirectory() as folder:
-        run = _Run(config, Path(folder), "serial", 1, False)
-        (Path(folder) / "tables").mkdir()
         try:
-            _with_totals(plan)
-            run.tables(plan)
+            write_tables(plan, Path(folder))
         except BrokenFileError as error:
             return False, f"tables cannot be made again: {error}"
         wrong = [name for name, digest in manifest["tables"].items() if not _fits(Path(folder) / name, digest)]
-    return (
-        not wrong,
-        f"tables made again from the shards: {'the same bytes' if not wrong else 'others' + _listed(wrong)}",
-    )
+    return not wrong, f"tables made again from the shards: {'others' + _listed(wrong) if wrong else 'the same bytes'}"
 
 
-def _with_totals(plan: Any) -> None:
-    from captum_leam._storage import hash_of
-
-    if "other people" not in plan.config.controls:
-        return
-    for number in range(len(plan.networks)):
-        paths = [path for i in range(len(plan.keys)) if (path := plan.maps_path(i, number)) is not None]
-        target = plan.path("totals", hash_of("totals", [path.stem for path in paths]))
-        if paths and shard_digest(target):
-            plan.totals[number] = target
-
-
-def _shards_again(config: Config, plan: Any, recompute: int) -> Iterator[tuple[bool, str]]:
-    """Make some shards of crops and maps from the pictures, and compare them number by number."""
-    setting = Setting(config, plan.networks, plan.regions)
-    maps = [task for task in plan.map_tasks() if task.stage == "maps"]
-    chosen = [*plan.crops_tasks()[:recompute], *maps[:recompute]]
-    with tempfile.TemporaryDirectory() as folder:
-        for i, task in enumerate(chosen):
-            again = Path(folder) / f"{i}.shard"
-            outcome = perform(
-                setting, type(task)(task.stage, again, task.pictures, task.inputs, task.explained, task.options)
-            )
-            if outcome.problem or not shard_digest(task.path):
-                yield False, f"shard {task.path.name}: {outcome.problem or 'not there'}"
-                continue
-            yield _same_numbers(task.path, again, task.stage)
-
-
-def _same_numbers(before: Path, after: Path, stage: str) -> tuple[bool, str]:
+def _same(stage: str, before: Path, after: Path) -> Finding:
+    """Compare the numbers of a shard with those of the same shard made again."""
     if shard_digest(before) == shard_digest(after):
         return True, f"a shard of {stage} made again: bit for bit the same"
     old, new = read_shard(before), read_shard(after)
     if set(old.arrays) != set(new.arrays) or any(old[name].shape != new[name].shape for name in old.arrays):
         return False, f"a shard of {stage} made again has other arrays"
-    names = [name for name in ("cosine", "drops", "share", "mass") if name in old.arrays] or [
-        name for name in old.arrays if name.startswith("embedding") or name == "crops"
-    ]
+    names = [n for n in old.arrays if n in ("cosine", "drops", "share", "mass", "crops") or n.startswith("embedding")]
     apart = max((float(np.nanmax(np.abs(old[n].astype(np.float64) - new[n]), initial=0)) for n in names), default=0.0)
     return apart <= TOLERANCE, f"a shard of {stage} made again: at most {apart:.2g} apart ({', '.join(names)})"

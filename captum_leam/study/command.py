@@ -11,6 +11,7 @@ SOMETHING_LEFT_OUT = 1
 
 
 def study(
+    context: typer.Context,
     config: Annotated[Path, typer.Argument(help="YAML: people, models, and what to measure; see docs/studies.md.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder of results, instead of the one in the configuration.")
@@ -53,6 +54,8 @@ def study(
     try:
         result = made.run(engine=chosen, jobs=jobs, progress=progress, force=force, report=report)  # type: ignore[arg-type]
     except IncompleteError as error:
+        if context.find_root().params.get("debug"):
+            raise
         Console(stderr=True, soft_wrap=True).print(f"[bold red]not finished:[/] {for_terminal(error)}")
         raise typer.Exit(SOMETHING_LEFT_OUT) from None
     console.print(for_terminal(repr(result)))

@@ -22,9 +22,11 @@ from captum_leam.patterns import (
     pose_features,
     profile_signatures,
 )
+from captum_leam.patterns.claim import STRANGERS
 from captum_leam.patterns.signatures import Kind
 from captum_leam.reporting.tables import OVERALL
-from captum_leam.study.evaluating import Setting, Signing
+from captum_leam.study.evaluating import describe_maps
+from captum_leam.study.worker import Worker
 
 KINDS: tuple[Kind, ...] = ("top", "dense", "regions")
 NEAREST = 8
@@ -63,18 +65,18 @@ class Rows:
     arrays: Mapping[str, NDArray[Any]] = field(repr=False)
 
     def of(self, image: NDArray[np.int64]) -> "Rows":
-        """The rows of some of the images, all of which are there."""
+        """Return the rows of some of the images, all of which must be there."""
         at = np.searchsorted(self.image, image)
         return Rows(self.image[at], self.people[at], {name: values[at] for name, values in self.arrays.items()})
 
 
-def signed(rows: Rows, kind: Kind, setting: Setting) -> Signatures:
+def signed(rows: Rows, kind: Kind, worker: Worker) -> Signatures:
     """Signatures from arrays: of the top pixels, of the coarse map, or of the regions."""
-    patterns, size = setting.config.patterns, setting.config.pictures.size
+    patterns, size = worker.config.patterns, worker.config.pictures.size
     if kind == "dense":
         return Signatures.from_arrays({"values": rows.arrays["dense"]}, kind, {"grid": patterns.grid})
     if kind == "regions":
-        return profile_signatures(rows.arrays["mass"], setting.regions, empty="zero")
+        return profile_signatures(rows.arrays["mass"], worker.regions, empty="zero")
     roots = rows.arrays["top_roots"]
     starts = np.arange(len(roots) + 1, dtype=np.int64) * roots.shape[1]
     columns = rows.arrays["top_pixels"].astype(np.int32).reshape(-1)
@@ -168,33 +170,31 @@ def with_strangers(image: NDArray[np.int64], nearest: NDArray[np.int64]) -> tupl
 ARRAYS = {"top": ("top_roots", "top_pixels"), "dense": ("dense",), "regions": ("mass",)}
 
 
-def patterns_shard(
-    setting: Setting, number: int, layer: int, sources: Sequence[Source], strangers: Path | None
-) -> Shard:
+def patterns_shard(worker: Worker, number: int, layer: int, sources: Sequence[Source], strangers: Path | None) -> Shard:
     """Rows of the table of patterns, of one network and layer: LEAM, and the controls on the same images.
 
     Of the overall map all kinds are compared with all controls; of a layer the top pixels, with those that are made for it.
     """
-    network = setting.networks[number]
+    network = worker.networks[number]
     name = OVERALL if layer == 0 else network.layers[layer - 1].name
     nearest = None if strangers is None else read_shard(strangers)["nearest"]
     rows: list[dict[str, Any]] = []
     for kind in KINDS if layer == 0 else KINDS[:1]:
-        sets = _sets(setting, number, layer, sources, kind)
-        rows += _compared(setting, sets, kind, nearest)
+        sets = _sets(worker, number, layer, sources, kind)
+        rows += _compared(worker, sets, kind, nearest)
     return Shard({}, {"rows": [{"model": network.name, "layer": name, **_without_nan(row)} for row in rows]})
 
 
-def _sets(setting: Setting, number: int, layer: int, sources: Sequence[Source], kind: Kind) -> dict[str, Rows]:
-    """The maps and their controls, on the images that have them all."""
-    controls, names = setting.config.patterns.controls, ARRAYS[kind]
+def _sets(worker: Worker, number: int, layer: int, sources: Sequence[Source], kind: Kind) -> dict[str, Rows]:
+    """Return the maps and their controls, on the images that have them all."""
+    controls, names = worker.config.patterns.controls, ARRAYS[kind]
     sets = {"": read_rows(sources, "maps", number, layer, names)}
     if "edges" in controls:
         sets["edges"] = read_rows(sources, "controls", number, 0, names)
     if "untrained" in controls:
         sets["untrained"] = read_rows(sources, "untrained", number, layer, names)
     if "parser" in controls and layer == 0:
-        sets["parser"] = _painted(setting, number, sources, names)
+        sets["parser"] = _painted(worker, number, sources, names)
     image = sets[""].image
     for control, rows in list(sets.items()):
         if len(rows.image) == 0 and control:
@@ -204,26 +204,26 @@ def _sets(setting: Setting, number: int, layer: int, sources: Sequence[Source], 
     return {control: rows.of(image) for control, rows in sets.items()}
 
 
-def _painted(setting: Setting, number: int, sources: Sequence[Source], names: Sequence[str]) -> Rows:
-    """What a parser alone knows: every region as high as the maps are there on average, smoothed."""
-    mass, area = np.zeros(len(setting.regions)), np.zeros(len(setting.regions))
+def _painted(worker: Worker, number: int, sources: Sequence[Source], names: Sequence[str]) -> Rows:
+    """Return maps painted from a parser's regions alone: each as high as the maps are there on average, smoothed."""
+    mass, area = np.zeros(len(worker.regions)), np.zeros(len(worker.regions))
     for source in sources:
         if (path := source.maps[number]) is not None and len((shard := read_shard(path))["rows"]):
             mass += shard["mass"][:, 0].sum(0, dtype=np.float64)
             area += shard["area"].sum(0, dtype=np.float64)
     heights = torch.from_numpy(np.divide(mass, area, out=np.zeros_like(mass), where=area > 0)).float()
-    size = setting.config.pictures.size
-    signing, people, count = Signing(setting, []), [], 0
-    for labels, whose in _labels(sources):
-        painted = _paint(labels, heights, setting.regions, 2 * size / 112)
-        one = len(painted) == 1 < len(whose)
-        signing.add(painted[:, None], labels)
-        if one:  # the same for all
-            signing.parts[-1] = {k: v.expand(len(whose), *v.shape[1:]) for k, v in signing.parts[-1].items()}
-        people += whose
-        count += len(whose)
-    arrays = signing.arrays() if count else {name: np.zeros((0, 1, 1)) for name in names}
-    return Rows(np.arange(count), np.array(people, dtype=object), {name: arrays[name][:, 0] for name in names})
+    size = worker.config.pictures.size
+    people: list[str] = []
+    parts: dict[str, list[NDArray[Any]]] = {name: [np.zeros((0, 1))] for name in names}
+    for labels, people_of_shard in _labels(sources):
+        painted = _paint(labels, heights, worker.regions, 2 * size / 112)
+        described = describe_maps(worker, painted[:, None], labels)
+        for name in names:  # one label map for all has one painted map
+            values = described[name][:, 0]
+            parts[name].append(np.broadcast_to(values, (len(people_of_shard), *values.shape[1:])))
+        people += people_of_shard
+    joined = {name: np.concatenate(values[1:] or values) for name, values in parts.items()}
+    return Rows(np.arange(len(people)), np.array(people, dtype=object), joined)
 
 
 def _labels(sources: Sequence[Source]) -> Iterator[tuple[torch.Tensor, list[str]]]:
@@ -241,9 +241,9 @@ def _paint(labels: torch.Tensor, heights: torch.Tensor, regions: Sequence[int], 
 
 
 def _compared(
-    setting: Setting, sets: Mapping[str, Rows], kind: Kind, nearest: NDArray[np.int64] | None
+    worker: Worker, sets: Mapping[str, Rows], kind: Kind, nearest: NDArray[np.int64] | None
 ) -> list[dict[str, Any]]:
-    config = setting.config
+    config = worker.config
     image, where = sets[""].image, None
     if nearest is not None and nearest.shape[1]:
         image, where = with_strangers(image, nearest)
@@ -253,7 +253,7 @@ def _compared(
     head = {"kind": kind, "fraction": fraction, "images": len(people), "people": len(set(people))}
     if len(set(people)) < 2 or len(set(people)) == len(people):
         return []
-    made = {name: signed(rows, kind, setting) for name, rows in sets.items()}
+    made = {name: signed(rows, kind, worker) for name, rows in sets.items()}
     options = {"confidence": config.confidence, "resamples": config.patterns.resamples, "seed": config.seed}
     permutations = config.patterns.permutations
     found = person_specificity(made[""], people, permutations=permutations, **options)  # type: ignore[arg-type]
@@ -262,21 +262,17 @@ def _compared(
     if not controls and where is None:
         return [leam]
     claim = pattern_claim(made[""], people, controls, strangers=where, **options)  # type: ignore[arg-type]
-    of = {_control(name): row for name, row in claim.table.set_index("name").iterrows()}
-    leam |= {"strongest": _control(claim.strongest), "above_control": claim.headline}
+    of = {str(name): row for name, row in claim.table.set_index("name").iterrows()}
+    leam |= {"strongest": claim.strongest, "above_control": claim.headline}
     leam |= {"above_low": claim.low, "above_high": claim.high}
     rows = [leam]
-    for name in [*controls, *(["pose"] if where is not None else [])]:
+    for name in [*controls, *([STRANGERS] if where is not None else [])]:
         row = {**head, "control": name, **{q: float(of[name][q]) for q in ("same", "different", "gap")}}
         row |= {"gap_low": float(of[name]["low"]), "gap_high": float(of[name]["high"])}
         if name in controls:
             row |= _quantities(person_specificity(made[name], people, permutations=0, **options))  # type: ignore[arg-type]
         rows.append(row)
     return rows
-
-
-def _control(name: Any) -> str:
-    return "pose" if str(name).startswith("strangers") else str(name)
 
 
 def _quantities(found: Any) -> dict[str, float]:
@@ -297,25 +293,25 @@ def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
 # -- agreement -----------------------------------------------------------------------------------------
 
 
-def agreement_shard(setting: Setting, what: str, number: int, sources: Sequence[Source]) -> Shard:
+def agreement_shard(worker: Worker, what: str, number: int, sources: Sequence[Source]) -> Shard:
     """Rows of the table of agreement: of the overall maps of all models, or of the maps of the layers of one."""
-    explained = [i for i, network in enumerate(setting.networks) if network.layers]
+    explained = [i for i, network in enumerate(worker.networks) if network.layers]
     rows: list[dict[str, Any]] = []
     for kind, called in (("dense", "maps"), ("regions", "regions")):
         names = ARRAYS[kind]
         if what == "models":
-            sets = {setting.networks[i].name: read_rows(sources, "maps", i, 0, names) for i in explained}
+            sets = {worker.networks[i].name: read_rows(sources, "maps", i, 0, names) for i in explained}
         else:
-            layers = setting.networks[number].layers
+            layers = worker.networks[number].layers
             sets = {layer.name: read_rows(sources, "maps", number, 1 + i, names) for i, layer in enumerate(layers)}
-        context = {"model": "" if what == "models" else setting.networks[number].name}
+        context = {"model": "" if what == "models" else worker.networks[number].name}
         context["layer"] = OVERALL if what == "models" else ""
-        found = _agreed(setting, sets, kind)  # type: ignore[arg-type]
+        found = _agreed(worker, sets, kind)  # type: ignore[arg-type]
         rows += [{"what": what, "kind": called, **context, **row} for row in found]
     return Shard({}, {"rows": rows})
 
 
-def _agreed(setting: Setting, sets: Mapping[str, Rows], kind: Kind) -> list[dict[str, Any]]:
+def _agreed(worker: Worker, sets: Mapping[str, Rows], kind: Kind) -> list[dict[str, Any]]:
     image = next(iter(sets.values())).image if sets else np.zeros(0, np.int64)
     for rows in sets.values():
         image = np.intersect1d(image, rows.image, assume_unique=True)
@@ -323,8 +319,8 @@ def _agreed(setting: Setting, sets: Mapping[str, Rows], kind: Kind) -> list[dict
     people = next(iter(common.values())).people.tolist() if common else []
     if len(common) < 2 or len(set(people)) < 2:
         return []
-    config = setting.config
-    made = {name: signed(rows, kind, setting) for name, rows in common.items()}
+    config = worker.config
+    made = {name: signed(rows, kind, worker) for name, rows in common.items()}
     options = {"confidence": config.confidence, "resamples": config.patterns.resamples, "seed": config.seed}
     table = agreement(made, people, **options).table  # type: ignore[arg-type]
     renamed = table.rename(columns={"first": "a", "second": "b", "agreement": "value"})

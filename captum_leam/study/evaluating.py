@@ -4,7 +4,7 @@ The loop that a study spends its time in: whole batches, no tables, no Python pe
 """
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,126 +15,27 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from captum_leam._engine.memory import is_out_of_memory
-from captum_leam._engine.modes import own_arithmetic
 from captum_leam._storage import Shard
-from captum_leam.controls import CONTROLS, OWN_CONTROLS, Scene, central_ellipse
+from captum_leam.controls import CONTROLS, Scene, central_ellipse
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.fills import as_fill
+from captum_leam.faithfulness.occluded_batch import MeasuredModel, OccludedBatch, masks_of_pixels
 from captum_leam.leam import LEAM
-from captum_leam.maps import default_blur, place_on_field
+from captum_leam.maps import pixel_count, place_on_field, positive_shares, top_pixels
+from captum_leam.patterns.signatures import dense_roots, top_roots
+from captum_leam.regions.report import region_area, region_share, region_sums
 from captum_leam.reporting.tables import OVERALL
 from captum_leam.study.config import Config
-from captum_leam.study.networks import Network, embeddings_of, loaded, suggestions, untrained
-from captum_leam.study.reading import Failure, batches, crops_of, each_or_none, embedded, references_of, taken
+from captum_leam.study.networks import Network, suggestions
+from captum_leam.study.reading import Failure, batches, bisect_failures, embedded, references_of, take_rows
+from captum_leam.study.worker import Worker, crops_of
 
 Indices = NDArray[np.intp]
+Columns = dict[str, NDArray[Any]]
 Cell = tuple[str, str, str, float, str]
 """Layer, control, fill, fraction, measured model."""
 
 TWIN_FACES = 32  # crops that the statistics of an untrained twin are taken from
-KEPT = 4  # batches of the shard seen last that are kept with how they look blurred
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all shards of a study share, small enough to be sent to every worker.
-
-    Attributes:
-        config: of the study.
-        networks: with their layers, in the order of the configuration.
-        regions: label integers of the merged scheme, in the order of its names.
-    """
-
-    config: Config
-    networks: tuple[Network, ...]
-    regions: tuple[int, ...]
-
-    @property
-    def most(self) -> float:
-        """The largest fraction that the overall map is ranked for."""
-        return max(*self.config.fractions, self.config.patterns.fraction, self.config.region_fraction)
-
-    def measured(self, explained: int | None) -> list[int]:
-        """The networks that occluded images are measured on."""
-        everyone = list(range(len(self.networks)))
-        return everyone if explained is None or self.config.transfer else [explained]
-
-
-# -- pixels --------------------------------------------------------------------------------------------
-
-
-def top_pixels(maps: Tensor, counts: Sequence[int], seed: int = 0) -> Tensor:
-    """The highest pixels of every map, in an order that begins with the top of every count: of each count, the first so many.
-
-    As :func:`captum_leam.top_fraction` chooses them; ties at one of the counts are broken by a seeded permutation.
-
-    Args:
-        maps: (N, P).
-        counts: how many pixels will be looked at; the largest is returned.
-        seed: of ties.
-
-    Returns:
-        (N, max(counts)) int64.
-
-    Example:
-        >>> top_pixels(torch.tensor([[0.1, 0.9, 0.5, 0.3]]), [1, 2]).tolist()
-        [[1, 2]]
-    """
-    pixels = maps.shape[1]
-    most, cuts = min(max(counts), pixels), sorted({count for count in counts if count < pixels}, reverse=True)
-    if maps.device.type == "cpu":
-        order, tied = map(torch.from_numpy, _selected(maps.numpy(), cuts, most))
-    else:
-        order, tied = _sorted(maps, cuts, most)
-    if bool(tied.any()):
-        shuffle = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed), device="cpu").to(maps.device)
-        order[tied] = shuffle[maps[tied][:, shuffle].topk(most, dim=1).indices]
-    return order
-
-
-def _selected(maps: NDArray[Any], cuts: Sequence[int], most: int) -> tuple[Indices, NDArray[np.bool_]]:
-    """The top pixels, and which maps have ties at a cut (from large to small): selected, which NumPy is faster at than at sorting."""
-    order, values, tied = np.arange(most)[None].repeat(len(maps), 0), maps, np.zeros(len(maps), np.bool_)
-    for count in cuts:
-        width = values.shape[1]
-        at = np.argpartition(values, width - count - 1, axis=1)[:, ::-1]  # above the cut, the one below it, the rest
-        known = np.take_along_axis(values, at[:, : count + 1], 1)
-        values = known[:, :count]
-        tied |= values.min(1) == known[:, count]
-        if count < most:  # within those that are in order already
-            at = np.concatenate([np.take_along_axis(order[:, :width], at, 1), order[:, width:]], 1)
-        order = at[:, :most]
-    return np.ascontiguousarray(order), tied
-
-
-def _sorted(maps: Tensor, cuts: Sequence[int], most: int) -> tuple[Tensor, Tensor]:
-    """The same by sorting, which is what a GPU is fast at."""
-    values, order = maps.topk(min(most + 1, maps.shape[1]), dim=1)
-    below = torch.tensor(cuts, dtype=torch.int64, device=maps.device)
-    return order[:, :most], (values[:, below - 1] == values[:, below]).any(1)
-
-
-def count_of(fraction: float, pixels: int) -> int:
-    """How many pixels a fraction is, one at least.
-
-    Example:
-        >>> count_of(0.01, 112 * 112), count_of(1e-9, 100)
-        (125, 1)
-    """
-    return max(1, round(fraction * pixels))
-
-
-def distributions(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Positive part of every map divided by its sum; and whether there is any, where not it is zeros.
-
-    Args:
-        maps: (..., H, W), signed.
-    """
-    least = torch.finfo(maps.dtype).tiny
-    positive = maps.clamp(min=0)
-    positive = positive / positive.amax((-2, -1), keepdim=True).clamp(min=least)
-    total = positive.sum((-2, -1), keepdim=True)
-    return positive / total.clamp(min=least), total[..., 0, 0] > 0
 
 
 # -- maps ----------------------------------------------------------------------------------------------
@@ -153,10 +54,9 @@ class Explainer:
             self.options["path"] = leam.path
         self.method = LEAM(
             module,
-            [layer.module for layer in found],
+            found,
             weighting=leam.weighting,  # type: ignore[arg-type]
             norm=leam.norm,  # type: ignore[arg-type]
-            reshape=[layer.reshape for layer in found],
         )
 
     def __call__(self, crops: Tensor, references: Tensor, blurred: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,10 +70,10 @@ class Explainer:
         Raises:
             CaptumLeamError: if an image has no overall map: what LEAM refuses, or no positive value in a layer of it.
         """
-        start = {"baselines": blurred} if self.options["n_steps"] > 1 else {}
-        found = self.method.attribute(crops, reference=references, **start, **self.options)
+        start: dict[str, Any] = {"baselines": blurred} if self.options["n_steps"] > 1 else {}
+        found = self.method.attribute(crops, reference=references, **{**start, **self.options})
         placed = torch.stack([place_on_field(m, self.size, self.network.field) for m in found], 1)
-        each, shown = distributions(placed)
+        each, shown = positive_shares(placed)
         inside = torch.tensor([layer.in_overall for layer in self.network.layers], dtype=torch.bool, device=each.device)
         if not bool(shown[:, inside].all()):
             raise CaptumLeamError("nothing speaks for the match at a layer of the overall map")
@@ -184,82 +84,58 @@ class Explainer:
 # -- what maps stand on, and their signatures ----------------------------------------------------------
 
 
-@dataclass
-class Signing:
-    """Region shares and pattern signatures of maps of one batch, collected over batches."""
+def describe_maps(worker: Worker, maps: Tensor, labels: Tensor, top: Tensor | None = None) -> Columns:
+    """Return region shares and pattern signatures of maps, by the name of their array in a shard.
 
-    setting: Setting
-    parts: list[dict[str, Tensor]]
-
-    def add(self, maps: Tensor, labels: Tensor, top: Tensor | None = None) -> None:
-        """Maps (n, L, H, W), distributions; labels (n or 1, H, W); top: (n, L, K) pixels of each, where they are known."""
-        config, pixels = self.setting.config, maps[0, 0].numel()
-        flat = maps.flatten(2)
-        n, layers = flat.shape[:2]
-        critical, kept = (count_of(f, pixels) for f in (config.region_fraction, config.patterns.fraction))
-        if top is None:
-            top = top_pixels(flat.flatten(0, 1), (critical, kept), config.seed).view(n, layers, -1)
-        where = labels.flatten(1)
-        inside = torch.stack([where == region for region in self.setting.regions], -1).float()
-        regions = inside[0] if len(inside) == 1 else inside  # of one label map for all, or of each image's own
-        with own_arithmetic(flat.device):
-            mass = flat @ regions
-        where = where.expand(n, -1)
-        of_top = where.gather(1, top[..., :critical].flatten(1)).view(n, layers, critical)
-        share = torch.stack([(of_top == region).sum(-1) for region in self.setting.regions], -1) / critical
-        roots = flat.gather(2, top[..., :kept])
-        roots = (roots / roots.sum(-1, keepdim=True).clamp(min=torch.finfo(roots.dtype).tiny)).sqrt()
-        grid = config.patterns.grid
-        coarse = F.adaptive_avg_pool2d(maps, grid).flatten(2)
-        dense = (coarse / coarse.sum(-1, keepdim=True).clamp(min=torch.finfo(coarse.dtype).tiny)).sqrt()
-        self.parts.append(
-            {
-                "share": share.float(),
-                "mass": mass,
-                "area": inside.mean(1).expand(n, -1),
-                "top_pixels": top[..., :kept].to(torch.int32),
-                "top_roots": roots,
-                "dense": dense.half(),
-            }
-        )
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything collected, for a shard; pixels as uint16 where that holds them."""
-        if not self.parts:
-            return {}
-        joined = {name: torch.cat([part[name] for part in self.parts]).cpu().numpy() for name in self.parts[0]}
-        if self.setting.config.pictures.size <= 256:
-            joined["top_pixels"] = joined["top_pixels"].astype(np.uint16)
-        return joined
+    Args:
+        worker: Worker of this process.
+        maps: Maps (n, L, H, W) that sum to 1.
+        labels: Regions (n, H, W), or (1, H, W) for all.
+        top: Highest pixels (n, L, K) of each map. Default: they are found.
+    """
+    config, pixels = worker.config, maps[0, 0].numel()
+    critical, kept = (pixel_count(f, pixels) for f in (config.region_fraction, config.patterns.fraction))
+    if top is None:
+        flat = maps.flatten(2).flatten(0, 1)
+        top = top_pixels(flat, (critical, kept), seed=config.seed).view(*maps.shape[:2], -1)
+    described = {
+        "share": region_share(top[..., :critical], labels, worker.regions).float(),
+        "mass": region_sums(maps, labels, worker.regions),
+        "area": region_area(labels, worker.regions).float().expand(len(maps), -1),
+        "top_pixels": top[..., :kept].to(torch.int32),
+        "top_roots": top_roots(maps.flatten(2), top[..., :kept]),
+        "dense": dense_roots(maps, config.patterns.grid).half(),
+    }
+    columns = {name: values.cpu().numpy() for name, values in described.items()}
+    if config.pictures.size <= 256:
+        columns["top_pixels"] = columns["top_pixels"].astype(np.uint16)
+    return columns
 
 
 # -- occlusion -----------------------------------------------------------------------------------------
 
 
-class Occluder:
-    """Occludes crops where maps are highest, and takes the fall of the cosine on every network."""
+class ShardOccluder:
+    """Occludes the crops of a shard where maps are highest, and measures the drop of the cosine on every network."""
 
-    def __init__(self, setting: Setting, shard: Shard, explained: int | None) -> None:
-        self.setting, self.config = setting, setting.config
-        self.measured = setting.measured(explained)
+    def __init__(self, worker: Worker, shard: Shard, explained: int | None) -> None:
+        self.worker, self.config = worker, worker.config
+        self.measured = worker.measured(explained)
         self.fills = [as_fill(fill) for fill in self.config.fills]
         self.references: dict[int, Tensor] = {}
-        self.before: dict[int, Tensor] = {}
+        self.cosines: dict[int, Tensor] = {}
         self.failed: dict[tuple[str, int], str] = {}
-        self.crops, self.rows = torch.zeros(0, device="cpu", dtype=torch.float32), np.zeros(0, np.intp)
-        self.of_batch: dict[int, tuple[Tensor, Tensor, Indices]] = {}
-        self.filled: list[Tensor | None] = []
         for i in self.measured:
             embeddings = torch.from_numpy(shard[f"embedding.{i}"]).double()
             references = torch.from_numpy(shard[f"reference.{i}"]).double()
             self.references[i] = F.normalize(references, dim=1)
-            self.before[i] = (F.normalize(embeddings, dim=1) * self.references[i]).sum(1)
+            self.cosines[i] = (F.normalize(embeddings, dim=1) * self.references[i]).sum(1)
 
     def cells(
         self, layer: str, controls: Sequence[str], fractions: Sequence[float], measured: Sequence[int]
     ) -> list[Cell]:
-        """What the columns of :meth:`drops` mean."""
-        names = [self.setting.networks[i].name for i in measured]
+        """Return the cells of the columns of :meth:`drops`."""
+        names = [self.worker.networks[i].name for i in measured]
         return [
             (layer, control, fill.name, fraction, name)
             for control in controls
@@ -268,66 +144,56 @@ class Occluder:
             for name in names
         ]
 
-    def batch(self, crops: Tensor, rows: Indices, blurred: Tensor) -> None:
-        """The crops (n, 3, H, W) that are occluded next, and which rows of the shard they are; fills that see no mask are made once."""
-        self.crops, self.rows, at = crops, rows, torch.from_numpy(rows)
-        for i in self.measured:
-            before = self.before[i][at]
-            self.of_batch[i] = before, self.references[i][at], np.flatnonzero(np.isfinite(before.numpy()))
-        known = {"blur": blurred}
-        self.filled = [
-            None if fill.uses_masks else known[fill.name] if fill.name in known else fill(crops) for fill in self.fills
-        ]
+    def batch(self, crops: Tensor, rows: Indices, blurred: Tensor) -> OccludedBatch:
+        """Return a batch to occlude: crops (n, 3, H, W), their rows in the shard, and the same blurred."""
+        at = torch.from_numpy(rows)
+        models = {
+            i: MeasuredModel(self._embedder(i, rows), self.references[i][at], self.cosines[i][at])
+            for i in self.measured
+        }
+        return OccludedBatch(crops, self.fills, models, {"blur": blurred})
 
-    def drops(self, top: Tensor, fractions: Sequence[float], measured: Sequence[int]) -> NDArray[np.float32]:
-        """Drops (n, fills × fractions × networks) of the batch.
+    def _embedder(self, i: int, rows: Indices) -> Callable[[Tensor], Tensor]:
+        """Return a function from the occluded crops to embeddings (n, D): NaN where the network raises or nothing can be compared."""
+        network = self.worker.networks[i]
+        module, size = self.worker.module(network), self.references[i].shape[1]
+        measurable = np.flatnonzero(np.isfinite(self.cosines[i].numpy()[rows]))
+
+        def embed_occluded(occluded: Tensor) -> Tensor:
+            embeddings = torch.full((len(rows), size), torch.nan, dtype=torch.float64, device="cpu")
+            if not len(measurable):
+                return embeddings
+            for part, found, reason in bisect_failures(
+                lambda r: self.worker.embed(module, take_rows(occluded, r)), measurable
+            ):
+                if found is None:
+                    self.failed[(network.name, int(rows[part[0]]))] = reason
+                elif len(part) == len(rows):
+                    return found.cpu().double()  # type: ignore[no-any-return]  # as nearly always: without a copy
+                else:
+                    embeddings[torch.from_numpy(part)] = found.cpu().double()
+            return embeddings
+
+        return embed_occluded
+
+    def drops(
+        self, batch: OccludedBatch, top: Tensor, fractions: Sequence[float], measured: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """Return drops (n, fills × fractions × networks) of a batch.
 
         Args:
-            top: (n, K) pixels, the first to be occluded first.
-            fractions: of the crop.
-            measured: the networks.
+            batch: Batch to occlude.
+            top: Pixels (n, K), the first to be occluded first.
+            fractions: Fractions of the crop.
+            measured: Numbers of the networks.
         """
-        crops = self.crops
-        pixels, made = crops[0, 0].numel(), []
-        for fill, filled in zip(self.fills, self.filled, strict=True):
-            for fraction in fractions:
-                masks = torch.zeros(len(crops), pixels, dtype=torch.float32, device=crops.device)
-                masks.scatter_(1, top[:, : count_of(fraction, pixels)], 1.0)
-                masks = masks.view(len(crops), 1, *crops.shape[2:])
-                inside = fill(crops, masks[:, 0] > 0) if filled is None else filled
-                occluded = torch.lerp(crops, inside, masks)  # exact at 0 and 1, and three times as fast as torch.where
-                made.append([self._embedded(i, occluded) for i in measured])
-        if not made or not measured:
-            return np.zeros((len(self.rows), 0), np.float32)
-        of_networks = [
-            self._dropped(i, torch.stack(cells)) for i, cells in zip(measured, zip(*made, strict=True), strict=True)
-        ]
-        return np.stack(of_networks, 1).reshape(-1, len(self.rows)).T.astype(np.float32)
-
-    def _embedded(self, i: int, occluded: Tensor) -> Tensor:
-        """Embeddings (n, D) of the batch, occluded; NaN where the network raises, or there is nothing to compare them with."""
-        network = self.setting.networks[i]
-        module, (_, towards, measurable) = loaded(network, self.config.device), self.of_batch[i]
-        whole = torch.full_like(towards, torch.nan)
-        if not len(measurable):
-            return whole
-        for part, made, reason in each_or_none(lambda r: embeddings_of(module, taken(occluded, r)), measurable):
-            if made is None:
-                self.failed[(network.name, int(self.rows[part[0]]))] = reason
-            elif len(part) == len(whole):
-                whole = made.cpu().double()  # as nearly always: without a copy
-            else:
-                whole[torch.from_numpy(part)] = made.cpu().double()
-        return whole
-
-    def _dropped(self, i: int, made: Tensor) -> NDArray[np.float64]:
-        """Drops (cells, n) of one network, from embeddings (cells, n, D) of occluded images."""
-        before, towards, _ = self.of_batch[i]
-        dropped: NDArray[np.float64] = (before - (F.normalize(made, dim=2) * towards).sum(2)).numpy()
-        return dropped
+        size = (batch.images.shape[2], batch.images.shape[3])
+        counts = [pixel_count(fraction, size[0] * size[1]) for fraction in fractions]
+        masks = masks_of_pixels(top, counts, size, batch.images.dtype)
+        return batch.measure(masks, measured)[0].astype(np.float32)
 
     def failures(self, faces: Shard) -> list[Failure]:
-        """Occluded images that a network raised on."""
+        """Return the occluded images that a network raised on."""
         return [("occlude", name, int(faces["kept"][row]), reason) for (name, row), reason in self.failed.items()]
 
 
@@ -356,47 +222,48 @@ class Collected:
         }
 
 
-def maps_shard(setting: Setting, faces: Shard, explained: int) -> Shard:
-    """Maps of one network on a shard: regions, signatures, drops, sums.
+def maps_shard(worker: Worker, faces: Shard, explained: int) -> Shard:
+    """Explain a shard by one network: regions, signatures, drops and sums of its maps.
 
     Arrays, by row (an image that has maps): ``rows`` of the shard of crops; ``shown`` (n, L) maps with anything to show; ``cosine``
     (n,); ``share``, ``mass`` (n, L, regions), ``area`` (n, regions); ``top_pixels``, ``top_roots``, ``dense``: signatures; ``drops``
     (n, cells). Sums: ``person_sums`` (people, H, W) and ``person_counts`` of overall maps, ``layer_sums`` (L, H, W), ``layer_counts``.
     ``maps``, float16, where the configuration stores them. L is 1 + layers, the overall map first.
     """
-    config, network, people = setting.config, setting.networks[explained], faces.notes["people"]
-    explain = Explainer(network, loaded(network, config.device), config)
-    occluder = Occluder(setting, faces, explained)
+    config, network, people = worker.config, worker.networks[explained], faces.notes["people"]
+    explain = Explainer(network, worker.module(network), config)
+    occluder = ShardOccluder(worker, faces, explained)
     references = faces[f"reference.{explained}"]
     usable = np.flatnonzero(np.isfinite(references).all(1))
-    own = [name for name in config.controls if name in OWN_CONTROLS and name != "other people"]
+    own = config.own_controls
     work = Collected([], {}, _without_reference(faces, references, network))
-    signing, sums = Signing(setting, []), Sums(people)
+    sums = PersonMapSums(people)
     everyone, alone = occluder.measured, [explained] if not config.layer_transfer else occluder.measured
     cells = occluder.cells(OVERALL, ["", *own], config.fractions, everyone)
     for layer in network.layers:
         cells += occluder.cells(layer.name, [""], config.layer_fractions, alone)
-    for rows, crops, blurred, maps, shown in _explained(explain, faces, references, usable, config, work):
+    for rows, crops, blurred, maps, shown in _explained(worker, explain, faces, references, usable, work):
         labels = _labels_of(faces, rows, crops.device)
-        order = _ranked(maps, setting)
-        occluder.batch(crops, rows, blurred)
-        signing.add(maps, labels, order["critical"])
-        drops = [occluder.drops(order["overall"], config.fractions, everyone)]
+        order = _ranked(maps, worker)
+        batch = occluder.batch(crops, rows, blurred)
+        described = describe_maps(worker, maps, labels, order["critical"])
+        drops = [occluder.drops(batch, order["overall"], config.fractions, everyone)]
         for name in own:
-            top = _control_top(name, crops, rows, faces, maps[:, 0], config, setting)
-            drops.append(occluder.drops(top, config.fractions, everyone))
+            top = _control_top(name, crops, rows, faces, maps[:, 0], config, worker)
+            drops.append(occluder.drops(batch, top, config.fractions, everyone))
         for at in range(len(network.layers) if config.layer_fractions else 0):
-            drops.append(occluder.drops(order["layers"][:, at], config.layer_fractions, alone))
+            drops.append(occluder.drops(batch, order["layers"][:, at], config.layer_fractions, alone))
         sums.add(rows, maps, shown)
         stored = {"none": 0, "overall": 1, "all": maps.shape[1]}[config.store_maps]
         kept = {"maps": maps[:, :stored].half().cpu().numpy()} if stored else {}
-        cosine = occluder.before[explained][torch.from_numpy(rows)].numpy()
-        work.add(rows, {"drops": np.concatenate(drops, 1), "shown": shown.cpu().numpy(), "cosine": cosine, **kept})
+        cosine = occluder.cosines[explained][torch.from_numpy(rows)].numpy()
+        own_columns = {"drops": np.concatenate(drops, 1), "shown": shown.cpu().numpy(), "cosine": cosine}
+        work.add(rows, {**own_columns, **kept, **described})
     notes: dict[str, Any] = {"failed": work.failed + occluder.failures(faces), "cells": cells}
     notes["people"] = _people(work, people)
     if not work.rows:
         return Shard({"rows": np.zeros(0, np.int32)}, notes)
-    return Shard({**work.joined(), **signing.arrays(), **sums.arrays()}, notes)
+    return Shard({**work.joined(), **sums.arrays()}, notes)
 
 
 def _people(work: Collected, people: Sequence[str]) -> list[str]:
@@ -413,50 +280,27 @@ def _without_reference(faces: Shard, references: NDArray[np.float32], network: N
 
 
 def _explained(
+    worker: Worker,
     explain: Explainer,
     faces: Shard,
     references: NDArray[np.float32],
     usable: Indices,
-    config: Config,
     work: Collected,
 ) -> Iterator[tuple[Indices, Tensor, Tensor, Tensor, Tensor]]:
     """Rows with their crops, the crops blurred, maps and which are shown, batch by batch; what is refused goes to ``work.failed``."""
-    for chosen in batches(len(usable), config.batch_size):
+    for chosen in batches(len(usable), worker.config.batch_size):
         rows = usable[chosen]
-        crops, blurred = crops_and_blur(faces, rows, config.device)
-        towards = torch.from_numpy(references[rows]).to(config.device)
+        crops, blurred = worker.crops_and_blur(faces, rows)
+        towards = torch.from_numpy(references[rows]).to(worker.config.device)
 
         def run(at: Indices, given: tuple[Tensor, ...] = (crops, towards, blurred)) -> tuple[Tensor, Tensor]:
-            return explain(*(taken(tensor, at) for tensor in given))
+            return explain(*(take_rows(tensor, at) for tensor in given))
 
-        for at, made, reason in each_or_none(run, np.arange(len(rows))):
+        for at, made, reason in bisect_failures(run, np.arange(len(rows))):
             if made is None:
                 work.failed.append(("explain", explain.network.name, int(faces["kept"][rows[at[0]]]), reason))
             else:
-                yield rows[at], taken(crops, at), taken(blurred, at), made[0], made[1]
-
-
-_LAST: dict[str, Any] = {}  # crops of the shard that this process saw last, and how they look blurred
-
-
-def crops_and_blur(faces: Shard, rows: Indices, device: str) -> tuple[Tensor, Tensor]:
-    """Crops of some rows of a shard, and the same blurred: made once for all tasks on a shard, which follow each other.
-
-    Args:
-        faces: shard of crops.
-        rows: of a batch.
-        device: where they are needed.
-    """
-    if _LAST.get("of") is not faces.arrays:
-        _LAST.clear()
-        _LAST["of"] = faces.arrays
-    key = f"{device} {rows.tobytes().hex()}"
-    if key not in _LAST:
-        if len(_LAST) > KEPT:  # a large shard: its batches do not come again soon
-            del _LAST[next(name for name in _LAST if name != "of")]
-        crops = crops_of(faces, rows).to(device)
-        _LAST[key] = crops, default_blur(crops)
-    return _LAST[key]  # type: ignore[no-any-return]
+                yield rows[at], take_rows(crops, at), take_rows(blurred, at), made[0], made[1]
 
 
 def _labels_of(faces: Shard, rows: Indices, device: torch.device) -> Tensor:
@@ -464,34 +308,34 @@ def _labels_of(faces: Shard, rows: Indices, device: torch.device) -> Tensor:
     return torch.from_numpy(labels if len(labels) == 1 else labels[rows]).to(device)
 
 
-def _ranked(maps: Tensor, setting: Setting) -> dict[str, Tensor]:
-    """The highest pixels of the overall map and of the layers, as far down as they are looked at."""
-    config, pixels = setting.config, maps[0, 0].numel()
-    both = {count_of(f, pixels) for f in (config.region_fraction, config.patterns.fraction)}
-    counts = sorted(both | {count_of(f, pixels) for f in config.fractions})
-    overall = top_pixels(maps[:, 0].flatten(1), counts, config.seed)
-    counts = sorted(both | {count_of(f, pixels) for f in config.layer_fractions})
+def _ranked(maps: Tensor, worker: Worker) -> dict[str, Tensor]:
+    """Return the highest pixels of the overall map and of the layers, as many as are used."""
+    config, pixels = worker.config, maps[0, 0].numel()
+    both = {pixel_count(f, pixels) for f in (config.region_fraction, config.patterns.fraction)}
+    counts = sorted(both | {pixel_count(f, pixels) for f in config.fractions})
+    overall = top_pixels(maps[:, 0].flatten(1), counts, seed=config.seed)
+    counts = sorted(both | {pixel_count(f, pixels) for f in config.layer_fractions})
     n, layers = maps.shape[0], maps.shape[1] - 1
-    of_layers = top_pixels(maps[:, 1:].flatten(2).flatten(0, 1), counts, config.seed).view(n, layers, -1)
+    of_layers = top_pixels(maps[:, 1:].flatten(2).flatten(0, 1), counts, seed=config.seed).view(n, layers, -1)
     most = max(both)
     critical = torch.cat([overall[:, None, :most], of_layers[..., :most]], 1)
     return {"overall": overall, "layers": of_layers, "critical": critical}
 
 
 def _control_top(
-    name: str, crops: Tensor, rows: Indices, faces: Shard, maps: Tensor | None, config: Config, setting: Setting
+    name: str, crops: Tensor, rows: Indices, faces: Shard, maps: Tensor | None, config: Config, worker: Worker
 ) -> Tensor:
-    """The highest pixels of a control's maps; what it draws depends on the pictures, not on how the study was cut."""
+    """Return the highest pixels of a control's maps; what it draws depends on the pictures, not on the shards."""
     face = central_ellipse((crops.shape[2], crops.shape[3])).to(crops.device).expand(len(crops), -1, -1)
     seed = (config.seed * 1_000_003 + zlib.crc32(faces["crops"][rows[0]].tobytes())) % (1 << 62)
     made = CONTROLS[name](Scene(crops, face, maps=maps, seed=seed)).float()
-    counts = [count_of(f, crops[0, 0].numel()) for f in config.fractions]
+    counts = [pixel_count(f, crops[0, 0].numel()) for f in config.fractions]
     if made.stride(0) == 0:  # one map for all
-        return top_pixels(made[:1].flatten(1), counts, config.seed).expand(len(crops), -1)
-    return top_pixels(made.flatten(1), counts, config.seed)
+        return top_pixels(made[:1].flatten(1), counts, seed=config.seed).expand(len(crops), -1)
+    return top_pixels(made.flatten(1), counts, seed=config.seed)
 
 
-class Sums:
+class PersonMapSums:
     """Sums of maps over the images of each person, and over all."""
 
     def __init__(self, people: Sequence[str]) -> None:
@@ -503,7 +347,7 @@ class Sums:
         self.layer_counts: Tensor | None = None
 
     def add(self, rows: Indices, maps: Tensor, shown: Tensor) -> None:
-        """Maps (n, L, H, W) of some rows of the shard."""
+        """Add maps (n, L, H, W) of some rows of the shard."""
         maps, codes = maps.cpu(), torch.from_numpy(self.of[rows])
         if self.persons is None or self.layers is None or self.layer_counts is None:
             self.persons = torch.zeros(len(self.code), *maps.shape[2:], device="cpu", dtype=torch.float64)
@@ -526,67 +370,65 @@ class Sums:
         }
 
 
-def untrained_shard(setting: Setting, faces: Shard, explained: int, first: Shard, key: str) -> Shard:
+def untrained_shard(worker: Worker, faces: Shard, explained: int, first: Shard, key: str) -> Shard:
     """Signatures of the maps of an untrained twin, made as those of the network; its BatchNorms see the first shard, named by its key."""
-    config, network = setting.config, setting.networks[explained]
+    config, network = worker.config, worker.networks[explained]
     nothing = {"rows": np.zeros(0, np.int32)}
     try:
-        module = untrained(network, crops_of(first)[:TWIN_FACES], key, config.seed, config.device)
+        module = worker.twin(network, crops_of(first)[:TWIN_FACES], key)
     except Exception as error:  # whatever a user's network raises: there is no such control, the study goes on
         if is_out_of_memory(error):
             raise
         return Shard(nothing, {"failed": [], "problem": f"no untrained twin: {type(error).__name__}: {error}"[:500]})
     crops = crops_of(faces).to(config.device)
-    own, _ = embedded(module, crops, config)
+    own, _ = embedded(worker, module, crops)
     references = references_of(own, faces.notes["people"])
-    work, signing = Collected([], {}, []), Signing(setting, [])
+    work = Collected([], {}, [])
     explain = Explainer(network, module, config)
     usable = np.flatnonzero(np.isfinite(references).all(1))
-    for rows, _, _, maps, shown in _explained(explain, faces, references, usable, config, work):
-        signing.add(maps, _labels_of(faces, rows, maps.device))
-        work.add(rows, {"shown": shown.cpu().numpy()})
+    for rows, _, _, maps, shown in _explained(worker, explain, faces, references, usable, work):
+        described = describe_maps(worker, maps, _labels_of(faces, rows, maps.device))
+        work.add(rows, {"shown": shown.cpu().numpy(), **described})
     if not work.rows:
         return Shard({"rows": np.zeros(0, np.int32)}, {"failed": []})
-    return Shard(
-        {**work.joined(), **signing.arrays()}, {"failed": []}
-    )  # a control that fails on an image just lacks it
+    return Shard(work.joined(), {"failed": []})  # a control that fails on an image just lacks it
 
 
-def controls_shard(setting: Setting, faces: Shard) -> Shard:
-    """Controls that need no network to be made: their drops on all networks, and the signatures of the edges."""
-    config = setting.config
-    shared = [name for name in config.controls if name not in OWN_CONTROLS]
-    occluder = Occluder(setting, faces, None)
+def controls_shard(worker: Worker, faces: Shard) -> Shard:
+    """Measure the controls that need no network: their drops on all networks, and the signatures of the edges."""
+    config = worker.config
+    shared = config.shared_controls
+    occluder = ShardOccluder(worker, faces, None)
     cells = occluder.cells("", shared, config.fractions, occluder.measured)
-    work, signing = Collected([], {}, []), Signing(setting, [])
+    work = Collected([], {}, [])
     for rows in batches(len(faces["kept"]), config.batch_size):
-        crops, blurred = crops_and_blur(faces, rows, config.device)
+        crops, blurred = worker.crops_and_blur(faces, rows)
         drops = [np.zeros((len(rows), 0), np.float32)]
-        occluder.batch(crops, rows, blurred)
+        batch = occluder.batch(crops, rows, blurred)
         for name in shared:
-            top = _control_top(name, crops, rows, faces, None, config, setting)
-            drops.append(occluder.drops(top, config.fractions, occluder.measured))
+            top = _control_top(name, crops, rows, faces, None, config, worker)
+            drops.append(occluder.drops(batch, top, config.fractions, occluder.measured))
         face = torch.ones(len(crops), *crops.shape[2:], dtype=torch.bool, device=crops.device)
-        edges, _ = distributions(CONTROLS["edges"](Scene(crops, face)))
-        signing.add(edges[:, None], _labels_of(faces, rows, crops.device))
-        work.add(rows, {"drops": np.concatenate(drops, 1)})
+        edges, _ = positive_shares(CONTROLS["edges"](Scene(crops, face)))
+        described = describe_maps(worker, edges[:, None], _labels_of(faces, rows, crops.device))
+        work.add(rows, {"drops": np.concatenate(drops, 1), **described})
     notes = {"failed": occluder.failures(faces), "cells": cells}
     if not work.rows:
         return Shard({"rows": np.zeros(0, np.int32)}, notes)
-    return Shard({**work.joined(), **signing.arrays()}, notes)
+    return Shard(work.joined(), notes)
 
 
 def others_shard(
-    setting: Setting,
+    worker: Worker,
     faces: Shard,
     made: Shard,
     explained: int,
     total: NDArray[np.float64],
     count: int,
 ) -> Shard:
-    """The control "other people": drops where the mean overall map of all *other* people is highest."""
-    config, people = setting.config, faces.notes["people"]
-    occluder = Occluder(setting, faces, explained)
+    """Measure the control "other people": drops where the mean overall map of all *other* people is highest."""
+    config, people = worker.config, faces.notes["people"]
+    occluder = ShardOccluder(worker, faces, explained)
     cells = occluder.cells(OVERALL, ["other people"], config.fractions, occluder.measured)
     rows_done = made["rows"].astype(np.intp)
     if not len(rows_done):
@@ -594,15 +436,17 @@ def others_shard(
     left = count - made["person_counts"].astype(np.float64)
     others = (total - made["person_sums"].astype(np.float64)) / np.maximum(left, 1)[:, None, None]
     pixels = others[0].size
-    tops = top_pixels(torch.from_numpy(others).flatten(1), [count_of(f, pixels) for f in config.fractions], config.seed)
+    tops = top_pixels(
+        torch.from_numpy(others).flatten(1), [pixel_count(f, pixels) for f in config.fractions], seed=config.seed
+    )
     code = {person: i for i, person in enumerate(dict.fromkeys(people))}
     work = Collected([], {}, [])
     for at in batches(len(rows_done), config.batch_size):
         rows = rows_done[at]
-        crops, blurred = crops_and_blur(faces, rows, config.device)
+        crops, blurred = worker.crops_and_blur(faces, rows)
         own = torch.tensor([code[people[row]] for row in rows], device="cpu", dtype=torch.int64)
-        occluder.batch(crops, rows, blurred)
-        drops = occluder.drops(tops[own].to(crops.device), config.fractions, occluder.measured)
+        batch = occluder.batch(crops, rows, blurred)
+        drops = occluder.drops(batch, tops[own].to(crops.device), config.fractions, occluder.measured)
         alone = left[own.numpy()] < 1  # nobody else: no such control
         drops[alone] = np.nan
         work.add(rows, {"drops": drops})

@@ -1,4 +1,4 @@
-"""Whose pictures the study looks at: listed, hashed, cleaned of what cannot count, and cut into shards of whole people."""
+"""List, hash and filter the images of a study and split them into shards of whole people."""
 
 import csv
 import io
@@ -14,12 +14,12 @@ from tqdm.auto import tqdm
 
 from captum_leam._storage import file_sha256, hash_of
 from captum_leam._text import as_text
-from captum_leam.errors import ConfigError
+from captum_leam.errors import ConfigError, FileError
 from captum_leam.faces.formats import picture_endings
 from captum_leam.faces.photos import list_pictures
 from captum_leam.study.config import Config
 
-MOST_TABLE_BYTES = 1 << 30
+MAX_TABLE_BYTES = 1 << 30
 READERS = 8  # files that are hashed at once: what is waited for is the disk
 
 
@@ -28,13 +28,13 @@ class Picture:
     """One file of one person.
 
     Attributes:
-        number: in the study, from 0.
-        person: who is on it.
-        path: of the file.
-        name: the path as tables show it, relative and with /.
-        groups: values of the labels, in the order of ``Listing.labels``.
-        sha256: of the bytes; empty where they could not be read.
-        reason: why it is left out; empty if it is not.
+        number: Number in the study, from 0.
+        person: Name of the person on it.
+        path: Path of the file.
+        name: The path as tables show it, relative and with /.
+        groups: Values of the labels, in the order of ``Listing.labels``.
+        sha256: SHA-256 of the file; empty where it could not be read.
+        reason: Why it is left out; empty if it is not.
     """
 
     number: int
@@ -52,9 +52,9 @@ class SkippedPath:
 
     Attributes:
         what: ``"file"`` or ``"folder"``.
-        person: whose folder it lies in; empty beside these folders.
-        name: the path as tables show it, relative and with /.
-        reason: why it is left out.
+        person: Person whose folder it lies in; empty beside these folders.
+        name: The path as tables show it, relative and with /.
+        reason: Why it is left out.
     """
 
     what: str
@@ -73,7 +73,7 @@ class Listing:
 
     @property
     def usable(self) -> list[Picture]:
-        """Those not left out."""
+        """Pictures that are not left out."""
         return [picture for picture in self.pictures if not picture.reason]
 
     @property
@@ -84,10 +84,10 @@ class Listing:
 
 
 def list_people(config: Config) -> Listing:
-    """The pictures that the configuration names, sorted by person and file name, numbered, without having looked into any.
+    """Return the pictures that the configuration names, sorted by person and file name and numbered; no file is read.
 
     Raises:
-        ConfigError: if there is no person or no picture, or a table is wrong, with the row.
+        ConfigError: If there is no person or no picture, or a table is wrong, with the row.
 
     Example:
         >>> import tempfile
@@ -103,7 +103,7 @@ def list_people(config: Config) -> Listing:
     found, skipped_paths = (list(_of_table(config)), []) if config.people.is_table else _of_folder(config)
     if not found:
         raise ConfigError(_nobody(config.people.path, skipped_paths))
-    refuse_alike(picture.person for picture in found)
+    check_names_differ(picture.person for picture in found)
     labels = config.groups.columns
     if config.groups.path is not None:
         found = _with_groups(found, config)
@@ -116,14 +116,14 @@ def _nobody(path: Path, skipped_paths: Sequence[SkippedPath]) -> str:
     return f"people: {path} holds no picture ({', '.join(picture_endings())}) of anyone. {seen}".rstrip()
 
 
-def refuse_alike(names: Iterable[str]) -> None:
-    """Refuse names that a reader takes for one and a computer for two: the images of one person would count as those of two.
+def check_names_differ(names: Iterable[str]) -> None:
+    """Raise for names that look the same, by which the images of one person would count as those of two.
 
     Raises:
-        ConfigError: naming both as ASCII, since they may look the same.
+        ConfigError: If two names look the same, with both as ASCII.
 
     Example:
-        >>> refuse_alike(["Ann", "ann"])
+        >>> check_names_differ(["Ann", "ann"])
         Traceback (most recent call last):
             ...
         captum_leam.errors.ConfigError: people: 'Ann' and 'ann' differ only by case, spaces or how Unicode writes them: ...
@@ -160,8 +160,8 @@ def _of_folder(config: Config) -> tuple[list[Picture], list[SkippedPath]]:
             continue
         try:
             files, skipped = list_pictures(path)
-        except ValueError as error:  # the other people go on
-            skipped_paths.append(SkippedPath("folder", name, name, as_text(str(error).removeprefix(f"{path}: "))))
+        except FileError as error:  # the other people go on
+            skipped_paths.append(SkippedPath("folder", name, name, as_text(error.reason)))
             continue
         pictures += [Picture(0, name, file, f"{name}/{as_text(file.name)}") for file in files]
         if not files:
@@ -187,13 +187,13 @@ def _with_content(path: Path, reason: str, config: Config, person: str) -> Itera
                 yield from _with_content(inner, reason, config, person)
 
 
-def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows of a CSV table with their line."""
+def _rows(path: Path, names: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the rows of a CSV table with their line."""
     try:
         if path.exists() and not path.is_file():
-            raise ConfigError(f"{path}: this is no file; needed is a CSV table.")
-        if path.stat().st_size > MOST_TABLE_BYTES:
-            raise ConfigError(f"{path}: larger than {MOST_TABLE_BYTES >> 20} MiB; split the study.")
+            raise ConfigError(f"{path}: Expected a CSV table, but this is no file.")
+        if path.stat().st_size > MAX_TABLE_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_TABLE_BYTES >> 20} MiB; split the study.")
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path}: the table cannot be read ({error.strerror}).") from None
@@ -202,14 +202,14 @@ def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, st
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = list(reader.fieldnames or [])
-        if missing := [name for name in needed if name not in columns]:
+        if missing := [name for name in names if name not in columns]:
             raise ConfigError(
                 f"{path}: column {', '.join(missing)} is missing; there are {', '.join(columns) or 'none'}."
             )
         for row in reader:
-            if None in row or any(row[name] is None for name in needed):
+            if None in row or any(row[name] is None for name in names):
                 raise ConfigError(f"{path}, line {reader.line_num}: not as many cells as the {len(columns)} columns.")
-            yield reader.line_num, {name: (row[name] or "").strip() for name in needed}
+            yield reader.line_num, {name: (row[name] or "").strip() for name in names}
     except csv.Error as error:
         raise ConfigError(f"{path}, line {reader.line_num}: this is no CSV ({error}).") from None
 
@@ -230,7 +230,7 @@ def _of_table(config: Config) -> Iterator[Picture]:
         if known.setdefault(person, groups) != groups:
             raise ConfigError(
                 f"{people.path}, line {line}: {person} has {dict(zip(labels, groups, strict=True))}, in another line "
-                f"{dict(zip(labels, known[person], strict=True))}; needed is one value of each label for every person."
+                f"{dict(zip(labels, known[person], strict=True))}; expected one value of each label for every person."
             )
         yield Picture(0, person, people.path.parent / where, Path(where).as_posix(), groups)
 
@@ -244,15 +244,15 @@ def _with_groups(pictures: list[Picture], config: Config) -> list[Picture]:
         person = row[groups.person_column]
         if person in of:
             raise ConfigError(
-                f"{groups.path}, line {line}: {person} is there twice; needed is one row for every person."
+                f"{groups.path}, line {line}: {person} is there twice; expected one row for every person."
             )
         of[person] = tuple(row[column] for column in groups.columns)
     people = dict.fromkeys(picture.person for picture in pictures)
-    refuse_alike([*people, *of])
+    check_names_differ([*people, *of])
     if not set(people) & set(of):
         raise ConfigError(
             f"{groups.path}: none of its {len(of)} people ({', '.join(list(of)[:3])}) is in the study ({', '.join(list(people)[:3])}); "
-            f"needed are the same names, in column {groups.person_column!r}."
+            f"expected the same names, in column {groups.person_column!r}."
         )
     unknown = ("",) * len(groups.columns)
     return [replace(picture, groups=of.get(picture.person, unknown)) for picture in pictures]
@@ -262,15 +262,15 @@ def _with_groups(pictures: list[Picture], config: Config) -> list[Picture]:
 
 
 def hashed(listing: Listing, min_images: int, *, progress: bool = False) -> Listing:
-    """The listing with hashes of the files, and what cannot count left out with the reason.
+    """Return the listing with hashes of the files, and what cannot count left out with the reason.
 
     Left out are files that cannot be read, second copies of the same bytes (an image must not be among its own references, nor be of two
     people), and people with fewer than ``min_images`` pictures left.
     """
     with ThreadPoolExecutor(READERS) as readers:
-        told = readers.map(_hash, listing.pictures)
+        read = readers.map(_hash, listing.pictures)
         pictures = list(
-            tqdm(told, total=len(listing.pictures), desc="reading files", unit="file", disable=not progress)
+            tqdm(read, total=len(listing.pictures), desc="reading files", unit="file", disable=not progress)
         )
     first: dict[str, Picture] = {}
     for i, picture in enumerate(pictures):
@@ -295,12 +295,12 @@ def mark_copy(picture: Picture, first: Picture, how: str) -> Picture:
 
 
 def without_lonely(pictures: Sequence[Picture], min_images: int) -> list[Picture]:
-    """People with too few pictures left are left out with all of them.
+    """Leave out people with too few pictures left, with all of them.
 
     Example:
         >>> few = [Picture(0, "ann", Path("a"), "a"), Picture(1, "bob", Path("b"), "b"), Picture(2, "bob", Path("c"), "c")]
         >>> [picture.reason for picture in without_lonely(few, 2)]
-        ['only 1 usable picture of ann; needed are 2', '', '']
+        ['only 1 usable picture of ann; expected 2 or more', '', '']
     """
     count: dict[str, int] = {}
     for picture in pictures:
@@ -313,9 +313,9 @@ def without_lonely(pictures: Sequence[Picture], min_images: int) -> list[Picture
     ]
 
 
-def too_few(person: str, count: int, needed: int) -> str:
-    """The reason for leaving out a person."""
-    return f"only {count} usable picture{'s' * (count != 1)} of {person}; needed are {needed}"
+def too_few(person: str, count: int, min_images: int) -> str:
+    """Return the reason for leaving out a person."""
+    return f"only {count} usable picture{'s' * (count != 1)} of {person}; expected {min_images} or more"
 
 
 def _hash(picture: Picture) -> Picture:
@@ -327,12 +327,12 @@ def _hash(picture: Picture) -> Picture:
         return replace(picture, reason=f"the file cannot be read ({error.strerror})")
 
 
-def cut(pictures: Sequence[Picture], size: int) -> list[tuple[Picture, ...]]:
-    """Shards of whole people, each of at least one person and, where people are small enough, at most ``size`` pictures.
+def split(pictures: Sequence[Picture], size: int) -> list[tuple[Picture, ...]]:
+    """Split pictures into shards of whole people, each of one person or more, and of at most ``size`` pictures where that allows it.
 
     Example:
         >>> people = [Picture(i, name, Path(name), name) for i, name in enumerate("aabbbc")]
-        >>> [[picture.person for picture in shard] for shard in cut(people, 3)]
+        >>> [[picture.person for picture in shard] for shard in split(people, 3)]
         [['a', 'a'], ['b', 'b', 'b'], ['c']]
     """
     of: dict[str, list[Picture]] = {}

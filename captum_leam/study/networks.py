@@ -1,4 +1,4 @@
-"""The networks of a study: named, hashed, described, and loaded once in every process."""
+"""The networks of a study: loaded, identified and described."""
 
 import importlib.util
 from collections.abc import Iterable
@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from captum_leam._engine.guards import refuse_active
+from captum_leam._engine.guards import raise_if_active
 from captum_leam._engine.outputs import as_embeddings
 from captum_leam._engine.shapes import Reshape
 from captum_leam._engine.types import Field
@@ -40,14 +39,14 @@ CPU_TOLERANCE, ACCELERATOR_TOLERANCE = 1e-4, 2e-3
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer by its name, with what is known of it.
+    """A layer that is explained.
 
     Attributes:
-        name: within the model.
-        shape: (C, h, w) of its map.
-        cell: width of one of its cells in pixels.
-        in_overall: whether the overall map is made of it, too.
-        reshape: brings its output to (N, C, h, w); None where it is so already.
+        name: Name within the model.
+        shape: Shape (C, h, w) of its output.
+        cell: Width of one of its cells in pixels.
+        in_overall: Whether the overall map is made of it, too.
+        reshape: Function that brings its output to (N, C, h, w); None where it has this shape.
     """
 
     name: str
@@ -62,12 +61,12 @@ class Network:
     """One network of the study, small enough to be sent to every worker.
 
     Attributes:
-        model: what the configuration says of it.
+        model: Its entry of the configuration.
         fingerprint: Its identity.
         size: Side of the crops in pixels.
-        parameters: how many numbers it has learned.
-        layers: that are explained; none before :func:`described`.
-        field: (top, left, height, width) of the crop that it reads.
+        parameters: Number of its parameters.
+        layers: Layers that are explained; none before :func:`describe`.
+        field: Part (top, left, height, width) of the crop that it reads.
     """
 
     model: Model
@@ -79,7 +78,7 @@ class Network:
 
     @property
     def name(self) -> str:
-        """As tables call it."""
+        """Name in the tables."""
         return self.model.name
 
     @property
@@ -88,64 +87,43 @@ class Network:
         return self.fingerprint.sha256
 
     def identity(self) -> list[Any]:
-        """What results depend on."""
+        """Return what results depend on."""
         layers = [[layer.name, list(layer.shape), layer.in_overall] for layer in self.layers]
         return [self.sha256, self.model.preprocessing, layers, list(self.field)]
 
 
-# -- one copy in every process -------------------------------------------------------------------------
-
-_LOADED: dict[tuple[str, str | None, str, str], nn.Module] = {}
-
-
-def loaded(network: Network, device: str) -> nn.Module:
-    """The network itself, loaded once in this process.
-
-    Raises:
-        ConfigError: if it is another than when the study began.
-    """
-    key = (network.model.where, network.model.preprocessing, network.sha256, device)
-    if key not in _LOADED:
-        module, fingerprint = _load(network.model, device, network.size)
-        if not network.fingerprint.agrees(fingerprint):
-            raise ConfigError(
-                f"Expected model {network.name!r} to be the one that the study began with, got another. It changed meanwhile, or is "
-                "made at random: seed its weights, or run again."
-            )
-        _LOADED[key] = module
-    return _LOADED[key]
-
-
 def embeddings_of(module: nn.Module, crops: Tensor) -> Tensor:
-    """One batch of embeddings without gradients. What :func:`captum_leam.objectives.embed` looks at every time was looked at on loading.
+    """Return the embeddings of one batch without gradients; the checks of :func:`captum_leam.objectives.embed` are done on loading.
 
     Raises:
-        CaptumLeamError: if the network does not return one finite embedding for every crop.
+        CaptumLeamError: If the network does not return one finite embedding for every crop.
     """
     with torch.no_grad():
-        keeps = _KEEPS_INPUT.get(module)
-        given = crops if keeps else crops.clone()
-        made = as_embeddings(module(given), len(crops))
-        if keeps is None:  # seen once: most networks leave their input alone, and get it without a copy from then on
-            _KEEPS_INPUT[module] = given._version == 0
-        return made
+        return as_embeddings(module(crops), len(crops))
 
 
-_KEEPS_INPUT: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+def load(model: Model, device: str, size: int) -> tuple[nn.Module, Fingerprint]:
+    """Load a network that the configuration names.
 
+    Args:
+        model: Its entry of the configuration.
+        device: Device to run it on.
+        size: Side of the crops in pixels.
 
-def unload() -> None:
-    """Forget all networks of this process."""
-    _LOADED.clear()
+    Returns:
+        The network and its identity.
 
-
-def _load(model: Model, device: str, size: int) -> tuple[nn.Module, Fingerprint]:
+    Raises:
+        ConfigError: If it cannot be loaded, if two passes over the same image differ, or if its embeddings depend on the other images
+            of the batch.
+    """
     tolerance = CPU_TOLERANCE if device == "cpu" else ACCELERATOR_TOLERANCE
     try:
         with recorded_sources() as sources, torch.random.fork_rng(devices=[]):  # the user's random numbers stay
             module = load_model(model.where, model.preprocessing).to(device)
-            refuse_active(module)
-            outputs = outputs_of(lambda images: embeddings_of(module, images), fixed_images(size).to(device), tolerance)
+            raise_if_active(module)
+            images = fixed_images(size).to(device)
+            outputs = outputs_of(lambda some: embeddings_of(module, some.clone()), images, tolerance)
         files = [*sources.values(), *named_file_sha256(model.where)]
         weights = [] if any(outputs) else [weights_sha256(module)]  # it ran on none of the fixed images
         return module, Fingerprint(code_of(module, files, *weights), outputs, tolerance)
@@ -155,28 +133,26 @@ def _load(model: Model, device: str, size: int) -> tuple[nn.Module, Fingerprint]
         raise ConfigError(f"models.{model.name}: {error}") from error
 
 
-def known(model: Model, device: str, size: int, earlier: Iterable[Fingerprint] = ()) -> Network:
+def identify(model: Model, device: str, size: int, earlier: Iterable[Fingerprint] = ()) -> tuple[Network, nn.Module]:
     """Load a network that the configuration names, and identify it.
 
     Args:
         model: Its entry of the configuration.
-        device: To run it on.
+        device: Device to run it on.
         size: Side of the crops in pixels.
-        earlier: Identities of the same study; the first that agrees is kept.
+        earlier: Identities of the same study; the first that agrees is kept. Default: none.
 
     Raises:
-        ConfigError: If it cannot be loaded, if two passes over the same image differ, or if its embeddings depend on the other images
-            of the batch.
+        ConfigError: If :func:`load` raises, or if it lacks a layer that the configuration names.
 
     Example:
-        >>> known(Model("same", "torch.nn:Flatten"), "cpu", 8).parameters
+        >>> identify(Model("same", "torch.nn:Flatten"), "cpu", 8)[0].parameters
         0
     """
-    module, fingerprint = _load(model, device, size)
-    _refuse_unknown_layers(model, module)
-    network = Network(model, as_known(fingerprint, earlier), size, sum(p.numel() for p in module.parameters()))
-    _LOADED[(model.where, model.preprocessing, network.sha256, device)] = module
-    return network
+    module, fingerprint = load(model, device, size)
+    _check_layer_names(model, module)
+    parameters = sum(p.numel() for p in module.parameters())
+    return Network(model, as_known(fingerprint, earlier), size, parameters), module
 
 
 def notes_on(networks: Iterable[Network]) -> list[str]:
@@ -191,8 +167,8 @@ def notes_on(networks: Iterable[Network]) -> list[str]:
     ]
 
 
-def _refuse_unknown_layers(model: Model, module: nn.Module) -> None:
-    """At once, and not when everything is embedded."""
+def _check_layer_names(model: Model, module: nn.Module) -> None:
+    """Raise for unknown layers at once, not when everything is embedded."""
     for name in (model.layers or ()) if model.explain else ():
         try:
             get_layer(module, name)
@@ -219,18 +195,19 @@ def named_file_sha256(where: str) -> list[str]:
 # -- layers --------------------------------------------------------------------------------------------
 
 
-def described(network: Network, faces: Tensor, device: str) -> Network:
-    """The network with the layers that are explained and the field that it reads.
+def describe(network: Network, module: nn.Module, faces: Tensor, device: str) -> Network:
+    """Return the network with the layers that are explained and the field that it reads.
 
     Args:
-        network: as :func:`known` gives it.
-        faces: a few crops (N, 3, H, W), on the CPU.
-        device: to run it on.
+        network: Result of :func:`identify`.
+        module: The network itself.
+        faces: A few crops (N, 3, H, W), on the CPU.
+        device: Device to run it on.
 
     Raises:
-        ConfigError: if it does not run on these crops, or a layer that was named cannot be explained.
+        ConfigError: If it does not run on these crops, or a layer that was named cannot be explained.
     """
-    module, crops = loaded(network, device), faces.to(device)
+    crops = faces.to(device)
     if problem := size_problem(module, (faces.shape[2], faces.shape[3]), device, chosen=True):
         raise ConfigError(
             f"models.{network.name}: {problem} Set pictures.size, or pictures: photos if the pictures are not aligned crops."
@@ -256,31 +233,9 @@ def described(network: Network, faces: Tensor, device: str) -> Network:
 
 
 def suggestions(network: Network, module: nn.Module, size: tuple[int, int]) -> LayerSuggestions:
-    """The layers with their modules, of this process's copy of the network (or of a twin)."""
+    """Return the layers of a network with the modules of one copy of it, or of a twin."""
     layers = [
         LayerSuggestion(layer.name, module.get_submodule(layer.name), layer.shape, layer.cell, layer.reshape)
         for layer in network.layers
     ]
     return LayerSuggestions(tuple(layers), network.field, size)
-
-
-_TWINS: dict[tuple[str, ...], nn.Module] = {}
-
-
-def untrained(network: Network, faces: Tensor, key: str, seed: int, device: str) -> nn.Module:
-    """The network with new random weights; made once in this process, the global random numbers are left alone.
-
-    Args:
-        network: it is copied.
-        faces: crops (N, 3, H, W) that the statistics of its BatchNorms are taken from.
-        key: of these crops, so that every process makes the same twin.
-        seed: of the weights.
-        device: to run it on.
-    """
-    from captum_leam.models.randomised import randomised
-
-    called = (network.sha256, device, key, str(seed))
-    if called not in _TWINS:
-        _TWINS.clear()  # one at a time: tasks of one network follow each other
-        _TWINS[called] = randomised(loaded(network, device), faces.to(device), seed=seed)
-    return _TWINS[called]

@@ -1,4 +1,4 @@
-"""The results of a study, as a folder that can be opened again."""
+"""Results of a study: a folder that can be opened again."""
 
 import json
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-NAMED = 10
-"""Things left out that the summary names; the table has all."""
+MAX_NAMED = 10
+"""Number of rows of the table of what was left out that the summary shows."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,10 +25,10 @@ class StudyResult:
     """Tables, manifest and mean maps of a study.
 
     Args:
-        folder: that a study wrote.
+        folder: Folder that a study wrote.
 
     Raises:
-        BrokenFileError: on reading, where there is no manifest (the study is not finished), or a file is not the one that it names.
+        BrokenFileError: On reading, if there is no manifest (the study is not finished), or if a file is not the one that it names.
 
     Example:
         >>> StudyResult(Path("/nowhere")).manifest
@@ -43,34 +43,34 @@ class StudyResult:
     def manifest(self) -> dict[str, Any]:
         """Configuration, versions, hashes, durations, what was skipped."""
         try:
-            told: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+            manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise BrokenFileError(
                 f"{self.folder} holds no manifest: this study is not finished; run it again."
             ) from None
-        return told
+        return manifest
 
     def table(self, name: str, **filters: Any) -> "pd.DataFrame":
-        """One of the tables, see :mod:`captum_leam.reporting.tables`.
+        """Return one of the tables, see :mod:`captum_leam.reporting.tables`.
 
         Args:
-            name: of the table.
-            **filters: column=value, read from the file: large tables need not fit into memory.
+            name: Name of the table.
+            **filters: Values of columns. Only rows that have them are read, so that large tables need not fit into memory.
 
         Raises:
-            CaptumLeamError: for an unknown table.
-            BrokenFileError: if the file is not the one that the study wrote.
+            CaptumLeamError: If there is no such table.
+            BrokenFileError: If the file is not the one that the study wrote.
         """
         import pyarrow.parquet as pq
 
         if name not in TABLES:
-            raise CaptumLeamError(f"there is no table {name!r}; there are {', '.join(TABLES)}.")
+            raise CaptumLeamError(f"Expected one of the tables {', '.join(TABLES)}, got {name!r}.")
         wanted = [(column, "==", value) for column, value in filters.items()] or None
         frame: pd.DataFrame = pq.read_table(self._good("tables", f"tables/{name}.parquet"), filters=wanted).to_pandas()
         return frame
 
     def _good(self, what: str, name: str) -> Path:
-        """A file that fits the manifest."""
+        """Return the path of a file that fits the manifest."""
         path = self.folder / name
         try:
             fits = file_sha256(path) == self.manifest[what][name]
@@ -83,11 +83,11 @@ class StudyResult:
         return path
 
     def to_frame(self) -> "pd.DataFrame":
-        """The headline: person-specificity of the overall maps, LEAM and controls."""
+        """Return the headline: person-specificity of the overall maps, of LEAM and of controls."""
         return self.table("patterns", layer=OVERALL, kind="top")
 
     def mean_maps(self) -> dict[tuple[str, str], NDArray[np.float32]]:
-        """Model and layer → mean map (H, W)."""
+        """Return model and layer → mean map (H, W)."""
         with np.load(self._good("maps", "maps/mean.npz"), allow_pickle=False) as file:
             named = [(tuple(key.split("/", 1)), file[key]) for key in file.files]
         return {(model, layer): values for (model, layer), values in named}
@@ -98,8 +98,8 @@ class StudyResult:
         return not self.manifest["skipped"]["count"]
 
     def __repr__(self) -> str:
-        told = self.manifest
-        lines = [f"Study of {told['data']['people']} people, {told['data']['usable']} pictures: {self.folder}"]
+        manifest = self.manifest
+        lines = [f"Study of {manifest['data']['people']} people, {manifest['data']['usable']} pictures: {self.folder}"]
         for row in self.to_frame().query("control == ''").to_dict("records"):
             kinds = f"BC same {row['same']:.3f}, different {row['different']:.3f}, AUC {row['auc']:.3f}"
             gap = f"gap {row['gap']:.3f} [{row['gap_low']:.3f}, {row['gap_high']:.3f}]"
@@ -107,16 +107,16 @@ class StudyResult:
                 f"{row['above_control']:.3f} [{row['above_low']:.3f}, {row['above_high']:.3f}] above {row['strongest']}"
             )
             lines.append(f"  {row['model']}: {kinds}; {gap}, {above if row['strongest'] else 'no control'}")
-        lines += [f"  note: {note}" for note in told.get("notes", [])]
+        lines += [f"  note: {note}" for note in manifest.get("notes", [])]
         if not self.complete:
-            lines.append(f"  {told['skipped']['count']} left out: {told['skipped']['of']}")
-            rows = told["skipped"]["reasons"]
-            lines += [f"    {_subject(row)}: {row['reason']}" for row in rows[:NAMED]]
-            if told["skipped"]["count"] > NAMED:
-                lines.append(f"    and {told['skipped']['count'] - NAMED} more in tables/skipped.parquet")
+            lines.append(f"  {manifest['skipped']['count']} left out: {manifest['skipped']['of']}")
+            rows = manifest["skipped"]["reasons"]
+            lines += [f"    {_subject(row)}: {row['reason']}" for row in rows[:MAX_NAMED]]
+            if manifest["skipped"]["count"] > MAX_NAMED:
+                lines.append(f"    and {manifest['skipped']['count'] - MAX_NAMED} more in tables/skipped.parquet")
         return "\n".join(lines)
 
 
 def _subject(row: dict[str, Any]) -> str:
-    """What a row of ``skipped`` is about: the file and the model, as far as it has them."""
+    """Return the file and the model that a row of ``skipped`` is about, as far as it has them."""
     return ", ".join(name for name in (row.get("path"), row.get("model"), row.get("layer")) if name) or row["what"]

@@ -1,32 +1,36 @@
-"""What a worker does: one task, one shard; and the engines that give tasks to workers.
+"""The stages of a study: of each its name, its inputs, what its result depends on, and its function.
 
-A task names the shard it writes by what that depends on, so a shard that is there and whole is done, whoever made it and when.
+To add a stage, add a row to :data:`STAGES`. If the meaning of a stage's numbers changes, increase its ``format``: its shards of earlier
+versions are then made again, with all that is made from them.
 """
 
-import ctypes
-import logging
-import os
-import time
-import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import NamedTuple
 
-import torch
-from tqdm.auto import tqdm
+import numpy as np
 
-from captum_leam._storage import Shard, read_shard, write_shard
-from captum_leam.errors import CaptumLeamError, EngineError, MissingExtraError
-from captum_leam.study.comparing import agreement_shard, patterns_shard, strangers_shard
-from captum_leam.study.evaluating import Setting, controls_shard, maps_shard, others_shard, untrained_shard
+from captum_leam._storage import Shard, read_shard
+from captum_leam.study.assembling import layer_totals
+from captum_leam.study.comparing import Source, agreement_shard, patterns_shard, strangers_shard
+from captum_leam.study.config import Config
+from captum_leam.study.evaluating import controls_shard, maps_shard, others_shard, untrained_shard
 from captum_leam.study.listing import Picture
 from captum_leam.study.reading import crops_shard
+from captum_leam.study.worker import Worker
 
-Engine = Literal["serial", "processes", "ray"]
-ENGINES: tuple[Engine, ...] = ("serial", "processes", "ray")
+
+class Index(NamedTuple):
+    """Number of the shard of people, of the network and of the layer (0: overall map); -1 where a stage is not repeated over them."""
+
+    shard: int = -1
+    network: int = -1
+    layer: int = -1
+
+
+Inputs = Mapping[tuple[str, Index], Path]
+"""Name of a stage and index → shard."""
 
 
 @dataclass(frozen=True)
@@ -34,230 +38,222 @@ class Task:
     """One shard to be made.
 
     Attributes:
-        stage: crops, maps, untrained, controls, others, strangers, patterns or agreement.
-        path: of the shard.
-        pictures: whole people.
-        inputs: shards that it is made of, by their role.
-        explained: number of the network, or None.
-        options: anything else, small.
+        stage: Name of the stage.
+        index: Place among the shards of the stage.
+        path: Path of the shard, named by what it depends on.
+        inputs: Shards that it is made from.
+        pictures: Pictures of whole people, where the stage reads any.
     """
 
     stage: str
+    index: Index
     path: Path
+    inputs: Inputs
     pictures: tuple[Picture, ...] = ()
-    inputs: tuple[tuple[str, Path], ...] = ()
-    explained: int = -1
-    options: tuple[Any, ...] = ()
 
-    def read(self, role: str) -> Shard:
-        """A shard that it is made of; crops are kept until others are read, since tasks on a shard follow each other."""
-        path = dict(self.inputs)[role]
-        if role != "crops":
-            return read_shard(path)
-        if path not in _CROPS:
-            _CROPS.clear()
-            _CROPS[path] = read_shard(path)
-        return _CROPS[path]
-
-
-_CROPS: dict[Path, Shard] = {}  # of this process; a path names its content
+    def input(self, stage: str) -> Path:
+        """Return the only input of a stage."""
+        (path,) = (path for (name, _), path in self.inputs.items() if name == stage)
+        return path
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a task.
+class Stage:
+    """One step of a study, done in many shards.
 
     Attributes:
-        path: of its shard.
-        stage: of the task.
-        seconds: that it took.
-        problem: why there is no shard; empty if there is.
+        name: Name of the stage, and of the folder of its shards.
+        title: Title of the progress bar; stages that follow each other under one title are done together.
+        over: Fields of :class:`Index` that the stage is repeated over, from the outer to the inner.
+        inputs: Stages that it reads; ``"first crops"`` are the crops of the first shard.
+        depends_on: Settings of :class:`~captum_leam.study.config.Config` that it depends on, beside those of its inputs.
+        function: Worker and task → shard.
+        format: Number of the meaning of its result.
+        condition: Whether a configuration needs the stage. Default: always.
     """
 
-    path: Path
-    stage: str
-    seconds: float
-    problem: str = ""
+    name: str
+    title: str
+    over: tuple[str, ...]
+    inputs: tuple[str, ...]
+    depends_on: tuple[str, ...]
+    function: Callable[[Worker, Task], Shard]
+    format: int = 1
+    condition: Callable[[Config], bool] = lambda config: True
 
 
-def perform(setting: Setting, task: Task) -> Outcome:
-    """Do one task and write its shard; whatever goes wrong is told, not raised, so that the others go on."""
-    began = time.perf_counter()
-    problem = ""
+# -- functions: inputs are read, and given to what computes --------------------------------------------
+
+
+def _crops(worker: Worker, task: Task) -> Shard:
+    return crops_shard(worker, task.pictures)
+
+
+def _controls(worker: Worker, task: Task) -> Shard:
+    return controls_shard(worker, worker.crops_shard(task.input("crops")))
+
+
+def _maps(worker: Worker, task: Task) -> Shard:
+    return maps_shard(worker, worker.crops_shard(task.input("crops")), task.index.network)
+
+
+def _untrained(worker: Worker, task: Task) -> Shard:
+    crops, first = worker.crops_shard(task.input("crops")), task.input("first crops")
+    return untrained_shard(worker, crops, task.index.network, read_shard(first), first.stem)
+
+
+def _totals(worker: Worker, task: Task) -> Shard:
     try:
-        with steady(setting.config.threads):
-            shard = _made(setting, task)
-        write_shard(task.path, shard)
-    except OSError as error:
-        problem = f"{task.stage}: {error.strerror or error} ({error.filename or task.path})"
-    except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        problem = f"{task.stage}: {type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
-    return Outcome(task.path, task.stage, time.perf_counter() - began, problem)
+        _, _, total, images = layer_totals(list(task.inputs.values()))
+    except ValueError:  # no image has a map
+        total, images = np.zeros((1, 1)), 0
+    return Shard({"sum": total, "count": np.array([images])})
 
 
-def _made(setting: Setting, task: Task) -> Shard:
-    if task.stage == "crops":
-        return crops_shard(setting.config, setting.networks, task.pictures, *task.options)
-    if task.stage == "strangers":
-        return strangers_shard(task.options[0])
-    if task.stage == "patterns":
-        return patterns_shard(setting, task.explained, *task.options)
-    if task.stage == "agreement":
-        return agreement_shard(setting, *task.options)
-    faces = task.read("crops")
-    if task.stage == "maps":
-        return maps_shard(setting, faces, task.explained)
-    if task.stage == "controls":
-        return controls_shard(setting, faces)
-    if task.stage == "untrained":
-        return untrained_shard(setting, faces, task.explained, task.read("first"), task.options[0])
-    if task.stage == "others":
-        total = task.read("total")
-        made = task.read("maps")
-        return others_shard(setting, faces, made, task.explained, total["sum"], int(total["count"][0]))
-    raise CaptumLeamError(f"there is no stage {task.stage!r}.")
+def _others(worker: Worker, task: Task) -> Shard:
+    total, maps = read_shard(task.input("totals")), read_shard(task.input("maps"))
+    crops = worker.crops_shard(task.input("crops"))
+    return others_shard(worker, crops, maps, task.index.network, total["sum"], int(total["count"][0]))
 
 
-def perform_in_worker(setting: Setting, task: Task) -> Outcome:
-    """:func:`perform` in a process that does nothing else."""
-    keep_memory()
-    return perform(setting, task)
+def _strangers(worker: Worker, task: Task) -> Shard:
+    return strangers_shard(sources_of(task.inputs, len(worker.networks)))
 
 
-@lru_cache(maxsize=1)
-def keep_memory() -> None:
-    """Let this process keep the memory of a batch for the next one: giving it back and asking again costs some 5 % of the time."""
-    with suppress(OSError, AttributeError):  # glibc's; others have no such setting
-        mallopt = ctypes.CDLL(None).mallopt
-        for option, size in ((-1, 1 << 30), (-3, 32 << 20)):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (its largest)
-            mallopt(option, size)
+def _patterns(worker: Worker, task: Task) -> Shard:
+    strangers = task.inputs.get(("strangers", Index()))
+    sources = sources_of(task.inputs, len(worker.networks))
+    return patterns_shard(worker, task.index.network, task.index.layer, sources, strangers)
 
 
-@contextmanager
-def steady(threads: int) -> Iterator[None]:
-    """The same numbers on every machine of one kind: a fixed number of threads, and no choice of kernels by speed."""
-    before = torch.get_num_threads(), torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[1:]
+def _model_agreement(worker: Worker, task: Task) -> Shard:
+    return agreement_shard(worker, "models", -1, sources_of(task.inputs, len(worker.networks)))
 
 
-# -- engines -------------------------------------------------------------------------------------------
+def _layer_agreement(worker: Worker, task: Task) -> Shard:
+    return agreement_shard(worker, "layers", task.index.network, sources_of(task.inputs, len(worker.networks)))
 
 
-def run(
-    setting: Setting, tasks: Sequence[Task], engine: Engine, jobs: int, *, desc: str, progress: bool
-) -> list[Outcome]:
-    """Do tasks, in any order; every engine gives the same shards.
-
-    Args:
-        setting: of the study.
-        tasks: none of which needs the shard of another.
-        engine: ``"serial"``, ``"processes"`` (joblib's loky) or ``"ray"``.
-        jobs: workers.
-        desc: of the progress bar.
-        progress: show it.
-
-    Raises:
-        EngineError: if a worker died, or Ray is not there.
-    """
-    if not tasks:
-        return []
-    done: list[Outcome] = []
-    bar = tqdm(total=len(tasks), desc=desc, unit="shard", disable=not progress, smoothing=0.05)
-    with bar:
-        for outcome in _outcomes(setting, tasks, engine, jobs):
-            done.append(outcome)
-            bar.update()
-    return done
+def sources_of(inputs: Inputs, networks: int) -> tuple[Source, ...]:
+    """Return the inputs by the people they hold."""
+    count = 1 + max(index.shard for _, index in inputs)
+    return tuple(
+        Source(
+            inputs["crops", Index(i)],
+            tuple(inputs.get(("maps", Index(i, n))) for n in range(networks)),
+            tuple(inputs.get(("untrained", Index(i, n))) for n in range(networks)),
+            inputs.get(("controls", Index(i))),
+        )
+        for i in range(count)
+    )
 
 
-def _outcomes(setting: Setting, tasks: Sequence[Task], engine: Engine, jobs: int) -> Iterable[Outcome]:
-    if engine == "serial":
-        return (perform(setting, task) for task in tasks)
-    if engine == "processes":
-        return _in_processes(setting, tasks, jobs)
-    return _on_ray(setting, tasks, jobs)
+# -- the table -----------------------------------------------------------------------------------------
 
+SIGNATURES = ("region_fraction", "patterns.fraction", "patterns.grid", "seed")
+OCCLUSION = ("fills", "fractions")
+INTERVALS = ("confidence", "patterns.resamples", "seed")
 
-def _in_processes(setting: Setting, tasks: Sequence[Task], jobs: int) -> Iterator[Outcome]:
-    try:
-        from joblib import Parallel, delayed, parallel_config
-    except ImportError as error:
-        raise MissingExtraError(
-            f'joblib cannot be imported ({error}). It comes with: pip install "captum-leam[study]"'
-        ) from None
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    try:
-        with parallel_config("loky", inner_max_num_threads=setting.config.threads):
-            pool = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-            yield from pool(delayed(perform_in_worker)(setting, task) for task in tasks)
-    except TerminatedWorkerError as error:
-        raise EngineError(
-            "a worker process died, perhaps for lack of memory. What was done is kept: run again with fewer --jobs, a smaller "
-            f"batch_size or shard_size. ({str(error).splitlines()[0]})"
-        ) from None
-
-
-@contextmanager
-def started(engine: Engine, jobs: int) -> Iterator[None]:
-    """Keep the workers of an engine for several calls of :func:`run`."""
-    if engine != "ray":
-        yield
-        return
-    with _ray(jobs):
-        yield
-
-
-def _on_ray(setting: Setting, tasks: Sequence[Task], jobs: int) -> Iterator[Outcome]:
-    with _ray(jobs) as ray:
-        gpu = 1 if setting.config.device.startswith("cuda") else 0
-        remote = ray.remote(num_cpus=setting.config.threads, num_gpus=gpu, max_retries=2)(perform_in_worker)
-        shared = ray.put(setting)
-        waiting = list(reversed(tasks))
-        running: list[Any] = []
-        while waiting or running:
-            while waiting and len(running) < 2 * jobs:  # a few ahead, so that no worker waits
-                running.append(remote.remote(shared, waiting.pop()))
-            ready, running = ray.wait(running, num_returns=1)
-            try:
-                yield from ray.get(ready)
-            except ray.exceptions.RayError as error:
-                raise EngineError(
-                    f"a Ray worker died ({str(error).splitlines()[0]}); what was done is kept, run again."
-                ) from None
-
-
-@contextmanager
-def _ray(jobs: int) -> Iterator[Any]:
-    """Ray: the one that runs, or one of this machine for as long as it is needed; the environment is put back."""
-    before = dict(os.environ)
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # else it writes a token into the home directory
-    try:
-        try:
-            import ray
-        except ImportError as error:
-            raise MissingExtraError(
-                f'ray cannot be imported ({error}). It comes with: pip install "captum-leam[ray]"'
-            ) from None
-        started = not ray.is_initialized()
-        if started:
-            local: dict[str, Any] = (
-                {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": jobs, "include_dashboard": False}
-            )
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **local)
-        try:
-            yield ray
-        finally:
-            if started:
-                ray.shutdown()
-    finally:
-        for name in set(os.environ) - set(before):  # Ray sets some of its own
-            del os.environ[name]
-        os.environ.update(before)
+STAGES = (
+    Stage(
+        "crops",
+        "reading and embedding",
+        over=("shard",),
+        inputs=(),
+        depends_on=(
+            "threads",
+            "batch_size",
+            "min_images",
+            "pictures.how",
+            "pictures.detector",
+            "pictures.size",
+        ),
+        function=_crops,
+    ),
+    Stage(
+        "controls",
+        "explaining",
+        over=("shard",),
+        inputs=("crops",),
+        depends_on=(*SIGNATURES, *OCCLUSION, "shared_controls"),
+        function=_controls,
+    ),
+    Stage(
+        "maps",
+        "explaining",
+        over=("shard", "network"),
+        inputs=("crops",),
+        depends_on=(
+            *SIGNATURES,
+            *OCCLUSION,
+            "own_controls",
+            "leam",
+            "layer_fractions",
+            "layer_transfer",
+            "transfer",
+            "store_maps",
+        ),
+        function=_maps,
+    ),
+    Stage(
+        "untrained",
+        "explaining",
+        over=("network", "shard"),
+        inputs=("crops", "first crops"),
+        depends_on=(*SIGNATURES, "leam"),
+        function=_untrained,
+        condition=lambda config: "untrained" in config.patterns.controls,
+    ),
+    Stage(
+        "totals",
+        "adding maps",
+        over=("network",),
+        inputs=("maps",),
+        depends_on=(),
+        function=_totals,
+        condition=lambda config: "other people" in config.controls,
+    ),
+    Stage(
+        "others",
+        "other people",
+        over=("shard", "network"),
+        inputs=("crops", "maps", "totals"),
+        depends_on=(),
+        function=_others,
+        condition=lambda config: "other people" in config.controls,
+    ),
+    Stage(
+        "strangers",
+        "strangers",
+        over=(),
+        inputs=("crops",),
+        depends_on=(),
+        function=_strangers,
+        condition=lambda config: "pose" in config.patterns.controls,
+    ),
+    Stage(
+        "patterns",
+        "comparing",
+        over=("network", "layer"),
+        inputs=("crops", "controls", "maps", "untrained", "strangers"),
+        depends_on=(*INTERVALS, "patterns.controls", "patterns.permutations"),
+        function=_patterns,
+    ),
+    Stage(
+        "model_agreement",
+        "comparing",
+        over=(),
+        inputs=("crops", "maps"),
+        depends_on=INTERVALS,
+        function=_model_agreement,
+    ),
+    Stage(
+        "layer_agreement",
+        "comparing",
+        over=("network",),
+        inputs=("crops", "maps"),
+        depends_on=INTERVALS,
+        function=_layer_agreement,
+    ),
+)
+"""All stages, each after those that it reads."""

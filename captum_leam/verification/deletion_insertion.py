@@ -10,6 +10,7 @@ Source: the protocol of CorrRISE (Lu et al., WACV 2024, arXiv 2305.08546), FGGB 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ class VerificationEvaluator:
         occluded: the ``"probe"`` only, or ``"both"`` images of a pair.
         controls: names of shared controls, see :data:`~captum_leam.controls.SHARED_CONTROLS`.
         seed: of ties and controls.
-        batch_size: images in one pass.
+        batch_size: Number of images in one pass.
         progress: show a progress bar.
 
     Raises:
@@ -129,14 +130,14 @@ class VerificationEvaluator:
         """Curves of every method and control.
 
         Args:
-            images: (N, C, H, W).
+            images: Images (N, C, H, W).
             pairs: of these images.
             similar: maps of what makes the pair similar, (P, H, W) or (P, 1, H, W) of the probes; where both images are
                 occluded (P, 2, H, W), the probe's first. Or method → maps.
             dissimilar: the same for what makes it dissimilar, higher where more so; left out by default.
             calibration: model → (scores, genuine) of other pairs, to take thresholds from; the clean pairs' own by default.
             labels: the person of each image, for intervals over people.
-            explained: the model that the maps explain.
+            explained: Name of the model that the maps explain.
 
         Raises:
             CaptumLeamError: for maps of another size or NaN, or too few impostor pairs for an operating point.
@@ -151,20 +152,18 @@ class VerificationEvaluator:
         whole = {name: (a * b).sum(1) for name, (a, b) in partner.items()}
         ends = {False: whole}  # and the filled end, where a fraction needs it
         people = _people(pairs, labels, len(images))
-        done: dict[int, list[tuple[str, float, dict[str, Tensor]]]] = {}  # what is equal is occluded once
+        curves: dict[bytes, list[tuple[str, float, dict[str, Tensor]]]] = {}  # what is equal is occluded once
         sets = list(self._sets(similar, dissimilar, sides))
-        parts = []
+        cells, of_cells = [], []
         for kind, method, maps in tqdm(sets, disable=not self.progress, desc="verification", unit="map"):
-            key = hash(torch.stack(maps, 1).detach().cpu().numpy().tobytes())
-            if key not in done:
+            key = blake2b(torch.stack(maps, 1).detach().cpu().numpy().tobytes()).digest()
+            if key not in curves:
                 ranks = torch.stack([rank_pixels(m, seed=self.seed + i) for i, m in enumerate(maps)], 1)
-                done[key] = list(self._curve(sides, ranks, partner, ends))
-            for protocol, fraction, scores in done[key]:
-                cell = {"kind": kind, "method": method, "protocol": protocol, "fraction": fraction}
-                for name in self.models:
-                    columns = {"pair": range(len(pairs)), "genuine": pairs.genuine.cpu().numpy(), "model": name}
-                    parts.append(pd.DataFrame({**columns, **cell, "score": scores[name].cpu().numpy()}))
-        table = pd.concat(parts, ignore_index=True).assign(explained=explained)
+                curves[key] = list(self._curve(sides, ranks, partner, ends))
+            for protocol, fraction, scores in curves[key]:
+                cells += [(name, kind, method, protocol, fraction) for name in self.models]
+                of_cells += [scores[name].cpu().numpy() for name in self.models]
+        table = _score_table(pairs, cells, of_cells).assign(explained=explained)
         unknown = sorted(set(calibration or {}) - set(self.models))
         if unknown:
             raise CaptumLeamError(f"calibration is of models {unknown}; there are {list(self.models)}.")
@@ -240,6 +239,15 @@ class VerificationEvaluator:
         }
 
 
+def _score_table(pairs: Pairs, cells: list[tuple[Any, ...]], scores: list[NDArray[np.float64]]) -> pd.DataFrame:
+    """Return a row for each pair in each cell: a model, kind, method, protocol and fraction."""
+    heads = pd.DataFrame(cells, columns=["model", "kind", "method", "protocol", "fraction"])
+    table = heads.loc[heads.index.repeat(len(pairs))].reset_index(drop=True)
+    table.insert(0, "pair", np.tile(np.arange(len(pairs)), len(cells)))
+    table.insert(1, "genuine", np.tile(pairs.genuine.cpu().numpy(), len(cells)))
+    return table.assign(score=np.concatenate(scores))
+
+
 def _constant(sides: list[Tensor], value: bool) -> Tensor:
     x = sides[0]
     return torch.full((len(x), len(sides), *x.shape[2:]), value, dtype=torch.bool, device=x.device)
@@ -281,7 +289,7 @@ class VerificationResult:
         scores: tidy table: pair, genuine, model, kind, method (or control), protocol, fraction, score, explained.
         thresholds: model → operating point → threshold on the cosine.
         people: (P, 2), the two people of every pair, or None.
-        settings: how it was made.
+        settings: Settings that it was made with.
 
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs
@@ -299,7 +307,7 @@ class VerificationResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_frame(self) -> pd.DataFrame:
-        """The scores, a copy."""
+        """Return a copy of the scores."""
         return self.scores.copy()
 
     def curves(self) -> pd.DataFrame:
@@ -351,7 +359,7 @@ class VerificationResult:
         return interval_of_pairs(areas, self.people[scored], confidence=confidence)
 
     def plot(self, **options: Any) -> "Figure":
-        """The three curves, see :func:`captum_leam.plots.verification_curves`."""
+        """Plot the three curves, see :func:`captum_leam.plots.verification_curves`."""
         from captum_leam.plots import verification_curves
 
         figure: Figure = verification_curves(self, **options)

@@ -42,8 +42,18 @@ class Verification:
     @property
     def eer(self) -> float:
         """Equal error rate: where as many impostors are accepted as genuine pairs are rejected, in [0, 1]."""
-        false_match, false_reject = error_rates(*self._pairs(), [threshold_at_eer(*self._pairs())])
+        false_match, false_reject = error_rates(*self._pairs(), [self.eer_threshold])
         return float((false_match[0] + false_reject[0]) / 2)
+
+    @property
+    def eer_threshold(self) -> float:
+        """Cosine at which both errors are equal."""
+        return threshold_at_eer(*self._pairs())
+
+    @property
+    def has_both_kinds(self) -> bool:
+        """Whether there are genuine and impostor pairs, which all rates need."""
+        return len(self.genuine) > 0 and len(self.impostor) > 0
 
     def _pairs(self) -> tuple[Floats, NDArray[np.bool_]]:
         """All scores, and which are genuine."""
@@ -105,7 +115,7 @@ def verify(model: nn.Module, images: Tensor, labels: Sequence[Hashable], *, batc
         model: returns embeddings (N, D), in evaluation mode.
         images: (N, C, H, W) as the model takes them.
         labels: who is in each image; two people or more, one of them twice or more.
-        batch_size: images in one pass.
+        batch_size: Number of images in one pass.
 
     Returns:
         Cosines of all pairs, with error rates. Pairs share images, so that intervals cannot be read off their number.
@@ -124,16 +134,18 @@ def verify(model: nn.Module, images: Tensor, labels: Sequence[Hashable], *, batc
         >>> result.eer, len(result.genuine), len(result.impostor)
         (0.0, 2, 4)
     """
-    who = person_codes(labels, len(images))[1]
-    first, second = np.triu_indices(len(who), k=1)
-    same = who[first] == who[second]
-    if not same.any() or same.all():
+    people, codes = person_codes(labels, len(images))
+    if not 1 < len(people) < len(codes):
         raise CaptumLeamError(
             "needed are pairs of both kinds: two people or more, and two images or more of one of them; there are "
-            f"{len(set(who))} people with {len(who)} images."
+            f"{len(people)} people with {len(codes)} images."
         )
+    first, second = np.triu_indices(len(codes), k=1)
+    same = codes[first] == codes[second]
     directions = unit(embed(model, images, batch_size).double(), "embeddings")
-    cosines = (directions @ directions.T).cpu().numpy()[first, second]
+    cosines = (
+        (directions @ directions.T).cpu().numpy()[first, second]
+    )  # one product; PairScores is for more images than that holds
     result = Verification(np.sort(cosines[same]), np.sort(cosines[~same]))
     if result.eer > MAX_EER:
         warnings.warn(

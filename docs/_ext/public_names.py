@@ -1,129 +1,114 @@
-"""Public names: links by the name that people import, a table of all of them, and a warning for one that no page documents.
+"""What is public: the names in ``__all__`` of the modules that the reference documents.
 
-``captum_leam.regions.region_report`` is defined in ``captum_leam.regions.report``, and documented there. The imports of the
-packages' ``__init__`` say what stands for what; nothing is imported for it.
+Sphinx documents them by ``automodule``; this extension adds the text below constants, links that name a public object by the
+module that defines it, and a warning for a public name that no page documents.
 """
 
 import ast
+import importlib
+import inspect
+import pkgutil
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.application import Sphinx
-from sphinx.domains.python import PythonDomain
 from sphinx.environment import BuildEnvironment
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
-from sphinx.util.docutils import SphinxDirective
 
-ROOT = Path(__file__).resolve().parents[2] / "captum_leam"
-NOT_DOCUMENTED = {"captum_leam.__version__"}
+API = Path(__file__).resolve().parents[1] / "api"
 log = logging.getLogger(__name__)
 
 
-def public_names() -> dict[str, str]:
-    """Public name → where it is defined: ``captum_leam.LEAM`` → ``captum_leam.leam.LEAM``."""
-    found: dict[str, str] = {}
-    for init in [ROOT / "__init__.py", *sorted(ROOT.glob("[a-z]*/__init__.py"))]:
-        package = ".".join(init.relative_to(ROOT.parent).parent.parts)
-        tree = ast.parse(init.read_text())
-        where = {
-            alias.asname or alias.name: f"{node.module}.{alias.name}"
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("captum_leam")
-            for alias in node.names
-        }
-        exported = [
-            ast.literal_eval(node.value)
-            for node in tree.body
-            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
-        ]
-        found |= {f"{package}.{name}": where.get(name, f"{package}.{name}") for names in exported for name in names}
-    # a package may hand on what another package exports
-    return {name: found.get(defined, defined) for name, defined in found.items()}
+def public_modules() -> list[str]:
+    """Return the modules that the pages of the reference document."""
+    pages = "\n".join(page.read_text() for page in sorted(API.glob("*.md")))
+    return re.findall(r"^\.\. automodule:: (\S+)$", pages, flags=re.MULTILINE)
 
 
-NAMES = public_names()
+def public_names() -> dict[str, Any]:
+    """Return every public name with its value: ``captum_leam.LEAM`` and so on."""
+    modules = {name: importlib.import_module(name) for name in public_modules()}
+    found = {
+        f"{name}.{short}": getattr(module, short)
+        for name, module in modules.items()
+        for short in getattr(module, "__all__", ())
+    }
+    return {name: value for name, value in found.items() if not name.endswith("__")}
 
 
-def defined_as(target: str) -> str | None:
-    """The full name of what a public name, or a method of it, stands for."""
-    parts = target.split(".")
-    for cut in range(len(parts), 1, -1):
-        head = ".".join(parts[:cut])
-        if head in NAMES:
-            return ".".join([NAMES[head], *parts[cut:]])
-    return None
+def names_to_know() -> list[str]:
+    """Return the names that the first page of the reference lists by task."""
+    return re.findall(r"^   ~(captum_leam\.\S+)$", (API / "index.md").read_text(), flags=re.MULTILINE)
 
 
-def resolve(app: Sphinx, env: BuildEnvironment, node: Any, content: nodes.Element) -> nodes.Element | None:
-    """Links that name an object as it is imported, in full or within the module that the text is from."""
-    if node.get("refdomain") != "py":
-        return None
-    packages = [".".join(str(node.get("py:module")).split(".")[:n]) for n in (2, 1)]
-    candidates = [node["reftarget"], *(f"{package}.{node['reftarget']}" for package in packages)]
-    for full in filter(None, map(defined_as, candidates)):
-        domain = env.domains["py"]
-        found = domain.resolve_xref(env, node["refdoc"], app.builder, "obj", full, node, content)
-        if found is not None:
-            return found
-    return None
+def doc_of(name: str, value: Any) -> str:
+    """Return the docstring of a public name; of a constant, the string below its assignment."""
+    if inspect.isclass(value) or inspect.isfunction(value):
+        return inspect.cleandoc(value.__doc__ or "")
+    short = name.rpartition(".")[2]
+    homes = [m for n, m in sorted(sys.modules.items()) if n.startswith("captum_leam") and vars(m).get(short) is value]
+    return next(filter(None, (_below(Path(str(home.__file__)), short) for home in homes)), "")
 
 
-class PublicNames(SphinxDirective):
-    """``.. public-names::`` (in ``eval-rst``): every public name with what it is for, package by package."""
-
-    def run(self) -> list[nodes.Node]:
-        from importlib import import_module
-
-        lines: list[str] = []
-        for package in dict.fromkeys(name.rpartition(".")[0] for name in NAMES):
-            names = [name for name in NAMES if name.rpartition(".")[0] == package and name not in NOT_DOCUMENTED]
-            module = import_module(package)
-            lines += [f".. rubric:: {package}", "", ".. list-table::", "   :widths: 30 70", ""]
-            for name in sorted(names, key=lambda n: n.rpartition(".")[2].lower()):
-                short = name.rpartition(".")[2]
-                lines += [f"   * - :py:obj:`~{name}`", f"     - {summary(getattr(module, short), NAMES[name])}"]
-            lines += [""]
-        container = nodes.container()
-        self.state.nested_parse(StringList(lines, "public-names"), 0, container)
-        return container.children
-
-
-def summary(value: Any, defined: str) -> str:
-    """First sentence of the docstring; of a constant, of the string below it."""
-    documented = callable(value) and not isinstance(value, dict | tuple)
-    text = (value.__doc__ or "") if documented else below(defined)
-    first = text.strip().split("\n\n")[0].replace("\n", " ")
-    return re.sub(r":(?!math)[\w:]+:`[~!]?([^`]*)`", r"``\1``", " ".join(first.split()))  # names, not links
-
-
-def below(defined: str) -> str:
-    """The string literal under a constant, from the source."""
-    module, _, name = defined.rpartition(".")
-    path = ROOT.parent.joinpath(*module.split("."))
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+def _below(path: Path, name: str) -> str:
     body = ast.parse(path.read_text()).body
     for node, after in zip(body, [*body[1:], ast.Pass()], strict=True):
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         named = any(getattr(target, "id", None) == name for target in targets)
         if named and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            return str(after.value.value)
+            return inspect.cleandoc(str(after.value.value))
     return ""
 
 
+def describe_constants(app: Sphinx) -> None:
+    """Give autodoc the text below constants, which it looks for in the module that imports them."""
+    for name, value in public_names().items():
+        module, _, short = name.rpartition(".")
+        if not (inspect.isclass(value) or inspect.isfunction(value)):
+            analyzer = ModuleAnalyzer.for_module(module)
+            analyzer.analyze()
+            analyzer.attr_docs["", short] = [*doc_of(name, value).splitlines(), ""]
+
+
+def resolve(app: Sphinx, env: BuildEnvironment, node: Any, content: nodes.Element) -> nodes.Element | None:
+    """Link an object by its public name; one that exists and is not public stays plain text."""
+    target, module = node["reftarget"], str(node.get("py:module"))
+    below = [name for name in sorted(sys.modules) if f"{name}.".startswith(f"{module}.")]
+    found = [value for full in (target, *(f"{name}.{target}" for name in below)) for value in _values(full)]
+    if node.get("refdomain") != "py" or not found:
+        return None
+    for name, value in public_names().items():
+        if value is found[0]:
+            return (
+                env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, "obj", name, node, content) or content
+            )
+    return content
+
+
+def _values(full: str) -> list[Any]:
+    """Return the value of the package that has this full name, or nothing."""
+    if full.partition(".")[0] != "captum_leam":
+        return []
+    try:
+        return [pkgutil.resolve_name(full)]
+    except (AttributeError, ImportError):
+        return []
+
+
 def check(app: Sphinx, env: BuildEnvironment) -> None:
-    """A public name that no page documents is a warning, and so an error of the build."""
-    domain = env.domains["py"]
-    assert isinstance(domain, PythonDomain)  # noqa: S101
-    for name, defined in NAMES.items():
-        if defined not in domain.objects and name not in NOT_DOCUMENTED:
-            log.warning("%s is public, but %s is on no page of the reference", name, defined)
+    """Warn, which fails the build, about a public name that no page documents."""
+    names = public_names()
+    documented = [names[entry[0]] for entry in env.domains["py"].get_objects() if entry[0] in names]
+    for name in (name for name, value in names.items() if not any(value is known for known in documented)):
+        log.warning("%s is public, but on no page of the reference", name)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("builder-inited", describe_constants)
     app.connect("missing-reference", resolve, priority=400)
     app.connect("env-check-consistency", check)
-    app.add_directive("public-names", PublicNames)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

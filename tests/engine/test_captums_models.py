@@ -147,7 +147,7 @@ def test_the_map_is_captums(entry):
     """Single and several inputs, additional arguments, in-place layers, layers with several outputs: as configured."""
     case = Case(entry)
     if case.target is not None:
-        with pytest.raises(ValueError, match="it must be None: an embedding has no classes"):
+        with pytest.raises(ValueError, match="`target` to be None because embeddings have no classes"):
             case.leam(target=case.target)
     explained(case)
 
@@ -255,9 +255,9 @@ def test_every_explainer_on_captums_networks(name, method):
     explainer = OF_A_LAYER[method](model, layer) if method in OF_A_LAYER else MADE[method](model)
     if method == "PositionDecomposition" and name == "deep":
         with pytest.raises(ValueError, match="the model is not affine after layer"):
-            explainer.attribute(images, towards)
+            explainer.attribute(images, reference=towards)
         return
-    maps = explainer.attribute(images, towards)
+    maps = explainer.attribute(images, reference=towards)
     assert maps.shape == (3, 1, *images.shape[2:])
     assert maps.isfinite().all()
     assert maps.any()
@@ -272,10 +272,12 @@ def test_maps_that_captum_has_too(name):
     objective = EmbeddingSimilarity(model, norm="differentiate")
     size = (images.shape[2], images.shape[3])
     cam = LayerGradCam(objective, layer).attribute(images, additional_forward_args=(towards,), relu_attributions=True)
-    assert torch.allclose(GradCAM(model, layer).attribute(images, towards)[:, 0], place_on_field(cam, size), atol=1e-5)
+    assert torch.allclose(
+        GradCAM(model, layer).attribute(images, reference=towards)[:, 0], place_on_field(cam, size), atol=1e-5
+    )
     product = LayerGradientXActivation(objective, layer).attribute(images, additional_forward_args=(towards,))
     shown = place_on_field(product.sum(1, keepdim=True), size)
-    assert torch.allclose(HiResCAM(model, layer).attribute(images, towards)[:, 0], shown, atol=1e-5)
+    assert torch.allclose(HiResCAM(model, layer).attribute(images, reference=towards)[:, 0], shown, atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "shape"), [("MaxPool1d", (3, 1, 10)), ("MaxPool3d", (3, 1, 10, 10, 10))])
@@ -291,7 +293,7 @@ def test_signals_and_volumes(kind, shape):
     for name, make in MADE.items():
         explainer = OF_A_LAYER[name](model, net.conv2) if name in OF_A_LAYER else make(model)
         with pytest.raises(ValueError, match="Expected inputs to have shape"):
-            explainer.attribute(images, towards)
+            explainer.attribute(images, reference=towards)
 
 
 def test_an_image_on_which_a_layer_is_silent_is_named():

@@ -1,5 +1,6 @@
 """What a call computes, keeps and waits for: no more than its layers need."""
 
+import gc
 from collections import Counter
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from captum_leam import LEAM, EmbeddingSimilarity
-from captum_leam._engine.checks import refuse, together, where_any
+from captum_leam._engine.checks import call_if_any, deferred_checks, raise_if_any
 from tests.helpers.networks import Net, Residual
 
 
@@ -73,6 +74,22 @@ def test_the_number_of_forward_passes(faces, n_steps):
         runs.clear()
         LEAM(net, net.blocks[2]).attribute(faces, n_steps=n_steps)
     assert len(runs) == (1 if n_steps == 1 else n_steps + 2)
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_no_tensor_outlives_a_call(faces, n_steps):
+    """Without waiting for the collection of reference cycles, which would keep the memory of several calls."""
+    net = Deep()
+    leam = LEAM(net, net.blocks[1])
+    leam.attribute(faces, n_steps=n_steps)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(isinstance(thing, Tensor) for thing in gc.get_objects())
+        leam.attribute(faces, n_steps=n_steps)
+        assert sum(isinstance(thing, Tensor) for thing in gc.get_objects()) == before
+    finally:
+        gc.enable()
 
 
 # -- models that the saving does not fit ---------------------------------------------------------------
@@ -183,13 +200,13 @@ def test_the_first_check_that_fails_speaks():
     bad, said = torch.tensor([False, True]), []
 
     def checked() -> None:
-        with together():
-            refuse(~bad[1:], lambda rows: "none")
-            with together():
-                where_any(bad, said.append)
-                refuse(bad, lambda rows: f"first {rows}")
+        with deferred_checks():
+            raise_if_any(~bad[1:], lambda rows: "none")
+            with deferred_checks():
+                call_if_any(bad, said.append)
+                raise_if_any(bad, lambda rows: f"first {rows}")
             assert not said, "an inner block leaves its checks to the outer"
-            refuse(bad, lambda rows: "second")
+            raise_if_any(bad, lambda rows: "second")
 
     with pytest.raises(ValueError, match=r"first \[1\]"):
         checked()
@@ -199,8 +216,8 @@ def test_the_first_check_that_fails_speaks():
 @pytest.mark.parametrize("bad", [False, True])
 def test_what_fails_after_a_bad_value_is_told_by_the_value(bad):
     def broken() -> None:
-        with together():
-            refuse(torch.tensor([bad]), lambda rows: "NaN")
+        with deferred_checks():
+            raise_if_any(torch.tensor([bad]), lambda rows: "NaN")
             raise RuntimeError("what came of it")
 
     with pytest.raises(ValueError if bad else RuntimeError, match="NaN" if bad else "what came") as error:

@@ -29,7 +29,7 @@ def literal(net: Net, face: Tensor, r: Tensor, formula, norm: str) -> Tensor:
 @pytest.mark.parametrize("method", FORMULAS)
 def test_equals_the_literal_formula_where_activations_are_negative(net, faces, references, method):
     """Before the activation function, where it matters that Grad-CAM and LayerCAM keep the positive part only."""
-    maps = method(net, net.body.second).attribute(faces, references)
+    maps = method(net, net.body.second).attribute(faces, reference=references)
     acts = net.body.second(net.body.act(net.body.first(faces))).detach().requires_grad_()
     F.cosine_similarity(net.head(net.body.last(acts)), references).sum().backward()
     coarse = FORMULAS[method](acts.grad, acts.detach())
@@ -40,7 +40,7 @@ def test_equals_the_literal_formula_where_activations_are_negative(net, faces, r
 @pytest.mark.parametrize("norm", ["differentiate", "detach"])
 @pytest.mark.parametrize("method", FORMULAS)
 def test_equals_the_literal_formula(net, faces, references, method, norm):
-    maps = method(net, net.body, norm=norm, batch_size=2).attribute(faces, references)
+    maps = method(net, net.body, norm=norm, batch_size=2).attribute(faces, reference=references)
     for i in range(3):
         assert torch.allclose(maps[i], literal(net, faces[i], references[i], FORMULAS[method], norm), atol=1e-12)
     if method is HiResCAM:
@@ -53,7 +53,7 @@ def test_grad_cam_is_captums(net, faces, references):
         faces, additional_forward_args=(references,), relu_attributions=True
     )
     expected = F.interpolate(coarse, (16, 16), mode="bilinear", align_corners=False)
-    assert torch.allclose(GradCAM(net, net.body).attribute(faces, references), expected.detach(), atol=1e-12)
+    assert torch.allclose(GradCAM(net, net.body).attribute(faces, reference=references), expected.detach(), atol=1e-12)
 
 
 def test_field_places_the_map(net, faces, references):
@@ -68,14 +68,16 @@ def test_field_places_the_map(net, faces, references):
             return self.net(x[..., 1:17, 4:20])
 
     wide = F.pad(faces, (4, 4, 1, 3))
-    maps = HiResCAM(Cut(), net.body, field=(1, 4, 16, 16)).attribute(wide, references)
-    inside = HiResCAM(net, net.body).attribute(faces, references)
+    maps = HiResCAM(Cut(), net.body, field=(1, 4, 16, 16)).attribute(wide, reference=references)
+    inside = HiResCAM(net, net.body).attribute(faces, reference=references)
     assert torch.allclose(maps, F.pad(inside, (4, 4, 1, 3)), atol=1e-12)
 
 
 def test_tokens_with_a_reshape():
     net = Tokens()
-    maps = HiResCAM(net, net.block, reshape=tokens_to_map).attribute(torch.rand(2, 3, 16, 16), torch.randn(12))
+    maps = HiResCAM(net, net.block, reshape=tokens_to_map).attribute(
+        torch.rand(2, 3, 16, 16), reference=torch.randn(12)
+    )
     assert maps.shape == (2, 1, 16, 16)
 
 

@@ -18,7 +18,7 @@ def test_the_example_is_a_method(net, faces, references):
     exec(code, namespace)  # noqa: S102 - our own page
     (kind,) = [v for v in namespace.values() if isinstance(v, type) and issubclass(v, Explainer) and v is not Explainer]
     method = kind(net, batch_size=2)
-    maps = method.attribute(faces, references)
+    maps = method.attribute(faces, reference=references)
     cosine = EmbeddingSimilarity(net, norm="differentiate")
     expected = InputXGradient(cosine).attribute(faces.requires_grad_(), additional_forward_args=(references,)).sum(1)
     assert torch.allclose(maps[:, 0], expected, atol=1e-12)
@@ -30,4 +30,4 @@ def test_captums_noise_tunnel_takes_explainers(net, faces, references):
     """With no noise it changes nothing."""
     for method in (XSSAB(net), FGGB(net), GradCAM(net, net.body), CorrRISE(net, masks=10)):
         smooth = NoiseTunnel(method).attribute(faces, nt_samples=2, stdevs=0.0, reference=references[0])
-        assert torch.allclose(smooth, method.attribute(faces, references[0]), atol=1e-9)
+        assert torch.allclose(smooth, method.attribute(faces, reference=references[0]), atol=1e-9)

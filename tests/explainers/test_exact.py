@@ -41,7 +41,7 @@ def literal_positions(net: Net, face: Tensor) -> Tensor:
 
 
 def test_positions_equal_the_literal_weights_of_the_head(net, faces, references):
-    maps = PositionDecomposition(net, net.body, batch_size=2).decompose(faces, references)
+    maps = PositionDecomposition(net, net.body, batch_size=2).decompose(faces, reference=references)
     for i in range(3):
         expected = (
             literal_positions(net, faces[i]) @ references[i] / references[i].norm() / net(faces[i : i + 1]).norm()
@@ -51,7 +51,7 @@ def test_positions_equal_the_literal_weights_of_the_head(net, faces, references)
 
 def test_sums_to_the_cosine_but_for_the_offset(net, faces, references):
     method = PositionDecomposition(net, net.body)
-    maps = method.decompose(faces, references)
+    maps = method.decompose(faces, reference=references)
     f = net(faces).detach()
     offset = net.head(torch.zeros(1, 8, 4, 4, dtype=torch.float64))[0].detach()
     assert torch.allclose(method.head.offset, offset, atol=1e-12)
@@ -61,16 +61,20 @@ def test_sums_to_the_cosine_but_for_the_offset(net, faces, references):
 
 def test_is_leams_map_of_one_pass_there(net, faces, references):
     expected = LEAM(net, net.body).attribute(faces, reference=references)
-    assert torch.allclose(PositionDecomposition(net, net.body).decompose(faces, references), expected, atol=1e-12)
+    assert torch.allclose(
+        PositionDecomposition(net, net.body).decompose(faces, reference=references), expected, atol=1e-12
+    )
     images = F.interpolate(expected, (16, 16), mode="bilinear", align_corners=False)
-    assert torch.allclose(PositionDecomposition(net, net.body).attribute(faces, references), images, atol=1e-12)
+    assert torch.allclose(
+        PositionDecomposition(net, net.body).attribute(faces, reference=references), images, atol=1e-12
+    )
 
 
 def test_gap_equals_stylianous_formula(references):
     """Without a linear layer: s = mean over positions of A_p · g / (‖f‖‖g‖)."""
     net = nn.Sequential(nn.Conv2d(3, 10, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double().eval()
     faces = torch.rand(3, 3, 12, 16, dtype=torch.float64)
-    maps = GapDecomposition(net, net[1]).decompose(faces, references)
+    maps = GapDecomposition(net, net[1]).decompose(faces, reference=references)
     assert maps.shape == (3, 1, 6, 8)
     acts = net[:2](faces).detach()
     for i in range(3):
@@ -84,11 +88,11 @@ def test_gap_equals_stylianous_formula(references):
 
 def test_gap_with_a_linear_layer_and_no_gap_at_all(net, faces, references):
     gap = Gap().double()
-    maps = GapDecomposition(gap, gap.body).decompose(faces, references[:, :5])
+    maps = GapDecomposition(gap, gap.body).decompose(faces, reference=references[:, :5])
     added = F.normalize(references[:, :5], dim=1) @ gap.linear.bias.detach() / gap(faces).detach().norm(dim=1)
     assert torch.allclose(maps.sum((1, 2, 3)) + added, cosine(gap(faces), references[:, :5]), atol=1e-12)
     with pytest.raises(ValueError, match=r"'body' \(Body\) treats positions differently.*PositionDecomposition"):
-        GapDecomposition(net, net.body).attribute(faces, references)
+        GapDecomposition(net, net.body).attribute(faces, reference=references)
 
 
 def test_correspondences_equal_the_literal_double_loop(net, faces):
@@ -119,7 +123,7 @@ def test_rows_of_the_matrix_sum_to_the_map_without_offset(net, faces):
     net.head[2].running_mean.zero_()
     method = PositionDecomposition(net, net.body)
     pairs = method.correspondences(faces, faces.flip(0))
-    maps = method.decompose(faces, net(faces.flip(0)).detach())
+    maps = method.decompose(faces, reference=net(faces.flip(0)).detach())
     assert torch.allclose(pairs.matrix.sum(2), maps.flatten(1), atol=1e-12)
     assert pairs.rest.abs().max() < 1e-12
 
@@ -138,7 +142,7 @@ def test_lines_by_hand():
 
 def test_a_head_that_is_not_affine_is_refused(net, faces, references):
     with pytest.raises(ValueError, match=r"not affine after layer 'body\.act' \(Softplus\)"):
-        PositionDecomposition(net, net.body.act).attribute(faces, references)
+        PositionDecomposition(net, net.body.act).attribute(faces, reference=references)
 
     class MaxPooled(nn.Module):
         def __init__(self) -> None:
@@ -150,14 +154,14 @@ def test_a_head_that_is_not_affine_is_refused(net, faces, references):
 
     pooled = MaxPooled().double().eval()
     with pytest.raises(ValueError, match="not affine"):
-        PositionDecomposition(pooled, pooled.conv).attribute(faces, references)
+        PositionDecomposition(pooled, pooled.conv).attribute(faces, reference=references)
 
 
 def test_residual_network_in_single_precision():
     net = Residual()
     faces, references = torch.rand(4, 3, 16, 16), torch.randn(4, 12)
     method = PositionDecomposition(net, net.out)
-    maps = method.decompose(faces, references)
+    maps = method.decompose(faces, reference=references)
     added = F.normalize(references, dim=1) @ method.head.offset / net(faces).norm(dim=1)
     assert torch.allclose(maps.sum((1, 2, 3)) + added, cosine(net(faces), references), atol=1e-5)
 
@@ -168,7 +172,7 @@ def test_real_heads_are_affine_and_sum_to_the_cosine(real_models):
         model = make()
         faces, references = torch.rand(2, 3, 112, 112), torch.randn(2, 128)
         method = PositionDecomposition(model, model.expand)
-        maps = method.decompose(faces, references)
+        maps = method.decompose(faces, reference=references)
         assert maps.shape[2] == 7
         added = F.normalize(references, dim=1) @ method.head.offset / model(faces).norm(dim=1)
         assert torch.allclose(maps.sum((1, 2, 3)) + added, cosine(model(faces), references), atol=1e-4)

@@ -45,7 +45,7 @@ def literal(net: nn.Module, face: Tensor, r: Tensor, area: float, steps: int, gr
 
 def test_equals_the_literal_descent_and_keeps_the_best_restart(net, faces, references):
     method = ExtremalPerturbation(net, area=0.2, n_steps=12, restarts=3, grid=5, seed=4, batch_size=2)
-    maps = method.attribute(faces, references)
+    maps = method.attribute(faces, reference=references)
     chosen = set()
     for i in range(3):
         runs = [literal(net, faces[i], references[i], 0.2, 12, 5, seed) for seed in (4, 5, 6)]
@@ -63,7 +63,7 @@ def test_finds_one_of_the_best_of_all_masks():
     faces, references = torch.rand(4, 1, 4, 4, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
     black = torch.zeros_like
     method = ExtremalPerturbation(net, area=2 / 16, n_steps=80, grid=4, fill=black)
-    found = top_fraction(method.attribute(faces, references), 2 / 16)
+    found = top_fraction(method.attribute(faces, reference=references), 2 / 16)
     for i in range(4):
         scores = {}
         for pair in combinations(range(16), 2):
@@ -76,7 +76,9 @@ def test_finds_one_of_the_best_of_all_masks():
 
 def test_positive_on_exactly_the_area(net, faces, references):
     for area, pixels in ((0.001, 1), (0.1, 26), (0.999, 255)):
-        maps = ExtremalPerturbation(net, area=area, n_steps=2, restarts=1, grid=6).attribute(faces, references)
+        maps = ExtremalPerturbation(net, area=area, n_steps=2, restarts=1, grid=6).attribute(
+            faces, reference=references
+        )
         assert (maps > 0).sum((1, 2, 3)).tolist() == [pixels] * 3
 
 

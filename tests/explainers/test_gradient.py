@@ -29,8 +29,8 @@ def literal_xssab(net: nn.Module, face: Tensor, r: Tensor, t: float) -> tuple[Te
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3])
 def test_xssab_equals_the_literal_formula(net, faces, references, threshold):
-    both = XSSAB(net, threshold=threshold, batch_size=2).attribute_both(faces, references)
-    signed = XSSAB(net, threshold=threshold).attribute(faces, references)
+    both = XSSAB(net, threshold=threshold, batch_size=2).attribute_both(faces, reference=references)
+    signed = XSSAB(net, threshold=threshold).attribute(faces, reference=references)
     for i in range(3):
         similar, dissimilar = literal_xssab(net, faces[i], references[i], threshold)
         assert torch.allclose(both.similar[i, 0], similar, atol=1e-12)
@@ -55,10 +55,10 @@ def literal_fggb(net: nn.Module, face: Tensor, r: Tensor, t: float) -> Tensor:
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_fggb_equals_the_loop_over_dimensions(net, faces, references, threshold, batch_size):
     method = FGGB(net, threshold=threshold, batch_size=batch_size)
-    maps = method.attribute(faces, references)
+    maps = method.attribute(faces, reference=references)
     for i in range(3):
         assert torch.allclose(maps[i, 0], literal_fggb(net, faces[i], references[i], threshold), atol=1e-12)
-    both = method.attribute_both(faces, references)
+    both = method.attribute_both(faces, reference=references)
     assert torch.equal(both.signed, maps)
     assert (both.similar * both.dissimilar == 0).all()
 
@@ -66,14 +66,14 @@ def test_fggb_equals_the_loop_over_dimensions(net, faces, references, threshold,
 def test_fggb_leaves_out_a_dimension_without_gradient(net, faces, references):
     with torch.no_grad():
         net.head[2].weight[3] = 0  # and its bias is 0: the dimension is 0 everywhere
-    maps = FGGB(net).attribute(faces, references)
+    maps = FGGB(net).attribute(faces, reference=references)
     assert torch.allclose(maps[0, 0], literal_fggb(net, faces[0], references[0], 0.0), atol=1e-12)
 
 
 def test_fggb_through_in_place_activations():
     net = Residual().double()
     faces, reference = torch.rand(2, 3, 16, 16, dtype=torch.float64), torch.randn(12, dtype=torch.float64)
-    maps = FGGB(net, batch_size=5).attribute(faces, reference)
+    maps = FGGB(net, batch_size=5).attribute(faces, reference=reference)
     assert torch.allclose(maps[1, 0], literal_fggb(net, faces[1], reference, 0.0), atol=1e-12)
 
 
@@ -95,7 +95,7 @@ def literal_fame(net: nn.Module, face: Tensor, r: Tensor, steps: int, away: bool
 
 
 def test_fame_equals_the_literal_descent(net, faces, references):
-    both = FAME(net, n_steps=7, batch_size=2).attribute_both(faces, references)
+    both = FAME(net, n_steps=7, batch_size=2).attribute_both(faces, reference=references)
     for i in range(3):
         assert torch.allclose(both.similar[i, 0], literal_fame(net, faces[i], references[i], 7, True), atol=1e-12)
         assert torch.allclose(both.dissimilar[i, 0], literal_fame(net, faces[i], references[i], 7, False), atol=1e-12)
@@ -104,12 +104,12 @@ def test_fame_equals_the_literal_descent(net, faces, references):
 def test_fame_refuses_the_own_embedding(net, faces):
     for reference in (None, 2 * net(faces).detach()):
         with pytest.raises(ValueError, match=r"zero gradient for images \[0, 1, 2\].*other images"):
-            FAME(net, n_steps=1).attribute(faces, reference)
+            FAME(net, n_steps=1).attribute(faces, reference=reference)
     with pytest.raises(ValueError, match="n_steps is 0"):
         FAME(net, n_steps=0)
 
 
 def test_fame_leaves_the_images_alone(net, faces, references):
     before = faces.clone()
-    FAME(net, n_steps=2).attribute(faces, references)
+    FAME(net, n_steps=2).attribute(faces, reference=references)
     assert torch.equal(faces, before)

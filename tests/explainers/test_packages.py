@@ -73,4 +73,4 @@ def test_what_explainers_return_is_that_map_enlarged(setting, kind):
     """So the agreement is one of the maps that users see, but for the packages' scaling to [0, 1]."""
     net, layer, faces, references = setting
     enlarged = F.interpolate(coarse(kind, net, layer, faces, references)[:, None], (16, 16), mode="bilinear")
-    assert torch.allclose(kind(net, layer).attribute(faces, references), enlarged, atol=1e-7)
+    assert torch.allclose(kind(net, layer).attribute(faces, reference=references), enlarged, atol=1e-7)

@@ -329,7 +329,7 @@ def test_sliding_windows_find_the_pixels_that_count(module):
     faces = torch.rand(2, 3, 112, 112)
     method = similarity.SANE(net, stride=7)
     with torch.no_grad():
-        maps = method.attribute(faces, net(faces))[:, 0]
+        maps = method.attribute(faces, reference=net(faces))[:, 0]
     best = maps.flatten(1).argmax(1)
     assert all(30 < int(i) // 112 < 66 and 30 < int(i) % 112 < 66 for i in best)
     assert maps[:, :10, :10].abs().max() < 1e-5

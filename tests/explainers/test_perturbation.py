@@ -21,7 +21,7 @@ def literal_scores(net: nn.Module, face: Tensor, masks: Tensor, r: Tensor) -> li
 
 def test_corrrise_equals_scipys_spearman_pixel_by_pixel(net, faces, references):
     masks = patch_masks(60, (16, 16), 4, 3, seed=5)
-    maps = CorrRISE(net, masks=60, seed=5, batch_size=7).attribute(faces, references)
+    maps = CorrRISE(net, masks=60, seed=5, batch_size=7).attribute(faces, reference=references)
     for i in range(3):
         scores = literal_scores(net, faces[i], masks, references[i])
         for row in range(16):
@@ -39,16 +39,22 @@ def test_corrrise_finds_the_only_part_that_counts(references):
             quarter = x[:, 0, :8, :8].mean((1, 2))
             return torch.stack([quarter, 1 - quarter], 1)
 
-    maps = CorrRISE(Quarter(), masks=400, patch=4).attribute(torch.ones(1, 1, 16, 16), torch.tensor([1.0, 0.0]))[0, 0]
+    maps = CorrRISE(Quarter(), masks=400, patch=4).attribute(
+        torch.ones(1, 1, 16, 16), reference=torch.tensor([1.0, 0.0])
+    )[0, 0]
     assert maps[:8, :8].min() > 0.05
     assert maps[2:6, 2:6].min() > 0.3
     assert maps[12:, 12:].abs().max() < 0.2
 
 
 def test_pixels_that_are_never_hidden_and_constant_scores_get_zero(references):
-    maps = CorrRISE(lambda x: x.new_ones(len(x), 4), masks=5).attribute(torch.ones(1, 1, 16, 16), torch.ones(4))
+    maps = CorrRISE(lambda x: x.new_ones(len(x), 4), masks=5).attribute(
+        torch.ones(1, 1, 16, 16), reference=torch.ones(4)
+    )
     assert (maps == 0).all()
-    always = CorrRISE(lambda x: x.flatten(1), masks=5, patch=16).attribute(torch.rand(1, 1, 16, 16), torch.ones(256))
+    always = CorrRISE(lambda x: x.flatten(1), masks=5, patch=16).attribute(
+        torch.rand(1, 1, 16, 16), reference=torch.ones(256)
+    )
     assert (always == 0).all()
 
 
@@ -78,13 +84,13 @@ def test_default_patches_are_30_of_112():
             return x.flatten(1)[:, :2]
 
     hidden: list[Tensor] = []
-    CorrRISE(Seen(), masks=10, patches=1).attribute(torch.ones(1, 1, 112, 112), torch.ones(2))
+    CorrRISE(Seen(), masks=10, patches=1).attribute(torch.ones(1, 1, 112, 112), reference=torch.ones(2))
     assert torch.cat(hidden)[-10:].tolist() == [900] * 10  # behind those that probe the model
 
 
 def test_rise_equals_the_literal_sum(net, faces, references):
     masks = smooth_masks(30, (16, 16), 4, 0.3, seed=2)
-    maps = RISE(net, masks=30, cells=4, shown=0.3, seed=2, batch_size=8).attribute(faces, references)
+    maps = RISE(net, masks=30, cells=4, shown=0.3, seed=2, batch_size=8).attribute(faces, reference=references)
     for i in range(3):
         scores = literal_scores(net, faces[i], masks, references[i])
         expected = sum(s * m.double() for s, m in zip(scores, masks, strict=True)) / 30 / 0.3
@@ -101,7 +107,7 @@ def test_smooth_masks_show_their_share_everywhere():
 
 
 def test_xface_equals_the_literal_loop(net, faces, references):
-    maps = XFace(net, patches=(3, 6), stride=2, batch_size=11).attribute(faces, references)
+    maps = XFace(net, patches=(3, 6), stride=2, batch_size=11).attribute(faces, reference=references)
     for i in range(3):
         clean, total, count = 1 - cosine(net, faces[i], references[i]), np.zeros((16, 16)), 0
         for patch in (3, 6):
@@ -118,19 +124,19 @@ def test_xface_equals_the_literal_loop(net, faces, references):
 def test_xfaces_defaults_are_the_papers():
     assert len(sliding_masks((112, 112), (7, 14, 28), 5)) * 2 + 2 == 2262
     method = XFace(nn.Flatten())
-    method.attribute(torch.rand(1, 1, 112, 112), torch.ones(112 * 112))
+    method.attribute(torch.rand(1, 1, 112, 112), reference=torch.ones(112 * 112))
     assert method.cost.forwards == 1131
 
 
 def test_wrong_settings_are_named(net, faces, references):
     with pytest.raises(ValueError, match="patch is 17 px"):
-        CorrRISE(net, patch=17).attribute(faces, references)
+        CorrRISE(net, patch=17).attribute(faces, reference=references)
     with pytest.raises(ValueError, match="3 masks or more"):
         CorrRISE(net, masks=2)
     with pytest.raises(ValueError, match=r"shown 1\.0"):
         RISE(net, shown=1.0)
     with pytest.raises(ValueError, match="below 16"):
-        XFace(net, patches=(16,)).attribute(faces, references)
+        XFace(net, patches=(16,)).attribute(faces, reference=references)
 
 
 def test_black_boxes_are_explained(net, faces, references):
@@ -141,5 +147,5 @@ def test_black_boxes_are_explained(net, faces, references):
             return torch.from_numpy(net(x).numpy())
 
     for make in (lambda m: CorrRISE(m, masks=20), lambda m: RISE(m, masks=20), lambda m: XFace(m, patches=(4,))):
-        maps = make(box).attribute(faces, references)
-        assert torch.allclose(maps, make(net).attribute(faces, references), atol=1e-12)
+        maps = make(box).attribute(faces, reference=references)
+        assert torch.allclose(maps, make(net).attribute(faces, reference=references), atol=1e-12)

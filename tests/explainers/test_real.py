@@ -39,7 +39,7 @@ def test_the_limit_is_above_leam(people):
     model, images, references = people
     layer = model.get_submodule("stages.0.4")
     leam = place_on_field(LEAM(model, layer).attribute(images, reference=references, n_steps=4), (112, 112))
-    limit = ExtremalPerturbation(model, area=0.05, n_steps=30, restarts=1).attribute(images, references)
+    limit = ExtremalPerturbation(model, area=0.05, n_steps=30, restarts=1).attribute(images, reference=references)
     assert drop(model, images, references, limit) > 1.3 * drop(model, images, references, leam) > 0
 
 
@@ -52,5 +52,5 @@ def test_fggb_through_a_real_network_equals_single_backward_passes(people):
     for k in range(128):
         (gradient,) = torch.autograd.grad(f[k], x, retain_graph=True)
         total += gradient / gradient.norm() * (f[k] * reference[k]).item()
-    maps = FGGB(model).attribute(image, reference)
+    maps = FGGB(model).attribute(image, reference=reference)
     assert torch.allclose(maps[:, 0], total.mean(1), atol=1e-5 * total.abs().max().item())

@@ -36,7 +36,7 @@ def marginals(net: nn.Module, face: Tensor, r: Tensor, labels: Tensor, orders: l
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_equals_the_literal_marginal_contributions(net, faces, references, batch_size):
-    maps = RegionShapley(net, stripes, orders=4, seed=3, batch_size=batch_size).attribute(faces, references)
+    maps = RegionShapley(net, stripes, orders=4, seed=3, batch_size=batch_size).attribute(faces, reference=references)
     generator = torch.Generator().manual_seed(3)
     names = [2, 7, 40]  # in increasing order, as regions are counted
     orders = [[names[k] for k in torch.randperm(3, generator=generator)] for _ in range(4)]
@@ -51,7 +51,7 @@ def test_equals_the_literal_marginal_contributions(net, faces, references, batch
 def test_tends_to_the_exact_shapley_values(net, faces, references):
     labels = stripes(faces)[0]
     exact = marginals(net, faces[0], references[0], labels, [list(p) for p in permutations([2, 7, 40])])
-    maps = RegionShapley(net, stripes, orders=300).attribute(faces[:1], references[:1])
+    maps = RegionShapley(net, stripes, orders=300).attribute(faces[:1], reference=references[:1])
     largest = max(map(abs, exact.values()))
     for label, value in exact.items():
         assert maps[0, 0][labels == label].sum().item() == pytest.approx(value, abs=0.05 * largest)
@@ -59,14 +59,14 @@ def test_tends_to_the_exact_shapley_values(net, faces, references):
 
 def test_the_map_sums_to_the_change_of_the_score(net, faces, references):
     """Efficiency holds for every number of orders; a region that the fill leaves as it is gets nothing."""
-    maps = RegionShapley(net, stripes, orders=1).attribute(faces, references)
+    maps = RegionShapley(net, stripes, orders=1).attribute(faces, reference=references)
     change = F.cosine_similarity(net(faces), references) - F.cosine_similarity(net(default_blur(faces)), references)
     assert torch.allclose(maps.sum((1, 2, 3)), change.detach(), atol=1e-6)
 
     def only_top(images: Tensor) -> Tensor:
         return torch.cat([torch.zeros_like(images[:, :, :4]), images[:, :, 4:]], 2)
 
-    top = RegionShapley(net, stripes, orders=2, fill=only_top).attribute(faces, references)
+    top = RegionShapley(net, stripes, orders=2, fill=only_top).attribute(faces, reference=references)
     assert top[:, :, 4:].abs().max() < 1e-12
     assert top[:, :, :4].abs().min() > 0
 
@@ -75,7 +75,7 @@ def test_works_with_the_template_parser(net, references):
     faces = torch.rand(2, 3, 112, 112, dtype=torch.float64)
     parser, small = TemplateParser(), nn.Sequential(nn.AdaptiveAvgPool2d(16), net)
     method = RegionShapley(small, parser, orders=2)
-    maps = method.attribute(faces, references[:2])
+    maps = method.attribute(faces, reference=references[:2])
     regions = int(parser(faces)[0].unique().numel())
     assert method.cost.forwards == 1 + 2 * regions
     assert 1 < maps[0].unique().numel() <= regions
@@ -88,15 +88,17 @@ def test_black_boxes_are_explained(net, faces, references):
         with torch.no_grad():
             return torch.from_numpy(net(x).numpy())
 
-    expected = RegionShapley(net, stripes, orders=2).attribute(faces, references)
-    assert torch.allclose(RegionShapley(box, stripes, orders=2).attribute(faces, references), expected, atol=1e-7)
+    expected = RegionShapley(net, stripes, orders=2).attribute(faces, reference=references)
+    assert torch.allclose(
+        RegionShapley(box, stripes, orders=2).attribute(faces, reference=references), expected, atol=1e-7
+    )
 
 
 def test_what_a_parser_must_return(net, faces, references):
     with pytest.raises(TypeError, match=r"torch\.float32.*regions\.parse"):
-        RegionShapley(net, lambda x: torch.rand(3, 16, 16)).attribute(faces, references)
+        RegionShapley(net, lambda x: torch.rand(3, 16, 16)).attribute(faces, reference=references)
     with pytest.raises(ValueError, match=r"\(3, 4, 4\); needed are label maps \(3, 16, 16\)"):
-        RegionShapley(net, lambda x: torch.zeros(3, 4, 4).long()).attribute(faces, references)
+        RegionShapley(net, lambda x: torch.zeros(3, 4, 4).long()).attribute(faces, reference=references)
     with pytest.raises(TypeError, match="parser is a Tensor"):
         RegionShapley(net, stripes(faces))
     with pytest.raises(ValueError, match="orders is 0"):

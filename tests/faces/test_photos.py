@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import struct
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
+from captum_leam.errors import FileError
 from captum_leam.faces import formats
 from captum_leam.faces.crops import read_crop
 from captum_leam.faces.formats import picture_endings, readable_formats
@@ -407,3 +409,11 @@ def test_importing_faces_and_regions_loads_no_optional_package_and_no_drawing():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     assert done.stdout.strip() == "[]"
+
+
+def test_an_error_of_a_file_says_which_and_why_also_from_another_process(tmp_path):
+    with pytest.raises(FileError) as raised:
+        read_photo(tmp_path / "lost.png")
+    error = pickle.loads(pickle.dumps(raised.value))  # noqa: S301  our own bytes
+    assert (error.path, error.reason) == (tmp_path / "lost.png", "there is no such file.")
+    assert str(error) == f"{tmp_path / 'lost.png'}: there is no such file."

@@ -21,7 +21,7 @@ from captum_leam.faces.photos import list_pictures, picture_files
 from captum_leam.faces.sources import alignment_doubt
 from captum_leam.models import UNIT, from_onnx, load_model
 from captum_leam.models.preprocessing import smooth_images
-from captum_leam.reporting.explain_files import explain_files
+from captum_leam.reporting.explain_files import FileOptions, explain_files
 from captum_leam.synthetic import SyntheticPopulation
 from tests.helpers.cases import Call, noted, refused, right
 from tests.helpers.cases_of_models import IMAGES, WHO, seeded
@@ -166,7 +166,7 @@ def save_crops(folder: Path, px: int = 112) -> list[Path]:
 
 def notes(paths: Any, folder: Path, network: str = "any_size", **options: Any) -> tuple[str, ...]:
     (folder / "sizes.py").write_text(SIZES)
-    return explain_files(paths, f"{folder}/sizes.py:{network}", preset="fast", **options).notes
+    return explain_files(paths, f"{folder}/sizes.py:{network}", FileOptions(preset="fast", **options)).messages
 
 
 def of_size(network: str, px: int, **options: Any) -> Call:
@@ -345,7 +345,7 @@ LABELS = [
     refused("The image's own embedding, `norm=\"differentiate\"`",
         "norm=\"differentiate\" has zero gradient for images [0, 1, 2, 3]: their reference is their own embedding",
         own),
-    refused("A target", "target is 0; it must be None: an embedding has no classes",
+    refused("A target", "Expected `target` to be None because embeddings have no classes, got 0",
         lambda _: LEAM(m := seeded(Inner), m.blocks[1]).attribute(IMAGES, target=0)),
 ]  # fmt: skip
 

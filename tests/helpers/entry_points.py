@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from captum.attr import InputXGradient
 from torch import Tensor, nn
 
 from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, explain_pair, suggest_layers
@@ -15,6 +16,7 @@ from captum_leam.explainers import (
     FGGB,
     RISE,
     XSSAB,
+    CaptumExplainer,
     CorrRISE,
     ExtremalPerturbation,
     GradCAM,
@@ -39,7 +41,7 @@ from captum_leam.models import UpTo, layer_before_division
 from captum_leam.objectives import embed
 from captum_leam.patterns import control_maps
 from captum_leam.regions import NetworkParser, RegionScheme
-from captum_leam.reporting.explanation import explain_images
+from captum_leam.reporting.explanation import ExplainOptions, explain_images
 from captum_leam.stats.decisions import draw_pairs
 from captum_leam.suggest import find_field
 from captum_leam.verification import VerificationEvaluator, verify
@@ -82,7 +84,7 @@ class Scene:
 
 
 def _explainer(make: Callable[..., Any]) -> Callable[[Scene], Tensor]:
-    return lambda s: make(s.net, batch_size=s.batch_size).attribute(s.faces, s.references)
+    return lambda s: make(s.net, batch_size=s.batch_size).attribute(s.faces, reference=s.references)
 
 
 def _leam(s: Scene, **options: Any) -> Any:
@@ -140,8 +142,7 @@ def _page(s: Scene) -> Any:
         halves(s.faces),
         HALVES,
         references=towards,
-        preset="fast",
-        batch_size=s.batch_size,
+        options=ExplainOptions(preset="fast", batch_size=s.batch_size),
     )
     return [found.overall, found.occlusion.to_frame()]
 
@@ -167,6 +168,7 @@ EXPLAINERS: dict[str, Callable[..., Any]] = {
     "CorrRISE": lambda net, **o: CorrRISE(net, masks=8, **o),
     "RISE": lambda net, **o: RISE(net, masks=8, cells=4, **o),
     "XFace": lambda net, **o: XFace(net, patches=(8,), stride=4, **o),
+    "CaptumExplainer": lambda net, **o: CaptumExplainer(InputXGradient, net, **o),
     "RegionShapley": lambda net, **o: RegionShapley(net, halves, orders=2, **o),
     "ExtremalPerturbation": lambda net, **o: ExtremalPerturbation(net, n_steps=2, restarts=2, grid=4, **o),
     "PositionDecomposition": lambda net, **o: PositionDecomposition(net, net.body, **o),
@@ -185,7 +187,7 @@ CALLS: dict[str, Callable[[Scene], Any]] = {
     ),
     "explain_faces": lambda s: explain_faces(s.net, s.faces, batch_size=s.batch_size),
     **{name: _explainer(make) for name, make in EXPLAINERS.items()},
-    "both sides": lambda s: list(vars(XSSAB(s.net).attribute_both(s.faces, s.references)).values()),
+    "both sides": lambda s: list(vars(XSSAB(s.net).attribute_both(s.faces, reference=s.references)).values()),
     "correspondences": lambda s: (
         PositionDecomposition(s.net, s.net.body, batch_size=s.batch_size).correspondences(s.faces, s.faces[:1]).matrix
     ),

@@ -21,7 +21,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captum_leam import bhattacharyya, leave_one_out_centroids, overall_map, top_fraction
+from captum_leam import (
+    LayerSuggestions,
+    PairExplanation,
+    bhattacharyya,
+    leave_one_out_centroids,
+    overall_map,
+    top_fraction,
+)
 from captum_leam._engine.modes import plain_torch
 from captum_leam.controls import CONTROLS, central_ellipse
 from captum_leam.controls import Scene as ControlScene
@@ -108,6 +115,7 @@ from captum_leam.regions import (
     FacexlibParser,
     Fragments,
     LabelMapParser,
+    RegionReport,
     TemplateParser,
     effective_number,
     fragments,
@@ -137,7 +145,7 @@ from captum_leam.synthetic import (
     swap_test,
     train,
 )
-from captum_leam.verification import Pairs, Verification, VerificationEvaluator, draw_pairs
+from captum_leam.verification import Pairs, PairScores, Verification, VerificationEvaluator, draw_pairs
 from tests.helpers.entry_points import CALLS, EXPLAINERS, HALVES, PEOPLE, Scene, halves
 
 MODULES = (
@@ -301,6 +309,19 @@ def _of_people(s: Inputs) -> Any:
         return over_people(s.report, PEOPLE).select_dtypes("number")
 
 
+def _streamed_report(s: Inputs) -> Any:
+    report = RegionReport()
+    for half in (slice(0, 2), slice(2, None)):
+        report.update(s.maps[half], s.labels[half])
+    return report.compute().select_dtypes("number")
+
+
+def _pair_scores(s: Inputs) -> Any:
+    scores = PairScores()
+    scores.update(torch.eye(4, device="cpu", dtype=torch.float64)[[0, 0, 1, 1]], list("aabb"))
+    return scores.compute().genuine
+
+
 def _swap(s: Inputs) -> SyntheticFaces:
     a, b = (s.population.sample([0, 1], seed=seed) for seed in (1, 2))
     return swap(a, b, ["nose"])
@@ -350,10 +371,15 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     # explainers
     "Correspondences": lambda s: Correspondences(s.maps, s.maps[:, 0, 0], (4, 4)).lines((16, 16), count=3),
     "Cost": lambda s: Cost(1, 2).forwards,
-    "Explainer": lambda s: _Gradient(s.net).attribute(s.faces, s.references),
+    "Explainer": lambda s: _Gradient(s.net).attribute(s.faces, reference=s.references),
     "GapDecomposition": lambda s: GapDecomposition(s.pooled, s.pooled.body).attribute(s.faces),
     "SimilarityMaps": lambda s: SimilarityMaps(s.maps[:, None], s.maps[:, None] / 2).signed,
-    "TwoSidedExplainer": lambda s: _TwoSided(s.net).attribute(s.faces, s.references),
+    "TwoSidedExplainer": lambda s: _TwoSided(s.net).attribute(s.faces, reference=s.references),
+    # results of suggest_layers and explain_pair
+    "LayerSuggestions": lambda s: len(LayerSuggestions((), (0, 0, 16, 16), (16, 16)).for_overall_map()),
+    "PairExplanation": lambda s: (
+        PairExplanation(s.faces[:2], 0.5, s.maps[:2], s.maps[:2], {}, 0.8, threshold=0.4).margin
+    ),
     # maps
     "bhattacharyya": lambda s: bhattacharyya(s.maps, fraction=0.2),
     "leave_one_out_centroids": lambda s: leave_one_out_centroids(s.references, PEOPLE),
@@ -455,6 +481,8 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     "lift_drawing": lambda s: len(lift_drawing(s.report).axes),
     "merged": lambda s: len(merged(HALVES, {"all": ["upper", "lower"]}, "x").names),
     "over_people": _of_people,
+    "RegionReport": _streamed_report,
+    "PairScores": _pair_scores,
     "parse": lambda s: parse(lambda x: torch.stack([x.mean(1), 1 - x.mean(1)], 1), s.faces),
     "parse_on_photo": lambda s: parse_on_photo(lambda x: (x[:, 0] > 0.5).long(), s.photo, s.face),
     "per_person": lambda s: per_person(s.report, PEOPLE),

@@ -79,7 +79,7 @@ def test_strangers_against_a_loop(sets):
     table = table_of(maps)
     slow = np.mean([table[i, j] for i, row in enumerate(strangers) for j in row])
     row = claim.to_frame().iloc[1]
-    assert row["name"] == "strangers in the same pose"
+    assert row["name"] == "pose"
     assert row["same"] == pytest.approx(slow, abs=1e-6)
     assert claim.headline == pytest.approx(slow_means(table, people)["same"] - slow, abs=1e-6)
     named = pattern_claim(made_of(sets, "maps"), people, {}, strangers={"by light": strangers}, resamples=20)
@@ -198,7 +198,7 @@ def test_all_controls_in_one_call():
     model = nn.Sequential(nn.Flatten(), nn.Linear(768, 5)).eval()
     labels = torch.randint(0, 3, (4, 16, 16))
     made = control_maps(images, people, model=model, explain=explain, labels=labels, maps=images.mean(1))
-    assert list(made) == ["edges", "untrained network", "regions only"]
+    assert list(made) == ["edges", "untrained", "parser"]
     assert seen[0][0] is not model
     assert seen[0][1] == (4, 5)
     assert all(m.shape == (4, 16, 16) for m in made.values())

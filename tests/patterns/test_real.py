@@ -44,7 +44,7 @@ def test_overall_maps_are_person_specific(real_dir, real_models):
         claim = pattern_claim(
             made[name], people, {c: signatures(m, empty="zero") for c, m in controls.items()}, strangers=strangers
         )
-        assert set(claim.table["name"][1:]) == {*controls, "strangers in the same pose"}
+        assert set(claim.table["name"][1:]) == {*controls, "pose"}
         assert claim.holds, claim.sentence()
     both = agreement(made, people).table.iloc[0]
     assert both["above_low"] > 0.1

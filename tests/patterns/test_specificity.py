@@ -10,8 +10,10 @@ from scipy import sparse
 
 from captum_leam.patterns import Signatures, person_specificity, signatures
 from captum_leam.patterns import specificity as module
-from captum_leam.patterns.intervals import draw_people, mean_between, person_sums, weighted_mean
-from captum_leam.patterns.specificity import check_options, permutation_p_value, same_or_different
+from captum_leam.patterns.person_sums import person_sums
+from captum_leam.patterns.specificity import permutation_p_value, same_or_different
+from captum_leam.stats.estimates import draw_people, mean_between, weighted_mean
+from captum_leam.stats.inference import check_options
 from captum_leam.stats.labels import person_codes
 from tests.helpers.pattern_people import made_maps, slow_auc, slow_means, table_of
 

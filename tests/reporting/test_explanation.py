@@ -1,16 +1,21 @@
 """The page and its parts."""
 
+import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from captum_leam import LEAM, EmbeddingSimilarity, suggest_layers
+from captum_leam import EmbeddingSimilarity, explain_faces, suggest_layers
 from captum_leam._text import safe_name
-from captum_leam.regions import TemplateParser
-from captum_leam.reporting.explanation import explain_images, references_from
-from captum_leam.reporting.explanation_page import render_page, write
+from captum_leam.errors import FileError
+from captum_leam.explain import layer_maps
+from captum_leam.faithfulness import OcclusionEvaluator
+from captum_leam.regions import TemplateParser, region_report
+from captum_leam.reporting.explanation import ExplainOptions, explain_images, references_from
+from captum_leam.reporting.explanation_page import explanation_page, write
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
 
 
@@ -27,17 +32,48 @@ def explained():
         parser(faces.images),
         parser.scheme,
         references=references_from(model, faces.images),
-        preset="fast",
+        options=ExplainOptions(preset="fast", n_steps=1),
     )
     return model, faces, layers, found
 
 
-def test_layer_maps_are_leams(explained):
+def test_maps_are_those_of_the_preset_and_signed_ones_beside(explained):
+    model, faces, layers, found = explained
+    references = references_from(model, faces.images)
+    assert torch.equal(found.overall, explain_faces(model, faces.images, "fast", layers=layers, reference=references))
+    for name, signed in layer_maps(model, faces.images, layers, reference=references, n_steps=1).items():
+        assert torch.equal(found.layers[name], signed)
+
+
+def test_regions_and_drops_are_those_of_the_map_that_is_shown(explained):
     model, faces, _, found = explained
-    alone = LEAM(model, model.last).attribute(faces.images, reference=references_from(model, faces.images))
-    placed = nn.functional.interpolate(alone, (112, 112), mode="bilinear", align_corners=False)[:, 0]
-    torch.testing.assert_close(found.layers["last"], placed)
-    torch.testing.assert_close(found.overall.sum((1, 2)), torch.ones(4))
+    parser, references = TemplateParser(), references_from(model, faces.images)
+    again = region_report(found.overall, parser(faces.images), parser.scheme, fraction=0.01, seed=0)
+    assert again["share"].tolist() == found.regions["share"].tolist()
+    evaluator = OcclusionEvaluator(model, (0.05,), fills=("blur",), controls=(), progress=False)
+    drops = evaluator.evaluate(faces.images, found.overall, references).to_frame()["drop"]
+    ours = found.occlusion.to_frame().query("method == 'LEAM, overall map' and fraction == 0.05")["drop"]
+    assert ours.to_numpy() == pytest.approx(drops.to_numpy(), abs=1e-6)
+
+
+def test_what_the_maps_were_made_by_is_written(explained, tmp_path):
+    *_, found = explained
+    skipped = replace(found, skipped=(FileError("bad.png", "the file is empty."),), notes=("a note",))
+    write([skipped], tmp_path, title="t", lead="l", settings=skipped.settings)
+    record = json.loads((tmp_path / "settings.json").read_text())
+    expected = {
+        "preset": "fast",
+        "steps of the path": "1",
+        "rounds of occlusion": "0",
+        "passes": "1 forward, 1 backward",
+        "steps of the signed layer maps": "1",
+        "norm": "detach",
+        "weighting": "elementwise",
+        "reference": "other images",
+        "fill": "blur",
+    }
+    assert record["settings"].items() >= expected.items()
+    assert record["notes"] == ["left out: bad.png: the file is empty.", "a note"]
 
 
 def test_grad_cam_is_captums_of_the_plain_cosine(explained):
@@ -49,8 +85,6 @@ def test_grad_cam_is_captums_of_the_plain_cosine(explained):
     cam = LayerGradCam(objective, model.last).attribute(faces.images, additional_forward_args=(references,)).detach()
     drops = found.occlusion.to_frame()
     assert set(drops["method"]) == {"LEAM, overall map", "Grad-CAM, last", ""}
-    from captum_leam.faithfulness import OcclusionEvaluator
-
     placed = nn.functional.interpolate(cam, (112, 112), mode="bilinear", align_corners=False)[:, 0]
     again = OcclusionEvaluator(model, (0.05,), fills=("blur",), controls=(), progress=False).evaluate(
         faces.images, placed, references
@@ -74,8 +108,7 @@ def test_no_pass_holds_more_images_than_a_batch(explained):
         parser(faces.images),
         parser.scheme,
         references=references,
-        preset="fast",
-        batch_size=3,
+        options=ExplainOptions(preset="fast", n_steps=1, batch_size=3),
     )
     handle.remove()
     assert max(sizes) == 3
@@ -96,11 +129,12 @@ def test_references_never_contain_the_image():
 
 def test_page_is_self_contained_and_escaped(explained):
     *_, found = explained
-    page = render_page([found], title="<i>t</i>", lead="l", settings={"<u>": "</dl><script>x</script>"})
+    page = explanation_page([found], title="<i>t</i>", lead="l", settings={"<u>": "</dl><script>x</script>"}).render()
     assert "<b>" not in page
     assert "<i>" not in page
-    assert "<script" not in page
-    assert not re.search(r'(?:src|href)="(?!data:image/png)', page)
+    assert page.count("<script>") == 1
+    assert "<script>x" not in page
+    assert not re.search(r'(?:src|href)="(?!data:image/png|data:image/svg|data:text/csv|#)', page)
     assert "default-src 'none'" in page
     assert page.count("<figure>") == 4 * (2 + 3)
 
@@ -108,7 +142,8 @@ def test_page_is_self_contained_and_escaped(explained):
 def test_files_stay_in_the_folder(explained, tmp_path):
     *_, found = explained
     write([found, found], tmp_path / "deep" / "out", title="t", lead="l", settings={})
-    assert {p.parent for p in tmp_path.rglob("*.*")} == {tmp_path / "deep" / "out"}
+    out = tmp_path / "deep" / "out"
+    assert {p.parent for p in tmp_path.rglob("*.*")} == {out, out / "figures"}
     assert len(list((tmp_path / "deep" / "out").glob("*.png"))) == 8
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -19,10 +20,11 @@ from captum_leam._text import shown
 from captum_leam.reporting import figures
 from captum_leam.reporting.answers import answers
 from captum_leam.reporting.findings import read_findings
+from captum_leam.reporting.page import as_csv, number, plate
 from captum_leam.reporting.person_page import page_name
-from captum_leam.reporting.sections.agreement import square
-from captum_leam.reporting.study_page import Plate, as_csv, draw, inline, number, svg
 from captum_leam.reporting.study_report import write_report
+from captum_leam.reporting.study_sections import square
+from captum_leam.reporting.style import DARK, INK, as_svg, themed
 from captum_leam.reporting.tables import TABLES
 from tests.helpers.browser import browse, measured
 from tests.helpers.fake_study import HOSTILE, REGIONS, fake_results
@@ -82,7 +84,7 @@ def hostile(tmp_path_factory):
 def undrawn(monkeypatch):
     """Pages whose figures are built and not drawn, where the words are what is looked at: drawing takes most of the time."""
     blank = '<svg xmlns="http://www.w3.org/2000/svg" width="72pt" height="72pt"><g id="figure_1"/></svg>'
-    monkeypatch.setattr("captum_leam.reporting.study_page.svg", lambda figure, name: blank)
+    monkeypatch.setattr("captum_leam.reporting.page.as_svg", lambda figure, name: blank)
 
 
 SMALL = {"models": ("a", "b"), "layers": ("l", "m"), "people": 4, "images": 3}
@@ -125,7 +127,9 @@ def test_page_asks_nothing_of_any_network(which, request):
             for name in ("src", "href", "xlink:href"):
                 address = attrs.get(name) or "#"
                 local = re.fullmatch(r"(\.\./)?((figures|people)/)?[\w.%-]+\.(csv|html)", address)
-                assert address.startswith(("#", "data:image/png", "data:text/csv")) or local, address
+                assert address.startswith(("#", "data:image/png", "data:image/svg+xml", "data:text/csv")) or local, (
+                    address
+                )
             assert not re.search(r"url\((?!#)", attrs.get("style") or "")
 
 
@@ -212,27 +216,26 @@ def test_size_does_not_grow_with_people(usual, tmp_path):
     assert page.stat().st_size < 1_500_000
 
 
-def test_svg_follows_the_page_and_hides_nothing():
+def test_drawings_follow_the_page_and_hide_nothing():
     figure = Figure(figsize=(2, 2))
-    figure.text(0.1, 0.5, "<b>&#0072b2", color=figures.INK)
+    figure.text(0.1, 0.5, "<b>&#0072b2 </style>", color=INK)
     figure.subplots().plot([0, 1], color=figures.MAP_COLOUR)
-    drawn = inline(svg(figure, "f"), "f", '" onload="x')
-    assert "var(--c0)" in drawn
-    assert "var(--ink)" in drawn
-    assert "&lt;b&gt;&amp;#0072b2" in drawn  # text keeps what looks like a colour
-    assert 'aria-label="&quot; onload=&quot;x"' in drawn
-    assert "DejaVu" not in drawn
-    ids = re.findall(r'\bid="([^"]+)"', drawn)
-    assert len(ids) == len(set(ids))
-    assert all(name.startswith("f-") for name in ids)
-    assert set(re.findall(r'href="#([^"]+)"', drawn)) <= set(ids)
+    drawn = as_svg(figure, "f")
+    shown_on_page = themed(drawn)
+    assert shown_on_page.count("prefers-color-scheme:dark") == 1
+    for colour in (INK, figures.MAP_COLOUR):
+        assert f": {colour}" in drawn
+        assert f": {colour}" + '"]' in shown_on_page
+        assert DARK[colour] in shown_on_page
+    assert "&lt;b&gt;&amp;#0072b2 &lt;/style&gt;" in shown_on_page
+    ElementTree.fromstring(shown_on_page)  # noqa: S314 - written by matplotlib just now
 
 
-def test_large_numbers_are_beside_the_page(tmp_path):
+def test_large_numbers_are_beside_the_page():
     table = pd.DataFrame({"name": ["x" * 100] * 2000})
-    drawn = draw(Plate("big", "t", [("", Figure(figsize=(1, 1)))], "a", "c", table), tmp_path)
-    assert drawn.csv == "figures/big.csv"
-    assert len(drawn.numbers.rows) < drawn.numbers.total == 2000
+    drawn = plate("big", "t", [("", Figure(figsize=(1, 1)))], "a", "c", table)
+    assert drawn.address("figures/") == "figures/big.csv"
+    assert len(drawn.sheet.rows) < drawn.sheet.total == 2000
 
 
 # -- what is said --------------------------------------------------------------------------------------
@@ -337,11 +340,15 @@ def test_folders_that_are_no_study_are_refused(tmp_path):
 # -- people --------------------------------------------------------------------------------------------
 
 
+def photographs(page: Page):
+    return [image for image in page.all("img") if not image["src"].startswith("data:image/svg+xml")]
+
+
 def test_nobody_is_shown_unless_asked(usual):
     folder, page = usual
     assert not (folder / "people").exists()
     images = Page(page.read_text(encoding="utf-8")).all("img")
-    assert not images
+    assert all(image["src"].startswith("data:image/svg+xml") for image in images)
     text = re.sub(r'href="data:[^"]*"', "", page.read_text(encoding="utf-8"))
     assert not re.search(r"\bs02\b", text)  # a file of s01 was left out, and is named
     held = [path.read_text(encoding="utf-8") for path in (folder / "figures").glob("*.csv")]
@@ -356,7 +363,7 @@ def test_a_page_of_a_person(undrawn, tmp_path):
     parsed = Page(text)
     assert "people/s02.html" in page.read_text(encoding="utf-8")
     assert {"href": "../report.html"} in parsed.all("a")
-    assert not parsed.all("img")
+    assert not photographs(parsed)
     drawn = pd.read_csv(folder / "figures" / "person_s02_regions.csv")
     table = pq.read_table(folder / "tables" / "regions.parquet").to_pandas()
     own = table.query("person == 's02' and model == 'ms1m' and layer == 'overall' and region == 'nose'")["share"].mean()
@@ -388,10 +395,10 @@ def test_faces_only_if_asked_and_only_the_bytes_studied(undrawn, tmp_path):
     manifest["configuration"]["people"] = {"path": str(faces)}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     write_report(folder, people=["s01"])
-    assert not Page((folder / "people" / "s01.html").read_text(encoding="utf-8")).all("img")
+    assert not photographs(Page((folder / "people" / "s01.html").read_text(encoding="utf-8")))
     write_report(folder, people=["s01"], show_faces=True)
     text = (folder / "people" / "s01.html").read_text(encoding="utf-8")
-    assert [image["alt"] for image in Page(text).all("img")] == ["s01/0.png"]
+    assert [image["alt"] for image in photographs(Page(text))] == ["s01/0.png"]
     assert "2 of 3 pictures are not shown" in text
 
 
@@ -433,7 +440,9 @@ def test_no_name_runs(chromium, hostile, tmp_path):
             chromium,
             path,
             "return {title: document.title, heading: document.querySelector('h1').textContent,"
-            " scripts: document.scripts.length, images: document.images.length, bold: document.querySelectorAll('main b').length};",
+            " scripts: document.scripts.length,"
+            " images: document.querySelectorAll('img:not([src^=\"data:image/svg+xml\"])').length,"
+            " bold: document.querySelectorAll('main b').length};",
             tmp_path,
         )
         assert found["title"] == found["heading"] != "owned"  # a person's name is their page's title

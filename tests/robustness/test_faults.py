@@ -62,7 +62,7 @@ def state(scene: Scene, folder: Path) -> dict[str, Any]:
         "warnings": list(warnings.filters),
         "figures": [] if pyplot is None else pyplot.get_fignums(),
         "files": sorted(str(path) for path in folder.rglob("*")),
-        "our own": (checks._GATHERED.get(), dict(recording._SWITCHED_ON), guards._EAGER.threads),
+        "our own": (checks._DEFERRED.get(), dict(recording._LENT), guards._EAGER.threads),
     }
 
 

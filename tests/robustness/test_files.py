@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from captum_leam import cli
 from captum_leam.reporting import explanation_page
-from captum_leam.reporting.explain_files import explain_files
+from captum_leam.reporting.explain_files import FileOptions, explain_files
 from captum_leam.reporting.explanation import Explanation
 from captum_leam.synthetic import SyntheticPopulation
 
@@ -88,13 +88,14 @@ def pictures(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(pictures) -> Explanation:
-    return explain_files([pictures / "a.png"], f"{pictures}/models.py:small", preset="fast")
+    return explain_files([pictures / "a.png"], f"{pictures}/models.py:small", FileOptions(preset="fast"))
 
 
 @pytest.fixture
 def _quick(monkeypatch) -> None:
     """Drawing the page takes a second; what comes into the folder when does not depend on what it says."""
-    monkeypatch.setattr(explanation_page, "render_page", lambda explanations, *, title, **more: title * 30_000)
+    monkeypatch.setattr("captum_leam.reporting.page.Page.render", lambda page: page.title * 30_000)
+    monkeypatch.setattr("captum_leam.reporting.page.as_svg", lambda figure, name: "<svg/>")
 
 
 def page(found: Explanation, folder: Path, title: str = "A face") -> None:
@@ -131,7 +132,8 @@ def test_a_new_folder_is_there_with_all_or_not_at_all(found, tmp_path):
     with WRITING.at(tmp_path) as writing:
         page(found, counted)
     right, moments = content(counted), writing.count
-    assert set(right) == {"00_a.png", "drops.csv", "index.html", "regions.csv", "settings.json"}
+    drawn = {f"figures/{name}" for name in ("curves.csv", "curves.svg", "lift.csv", "lift_1.svg", "lift_2.svg")}
+    assert set(right) == {"00_a.png", "drops.csv", "figures", "index.html", "regions.csv", "settings.json", *drawn}
     assert moments > 2 * len(right)  # every file is opened, and comes into the folder
     for moment in range(1, moments + 1):
         error = ERRORS[moment % len(ERRORS)]
@@ -181,7 +183,7 @@ def test_the_command_says_why_and_leaves_no_folder(pictures, tmp_path):
 def test_main_says_in_a_line_that_memory_is_short(monkeypatch, capsys):
     from captum_leam._engine.memory import TooLargeError
 
-    def explode() -> None:
+    def explode(args: list[str]) -> None:
         raise TooLargeError("one image at a time does not fit into memory")
 
     monkeypatch.setattr(cli, "app", explode)

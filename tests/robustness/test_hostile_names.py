@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from captum_leam import cli
 from captum_leam._text import for_terminal, safe_cell, safe_cells, shown
-from captum_leam.reporting.explain_files import explain_files, lead
+from captum_leam.reporting.explain_files import FileOptions, explain_files, lead
 from captum_leam.reporting.explanation_page import write
 from captum_leam.reporting.study_report import write_report
 from captum_leam.study import Study
@@ -87,7 +87,7 @@ def explained(tmp_path_factory, no_network):
     (folder / "nets.py").write_text(MODEL)
     pages = {}
     for kind, files in (("many", crops), ("pair", crops[:2])):
-        found = explain_files(files, f"{folder / 'nets.py'}:small", preset="fast", pictures="crops")
+        found = explain_files(files, f"{folder / 'nets.py'}:small", FileOptions(preset="fast", pictures="crops"))
         settings = {"model": folder, **found.settings}
         pages[kind] = write([found], folder.parent / kind, title=found.title, lead=lead(found), settings=settings)
     return pages
@@ -173,7 +173,9 @@ def test_nothing_runs_in_a_browser(chromium, explained, studied, tmp_path):
         assert title == heading != "owned"
         assert sum(tag == "script" for tag, _ in LooseDom(dom).elements) <= 1
         assert not [
-            a for tag, a in LooseDom(dom).elements if tag == "img" and not a["src"].startswith("data:image/png")
+            a
+            for tag, a in LooseDom(dom).elements
+            if tag == "img" and not a["src"].startswith(("data:image/png", "data:image/svg+xml"))
         ]
 
 
@@ -237,7 +239,7 @@ def test_names_that_are_no_text_in_utf_8(tmp_path, no_network):
     except OSError:
         pytest.skip("this file system takes UTF-8 only")
     (tmp_path / "nets.py").write_text(MODEL)
-    found = explain_files(crops, f"{tmp_path / 'nets.py'}:small", preset="fast", pictures="crops")
+    found = explain_files(crops, f"{tmp_path / 'nets.py'}:small", FileOptions(preset="fast", pictures="crops"))
     page = write([found], tmp_path / "out", title=found.title, lead=lead(found), settings={"folder": crops[1]})
     assert "b\\xff.png" in page.read_text(encoding="utf-8")
     assert "b\\xff.png" in (tmp_path / "out" / "drops.csv").read_text(encoding="utf-8")

@@ -31,8 +31,8 @@ from captum_leam.faces import read_crop, read_photo
 from captum_leam.models.onnx_file import read_onnx
 from captum_leam.regions.label_files import read_labels
 from captum_leam.reporting.findings import read_findings
+from captum_leam.reporting.page import Column, Facts, Note, Page, Points, Section, as_csv, sheet
 from captum_leam.reporting.person_page import page_name
-from captum_leam.reporting.study_page import Facts, Note, Points, Section, Show, as_csv, render, sheet
 from captum_leam.study.config import config_from, read_config
 from captum_leam.study.listing import list_people
 from tests.helpers.fake_study import fake_results
@@ -312,7 +312,7 @@ def test_any_settings(place, settings, needed, as_keywords):
             path.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
             read_config(path)
     except ConfigError as error:
-        assert "needed is" in str(error) or "any.yaml" in str(error) or "is not a setting" in str(error)  # noqa: PT017
+        assert "Expected" in str(error) or "any.yaml" in str(error) or "is not a setting" in str(error)  # noqa: PT017
 
 
 WHOLE = b"""# a study
@@ -469,21 +469,15 @@ class Read(HTMLParser):
 
 
 def page_of(name: str) -> str:
-    name = shown(name)
-    table = pd.DataFrame({"a": [name], "b": [0.5]})
+    table = pd.DataFrame({"a": [shown(name)], "b": [0.5]})
     blocks = [
         Note(name),
         Points([name]),
         Facts(name, [(name, name)], closed=True),
-        sheet(name, table, [Show("a", name), Show("b", name, str)]),
+        sheet(name, table, [Column("a", name), Column("b", name, str)]),
     ]
-    return render(
-        title=name,
-        lead=name,
-        warnings=[name],
-        sections=[Section("k", name, name, blocks)],
-        links=[(name, "people/a.html")],
-    )
+    sections, links = [Section("k", name, name, blocks)], [(name, "people/a.html")]
+    return Page(name, name, sections, warnings=[name], links=links).render()
 
 
 @cache
@@ -514,6 +508,6 @@ def test_a_deep_manifest_is_refused(results):
     path, before = results / "manifest.json", (results / "manifest.json").read_bytes()
     for content in (b"[" * 100_000, b"[]", b"{", json.dumps(3).encode()):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"manifest\.json: this is no manifest"):
+        with pytest.raises(ValueError, match=r"manifest\.json: Expected the manifest of a study"):
             read_findings(results)
     path.write_bytes(before)

@@ -467,12 +467,14 @@ def test_every_explainer(name, seed, batch, batch_size, by, data):
     net, x, towards = drawn(name, seed, batch)
     random, before = torch.get_rng_state(), x.clone()
     tolerance = {"atol": 1e-6, "rtol": 1e-5} if name in ("regions", "extremal") else {"atol": 1e-9, "rtol": 1e-7}
-    maps = EXPLAINERS[name](net).attribute(x, towards)
+    maps = EXPLAINERS[name](net).attribute(x, reference=towards)
     assert maps.shape == (batch, 1, 16, 16)
     assert bool(maps.isfinite().all())
     order = torch.tensor(data.draw(st.permutations(range(batch))))
     layout = data.draw(st.sampled_from([k for k in LAYOUTS if k != "expanded"]))
-    again = EXPLAINERS[name](net, batch_size=batch_size).attribute(laid_out(x[order], layout), by * towards[order])
+    again = EXPLAINERS[name](net, batch_size=batch_size).attribute(
+        laid_out(x[order], layout), reference=by * towards[order]
+    )
     assert torch.allclose(again, maps[order], **tolerance)
     assert torch.equal(x, before)
     assert torch.equal(torch.get_rng_state(), random)
@@ -486,10 +488,10 @@ def test_explainers_in_another_basis(name, seed):
     """The cosine does not see an orthogonal change of basis of the embeddings, nor a positive factor."""
     net, x, towards = drawn(name, seed, 2)
     turn = torch.linalg.qr(torch.randn(10, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))).Q
-    maps = EXPLAINERS[name](net).attribute(x, towards)
+    maps = EXPLAINERS[name](net).attribute(x, reference=towards)
     turned = torch.nn.Linear(10, 10, bias=False).double()
     turned.weight.data = 3 * turn
     net.head.append(turned)
     assert torch.allclose(
-        EXPLAINERS[name](net).attribute(x, towards @ turn.T), maps, atol=1e-5 if name == "regions" else 1e-8
+        EXPLAINERS[name](net).attribute(x, reference=towards @ turn.T), maps, atol=1e-5 if name == "regions" else 1e-8
     )

@@ -155,7 +155,7 @@ LAYER_DOORS = {
     ),
     "LEAM of an objective": lambda m, x: LEAM(EmbeddingSimilarity(m, REFERENCE), m.inner.blocks[0]).attribute(x),
     "LEAM of a function": lambda m, x: LEAM(lambda y: m(y), m.inner.blocks[0]).attribute(x, reference=REFERENCE),
-    "a CAM": lambda m, x: GradCAM(m, m.inner.blocks[2]).attribute(x, REFERENCE),
+    "a CAM": lambda m, x: GradCAM(m, m.inner.blocks[2]).attribute(x, reference=REFERENCE),
     "explain_faces, given layers": lambda m, x: explain_faces(
         m, x, "fast", layers=[m.inner.blocks[0]], reference=REFERENCE
     ),
@@ -167,8 +167,8 @@ EMBEDDING_DOORS = {
     "embed": lambda m, x: embed(m, x),
     "verify": lambda m, x: verify(m, x, WHO),
     "OcclusionEvaluator": lambda m, x: OcclusionEvaluator(m, (0.1,), controls=()).evaluate(x, MAPS, labels=WHO),
-    "a gradient method": lambda m, x: XSSAB(m).attribute(x, REFERENCE),
-    "a perturbation method": lambda m, x: CorrRISE(m, masks=4, patch=6).attribute(x, REFERENCE),
+    "a gradient method": lambda m, x: XSSAB(m).attribute(x, reference=REFERENCE),
+    "a perturbation method": lambda m, x: CorrRISE(m, masks=4, patch=6).attribute(x, reference=REFERENCE),
 }
 GRID_DOORS = {name: LAYER_DOORS[name] for name in list(LAYER_DOORS)[-4:]}
 REFUSED = (

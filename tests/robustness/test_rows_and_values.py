@@ -76,16 +76,16 @@ ROW_DOORS = {
     "OcclusionEvaluator, occluded": occluded,
     "part_importance": lambda m, x, n: part_importance(m, x, MAPS > 0.5, [1], REFERENCE, batch_size=n),
     "rank_layers": lambda m, x, n: rank_layers(m, x, PEOPLE, batch_size=n),
-    "GradCAM": lambda m, x, n: GradCAM(m, m.net.blocks[0], batch_size=n).attribute(x, REFERENCE),
-    "XSSAB": lambda m, x, n: XSSAB(m, batch_size=n).attribute(x, REFERENCE),
-    "FGGB": lambda m, x, n: FGGB(m, batch_size=n).attribute(x, REFERENCE),
-    "RISE": lambda m, x, n: RISE(m, masks=2, batch_size=n).attribute(x, REFERENCE),
+    "GradCAM": lambda m, x, n: GradCAM(m, m.net.blocks[0], batch_size=n).attribute(x, reference=REFERENCE),
+    "XSSAB": lambda m, x, n: XSSAB(m, batch_size=n).attribute(x, reference=REFERENCE),
+    "FGGB": lambda m, x, n: FGGB(m, batch_size=n).attribute(x, reference=REFERENCE),
+    "RISE": lambda m, x, n: RISE(m, masks=2, batch_size=n).attribute(x, reference=REFERENCE),
     "CorrRISE": lambda m, x, n: CorrRISE(m, masks=3, batch_size=n).attribute(x),
-    "XFace": lambda m, x, n: XFace(m, patches=(40,), batch_size=n).attribute(x, REFERENCE),
+    "XFace": lambda m, x, n: XFace(m, patches=(40,), batch_size=n).attribute(x, reference=REFERENCE),
     "ExtremalPerturbation": lambda m, x, n: ExtremalPerturbation(m, n_steps=1, restarts=1, batch_size=n).attribute(x),
     "RegionShapley": lambda m, x, n: RegionShapley(
         m, lambda y: (y[:, 0] > 0.5).long(), orders=1, batch_size=n
-    ).attribute(x, REFERENCE),
+    ).attribute(x, reference=REFERENCE),
 }
 
 
@@ -217,7 +217,10 @@ def test_faces_of_another_kind_say_what_to_do(faces, kind):
         "bytes": ((faces * 255).byte(), TypeError, r"got a tensor of torch.uint8. Pass \w+.float\(\) / 255"),
         "one image": (faces[0], ValueError, r"shape \(N, C, H, W\) with one image or more, got \(3, 16, 16\)"),
     }[kind]
-    for call in (lambda: explain_faces(Net(), given_), lambda: XSSAB(Net()).attribute(given_, torch.ones(10))):
+    for call in (
+        lambda: explain_faces(Net(), given_),
+        lambda: XSSAB(Net()).attribute(given_, reference=torch.ones(10)),
+    ):
         with pytest.raises(error, match=message):
             call()
 

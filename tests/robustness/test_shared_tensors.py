@@ -236,7 +236,7 @@ def test_a_model_that_raises_leaves_the_gradient_mode(x, name):
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
             with pytest.raises(RuntimeError, match="in the middle") as kept:
-                METHODS[name](Raises().eval()).attribute(x, R)
+                METHODS[name](Raises().eval()).attribute(x, reference=R)
             assert not torch.is_grad_enabled()
         assert torch.is_grad_enabled()
         del kept

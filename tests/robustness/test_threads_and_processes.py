@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from captum_leam import LEAM
 from captum_leam._engine.guards import eager
-from captum_leam._engine.recording import _SWITCHED_ON
+from captum_leam._engine.recording import _LENT
 from captum_leam.models import UpTo
 from captum_leam.suggest import suggest_layers
 from tests.helpers.entry_points import CALLS, Scene, numbers, same
@@ -129,7 +129,7 @@ def test_flags_that_two_threads_switch_on_go_back_with_the_last():
         found = at_once([partial(leam.attribute, x) for x in images])
         assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
         assert not net.position.requires_grad
-        assert not _SWITCHED_ON
+        assert not _LENT
 
 
 def test_the_stance_of_the_compiler_is_put_back_by_the_last_thread():

@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from captum_leam import _storage
-from captum_leam.errors import BrokenFileError
-from captum_leam.study import IncompleteError, Study, StudyResult
+from captum_leam.errors import BrokenFileError, IncompleteError
+from captum_leam.study import Study, StudyResult
 from tests.helpers.tiny_study import tables_of
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ import os, signal, sys, time, torch
 from dataclasses import replace
 from pathlib import Path
 from captum_leam.study import Study
-import captum_leam.study.study, captum_leam.study.stages, pyarrow.parquet, scipy.stats
+import captum_leam.study.study, joblib, pyarrow.parquet, scipy.stats
 torch.set_num_threads(1)
 print("ready", flush=True)
 for line in sys.stdin:
@@ -117,13 +117,13 @@ class Faults:
 
     def __init__(self, moment: str, error: int) -> None:
         self.moment, self.error, self.failed = moment, error, set()
-        self.real = _storage.whole
+        self.real = _storage.atomic_write
 
     def fail(self):
         raise OSError(self.error, os.strerror(self.error))
 
     def __call__(self, path):
-        """Instead of ``_storage.whole``."""
+        """Instead of ``_storage.atomic_write``."""
         from contextlib import contextmanager
 
         @contextmanager
@@ -154,8 +154,8 @@ def test_every_write_fails_once(undisturbed, right, tmp_path, monkeypatch, momen
     from captum_leam.study import assembling
 
     faults = Faults(moment, error)
-    monkeypatch.setattr(_storage, "whole", faults)
-    monkeypatch.setattr(assembling, "whole", faults)
+    monkeypatch.setattr(_storage, "atomic_write", faults)
+    monkeypatch.setattr(assembling, "atomic_write", faults)
     config = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     runs = 0
     while runs < 60:
@@ -175,7 +175,7 @@ def test_every_write_fails_once(undisturbed, right, tmp_path, monkeypatch, momen
 def test_writes_that_only_seem_to_succeed(undisturbed, right, tmp_path, monkeypatch):
     """Half of every shard is lost although the write said yes: seen at once, since all are read back."""
     faults = Faults("torn", 0)
-    monkeypatch.setattr(_storage, "whole", faults)
+    monkeypatch.setattr(_storage, "atomic_write", faults)
     config = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     for _ in range(20):
         if (said := problem(config)) is None:
@@ -187,17 +187,17 @@ def test_writes_that_only_seem_to_succeed(undisturbed, right, tmp_path, monkeypa
 
 
 def test_some_shards_fail_and_the_rest_goes_on(undisturbed, right, tmp_path, monkeypatch):
-    from captum_leam.study import stages
+    from captum_leam.study import executor
 
-    real, count = stages.write_shard, []
+    real, count = executor.write_shard, []
 
     def write(path, shard):
-        count.append(path)
-        if len(count) == 2:
+        count.append(path.parent.name)
+        if count.count("crops") == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(path, shard)
 
-    monkeypatch.setattr(stages, "write_shard", write)
+    monkeypatch.setattr(executor, "write_shard", write)
     config = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     with pytest.raises(
         IncompleteError, match="1 of 3 shards could not be made or written: crops: No space left on device"
@@ -224,7 +224,7 @@ def test_damaged_files_are_made_again(undisturbed, right, tmp_path):
     for path in (out / "tables").iterdir():
         path.write_bytes(path.read_bytes()[:-30])
     result = Study(tmp_path / "copy" / "study.yaml").run(progress=False, report=False)
-    assert sum(result.manifest["run"]["shards made"].values()) == 3 + 15 + 6 + 1 + 9
+    assert sum(result.manifest["run"]["shards made"].values()) == 3 + 15 + 2 + 6 + 1 + 9
     assert tables_of(out) == right
 
 
@@ -257,12 +257,12 @@ def test_exit_codes_of_the_command(undisturbed, tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     assert "BC same" in done.output
     assert command(tmp_path / "copy" / "study.yaml", "--check").exit_code == 0
-    from captum_leam.study import stages
+    from captum_leam.study import executor
 
     def full(path, shard):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(stages, "write_shard", full)
+    monkeypatch.setattr(executor, "write_shard", full)
     done = command(undisturbed / "study.yaml", "--out", tmp_path / "new")
     assert done.exit_code == 1
     assert "not finished:" in done.output

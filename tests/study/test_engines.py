@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from captum_leam.errors import EngineError
-from captum_leam.study import IncompleteError, Study, stages
+from captum_leam.errors import EngineError, IncompleteError
+from captum_leam.study import Study, executor
+from captum_leam.study.executor import Executor
+from captum_leam.study.stages import Index, Task
 from tests.helpers.tiny_study import tables_of
 
 
-def _die(setting, task):
+def _die(context, task):
     os._exit(9)
 
 
@@ -25,37 +27,40 @@ def test_processes_give_the_same_bytes(undisturbed, right, tmp_path):
 def test_a_killed_process_is_an_engine_error(undisturbed, monkeypatch):
     """After the test above: joblib keeps its workers, and they need not import everything again."""
     pytest.importorskip("joblib", reason="needs pip install 'captum-leam[study]'")
-    monkeypatch.setattr(stages, "perform_in_worker", _die)
+    monkeypatch.setattr(executor, "perform", _die)
     config = Study(undisturbed / "study.yaml").config
-    task = stages.Task("crops", undisturbed / "never")
-    with pytest.raises(EngineError, match=r"a worker process died, perhaps for lack of memory\. What was done is kept"):
-        stages.run(stages.Setting(config, (), ()), [task] * 2, "processes", 2, desc="", progress=False)
+    task = Task("crops", Index(0), undisturbed / "never", {})
+    with (
+        pytest.raises(EngineError, match=r"a worker process died, perhaps for lack of memory\. What was done is kept"),
+        Executor(config, "processes", 2) as workers,
+    ):
+        workers.perform_all(None, [task] * 2, "")
 
 
 @pytest.mark.slow
 def test_ray_gives_the_same_bytes_and_leaves_the_environment(undisturbed, right, tmp_path, monkeypatch):
-    """One worker: each imports everything anew, and that several give the same is seen with processes."""
+    """Two workers; joblib does the work of one in this process."""
     pytest.importorskip("ray", reason="needs pip install 'captum-leam[ray]'")
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     before = dict(os.environ)
-    Study(settings).run(engine="ray", jobs=1, progress=False, report=False)
+    Study(settings).run(engine="ray", jobs=2, progress=False, report=False)
     assert tables_of(tmp_path / "out") == right
     assert "RAY_AUTH_MODE" not in os.environ
     assert {k: v for k, v in os.environ.items() if before.get(k) != v} == {}
 
 
 def test_a_worker_that_dies_once_costs_its_shard_only(undisturbed, right, tmp_path, monkeypatch):
-    real, calls = stages.run, []
+    real, calls = Executor.perform_all, []
 
-    def run(setting, tasks, *args, **more):
+    def perform_all(self, context, tasks, title):
         calls.append(len(tasks))
         if len(calls) == 2:  # of the maps, three are made, then the worker is gone
-            real(setting, tasks[:3], *args, **more)
+            real(self, context, tasks[:3], title)
             raise EngineError("a worker process died")
-        return real(setting, tasks, *args, **more)
+        return real(self, context, tasks, title)
 
-    monkeypatch.setattr("captum_leam.study.study.run", run)
+    monkeypatch.setattr(Executor, "perform_all", perform_all)
     settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     result = Study(settings).run(progress=False, report=False)
     assert calls[:3] == [3, 15, 12]
@@ -64,10 +69,10 @@ def test_a_worker_that_dies_once_costs_its_shard_only(undisturbed, right, tmp_pa
 
 
 def test_workers_that_die_again_and_again_are_told(undisturbed, tmp_path, monkeypatch):
-    def run(*args, **more):
+    def perform_all(*args):
         raise EngineError("a worker process died")
 
-    monkeypatch.setattr("captum_leam.study.study.run", run)
+    monkeypatch.setattr(Executor, "perform_all", perform_all)
     settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     with pytest.raises(IncompleteError, match="a worker process died"):
         Study(settings).run(progress=False, report=False)

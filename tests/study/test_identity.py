@@ -13,12 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captum_leam.errors import ConfigError, IncompleteError
 from captum_leam.reporting.findings import read_findings
-from captum_leam.reporting.sections.top import warnings_of
-from captum_leam.study import ConfigError, IncompleteError, Study, StudyResult
+from captum_leam.reporting.study_report import warnings_of
+from captum_leam.study import Study, StudyResult
 from captum_leam.study.config import Model
 from captum_leam.study.identity import distance, fixed_images, outputs_of
-from captum_leam.study.networks import known
+from captum_leam.study.networks import identify
+from captum_leam.study.worker import Worker
 from tests.helpers.tiny_study import tables_of, write_study
 
 NET = """
@@ -136,18 +138,16 @@ def test_a_processor_with_other_instructions_goes_on(study):
 
 def test_worker_processes_compare_outputs(study, monkeypatch, tmp_path):
     """A network that computes something else in a worker is an error, and no shard of it is written."""
-    from captum_leam.study import networks
-
     config = replace(Study(study).config, out=tmp_path / "out")
-    whole = networks.known
+    real = Worker.identify
 
-    def known_and_changed(*args):
-        network = whole(*args)
-        networks.unload()
+    def identify_and_change(self, *args):
+        network = real(self, *args)
+        self._modules.clear()
         monkeypatch.setenv("TEST_GAIN", "2")
         return network
 
-    monkeypatch.setattr("captum_leam.study.study.known", known_and_changed)
+    monkeypatch.setattr(Worker, "identify", identify_and_change)
     with pytest.raises(
         IncompleteError, match="Expected model 'a' to be the one that the study began with, got another"
     ):
@@ -236,7 +236,7 @@ def test_networks_of_chance_and_of_company_are_refused(tmp_path, what):
     (tmp_path / "net.py").write_text(UNRELIABLE.replace("{}", {**CHANCE, **COMPANY}[what]))
     said = "two passes over the same image" if what in CHANCE else "not to depend on the other images of its batch"
     with pytest.raises(ConfigError, match=rf"models\.a: Expected .*{said}"):
-        known(Model("a", f"{tmp_path}/net.py:Net"), "cpu", 32)
+        identify(Model("a", f"{tmp_path}/net.py:Net"), "cpu", 32)
 
 
 def test_a_parser_of_chance_is_refused(tmp_path):

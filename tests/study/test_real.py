@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captum_leam.reporting.study_page import interval, number
+from captum_leam.reporting.page import interval, number
 from captum_leam.reporting.study_report import write_report
 from captum_leam.study import StudyResult
 from tests.helpers.browser import browse, console, measured

@@ -15,14 +15,14 @@ from PIL import Image
 from captum_leam import LEAM, bhattacharyya, leave_one_out_centroids, overall_map
 from captum_leam._text import as_text
 from captum_leam.controls import CONTROLS, Scene, central_ellipse
-from captum_leam.errors import BrokenFileError, ReliabilityWarning
+from captum_leam.errors import BrokenFileError, ConfigError, ReliabilityWarning
 from captum_leam.faces import read_crops
 from captum_leam.faithfulness import OcclusionEvaluator
 from captum_leam.models import load_model
 from captum_leam.regions import TemplateParser, region_report
 from captum_leam.reporting.tables import TABLES
-from captum_leam.study import ConfigError, Study, StudyResult
-from captum_leam.study.networks import embeddings_of
+from captum_leam.study import Study, StudyResult
+from captum_leam.study.worker import Worker
 from captum_leam.verification import verify
 from tests.helpers.tiny_study import tables_of, write_faces, write_study
 
@@ -185,7 +185,7 @@ def test_other_settings_make_other_shards_and_keep_embeddings(undisturbed, tmp_p
     settings = replace(Study(tmp_path / "other" / "study.yaml").config, fractions=(0.1, 0.3))
     made = Study(settings).run(progress=False, report=False).manifest["run"]["shards made"]
     assert made["reading and embedding"] == 0
-    assert made["explaining"] == 3 * (1 + 2 * 2)
+    assert made["explaining"] == 3 * (1 + 2)  # controls and maps; untrained twins are not occluded
 
 
 def test_the_cut_does_not_change_the_numbers(undisturbed, tmp_path, result):
@@ -284,11 +284,11 @@ def test_pictures_that_cannot_be_used_are_named_and_the_rest_goes_on(messy, tmp_
     reasons = images["reason"].to_dict()
     assert "not a picture" in reasons["p02/0.png"]
     assert "empty" in reasons["p02/1.png"]
-    assert reasons["p02/2.png"] == "only 1 usable picture of p02; needed are 2"
+    assert reasons["p02/2.png"] == "only 1 usable picture of p02; expected 2 or more"
     assert reasons["p03/0.png"].startswith("the crop has 60 × 48 px")
     assert reasons["p03/2.png"] == "the same bytes as p03/1.png"
     assert reasons["p04/0.png"] == "the same bytes as p00/0.png of p00, another person"
-    assert reasons["alone/one.png"] == "only 1 usable picture of alone; needed are 2"
+    assert reasons["alone/one.png"] == "only 1 usable picture of alone; expected 2 or more"
     assert images.loc["p04/\\xff1.png", "status"] == "ok"
     assert set(images.loc[images["status"] == "ok", "person"]) == {"p00", "p01", "p04", "<script>alert('ß')"}
     skipped = result.table("skipped")
@@ -595,7 +595,7 @@ def test_groups_of_their_own_table(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda rows: rows[0].update(kind="c"), "needed is one value of each label for every person"),
+        (lambda rows: rows[0].update(kind="c"), "expected one value of each label for every person"),
         (lambda rows: rows.append(dict(rows[0])), "line 26: faces/p00/0.png is there already, in line 2"),
         (lambda rows: rows[4].update(person=""), "line 6: the picture or the person is empty"),
         (lambda rows: [row.pop("person") for row in rows], "column person is missing; there are path, kind"),
@@ -668,11 +668,11 @@ def test_a_network_that_works_in_place_leaves_the_crops_to_the_others():
         def forward(self, x):
             return super().forward(x.mul_(2).sub_(1))
 
-    crops, network = torch.rand(3, 3, 4, 4), InPlace()
+    crops, network, worker = torch.rand(3, 3, 4, 4), InPlace(), Worker()
     before = crops.clone()
     for _ in range(2):  # it is looked at once, and remembered
-        assert torch.equal(embeddings_of(network, crops), (2 * before - 1).flatten(1))
+        assert torch.equal(worker.embed(network, crops), (2 * before - 1).flatten(1))
         assert torch.equal(crops, before)
     plain = torch.nn.Flatten()
-    embeddings_of(plain, crops)
-    assert embeddings_of(plain, crops).data_ptr() == crops.data_ptr()  # without a copy
+    worker.embed(plain, crops)
+    assert worker.embed(plain, crops).data_ptr() == crops.data_ptr()  # without a copy

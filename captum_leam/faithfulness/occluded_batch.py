@@ -1,0 +1,125 @@
+r"""The measurement kernel of occlusion: one batch of images, occluded in many ways and compared with references.
+
+Everything here works on tensors and arrays; tables are made by :class:`~captum_leam.faithfulness.OcclusionEvaluator` and by studies.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from captum_leam.faithfulness.fills import Fill
+
+Embed = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class MeasuredModel:
+    """A model on which drops are measured, with the cosines of a batch before anything is occluded.
+
+    Attributes:
+        embed: Function from images (N, C, H, W) to embeddings (N, D); a row of NaN has a drop of NaN.
+        references: Unit vectors (N, D), float64.
+        cosines: Cosines (N,) of the images as they are, float64.
+    """
+
+    embed: Embed
+    references: Tensor
+    cosines: Tensor
+
+    def drops(self, embeddings: Tensor) -> Tensor:
+        """Return the drops (..., N) of occluded images from their embeddings (..., N, D)."""
+        return self.cosines - (F.normalize(embeddings, dim=-1) * self.references).sum(-1)
+
+
+@dataclass
+class OccludedBatch:
+    """Images that are occluded where maps are highest, and how far their cosines fall.
+
+    Attributes:
+        images: Images (N, C, H, W).
+        fills: What occluded pixels are replaced with.
+        models: Name → model that drops are measured on.
+        filled: Name of a fill → the filled images, where they are known. Fills that ignore the mask are computed once.
+
+    Example:
+        >>> images, towards = torch.ones(1, 1, 1, 2), torch.tensor([[1.0, 0.0]]).double()
+        >>> model = MeasuredModel(lambda x: x.flatten(1).double(), towards, torch.tensor([0.5**0.5]).double())
+        >>> batch = OccludedBatch(images, [Fill("zero", lambda x, masks: 0 * x)], {"model": model})
+        >>> batch.measure([torch.tensor([[[False, True]]])], ["model"])[0].round(4).tolist()
+        [[-0.2929]]
+    """
+
+    images: Tensor
+    fills: Sequence[Fill]
+    models: Mapping[Any, MeasuredModel]
+    filled: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for fill in self.fills:
+            if not fill.uses_masks and fill.name not in self.filled:
+                self.filled[fill.name] = fill(self.images)
+        images = {"": self.images, **self.filled}
+        is_float = self.images.dtype in (torch.float32, torch.float64)
+        finite = {name: is_float and bool(torch.isfinite(x.sum())) for name, x in images.items()}
+        self._can_blend = {name: finite[""] and finite[name] for name in self.filled}
+
+    def measure(
+        self, masks: Sequence[Tensor], models: Sequence[Hashable], *, count_changes: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return the drop of the cosine in each cell, and how many pixels change their value.
+
+        Args:
+            masks: Masks (N, H, W), True or 1 where pixels are replaced.
+            models: Names of the models to measure on.
+            count_changes: Whether to count changed pixels. Default: False.
+
+        Returns:
+            Drops (N, fills × masks × models), the models changing fastest; counts (N, fills × masks), or (N, 0).
+        """
+        embeddings: dict[Hashable, list[Tensor]] = {name: [] for name in models}
+        changes = []
+        for fill in self.fills:
+            for mask in masks if models else ():
+                occluded = self._occlude(fill, mask)
+                if count_changes:
+                    changes.append((occluded != self.images).any(1).flatten(1).sum(1))
+                for name in models:
+                    embeddings[name].append(self.models[name].embed(occluded))
+        if not masks or not models or not self.fills:
+            return np.zeros((len(self.images), 0)), np.zeros((len(self.images), 0), np.int64)
+        drops = [self.models[name].drops(torch.stack(cells)) for name, cells in embeddings.items()]
+        table = torch.stack(drops, 1).flatten(0, 1).T.cpu().numpy()
+        counts = torch.stack(changes, 1).cpu().numpy() if changes else np.zeros((len(table), 0), np.int64)
+        return table, counts
+
+    def _occlude(self, fill: Fill, mask: Tensor) -> Tensor:
+        """Return the images with the masked pixels replaced, all channels of them, and nothing else."""
+        if (
+            not fill.uses_masks and self._can_blend[fill.name]
+        ):  # exact at 0 and 1, and three times as fast as torch.where
+            return torch.lerp(self.images, self.filled[fill.name], mask[:, None].to(self.images.dtype))
+        is_replaced = mask.bool()
+        filled = fill(self.images, is_replaced) if fill.uses_masks else self.filled[fill.name]
+        return torch.where(is_replaced[:, None], filled, self.images)
+
+
+def masks_of_pixels(
+    order: Tensor, counts: Sequence[int], size: tuple[int, int], dtype: torch.dtype = torch.bool
+) -> list[Tensor]:
+    """Return masks (N, H, W) of the first so many pixels of each row of indices (N, K), one for each count.
+
+    Example:
+        >>> masks_of_pixels(torch.tensor([[2, 0]]), [1, 2], (1, 3))[1].tolist()
+        [[[True, False, True]]]
+    """
+    masks = []
+    for count in counts:
+        mask = torch.zeros(len(order), size[0] * size[1], dtype=dtype, device=order.device)
+        masks.append(mask.scatter_(1, order[:, :count], 1).view(len(order), *size))
+    return masks

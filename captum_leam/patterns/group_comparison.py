@@ -1,0 +1,243 @@
+r"""Do groups of people differ? Differences of group means with intervals and permutation tests, and what stands in their way.
+
+Groups come from labels that the user gives; nothing guesses them from a face. A person is one observation. Small groups are refused in
+words, all p-values of one call are adjusted together (Holm), and beside every difference stands the *base similarity* of both groups,
+the mean cosine to the reference before anything was occluded: where it differs, so do all drops, for a reason that has nothing to do with
+regions or patterns.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from captum_leam._engine.modes import as_array
+from captum_leam.errors import CaptumLeamError
+from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, Floats, divided
+from captum_leam.stats.inference import check_options, holm
+from captum_leam.stats.labels import is_missing, person_codes
+from captum_leam.stats.two_groups import difference_interval, mean_of_known, permutation_p, variance_of_known
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, repr=False)
+class GroupComparison:
+    """Differences between groups.
+
+    Attributes:
+        table: one row for every quantity and two groups: quantity, first, second, people_first, people_second, mean_first, mean_second,
+            difference (first − second), low, high, effect (difference / pooled standard deviation of people), p, p_holm, base_first,
+            base_second, base_difference, base_low, base_high, refused ("" or why there are no figures).
+        settings: min_people, confidence, resamples, permutations, seed.
+
+    Example:
+        >>> drop = [0.1, 0.2, 0.15, 0.12, 0.6, 0.7, 0.65, 0.72]
+        >>> found = compare_groups({"drop": drop}, list("abcdefgh"), list("xxxxyyyy"), [0.5] * 8, min_people=4)
+        >>> found.findings()["quantity"].tolist(), found.refused
+        (['drop'], [])
+    """
+
+    table: pd.DataFrame
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> list[str]:
+        """Why comparisons were not made, each reason once."""
+        return [reason for reason in dict.fromkeys(self.table["refused"]) if reason]
+
+    def findings(self, level: float = 0.05) -> pd.DataFrame:
+        """Rows whose adjusted p-value is at most ``level``."""
+        return self.table[self.table["p_holm"] <= level].reset_index(drop=True)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a copy of the table."""
+        return self.table.copy()
+
+    def plot(self) -> "Figure":
+        """Differences with their intervals, and the base similarity of the groups."""
+        from captum_leam.patterns.pattern_plots import groups_figure
+
+        return groups_figure(self)
+
+    def __repr__(self) -> str:
+        columns = ["quantity", "first", "second", "difference", "low", "high", "p_holm", "base_difference"]
+        shown = self.table.loc[self.table["refused"] == "", columns]
+        head = "Differences between groups (of means over people; p adjusted by Holm)"
+        return "\n".join([head, shown.round(4).to_string(index=False), *(f"refused: {r}" for r in self.refused)])
+
+
+def compare_groups(
+    values: Mapping[str, ArrayLike] | pd.DataFrame,
+    people: Sequence[Any],
+    groups: Mapping[Any, Hashable] | Sequence[Hashable],
+    base_similarity: ArrayLike,
+    *,
+    min_people: int = MIN_FOR_DRAWS,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    permutations: int = 1999,
+    seed: int = 0,
+) -> GroupComparison:
+    """Compare every two groups in every quantity.
+
+    The interval is a studentised bootstrap over the people within each group; the test shuffles people's group labels and
+    compares Welch's t, so that groups of unequal spread are not taken for groups of unequal mean.
+
+    Source: Janssen 1997, "Studentized permutation tests for non-i.i.d. hypotheses"; Holm 1979; Davison & Hinkley 1997, section 2.4,
+    for the interval.
+
+    Args:
+        values: quantity → (N,), one number per image: a drop, a region's share or lift. NaN (a region that an image lacks) is left
+            out.
+        people: Person of each image.
+        groups: person → group, or the group of each image, (N,); people without a group (None or NaN) are left out.
+        base_similarity: (N,), cosine of each image to its reference, nothing occluded.
+        min_people: smaller groups are refused; no fewer than 3.
+        confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
+        resamples: Number of bootstrap draws of people. Default: 2000.
+        permutations: how many times groups are shuffled.
+        seed: of both.
+
+    Raises:
+        CaptumLeamError: for numbers of images that differ, infinite values, a person with two groups, fewer than ...
+            out of range.
+
+    Example:
+        >>> drop = [0.1, 0.2, 0.15, 0.12, 0.6, 0.7, 0.65, 0.72]
+        >>> found = compare_groups({"drop": drop}, list("abcdefgh"), list("xxxxyyyy"), [0.5] * 8, min_people=4)
+        >>> row = found.to_frame().iloc[0]
+        >>> print(round(row.difference, 4), row.base_difference, bool(row.high < 0))
+        -0.525 0.0 True
+        >>> compare_groups({"drop": drop}, list("abcdefgh"), list("xxxxyyyy"), [0.5] * 8).refused
+        ['drop: group x has 4 people, group y has 4; needed are 10 or more in both']
+    """
+    check_options(confidence, resamples, permutations)
+    if min_people < 3 or permutations < 1:
+        raise CaptumLeamError(f"min_people={min_people}, permutations={permutations}; needed are 3 or more, 1 or more.")
+    individuals, codes = person_codes(people, len(people))
+    quantities = _quantities(values, len(codes))
+    base = _quantities({"base_similarity": base_similarity}, len(codes))
+    of_person = _groups_of_people(groups, individuals, codes)
+    called = [group for group in dict.fromkeys(of_person) if group is not None]
+    if len(called) < 2:
+        raise CaptumLeamError(f"there are {len(called)} groups, {called}; needed are two or more.")
+    means = np.stack([_per_person(column, codes) for column in (*quantities.values(), *base.values())], axis=1)
+    generator = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = []
+    for first, second in combinations(called, 2):
+        sides = [means[[group == name for group in of_person]] for name in (first, second)]
+        compared = _compare(sides[0], sides[1], confidence, resamples, permutations, generator)
+        for k, quantity in enumerate(quantities):
+            row = {"quantity": quantity, "first": first, "second": second}
+            rows.append({**row, **_row(compared, k, row, min_people)})
+    table = pd.DataFrame(rows)
+    table.insert(table.columns.tolist().index("p") + 1, "p_holm", holm(table["p"]))
+    settings = {
+        "min_people": min_people,
+        "confidence": confidence,
+        "resamples": resamples,
+        "permutations": permutations,
+        "seed": seed,
+    }
+    return GroupComparison(table, settings)
+
+
+# -- two groups ----------------------------------------------------------------------------------------
+
+
+def _compare(
+    left: Floats, right: Floats, confidence: float, resamples: int, permutations: int, generator: np.random.Generator
+) -> dict[str, Floats]:
+    """Statistics of two tables (people, quantities); NaN for what a person has not."""
+    count = np.stack([(~np.isnan(side)).sum(0) for side in (left, right)])
+    mean = np.stack([mean_of_known(np.ones((1, len(side))), side)[0] for side in (left, right)])
+    low, high = difference_interval(left, right, confidence, resamples, generator)
+    spread = np.sqrt(np.stack([variance_of_known(side) for side in (left, right)]))
+    pooled = np.sqrt(((count - 1) * spread**2).sum(0) / np.maximum(count.sum(0) - 2, 1))
+    difference = mean[0] - mean[1]
+    effect = divided(difference, pooled)
+    p = permutation_p(np.concatenate([left, right]), len(left), permutations, generator)
+    return {"count": count, "mean": mean, "difference": difference, "low": low, "high": high, "effect": effect, "p": p}
+
+
+def _row(compared: dict[str, Floats], k: int, names: Mapping[str, Any], min_people: int) -> dict[str, Any]:
+    """One quantity's row, the base similarity (the last column) beside it; figures are left out where groups are too small."""
+    people = compared["count"][:, k].astype(int).tolist()
+    reason = ""
+    if min(people) < min_people:
+        reason = (
+            f"{names['quantity']}: group {names['first']} has {people[0]} people, group {names['second']} has {people[1]}; needed are "
+            f"{min_people} or more in both"
+        )
+    figures = {
+        "mean_first": compared["mean"][0, k],
+        "mean_second": compared["mean"][1, k],
+        **{name: compared[name][k] for name in ("difference", "low", "high", "effect", "p")},
+        "base_first": compared["mean"][0, -1],
+        "base_second": compared["mean"][1, -1],
+        **{f"base_{name}": compared[name][-1] for name in ("difference", "low", "high")},
+    }
+    shown = {name: float("nan") if reason else float(value) for name, value in figures.items()}
+    return {"people_first": people[0], "people_second": people[1], **shown, "refused": reason}
+
+
+# -- what is given -------------------------------------------------------------------------------------
+
+
+def _quantities(values: Mapping[str, ArrayLike] | pd.DataFrame, images: int) -> dict[str, Floats]:
+    columns = {str(name): as_array(column) for name, column in values.items()}
+    if not columns:
+        raise CaptumLeamError("no quantities are given; needed is one or more: name → one number per image.")
+    for name, column in columns.items():
+        if column.shape != (images,):
+            raise CaptumLeamError(
+                f"{name} has shape {column.shape} for {images} images; needed is one number for each."
+            )
+        if np.isinf(column).any():
+            raise CaptumLeamError(
+                f"{name} holds infinite values at images {np.flatnonzero(np.isinf(column)).tolist()[:5]}."
+            )
+    return columns
+
+
+def _per_person(column: Floats, codes: NDArray[np.int64]) -> Floats:
+    """Mean of what is known of each person, NaN where nothing is."""
+    known = ~np.isnan(column)
+    totals = np.bincount(codes, np.where(known, column, 0)).astype(np.float64)
+    return divided(totals, np.bincount(codes, known).astype(np.float64))
+
+
+def _groups_of_people(
+    groups: Mapping[Any, Hashable] | Sequence[Hashable], individuals: tuple[Any, ...], codes: NDArray[np.int64]
+) -> list[Hashable | None]:
+    if isinstance(groups, Mapping):
+        if missing := [person for person in individuals if person not in groups]:
+            raise CaptumLeamError(
+                f"{missing[:5]} have no group; give one for every person, None to leave a person out."
+            )
+        return [_known(groups[person]) for person in individuals]
+    labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
+    if len(labels) != len(codes):
+        raise CaptumLeamError(
+            f"{len(labels)} groups are given for {len(codes)} images; needed is one for each, or person → group."
+        )
+    found: list[Hashable | None] = [None] * len(individuals)
+    seen: dict[int, Hashable | None] = {}
+    for code, label in zip(codes.tolist(), map(_known, labels), strict=True):
+        if seen.setdefault(code, label) != label:
+            raise CaptumLeamError(
+                f"{individuals[code]!r} is in two groups, {seen[code]!r} and {label!r}; needed is one."
+            )
+        found[code] = label
+    return found
+
+
+def _known(group: Any) -> Hashable | None:
+    """None for a missing label."""
+    return None if is_missing(group) else group

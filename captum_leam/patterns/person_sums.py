@@ -1,0 +1,84 @@
+"""Everything about the maps of each person that means over pairs need."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from captum_leam.errors import CaptumLeamError
+from captum_leam.patterns.signatures import Signatures
+from captum_leam.stats.bootstrap import Floats
+from captum_leam.stats.estimates import Estimate, mean_between, row_products, weighted_mean
+from captum_leam.stats.labels import person_codes
+
+WEIGHTS = ("people", "pairs")
+
+
+@dataclass(frozen=True)
+class PersonSums:
+    """Everything about the maps of each person that means over pairs need.
+
+    Attributes:
+        names: the P people, in order of first appearance.
+        vectors: (P, cells), the sum (or mean, where people count alike) of each person's root distributions.
+        mass: (P,), what each person counts in pairs of different people.
+        within: (P,), sum (or mean) of the coefficients of the person's own pairs.
+        pairs: (P,), what these count.
+        images: (P,), how many there are.
+    """
+
+    names: tuple[Any, ...]
+    vectors: Any
+    mass: Floats
+    within: Floats
+    pairs: Floats
+    images: NDArray[np.int64]
+
+    def same(self, drawn: Floats) -> Estimate:
+        """Mean coefficient of two images of one person."""
+        return weighted_mean(self.within, self.pairs, drawn)
+
+    def different(self, drawn: Floats) -> Estimate:
+        """Mean coefficient of images of two people."""
+        return mean_between(self.vectors, self.vectors, self.mass, drawn)
+
+
+def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "people") -> PersonSums:
+    """Return the sums of the root distributions of each person.
+
+    Args:
+        signatures: N.
+        people: Person of each of the N rows.
+        weights: ``"people"``: every person, and every two people, count alike however many images there are; ``"pairs"``: every
+            pair of images.
+
+    Raises:
+        CaptumLeamError: if the numbers differ, or for unknown weights.
+
+    Example:
+        >>> from captum_leam.patterns import signatures
+        >>> import torch
+        >>> maps = torch.eye(4).reshape(4, 2, 2)[[0, 0, 1, 1, 1]]
+        >>> sums = person_sums(signatures(maps, "dense"), ["ann", "ann", "bob", "bob", "bob"])
+        >>> nobody = np.ones((0, 2))
+        >>> sums.same(nobody).value, sums.different(nobody).value
+        (1.0, 0.0)
+    """
+    if weights not in WEIGHTS:
+        raise CaptumLeamError(f"weights is {weights!r}; needed is 'people' or 'pairs'.")
+    names, codes = person_codes(people, len(signatures), "maps")
+    images = np.bincount(codes, minlength=len(names))
+    row = np.arange(len(codes))
+    members: Any = sparse.coo_array((np.ones(len(codes)), (codes, row)), shape=(len(names), len(codes))).tocsr()
+    vectors = members @ signatures.roots
+    pairs = images * (images - 1) / 2
+    own = np.maximum(row_products(vectors, vectors) - members @ signatures.norms(), 0) / 2
+    within = np.where(pairs > 0, own, 0.0)
+    if weights == "pairs":
+        return PersonSums(names, vectors, images.astype(np.float64), within, pairs, images)
+    means = sparse.diags_array(1 / images) @ vectors
+    with_pairs = (pairs > 0).astype(np.float64)
+    return PersonSums(names, means, np.ones(len(names)), within / np.maximum(pairs, 1), with_pairs, images)

@@ -1,0 +1,698 @@
+"""Build the sections of a study's page; each function takes the findings and returns one section."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from captum_leam.reporting import figures
+from captum_leam.reporting.figures import spoken
+from captum_leam.reporting.findings import Findings
+from captum_leam.reporting.page import (
+    Block,
+    Column,
+    Facts,
+    Note,
+    Plate,
+    Points,
+    Section,
+    Sheet,
+    number,
+    one_percent_digit,
+    p_value,
+    percent,
+    plate,
+    sheet,
+    significant,
+    three_digits,
+    whole_number,
+)
+from captum_leam.reporting.tables import GROUP_PREFIX, OVERALL
+
+MAX_PANELS = 12
+"""Panels of one drawing; further models are in its numbers."""
+
+MAX_NAMES = 10
+"""Files that are named where many share one reason; the tables name all."""
+
+MAX_COMPARISONS = 14
+"""Comparisons of groups in one panel: those with the smallest p."""
+
+CONTROLS = {
+    "edges": "edges of the image, no network",
+    "untrained": "the same network with random weights",
+    "parser": "the regions of the face, no network",
+    "pose": "strangers in the same pose in place of the person",
+    "random pixels": "as many, anywhere in the crop",
+    "random face pixels": "as many, anywhere in the face",
+    "random field": "spots of the same size, anywhere",
+    "centre": "the middle of the crop",
+    "moved": "the map’s shape, elsewhere",
+    "other people": "the mean map of others",
+}
+"""What every control is."""
+
+NETWORK, LAYER = Column("model", "network"), Column("layer", "layer")
+DIFFERENCE = Column("difference", "difference", three_digits, ("low", "high"))
+P_HOLM = Column("p_holm", "p (Holm)", p_value)
+ABOVE_CONTROL = Column("above_control", "above control", number, ("above_low", "above_high"))
+
+
+# -- shared --------------------------------------------------------------------------------------------
+
+
+def per_model(table: pd.DataFrame, draw: Callable[[pd.DataFrame], Figure]) -> list[tuple[str, Figure]]:
+    """Return a drawing of the rows of every model, up to :data:`MAX_PANELS`, in order of appearance."""
+    models = dict.fromkeys(table["model"])
+    return [(model, draw(table[table["model"] == model])) for model in [*models][:MAX_PANELS]]
+
+
+def place_of(study: Findings) -> str:
+    """Return the name of the map whose numbers come first."""
+    return "overall map" if study.place == OVERALL else f"layer {study.place}"
+
+
+def critical(patterns: pd.DataFrame) -> str:
+    """Return which pixels the maps are compared on."""
+    return f"top {percent(patterns['fraction'].min())} of the pixels"
+
+
+def counted(n: int, one: str, many: str = "") -> str:
+    """Return a number with what it counts.
+
+    Example:
+        >>> counted(1, "person", "people"), counted(2, "image")
+        ('1 person', '2 images')
+    """
+    return f"{n:,} {one if n == 1 else many or one + 's'}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def controls_of(table: pd.DataFrame) -> list[str]:
+    """Return the controls of a table, in order."""
+    return [control for control in dict.fromkeys(table["control"]) if control]
+
+
+def _controls_text(controls: Sequence[str]) -> str:
+    if not controls:
+        return "No controls were run."
+    return "Controls: " + "; ".join(f"{c} ({CONTROLS[c]})" if c in CONTROLS else c for c in controls) + "."
+
+
+# -- what was studied ----------------------------------------------------------------------------------
+
+VERIFICATION = (
+    NETWORK,
+    Column("eer", "equal error rate", one_percent_digit),
+    Column("eer_threshold", "at cosine", number),
+    Column("tar", "TAR", one_percent_digit),
+    Column("fmr", "at FMR", significant),
+    Column("genuine", "genuine pairs", whole_number),
+    Column("impostor", "impostor pairs", whole_number),
+    Column("images", "images", whole_number),
+)
+
+
+def studied(study: Findings) -> Section:
+    """Return people, images, how well the networks tell the people apart, and what was skipped."""
+    used = study["images"][study["images"]["status"] == "ok"]
+    blocks: list[Block] = [Facts("", _sizes(study, used))]
+    blocks.append(sheet("Do the networks tell these people apart?", study["verification"], VERIFICATION))
+    blocks += [*_pairs(study), *_to_reference(study), *_group_sizes(used), _skipped(study["skipped"])]
+    return Section("studied", "What was studied", "", blocks)
+
+
+def _sizes(study: Findings, used: pd.DataFrame) -> list[tuple[str, str]]:
+    per = used.groupby("person").size()
+    spread = f"{per.min()}" if per.min() == per.max() else f"{per.min()} to {per.max()}, median {per.median():g}"
+    facts = [
+        ("people", f"{len(per)}"),
+        ("images", f"{len(used)} used, {len(study['images']) - len(used)} skipped"),
+        ("images of a person", spread),
+        ("pictures", ", ".join(f"{n} {kind}s" for kind, n in used["crop"].value_counts(sort=False).items())),
+    ]
+    chosen = {
+        "several faces, the largest taken": used.loc[used["faces_found"] > 1, "path"],
+        "photographs turned upright": used.loc[used["turn"] > 0, "path"],
+    }
+    return facts + [(name, _first_names(paths)) for name, paths in chosen.items() if len(paths)]
+
+
+def _first_names(paths: pd.Series) -> str:
+    """Return the first names of a column, and how many more there are."""
+    names = [name for name in paths if name]
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
+
+
+def _pairs(study: Findings) -> list[Block]:
+    """Return genuine and impostor cosines with the threshold; older studies have none."""
+    table = study["cosines"]
+    if not len(table):
+        return []
+    rates = study["verification"].set_index("model")
+
+    def draw(part: pd.DataFrame) -> Figure:
+        of_model = rates.loc[part["model"].iloc[0]]
+        label = f"TAR {percent(of_model['tar_1e3'], 1)} at FMR 0.001"
+        return figures.cosine_histogram(_shares(part), float(of_model["threshold_1e3"]), label)
+
+    caption = (
+        "Cosines of the pairs of images that verification compared: genuine pairs are of one person, impostor pairs of two people. "
+        "The dashed line is the threshold at a false match rate (FMR) of 0.001; TAR, the true accept rate, is the share of genuine pairs "
+        "beyond it."
+    )
+    if rates["threshold_1e3"].isna().any():
+        caption += " With fewer than 1000 impostor pairs that rate cannot be measured, and there is no line."
+    return [plate("pairs", "Verification", per_model(table, draw), "genuine and impostor cosines", caption, table)]
+
+
+def _shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the bins from the first to the last that holds a pair, with their share of the pairs of their kind."""
+    shares = table["pairs"] / table.groupby("kind")["pairs"].transform("sum").clip(lower=1)
+    seen = table[table["pairs"] > 0]
+    inside = (table["low"] >= seen["low"].min()) & (table["low"] <= seen["low"].max())
+    found: pd.DataFrame = table.assign(share=shares)[inside]
+    return found
+
+
+def _to_reference(study: Findings) -> list[Block]:
+    bins = [_binned(part["cosine"], model) for model, part in study["scores"].groupby("model", sort=False)]
+    if not bins:
+        return []
+    thresholds, numbers = study["verification"].set_index("model")["eer_threshold"], pd.concat(bins, ignore_index=True)
+
+    def draw(part: pd.DataFrame) -> Figure:
+        return figures.cosine_histogram(part, float(thresholds.get(part["model"].iloc[0], np.nan)), "equal errors")
+
+    caption = (
+        "Cosine of every image to its reference, the other images of its person. The dashed line is the threshold at which single pairs of "
+        "images are falsely accepted as often as falsely rejected. Images left of it are hardly recognised: their maps explain little."
+    )
+    title, alt = "How sure is the recognition?", "histogram of cosines"
+    return [plate("cosines", title, per_model(numbers, draw), alt, caption, numbers)]
+
+
+def _binned(cosines: pd.Series, model: Any) -> pd.DataFrame:
+    counts, edges = np.histogram(cosines.clip(-1, 1), np.linspace(-1, 1, 41))
+    used = np.flatnonzero(counts)
+    keep = slice(used[0], used[-1] + 1) if len(used) else slice(0, 0)
+    table = pd.DataFrame(
+        {"model": model, "kind": "same person", "low": edges[:-1], "high": edges[1:], "images": counts}
+    )
+    return table.assign(share=counts / max(1, counts.sum()))[keep]
+
+
+def _group_sizes(used: pd.DataFrame) -> list[Block]:
+    parts = []
+    for column in [str(c) for c in used.columns if str(c).startswith(GROUP_PREFIX)]:
+        of_group = used.groupby(column, sort=False)
+        counts = of_group.agg(people=("person", "nunique"), images=("image", "size")).reset_index(names="group")
+        parts.append(counts.assign(label=column.removeprefix(GROUP_PREFIX)))
+    columns = [Column(name, name) for name in ("label", "group")]
+    columns += [Column(name, name, whole_number) for name in ("people", "images")]
+    return [sheet("Groups", pd.concat(parts, ignore_index=True), columns)] if parts else []
+
+
+def _skipped(table: pd.DataFrame) -> Block:
+    if not len(table):
+        return Note("Nothing was skipped.", "note")
+    same = ["what", "stage", "model", "layer", "reason"]
+    counts = table.groupby(same, sort=False).agg(times=("path", "size"), files=("path", _first_names)).reset_index()
+    columns = [
+        Column("what", "what"),
+        Column("times", "times", whole_number),
+        Column("stage", "stage"),
+        NETWORK,
+        LAYER,
+        Column("reason", "why"),
+        Column("files", "files"),
+    ]
+    title = "What was skipped, and why"
+    return sheet(title, counts.sort_values("times", ascending=False, kind="stable"), columns)
+
+
+# -- person-specific -----------------------------------------------------------------------------------
+
+SPECIFIC = (
+    "Two maps overlap by their Bhattacharyya coefficient (0: nowhere, 1: the same map). If maps are about the person, two images of one "
+    "person give a larger one than images of two people. Any picture of a face does that to some degree, so the gap counts only above the "
+    "controls."
+)
+COMPARED = (
+    NETWORK,
+    LAYER,
+    Column("same", "same", number, ("same_low", "same_high")),
+    Column("different", "different", number, ("different_low", "different_high")),
+    ABOVE_CONTROL,
+    Column("strongest", "strongest control"),
+    Column("auc", "AUC", number, ("auc_low", "auc_high")),
+    Column("p", "p", p_value),
+)
+
+
+def specific(study: Findings) -> Section:
+    """Return overlaps of the same and of different people, map beside controls, for every layer."""
+    table = study.leam(control=None)
+    if not len(table):
+        return Section("specific", "Person-specific?", "", [Note("The study compared no maps of people.")])
+    layers = study.leam()
+    blocks = [_gaps(table), sheet("In numbers", study.headline(), COMPARED)]
+    if layers["layer"].nunique() > 1:
+        blocks.append(sheet("All layers in numbers", layers, COMPARED, closed=True))
+    kinds = {
+        "dense": "The whole map instead of its top",
+        "regions": "Profiles over regions instead of maps",
+    }
+    blocks += [
+        sheet(title, study.headline(k), COMPARED, closed=True) for k, title in kinds.items() if len(study.leam(k))
+    ]
+    return Section("specific", "Person-specific?", SPECIFIC, blocks)
+
+
+def _gaps(table: pd.DataFrame) -> Block:
+    controls = controls_of(table)
+    panels = per_model(table, lambda part: figures.gaps(part, controls))
+    caption = (
+        f"Gap between same and different people, {critical(table)}; lines are intervals over people. "
+        f"{_controls_text(controls)}"
+    )
+    numbers = table[["model", "layer", "control", "same", "different", "gap", "gap_low", "gap_high"]]
+    alt = "gap between same and different people"
+    return plate("gaps", "Map and controls, by layer", panels, alt, caption, numbers)
+
+
+# -- regions -------------------------------------------------------------------------------------------
+
+REGIONS = "The critical pixels are the top fraction of a map. A region's lift is its share of them over its share of the crop: 1 is chance."
+REGION_NUMBERS = ["region", "mean", "low", "high", "people"]
+
+
+def regions(study: Findings) -> Section:
+    """Return lift on a drawn face, shares with intervals, lift by layer, and mean maps."""
+    table, main = study["region_summary"], study.at_place("region_summary")
+    if not len(table):
+        return Section("regions", "Regions", "", [Note("The study had no regions.")])
+    order, where = _order(table, main), place_of(study).capitalize()
+    blocks = [_on_a_face(main, where), _region_shares(main, order, where), _by_layer(table, order), *_mean_maps(study)]
+    return Section("regions", "Regions", REGIONS, blocks)
+
+
+def _order(table: pd.DataFrame, main: pd.DataFrame) -> list[str]:
+    """Return the regions that are drawn, those with the highest lift first."""
+    lifts = main[main["quantity"] == "lift"].groupby("region", sort=False)["mean"].mean()
+    drawn = notable(table)
+    return [str(region) for region in lifts.sort_values(ascending=False, na_position="last").index if region in drawn]
+
+
+def _rest(table: pd.DataFrame, order: list[str]) -> str:
+    left_out = len(order) < table["region"].nunique()
+    return " Regions that are small and hold next to nothing are in the numbers." if left_out else ""
+
+
+def _on_a_face(main: pd.DataFrame, where: str) -> Block:
+    lifts = main[main["quantity"] == "lift"]
+    faces = per_model(lifts, lambda part: figures.lift_face(part.assign(lift=part["mean"])))
+    caption = f"{where}, means over people. Orange regions hold more of the critical pixels than their area, purple ones fewer."
+    numbers, alt = lifts[["model", *REGION_NUMBERS]], "lift of every region on a drawing"
+    return plate("lift_face", "Lift on a drawn face", faces, alt, caption, numbers)
+
+
+def _region_shares(main: pd.DataFrame, order: list[str], where: str) -> Block:
+    bars = per_model(main, lambda part: figures.region_shares(part, order))
+    caption = (
+        f"{where}. Lines are intervals over people, each of whom counts once. The orange tick is the region's area: where chance would end "
+        f"the bar.{_rest(main, order)}"
+    )
+    numbers, alt = main[["model", "quantity", *REGION_NUMBERS]], "share and lift of every region"
+    return plate("regions", "Share of the critical pixels", bars, alt, caption, numbers)
+
+
+def _by_layer(table: pd.DataFrame, order: list[str]) -> Block:
+    lifts = table[table["quantity"] == "lift"]
+
+    def draw(part: pd.DataFrame) -> Figure:
+        wide = part.pivot_table(index="region", columns="layer", values="mean", sort=False, dropna=False)
+        return figures.lift_by_layer(wide.reindex(order))
+
+    caption = f"Layers from fine to coarse. Colours end at 8 and ⅛.{_rest(table, order)}"
+    numbers = lifts[["model", "layer", *REGION_NUMBERS]]
+    return plate(
+        "regions_by_layer", "Lift by layer", per_model(lifts, draw), "lift of regions by layer", caption, numbers
+    )
+
+
+def notable(summary: pd.DataFrame) -> set[str]:
+    """Return the regions with 1 % of some map's critical pixels, or 5 % of the crop; the others would only fill the drawings.
+
+    Example:
+        >>> rows = [("nose", "share", 0.3), ("nose", "area", 0.03), ("hat", "share", 0.0), ("hat", "area", 0.01)]
+        >>> notable(pd.DataFrame(rows, columns=["region", "quantity", "mean"]))
+        {'nose'}
+    """
+    most = summary.groupby(["region", "quantity"], sort=False)["mean"].max().unstack("quantity")
+    return set(most.index[(most["share"] >= 0.01) | (most["area"] >= 0.05)]) or set(most.index)
+
+
+def _mean_maps(study: Findings) -> list[Block]:
+    found = {model: maps for model in study.explained[:MAX_PANELS] if (maps := study.mean_maps(model))}
+    if not found:
+        return []
+    panels = [(model, figures.mean_maps(maps)) for model, maps in found.items()]
+    rows = {(model, layer): values for model, maps in found.items() for layer, values in maps.items()}
+    caption = (
+        "Mean over all people, each map as bright as its brightest point; lines are the template, not a person. The numbers give the share "
+        "of each ninth of the crop."
+    )
+    numbers = figures.shares_of_ninths(rows, ["model", "layer"])
+    return [plate("mean_maps", "Mean maps", panels, "mean maps by layer", caption, numbers)]
+
+
+# -- faithfulness --------------------------------------------------------------------------------------
+
+FAITHFUL = (
+    "If a map is true, hiding what it names first makes the network less sure that it is this person: more than hiding the same amount "
+    "elsewhere."
+)
+DROPS = ["explained", "measured", "method", "control", "fill", "fraction", "drop", "low", "high", "images", "people"]
+
+
+def faithful(study: Findings, compared: pd.DataFrame) -> Section:
+    """Return drops beside controls, differences with intervals, and transfer between networks."""
+    if not len(study["drop_summary"]):
+        return Section("true", "Are the maps true?", "", [Note("Nothing was occluded.")])
+    blocks = [_drops(study), _against_controls(study, compared), *_layer_drops(study), *_transfer(study)]
+    return Section("true", "Are the maps true?", FAITHFUL, blocks)
+
+
+def _drops(study: Findings) -> Plate:
+    table = study["drop_summary"]
+    own = table[(table["measured"] == table["explained"]) & (table["layer"] == study.place) | (table["method"] == "")]
+    own = own[own["fill"] == study.fill]
+    controls = controls_of(own)
+    panels = [(model, figures.drop_curves(own[own["measured"] == model], controls)) for model in study.explained]
+    caption = (
+        f"{place_of(study).capitalize()}, {study.fill} fill, the explained network itself. Bands are intervals over "
+        f"people. {_controls_text(controls)}"
+    )
+    if fills := [fill for fill in dict.fromkeys(table["fill"]) if fill != study.fill]:
+        caption += f" Other fills ({', '.join(fills)}) are in tables/drop_summary.parquet."
+    alt = "mean drop by fraction occluded"
+    return plate("drops", "Fall of the cosine", panels, alt, caption, own[DROPS])
+
+
+def _against_controls(study: Findings, compared: pd.DataFrame) -> Block:
+    if not len(compared):
+        return Note("No controls were run: a fall of the cosine alone says little.", "note")
+    columns = [
+        Column("explained", "network"),
+        Column("control", "control"),
+        Column("map", "map", three_digits),
+        Column("other", "control’s", three_digits),
+        DIFFERENCE,
+        P_HOLM,
+    ]
+    return sheet(f"Map against control at {percent(study.fraction)}, image by image", compared, columns)
+
+
+def _layer_drops(study: Findings) -> list[Block]:
+    table = study["drop_summary"]
+    chosen = table[(table["explained"] == table["measured"]) & (table["control"] == "") & (table["fill"] == study.fill)]
+    chosen = chosen[np.isclose(chosen["fraction"], study.fraction)]
+    if chosen["layer"].nunique() < 2:
+        return []
+    columns = [Column("explained", "network"), LAYER, Column("drop", "drop", three_digits, ("low", "high"))]
+    return [sheet(f"All layers at {percent(study.fraction)}", chosen, columns, closed=True)]
+
+
+def _transfer(study: Findings) -> list[Block]:
+    table = study.at_place("drop_summary")
+    chosen = table[(table["control"] == "") & (table["fill"] == study.fill)]
+    fractions = sorted({min(chosen["fraction"], default=study.fraction), study.fraction})
+    panels = []
+    for fraction in fractions:
+        of_fraction = chosen[np.isclose(chosen["fraction"], fraction)]
+        wide = of_fraction.pivot_table(index="explained", columns="measured", values="drop", sort=False)
+        if len(wide) >= 2:
+            drawn = figures.matrix(wide, digits=3)
+            panels.append((f"top {percent(fraction)}", drawn))
+    if not panels:
+        return []
+    caption = (
+        f"Mean drop when pixels named by one network’s map are hidden from another, {study.fill} fill. The diagonal is the network itself."
+        f"{_beside_random(study, fractions)}"
+    )
+    numbers = chosen[["explained", "measured", "fraction", "drop", "low", "high"]]
+    title, alt = "Does it transfer to other networks?", "drops by explained and measured network"
+    return [plate("transfer", title, panels, alt, caption, numbers)]
+
+
+def _beside_random(study: Findings, fractions: list[float]) -> str:
+    table = study["drop_summary"]
+    random = table[table["control"].str.startswith("random") & (table["fill"] == study.fill)]
+    means = random.groupby("fraction")["drop"].mean()
+    beside = [f"{number(means[f], 3)} at {percent(f)}" for f in fractions if f in means.index]
+    return f" Random pixels: {', '.join(beside)}." if beside else ""
+
+
+# -- agreement -----------------------------------------------------------------------------------------
+
+AGREEMENT_NUMBERS = ["kind", "a", "b", "value", "low", "high", "chance"]
+
+
+def agreement(study: Findings) -> Section:
+    """Return agreement of networks, agreement of layers, and the tree of networks."""
+    table = study["agreement"]
+    models, layers = table[table["what"] == "models"], table[table["what"] == "layers"]
+    one = Note("There is one network only: nothing to compare it with.")
+    blocks = [
+        _models(study, models) if len(models) else one,
+        _layers(study, layers) if len(layers) else Note("There is one layer only in every network."),
+    ]
+    return Section("agreement", "Agreement", "", blocks)
+
+
+def _models(study: Findings, models: pd.DataFrame) -> Block:
+    panels = []
+    for kind, title in (("maps", "overall maps"), ("regions", "profiles over regions")):
+        if len(part := models[models["kind"] == kind]):
+            panels.append((title, figures.matrix(square(part, study.models), limits=(0, 1))))
+    full = square(models[models["kind"] == "maps"], study.models)
+    if len(full) >= 3 and np.isfinite(full.to_numpy()).all():
+        panels.append(("what belongs together", figures.dendrogram(full)))
+    chance = models.groupby("kind", sort=False)["chance"].mean()
+    beside = ", ".join(f"{number(value)} for {kind}" for kind, value in chance.items())
+    caption = (
+        f"Similarity of two networks’ maps of one image, 1 is the same. Maps of different people reach {beside}: only what is above is "
+        "about the face."
+    )
+    numbers = models[AGREEMENT_NUMBERS]
+    return plate("model_agreement", "Network by network", panels, "agreement of networks", caption, numbers)
+
+
+def _layers(study: Findings, layers: pd.DataFrame) -> Block:
+    maps = layers[layers["kind"] == "maps"]
+    panels = per_model(
+        maps, lambda part: figures.matrix(square(part, study.layers(part["model"].iloc[0])), limits=(0, 1))
+    )
+    chance = number(maps["chance"].mean())
+    caption = f"Similarity of two layers’ maps of one image; maps of different people reach {chance}."
+    numbers, alt = layers[["model", *AGREEMENT_NUMBERS]], "agreement of layers"
+    return plate("layer_agreement", "Layer by layer", panels, alt, caption, numbers)
+
+
+def square(pairs: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+    """Return pairs (a, b, value) as a symmetric table with ones on the diagonal.
+
+    Example:
+        >>> square(pd.DataFrame({"a": ["x"], "b": ["y"], "value": [0.5]}), ["x", "y", "z"]).to_numpy().tolist()
+        [[1.0, 0.5], [0.5, 1.0]]
+    """
+    present = {*pairs["a"], *pairs["b"]}
+    names = [name for name in order if name in present]
+    full = pd.DataFrame(np.where(np.eye(len(names)) > 0, 1.0, np.nan), index=names, columns=names)
+    for a, b, value in pairs[["a", "b", "value"]].itertuples(index=False, name=None):
+        if a in full.index and b in full.index:
+            full.loc[a, b] = full.loc[b, a] = value
+    return full
+
+
+# -- groups --------------------------------------------------------------------------------------------
+
+GROUPS = (
+    "Labels are the user’s. Differences are tested by permuting labels over people and corrected for all comparisons (Holm). Read each "
+    "beside the base similarity: where a group is recognised more surely to begin with, its cosine can fall further."
+)
+
+
+def groups(study: Findings) -> Section:
+    """Return differences between groups, beside their base similarity."""
+    table = study["groups"]
+    if not len(table):
+        text = "No groups were given. Labels of people go into the configuration or the manifest of images."
+        return Section("groups", "Groups", "", [Note(text)])
+    known = table[np.isfinite(table["difference"])]
+    blocks = [_differences(known, table)] if len(known) else []
+    return Section("groups", "Groups", GROUPS, [*blocks, *_comparisons(table)])
+
+
+def _differences(known: pd.DataFrame, table: pd.DataFrame) -> Block:
+    named = known.assign(name=_row_names(known), family=known["quantity"].str.split(" of ").str[0])
+    panels = []
+    for family, part in named.sort_values("p", kind="stable").groupby("family", sort=False):
+        panels.append((f"{family}, a − b", figures.differences(part.head(MAX_COMPARISONS))))
+    caption = (
+        "Filled: p under 0.05 after correction. Lines are intervals over people. At most "
+        f"{MAX_COMPARISONS} of a kind, those with the smallest p; all are in the table."
+    )
+    numbers = table.drop(columns=["note"])
+    return plate("groups", "Differences", panels, "differences between groups", caption, numbers)
+
+
+def _row_names(table: pd.DataFrame) -> list[str]:
+    """Return what tells the rows of one drawing apart: the region, and network and groups where there are several."""
+    several = [column for column in ("label", "model") if table[column].nunique() > 1]
+    has_pairs = len(table[["label", "group_a", "group_b"]].drop_duplicates()) > 1
+    names = []
+    for row in table.to_dict("records"):
+        pair = f"{row['group_a']} − {row['group_b']}"
+        parts = [spoken(str(row["quantity"]).partition(" of ")[2]), *[str(row[column]) for column in several]]
+        names.append(" · ".join(part for part in (*parts, pair if has_pairs else "") if part) or pair)
+    return names
+
+
+def _comparisons(table: pd.DataFrame) -> list[Sheet]:
+    """Return the comparisons with the smallest p, all of them folded, and those that could not be made with the reason."""
+    sides = [
+        f"{row['label']}: {row['group_a']} ({row['people_a']}) − {row['group_b']} ({row['people_b']})"
+        for row in table.to_dict("records")
+    ]
+    ordered = table.assign(groups=sides, quantity=[spoken(quantity) for quantity in table["quantity"]])
+    ordered = ordered.sort_values(["p_holm", "p"], kind="stable")
+    is_known = np.isfinite(ordered["difference"])
+    tested, left = ordered[is_known], ordered[~is_known]
+    what = [Column("groups", "groups (people)"), Column("quantity", "quantity"), NETWORK]
+    bases = [Column("base_a", "base of the first", number), Column("base_b", "of the second", number)]
+    columns = [*what, DIFFERENCE, P_HOLM, *bases]
+    sheets = [sheet("Comparisons with the smallest p", tested.head(MAX_COMPARISONS), columns)] if len(tested) else []
+    if len(tested) > MAX_COMPARISONS:
+        sheets.append(sheet(f"All {len(tested)} comparisons", tested, columns, closed=True))
+    if len(left):
+        title = f"{len(left)} comparisons that could not be made"
+        sheets.append(sheet(title, left, [*what, Column("note", "why")], closed=True))
+    return sheets
+
+
+# -- the paper's figures -------------------------------------------------------------------------------
+
+PAPER = (
+    "As reported in the abstract: other data (1000 people), other networks (9), another parser, and choices that are not public. "
+    "The figures are anchors for the order of magnitude; agreement would not show that the method is the same, nor disagreement that one "
+    "is wrong."
+)
+
+
+def paper(study: Findings) -> Section:
+    """Return the paper's figures beside this study's."""
+    table = study.headline()
+    nose = study.at_place("region_summary", "share")
+    nose = nose[nose["region"] == "nose"]
+    rows = [
+        ("overlap of maps, same person", "0.32 to 0.57", _span(table["same"])),
+        ("overlap of maps, different people", "0.04 to 0.13", _span(table["different"])),
+        ("nose among the critical regions", "18.9 to 29.7 %", _span(nose["mean"], one_percent_digit)),
+        ("fall of the cosine after the top 1 %, other networks", "0.1148", _drops_at_one_percent(study, "")),
+        ("the same, random positions", "0.0286", _drops_at_one_percent(study, "random")),
+        ("layers of one network", "vary strongly", _agreement_of(study, "layers")),
+        ("networks, overall maps", "similar regions", _agreement_of(study, "models")),
+        (
+            "groups",
+            "occlusions more effective on images of women",
+            "see groups" if len(study["groups"]) else "no labels",
+        ),
+    ]
+    names = ["finding", "paper", "this study"]
+    blocks: list[Block] = [sheet("", pd.DataFrame(rows, columns=names), [Column(name, name) for name in names])]
+    if len(table):
+        blocks.append(_bands(study, table))
+    return Section("anchors", "Beside the paper", PAPER, blocks)
+
+
+def _bands(study: Findings, table: pd.DataFrame) -> Block:
+    figure = figures.anchor_bands(table.head(2 * MAX_PANELS), same=(0.32, 0.57), different=(0.04, 0.13))
+    caption = f"Overlap of maps, {place_of(study)}, {critical(table)}. Bands are the paper’s ranges over its networks."
+    numbers = table[["model", "same", "same_low", "same_high", "different", "different_low", "different_high"]]
+    alt = "coefficients beside the paper's ranges"
+    return plate("anchors", "Same and different people", [("", figure)], alt, caption, numbers)
+
+
+def _span(values: pd.Series, show: Callable[[Any], str] = number) -> str:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return "not measured"
+    low, high = show(known.min()), show(known.max())
+    return low if low == high else f"{low.removesuffix(chr(160) + '%')} to {high}"
+
+
+def _drops_at_one_percent(study: Findings, control: str) -> str:
+    table = study["drop_summary"]
+    table = table[np.isclose(table["fraction"], 0.01)]
+    if control:
+        chosen = table[table["control"].str.startswith(control)]
+    else:
+        is_map = (table["control"] == "") & (table["layer"] == study.place)
+        chosen = table[is_map & (table["explained"] != table["measured"])]
+    found = [
+        f"{_span(part['drop'], lambda v: number(v, 4))} ({fill})" for fill, part in chosen.groupby("fill", sort=False)
+    ]
+    return ", ".join(found) or "not measured"
+
+
+def _agreement_of(study: Findings, what: str) -> str:
+    table = study["agreement"]
+    chosen = table[(table["what"] == what) & (table["kind"] == "maps")]
+    return f"agree at {_span(chosen['value'])}; chance {_span(chosen['chance'])}" if len(chosen) else "not measured"
+
+
+# -- limits and settings -------------------------------------------------------------------------------
+
+LIMITS = (
+    "LEAM is reconstructed from the published abstract of the paper: nothing here reproduces the authors' tables.",
+    "A map shows evidence of one network's embedding for these images and these references: not why the network became so, nor what "
+    "people would look at, nor who someone is.",
+    "“Person-specific” means: more alike within people than between them, beyond the controls that were run. A control that was not run is "
+    "not excluded, and neither is anything that images of one person share besides the face: light, camera, expression, haircut.",
+    "Intervals and tests say how far other people of the same kind would change a number; other photographs, networks or populations may "
+    "differ more. They are too narrow for a handful of people.",
+    "Occluded images are images that no network was trained on: no fill is neutral.",
+    "Shares and lifts depend on the parser, and lifts of very small regions on a few pixels. Nothing smaller than a cell of a layer can be "
+    "told apart.",
+    "A difference between groups is one between the people that were studied, given labels that someone wrote down; it is no statement "
+    "about a cause. A difference that was not found is not shown to be absent.",
+)
+
+
+def limits(_: Findings) -> Section:
+    """Return what the page does not show."""
+    return Section("limits", "Limits", "What this report does not show.", [Points(LIMITS)])
+
+
+def settings(study: Findings) -> Section:
+    """Return the beginning of every part of the manifest, folded."""
+    elsewhere = ("skipped", "shards", "notes")  # has its own section, or is too long to read
+    parts = {key.replace("_", " "): value for key, value in study.manifest.items() if key not in elsewhere}
+    plain = [(key, value) for key, value in parts.items() if not isinstance(value, Mapping | list)]
+    blocks = [Facts("", plain)] if plain else []
+    for key, value in parts.items():
+        if isinstance(value, Mapping | list):
+            items = value.items() if isinstance(value, Mapping) else enumerate(value, 1)
+            blocks.append(Facts(key, [(str(name), _short_json(inner)) for name, inner in items], closed=True))
+    text = "All of it is in manifest.json; captum-leam study --check repeats the study and compares."
+    return Section("made", "Made with", text, blocks)
+
+
+def _short_json(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text[:500] + "…" * (len(text) > 500)

@@ -1,0 +1,105 @@
+"""Two groups of people: the difference of their means with an interval, and a permutation test of Welch's t."""
+
+import numpy as np
+from scipy import stats
+
+from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, Floats, divided, studentised
+
+
+def difference_interval(
+    left: Floats, right: Floats, confidence: float, resamples: int, generator: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Studentised bootstrap, people drawn within each group; Welch's t under ten people in a group."""
+    sides = (left, right)
+    means, squared = zip(*(_mean_and_error(np.ones((1, len(side))), side) for side in sides), strict=True)
+    drawn = [
+        generator.multinomial(len(side), np.full(len(side), 1 / len(side)), resamples).astype(np.float64)
+        for side in sides
+    ]
+    draws, squares = zip(*(_mean_and_error(w, side) for w, side in zip(drawn, sides, strict=True)), strict=True)
+    value, error = (means[0] - means[1])[0], np.sqrt(squared[0] + squared[1])[0]
+    of_draws, errors = draws[0] - draws[1], np.sqrt(squares[0] + squares[1])
+    counts = [(~np.isnan(side)).sum(0) for side in sides]
+    far = stats.t.ppf((1 + confidence) / 2, welch_freedom(squared[0][0], squared[1][0], *counts)) * error
+    ends = [
+        studentised(value[k], of_draws[:, k], error[k], errors[:, k], confidence)
+        if min(counts[0][k], counts[1][k]) >= MIN_FOR_DRAWS
+        else (value[k] - far[k], value[k] + far[k])
+        for k in range(len(value))
+    ]
+    low, high = np.array(ends, dtype=np.float64).T
+    return low, high
+
+
+def _mean_and_error(weights: Floats, table: Floats) -> tuple[Floats, Floats]:
+    """Weighted means over people and their squared standard errors, (B, quantities), of what is known."""
+    known = ~np.isnan(table)
+    count, centre = weights @ known, np.nan_to_num(mean_of_known(np.ones((1, len(table))), table))
+    centred = np.where(known, table - centre, 0)
+    mean = divided(weights @ centred, count)
+    variance = divided(weights @ centred**2, count) - mean**2
+    error = divided(np.maximum(variance, 0), count - 1)
+    return mean + centre, error
+
+
+def welch_freedom(first: Floats, second: Floats, people_first: Floats, people_second: Floats) -> Floats:
+    """Welch–Satterthwaite degrees of freedom from the squared standard errors of two means.
+
+    Example:
+        >>> welch_freedom(np.array([1.0]), np.array([1.0]), np.array([10]), np.array([10])).tolist()
+        [18.0]
+    """
+    parts = [
+        v**2 / np.maximum(n - 1, 1) for v, n in ((np.asarray(first), people_first), (np.asarray(second), people_second))
+    ]
+    total = (first + second) ** 2
+    fewest = np.maximum(np.minimum(people_first, people_second) - 1, 1).astype(np.float64)
+    freedom: Floats = np.divide(total, parts[0] + parts[1], out=fewest, where=(parts[0] + parts[1]) > 0)
+    return freedom
+
+
+def permutation_p(both: Floats, size: int, permutations: int, generator: np.random.Generator) -> Floats:
+    """Two-sided p-value of Welch's t when people's groups are shuffled, for each column."""
+    order = np.arange(len(both))
+    members = np.stack([generator.permutation(order) < size for _ in range(permutations)])
+    splits: Floats = np.concatenate([(order < size)[None], members]).astype(np.float64)
+    t = np.abs(welch_t(both, splits))
+    reached = (t[1:] >= t[0] * (1 - 1e-9)).sum(0)
+    p = (1 + reached) / (1 + permutations)
+    shown: Floats = np.where(np.isnan(t[0]), np.nan, p)
+    return shown
+
+
+def welch_t(both: Floats, members: Floats) -> Floats:
+    """Welch's t of each split (B, people) in each column of (people, quantities) → (B, quantities)."""
+    known = (~np.isnan(both)).astype(np.float64)
+    centred = np.where(known > 0, both - mean_of_known(np.ones((1, len(both))), both), 0)
+    means, errors = [], []
+    for side in (members, 1 - members):
+        n = side @ known
+        mean = divided(side @ centred, n)
+        squares = np.maximum(side @ centred**2 - n * np.nan_to_num(mean) ** 2, 0)
+        errors.append(divided(squares, n * (n - 1)))
+        means.append(mean)
+    difference, error = means[0] - means[1], np.sqrt(errors[0] + errors[1])
+    scale = np.abs(centred).max(0)
+    difference = np.where(np.abs(difference) <= 1e-12 * scale, 0.0, difference)
+    without_spread = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
+    steady = np.isfinite(error) & (error <= 1e-12 * scale)
+    t: Floats = np.where(steady, without_spread, divided(difference, error))
+    return t
+
+
+def mean_of_known(weights: Floats, table: Floats) -> Floats:
+    """Weighted means over people, (B, quantities), of what is known."""
+    known = ~np.isnan(table)
+    totals = weights @ known
+    return divided(weights @ np.where(known, table, 0), totals)
+
+
+def variance_of_known(table: Floats) -> Floats:
+    """Return the variance over people of what is known, (quantities,)."""
+    known = ~np.isnan(table)
+    count = known.sum(0)
+    squares = np.where(known, table - mean_of_known(np.ones((1, len(table))), table), 0) ** 2
+    return divided(squares.sum(0), count - 1)

@@ -1,0 +1,96 @@
+"""Cosines of genuine and impostor pairs from embeddings that come batch after batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from captum_leam._engine.modes import as_array
+from captum_leam.stats.bootstrap import Floats
+from captum_leam.stats.labels import people_of, person_codes
+from captum_leam.verification.verify_model import Verification
+
+BLOCK = 65_536
+"""Pairs whose embeddings are in memory at a time."""
+
+
+@dataclass
+class PairScores:
+    """Embeddings and their people, batch after batch, compared as by :func:`~captum_leam.verification.verify`; states can be merged.
+
+    Example:
+        >>> scores = PairScores()
+        >>> scores.update([[1.0, 0.0], [2.0, 0.0]], ["ann", "ann"])
+        >>> scores.update([[0.0, 1.0]], ["bob"])
+        >>> scores.compute()
+        Verification(EER 0.000; 1 genuine, 2 impostor pairs)
+    """
+
+    embeddings: list[NDArray[Any]] = field(default_factory=list)
+    people: list[Any] = field(default_factory=list)
+
+    def update(self, embeddings: ArrayLike, people: Sequence[Any]) -> None:
+        """Add images.
+
+        Args:
+            embeddings: Embeddings (N, D), finite and not zero.
+            people: Person of each image.
+        """
+        rows = np.asarray(embeddings) if isinstance(embeddings, np.ndarray) else as_array(embeddings)
+        self.people += people_of(people, len(rows))
+        self.embeddings.append(rows)
+
+    def merge(self, other: "PairScores") -> None:
+        """Add the images of another state."""
+        self.embeddings += other.embeddings
+        self.people += other.people
+
+    def compute(self, max_pairs: int | None = None, seed: int = 0) -> Verification:
+        """Return the cosines of genuine and of impostor pairs; there may be none of a kind.
+
+        Args:
+            max_pairs: Number of pairs of each kind up to which all are compared; of more, as many are drawn. Default: no limit.
+            seed: Seed of the draw. Default: 0.
+        """
+        if not self.people:
+            return Verification(np.zeros(0), np.zeros(0))
+        codes = person_codes(self.people)[1]
+        order = np.argsort(codes, kind="stable")
+        codes = codes[order]
+        units = np.concatenate(self.embeddings)[order].astype(np.float64)
+        units /= np.linalg.norm(units, axis=1, keepdims=True)
+        generator = np.random.default_rng(seed)
+        genuine = _genuine_pairs(codes)
+        if max_pairs is not None and len(genuine) > max_pairs:
+            genuine = genuine[np.sort(generator.choice(len(genuine), max_pairs, replace=False))]
+        impostor = _impostor_pairs(codes, max_pairs, generator)
+        return Verification(np.sort(_cosines(units, genuine)), np.sort(_cosines(units, impostor)))
+
+
+def _cosines(units: Floats, pairs: NDArray[np.int64]) -> Floats:
+    blocks = np.array_split(pairs, len(pairs) // BLOCK + 1)
+    return np.concatenate([np.einsum("ij,ij->i", units[block[:, 0]], units[block[:, 1]]) for block in blocks])
+
+
+def _genuine_pairs(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return all pairs of one person from sorted codes."""
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    ends = np.append(starts[1:], len(codes))
+    parts = [np.stack(np.triu_indices(end - start, 1), 1) + start for start, end in zip(starts, ends, strict=True)]
+    return np.concatenate([np.zeros((0, 2), np.int64), *parts])
+
+
+def _impostor_pairs(
+    codes: NDArray[np.int64], max_pairs: int | None, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    count = len(codes)
+    if max_pairs is None or count * (count - 1) // 2 <= 2 * max_pairs:
+        first, second = np.triu_indices(count, 1)
+        every: NDArray[np.int64] = np.stack([first, second], 1)[codes[first] != codes[second]]
+        return every
+    drawn = np.sort(generator.integers(0, count, (3 * max_pairs, 2)), axis=1)
+    drawn = np.unique(drawn[codes[drawn[:, 0]] != codes[drawn[:, 1]]], axis=0)
+    chosen = generator.choice(len(drawn), min(max_pairs, len(drawn)), replace=False)
+    return drawn[np.sort(chosen)]

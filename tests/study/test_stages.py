@@ -1,0 +1,90 @@
+"""The table of stages: what makes which shards again."""
+
+from dataclasses import replace
+from operator import attrgetter
+
+import pytest
+
+from captum_leam.study import Study
+from captum_leam.study.config import Config
+from captum_leam.study.plan import STAGE_OF, Plan, make_plan
+from captum_leam.study.stages import STAGES, Stage
+from captum_leam.study.worker import Worker
+
+EVERYTHING = set(STAGE_OF)
+MAPS_AND_AFTER = EVERYTHING - {"crops", "controls", "untrained", "strangers"}
+COMPARISONS = {"patterns", "model_agreement", "layer_agreement"}
+WITHOUT_SHARDS = {"groups", "min_group", "max_eer", "title", "out"}  # they change tables and the page only
+BY_CONTENT = {"people", "models", "layers", "parser", "device", "shard_size"}  # in the name of every shard, as hashes
+
+
+@pytest.fixture(scope="module")
+def plan(undisturbed) -> Plan:
+    config = Study(undisturbed / "study.yaml").config
+    worker = Worker()
+    plan = make_plan(config, worker, [], progress=False)
+    plan.describe(worker)
+    return plan
+
+
+def names(plan: Plan) -> dict[str, list[str]]:
+    return {stage.name: [plan.path(stage.name, at).stem for at in plan.indices(stage)] for stage in STAGES}
+
+
+def other_stages(plan: Plan, other: Plan) -> set[str]:
+    before, after = names(plan), names(other)
+    return {name for name in before if not set(before[name]) & set(after[name])}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"title": "Another", "max_eer": 0.1, "min_group": 5}, set()),
+        ({"batch_size": 2}, EVERYTHING),
+        ({"fractions": (0.1, 0.3)}, EVERYTHING - {"crops", "untrained", "strangers"}),
+        ({"controls": ("centre", "moved", "other people")}, {"controls", "patterns"}),
+        ({"layer_transfer": True}, MAPS_AND_AFTER),
+        ({"confidence": 0.9}, COMPARISONS),
+        ({"patterns.permutations": 29}, {"patterns"}),
+        ({"leam.n_steps": 2}, MAPS_AND_AFTER | {"untrained"}),
+    ],
+)
+def test_a_setting_makes_again_what_depends_on_it(plan, change, expected):
+    config = plan.config
+    for name, value in change.items():
+        section, _, key = name.rpartition(".")
+        value = replace(getattr(config, section), **{key: value}) if section else value
+        config = replace(config, **{section or key: value})
+    other = Plan(config, plan.listing, plan.networks, plan.parser, plan.shards)
+    assert other_stages(plan, other) == expected
+
+
+def test_a_new_format_makes_a_stage_again_and_what_is_made_from_it(plan, monkeypatch):
+    monkeypatch.setitem(STAGE_OF, "totals", replace(STAGE_OF["totals"], format=2))
+    other = Plan(plan.config, plan.listing, plan.networks, plan.parser, plan.shards)
+    assert other_stages(plan, other) == {"totals", "others"}
+
+
+def test_a_renamed_network_makes_all_again(plan):
+    """Its name stands in shards and tables."""
+    one, two = plan.networks
+    networks = (replace(one, model=replace(one.model, name="first")), two)
+    other = Plan(plan.config, plan.listing, networks, plan.parser, plan.shards)
+    assert other_stages(plan, other) == EVERYTHING
+
+
+def test_every_setting_is_in_the_table_or_changes_no_shard(plan):
+    named = {setting.partition(".")[0] for stage in STAGES for setting in stage.depends_on}
+    named |= {"controls"} if {"own_controls", "shared_controls"} <= named else set()
+    assert set(Config.__dataclass_fields__) - WITHOUT_SHARDS - BY_CONTENT <= named
+    for stage in STAGES:
+        for setting in stage.depends_on:
+            attrgetter(setting)(plan.config)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_stages_come_after_what_they_read(stage: Stage):
+    order = [s.name for s in STAGES]
+    assert all(order.index(name.split()[-1]) < order.index(stage.name) for name in stage.inputs)
+    together = [s.name for s in STAGES if s.title == stage.title]
+    assert not set(stage.inputs) & set(together)

@@ -1,0 +1,49 @@
+"""Cosines of pairs from embeddings that come batch after batch."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from captum_leam.verification import PairScores, verify
+
+PEOPLE = list("aabbbcda")
+
+
+def scores_of(embeddings, people, cuts):
+    parts = []
+    for rows in np.split(np.arange(len(people)), cuts):
+        parts.append(PairScores())
+        if len(rows):
+            parts[-1].update(embeddings[rows], [people[row] for row in rows])
+    merged = PairScores()
+    for part in reversed(parts):
+        merged.merge(part)
+    return merged
+
+
+def test_batches_give_what_verify_gives():
+    images = torch.rand(8, 3, 2, 2, dtype=torch.float64)
+    expected = verify(nn.Flatten(), images, PEOPLE)
+    found = scores_of(images.flatten(1).numpy(), PEOPLE, [3, 4]).compute()
+    assert np.allclose(found.genuine, expected.genuine, atol=1e-12)
+    assert np.allclose(found.impostor, expected.impostor, atol=1e-12)
+    assert found.eer == expected.eer
+
+
+def test_of_many_pairs_some_are_drawn_by_the_seed():
+    embeddings = np.random.default_rng(0).normal(size=(40, 4))
+    people = [f"p{i // 4}" for i in range(40)]
+    every = scores_of(embeddings, people, []).compute()
+    some, again, other = (scores_of(embeddings, people, []).compute(20, seed) for seed in (0, 0, 1))
+    assert (len(every.genuine), len(every.impostor)) == (60, 720)
+    assert (len(some.genuine), len(some.impostor)) == (20, 20)
+    assert np.array_equal(some.impostor, again.impostor)
+    assert not np.array_equal(some.impostor, other.impostor)
+    assert np.isin(some.genuine, every.genuine).all()
+    assert np.isin(some.impostor, every.impostor).all()
+
+
+def test_one_kind_of_pairs_only_is_said():
+    assert not scores_of(np.eye(3), list("abc"), []).compute().has_both_kinds
+    assert not PairScores().compute().has_both_kinds
+    assert scores_of(np.eye(3), list("aab"), []).compute().has_both_kinds
