@@ -2,7 +2,7 @@
 
     python benchmarks/peers_page.py [--results results/peers] [--docs docs]
 
-Writes docs/peers.md, docs/peers/NETWORK.md for every network, docs/_static/peers.png and docs/_data/peers_readings.csv (the mean of every
+Writes docs/peers.md, docs/peers/NETWORK.md for every network, docs/_static/peers.png and benchmarks/peers_readings.csv (the mean of every
 reading on the tuning people, which a test compares with what it measures). A method or a control that is ahead of LEAM's default is bold,
 with a star where the interval of the difference over people leaves out 0.
 """
@@ -334,7 +334,7 @@ def main() -> None:
     (options.docs / "peers.md").write_text(page(table, leads, readings, settings))
     for name in settings["gaps"]:
         (folder / f"{name}.md").write_text(of_network(table[table["network"] == name], settings, name))
-    readings.round(4).to_csv(options.docs / "_data" / "peers_readings.csv", index=False)
+    readings.round(4).to_csv(FOLDER / "peers_readings.csv", index=False)
     figure(table).savefig(options.docs / "_static" / "peers.png", dpi=80)
     print(f"written: {options.docs / 'peers.md'}, {folder}, {options.docs / '_static' / 'peers.png'}")
 

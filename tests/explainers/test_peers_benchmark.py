@@ -391,4 +391,4 @@ def test_no_method_is_read_worse_than_it_could_be(module, real_dir, tmp_path, na
 
 
 SAMPLED = 2  # people
-READINGS = BENCHMARKS.parent / "docs" / "_data" / "peers_readings.csv"
+READINGS = BENCHMARKS / "peers_readings.csv"
