@@ -19,10 +19,11 @@ LEAM's presets and forms, the methods of ``captum_leam.explainers``, Captum's ow
 
 Passes and seconds of one core are per image, counted and measured. Writes readings.csv (tuning people, all readings), chosen.csv, peers.csv
 (tidy), leads.csv (presets against every method, paired), drops.csv (per image), settings.json and peers.png; ``peers_page.py`` makes the
-pages of the documentation. Jobs go network by network; ``--resume`` takes those that an interrupted run finished. ``--few-passes`` leaves
-out the methods of more than 100 passes and the limit. ``--quick``: fewer people, readings tried at σ 0 and 2 on the blur alone, transfer to
-one network, 50 masks, 20 steps of FAME, windows every 14 px, one restart of 40 steps for the limit, one synthetic network, no Occlusion,
-no AUC, no colour, no memory. Not shown: other operating points, options of the methods other than their papers'.
+pages of the documentation. Jobs go network by network; ``--resume`` takes what an interrupted run finished, method by method.
+``--few-passes`` leaves out the methods of more than 100 passes and the limit, ``--drops-only`` all of 2 to 4 but the drops on grey faces.
+``--quick``: fewer people, readings tried at σ 0 and 2 on the blur alone, transfer to one network, 50 masks, 20 steps of FAME, windows
+every 14 px, one restart of 40 steps for the limit, one synthetic network, no Occlusion, no AUC, no colour, no memory. Not shown: other
+operating points, options of the methods other than their papers'.
 """
 
 import argparse
@@ -110,6 +111,7 @@ class Setting:
         data: Folder with the networks and the faces.
         quick: Whether it is the quick run.
         few_passes: Whether methods of more than 100 passes are left out.
+        drops_only: Whether nothing but drops on the grey faces is measured.
         networks: Names in the zoo.
         sample: How many people.
         methods: Beginnings of the names of the methods that are run; an empty one for all.
@@ -119,6 +121,7 @@ class Setting:
     data: Path
     quick: bool
     few_passes: bool
+    drops_only: bool
     networks: tuple[str, ...]
     sample: Sample
     methods: tuple[str, ...]
@@ -319,7 +322,7 @@ def report(setting: Setting, name: str, chosen: Mapping[str, Reading], faces: st
         table = of_views(setting, occlusion, Raw(of_control[:, None]), AS_IT_IS)
         tables.append(labelled(table, scene, name, control))
     found.drops = pd.concat(tables, ignore_index=True).assign(faces=faces)
-    if faces == GREY:
+    if faces == GREY and not setting.drops_only:
         cheap = [m for m in methods if m.name in maps and m.name not in DEAR]
         if sample.per_person > 1:
             found.rows += agreements(setting, name, cheap, chosen, maps)
@@ -485,6 +488,8 @@ def first_jobs(setting: Setting) -> Jobs:
 def second_jobs(setting: Setting, chosen: Mapping[str, Reading]) -> Jobs:
     """Return what is measured in the chosen readings."""
     jobs = {f"report {name}": partial(report, setting, name, chosen) for name in setting.networks}
+    if setting.drops_only:
+        return jobs
     if not setting.quick and (setting.data / COLOUR).is_dir():
         jobs |= {f"colour {name}": partial(report, setting, name, chosen, COLOUR) for name in setting.networks}
     jobs |= {f"planted {part}": partial(find_planted, setting, part, chosen) for part in setting.parts}
@@ -598,6 +603,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--few-passes", action="store_true", help="without methods of more than 100 passes")
+    parser.add_argument(
+        "--drops-only", action="store_true", help="no verification, specificity, colour, planted evidence, memory"
+    )
     parser.add_argument("--networks", nargs="+", help="names of the zoo; all by default")
     parser.add_argument(
         "--methods", nargs="+", default=[""], help="beginnings of the names of the methods; all by default"
@@ -623,7 +631,9 @@ def main() -> None:
     if not given.resume:
         shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True, exist_ok=True)
-    setting = Setting(given.data, given.quick, given.few_passes, networks, people, tuple(given.methods), kept)
+    setting = Setting(
+        given.data, given.quick, given.few_passes, given.drops_only, networks, people, tuple(given.methods), kept
+    )
     done = run_all(first_jobs(setting), given.workers, kept)
     chosen = write_chosen(readings_table(done), given.out)
     done |= run_all(second_jobs(setting, chosen), given.workers, kept)

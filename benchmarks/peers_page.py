@@ -285,7 +285,7 @@ def of_network(part: pd.DataFrame, settings: dict, name: str) -> str:
         matched={view: table_of(part, drop_columns(view)) for view in VIEWS if view != CHOSEN},
         others=table_of(part, drop_columns(CHOSEN, cells=OTHERS)),
         colour=table_of(part, drop_columns(CHOSEN, "faces_colour")) if (part["faces"] == "faces_colour").any() else "",
-        verification=table_of(part, [*VERIFICATION, *AGAINST]),
+        verification=table_of(part, [*VERIFICATION, *AGAINST]) if (part["measure"] == "deletion").any() else "",
         cost=table_of(part, [*SPECIFIC, *COST]),
         front=", ".join(pareto(found)["method"]),
         quick=settings["quick"],
@@ -299,7 +299,8 @@ def environment() -> Environment:
 
 def page(table: pd.DataFrame, leads: pd.DataFrame, readings: pd.DataFrame, settings: dict) -> str:
     """Return the page of all networks together."""
-    real = table[~table["network"].str.startswith("planted")]
+    is_planted = table["network"].str.startswith("planted")
+    real, planted = table[~is_planted], table[is_planted]
     everywhere = real[real["network"] == ALL]
     template = environment().from_string((FOLDER / "peers_page.md.j2").read_text())
     return template.render(
@@ -313,7 +314,7 @@ def page(table: pd.DataFrame, leads: pd.DataFrame, readings: pd.DataFrame, setti
         colour=table_of(everywhere, drop_columns(CHOSEN, "faces_colour")),
         has_colour=bool((everywhere["faces"] == "faces_colour").any()),
         has_limit=bool((real["method"] == LIMIT_NAME).any()),
-        planted=planted_table(table[table["network"].str.startswith("planted")]),
+        planted=planted_table(planted) if len(planted) else "",
         not_ahead="\n".join(where_not_ahead(real)),
         left_out="; ".join(m for m in METHODS if m not in set(real["method"])),
     )

@@ -383,7 +383,7 @@ def test_no_method_is_read_worse_than_it_could_be(module, real_dir, tmp_path, na
     chosen = pd.read_csv(READINGS).query("chosen").set_index("method")[["reading", "sigma"]]
     sample = peers.Sample(**{**vars(contest.QUICK), "tuning": SAMPLED})
     networks = tuple(peers.load_zoo(real_dir))
-    setting = peers.Setting(real_dir, False, True, networks, sample, (name,), tmp_path)
+    setting = peers.Setting(real_dir, False, True, True, networks, sample, (name,), tmp_path)
     drops = pd.concat([peers.try_readings(setting, network).drops for network in networks])
     means = contest.mean_of_readings(drops.assign(in_gaps=drops["drop"]))[name]
     read = tuple(chosen.loc[name])
