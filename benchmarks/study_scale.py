@@ -1,11 +1,13 @@
 """Does a study scale? Memory, throughput beside the passes that cannot be avoided, and 1000 synthetic people × 5 images × 9 networks.
 
     python benchmarks/study_scale.py [--people 1000] [--images 5] [--networks 9] [--jobs 2] [--out study_scale] [--sample 4] [--repeats 3]
+        [--preset layers]
 
 First, on a few shards in one process with one thread: CPU time of the study's own stages (reading, labels, embedding, maps, regions,
 signatures, occlusion, writing), task by task beside a bare loop of exactly the forward and backward passes that the settings need, on the
 same crops in the same batches: every network on every crop (embeddings); LEAM on each network and on its untrained twin (both ends of the
-path, then forward and backward at every step, without a graph before the first layer); the twin's statistics and embeddings; and every
+path, then forward and backward at every step, without a graph before the first layer) and, with another --preset than layers, the passes
+of the overall map; the twin's statistics and embeddings; and every
 network on every occluded image, of maps, layers and controls. Both are counted, and their counts printed. The bare loop makes no occluded
 images, references, maps or tables: other images stand in for the occluded ones. Several runs in turn, the median counts (--repeats). Then
 the whole study with worker processes, in a child process: seconds, and the memory of the child and all its workers over time (memory.png,
@@ -38,6 +40,7 @@ from torch import nn
 
 from captum_leam._storage import Shard, read_shard
 from captum_leam.controls import OWN_CONTROLS
+from captum_leam.explain import PRESETS
 from captum_leam.study import Study
 from captum_leam.study.config import Config
 from captum_leam.study.evaluating import TWIN_FACES
@@ -76,13 +79,14 @@ def write_people(folder: Path, people: int, images: int) -> None:
             Image.fromarray(picture).save(path)
 
 
-def write_config(folder: Path, networks: int, permutations: int) -> Path:
+def write_config(folder: Path, networks: int, permutations: int, preset: str = "layers") -> Path:
     makers = "\n".join(f"def n{i}():\n    return _net({i})\n" for i in range(networks))
     (folder / "nets.py").write_text(NETS.format(makers=makers))
     config = {
         "people": "faces",
         "models": {f"n{i}": f"nets.py:n{i}" for i in range(networks)},
         "pictures": "crops",
+        "preset": preset,
         "patterns": {"permutations": permutations, "resamples": 500},
         "out": "results",
     }
@@ -140,7 +144,7 @@ class Bare:
         everyone, layers = self.modules if config.transfer else [module], self.layers(number)
         alone = everyone if config.layer_transfer else [module]
         for batch, towards in zip(crops.split(config.batch_size), references.split(config.batch_size), strict=True):
-            leam_passes(module, layers, batch, towards, config.leam.n_steps)
+            self.explain(number, batch, towards)
             self.occluded(batch, everyone, 1 + ("moved" in config.controls), config.fractions)
             self.occluded(batch, alone, len(layers), config.layer_fractions)
 
@@ -154,7 +158,20 @@ class Bare:
             for batch, towards in zip(*(t.split(self.config.batch_size) for t in (crops, references)), strict=True):
                 with torch.no_grad():
                     self.modules[number](batch)
-                leam_passes(self.modules[number], self.layers(number), batch, towards, self.config.leam.n_steps)
+                self.explain(number, batch, towards)
+
+    def explain(self, number: int, batch: torch.Tensor, towards: torch.Tensor) -> None:
+        """The signed layer maps and the overall map of one network."""
+        module, preset = self.modules[number], self.config.preset
+        leam_passes(module, self.layers(number), batch, towards, self.config.leam.n_steps)
+        if preset == "layers":
+            return
+        inside = [layer.in_overall for layer in self.worker.networks[number].layers]
+        leam_passes(module, [*itertools.compress(self.layers(number), inside)], batch, towards, PRESETS[preset].n_steps)
+        for _ in range(PRESETS[preset].rounds):  # gradients go back to the image
+            with torch.enable_grad():
+                images = batch.detach().requires_grad_()
+                torch.autograd.grad((module(images) * towards).sum(), images)
 
     def other_people(self, crops: torch.Tensor, number: int) -> None:
         """Occlusion where other people's mean map is highest."""
@@ -171,7 +188,7 @@ class Bare:
 def leam_passes(
     module: nn.Module, layers: Sequence[nn.Module], batch: torch.Tensor, towards: torch.Tensor, steps: int
 ) -> None:
-    """A mean-gradient path: forwards at both ends, then forward and backward at every step, from the first layer on."""
+    """A mean-gradient path: forwards at both ends (none for one step), then forward and backward at every step, from the first layer on."""
     kept: list[torch.Tensor] = []
 
     def keep(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -180,7 +197,7 @@ def leam_passes(
         return kept[-1]
 
     with torch.no_grad():
-        for _ in range(2):
+        for _ in range(2 if steps > 1 else 0):
             module(batch)
     handles = [layer.register_forward_hook(keep) for layer in layers]
     try:
@@ -386,11 +403,12 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=3, help="of the comparison")
     parser.add_argument("--permutations", type=int, default=99)
+    parser.add_argument("--preset", default="layers", help="overall map of the study")
     parser.add_argument("--out", type=Path, default=Path("study_scale"))
     parser.add_argument("--no-whole", action="store_true", help="only the comparison")
     options = parser.parse_args()
     write_people(options.out / "faces", options.people, options.images)
-    path = write_config(options.out, options.networks, options.permutations)
+    path = write_config(options.out, options.networks, options.permutations, options.preset)
     if options.sample:
         throughput(path, options.sample, options.repeats)
     if options.no_whole:

@@ -1,6 +1,7 @@
 """Do workers help, and do all engines give the same tables? Serial, 2 processes and Ray on one study, one thread each.
 
     python benchmarks/study_scaling.py [--data ../shared/real] [--people 40] [--images 5] [--repeats 2] [--engines serial processes ray]
+        [--preset layers]
 
 Every run is the command in a process of its own, into an empty folder; wall-clock seconds of the whole run (with its start, and that of the
 workers), and of the stages that workers do. Models: with --data the networks and faces there, else captum_leam.synthetic.EmbeddingNet with
@@ -23,11 +24,12 @@ from study_scale import write_config, write_people
 STAGES = ("reading and embedding", "explaining", "other people", "comparing")
 
 
-def write_real(folder: Path, data: Path) -> Path:
+def write_real(folder: Path, data: Path, preset: str) -> Path:
     config = {
         "people": str(data.resolve() / "faces"),
         "models": {name: f"{data.resolve()}/models.py:{name}" for name in ("ms1m", "casia")},
         "pictures": "crops",
+        "preset": preset,
         "shard_size": 18,
         "patterns": {"permutations": 99, "resamples": 200},
     }
@@ -60,14 +62,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--engines", nargs="+", default=["serial", "processes", "ray"])
+    parser.add_argument("--preset", default="layers", help="overall map of the study")
     parser.add_argument("--out", type=Path, default=Path("study_scaling"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.data is None:
         write_people(options.out / "faces", options.people, options.images)
-        path = write_config(options.out, 2, 99)
+        path = write_config(options.out, 2, 99, options.preset)
     else:
-        path = write_real(options.out, options.data)
+        path = write_real(options.out, options.data, options.preset)
     took: dict[str, list[tuple[float, float]]] = {engine: [] for engine in options.engines}
     for _ in range(options.repeats):  # in turn, so that what else the machine does meets all of them
         for engine in options.engines:

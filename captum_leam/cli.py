@@ -101,11 +101,11 @@ def demo(
 ) -> None:
     """Train on synthetic faces whose identity is planted in one part, explain them, and write a page."""
     _check_folder(out, force)
-    from captum_leam.reporting.explanation_page import write
+    from captum_leam.reporting.explanation_page import write_page
 
     on = _device(device)
     sections = [_planted(part, people, seed, on, progress) for part in ("nose", "eyes", "mouth")]
-    page = write(
+    page = write_page(
         sections,
         out,
         title="captum-leam: maps where the right answer is known",
@@ -224,7 +224,7 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
     sides, on = _size(size), _device(device)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        from captum_leam.reporting.explain_files import FileOptions, explain_files, lead
+        from captum_leam.reporting.files import FileOptions, explain_files, lead
 
         options = FileOptions(
             preset=preset,  # type: ignore[arg-type]  # any text of the user; the options check it
@@ -249,10 +249,10 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
         )
         found = explain_files([probe, *(reference or [])], model, options)
     found = _with_warnings(found, caught)
-    from captum_leam.reporting.explanation_page import write
+    from captum_leam.reporting.explanation_page import write_page
 
     settings = {**found.settings, **_environment(seed, device)}
-    _show([found], write([found], out, title=f"LEAM: {found.title}", lead=lead(found), settings=settings))
+    _show([found], write_page([found], out, title=f"LEAM: {found.title}", lead=lead(found), settings=settings))
     if found.skipped:
         raise typer.Exit(LEFT_OUT)
 

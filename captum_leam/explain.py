@@ -21,6 +21,9 @@ from captum_leam.refinement import refine, smooth, transfer_ranks
 from captum_leam.suggest import LayerSuggestion, LayerSuggestions, find_field, suggest_layers
 
 Preset = Literal["fast", "default", "best"]
+StudyPreset = Preset | Literal["layers"]
+"""Overall map of a study: that of a preset, or ``"layers"``, the mean of its signed layer maps' distributions."""
+
 Reference = Literal["own", "other face", "other images"]
 
 
@@ -37,11 +40,29 @@ class PresetForm(NamedTuple):
     def passes(self, *, own_reference: bool = False) -> tuple[int, int]:
         """Return the forward and backward passes per image, without those that find layers and field."""
         rounds = self.for_own_reference().rounds if own_reference else self.rounds
-        return (self.n_steps + 2 if self.n_steps > 1 else 1) + self.rounds, self.n_steps + rounds
+        forward, backward = path_passes(self.n_steps)
+        return forward + self.rounds, backward + rounds
+
+    @property
+    def uses_baselines(self) -> bool:
+        """Whether a path starts from baselines, or rounds replace pixels by them."""
+        return self.n_steps > 1 or self.rounds > 0
 
 
 PRESETS: dict[str, PresetForm] = {"fast": PresetForm(1, 0), "default": PresetForm(3, 5), "best": PresetForm(3, 45)}
 """Forms that take 1, 10 and 50 forward passes."""
+
+
+def path_passes(n_steps: int, path: Path = "mean_gradient") -> tuple[int, int]:
+    """Return the forward and backward passes per image of ``LEAM.attribute``.
+
+    Example:
+        >>> path_passes(1), path_passes(4), path_passes(4, "conductance")
+        ((1, 1), (6, 4), (9, 4))
+    """
+    if n_steps == 1:
+        return 1, 1
+    return (n_steps + 2 if path == "mean_gradient" else 2 * n_steps + 1), n_steps
 
 
 @dataclass(frozen=True)
@@ -49,55 +70,75 @@ class MapSettings:
     """How the maps of a result were made.
 
     Attributes:
-        preset: Preset of the overall map.
+        preset: Preset of the overall map; ``"layers"`` in a study whose overall map is the mean of its layer maps.
         reference: Embedding that the maps point towards: each image's ``"own"``, that of the ``"other face"`` of a pair, or one of
             ``"other images"``.
         overall_layers: Names of the layers that the overall map starts from.
         layers: Names of the layers with a signed map beside the overall map.
         field: (top, left, height, width) that the model reads, in pixels.
         n_steps: Steps of the path of the signed layer maps.
-        norm: Treatment of the norm of the embedding in the score.
-        weighting: Weighting of the gradients.
+        path: Kind of that path.
+        norm: Treatment of the norm of the embedding in the score of the signed layer maps.
+        weighting: Weighting of the gradients of the signed layer maps.
     """
 
-    preset: Preset
+    preset: StudyPreset
     reference: Reference
     overall_layers: tuple[str, ...]
     layers: tuple[str, ...]
     field: Field
     n_steps: int
+    path: Path = "mean_gradient"
     norm: Norm = "detach"
     weighting: Weighting = "elementwise"
 
     @classmethod
-    def of(cls, preset: Preset, reference: Reference, layers: LayerSuggestions, n_steps: int) -> "MapSettings":
-        """Return the settings of :func:`explain_faces` and :func:`layer_maps` with these layers."""
+    def of(
+        cls, preset: StudyPreset, reference: Reference, layers: LayerSuggestions, n_steps: int, **options: Any
+    ) -> "MapSettings":
+        """Return the settings of :func:`explain_faces` and :func:`layer_maps` with these layers, and options of the layer maps."""
         names, overall = ([layer.name for layer in some] for some in (layers, layers.for_overall_map()))
-        return cls(preset, reference, tuple(overall), tuple(names), layers.field, n_steps)
+        return cls(preset, reference, tuple(overall), tuple(names), layers.field, n_steps, **options)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings by name, for a page or a file.
 
         Example:
             >>> settings = MapSettings("default", "own", ("stem",), ("stem", "last"), (0, 0, 112, 112), n_steps=4)
-            >>> settings.to_dict()["passes"]
-            '10 forward, 7 backward'
+            >>> settings.to_dict()["passes"], settings.to_dict()["passes of the signed layer maps"]
+            ('10 forward, 7 backward', '6 forward, 4 backward')
         """
-        own, form = self.reference == "own", PRESETS[self.preset]
-        forward, backward = form.passes(own_reference=own)
         return {
             "preset": self.preset,
-            "steps of the path": form.n_steps,
-            "rounds of occlusion": form.for_own_reference().rounds if own else form.rounds,
-            "passes": f"{forward} forward, {backward} backward",
+            **self._of_overall_map(),
             "layers of the overall map": ", ".join(self.overall_layers),
             "layers": ", ".join(self.layers),
             "steps of the signed layer maps": self.n_steps,
+            "path of the signed layer maps": self.path if self.n_steps > 1 else "none",
+            "passes of the signed layer maps": _passes(path_passes(self.n_steps, self.path)),
+            "norm of the signed layer maps": self.norm,
+            "weighting of the signed layer maps": self.weighting,
             "reference": self.reference,
-            "norm": self.norm,
-            "weighting": self.weighting,
             "field (top, left, height, width)": self.field,
         }
+
+    def _of_overall_map(self) -> dict[str, Any]:
+        if self.preset == "layers":
+            return {
+                "overall map": "mean of the signed layer maps' distributions",
+                "passes": "none beside those of the layer maps",
+            }
+        own = self.reference == "own"
+        form = PRESETS[self.preset]
+        return {
+            "steps of the path": form.n_steps,
+            "rounds of occlusion": (form.for_own_reference() if own else form).rounds,
+            "passes": _passes(form.passes(own_reference=own)),
+        }
+
+
+def _passes(passes: tuple[int, int]) -> str:
+    return f"{passes[0]} forward, {passes[1]} backward"
 
 
 def check_preset(preset: str) -> None:
@@ -183,18 +224,94 @@ def explain_faces(  # noqa: PLR0913  the options of LEAM.attribute are named one
         layers = layers.for_overall_map()
     if isinstance(layers, nn.Module):
         raise InputTypeError(f"layers is a {type(layers).__name__}; needed is a list of layers: layers=[that module].")
-    leam = LEAM(model, list(layers))
-    place = field or find_field(model, x)
-    leam.check_grids(x, place)
-    form = PRESETS[preset] if reference is not None else PRESETS[preset].for_own_reference()
-    n_steps = form.n_steps if n_steps is None else n_steps
-    options = {"n_steps": n_steps, "path": path, "internal_batch_size": internal_batch_size, "grad_kwargs": grad_kwargs}
+    options = {"path": path, "internal_batch_size": internal_batch_size, "grad_kwargs": grad_kwargs}
+    overall = OverallMap(model, layers, field or find_field(model, x), preset, n_steps=n_steps, **options)
+    overall.leam.check_grids(x, overall.field)
 
     def explain(rows: slice) -> Tensor:
         towards = {"reference": _rows(reference, rows, 2, len(x)), "contrast": _rows(contrast, rows, 3, len(x))}
-        return _explain(leam, x[rows], place, form.rounds, towards, _rows(baselines, rows, 4, len(x)), options)
+        return overall(x[rows], baselines=_rows(baselines, rows, 4, len(x)), **towards)
 
     return torch.cat(in_batches(explain, len(x), batch_size))
+
+
+class OverallMap:
+    """Overall map of a preset on known layers and a known field, for one batch after another.
+
+    :func:`explain_faces` finds layers and field, checks that the layers' grids lie on the images, and calls this for every batch. Call
+    it directly where the same layers explain many batches, as a study does.
+
+    Args:
+        model: Model in evaluation mode that returns embeddings (N, D), or scores (N,).
+        layers: Layers that the map starts from: suggestions, or modules whose output is (N, C, h, w).
+        field: (top, left, height, width) that the model reads, in pixels.
+        preset: ``"fast"``, ``"default"`` or ``"best"``. Default: ``"default"``.
+        n_steps: Steps of the path at the start. Default: those of the preset.
+        options: Further options of ``LEAM.attribute`` at the start.
+
+    Raises:
+        CaptumLeamError: For an unknown preset.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 256, 8)).eval()
+        >>> overall = OverallMap(net, [net[1]], (0, 0, 32, 32), "fast")
+        >>> overall(torch.rand(2, 3, 32, 32), reference=torch.rand(2, 8)).shape
+        torch.Size([2, 32, 32])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[LayerSuggestion | nn.Module],
+        field: Field,
+        preset: Preset = "default",
+        *,
+        n_steps: int | None = None,
+        **options: Any,
+    ) -> None:
+        check_preset(preset)
+        self.leam = LEAM(model, list(layers))
+        self.field = field
+        self.form = PRESETS[preset]
+        self.options = {"n_steps": self.form.n_steps if n_steps is None else n_steps, **options}
+
+    def __call__(
+        self,
+        x: Tensor,
+        *,
+        reference: Tensor | None = None,
+        contrast: Tensor | None = None,
+        baselines: BaselineType = None,
+    ) -> Tensor:
+        """Return the maps of one batch: the overall map at the start, then refined by rounds of occlusion.
+
+        Args:
+            x: Faces, shape (N, C, H, W).
+            reference: Embeddings, shape (D,), (1, D) or (N, D). Default: each image's own.
+            contrast: Embeddings to tell the person apart from.
+            baselines: Start of the path and replacement of occluded pixels. Default: a Gaussian blur.
+
+        Returns:
+            Shape (N, H, W), not negative, each map sums to 1.
+
+        Raises:
+            NoEvidenceError: If a layer has no positive value for an image.
+            CaptumLeamError: For what ``LEAM.attribute`` refuses.
+        """
+        rounds = (self.form if reference is not None else self.form.for_own_reference()).rounds
+        towards: dict[str, Any] = {"reference": reference, "contrast": contrast}
+        # without a path, only the rounds take baselines
+        starts = None if rounds and self.options["n_steps"] == 1 else baselines
+        with with_gradients():
+            maps = self.leam.attribute(x, **towards, baselines=starts, **self.options)
+            overall = overall_map(maps, (x.shape[2], x.shape[3]), self.field)
+            start = smooth(overall)
+            if not rounds:
+                return normalize_sum(start)
+            x = x.detach().clone()  # also of what was made under inference_mode
+            replaced = default_blur(x) if baselines is None else baseline_tensors(baselines, (x,))[0].clone()
+            heights = refine(_score(self.leam.forward_func, x, **towards), x, replaced, start, rounds)
+            return _sharpen(overall + 2 * transfer_ranks(normalize_sum(start), heights))
 
 
 def layer_maps(
@@ -247,30 +364,6 @@ def layer_maps(
     maps = [torch.cat(of_layer) for of_layer in zip(*batches, strict=True)]
     placed = [place_on_field(m, layers.image_size, layers.field) for m in maps]
     return dict(zip([layer.name for layer in layers], placed, strict=True))
-
-
-def _explain(
-    leam: LEAM,
-    x: Tensor,
-    field: Field,
-    rounds: int,
-    towards: dict[str, Any],
-    baselines: BaselineType,
-    options: dict[str, Any],
-) -> Tensor:
-    """Return the maps (n, H, W) of one batch: the overall map at the start, then refined by rounds of occlusion."""
-    # without a path, only the rounds take baselines
-    starts = None if rounds and options["n_steps"] == 1 else baselines
-    with with_gradients():
-        maps = leam.attribute(x, **towards, baselines=starts, **options)
-        overall = overall_map(maps, (x.shape[2], x.shape[3]), field)
-        start = smooth(overall)
-        if not rounds:
-            return normalize_sum(start)
-        x = x.detach().clone()  # also of what was made under inference_mode
-        replaced = default_blur(x) if baselines is None else baseline_tensors(baselines, (x,))[0].clone()
-        heights = refine(_score(leam.forward_func, x, **towards), x, replaced, start, rounds)
-        return _sharpen(overall + 2 * transfer_ranks(normalize_sum(start), heights))
 
 
 def _sharpen(maps: Tensor) -> Tensor:

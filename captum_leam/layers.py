@@ -102,6 +102,11 @@ class LayerSuggestion:
         shape: Shape (C, h, w) of its map, after ``reshape``.
         cell: Width of one of its cells in pixels of the field.
         reshape: Function that brings its output to (N, C, h, w), for tokens and channels-last layers. None elsewhere.
+
+    Example:
+        >>> layer = nn.Conv2d(3, 8, 3, 2, 1)
+        >>> LayerSuggestion("stem", layer, (8, 56, 56), 2.0).shape
+        (8, 56, 56)
     """
 
     name: str

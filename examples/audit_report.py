@@ -12,8 +12,7 @@ from pathlib import Path
 
 from captum_leam import explain_faces, leave_one_out_centroids, suggest_layers
 from captum_leam.faithfulness import sanity_checks
-from captum_leam.reporting.explanation import explain_images
-from captum_leam.reporting.explanation_page import write
+from captum_leam.reporting import explain_images, write_page
 from captum_leam.synthetic import SyntheticPopulation, train
 from captum_leam.verification import VerificationEvaluator, draw_pairs, verify
 
@@ -88,7 +87,7 @@ settings = {
     if checks.passed
     else f"failed: {', '.join(checks.failed)}",
 }
-page = write(
+page = write_page(
     [explanation],
     Path("audit"),
     title="Audit of a face recogniser",

@@ -66,6 +66,7 @@ models:
   eyes: networks.py:eyes
 title: People who differ in their eyes
 pictures: crops
+preset: default   # the overall map of explain_faces
 fractions: [0.01, 0.05]
 patterns:
   permutations: 199

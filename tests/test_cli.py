@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from captum_leam import cli
 from captum_leam.errors import CaptumLeamError, FileError, InputTypeError
-from captum_leam.reporting.explain_files import _distinct
+from captum_leam.reporting.files import _distinct
 from captum_leam.synthetic import SyntheticPopulation
 
 MODEL = """
@@ -79,7 +79,7 @@ def invoke(*arguments: object, drawn: bool = False) -> None:
         raise result.exception
 
 
-def test_help_is_free_of_torch():
+def test_help_does_not_import_torch():
     code = (
         "import sys\nfrom captum_leam.cli import app\n"
         "try:\n    app(['--help'])\nexcept SystemExit as stop:\n    assert not stop.code\n"
@@ -92,13 +92,13 @@ def test_help_is_free_of_torch():
 
 
 @pytest.mark.parametrize("module", ["captum_leam", "captum_leam.cli"])
-def test_python_m(module):
+def test_python_m_runs_the_command_and_its_module(module):
     """Not silent success: both are typed by people without the entry point on their path."""
     done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)  # noqa: S603
     assert done.stdout.startswith("captum-leam ")
 
 
-def test_version():
+def test_version_prints_the_version():
     from captum_leam import __version__
 
     code, printed = run("--version")
@@ -131,7 +131,7 @@ def test_one_crop_is_labelled_as_embedding_strength(folder):
     assert "no reference: embedding-strength map" in (folder / "one" / "index.html").read_text()
 
 
-def test_layers_by_name_and_the_same_numbers_again(folder):
+def test_named_layers_are_explained_and_a_seed_repeats_the_numbers(folder):
     for out in ("x", "y"):
         arguments = ("explain", folder / "a.png", folder / "b.png", "--model", f"{folder}/my_models.py:small")
         invoke(
@@ -170,7 +170,7 @@ def test_layers_by_name_and_the_same_numbers_again(folder):
         ({"model": "no.such.package:model"}, "cannot be imported"),
         ({"crops": ["missing.png"]}, "there is no such file"),
         ({"crops": ["my_models.py"]}, "not a picture"),
-        ({"extra": ["--face", "0", "--face", "1", "--face", "2"]}, "3 indices of faces for 2 pictures"),
+        ({"extra": ["--face", "0", "--face", "1", "--face", "2"]}, "each of the 2 pictures in their order, got 3"),
         ({"extra": ["--colour", "grb"]}, "needed is rgb or bgr"),
         ({"extra": ["--layer", "lost"]}, "lost"),
         ({"extra": ["--layer", "project"]}, "no spatial map"),
@@ -184,7 +184,7 @@ def test_layers_by_name_and_the_same_numbers_again(folder):
         ({"extra": ["--out", "{folder}/a.png"]}, "expected a folder, got the file"),
     ],
 )
-def test_wrong_input(folder, change, message):
+def test_wrong_input_raises_what_is_wrong_and_writes_nothing(folder, change, message):
     crops = [folder / name for name in change.get("crops", ["a.png", "b.png"])]
     model = change.get("model", "{folder}/my_models.py:small").format(folder=folder)
     extra = [part.format(folder=folder) for part in change.get("extra", [])]
@@ -225,7 +225,7 @@ def failing(monkeypatch):
         def explode(*arguments, **options):
             raise error
 
-        monkeypatch.setattr("captum_leam.reporting.explain_files.explain_files", explode)
+        monkeypatch.setattr("captum_leam.reporting.files.explain_files", explode)
         monkeypatch.setattr("captum_leam.study.config.read_config", explode)
         monkeypatch.setattr("captum_leam.cli._planted", explode)
 
@@ -237,7 +237,7 @@ COMMANDS = {"explain": ("explain", "a.png", "--model", "m:n"), "demo": ("demo",)
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_what_the_user_can_mend_is_one_line(failing, monkeypatch, capsys, tmp_path, command, kind):
+def test_user_errors_are_one_line_and_exit_code_two(failing, monkeypatch, capsys, tmp_path, command, kind):
     monkeypatch.chdir(tmp_path)
     failing(REFUSALS[kind])
     code, printed = main(monkeypatch, capsys, *COMMANDS[command])
@@ -246,7 +246,7 @@ def test_what_the_user_can_mend_is_one_line(failing, monkeypatch, capsys, tmp_pa
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("error", FAULTS, ids=lambda error: type(error).__name__)
-def test_a_fault_comes_through(failing, monkeypatch, capsys, tmp_path, command, error):
+def test_an_unexpected_error_keeps_its_traceback(failing, monkeypatch, capsys, tmp_path, command, error):
     monkeypatch.chdir(tmp_path)
     failing(error)
     with pytest.raises(type(error)) as raised:
@@ -255,7 +255,7 @@ def test_a_fault_comes_through(failing, monkeypatch, capsys, tmp_path, command, 
 
 
 @pytest.mark.parametrize("arguments", [("--debug", *COMMANDS["study"]), (*COMMANDS["study"], "--debug")])
-def test_with_debug_a_refusal_comes_through(failing, monkeypatch, capsys, tmp_path, arguments):
+def test_debug_shows_the_traceback_of_user_errors(failing, monkeypatch, capsys, tmp_path, arguments):
     monkeypatch.chdir(tmp_path)
     failing(REFUSALS["refusal"])
     with pytest.raises(CaptumLeamError, match="no such preset"):
@@ -328,7 +328,7 @@ def test_a_crop_is_never_among_its_own_references(folder):
 @pytest.mark.parametrize(("threshold", "said"), [(1.1, True), (-1.1, False)])
 def test_pictures_unlike_the_others_are_named(folder, monkeypatch, threshold, said):
     """A folder of several people is not taken for one person's in silence."""
-    monkeypatch.setattr("captum_leam.reporting.explain_files.DOUBTFUL", threshold)
+    monkeypatch.setattr("captum_leam.reporting.files.DOUBTFUL", threshold)
     pictures = [folder / name for name in ("a.png", "b.png", "<script>alert(1)<_script>.png")]
     invoke("explain", *pictures, "--model", f"{folder}/my_models.py:small", "--preset", "fast", "--out", folder / "out")
     notes = json.loads((folder / "out" / "settings.json").read_text())["notes"]
@@ -337,19 +337,19 @@ def test_pictures_unlike_the_others_are_named(folder, monkeypatch, threshold, sa
 
 def test_files_stay_in_the_order_given(folder):
     a, b, same = (folder / name for name in ("a.png", "b.png", "same.png"))
-    assert _distinct([a, b, a], ()) == ([a, b], ["largest", "largest"], [])
-    assert _distinct([b, a, b, a], [0, 1, 1, 1]) == ([b, a, b], [0, 1, 1], [])
+    assert _distinct([a, b, a], ()) == ([(a, "largest"), (b, "largest")], [])
+    assert _distinct([b, a, b, a], [0, 1, 1, 1]) == ([(b, 0), (a, 1), (b, 1)], [])
     with pytest.raises(ValueError, match=r"a\.png and .*same\.png are the same picture"):
         _distinct([a, b, same], ())
 
 
-def test_crops_of_two_sizes(folder):
+def test_crops_of_two_sizes_raise_and_name_the_file(folder):
     Image.new("RGB", (50, 60)).save(folder / "small.png")
     with pytest.raises(ValueError, match=r"small\.png: 50 × 60 px, but .*a\.png has 112 × 112"):
         invoke("explain", folder / "a.png", folder / "small.png", "--model", f"{folder}/my_models.py:small")
 
 
-def test_demo_is_made_of_the_same_page(tmp_path, monkeypatch):
+def test_the_demo_writes_the_same_page_and_its_tables(tmp_path, monkeypatch):
     """With a network of three steps; `make demo` is the real one."""
     from functools import partial
 
@@ -365,7 +365,7 @@ def test_demo_is_made_of_the_same_page(tmp_path, monkeypatch):
 
 @pytest.mark.real
 @pytest.mark.parametrize("name", ["ms1m", "casia"])
-def test_real_faces(real_dir, tmp_path, name):
+def test_critical_pixels_of_real_people_lie_on_the_face_and_beat_random_ones(real_dir, tmp_path, name):
     """The page of a real person: the critical pixels lie on the face, and matter more than random ones."""
     crops = sorted((real_dir / "faces" / "s01").glob("*.png"))
     invoke("explain", *crops, "--model", f"{real_dir}/models.py:{name}", "--out", tmp_path / "out", drawn=True)
@@ -436,7 +436,7 @@ def breaks(images):
         ("{folder}/labels", None),
     ],
 )
-def test_regions_by_name(folder, regions, names):
+def test_every_kind_of_regions_gives_a_table_of_regions(folder, regions, names):
     (folder / "parsers.py").write_text(PARSER)
     (folder / "labels").mkdir()
     for name in ("a", "b"):
@@ -479,7 +479,7 @@ def test_regions_by_name(folder, regions, names):
         ("parsenet", "no such file or folder"),
     ],
 )
-def test_regions_that_cannot_be(folder, regions, message):
+def test_unusable_regions_raise_and_write_nothing(folder, regions, message):
     (folder / "parsers.py").write_text(PARSER)
     (folder / "labels").mkdir()
     with pytest.raises((ValueError, ImportError), match=re.escape(message)):
@@ -520,7 +520,7 @@ class Unit(nn.Module):
 """
 
 
-def test_crops_that_are_not_square(folder):
+def test_crops_that_are_not_square_are_explained_with_their_own_template(folder):
     """112 × 96 has a template of its own: the middle of the square one."""
     (folder / "nets.py").write_text(OBLONG)
     for name in ("a", "b"):
@@ -565,7 +565,7 @@ def test_crops_are_scaled_to_the_size_asked_for(folder):
         invoke(*arguments, "--size", "big", "--out", folder / "other")
 
 
-def test_a_model_that_divides_by_the_length_is_said_and_mended(folder):
+def test_output_cuts_off_the_division_by_the_length_that_the_page_reports(folder):
     (folder / "nets.py").write_text(OBLONG)
     arguments = (
         "explain",
@@ -617,7 +617,7 @@ def test_force_removes_what_the_earlier_page_left(folder):
 # -- photographs and pairs -----------------------------------------------------------------------------
 
 
-def test_two_crops_are_a_pair(folder):
+def test_two_crops_give_the_page_of_a_pair(folder):
     out = folder / "pair"
     arguments = (
         "explain",
@@ -640,7 +640,7 @@ def test_two_crops_are_a_pair(folder):
     assert "FA, false acceptance" in page
     invoke(*arguments, "--same-person", "--out", folder / "truth", "--force")
     assert re.search(r"Cosine 0\.\d{3}; the same person\.", (folder / "truth" / "index.html").read_text())
-    with pytest.raises(ValueError, match="is about two pictures; there are 1"):
+    with pytest.raises(ValueError, match="Expected two pictures for .*, got 1"):
         invoke(
             "explain",
             folder / "a.png",
@@ -653,7 +653,7 @@ def test_two_crops_are_a_pair(folder):
         )
 
 
-def test_pictures_are_one_of_three_kinds(folder):
+def test_an_unknown_kind_of_pictures_raises(folder):
     with pytest.raises(ValueError, match="Expected pictures to be .*, got 'faces'"):
         invoke("explain", folder / "a.png", "--model", f"{folder}/my_models.py:small", "--pictures", "faces")
 
@@ -669,7 +669,7 @@ def test_pictures_are_one_of_three_kinds(folder):
     ],
     ids=["ms1m", "casia", "ms1m onnx", "casia onnx"],
 )
-def test_from_raw_photographs_to_the_face_on_them(real_dir, tmp_path, model):
+def test_maps_of_raw_photographs_lie_on_the_face(real_dir, tmp_path, model):
     """Two photographs of one person: accepted, and the map lies on the face in the original photograph."""
     pytest.importorskip("facexlib")
     from captum_leam.faces import FaceAligner
@@ -732,7 +732,7 @@ def exif_of(image: Image.Image) -> Image.Exif:
 
 
 @pytest.mark.parametrize("kind", COPIES)
-def test_a_copy_is_no_reference(folder, kind):
+def test_a_copy_of_a_picture_as_its_reference_raises(folder, kind):
     """Whatever it was saved as: refused with both names, never explained towards itself."""
     with Image.open(folder / "a.png") as image:
         COPIES[kind](image.convert("RGB"), folder / "copy")
@@ -754,7 +754,7 @@ def test_a_copy_among_others_is_left_out_and_named(folder, monkeypatch, capsys):
     assert re.search(r"note: left out: .*copy\.jpg: shows the same as .*a\.png", printed)
 
 
-def test_one_picture_given_twice_is_no_pair(folder):
+def test_one_picture_given_twice_raises(folder):
     with pytest.raises(ValueError, match="are the same picture"):
         invoke("explain", folder / "a.png", folder / "a.png", "--model", f"{folder}/my_models.py:small")
 
@@ -782,7 +782,7 @@ MESSES = {
 
 
 @pytest.mark.parametrize("mess", MESSES)
-def test_what_is_in_a_folder_is_explained_or_named(folder, monkeypatch, capsys, mess):
+def test_every_file_of_a_folder_is_explained_or_named_as_left_out(folder, monkeypatch, capsys, mess):
     """Files found are files explained and files left out; hidden ones are not looked at."""
     pictures = folder / "pictures"
     pictures.mkdir()
@@ -807,7 +807,7 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_anything_is_computed
 
     monkeypatch.setattr(cli, "TemporaryDirectory", refuse)
     with (
-        patch("captum_leam.reporting.explain_files.explain_files", side_effect=AssertionError("computed")),
+        patch("captum_leam.reporting.files.explain_files", side_effect=AssertionError("computed")),
         pytest.raises(
             ValueError, match=r"--out .*new/deep: Expected a folder that can be written to, got .*Permission denied"
         ),
@@ -923,7 +923,7 @@ def test_pixels_that_are_scaled_twice_are_noticed(real_dir, name):
     """dlib's cosines of strangers are near .87, as they should be."""
     from captum_leam.faces import read_crops
     from captum_leam.models import load_model
-    from captum_leam.reporting.explain_files import _noise_notes
+    from captum_leam.reporting.files import _noise_notes
 
     for person in ("faces/s01", "faces_colour/p22"):
         images = read_crops(sorted((real_dir / person).glob("*.png"))[:3])
@@ -936,7 +936,7 @@ def test_pixels_that_are_scaled_twice_are_noticed(real_dir, name):
 
 def test_pixels_that_are_not_scaled_are_noticed():
     """A network that wants bytes and gets RGB in [0, 1] sees nothing but black."""
-    from captum_leam.reporting.explain_files import _noise_notes
+    from captum_leam.reporting.files import _noise_notes
 
     class Bytes(torch.nn.Module):
         def forward(self, x):

@@ -41,7 +41,7 @@ def test_every_example_is_tested():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRITES)
-def test_example(name, tmp_path, monkeypatch, capsys):
+def test_every_example_writes_the_files_it_names(name, tmp_path, monkeypatch, capsys):
     run(name, tmp_path, monkeypatch)
     assert sorted(p.name for p in tmp_path.iterdir()) == WRITES[name]  # nothing is written but what was named
     (written,) = tmp_path.iterdir()
@@ -52,7 +52,7 @@ def test_example(name, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.real
-def test_pair_from_photos(real_dir, tmp_path, monkeypatch, capsys):
+def test_pair_from_photos_explains_two_photographs(real_dir, tmp_path, monkeypatch, capsys):
     pytest.importorskip("facexlib")
     photos = sorted((real_dir / "photos").glob("*.jpg"))[:2]
     asked = ["--weights", str(real_dir / "detection_mobilenet0.25_Final.pth"), "--threshold", "0.3"]
@@ -66,7 +66,7 @@ def test_pair_from_photos(real_dir, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "pair.png").stat().st_size > 10_000
 
 
-def test_pair_from_photos_says_what_it_needs(tmp_path, monkeypatch, capsys):
+def test_pair_from_photos_names_what_is_missing(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         run("pair_from_photos", tmp_path, monkeypatch, "a.jpg", "b.jpg")
     assert stopped.value.code == 2

@@ -15,6 +15,6 @@ TOLERANCE = 1e-3
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_numbers_are_what_they_were(group):
+def test_numbers_equal_the_golden_files(group):
     different = {name: found.said for name, found in compare(GOLDEN, group).items() if found.share > TOLERANCE}
     assert not different

@@ -8,14 +8,17 @@ from torchvision.transforms.functional import gaussian_blur as torchvision_blur
 
 from captum_leam.maps import (
     as_maps,
+    bhattacharyya,
     default_blur,
     gaussian_blur,
     normalize_max,
     normalize_sum,
     overall_map,
+    pixel_count,
     place_on_field,
     rank_pixels,
     top_fraction,
+    top_pixels,
     weigh,
 )
 
@@ -42,12 +45,12 @@ def test_a_cell_lands_where_it_came_from():
 
 
 @pytest.mark.parametrize("field", [(0, 8, 112, 112), (-1, 0, 10, 10), (0, 0, 0, 5)])
-def test_fields_outside_the_image(field):
+def test_fields_outside_the_image_raise(field):
     with pytest.raises(ValueError, match="does not lie inside"):
         place_on_field(torch.ones(1, 1, 2, 2), (112, 112), field)
 
 
-def test_overall_map_by_hand():
+def test_overall_map_by_hand_is_the_weighted_mean_of_normalised_layers():
     fine = torch.tensor([[[[4.0, -1.0], [0.0, 0.0]]]])
     coarse = torch.tensor([[[[2.0]]]])
     overall = overall_map([fine, coarse], (2, 2))
@@ -72,7 +75,7 @@ def test_overall_map_is_independent_of_the_scale_of_layers():
         ([-torch.ones(1, 1, 2, 2)], {}, r"maps \[0\] have no positive value"),
     ],
 )
-def test_overall_map_refuses(maps, options, message):
+def test_overall_map_of_wrong_maps_or_weights_raises(maps, options, message):
     with pytest.raises(ValueError, match=message):
         overall_map(maps, (4, 4), **options)
 
@@ -83,12 +86,12 @@ def test_half_precision_maps_keep_their_sum():
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 4), (4,), (1, 2, 3, 4, 5)])
-def test_maps_of_other_shapes(shape):
+def test_maps_of_other_shapes_raise(shape):
     with pytest.raises(ValueError, match="maps have shape"):
         as_maps(torch.ones(shape))
 
 
-def test_maps_that_cannot_be_ranked():
+def test_maps_with_nan_raise_and_name_the_rows():
     maps = torch.ones(3, 2, 2)
     maps[1, 0, 0] = float("nan")
     for function in (top_fraction, rank_pixels, normalize_sum, normalize_max):
@@ -97,12 +100,12 @@ def test_maps_that_cannot_be_ranked():
 
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan")])
-def test_fractions_outside(fraction):
+def test_fractions_outside_0_to_1_raise(fraction):
     with pytest.raises(ValueError, match="share of the pixels"):
         top_fraction(torch.ones(1, 2, 2), fraction)
 
 
-def test_top_fraction_within_the_face():
+def test_top_fraction_within_a_face_counts_face_pixels_only():
     maps = torch.arange(16.0).view(1, 4, 4)
     face = torch.zeros(4, 4, dtype=torch.bool)
     face[:2] = True
@@ -162,7 +165,7 @@ def test_default_blur_is_sigma_10_kernel_41_on_a_crop_of_112():
     assert torch.allclose(default_blur(constant), constant, atol=1e-6)
 
 
-def test_blur_bad_input():
+def test_blur_of_sigma_0_is_the_image_and_negative_sigma_raises():
     with pytest.raises(ValueError, match="sigma is -1"):
         gaussian_blur(torch.ones(1, 1, 4, 4), -1)
     images = torch.rand(1, 1, 4, 4)
@@ -186,7 +189,7 @@ def test_blur_is_made_where_the_images_are_whatever_the_default_device():
     assert torch.allclose(blurred, torchvision_blur(images, [9, 9], [1.75, 1.75]), atol=1e-6)
 
 
-def test_weightings_by_hand():
+def test_weightings_by_hand_equal_their_formulas():
     g, a = torch.tensor([[[[1.0, -3.0]]]]), torch.tensor([[[[2.0, 4.0]]]])
     assert weigh(g, a).flatten().tolist() == [2, -12]
     assert weigh(g, a, "positive").flatten().tolist() == [2, 0]
@@ -194,7 +197,7 @@ def test_weightings_by_hand():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_large_maps_of_half_precision(dtype):
+def test_large_maps_of_half_precision_keep_a_sum_of_one(dtype):
     maps = torch.rand(2, 1, 56, 56)
     half = overall_map([maps.to(dtype)], (448, 448))
     assert torch.allclose(half.float(), overall_map([maps], (448, 448)), rtol=0.05, atol=1e-6)
@@ -207,3 +210,69 @@ def test_large_images_are_blurred_by_convolution_to_the_same(monkeypatch, sigma)
     small = gaussian_blur(x, sigma)
     monkeypatch.setattr("captum_leam.maps.LARGEST_AS_PRODUCT", 8)
     assert torch.allclose(gaussian_blur(x, sigma), small, atol=1e-12)
+
+
+@pytest.mark.parametrize("fractions", [(0.01,), (0.01, 0.05, 0.2), (0.5, 1.0), (1.0,), (1e-9, 0.3)])
+def test_the_first_top_pixels_of_every_fraction_are_those_of_top_fraction(fractions):
+    maps = torch.rand(7, 30, 30, dtype=torch.float64)
+    counts = [pixel_count(fraction, 900) for fraction in fractions]
+    order = top_pixels(maps.flatten(1), counts)
+    assert order.shape == (7, max(counts))
+    for fraction, count in zip(fractions, counts, strict=True):
+        chosen = torch.zeros(7, 900, dtype=torch.bool).scatter_(1, order[:, :count], True)
+        assert (chosen.sum(1) == count).all()  # nothing twice
+        if fraction > 1e-3:
+            assert torch.equal(chosen.view(7, 30, 30), top_fraction(maps, fraction))
+
+
+def test_selecting_and_sorting_agree():
+    """Single precision is selected on a CPU, half precision sorted, as everything is on a GPU."""
+    maps = torch.stack([torch.randperm(400) for _ in range(9)]).float()  # whole numbers that half precision holds
+    maps[:3] = (maps[:3] / 20).round()
+    cuts = [80, 20, 4]
+    selected, ordered = top_pixels(maps, cuts), top_pixels(maps.half(), cuts)
+    for count in cuts:
+        assert torch.equal(selected[3:, :count].sort(1).values, ordered[3:, :count].sort(1).values)
+        chosen, expected = (maps.gather(1, order[:, :count]).sort(1).values for order in (selected, ordered))
+        assert torch.equal(chosen, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_top_pixels_breaks_ties_and_only_ties_by_the_seed(dtype):
+    maps = torch.zeros(2, 100, dtype=dtype)
+    maps[:, :5] = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0], dtype=dtype)
+    one, again, other = (top_pixels(maps, [3, 50], seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(one, again)
+    assert set(one[0, :3].tolist()) == {0, 1, 2}
+    assert set(one[0, :5].tolist()) == {0, 1, 2, 3, 4}
+    assert not torch.equal(one, other)
+    assert len(set(one[0].tolist())) == 50
+
+
+def test_bhattacharyya_by_hand_is_the_sum_of_root_products():
+    p, q = torch.tensor([[0.5, 0.5], [0.0, 0.0]]), torch.tensor([[0.5, 0.0], [0.5, 0.0]])
+    assert bhattacharyya(p, q, fraction=1).item() == pytest.approx(0.5)
+    assert bhattacharyya(10 * p, 0.1 * q, fraction=1).item() == pytest.approx(0.5)
+    assert torch.allclose(bhattacharyya(torch.stack([p, q]), fraction=1), torch.tensor([[1.0, 0.5], [0.5, 1.0]]))
+
+
+def test_bhattacharyya_compares_the_top_fraction_only():
+    a, b = torch.rand(10, 10), torch.rand(10, 10)
+    a[0, :2] = b[0, :2] = 100.0
+    assert bhattacharyya(a, b, fraction=0.02).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_bhattacharyya_of_two_sets_is_a_table_of_all_pairs():
+    a, b = torch.rand(3, 8, 8), torch.rand(4, 1, 8, 8)
+    table = bhattacharyya(a, b, fraction=0.5)
+    assert table.shape == (3, 4)
+    assert (table >= 0).all()
+    assert (table <= 1).all()
+    assert table[1, 2].item() == pytest.approx(bhattacharyya(a[1], b[2, 0], fraction=0.5).item())
+
+
+def test_bhattacharyya_of_other_grids_or_of_empty_maps_raises():
+    with pytest.raises(ValueError, match="one aligned grid"):
+        bhattacharyya(torch.rand(8, 8), torch.rand(7, 8))
+    with pytest.raises(ValueError, match="no positive value"):
+        bhattacharyya(-torch.rand(2, 8, 8))

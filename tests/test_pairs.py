@@ -88,7 +88,7 @@ def test_a_face_without_evidence_has_an_empty_map(model, images, monkeypatch):
     assert set(table.query("speaks == 'for'")["face"]) == {"a"}
 
 
-def test_the_other_way_round_is_the_same(model, images):
+def test_exchanging_the_images_exchanges_their_maps(model, images):
     one, other = explain_pair(model, *images), explain_pair(model, *images.flip(0))
     torch.testing.assert_close(one.similar, other.similar.flip(0))
     assert one.score == pytest.approx(other.score)
@@ -104,7 +104,7 @@ def made(score, threshold=None, same=None, sine=0.5):
     ("score", "same", "outcome"),
     [(0.5, True, "TA"), (0.5, False, "FA"), (0.3, False, "TR"), (0.3, True, "FR"), (0.4, True, "TA")],
 )
-def test_decisions(score, same, outcome):
+def test_outcome_margin_and_sentence_follow_score_and_threshold(score, same, outcome):
     pair = made(score, 0.4, same)
     assert pair.outcome == outcome
     assert pair.margin == pytest.approx(score - 0.4)
@@ -112,14 +112,14 @@ def test_decisions(score, same, outcome):
     assert ("accepted" in pair.sentence()) == (outcome[1] == "A")
 
 
-def test_what_is_not_known_is_not_said():
+def test_without_threshold_or_truth_there_is_no_outcome():
     pair = made(0.5)
     assert (pair.accepted, pair.margin, pair.outcome) == (None, None, None)
     assert pair.sentence() == "Cosine 0.500."
     assert made(0.5, 0.4).outcome is None
 
 
-def test_facts_say_what_is_known_and_no_more():
+def test_facts_hold_the_known_values_only():
     assert list(made(0.5).facts()) == ["cosine", "maps about the match"]
     facts = made(0.3, 0.4, True).facts()
     assert (facts["decision"], facts["margin"], facts["outcome"]) == ("rejected", "-0.100", "FR, false rejection")
@@ -134,7 +134,7 @@ def test_one_image_twice_is_flagged(model, images):
     assert made(0.5).reliable
 
 
-def test_regions_of_both_sides(model, images):
+def test_region_shares_of_every_face_and_sign_sum_to_one(model, images):
     parser = TemplateParser()
     table = explain_pair(model, *images, preset="fast").regions(parser(images), parser.scheme)
     assert table.groupby(["face", "speaks"])["share"].sum().round(6).eq(1).all()
@@ -143,7 +143,7 @@ def test_regions_of_both_sides(model, images):
     assert set(alone["speaks"]) == {"for"}
 
 
-def test_what_does_not_fit_is_refused(model, images):
+def test_images_of_two_sizes_and_unknown_options_raise(model, images):
     with pytest.raises(ValueError, match=r"two images of one size, got \(3, 112, 112\) and \(3, 56, 56\)"):
         explain_pair(model, images[0], images[1, :, :56, :56])
     with pytest.raises(ValueError, match="Expected preset to be one of .*, got 'slow'"):

@@ -47,7 +47,7 @@ def slow_round(heights: np.ndarray, values: np.ndarray, area: float, keep: bool,
 
 
 @pytest.mark.parametrize("rounds", [1, 4, 9])
-def test_rounds_agree_with_a_slow_loop(weights, rounds):
+def test_refine_equals_a_slow_loop(weights, rounds):
     start = torch.rand(1, SIZE, SIZE, dtype=torch.float64)
     images = torch.ones(1, 1, SIZE, SIZE, dtype=torch.float64)
     found = refine(linear(weights), images, torch.zeros_like(images), start, rounds)[0].numpy()
@@ -101,7 +101,7 @@ def test_nothing_to_learn_leaves_the_start():
     assert torch.equal(heights.flatten(1).argsort(1), start.flatten(1).argsort(1))
 
 
-def test_values_are_handed_out_in_the_order_of_heights():
+def test_values_follow_the_order_of_heights():
     maps, heights = torch.rand(3, 5, 7), torch.randn(3, 5, 7)
     out = transfer_ranks(maps, heights)
     assert torch.equal(out.flatten(1).sort(1).values, maps.flatten(1).sort(1).values)
@@ -140,7 +140,7 @@ def passes(model: nn.Module, images: Tensor, preset: str, **options) -> tuple[fl
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_passes_of_presets(faces, own):
+def test_presets_take_as_many_passes_as_they_state(faces, own):
     net = Net()
     options = {} if own else {"reference": torch.randn(3, 10)}
     assert passes(net, faces, "fast", **options) == (1, 1)
@@ -167,7 +167,7 @@ def test_default_occludes_better_than_fast():
 
 
 @pytest.mark.parametrize("preset", ["default", "best"])
-def test_batches_seeds_and_state(faces, preset):
+def test_batches_and_global_seeds_do_not_matter_and_the_model_is_unchanged(faces, preset):
     net, reference = Net(), torch.randn(3, 10)
     weights = {name: value.clone() for name, value in net.state_dict().items()}
     torch.manual_seed(1)
@@ -187,7 +187,7 @@ def test_batches_seeds_and_state(faces, preset):
     assert whole.sum((1, 2)).tolist() == pytest.approx([1, 1, 1])
 
 
-def test_under_no_grad_and_inference_mode(faces):
+def test_no_grad_and_inference_mode_do_not_change_the_map(faces):
     net, reference = Net(), torch.randn(3, 10)
     expected = explain_faces(net, faces, layers=[net.body], reference=reference)
     with torch.no_grad():
@@ -198,7 +198,7 @@ def test_under_no_grad_and_inference_mode(faces):
     torch.testing.assert_close(found, expected)
 
 
-def test_own_reference_contrast_and_scores(faces):
+def test_own_embeddings_contrasts_and_objectives_can_be_explained(faces):
     net = Net()
     own = explain_faces(net, faces, layers=[net.body])
     given = explain_faces(net, faces, layers=[net.body], reference=net(faces).detach())
@@ -225,7 +225,7 @@ def test_baselines_replace_what_rounds_occlude(faces):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_precision(faces, dtype):
+def test_maps_of_every_precision_are_finite_and_sum_to_one(faces, dtype):
     net = Net().to(dtype)
     maps = explain_faces(net, faces.to(dtype), layers=[net.body], field=(0, 0, 16, 16), reference=torch.randn(3, 10))
     assert maps.dtype == torch.promote_types(dtype, torch.float32)
@@ -233,7 +233,7 @@ def test_precision(faces, dtype):
     assert maps.float().sum((1, 2)).tolist() == pytest.approx([1, 1, 1], rel=0.05)
 
 
-def test_other_sizes_channels_and_tokens():
+def test_grey_oblong_and_token_networks_give_maps_of_the_image_size():
     grey = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 24 * 20, 8)).eval()
     assert explain_faces(grey, torch.rand(2, 1, 48, 40)).shape == (2, 48, 40)
     tokens = Tokens()
@@ -245,7 +245,7 @@ def test_other_sizes_channels_and_tokens():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu(faces):
+def test_a_gpu_gives_the_maps_of_the_cpu(faces):
     net, reference = Net(), torch.randn(3, 10)
     expected = explain_faces(net, faces, layers=[net.body], reference=reference)
     on_gpu = net.cuda()

@@ -45,7 +45,7 @@ def test_every_truncation_and_bit_flip_is_seen(tmp_path, seed):
             read_shard(path)
 
 
-def test_a_whole_file_that_is_no_shard(tmp_path):
+def test_an_intact_file_that_is_no_shard_raises(tmp_path):
     import hashlib
 
     payload = b"anything"
@@ -104,7 +104,7 @@ def _half_open(folder):
     return opened
 
 
-def test_an_interrupt_leaves_nothing(tmp_path):
+def test_an_interrupted_write_leaves_no_file(tmp_path):
     def interrupted():
         with atomic_write(tmp_path / "a") as place:
             place.write_bytes(b"half")

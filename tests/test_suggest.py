@@ -31,7 +31,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize(("name", "size"), list(EXPECTED))
-def test_torchvision(name, size):
+def test_suggestions_of_torchvision_networks_are_the_expected_layers_and_give_maps(name, size):
     model, faces = of_torchvision(name), torch.rand(1, 3, size, size)
     found = suggest_layers(model, faces)
     assert {layer.shape[2]: layer.name for layer in found} == EXPECTED[name, size]
@@ -50,14 +50,14 @@ def test_torchvision(name, size):
 
 
 @pytest.mark.parametrize("name", ["swin_t", "convnext_tiny"])
-def test_as_many_channels_as_rows(name):
+def test_channels_last_is_recognised_where_channels_equal_rows(name):
     """(N, 48, 48, 48): the shape alone cannot tell channels-last from channels-first."""
     found = suggest_layers(of_torchvision(name), torch.rand(1, 3, 192, 192))
     assert found["features.1"].shape == (48, 48, 48)
     assert found["features.1"].reshape is (channels_last_to_first if name == "swin_t" else None)
 
 
-def test_repr_frame_and_index():
+def test_suggestions_print_index_and_convert_to_a_frame():
     found = suggest_layers(of_torchvision("resnet18"), torch.rand(1, 3, 112, 112))
     assert "field (top, left, height, width): (0, 0, 112, 112)" in repr(found)
     assert found["layer2"] is found[2]
@@ -126,7 +126,7 @@ def as_operators(net: nn.Module, names: bool) -> nn.Module:
 
 
 @pytest.mark.parametrize("names", [True, False])
-def test_operators_of_blocks_that_do_not_run(names):
+def test_operators_at_the_end_of_blocks_stand_for_blocks_that_do_not_run(names):
     """An inverted bottleneck that changes the size widens first: its first layers are cuts, but not where a block ends."""
     net, faces = Blocks().eval(), torch.rand(2, 3, 16, 16)
     operators = as_operators(net, names)
@@ -153,13 +153,13 @@ def test_a_normalisation_is_no_layer_to_explain():
     assert [layer.name for layer in suggest_layers(net, torch.rand(1, 3, 16, 16))] == ["2"]
 
 
-def test_the_last_token_layer_that_positions_matter_at():
+def test_the_suggested_token_layer_is_the_last_that_positions_matter_at():
     found = suggest_layers(Tokens(), torch.rand(2, 3, 16, 16))
     assert [(layer.name, layer.shape, layer.reshape) for layer in found] == [("block", (12, 4, 4), tokens_to_map)]
 
 
 @pytest.mark.parametrize("channels", [64, 128, 144])
-def test_positions_in_one_row_are_no_tokens(channels):
+def test_positions_in_one_row_are_not_taken_for_tokens(channels):
     """A convolution in one dimension puts out (N, C, T): 64 channels are no 8 × 8 patches."""
 
     class InARow(nn.Module):
@@ -176,7 +176,7 @@ def test_positions_in_one_row_are_no_tokens(channels):
     assert [(layer.name, layer.shape) for layer in found] == [("stem", (channels, 16, 16))]
 
 
-def test_oblong_tokens():
+def test_oblong_tokens_are_brought_to_an_oblong_grid():
     class Oblong(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -207,7 +207,7 @@ def test_suggestions_leave_the_model_alone():
     assert not faces.requires_grad
 
 
-def test_bad_input():
+def test_models_without_maps_and_wrong_faces_raise():
     faces = torch.rand(1, 3, 16, 16)
     with pytest.raises(TypeError, match="walks the modules"):
         suggest_layers(lambda x: x.flatten(1), faces)
@@ -223,7 +223,7 @@ def test_bad_input():
         find_field(lambda x: torch.ones(len(x), 4), faces)
 
 
-def test_field_of_a_window():
+def test_the_field_of_a_cropping_network_is_its_window():
     class Window(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x[:, :, 3:10, 2:15].relu().flatten(1)
@@ -231,7 +231,7 @@ def test_field_of_a_window():
     assert find_field(Window(), torch.rand(1, 3, 16, 16)) == (3, 2, 7, 13)
 
 
-def test_a_network_that_is_blind_to_most_of_what_it_reads():
+def test_the_field_is_what_is_read_even_where_little_of_it_matters():
     """The field is what is read, not what matters: a head of two positions still has maps over the whole window."""
 
     class Blind(nn.Module):
@@ -259,12 +259,12 @@ def test_a_network_that_is_blind_to_most_of_what_it_reads():
         ((1, 64, 56, 48), (112, 112), False),  # a network that crops
     ],
 )
-def test_channels_last_by_the_shape(shape, size, last):
+def test_channels_last_is_recognised_by_the_shape(shape, size, last):
     assert looks_channels_last(torch.rand(shape), size) is last
 
 
 @pytest.mark.real
-def test_real_networks(real_models):
+def test_suggestions_of_real_networks_are_the_four_resolutions(real_models):
     faces = torch.rand(2, 3, 112, 112)
     for name, make in real_models.RECOGNISERS.items():
         found = suggest_layers(make(), faces)

@@ -1,6 +1,7 @@
 """Weights: found where they were said to be, checked, and never run."""
 
 import hashlib
+import importlib.machinery
 import pathlib
 import pickle
 import subprocess
@@ -30,11 +31,19 @@ def _no_environment(monkeypatch):
     monkeypatch.delenv(ENVIRONMENT, raising=False)
 
 
-def test_looked_for_in_order(tmp_path, monkeypatch):
+def install_facexlib(monkeypatch, site):
+    """Let ``site/facexlib`` be where facexlib is installed."""
+    (site / "facexlib").mkdir(parents=True, exist_ok=True)
+    (site / "facexlib" / "__init__.py").touch()
+    spec = importlib.machinery.PathFinder.find_spec("facexlib", [str(site)])
+    monkeypatch.setattr("captum_leam._weights.find_spec", lambda name: spec)
+
+
+def test_weights_are_looked_for_in_the_documented_order(tmp_path, monkeypatch):
     for folder in ("given", "environment", "site/facexlib/weights"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / NAME).write_bytes(b"x")
-    monkeypatch.setattr("captum_leam._weights._facexlib_folder", lambda: tmp_path / "site" / "facexlib" / "weights")
+    install_facexlib(monkeypatch, tmp_path / "site")
     assert find_weights("mobile0.25") == tmp_path / "site/facexlib/weights" / NAME
     monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "environment"))
     assert find_weights("mobile0.25") == tmp_path / "environment" / NAME
@@ -54,7 +63,7 @@ def test_downloads_only_when_asked(tmp_path, monkeypatch):
         return f"{save_dir}/{NAME}"
 
     monkeypatch.setattr("facexlib.utils.misc.load_file_from_url", fetch)
-    monkeypatch.setattr("captum_leam._weights._facexlib_folder", lambda: tmp_path / "facexlib" / "weights")
+    install_facexlib(monkeypatch, tmp_path)
     with pytest.raises(ValueError, match="CAPTUM_LEAM_WEIGHTS"):
         find_weights("mobile0.25")
     assert asked == []
@@ -100,7 +109,7 @@ def test_nothing_in_a_file_is_run(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [0, 10, 300])
-def test_broken_files(tmp_path, cut):
+def test_broken_and_missing_files_raise_and_are_named(tmp_path, cut):
     torch.save(nn.Linear(2, 1).state_dict(), tmp_path / "net.pth")
     (tmp_path / "net.pth").write_bytes((tmp_path / "net.pth").read_bytes()[:cut])
     with pytest.raises(ValueError, match=r"net\.pth: "):
@@ -109,7 +118,7 @@ def test_broken_files(tmp_path, cut):
         load_state(tmp_path / "lost.pth")
 
 
-def test_something_else_than_a_network(tmp_path):
+def test_checkpoints_that_are_no_state_dict_raise(tmp_path):
     torch.save([torch.ones(2)], tmp_path / "list.pth")
     torch.save({"epoch": 3, "state_dict": {}}, tmp_path / "training.pth")
     for name in ("list.pth", "training.pth"):
@@ -128,7 +137,7 @@ def test_a_network_is_loaded_without_traces(tmp_path):
     assert torch.equal(network[0].weight, made[0].weight)
 
 
-def test_weights_of_another_network(tmp_path):
+def test_weights_of_another_network_and_nan_raise(tmp_path):
     torch.save(nn.Linear(3, 1).state_dict(), tmp_path / "net.pth")
     with pytest.raises(ValueError, match=r"net\.pth: these are not the weights of Linear\. size mismatch for weight"):
         load_network(lambda: nn.Linear(2, 1), tmp_path / "net.pth")
@@ -146,10 +155,10 @@ def test_a_missing_package_names_its_command(monkeypatch, tmp_path):
 def test_weights_are_looked_for_without_importing_facexlib():
     """Every crop is compared with its place by a detector if there are weights; without them nothing may be waited for."""
     code = (
-        "import sys; from captum_leam._weights import _facexlib_folder, find_weights\n"
-        "try: find_weights('mobile0.25', '/nowhere')\n"
-        "except ValueError: pass\n"
+        "import sys; from captum_leam._weights import find_weights\n"
+        "try: found = str(find_weights('mobile0.25'))\n"
+        "except ValueError as error: found = str(error)\n"
         "assert 'facexlib' not in sys.modules\n"
-        "from facexlib.utils.misc import ROOT_DIR; assert str(_facexlib_folder()) == ROOT_DIR + '/facexlib/weights'\n"
+        "from facexlib.utils.misc import ROOT_DIR; assert found.startswith(ROOT_DIR + '/facexlib/weights')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - the interpreter of the tests

@@ -446,7 +446,10 @@ STUDY_TABLES = (
 )
 
 
-def study(how: Any) -> Cases:
+OF_OVERALL_MAP = ("skipped", "regions", "drops", "patterns", "agreement", "mean maps")
+
+
+def study(preset: str, **leam: Any) -> Cases:
     """All tables of a study of seconds, two groups of people and a lone picture in it; but no hashes of files."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -455,13 +458,23 @@ def study(how: Any) -> Cases:
             lone.unlink()
         rows = [f"{person.name},{'old' if i < 3 else 'young'}" for i, person in enumerate(people)]
         (folder / "groups.csv").write_text("\n".join(["person,age", *rows]))
-        path = write_study(folder, leam=how, groups={"file": "groups.csv", "columns": ["age"]})
+        path = write_study(folder, preset=preset, leam=leam, groups={"file": "groups.csv", "columns": ["age"]})
         result = Study(path).run(progress=False, report=False)
         cases = framed("images", result.table("images").drop(columns="sha256"), has_prose=True)
         for table in STUDY_TABLES.split():
             cases |= framed(table, result.table(table), has_prose=True)
         cases |= {f"mean maps/{model}/{layer}": mean for (model, layer), mean in result.mean_maps().items()}
     return cases
+
+
+def study_presets() -> Cases:
+    """The tables of a study that the overall map of a preset reaches, beside layer maps of one pass."""
+    return {
+        f"{preset}/{name}": array
+        for preset in ("fast", "default")
+        for name, array in study(preset, n_steps=1).items()
+        if name.startswith(OF_OVERALL_MAP)
+    }
 
 
 GROUPS: Mapping[str, Callable[[], Cases]] = {
@@ -472,8 +485,9 @@ GROUPS: Mapping[str, Callable[[], Cases]] = {
     "faithfulness": faithfulness,
     "patterns": patterns,
     "regions": regions,
-    "study_fast": lambda: study("fast"),
-    "study_path": lambda: study({"n_steps": 4, "path": "mean_gradient"}),
+    "study_fast": lambda: study("layers", n_steps=1),
+    "study_path": lambda: study("layers", n_steps=4, path="mean_gradient"),
+    "study_preset": study_presets,
 }
 
 

@@ -21,9 +21,14 @@ RESULTS = {0: "survived", 1: "killed", 3: "killed", 5: "no tests", 33: "no tests
 """Exit codes of mutmut's workers; any other ended the process or ran past the limit, which kills the mutant too."""
 
 
-def mutmut(*arguments: str) -> int:
-    """Run a command of mutmut and return its exit code."""
-    return subprocess.run([sys.executable, "-m", "mutmut", *arguments], cwd=ROOT, check=False).returncode  # noqa: S603
+def generate() -> dict[str, int | None]:
+    """Write all mutants, record the tests that reach them, and return the mutants as :func:`exit_codes` does."""
+    # mutmut has no command for this alone: it does both, then fails because no mutant has the name, and says so on stderr
+    command = [sys.executable, "-m", "mutmut", "run", "a name that no mutant has"]
+    done = subprocess.run(command, cwd=ROOT, check=False, stderr=subprocess.PIPE, text=True)  # noqa: S603
+    if "nothing matches" not in done.stderr:
+        raise SystemExit(f"{done.stderr}\nmutmut could not write the mutants or run the tests: see above.")
+    return exit_codes()
 
 
 def exit_codes() -> dict[str, int | None]:
@@ -40,13 +45,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="mutants that run at the same time; default: 1")
     parser.add_argument("--out", type=Path, default=Path("mutants.csv"), help="CSV file to write; default: mutants.csv")
     args = parser.parse_args()
-    mutmut("run", "a name that no mutant has")  # writes all mutants, records the tests that reach them, and ends
-    names = sorted(exit_codes())
-    if not names:
-        raise SystemExit("mutmut wrote no mutants: see its output above.")
+    names = sorted(generate())
     chosen = sorted(random.Random(args.seed).sample(names, min(args.count, len(names))))  # noqa: S311
     print(f"{len(names)} mutants; {len(chosen)} drawn with seed {args.seed}", flush=True)
-    if mutmut("run", "--max-children", str(args.workers), *chosen):
+    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(args.workers), *chosen]
+    if subprocess.run(command, cwd=ROOT, check=False).returncode:  # noqa: S603
         raise SystemExit("mutmut ended with an error: see its output above.")
     codes = exit_codes()
     rows = [(name, RESULTS.get(codes[name], "killed")) for name in chosen if codes[name] is not None]

@@ -11,8 +11,8 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 CORE = (
     "engine/test_exact.py", "engine/test_captum_contract.py", "engine/test_guards.py", "engine/test_cost.py", "test_maps.py", "stats",
-    "test_suggest.py", "test_refinement.py", "test_pairs.py", "test_properties.py", "robustness/test_leam_differential.py",
-    "robustness/test_shared_tensors.py", "robustness/test_parts_properties.py", "faithfulness", "patterns", "regions/test_scheme.py",
+    "test_suggest.py", "test_refinement.py", "test_pairs.py", "engine/test_properties.py", "robustness/test_leam_differential.py",
+    "engine/test_shared_tensors.py", "robustness/test_parts_properties.py", "faithfulness", "patterns", "regions/test_scheme.py",
     "regions/test_template.py", "regions/test_report.py", "regions/test_people.py",
     "explainers/test_contract.py", "explainers/test_cams.py",
     "explainers/test_exact.py", "explainers/test_gradient.py", "explainers/test_perturbation.py", "explainers/test_shapley.py",

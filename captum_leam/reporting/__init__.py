@@ -5,17 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from captum_leam.reporting.explanation import Explanation, explain_images
-    from captum_leam.reporting.explanation_page import write
+    from captum_leam.reporting.explanation_page import write_page
+    from captum_leam.reporting.files import FileOptions, explain_files
     from captum_leam.reporting.study_report import write_report
 
 _WHERE = {
     "Explanation": "explanation",
     "explain_images": "explanation",
-    "write": "explanation_page",
+    "FileOptions": "files",
+    "explain_files": "files",
+    "write_page": "explanation_page",
     "write_report": "study_report",
 }
 
-__all__ = ["Explanation", "explain_images", "write", "write_report"]
+__all__ = ["Explanation", "FileOptions", "explain_files", "explain_images", "write_page", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

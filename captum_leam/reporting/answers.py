@@ -5,7 +5,8 @@ import pandas as pd
 
 from captum_leam.reporting.figures import spoken
 from captum_leam.reporting.findings import Findings
-from captum_leam.reporting.page import Answer, estimate, number, p_value, percent
+from captum_leam.reporting.numbers import estimate, number, p_value, percent
+from captum_leam.reporting.page import Answer
 
 ALPHA = 0.05
 
@@ -35,9 +36,8 @@ def person_specific(results: Findings) -> tuple[str, str, str]:
     overlap = "Maps of one person overlap more than maps of two people"
     controls = [control for control in dict.fromkeys(table["strongest"]) if control]
     if not controls:
-        gaps = _per_network(table, "gap", "gap_low", "gap_high")
-        text = f"{overlap}, {gaps}, but no control was run: an edge detector can show the same. Without controls this is no answer."
-        return "no control", "open", text
+        text = "but no control was run: an edge detector can show the same. Without controls this is no answer."
+        return "no control", "open", f"{overlap}, {_per_network(table, 'gap', 'gap_low', 'gap_high')}, {text}"
     sure, n = int((table["above_low"] > 0).sum()), len(table)
     above = _per_network(table, "above_control", "above_low", "above_high")
     numbers = f"The gap between same and different people, less that of the strongest control ({' and '.join(controls)}): {above}."
@@ -61,21 +61,17 @@ def regions(results: Findings) -> tuple[str, str, str]:
     means = means[means["share"] > 0].sort_values("lift", ascending=False)
     lows = table[table["quantity"] == "lift"].groupby("region")["low"].min()
     over = [region for region in means.index if lows.get(region, 0) > 1]
-    first, largest = means.index[0], str(means["share"].idxmax())
-    text = f"{spoken(first).capitalize()}: {_share_of(means, first, 1)}, {number(means.loc[first, 'lift'], 1)} times its area"
+    first, largest, n = means.index[0], str(means["share"].idxmax()), len(results.models)
     rest = " and ".join(f"{spoken(region)} ({number(means.loc[region, 'lift'], 1)})" for region in means.index[1:3])
-    text += f"; then {rest}." if rest else "."
+    times = f"{number(means.loc[first, 'lift'], 1)} times its area{rest and f'; then {rest}'}"
+    sentences = [f"{spoken(first).capitalize()}: {_share_of(means, first, 1)}, {times}."]
     if largest != first:
-        text += f" The largest share is that of {spoken(largest)}: {_share_of(means, largest)}."
-    n = len(results.models)
+        sentences.append(f"The largest share is that of {spoken(largest)}: {_share_of(means, largest)}.")
     where = {1: "in this network", 2: "in both networks"}.get(n, f"in all {n} networks")
-    text += (
-        f" Clearly over chance {where}: {', '.join(map(spoken, over))}."
-        if over
-        else " No region is clearly over chance."
-    )
+    clearly = f"Clearly over chance {where}: {', '.join(map(spoken, over))}."
+    sentences.append(clearly if over else "No region is clearly over chance.")
     named = dict.fromkeys([first, largest] if largest in over else [first])
-    return ", ".join(map(spoken, named)), "open", text
+    return ", ".join(map(spoken, named)), "open", " ".join(sentences)
 
 
 def _share_of(means: pd.DataFrame, region: str, digits: int = 0) -> str:
@@ -135,10 +131,8 @@ def groups(results: Findings) -> tuple[str, str, str]:
         return "not tested", "open", "Groups were given, but none could be tested: see the notes."
     found = tested[tested["p_holm"] < ALPHA].sort_values("p_holm", kind="stable")
     if not len(found):
-        text = (
-            f"None of {len(tested)} comparisons stays after Holm's correction. That is no proof that groups are alike."
-        )
-        return "none found", "open", text
+        text = f"None of {len(tested)} comparisons stays after Holm's correction."
+        return "none found", "open", f"{text} That is no proof that groups are alike."
     first = found.iloc[0]
     text = (
         f"{len(found)} of {len(tested)} comparisons stay after Holm's correction. First: {first['quantity']}, {first['label']} "

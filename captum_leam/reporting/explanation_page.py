@@ -17,26 +17,22 @@ from captum_leam.pairs import SIDES
 from captum_leam.plots import overlay, region_bars, region_outlines
 from captum_leam.reporting.explanation import Explanation
 from captum_leam.reporting.figures import drop_curves, lift_face
+from captum_leam.reporting.numbers import one_digit, percent, percent_1, three_digits
 from captum_leam.reporting.page import (
     Block,
-    Card,
     Cards,
     Column,
     Facts,
     Note,
     Page,
     Pictures,
+    Plate,
     Points,
     Section,
     Sheet,
     as_csv,
-    one_digit,
-    one_percent_digit,
-    percent,
     picture,
-    plate,
     sheet,
-    three_digits,
 )
 from captum_leam.reporting.style import styled
 
@@ -58,7 +54,7 @@ RECORD = "settings.json"
 """Name of the file that says how a page was made, and which files belong to it."""
 
 
-def write(
+def write_page(
     explanations: Sequence[Explanation], folder: Path, *, title: str, lead: str, settings: Mapping[str, Any]
 ) -> Path:
     """Write ``index.html``, PNG overlays, figures, CSV tables, and ``settings.json`` with how they were made.
@@ -166,8 +162,8 @@ def _section(explanation: Explanation, prefix: str) -> Section:
     return Section(f"{prefix}faces", explanation.title, explanation.text, blocks)
 
 
-def _card(explanation: Explanation, i: int, both: pd.DataFrame | None) -> Card:
-    """Return a face with its maps and regions."""
+def _card(explanation: Explanation, i: int, both: pd.DataFrame | None) -> tuple[str, list[Block]]:
+    """Return the name of a face, its maps and regions."""
     name, image = explanation.names[i], explanation.images[i]
     pixels = image.detach().cpu().float().clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
     faces = {
@@ -188,7 +184,7 @@ def _card(explanation: Explanation, i: int, both: pd.DataFrame | None) -> Card:
         blocks.append(Pictures([picture(photo, width, caption, f"{name}, overall map on the photograph")], "wide"))
     rows = explanation.regions[explanation.regions["image"] == i]
     blocks += [Pictures(pictures), _region_sheet(rows, None if both is None else both[both["face"] == SIDES[i]])]
-    return Card(name, [*blocks, Note(_focus(rows.iloc[0]), "note")])
+    return name, [*blocks, Note(_focus(rows.iloc[0]), "note")]
 
 
 def _region_sheet(rows: pd.DataFrame, both: pd.DataFrame | None) -> Sheet:
@@ -197,7 +193,7 @@ def _region_sheet(rows: pd.DataFrame, both: pd.DataFrame | None) -> Sheet:
     of_match = "" if both is None else " for the match"
     columns = [
         Column("region", "region"),
-        Column("area", "area", one_percent_digit),
+        Column("area", "area", percent_1),
         Column("lift", f"lift{of_match}", one_digit),
         Column("share", f"share{of_match}", percent),
     ]
@@ -234,7 +230,7 @@ def _regions(explanation: Explanation, prefix: str) -> list[Block]:
     )
     numbers = _tables(explanation)["regions"]
     alt = "lift of every region, mean over the faces"
-    return [plate(f"{prefix}lift", "Which regions", panels, alt, caption, numbers)]
+    return [Plate(f"{prefix}lift", "Which regions", panels, alt, caption, numbers)]
 
 
 def _drops(explanation: Explanation, prefix: str) -> list[Block]:
@@ -253,5 +249,5 @@ def _drops(explanation: Explanation, prefix: str) -> list[Block]:
     alt = "mean fall of the cosine against the share of pixels occluded"
     return [
         sheet("Is it true?", wide.reset_index(), columns),
-        plate(f"{prefix}curves", "", [("", figure)], alt, caption, table),
+        Plate(f"{prefix}curves", "", [("", figure)], alt, caption, table),
     ]

@@ -39,12 +39,7 @@ CONTROL_STYLES = (
 
 
 def short(text: object, length: int = 24) -> str:
-    """Return text of at most ``length`` characters, cut in the middle.
-
-    Example:
-        >>> short("a_very_long_name_of_a_network", 12)
-        'a_very…twork'
-    """
+    """Return text of at most ``length`` characters, cut in the middle."""
     whole = shown(text)
     if len(whole) <= length:
         return whole
@@ -66,13 +61,7 @@ def spoken(region: object) -> str:
 
 @styled
 def cosine_histogram(bins: pd.DataFrame, threshold: float, label: str) -> Figure:
-    """Draw shares of cosines, one colour and outline for each kind, with a threshold.
-
-    Args:
-        bins: Columns kind, low, high, share.
-        threshold: Cosine, or NaN for none.
-        label: Text beside the threshold.
-    """
+    """Draw shares of cosines, columns kind, low, high, share, a colour for each kind, with a threshold (NaN for none) and its label."""
     figure, axes = _panel(1.9)
     for i, (kind, part) in enumerate(bins.groupby("kind", sort=False)):
         colour, dashes = ((MAP_COLOUR, "-"), (OTHER_COLOUR, (0, (3, 1))))[i % 2]
@@ -82,11 +71,7 @@ def cosine_histogram(bins: pd.DataFrame, threshold: float, label: str) -> Figure
     if np.isfinite(threshold):
         axes.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (3, 2)))
         side, room = ("left", 4) if threshold < sum(axes.get_xlim()) / 2 else ("right", -4)
-        place: dict[str, Any] = {
-            "xycoords": ("data", "axes fraction"),
-            "textcoords": "offset points",
-            "xytext": (room, 0),
-        }
+        place: Any = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "xytext": (room, 0)}
         axes.annotate(f"{label}\ncosine {threshold:.2f}", (threshold, 1.0), ha=side, va="top", fontsize=7.5, **place)
         axes.margins(y=0.35)
     axes.set_ylim(bottom=0)
@@ -101,19 +86,13 @@ def cosine_histogram(bins: pd.DataFrame, threshold: float, label: str) -> Figure
 
 @styled
 def above_controls(patterns: pd.DataFrame) -> Figure:
-    """Draw the gap above the strongest control with its interval, a row for every model.
-
-    Args:
-        patterns: Columns model, above_control, above_low, above_high.
-    """
+    """Draw the gap above the strongest control, columns model, above_control, above_low, above_high, a row for every model."""
     figure, axes, rows = _row_panel(patterns["model"], 0.42 if len(patterns) < 5 else 0.3, 0.75)
-    _whiskers(
-        axes, patterns, rows, ("above_control", "above_low", "above_high"), color=MAP_COLOUR, marker="o", markersize=7
-    )
+    _whiskers(axes, patterns, rows, ("above_control", "above_low", "above_high"), marker="o", markersize=7)
     for y, gap in zip(rows, patterns["above_control"], strict=True):
         if np.isfinite(gap):
-            place: dict[str, Any] = {"textcoords": "offset points", "xytext": (0, 6)}
-            axes.annotate(f"{gap:.2f}", (gap, y), ha="center", fontsize=8.5, fontweight="bold", **place)
+            place: Any = {"textcoords": "offset points", "xytext": (0, 6), "ha": "center"}
+            axes.annotate(f"{gap:.2f}", (gap, y), fontsize=8.5, fontweight="bold", **place)
     axes.axvline(0, color=NOTE, linewidth=1)
     low, high = axes.get_xlim()
     room = 0.08 * (max(high, 0) - min(low, 0))
@@ -125,19 +104,14 @@ def above_controls(patterns: pd.DataFrame) -> Figure:
 
 @styled
 def gaps(patterns: pd.DataFrame, controls: Sequence[str]) -> Figure:
-    """Draw the gap between same and different people, a row for every layer: the map, and every control beside it.
-
-    Args:
-        patterns: Columns layer, control, gap, gap_low, gap_high of one model.
-        controls: Controls in the order of their styles.
-    """
+    """Draw columns gap, gap_low, gap_high of one model, a row for every layer: the map, and every control beside it."""
     layers = list(dict.fromkeys(patterns["layer"]))
     figure, axes, rows = _row_panel(layers, 0.34, 1.1 + 0.18 * -(-(len(controls) + 1) // 3), length=18)
     for control, (colour, marker, _) in _styles(controls).items():
         part = patterns[patterns["control"] == control]
         y = rows[[layers.index(layer) for layer in part["layer"]]] + (0.14 if control else -0.14)
-        look = {"color": colour, "marker": marker, "markersize": 4 if control else 6, "label": control or "LEAM"}
-        _whiskers(axes, part, y, ("gap", "gap_low", "gap_high"), **look)
+        look = {"marker": marker, "markersize": 4 if control else 6, "label": control or "LEAM"}
+        _whiskers(axes, part, y, ("gap", "gap_low", "gap_high"), colour, **look)
     axes.axvline(0, color=NOTE, linewidth=1)
     axes.set_xlabel("gap of the coefficient, same − different")
     figure.legend(loc="outside lower center", ncols=3, columnspacing=1.2, handletextpad=0.3)
@@ -146,18 +120,12 @@ def gaps(patterns: pd.DataFrame, controls: Sequence[str]) -> Figure:
 
 @styled
 def anchor_bands(patterns: pd.DataFrame, same: tuple[float, float], different: tuple[float, float]) -> Figure:
-    """Draw coefficients of same and different people of every model, over the ranges that the paper reports.
-
-    Args:
-        patterns: Columns model, same, different and the ends of their intervals.
-        same: The paper's range for the same person.
-        different: The paper's range for different people.
-    """
+    """Draw coefficients of same and different people of every model, with ends of intervals, over the ranges that the paper reports."""
     figure, axes, rows = _row_panel(patterns["model"], 0.36, 1.2)
     for name, band, colour, marker in (("same", same, MAP_COLOUR, "o"), ("different", different, OTHER_COLOUR, "s")):
         axes.axvspan(*band, color=colour, alpha=0.13, linewidth=0)
-        look = {"color": colour, "marker": marker, "markersize": 6, "label": f"{name}, ours"}
-        _whiskers(axes, patterns, rows, (name, f"{name}_low", f"{name}_high"), **look)
+        look = {"marker": marker, "markersize": 6, "label": f"{name}, ours"}
+        _whiskers(axes, patterns, rows, (name, f"{name}_low", f"{name}_high"), colour, **look)
     axes.set_xlim(0, max(same[1], _largest(patterns[["same", "same_high"]])) + 0.05)
     axes.set_xlabel("Bhattacharyya coefficient; bands: as reported")
     figure.legend(loc="outside lower center", ncols=2)
@@ -169,12 +137,7 @@ def anchor_bands(patterns: pd.DataFrame, same: tuple[float, float], different: t
 
 @styled
 def region_shares(summary: pd.DataFrame, regions: Sequence[str]) -> Figure:
-    """Draw shares of the critical pixels as bars with intervals, the area as a tick, and the lift beside them.
-
-    Args:
-        summary: Columns region, quantity, mean, low, high of one model and layer.
-        regions: Regions, from the top down.
-    """
+    """Draw shares of regions as bars with intervals, the area as a tick, and the lift beside: columns region, quantity, mean, low, high."""
     wide = {name: part.set_index("region").reindex(list(regions)) for name, part in summary.groupby("quantity")}
     share, area, lift = wide["share"], wide["area"], wide["lift"]
     figure = Figure(figsize=(WIDTH, 0.26 * len(regions) + 0.8), layout="constrained")
@@ -187,7 +150,7 @@ def region_shares(summary: pd.DataFrame, regions: Sequence[str]) -> Figure:
     bars.set_xlabel("share, %  (| area)")
     is_positive = (lift["mean"] > 0).to_numpy()
     positive = lift[is_positive].assign(low=lambda table: table["low"].clip(lower=0.02))
-    _whiskers(lifts, positive, rows[is_positive], ("mean", "low", "high"), color=MAP_COLOUR, marker="o", markersize=4)
+    _whiskers(lifts, positive, rows[is_positive], ("mean", "low", "high"), marker="o", markersize=4)
     lifts.set_xscale("log")
     lifts.set_xlim(0.05, max(20.0, 1.3 * _largest(lift[["mean", "high"]])))
     lifts.set_xticks((0.1, 1, 10), ["0.1", "1", "10"])
@@ -211,12 +174,7 @@ def among_others(table: pd.DataFrame) -> Figure:
 
 @styled
 def lift_face(lifts: pd.DataFrame, scheme: RegionScheme | None = None) -> Figure:
-    """Draw the face of :func:`~captum_leam.regions.lift_drawing` at the size of a panel.
-
-    Args:
-        lifts: Columns region and lift.
-        scheme: Scheme of the regions; it says whose left is meant. Default: the image's.
-    """
+    """Draw columns region and lift on the face of :func:`~captum_leam.regions.lift_drawing`; a scheme says whose left is meant."""
     readable = lifts.assign(region=[shown(region) for region in lifts["region"]])
     figure = lift_drawing(readable, scheme, listed=0.0 if scheme else 1.0)
     figure.set_size_inches(WIDTH, 0.92 * WIDTH)
@@ -229,21 +187,13 @@ def lift_face(lifts: pd.DataFrame, scheme: RegionScheme | None = None) -> Figure
 
 @styled
 def lift_by_layer(lifts: pd.DataFrame) -> Figure:
-    """Draw the lift of regions (rows) by layer (columns), logarithmic colours around chance.
-
-    Args:
-        lifts: Lifts, an index of regions, columns of layers.
-    """
+    """Draw the lift of regions (index) by layer (columns), logarithmic colours around chance."""
     from matplotlib.colors import LogNorm
 
-    values = lifts.to_numpy(dtype=np.float64)
-    colours = np.ma.masked_invalid(np.maximum(values, 1 / 8))
-    texts = np.vectorize(lambda v: "–" if not np.isfinite(v) else f"{v:.{int(v < 9.95)}f}", otypes=[str])(values)
-    figure, axes = _panel(0.3 * len(lifts) + 1.25)
+    values = lifts.rename(index=spoken).rename_axis(index=None, columns=None).clip(lower=1 / 8)
+    texts = lifts.map(lambda v: "–" if not np.isfinite(v) else f"{v:.{int(v < 9.95)}f}")
     size = 7.5 if lifts.size <= 160 else 0
-    _heat_map(axes, colours, texts, LIFT_COLOURS, LogNorm(1 / 8, 8, clip=True), size)
-    _grid_labels(axes, map(spoken, lifts.index), lifts.columns)
-    return figure
+    return _heat_map(values, texts, LIFT_COLOURS, LogNorm(1 / 8, 8, clip=True), 0.3 * len(lifts) + 1.25, size)
 
 
 @styled
@@ -267,24 +217,15 @@ def mean_maps(maps: Mapping[str, NDArray[Any]]) -> Figure:
     return figure
 
 
-def shares_of_ninths(maps: Mapping[Any, NDArray[Any]], index: Sequence[str]) -> pd.DataFrame:
-    """Return the share of each ninth of every map: a map in few numbers.
-
-    Args:
-        maps: Maps, (H, W), by a tuple of the values of the index.
-        index: Names of the first columns.
-
-    Example:
-        >>> shares_of_ninths({("a",): np.eye(3)}, ["model"])["top left"].tolist()
-        [0.333...]
-    """
+def shares_of_ninths(maps: Mapping[tuple[str, str], NDArray[Any]]) -> pd.DataFrame:
+    """Return the share of each ninth of every map, (H, W), by model and layer: a map in few numbers."""
     rows = []
-    for key, values in maps.items():
+    for place, values in maps.items():
         thirds = np.array_split(np.asarray(values, dtype=np.float64), 3)
         cells = np.array([part.sum() for third in thirds for part in np.array_split(third, 3, axis=1)])
-        rows.append((*key, *(cells / max(cells.sum(), 1e-12)).tolist()))
+        rows.append((*place, *(cells / max(cells.sum(), 1e-12)).tolist()))
     ninths = [f"{v} {h}" for v in ("top", "middle", "bottom") for h in ("left", "middle", "right")]
-    return pd.DataFrame(rows, columns=[*index, *ninths])
+    return pd.DataFrame(rows, columns=["model", "layer", *ninths])
 
 
 # -- faithfulness --------------------------------------------------------------------------------------
@@ -292,12 +233,7 @@ def shares_of_ninths(maps: Mapping[Any, NDArray[Any]], index: Sequence[str]) -> 
 
 @styled
 def drop_curves(summary: pd.DataFrame, controls: Sequence[str]) -> Figure:
-    """Draw the mean drop against the fraction occluded: the map in blue with its band, controls beside it.
-
-    Args:
-        summary: Columns control (empty for the map), fraction, drop, low, high.
-        controls: Controls in the order of their styles.
-    """
+    """Draw mean drops against the fraction occluded with a band each, columns control (empty for the map), fraction, drop, low, high."""
     figure, axes = _panel(2.3 + 0.18 * -(-(len(controls) + 1) // 2))
     for control, (colour, marker, dashes) in _styles(controls).items():
         part = summary[summary["control"] == control].sort_values("fraction")
@@ -316,26 +252,16 @@ def drop_curves(summary: pd.DataFrame, controls: Sequence[str]) -> Figure:
 
 @styled
 def matrix(values: pd.DataFrame, *, digits: int = 2, limits: tuple[float, float] | None = None) -> Figure:
-    """Draw a heat map with its numbers.
-
-    Args:
-        values: Numbers; the names of index and columns are written beside them.
-        digits: Digits of the numbers, which are left out above 12 × 12. Default: 2.
-        limits: Ends of the colours. Default: from 0 to the largest value.
-    """
+    """Draw a heat map with its numbers, up to 12 × 12 of them; colours end at the limits, by default at 0 and the largest value."""
     from matplotlib.colors import Normalize
 
-    figure, axes = _panel(min((0.36 if len(values) > 4 else 0.42) * len(values) + 1.0, WIDTH))
-    numbers = values.to_numpy(dtype=np.float64)
-    finite = numbers[np.isfinite(numbers)]
+    finite = values.to_numpy()[np.isfinite(values)]
     low, high = limits or (min(0.0, float(finite.min(initial=0))), float(finite.max(initial=0)))
     norm = Normalize(low, low + (high - low or 1) / 0.85)  # the darkest blues hide the numbers' edges
-    texts = np.vectorize(lambda v: f"{v:.{digits}f}".replace("-", "−") if np.isfinite(v) else "", otypes=[str])(numbers)
+    texts = values.map(lambda v: f"{v:.{digits}f}".replace("-", "−") if np.isfinite(v) else "")
     size = 0 if values.size > 144 else 9 if len(values) < 6 else 7
-    _heat_map(axes, np.ma.masked_invalid(numbers), texts, MATRIX, norm, size)
-    _grid_labels(axes, values.index, values.columns)
-    axes.set(xlabel=values.columns.name or "", ylabel=values.index.name or "")
-    return figure
+    height = min((0.36 if len(values) > 4 else 0.42) * len(values) + 1.0, WIDTH)
+    return _heat_map(values, texts, MATRIX, norm, height, size)
 
 
 @styled
@@ -361,11 +287,7 @@ def dendrogram(values: pd.DataFrame) -> Figure:
 
 @styled
 def differences(groups: pd.DataFrame) -> Figure:
-    """Draw differences between groups with intervals; filled where Holm's p is under 0.05.
-
-    Args:
-        groups: Columns name (of the row), difference, low, high, p_holm.
-    """
+    """Draw differences between groups with intervals, columns name, difference, low, high, p_holm; filled where p is under 0.05."""
     figure, axes, rows = _row_panel(groups["name"], 0.26, 0.7, length=30)
     axes.axvline(0, color=NOTE, linewidth=1)
     axes.hlines(rows, groups["low"], groups["high"], color=MAP_COLOUR, linewidth=1.5)
@@ -410,38 +332,37 @@ def _rows(axes: "Axes", labels: Sequence[str]) -> NDArray[np.intp]:
     return np.arange(len(labels))
 
 
-def _whiskers(axes: "Axes", table: pd.DataFrame, y: Any, columns: tuple[str, str, str], **look: Any) -> None:
+def _whiskers(
+    axes: "Axes", table: pd.DataFrame, y: Any, columns: tuple[str, str, str], colour: str = MAP_COLOUR, **look: Any
+) -> None:
     """Draw a value and the ends of its interval in every row."""
     value, low, high = columns
-    axes.hlines(y, table[low], table[high], color=look["color"], linewidth=1.6)
-    axes.plot(table[value], y, linestyle="none", **look)
+    axes.hlines(y, table[low], table[high], color=colour, linewidth=1.6)
+    axes.plot(table[value], y, linestyle="none", color=colour, **look)
 
 
-def _heat_map(
-    axes: "Axes", values: "np.ma.MaskedArray[Any, Any]", texts: NDArray[Any], colours: str, norm: Any, size: float
-) -> None:
-    """Draw values as colours with a text in every cell, black or white; size 0: none."""
+def _heat_map(values: pd.DataFrame, texts: pd.DataFrame, colours: str, norm: Any, height: float, size: float) -> Figure:
+    """Draw values as colours with a text in every cell, black or white (size 0: none), and the names of rows and columns."""
     from matplotlib import colormaps
 
-    axes.imshow(values, cmap=colours, norm=norm, aspect="auto", interpolation="none")
-    masked = np.ma.getmaskarray(values)
-    shades = colormaps[colours](norm(values))[..., :3] @ (0.3, 0.59, 0.11)
-    for (y, x), text in np.ndenumerate(texts):
-        if size:
-            ink = NOTE if masked[y, x] else "black" if shades[y, x] > 0.5 else "white"
-            axes.text(x, y, text, ha="center", va="center", fontsize=size, color=ink)
+    figure, axes = _panel(height)
+    numbers = np.ma.masked_invalid(values.to_numpy(dtype=np.float64))
+    axes.imshow(numbers, cmap=colours, norm=norm, aspect="auto", interpolation="none")
+    masked = np.ma.getmaskarray(numbers)
+    shades = colormaps[colours](norm(numbers))[..., :3] @ (0.3, 0.59, 0.11)
+    for (y, x), text in np.ndenumerate(texts.to_numpy()) if size else ():
+        ink = NOTE if masked[y, x] else "black" if shades[y, x] > 0.5 else "white"
+        axes.text(x, y, text, ha="center", va="center", fontsize=size, color=ink)
+    labels = [short(column, 14) for column in values.columns]
+    is_long = max(map(len, labels), default=0) * len(labels) > 34
+    axes.set_xticks(range(len(labels)), labels, rotation=40 if is_long else 0, ha="right" if is_long else "center")
+    axes.set_yticks(range(len(values)), [short(row, 14) for row in values.index])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel=values.columns.name or "", ylabel=values.index.name or "")
+    return figure
 
 
 def _largest(values: pd.DataFrame) -> float:
     """Return the largest number that is known; 0 where none is."""
     return float(np.nan_to_num(values.to_numpy(dtype=np.float64), nan=0.0).max(initial=0.0))
-
-
-def _grid_labels(axes: "Axes", rows: Iterable[object], columns: Iterable[object]) -> None:
-    labels = [short(column, 14) for column in columns]
-    is_long = max(map(len, labels), default=0) * len(labels) > 34
-    axes.set_xticks(range(len(labels)), labels, rotation=40 if is_long else 0, ha="right" if is_long else "center")
-    names = [short(row, 14) for row in rows]
-    axes.set_yticks(range(len(names)), names)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)

@@ -47,8 +47,7 @@ class Findings:
     @property
     def explained(self) -> list[str]:
         """Models that have maps."""
-        there = set(self["layers"]["model"])
-        return [model for model in self.models if model in there]
+        return [model for model in self.models if self.layers(model)]
 
     @property
     def people(self) -> list[str]:
@@ -90,21 +89,25 @@ class Findings:
     def leam(self, kind: str = "top", control: str | None = "") -> pd.DataFrame:
         """Return the rows of ``patterns`` of one kind at the smallest fraction; ``control`` None for all."""
         table = self["patterns"]
-        table = table[(table["kind"] == kind) & ((table["control"] == control) | (control is None))]
+        table = table[table["kind"] == kind]
+        table = table if control is None else table[table["control"] == control]
         least: pd.DataFrame = table[table["fraction"] == table["fraction"].min()]
         return least
 
     def at_place(self, name: str, quantity: str = "") -> pd.DataFrame:
         """Return the rows of a table at :attr:`place`, of one quantity if it is given."""
         table = self[name]
-        found: pd.DataFrame = table[table["layer"] == self.place]
-        return found[found["quantity"] == quantity] if quantity else found
+        return table[(table["layer"] == self.place) & ((table["quantity"] == quantity) if quantity else True)]
 
     def headline(self, kind: str = "top") -> pd.DataFrame:
         """Return the rows of :meth:`leam` at :attr:`place`: one for every model."""
         table = self.leam(kind)
-        found: pd.DataFrame = table[table["layer"] == self.place]
-        return found
+        return table[table["layer"] == self.place]
+
+    def own(self, drops: pd.DataFrame) -> pd.DataFrame:
+        """Return the drops of every model's own map at :attr:`place`, and of the controls that need no map."""
+        is_own = (drops["measured"] == drops["explained"]) & (drops["layer"] == self.place)
+        return drops[is_own | (drops["method"] == "")]
 
     def against_controls(self) -> pd.DataFrame:
         """Compare each model's maps with every control, image by image, at :attr:`fraction`, :attr:`fill`, :attr:`place`.
@@ -112,14 +115,12 @@ class Findings:
         Returns:
             :meth:`captum_leam.faithfulness.OcclusionResult.compare` with the columns map and other, the mean drops of the two.
         """
-        found = [self._compared(model) for model in self.explained]
-        full = [table for table in found if len(table)]
-        return pd.concat(full, ignore_index=True) if full else pd.DataFrame()
+        found = [table for model in self.explained if len(table := self._compared(model))]
+        return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
     def _compared(self, model: str) -> pd.DataFrame:
         cell = self.rows("drops", explained=[model, ""], measured=model, fill=self.fill, fraction=self.fraction)
-        cell = cell[((cell["explained"] == model) & (cell["layer"] == self.place)) | (cell["method"] == "")]
-        cell = cell[np.isfinite(cell["drop"])]
+        cell = self.own(cell[np.isfinite(cell["drop"])])
         if not (cell["control"] != "").any() or not (cell["control"] == "").any():
             return pd.DataFrame()
         of_image = cell.groupby("image")["drop"].transform("size")

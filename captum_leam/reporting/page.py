@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from PIL import Image
 
 from captum_leam._text import safe_cells, shown
 from captum_leam._version import __version__
+from captum_leam.reporting.numbers import interval, significant
 from captum_leam.reporting.style import as_svg, themed
 
 MAX_INLINE_CSV = 100_000
@@ -34,76 +35,6 @@ MAX_ROWS = 100
 
 ENLARGED = 1.3
 """Scale of drawings on pages that are wider than they are."""
-
-UNKNOWN = "–"
-
-
-# -- numbers -------------------------------------------------------------------------------------------
-
-
-def number(value: Any, digits: int = 2) -> str:
-    """Return a number with a fixed count of digits and a true minus; a dash where it is not known.
-
-    Example:
-        >>> number(-0.126), number(float("nan"))
-        ('−0.13', '–')
-    """
-    if value is None or not math.isfinite(value):
-        return UNKNOWN
-    text = f"{value:.{digits}f}"
-    return text.replace("-", "−") if float(text) else f"{0:.{digits}f}"
-
-
-def percent(value: Any, digits: int = 0) -> str:
-    """Return a share as percent.
-
-    Example:
-        >>> percent(0.286, 1).split()
-        ['28.6', '%']
-    """
-    text = number(None if value is None else 100 * value, digits)
-    return text if text == UNKNOWN else f"{text}\N{NO-BREAK SPACE}%"
-
-
-def significant(value: Any) -> str:
-    """Return a number with four significant digits."""
-    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.4g}".replace("-", "−")
-
-
-def p_value(value: Any) -> str:
-    """Return a p-value with three digits, or "< 0.001".
-
-    Example:
-        >>> p_value(0.00004).split(), p_value(0.2)
-        (['<', '0.001'], '0.200')
-    """
-    return "<\N{NO-BREAK SPACE}0.001" if value is not None and value < 0.001 else number(value, 3)
-
-
-def interval(low: Any, high: Any, digits: int = 2) -> str:
-    """Return an interval in brackets; nothing where it is not known.
-
-    Example:
-        >>> interval(0.1, 0.25).split()
-        ['[0.10,', '0.25]']
-    """
-    known = math.isfinite(low) and math.isfinite(high)
-    return f"[{number(low, digits)},\N{NO-BREAK SPACE}{number(high, digits)}]" if known else ""
-
-
-def estimate(value: Any, low: Any, high: Any, digits: int = 2) -> str:
-    """Return a number with its interval behind it.
-
-    Example:
-        >>> estimate(0.2, 0.1, 0.25).split()
-        ['0.20', '[0.10,', '0.25]']
-    """
-    return f"{number(value, digits)}\N{NO-BREAK SPACE}{interval(low, high, digits)}".strip()
-
-
-whole_number, one_digit, three_digits = (partial(number, digits=digits) for digits in (0, 1, 3))
-one_percent_digit = partial(percent, digits=1)
-
 
 # -- blocks --------------------------------------------------------------------------------------------
 
@@ -160,18 +91,10 @@ class Pictures(Block):
 
 
 @dataclass(frozen=True)
-class Card(Block):
-    """A titled group of blocks, several in a row; a ``wide`` one takes half of it."""
-
-    title: str
-    blocks: Sequence[Block]
-
-
-@dataclass(frozen=True)
 class Cards(Block):
-    """Cards in a grid."""
+    """Titled groups of blocks in a grid; ``wide`` ones take half a row each."""
 
-    items: Sequence[Card]
+    items: Sequence[tuple[str, Sequence[Block]]]
     wide: bool = False
 
 
@@ -188,13 +111,13 @@ class Column(NamedTuple):
 
     Attributes:
         name: Name of the column in the frame.
-        label: Text at its head.
+        label: Text at its head. Default: its name.
         show: Function from a number to its text; None for texts.
         ends: Columns of the interval behind the number.
     """
 
     name: str
-    label: str
+    label: str = ""
     show: Callable[[Any], str] | None = None
     ends: tuple[str, str] | None = None
 
@@ -220,7 +143,7 @@ def sheet(title: str, table: pd.DataFrame, columns: Sequence[Column], *, closed:
     """
     present = [column for column in columns if column.name in table.columns]
     rows = [[_cell(row, column) for column in present] for row in table.head(MAX_ROWS).to_dict("records")]
-    return Sheet(title, [(c.label, c.show is not None) for c in present], rows, len(table), closed)
+    return Sheet(title, [(c.label or c.name, c.show is not None) for c in present], rows, len(table), closed)
 
 
 def _cell(row: Mapping[Any, Any], column: Column) -> Cell:
@@ -233,12 +156,6 @@ def _cell(row: Mapping[Any, Any], column: Column) -> Cell:
     return Cell(text, float(value) if value is not None and math.isfinite(value) else None, note)
 
 
-def all_columns(title: str, table: pd.DataFrame, *, closed: bool = False) -> Sheet:
-    """Return a table as it is, numbers with four significant digits."""
-    numeric = {str(name): pd.api.types.is_numeric_dtype(table[name]) for name in table}
-    return sheet(title, table, [Column(n, n, significant if numeric[n] else None) for n in numeric], closed=closed)
-
-
 # -- drawings ------------------------------------------------------------------------------------------
 
 
@@ -249,7 +166,7 @@ class Plate(Block):
     Attributes:
         name: Name of its files.
         title: Text over it.
-        panels: Title, SVG and width in pixels of every drawing.
+        panels: Title and figure of every drawing.
         alt: What a reader who cannot see it should know.
         caption: Text under it.
         numbers: What is drawn.
@@ -257,20 +174,29 @@ class Plate(Block):
 
     name: str
     title: str
-    panels: Sequence[tuple[str, str, int]]
+    panels: Sequence[tuple[str, Figure]]
     alt: str
     caption: str
     numbers: pd.DataFrame
 
     @cached_property
     def csv(self) -> bytes:
-        """The numbers, with six digits."""
-        return as_csv(self.numbers, "%.6g").encode("utf-8", "backslashreplace")
+        """The numbers, with six digits; characters that cannot be seen are written as their code."""
+        is_text = [not pd.api.types.is_numeric_dtype(kind) for kind in self.numbers.dtypes]
+        texts = {str(name): self.numbers[name].map(shown) for name in self.numbers.columns[is_text]}
+        return as_csv(self.numbers.assign(**texts), "%.6g").encode("utf-8", "backslashreplace")
+
+    @cached_property
+    def drawings(self) -> list[str]:
+        """Every drawing as SVG."""
+        return [as_svg(figure, f"{self.name}_{i}") for i, (_, figure) in enumerate(self.panels, 1)]
 
     @property
     def sheet(self) -> Sheet:
-        """The numbers as the page shows them."""
-        return all_columns(f"Numbers of {self.title}", self.numbers)
+        """The numbers as the page shows them, with four significant digits."""
+        kinds = self.numbers.dtypes.items()
+        show = {str(name): significant if pd.api.types.is_numeric_dtype(kind) else None for name, kind in kinds}
+        return sheet(f"Numbers of {self.title}", self.numbers, [Column(name, show=how) for name, how in show.items()])
 
     def address(self, folder: str) -> str:
         """Return the address of the numbers: data, or the file in a folder beside the page."""
@@ -280,28 +206,16 @@ class Plate(Block):
     def pictures(self) -> list[tuple[str, Picture]]:
         """Return the title and the picture of every drawing; it follows the reader's choice of light or dark."""
         found = []
-        for title, svg, width in self.panels:
-            alt = f"{title}: {self.alt}" if title else self.alt
+        for (title, figure), svg in zip(self.panels, self.drawings, strict=True):
+            alt, width = f"{title}: {self.alt}" if title else self.alt, round(ENLARGED * 96 * figure.get_figwidth())
             found.append((title, Picture(_data_uri(themed(svg).encode(), "image/svg+xml"), "", alt, width)))
         return found
 
     def files(self) -> Iterator[tuple[str, bytes]]:
         """Yield names and contents of ``NAME.csv`` and the drawings, ``NAME.svg`` or ``NAME_1.svg`` and so on."""
         yield f"{self.name}.csv", self.csv
-        for i, (_, svg, _) in enumerate(self.panels, 1):
+        for i, svg in enumerate(self.drawings, 1):
             yield (f"{self.name}_{i}.svg" if len(self.panels) > 1 else f"{self.name}.svg"), svg.encode()
-
-
-def plate(
-    name: str, title: str, panels: Sequence[tuple[str, Figure]], alt: str, caption: str, numbers: pd.DataFrame
-) -> Plate:
-    """Return figures, each with its title, as a :class:`Plate`."""
-    drawn = [
-        (text, as_svg(figure, f"{name}_{i}"), round(ENLARGED * 96 * figure.get_figwidth()))
-        for i, (text, figure) in enumerate(panels, 1)
-    ]
-    texts = {str(c): numbers[c].map(shown) for c in numbers if not pd.api.types.is_numeric_dtype(numbers[c])}
-    return Plate(name, title, drawn, alt, caption, numbers.assign(**texts))
 
 
 def as_csv(table: pd.DataFrame, float_format: str | None = None) -> str:

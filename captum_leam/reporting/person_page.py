@@ -8,28 +8,17 @@ from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from captum_leam._text import safe_name
 from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.faces import read_crop
 from captum_leam.reporting import figures
 from captum_leam.reporting.findings import Findings
-from captum_leam.reporting.page import (
-    Block,
-    Column,
-    Note,
-    Page,
-    Picture,
-    Pictures,
-    Section,
-    number,
-    percent,
-    picture,
-    plate,
-    sheet,
-    whole_number,
-)
-from captum_leam.reporting.study_sections import NETWORK, controls_of
+from captum_leam.reporting.numbers import number, percent, whole_number
+from captum_leam.reporting.page import Block, Column, Note, Page, Picture, Pictures, Section, picture, sheet
+from captum_leam.reporting.study_sections import NETWORK, controls_of, drop_curves, maps_plate, per_model
+from captum_leam.reporting.tables import OVERALL
 
 LIMITS = (
     "The page shows what networks took from these images of one person, not who they are. Few images say little: differences from "
@@ -58,12 +47,7 @@ def check_people(study: Findings, people: Sequence[str], show_faces: bool) -> No
 
 
 def page_name(person: str) -> str:
-    """Return the name of the page of one person, different for every name.
-
-    Example:
-        >>> page_name("s01"), page_name("a/b")[:4]
-        ('s01.html', 'a_b-')
-    """
+    """Return the name of the page of one person, different for every name."""
     safe = safe_name(person)
     if safe == person != "" and not person.startswith((".", "-")):
         return f"{person}.html"
@@ -102,78 +86,67 @@ def person_page(study: Findings, person: str, report: str, show_faces: bool) -> 
 
 def _scores(study: Findings, person: str) -> Block:
     scores = study["scores"]
-    own = scores[scores["person"] == person].groupby("model", sort=False)["cosine"].agg(["size", "mean", "min"])
-    own = own.reset_index()
+    by_model = scores[scores["person"] == person].groupby("model", sort=False)["cosine"]
+    own = by_model.agg(["size", "mean", "min"]).reset_index()
     of_people = scores.groupby(["model", "person"], sort=False)["cosine"].mean()
     own["median"] = own["model"].map(of_people.groupby("model", sort=False).median())
     own["below"] = [float((of_people[m] < mean).mean()) for m, mean in zip(own["model"], own["mean"], strict=True)]
-    columns = [
-        NETWORK,
+    own_columns = [
         Column("size", "images", whole_number),
         Column("mean", "mean cosine", number),
         Column("min", "least", number),
-        Column("median", "median of all people", number),
-        Column("below", "people below", percent),
     ]
+    others = [Column("median", "median of all people", number), Column("below", "people below", percent)]
+    columns = [NETWORK, *own_columns, *others]
     return sheet("Cosine to the person’s other images", own, columns)
 
 
 def _maps(study: Findings, person: str, stem: str) -> list[Block]:
-    found = {model: values for model in study.explained if (values := study.person_map(model, person)) is not None}
-    if not found:
-        return []
-    panels = [(model, figures.mean_maps({"": values})) for model, values in found.items()]
+    found = {model: study.person_map(model, person) for model in study.explained}
+    maps = {model: {OVERALL: values} for model, values in found.items() if values is not None}
     caption = "Mean of the person’s maps; lines are the template, not the person."
-    numbers = figures.shares_of_ninths({(model,): values for model, values in found.items()}, ["model"])
-    return [plate(f"{stem}_maps", "Mean map", panels, "mean map", caption, numbers)]
+    return maps_plate(f"{stem}_maps", "Mean map", maps, "mean map", caption)
 
 
 def _regions(study: Findings, person: str, stem: str) -> list[Block]:
-    panels, tables = [], []
+    tables = []
     for model in study.explained:
         rows = study.rows("regions", model=model, layer=study.place)
         means = rows.groupby(["person", "region"], sort=False)["share"].mean().unstack("person")
-        if person not in means:
-            continue
-        columns = {
-            "person": means[person],
-            "median": means.median(axis=1),
-            "low": means.quantile(0.05, axis=1),
-            "high": means.quantile(0.95, axis=1),
-        }
-        table = pd.DataFrame(columns).reset_index().sort_values("median", ascending=False, kind="stable")
-        seen = table[(table["person"] >= 0.005) | (table["high"] >= 0.005)]
-        panels.append((model, figures.among_others(seen)))
-        tables.append(table.assign(model=model)[["model", *table.columns]])
-    if not panels:
+        if person in means:
+            low, median, high = (means.quantile(level, axis=1) for level in (0.05, 0.5, 0.95))
+            table = pd.DataFrame({"model": model, "person": means[person], "median": median, "low": low, "high": high})
+            tables.append(table.reset_index().sort_values("median", ascending=False, kind="stable"))
+    if not tables:
         return []
+
+    def draw(part: pd.DataFrame) -> Figure:
+        return figures.among_others(part[part[["person", "high"]].max(axis=1) >= 0.005])
+
     caption = (
         "Share of the critical pixels: the dot is this person’s mean, the line what 90 % of the people lie within, "
         "the tick their median."
     )
-    numbers = pd.concat(tables, ignore_index=True)
-    return [plate(f"{stem}_regions", "Regions, beside everybody", panels, "shares of regions", caption, numbers)]
+    title, numbers = "Regions, beside everybody", pd.concat(tables, ignore_index=True)
+    columns = ["model", "region", "person", "median", "low", "high"]
+    return [per_model(f"{stem}_regions", title, numbers, draw, "shares of regions", caption, columns)]
 
 
 def _drops(study: Findings, person: str, stem: str) -> list[Block]:
-    rows = study.rows("drops", person=person, fill=study.fill)
-    own = rows[(rows["measured"] == rows["explained"]) & (rows["layer"] == study.place) | (rows["method"] == "")]
+    own = study.own(study.rows("drops", person=person, fill=study.fill, measured=study.explained))
     if not len(own):
         return []
     by_fraction = own.groupby(["measured", "control", "fraction"], sort=False)["drop"]
     table = by_fraction.agg(drop="mean", low="min", high="max").reset_index()
-    controls = controls_of(table)
-    measured = [model for model in study.explained if model in set(table["measured"])]
-    panels = [(m, figures.drop_curves(table[table["measured"] == m], controls)) for m in measured]
+    draw, alt = drop_curves(controls_of(table)), "mean drop by fraction"
     caption = f"Mean fall of the cosine over the person’s images, {study.fill} fill; bands reach from the least to the largest."
-    return [plate(f"{stem}_drops", "Fall of the cosine", panels, "mean drop by fraction", caption, table)]
+    return [per_model(f"{stem}_drops", "Fall of the cosine", table, draw, alt, caption, by="measured")]
 
 
 def _faces(study: Findings, used: pd.DataFrame) -> list[Block]:
     """Return the person's crops, of the very bytes that were studied."""
-    root = _root(study)
-    crops = used[used["crop"] == "crop"].to_dict("records") if root else []
-    read = [_crop(root / row["path"], row["path"], row["sha256"]) for row in crops if root]
+    root, crops = _root(study), used[used["crop"] == "crop"]
+    read = [_crop(root, path, sha256) for path, sha256 in zip(crops["path"], crops["sha256"], strict=True) if root]
     pictures = [crop for crop in read if crop is not None]
     found: list[Block] = [Pictures(pictures)] if pictures else []
     if missing := len(used) - len(pictures):
@@ -191,11 +164,11 @@ def _root(study: Findings) -> Path | None:
     return Path(where).parent if where.lower().endswith(".csv") else Path(where)
 
 
-def _crop(path: Path, name: str, sha256: str) -> Picture | None:
+def _crop(root: Path, name: str, sha256: str) -> Picture | None:
     try:
-        if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        if hashlib.sha256((root / name).read_bytes()).hexdigest() != sha256:
             return None
-        pixels = (read_crop(path).movedim(0, -1).numpy() * 255).round().astype(np.uint8)
+        pixels = (read_crop(root / name).movedim(0, -1).numpy() * 255).round().astype(np.uint8)
     except (OSError, ValueError):
         return None
     return picture(pixels, pixels.shape[1], name, name)

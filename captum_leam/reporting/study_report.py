@@ -14,7 +14,8 @@ from captum_leam.reporting import figures
 from captum_leam.reporting import study_sections as sections
 from captum_leam.reporting.answers import answers
 from captum_leam.reporting.findings import Findings, read_findings
-from captum_leam.reporting.page import Column, Page, Plate, Sheet, number, plate, sheet
+from captum_leam.reporting.numbers import number
+from captum_leam.reporting.page import Column, Page, Plate, Sheet, sheet
 from captum_leam.reporting.person_page import check_people, page_name, person_page
 from captum_leam.reporting.tables import DEFAULT_TITLE
 
@@ -113,13 +114,8 @@ def warnings_of(study: Findings) -> list[str]:
 
 def _headline(study: Findings) -> Sheet | None:
     table = study.headline()
-    columns = [
-        sections.NETWORK,
-        Column("same", "BC same", number),
-        Column("different", "different", number),
-        Column("auc", "AUC", number),
-        sections.ABOVE_CONTROL,
-    ]
+    numbers = [Column("same", "BC same", number), Column("different", show=number), Column("auc", "AUC", number)]
+    columns = [sections.NETWORK, *numbers, sections.ABOVE_CONTROL]
     return sheet("Person-specific?", table.head(2 * sections.MAX_PANELS), columns) if len(table) else None
 
 
@@ -134,7 +130,7 @@ def _above_controls(study: Findings) -> Plate | None:
         f"{sections.critical(table)}). Lines are intervals over people; right of 0 is person-specific."
     )
     panels = [("", figures.above_controls(table.head(2 * sections.MAX_PANELS)))]
-    return plate("headline", "How person-specific?", panels, "gap above the strongest control", caption, numbers)
+    return Plate("headline", "How person-specific?", panels, "gap above the strongest control", caption, numbers)
 
 
 def _regions_on_a_face(study: Findings) -> Plate | None:
@@ -147,4 +143,4 @@ def _regions_on_a_face(study: Findings) -> Plate | None:
         "on a drawing: 1 is chance."
     )
     panels = [("", figures.lift_face(means))]
-    return plate("headline_regions", "Which regions?", panels, "lift on a drawn face", caption, means)
+    return Plate("headline_regions", "Which regions?", panels, "lift on a drawn face", caption, means)

@@ -2,34 +2,19 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from captum_leam.reporting import figures
 from captum_leam.reporting.figures import spoken
 from captum_leam.reporting.findings import Findings
-from captum_leam.reporting.page import (
-    Block,
-    Column,
-    Facts,
-    Note,
-    Plate,
-    Points,
-    Section,
-    Sheet,
-    number,
-    one_percent_digit,
-    p_value,
-    percent,
-    plate,
-    sheet,
-    significant,
-    three_digits,
-    whole_number,
-)
+from captum_leam.reporting.numbers import number, p_value, percent, percent_1, significant, three_digits, whole_number
+from captum_leam.reporting.page import Block, Column, Facts, Note, Plate, Points, Section, Sheet, sheet
 from captum_leam.reporting.tables import GROUP_PREFIX, OVERALL
 
 MAX_PANELS = 12
@@ -55,7 +40,7 @@ CONTROLS = {
 }
 """What every control is."""
 
-NETWORK, LAYER = Column("model", "network"), Column("layer", "layer")
+NETWORK, LAYER, IMAGES = Column("model", "network"), Column("layer"), Column("images", show=whole_number)
 DIFFERENCE = Column("difference", "difference", three_digits, ("low", "high"))
 P_HOLM = Column("p_holm", "p (Holm)", p_value)
 ABOVE_CONTROL = Column("above_control", "above control", number, ("above_low", "above_high"))
@@ -64,10 +49,20 @@ ABOVE_CONTROL = Column("above_control", "above control", number, ("above_low", "
 # -- shared --------------------------------------------------------------------------------------------
 
 
-def per_model(table: pd.DataFrame, draw: Callable[[pd.DataFrame], Figure]) -> list[tuple[str, Figure]]:
-    """Return a drawing of the rows of every model, up to :data:`MAX_PANELS`, in order of appearance."""
-    models = dict.fromkeys(table["model"])
-    return [(model, draw(table[table["model"] == model])) for model in [*models][:MAX_PANELS]]
+def per_model(
+    name: str,
+    title: str,
+    table: pd.DataFrame,
+    draw: Callable[[pd.DataFrame], Figure],
+    alt: str,
+    caption: str,
+    columns: Sequence[str] = (),
+    by: str = "model",
+) -> Plate:
+    """Return a plate with a drawing of every model's rows, up to :data:`MAX_PANELS`; its numbers are these columns, or all."""
+    models = [*dict.fromkeys(table[by])][:MAX_PANELS]
+    panels = [(model, draw(table[table[by] == model])) for model in models]
+    return Plate(name, title, panels, alt, caption, table[[*columns]] if columns else table)
 
 
 def place_of(study: Findings) -> str:
@@ -90,6 +85,11 @@ def counted(n: int, one: str, many: str = "") -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
+def drop_curves(controls: Sequence[str]) -> Callable[[pd.DataFrame], Figure]:
+    """Return :func:`figures.drop_curves` of the map and these controls."""
+    return lambda part: figures.drop_curves(part, controls)
+
+
 def controls_of(table: pd.DataFrame) -> list[str]:
     """Return the controls of a table, in order."""
     return [control for control in dict.fromkeys(table["control"]) if control]
@@ -103,16 +103,16 @@ def _controls_text(controls: Sequence[str]) -> str:
 
 # -- what was studied ----------------------------------------------------------------------------------
 
-VERIFICATION = (
+VERIFICATION = [
     NETWORK,
-    Column("eer", "equal error rate", one_percent_digit),
+    Column("eer", "equal error rate", percent_1),
     Column("eer_threshold", "at cosine", number),
-    Column("tar", "TAR", one_percent_digit),
+    Column("tar", "TAR", percent_1),
     Column("fmr", "at FMR", significant),
     Column("genuine", "genuine pairs", whole_number),
     Column("impostor", "impostor pairs", whole_number),
-    Column("images", "images", whole_number),
-)
+    IMAGES,
+]
 
 
 def studied(study: Findings) -> Section:
@@ -127,17 +127,27 @@ def studied(study: Findings) -> Section:
 def _sizes(study: Findings, used: pd.DataFrame) -> list[tuple[str, str]]:
     per = used.groupby("person").size()
     spread = f"{per.min()}" if per.min() == per.max() else f"{per.min()} to {per.max()}, median {per.median():g}"
-    facts = [
-        ("people", f"{len(per)}"),
-        ("images", f"{len(used)} used, {len(study['images']) - len(used)} skipped"),
-        ("images of a person", spread),
-        ("pictures", ", ".join(f"{n} {kind}s" for kind, n in used["crop"].value_counts(sort=False).items())),
-    ]
-    chosen = {
-        "several faces, the largest taken": used.loc[used["faces_found"] > 1, "path"],
-        "photographs turned upright": used.loc[used["turn"] > 0, "path"],
+    facts = {
+        "people": f"{len(per)}",
+        "images": f"{len(used)} used, {len(study['images']) - len(used)} skipped",
+        "images of a person": spread,
+        "pictures": ", ".join(f"{n} {kind}s" for kind, n in used["crop"].value_counts(sort=False).items()),
+        "several faces, the largest taken": _first_names(used.loc[used["faces_found"] > 1, "path"]),
+        "photographs turned upright": _first_names(used.loc[used["turn"] > 0, "path"]),
     }
-    return facts + [(name, _first_names(paths)) for name, paths in chosen.items() if len(paths)]
+    return [(name, value) for name, value in facts.items() if value] + _maps(study)
+
+
+def _maps(study: Findings) -> list[tuple[str, str]]:
+    """Return how the overall map and the layer maps were made."""
+    of_models = [model.get("maps") for model in study.manifest.get("models", {}).values()]
+    for maps in filter(None, of_models):
+        steps, passes = (maps[f"{what} of the signed layer maps"] for what in ("steps", "passes"))
+        return [
+            ("overall map", f"preset {maps['preset']}; passes of an image: {maps['passes']}"),
+            ("layer maps", f"steps of the path: {steps}; passes of an image: {passes}"),
+        ]
+    return []
 
 
 def _first_names(paths: pd.Series) -> str:
@@ -149,15 +159,14 @@ def _first_names(paths: pd.Series) -> str:
 
 def _pairs(study: Findings) -> list[Block]:
     """Return genuine and impostor cosines with the threshold; older studies have none."""
-    table = study["cosines"]
+    table, rates = study["cosines"], study["verification"].set_index("model")
     if not len(table):
         return []
-    rates = study["verification"].set_index("model")
 
     def draw(part: pd.DataFrame) -> Figure:
         of_model = rates.loc[part["model"].iloc[0]]
         label = f"TAR {percent(of_model['tar_1e3'], 1)} at FMR 0.001"
-        return figures.cosine_histogram(_shares(part), float(of_model["threshold_1e3"]), label)
+        return figures.cosine_histogram(_shares(part, "pairs"), float(of_model["threshold_1e3"]), label)
 
     caption = (
         "Cosines of the pairs of images that verification compared: genuine pairs are of one person, impostor pairs of two people. "
@@ -166,23 +175,26 @@ def _pairs(study: Findings) -> list[Block]:
     )
     if rates["threshold_1e3"].isna().any():
         caption += " With fewer than 1000 impostor pairs that rate cannot be measured, and there is no line."
-    return [plate("pairs", "Verification", per_model(table, draw), "genuine and impostor cosines", caption, table)]
+    return [per_model("pairs", "Verification", table, draw, "genuine and impostor cosines", caption)]
 
 
-def _shares(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the bins from the first to the last that holds a pair, with their share of the pairs of their kind."""
-    shares = table["pairs"] / table.groupby("kind")["pairs"].transform("sum").clip(lower=1)
-    seen = table[table["pairs"] > 0]
-    inside = (table["low"] >= seen["low"].min()) & (table["low"] <= seen["low"].max())
-    found: pd.DataFrame = table.assign(share=shares)[inside]
+def _shares(table: pd.DataFrame, count: str) -> pd.DataFrame:
+    """Return the bins from the first to the last that is not empty, with their share of the counts of their kind."""
+    shares = table[count] / table.groupby("kind")[count].transform("sum").clip(lower=1)
+    seen = table[table[count] > 0]
+    found: pd.DataFrame = table.assign(share=shares)[table["low"].between(seen["low"].min(), seen["low"].max())]
     return found
 
 
 def _to_reference(study: Findings) -> list[Block]:
-    bins = [_binned(part["cosine"], model) for model, part in study["scores"].groupby("model", sort=False)]
+    edges, bins = np.linspace(-1, 1, 41), []
+    for model, part in study["scores"].groupby("model", sort=False):
+        counts, _ = np.histogram(part["cosine"].clip(-1, 1), edges)
+        table = {"model": model, "kind": "same person", "low": edges[:-1], "high": edges[1:], "images": counts}
+        bins.append(_shares(pd.DataFrame(table), "images"))
     if not bins:
         return []
-    thresholds, numbers = study["verification"].set_index("model")["eer_threshold"], pd.concat(bins, ignore_index=True)
+    thresholds = study["verification"].set_index("model")["eer_threshold"]
 
     def draw(part: pd.DataFrame) -> Figure:
         return figures.cosine_histogram(part, float(thresholds.get(part["model"].iloc[0], np.nan)), "equal errors")
@@ -191,18 +203,8 @@ def _to_reference(study: Findings) -> list[Block]:
         "Cosine of every image to its reference, the other images of its person. The dashed line is the threshold at which single pairs of "
         "images are falsely accepted as often as falsely rejected. Images left of it are hardly recognised: their maps explain little."
     )
-    title, alt = "How sure is the recognition?", "histogram of cosines"
-    return [plate("cosines", title, per_model(numbers, draw), alt, caption, numbers)]
-
-
-def _binned(cosines: pd.Series, model: Any) -> pd.DataFrame:
-    counts, edges = np.histogram(cosines.clip(-1, 1), np.linspace(-1, 1, 41))
-    used = np.flatnonzero(counts)
-    keep = slice(used[0], used[-1] + 1) if len(used) else slice(0, 0)
-    table = pd.DataFrame(
-        {"model": model, "kind": "same person", "low": edges[:-1], "high": edges[1:], "images": counts}
-    )
-    return table.assign(share=counts / max(1, counts.sum()))[keep]
+    title, numbers = "How sure is the recognition?", pd.concat(bins, ignore_index=True)
+    return [per_model("cosines", title, numbers, draw, "histogram of cosines", caption)]
 
 
 def _group_sizes(used: pd.DataFrame) -> list[Block]:
@@ -211,8 +213,7 @@ def _group_sizes(used: pd.DataFrame) -> list[Block]:
         of_group = used.groupby(column, sort=False)
         counts = of_group.agg(people=("person", "nunique"), images=("image", "size")).reset_index(names="group")
         parts.append(counts.assign(label=column.removeprefix(GROUP_PREFIX)))
-    columns = [Column(name, name) for name in ("label", "group")]
-    columns += [Column(name, name, whole_number) for name in ("people", "images")]
+    columns = [Column("label"), Column("group"), Column("people", show=whole_number), IMAGES]
     return [sheet("Groups", pd.concat(parts, ignore_index=True), columns)] if parts else []
 
 
@@ -221,17 +222,10 @@ def _skipped(table: pd.DataFrame) -> Block:
         return Note("Nothing was skipped.", "note")
     same = ["what", "stage", "model", "layer", "reason"]
     counts = table.groupby(same, sort=False).agg(times=("path", "size"), files=("path", _first_names)).reset_index()
-    columns = [
-        Column("what", "what"),
-        Column("times", "times", whole_number),
-        Column("stage", "stage"),
-        NETWORK,
-        LAYER,
-        Column("reason", "why"),
-        Column("files", "files"),
-    ]
-    title = "What was skipped, and why"
-    return sheet(title, counts.sort_values("times", ascending=False, kind="stable"), columns)
+    kind = [Column("what"), Column("times", show=whole_number), Column("stage"), NETWORK, LAYER]
+    columns = [*kind, Column("reason", "why"), Column("files")]
+    counts = counts.sort_values("times", ascending=False, kind="stable")
+    return sheet("What was skipped, and why", counts, columns)
 
 
 # -- person-specific -----------------------------------------------------------------------------------
@@ -241,7 +235,7 @@ SPECIFIC = (
     "person give a larger one than images of two people. Any picture of a face does that to some degree, so the gap counts only above the "
     "controls."
 )
-COMPARED = (
+COMPARED = [
     NETWORK,
     LAYER,
     Column("same", "same", number, ("same_low", "same_high")),
@@ -249,8 +243,8 @@ COMPARED = (
     ABOVE_CONTROL,
     Column("strongest", "strongest control"),
     Column("auc", "AUC", number, ("auc_low", "auc_high")),
-    Column("p", "p", p_value),
-)
+    Column("p", show=p_value),
+]
 
 
 def specific(study: Findings) -> Section:
@@ -262,26 +256,22 @@ def specific(study: Findings) -> Section:
     blocks = [_gaps(table), sheet("In numbers", study.headline(), COMPARED)]
     if layers["layer"].nunique() > 1:
         blocks.append(sheet("All layers in numbers", layers, COMPARED, closed=True))
-    kinds = {
-        "dense": "The whole map instead of its top",
-        "regions": "Profiles over regions instead of maps",
-    }
-    blocks += [
-        sheet(title, study.headline(k), COMPARED, closed=True) for k, title in kinds.items() if len(study.leam(k))
-    ]
+    kinds = {"dense": "The whole map instead of its top", "regions": "Profiles over regions instead of maps"}
+    for kind, title in kinds.items():
+        if len(study.leam(kind)):
+            blocks.append(sheet(title, study.headline(kind), COMPARED, closed=True))
     return Section("specific", "Person-specific?", SPECIFIC, blocks)
 
 
 def _gaps(table: pd.DataFrame) -> Block:
     controls = controls_of(table)
-    panels = per_model(table, lambda part: figures.gaps(part, controls))
     caption = (
         f"Gap between same and different people, {critical(table)}; lines are intervals over people. "
         f"{_controls_text(controls)}"
     )
-    numbers = table[["model", "layer", "control", "same", "different", "gap", "gap_low", "gap_high"]]
-    alt = "gap between same and different people"
-    return plate("gaps", "Map and controls, by layer", panels, alt, caption, numbers)
+    columns = ["model", "layer", "control", "same", "different", "gap", "gap_low", "gap_high"]
+    title, alt = "Map and controls, by layer", "gap between same and different people"
+    return per_model("gaps", title, table, lambda part: figures.gaps(part, controls), alt, caption, columns)
 
 
 # -- regions -------------------------------------------------------------------------------------------
@@ -313,35 +303,31 @@ def _rest(table: pd.DataFrame, order: list[str]) -> str:
 
 
 def _on_a_face(main: pd.DataFrame, where: str) -> Block:
-    lifts = main[main["quantity"] == "lift"]
-    faces = per_model(lifts, lambda part: figures.lift_face(part.assign(lift=part["mean"])))
+    lifts = main[main["quantity"] == "lift"].rename(columns={"mean": "lift"})
     caption = f"{where}, means over people. Orange regions hold more of the critical pixels than their area, purple ones fewer."
-    numbers, alt = lifts[["model", *REGION_NUMBERS]], "lift of every region on a drawing"
-    return plate("lift_face", "Lift on a drawn face", faces, alt, caption, numbers)
+    alt, columns = "lift of every region on a drawing", ["model", "region", "lift", "low", "high", "people"]
+    return per_model("lift_face", "Lift on a drawn face", lifts, figures.lift_face, alt, caption, columns)
 
 
 def _region_shares(main: pd.DataFrame, order: list[str], where: str) -> Block:
-    bars = per_model(main, lambda part: figures.region_shares(part, order))
     caption = (
         f"{where}. Lines are intervals over people, each of whom counts once. The orange tick is the region's area: where chance would end "
         f"the bar.{_rest(main, order)}"
     )
-    numbers, alt = main[["model", "quantity", *REGION_NUMBERS]], "share and lift of every region"
-    return plate("regions", "Share of the critical pixels", bars, alt, caption, numbers)
+    alt, columns = "share and lift of every region", ["model", "quantity", *REGION_NUMBERS]
+    title = "Share of the critical pixels"
+    return per_model("regions", title, main, lambda part: figures.region_shares(part, order), alt, caption, columns)
 
 
 def _by_layer(table: pd.DataFrame, order: list[str]) -> Block:
-    lifts = table[table["quantity"] == "lift"]
-
     def draw(part: pd.DataFrame) -> Figure:
         wide = part.pivot_table(index="region", columns="layer", values="mean", sort=False, dropna=False)
         return figures.lift_by_layer(wide.reindex(order))
 
+    lifts = table[table["quantity"] == "lift"]
     caption = f"Layers from fine to coarse. Colours end at 8 and ⅛.{_rest(table, order)}"
-    numbers = lifts[["model", "layer", *REGION_NUMBERS]]
-    return plate(
-        "regions_by_layer", "Lift by layer", per_model(lifts, draw), "lift of regions by layer", caption, numbers
-    )
+    alt, columns = "lift of regions by layer", ["model", "layer", *REGION_NUMBERS]
+    return per_model("regions_by_layer", "Lift by layer", lifts, draw, alt, caption, columns)
 
 
 def notable(summary: pd.DataFrame) -> set[str]:
@@ -357,17 +343,23 @@ def notable(summary: pd.DataFrame) -> set[str]:
 
 
 def _mean_maps(study: Findings) -> list[Block]:
-    found = {model: maps for model in study.explained[:MAX_PANELS] if (maps := study.mean_maps(model))}
-    if not found:
-        return []
-    panels = [(model, figures.mean_maps(maps)) for model, maps in found.items()]
-    rows = {(model, layer): values for model, maps in found.items() for layer, values in maps.items()}
+    maps = {model: study.mean_maps(model) for model in study.explained[:MAX_PANELS]}
     caption = (
         "Mean over all people, each map as bright as its brightest point; lines are the template, not a person. The numbers give the share "
         "of each ninth of the crop."
     )
-    numbers = figures.shares_of_ninths(rows, ["model", "layer"])
-    return [plate("mean_maps", "Mean maps", panels, "mean maps by layer", caption, numbers)]
+    return maps_plate("mean_maps", "Mean maps", maps, "mean maps by layer", caption)
+
+
+def maps_plate(
+    name: str, title: str, maps: Mapping[str, Mapping[str, NDArray[Any]]], alt: str, caption: str
+) -> list[Block]:
+    """Return a plate of maps by model and layer, the shares of their ninths as its numbers; nothing without maps."""
+    panels = [(model, figures.mean_maps(of_model)) for model, of_model in maps.items() if of_model]
+    numbers = figures.shares_of_ninths(
+        {(m, layer): values for m, layers in maps.items() for layer, values in layers.items()}
+    )
+    return [Plate(name, title, panels, alt, caption, numbers)] if panels else []
 
 
 # -- faithfulness --------------------------------------------------------------------------------------
@@ -389,31 +381,23 @@ def faithful(study: Findings, compared: pd.DataFrame) -> Section:
 
 def _drops(study: Findings) -> Plate:
     table = study["drop_summary"]
-    own = table[(table["measured"] == table["explained"]) & (table["layer"] == study.place) | (table["method"] == "")]
-    own = own[own["fill"] == study.fill]
-    controls = controls_of(own)
-    panels = [(model, figures.drop_curves(own[own["measured"] == model], controls)) for model in study.explained]
+    own = study.own(table[table["fill"] == study.fill])
+    own, controls = own[own["measured"].isin(study.explained)], controls_of(own)
     caption = (
         f"{place_of(study).capitalize()}, {study.fill} fill, the explained network itself. Bands are intervals over "
         f"people. {_controls_text(controls)}"
     )
     if fills := [fill for fill in dict.fromkeys(table["fill"]) if fill != study.fill]:
         caption += f" Other fills ({', '.join(fills)}) are in tables/drop_summary.parquet."
-    alt = "mean drop by fraction occluded"
-    return plate("drops", "Fall of the cosine", panels, alt, caption, own[DROPS])
+    title, alt = "Fall of the cosine", "mean drop by fraction occluded"
+    return per_model("drops", title, own, drop_curves(controls), alt, caption, DROPS, by="measured")
 
 
 def _against_controls(study: Findings, compared: pd.DataFrame) -> Block:
     if not len(compared):
         return Note("No controls were run: a fall of the cosine alone says little.", "note")
-    columns = [
-        Column("explained", "network"),
-        Column("control", "control"),
-        Column("map", "map", three_digits),
-        Column("other", "control’s", three_digits),
-        DIFFERENCE,
-        P_HOLM,
-    ]
+    drops = [Column("map", show=three_digits), Column("other", "control’s", three_digits)]
+    columns = [Column("explained", "network"), Column("control"), *drops, DIFFERENCE, P_HOLM]
     return sheet(f"Map against control at {percent(study.fraction)}, image by image", compared, columns)
 
 
@@ -423,7 +407,7 @@ def _layer_drops(study: Findings) -> list[Block]:
     chosen = chosen[np.isclose(chosen["fraction"], study.fraction)]
     if chosen["layer"].nunique() < 2:
         return []
-    columns = [Column("explained", "network"), LAYER, Column("drop", "drop", three_digits, ("low", "high"))]
+    columns = [Column("explained", "network"), LAYER, Column("drop", show=three_digits, ends=("low", "high"))]
     return [sheet(f"All layers at {percent(study.fraction)}", chosen, columns, closed=True)]
 
 
@@ -436,8 +420,7 @@ def _transfer(study: Findings) -> list[Block]:
         of_fraction = chosen[np.isclose(chosen["fraction"], fraction)]
         wide = of_fraction.pivot_table(index="explained", columns="measured", values="drop", sort=False)
         if len(wide) >= 2:
-            drawn = figures.matrix(wide, digits=3)
-            panels.append((f"top {percent(fraction)}", drawn))
+            panels.append((f"top {percent(fraction)}", figures.matrix(wide, digits=3)))
     if not panels:
         return []
     caption = (
@@ -446,7 +429,7 @@ def _transfer(study: Findings) -> list[Block]:
     )
     numbers = chosen[["explained", "measured", "fraction", "drop", "low", "high"]]
     title, alt = "Does it transfer to other networks?", "drops by explained and measured network"
-    return [plate("transfer", title, panels, alt, caption, numbers)]
+    return [Plate("transfer", title, panels, alt, caption, numbers)]
 
 
 def _beside_random(study: Findings, fractions: list[float]) -> str:
@@ -466,9 +449,8 @@ def agreement(study: Findings) -> Section:
     """Return agreement of networks, agreement of layers, and the tree of networks."""
     table = study["agreement"]
     models, layers = table[table["what"] == "models"], table[table["what"] == "layers"]
-    one = Note("There is one network only: nothing to compare it with.")
     blocks = [
-        _models(study, models) if len(models) else one,
+        _models(study, models) if len(models) else Note("There is one network only: nothing to compare it with."),
         _layers(study, layers) if len(layers) else Note("There is one layer only in every network."),
     ]
     return Section("agreement", "Agreement", "", blocks)
@@ -489,34 +471,26 @@ def _models(study: Findings, models: pd.DataFrame) -> Block:
         "about the face."
     )
     numbers = models[AGREEMENT_NUMBERS]
-    return plate("model_agreement", "Network by network", panels, "agreement of networks", caption, numbers)
+    return Plate("model_agreement", "Network by network", panels, "agreement of networks", caption, numbers)
 
 
 def _layers(study: Findings, layers: pd.DataFrame) -> Block:
-    maps = layers[layers["kind"] == "maps"]
-    panels = per_model(
-        maps, lambda part: figures.matrix(square(part, study.layers(part["model"].iloc[0])), limits=(0, 1))
-    )
-    chance = number(maps["chance"].mean())
+    def draw(part: pd.DataFrame) -> Figure:
+        maps = part[part["kind"] == "maps"]
+        return figures.matrix(square(maps, study.layers(maps["model"].iloc[0])), limits=(0, 1))
+
+    chance = number(layers.loc[layers["kind"] == "maps", "chance"].mean())
     caption = f"Similarity of two layers’ maps of one image; maps of different people reach {chance}."
-    numbers, alt = layers[["model", *AGREEMENT_NUMBERS]], "agreement of layers"
-    return plate("layer_agreement", "Layer by layer", panels, alt, caption, numbers)
+    columns = ["model", *AGREEMENT_NUMBERS]
+    return per_model("layer_agreement", "Layer by layer", layers, draw, "agreement of layers", caption, columns)
 
 
 def square(pairs: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
-    """Return pairs (a, b, value) as a symmetric table with ones on the diagonal.
-
-    Example:
-        >>> square(pd.DataFrame({"a": ["x"], "b": ["y"], "value": [0.5]}), ["x", "y", "z"]).to_numpy().tolist()
-        [[1.0, 0.5], [0.5, 1.0]]
-    """
-    present = {*pairs["a"], *pairs["b"]}
-    names = [name for name in order if name in present]
-    full = pd.DataFrame(np.where(np.eye(len(names)) > 0, 1.0, np.nan), index=names, columns=names)
-    for a, b, value in pairs[["a", "b", "value"]].itertuples(index=False, name=None):
-        if a in full.index and b in full.index:
-            full.loc[a, b] = full.loc[b, a] = value
-    return full
+    """Return pairs (a, b, value) as a symmetric table with ones on the diagonal."""
+    names = [name for name in order if name in {*pairs["a"], *pairs["b"]}]
+    both = pd.concat([pairs, pairs.rename(columns={"a": "b", "b": "a"})])
+    full = both.pivot_table(index="a", columns="b", values="value").reindex(index=names, columns=names)
+    return full.mask(np.eye(len(names)) > 0, 1.0).rename_axis(index=None, columns=None)
 
 
 # -- groups --------------------------------------------------------------------------------------------
@@ -548,7 +522,7 @@ def _differences(known: pd.DataFrame, table: pd.DataFrame) -> Block:
         f"{MAX_COMPARISONS} of a kind, those with the smallest p; all are in the table."
     )
     numbers = table.drop(columns=["note"])
-    return plate("groups", "Differences", panels, "differences between groups", caption, numbers)
+    return Plate("groups", "Differences", panels, "differences between groups", caption, numbers)
 
 
 def _row_names(table: pd.DataFrame) -> list[str]:
@@ -573,7 +547,7 @@ def _comparisons(table: pd.DataFrame) -> list[Sheet]:
     ordered = ordered.sort_values(["p_holm", "p"], kind="stable")
     is_known = np.isfinite(ordered["difference"])
     tested, left = ordered[is_known], ordered[~is_known]
-    what = [Column("groups", "groups (people)"), Column("quantity", "quantity"), NETWORK]
+    what = [Column("groups", "groups (people)"), Column("quantity"), NETWORK]
     bases = [Column("base_a", "base of the first", number), Column("base_b", "of the second", number)]
     columns = [*what, DIFFERENCE, P_HOLM, *bases]
     sheets = [sheet("Comparisons with the smallest p", tested.head(MAX_COMPARISONS), columns)] if len(tested) else []
@@ -599,22 +573,19 @@ def paper(study: Findings) -> Section:
     table = study.headline()
     nose = study.at_place("region_summary", "share")
     nose = nose[nose["region"] == "nose"]
+    labels = "see groups" if len(study["groups"]) else "no labels"
     rows = [
         ("overlap of maps, same person", "0.32 to 0.57", _span(table["same"])),
         ("overlap of maps, different people", "0.04 to 0.13", _span(table["different"])),
-        ("nose among the critical regions", "18.9 to 29.7 %", _span(nose["mean"], one_percent_digit)),
+        ("nose among the critical regions", "18.9 to 29.7 %", _span(nose["mean"], percent_1)),
         ("fall of the cosine after the top 1 %, other networks", "0.1148", _drops_at_one_percent(study, "")),
         ("the same, random positions", "0.0286", _drops_at_one_percent(study, "random")),
         ("layers of one network", "vary strongly", _agreement_of(study, "layers")),
         ("networks, overall maps", "similar regions", _agreement_of(study, "models")),
-        (
-            "groups",
-            "occlusions more effective on images of women",
-            "see groups" if len(study["groups"]) else "no labels",
-        ),
+        ("groups", "occlusions more effective on images of women", labels),
     ]
     names = ["finding", "paper", "this study"]
-    blocks: list[Block] = [sheet("", pd.DataFrame(rows, columns=names), [Column(name, name) for name in names])]
+    blocks: list[Block] = [sheet("", pd.DataFrame(rows, columns=names), [Column(name) for name in names])]
     if len(table):
         blocks.append(_bands(study, table))
     return Section("anchors", "Beside the paper", PAPER, blocks)
@@ -625,7 +596,7 @@ def _bands(study: Findings, table: pd.DataFrame) -> Block:
     caption = f"Overlap of maps, {place_of(study)}, {critical(table)}. Bands are the paper’s ranges over its networks."
     numbers = table[["model", "same", "same_low", "same_high", "different", "different_low", "different_high"]]
     alt = "coefficients beside the paper's ranges"
-    return plate("anchors", "Same and different people", [("", figure)], alt, caption, numbers)
+    return Plate("anchors", "Same and different people", [("", figure)], alt, caption, numbers)
 
 
 def _span(values: pd.Series, show: Callable[[Any], str] = number) -> str:
@@ -644,9 +615,8 @@ def _drops_at_one_percent(study: Findings, control: str) -> str:
     else:
         is_map = (table["control"] == "") & (table["layer"] == study.place)
         chosen = table[is_map & (table["explained"] != table["measured"])]
-    found = [
-        f"{_span(part['drop'], lambda v: number(v, 4))} ({fill})" for fill, part in chosen.groupby("fill", sort=False)
-    ]
+    drops = chosen.groupby("fill", sort=False)["drop"]
+    found = [f"{_span(part, partial(number, digits=4))} ({fill})" for fill, part in drops]
     return ", ".join(found) or "not measured"
 
 
@@ -683,8 +653,7 @@ def settings(study: Findings) -> Section:
     """Return the beginning of every part of the manifest, folded."""
     elsewhere = ("skipped", "shards", "notes")  # has its own section, or is too long to read
     parts = {key.replace("_", " "): value for key, value in study.manifest.items() if key not in elsewhere}
-    plain = [(key, value) for key, value in parts.items() if not isinstance(value, Mapping | list)]
-    blocks = [Facts("", plain)] if plain else []
+    blocks = [Facts("", [(key, value) for key, value in parts.items() if not isinstance(value, Mapping | list)])]
     for key, value in parts.items():
         if isinstance(value, Mapping | list):
             items = value.items() if isinstance(value, Mapping) else enumerate(value, 1)

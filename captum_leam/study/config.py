@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from captum_leam.controls import CONTROLS, OWN_CONTROLS
 from captum_leam.errors import ConfigError
+from captum_leam.explain import PRESETS
 from captum_leam.faithfulness.fills import FILLS
 from captum_leam.maps import WEIGHTINGS
 from captum_leam.models.preprocessing import NAMED
@@ -42,7 +43,9 @@ from captum_leam.study.fields import (
 )
 from captum_leam.study.yaml_reader import MAX_INTEGER, read_yaml
 
-PATH_STEPS = {"fast": 1, "default": 4, "best": 16}
+STUDY_PRESETS = (*PRESETS, "layers")
+DEFAULT_PRESET = "default"
+LEAM_SETTINGS = "a mapping with n_steps, path, norm, weighting"
 PATTERN_CONTROLS = ("edges", "untrained", "parser", "pose")
 MODELS = f"a mapping of names to {MODEL}"
 PEOPLE = "a folder with one folder of pictures for each person, or a CSV table of pictures"
@@ -93,9 +96,9 @@ class Model:
 
 @dataclass(frozen=True, config=SETTINGS)
 class Leam:
-    """Options of :class:`captum_leam.LEAM`."""
+    """Options of :class:`captum_leam.LEAM` for the signed layer maps."""
 
-    n_steps: Positive = PATH_STEPS["default"]
+    n_steps: Positive = 4
     path: Annotated[str, one_of("mean_gradient", "conductance")] = "mean_gradient"
     norm: Annotated[str, one_of(*NORMS)] = "detach"
     weighting: Annotated[str, one_of(*WEIGHTINGS)] = "elementwise"
@@ -166,13 +169,14 @@ def _groups(value: Any) -> Any:
 
 
 def _leam(value: Any) -> Any:
-    """Replace a preset by its steps."""
-    if not isinstance(value, Mapping) or "preset" not in value:
-        return value
-    preset, others = value["preset"], {key: inner for key, inner in value.items() if key != "preset"}
-    if "n_steps" in others:
-        raise expected("absent", f"Set either n_steps or preset; preset is {preset!r}.", key="n_steps")
-    return {"n_steps": PATH_STEPS[one_of(*PATH_STEPS).func(preset)], **others}  # type: ignore[call-arg]
+    """Raise for the name of a preset, which is a setting of its own."""
+    is_mapping = isinstance(value, Mapping) and "preset" in value
+    named = value["preset"] if is_mapping else value
+    if isinstance(named, str):
+        preset = named if named in STUDY_PRESETS else DEFAULT_PRESET
+        hint = f"Set preset: {preset} beside leam for the overall map, and leam: {{n_steps: …}} for the layer maps."
+        raise expected("absent", hint, key="preset") if is_mapping else expected(LEAM_SETTINGS, hint)
+    return value
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -181,15 +185,16 @@ class Config:
 
     Example:
         >>> config = config_from({"people": ".", "models": {"a": "torch.nn:Identity"}})
-        >>> config.fractions, config.leam.n_steps, config.patterns.controls
-        ((0.01, 0.05, 0.2), 4, ('edges', 'untrained', 'parser', 'pose'))
+        >>> config.fractions, config.preset, config.leam.n_steps, config.patterns.controls
+        ((0.01, 0.05, 0.2), 'default', 4, ('edges', 'untrained', 'parser', 'pose'))
     """
 
     people: Annotated[People, short_for("path")] = Field(description=PEOPLE)
     models: Annotated[tuple[Model, ...], BeforeValidator(_models)] = Field(description=MODELS)
     groups: Annotated[Groups, BeforeValidator(_groups)] = Groups()
     layers: Layers = None
-    leam: Annotated[Leam, BeforeValidator(_leam), short_for("preset")] = Leam()
+    preset: Annotated[str, one_of(*STUDY_PRESETS)] = DEFAULT_PRESET
+    leam: Annotated[Leam, BeforeValidator(_leam)] = Leam()
     parser: Annotated[Parser, short_for("parser")] = Parser()
     fractions: Annotated[tuple[Fraction, ...], Sorted, as_list(SHARES)] = (0.01, 0.05, 0.2)
     layer_fractions: Annotated[tuple[Fraction, ...], Sorted, as_list(SHARES, may_be_empty=True)] = (0.05,)

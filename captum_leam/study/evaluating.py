@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from captum_leam._engine.memory import is_out_of_memory
 from captum_leam._storage import Shard
 from captum_leam.controls import CONTROLS, Scene, central_ellipse
-from captum_leam.errors import CaptumLeamError
+from captum_leam.errors import NoEvidenceError
+from captum_leam.explain import MapSettings, OverallMap
 from captum_leam.faithfulness.fills import as_fill
 from captum_leam.faithfulness.occluded_batch import MeasuredModel, OccludedBatch, masks_of_pixels
 from captum_leam.leam import LEAM
@@ -38,11 +39,21 @@ Cell = tuple[str, str, str, float, str]
 TWIN_FACES = 32  # crops that the statistics of an untrained twin are taken from
 
 
+NO_EVIDENCE = "no positive value at a layer of the overall map"
+
 # -- maps ----------------------------------------------------------------------------------------------
 
 
+def map_settings(network: Network, config: Config) -> MapSettings:
+    """Return how a study makes the maps of a network."""
+    names, overall = [layer.name for layer in network.layers], [n.name for n in network.layers if n.in_overall]
+    how: dict[str, Any] = {name: getattr(config.leam, name) for name in ("n_steps", "path", "norm", "weighting")}
+    preset: Any = config.preset
+    return MapSettings(preset, "other images", tuple(overall), tuple(names), network.field, **how)
+
+
 class Explainer:
-    """LEAM with the settings of the study, on one network (or its twin): crops to overall and layer maps."""
+    """Overall map of the preset of a study, and signed layer maps beside it, on one network (or its twin)."""
 
     def __init__(self, network: Network, module: nn.Module, config: Config) -> None:
         size = (config.pictures.size, config.pictures.size)
@@ -52,33 +63,50 @@ class Explainer:
         self.options: dict[str, Any] = {"n_steps": leam.n_steps}
         if leam.n_steps > 1:
             self.options["path"] = leam.path
-        self.method = LEAM(
+        self.of_layers = LEAM(
             module,
             found,
             weighting=leam.weighting,  # type: ignore[arg-type]
             norm=leam.norm,  # type: ignore[arg-type]
         )
+        inside = [layer.in_overall for layer in network.layers]
+        self.inside = torch.tensor(inside, dtype=torch.bool, device=config.device)
+        chosen = [layer for layer, is_inside in zip(found, inside, strict=True) if is_inside]
+        self.overall = None if config.preset == "layers" else OverallMap(module, chosen, network.field, config.preset)  # type: ignore[arg-type]
 
     def __call__(self, crops: Tensor, references: Tensor, blurred: Tensor) -> tuple[Tensor, Tensor]:
-        """Distributions (N, 1 + layers, H, W), the overall map first, and which of them have anything to show.
+        """Return distributions (N, 1 + layers, H, W), the overall map first, and which of them have a positive value.
 
         Args:
-            crops: (N, 3, H, W).
-            references: (N, D).
-            blurred: the crops, blurred: where a path begins.
+            crops: Crops, shape (N, 3, H, W).
+            references: Embeddings, shape (N, D).
+            blurred: Blurred crops, shape (N, 3, H, W): start of paths and replacement of occluded pixels.
 
         Raises:
-            CaptumLeamError: if an image has no overall map: what LEAM refuses, or no positive value in a layer of it.
+            NoEvidenceError: If an image has no positive value at a layer of the overall map.
+            CaptumLeamError: For what LEAM refuses.
         """
         start: dict[str, Any] = {"baselines": blurred} if self.options["n_steps"] > 1 else {}
-        found = self.method.attribute(crops, reference=references, **{**start, **self.options})
+        found = self.of_layers.attribute(crops, reference=references, **{**start, **self.options})
         placed = torch.stack([place_on_field(m, self.size, self.network.field) for m in found], 1)
-        each, shown = positive_shares(placed)
-        inside = torch.tensor([layer.in_overall for layer in self.network.layers], dtype=torch.bool, device=each.device)
-        if not bool(shown[:, inside].all()):
-            raise CaptumLeamError("nothing speaks for the match at a layer of the overall map")
-        overall = each[:, inside].mean(1, keepdim=True)
-        return torch.cat([overall, each], 1), torch.cat([shown[:, :1] | True, shown], 1)
+        each, has_positive = positive_shares(placed)
+        overall = self._overall(each, has_positive, crops, references, blurred)
+        everywhere = torch.ones_like(has_positive[:, :1])
+        return torch.cat([overall[:, None], each], 1), torch.cat([everywhere, has_positive], 1)
+
+    def _overall(
+        self, each: Tensor, has_positive: Tensor, crops: Tensor, references: Tensor, blurred: Tensor
+    ) -> Tensor:
+        """Return the overall map (N, H, W): of the preset, or the mean of the layer maps' distributions."""
+        if self.overall is not None:
+            baselines = blurred if self.overall.form.uses_baselines else None
+            try:
+                return self.overall(crops, reference=references, baselines=baselines).to(each)
+            except NoEvidenceError:
+                raise NoEvidenceError(NO_EVIDENCE) from None  # without the rows of a batch that the user does not know
+        if not bool(has_positive[:, self.inside].all()):
+            raise NoEvidenceError(NO_EVIDENCE)
+        return each[:, self.inside].mean(1)
 
 
 # -- what maps stand on, and their signatures ----------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 from captum_leam._storage import file_sha256
 from captum_leam.reporting.tables import TABLES
+from captum_leam.study.evaluating import map_settings
 from captum_leam.study.executor import Executor
 from captum_leam.study.networks import notes_on
 from captum_leam.study.plan import Plan, versions
@@ -45,6 +46,7 @@ def manifest_of(
                 "preprocessing": network.model.preprocessing,
                 "layers": [layer.name for layer in network.layers],
                 "field": list(network.field),
+                "maps": map_settings(network, plan.config).to_dict() if network.layers else None,
             }
             for network in plan.networks
         },

@@ -190,7 +190,7 @@ def test_additional_arguments_reach_the_model_unchanged(faces):
     assert net.args[0] is vector
 
 
-def test_several_inputs(faces):
+def test_several_inputs_are_explained_together(faces):
     class Sum(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -214,27 +214,27 @@ def test_several_inputs(faces):
 # -- with Captum's own tools ---------------------------------------------------------------------------
 
 
-def test_noise_tunnel_with_own_embeddings(faces):
+def test_noise_tunnel_without_noise_gives_the_map_of_own_embeddings(faces):
     net = Net()
     plain = LEAM(net, net.body).attribute(faces)
     smooth = NoiseTunnel(LEAM(net, net.body)).attribute(faces, nt_samples=3, stdevs=1e-6)
     assert torch.allclose(smooth, plain, atol=1e-4)
 
 
-def test_noise_tunnel_with_one_reference_per_image(faces):
+def test_noise_tunnel_takes_one_reference_per_image(faces):
     net, references = Net(), torch.randn(3, 10)
     leam = LEAM(EmbeddingSimilarity(net), net.body)
     smooth = NoiseTunnel(leam).attribute(faces, nt_samples=2, stdevs=1e-6, additional_forward_args=(references,))
     assert torch.allclose(smooth, LEAM(net, net.body).attribute(faces, reference=references), atol=1e-4)
 
 
-def test_noise_tunnel_with_a_shared_reference(faces):
+def test_noise_tunnel_takes_a_shared_reference(faces):
     net, reference = Net(), torch.randn(10)
     smooth = NoiseTunnel(LEAM(net, net.body)).attribute(faces, nt_samples=2, stdevs=1e-6, reference=reference)
     assert torch.allclose(smooth, LEAM(net, net.body).attribute(faces, reference=reference), atol=1e-4)
 
 
-def test_noise_tunnel_with_a_delta(faces):
+def test_noise_tunnel_returns_a_delta_per_sample(faces):
     net = Net()
     options = {"n_steps": 2, "path": "conductance", "reference": torch.randn(10), "return_convergence_delta": True}
     maps, delta = NoiseTunnel(LEAM(net, net.body)).attribute(faces, nt_samples=2, stdevs=1e-6, **options)
@@ -255,7 +255,7 @@ def test_a_held_reference_per_image_meets_another_batch_size(faces):
         )
 
 
-def test_interpolate_and_visualize(faces):
+def test_captum_interpolates_and_draws_the_maps(faces):
     net = Net()
     maps = LEAM(net, net.body).attribute(faces)
     upsampled = LayerAttribution.interpolate(maps, (16, 16), "bilinear")
@@ -379,7 +379,7 @@ def test_nothing_of_the_users_is_changed(faces, options):
     assert torch.is_grad_enabled()
 
 
-def test_hooks_go_when_anything_raises(faces):
+def test_hooks_are_removed_when_the_model_raises(faces):
     class Broken(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -408,7 +408,7 @@ def test_nothing_is_kept_between_calls(faces):
     assert kept == 0
 
 
-def test_two_threads_with_one_model(faces):
+def test_threads_with_one_model_get_the_maps_of_one(faces):
     net = Net()
     images = [torch.rand(2, 3, 16, 16) for _ in range(4)]
     expected = [LEAM(net, net.body).attribute(x, n_steps=3) for x in images]
@@ -435,7 +435,7 @@ def test_works_in_any_gradient_mode(faces, context):
         assert LEAM(net, net.body).attribute(faces * 1, n_steps=2).shape == expected.shape
 
 
-def test_frozen_parameters_and_in_place_activations(faces):
+def test_frozen_parameters_and_in_place_activations_do_not_change_the_map(faces):
     net, copied = Residual(), None
     for module in (net.stem, net.out, net.block, net.stem[0], net.block[2], net.block[0]):
         expected = LEAM(net, module).attribute(faces)
@@ -470,7 +470,7 @@ def test_grad_kwargs_reach_autograd(faces):
         LEAM(net, net.body).attribute(faces, grad_kwargs={"nonsense": True})
 
 
-def test_tokens_with_a_reshape(faces):
+def test_token_maps_with_a_reshape_equal_gradient_times_activation(faces):
     net, reference = (
         Tokens(),
         F.normalize(torch.randn(12), dim=0),

@@ -143,7 +143,7 @@ def explained(case: Case, **options: Any) -> list[int] | None:
 
 
 @pytest.mark.parametrize("entry", LAYERED, ids=NAMES)
-def test_the_map_is_captums(entry):
+def test_maps_equal_captums_layer_gradient_x_activation(entry):
     """Single and several inputs, additional arguments, in-place layers, layers with several outputs: as configured."""
     case = Case(entry)
     if case.target is not None:
@@ -153,11 +153,11 @@ def test_the_map_is_captums(entry):
 
 
 @pytest.mark.parametrize("entry", LAYERED, ids=NAMES)
-def test_what_the_layer_takes_in(entry):
+def test_maps_of_layer_inputs_equal_captums(entry):
     explained(Case(entry), attribute_to_layer_input=True)
 
 
-def test_the_matrix_is_not_refused_as_a_whole():
+def test_most_of_captums_configurations_are_explained():
     """Of how many configurations there are maps, of all images or of some; the others have outputs that are no embeddings."""
     found = [explained(Case(entry)) for entry in LAYERED]
     embeddings = [images for images in found if images is not None]
@@ -167,7 +167,7 @@ def test_the_matrix_is_not_refused_as_a_whole():
 
 
 @pytest.mark.parametrize("entry", LAYERED, ids=NAMES)
-def test_paths_and_internal_batches(entry):
+def test_internal_batches_do_not_change_maps_along_a_path(entry):
     """Steps of the path batched two at a time are those one after the other; a conductance sums to the change of the score."""
     case = Case(entry)
     shown = explained(case)
@@ -183,7 +183,7 @@ def test_paths_and_internal_batches(entry):
             assert agree(case.leam(shown, internal_batch_size=case.batched, **options), one_by_one)
 
 
-def test_several_layers_and_data_parallel():
+def test_lists_of_layers_and_data_parallel_give_the_maps_of_one():
     """A list of layers gives what each gives; on the CPU, DataParallel passes through."""
     cases = [case for case in map(Case, LAYERED[1:6]) if explained(case)]
     assert len(cases) >= 3
@@ -230,7 +230,7 @@ def upper_and_lower(images: Tensor) -> Tensor:
     return rows.long().expand(len(images), *images.shape[2:])
 
 
-def test_all_explainers_are_here():
+def test_every_public_explainer_is_in_this_test():
     named = {name for name in explainers.__all__ if name[0].isupper() and name not in NO_METHODS}
     assert set(MADE) == named - {"GapDecomposition"}  # which needs average pooling, and these models have none
 
@@ -248,7 +248,7 @@ NO_METHODS = {
 
 @pytest.mark.parametrize("method", MADE)
 @pytest.mark.parametrize("name", networks())
-def test_every_explainer_on_captums_networks(name, method):
+def test_every_explainer_gives_finite_maps_of_captums_networks_and_leaves_them_alone(name, method):
     model, layer, images = networks()[name]
     towards = model(images).detach().roll(1, 0) + 0.1
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -266,7 +266,7 @@ def test_every_explainer_on_captums_networks(name, method):
 
 
 @pytest.mark.parametrize("name", networks())
-def test_maps_that_captum_has_too(name):
+def test_grad_cam_and_hirescam_equal_captums(name):
     model, layer, images = networks()[name]
     towards = torch.randn(3, model(images).shape[1])
     objective = EmbeddingSimilarity(model, norm="differentiate")
@@ -281,7 +281,7 @@ def test_maps_that_captum_has_too(name):
 
 
 @pytest.mark.parametrize(("kind", "shape"), [("MaxPool1d", (3, 1, 10)), ("MaxPool3d", (3, 1, 10, 10, 10))])
-def test_signals_and_volumes(kind, shape):
+def test_signals_and_volumes_need_a_reshape_and_explainers_of_images_raise(kind, shape):
     """LEAM takes them with a reshape; explainers of images say that they need images."""
     torch.manual_seed(1)
     net = getattr(basic_models, f"BasicModel_ConvNet_{kind}")()
@@ -296,7 +296,7 @@ def test_signals_and_volumes(kind, shape):
             explainer.attribute(images, reference=towards)
 
 
-def test_an_image_on_which_a_layer_is_silent_is_named():
+def test_an_image_on_which_a_layer_is_all_zero_is_named():
     """It was told that the score is at a maximum there; in truth the layer puts out zeros for it."""
     model = basic_models.BasicModel_MultiLayer()
     inputs = torch.tensor([[1.0, 2.0, 3.0], [-4.0, -4.0, -4.0]])

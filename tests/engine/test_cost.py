@@ -67,7 +67,7 @@ def test_nothing_before_the_layer_is_kept(faces):
 
 
 @pytest.mark.parametrize("n_steps", [1, 3])
-def test_the_number_of_forward_passes(faces, n_steps):
+def test_a_map_takes_one_forward_pass_and_a_path_two_more_than_steps(faces, n_steps):
     net, runs = Deep(), []
     net.head.register_forward_hook(lambda *_: runs.append(1))
     for _ in range(2):  # the first call probes the model
@@ -125,7 +125,7 @@ class Early(nn.Module):
         return (early + self.same(y).tanh()).flatten(1)
 
 
-def test_a_model_that_sets_the_gradient_mode(faces):
+def test_a_model_that_sets_the_gradient_mode_has_the_same_map(faces):
     net = SetsTheMode()
     expected = LEAM(lambda x: net.head(net.body(x)), net.body).attribute(faces)
     assert torch.allclose(LEAM(net, net.body).attribute(faces), expected, atol=1e-6)
@@ -138,7 +138,7 @@ def test_a_model_that_sets_the_gradient_mode(faces):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_layer_that_hands_on_what_is_used_beside_it(faces, frozen):
+def test_a_layer_whose_input_is_used_beside_it_is_differentiated_whole(faces, frozen):
     net, r = Early().requires_grad_(not frozen), torch.randn(6 * 64)
     y = net.stem(faces).detach().requires_grad_()
     f = (y.sin() + y.tanh()).flatten(1)
@@ -151,7 +151,7 @@ def test_a_layer_that_hands_on_what_is_used_beside_it(faces, frozen):
 
 @pytest.mark.parametrize("options", [{}, {"n_steps": 2}, {"n_steps": 2, "path": "conductance"}])
 @pytest.mark.parametrize("layer", ["block", "out"])  # the latter is an activation in place, which hands on
-def test_models_that_work_in_place_on_their_input(faces, layer, options):
+def test_models_that_change_their_input_in_place_leave_the_callers_alone(faces, layer, options):
     class Doubling(Residual):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x.mul_(2))
@@ -170,7 +170,7 @@ def test_models_that_work_in_place_on_their_input(faces, layer, options):
 
 @pytest.mark.parametrize("options", [{}, {"n_steps": 3}, {"n_steps": 3, "path": "conductance"}])
 @pytest.mark.parametrize("norm", ["detach", "differentiate", "fixed"])
-def test_a_call_looks_once_whether_all_is_well(faces, options, norm):
+def test_a_call_synchronises_once_for_all_checks(faces, options, norm):
     net, r = Net(), torch.randn(3, 10)
     leam = LEAM(net, [net.body, net.body.first, net.body.act], norm=norm)
     count = operations(lambda: leam.attribute(faces, reference=r, contrast=-r.flip(1), **options))
@@ -179,7 +179,7 @@ def test_a_call_looks_once_whether_all_is_well(faces, options, norm):
     assert count["aten::nonzero"] == 0
 
 
-def test_a_network_that_crops_is_looked_at_once(faces):
+def test_a_network_that_crops_is_synchronised_once(faces):
     net = Net()
     leam = LEAM(lambda x: net(x[..., :16]), [net.body, net.body.first])
     wide = torch.cat(
@@ -190,13 +190,13 @@ def test_a_network_that_crops_is_looked_at_once(faces):
         assert count["aten::_local_scalar_dense"] == 1
 
 
-def test_scores_are_looked_at_once(faces):
+def test_scores_are_synchronised_once(faces):
     net = Net()
     leam = LEAM(EmbeddingSimilarity(net, torch.randn(10)), net.body)
     assert operations(lambda: leam.attribute(faces))["aten::_local_scalar_dense"] == 1
 
 
-def test_the_first_check_that_fails_speaks():
+def test_the_first_check_that_fails_is_raised():
     bad, said = torch.tensor([False, True]), []
 
     def checked() -> None:
@@ -214,7 +214,7 @@ def test_the_first_check_that_fails_speaks():
 
 
 @pytest.mark.parametrize("bad", [False, True])
-def test_what_fails_after_a_bad_value_is_told_by_the_value(bad):
+def test_a_bad_value_is_raised_before_the_error_it_causes(bad):
     def broken() -> None:
         with deferred_checks():
             raise_if_any(torch.tensor([bad]), lambda rows: "NaN")

@@ -92,7 +92,7 @@ def test_positive_weighting_is_layer_cam(net, faces, references):
     assert torch.allclose(maps, expected, atol=1e-12)
 
 
-def test_finite_differences(net, faces, references):
+def test_maps_equal_finite_differences(net, faces, references):
     """Every entry of G ⊙ A is the slope of ⟨f, r̂⟩/c, c fixed, times the activation."""
     kept = LEAM(net, net.body).attribute(faces[:1], reference=references[0], attr_dim_summation=False)
     acts = net.body(faces[:1]).detach()
@@ -179,7 +179,7 @@ def test_path_reference_is_that_of_the_images(net, faces):
 
 
 @pytest.mark.parametrize("baseline", ["zero", "number", "tensor", "row", "tuple"])
-def test_captums_baseline_types(net, faces, references, baseline):
+def test_every_type_of_baseline_of_captum_is_taken(net, faces, references, baseline):
     row = torch.rand(1, 3, 16, 16, dtype=torch.float64)
     given, start = {
         "zero": (0, torch.zeros_like(faces)),
@@ -230,7 +230,7 @@ def test_conductance_is_not_complete_on_a_parallel_branch():
     assert (branch.abs() > 10 * cut.abs()).all()
 
 
-def test_compute_convergence_delta_agrees(net, faces, references):
+def test_compute_convergence_delta_equals_the_returned_delta(net, faces, references):
     leam = LEAM(net, net.body)
     maps, delta = leam.attribute(
         faces, reference=references, baselines=0.1, n_steps=4, path="conductance", return_convergence_delta=True
@@ -238,7 +238,7 @@ def test_compute_convergence_delta_agrees(net, faces, references):
     assert torch.allclose(leam.compute_convergence_delta(maps, 0.1, faces, reference=references), delta, atol=1e-12)
 
 
-def test_two_steps_of_conductance_by_hand():
+def test_two_steps_of_conductance_equal_those_by_hand():
     """One channel, one pixel: f = (a², a), so every number can be followed."""
 
     class Square(nn.Module):
@@ -281,7 +281,7 @@ class Skip(nn.Module):
 @pytest.mark.parametrize(
     ("layer", "layer_input"), [("block", True), ("same", False), ("same", True), ("act", False), ("act", True)]
 )
-def test_what_a_skip_connection_shares_is_differentiated_whole(layer, layer_input, inplace, frozen):
+def test_a_tensor_shared_with_a_skip_connection_is_differentiated_whole(layer, layer_input, inplace, frozen):
     net, x, r = (
         Skip(inplace).double().requires_grad_(not frozen),
         torch.rand(2, 3, 16, 16).double(),
@@ -310,7 +310,7 @@ def test_what_a_skip_connection_shares_is_differentiated_whole(layer, layer_inpu
 # -- the fixed norm, arguments and channels along a path -------------------------------------------------
 
 
-def test_contrast_of_the_fixed_norm():
+def test_contrast_of_the_fixed_norm_is_linear():
     """It is linear: the map of a contrast is the map of the reference minus that of the others."""
     net, x = Net().double(), torch.rand(2, 3, 16, 16).double()
     r, others = torch.randn(10).double(), torch.randn(3, 10).double()
@@ -338,7 +338,7 @@ class Scaled(nn.Module):
         return self.net(x * gain[:, None, None, None])
 
 
-def test_arguments_along_a_path():
+def test_additional_arguments_stay_with_their_images_along_a_path():
     net, x, r = Scaled().double().eval(), torch.rand(3, 3, 16, 16).double(), torch.randn(3, 10).double()
     gain = torch.tensor([0.5, 1.0, 3.0]).double()
     asked = {"n_steps": 40, "path": "conductance", "return_convergence_delta": True}
@@ -359,7 +359,7 @@ def test_arguments_along_a_path():
 
 
 @pytest.mark.parametrize("path", ["mean_gradient", "conductance"])
-def test_channels_along_a_path(path):
+def test_kept_channels_along_a_path_sum_to_the_map(path):
     net, x, r = Net(), torch.rand(2, 3, 16, 16), torch.randn(10)
     kept = LEAM(net, net.body).attribute(x, reference=r, n_steps=3, path=path, attr_dim_summation=False)
     assert kept.shape == (2, 8, 4, 4)
@@ -367,7 +367,7 @@ def test_channels_along_a_path(path):
     assert torch.allclose(kept.sum(1, keepdim=True), summed, atol=1e-6)
 
 
-def test_a_layer_within_no_grad_of_the_model():
+def test_a_layer_within_no_grad_of_the_model_is_explained():
     """A frozen backbone that the model runs without gradients: what comes after the layer's map is differentiable all the same."""
 
     class Frozen(nn.Module):
@@ -389,7 +389,7 @@ def test_a_layer_within_no_grad_of_the_model():
     assert torch.allclose(maps, LEAM(tracked, tracked.first).attribute(x, reference=reference), atol=1e-7)
 
 
-def test_in_place_twice_on_what_the_model_does_not_track_is_refused_in_words():
+def test_changing_an_untracked_tensor_in_place_twice_raises():
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -409,7 +409,7 @@ def test_in_place_twice_on_what_the_model_does_not_track_is_refused_in_words():
 
 @pytest.mark.parametrize("second", [nn.ReLU(inplace=True), nn.Identity()])
 @pytest.mark.parametrize("steps", [1, 3])
-def test_two_layers_that_hand_on_one_tensor(second, steps):
+def test_two_layers_that_hand_on_one_tensor_equal_one_by_one(second, steps):
     """An activation in place, and another layer on the same tensor, which the model uses beside both: a list equals one by one."""
 
     class Skip(nn.Module):

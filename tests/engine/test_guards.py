@@ -32,7 +32,7 @@ class Lambda(nn.Module):
 # -- objectives with zero gradient ---------------------------------------------------------------------
 
 
-def test_own_embedding_under_the_differentiated_cosine(net, faces):
+def test_own_embedding_under_the_differentiated_cosine_raises(net, faces):
     leam = LEAM(net, net.body, norm="differentiate")
     for reference in (None, net(faces).detach(), 3 * net(faces).detach(), -net(faces).detach()):
         with pytest.raises(ValueError, match=r"zero gradient for images \[0, 1, 2\]"):
@@ -44,7 +44,7 @@ def test_own_embedding_under_the_differentiated_cosine(net, faces):
     leam.attribute(faces, reference=torch.randn(10))
 
 
-def test_own_embedding_in_the_objective(net, faces):
+def test_own_embedding_in_a_differentiated_objective_raises(net, faces):
     with pytest.raises(ValueError, match="zero gradient"):
         EmbeddingSimilarity(net, norm="differentiate")(faces)
     objective = EmbeddingSimilarity(net, net(faces).detach(), norm="differentiate")
@@ -55,7 +55,7 @@ def test_own_embedding_in_the_objective(net, faces):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_users_own_score_with_zero_gradient(faces, dtype):
+def test_a_users_own_score_with_zero_gradient_raises(faces, dtype):
     net, x = Net().to(dtype), faces.to(dtype)
     own = net(x).detach()
     with pytest.raises(ValueError, match="zero gradient"):
@@ -64,13 +64,13 @@ def test_a_users_own_score_with_zero_gradient(faces, dtype):
         LEAM(lambda x: net(x).sum(1) * 0, net.body).attribute(x)
 
 
-def test_contrast_equal_to_the_reference(net, faces):
+def test_contrast_equal_to_the_reference_raises(net, faces):
     r = torch.randn(10)
     with pytest.raises(ValueError, match="reference and contrast are equal"):
         LEAM(net, net.body).attribute(faces, reference=r, contrast=2 * r)
 
 
-def test_dead_layer(faces):
+def test_a_dead_layer_raises_and_names_the_images(faces):
     net = Net(nn.ReLU)
     with torch.no_grad():
         net.body.second.bias.fill_(-1e3)
@@ -78,7 +78,7 @@ def test_dead_layer(faces):
         LEAM(net, net.body.first).attribute(faces)
 
 
-def test_last_block_of_a_transformer(faces):
+def test_the_last_block_of_a_transformer_raises(faces):
     net = Tokens()
     from captum_leam.layers import tokens_to_map
 
@@ -89,7 +89,7 @@ def test_last_block_of_a_transformer(faces):
 # -- layers --------------------------------------------------------------------------------------------
 
 
-def test_layer_that_did_not_run(net, faces):
+def test_a_layer_that_did_not_run_raises(net, faces):
     unused = nn.Conv2d(3, 3, 1)
     with pytest.raises(ValueError, match="did not run.*not a module of forward_func"):
         LEAM(net, unused).attribute(faces)
@@ -98,7 +98,7 @@ def test_layer_that_did_not_run(net, faces):
         LEAM(net, [net.body, net.spare]).attribute(faces)
 
 
-def test_module_list_is_no_layer(faces):
+def test_a_module_list_raises(faces):
     class Listed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -116,7 +116,7 @@ def test_module_list_is_no_layer(faces):
     assert len(LEAM(model, list(model.blocks)).attribute(faces)) == 2
 
 
-def test_layer_that_ran_twice(faces):
+def test_a_layer_that_ran_twice_raises(faces):
     net = nn.Sequential(nn.Conv2d(3, 3, 3, 1, 1), nn.ReLU(), nn.Conv2d(3, 3, 3, 1, 1))
     net.append(net[1]).append(nn.Flatten()).eval()
     with pytest.raises(ValueError, match=r"layer '1' \(ReLU\) ran 2 times"):
@@ -124,13 +124,13 @@ def test_layer_that_ran_twice(faces):
     assert LEAM(net, net[2]).attribute(faces).shape == (3, 1, 16, 16)
 
 
-def test_reference_computed_inside_the_forward_runs_the_layer_twice(net, faces):
+def test_a_reference_computed_inside_the_forward_raises(net, faces):
     siamese = Lambda(net, lambda net, x: F.cosine_similarity(net(x), net(x.flip(0)).detach()))
     with pytest.raises(ValueError, match="compute the reference outside"):
         LEAM(siamese, net.body).attribute(faces)
 
 
-def test_layer_that_is_not_connected(net, faces):
+def test_a_layer_that_the_score_does_not_depend_on_raises(net, faces):
     detached = Lambda(net, lambda net, x: net.head(net.body(x).detach()))
     with pytest.raises(ValueError, match="does not depend on layer 'net.body' .* through differentiable operations"):
         LEAM(detached, net.body).attribute(faces)
@@ -150,7 +150,7 @@ def no_grad_forward(net: nn.Module, x: Tensor) -> Tensor:
         return net(x)
 
 
-def test_layers_without_positions(net, faces):
+def test_layers_without_positions_raise(net, faces):
     with pytest.raises(ValueError, match=r"layer 'head.1' \(Linear\) has shape \(3, 10\), which has no positions"):
         LEAM(net, net.head[1]).attribute(faces)
     tokens = Tokens()
@@ -162,7 +162,7 @@ def test_layers_without_positions(net, faces):
         LEAM(tokens, tokens.block, reshape=[None, None]).attribute(faces)
 
 
-def test_channels_last_layers(faces):
+def test_channels_last_layers_need_a_reshape(faces):
     class Last(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -181,7 +181,7 @@ def test_channels_last_layers(faces):
 
 
 @pytest.mark.parametrize("layer", ["body", None, 3])
-def test_layer_of_the_wrong_kind(net, layer):
+def test_a_layer_that_is_no_module_raises(net, layer):
     with pytest.raises(TypeError, match="layer to be a torch.nn.Module"):
         LEAM(net, layer)
     with pytest.raises(TypeError, match=r"model.get_submodule\('body'\)"):
@@ -190,13 +190,13 @@ def test_layer_of_the_wrong_kind(net, layer):
         LEAM(net, [])
 
 
-def test_get_layer_names_its_neighbours(net):
+def test_get_layer_names_similar_layers(net):
     assert get_layer(net, "body.act") is net.body.act
     with pytest.raises(ValueError, match=r"no layer 'body.akt'. Near it: body.act"):
         get_layer(net, "body.akt")
 
 
-def test_layer_that_puts_out_something_else(faces):
+def test_a_layer_that_returns_no_tensor_raises(faces):
     class Dict(nn.Module):
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             return {"x": x}
@@ -233,7 +233,7 @@ def test_layer_that_puts_out_something_else(faces):
         (lambda net, x: net(x) * 0, ValueError, "are zero"),
     ],
 )
-def test_outputs_that_are_no_embeddings(net, faces, function, error, message):
+def test_outputs_that_are_no_embeddings_raise(net, faces, function, error, message):
     with pytest.raises(error, match=message):
         LEAM(Lambda(net, function), net.body).attribute(faces)
 
@@ -243,7 +243,7 @@ def test_one_by_one_positions_are_flattened(net, faces):
     assert torch.equal(LEAM(pooled, net.body).attribute(faces), LEAM(net, net.body).attribute(faces))
 
 
-def test_nan_activations_with_finite_embeddings(net, faces):
+def test_nan_in_a_map_with_finite_embeddings_raises(net, faces):
     def spoil(net: Net, x: Tensor) -> Tensor:
         return net.head(torch.nan_to_num(net.body(x)))
 
@@ -277,12 +277,12 @@ def test_nan_activations_with_finite_embeddings(net, faces):
         ({"contrast": torch.ones(2, 4, 10)}, r"contrast has shape \(2, 4, 10\)"),
     ],
 )
-def test_options_that_do_not_fit(net, faces, options, message):
+def test_wrong_options_of_attribute_raise(net, faces, options, message):
     with pytest.raises(ValueError, match=message):
         LEAM(net, net.body).attribute(faces, **options)
 
 
-def test_kinds_that_do_not_fit(net, faces):
+def test_arguments_of_wrong_types_raise(net, faces):
     leam = LEAM(net, net.body)
     with pytest.raises(TypeError, match="reference is a list"):
         leam.attribute(faces, reference=[1.0] * 10)
@@ -310,7 +310,7 @@ def test_scores_take_no_reference(net, faces):
         leam.attribute(faces, contrast=torch.ones(10))
 
 
-def test_paths_of_the_objective(net, faces):
+def test_paths_of_an_objective_need_a_held_reference(net, faces):
     with pytest.raises(ValueError, match="no function's gradient"):
         LEAM(EmbeddingSimilarity(net, torch.ones(10)), net.body).attribute(faces, n_steps=2, path="conductance")
     with pytest.raises(ValueError, match="own embedding of every point"):
@@ -320,7 +320,7 @@ def test_paths_of_the_objective(net, faces):
     assert torch.allclose(held, LEAM(net, net.body).attribute(faces, reference=r, n_steps=2), atol=1e-6)
 
 
-def test_internal_batch_size_smaller_than_the_batch(net, faces):
+def test_an_internal_batch_size_below_the_batch_warns(net, faces):
     with pytest.warns(UserWarning, match="smaller than the batch"):
         LEAM(net, net.body).attribute(faces, n_steps=2, internal_batch_size=1)
 
@@ -341,7 +341,7 @@ def test_what_all_images_share_is_not_repeated_along_the_path(faces):
     torch.testing.assert_close(leam.attribute(faces, **options, internal_batch_size=12), one_by_one)
 
 
-def test_float16_that_underflows_is_said(net, faces):
+def test_float16_that_underflows_raises(net, faces):
     conv = nn.Conv2d(3, 4, 3)
     tiny = Lambda(nn.Sequential(conv, nn.ReLU(), nn.Flatten()).half(), lambda net, x: net(x) * 1e-8)
     with torch.no_grad():
@@ -352,7 +352,7 @@ def test_float16_that_underflows_is_said(net, faces):
         LEAM(tiny, tiny.net[0]).attribute(faces.half())
 
 
-def test_default_baseline_needs_images(faces):
+def test_the_default_baseline_raises_where_inputs_are_no_images(faces):
     net = nn.Sequential(nn.Unflatten(1, (3, 16, 16)), nn.Conv2d(3, 4, 3), nn.Flatten()).eval()
     flat = faces.flatten(1)
     with pytest.raises(ValueError, match="Pass baselines="):
@@ -360,7 +360,7 @@ def test_default_baseline_needs_images(faces):
     assert LEAM(net, net[1]).attribute(flat, n_steps=2, baselines=0).shape == (3, 1, 14, 14)
 
 
-def test_a_path_needs_floating_point(faces):
+def test_a_path_of_integers_raises(faces):
     """Between two whole numbers there is nothing, and the difference of two uint8 wraps around."""
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 8)).eval()
     leam = LEAM(Lambda(net, lambda net, x: net(x / 255)), net[0])
@@ -375,7 +375,7 @@ def test_a_path_needs_floating_point(faces):
 # -- models --------------------------------------------------------------------------------------------
 
 
-def test_active_batch_norm_and_dropout(faces):
+def test_active_batch_norm_and_dropout_raise(faces):
     net = Residual().train()
     with pytest.raises(ValueError, match=r"BatchNorm2d 'block.1' uses the statistics of the batch.*model.eval\(\)"):
         LEAM(net, net.out).attribute(faces)
@@ -395,13 +395,13 @@ def test_active_batch_norm_and_dropout(faces):
         LEAM(forgetful, forgetful[0]).attribute(faces)
 
 
-def test_training_mode_without_effect_is_fine(faces):
+def test_training_mode_without_effect_is_explained(faces):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).train()
     LEAM(net, net[0]).attribute(faces)
     assert net.training
 
 
-def test_inference_tensors(net, faces):
+def test_inference_tensors_are_taken_and_inference_parameters_raise(net, faces):
     with torch.inference_mode():
         made = faces * 1
         inside = Net()
@@ -416,14 +416,14 @@ def test_inference_tensors(net, faces):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_torchscript(net, faces):
+def test_torchscript_raises(net, faces):
     traced = torch.jit.trace(net, faces)
     for model, layer in ((traced, traced.body), (traced, net.body)):
         with pytest.raises(TypeError, match="TorchScript"):
             LEAM(model, layer).attribute(faces)
 
 
-def test_exported_programs(net, faces):
+def test_exported_programs_raise(net, faces):
     program = torch.export.export(net, (faces,))
     with pytest.raises(TypeError, match="Explain the eager module it was exported from"):
         LEAM(program, net.body).attribute(faces)
@@ -460,14 +460,14 @@ def Net_like(net: nn.Module) -> object:
 # -- references ----------------------------------------------------------------------------------------
 
 
-def test_one_image_of_a_person():
+def test_leave_one_out_centroids_of_a_single_image_raise():
     with pytest.raises(ValueError, match="one image only of: bob, carl"):
         leave_one_out_centroids(torch.randn(4, 5), ["ann", "ann", "bob", "carl"])
     with pytest.raises(ValueError, match="one label for each of the 4 embeddings, got 3"):
         leave_one_out_centroids(torch.randn(4, 5), [1, 1, 2])
 
 
-def test_leave_one_out_centroids_by_hand():
+def test_leave_one_out_centroids_equal_means_of_the_others():
     f, labels = torch.randn(7, 5), torch.tensor([3, 1, 3, 1, 3, 1, 1])
     u = F.normalize(f)
     for i, centroid in enumerate(leave_one_out_centroids(f, labels)):
@@ -475,7 +475,7 @@ def test_leave_one_out_centroids_by_hand():
         assert torch.allclose(centroid, F.normalize(torch.stack(others).mean(0), dim=0), atol=1e-6)
 
 
-def test_explain_faces_bad_input(net, faces):
+def test_explain_faces_with_wrong_preset_shape_or_reference_raises(net, faces):
     with pytest.raises(ValueError, match="Expected preset to be one of 'fast', 'default', 'best', got 'slow'"):
         explain_faces(net, faces, "slow")
     with pytest.raises(ValueError, match="Expected x to have shape"):
@@ -527,7 +527,7 @@ def test_the_norm_of_scores_is_their_own(faces):
         LEAM(objective, net.body, norm="differentiate").attribute(faces)
 
 
-def test_perturbing_without_a_reference_is_told(faces):
+def test_perturbing_without_a_reference_warns(faces):
     with torch.no_grad(), pytest.warns(ReliabilityWarning, match="1 whatever the image"):
         EmbeddingSimilarity(Net())(faces)
 
@@ -581,7 +581,7 @@ def test_active_modules_are_found_wherever_they_hide(faces, kind, wrap):
     assert not torch.nn.modules.module._global_forward_pre_hooks
 
 
-def test_another_thread_may_draw_random_numbers(faces):
+def test_random_numbers_of_another_thread_are_not_taken_for_the_models(faces):
     """Only modules in training mode are suspected."""
     net = Net()
 
@@ -598,12 +598,12 @@ def test_tokens_that_are_no_square_need_a_grid():
     assert tokens_to_map(torch.rand(1, 193, 8), (16, 12)).shape == (1, 8, 16, 12)
 
 
-def test_one_module_is_no_list_of_layers(faces):
+def test_one_module_in_place_of_a_list_of_layers_raises(faces):
     with pytest.raises(TypeError, match=r"layers=\[that module\]"):
         explain_faces(Net(), faces, layers=Net().body)
 
 
-def test_options_of_overall_maps(faces):
+def test_batches_do_not_change_overall_maps_and_baselines_do(faces):
     net, start = Net(), torch.rand(3, 3, 16, 16)
     whole = explain_faces(net, faces, layers=[net.body], baselines=start)
     parts = explain_faces(net, faces, layers=[net.body], baselines=start, batch_size=2)
@@ -615,7 +615,7 @@ def test_options_of_overall_maps(faces):
         explain_faces(net, faces, batch_size=0)
 
 
-def test_what_counts_as_nothing_in_every_precision():
+def test_a_vanishing_norm_is_a_thousand_roundings_or_a_twentieth():
     """A thousand roundings of a unit vector; where that is much of it, a twentieth of its length."""
     from captum_leam._engine.outputs import vanishing
 

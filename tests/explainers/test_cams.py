@@ -27,7 +27,7 @@ def literal(net: Net, face: Tensor, r: Tensor, formula, norm: str) -> Tensor:
 
 
 @pytest.mark.parametrize("method", FORMULAS)
-def test_equals_the_literal_formula_where_activations_are_negative(net, faces, references, method):
+def test_cams_equal_the_literal_formula_where_activations_are_negative(net, faces, references, method):
     """Before the activation function, where it matters that Grad-CAM and LayerCAM keep the positive part only."""
     maps = method(net, net.body.second).attribute(faces, reference=references)
     acts = net.body.second(net.body.act(net.body.first(faces))).detach().requires_grad_()
@@ -39,7 +39,7 @@ def test_equals_the_literal_formula_where_activations_are_negative(net, faces, r
 
 @pytest.mark.parametrize("norm", ["differentiate", "detach"])
 @pytest.mark.parametrize("method", FORMULAS)
-def test_equals_the_literal_formula(net, faces, references, method, norm):
+def test_cams_equal_the_literal_formula(net, faces, references, method, norm):
     maps = method(net, net.body, norm=norm, batch_size=2).attribute(faces, reference=references)
     for i in range(3):
         assert torch.allclose(maps[i], literal(net, faces[i], references[i], FORMULAS[method], norm), atol=1e-12)
@@ -47,7 +47,7 @@ def test_equals_the_literal_formula(net, faces, references, method, norm):
         assert (maps < 0).any()
 
 
-def test_grad_cam_is_captums(net, faces, references):
+def test_grad_cam_equals_captums(net, faces, references):
     cosine = EmbeddingSimilarity(net, norm="differentiate")
     coarse = LayerGradCam(cosine, net.body).attribute(
         faces, additional_forward_args=(references,), relu_attributions=True
@@ -56,7 +56,7 @@ def test_grad_cam_is_captums(net, faces, references):
     assert torch.allclose(GradCAM(net, net.body).attribute(faces, reference=references), expected.detach(), atol=1e-12)
 
 
-def test_field_places_the_map(net, faces, references):
+def test_a_field_places_the_map_and_is_zero_outside(net, faces, references):
     """Borders that the network does not read: zero there, and the same map inside."""
 
     class Cut(nn.Module):
@@ -73,7 +73,7 @@ def test_field_places_the_map(net, faces, references):
     assert torch.allclose(maps, F.pad(inside, (4, 4, 1, 3)), atol=1e-12)
 
 
-def test_tokens_with_a_reshape():
+def test_token_cams_with_a_reshape_have_the_image_size():
     net = Tokens()
     maps = HiResCAM(net, net.block, reshape=tokens_to_map).attribute(
         torch.rand(2, 3, 16, 16), reference=torch.randn(12)

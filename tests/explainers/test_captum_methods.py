@@ -61,7 +61,7 @@ def by_hand(method, options, model, faces, references, layer=()):
 
 @pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")
 @pytest.mark.parametrize(("method", "options"), OF_INPUT, ids=lambda v: getattr(v, "__name__", ""))
-def test_methods_of_the_input(model, faces, references, method, options):
+def test_maps_of_input_methods_equal_captums(model, faces, references, method, options):
     explainer = CaptumExplainer(method, model, **options)
     maps = explainer.attribute(faces, reference=references)
     expected = by_hand(method, options, model, faces, references).sum(1, keepdim=True).detach()
@@ -81,13 +81,13 @@ def test_methods_of_a_layer_are_brought_to_the_field(model, faces, references, m
     assert torch.allclose(explainer.attribute(faces, reference=references)[:, 0], expected, atol=1e-12)
 
 
-def test_a_method_of_the_input_that_needs_a_layer(model, faces, references):
+def test_guided_grad_cam_equals_captums(model, faces, references):
     maps = CaptumExplainer(ca.GuidedGradCam, model, model[3]).attribute(faces, reference=references)
     found = by_hand(ca.GuidedGradCam, {}, model, faces, references, [model[3]])
     assert torch.allclose(maps, found.sum(1, keepdim=True).detach(), atol=1e-12)
 
 
-def test_a_method_around_a_method(model, faces, references):
+def test_a_method_around_a_method_equals_captums(model, faces, references):
     noise = {"nt_samples": 3, "stdevs": 0.1}
     explainer = CaptumExplainer(lambda f: ca.NoiseTunnel(ca.Saliency(f)), model, **noise)
     maps = explainer.attribute(faces, reference=references)
@@ -101,7 +101,7 @@ def test_a_method_around_a_method(model, faces, references):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_readings(model, faces, references):
+def test_readings_reduce_the_channels_as_named(model, faces, references):
     found = by_hand(ca.InputXGradient, {}, model, faces, references).detach()
     expected = {
         "sum": found.sum(1),
@@ -116,7 +116,7 @@ def test_readings(model, faces, references):
         CaptumExplainer(ca.InputXGradient, model, reading="max")
 
 
-def test_methods_are_exchanged_line_by_line(model, faces, references):
+def test_all_methods_take_the_same_call(model, faces, references):
     layer = suggest_layers(model, faces)[0]
     for method in (
         CaptumExplainer(ca.IntegratedGradients, model, n_steps=4),
@@ -149,7 +149,7 @@ def test_cost_is_what_runs(model, faces, references):
     assert sum(seen) == 3 * explainer.cost.forwards
 
 
-def test_inputs_that_do_not_fit(model, faces, references):
+def test_wrong_methods_and_inputs_raise(model, faces, references):
     with pytest.raises(TypeError, match="method to be a class of captum"):
         CaptumExplainer("Saliency", model)
     with pytest.raises(ValueError, match="norm to be one of"):

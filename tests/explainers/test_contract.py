@@ -111,7 +111,7 @@ def test_references_shared_or_per_image_of_any_length(net, faces, references, ma
         make(net).attribute(faces, reference=[1.0])
 
 
-def test_both_sides(net, faces, references, make, near):
+def test_both_maps_are_positive_and_their_difference_is_the_signed_map(net, faces, references, make, near):
     method = make(net)
     if not isinstance(method, TwoSidedExplainer):
         pytest.skip("one map only")
@@ -141,7 +141,7 @@ def test_works_where_gradients_are_off_and_leaves_everything_as_it_was(faces, re
     assert torch.equal(references, copies[1])
 
 
-def test_what_is_refused(net, faces, references, make):
+def test_training_mode_integers_and_wrong_shapes_raise(net, faces, references, make):
     with pytest.raises(ValueError, match=r"eval\(\)"):
         make(Net().double().train()).attribute(faces, reference=references)
     with pytest.raises(TypeError, match=r"torch\.int64"):

@@ -49,7 +49,7 @@ def test_positions_equal_the_literal_weights_of_the_head(net, faces, references)
         assert torch.allclose(maps[i].flatten(), expected, atol=1e-12)
 
 
-def test_sums_to_the_cosine_but_for_the_offset(net, faces, references):
+def test_positions_sum_to_the_cosine_but_for_the_offset(net, faces, references):
     method = PositionDecomposition(net, net.body)
     maps = method.decompose(faces, reference=references)
     f = net(faces).detach()
@@ -59,7 +59,7 @@ def test_sums_to_the_cosine_but_for_the_offset(net, faces, references):
     assert torch.allclose(maps.sum((1, 2, 3)) + added, cosine(f, references), atol=1e-12)
 
 
-def test_is_leams_map_of_one_pass_there(net, faces, references):
+def test_position_decomposition_is_leams_map_of_one_pass(net, faces, references):
     expected = LEAM(net, net.body).attribute(faces, reference=references)
     assert torch.allclose(
         PositionDecomposition(net, net.body).decompose(faces, reference=references), expected, atol=1e-12
@@ -86,7 +86,7 @@ def test_gap_equals_stylianous_formula(references):
     assert torch.allclose(maps.sum((1, 2, 3)), cosine(net(faces), references), atol=1e-12)
 
 
-def test_gap_with_a_linear_layer_and_no_gap_at_all(net, faces, references):
+def test_gap_decomposition_sums_to_the_cosine_and_needs_average_pooling(net, faces, references):
     gap = Gap().double()
     maps = GapDecomposition(gap, gap.body).decompose(faces, reference=references[:, :5])
     added = F.normalize(references[:, :5], dim=1) @ gap.linear.bias.detach() / gap(faces).detach().norm(dim=1)
@@ -128,7 +128,7 @@ def test_rows_of_the_matrix_sum_to_the_map_without_offset(net, faces):
     assert pairs.rest.abs().max() < 1e-12
 
 
-def test_lines_by_hand():
+def test_lines_by_hand_join_the_strongest_cells():
     """2 × 3 positions on the field (10, 20, 40, 60): cells of 20 px."""
     matrix = torch.zeros(1, 6, 6)
     matrix[0, 0, 5], matrix[0, 4, 2], matrix[0, 1, 1] = 3.0, 2.0, -9.0
@@ -140,7 +140,7 @@ def test_lines_by_hand():
         pairs.lines((60, 90), count=37)
 
 
-def test_a_head_that_is_not_affine_is_refused(net, faces, references):
+def test_a_head_that_is_not_affine_raises(net, faces, references):
     with pytest.raises(ValueError, match=r"not affine after layer 'body\.act' \(Softplus\)"):
         PositionDecomposition(net, net.body.act).attribute(faces, reference=references)
 
@@ -157,7 +157,7 @@ def test_a_head_that_is_not_affine_is_refused(net, faces, references):
         PositionDecomposition(pooled, pooled.conv).attribute(faces, reference=references)
 
 
-def test_residual_network_in_single_precision():
+def test_positions_of_a_residual_network_sum_to_the_cosine_in_single_precision():
     net = Residual()
     faces, references = torch.rand(4, 3, 16, 16), torch.randn(4, 12)
     method = PositionDecomposition(net, net.out)

@@ -43,7 +43,7 @@ def literal(net: nn.Module, face: Tensor, r: Tensor, area: float, steps: int, gr
     return enlarged(heights) - (ordered[count - 1] + ordered[count]) / 2
 
 
-def test_equals_the_literal_descent_and_keeps_the_best_restart(net, faces, references):
+def test_extremal_perturbation_equals_the_literal_descent_and_keeps_the_best_restart(net, faces, references):
     method = ExtremalPerturbation(net, area=0.2, n_steps=12, restarts=3, grid=5, seed=4, batch_size=2)
     maps = method.attribute(faces, reference=references)
     chosen = set()
@@ -57,7 +57,7 @@ def test_equals_the_literal_descent_and_keeps_the_best_restart(net, faces, refer
     assert len(chosen) > 1, "all images chose one restart: the choice is not tested"
 
 
-def test_finds_one_of_the_best_of_all_masks():
+def test_extremal_perturbation_finds_one_of_the_best_of_all_masks():
     """4 × 4 pixels, two of them replaced: 120 masks, tried one after the other."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.Softplus(), nn.Linear(6, 5)).double().eval()
     faces, references = torch.rand(4, 1, 4, 4, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
@@ -74,7 +74,7 @@ def test_finds_one_of_the_best_of_all_masks():
         assert sum(other < mine for other in scores.values()) <= 3
 
 
-def test_positive_on_exactly_the_area(net, faces, references):
+def test_extremal_maps_are_positive_on_exactly_the_area(net, faces, references):
     for area, pixels in ((0.001, 1), (0.1, 26), (0.999, 255)):
         maps = ExtremalPerturbation(net, area=area, n_steps=2, restarts=1, grid=6).attribute(
             faces, reference=references
@@ -82,7 +82,7 @@ def test_positive_on_exactly_the_area(net, faces, references):
         assert (maps > 0).sum((1, 2, 3)).tolist() == [pixels] * 3
 
 
-def test_wrong_settings_are_named(net):
+def test_wrong_settings_of_extremal_perturbation_raise(net):
     for area in (0, 1, 5):
         with pytest.raises(ValueError, match=f"area is {area}"):
             ExtremalPerturbation(net, area=area)

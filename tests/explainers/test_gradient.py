@@ -70,7 +70,7 @@ def test_fggb_leaves_out_a_dimension_without_gradient(net, faces, references):
     assert torch.allclose(maps[0, 0], literal_fggb(net, faces[0], references[0], 0.0), atol=1e-12)
 
 
-def test_fggb_through_in_place_activations():
+def test_fggb_through_in_place_activations_equals_the_loop():
     net = Residual().double()
     faces, reference = torch.rand(2, 3, 16, 16, dtype=torch.float64), torch.randn(12, dtype=torch.float64)
     maps = FGGB(net, batch_size=5).attribute(faces, reference=reference)
@@ -101,7 +101,7 @@ def test_fame_equals_the_literal_descent(net, faces, references):
         assert torch.allclose(both.dissimilar[i, 0], literal_fame(net, faces[i], references[i], 7, False), atol=1e-12)
 
 
-def test_fame_refuses_the_own_embedding(net, faces):
+def test_fame_of_the_own_embedding_raises(net, faces):
     for reference in (None, 2 * net(faces).detach()):
         with pytest.raises(ValueError, match=r"zero gradient for images \[0, 1, 2\].*other images"):
             FAME(net, n_steps=1).attribute(faces, reference=reference)

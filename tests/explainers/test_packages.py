@@ -50,7 +50,7 @@ def check_same(ours: Tensor, theirs: Tensor) -> None:
 
 
 @pytest.mark.parametrize("kind", [GradCAM, LayerCAM, HiResCAM])
-def test_pytorch_grad_cam_says_the_same(setting, kind):
+def test_cams_equal_pytorch_grad_cam(setting, kind):
     package = pytest.importorskip("pytorch_grad_cam", reason=WHY)
     net, layer, faces, references = setting
     with getattr(package, kind.__name__)(model=net, target_layers=[layer]) as cam:
@@ -60,7 +60,7 @@ def test_pytorch_grad_cam_says_the_same(setting, kind):
 
 
 @pytest.mark.parametrize("kind", [GradCAM, LayerCAM])
-def test_torch_cam_says_the_same(setting, kind):
+def test_cams_equal_torch_cam(setting, kind):
     package = pytest.importorskip("torchcam.methods", reason=WHY)
     net, layer, faces, references = setting
     with getattr(package, kind.__name__)(net, layer) as extractor:

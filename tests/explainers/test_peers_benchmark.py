@@ -199,7 +199,7 @@ def test_partners_are_of_the_person_or_not(module):
     assert not set(other) & set(probes)
 
 
-def test_the_pareto_front(module):
+def test_the_pareto_front_keeps_what_nothing_cheaper_beats(module):
     figures = module("peers_figure")
     table = pd.DataFrame({"passes": [2, 2, 10, 100, 500], "drop": [0.1, 0.2, 0.15, 0.3, 0.3]})
     assert figures.pareto(table)["drop"].tolist() == [0.2, 0.3]

@@ -63,7 +63,7 @@ def test_ranks_are_scipys():
     assert np.array_equal(ranks(values).numpy(), rankdata(values.numpy(), axis=1))
 
 
-def test_patch_masks_by_hand():
+def test_patch_masks_hide_one_square_anywhere():
     masks = patch_masks(300, (10, 14), 4, 1, seed=0)
     corners = {tuple((m == 0).nonzero()[0].tolist()) for m in masks}
     assert (masks.sum((1, 2)) == 140 - 16).all()
@@ -128,7 +128,7 @@ def test_xfaces_defaults_are_the_papers():
     assert method.cost.forwards == 1131
 
 
-def test_wrong_settings_are_named(net, faces, references):
+def test_wrong_settings_raise(net, faces, references):
     with pytest.raises(ValueError, match="patch is 17 px"):
         CorrRISE(net, patch=17).attribute(faces, reference=references)
     with pytest.raises(ValueError, match="3 masks or more"):

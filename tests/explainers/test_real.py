@@ -34,7 +34,7 @@ def drop(model, images, references, maps):
         return (score(images) - score(occlude(images, top_fraction(maps, 0.05)))).mean().item()
 
 
-def test_the_limit_is_above_leam(people):
+def test_extremal_perturbation_exceeds_leam_on_real_people(people):
     """Thirty steps of one restart reach what no explanation does."""
     model, images, references = people
     layer = model.get_submodule("stages.0.4")

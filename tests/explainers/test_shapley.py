@@ -35,7 +35,7 @@ def marginals(net: nn.Module, face: Tensor, r: Tensor, labels: Tensor, orders: l
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
-def test_equals_the_literal_marginal_contributions(net, faces, references, batch_size):
+def test_region_shapley_equals_the_literal_marginal_contributions(net, faces, references, batch_size):
     maps = RegionShapley(net, stripes, orders=4, seed=3, batch_size=batch_size).attribute(faces, reference=references)
     generator = torch.Generator().manual_seed(3)
     names = [2, 7, 40]  # in increasing order, as regions are counted
@@ -48,7 +48,7 @@ def test_equals_the_literal_marginal_contributions(net, faces, references, batch
             assert region.sum().item() == pytest.approx(value, abs=1e-6)
 
 
-def test_tends_to_the_exact_shapley_values(net, faces, references):
+def test_region_shapley_tends_to_the_exact_values(net, faces, references):
     labels = stripes(faces)[0]
     exact = marginals(net, faces[0], references[0], labels, [list(p) for p in permutations([2, 7, 40])])
     maps = RegionShapley(net, stripes, orders=300).attribute(faces[:1], reference=references[:1])
@@ -71,7 +71,7 @@ def test_the_map_sums_to_the_change_of_the_score(net, faces, references):
     assert top[:, :, :4].abs().min() > 0
 
 
-def test_works_with_the_template_parser(net, references):
+def test_region_shapley_works_with_the_template_parser(net, references):
     faces = torch.rand(2, 3, 112, 112, dtype=torch.float64)
     parser, small = TemplateParser(), nn.Sequential(nn.AdaptiveAvgPool2d(16), net)
     method = RegionShapley(small, parser, orders=2)
@@ -94,7 +94,7 @@ def test_black_boxes_are_explained(net, faces, references):
     )
 
 
-def test_what_a_parser_must_return(net, faces, references):
+def test_parsers_that_return_no_label_maps_raise(net, faces, references):
     with pytest.raises(TypeError, match=r"torch\.float32.*regions\.parse"):
         RegionShapley(net, lambda x: torch.rand(3, 16, 16)).attribute(faces, reference=references)
     with pytest.raises(ValueError, match=r"\(3, 4, 4\); needed are label maps \(3, 16, 16\)"):

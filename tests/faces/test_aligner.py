@@ -47,20 +47,20 @@ def test_the_template_is_that_of_the_regions():
 
 
 @pytest.mark.parametrize(("degrees", "scale"), [(0, 1), (30, 0.3), (-170, 4)])
-def test_similarity_recovers_a_known_one(degrees, scale):
+def test_similarity_recovers_a_known_transform(degrees, scale):
     matrix = turn(degrees, scale, (-7.0, 300.5))
     assert similarity(ARCFACE_112, moved(ARCFACE_112, matrix)) == pytest.approx(matrix, abs=1e-9)
     assert moved(moved(ARCFACE_112, matrix), inverse(matrix)) == pytest.approx(ARCFACE_112)
     assert misfit(moved(ARCFACE_112, matrix)) == pytest.approx(0, abs=1e-9)
 
 
-def test_mirrored_points_are_not_mirrored_back():
+def test_similarity_never_mirrors():
     matrix = similarity(ARCFACE_112 * (-1, 1), ARCFACE_112)
     assert np.linalg.det(matrix[:, :2]) > 0
     assert misfit(ARCFACE_112 * (-1, 1)) > 0.8
 
 
-def test_warp_is_that_of_opencv():
+def test_warp_is_near_opencvs():
     cv2 = pytest.importorskip("cv2")
     picture = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
     back = turn(20, 0.9, (12.25, -4.5))
@@ -116,7 +116,7 @@ def test_a_blob_returns_to_its_place(degrees, scale):
         assert np.linalg.norm(centroid(returned) - place) * scale < 0.5
 
 
-def test_label_maps_return_unmixed():
+def test_label_maps_return_to_the_photograph_unmixed():
     face = align(torch.rand(3, 500, 500), moved(ARCFACE_112, turn(15, 3, (80, 60))))
     labels = torch.zeros(112, 112, dtype=torch.int64)
     labels[60:80, 50:62] = 7
@@ -139,7 +139,7 @@ def test_a_crop_beyond_the_photograph_is_black_and_comes_back_cut():
     assert far.to_photo(torch.ones(112, 112)).sum() == 0
 
 
-def test_only_maps_of_the_right_size():
+def test_maps_of_other_sizes_raise():
     face = align(torch.rand(3, 100, 120), ARCFACE_112)
     with pytest.raises(ValueError, match=r"\(28, 28\), the crop is \(112, 112\)"):
         face.to_photo(torch.rand(28, 28))
@@ -156,12 +156,12 @@ def test_only_maps_of_the_right_size():
         (torch.full((3, 50, 50), torch.nan), "values from nan"),
     ],
 )
-def test_other_photographs_are_refused(photo, message):
+def test_photographs_of_wrong_shape_type_or_range_raise(photo, message):
     with pytest.raises(ValueError, match=message):
         align(photo, ARCFACE_112)
 
 
-def test_templates():
+def test_own_templates_align_and_wrong_ones_raise():
     own = np.array([(20, 20), (44, 20), (32, 34), (22, 46), (42, 46)])
     points, size = resolve_template(own, (80, 64))
     assert size == (80, 64)
@@ -205,7 +205,7 @@ BOX = np.array([10.0, 15.0, 100.0, 110.0])
         (BOX[[2, 1, 0, 3]], ARCFACE_112, "too small (0 × 95 px"),
     ],
 )
-def test_implausible_detections(box, landmarks, message):
+def test_implausible_detections_are_named(box, landmarks, message):
     said = implausible(box, landmarks, (200, 300))
     assert said is None if message is None else message in said
 
@@ -350,7 +350,7 @@ def test_an_implausible_face_is_never_replaced_in_silence(painted):
         painted(SMALL, min_face=200)(photo)
 
 
-def test_no_face_and_forty_faces(painted, tmp_path):
+def test_no_face_and_more_faces_than_the_maximum_raise(painted, tmp_path):
     photo = torch.rand(3, 300, 320)
     with pytest.raises(ValueError, match=r"^no face was found .*read_crop"):
         painted()(photo)
@@ -367,7 +367,7 @@ def test_no_face_and_forty_faces(painted, tmp_path):
         crowd(tmp_path / "crowd.png")
 
 
-def test_in_a_batch_the_others_are_still_done(painted, tmp_path):
+def test_files_that_fail_in_a_batch_leave_the_others(painted, tmp_path):
     aligner = painted(LARGE)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 320, 3), np.uint8))
     for name in ("a.png", "z.png"):
@@ -444,14 +444,8 @@ def test_options_are_checked(checkpoint):
 # -- real photographs ----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def real_aligner(real_dir):
-    pytest.importorskip("facexlib")
-    return FaceAligner(weights=real_dir, device="cpu")
-
-
 @pytest.mark.real
-def test_real_photographs_align(real_aligner, real_dir):
+def test_landmarks_of_real_photographs_align_with_the_template(real_aligner, real_dir):
     result = real_aligner.align_files(real_dir / "photos")
     assert result.failed == ()
     assert len(result.done) == 6
@@ -487,7 +481,7 @@ def test_a_smaller_photograph_gives_nearly_the_same_crop(real_aligner, real_dir)
 
 
 @pytest.mark.real
-def test_a_photograph_that_lies_on_its_side(real_aligner, real_dir, tmp_path):
+def test_a_photograph_turned_by_exif_gives_the_upright_crop(real_aligner, real_dir, tmp_path):
     """As cameras write them: turned pixels, and a note that says so."""
     upright = Image.open(real_dir / "photos" / "img14.jpg")
     exif = Image.Exif()

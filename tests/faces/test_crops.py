@@ -12,7 +12,7 @@ from captum_leam.faces import read_crop, read_crops
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
 
 
-def test_values(tmp_path):
+def test_read_crop_returns_the_pixels_in_0_to_1(tmp_path):
     colour = np.stack([GREY, GREY + 1, GREY + 2], -1)
     Image.fromarray(colour).save(tmp_path / "rgb.png")
     expected = torch.from_numpy(colour).movedim(-1, 0).float() / 255
@@ -20,7 +20,7 @@ def test_values(tmp_path):
     assert read_crop(str(tmp_path / "rgb.png")).dtype == torch.float32
 
 
-def test_grey_and_sixteen_bits_and_transparency(tmp_path):
+def test_grey_deep_and_transparent_crops_become_rgb(tmp_path):
     Image.fromarray(GREY).save(tmp_path / "grey.png")
     Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "deep.png")
     expected = torch.from_numpy(GREY).float().expand(3, -1, -1) / 255
@@ -57,7 +57,7 @@ def test_bad_files_are_named(tmp_path, kind, message):
         read_crop(tmp_path / "bad.png")
 
 
-def test_missing_large_and_several_sizes(tmp_path):
+def test_missing_and_large_crops_and_crops_of_two_sizes_raise(tmp_path):
     with pytest.raises(ValueError, match="no such file"):
         read_crop(tmp_path / "lost.png")
     Image.new("L", (5000, 2)).save(tmp_path / "wide.png")

@@ -57,7 +57,7 @@ def test_transparency_lies_on_white(tmp_path):
     assert read_photo(tmp_path / "see_through.png")[:, 0, 0].tolist() == [1, 1, 1]
 
 
-def test_print_colours(tmp_path):
+def test_cmyk_becomes_rgb(tmp_path):
     ink = np.zeros((20, 30, 4), np.uint8)
     ink[..., 0] = 255  # cyan
     ink[:, 15:, :] = (0, 0, 0, 255)  # black
@@ -189,7 +189,7 @@ def test_broken_bytes_never_give_another_error(tmp_path):
     assert all(message.startswith(f"{path}: ") for path, message in refusals)
 
 
-def test_the_limit_is_an_option(tmp_path):
+def test_max_pixels_is_an_option(tmp_path):
     Image.fromarray(COLOUR).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="30 × 20 px"):
         read_photo(tmp_path / "a.png", max_pixels=599)
@@ -197,13 +197,13 @@ def test_the_limit_is_an_option(tmp_path):
     assert MAX_SIDE < 20_000
 
 
-def test_telephones_write_two_pictures_in_one(tmp_path):
+def test_the_first_of_two_pictures_in_one_file_is_read(tmp_path):
     frames = [Image.fromarray(COLOUR), Image.fromarray(COLOUR[::-1])]
     frames[0].save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=frames[1:], quality=100)
     torch.testing.assert_close(read_photo(tmp_path / "phone.jpg"), as_tensor(COLOUR), atol=0.06, rtol=0)
 
 
-def test_folders(tmp_path, monkeypatch):
+def test_picture_files_lists_pictures_that_are_not_hidden_in_order(tmp_path, monkeypatch):
     for name in ("b.PNG", "a.jpeg", ".hidden.png", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
     assert [path.name for path in picture_files(tmp_path)] == ["a.jpeg", "b.PNG"]
@@ -227,7 +227,7 @@ def test_folders(tmp_path, monkeypatch):
         picture_files(tmp_path)
 
 
-def test_a_file_in_a_folder_that_cannot_be_entered(tmp_path, monkeypatch):
+def test_a_file_in_a_folder_that_cannot_be_entered_raises(tmp_path, monkeypatch):
     def denied(*_, **__):
         raise PermissionError(13, "Permission denied")
 

@@ -25,12 +25,12 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_what_is_small_is_a_crop(files):
+def test_small_pictures_are_taken_for_crops(files):
     found = {name: looks_like_a_crop(files / f"{name}.png") for name in ("crop", "photo", "wide", "square")}
     assert found == {"crop": True, "photo": False, "wide": True, "square": False}
 
 
-def test_photographs_keep_their_way_back(files):
+def test_faces_of_photographs_keep_their_transform(files):
     crop, photo = read_faces([files / "crop.png", files / "photo.png"], Aligner)
     assert (crop.face, crop.photo) == (None, None)
     assert photo.photo.shape == (3, 200, 300)
@@ -40,7 +40,7 @@ def test_photographs_keep_their_way_back(files):
     assert second.face.landmarks == pytest.approx(ARCFACE_112 + 20)
 
 
-def test_what_is_said_is_done(files):
+def test_pictures_named_crops_are_not_aligned_and_those_named_photos_are(files):
     def never() -> FaceAligner:
         raise AssertionError
 

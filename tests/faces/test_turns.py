@@ -132,12 +132,6 @@ def test_a_face_that_no_close_up_confirms_is_refused(spotting, monkeypatch):
 # -- the real detector ---------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def real_aligner(real_dir):
-    pytest.importorskip("facexlib")
-    return FaceAligner(weights=real_dir, device="cpu")
-
-
 @pytest.mark.real
 @pytest.mark.parametrize("name", ["img8", "img14", "img16", "img20", "img21", "img29"])
 def test_a_turned_photograph_is_set_upright(real_aligner, real_dir, name):

@@ -152,7 +152,7 @@ def test_floats_without_a_known_white_are_refused(tmp_path, values):
         read_crop(tmp_path / "f.tif")
 
 
-def test_white_may_be_zero(tmp_path):
+def test_files_whose_white_is_zero_are_inverted(tmp_path):
     """As in scans; Pillow turns bytes round, and nothing deeper."""
     for samples in (255 - levels(8).astype(np.uint8), 65535 - levels(16), (1 - UNIT).astype(np.float32)):
         save_tiff(tmp_path / "scan.tif", samples, {262: 0})

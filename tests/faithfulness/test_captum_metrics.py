@@ -35,7 +35,7 @@ def test_attributions_keep_the_sum_and_the_place():
 
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("batch", [None, 6])
-def test_infidelity_is_that_of_a_loop(model, images, normalize, batch):
+def test_infidelity_equals_a_loop(model, images, normalize, batch):
     objective = EmbeddingSimilarity(model, norm="fixed")
     weights = objective.fixed_weights(images, torch.randn(3, 8))
     maps = LEAM(objective, model[1]).attribute(images, additional_forward_args=(weights,))
@@ -65,7 +65,7 @@ def test_infidelity_is_that_of_a_loop(model, images, normalize, batch):
         assert found[i].item() == pytest.approx((beta * a - b).square().mean().item(), rel=1e-4, abs=1e-9)
 
 
-def test_a_true_map_has_none_and_a_false_one_some():
+def test_a_true_map_has_no_infidelity_and_a_false_one_some():
     network, images = AdditiveSimilarity(torch.rand(8, 8)), torch.rand(4, 3, 8, 8)
     maps = LEAM(network, network.pixels).attribute(images, reference=network.reference)
 
@@ -79,7 +79,7 @@ def test_a_true_map_has_none_and_a_false_one_some():
     ).all()
 
 
-def test_sensitivity_is_that_of_a_loop(model, images):
+def test_sensitivity_equals_a_loop(model, images):
     leam, references = LEAM(model, model[1]), torch.randn(3, 8)
     found = sensitivity_max(lambda x, r: leam.attribute(x, reference=r), images, references, n_samples=5, seed=3)
     noise = 2 * torch.rand(15, 3, 8, 8, generator=torch.Generator().manual_seed(3)) - 1
@@ -112,7 +112,7 @@ def test_random_numbers_are_left_alone(model, images):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_bad_input(images):
+def test_wrong_sides_and_references_raise(images):
     with pytest.raises(ValueError, match="side is 9"):
         infidelity(lambda x: x.sum((1, 2, 3)), images, torch.rand(3, 1, 4, 4), side=9)
     with pytest.raises(ValueError, match=r"\[2\] rows for 3 images"):

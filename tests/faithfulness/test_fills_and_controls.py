@@ -13,8 +13,8 @@ from captum_leam.controls import (
     other_people,
     random_face_pixels,
 )
-from captum_leam.faithfulness import as_fill
-from captum_leam.faithfulness.fills import blur, mean_colour, noisy_linear, shuffle, zero
+from captum_leam.faithfulness import as_fill, fills
+from captum_leam.faithfulness.fills import ROAD_WEIGHTS, blur, mean_colour, noisy_linear, shuffle, zero
 from captum_leam.maps import default_blur, gaussian_blur
 
 
@@ -26,7 +26,7 @@ def scene(n: int = 4, size: int = 32, maps: Tensor | None = None, people: list |
 # -- fills ---------------------------------------------------------------------------------------------
 
 
-def test_fills_by_definition():
+def test_fills_equal_their_definitions():
     images = torch.rand(2, 3, 112, 112)
     assert zero(images).abs().sum() == 0
     assert torch.allclose(mean_colour(images)[1, 2], images[1, 2].mean())
@@ -36,13 +36,12 @@ def test_fills_by_definition():
     assert (shuffled != images).double().mean() > 0.9
 
 
-def test_noisy_linear_solves_the_system():
+def test_noisy_linear_solves_the_system(monkeypatch):
     """Every masked pixel is the weighted mean of its neighbours: checked on the solution itself, without the noise."""
     image = torch.rand(1, 2, 12, 9, dtype=torch.float64)
     mask = torch.rand(1, 12, 9) < 0.4
-    from captum_leam.faithfulness.fills import ROAD_WEIGHTS, _impute
-
-    out = _impute(image[0].numpy(), mask[0].numpy())
+    monkeypatch.setattr(fills, "ROAD_NOISE", 0.0)
+    out = noisy_linear(image, mask)[0].numpy()
     assert (out[:, ~mask[0].numpy()] == image[0].numpy()[:, ~mask[0].numpy()]).all()
     for r, c in mask[0].nonzero().tolist():
         near = [(w, out[:, r + i, c + j]) for (i, j), w in ROAD_WEIGHTS.items() if 0 <= r + i < 12 and 0 <= c + j < 9]
@@ -64,7 +63,7 @@ def test_noisy_linear_interpolates_a_ramp_and_adds_little_noise():
         noisy_linear(ramp, None)
 
 
-def test_users_fills():
+def test_functions_and_names_of_fills_are_taken_and_others_raise():
     images, masks = torch.rand(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.bool)
     assert not as_fill(lambda x: x).uses_masks
     assert as_fill(lambda x, m: x).uses_masks
@@ -111,7 +110,7 @@ def test_moved_keeps_the_shape_and_leaves_its_place():
     assert (maps[:, 14:17, 13:20] == 1).all()  # the given maps are left alone
 
 
-def test_other_people_by_hand():
+def test_other_people_is_the_mean_map_of_the_others():
     maps = torch.rand(5, 8, 8)
     people = ["a", "a", "b", "c", "b"]
     shares = maps / maps.sum((1, 2), keepdim=True)

@@ -30,7 +30,7 @@ def truth() -> Tensor:
     return mask
 
 
-def test_by_hand():
+def test_metrics_of_ground_truth_equal_those_by_hand():
     maps = torch.tensor([[[4.0, 1.0], [3.0, -2.0]]])
     truth = torch.tensor([[[True, True], [False, False]]])
     assert {name: metric(maps, truth).item() for name, metric in METRICS.items()} == pytest.approx(
@@ -69,14 +69,14 @@ def test_roc_auc_counts_pairs():
         assert found.item() == pytest.approx(wins.mean().item())
 
 
-def test_tolerance_of_the_pointing_game(truth):
+def test_the_pointing_game_accepts_hits_within_the_tolerance(truth):
     maps = torch.zeros(5, 12, 12)
     for i in range(5):
         maps[i, i + 5, 2 * i] = 1  # two rows under the last of the truth
     assert [pointing_game(maps, truth, tolerance=t).sum().item() for t in (0, 1, 2)] == [0, 0, 5]
 
 
-def test_bad_truth(truth):
+def test_truth_of_wrong_type_or_shape_or_without_pixels_raises(truth):
     maps = torch.rand(5, 12, 12)
     with pytest.raises(ValueError, match="needed is boolean"):
         mass_accuracy(maps, truth.float())
@@ -120,7 +120,7 @@ def test_the_cosine_is_the_sum_of_the_contributions():
 
 
 @pytest.mark.parametrize("fill", ["zero", "mean", "blur", "shuffle"])
-def test_a_pixel_is_worth_what_is_said(fill):
+def test_occluding_pixels_costs_their_contributions(fill):
     network, images = AdditiveSimilarity(torch.randn(8, 8) + 0.3).double(), torch.rand(2, 3, 8, 8).double()
     filled = FILLS[fill](images)
     worth = network.contributions(images, filled)
@@ -129,7 +129,7 @@ def test_a_pixel_is_worth_what_is_said(fill):
     assert torch.allclose(network(images)[:, 0] - after, (worth * mask).sum((1, 2)))
 
 
-def test_leam_is_exact_there():
+def test_leam_is_exact_on_the_additive_network():
     network, images = AdditiveSimilarity(torch.randn(8, 8) + 0.3), torch.rand(3, 3, 8, 8)
     maps = LEAM(network, network.pixels).attribute(images, reference=network.reference)
     assert torch.allclose(maps[:, 0], network.contributions(images), atol=1e-6)
@@ -153,7 +153,7 @@ def test_occlusion_finds_the_oracle_best_its_negation_worst_and_a_constant_map_r
     assert ((chance["low"] <= 0) & (chance["high"] >= 0)).all()
 
 
-def test_bad_weights_and_images():
+def test_additive_networks_with_wrong_weights_or_images_raise():
     with pytest.raises(ValueError, match="some of them positive"):
         AdditiveSimilarity(-torch.rand(4, 4))
     with pytest.raises(ValueError, match="outweigh"):

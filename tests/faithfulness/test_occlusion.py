@@ -45,7 +45,7 @@ def test_occlusion_changes_exactly_the_chosen_pixels():
         assert torch.equal(occluded[masks[:, None].expand_as(images)], expected[masks[:, None].expand_as(images)])
 
 
-def test_bad_masks():
+def test_masks_of_wrong_shape_or_type_raise():
     images = torch.rand(2, 3, 8, 8)
     with pytest.raises(ValueError, match="masks have shape"):
         occlude(images, torch.zeros(2, 4, 4, dtype=torch.bool))
@@ -53,7 +53,7 @@ def test_bad_masks():
         occlude(images, torch.zeros(2, 8, 8))
 
 
-def test_drop_by_hand():
+def test_drops_by_hand_are_those_of_two_pixels():
     """x = (3, 4), r = (0, 1): cosine 0.8; without its second pixel (3, 0): cosine 0; without the first: 1."""
     images, reference = torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([0.0, 1.0])
     maps = {"right": torch.tensor([[[0.0, 1.0]]]), "wrong": torch.tensor([[[1.0, 0.0]]])}
@@ -66,7 +66,7 @@ def test_drop_by_hand():
     assert (table["changed"] == 1).all()
 
 
-def test_end_points_of_the_curve(images):
+def test_occluding_everything_costs_the_same_in_every_order(images):
     evaluator = OcclusionEvaluator(
         Counted(), (1.0,), fills=("shuffle",), controls=(), orders=("most", "least", "insertion")
     )
@@ -78,7 +78,7 @@ def test_end_points_of_the_curve(images):
         assert drops[i, "insertion"] == pytest.approx(0, abs=1e-6)  # everything is kept
 
 
-def test_fraction_of_the_face(images):
+def test_fractions_of_the_face_occlude_face_pixels_only(images):
     face = torch.zeros(8, 8, dtype=torch.bool)
     face[2:6, 2:6] = True
     seen = []
@@ -95,7 +95,7 @@ def test_fraction_of_the_face(images):
     assert not (seen[0] & seen[1]).any()
 
 
-def test_work_done_is_what_is_needed(images):
+def test_every_mask_is_measured_once(images):
     models = {"one": Counted(), "two": Counted(dimensions=4)}
     evaluator = OcclusionEvaluator(models, (0.1, 0.5), fills=("zero", "blur"), orders=("most", "least"), batch_size=4)
     maps = {"m": torch.rand(6, 8, 8), "n": torch.rand(6, 1, 8, 8)}
@@ -180,7 +180,7 @@ def test_constant_map_is_the_random_control_within_its_interval():
     assert compared["low"].item() <= 0 <= compared["high"].item()
 
 
-def test_summary_ratio_and_interval(images):
+def test_the_summary_holds_ratios_and_intervals_of_every_control(images):
     result = OcclusionEvaluator(Counted(), (0.2,)).evaluate(images, {"m": torch.rand(6, 8, 8)}, labels=PEOPLE)
     table = result.summary().set_index(["method", "control"])
     assert set(table.index) == {
@@ -205,7 +205,7 @@ def test_no_p_value_of_few_people(images):
     assert result.compare(min_people=2)["p"].notna().all()
 
 
-def test_comparison_sees_a_method_that_is_better():
+def test_compare_finds_the_better_method():
     """Twelve people whose identity is under the left eye: the map of the place beats every control."""
     torch.manual_seed(1)
     people = [i // 3 for i in range(36)]
@@ -224,7 +224,7 @@ def test_comparison_sees_a_method_that_is_better():
     assert noise.loc["random pixels", "p_holm"] > 0.05
 
 
-def test_transfer_matrix(images):
+def test_the_transfer_matrix_holds_explained_by_measured_models(images):
     models = {"one": Counted(), "two": Counted()}
     evaluator = OcclusionEvaluator(models, (0.2,), controls=())
     results = [evaluator.evaluate(images, {"m": torch.rand(6, 8, 8)}, labels=PEOPLE, explained=name) for name in models]
@@ -239,7 +239,7 @@ def test_transfer_matrix(images):
 
 
 @pytest.mark.parametrize("shape", ["1x1", "unnormalised"])
-def test_outputs_that_are_understood(images, shape):
+def test_embeddings_of_shape_1x1_and_of_any_length_are_taken(images, shape):
     model = Counted()
     changed = (lambda x: model(x)[..., None, None]) if shape == "1x1" else (lambda x: 1e3 * model(x))
     options = {"fractions": (0.2,), "controls": ()}
@@ -261,12 +261,12 @@ def test_outputs_that_are_understood(images, shape):
         (lambda x: x.flatten(1) * np.nan, "hold NaN"),
     ],
 )
-def test_models_that_are_refused(images, model, message):
+def test_models_whose_outputs_are_no_embeddings_raise(images, model, message):
     with pytest.raises(ValueError, match=message):
         OcclusionEvaluator(model, (0.1,)).evaluate(images, torch.rand(6, 8, 8), labels=PEOPLE)
 
 
-def test_bad_input(images):
+def test_wrong_images_maps_and_references_raise(images):
     model = Counted()
     evaluator, maps = OcclusionEvaluator(model, controls=()), torch.rand(6, 8, 8)
     cases = [
@@ -304,12 +304,12 @@ def test_bad_input(images):
         ({"of": "hair"}, "of is 'hair'"),
     ],
 )
-def test_bad_settings(options, message):
+def test_wrong_settings_of_the_evaluator_raise(options, message):
     with pytest.raises(ValueError, match=message):
         OcclusionEvaluator(pixels, **options)
 
 
-def test_a_single_person(images):
+def test_a_single_person_has_no_control_of_other_people(images):
     """Leave-one-out references exist; the control of other people does not, and that is said."""
     with pytest.warns(UserWarning, match='"other people" is left out'):
         result = OcclusionEvaluator(Counted(), (0.2,)).evaluate(images, torch.rand(6, 8, 8), labels=["ann"] * 6)
@@ -322,7 +322,7 @@ def test_a_map_at_the_size_of_a_layer_can_be_placed(images):
     OcclusionEvaluator(Counted(), (0.2,), controls=()).evaluate(images, maps, labels=PEOPLE)
 
 
-def test_state(images):
+def test_evaluation_leaves_images_model_and_random_numbers_alone(images):
     before, model = images.clone(), Counted()
     state = torch.random.get_rng_state()
     numbers = np.random.get_state()[1].copy()
@@ -354,7 +354,7 @@ def test_a_model_that_changes_batch_order_is_refused(images, reorder):
     assert np.allclose(drops, right.to_frame()["drop"], atol=1e-6)
 
 
-def test_a_dull_model_is_not_taken_for_one_that_changes_batch_order(images):
+def test_a_model_of_constant_output_is_not_taken_for_one_that_changes_batch_order(images):
     """All faces look alike to it: the nearest clean image is any of them."""
     dull = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
     nn.init.zeros_(dull[1].weight)
@@ -369,7 +369,7 @@ def test_fills_of_one_name_are_refused():
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor, tuple])
-def test_labels_of_any_kind(images, kind):
+def test_labels_of_every_kind_give_the_same_table(images, kind):
     numbers = [0, 0, 1, 1, 2, 2]
     model, maps = Counted(), torch.rand(6, 8, 8)
     evaluator = OcclusionEvaluator(model, (0.1,))
@@ -423,7 +423,7 @@ def test_double_maps_are_ranked_in_double(images):
     assert seen[0].flatten(1)[:, -6:].all()
 
 
-def test_methods_told_apart_by_their_names(images):
+def test_methods_of_one_name_raise(images):
     with pytest.raises(ValueError, match="not told apart"):
         OcclusionEvaluator(Counted(), (0.1,)).evaluate(
             images, {1: torch.rand(6, 8, 8), "1": torch.rand(6, 8, 8)}, labels=PEOPLE

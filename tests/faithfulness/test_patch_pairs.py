@@ -32,7 +32,7 @@ def pixels(x: Tensor) -> Tensor:
     return x.flatten(1) + 1e-3
 
 
-def test_curves_by_hand():
+def test_curves_of_patches_equal_those_by_hand():
     """Four pixels. The impostor's patch makes it a match, the genuine probe's patch makes it none; one pixel each undoes it."""
     original = torch.tensor([[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]).view(2, 1, 1, 4)
     patched = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]]).view(2, 1, 1, 4)
@@ -91,7 +91,7 @@ def test_an_oracle_is_best_and_its_negation_worst():
         assert best != worst
 
 
-def test_bad_input():
+def test_wrong_patches_and_labels_raise():
     images, pairs = torch.rand(6, 3, 112, 112), draw_pairs(PEOPLE)
     with pytest.raises(ValueError, match="a grid of 16 px has 49 cells"):
         paste_patches(images, pairs, PEOPLE, patches=50)
@@ -115,12 +115,12 @@ def test_a_model_that_changes_batch_order_is_refused():
         evaluate_patch_pairs(lambda x: pixels(x).flip(0) - 0.4, pairs, torch.rand(6, 8, 8))
 
 
-def test_labels_that_contradict_the_pairs():
+def test_labels_that_contradict_the_pairs_raise():
     with pytest.raises(ValueError, match="disagree on which pairs are genuine"):
         paste_patches(torch.rand(6, 3, 112, 112), draw_pairs(PEOPLE), ["ann", "bob"] * 3)
 
 
-def test_crops_that_are_not_square():
+def test_patches_cover_crops_that_are_not_square():
     """A grid of 7 × 6 cells: patches of all of them cover the crop."""
     pairs = draw_pairs(PEOPLE)
     made = paste_patches(torch.rand(6, 3, 112, 96), pairs, PEOPLE, patches=42)

@@ -2,9 +2,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_leam import suggest_layers
+from captum_leam import LEAM, bhattacharyya, explain_faces, leave_one_out_centroids, suggest_layers
 from captum_leam.faithfulness import evaluate_person_masks, person_mask, rank_layers
 from captum_leam.faithfulness.person_masks import half_masks
+from captum_leam.maps import place_on_field
+from tests.helpers.pattern_people import slow_means
 
 
 @pytest.fixture
@@ -31,10 +33,6 @@ def test_ranking_is_sorted_and_complete(model):
 
 
 def test_maps_are_of_the_steps_asked_for_and_towards_the_others_of_the_person(model):
-    from captum_leam import LEAM, explain_faces, leave_one_out_centroids
-    from captum_leam.faithfulness.ranking import _overlap
-    from captum_leam.maps import place_on_field
-
     images = torch.rand(18, 3, 16, 16)
     found = suggest_layers(model, images)
     table = rank_layers(model, images, PEOPLE, layers=found, n_steps=2).to_frame().set_index("name")
@@ -44,7 +42,8 @@ def test_maps_are_of_the_steps_asked_for_and_towards_the_others_of_the_person(mo
         of_layer = LEAM(model, layer.module).attribute(images, reference=references, n_steps=2)
         maps[layer.name] = place_on_field(of_layer, found.image_size, found.field)
     for name, own in maps.items():
-        assert table.loc[name, ["same", "different"]].tolist() == pytest.approx(_overlap(own, PEOPLE))
+        overlaps = slow_means(bhattacharyya(own).numpy(), PEOPLE, weights="pairs")
+        assert table.loc[name, ["same", "different"]].to_dict() == pytest.approx(overlaps)
 
 
 def test_suggest_layers_can_use_the_ranking(model):
@@ -56,7 +55,7 @@ def test_suggest_layers_can_use_the_ranking(model):
     assert [layer.name for layer in suggest_layers(model, images, best_of=lambda s: ["3"])] == ["3"]
 
 
-def test_person_mask_by_hand():
+def test_person_mask_is_the_mean_of_normalised_maps():
     maps = torch.tensor([[[2.0, -1.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 3.0]]])
     assert torch.allclose(person_mask(maps), torch.tensor([[0.5, 0.0], [0.125, 0.375]]))
     with pytest.raises(ValueError, match="one image or more"):
@@ -116,7 +115,7 @@ def test_own_masks_beat_others_where_patterns_are_personal():
     assert (compared["low"] > 0.5).all()
 
 
-def test_bad_input():
+def test_person_masks_of_one_person_or_one_image_raise():
     images, maps = torch.rand(4, 1, 8, 8), torch.rand(4, 8, 8)
     with pytest.raises(ValueError, match="one person only"):
         evaluate_person_masks(lambda x: x.flatten(1), images, maps, ["a"] * 4)

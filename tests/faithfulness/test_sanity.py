@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -118,7 +119,7 @@ def test_parameters_outside_of_layers_are_shuffled():
     assert torch.equal(new.sort().values, model.scale)
 
 
-def test_bad_input(trained):
+def test_sanity_checks_of_one_person_or_unknown_limits_raise(trained):
     model, images, people = trained
     with pytest.raises(ValueError, match="one person only"):
         sanity_checks(model, images[:3], [1, 1, 1])
@@ -135,7 +136,7 @@ def test_bad_input(trained):
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["ms1m", "casia"])
-def test_real_networks_pass(network, real_dir, real_models):
+def test_real_networks_pass_the_sanity_checks(network, real_dir, real_models):
     from captum_leam.faces.crops import read_crop
 
     paths = [p for person in sorted((real_dir / "faces").iterdir())[:12] for p in sorted(person.glob("*.png"))[:2]]
@@ -157,13 +158,31 @@ def test_chance_is_caught_whatever_the_global_seed(trained):
             assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_ties_of_similarity_count_half():
-    """Two people whose images are all alike tell nothing: a chance of ½. A third, alone, is told from both."""
-    from captum_leam.faithfulness.sanity import _separation
+@pytest.mark.filterwarnings("ignore:Expected different images")
+def test_training_is_what_people_are_told_apart_better_by_with_ties_as_half():
+    """Two people whose images are all alike: a chance of ½ between them. A third is told from both."""
+    images = torch.tensor([[1.0, 0]] * 4 + [[0, 1.0]] * 2)[:, :, None, None].expand(6, 2, 8, 8).contiguous()
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)).eval()
+    with torch.no_grad():
+        model[2].weight.copy_(torch.eye(2))
+        model[2].bias.zero_()
 
-    images = torch.tensor([[1.0, 0]] * 4 + [[0, 1.0]] * 2).reshape(6, 2, 1, 1)
-    chances = _separation(nn.Flatten(), images, list("aabbcc"), 8)
-    assert chances.tolist() == pytest.approx([0.75] * 4 + [1] * 2)
+    def chances(network):
+        unit = nn.functional.normalize(network(images).detach().double())
+        table = (unit @ unit.T).round(decimals=6)
+        own = {i: [j for j in range(6) if j != i and j // 2 == i // 2] for i in range(6)}
+        others = {i: [j for j in range(6) if j // 2 != i // 2] for i in range(6)}
+        return [
+            np.mean(
+                [(table[i, j] > table[i, k]) + 0.5 * (table[i, j] == table[i, k]) for j in own[i] for k in others[i]]
+            )
+            for i in range(6)
+        ]
+
+    assert chances(model) == [0.75] * 4 + [1] * 2
+    report = sanity_checks(model, images, list("aabbcc"), lambda m, x, r: x.mean(1) + 1, stages=(1.0,))
+    expected = np.mean(chances(model)) - np.mean(chances(randomised(model, images)))
+    assert report.to_frame().set_index("name").loc["training", "value"] == pytest.approx(expected)
 
 
 def test_one_image_is_never_left_over_for_the_statistics():
@@ -177,13 +196,13 @@ def test_layers_before_the_new_ones_stay_as_they_are(trained):
     assert torch.equal(half.stem(2 * images - 1), model.stem(2 * images - 1))
 
 
-def test_bad_stages(trained):
+def test_stages_that_are_not_rising_shares_raise(trained):
     for stages in ((), (1.0, 0.25), (0.25,), (0.0, 1.0)):
         with pytest.raises(ValueError, match="rising shares of the layers"):
             sanity_checks(*trained, stages=stages)
 
 
-def test_a_map_without_positive_values_is_steady_at_least(trained):
+def test_a_map_without_positive_values_fails_weights_and_reference_and_passes_seed(trained):
     def nothing(model: nn.Module, images: Tensor, references: Tensor) -> Tensor:
         return -torch.ones(len(images), 112, 112)
 

@@ -62,7 +62,7 @@ def test_any_split_and_any_order_of_merges_give_the_table_of_one_call(split, of,
     pd.testing.assert_frame_equal(merged.compute().to_frame(), expected, rtol=0, atol=1e-12)
 
 
-def test_updates_one_after_the_other_count_on():
+def test_updates_add_up_to_the_table_of_one_call():
     images, maps, references = scene_of(0)
     evaluator = OcclusionEvaluator(measure, (0.1,), controls=("random pixels", "moved"))
     expected = evaluator.evaluate(images, maps, references, PEOPLE).to_frame()

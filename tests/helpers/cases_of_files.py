@@ -21,7 +21,7 @@ from captum_leam.faces.photos import list_pictures, picture_files
 from captum_leam.faces.sources import alignment_doubt
 from captum_leam.models import UNIT, from_onnx, load_model
 from captum_leam.models.preprocessing import smooth_images
-from captum_leam.reporting.explain_files import FileOptions, explain_files
+from captum_leam.reporting.files import FileOptions, explain_files
 from captum_leam.synthetic import SyntheticPopulation
 from tests.helpers.cases import Call, noted, refused, right
 from tests.helpers.cases_of_models import IMAGES, WHO, seeded

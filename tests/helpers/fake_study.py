@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from captum_leam.explain import MapSettings
 from captum_leam.reporting.tables import OVERALL, TABLES
 
 HOSTILE = (
@@ -304,18 +305,23 @@ def _mean_maps(folder: Path, models: Any, places: Any, draw: np.random.Generator
 
 
 def _manifest(models: Any, names: Any, seed: int) -> dict[str, Any]:
+    settings = MapSettings("default", "other images", ("stem",), ("stem", "stages.4.1"), (0, 0, 112, 112), n_steps=4)
     return {
         "format": 1,
         "finished": True,
         "configuration": {
             "people": "faces",
             "models": [{"name": m, "load": f"models.py:{m}"} for m in models],
+            "preset": "default",
             "leam": {"n_steps": 4, "weighting": "elementwise", "norm": "detach"},
             "fractions": list(FRACTIONS),
             "fills": ["blur", "zero"],
             "note": names[0] if names else "",
         },
-        "models": {m: {"sha256": f"{i:064x}", "parameters": 1_200_000} for i, m in enumerate(models)},
+        "models": {
+            m: {"sha256": f"{i:064x}", "parameters": 1_200_000, "maps": settings.to_dict()}
+            for i, m in enumerate(models)
+        },
         "versions": {"captum-leam": "0.1.0", "torch": "2.13.0", "captum": "0.9.0", "python": "3.12.3"},
         "data": {"sha256": "ab" * 32},
         "seeds": {"study": seed},

@@ -32,6 +32,7 @@ from captum_leam import (
 from captum_leam._engine.modes import plain_torch
 from captum_leam.controls import CONTROLS, central_ellipse
 from captum_leam.controls import Scene as ControlScene
+from captum_leam.explain import MapSettings
 from captum_leam.explainers import (
     Correspondences,
     Cost,
@@ -160,6 +161,8 @@ MODULES = (
     ".verification",
     ".controls",
 )
+SETTINGS = MapSettings("fast", "other face", (), (), (0, 0, 16, 16), 4)
+"""How the maps of a pair were made that is put together by hand."""
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 
 
@@ -378,7 +381,7 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     # results of suggest_layers and explain_pair
     "LayerSuggestions": lambda s: len(LayerSuggestions((), (0, 0, 16, 16), (16, 16)).for_overall_map()),
     "PairExplanation": lambda s: (
-        PairExplanation(s.faces[:2], 0.5, s.maps[:2], s.maps[:2], {}, 0.8, threshold=0.4).margin
+        PairExplanation(s.faces[:2], 0.5, s.maps[:2], s.maps[:2], {}, 0.8, SETTINGS, threshold=0.4).margin
     ),
     # maps
     "bhattacharyya": lambda s: bhattacharyya(s.maps, fraction=0.2),

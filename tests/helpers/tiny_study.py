@@ -74,7 +74,8 @@ def write_study(folder: Path, **changes: object) -> Path:
     settings: dict[str, object] = {
         "people": "faces",
         "models": {"one": "nets.py:one", "two": "nets.py:two"},
-        "leam": "fast",
+        "preset": "layers",
+        "leam": {"n_steps": 1},
         "fractions": [0.02, 0.1],
         "pictures": {"how": "crops", "size": 48},
         "patterns": {"fraction": 0.05, "grid": 12, "permutations": 19, "resamples": 100},

@@ -41,7 +41,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
-def test_family(family):
+def test_maps_of_every_family_of_networks_cover_the_image_and_sum_to_one(family):
     build, size = FAMILIES[family]
     model, faces = build(), torch.rand(2, 3, size, size)
     with torch.no_grad():

@@ -29,7 +29,7 @@ instance = Net()
 
 
 @pytest.mark.parametrize("name", ["Net", "function", "instance"])
-def test_class_function_and_instance(tmp_path, name):
+def test_classes_functions_and_instances_are_loaded_in_eval_mode(tmp_path, name):
     (tmp_path / "nets.py").write_text(CODE)
     path = list(sys.path)
     model = load_model(f"{tmp_path}/nets.py:{name}")
@@ -51,7 +51,7 @@ def test_class_function_and_instance(tmp_path, name):
         ("torch.nn:Linear", r"Linear\(\) raised TypeError"),
     ],
 )
-def test_wrong_names(tmp_path, where, message):
+def test_wrong_names_of_models_raise(tmp_path, where, message):
     (tmp_path / "nets.py").write_text(CODE)
     (tmp_path / "wrong.py").write_text("def broken(:")
     (tmp_path / "script.py").write_text("raise SystemExit(0)")
@@ -77,7 +77,7 @@ def test_onnx_files_go_to_their_loader(tmp_path):
 
 
 @pytest.mark.real
-def test_a_real_onnx_file(real_dir):
+def test_a_real_onnx_file_is_loaded_or_needs_preprocessing(real_dir):
     with pytest.raises(ValueError, match="--preprocessing insightface, imagenet, unit or bytes"):
         load_model(f"{real_dir}/mobilefacenet_ms1m_fixed_batch.onnx")
     assert load_model(f"{real_dir}/mobilefacenet_casia.onnx")(torch.rand(2, 3, 112, 112)).shape == (2, 128)
@@ -104,7 +104,7 @@ class Unit(nn.Module):
 """
 
 
-def test_colour_and_output(tmp_path):
+def test_colour_and_output_change_the_loaded_model_only(tmp_path):
     (tmp_path / "nets.py").write_text(UNIT + "flat = nn.Flatten().eval()\n")
     red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
     assert load_model(f"{tmp_path}/nets.py:flat", colour="bgr")(red).tolist() == [[0, 0, 1]]

@@ -108,7 +108,7 @@ def test_layers_have_names_that_can_be_read(tmp_path):
 
 
 @pytest.mark.parametrize("outputs", [("mixed",), ("sum",)])
-def test_a_network_that_mixes_the_images_of_a_batch_is_refused(tmp_path, outputs):
+def test_a_network_that_mixes_the_images_of_a_batch_raises(tmp_path, outputs):
     """The mean over the batch is the image itself at batch 1; a file that is fixed to that batch can mean nothing else."""
     mix = helper.make_node("ReduceMean", ["embedding"], ["mixed"], axes=[0], keepdims=1)
     after = [mix, helper.make_node("Add", ["mixed", "embedding"], ["sum"])]
@@ -124,7 +124,7 @@ def test_a_network_that_mixes_the_images_of_a_batch_is_refused(tmp_path, outputs
 
 
 @pytest.mark.parametrize(("factor", "what"), [(1.01, "one image"), (float("nan"), "one image")])
-def test_another_result_than_onnx_runtime_is_refused(tmp_path, monkeypatch, factor, what):
+def test_a_result_that_differs_from_onnx_runtime_raises(tmp_path, monkeypatch, factor, what):
     convert = onnx_file.convert
 
     def wrong(model):
@@ -140,7 +140,7 @@ def test_another_result_than_onnx_runtime_is_refused(tmp_path, monkeypatch, fact
         from_onnx(saved(tmp_path, network()), UNIT)
 
 
-def test_a_batch_that_cannot_be_freed_is_the_reason_given(tmp_path, monkeypatch):
+def test_a_fixed_batch_that_cannot_be_freed_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_file, "keep_images_apart", lambda *args: None)
     with pytest.raises(ValueError, match=r"fails on a batch of 3 \(.*Export the file with a dynamic batch axis"):
         from_onnx(saved(tmp_path, network(shape=(1, 4))), UNIT)
@@ -172,7 +172,7 @@ def test_weights_that_are_computed_from_the_image_are_refused(tmp_path):
         from_onnx(saved(tmp_path, network(before=kernel)), UNIT)
 
 
-def test_operators_without_a_counterpart_are_refused_in_words(tmp_path):
+def test_operators_without_a_counterpart_raise_and_are_named(tmp_path):
     model = network(after=[helper.make_node("Hardmax", ["embedding"], ["hard"])], outputs=("hard",))
     with pytest.raises(ValueError, match=r"net\.onnx: this network cannot be converted.*Hardmax.*opset_version=17"):
         from_onnx(saved(tmp_path, model), UNIT)
@@ -195,7 +195,7 @@ def test_pixels_are_never_guessed(tmp_path):
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.5, 1.0), (127.5, 1 / 255)])
-def test_a_mean_within_the_graph_tells_its_units(tmp_path, mean, std):
+def test_a_mean_within_the_graph_gives_the_preprocessing(tmp_path, mean, std):
     first = helper.make_node("Sub", ["pictures", "mean"], ["centred"])
     model = network(before=[first], more=[numpy_helper.from_array(np.full((1, 3, 1, 1), mean, np.float32), "mean")])
     loaded = from_onnx(saved(tmp_path, model))
@@ -205,7 +205,7 @@ def test_a_mean_within_the_graph_tells_its_units(tmp_path, mean, std):
 # -- outputs -------------------------------------------------------------------------------------------
 
 
-def test_several_outputs_have_to_be_chosen(tmp_path):
+def test_one_of_several_outputs_must_be_chosen(tmp_path):
     path = saved(tmp_path, network(outputs=("flat", "embedding")))
     with pytest.raises(
         ValueError, match=r"2 outputs; say which is the embedding: output= .* one of \['flat', 'embedding'\]"
@@ -231,7 +231,7 @@ def test_a_length_of_one_is_seen_and_can_be_left_out(tmp_path):
     assert (norms - 1).abs().min() > 0.01
 
 
-def test_what_exporters_write_in_other_words(tmp_path):
+def test_shared_weights_and_open_clips_of_exporters_are_read(tmp_path):
     """Equal weights once, with an Identity for the other; and a division by the length whose Clip has no upper bound, ``""``."""
     shared = [
         helper.make_node("Identity", ["gain"], ["onnx::Gain_2"]),
@@ -251,7 +251,7 @@ def test_what_exporters_write_in_other_words(tmp_path):
     torch.testing.assert_close(converted(images), one_by_one(path, images), atol=1e-5, rtol=0)
 
 
-def test_other_inputs(tmp_path):
+def test_graphs_with_other_inputs_raise(tmp_path):
     with pytest.raises(ValueError, match=r"2 inputs \['pictures', 'pictures1'\]"):
         from_onnx(saved(tmp_path, network(inputs=2)), UNIT)
     model = network()
@@ -298,7 +298,7 @@ def test_fuzzed_files_load_or_are_named(tmp_path):
     assert 0 < refused < 40
 
 
-def test_weights_beside_the_file_that_are_missing(tmp_path):
+def test_missing_weights_beside_the_file_raise(tmp_path):
     path = tmp_path / "net.onnx"
     onnx.save(network(), path, save_as_external_data=True, location="net.data", size_threshold=0)
     assert from_onnx(path, UNIT)(smooth_images(1, (SIZE, SIZE))).shape == (1, 5)
@@ -334,7 +334,7 @@ def test_a_missing_package_names_its_command(tmp_path, monkeypatch, package):
     ("name", "file", "preprocessing"),
     [("ms1m", "mobilefacenet_ms1m_fixed_batch.onnx", IMAGENET), ("casia", "mobilefacenet_casia.onnx", None)],
 )
-def test_real_files_are_the_networks_they_were_made_of(real_dir, real_models, name, file, preprocessing):
+def test_real_files_equal_the_networks_they_were_exported_from(real_dir, real_models, name, file, preprocessing):
     model, native = from_onnx(real_dir / file, preprocessing), real_models.RECOGNISERS[name]()
     for batch in (1, 8):
         images = smooth_images(batch, (112, 112), seed=batch)

@@ -185,7 +185,7 @@ def networks(draw):
 
 @settings(max_examples=100, deadline=None)
 @given(networks(), st.sampled_from(MODES))
-def test_any_writer_of_files_gives_the_network_of_onnx_runtime(tmp_path_factory, drawn, mode):
+def test_files_of_every_exporter_equal_onnx_runtime(tmp_path_factory, drawn, mode):
     model, is_half = drawn
     path = saved(tmp_path_factory.mktemp("net"), model)
     with mode(), warnings.catch_warnings(record=True) as caught:
@@ -223,7 +223,7 @@ def test_a_reshape_to_one_row_is_no_obstacle_whatever_the_input_declares(tmp_pat
 
 
 @pytest.mark.parametrize(("opset", "ir"), [(7, 3), (8, 3), (9, 3), (11, 4), (15, 8)])
-def test_the_structure_of_the_zoo_s_arcface(tmp_path, opset, ir):
+def test_graphs_like_the_zoos_arcface_equal_onnx_runtime(tmp_path, opset, ir):
     """As MXNet exports: weights among the inputs, pixels up to 255 normalised inside, Dropout, Gemm, and a BatchNorm of vectors."""
     graph, size = Graph("float32", opset), 8
     value = graph.add("Sub", ["data", graph.tensor(np.float32([127.5]))])
@@ -281,7 +281,7 @@ def test_a_default_dtype_of_float64_changes_nothing(real_dir):
 @pytest.mark.real
 @pytest.mark.parametrize("keep_io_types", [True, False])
 @pytest.mark.filterwarnings("ignore::captum_leam.errors.HalfPrecisionWarning")
-def test_a_real_network_that_a_converter_brought_to_half_precision(tmp_path, real_dir, keep_io_types):
+def test_a_real_network_converted_to_half_precision_gives_nearly_the_same(tmp_path, real_dir, keep_io_types):
     convert = pytest.importorskip("onnxruntime.transformers.float16").convert_float_to_float16
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numbers that float16 rounds
@@ -343,7 +343,7 @@ def swin():
 
 @pytest.mark.parametrize("make", [vit, swin])
 @pytest.mark.parametrize("batch", [1, 2])
-def test_a_transformer_that_was_traced_with_a_fixed_batch(tmp_path, make, batch):
+def test_transformers_traced_with_a_fixed_batch_take_any_batch(tmp_path, make, batch):
     """Class tokens, attention with its batch on the second axis, and windows in the batch axis: values and gradients hold."""
     model, images = make().eval(), smooth_images(3, (32, 32))
     for weight in model.parameters():  # the head of a new ViT is zero
@@ -386,7 +386,7 @@ def test_an_operation_that_runs_image_by_image_is_one_layer(tmp_path):
 @pytest.mark.parametrize(
     ("start", "end", "step"), [(0, 9, 1), (-2, 9, 1), (0, -1, 2), (-1, -99, -1), (4, 1, -2), (3, 0, -1)]
 )
-def test_slices_in_both_directions(start, end, step):
+def test_slices_in_both_directions_equal_pythons(start, end, step):
     x = torch.arange(10).view(2, 5)
     found = Slice()(x, *(torch.tensor([v]) for v in (start, end)), axes=torch.tensor([-1]), steps=torch.tensor([step]))
     assert found.tolist() == [list(range(5 * row, 5 * row + 5))[start:end:step] for row in (0, 1)]

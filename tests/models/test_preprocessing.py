@@ -8,7 +8,7 @@ from captum_leam.models import IMAGENET, INSIGHTFACE, UNIT, Prepared, Preprocess
 from captum_leam.models.preprocessing import smooth_images
 
 
-def test_bytes_and_orders():
+def test_preprocessing_scales_reorders_and_normalises_as_named():
     red = torch.zeros(1, 3, 1, 2)
     red[:, 0] = 1
     assert Preprocessing(std=(1 / 255,) * 3)(red)[0, :, 0, 0].tolist() == pytest.approx([255, 0, 0])

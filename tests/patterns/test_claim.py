@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from captum_leam.maps import gaussian_blur
@@ -34,7 +35,7 @@ def made_of(sets, name):
     return signatures(sets[0][name], fraction=0.2)
 
 
-def test_gaps_against_double_loops(sets):
+def test_gaps_equal_double_loops(sets):
     claim = pattern_claim(
         made_of(sets, "maps"), sets[1], {n: made_of(sets, n) for n in ("weak", "strong")}, resamples=200
     )
@@ -71,7 +72,7 @@ def test_the_interval_is_above_0_only_if_it_is_for_every_control(sets):
     assert both.high == beyond["above_high"].iloc[0]
 
 
-def test_strangers_against_a_loop(sets):
+def test_the_mean_over_strangers_equals_a_loop(sets):
     maps, people = sets[0]["maps"], sets[1]
     rng = np.random.default_rng(0)
     strangers = np.array([rng.choice([j for j, q in enumerate(people) if q != p], 2, replace=False) for p in people])
@@ -87,30 +88,36 @@ def test_strangers_against_a_loop(sets):
 
 
 @pytest.mark.parametrize("weights", ["people", "pairs"])
-def test_strangers_of_people_with_more_images_and_fewer(weights):
-    from captum_leam.patterns.claim import _with_strangers
-
+def test_means_over_strangers_equal_a_loop_under_either_weighting(weights):
     maps, people = made_maps((3, 1, 2, 4), own=0.3)
-    made, table, codes = signatures(maps, fraction=0.2), table_of(maps), np.array([int(p[1]) for p in people])
+    table, codes = table_of(maps), np.array([int(p[1]) for p in people])
     strangers = closest_strangers(maps.flatten(1), people)
     share = 1 / np.bincount(codes)[codes] if weights == "people" else np.ones(10)
     slow = np.average([table[i, j] for i, j in enumerate(strangers.ravel())], weights=share)
-    found = _with_strangers(made, codes, strangers, weights, np.ones((1, 4)))
-    assert found.value == found.draws[0] == pytest.approx(slow, abs=1e-6)
+    made = signatures(maps, fraction=0.2)
+    claim = pattern_claim(made, people, {}, strangers=strangers, weights=weights, resamples=20)
+    assert claim.to_frame().loc[1, "same"] == pytest.approx(slow, abs=1e-6)
 
 
-def test_influence_of_strangers_is_the_derivative():
-    from captum_leam.patterns.claim import _with_strangers
-
+def test_the_interval_of_strangers_follows_from_the_derivative_by_each_person():
+    """Of four people: Student's t, with the standard error from P times the derivative by each person's weight."""
     maps, people = made_maps((3, 1, 2, 4))
-    made, codes = signatures(maps, fraction=0.2), np.array([int(p[1]) for p in people])
+    table, codes = table_of(maps), np.array([int(p[1]) for p in people])
     strangers = closest_strangers(maps.flatten(1), people)
-    nudged = np.ones((8, 4)) + 1e-4 * np.concatenate([np.eye(4), -np.eye(4)])
-    found = _with_strangers(made, codes, strangers, "people", nudged)
-    assert np.allclose(found.influence, 4 * (found.draws[:4] - found.draws[4:]) / 2e-4, atol=1e-5)
+
+    def gap(drawn):
+        load = drawn[codes] * drawn[codes[strangers.ravel()]] / np.bincount(codes)[codes]
+        same = np.average(table[np.arange(10), strangers.ravel()], weights=load)
+        return same - slow_means(table, people, drawn)["different"]
+
+    ones, steps = np.ones(4), 1e-4 * np.eye(4)
+    influence = np.array([4 * (gap(ones + step) - gap(ones - step)) / 2e-4 for step in steps])
+    half = stats.t.ppf(0.975, 3) * np.sqrt((influence**2).sum() / 12)
+    row = pattern_claim(signatures(maps, fraction=0.2), people, {}, strangers=strangers, resamples=20).to_frame().loc[1]
+    assert (row["low"], row["high"]) == pytest.approx((gap(ones) - half, gap(ones) + half), abs=1e-5)
 
 
-def test_refusals(sets):
+def test_claims_without_controls_or_with_other_maps_raise(sets):
     made, people = made_of(sets, "maps"), sets[1]
     with pytest.raises(ValueError, match="no controls are given"):
         pattern_claim(made, people, {})
@@ -152,7 +159,7 @@ def test_edges_see_the_picture_only():
     assert set(edge_maps(images)[0].argmax(1).tolist()) <= {13, 14}
 
 
-def test_painted_regions_by_hand():
+def test_region_maps_paint_each_region_with_its_mean():
     labels = torch.zeros(2, 8, 8, dtype=torch.int64)
     labels[:, :2, :2], labels[0, 6:, 6:] = 3, 7
     maps = torch.ones(2, 8, 8)
@@ -187,7 +194,7 @@ def test_untrained_maps_leave_the_model_alone_and_know_nothing_of_it():
     assert not torch.equal(maps, untrained_maps(model, images, list("aabbcc"), seed=1))
 
 
-def test_all_controls_in_one_call():
+def test_control_maps_makes_every_control_in_one_call():
     images, people = torch.rand(4, 3, 16, 16), list("aabb")
     seen = []
 
@@ -204,7 +211,7 @@ def test_all_controls_in_one_call():
     assert all(m.shape == (4, 16, 16) for m in made.values())
 
 
-def test_bad_labels():
+def test_region_maps_of_wrong_labels_raise():
     with pytest.raises(ValueError, match="needed are integers"):
         region_maps(torch.rand(2, 4, 4))
     with pytest.raises(ValueError, match="one size"):
@@ -214,7 +221,7 @@ def test_bad_labels():
 # -- strangers -----------------------------------------------------------------------------------------
 
 
-def test_closest_strangers_against_a_loop():
+def test_closest_strangers_equal_a_loop():
     rng = np.random.default_rng(0)
     features, people = rng.normal(size=(20, 3)), [int(p) for p in rng.integers(0, 5, 20)]
     found = closest_strangers(features, people, 3, block=7)
@@ -249,12 +256,12 @@ def test_crop_features_are_correlations():
     ("features", "k", "said"),
     [([[0.0], [1.0], [float("nan")]], 1, "NaN"), ([[0.0], [1.0], [2.0]], 2, "k is 2"), ([0.0, 1.0, 2.0], 1, "shape")],
 )
-def test_strangers_refusals(features, k, said):
+def test_closest_strangers_of_wrong_features_or_counts_raise(features, k, said):
     with pytest.raises(ValueError, match=said):
         closest_strangers(features, ["a", "a", "b"], k)
 
 
-def test_pose_refusals():
+def test_pose_features_of_impossible_landmarks_raise():
     with pytest.raises(ValueError, match="shape"):
         pose_features(np.zeros((4, 2)))
     with pytest.raises(ValueError, match=r"faces \[0\] have both eyes in one place"):

@@ -50,7 +50,7 @@ def test_a_planted_difference_is_found_and_named():
     assert right >= 25
 
 
-def test_numbers_by_hand():
+def test_differences_effects_and_means_equal_those_by_hand():
     values = {"drop": [0.1, 0.3, 0.4, 0.2, 0.5, 0.9, 0.7, 0.6]}
     people = ["a", "a", "b", "c", "d", "e", "f", "f"]
     groups = {"a": 1, "b": 1, "c": 1, "d": 2, "e": 2, "f": 2}
@@ -69,7 +69,7 @@ def test_numbers_by_hand():
     assert (row["low"], row["high"]) == pytest.approx((welch.low, welch.high))
 
 
-def test_welchs_t_and_missing_values():
+def test_welchs_t_equals_scipys_with_missing_values():
     rng = np.random.default_rng(0)
     table = rng.normal(size=(12, 3))
     table[[2, 9], 1] = np.nan
@@ -89,7 +89,7 @@ def test_permutations_are_all_splits_of_the_people():
     assert permutation_p(table, 4, 20_000, np.random.default_rng(0))[0] == pytest.approx(exact, abs=0.01)
 
 
-def test_constant_values():
+def test_constant_values_have_p_1_and_separated_ones_a_small_p():
     base = np.full(24, 0.5)
     people, groups = np.arange(24), ["x"] * 12 + ["y"] * 12
     same = compare_groups({"drop": np.ones(24)}, people, groups, base).table.iloc[0]
@@ -100,7 +100,7 @@ def test_constant_values():
     assert apart["difference"] == -1
 
 
-def test_missing_values_count_people_and_may_refuse():
+def test_quantities_with_too_few_people_have_no_test():
     rng = np.random.default_rng(0)
     values, person, group, base = study(rng, people=(12, 12))
     values["lift nose"][group == "f"] = np.nan
@@ -116,7 +116,7 @@ def test_missing_values_count_people_and_may_refuse():
     assert table["p_holm"].min() == pytest.approx(min(1, 5 * kept.min()))
 
 
-def test_three_groups_and_people_without_one():
+def test_three_groups_are_compared_in_pairs_without_people_of_no_group():
     rng = np.random.default_rng(0)
     values, person, _, base = study(rng, people=(40, 0))
     groups = {i: ("a", "b", "c", None)[i % 4] for i in range(40)}
@@ -126,7 +126,7 @@ def test_three_groups_and_people_without_one():
     assert set(found.table["people_first"]) == {10}
 
 
-def test_order_of_images_and_repeated_seeds():
+def test_order_of_images_does_not_matter_and_seeds_repeat():
     rng = np.random.default_rng(0)
     values, person, group, base = study(rng, people=(12, 12))
     order = np.argsort(rng.random(len(person) // 3)).repeat(3) * 3 + np.tile([2, 0, 1], len(person) // 3)
@@ -157,7 +157,7 @@ def test_order_of_images_and_repeated_seeds():
         ({"people": ["a", None, "b", "c"]}, r"rows \[1\]. Name the person"),
     ],
 )
-def test_refusals(change, said):
+def test_wrong_values_people_and_groups_raise(change, said):
     given = {
         "values": {"drop": [1.0] * 4},
         "people": list("aabc"),

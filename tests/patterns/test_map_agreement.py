@@ -19,7 +19,7 @@ def sets():
     return {"a": a, "c": c, "b": b}, people
 
 
-def test_against_double_loops(sets):
+def test_agreement_equals_double_loops(sets):
     maps, people = sets
     found = agreement({n: signatures(m, fraction=0.2) for n, m in maps.items()}, people, resamples=100)
     names = list(dict.fromkeys(people))
@@ -34,7 +34,7 @@ def test_against_double_loops(sets):
         assert row["low"] <= row["agreement"] <= row["high"]
 
 
-def test_matrix_order_and_clusters(sets):
+def test_the_matrix_is_symmetric_and_order_and_clusters_join_similar_models(sets):
     maps, people = sets
     found = agreement({n: signatures(m, fraction=0.2) for n, m in maps.items()}, people, resamples=20)
     matrix = found.matrix()
@@ -73,8 +73,6 @@ def test_equal_models_agree_wholly_and_profiles_do_too(sets):
 
 def test_ends_stay_within_what_an_agreement_can_be():
     """Maps of which one person of five agrees: the interval is cut at 0, and rounding above 1 is a distance of 0."""
-    from captum_leam.patterns.map_agreement import _linkage
-
     one = torch.eye(5).repeat_interleave(2, 0).reshape(10, 1, 5)
     two = one.roll(1, 2)
     two[:2] = one[:2]
@@ -82,10 +80,11 @@ def test_ends_stay_within_what_an_agreement_can_be():
     row = agreement(made, np.arange(10) // 2).table.iloc[0]
     assert row["low"] == 0 < row["agreement"] == pytest.approx(1 / 5)
     assert row["above_low"] < 0  # a difference may be
-    assert _linkage(np.array([1 + 1e-9, 0.5, 0.5]))[0, 2] == 0
+    equal = agreement(dict.fromkeys("abc", made["one"]), np.arange(10) // 2, resamples=5)
+    assert equal.linkage[:, 2] == pytest.approx([0, 0], abs=1e-3)
 
 
-def test_refusals(sets):
+def test_agreement_of_one_set_or_of_other_maps_raises(sets):
     maps, people = sets
     with pytest.raises(ValueError, match="1 sets of maps"):
         agreement({"a": maps["a"]}, people)

@@ -18,7 +18,7 @@ def test_inner_products_are_the_coefficients(fraction):
     )
 
 
-def test_dense_and_downsampled():
+def test_dense_signatures_equal_bhattacharyya_also_downsampled():
     maps, _ = made_maps(size=(8, 8))
     assert np.allclose(signatures(maps, "dense").similarity(), bhattacharyya(maps, fraction=1), atol=1e-6)
     small = maps.clamp(min=0).reshape(-1, 4, 2, 4, 2).mean((2, 4))
@@ -27,7 +27,7 @@ def test_dense_and_downsampled():
     assert np.allclose(grid.similarity(), bhattacharyya(small, fraction=1), atol=1e-6)
 
 
-def test_regions_are_their_masses():
+def test_region_signatures_are_region_masses():
     maps, _ = made_maps()
     labels = torch.randint(0, 4, maps.shape)
     masses = region_mass(maps, labels, [0, 1, 2, 3]).numpy()
@@ -86,7 +86,7 @@ def test_the_scale_of_a_map_does_not_matter():
 
 
 @pytest.mark.parametrize("kind", ["top", "dense"])
-def test_arrays_and_back(kind):
+def test_signatures_return_from_arrays(kind):
     maps, _ = made_maps()
     made = signatures(maps, kind)
     arrays = made.to_arrays()
@@ -97,14 +97,14 @@ def test_arrays_and_back(kind):
     assert again.settings == made.settings
 
 
-def test_some_of_the_maps():
+def test_indexing_signatures_selects_maps():
     maps, _ = made_maps()
     made = signatures(maps)
     for rows in (slice(2, 5), [4, 1], np.arange(len(maps)) % 2 == 0, 3):
         assert np.array_equal(dense(made[rows]), dense(made)[np.arange(len(maps))[rows].reshape(-1)])
 
 
-def test_empty_maps():
+def test_maps_without_positive_values_raise_or_become_zero():
     maps, _ = made_maps(counts=(2, 2))
     maps[1] = -maps[1].abs()
     with pytest.raises(ValueError, match=r"maps \[1\] have no positive value"):
@@ -114,7 +114,7 @@ def test_empty_maps():
     assert made.similarity()[1].tolist() == [0, 0, 0, 0]
 
 
-def test_no_maps_at_all():
+def test_no_maps_give_no_signatures():
     assert len(signatures(torch.zeros(0, 4, 4))) == 0
 
 
@@ -130,12 +130,12 @@ def test_no_maps_at_all():
         ({"empty": "drop"}, "empty is 'drop'"),
     ],
 )
-def test_bad_options(arguments, said):
+def test_wrong_options_of_signatures_raise(arguments, said):
     with pytest.raises(ValueError, match=said):
         signatures(made_maps()[0], **arguments)
 
 
-def test_nan_and_wrong_profiles():
+def test_nan_and_wrong_profiles_raise():
     maps, _ = made_maps()
     maps[2, 0, 0] = float("nan")
     with pytest.raises(ValueError, match=r"maps \[2\] hold NaN"):
@@ -152,7 +152,7 @@ def test_nan_and_wrong_profiles():
         profile_signatures([[0.5, 0.5]], ["nose"])
 
 
-def test_only_the_same_is_comparable():
+def test_signatures_of_other_kinds_or_sizes_raise():
     maps, _ = made_maps()
     made = signatures(maps)
     for other in (signatures(maps, fraction=0.02), signatures(maps, "dense"), signatures(maps[:, :4])):
@@ -176,7 +176,7 @@ def test_only_the_same_is_comparable():
         ({"starts": None}, "lack"),
     ],
 )
-def test_torn_arrays_are_refused(change, said):
+def test_damaged_arrays_raise(change, said):
     whole = {"values": np.ones(3), "columns": np.array([0, 1, 2]), "starts": np.array([0, 2, 3]), "cells": np.array(4)}
     arrays = {name: array for name, array in (whole | change).items() if array is not None}
     with pytest.raises(ValueError, match=said):

@@ -22,7 +22,7 @@ def found_of(maps, people, **options):
     return person_specificity(signatures(maps, fraction=0.2), people, **{"resamples": 50, "permutations": 0, **options})
 
 
-def test_three_people_by_hand():
+def test_means_of_three_people_equal_those_by_hand():
     """Maps of two pixels: p = (1, 0), (½, ½) | (0, 1), (½, ½) | (1, 0)."""
     maps = torch.tensor([[1.0, 0.0], [1, 1], [0, 1], [1, 1], [1, 0]])[:, None]
     people = ["ann", "ann", "bob", "bob", "cy"]
@@ -39,7 +39,7 @@ def test_three_people_by_hand():
 
 @pytest.mark.parametrize("weights", ["people", "pairs"])
 @pytest.mark.parametrize("counts", [(3, 3, 3), (5, 1, 2, 1, 3)])
-def test_against_double_loops(weights, counts):
+def test_means_gap_and_auc_equal_double_loops(weights, counts):
     maps, people = made_maps(counts, own=0.3)  # so little that the AUC is not 1
     table, found = table_of(maps), found_of(maps, people, weights=weights)
     slow = slow_means(table, people, weights=weights)
@@ -51,7 +51,7 @@ def test_against_double_loops(weights, counts):
 
 
 @pytest.mark.parametrize("weights", ["people", "pairs"])
-def test_draws_of_people_against_double_loops(weights):
+def test_draws_of_people_equal_double_loops(weights):
     maps, people = made_maps((3, 1, 2, 4))
     drawn = draw_people(4, 30, seed=3)
     sums = person_sums(signatures(maps, fraction=0.2), people, weights)
@@ -75,7 +75,7 @@ def test_influence_is_the_derivative_by_a_persons_weight(kind):
         assert estimate.influence.sum() == pytest.approx(0, abs=1e-9)
 
 
-def test_studentised_interval_of_a_mean():
+def test_the_interval_of_a_mean_equals_bootstrap_t_as_a_loop():
     """Against bootstrap-t written out for one sample; under ten people Student's t."""
     values = np.random.default_rng(1).exponential(size=12)
     drawn = draw_people(12, 3000, seed=0)
@@ -151,7 +151,7 @@ def test_interval_of_the_auc_is_the_jackknife_of_its_logit():
     assert found.interval() == pytest.approx(expected, abs=0.005)  # 128 bins
 
 
-def test_perfect_maps():
+def test_maps_that_separate_people_fully_have_an_auc_of_1():
     maps = torch.eye(12)[:, None].repeat_interleave(3, 0)
     found = person_specificity(signatures(maps, "dense"), np.repeat(np.arange(12), 3), permutations=99)
     assert found.table["value"].tolist() == [1, 0, 1, 1]
@@ -164,16 +164,19 @@ def test_perfect_maps():
 
 @pytest.mark.parametrize("kind", ["top", "dense"])
 @pytest.mark.parametrize("weights", ["people", "pairs"])
-def test_gap_of_shuffled_labels_against_double_loops(kind, weights):
-    maps, people = made_maps((3, 1, 2, 4))
+def test_the_p_value_counts_shufflings_as_double_loops_do(kind, weights):
+    maps, people = made_maps((3, 1, 2, 4), own=0.4)
     made, codes = signatures(maps, kind, fraction=0.2), person_codes(people, 10)[1]
-    gap = module._gap_of_order(made, codes, weights)
-    order = np.random.default_rng(0).permutation(10)
-    shuffled = [""] * 10
-    for slot, image in enumerate(order):
-        shuffled[image] = people[slot]
-    slow = slow_means(made.similarity(), shuffled, weights=weights)
-    assert gap(order) == pytest.approx(slow["same"] - slow["different"], abs=1e-6)
+    table, generator, reached = made.similarity(), np.random.default_rng([0, 1]), 0
+    true = slow_means(table, people, weights=weights)
+    for _ in range(60):
+        shuffled = [""] * 10
+        for slot, image in enumerate(generator.permutation(10)):
+            shuffled[image] = people[slot]
+        slow = slow_means(table, shuffled, weights=weights)
+        reached += slow["same"] - slow["different"] >= true["same"] - true["different"] - 1e-7
+    assert 0 < reached < 60
+    assert permutation_p_value(made, codes, weights=weights, permutations=60) == (1 + reached) / 61
 
 
 def test_no_effect_gives_uniform_p_values():
@@ -190,13 +193,14 @@ def test_no_effect_gives_uniform_p_values():
 def test_many_images_are_tested_on_some_people(monkeypatch):
     maps, people = made_maps((3,) * 30, own=1.0)
     monkeypatch.setattr(module, "SHUFFLED_IMAGES", 30)
-    codes = person_codes(people, 90)[1]
-    chosen = module._images_to_shuffle(codes, 0)
-    assert len(chosen) == 30
-    assert len(set(codes[chosen])) == 10
-    in_twos = module._images_to_shuffle(np.repeat(np.arange(60), 2), 0)  # two images of a person are enough
-    assert len(in_twos) == 30
-    assert permutation_p_value(signatures(maps, "dense"), codes, permutations=49) == 0.02
+    codes, chosen, real = person_codes(people, 90)[1], [], Signatures.__getitem__
+    monkeypatch.setattr(Signatures, "__getitem__", lambda made, rows: chosen.append(rows) or real(made, rows))
+    made = signatures(maps, "dense")
+    assert permutation_p_value(made, codes, permutations=49) == 0.02
+    assert len(chosen[0]) == 30
+    assert len(set(codes[chosen[0]])) == 10
+    permutation_p_value(made, np.repeat(np.arange(45), 2), permutations=1)  # two images of a person are enough
+    assert len(chosen[1]) == 30
 
 
 def test_cases_are_pairs_of_one_person_times_pairs_of_two():
@@ -222,7 +226,7 @@ def test_cases_are_pairs_of_one_person_times_pairs_of_two():
         (list("aabb"), {"block": 0}, "block=0"),
     ],
 )
-def test_refusals(people, options, said):
+def test_wrong_labels_of_people_raise(people, options, said):
     with pytest.raises(ValueError, match=said):
         person_specificity(torch.rand(4, 5, 5), people, **options)
 
@@ -252,7 +256,7 @@ def many_signatures(people: int, images: int, cells: int = 12544, kept: int = 12
 
 
 @pytest.mark.slow
-def test_ten_thousand_maps():
+def test_ten_thousand_maps_take_less_than_250_mib():
     """The table of all pairs would be 10⁸ numbers, 400 MB and more; here the peak is below 250 MB."""
     made, people = many_signatures(2000, 5), np.repeat(np.arange(2000), 5)
     tracemalloc.start()
@@ -270,7 +274,7 @@ def test_ten_thousand_maps():
 @pytest.mark.parametrize(
     "off", [{"confidence": 0}, {"confidence": 1}, {"resamples": 0}, {"permutations": -1}, {"block": 0}]
 )
-def test_options_at_their_ends(off):
+def test_options_beyond_their_ends_raise(off):
     check_options(0.5, 1, 0, 1)
     with pytest.raises(ValueError, match="needed are a share in"):
         check_options(**{"confidence": 0.95, "resamples": 1, **off})

@@ -8,6 +8,7 @@ from torch import nn
 
 from captum_leam.faces.aligned import align
 from captum_leam.faces.geometry import ARCFACE_112, moved
+from captum_leam.models import IMAGENET, INSIGHTFACE
 from captum_leam.regions import CELEBAMASK_HQ, TEMPLATE, RegionScheme, TemplateParser, parse, region_report
 from captum_leam.regions.components import (
     COARSE,
@@ -44,6 +45,7 @@ MEANT = {
     "l_lip": "lower_lip",
     "neck_l": "necklace",
 }
+TRAINED_ON = {"bisenet": IMAGENET, "parsenet": INSIGHTFACE}
 FILES = {"bisenet": "parsing_bisenet.pth", "parsenet": "parsing_parsenet.pth"}
 
 
@@ -88,7 +90,9 @@ def test_the_orders_are_the_documented_ones(classes, said):
 def test_a_painted_class_comes_out_under_its_name(checkpoints, name, said):
     parser = FacexlibParser(name, weights=checkpoints, device="cpu")
     parser.network = Painted(wrap=lambda scores: (scores, None))
-    parser.network.mean, parser.network.std = parser._mean, parser._std
+    parser.network.mean, parser.network.std = (
+        torch.tensor(v).view(3, 1, 1) for v in (TRAINED_ON[name].mean, TRAINED_ON[name].std)
+    )
     images = (torch.arange(19.0) / 20).view(19, 1, 1, 1).expand(19, 3, 16, 16)
     labels = parse(parser, images)
     assert labels.dtype == torch.int64
@@ -133,7 +137,7 @@ def test_real_networks_run_on_random_weights(checkpoints, name):
     assert scores.shape == (3, 19, 24, 20)
     assert not scores.requires_grad
     # the network called by hand, in facexlib's way
-    x = (torch.nn.functional.interpolate(images, (64, 64), mode="bilinear") - parser._mean) / parser._std
+    x = TRAINED_ON[name](torch.nn.functional.interpolate(images, (64, 64), mode="bilinear"))
     with torch.no_grad():
         expected = parser.network(x)[0]
     expected = torch.nn.functional.interpolate(expected, (24, 20), mode="bilinear", antialias=True)
@@ -143,7 +147,7 @@ def test_real_networks_run_on_random_weights(checkpoints, name):
     assert parser.sha256[:12] in repr(parser)
 
 
-def test_weights_are_checked(checkpoints, tmp_path):
+def test_weights_of_other_networks_and_hashes_raise(checkpoints, tmp_path):
     with pytest.raises(ValueError, match="these are not the weights of BiSeNet"):
         FacexlibParser("bisenet", weights=checkpoints / FILES["parsenet"])
     with pytest.raises(ValueError, match="SHA-256"):
@@ -165,12 +169,12 @@ def halves(*classes, **options):
 @pytest.mark.parametrize(
     "options", [{"std": (1.0, 0.0, 1.0)}, {"std": (1.0, 1.0)}, {"mean": (0.5,)}, {"size": 0}, {"batch_size": 0}]
 )
-def test_options_that_cannot_be(options):
+def test_wrong_options_of_network_parsers_raise(options):
     with pytest.raises(ValueError, match="needed are three means, three deviations over 0, a size and a batch size"):
         NetworkParser(nn.Conv2d(3, 2, 1).eval(), ("background", "nose"), **options)
 
 
-def test_any_order_of_classes_and_batches():
+def test_classes_come_in_any_order_and_images_in_batches():
     parser = halves("right", "background", "left", batch_size=2)
     images = (torch.arange(3.0) / 20).view(3, 1, 1, 1).expand(3, 1, 8, 8).repeat(2, 1, 1, 1)  # grey, too
     assert parser(images)[:, 0, 0].tolist() == [7, 0, 3] * 2
@@ -193,7 +197,7 @@ def test_edges_stay_where_they_are():
         assert bool((labels[:, 11:] == 7).all())
 
 
-def test_what_is_no_image_is_refused():
+def test_images_of_wrong_shape_or_range_raise():
     parser = halves("left", "right")
     for wrong in (torch.rand(3, 8, 8), torch.rand(1, 4, 8, 8), torch.ones(1, 3, 8, 8, dtype=torch.uint8)):
         with pytest.raises(ValueError, match=r"needed is \(N, 3, H, W\)"):
@@ -203,7 +207,7 @@ def test_what_is_no_image_is_refused():
             parser(wrong)
 
 
-def test_networks_that_do_not_fit():
+def test_networks_with_other_classes_or_in_training_mode_raise():
     with pytest.raises(ValueError, match=r"has no region \['beard'\]"):
         halves("left", "beard")
     scheme = RegionScheme({0: "a", 1: "b"})
@@ -217,7 +221,7 @@ def test_networks_that_do_not_fit():
         broken(torch.rand(1, 3, 8, 8))
 
 
-def test_parsed_on_the_photograph():
+def test_labels_parsed_on_the_photograph_lie_on_the_crop():
     """A parser that finds the brightest pixel block: the label lies where the photograph was bright, on the crop."""
     c, s = 2.5 * np.cos(0.3), 2.5 * np.sin(0.3)
     onto = np.array([[c, -s, 180.0], [s, c, 60.0]])
@@ -246,7 +250,7 @@ def test_parsed_on_the_photograph():
 LABELS = np.arange(12).reshape(3, 4)
 
 
-def test_label_files_of_every_kind(tmp_path):
+def test_label_files_of_every_kind_are_read(tmp_path):
     small = LABELS.astype(np.uint8)
     Image.fromarray(small).save(tmp_path / "a.png")
     Image.fromarray(LABELS.astype(np.uint16)).save(tmp_path / "b.png")
@@ -278,7 +282,7 @@ def test_label_files_go_with_names(tmp_path):
         LabelMapParser(tmp_path, ["1"], suffix="_labels")
 
 
-def test_label_files_that_do_not_fit(tmp_path):
+def test_label_files_of_other_sizes_or_counts_raise(tmp_path):
     np.save(tmp_path / "a.npy", LABELS)
     parser = LabelMapParser([tmp_path / "a.npy"])
     with pytest.raises(ValueError, match=r"a\.npy: labels of \(H, W\) = \(3, 4\), the images have \(6, 8\)"):
@@ -342,7 +346,7 @@ def test_superpixels_follow_colours():
     assert superpixels(image, 20)[0].equal(labels)
 
 
-def test_superpixels_of_something_else():
+def test_superpixels_of_wrong_images_raise():
     with pytest.raises(ValueError, match="needed is"):
         superpixels(torch.rand(3, 8, 8))
     with pytest.raises(ValueError, match=r"outside \[0, 1\]"):
@@ -354,7 +358,7 @@ def test_superpixels_of_something_else():
 # -- schemes -------------------------------------------------------------------------------------------
 
 
-def test_coarse_by_hand():
+def test_the_coarse_scheme_merges_celebamask_as_documented():
     assert sorted(COARSE.names) == sorted(["eyes", "brows", "nose", "mouth", "skin", "hair", "other"])
     assert COARSE.left is None
     assert COARSE.background == "other"
@@ -382,7 +386,7 @@ def test_coarse_by_hand():
     ]
 
 
-def test_examiners_names():
+def test_fiswg_schemes_use_the_names_of_examiners():
     for scheme, source in ((FISWG_CELEBAMASK_HQ, CELEBAMASK_HQ), (FISWG_TEMPLATE, TEMPLATE)):
         assert set(scheme.names) - {NOT_A_COMPONENT} <= set(FISWG_COMPONENTS)
         assert scheme.background == NOT_A_COMPONENT
@@ -410,7 +414,7 @@ def test_merges_of_your_own_are_validated():
 
 
 @pytest.mark.real
-def test_hand_made_labels_and_a_real_parser(real_dir, real_models):
+def test_a_real_parser_agrees_with_hand_made_labels(real_dir, real_models):
     """A network of the user's through the same interface as files; noses of both lie on one another."""
     from captum_leam.faces.crops import read_crops
 
@@ -426,7 +430,7 @@ def test_hand_made_labels_and_a_real_parser(real_dir, real_models):
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_weights_are_downloaded_where_that_is_asked(monkeypatch, tmp_path, asked):
+def test_weights_are_downloaded_only_when_asked(monkeypatch, tmp_path, asked):
     def found(network, weights, *, download):
         raise LookupError(f"{network} from {weights.name}, download={download}")
 

@@ -51,7 +51,7 @@ def test_intervals_are_those_of_people():
     assert wider.loc["lift", "high"] > high
 
 
-def test_groups_are_apart():
+def test_groups_have_means_of_their_own_in_the_order_given():
     table = over_people(report([1, 3, 9]), ["ann", "bob", "cy"], groups={"ann": "x", "bob": "x", "cy": "y"})
     means = table[table["quantity"] == "lift"].set_index("group")["mean"]
     assert means.to_dict() == {"x": 2, "y": 9}
@@ -59,7 +59,7 @@ def test_groups_are_apart():
     assert order["group"].drop_duplicates().tolist() == ["x", "a"]  # as they come, not by the alphabet
 
 
-def test_what_does_not_fit_is_named():
+def test_people_columns_and_groups_that_do_not_fit_raise():
     with pytest.raises(ValueError, match="1 people are given for 2 images"):
         per_person(report([1, 2]), ["ann"])
     with pytest.raises(ValueError, match=r"no column \['share'"):
@@ -98,7 +98,7 @@ def test_the_persons_left_is_drawn_at_larger_x():
     assert images["left_eye"] == persons["right_eye"] != images["right_eye"]
 
 
-def test_what_cannot_be_drawn():
+def test_wrong_tables_raise_and_absent_regions_are_named():
     with pytest.raises(ValueError, match="no column"):
         lift_drawing(pd.DataFrame({"region": ["nose"]}))
     with pytest.raises(ValueError, match="limit is 1"):

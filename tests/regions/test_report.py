@@ -48,7 +48,7 @@ def distinct_maps(seed: int, *shape: int) -> Tensor:
     return (torch.stack(rows).double() - pixels / 3).view(shape)
 
 
-def test_by_hand():
+def test_the_report_by_hand_holds_shares_masses_areas_and_lifts():
     """Critical: 6, 5 (touching) and 4. Mass 11 of 16 left, 4 right, 1 background."""
     report = region_report(MAP[None], LABELS, SCHEME, fraction=0.15, landmarks=POINTS).set_index("region")
     assert report.index.tolist() == ["background", "left", "right", "nowhere"]
@@ -64,7 +64,7 @@ def test_by_hand():
     assert report["landmark_distance"].tolist() == pytest.approx([0.0] * 4)
 
 
-def test_is_tidy():
+def test_the_report_has_a_row_per_image_and_region():
     report = region_report(torch.stack([MAP, MAP.flip(1)]), LABELS, SCHEME)
     assert report.columns.tolist() == [
         "image",
@@ -84,7 +84,7 @@ def test_is_tidy():
     assert report.loc[report["share"] == 1, "region"].tolist() == ["left", "right"]
 
 
-def test_fraction_of_the_face():
+def test_fractions_of_the_face_rank_face_pixels_only():
     """5 % of 20 pixels are 1, 50 % of the 8 face pixels 4: the ranks among the face only."""
     loud_background = MAP.clone()
     loud_background[0, :] = 100.0
@@ -120,7 +120,7 @@ def test_labels_of_every_kind_are_the_same():
     assert region_report(maps.numpy()[:, ::-1][:, ::-1], LABELS, SCHEME).equals(expected)
 
 
-def test_half_precision_maps():
+def test_half_precision_maps_do_not_overflow():
     """In half precision this sum is beyond the largest number."""
     maps = torch.full((1, 112, 112), 60000.0, dtype=torch.float16)
     labels = TemplateParser()(maps[:, None])
@@ -140,7 +140,7 @@ def test_gradients_do_not_matter():
     assert region_report(maps, LABELS, SCHEME).equals(region_report(MAP[None], LABELS, SCHEME))
 
 
-def test_no_images():
+def test_no_images_give_empty_tables():
     report = region_report(torch.zeros(0, 4, 5), LABELS, SCHEME)
     assert len(report) == 0
     assert "landmark_distance" in report.columns
@@ -151,7 +151,7 @@ def test_no_images():
     st.integers(0, 10**6), st.integers(1, 4), st.integers(2, 12), st.integers(2, 12), st.floats(0.01, 1), st.booleans()
 )
 @settings(deadline=None, max_examples=60)
-def test_identities(seed, batch, height, width, fraction, shared):
+def test_shares_masses_and_areas_sum_to_one_and_lift_is_their_ratio(seed, batch, height, width, fraction, shared):
     maps = distinct_maps(seed, batch, height, width)
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 19, (height, width) if shared else (batch, height, width), generator=generator)
@@ -170,7 +170,7 @@ def test_identities(seed, batch, height, width, fraction, shared):
 
 @given(st.integers(0, 10**6))
 @settings(deadline=None, max_examples=30)
-def test_merging_adds_up(seed):
+def test_merged_regions_are_the_sums_of_their_parts(seed):
     maps = distinct_maps(seed, 2, 9, 7)
     labels = torch.randint(0, 19, (2, 9, 7), generator=torch.Generator().manual_seed(seed))
     groups = {"lips": ["upper_lip", "lower_lip"], "eyes": ["left_eye", "right_eye"]}
@@ -213,7 +213,7 @@ def test_ties_are_broken_by_the_seed():
 # -- building blocks -----------------------------------------------------------------------------------
 
 
-def test_building_blocks_by_hand():
+def test_share_mass_and_area_by_hand_equal_those_of_the_map():
     labels = LABELS[None]
     assert region_share(MAP[None] > 3, labels, [1, 2]).flatten().tolist() == pytest.approx([2 / 3, 1 / 3])
     assert region_mass(MAP[None], labels, [0, 2]).flatten().tolist() == pytest.approx([1 / 16, 1 / 4])
@@ -227,7 +227,7 @@ def test_effective_number_of_equal_shares_is_their_number(count):
     assert effective_number(shares).tolist() == pytest.approx([count] * 2)
 
 
-def test_corners_connect():
+def test_pixels_that_touch_at_corners_are_one_fragment():
     mask = torch.zeros(5, 5, dtype=torch.bool)
     mask[[0, 1, 2], [0, 1, 2]] = True
     mask[4, [0, 4]] = True
@@ -235,7 +235,7 @@ def test_corners_connect():
     assert (found.count, found.largest, found.centroid) == (3, 0.6, (1.0, 1.0))
 
 
-def test_fragments_against_a_flood_fill():
+def test_fragments_equal_a_flood_fill():
     for seed in range(5):
         mask = torch.rand(12, 9, generator=torch.Generator().manual_seed(seed)) < 0.25
         todo, sizes = {tuple(p) for p in mask.nonzero().tolist()}, []
@@ -281,7 +281,7 @@ def test_left_means_the_same_for_regions_and_landmarks():
     assert (row["region"], row["nearest_landmark"]) == ("left_eye", "left_eye")
 
 
-def test_landmark_table_by_hand():
+def test_the_landmark_table_by_hand_holds_shares_and_distances():
     """Pixels (0, 1), (1, 1) by the first point, (3, 2) on the second."""
     table = landmark_table(MAP[None], POINTS, fraction=0.15).set_index("landmark")
     assert table.index.tolist() == list(LANDMARK_NAMES)
@@ -337,7 +337,7 @@ def test_parse_keeps_no_graph():
         (torch.full((2, 3, 4, 5), math.nan), ValueError, "NaN scores"),
     ],
 )
-def test_bad_parsers(answer, kind, message):
+def test_parsers_that_return_no_labels_or_scores_raise(answer, kind, message):
     with pytest.raises(kind, match=message):
         parse(lambda x: answer, torch.rand(2, 3, 4, 5))
 
@@ -367,12 +367,12 @@ MAPS = MAP[None]
         (MAPS, LABELS, {"landmarks": np.stack([POINTS] * 2)}, r"landmarks have shape \(2, 5, 2\) for 1 maps"),
     ],
 )
-def test_bad_input(maps, labels, options, message):
+def test_wrong_maps_and_labels_raise(maps, labels, options, message):
     with pytest.raises(ValueError, match=message):
         region_report(maps, labels, SCHEME, **options)
 
 
-def test_more_bad_input():
+def test_labels_of_floats_and_schemes_without_background_raise():
     with pytest.raises(TypeError, match="labels are torch.float32; needed is a map of integers"):
         region_report(MAPS, LABELS.float(), SCHEME)
     with pytest.raises(ValueError, match="has no background.*give face="):

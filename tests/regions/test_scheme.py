@@ -75,7 +75,7 @@ def test_background_follows_a_merge():
     assert SMALL.merge({"eyes": ["left_eye", "right_eye"]}).background == "background"
 
 
-def test_merge_sides():
+def test_merge_sides_joins_left_and_right():
     assert TEMPLATE.merge_sides().names == (
         "background",
         "outline",
@@ -101,13 +101,13 @@ def test_swap_sides_changes_names_only():
     assert CELEBAMASK_HQ.merge_sides().swap_sides().index("eyes") == 4
 
 
-def test_mask():
+def test_mask_is_true_on_the_named_regions():
     labels = torch.tensor([[0, 3], [1, 7]], dtype=torch.uint8)
     assert SMALL.mask(labels, "nose").tolist() == [[False, False], [False, True]]
     assert SMALL.mask(labels, "left_eye", "right_eye").tolist() == [[False, True], [True, False]]
 
 
-def test_is_a_value():
+def test_schemes_are_immutable_values():
     copy = pickle.loads(pickle.dumps(CELEBAMASK_HQ))  # noqa: S301
     assert copy == CELEBAMASK_HQ
     assert hash(copy) == hash(CELEBAMASK_HQ)
@@ -132,7 +132,7 @@ def test_is_a_value():
         ({"eyes": "left_eye"}, "'eyes' is to be made of 'left_eye'; needed is a list"),
     ],
 )
-def test_bad_merges(groups, message):
+def test_wrong_merges_raise(groups, message):
     with pytest.raises(ValueError, match=message):
         SMALL.merge(groups)
 
@@ -147,12 +147,12 @@ def test_bad_merges(groups, message):
         ({0: 1}, TypeError, "names 1 are no text"),
     ],
 )
-def test_bad_regions(regions, kind, message):
+def test_wrong_regions_raise(regions, kind, message):
     with pytest.raises(kind, match=message):
         RegionScheme(regions)
 
 
-def test_bad_input():
+def test_wrong_sides_origins_and_labels_raise():
     with pytest.raises(ValueError, match='left is .west.; needed is "image", "person" or None'):
         RegionScheme({0: "nose"}, left="west")
     with pytest.raises(ValueError, match="origin leads to the labels \\[5\\]"):

@@ -51,14 +51,14 @@ def test_left_is_the_images_and_mirrors_the_right():
         assert (left & partner).sum() / (left | partner).sum() > 0.9
 
 
-def test_from_the_top_down():
+def test_regions_follow_each_other_from_forehead_to_chin():
     labels = TemplateParser().draw()
     column = [TEMPLATE.regions[value] for value in dict.fromkeys(labels[:, 56].tolist())]
     assert column[:3] == ["background", "outline", "forehead"]
     assert [r for r in column if r in ("forehead", "nose", "mouth", "chin")] == ["forehead", "nose", "mouth", "chin"]
 
 
-def test_call():
+def test_the_parser_returns_the_same_labels_for_every_image():
     parser = TemplateParser()
     labels = parser(torch.rand(3, 1, 112, 112, dtype=torch.float64))
     assert labels.shape == (3, 112, 112)
@@ -90,7 +90,7 @@ def test_a_shifted_template_is_a_shifted_drawing():
 
 @given(st.floats(-40, 40), st.floats(0.6, 1.3), st.floats(-8, 8), st.floats(-8, 8))
 @settings(deadline=None, max_examples=25)
-def test_other_alignments_by_similarity(angle, scale, right, down):
+def test_other_alignments_move_the_drawing_by_their_similarity(angle, scale, right, down):
     turn = np.deg2rad(angle)
     matrix = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     landmarks = (ARCFACE_LANDMARKS - 80) @ matrix.T + 112 + (right, down)
@@ -102,7 +102,7 @@ def test_other_alignments_by_similarity(angle, scale, right, down):
     np.testing.assert_allclose(move(np.array(everything), landmarks), expected, atol=1e-6)
 
 
-def test_fill_by_hand():
+def test_fill_covers_the_pixels_within_a_polygon():
     square = np.array([(1.0, 2.0), (3.0, 2.0), (3.0, 3.0), (1.0, 3.0)])
     expected = np.zeros((5, 6), dtype=bool)
     expected[2:4, 1:4] = True
@@ -139,12 +139,12 @@ def test_standard_landmarks_cannot_be_changed():
         (np.full((5, 2), 56.0), "fall onto one another"),
     ],
 )
-def test_bad_landmarks(landmarks, message):
+def test_wrong_landmarks_raise(landmarks, message):
     with pytest.raises(ValueError, match=message):
         TemplateParser(landmarks)
 
 
-def test_bad_images():
+def test_images_of_other_sizes_than_the_template_raise():
     parser = TemplateParser()
     with pytest.raises(ValueError, match=r"images have shape \(3, 112, 112\); needed is \(N, C, H, W\)"):
         parser(torch.rand(3, 112, 112))

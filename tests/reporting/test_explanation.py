@@ -15,7 +15,7 @@ from captum_leam.explain import layer_maps
 from captum_leam.faithfulness import OcclusionEvaluator
 from captum_leam.regions import TemplateParser, region_report
 from captum_leam.reporting.explanation import ExplainOptions, explain_images, references_from
-from captum_leam.reporting.explanation_page import explanation_page, write
+from captum_leam.reporting.explanation_page import explanation_page, write_page
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
 
 
@@ -56,10 +56,10 @@ def test_regions_and_drops_are_those_of_the_map_that_is_shown(explained):
     assert ours.to_numpy() == pytest.approx(drops.to_numpy(), abs=1e-6)
 
 
-def test_what_the_maps_were_made_by_is_written(explained, tmp_path):
+def test_the_page_states_how_the_maps_were_made(explained, tmp_path):
     *_, found = explained
     skipped = replace(found, skipped=(FileError("bad.png", "the file is empty."),), notes=("a note",))
-    write([skipped], tmp_path, title="t", lead="l", settings=skipped.settings)
+    write_page([skipped], tmp_path, title="t", lead="l", settings=skipped.settings)
     record = json.loads((tmp_path / "settings.json").read_text())
     expected = {
         "preset": "fast",
@@ -67,8 +67,9 @@ def test_what_the_maps_were_made_by_is_written(explained, tmp_path):
         "rounds of occlusion": "0",
         "passes": "1 forward, 1 backward",
         "steps of the signed layer maps": "1",
-        "norm": "detach",
-        "weighting": "elementwise",
+        "passes of the signed layer maps": "1 forward, 1 backward",
+        "norm of the signed layer maps": "detach",
+        "weighting of the signed layer maps": "elementwise",
         "reference": "other images",
         "fill": "blur",
     }
@@ -139,14 +140,14 @@ def test_page_is_self_contained_and_escaped(explained):
     assert page.count("<figure>") == 4 * (2 + 3)
 
 
-def test_files_stay_in_the_folder(explained, tmp_path):
+def test_names_of_files_never_leave_the_folder(explained, tmp_path):
     *_, found = explained
-    write([found, found], tmp_path / "deep" / "out", title="t", lead="l", settings={})
+    write_page([found, found], tmp_path / "deep" / "out", title="t", lead="l", settings={})
     out = tmp_path / "deep" / "out"
     assert {p.parent for p in tmp_path.rglob("*.*")} == {out, out / "figures"}
     assert len(list((tmp_path / "deep" / "out").glob("*.png"))) == 8
 
 
 @pytest.mark.parametrize("name", ["../../x", "a/b", "c:\\d", "<>|?*", "é", "x" * 300])
-def test_safe_names(name):
+def test_safe_names_hold_plain_characters_only(name):
     assert re.fullmatch(r"[A-Za-z0-9._-]{1,80}", safe_name(name))

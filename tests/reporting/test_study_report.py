@@ -20,7 +20,8 @@ from captum_leam._text import shown
 from captum_leam.reporting import figures
 from captum_leam.reporting.answers import answers
 from captum_leam.reporting.findings import read_findings
-from captum_leam.reporting.page import as_csv, number, plate
+from captum_leam.reporting.numbers import estimate, interval, number, p_value, percent
+from captum_leam.reporting.page import Plate, as_csv
 from captum_leam.reporting.person_page import page_name
 from captum_leam.reporting.study_report import write_report
 from captum_leam.reporting.study_sections import square
@@ -103,7 +104,7 @@ def change(folder: Path, name: str, function) -> None:
 
 
 @pytest.mark.parametrize("which", ["usual", "hostile"])
-def test_page_asks_nothing_of_any_network(which, request):
+def test_the_page_requests_nothing_from_a_network(which, request):
     folder, page = request.getfixturevalue(which)
     for path in [page, *(folder / "people").glob("*.html")]:
         parsed = Page(path.read_text(encoding="utf-8"))
@@ -233,7 +234,7 @@ def test_drawings_follow_the_page_and_hide_nothing():
 
 def test_large_numbers_are_beside_the_page():
     table = pd.DataFrame({"name": ["x" * 100] * 2000})
-    drawn = plate("big", "t", [("", Figure(figsize=(1, 1)))], "a", "c", table)
+    drawn = Plate("big", "t", [("", Figure(figsize=(1, 1)))], "a", "c", table)
     assert drawn.address("figures/") == "figures/big.csv"
     assert len(drawn.sheet.rows) < drawn.sheet.total == 2000
 
@@ -246,7 +247,7 @@ def said(folder: Path):
     return {answer.key: answer for answer in answers(study, study.against_controls())}
 
 
-def test_answers_of_a_usual_study(usual):
+def test_a_usual_study_is_answered_with_yes_and_its_regions(usual):
     found = said(usual[0])
     assert found["specific"].verdict == "yes"
     assert "(pose)" in found["specific"].text
@@ -285,7 +286,7 @@ def test_groups_are_counted_after_correction(tmp_path):
     assert "base similarity 0.74 and 0.69" in said(folder)["groups"].text
 
 
-def test_a_network_that_separates_nobody_is_said_on_top(undrawn, tmp_path):
+def test_a_network_that_separates_nobody_is_named_on_top(undrawn, tmp_path):
     folder = fake_results(tmp_path / "r", **{**SMALL, "models": ("a", "b", "c")})  # the third separates nobody
     text = write_report(folder).read_text(encoding="utf-8")
     assert text.index("hardly separates these people") < text.index("In short</h2>")
@@ -301,7 +302,7 @@ def test_a_network_that_separates_nobody_is_said_on_top(undrawn, tmp_path):
         ({"overall": False}, "Layer l, means over people"),
     ],
 )
-def test_missing_parts_are_said(undrawn, tmp_path, options, words):
+def test_missing_parts_are_named_on_the_page(undrawn, tmp_path, options, words):
     page = write_report(fake_results(tmp_path / "r", **{**SMALL, **options}))
     text = page.read_text(encoding="utf-8")
     Page(text)
@@ -355,7 +356,7 @@ def test_nobody_is_shown_unless_asked(usual):
     assert not re.search(r"\bs0[12]\b", "".join(held))
 
 
-def test_a_page_of_a_person(undrawn, tmp_path):
+def test_the_page_of_a_person_holds_their_regions_and_no_faces(undrawn, tmp_path):
     folder = fake_results(tmp_path / "r", layers=("a",))
     page = write_report(folder, people=["s02"])
     person = folder / "people" / "s02.html"
@@ -415,9 +416,17 @@ def test_unknown_people_are_refused(usual):
 # -- small parts ---------------------------------------------------------------------------------------
 
 
-def test_numbers_in_words():
+def test_numbers_and_names_are_shortened_and_escaped():
     assert number(-0.0001) == "0.00"
     assert number(float("nan")) == "–"
+    assert number(-0.126) == "−0.13"
+    assert [text.split() for text in (percent(0.286, 1), p_value(0.00004), p_value(0.2))] == [
+        ["28.6", "%"],
+        ["<", "0.001"],
+        ["0.200"],
+    ]
+    assert estimate(0.2, 0.1, 0.25).split() == ["0.20", "[0.10,", "0.25]"]
+    assert interval(float("nan"), 0.25) == ""
     assert figures.short("a" * 10 + "b" * 10, 9) == "aaaa…bbbb"
     assert shown("a\x00\u202e\ud800") == "a\\u0000\\u202e\\ud800"
 
@@ -433,7 +442,7 @@ def test_pairs_become_a_square_in_the_given_order():
 # -- in a browser --------------------------------------------------------------------------------------
 
 
-def test_no_name_runs(chromium, hostile, tmp_path):
+def test_no_name_runs_as_a_script(chromium, hostile, tmp_path):
     _, page = hostile
     for path in [page, *sorted((page.parent / "people").glob("*.html"))[:2]]:
         found = measured(
@@ -501,7 +510,7 @@ def test_unknown_numbers_sort_last(undrawn, chromium, tmp_path):
 
 @pytest.mark.parametrize("width", [1200, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_looks_like_a_page(chromium, hostile, tmp_path, width, scheme):
+def test_the_page_fits_the_window_and_follows_the_colour_scheme(chromium, hostile, tmp_path, width, scheme):
     _, page = hostile
     options = [f"--blink-settings=preferredColorScheme={int(scheme == 'light')}", f"--window-size={width},3000"]
     found = measured(

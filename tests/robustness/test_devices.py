@@ -35,5 +35,5 @@ def problems() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["the device itself", *sorted(set(PUBLIC) - set(NOT_TRIED))])
-def test_gives_the_same_elsewhere(name, problems):
+def test_every_public_call_gives_the_same_on_another_device(name, problems):
     assert not problems[name]

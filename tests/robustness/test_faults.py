@@ -179,7 +179,7 @@ def check(name: str, scene: Scene, folder: Path, faulty: Any, most: int) -> int:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_fault_at_an_operation(name, folder):
+def test_a_fault_at_any_operation_leaves_everything_as_it_was(name, folder):
     assert check(name, Scene(), folder, lambda fault: fault, MOMENTS) > 0
 
 
@@ -203,11 +203,11 @@ HOOKED += [
 
 
 @pytest.mark.parametrize("name", HOOKED)
-def test_a_fault_where_a_hook_is_set(name, folder):
+def test_a_fault_where_a_hook_is_set_leaves_everything_as_it_was(name, folder):
     assert check(name, Scene(), folder, at_hooks, MOMENTS) > 0
 
 
-def test_the_check_sees_what_is_left(folder):
+def test_the_check_of_faults_finds_everything_that_is_left(folder):
     """A hook, a flag, a gradient, a number drawn, a file: each is found."""
     scene = Scene()
     before = state(scene, folder)

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from captum_leam import cli
 from captum_leam.reporting import explanation_page
-from captum_leam.reporting.explain_files import FileOptions, explain_files
 from captum_leam.reporting.explanation import Explanation
+from captum_leam.reporting.files import FileOptions, explain_files
 from captum_leam.synthetic import SyntheticPopulation
 
 MODEL = """
@@ -162,7 +162,7 @@ def test_an_earlier_page_stays_until_the_new_one_is_whole(found, tmp_path):
 
 @pytest.mark.usefixtures("_quick")
 @pytest.mark.parametrize("size", [100, 20_000, 150_000])
-def test_half_a_file_is_none(found, tmp_path, size):
+def test_a_page_that_fails_half_written_leaves_the_earlier_one(found, tmp_path, size):
     page(found, tmp_path / "out", title="Earlier")
     before = content(tmp_path)
     with pytest.raises(OSError, match="too large"), no_file_over(size):
@@ -180,7 +180,7 @@ def test_the_command_says_why_and_leaves_no_folder(pictures, tmp_path):
     assert not out.exists()
 
 
-def test_main_says_in_a_line_that_memory_is_short(monkeypatch, capsys):
+def test_out_of_memory_is_one_line_of_the_command(monkeypatch, capsys):
     from captum_leam._engine.memory import TooLargeError
 
     def explode(args: list[str]) -> None:

@@ -23,7 +23,7 @@ from captum_leam.faces.formats import FORMATS
 from captum_leam.models import from_onnx
 from captum_leam.models.preprocessing import UNIT
 from captum_leam.regions.label_files import read_labels
-from captum_leam.reporting.explain_files import explain_files
+from captum_leam.reporting.files import explain_files
 from captum_leam.study.config import config_from, read_config
 from captum_leam.study.listing import hashed, list_people
 
@@ -77,12 +77,12 @@ def test_a_pickle_is_never_run(tmp_path, suffix, packed):
     assert not trap.exists()
 
 
-def test_the_trap_works(tmp_path):
+def test_the_trap_of_pickles_runs_where_pickles_are_loaded(tmp_path):
     pickle.loads(pickle.dumps(Trap(tmp_path / "ran")))  # noqa: S301
     assert (tmp_path / "ran").exists()
 
 
-def test_a_few_bytes_that_claim_to_be_terabytes(tmp_path):
+def test_a_few_bytes_that_claim_to_be_terabytes_raise(tmp_path):
     """A tensor with strides of 0: the file holds one value, ``isfinite`` would make 4 TB of it."""
     for name, value in {
         "expanded": torch.zeros(1).expand(2**40),
@@ -264,7 +264,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("? [a, b]\n: 1", 3, "a list or mapping is no name of a setting"),
     ],
 )
-def test_configurations_are_data(tmp_path, monkeypatch, text, line, said):
+def test_tags_of_a_configuration_construct_nothing(tmp_path, monkeypatch, text, line, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text(f"people: .\nmodels: {{a: torch.nn:Identity}}\n{text}\n")
     with pytest.raises(ConfigError, match=rf"c\.yaml, line {line}: .*({said})"):
@@ -327,7 +327,7 @@ def test_weights_outside_the_folder_of_the_file_are_not_read(tmp_path, way):
     assert bool((from_onnx(folder / "net.onnx", UNIT)(torch.ones(1, 3, 32, 32)) == 21).all())
 
 
-def test_a_graph_that_bites_its_tail(tmp_path):
+def test_a_cyclic_graph_raises(tmp_path):
     pytest.importorskip("onnx")
     from onnx import helper
 
@@ -361,7 +361,7 @@ def test_absurd_sizes_are_refused_before_anything_is_made_of_them(tmp_path, shap
         assert "an aligned crop has at most 4096 px a side, a batch 64000000 in all" in str(error.value)
 
 
-def test_a_weight_that_claims_more_than_it_holds(tmp_path):
+def test_a_weight_that_claims_more_than_it_holds_raises(tmp_path):
     pytest.importorskip("onnx")
     from onnx import TensorProto, helper
 

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from captum_leam import cli
 from captum_leam._text import for_terminal, safe_cell, safe_cells, shown
-from captum_leam.reporting.explain_files import FileOptions, explain_files, lead
-from captum_leam.reporting.explanation_page import write
+from captum_leam.reporting.explanation_page import write_page
+from captum_leam.reporting.files import FileOptions, explain_files, lead
 from captum_leam.reporting.study_report import write_report
 from captum_leam.study import Study
 from captum_leam.synthetic import SyntheticPopulation
@@ -89,7 +89,7 @@ def explained(tmp_path_factory, no_network):
     for kind, files in (("many", crops), ("pair", crops[:2])):
         found = explain_files(files, f"{folder / 'nets.py'}:small", FileOptions(preset="fast", pictures="crops"))
         settings = {"model": folder, **found.settings}
-        pages[kind] = write([found], folder.parent / kind, title=found.title, lead=lead(found), settings=settings)
+        pages[kind] = write_page([found], folder.parent / kind, title=found.title, lead=lead(found), settings=settings)
     return pages
 
 
@@ -219,7 +219,7 @@ def test_no_cell_is_a_formula(explained, studied):
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠"])
-def test_every_start_of_a_formula(start):
+def test_every_start_of_a_formula_is_quoted(start):
     assert safe_cell(f"{start}1") == f"'{start}1"
     assert safe_cell(f"a{start}1") == f"a{start}1"
 
@@ -231,7 +231,7 @@ def test_a_carriage_return_begins_no_row(tmp_path):
         assert list(csv.reader(file)) == [["name"], ["ann\\u000d=1+1"], ["\\u000d=2"]]
 
 
-def test_names_that_are_no_text_in_utf_8(tmp_path, no_network):
+def test_names_that_are_no_utf_8_are_explained_and_shown(tmp_path, no_network):
     """File names are bytes; half a character must not end the command when everything is computed."""
     folder = tmp_path / "crops"
     try:
@@ -240,7 +240,7 @@ def test_names_that_are_no_text_in_utf_8(tmp_path, no_network):
         pytest.skip("this file system takes UTF-8 only")
     (tmp_path / "nets.py").write_text(MODEL)
     found = explain_files(crops, f"{tmp_path / 'nets.py'}:small", FileOptions(preset="fast", pictures="crops"))
-    page = write([found], tmp_path / "out", title=found.title, lead=lead(found), settings={"folder": crops[1]})
+    page = write_page([found], tmp_path / "out", title=found.title, lead=lead(found), settings={"folder": crops[1]})
     assert "b\\xff.png" in page.read_text(encoding="utf-8")
     assert "b\\xff.png" in (tmp_path / "out" / "drops.csv").read_text(encoding="utf-8")
     json.loads((tmp_path / "out" / "settings.json").read_text(encoding="utf-8"))
@@ -270,7 +270,7 @@ def test_nothing_is_written_outside(explained, studied):
 # -- the terminal ----------------------------------------------------------------------------------------------
 
 
-def test_names_do_not_steer_the_terminal(tmp_path):
+def test_escape_sequences_of_names_do_not_reach_the_terminal(tmp_path):
     crops = write_crops(tmp_path / "crops", FILES[-2:])
     result = CliRunner().invoke(
         cli.app, ["explain", *map(str, crops), "--model", f"{tmp_path}/lost.py:x", "--out", str(tmp_path / "o")]

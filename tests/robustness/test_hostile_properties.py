@@ -119,7 +119,7 @@ def looked_at(path: Path) -> None:
 
 @EXAMPLES
 @given(damaged(pictures()))
-def test_damaged_pictures(place, picture):
+def test_damaged_pictures_are_read_or_named(place, picture):
     path = place / picture[0]
     path.write_bytes(picture[1])
     looked_at(path)
@@ -150,7 +150,7 @@ def labels_looked_at(path: Path) -> None:
 
 @EXAMPLES
 @given(damaged(labels()))
-def test_damaged_labels(place, file):
+def test_damaged_labels_are_read_or_named(place, file):
     path = place / file[0]
     path.write_bytes(file[1])
     labels_looked_at(path)
@@ -184,7 +184,7 @@ def weights_looked_at(path: Path) -> None:
 
 @EXAMPLES
 @given(damaged(checkpoints()))
-def test_damaged_checkpoints(place, file):
+def test_damaged_checkpoints_are_read_or_named(place, file):
     path = place / file[0]
     path.write_bytes(file[1])
     weights_looked_at(path)
@@ -214,7 +214,7 @@ FUNCTIONS = {
 @given(st.sampled_from(sorted(FUNCTIONS)), st.integers(0, 5), st.recursive(st.none(), lambda inner: st.one_of(
     st.lists(inner, min_size=1, max_size=3), st.dictionaries(st.text(max_size=3), inner, min_size=1, max_size=3)
 ), max_leaves=6), st.booleans())  # fmt: skip
-def test_calls_hidden_in_checkpoints(place, name, protocol, around, saved):
+def test_calls_hidden_in_checkpoints_never_run(place, name, protocol, around, saved):
     """Wherever it stands in whatever structure, no function is called; the file is refused."""
     trap = place / "trap"
     trap.mkdir(exist_ok=True)
@@ -266,7 +266,7 @@ def networks() -> dict[str, bytes]:
 
 @EXAMPLES
 @given(st.data())
-def test_damaged_onnx_files(place, data):
+def test_damaged_onnx_files_are_read_or_named(place, data):
     """Read and checked; what then runs on it is compared with ONNX Runtime (``tests/models/test_onnx.py`` damages whole networks)."""
     name, content = data.draw(damaged(networks()))
     (place / name).write_bytes(content)
@@ -300,7 +300,7 @@ SETTINGS = st.dictionaries(
 
 @EXAMPLES
 @given(SETTINGS, st.booleans(), st.booleans())
-def test_any_settings(place, settings, needed, as_keywords):
+def test_any_settings_are_read_or_the_wrong_key_is_named(place, settings, needed, as_keywords):
     """Settings, or a mistake with its key; from keywords, too."""
     if needed:
         settings = {"people": ".", "models": {"a": "torch.nn:Identity"}, **settings}
@@ -331,7 +331,7 @@ seed: 0x1F
 @example(("whole", b"people: .\nseed: 2001-02-30\n"))
 @example(("whole", b"people: !!bool perhaps\n"))
 @example(("whole", b"people: .\n\0"))
-def test_damaged_configurations(place, text):
+def test_damaged_configurations_are_read_or_named(place, text):
     path = place / "damaged.yaml"
     path.write_bytes(text[1])
     try:
@@ -352,7 +352,7 @@ CELL = st.one_of(
     st.booleans(),
     damaged({"t": b'path,person\n"a.png",ann\nb.png,"b,ob"\n'}),
 )
-def test_any_table_of_people(place, rows, written, damage):
+def test_any_table_of_people_is_read_or_named(place, rows, written, damage):
     path = place / "people.csv"
     if written:
         out = io.StringIO(newline="")
@@ -377,7 +377,7 @@ def results(tmp_path_factory) -> Path:
 
 @EXAMPLES
 @given(st.data())
-def test_damaged_results(results, data):
+def test_damaged_results_are_read_or_named(results, data):
     """Of a folder of results that came from elsewhere: read, or one line that names the file."""
     files = {path.relative_to(results).as_posix(): path.read_bytes() for path in (results / "tables").glob("*.parquet")}
     files["manifest.json"] = (results / "manifest.json").read_bytes()
@@ -414,7 +414,7 @@ NAMES = st.one_of(
 
 @EXAMPLES
 @given(NAMES)
-def test_names_as_text(name):
+def test_names_as_text_hold_no_control_characters(name):
     seen = shown(name)
     assert shown(seen) == seen
     assert not re.search(
@@ -498,13 +498,13 @@ def test_names_make_no_elements(name):
 
 
 @pytest.mark.parametrize("path", sorted(CORPUS.glob("*/*")), ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_the_corpus(path, tmp_path):
+def test_files_of_the_corpus_are_read_or_named(path, tmp_path):
     {"pictures": looked_at, "labels": labels_looked_at, "weights": weights_looked_at}[path.parent.name](
         Path(shutil.copy(path, tmp_path / path.name))
     )
 
 
-def test_a_deep_manifest_is_refused(results):
+def test_a_deeply_nested_manifest_raises(results):
     path, before = results / "manifest.json", (results / "manifest.json").read_bytes()
     for content in (b"[" * 100_000, b"[]", b"{", json.dumps(3).encode()):
         path.write_bytes(content)

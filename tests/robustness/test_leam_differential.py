@@ -113,7 +113,7 @@ def test_maps_equal_the_second_implementation(program, takes_in, frozen, layout,
 
 @EXAMPLES
 @given(programs(modes=False), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]), st.data())
-def test_maps_in_other_precisions(program, dtype, data):
+def test_maps_of_lower_precision_are_near_the_exact_ones(program, dtype, data):
     at = data.draw(st.sampled_from(own_layers(program)))
     program = program.to(dtype)
     xs = draw_images(data, program, dtype)
@@ -196,7 +196,7 @@ def test_paths_equal_their_formula(program, n_steps, at_once, data):
 @pytest.mark.parametrize("kind", ["batch norm", "dropout"])
 @EXAMPLES
 @given(program=programs(modes=False), data=st.data())
-def test_training_mode_is_refused(program, data, kind):
+def test_training_mode_raises(program, data, kind):
     at = data.draw(st.sampled_from(own_layers(program)))
     active = [m for m in program.modules() if isinstance(m, nn.BatchNorm2d if kind == "batch norm" else nn.Dropout)]
     for module in active:
@@ -242,7 +242,7 @@ PLAIN = programs(modes=False)
 
 @EXAMPLES
 @given(PLAIN, st.floats(1e-3, 1e3), st.data())
-def test_length_of_references_and_of_the_head(program, by, data):
+def test_lengths_of_references_and_of_the_head_do_not_matter(program, by, data):
     at, xs, towards, maps = explained(program, data)
     same(explain(program, xs, at, by * towards), maps)
     with torch.no_grad():
@@ -253,7 +253,7 @@ def test_length_of_references_and_of_the_head(program, by, data):
 
 @EXAMPLES
 @given(PLAIN, st.data())
-def test_orthogonal_change_of_the_embeddings_basis(program, data):
+def test_an_orthogonal_change_of_the_embeddings_basis_does_not_matter(program, data):
     at, xs, towards, maps = explained(program, data)
     turn = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))).Q
     turned = nn.Linear(5, 5, bias=False).double()
@@ -264,7 +264,7 @@ def test_orthogonal_change_of_the_embeddings_basis(program, data):
 
 @EXAMPLES
 @given(PLAIN, st.data())
-def test_order_of_the_batch(program, data):
+def test_the_order_of_the_batch_moves_the_maps_with_it(program, data):
     at, xs, towards, maps = explained(program, data)
     order = torch.tensor(data.draw(st.permutations(range(len(towards)))))
     same(explain(program, tuple(x[order] for x in xs), at, towards[order]), [m[order] for m in maps])
@@ -313,7 +313,9 @@ MIRRORED = {"softplus": nn.functional.softplus, "relu": torch.relu, "tanh": torc
     st.integers(0, 2**20),
     st.data(),
 )
-def test_mirrored_images_of_a_network_that_mirrors(widths, strides, activation, skip, weighting, n_steps, seed, data):
+def test_mirrored_images_of_a_network_that_mirrors_have_mirrored_maps(
+    widths, strides, activation, skip, weighting, n_steps, seed, data
+):
     """The map of the mirrored image is the mirrored map: at every layer, of every weighting, along a path, too.
 
     A stride keeps the mirror where it divides the width less one: 28 columns become 10, then 4, then 2.
@@ -335,7 +337,7 @@ def test_mirrored_images_of_a_network_that_mirrors(widths, strides, activation, 
 
 @EXAMPLES
 @given(PLAIN, st.floats(-5, 5), st.data())
-def test_channels_that_are_not_used(program, constant, data):
+def test_channels_that_are_not_used_do_not_matter(program, constant, data):
     """A constant in channels of the image, and of the embedding's head input, that no weight reads."""
     at, xs, towards, maps = explained(program, data)
     with torch.no_grad():

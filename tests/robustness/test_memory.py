@@ -51,7 +51,7 @@ IN_BATCHES += ["VerificationEvaluator", "evaluate_patch_pairs", "evaluate_person
 
 
 @pytest.mark.parametrize("name", IN_BATCHES)
-def test_half_of_the_batch_is_tried(name):
+def test_half_of_a_batch_that_does_not_fit_is_tried(name):
     net, most = Short(), 4 if name.startswith("explain_") else 1  # layers and field are found on up to four images
     scene = Scene(net)
     if most > 1:
@@ -65,7 +65,7 @@ def test_half_of_the_batch_is_tried(name):
     assert all(f"done with {most}." in message for message in messages)
 
 
-def test_the_first_size_that_fits_is_kept_and_told():
+def test_the_first_size_that_fits_is_kept_with_a_warning():
     """64 → 32 → 16 → 8: three attempts fail, once; what follows is made with what worked."""
     net, images, seen = Short(), torch.rand(100, 3, 16, 16), []
     expected = embed(net, images)
@@ -77,7 +77,7 @@ def test_the_first_size_that_fits_is_kept_and_told():
     assert seen == [2, 2, 64, 32, 16, *[8] * 12, 4]  # two passes on two images probe the model
 
 
-def test_one_image_that_does_not_fit_is_an_error_in_words():
+def test_one_image_that_does_not_fit_raises():
     scene = Scene(Short(0))
     words = r"one image at a time does not fit into memory \(CUDA out of memory\. Tried to allocate 1 images\.\)\. Use smaller"
     for call in (
@@ -94,7 +94,7 @@ def test_one_image_that_does_not_fit_is_an_error_in_words():
         assert isinstance(raised.value, MemoryError)
 
 
-def test_steps_of_a_path_that_are_batched():
+def test_fewer_steps_of_a_path_are_tried_at_a_time():
     scene = Scene(Short())
     leam, options = LEAM(scene.net, scene.net.body), {"n_steps": 8, "reference": scene.references}
     expected = leam.attribute(scene.faces, **options)
@@ -117,7 +117,7 @@ def test_no_second_pass_of_what_does_not_fit():
     assert calls == [2, 4]  # the probe, and the call
 
 
-def test_the_backward_pass_too(monkeypatch):
+def test_out_of_memory_in_the_backward_pass_halves_the_batch(monkeypatch):
     """Its error keeps its kind, so that it is seen by what halves batches."""
     scene, real = Scene(), torch.autograd.grad
     expected = explain_faces(scene.net, scene.faces, "fast", reference=scene.references)
@@ -151,7 +151,7 @@ def test_the_backward_pass_too(monkeypatch):
     assert found.shape == expected.shape
 
 
-def test_what_pytorch_really_says():
+def test_pytorchs_own_out_of_memory_errors_are_recognised():
     """An allocation that no computer grants."""
     for impossible in (lambda: torch.empty(10**15), lambda: torch.empty(10**15, dtype=torch.uint8).numpy()):
         with pytest.raises(RuntimeError) as raised:
@@ -175,7 +175,7 @@ def test_another_error_is_not_tried_again():
         in_batches(make, 10, 0)
 
 
-def test_a_study_tells_and_goes_on(monkeypatch):
+def test_a_study_warns_and_goes_on_with_smaller_batches(monkeypatch):
     """Memory that is used up is no picture's fault: no row is lost to it."""
     np = pytest.importorskip("numpy")
     crops = pytest.importorskip("captum_leam.study.reading", reason="studies need pip install 'captum-leam[study]'")

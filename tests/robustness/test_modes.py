@@ -60,7 +60,7 @@ def test_every_public_name_has_a_call():
 
 @pytest.mark.parametrize("name", PUBLIC)
 @pytest.mark.parametrize("mode", MODES)
-def test_gives_the_same_under(mode, name):
+def test_every_public_call_gives_the_same_under_every_mode(mode, name):
     assert same(result(name, MODES[mode](), inputs()), without(name))
 
 
@@ -87,7 +87,7 @@ def inputs_in_autocast(enabled: bool) -> Inputs:
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_own_arithmetic_is_not_under_autocast(name):
+def test_autocast_does_not_reach_the_packages_own_arithmetic(name):
     """A model that leaves autocast gets the same numbers, to the last bit, inside as outside."""
     assert same(result(name, torch.autocast("cpu", torch.bfloat16), inputs_in_autocast(False)), without(name))
 
@@ -121,7 +121,7 @@ OF_FLOAT32 = {"centroids", "swap_test"}  # they give a network the faces of a po
 
 @pytest.mark.parametrize("name", sorted(set(PUBLIC) - OF_FLOAT32))
 @pytest.mark.parametrize("dtype", HALF, ids=str)
-def test_takes_half_precision(dtype, name):
+def test_every_public_call_takes_half_precision(dtype, name):
     found = result(name, nullcontext(), inputs_in(dtype))
     assert [tensor.shape for tensor in found] == [tensor.shape for tensor in without(name)]
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from captum_leam.explainers import (
     XFace,
 )
 from captum_leam.faces.geometry import inverse, moved, similarity
-from captum_leam.faithfulness.fills import FILLS, as_fill
+from captum_leam.faithfulness.fills import FILLS, as_fill, noisy_linear
 from captum_leam.maps import gaussian_blur, normalize_max, normalize_sum, place_on_field, rank_pixels
 from captum_leam.regions import TEMPLATE, TemplateParser
 from captum_leam.regions.report import effective_number, fragments, region_area, region_mass, region_share
@@ -90,7 +91,7 @@ def test_ranks_are_a_permutation_that_does_not_depend_on_the_batch(m, seed):
 
 @EXAMPLES
 @given(maps(), st.floats(1e-6, 1e6))
-def test_normalised_maps(m, by):
+def test_normalised_maps_sum_to_one_or_peak_at_one(m, by):
     shares = normalize_sum(m)
     assert torch.allclose(shares.sum((1, 2)), torch.ones(len(m), dtype=m.dtype))
     assert bool(((shares > 0) <= (m > 0)).all())
@@ -102,7 +103,7 @@ def test_normalised_maps(m, by):
 
 @EXAMPLES
 @given(maps(), maps(), st.floats(0.01, 1))
-def test_bhattacharyya_as_a_loop(a, b, fraction):
+def test_bhattacharyya_equals_a_loop(a, b, fraction):
     assume(a.shape[1:] == b.shape[1:])
     table = bhattacharyya(a, b, fraction=fraction)
     kept = [
@@ -135,7 +136,7 @@ def test_what_is_placed_lies_on_the_field(m, size, data):
 
 @EXAMPLES
 @given(maps(most=1), maps(most=1), st.lists(st.floats(0.1, 5), min_size=2, max_size=2), st.floats(0.01, 100))
-def test_overall_maps(a, b, weights, by):
+def test_overall_maps_are_weighted_means_of_normalised_maps(a, b, weights, by):
     size = (10, 10)
     if any(not bool((place_on_field(m, size) > 0).any()) for m in (a, b)):  # the positive pixel may be outweighed
         with pytest.raises(ValueError, match="no positive value"):
@@ -179,7 +180,7 @@ def crops(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 
 @EXAMPLES
 @given(crops(), st.sampled_from(sorted(FILLS)))
-def test_every_fill(images_and_masks, name):
+def test_every_fill_is_finite_repeats_and_leaves_the_images_alone(images_and_masks, name):
     """Finite, of one image alone, the same every time, without a change of the images; within their range but for ROAD's noise."""
     x, masks = images_and_masks
     before, fill = x.clone(), as_fill(name)
@@ -196,13 +197,12 @@ def test_every_fill(images_and_masks, name):
 @EXAMPLES
 @given(crops(), SEED)
 def test_noisy_linear_solves_its_equations(images_and_masks, seed):
-    """Every masked pixel is the weighted mean of its neighbours, but for the noise that is added to all."""
+    """Every masked pixel is the weighted mean of its neighbours, where no noise is added."""
     x, masks = images_and_masks
     assume(not masks.flatten(1).all(1).any())
-    from captum_leam.faithfulness.fills import _impute
-
-    for image, mask in zip(x.numpy(), masks.numpy(), strict=True):
-        out = _impute(image, mask)
+    with mock.patch("captum_leam.faithfulness.fills.ROAD_NOISE", 0.0):
+        filled = noisy_linear(x, masks)
+    for image, mask, out in zip(x.numpy(), masks.numpy(), filled.numpy(), strict=True):
         assert (out[:, ~mask] == image[:, ~mask]).all()
         for r, c in np.argwhere(mask):
             around = [
@@ -216,7 +216,7 @@ def test_noisy_linear_solves_its_equations(images_and_masks, seed):
 
 @EXAMPLES
 @given(crops(), st.sampled_from(sorted(CONTROLS)), SEED)
-def test_every_control(images_and_masks, name, seed):
+def test_every_control_is_finite_and_repeats_with_its_seed(images_and_masks, name, seed):
     """Finite maps of the images' size, the same for the same seed; what is moved keeps its values; nobody's own map is in others'."""
     x, masks = images_and_masks
     face = masks.clone()
@@ -251,7 +251,7 @@ def samples(draw: st.DrawFn) -> tuple[list[float], list[str]]:
 
 @EXAMPLES
 @given(samples(), SEED)
-def test_statistics_over_people(sample, seed):
+def test_statistics_over_people_do_not_depend_on_the_order_of_images(sample, seed):
     """Order of images does not matter for sums, tests and effects; intervals move, stretch and mirror with the values."""
     values, people = sample
     sums, counts = by_person(values, people)
@@ -290,7 +290,7 @@ def test_effects_and_tests_turn_with_the_sign(sample):
 
 @EXAMPLES
 @given(P_VALUES)
-def test_holm_as_its_definition(p_values):
+def test_holm_equals_its_definition(p_values):
     adjusted = holm(p_values)
     known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
     for rank, (_, i) in enumerate(known):
@@ -311,7 +311,7 @@ def scored(draw: st.DrawFn) -> tuple[list[float], list[bool]]:
 
 @EXAMPLES
 @given(scored())
-def test_thresholds_and_error_rates_as_counting(pairs):
+def test_thresholds_and_error_rates_equal_counting(pairs):
     scores, genuine = pairs
     at = thresholds_between(scores)
     assert len(at) == len(set(scores)) + 1
@@ -347,7 +347,7 @@ def test_threshold_at_a_false_match_rate_is_the_lowest(pairs, rate):
 
 @EXAMPLES
 @given(st.integers(2, 5), st.integers(2, 4), SEED, st.floats(0.1, 10))
-def test_leave_one_out_centroids_as_a_loop(people, images, seed, by):
+def test_leave_one_out_centroids_equal_a_loop(people, images, seed, by):
     f = torch.randn(people * images, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     labels = [i % people for i in range(len(f))]
     units = f / f.norm(dim=1, keepdim=True)
@@ -362,7 +362,7 @@ def test_leave_one_out_centroids_as_a_loop(people, images, seed, by):
 
 @EXAMPLES
 @given(maps(), st.integers(1, 5), SEED)
-def test_region_sums_as_loops(m, regions, seed):
+def test_region_sums_equal_loops(m, regions, seed):
     labels = torch.randint(regions, m.shape, generator=torch.Generator().manual_seed(seed))
     critical = top_fraction(m, 0.3)
     names = list(range(regions))
@@ -379,7 +379,7 @@ def test_region_sums_as_loops(m, regions, seed):
 
 @EXAMPLES
 @given(maps(most=2), st.floats(0.05, 1))
-def test_fragments_as_a_flood_fill(m, fraction):
+def test_fragments_equal_a_flood_fill(m, fraction):
     critical = top_fraction(m, fraction)
     for mask in critical:
         left, sizes = {tuple(p) for p in mask.nonzero().tolist()}, []
@@ -399,7 +399,7 @@ def test_fragments_as_a_flood_fill(m, fraction):
 
 @EXAMPLES
 @given(st.sampled_from([64, 80, 96, 112, 128]), st.integers(1, 3))
-def test_the_template_at_any_size(side, batch):
+def test_the_template_mirrors_at_any_size(side, batch):
     """A partition that mirrors: the left half of the labels is the right half with the sides swapped."""
     labels = TemplateParser()(torch.zeros(batch, 3, side, side))
     assert labels.shape == (batch, side, side)
@@ -460,7 +460,7 @@ def drawn(name: str, seed: int, batch: int) -> tuple[Net, Tensor, Tensor]:
 
 @EXAMPLES
 @given(st.sampled_from(sorted(EXPLAINERS)), SEED, st.integers(1, 3), st.integers(1, 5), st.floats(0.01, 100), st.data())
-def test_every_explainer(name, seed, batch, batch_size, by, data):
+def test_every_explainer_is_independent_of_batches_order_and_strides(name, seed, batch, batch_size, by, data):
     """Batches, their order, the length of references and how images lie in memory change nothing; nor is anything of the user's changed."""
     from tests.helpers.programs import LAYOUTS, laid_out
 
@@ -484,7 +484,7 @@ def test_every_explainer(name, seed, batch, batch_size, by, data):
 
 @EXAMPLES
 @given(st.sampled_from(["CorrRISE", "RISE", "xFace", "regions", "Grad-CAM", "HiResCAM", "positions"]), SEED)
-def test_explainers_in_another_basis(name, seed):
+def test_explainers_do_not_depend_on_the_basis_of_the_embeddings(name, seed):
     """The cosine does not see an orthogonal change of basis of the embeddings, nor a positive factor."""
     net, x, towards = drawn(name, seed, 2)
     turn = torch.linalg.qr(torch.randn(10, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))).Q

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from captum_leam import LEAM
 from captum_leam._engine.guards import eager
-from captum_leam._engine.recording import _LENT
 from captum_leam.models import UpTo
 from captum_leam.suggest import suggest_layers
 from tests.helpers.entry_points import CALLS, Scene, numbers, same
@@ -47,7 +46,7 @@ def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_two_threads_with_one_model(name):
+def test_two_threads_with_one_model_get_what_each_gets_alone(name):
     """Each on faces of its own, so that what one sees of the other would show."""
     net = Net()
     scenes = [Scene(net, faces=torch.rand(4, 3, 16, 16)) for _ in range(2)]
@@ -97,7 +96,7 @@ MEETING: dict[str, Callable[[Met, Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("name", MEETING)
-def test_threads_that_meet_within_a_pass(name):
+def test_threads_that_meet_within_a_pass_get_what_each_gets_alone(name):
     """The hooks of both are set while both run: not by chance, always."""
     net, images = Met(), [torch.rand(2, 3, 16, 16) for _ in range(2)]
     expected = [numbers(MEETING[name](net, x)) for x in images]
@@ -128,8 +127,7 @@ def test_flags_that_two_threads_switch_on_go_back_with_the_last():
     for _ in range(20):
         found = at_once([partial(leam.attribute, x) for x in images])
         assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
-        assert not net.position.requires_grad
-        assert not _LENT
+        assert not net.position.requires_grad  # nor does a pass of before keep it switched on
 
 
 def test_the_stance_of_the_compiler_is_put_back_by_the_last_thread():
@@ -183,7 +181,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
-def test_processes_by_fork_and_by_spawn(tmp_path):
+def test_forked_and_spawned_processes_give_the_same(tmp_path):
     script = tmp_path / "processes.py"
     script.write_text(PROCESSES)
     path = str(Path(__file__).resolve().parents[2])

@@ -32,7 +32,7 @@ def assert_equal(found: object, expected: object, tolerance: float) -> None:
     ],
 )
 @pytest.mark.filterwarnings("default::captum_leam.errors.ReliabilityWarning")
-def test_what_happens(case: Case, tmp_path, request):
+def test_every_case_of_the_page_ends_as_its_row_says(case: Case, tmp_path, request):
     for package in case.needs:
         pytest.importorskip(package)
     if case.is_real:

@@ -56,5 +56,5 @@ def test_skew_moves_the_interval_to_where_the_tail_is():
     assert high - mean > 1.5 * (mean - low)
 
 
-def test_nothing_divided_by_nobody():
+def test_dividing_by_nobody_is_nan():
     assert np.isnan(divided([1.0, 2.0], [0, 1])).tolist() == [True, False]

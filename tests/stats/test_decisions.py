@@ -65,7 +65,7 @@ def test_area_is_the_mean_height():
     assert area_under([0.5, 1], [0, 1]) == pytest.approx(0.5)
 
 
-def test_pairs_are_what_they_say():
+def test_drawn_pairs_are_genuine_or_impostor_as_labelled():
     people = ["ann"] * 4 + ["bob"] * 3 + ["cyd"]
     pairs = draw_pairs(people, seed=3)
     assert len(pairs) == 2 * 9  # six of ann, three of bob, and as many impostors
@@ -79,7 +79,7 @@ def test_pairs_are_what_they_say():
     assert not torch.equal(draw_pairs(people, seed=4).first, pairs.first)
 
 
-def test_bad_pairs():
+def test_pairs_of_one_kind_or_too_many_raise():
     with pytest.raises(ValueError, match="there are 0 genuine and 3 impostor pairs"):
         draw_pairs(["ann", "bob", "cyd"])
     with pytest.raises(ValueError, match="9 pairs of each kind are asked for"):
@@ -98,6 +98,6 @@ def test_ties_of_errors_are_not_broken_by_rounding():
     assert threshold_at_eer(scores, same) == pytest.approx(0.7)
 
 
-def test_scores_that_are_not_finite():
+def test_scores_that_are_not_finite_raise():
     with pytest.raises(ValueError, match="1 scores are NaN"):
         threshold_at_eer([0.1, float("nan"), 0.3], [True, False, False])

@@ -34,7 +34,7 @@ def test_interval_of_columns_equals_that_of_each():
     assert np.isnan(bootstrap_interval([1.0, 2.0], ["a", "a"])).all()
 
 
-def test_coverage_with_24_people():
+def test_intervals_of_24_people_cover_the_mean_as_often_as_stated():
     """Of a true mean of 0, 95 % intervals should hold it 92–97 times in 100; 300 simulations, six images a person."""
     rng = np.random.default_rng(2)
     people = np.repeat(np.arange(24), 6)
@@ -88,13 +88,13 @@ def test_paired_p_value_is_wilcoxon_of_person_means():
     assert np.isnan(paired_p_value(differences[:9], list(range(9))))
 
 
-def test_holm_by_hand():
+def test_holm_equals_the_values_by_hand():
     assert holm([0.01, 0.02, 0.03, 0.9]) == pytest.approx([0.04, 0.06, 0.06, 0.9])
     assert holm([0.5, 0.5]) == pytest.approx([1.0, 1.0])
     assert np.isnan(holm([np.nan])).all()
 
 
-def test_effect_size_by_hand():
+def test_the_effect_size_equals_the_value_by_hand():
     assert effect_size([1, 2, 3], list("abc")) == 1
     assert effect_size([-1, -2, 3], list("abc")) == 0
     assert np.isnan(effect_size([0.0], ["a"]))
@@ -132,7 +132,7 @@ def test_interval_of_pairs_whose_people_matter_is_wider():
     assert high - low > 1.5 * (most - least)
 
 
-def test_interval_of_pairs_at_its_borders():
+def test_the_interval_of_pairs_holds_at_its_borders():
     one_for_all = [(f"p{i}", "template") for i in range(12)]
     values = np.linspace(0.2, 0.8, 12)
     low, high = interval_of_pairs(values, one_for_all)  # held as they are: independent pairs

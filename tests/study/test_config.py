@@ -32,7 +32,7 @@ def read(folder, text):
     return read_config(path)
 
 
-def test_a_good_one(folder):
+def test_a_valid_configuration_is_read_with_paths_and_layers(folder):
     config = read(folder, GOOD + "fractions: [0.05, 1e-2, 0.05]\nseed: 7\n")
     assert config.people.path == folder / "faces"
     assert config.models[1].layers == ("stem",)
@@ -64,11 +64,17 @@ def test_a_good_one(folder):
         ("fills: []", 7, "Expected fills to be one or more of"),
         ("controls: [centre, center]", 7, "Expected controls[1] to be one of random pixels"),
         ("transfer: maybe", 7, "Expected transfer to be true or false, got 'maybe'."),
-        ("leam: slow", 7, "Expected leam to be one of fast, default, best"),
+        ("preset: fastest", 7, "Expected preset to be one of fast, default, best, layers, got 'fastest'."),
         (
-            "leam:\n  preset: fast\n  n_steps: 3",
+            "leam: fast",
+            7,
+            "Expected leam to be a mapping with n_steps, path, norm, weighting, got 'fast'. Set preset: fast beside leam",
+        ),
+        ("leam: slow", 7, "got 'slow'. Set preset: default beside leam for the overall map, and leam: {n_steps: …}"),
+        (
+            "leam:\n  n_steps: 3\n  preset: fast",
             9,
-            "Expected leam.n_steps to be absent, got 3. Set either n_steps or preset",
+            "Expected leam.preset to be absent, got 'fast'. Set preset: fast beside leam",
         ),
         (
             "leam: {n_steps: 1, path: conductance}",
@@ -115,7 +121,7 @@ def test_a_good_one(folder):
         ("? {a: 1}\n: 2", 7, "a list or mapping is no name"),
     ],
 )
-def test_mistakes(folder, more, line, said):
+def test_every_mistake_is_named_with_its_line(folder, more, line, said):
     with pytest.raises(ConfigError, match=re.escape(f"c.yaml, line {line}: ")) as error:
         read(folder, GOOD + more)
     assert said in str(error.value)
@@ -156,12 +162,12 @@ def test_mistakes(folder, more, line, said):
         ("x" * (MAX_BYTES + 1), "Expected a configuration of at most"),
     ],
 )
-def test_whole_configurations(folder, text, said):
+def test_configurations_without_required_settings_raise(folder, text, said):
     with pytest.raises(ConfigError, match=re.escape(said)):
         read(folder, text)
 
 
-def test_no_such_file(tmp_path):
+def test_a_missing_configuration_raises(tmp_path):
     with pytest.raises(ConfigError, match="there is no such configuration"):
         read_config(tmp_path / "lost.yaml")
 
@@ -189,7 +195,7 @@ def test_names_that_look_alike_are_not_two_people(tmp_path):
         list_people(config)
 
 
-def test_group_labels_of_nobody_in_the_study(tmp_path):
+def test_group_labels_of_nobody_in_the_study_raise(tmp_path):
     (tmp_path / "people.csv").write_text("path,person\na.png,Ann\nb.png,Bob\n")
     (tmp_path / "groups.csv").write_text("person,age\np1,old\np2,young\n")
     settings = {

@@ -74,7 +74,7 @@ class Server:
         return int(self.process.stdout.readline()), time.monotonic() - began
 
 
-def test_killed_at_twenty_random_moments(undisturbed, right, tmp_path):
+def test_a_study_killed_at_random_moments_ends_with_the_same_tables(undisturbed, right, tmp_path):
     """kill -9, again and again, until it is done: byte-identical tables; what a killed run leaves is never read as finished."""
     config, generator = undisturbed / "study.yaml", np.random.default_rng(0)
     kills, studies, made = 0, 1, []
@@ -149,7 +149,7 @@ class Faults:
     [("open", errno.EACCES), ("write", errno.ENOSPC), ("write", errno.EIO)],
     ids=["permission", "full", "io"],
 )
-def test_every_write_fails_once(undisturbed, right, tmp_path, monkeypatch, moment, error):
+def test_writes_that_fail_once_end_with_the_same_tables(undisturbed, right, tmp_path, monkeypatch, moment, error):
     """No run with a failed write is finished, and none leaves a file that is read as good; in the end all is there."""
     from captum_leam.study import assembling
 
@@ -228,7 +228,7 @@ def test_damaged_files_are_made_again(undisturbed, right, tmp_path):
     assert tables_of(out) == right
 
 
-def test_a_worker_that_raises_is_told(undisturbed, tmp_path, monkeypatch):
+def test_a_worker_that_raises_is_reported(undisturbed, tmp_path, monkeypatch):
     from captum_leam.study import stages
 
     def broken(*args):
@@ -251,7 +251,7 @@ def command(*arguments):
     return CliRunner().invoke(app, ["study", *map(str, arguments), "--no-progress", "--no-report"])
 
 
-def test_exit_codes_of_the_command(undisturbed, tmp_path, monkeypatch):
+def test_exit_codes_of_the_command_tell_results_apart(undisturbed, tmp_path, monkeypatch):
     shutil.copytree(undisturbed, tmp_path / "copy")  # a manifest tells of its last run
     done = command(tmp_path / "copy" / "study.yaml")
     assert done.exit_code == 0, done.output

@@ -79,7 +79,7 @@ def test_workers_that_die_again_and_again_are_told(undisturbed, tmp_path, monkey
 
 
 @pytest.mark.parametrize(("module", "engine", "extra"), [("joblib", "processes", "study"), ("ray", "ray", "ray")])
-def test_engines_that_are_not_installed(undisturbed, tmp_path, monkeypatch, module, engine, extra):
+def test_engines_that_are_not_installed_raise(undisturbed, tmp_path, monkeypatch, module, engine, extra):
     monkeypatch.setitem(sys.modules, module, None)
     settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     with pytest.raises(ImportError, match=rf"pip install \"captum-leam\[{extra}\]\""):

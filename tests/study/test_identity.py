@@ -113,7 +113,7 @@ def test_what_changes_results_starts_the_study_anew(study, monkeypatch, tmp_path
     assert Study(study).check(progress=False).passed
 
 
-def test_rounding_goes_on_with_the_results(study, monkeypatch):
+def test_a_change_within_rounding_keeps_the_results(study, monkeypatch):
     """And a change that is taken back finds the shards from before."""
     before = tables_of(study.parent / "results")
     monkeypatch.setenv("TEST_GAIN", "1.000001")
@@ -128,7 +128,7 @@ def test_rounding_goes_on_with_the_results(study, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_processor_with_other_instructions_goes_on(study):
+def test_a_processor_with_other_instructions_keeps_the_results(study):
     """Drawn weights differ in their last bits there, too."""
     code = "import sys; from captum_leam.study import Study; Study(sys.argv[1]).run(progress=False, report=False)"
     other = {**os.environ, "ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}
@@ -232,14 +232,14 @@ class Net(nn.Module):
 
 
 @pytest.mark.parametrize("what", [*CHANCE, *COMPANY])
-def test_networks_of_chance_and_of_company_are_refused(tmp_path, what):
+def test_networks_with_random_or_batch_dependent_outputs_raise(tmp_path, what):
     (tmp_path / "net.py").write_text(UNRELIABLE.replace("{}", {**CHANCE, **COMPANY}[what]))
     said = "two passes over the same image" if what in CHANCE else "not to depend on the other images of its batch"
     with pytest.raises(ConfigError, match=rf"models\.a: Expected .*{said}"):
         identify(Model("a", f"{tmp_path}/net.py:Net"), "cpu", 32)
 
 
-def test_a_parser_of_chance_is_refused(tmp_path):
+def test_a_parser_with_random_outputs_raises(tmp_path):
     code = "import torch\ndef parser(images): return torch.randint(0, 19, (len(images), *images.shape[2:]))\n"
     (tmp_path / "chance.py").write_text(code)
     with pytest.raises(ConfigError, match="parser: Expected two passes over the same image to agree"):

@@ -26,7 +26,7 @@ def _ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-def test_ctrl_c_again_and_again(undisturbed, right, tmp_path, monkeypatch):
+def test_a_study_interrupted_again_and_again_ends_with_the_same_tables(undisturbed, right, tmp_path, monkeypatch):
     """A real signal in the middle of the first write of every eighth file, before it has its name."""
     real, seen = _storage._sync, set()
 

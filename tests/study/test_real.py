@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captum_leam.reporting.page import interval, number
+from captum_leam.reporting.numbers import interval, number
 from captum_leam.reporting.study_report import write_report
 from captum_leam.study import StudyResult
 from tests.helpers.browser import browse, console, measured
@@ -15,7 +15,7 @@ from tests.helpers.browser import browse, console, measured
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
-def test_real_people(real_study):
+def test_maps_of_real_people_are_specific_and_networks_separate(real_study):
     result = StudyResult(real_study)
     print(result)
     assert len(result.table("layers")) == 2 * 4
@@ -73,7 +73,7 @@ def test_pairs_are_counted_and_their_rates_told(real_study):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_report_in_a_browser(chromium, page, tmp_path, scheme):
+def test_the_report_of_real_people_works_in_a_browser(chromium, page, tmp_path, scheme):
     options = [f"--blink-settings=preferredColorScheme={int(scheme == 'light')}", "--window-size=390,3000"]
     found = measured(
         chromium,

@@ -61,7 +61,7 @@ def test_all_tables_are_there_with_their_columns(result):
         assert list(result.table(name).columns) == table.names
 
 
-def test_scores_and_verification(result, by_hand):
+def test_scores_and_verification_equal_those_of_verify(result, by_hand):
     images, people, models, references = by_hand
     for name, model in models.items():
         with torch.no_grad():
@@ -125,20 +125,20 @@ def test_patterns_are_bhattacharyya_coefficients(result, by_hand):
     }
 
 
-def test_mean_maps(result, by_hand):
+def test_mean_maps_equal_those_by_hand(result, by_hand):
     maps = result.mean_maps()
     assert set(maps) == {(model, layer) for model in ("one", "two") for layer in ("overall", "stem", "body")}
     assert np.allclose(maps["one", "overall"], overall_of(by_hand, "one").mean(0), atol=1e-7)
 
 
-def test_agreement_has_both_questions(result):
+def test_agreement_compares_models_and_layers(result):
     table = result.table("agreement")
     assert set(table["what"]) == {"models", "layers"}
     assert table["value"].between(0, 1).all()
     assert (table["value"] >= table["chance"] - 0.01).all()
 
 
-def test_manifest_and_repr(result):
+def test_the_manifest_states_data_models_and_shards(result):
     told = result.manifest
     assert told["finished"]
     assert told["data"] == {**told["data"], "pictures": 15, "usable": 15, "people": 5}
@@ -152,7 +152,7 @@ def test_manifest_and_repr(result):
 # -- the same again --------------------------------------------------------------------------------------
 
 
-def test_resume_does_nothing_twice(undisturbed, right):
+def test_a_finished_study_computes_nothing_again(undisturbed, right):
     again = run(undisturbed / "study.yaml")
     assert set(again.manifest["run"]["shards made"].values()) == {0}
     assert tables_of(undisturbed / "results") == right
@@ -170,7 +170,7 @@ def test_torch_is_left_as_it_was(undisturbed):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_more_people_keep_the_shards_before_them(undisturbed, tmp_path):
+def test_adding_people_keeps_the_earlier_shards(undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "more")
     extra = write_faces(tmp_path, people=6)
     shutil.copytree(extra / "p05", tmp_path / "more" / "faces" / "p05")
@@ -188,7 +188,7 @@ def test_other_settings_make_other_shards_and_keep_embeddings(undisturbed, tmp_p
     assert made["explaining"] == 3 * (1 + 2)  # controls and maps; untrained twins are not occluded
 
 
-def test_the_cut_does_not_change_the_numbers(undisturbed, tmp_path, result):
+def test_shard_and_batch_sizes_do_not_change_the_numbers(undisturbed, tmp_path, result):
     """Other batches change the last bits, nothing else; controls that draw are drawn anew."""
     settings = replace(Study(undisturbed / "study.yaml").config, shard_size=15, batch_size=5, out=tmp_path / "out")
     other = Study(settings).run(progress=False, report=False)
@@ -227,7 +227,7 @@ def test_check_passes_and_sees_what_changed(undisturbed, tmp_path):
         StudyResult(tmp_path / "copy" / "results").table("scores")
 
 
-def test_check_sees_other_inputs(undisturbed, tmp_path):
+def test_check_names_changed_settings_networks_and_pictures(undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "copy")
     nets = tmp_path / "copy" / "nets.py"
     nets.write_text(nets.read_text().replace("manual_seed(2)", "manual_seed(3)"))
@@ -239,7 +239,7 @@ def test_check_sees_other_inputs(undisturbed, tmp_path):
     assert "WRONG: 15 pictures: not those of the manifest" in found
 
 
-def test_check_without_results(undisturbed, tmp_path):
+def test_check_without_results_raises(undisturbed, tmp_path):
     settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path)
     with pytest.raises(ConfigError, match="holds no manifest"):
         Study(settings).check(progress=False)
@@ -406,7 +406,7 @@ def test_pictures_that_show_the_same_are_no_references_of_each_other(tmp_path):
 
 
 @pytest.mark.real
-def test_copies_of_photographs_and_several_faces(tmp_path, real_dir):
+def test_copies_of_photographs_and_several_faces_are_skipped(tmp_path, real_dir):
     """Resized and turned photographs are found, although the detector places its landmarks elsewhere on them."""
     pytest.importorskip("facexlib")
     faces = tmp_path / "faces"
@@ -464,7 +464,7 @@ def test_small_pictures_that_are_not_aligned_are_refused(tmp_path, px):
             run(write_study(tmp_path, models=models, pictures={"how": "auto", "size": 250}))
 
 
-def test_unreadable_files_and_folders(tmp_path, monkeypatch):
+def test_unreadable_files_and_folders_are_skipped_and_named(tmp_path, monkeypatch):
     faces = write_faces(tmp_path)
     from captum_leam.study import listing
 
@@ -482,7 +482,7 @@ def test_unreadable_files_and_folders(tmp_path, monkeypatch):
     assert faces.is_dir()
 
 
-def test_a_network_that_raises_on_one_batch(tmp_path):
+def test_an_image_on_which_a_network_raises_is_left_out_of_that_network(tmp_path):
     """Only the image that is to blame is left out, of this network; the other network has it."""
     faces = write_faces(tmp_path)
     for name in ("0.png", "1.png"):
@@ -506,7 +506,7 @@ def test_a_network_that_raises_on_one_batch(tmp_path):
     assert len(result.table("patterns", model="touchy", layer="overall", kind="top", control="")) == 1
 
 
-def test_a_network_that_is_only_measured(tmp_path):
+def test_a_network_that_is_only_measured_is_not_explained(tmp_path):
     models = {"one": "nets.py:one", "flat": {"model": "nets.py:flat", "explain": False}}
     result = run(write_study(tmp_path, models=models))
     assert set(result.table("verification")["model"]) == {"one", "flat"}
@@ -515,7 +515,7 @@ def test_a_network_that_is_only_measured(tmp_path):
     assert set(result.table("drops")["explained"]) == {"", "one"}
 
 
-def test_named_layers_and_all_fills(tmp_path):
+def test_named_layers_and_fills_are_those_of_the_tables(tmp_path):
     path = write_study(
         tmp_path, layers=["body"], fills=["zero", "noisy linear"], store_maps="all", transfer=False, controls=[]
     )
@@ -530,7 +530,7 @@ def test_named_layers_and_all_fills(tmp_path):
         assert file["image"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_conductance_and_a_parser_of_ones_own(tmp_path):
+def test_conductance_and_a_users_parser_are_used(tmp_path):
     (tmp_path / "halves.py").write_text(
         "import torch\nfrom captum_leam.regions import RegionScheme\n"
         "class Halves:\n    scheme = RegionScheme({0: 'background', 1: 'top'}, name='halves')\n"
@@ -560,7 +560,7 @@ def all_rows(**more):
     ]
 
 
-def test_groups_of_a_table(tmp_path):
+def test_groups_of_a_table_are_compared(tmp_path):
     result = run(table_study(tmp_path, all_rows(), groups=["kind"], min_group=4))
     assert set(result.table("images")["group_kind"]) == {"a", "b"}
     groups = result.table("groups")
@@ -577,13 +577,13 @@ def test_groups_of_a_table(tmp_path):
     assert one["difference"] == pytest.approx(means["a"] - means["b"], abs=1e-6)
 
 
-def test_small_groups_are_refused_in_words(tmp_path):
+def test_groups_below_the_minimum_have_a_note_and_no_p_value(tmp_path):
     groups = run(table_study(tmp_path, all_rows(), groups=["kind"], min_group=5)).table("groups")
     assert groups["note"].str.contains("needed are 5 or more").all()
     assert groups["p"].isna().all()
 
 
-def test_groups_of_their_own_table(tmp_path):
+def test_groups_of_a_table_of_their_own_are_compared(tmp_path):
     write_faces(tmp_path, people=8)
     rows = [{"who": f"p{p:02d}", "age": "old" if p < 4 else "young"} for p in range(7)]
     pd.DataFrame(rows).to_csv(tmp_path / "ages.csv", index=False)
@@ -601,7 +601,7 @@ def test_groups_of_their_own_table(tmp_path):
         (lambda rows: [row.pop("person") for row in rows], "column person is missing; there are path, kind"),
     ],
 )
-def test_wrong_tables(tmp_path, change, said):
+def test_wrong_tables_of_people_raise(tmp_path, change, said):
     rows = all_rows()
     change(rows)
     with pytest.raises(ConfigError, match=said):
@@ -639,13 +639,13 @@ def test_paths_that_lead_out_of_the_folder_only_read(tmp_path):
         ({"pictures": {"how": "crops", "size": 64}}, "people: no picture could be used: the crop has 48 × 48 px"),
     ],
 )
-def test_networks_and_pictures_that_do_not_fit(tmp_path, changes, said):
+def test_networks_and_pictures_that_do_not_fit_raise_and_write_no_manifest(tmp_path, changes, said):
     with pytest.raises(ConfigError, match=said):
         run(write_study(tmp_path, **changes))
     assert not (tmp_path / "results" / "manifest.json").exists()
 
 
-def test_nobody(tmp_path):
+def test_a_folder_without_pictures_raises(tmp_path):
     (tmp_path / "faces").mkdir()
     with pytest.raises(ConfigError, match="holds no picture"):
         run(write_study(tmp_path))

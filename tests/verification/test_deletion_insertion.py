@@ -26,7 +26,7 @@ def by_hand() -> tuple[Tensor, Tensor]:
     return images, torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
 
 
-def test_curves_by_hand():
+def test_curves_of_deletion_and_insertion_equal_those_by_hand():
     images, right = by_hand()
     evaluator = VerificationEvaluator(pixels, (0, 0.5, 1), controls=())
     result = evaluator.evaluate(images, PAIRS, {"right": right, "wrong": -right}, {"right": right, "wrong": -right})
@@ -48,7 +48,7 @@ def test_curves_by_hand():
     assert summary["low"].isna().all()  # no labels: no interval over people
 
 
-def test_scores_by_hand():
+def test_scores_of_occluded_probes_equal_those_by_hand():
     images, right = by_hand()
     evaluator = VerificationEvaluator(pixels, (0, 0.5, 1), controls=(), protocols=("deletion",))
     scores = evaluator.evaluate(images, PAIRS, right).to_frame().pivot_table("score", "pair", "fraction")
@@ -56,7 +56,7 @@ def test_scores_by_hand():
     assert scores.loc[1].tolist() == pytest.approx([0.5, 0.5**0.5, 0.5**0.5])
 
 
-def test_both_images_of_a_pair():
+def test_both_images_of_a_pair_may_be_occluded():
     images, right = by_hand()
     evaluator = VerificationEvaluator(pixels, (0, 0.5, 1), controls=(), occluded="both", protocols=("deletion",))
     both = torch.stack([right, torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]])], 1)
@@ -153,7 +153,7 @@ def test_operating_points_and_calibration():
     assert set(result.curves()["operating_point"]) == {"eer", "0.01"}
 
 
-def test_plot_and_words():
+def test_the_plot_has_three_rates_and_a_line_of_chance():
     images, right = by_hand()
     result = VerificationEvaluator(pixels, (0, 0.5, 1)).evaluate(images, PAIRS, right)
     figure = result.plot(protocol="insertion")
@@ -182,12 +182,12 @@ def test_plot_and_words():
         ({"models": {}}, "models"),
     ],
 )
-def test_bad_options(options, message):
+def test_wrong_options_of_the_evaluator_raise(options, message):
     with pytest.raises(ValueError, match=message):
         VerificationEvaluator(**{"models": pixels, **options})
 
 
-def test_bad_maps_and_pairs():
+def test_maps_and_pairs_that_do_not_fit_raise():
     images, right = by_hand()
     evaluator = VerificationEvaluator(pixels, (0, 1))
     with pytest.raises(ValueError, match="needed is one per pair at image size"):
@@ -206,7 +206,7 @@ def test_a_model_that_changes_batch_order_is_refused():
         VerificationEvaluator(lambda x: x.flatten(1).flip(0) - 0.4).evaluate(images, pairs, torch.rand(6, 8, 8))
 
 
-def test_names_of_methods_and_models():
+def test_names_of_methods_and_models_must_differ_from_controls():
     images, right = by_hand()
     evaluator = VerificationEvaluator(pixels, (0, 1))
     with pytest.raises(ValueError, match="named like controls"):

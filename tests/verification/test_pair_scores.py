@@ -43,7 +43,7 @@ def test_of_many_pairs_some_are_drawn_by_the_seed():
     assert np.isin(some.impostor, every.impostor).all()
 
 
-def test_one_kind_of_pairs_only_is_said():
+def test_has_both_kinds_is_false_for_pairs_of_one_kind():
     assert not scores_of(np.eye(3), list("abc"), []).compute().has_both_kinds
     assert not PairScores().compute().has_both_kinds
     assert scores_of(np.eye(3), list("aab"), []).compute().has_both_kinds

@@ -30,7 +30,7 @@ def test_tar_is_the_best_that_is_allowed(fmr):
     assert np.mean(result.impostor >= result.threshold(fmr)) <= fmr + 1e-12
 
 
-def test_equal_error_rate_by_hand():
+def test_the_equal_error_rate_equals_that_by_hand():
     result = Verification(np.array([0.2, 0.6, 0.7, 0.8]), np.array([0.0, 0.1, 0.3, 0.65]))
     assert result.eer == 0.25  # at 0.4: one of four on either side
     assert Verification(np.array([1.0]), np.array([0.0])).eer == 0
@@ -43,7 +43,7 @@ def test_ties_are_accepted_together():
     assert result.tar(0.5) == 0
 
 
-def test_what_cannot_be_measured_is_said():
+def test_false_match_rates_below_one_impostor_pair_raise():
     with pytest.raises(ValueError, match="300 impostor pairs cannot show a false match rate of 0.001: needed are 1000"):
         scores().tar(1e-3)
     with pytest.raises(ValueError, match="a rate in"):
@@ -103,7 +103,7 @@ def test_a_black_box_is_scored_and_occluded():
     assert len(result.to_frame())
 
 
-def test_a_black_box_is_not_explained():
+def test_gradients_and_layers_of_a_black_box_raise():
     box = BlackBox(lambda pictures: pictures.mean((2, 3)))
     images = torch.rand(2, 3, 8, 8)
     with pytest.raises(ValueError, match="a BlackBox has no gradients"):

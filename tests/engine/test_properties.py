@@ -133,13 +133,13 @@ class _Times(nn.Module):
         return self.by * x
 
 
-def test_an_empty_batch():
+def test_an_empty_batch_gives_empty_maps():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
     assert LEAM(model, model[0]).attribute(torch.zeros(0, 3, 8, 8)).shape == (0, 1, 6, 6)
 
 
 @pytest.mark.parametrize("stride", ["view", "expanded", "sliced"])
-def test_images_that_are_not_contiguous(stride):
+def test_strides_of_the_images_do_not_matter(stride):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
     base = torch.rand(2, 8, 8, 6)
     x = {

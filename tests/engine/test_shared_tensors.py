@@ -194,7 +194,7 @@ def _takes_a_gradient(m: Base, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("forward", [_hooks_a_gradient, _takes_a_gradient])
-def test_models_that_need_gradients_before_the_layer(x, forward):
+def test_models_that_need_gradients_before_the_layer_are_explained(x, forward):
     """Such models run wherever gradients are on, so they run here."""
     net = Base(forward)
     maps = LEAM(net, net.conv).attribute(x, reference=R)

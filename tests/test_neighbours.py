@@ -155,7 +155,7 @@ PACKAGES = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_to_import_a_neighbour(tmp_path, way):
+def test_every_way_to_import_a_neighbour_works(tmp_path, way):
     """Packages as face repositories have them: a function that chooses, and configurations imported by name in ``forward``."""
     inside = "tools/" if way == "parent.py" else ""
     for name, value in (("A", 2), ("B", 3)):
@@ -169,14 +169,14 @@ def test_every_way_to_import_a_neighbour(tmp_path, way):
 # -- the single cases ------------------------------------------------------------------------------------
 
 
-def test_two_repositories_with_packages_of_one_name(tmp_path):
+def test_two_repositories_with_packages_of_one_name_are_kept_apart(tmp_path):
     for name, width in (("A", 8), ("B", 40)):
         code = f"from torch import nn\ndef make(): return nn.Sequential(nn.Conv2d(3, {width}, 3), nn.Flatten())\n"
         write(tmp_path / name, {"backbones/__init__.py": code, "load.py": "from backbones import make as net\n"})
     assert [load_model(f"{tmp_path}/{name}/load.py:net")[0].out_channels for name in "AB"] == [8, 40]
 
 
-def test_two_packages_named_from_the_current_folder(tmp_path, monkeypatch):
+def test_packages_named_from_the_current_folder_are_kept_apart(tmp_path, monkeypatch):
     found = []
     for name, width in (("A", 8), ("B", 40)):
         write(tmp_path / name, {"models/__init__.py": f"from torch import nn\nnet = nn.Conv2d(3, {width}, 3)\n"})
@@ -217,7 +217,7 @@ def imported_by_the_user(name, folder, monkeypatch):
     return importlib.import_module(name)
 
 
-def test_a_module_of_the_user_stays_his(tmp_path, monkeypatch):
+def test_a_module_that_the_user_imported_stays_in_place(tmp_path, monkeypatch):
     write(tmp_path / "mine", {"prep.py": "K = 7.0\n"})
     mine = imported_by_the_user("prep", tmp_path / "mine", monkeypatch)
     lazy = LOAD.replace("from prep import K\n", "").replace("return", "from prep import K; return")
@@ -259,7 +259,7 @@ def test_a_copy_beside_the_file_comes_before_an_installed_package(tmp_path):
     assert sys.modules["markupsafe"] is markupsafe
 
 
-def test_modules_that_import_each_other(tmp_path):
+def test_modules_that_import_each_other_are_loaded(tmp_path):
     write(
         tmp_path,
         {
@@ -302,7 +302,7 @@ def test_a_pickled_model_finds_its_classes(tmp_path, monkeypatch, name):
     assert sys.modules["backbones.net"] is training
 
 
-def test_a_model_file_that_loads_another(tmp_path):
+def test_a_model_file_may_load_another(tmp_path):
     write(tmp_path / "inner", {"prep.py": "K = 3.0\n", "load.py": LOAD})
     outer = (
         f"from captum_leam.models import load_model\nfrom prep import K\ninner = load_model('{tmp_path}/inner/load.py:N')\n"

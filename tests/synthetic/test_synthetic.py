@@ -23,7 +23,7 @@ from captum_leam.synthetic import (
     train,
 )
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "planted_evidence.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "planted_evidence.py"
 # one part, three fifths of the steps, and half as many faces: a ninth of the time; make test-deep trains all as the benchmark does
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 PLANTED = ("nose", "eyes", "mouth") if DEEP else ("eyes",)
@@ -33,7 +33,7 @@ TRAINING = {} if DEEP else {"steps": 300, "batch_size": 24}
 # -- drawing -------------------------------------------------------------------------------------------
 
 
-def test_images_and_labels():
+def test_samples_hold_images_in_0_to_1_and_labels_of_every_region():
     faces = SyntheticPopulation(6).sample(10, seed=1)
     assert faces.images.shape == (60, 3, 112, 112)
     assert faces.images.min() >= 0
@@ -81,7 +81,7 @@ def test_parts_stay_in_the_windows_they_are_painted_in():
             assert not inner[:, :, [0, -1]].any()
 
 
-def test_seeds_and_global_random_numbers():
+def test_seeds_repeat_samples_and_training_and_leave_global_random_numbers():
     state = torch.random.get_rng_state()
     one, two = (SyntheticPopulation(3, evidence="nose", seed=1).sample(2, seed=5) for _ in range(2))
     assert torch.equal(one.images, two.images)
@@ -108,7 +108,7 @@ def test_only_the_planted_parts_belong_to_the_person():
     assert not torch.equal(everything.images[0], everything.images[1])  # nuisance
 
 
-def test_people_are_apart():
+def test_identities_of_people_are_apart():
     identity = SyntheticPopulation(12, seed=3).identity["nose"]
     assert torch.pdist(identity).min() > 0.4
 
@@ -129,12 +129,12 @@ def test_people_are_apart():
         (lambda: swap(SyntheticPopulation(3).sample(1), SyntheticPopulation(3).sample(1), ["chin"]), "are not there"),
     ],
 )
-def test_bad_input(make, message):
+def test_unknown_parts_and_wrong_counts_raise(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_swap_by_hand():
+def test_swap_exchanges_the_named_parts_only():
     a, b = SyntheticPopulation(2).sample([0], seed=1), SyntheticPopulation(2).sample([1], seed=2)
     mixed = swap(a, b, ["nose"])
     assert torch.equal(mixed.parts["nose"], b.parts["nose"])

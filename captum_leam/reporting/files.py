@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -37,10 +37,11 @@ from captum_leam.reporting.explanation import (
 )
 from captum_leam.suggest import chosen_layers
 
-__all__ = ["explain_files"]
+_Read = tuple[FaceSource, Which]
+"""A face, and the index that was asked for."""
 
 DOUBTFUL = 0.2
-"""Under this cosine to a person's other pictures it is asked whether a picture shows the same person."""
+"""Cosine to a person's other pictures under which a note asks whether a picture shows the same person."""
 
 MAX_COSINE_TO_NOISE = 0.97
 """Cosine between pictures of faces and of noise over which embeddings hardly depend on the picture; real networks have up to 0.91."""
@@ -110,7 +111,7 @@ def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions 
         options: Options. Default: ``FileOptions()``.
 
     Returns:
-        The explanation; :func:`captum_leam.reporting.explanation_page.write` makes a page of it.
+        The explanation; :func:`captum_leam.reporting.write_page` makes a page of it.
 
     Raises:
         CaptumLeamError: For bad pictures, models and options, in one line.
@@ -123,9 +124,9 @@ def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions 
     """
     options = options or FileOptions()
     device = options.device
-    files, which, skipped = _distinct(paths, options.faces)
+    files, skipped = _distinct(paths, options.faces)
     if (options.threshold is not None or options.same_person is not None) and len(files) != 2:
-        raise CaptumLeamError(f"a threshold, or who is who, is about two pictures; there are {len(files)}.")
+        raise CaptumLeamError(f"Expected two pictures for `threshold` and `same_person`, got {len(files)}.")
     network = load_model(model, options.preprocessing, colour=options.colour, output=options.output).to(device)
     own = own_size(network, device)
 
@@ -134,15 +135,16 @@ def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions 
         size = options.size or own or COMMON_SIZES[0]
         return FaceAligner(template_for(size), size, weights=options.weights, device=device)
 
-    sources, asked, unread = _read(files, which, options.pictures, aligner)
-    sources, asked, alike = _without_copies(sources, asked)
+    read, unread = _read(files, options.pictures, aligner)
+    read, alike = _without_copies(read)
+    sources = [source for source, _ in read]
     crops = _stacked(sources, options.size)
     images = crops.to(device)
+    size = (crops.shape[-2], crops.shape[-1])
     _check_runs(network, images, model)
     _check_size(network, images, own, options.size is not None)
-    notes = [*_choice_notes(sources, asked), *_scaled_notes(sources, images)]
-    if options.pictures == "auto":
-        notes += _crop_notes(sources, own, aligner)
+    aligner_if_auto = aligner if options.pictures == "auto" else None
+    notes = [note for source, index in read for note in _picture_notes(source, index, size, own, aligner_if_auto)]
     notes += _noise_notes(network, images)
     notes += _division_notes(
         network, images[:2], model, options.preprocessing is not None or options.colour is not None
@@ -156,7 +158,7 @@ def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions 
         "preprocessing": getattr(network, "preprocessing", "within the model"),
         **({"output": options.output} if options.output else {}),
         "pictures": ", ".join(_how_read(source) for source in sources),
-        "crops": f"{images.shape[-2]} × {images.shape[-1]} px",
+        "crops": f"{size[0]} × {size[1]} px",
         **({} if aligner.cache_info().currsize == 0 else {"face detector": repr(aligner())}),
     }
     return replace(found, source=source, skipped=(*skipped, *unread, *alike), notes=(*notes, *found.notes))
@@ -227,19 +229,19 @@ def lead(found: Explanation) -> str:
 # -- files ---------------------------------------------------------------------------------------------
 
 
-def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[Path], list[Which], list[FileError]]:
-    """Return files without repetitions, the face of each, and skipped files. A picture must not be among its own references."""
+def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[tuple[Path, Which]], list[FileError]]:
+    """Return files without repetitions, each with its face, and skipped files. A picture must not be among its own references."""
     if not paths:
-        raise CaptumLeamError("no picture is given.")
+        raise CaptumLeamError("Expected one picture or more, got none.")
     listed = [pictures_of(path) for path in paths]
     files = [file for found, _ in listed for file in found]
     skipped = [FileError(path, reason) for _, others in listed for path, reason in others]
     if len(faces) not in (0, 1, len(files)):
         raise CaptumLeamError(
-            f"{len(faces)} indices of faces for {len(files)} pictures; needed is one, or one for each in their order."
+            f"Expected one index of a face, or one for each of the {len(files)} pictures in their order, got {len(faces)}."
         )
     given: list[Which] = [*faces] or ["largest"]
-    which = given * len(files) if len(given) == 1 else given
+    which = given if len(given) == len(files) else given * len(files)
     once: dict[tuple[str, Which], Path] = {}
     seen: dict[tuple[bytes, Which], Path] = {}
     for file, index in zip(files, which, strict=True):
@@ -247,63 +249,60 @@ def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[P
         if first is not file:
             if os.path.abspath(first) != os.path.abspath(file):
                 skipped.append(FileError(file, f"the same file as {first}"))
-            continue
-        content = _digest(file)
-        if content and (first := seen.setdefault((content, index), file)) is not file:
-            raise CaptumLeamError(f"{first} and {file} are the same picture: a reference must be another one.")
-    is_one_file = len(once) == 1 and len(files) > 1
-    if is_one_file and seen:
-        raise CaptumLeamError(f"{files[0]} and {files[1]} are the same picture: a reference must be another one.")
-    return [*once.values()], [index for _, index in once], skipped
+        elif content := _digest(file):
+            _check_other_picture(seen.setdefault((content, index), file), file)
+    if len(once) == 1 and len(files) > 1 and seen:
+        _check_other_picture(*files[:2])
+    return [(file, index) for (_, index), file in once.items()], skipped
+
+
+def _check_other_picture(first: Path, other: Path) -> None:
+    if first is not other:
+        raise CaptumLeamError(f"{first} and {other} are the same picture: a reference must be another one.")
 
 
 def _digest(file: Path) -> bytes:
     """Return the digest of a file's content; empty if the file is empty or cannot be read, which is reported later."""
     try:
-        if not file.is_file():
+        if not file.is_file() or not file.stat().st_size:
             return b""
         with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").digest() if file.stat().st_size else b""
+            return hashlib.file_digest(opened, "sha256").digest()
     except OSError:
         return b""
 
 
 def _read(
-    files: list[Path], which: list[Which], pictures: str, aligner: Callable[[], FaceAligner]
-) -> tuple[list[FaceSource], list[Which], list[FileError]]:
-    """Return the faces, the index asked for each, and skipped files. Of two pictures, neither can be skipped."""
-    sources: list[FaceSource] = []
-    asked: list[Which] = []
+    files: list[tuple[Path, Which]], pictures: str, aligner: Callable[[], FaceAligner]
+) -> tuple[list[_Read], list[FileError]]:
+    """Return the faces, each with the index asked for, and skipped files. Of two pictures, neither can be skipped."""
+    read: list[_Read] = []
     skipped: list[FileError] = []
-    for file, index in zip(files, which, strict=True):
+    for file, index in files:
         try:
-            crop = pictures == "crops" or (pictures == "auto" and looks_like_a_crop(file))
-            sources.append(read_face(file, None if crop else aligner(), index))
+            is_crop = pictures == "crops" or (pictures == "auto" and looks_like_a_crop(file))
+            read.append((read_face(file, None if is_crop else aligner(), index), index))
         except FileError as error:
             skipped.append(error)
-        else:
-            asked.append(index)
-    if skipped and (len(files) <= 2 or not sources):
+    if skipped and (len(files) <= 2 or not read):
         rest = f" ({len(skipped) - 1} more could not be read either)" if len(skipped) > 1 else ""
         raise FileError(skipped[0].path, skipped[0].reason + rest)
-    if skipped and len(sources) < 2:
-        raise CaptumLeamError(f"only {sources[0].path} is left of {len(files)} pictures: {skipped[0]}")
-    return sources, asked, skipped
+    if skipped and len(read) < 2:
+        raise CaptumLeamError(f"only {read[0][0].path} is left of {len(files)} pictures: {skipped[0]}")
+    return read, skipped
 
 
-def _without_copies(
-    sources: list[FaceSource], asked: list[Which]
-) -> tuple[list[FaceSource], list[Which], list[FileError]]:
+def _without_copies(read: list[_Read]) -> tuple[list[_Read], list[FileError]]:
     """Skip pictures that show the same as an earlier one: re-encoded, recompressed or resized. Of a pair, neither can be skipped."""
+    sources = [source for source, _ in read]
     found = copies(thumbnails_of(sources), lambda later, earlier: shows_same_face(sources[earlier], sources[later]))
-    kept = [i for i in range(len(sources)) if i not in found]
+    kept = [item for i, item in enumerate(read) if i not in found]
     for later, earlier in found.items():
         if len(kept) < 2:
             raise CaptumLeamError(
                 f"{sources[earlier].path} and {sources[later].path} show the same: a reference must be another picture. Leave one out."
             )
-    skipped = [FileError(sources[later].path, f"shows the same as {sources[i].path}") for later, i in found.items()]
-    return [sources[i] for i in kept], [asked[i] for i in kept], skipped
+    return kept, [FileError(sources[i].path, f"shows the same as {sources[j].path}") for i, j in found.items()]
 
 
 def _how_read(source: FaceSource) -> str:
@@ -314,22 +313,25 @@ def _how_read(source: FaceSource) -> str:
     return f"photograph, aligned{turned}{several}"
 
 
-def _choice_notes(sources: list[FaceSource], asked: list[Which]) -> list[str]:
-    """Return notes on what was chosen for the user: one of several faces, the turn of a photograph."""
-    notes = []
-    for source, which in zip(sources, asked, strict=True):
-        name, face = source.path.name, source.face
-        if face is None and which != "largest":
-            notes.append(
-                f"{name}: --face chooses a face of a photograph, and this is a crop. --pictures photos detects faces in it."
-            )
-        if face is not None and face.found > 1 and which == "largest":
-            notes.append(f"{name}: {face.found} faces were found, the largest was taken (--face chooses another)")
-        if face is not None and face.turn:
-            notes.append(
-                f"{name}: the photograph was turned by {face.turn}° counter-clockwise to find the face upright"
-            )
-    return notes
+def _picture_notes(
+    source: FaceSource, which: Which, size: Size, own: Size | None, aligner: Callable[[], FaceAligner] | None
+) -> Iterator[str]:
+    """Yield what was decided for the user about a picture: size, one of several faces, turn; with an aligner, that it is a crop."""
+    name, face, (height, width) = source.path.name, source.face, source.crop.shape[1:]
+    if (height, width) != size:
+        yield f"{name}: scaled from {width} × {height} to {size[1]} × {size[0]} px"
+    if face is None:
+        if which != "largest":
+            yield f"{name}: --face chooses a face of a photograph, and this is a crop. --pictures photos detects faces in it."
+        doubt = aligner and alignment_doubt(source.crop, aligner)
+        if doubt or (aligner and (height, width) not in (own, *COMMON_SIZES)):
+            reason = f": {doubt}" if doubt else "."
+            yield f"{name}: taken for an aligned crop ({width} × {height} px){reason} --pictures photos aligns it."
+        return
+    if face.found > 1 and which == "largest":
+        yield f"{name}: {face.found} faces were found, the largest was taken (--face chooses another)"
+    if face.turn:
+        yield f"{name}: the photograph was turned by {face.turn}° counter-clockwise to find the face upright"
 
 
 def _names(paths: list[Path]) -> list[str]:
@@ -378,30 +380,6 @@ def _scaled(source: FaceSource, size: Size) -> Tensor:
     return F.interpolate(source.crop[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
 
-def _scaled_notes(sources: list[FaceSource], images: Tensor) -> list[str]:
-    size = tuple(images.shape[1:])
-    scaled = [source for source in sources if tuple(source.crop.shape) != size]
-    return [
-        f"{source.path.name}: scaled from {source.crop.shape[2]} × {source.crop.shape[1]} to {size[2]} × {size[1]} px"
-        for source in scaled
-    ]
-
-
-def _crop_notes(sources: list[FaceSource], own: Size | None, aligner: Callable[[], FaceAligner]) -> list[str]:
-    """Return notes on small pictures that were taken for aligned crops, where the place of the face or the size is unusual."""
-    notes = []
-    for source in sources:
-        height, width = source.crop.shape[1:]
-        known = (height, width) in (own, *COMMON_SIZES)
-        doubt = None if source.face is not None else alignment_doubt(source.crop, aligner)
-        if doubt or (source.face is None and not known):
-            reason = f": {doubt}" if doubt else "."
-            notes.append(
-                f"{source.path.name}: taken for an aligned crop ({width} × {height} px){reason} --pictures photos aligns it."
-            )
-    return notes
-
-
 def _division_notes(network: nn.Module, images: Tensor, model: str, wrapped: bool) -> list[str]:
     """Return a note with the layer to take instead, if the model divides by the length. For ONNX files, from_onnx names the value.
 
@@ -429,17 +407,15 @@ def _noise_notes(network: nn.Module, images: Tensor) -> list[str]:
     cosine = _cosine(network, faces, noise)
     others = {name: _cosine(network, faces * scale, noise * scale) for name, scale in SCALES.items()}
     name, least = min(others.items(), key=lambda item: item[1])
-    if cosine <= MAX_COSINE_TO_NOISE and 1 - least <= MAX_GAIN * (1 - cosine):
-        return []
+    is_better = 1 - least > MAX_GAIN * (1 - cosine)
     if cosine > MAX_COSINE_TO_NOISE:
-        better = f", {least:.2f} with pixels {name}" if 1 - least > MAX_GAIN * (1 - cosine) else ""
-        return [
-            f"embeddings hardly depend on the pictures (cosine to images of noise {cosine:.2f}{better}). Check the preprocessing."
-        ]
-    return [
-        f"embeddings separate faces from noise better with pixels {name} (cosine {least:.2f} instead of {cosine:.2f}). Check the scale in "
-        "the preprocessing."
-    ]
+        better = f", {least:.2f} with pixels {name}" if is_better else ""
+        found = f"embeddings hardly depend on the pictures (cosine to images of noise {cosine:.2f}{better})"
+        return [f"{found}. Check the preprocessing."]
+    if is_better:
+        found = f"embeddings separate faces from noise better with pixels {name} (cosine {least:.2f} instead of {cosine:.2f})"
+        return [f"{found}. Check the scale in the preprocessing."]
+    return []
 
 
 def _cosine(network: nn.Module, faces: Tensor, noise: Tensor) -> float:

@@ -1,0 +1,1 @@
+"""Code that several test files and tools share; no tests."""
