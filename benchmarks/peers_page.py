@@ -305,7 +305,7 @@ def page(table: pd.DataFrame, leads: pd.DataFrame, readings: pd.DataFrame, setti
     template = environment().from_string((FOLDER / "peers_page.md.j2").read_text())
     return template.render(
         **settings,
-        names=list(settings["gaps"]),
+        names=[name for name in settings["gaps"] if name in set(real["network"])],
         in_short="\n".join(in_short(real, leads)),
         shares=[text for preset in PRESETS if (text := shares_of(real, preset))],
         choice=choice_table(readings),
@@ -333,7 +333,7 @@ def main() -> None:
     folder = options.docs / "peers"
     folder.mkdir(exist_ok=True)
     (options.docs / "peers.md").write_text(page(table, leads, readings, settings))
-    for name in settings["gaps"]:
+    for name in (n for n in settings["gaps"] if n in set(table["network"])):
         (folder / f"{name}.md").write_text(of_network(table[table["network"] == name], settings, name))
     readings.round(4).to_csv(FOLDER / "peers_readings.csv", index=False)
     figure(table).savefig(options.docs / "_static" / "peers.png", dpi=80)
