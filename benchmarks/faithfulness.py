@@ -47,8 +47,13 @@ Maps = Callable[[Tensor, Tensor], Tensor]
 
 
 def pixel_map(attributions: Tensor) -> Tensor:
-    """Input attributions (N, C, H, W) to maps: absolute value, summed over colours, blurred with σ = 2 px (as is custom)."""
+    """Return input attributions (N, C, H, W) as maps: absolute value, summed over colours, blurred with σ = 2 px."""
     return gaussian_blur(attributions.detach().abs().sum(1), 2.0)
+
+
+def signed_map(attributions: Tensor) -> Tensor:
+    """Return input attributions (N, C, H, W) as maps: signed sum over colours, as it is."""
+    return attributions.detach().sum(1)
 
 
 def methods_of(model: nn.Module, found: LayerSuggestions, field: Field, quick: bool) -> dict[str, Maps]:
@@ -60,10 +65,10 @@ def methods_of(model: nn.Module, found: LayerSuggestions, field: Field, quick: b
     every = LEAM(model, overall)
     cam = LayerGradCam(cosine, last.module)
 
-    def integrated(x: Tensor, r: Tensor) -> Tensor:
+    def integrated(read: Callable[[Tensor], Tensor], x: Tensor, r: Tensor) -> Tensor:
         weights = (fixed.fixed_weights(x, r),)
         options = {"additional_forward_args": weights, "n_steps": 20, "internal_batch_size": 64}
-        return pixel_map(IntegratedGradients(fixed).attribute(x, **options))
+        return read(IntegratedGradients(fixed).attribute(x, **options))
 
     def occlusion(x: Tensor, r: Tensor) -> Tensor:
         windows = {"sliding_window_shapes": (3, 14, 14), "strides": (3, 7, 7), "perturbations_per_eval": 4}
@@ -82,7 +87,8 @@ def methods_of(model: nn.Module, found: LayerSuggestions, field: Field, quick: b
             cam.attribute(x, additional_forward_args=(r,)).detach(), size, field
         ),
         "Saliency": lambda x, r: pixel_map(Saliency(cosine).attribute(x, additional_forward_args=(r,))),
-        "IntegratedGradients, 20 steps": integrated,
+        "IntegratedGradients, 20 steps": partial(integrated, pixel_map),
+        "IntegratedGradients, 20 steps, signed": partial(integrated, signed_map),
         "Occlusion, 14 px": occlusion,
     }
     slow = {"Occlusion, 14 px", "LEAM, best"}

@@ -11,6 +11,7 @@ stem, stages.0.4, stages.2.5, stages.4.1) works. Not shown: other networks, colo
 import argparse
 import importlib.util
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -48,8 +49,22 @@ def load_models(folder: Path) -> ModuleType:
     return module
 
 
-def load_faces(folder: Path, people: int | None = None, per_person: int | None = None) -> tuple[Tensor, list[str]]:
-    chosen = [sorted(p.glob("*.png"))[:per_person] for p in sorted((folder / "faces").iterdir())[:people]]
+def load_zoo(folder: Path) -> dict[str, Callable[[], nn.Module]]:
+    """Return name → function that makes the network: ``ZOO`` of the folder's zoo.py, or else ``RECOGNISERS`` of its models.py."""
+    if not (folder / "zoo.py").is_file():
+        return dict(load_models(folder).RECOGNISERS)
+    spec = importlib.util.spec_from_file_location("zoo", folder / "zoo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return dict(module.ZOO)
+
+
+def load_faces(
+    folder: Path, people: int | None = None, per_person: int | None = None, *, name: str = "faces"
+) -> tuple[Tensor, list[str]]:
+    chosen = [sorted(p.glob("*.png"))[:per_person] for p in sorted((folder / name).iterdir())[:people]]
     paths = [path for person in chosen for path in person]
     arrays = [np.asarray(Image.open(path).convert("RGB"), dtype=np.float32) / 255 for path in paths]
     images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)

@@ -22,13 +22,14 @@ from pathlib import Path
 import torch
 from main_job import load_faces, load_models
 from peers_methods import Method, every_method, in_parts
+from peers_readings import Raw
 from torch import Tensor, nn
 
 from captum_leam import suggest_layers
 from captum_leam.explainers import Cost, ExtremalPerturbation
 
 IMAGES = 2
-LIMIT = "limit (extremal perturbation)"
+LIMIT_NAME = "limit (extremal perturbation)"
 RETURNED = {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}  # blocks from 64 KiB are given back when freed
 
 
@@ -55,17 +56,17 @@ def metered(model: nn.Module) -> Iterator[dict[str, int]]:
         handle.remove()
 
 
-def run(method: Method, model: nn.Module, images: Tensor, references: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Maps (N, H, W); forwards, backwards and seconds of one core, per image."""
+def run(method: Method, model: nn.Module, images: Tensor, references: Tensor) -> tuple[Raw, dict[str, float]]:
+    """Return raw attributions; forwards, backwards and seconds of one core, per image."""
     started = time.process_time()
     with metered(model) as counts:
         own_batches = method.explainer is not None
-        maps = method.explain(images, references) if own_batches else in_parts(method.explain, images, references)
+        raw = method.raw(images, references) if own_batches else in_parts(method, images, references)
     seconds = time.process_time() - started
     cost = Cost(counts["forwards"] / len(images), counts["backwards"] / len(images))
     if method.explainer is not None:
         cost = method.explainer.cost  # hooks on the model cannot see into a vectorised backward pass
-    return maps, {
+    return raw, {
         "forwards": cost.forwards,
         "backwards": cost.backwards,
         "seconds": seconds / len(images),
@@ -127,13 +128,13 @@ def measure_one(data: Path, network: str, quick: bool, which: int | str) -> obje
     references = model(x)
     torch.autograd.grad(references.sum(), x)
     references = references.detach().roll(1, 0)
-    if which == LIMIT:  # its memory does not depend on the number of steps
+    if which == LIMIT_NAME:  # its memory does not depend on the number of steps
         limit = ExtremalPerturbation(model, n_steps=3, restarts=1)
         return memory_of(lambda: limit.attribute(images, reference=references))
     methods = every_method(model, suggest_layers(model, images), 0.3, quick)
     if which == "names":
         return [method.name for method in methods]
-    explain = methods[int(which)].explain
+    explain = methods[int(which)].raw
     return memory_of(lambda: explain(images, references))
 
 
@@ -150,7 +151,7 @@ def main() -> None:
         return in_a_fork(lambda: measure_one(*where, which))
 
     names = measured("names")
-    peaks = {name: measured(i) for i, name in enumerate(names)} | {LIMIT: measured(LIMIT)}
+    peaks = {name: measured(i) for i, name in enumerate(names)} | {LIMIT_NAME: measured(LIMIT_NAME)}
     print(json.dumps({name: peak for name, peak in peaks.items() if peak is not None}))
 
 

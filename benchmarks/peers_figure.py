@@ -5,9 +5,11 @@ from itertools import pairwise
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from contest import CHOSEN, OWN
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
+from peers_measures import ALL
 
 from captum_leam.plots import COLOURS
 
@@ -28,10 +30,13 @@ FRACTION = 0.05
 
 
 def points(table: pd.DataFrame, fraction: float = FRACTION) -> pd.DataFrame:
-    """Network, method, family, passes per image, drop (blur, own network, maps as they are)."""
-    own = (table["measure"] == "drop") & (table["where"] == "own") & (table["fill"] == "blur") & (table["smooth"] == 0)
-    drop = table[own & (table["fraction"] == fraction)].set_index(["network", "method", "family"])["value"]
-    passes = table[table["measure"].isin(["forwards", "backwards"])].groupby(["network", "method"])["value"].sum()
+    """Return network, method, family, passes per image and drop (grey faces, blur, own network, chosen reading)."""
+    own = (table["measure"] == "drop") & (table["where"] == OWN) & (table["fill"] == "blur") & (table["view"] == CHOSEN)
+    own &= (table["faces"] == "faces") & (table["fraction"] == fraction) & (table["network"] != ALL)
+    drop = table[own].set_index(["network", "method", "family"])["value"]
+    counted = table[table["measure"].isin(["forwards", "backwards"])]
+    counted = counted.drop_duplicates(["network", "method", "measure"])
+    passes = counted.groupby(["network", "method"])["value"].sum()
     return drop.rename("drop").reset_index().merge(passes.rename("passes").reset_index(), "left")
 
 

@@ -1,34 +1,37 @@
 """What maps are measured by, as tidy tables. Every number has its 95 % interval by a bootstrap over people.
 
-Tables have the columns of :data:`COLUMNS`; a measure that needs no fill, fraction or blur leaves them empty.
+Tables have the columns of :data:`COLUMNS`; a measure that needs no view, fill or fraction leaves them empty.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from contest import CHOSEN, CONTROLS, OWN, SAME_ARCHITECTURE, SEED, TRANSFER
 from planted_evidence import dilate
 from torch import Tensor, nn
 
 from captum_leam import bhattacharyya, top_fraction
 from captum_leam.faithfulness import OcclusionEvaluator
-from captum_leam.maps import normalize_sum
+from captum_leam.faithfulness.fills import as_fill
+from captum_leam.maps import normalize_sum, rank_pixels
+from captum_leam.objectives import embed
 from captum_leam.stats.decisions import Pairs
 from captum_leam.stats.inference import bootstrap_interval, by_person
 from captum_leam.verification import VerificationEvaluator
 
-COLUMNS = ["network", "method", "measure", "where", "fill", "fraction", "smooth", "value", "low", "high", "images"]
-FRACTIONS = (0.05, 0.2)
-FILLS = ("blur", "noisy linear")
-SMOOTH = (0.0, 4.0)
-CONTROLS = ("random pixels", "centre", "edges")
+COLUMNS = ["faces", "network", "method", "measure", "where", "view", "fill", "fraction", "value", "low", "high"]
+COLUMNS += ["images", "in_gaps"]
 CONTROL = "control: "
+ALL = "all networks"
 AT_ONCE = 8  # images in one pass: more fall out of the caches of a core
 CELL = 8  # pixels by which planted parts are dilated: one cell of the coarsest layer
 
 Table = list[dict[str, object]]
+Cells = Sequence[tuple[str, float]]  # fill and fraction
 
 
 def row(network: str, method: str, measure: str, value: float, **more: object) -> dict[str, object]:
@@ -38,9 +41,125 @@ def row(network: str, method: str, measure: str, value: float, **more: object) -
 def means(
     network: str, method: str, measure: str, values: Sequence[float], people: Sequence[str], **more: object
 ) -> dict[str, object]:
-    """The row of a mean over images, with its interval over people."""
+    """Return the row of a mean over images, with its interval over people."""
     low, high = (float(v) for v in bootstrap_interval(values, people))
     return row(network, method, measure, float(np.mean(values)), low=low, high=high, images=len(values), **more)
+
+
+# -- networks ------------------------------------------------------------------------------------------
+
+
+def architecture(model: nn.Module) -> str:
+    """Return the name of a network's architecture: its class, or those of its parts for a sequence.
+
+    Example:
+        >>> architecture(nn.Sequential(nn.Flatten(), nn.Linear(2, 2)))
+        'Flatten, Linear'
+    """
+    if isinstance(model, nn.Sequential):
+        return ", ".join(architecture(part) for part in model)
+    return type(model).__name__
+
+
+def relation(networks: Mapping[str, nn.Module], explained: str, measured: str) -> str:
+    """Return how a drop counts: own, transfer, or same architecture."""
+    if explained == measured:
+        return OWN
+    same = architecture(networks[explained]) == architecture(networks[measured])
+    return SAME_ARCHITECTURE if same else TRANSFER
+
+
+def next_of_another_architecture(networks: Mapping[str, nn.Module], explained: str) -> list[str]:
+    """Return the network after this one whose architecture is another, in the order of the zoo and around; none if there is none."""
+    names = list(networks)
+    start = names.index(explained)
+    around = names[start + 1 :] + names[:start]
+    return [n for n in around if relation(networks, explained, n) == TRANSFER][:1]
+
+
+def gap(embeddings: Tensor, references: Tensor, people: Sequence[str]) -> float:
+    """Return the mean cosine of images to their own person's centroid less that to other people's.
+
+    Args:
+        embeddings: (N, D).
+        references: Leave-one-out centroids (N, D) of the images' people.
+        people: The person of each image.
+    """
+    f, r = (F.normalize(t.double(), dim=1) for t in (embeddings, references))
+    who = np.asarray(people)
+    strangers = torch.from_numpy(who[:, None] != who[None])
+    cosines = f @ r.T
+    return float(cosines.diagonal().mean() - cosines[strangers].mean())
+
+
+# -- occlusion -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Occlusion:
+    """Drops of many maps of the same images on several networks; what masks have in common is measured once.
+
+    The ranking, the fills and the drop are those of :class:`~captum_leam.faithfulness.OcclusionEvaluator`.
+
+    Attributes:
+        networks: Name to network.
+        images: (N, C, H, W).
+        references: Name of the network to unit references (N, D).
+    """
+
+    networks: Mapping[str, nn.Module]
+    images: Tensor
+    references: Mapping[str, Tensor]
+    before: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        each = torch.arange(len(self.images))
+        self.before = {name: self._cosines(name, self.images, each) for name in self.networks}
+
+    def _cosines(self, name: str, images: Tensor, rows: Tensor) -> Tensor:
+        found = F.normalize(embed(self.networks[name], images, AT_ONCE).double(), dim=1)
+        return (found * F.normalize(self.references[name].double(), dim=1)[rows]).sum(1)
+
+    def drops(self, maps: Mapping[Hashable, Tensor], cells: Mapping[Hashable, Cells]) -> pd.DataFrame:
+        """Return one row per map, cell, image and network.
+
+        Args:
+            maps: Key to maps (n, H, W) of the first n images.
+            cells: Key to the fills and fractions to measure.
+
+        Returns:
+            Columns key, fill, fraction, image, measured (the network), drop.
+        """
+        kinds: dict[tuple[int, str, bytes], int] = {}
+        masks: list[Tensor] = []
+        rows = []
+        for key, of_key in maps.items():
+            ranks = rank_pixels(of_key, seed=SEED)
+            for fill, fraction in cells[key]:
+                top = ranks < max(1, round(fraction * ranks[0].numel()))
+                for i, mask in enumerate(top):
+                    number = kinds.setdefault((i, fill, mask.numpy().tobytes()), len(masks))
+                    if number == len(masks):
+                        masks.append(mask)
+                    rows.append((key, fill, fraction, i, number))
+        table = pd.DataFrame(rows, columns=["key", "fill", "fraction", "image", "number"])
+        measured = self._measured([(i, fill) for i, fill, _ in kinds], masks)
+        each = [table.assign(measured=name, drop=drop[table["number"]]) for name, drop in measured.items()]
+        return pd.concat(each, ignore_index=True).drop(columns="number")
+
+    def _measured(self, kinds: Sequence[tuple[int, str]], masks: Sequence[Tensor]) -> dict[str, np.ndarray]:
+        fills = {fill: as_fill(fill) for _, fill in kinds}
+        static = {name: fill(self.images) for name, fill in fills.items() if not fill.uses_masks}
+        occluded = []
+        for (i, name), mask in zip(kinds, masks, strict=True):
+            image = self.images[i : i + 1]
+            filled = static[name][i] if name in static else fills[name](image, mask[None])[0]
+            occluded.append(torch.where(mask, filled, image[0]))
+        rows, changed = (
+            torch.tensor([i for i, _ in kinds]),
+            torch.stack(occluded).contiguous(memory_format=torch.channels_last),
+        )
+        return {name: (self.before[name][rows] - self._cosines(name, changed, rows)).numpy() for name in self.networks}
 
 
 # -- faithfulness --------------------------------------------------------------------------------------
@@ -54,46 +173,89 @@ def drops(
     people: Sequence[str],
     explained: str,
     *,
-    fractions: tuple[float, ...] = FRACTIONS,
-    smooths: tuple[float, ...] = SMOOTH,
+    fractions: tuple[float, ...] = (0.05, 0.2),
+    smooths: tuple[float, ...] = (0.0, 4.0),
     controls: tuple[str, ...] = CONTROLS,
 ) -> pd.DataFrame:
-    """Drop of the cosine of every image: method, where, fill, fraction, smooth, image, person, drop."""
+    """Return the drop of the cosine of every image, for ``forms.py``: method, where, fill, fraction, smooth, image, person, drop."""
     tables = []
     for smooth in smooths:
         evaluator = OcclusionEvaluator(
-            networks, fractions, fills=FILLS, controls=controls, smooth=smooth, batch_size=AT_ONCE
+            networks,
+            fractions,
+            fills=("blur", "noisy linear"),
+            controls=controls,
+            smooth=smooth,
+            batch_size=AT_ONCE,
         )
         result = evaluator.evaluate(images, maps, references, people, explained=explained)
         tables.append(result.to_frame().assign(smooth=smooth))
     table = pd.concat(tables, ignore_index=True)
     named = table["method"].where(table["method"] != "", CONTROL + table["control"])
-    where = np.where(table["model"] == explained, "own", "transfer")
+    where = np.where(table["model"] == explained, OWN, TRANSFER)
     kept = table[["fill", "fraction", "smooth", "image", "person", "drop"]]
     return kept.assign(network=explained, method=named, where=where)
 
 
-def faithfulness(of_images: pd.DataFrame, baseline: str) -> Table:
-    """Mean drops, and for each the mean difference of a baseline method to it, image by image."""
-    keys = ["network", "where", "fill", "fraction", "smooth"]
+CELLS = ["faces", "where", "view", "fill", "fraction"]
+
+
+def averaged(of_images: pd.DataFrame) -> pd.DataFrame:
+    """Return drops averaged over the networks that measured them, then over the networks explained, in gaps (``drop`` and ``in_gaps``).
+
+    The rows of one network come first, those of all networks, named :data:`ALL`, after them.
+    """
+    keys = [*CELLS, "method", "image", "person"]
+    counted = of_images[of_images["where"] != SAME_ARCHITECTURE]
+    of_network = of_images.groupby(["network", *keys], sort=False)[["drop", "in_gaps"]].mean().reset_index()
+    several = counted.groupby(["network", *keys], sort=False)[["in_gaps"]].mean().groupby(keys, sort=False)["in_gaps"]
+    found = several.agg(["mean", "size"]).reset_index()
+    full = found["size"] == counted["network"].nunique()  # a method that does not run on a network has no average
+    everywhere = found[full].rename(columns={"mean": "in_gaps"}).drop(columns="size")
+    return pd.concat([of_network, everywhere.assign(network=ALL, drop=everywhere["in_gaps"])], ignore_index=True)
+
+
+def faithfulness(of_images: pd.DataFrame) -> Table:
+    """Return mean drops with intervals, of every network and of all (those in gaps), from :func:`averaged`."""
     found: Table = []
-    for cell, table in of_images.groupby(keys, sort=False):
-        place = dict(zip(keys, cell, strict=True))
-        network = str(place.pop("network"))
-        ours = table[table["method"] == baseline].set_index("image")["drop"]
-        for method, part in table.groupby("method", sort=False):
-            entry = means(network, str(method), "drop", part["drop"].to_numpy(), part["person"].tolist(), **place)
-            behind = ours.loc[part["image"]].to_numpy() - part["drop"].to_numpy()
-            low, high = bootstrap_interval(behind, part["person"].tolist())
-            found.append({**entry, "ahead": behind.mean(), "ahead_low": float(low), "ahead_high": float(high)})
+    for cell, part in of_images.groupby(["network", "method", *CELLS], sort=False):
+        network, method, *place = cell
+        entry = means(network, method, "drop", part["drop"].to_numpy(), part["person"].tolist())
+        found.append({**entry, **dict(zip(CELLS, place, strict=True)), "in_gaps": part["in_gaps"].mean()})
     return found
 
 
+def leads(of_images: pd.DataFrame, presets: Sequence[str]) -> pd.DataFrame:
+    """Return by how much each preset is ahead of every other method, image by image, with intervals over people.
+
+    Args:
+        of_images: From :func:`averaged`.
+        presets: Names of methods.
+
+    Returns:
+        Columns network, faces, where, view, fill, fraction, preset, method, ahead, low, high, images; in gaps.
+    """
+    found = []
+    for cell, part in of_images.groupby(["network", *CELLS], sort=False):
+        place = dict(zip(["network", *CELLS], cell, strict=True))
+        by_method = {method: rows.set_index("image") for method, rows in part.groupby("method", sort=False)}
+        for preset in (p for p in presets if p in by_method):
+            for method, rows in by_method.items():
+                behind = (by_method[preset]["in_gaps"].reindex(rows.index) - rows["in_gaps"]).dropna()
+                if method == preset or behind.empty:
+                    continue
+                low, high = bootstrap_interval(behind.to_numpy(), rows.loc[behind.index, "person"].tolist())
+                entry = {"ahead": behind.mean(), "low": float(low), "high": float(high), "images": len(behind)}
+                found.append({**place, "preset": preset, "method": method, **entry})
+    return pd.DataFrame(found)
+
+
 def shares_of_limit(of_images: pd.DataFrame, limit: str) -> Table:
-    """Mean drop over that of the limit on the same images: blur, own network, maps as they are."""
-    own = of_images[(of_images["where"] == "own") & (of_images["fill"] == "blur") & (of_images["smooth"] == 0)]
+    """Return the mean drop over that of the limit on the same images: blur, each map in its chosen reading, own and transfer."""
+    wanted = of_images[(of_images["fill"] == "blur") & (of_images["view"] == CHOSEN) & (of_images["network"] != ALL)]
     found: Table = []
-    for (network, fraction), table in own.groupby(["network", "fraction"], sort=False):
+    for cell, table in wanted.groupby(["network", "faces", "where", "fraction"], sort=False):
+        place = dict(zip(["faces", "where", "fraction"], cell[1:], strict=True))
         reached = table[table["method"] == limit].set_index("image")["drop"]
         for method, part in table.groupby("method", sort=False):
             both = part[part["image"].isin(reached.index)]
@@ -102,8 +264,8 @@ def shares_of_limit(of_images: pd.DataFrame, limit: str) -> Table:
             pair = np.stack([both["drop"].to_numpy(), reached.loc[both["image"]].to_numpy()], 1)
             low, high = ratio_interval(pair, both["person"].tolist())
             value = pair[:, 0].mean() / pair[:, 1].mean()
-            more = {"where": "own", "fill": "blur", "fraction": fraction, "smooth": 0.0, "images": len(both)}
-            found.append(row(str(network), str(method), "share of the limit", value, low=low, high=high, **more))
+            more = {**place, "view": CHOSEN, "fill": "blur", "images": len(both)}
+            found.append(row(str(cell[0]), str(method), "share of the limit", value, low=low, high=high, **more))
     return found
 
 
@@ -248,29 +410,6 @@ def planted(network: str, method: str, maps: Tensor, parts: Tensor, people: Sequ
 def has_positive(maps: Tensor) -> Tensor:
     """Which maps (N, H, W) say that anything speaks for the match: the others are left out, and the rest counted; boolean (N,)."""
     return (maps > 0).flatten(1).any(1)
-
-
-class Remembered(nn.Module):
-    """A network that looks up images it has embedded before without gradients: masked images of a probe with another partner.
-
-    Only where time and passes are not measured.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.seen: dict[int, Tensor] = {}
-        self.eval()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Embeddings, looked up where they can be."""
-        if torch.is_grad_enabled():
-            return self.model(x)
-        keys = [hash(image.numpy().tobytes()) for image in x.contiguous()]
-        new = [i for i, key in enumerate(keys) if key not in self.seen]
-        if new:
-            self.seen |= dict(zip([keys[i] for i in new], self.model(x[new]), strict=True))
-        return torch.stack([self.seen[key] for key in keys])
 
 
 def scores_of_all_pairs(embeddings: Tensor, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

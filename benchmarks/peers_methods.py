@@ -1,13 +1,16 @@
-"""Every method of the comparison under one signature: images and references to maps at image size.
+"""Every method of the comparison under one signature: images and references to raw attributions, which the harness reads.
 
-LEAM's forms and presets, the methods of :mod:`captum_leam.explainers`, Captum's own through ``CaptumExplainer``, and the packages
-pytorch-grad-cam and torch-cam, used as their users would: the layer's map stretched over the whole image, scores from a target
-function. Layers are those that ``suggest_layers`` finds: the first (56 px of a crop of 112 px), middle (28 px), third (14 px) and last.
+LEAM's forms and presets, the methods of :mod:`captum_leam.explainers`, Captum's own through ``EmbeddingSimilarity``, and the packages
+pytorch-grad-cam, torch-cam and xaitk-saliency, used as their users would: the layer's map stretched over the whole image, scores from a
+target function. Layers are among those that ``suggest_layers`` finds: the first (the finest), middle (cells nearest to 4 px of a crop of
+112 px), third (nearest to 8 px) and last. No method takes absolute values or positive parts of its own: readings (``peers_readings.py``)
+do, and every method has all of them.
 """
 
 import importlib.util
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
@@ -15,9 +18,12 @@ from io import StringIO
 import captum.attr as ca
 import torch
 import torch.nn.functional as F
+from contest import METHODS, SEED
+from peers_readings import Raw
+from peers_similarity import SANE, SBSM, xrai
 from torch import Tensor, nn
 
-from captum_leam import LEAM, explain_faces
+from captum_leam import LEAM, EmbeddingSimilarity, explain_faces
 from captum_leam import explainers as ex
 from captum_leam.maps import default_blur, place_on_field
 from captum_leam.regions import TemplateParser
@@ -26,7 +32,7 @@ from captum_leam.suggest import LayerSuggestion, LayerSuggestions
 Maps = Callable[[Tensor, Tensor], Tensor]
 PRESETS = ("fast", "default", "best")
 DEFAULT = "LEAM, default"
-PATH_STEPS = 20  # of IntegratedGradients and its kin
+PATH_STEPS = 20  # of path methods, unless their name says otherwise
 NOISE = {"nt_samples": 10, "stdevs": 0.1, "nt_samples_batch_size": 1}
 AT_ONCE = 2  # images in one call: methods of Captum repeat them up to 20 times
 
@@ -36,18 +42,26 @@ class Method:
     """A method as the harness sees it.
 
     Attributes:
-        name: in tables.
+        name: In tables; one of ``contest.METHODS``.
         family: LEAM, peer, Captum, pytorch-grad-cam, torch-cam; controls and the limit are made elsewhere.
-        explain: images (N, C, H, W) and references (N, D) to maps (N, H, W).
-        dissimilar: the same for what speaks against the match; None where the method has no such side.
-        explainer: that counts its own passes, where hooks on the model would not see them all.
+        explain: Images (N, C, H, W) and references (N, D) to :class:`~peers_readings.Raw`, input attributions (N, C, H, W), or signed
+            maps (N, 1, H, W) or (N, H, W).
+        dissimilar: Images and references to maps (N, H, W) of the evidence against the match; None for methods without them.
+        explainer: Explainer that counts its own passes, where hooks on the model would not see them all.
     """
 
     name: str
     family: str
-    explain: Maps
+    explain: Callable[[Tensor, Tensor], Raw | Tensor]
     dissimilar: Maps | None = None
     explainer: ex.Explainer | None = None
+
+    def raw(self, images: Tensor, references: Tensor) -> Raw:
+        """Return the raw attributions of a batch of images, detached."""
+        found = self.explain(images, references)
+        raw = found if isinstance(found, Raw) else Raw(found)
+        attributions = raw.attributions.detach()
+        return Raw(attributions[:, None] if attributions.ndim == 3 else attributions, raw.published)
 
 
 @dataclass(frozen=True)
@@ -57,18 +71,21 @@ class Layers:
     found: LayerSuggestions
 
     def __getitem__(self, role: str) -> LayerSuggestion:
-        every = {"first": 0, "middle": 1, "third": 2, "last": -1}
-        return self.found.layers[every[role]]
+        layers, px = self.found.layers, self.found.image_size[1] / 112
+        if role in ("first", "last"):
+            return layers[0 if role == "first" else -1]
+        cell = {"middle": 4 * px, "third": 8 * px}[role]
+        return min(layers, key=lambda layer: abs(layer.cell - cell))
 
     def place(self, maps: Tensor) -> Tensor:
-        """Layer maps at image size, on the field that the network reads."""
+        """Return layer maps at image size, on the field that the network reads."""
         return place_on_field(maps.detach(), self.found.image_size, self.found.field)
 
 
 def every_method(model: nn.Module, found: LayerSuggestions, threshold: float, quick: bool) -> list[Method]:
-    """All methods on one network, LEAM's presets first; what is not installed is said and left out."""
+    """Return all methods for one network in the order of the contest; what is not installed is printed and left out."""
     layers = Layers(found)
-    return [
+    every = [
         *leam_presets(model, found),
         *leam_forms(model, layers),
         *peers(model, layers, threshold, quick),
@@ -76,6 +93,7 @@ def every_method(model: nn.Module, found: LayerSuggestions, threshold: float, qu
         *grad_cam_package(model, layers),
         *torch_cam_package(model, layers),
     ]
+    return sorted(every, key=lambda method: METHODS.index(method.name))
 
 
 # -- LEAM ----------------------------------------------------------------------------------------------
@@ -111,103 +129,196 @@ def leam_forms(model: nn.Module, layers: Layers) -> list[Method]:
 
 
 def peers(model: nn.Module, layers: Layers, threshold: float, quick: bool) -> list[Method]:
-    """One line for every explainer; a method of your own goes here."""
-    masks, steps = (50, 20) if quick else (500, 75)
+    """One line for every explainer; a method of your own goes here, and its name into ``contest.METHODS``."""
+    masks, steps, stride = (50, 20, 14) if quick else (500, 75, 5)
     methods = []
     for role in ("last", "middle"):
         options = {"reshape": layers[role].reshape, "field": layers.found.field}
         for kind in (ex.GradCAM, ex.LayerCAM, ex.HiResCAM):
             methods.append(peer(f"{kind.__name__}, {role} layer", kind(model, layers[role].module, **options)))
     last = {"reshape": layers["last"].reshape, "field": layers.found.field}
+    if installed("xaitk_saliency", "xaitk-saliency"):
+        methods.append(peer("SBSM", SBSM(model, stride=stride)))
     return [
         *methods,
         peer("PositionDecomposition, last layer", ex.PositionDecomposition(model, layers["last"].module, **last)),
         peer("GapDecomposition, last layer", ex.GapDecomposition(model, layers["last"].module, **last)),
-        peer("xSSAB", ex.XSSAB(model, threshold=threshold)),
-        peer("FGGB", ex.FGGB(model, threshold=threshold)),
-        peer(f"FAME, {steps} steps", ex.FAME(model, n_steps=steps)),
-        peer(f"CorrRISE, {masks} masks", ex.CorrRISE(model, masks=masks)),
-        peer(f"RISE, {masks} masks", ex.RISE(model, masks=masks)),
-        peer("xFace", ex.XFace(model, stride=14) if quick else ex.XFace(model)),
+        with_raw("xSSAB", SignedXSSAB(model, threshold=threshold)),
+        with_raw("FGGB", SignedFGGB(model, threshold=threshold)),
+        peer("FAME", ex.FAME(model, n_steps=steps)),
+        peer("CorrRISE", ex.CorrRISE(model, masks=masks)),
+        peer("RISE", ex.RISE(model, masks=masks)),
+        peer("xFace", ex.XFace(model, stride=stride)),
         peer("RegionShapley, template", ex.RegionShapley(model, TemplateParser(), orders=3 if quick else 10)),
+        peer("SANE, sliding window", SANE(model, stride=stride)),
     ]
 
 
-SIMILAR_ONLY = (ex.GradCAM, ex.LayerCAM, ex.RISE)
+SIMILAR_ONLY = (ex.GradCAM, ex.LayerCAM, ex.RISE, SBSM)
 
 
 def peer(name: str, method: ex.Explainer) -> Method:
-    """An explainer; of two-sided methods each side by itself, of signed maps the sign turned around."""
+    """Return an explainer as a method; its dissimilar side is its own, or the signed map with the sign turned around."""
 
-    def signed(x: Tensor, r: Tensor, sign: int = 1) -> Tensor:
-        return sign * method.attribute(x, reference=r)[:, 0]
+    def against(x: Tensor, r: Tensor) -> Tensor:
+        if isinstance(method, ex.TwoSidedExplainer):
+            return method.attribute_both(x, reference=r).dissimilar[:, 0]
+        return -method.attribute(x, reference=r)[:, 0]
 
-    def side(x: Tensor, r: Tensor, which: str) -> Tensor:
-        return getattr(method.attribute_both(x, reference=r), which)[:, 0]
+    dissimilar = None if isinstance(method, SIMILAR_ONLY) else against
+    return Method(name, "peer", lambda x, r: method.attribute(x, reference=r), dissimilar, method)
 
-    if isinstance(method, ex.TwoSidedExplainer):
-        against: Maps | None = partial(side, which="dissimilar")
-    else:
-        against = None if isinstance(method, SIMILAR_ONLY) else partial(signed, sign=-1)
-    return Method(name, "peer", signed, against, method)
+
+class SignedXSSAB(ex.XSSAB):
+    """xSSAB that keeps the signed gradient of the dimensions in favour of the match, whose absolute value is its similar map."""
+
+    def _gradient(self, score: Tensor, images: Tensor) -> Tensor:
+        gradient = super()._gradient(score, images)
+        self.kept.append(gradient.detach())
+        return gradient
+
+    def raw(self, x: Tensor, r: Tensor) -> Raw:
+        """Return signed gradients (N, C, H, W), and the paper's map: similar less dissimilar."""
+        self.kept: list[Tensor] = []
+        combined = self.attribute(x, reference=r)[:, 0]
+        return Raw(torch.cat(self.kept[::2]), combined)  # every second one is of the dimensions against it
+
+
+class SignedFGGB(ex.FGGB):
+    """FGGB before its mean over channels."""
+
+    def _sum_over_dimensions(self, row: int, image: Tensor, reference: Tensor | None) -> Tensor:
+        total = super()._sum_over_dimensions(row, image, reference)
+        self.kept.append(total.detach())
+        return total
+
+    def raw(self, x: Tensor, r: Tensor) -> Raw:
+        """Return signed sums (N, C, H, W); the paper's map is their mean over channels."""
+        self.kept: list[Tensor] = []
+        self.attribute(x, reference=r)
+        return Raw(torch.cat(self.kept))
+
+
+def with_raw(name: str, method: SignedXSSAB | SignedFGGB) -> Method:
+    """Return an explainer whose attributions before the paper's reading are known."""
+    return Method(name, "peer", method.raw, peer(name, method).dissimilar, method)
 
 
 # -- Captum's own --------------------------------------------------------------------------------------
 
 
 def repeatably(explain: Maps) -> Maps:
-    """Methods that draw from the process's random numbers: the same numbers every time, and given back."""
+    """Return a method that draws the same random numbers every time, and gives those of the process back."""
 
     def run(x: Tensor, r: Tensor) -> Tensor:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.manual_seed(SEED)
             return explain(x, r)
 
     return run
 
 
+@dataclass(frozen=True)
+class Captum:
+    """Captum's methods on one network.
+
+    They run on the objective's default norm; those that are complete along a path run on the fixed one, from the blurred image. Its
+    weights are the unit reference: the length of the embedding, one factor per image, changes no ranking and would cost a pass.
+    """
+
+    model: nn.Module
+    layers: Layers
+
+    @property
+    def cosine(self) -> EmbeddingSimilarity:
+        """Score of the methods without a path."""
+        return EmbeddingSimilarity(self.model)
+
+    @property
+    def fixed(self) -> EmbeddingSimilarity:
+        """Score of the methods along a path."""
+        return EmbeddingSimilarity(self.model, norm="fixed")
+
+    def at_image(self, method: ca.Attribution, **options: object) -> Maps:
+        """Return input attributions."""
+        return repeatably(lambda x, r: method.attribute(x, additional_forward_args=(r,), **options))
+
+    def along_path(
+        self, method: ca.Attribution, start: Callable[[Tensor], Tensor] = default_blur, **options: object
+    ) -> Maps:
+        """Return input attributions along a path."""
+
+        def run(x: Tensor, r: Tensor) -> Tensor:
+            towards = (F.normalize(r, dim=1),)
+            return method.attribute(x, baselines=start(x), additional_forward_args=towards, **options)
+
+        return repeatably(run)
+
+    def at_layer(self, method: ca.Attribution, *, path: bool = False, **options: object) -> Maps:
+        """Return layer attributions, summed over the layer's channels with their signs and placed on the image."""
+        find = self.along_path if path else self.at_image
+        return lambda x, r: self.layers.place(find(method, **options)(x, r).sum(1, keepdim=True))
+
+    def lrp(self, x: Tensor, r: Tensor) -> Tensor:
+        """Return layer-wise relevance at the middle layer, of one image at a time: the reference is a linear layer."""
+        model, maps = deepcopy(self.model), []  # it changes weights for the time of the call
+        for image, reference in zip(x, F.normalize(r, dim=1), strict=True):
+            head = nn.Linear(len(reference), 1, bias=False).requires_grad_(False)
+            head.weight.copy_(reference[None])
+            scoring = nn.Sequential(model, head).eval()
+            method = ca.LayerLRP(scoring, model.get_submodule(self.layers["middle"].name))
+            maps.append(self.layers.place(method.attribute(image[None], target=0).sum(1, keepdim=True)))
+        return torch.cat(maps)
+
+
 def captum_methods(model: nn.Module, layers: Layers, quick: bool) -> list[Method]:
-    """On the objective's default norm; those that are complete along a path on the fixed one, from the blurred image."""
-    middle, last = layers["middle"], layers["last"]
-    from_blur = {"baselines": default_blur}
-    path = {"n_steps": PATH_STEPS, "internal_batch_size": 8, **from_blur}
+    """Return Captum's methods with the options of their defaults, but for the blurred start of the paths."""
+    on = Captum(model, layers)
+    cosine, fixed = on.cosine, on.fixed
+    middle, last = layers["middle"].module, layers["last"].module
+    many = {"n_steps": PATH_STEPS, "internal_batch_size": 8}
+    steps, noise = f"{PATH_STEPS} steps", f"NoiseTunnel({{}}), {NOISE['nt_samples']} samples"
+    windows = {"sliding_window_shapes": (3, 14, 14), "strides": (3, 7, 7)}
 
-    def of_input(method: Callable[..., object], layer: LayerSuggestion | None = None, **options: object) -> Maps:
-        found = ex.CaptumExplainer(method, model, layer, reading="absolute", batch_size=AT_ONCE, **options)
-        return lambda x, r: found.attribute(x, reference=r)[:, 0]
+    def integrated(n_steps: int, **more: object) -> Maps:
+        return on.along_path(ca.IntegratedGradients(fixed), n_steps=n_steps, internal_batch_size=8, **more)
 
-    def of_layer(method: Callable[..., object], layer: LayerSuggestion, **options: object) -> Maps:
-        found = ex.CaptumExplainer(method, model, layer, field=layers.found.field, batch_size=AT_ONCE, **options)
-        return lambda x, r: found.attribute(x, reference=r)[:, 0]
+    def noisy(method: ca.Attribution, **more: object) -> Maps:
+        return on.at_image(ca.NoiseTunnel(method), **NOISE, **more)
 
-    def occlusion(x: Tensor, r: Tensor) -> Tensor:
-        windows = {"sliding_window_shapes": (x.shape[1], 14, 14), "strides": (x.shape[1], 7, 7)}
-        found = ex.CaptumExplainer(ca.Occlusion, model, reading="mean", batch_size=AT_ONCE, **windows)
-        return found.attribute(x, reference=r)[:, 0]
+    def noisy_layer(method: ca.Attribution) -> Maps:
+        return on.at_layer(ca.NoiseTunnel(method), **NOISE)
 
-    noise = f"NoiseTunnel({{}}), {NOISE['nt_samples']} samples"
+    def layer_path(kind: type[ca.Attribution]) -> Maps:
+        return on.at_layer(kind(fixed, middle), path=True, **many)
+
     maps: dict[str, Maps] = {
-        "Saliency": of_input(ca.Saliency),
-        "InputXGradient": of_input(ca.InputXGradient),
-        f"IntegratedGradients, {PATH_STEPS} steps": of_input(ca.IntegratedGradients, **path),
-        f"GradientShap, {PATH_STEPS} samples": of_input(
-            ca.GradientShap, n_samples=PATH_STEPS, stdevs=0.05, **from_blur
-        ),
-        "DeepLift": of_input(ca.DeepLift, **from_blur),
-        "GuidedGradCam, last layer": of_input(ca.GuidedGradCam, last),
-        f"LayerIntegratedGradients, middle layer, {PATH_STEPS} steps": of_layer(
-            ca.LayerIntegratedGradients, middle, **path
-        ),
-        f"LayerConductance, middle layer, {PATH_STEPS} steps": of_layer(ca.LayerConductance, middle, **path),
-        noise.format("Saliency"): of_input(lambda f: ca.NoiseTunnel(ca.Saliency(f)), **NOISE),
-        noise.format("LayerGradCam, last layer"): of_layer(
-            lambda f, layer: ca.NoiseTunnel(ca.LayerGradCam(f, layer)), last, **NOISE
-        ),
-        noise.format("LEAM, middle layer"): of_layer(lambda f, layer: ca.NoiseTunnel(LEAM(f, layer)), middle, **NOISE),
+        "Saliency": on.at_image(ca.Saliency(cosine), abs=False),
+        "InputXGradient": on.at_image(ca.InputXGradient(cosine)),
+        **{f"IntegratedGradients, {n} steps": integrated(n) for n in (2, 4, PATH_STEPS, 49)},
+        f"IntegratedGradients, {steps}, from black": integrated(PATH_STEPS, start=torch.zeros_like),
+        f"GradientShap, {PATH_STEPS} samples": on.along_path(ca.GradientShap(fixed), n_samples=PATH_STEPS, stdevs=0.05),
+        "DeepLift": on.along_path(ca.DeepLift(fixed)),
+        "GuidedGradCam, last layer": on.at_image(ca.GuidedGradCam(cosine, last)),
+        f"LayerIntegratedGradients, middle layer, {steps}": layer_path(ca.LayerIntegratedGradients),
+        f"LayerConductance, middle layer, {steps}": layer_path(ca.LayerConductance),
+        f"InternalInfluence, middle layer, {steps}": layer_path(ca.InternalInfluence),
+        "LayerLRP, middle layer": on.lrp,
+        "LayerGradCam, last layer": on.at_layer(ca.LayerGradCam(cosine, last)),
+        "LayerGradCam, middle layer": on.at_layer(ca.LayerGradCam(cosine, middle)),
+        noise.format("Saliency"): noisy(ca.Saliency(cosine), abs=False),
+        noise.format("Saliency, absolute"): noisy(ca.Saliency(cosine)),
+        noise.format("InputXGradient"): noisy(ca.InputXGradient(cosine)),
+        noise.format("LayerGradCam, last layer"): noisy_layer(ca.LayerGradCam(cosine, last)),
+        noise.format("LEAM, middle layer"): noisy_layer(LEAM(cosine, middle)),
+        f"XRAI, {steps}": lambda x, r: xrai(integrated(PATH_STEPS)(x, r).detach().sum(1), x),
     }
-    methods = [Method(name, "Captum", explain) for name, explain in maps.items()]
-    against = None if quick else Method("Occlusion 14 px", "Captum", occlusion, lambda x, r: -occlusion(x, r))
-    return methods if against is None else [*methods, against]
+    families = {f"XRAI, {steps}": "peer"}
+    methods = [Method(name, families.get(name, "Captum"), explain) for name, explain in maps.items()]
+    if not quick:
+        occlusion = on.at_image(ca.Occlusion(cosine), **windows)
+        methods.append(Method("Occlusion 14 px", "Captum", occlusion, lambda x, r: -occlusion(x, r).detach().mean(1)))
+    return methods
 
 
 # -- the packages --------------------------------------------------------------------------------------
@@ -267,6 +378,7 @@ def torch_cam_package(model: nn.Module, layers: Layers) -> list[Method]:
 # -- small functions -----------------------------------------------------------------------------------
 
 
-def in_parts(explain: Maps, images: Tensor, references: Tensor) -> Tensor:
+def in_parts(method: Method, images: Tensor, references: Tensor) -> Raw:
+    """Return the raw attributions of many images, a few in every call."""
     parts = zip(images.split(AT_ONCE), references.split(AT_ONCE), strict=True)
-    return torch.cat([explain(x, r).detach() for x, r in parts])
+    return Raw.joined([method.raw(x, r) for x, r in parts])

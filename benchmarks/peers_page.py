@@ -1,36 +1,39 @@
-"""The documentation's page on peers, made from the table that peers.py wrote.
+"""The documentation's pages on peers, made from the tables that peers.py wrote.
 
     python benchmarks/peers_page.py [--results results/peers] [--docs docs]
 
-Writes docs/peers.md and docs/_static/peers.png. Where a peer or a control is ahead of LEAM's default the cell is bold, with a star where
-the interval of the difference over people leaves out 0; each such cell is listed with what it means.
+Writes docs/peers.md, docs/peers/NETWORK.md for every network, docs/_static/peers.png and benchmarks/peers_readings.csv (the mean of every
+reading on the tuning people, which a test compares with what it measures). A method or a control that is ahead of LEAM's default is bold,
+with a star where the interval of the difference over people leaves out 0.
 """
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from contest import BUDGETS, CHOSEN, DECIDING, METHODS, OWN, PUBLISHED, READINGS, TRANSFER, VIEWS
 from jinja2 import Environment
+from peers_cost import LIMIT_NAME
 from peers_figure import STYLES as EXPLAINING
 from peers_figure import figure, pareto, points
+from peers_measures import ALL
 from peers_methods import DEFAULT, PRESETS
 
-FEW = 500  # passes; LEAM is compared with the methods that take no more
 LOWER_IS_BETTER = ("deletion",)
-LETTERS = "ABCDEFGH"
-TEMPLATE = Path(__file__).with_suffix(".md.j2")
+FOLDER = Path(__file__).parent
 FAMILIES = {
     "LEAM": "LEAM",
-    "peer": "captum_leam.explainers",
+    "peer": "captum_leam.explainers, SBSM, SANE and XRAI",
     "Captum": "Captum, through EmbeddingSimilarity",
     "pytorch-grad-cam": "pytorch-grad-cam",
     "torch-cam": "torch-cam",
     "control": "controls",
     "limit": "the limit",
 }
+COMPARED = ("drop", "deletion", "insertion", "AUC", "planted mass", "planted top 1 %")
 
 
 @dataclass(frozen=True)
@@ -42,78 +45,72 @@ class Column:
     digits: int = 3
 
 
-def drop_columns(smooth: float) -> list[Column]:
-    cells = [(fill, f) for fill in ("blur", "noisy linear") for f in (0.05, 0.2)]
+def drop_columns(view: str, faces: str = "faces", cells: Sequence[tuple[str, float]] = DECIDING) -> list[Column]:
+    """Return a column of own and transfer for every fill and fraction."""
+    place = {"measure": "drop", "view": view, "faces": faces}
     return [
         Column(
-            f"{fill} {fraction * 100:.0f} %",
-            tuple(
-                {"measure": "drop", "where": w, "fill": fill, "fraction": fraction, "smooth": smooth}
-                for w in ("own", "transfer")
-            ),
+            f"{fill} {fraction:.0%}".replace("%", " %"),
+            tuple({**place, "where": w, "fill": fill, "fraction": fraction} for w in (OWN, TRANSFER)),
         )
         for fill, fraction in cells
     ]
 
 
-LIMITS = [
-    Column(f"of the limit, {f * 100:.0f} %", ({"measure": "share of the limit", "fraction": f},), 2)
-    for f in (0.05, 0.2)
-]
-VERIFICATION = [
-    Column(
-        f"{protocol}, {'black' if fill == 'zero' else fill}",
-        ({"measure": protocol, "where": "similar", "fill": fill},),
-        2,
-    )
-    for fill in ("blur", "zero")
-    for protocol in ("deletion", "insertion")
-]
+OTHERS = [("blur", 0.01), ("blur", 0.1), ("noisy linear", 0.01), ("noisy linear", 0.1)]
+OTHERS += [("mean", fraction) for fraction in (0.01, 0.05, 0.1, 0.2)]
+VERIFICATION = [Column(p, ({"measure": p, "where": "similar", "fill": "blur"},), 2) for p in ("deletion", "insertion")]
 AGAINST = [
-    Column(f"{protocol}, dissimilar", ({"measure": protocol, "where": "dissimilar", "fill": "blur"},), 2)
-    for protocol in ("deletion", "insertion")
+    Column(f"{p}, dissimilar", ({"measure": p, "where": "dissimilar", "fill": "blur"},), 2)
+    for p in ("deletion", "insertion")
 ]
 SPECIFIC = [
     Column("BC same / different", ({"measure": "BC same"}, {"measure": "BC different"}), 2),
     Column("AUC", ({"measure": "AUC"},), 2),
 ]
 COST = [
-    Column("forwards", ({"measure": "forwards"},), 1),
-    Column("backwards", ({"measure": "backwards"},), 1),
-    Column("seconds", ({"measure": "seconds"},), 2),
+    Column("forwards", ({"measure": "forwards", "faces": "faces"},), 1),
+    Column("backwards", ({"measure": "backwards", "faces": "faces"},), 1),
+    Column("seconds", ({"measure": "seconds", "faces": "faces"},), 2),
+    Column("peak MiB", ({"measure": "peak MiB"},), 0),
 ]
-MEMORY = [Column("peak MiB", ({"measure": "peak MiB"},), 0)]
-PLANTED = [
-    Column("mass", ({"measure": "planted mass"},), 2),
-    Column("top 1 %", ({"measure": "planted top 1 %"},), 2),
-]
-COMPARED = [*drop_columns(0.0), *drop_columns(4.0), *VERIFICATION, SPECIFIC[1], *PLANTED]
-COMPARED_MEASURES = {cell["measure"] for column in COMPARED for cell in column.cells}
 
 
 # -- cells ---------------------------------------------------------------------------------------------
 
 
 def select(table: pd.DataFrame, cell: dict[str, object]) -> pd.DataFrame:
+    """Return the rows of one cell."""
     for column, value in cell.items():
         table = table[table[column] == value]
     return table
 
 
 def is_ahead(entry: pd.Series, default: pd.DataFrame) -> bool:
-    """A peer or a control beats LEAM's default in this cell."""
-    if entry["family"] in ("LEAM", "limit") or entry["measure"] not in COMPARED_MEASURES or default.empty:
+    """Return whether a method or a control beats LEAM's default in this cell."""
+    if entry["family"] in ("LEAM", "limit") or entry["measure"] not in COMPARED or default.empty:
         return False
     ours = default["value"].iloc[0]
+    if entry["measure"] == "drop" and pd.notna(entry["ahead"]):  # on the same images
+        return bool(entry["ahead"] < 0)
     return bool(entry["value"] < ours if entry["measure"] in LOWER_IS_BETTER else entry["value"] > ours)
 
 
 def certain(entry: pd.Series) -> bool:
-    """The interval over people of LEAM's lead is below 0."""
+    """Return whether the interval over people of LEAM's lead is below 0."""
     return bool(entry["ahead_high"] < 0)
 
 
+def with_leads(table: pd.DataFrame, leads: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with the lead of LEAM's default over every method, where drops were paired."""
+    keys = ["network", "faces", "where", "view", "fill", "fraction", "method"]
+    of_default = leads[leads["preset"] == DEFAULT].assign(measure="drop", view=lambda t: t["view"].astype(str))
+    of_default = of_default.rename(columns={"high": "ahead_high"})[[*keys, "measure", "ahead", "ahead_high"]]
+    return table.merge(of_default, "left", [*keys, "measure"])
+
+
 def number(value: float, digits: int) -> str:
+    """Return a number without the zero before its point."""
     text = f"{value:.{digits}f}"
     if digits >= 2 and text.lstrip("-").startswith("0."):
         return text.replace("0.", ".", 1)
@@ -121,10 +118,11 @@ def number(value: float, digits: int) -> str:
 
 
 def text_of(table: pd.DataFrame, method: str, column: Column) -> str:
+    """Return what a table shows of a method in a column."""
     parts = []
     for cell in column.cells:
         rows = select(table, cell)
-        (found, default) = (rows[rows["method"] == m] for m in (method, DEFAULT))
+        found, default = (rows[rows["method"] == m] for m in (method, DEFAULT))
         if found.empty:
             parts.append("–")
             continue
@@ -136,7 +134,7 @@ def text_of(table: pd.DataFrame, method: str, column: Column) -> str:
 
 
 def table_of(table: pd.DataFrame, columns: Sequence[Column]) -> str:
-    """Methods in families; a family's name before its rows."""
+    """Return methods in families, a family's name before its rows."""
     return "\n".join(_rows(table, columns))
 
 
@@ -155,177 +153,170 @@ def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> Iterator[str]:
             yield f"| {method} | " + " | ".join(cells) + " |"
 
 
-# -- what is ahead, and why ----------------------------------------------------------------------------
+# -- who is ahead --------------------------------------------------------------------------------------
 
 
-def losses(table: pd.DataFrame) -> pd.DataFrame:
-    """Every compared cell in which a peer or a control is ahead."""
-    found = []
-    for network, part in table.groupby("network", sort=False):
-        for column in COMPARED:
-            for cell in column.cells:
-                rows = select(part, cell)
-                default = rows[rows["method"] == DEFAULT]
-                for _, entry in rows.iterrows():
-                    if is_ahead(entry, default):
-                        ours = default["value"].iloc[0]
-                        found.append({**entry, "column": column.heading, "ours": ours, "network": network})
-    return pd.DataFrame(found)
+def rivals(table: pd.DataFrame, budget: float) -> list[str]:
+    """Return the methods, neither LEAM's nor controls, of at most so many passes on every network."""
+    counted = table[table["measure"].isin(["forwards", "backwards"]) & ~table["family"].isin(["LEAM", "limit"])]
+    counted = counted.drop_duplicates(["network", "method", "measure"])
+    passes = counted.groupby(["network", "method"])["value"].sum().groupby("method").max()
+    return list(passes.index[passes <= budget])
 
 
-REASONS: list[tuple[Callable[[pd.Series], bool], str]] = [
-    (
-        lambda e: e["measure"] in ("deletion", "insertion") and e["fill"] == "zero",
-        "Black pixels, the field's protocol. Scattered black pixels are adversarial noise to these networks: random ones delete as "
-        "well as any map, and compact shapes insert best. The cell ranks maps by how scattered they are; the blurred one does not.",
-    ),
-    (
-        lambda e: e["family"] == "control" and e["measure"] == "drop",
-        "A control that knows where faces are, not whose this is. Where it is ahead, so many pixels cover what every face has there, "
-        "and the drop says nothing about this person.",
-    ),
-    (
-        lambda e: e["family"] == "control",
-        "A control that knows nothing of this network or person. Where it is ahead, the measure does not ask for such knowledge.",
-    ),
-    (
-        lambda e: e["measure"] == "drop" and e["smooth"] > 0,
-        "At the same blur: a map that scatters its pixels gains by it, one that is smooth already does not.",
-    ),
-    (
-        lambda e: e["measure"] == "drop" and e["where"] == "transfer",
-        "On the other network: many passes, or a look from outside (masks, windows), average away what only one network reads; one pass "
-        "or a short path keeps it.",
-    ),
-    (
-        lambda e: e["measure"] == "drop",
-        "On the explained network itself: the method finds pixels that matter more. Its passes are in the table of costs.",
-    ),
-    (
-        lambda e: e["measure"] in ("deletion", "insertion"),
-        "Decisions, not scores: once a pair has crossed the threshold, more drop changes nothing, and the order of the first tenths of "
-        "the pixels decides. The pairs are few; the intervals are in the file.",
-    ),
-    (
-        lambda e: e["measure"] == "AUC",
-        "Same or different person from two maps: whatever repeats between a person's images tells people apart, pose and light "
-        "included; compare the edge detector.",
-    ),
-    (
-        lambda e: e["measure"].startswith("planted"),
-        "Synthetic evidence: the last layer of these networks has little but the part left in it, and methods that read it alone "
-        "lose least; an overall map also holds earlier layers, whose evidence is spread over more of the face.",
-    ),
-]
+def standing(leads: pd.DataFrame, preset: str, methods: Sequence[str]) -> pd.DataFrame:
+    """Return the deciding cells of a preset: whether it is ahead of every method, and whether one is surely ahead of it.
 
-
-def reason(entry: pd.Series) -> str:
-    return next(text for fits, text in REASONS if fits(entry))
-
-
-def where_not_ahead(table: pd.DataFrame) -> Iterator[str]:
-    found = losses(table)
-    if found.empty:
-        yield "Nowhere in these tables."
-        return
-    found["reason"] = [reason(e) for _, e in found.iterrows()]
-    for text, group in found.groupby("reason", sort=False):
-        yield f"**{len(group)} cells.** {text}\n"
-        for (network, column, where), cell in group.groupby(["network", "column", "where"], sort=False, dropna=False):
-            smooth = " at matched blur" if (cell["smooth"] > 0).any() else ""
-            place = f", {where}" if isinstance(where, str) and where in ("own", "transfer") else ""
-            who = "; ".join(
-                f"{e['method'].removeprefix('control: ')} {number(e['value'], 3)}" + ("\\*" if certain(e) else "")
-                for _, e in cell.sort_values("value", ascending=column.startswith("deletion")).head(4).iterrows()
-            )
-            more = f" and {len(cell) - 4} more" if len(cell) > 4 else ""
-            yield f"- {network}, {column}{place}{smooth} (LEAM {number(cell['ours'].iloc[0], 3)}): {who}{more}"
-        yield ""
-
-
-def count_of_cells(table: pd.DataFrame, few: bool) -> str:
-    """In how many cells LEAM's default is ahead of every peer and control: of any cost, or of the methods with few passes."""
-    passes = points(table).groupby("method")["passes"].min()
-    kept = table[[not few or not passes.get(m, 0) > FEW for m in table["method"]]]
-    found, counts = losses(kept), []
-    groups = {
-        "drop": drop_columns(0.0),
-        "drop at matched blur": drop_columns(4.0),
-        "deletion and insertion": VERIFICATION,
-    }
-    for name, columns in groups.items():
-        every = [
-            (network, c.heading, cell)
-            for network, part in kept.groupby("network", sort=False)
-            for c in columns
-            for cell in c.cells
-            if len(select(part, {**cell, "method": DEFAULT}))
-        ]
-        lost = 0
-        for network, heading, cell in every:
-            lost += bool(len(found)) and bool(len(select(found, {**cell, "network": network, "column": heading})))
-        counts.append(f"{len(every) - lost} of {len(every)} cells ({name})")
-    return ", ".join(counts)
-
-
-# -- the page ------------------------------------------------------------------------------------------
-
-
-def page(table: pd.DataFrame, settings: dict) -> str:
-    letters = dict(zip(settings["networks"], LETTERS, strict=False))
-    real = table[table["network"].isin(letters)].replace({"network": letters})
-    planted = table[table["network"].str.startswith("planted")]
-    found = points(real)
-    found = found[found["family"].isin(EXPLAINING)]
-    template = Environment(trim_blocks=True, autoescape=False).from_string(TEMPLATE.read_text())  # noqa: S701
-    return template.render(
-        **settings | {"networks": {n: tables_of(part) for n, part in real.groupby("network", sort=False)}},
-        names=", ".join(f"{letter} is `{name}`" for name, letter in letters.items()),
-        few=FEW,
-        cells_of_few=count_of_cells(real, few=True),
-        cells_of_all=count_of_cells(real, few=False),
-        shares=[shares_of(real, preset) for preset in PRESETS],
-        fronts={n: list(pareto(part)["method"]) for n, part in found.groupby("network", sort=False)},
-        planted=planted_table(planted),
-        not_ahead="\n".join(where_not_ahead(pd.concat([real, planted], ignore_index=True))),
+    Returns:
+        One row per network, view, where, fill and fraction; columns ``ahead`` and ``surely_behind``.
+    """
+    kept = leads[(leads["preset"] == preset) & leads["method"].isin(methods) & (leads["faces"] == "faces")]
+    kept = kept[kept["where"].isin([OWN, TRANSFER])]
+    kept = kept[[cell in DECIDING for cell in kept[["fill", "fraction"]].itertuples(index=False, name=None)]]
+    groups = kept.groupby(["network", "view", "where", "fill", "fraction"], sort=False)
+    return groups.agg(ahead=("ahead", "min"), surely_behind=("high", "min")).assign(
+        ahead=lambda t: t["ahead"] > 0, surely_behind=lambda t: t["surely_behind"] < 0
     )
 
 
-def shares_of(real: pd.DataFrame, preset: str) -> str:
-    """What a preset reaches of the limit, with intervals."""
-    shares = select(real, {"measure": "share of the limit", "method": f"LEAM, {preset}"}).sort_values("fraction")
-    told = [
-        f"{network} {' and '.join(f'{v:.0%} [{lo:.0%}, {hi:.0%}]' for v, lo, hi in part[['value', 'low', 'high']].to_numpy())}"
-        for network, part in shares.groupby("network", sort=False)
+def told(cells: pd.DataFrame) -> str:
+    """Return the count of cells in words."""
+    if cells.empty:
+        return "not measured"
+    behind = int(cells["surely_behind"].sum())
+    text = f"ahead of every one in {int(cells['ahead'].sum())} of {len(cells)} cells"
+    return text + (f", surely behind one in {behind}" if behind else ", surely behind none in any")
+
+
+def in_short(table: pd.DataFrame, leads: pd.DataFrame) -> Iterator[str]:
+    """Yield how the presets stand."""
+    counts = dict(zip(PRESETS, (*BUDGETS, float("inf")), strict=True))
+    for preset, budget in counts.items():
+        methods = rivals(table, budget)
+        cells = standing(leads, f"LEAM, {preset}", methods).reset_index()
+        among = f"the {len(methods)} methods of at most {budget} passes" if budget in BUDGETS else "all methods"
+        everywhere, each = cells[cells["network"] == ALL], cells[cells["network"] != ALL]
+        yield f'- `"{preset}"` among {among}, averaged over networks: {told(everywhere)}.'
+        for view in VIEWS:
+            name = "in the chosen readings" if view == CHOSEN else f"every map at σ {view}"
+            yield f"  - {name}: {told(everywhere[everywhere['view'].astype(str) == view])}."
+        yield f"  - network by network: {told(each)}."
+
+
+def shares_of(table: pd.DataFrame, preset: str) -> str:
+    """Return what a preset reaches of the limit at 5 %, with intervals."""
+    shares = select(table, {"measure": "share of the limit", "method": f"LEAM, {preset}"})
+    if shares.empty:
+        return ""
+    parts = []
+    for network, part in shares.groupby("network", sort=False):
+        cells = part.set_index("where")[["value", "low", "high"]]
+        own, transfer = (cells.loc[w] if w in cells.index else None for w in (OWN, TRANSFER))
+        shown = [f"{c['value']:.0%} [{c['low']:.0%}, {c['high']:.0%}]" for c in (own, transfer) if c is not None]
+        parts.append(f"{network} {' / '.join(shown)}")
+    return f'- `"{preset}"` reaches of the limit at 5 %, own / transfer: {"; ".join(parts)}.'
+
+
+def where_not_ahead(table: pd.DataFrame) -> Iterator[str]:
+    """Yield every deciding cell, averaged over networks, in which a method or a control is ahead of LEAM's default."""
+    everywhere = table[(table["network"] == ALL) & (table["faces"] == "faces")]
+    lost = 0
+    for view in VIEWS:
+        for column in drop_columns(view):
+            for cell in column.cells:
+                rows = select(everywhere, cell)
+                default = rows[rows["method"] == DEFAULT]
+                ahead = rows[[is_ahead(entry, default) for _, entry in rows.iterrows()]]
+                if ahead.empty:
+                    continue
+                lost += 1
+                best = ahead.sort_values("ahead").head(4)
+                who = "; ".join(
+                    f"{e['method'].removeprefix('control: ')} by {number(-e['ahead'], 3)}"
+                    + ("\\*" if certain(e) else "")
+                    for _, e in best.iterrows()
+                )
+                more = f" and {len(ahead) - 4} more" if len(ahead) > 4 else ""
+                place = "as chosen" if view == CHOSEN else f"σ {view}"
+                yield f"- {column.heading}, {cell['where']}, {place}: {who}{more}"
+    if not lost:
+        yield "In no cell that decides."
+
+
+# -- the pages -----------------------------------------------------------------------------------------
+
+
+def choice_table(readings: pd.DataFrame) -> str:
+    """Return the chosen reading of every method, beside its mean drop in the readings without smoothing."""
+    names = [*READINGS[:-1], PUBLISHED]  # the mean over channels ranks pixels as the signed sum does
+    lines = [
+        "| method | reading | σ (px) | drop | " + " | ".join(f"{n}, σ 0" for n in names) + " |",
+        "|---" * (4 + len(names)) + "|",
     ]
-    passes = points(real).groupby("method")["passes"].max().get(f"LEAM, {preset}", float("nan"))
-    return f'`"{preset}"` ({passes:.0f} passes) reaches of the limit at 5 and 20 %: {"; ".join(told)}.'
-
-
-def tables_of(part: pd.DataFrame) -> dict[str, object]:
-    """The tables of one explained network."""
-    pairs = select(part, {"measure": "deletion", "where": "similar", "method": DEFAULT})
-    memory = MEMORY if len(select(part, {"measure": "peak MiB"})) else []
-    return {
-        "drops": table_of(part, [*drop_columns(0.0), *LIMITS]),
-        "matched": table_of(part, drop_columns(4.0)),
-        "pairs": int(pairs["images"].iloc[0]) if len(pairs) else 0,
-        "verification": table_of(part, [*VERIFICATION, *AGAINST]),
-        "cost": table_of(part, [*SPECIFIC, *COST, *memory]),
-        "memory": bool(memory),
-    }
+    for method, part in readings.groupby("method", sort=False):
+        best = part[part["chosen"]].iloc[0]
+        raw = part[part["sigma"] == 0].set_index("reading")["in_gaps"]
+        shown = [number(raw[n], 3) if n in raw.index else "–" for n in names]
+        lines.append(
+            f"| {method} | {best['reading']} | {best['sigma']:g} | {number(best['in_gaps'], 3)} | {' | '.join(shown)} |"
+        )
+    return "\n".join(lines)
 
 
 def planted_table(planted: pd.DataFrame) -> str:
-    """Parts in the columns."""
+    """Return planted evidence with the parts in the columns."""
     measures = ("planted mass", "planted top 1 %")
     parts = planted["network"].unique()
-    return table_of(
-        planted,
-        [
-            Column(str(p).removeprefix("planted "), tuple({"network": p, "measure": m} for m in measures), 2)
-            for p in parts
-        ],
+    columns = [
+        Column(str(p).removeprefix("planted "), tuple({"network": p, "measure": m} for m in measures), 2) for p in parts
+    ]
+    return table_of(planted, columns)
+
+
+def of_network(part: pd.DataFrame, settings: dict, name: str) -> str:
+    """Return the page of one network."""
+    template = environment().from_string((FOLDER / "peers_network.md.j2").read_text())
+    found = points(part)
+    found = found[found["family"].isin(EXPLAINING)]
+    return template.render(
+        name=name,
+        gap=settings["gaps"][name],
+        drops=table_of(part, drop_columns(CHOSEN)),
+        matched={view: table_of(part, drop_columns(view)) for view in VIEWS if view != CHOSEN},
+        others=table_of(part, drop_columns(CHOSEN, cells=OTHERS)),
+        colour=table_of(part, drop_columns(CHOSEN, "faces_colour")) if (part["faces"] == "faces_colour").any() else "",
+        verification=table_of(part, [*VERIFICATION, *AGAINST]) if (part["measure"] == "deletion").any() else "",
+        cost=table_of(part, [*SPECIFIC, *COST]),
+        front=", ".join(pareto(found)["method"]),
+        quick=settings["quick"],
+    )
+
+
+def environment() -> Environment:
+    """Return what fills the templates in."""
+    return Environment(trim_blocks=True, autoescape=False)  # noqa: S701 - Markdown
+
+
+def page(table: pd.DataFrame, leads: pd.DataFrame, readings: pd.DataFrame, settings: dict) -> str:
+    """Return the page of all networks together."""
+    is_planted = table["network"].str.startswith("planted")
+    real, planted = table[~is_planted], table[is_planted]
+    everywhere = real[real["network"] == ALL]
+    template = environment().from_string((FOLDER / "peers_page.md.j2").read_text())
+    return template.render(
+        **settings,
+        names=[name for name in settings["gaps"] if name in set(real["network"])],
+        in_short="\n".join(in_short(real, leads)),
+        shares=[text for preset in PRESETS if (text := shares_of(real, preset))],
+        choice=choice_table(readings),
+        drops=table_of(everywhere, drop_columns(CHOSEN)),
+        matched={view: table_of(everywhere, drop_columns(view)) for view in ("2", "4")},
+        colour=table_of(everywhere, drop_columns(CHOSEN, "faces_colour")),
+        has_colour=bool((everywhere["faces"] == "faces_colour").any()),
+        has_limit=bool((real["method"] == LIMIT_NAME).any()),
+        planted=planted_table(planted) if len(planted) else "",
+        not_ahead="\n".join(where_not_ahead(real)),
+        left_out="; ".join(m for m in METHODS if m not in set(real["method"])),
     )
 
 
@@ -334,12 +325,19 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results/peers"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     options = parser.parse_args()
-    table = pd.read_csv(options.results / "peers.csv")
+    families = pd.read_csv(options.results / "peers.csv", dtype={"view": str})
+    leads = pd.read_csv(options.results / "leads.csv", dtype={"view": str})
+    readings = pd.read_csv(options.results / "chosen.csv")
     settings = json.loads((options.results / "settings.json").read_text())
-    (options.docs / "peers.md").write_text(page(table, settings))
-    letters = dict(zip(settings["networks"], LETTERS, strict=False))
-    figure(table.replace({"network": letters})).savefig(options.docs / "_static" / "peers.png", dpi=110)
-    print(f"written: {options.docs / 'peers.md'}, {options.docs / '_static' / 'peers.png'}")
+    table = with_leads(families, leads)
+    folder = options.docs / "peers"
+    folder.mkdir(exist_ok=True)
+    (options.docs / "peers.md").write_text(page(table, leads, readings, settings))
+    for name in (n for n in settings["gaps"] if n in set(table["network"])):
+        (folder / f"{name}.md").write_text(of_network(table[table["network"] == name], settings, name))
+    readings.round(4).to_csv(FOLDER / "peers_readings.csv", index=False)
+    figure(table).savefig(options.docs / "_static" / "peers.png", dpi=80)
+    print(f"written: {options.docs / 'peers.md'}, {folder}, {options.docs / '_static' / 'peers.png'}")
 
 
 if __name__ == "__main__":

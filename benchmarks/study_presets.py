@@ -69,7 +69,7 @@ def measures(result: StudyResult, number: int) -> Iterator[Row]:
     for key, measure in names.items():
         value = row["above_control" if key == "above" else key]
         yield {"measure": measure, "value": value, "low": row[f"{key}_low"], "high": row[f"{key}_high"]}
-    yield {"measure": "AUC, top 10 %", "value": auc_at_10_percent(result, number)}
+    yield {"measure": "AUC top 10%", "value": auc_at_10_percent(result, number)}
     nose = result.table("region_summary", **overall, region="nose", quantity="share").iloc[0]
     yield {"measure": "nose", "value": nose["mean"], "low": nose["low"], "high": nose["high"]}
     drops = result.table("drop_summary")
@@ -77,7 +77,7 @@ def measures(result: StudyResult, number: int) -> Iterator[Row]:
     of_nobody = (drops["explained"] == "") & (drops["control"] == "random pixels")
     for drop in drops[of_map | of_nobody].to_dict("records"):
         where = "own" if drop["measured"] == network else "transfer"
-        control = f", {drop['control']}" if drop["control"] else ""
+        control = f" {drop['control']}" if drop["control"] else ""
         measure = f"drop {drop['fraction']:.0%} {where}{control}"
         yield {"measure": measure, "value": drop["drop"], "low": drop["low"], "high": drop["high"]}
 
@@ -90,7 +90,7 @@ def run(path: Path, preset: str) -> pd.DataFrame:
     print(result, flush=True)
     rows: list[Row] = []
     for number, network in enumerate(NETWORKS):
-        found = [*measures(result, number), {"measure": "CPU seconds per image", "value": seconds}]
+        found = [*measures(result, number), {"measure": "CPU seconds", "value": seconds}]
         rows += [{"network": network, "preset": preset, **row} for row in found]
     return pd.DataFrame(rows)
 

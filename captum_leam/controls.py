@@ -94,6 +94,8 @@ class Scene:
         >>> scene = Scene(torch.rand(2, 3, 8, 8), torch.ones(2, 8, 8, dtype=torch.bool))
         >>> CONTROLS["random pixels"](scene).shape
         torch.Size([2, 8, 8])
+        >>> CONTROL_NAMES["parser"]
+        'regions only'
     """
 
     images: Tensor
@@ -117,10 +119,10 @@ class Scene:
         """Draw a map (H, W) for each image, on the device of the images.
 
         Args:
-            draw: Function of the size and a generator.
+            draw: Function of the size and a generator; the same function for all batches of a set.
         """
         count, *size = self.size
-        kind = (draw.__name__, *size)
+        kind = (draw, *size)
         drawn = draw_by_image(lambda generator, row: draw(size, generator), kind, self.seed, count, self.start)
         return torch.stack(drawn).to(self.images.device)
 

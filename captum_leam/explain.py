@@ -38,7 +38,12 @@ Reference = Literal["own", "other face", "other images"]
 
 
 class PresetForm(NamedTuple):
-    """Steps of the path at the start of an overall map, and rounds of occlusion that refine it."""
+    """Steps of the path at the start of an overall map, and rounds of occlusion that refine it.
+
+    Example:
+        >>> PRESETS["default"], PRESETS["default"].passes(own_reference=True)
+        (PresetForm(n_steps=3, rounds=5), (10, 7))
+    """
 
     n_steps: int
     rounds: int
@@ -90,6 +95,10 @@ class MapSettings:
         path: Kind of that path.
         norm: Treatment of the norm of the embedding in the score of the signed layer maps.
         weighting: Weighting of the gradients of the signed layer maps.
+
+    Example:
+        >>> MapSettings("fast", "own", ("stem",), ("stem", "last"), (0, 0, 112, 112), n_steps=4).path
+        'mean_gradient'
     """
 
     preset: StudyPreset

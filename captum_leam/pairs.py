@@ -1,7 +1,7 @@
 """Pairs of faces: evidence for and against their match, and the decision of the model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from captum_leam._engine.arithmetic import at_least_float32
 from captum_leam._engine.checks import check_images
 from captum_leam.errors import CaptumLeamError, InputTypeError, NoEvidenceError
-from captum_leam.explain import MapSettings, Preset, check_preset, explain_faces, layer_maps
+from captum_leam.explain import PRESETS, MapSettings, Preset, check_preset, explain_faces, layer_maps
 from captum_leam.faces import AlignedFace
+from captum_leam.layers import LayerSuggestion, LayerSuggestions
 from captum_leam.objectives import embed, reliability, unit
-from captum_leam.suggest import Layers, LayerSuggestions, chosen_layers
+from captum_leam.suggest import Layers, chosen_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +40,7 @@ class PairExplanation:
         images: Both faces, shape (2, C, H, W) in [0, 1].
         score: Cosine of the two embeddings.
         similar: Evidence for the match, shape (2, H, W): the map of :func:`~captum_leam.explain_faces` of each face towards the
-            other. Not negative; each sums to 1, or is 0 where nothing speaks for the match.
+            other, from the layers with a positive value. Not negative; each sums to 1, or is 0 if no layer has one.
         dissimilar: Evidence against the match, shape (2, H, W): the mean negative part of the signed layer maps. Not negative;
             each sums to 1, or is 0 where nothing speaks against the match.
         layers: Layer name → signed map, shape (2, H, W), on the raw scale of the score (:func:`~captum_leam.explain.layer_maps`).
@@ -281,14 +282,34 @@ def _batch_of_one(image: Any, name: str) -> Tensor:
 def _evidence_for(
     model: nn.Module, images: Tensor, references: Tensor, layers: LayerSuggestions, preset: Preset
 ) -> Tensor:
-    """Return the overall maps (N, H, W), zero for an image where nothing speaks for the match."""
+    """Return the overall maps (N, H, W) from the layers that have evidence for the match; zero where none has."""
     try:
         return explain_faces(model, images, preset, layers=layers, reference=references)
     except NoEvidenceError:
-        if len(images) == 1:
-            return torch.zeros_like(at_least_float32(images[:, 0]))
-    rows = [slice(i, i + 1) for i in range(len(images))]
-    return torch.cat([_evidence_for(model, images[row], references[row], layers, preset) for row in rows])
+        rows = [slice(i, i + 1) for i in range(len(images))]
+    if len(rows) > 1:
+        return torch.cat([_evidence_for(model, images[row], references[row], layers, preset) for row in rows])
+    steps = PRESETS[preset].n_steps
+    kept = [
+        layer for layer in layers.for_overall_map() if _has_evidence(model, images, references, layers, layer, steps)
+    ]
+    if not kept or len(kept) == len(layers.for_overall_map()):
+        return torch.zeros_like(at_least_float32(images[:, 0]))
+    return _evidence_for(model, images, references, replace(layers, layers=tuple(kept), chosen=True), preset)
+
+
+def _has_evidence(
+    model: nn.Module,
+    image: Tensor,
+    reference: Tensor,
+    layers: LayerSuggestions,
+    layer: LayerSuggestion,
+    n_steps: int,
+) -> bool:
+    """Return whether the map of one layer, from which the overall map starts, has a positive value."""
+    alone = replace(layers, layers=(layer,), chosen=True)
+    (of_layer,) = layer_maps(model, image, alone, reference=reference, n_steps=n_steps).values()
+    return bool((of_layer > 0).any())
 
 
 def _evidence_against(maps: list[Tensor]) -> Tensor:

@@ -177,3 +177,28 @@ def test_the_figure_holds_both_faces_and_the_photographs(model):
     titles = [axis.get_title() for axis in pair.plot([photo, None]).axes]
     assert titles[-1] == "a, for the match, on the photograph"
     assert titles.count("against it") == 2
+
+
+class OneSided(nn.Module):
+    """Two layers, of which the second has no evidence for the match of these faces: its positive part is empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, 2, 1)
+        self.second = nn.Conv2d(4, 4, 3, 2, 1)
+
+    def forward(self, x):
+        first = self.first(x).relu()
+        second = self.second(first).relu()
+        return torch.cat([20 * first.mean((2, 3)), 5 - second.mean((2, 3)).sum(1, keepdim=True)], 1)
+
+
+def test_a_layer_without_evidence_leaves_that_of_the_others():
+    torch.manual_seed(0)
+    model, images = OneSided().eval(), torch.rand(2, 3, 112, 112)
+    pair = explain_pair(model, *images, layers=["first", "second"], preset="fast", n_steps=1)
+    against = [name for name, maps in pair.layers.items() if not bool((maps > 0).any())]
+    assert against == ["second"]
+    alone = explain_pair(model, *images, layers=["first"], preset="fast", n_steps=1)
+    torch.testing.assert_close(pair.similar, alone.similar)
+    assert bool((pair.similar.sum((1, 2)) > 0.99).all())

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from captum_leam._engine.arithmetic import as_tensor
 from captum_leam._engine.checks import rows_from
 from captum_leam.controls import CONTROLS, OWN_CONTROLS, Control, PersonMaps, Scene, central_ellipse
-from captum_leam.errors import CaptumLeamError
+from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.faithfulness.occluded_batch import Embed, MeasuredModel, OccludedBatch, masks_of_pixels
 from captum_leam.faithfulness.occlusion_result import OcclusionResult
@@ -189,8 +189,8 @@ class OcclusionEvaluator:
     ) -> None:
         """Occlude a batch of a set of images that need not fit into memory, and keep the drops for :meth:`compute`.
 
-        Any split of the set gives the table of one :meth:`evaluate`, but for rounding in the passes, provided that references and
-        ``population`` do not depend on the split.
+        Any split of the set gives the table of one :meth:`evaluate`, but for rounding in the passes, provided that references,
+        ``population`` and fills do not depend on the split: a fill works image by image.
 
         Args:
             images: As for :meth:`evaluate`.
@@ -230,6 +230,8 @@ class OcclusionEvaluator:
         known = None if labels is None else people
         scene = Scene(images, _face(face, images), known, seed=self.seed, start=start)
         methods = {name: self._map(name, m, images) for name, m in _as_mapping(maps).items()}
+        if population is not None and not set(methods) <= set(population):
+            raise CaptumLeamError(f"Expected a population of each method in {list(methods)}, got {list(population)}.")
         measured = self._measured(images, references, labels)
         part = _MeasuredPart(
             start, people, explained, labels is not None, needs_all_of_person=references is None, needs_all=False
@@ -241,14 +243,19 @@ class OcclusionEvaluator:
     def merge(self, other: "OcclusionEvaluator") -> None:
         """Add the images of another evaluator with the same settings.
 
+        Models, fills and controls are compared by their names.
+
         Raises:
+            InputTypeError: If it is no evaluator.
             CaptumLeamError: If the settings differ.
         """
+        if not isinstance(other, OcclusionEvaluator):
+            raise InputTypeError(f"Expected an OcclusionEvaluator, got a {type(other).__name__}.")
         if self._settings() != other._settings():
             raise CaptumLeamError(
                 f"Expected evaluators with the same settings, got {self._settings()} and {other._settings()}."
             )
-        self._parts += other._parts
+        self._parts = [*self._parts, *other._parts]
 
     def compute(self) -> OcclusionResult:
         """Return the table of all images so far.
@@ -321,6 +328,7 @@ class OcclusionEvaluator:
         return drops
 
     def _batches(self, images: Tensor, measured: Mapping[str, MeasuredModel]) -> list[tuple[slice, OccludedBatch]]:
+        whole = {fill.name: fill(images) for fill in self.fills if not fill.uses_masks}
         batches = []
         for first in range(0, len(images), self.batch_size):
             rows = slice(first, first + self.batch_size)
@@ -328,7 +336,8 @@ class OcclusionEvaluator:
                 name: MeasuredModel(self._embedder(name, first), model.references[rows], model.cosines[rows])
                 for name, model in measured.items()
             }
-            batches.append((rows, OccludedBatch(images[rows], self.fills, models)))
+            filled = {name: of_all[rows] for name, of_all in whole.items()}
+            batches.append((rows, OccludedBatch(images[rows], self.fills, models, filled)))
         return batches
 
     def _embedder(self, name: str, first: int) -> Embed:

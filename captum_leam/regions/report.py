@@ -394,8 +394,20 @@ class RegionReport:
         self._parts.append(_ReportPart(start, regions, share.numpy(), mass.numpy(), area.numpy(), crops))
 
     def merge(self, other: "RegionReport") -> None:
-        """Add the maps of another report with the same settings."""
-        self._parts += other._parts
+        """Add the maps of another report with the same settings.
+
+        Raises:
+            InputTypeError: If it is no report.
+            CaptumLeamError: If the settings differ.
+        """
+        if not isinstance(other, RegionReport):
+            raise InputTypeError(f"Expected a RegionReport, got a {type(other).__name__}.")
+        if self._settings() != other._settings():
+            raise CaptumLeamError(f"Expected a report with the settings {self._settings()}, got {other._settings()}.")
+        self._parts = [*self._parts, *other._parts]
+
+    def _settings(self) -> dict[str, Any]:
+        return {"scheme": self.scheme, "fraction": self.fraction, "of": self.of, "seed": self.seed}
 
     def compute(self) -> pd.DataFrame:
         """Return the table of all maps so far.

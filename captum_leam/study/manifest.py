@@ -13,7 +13,6 @@ from captum_leam.study.evaluating import map_settings
 from captum_leam.study.executor import Executor
 from captum_leam.study.networks import notes_on
 from captum_leam.study.plan import Plan, versions
-from captum_leam.study.stages import STAGES
 
 FORMAT = 2
 
@@ -37,7 +36,6 @@ def manifest_of(
         "finished": True,
         "configuration": plan.config.to_dict(),
         "versions": versions(),
-        "stages": stage_formats(),
         "models": {
             network.name: {
                 "where": network.model.where,
@@ -76,11 +74,6 @@ def manifest_of(
             "seconds": {title: round(seconds, 3) for title, seconds in executor.seconds.items()},
         },
     }
-
-
-def stage_formats() -> dict[str, int]:
-    """Return the format of each stage."""
-    return {stage.name: stage.format for stage in STAGES}
 
 
 def _digests(out: Path, names: Iterable[str]) -> dict[str, str]:

@@ -24,6 +24,7 @@ from captum_leam.study.task import Index, Task
 from captum_leam.study.worker import Worker, WorkerContext, crops_of
 
 NUMERIC = ("torch", "captum", "numpy", "pillow")
+CODE = "captum-leam code"
 ANYWHERE = Index()
 STAGE_OF = {stage.name: stage for stage in STAGES}
 
@@ -116,7 +117,7 @@ class Plan:
             network = self.networks[index.network] if index.network >= 0 else None
             of_network = [] if network is None else [index.network, network.identity()]
             origin = [] if stage.inputs else [self._origin, [[p.sha256, p.person] for p in self.shards[index.shard]]]
-            self._keys[name, index] = hash_of(name, stage.format, settings, inputs, of_network, index.layer, origin)
+            self._keys[name, index] = hash_of(name, settings, inputs, of_network, index.layer, origin)
         return self._keys[name, index]
 
     def _setting(self, name: str) -> Any:
@@ -128,8 +129,7 @@ class Plan:
         """What crops and embeddings depend on, beside settings and pictures; all other stages read them."""
         installed = versions()
         return [
-            __version__,
-            {name: installed.get(name, "") for name in NUMERIC},
+            {name: installed.get(name, "") for name in (*NUMERIC, "captum-leam", CODE)},
             self.config.device.partition(":")[0],  # which card of several makes no difference
             _detector_sha256(self.config),
             self.parser.fingerprint.sha256,
@@ -230,9 +230,17 @@ def make_plan(config: Config, worker: Worker, earlier: Sequence[Fingerprint], *,
 PACKAGES = ("torchvision", "scipy", "pandas", "pyarrow", "facexlib", "onnx2torch", *NUMERIC)
 
 
+def code_sha256() -> str:
+    """Return a hash of the package's source but for pages and the command line: shards of other code are made again."""
+    package = Path(__file__).resolve().parents[1]
+    names = sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py"))
+    computing = [name for name in names if not name.startswith(("reporting/", "cli.py", "study/command.py"))]
+    return hash_of([[name, file_sha256(package / name)] for name in computing])
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version(), "captum-leam": __version__}
+    found = {"python": platform.python_version(), "captum-leam": __version__, CODE: code_sha256()}
     for name in PACKAGES:
         try:
             found[name] = version(name)

@@ -15,7 +15,7 @@ from captum_leam.study.assembling import write_tables
 from captum_leam.study.config import Config
 from captum_leam.study.executor import Executor, perform
 from captum_leam.study.identity import from_dict
-from captum_leam.study.manifest import FORMAT, stage_formats
+from captum_leam.study.manifest import FORMAT
 from captum_leam.study.plan import STAGE_OF, Plan, make_plan, versions
 from captum_leam.study.task import Task
 from captum_leam.study.worker import WorkerContext, this_worker
@@ -129,13 +129,12 @@ def _compare_inputs(config: Config, manifest: Mapping[str, Any], recompute: int,
 
 
 def _other_versions(manifest: Mapping[str, Any]) -> list[str]:
-    """Return the packages and the stages of another version than in the manifest."""
-    packages = [
+    """Return the packages of another version than in the manifest."""
+    return [
         f"{name} {number} (was {manifest['versions'].get(name)})"
         for name, number in versions().items()
         if manifest["versions"].get(name) != number
     ]
-    return packages + [f"stage {name}" for name, n in stage_formats().items() if manifest["stages"].get(name) != n]
 
 
 def _without_places(configuration: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,6 @@ class Stage:
         over: Fields of :class:`Index` that the stage is repeated over, from the outer to the inner. Default: none.
         inputs: Stages that it reads; ``"first crops"`` are the crops of the first shard. Default: none; it reads pictures.
         depends_on: Settings of :class:`~captum_leam.study.config.Config` that it depends on, beside those of its inputs. Default: none.
-        format: Number of the meaning of its result.
         condition: Whether a configuration needs the stage. Default: always.
     """
 
@@ -41,7 +40,6 @@ class Stage:
     over: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
-    format: int = 1
     condition: Callable[[Config], bool] = lambda config: True
 
 

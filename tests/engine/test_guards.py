@@ -598,11 +598,6 @@ def test_tokens_that_are_no_square_need_a_grid():
     assert tokens_to_map(torch.rand(1, 193, 8), (16, 12)).shape == (1, 8, 16, 12)
 
 
-def test_one_module_in_place_of_a_list_of_layers_raises(faces):
-    with pytest.raises(TypeError, match=r"layers=\[that module\]"):
-        explain_faces(Net(), faces, layers=Net().body)
-
-
 def test_batches_do_not_change_overall_maps_and_baselines_do(faces):
     net, start = Net(), torch.rand(3, 3, 16, 16)
     whole = explain_faces(net, faces, layers=[net.body], baselines=start)

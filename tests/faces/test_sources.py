@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+from captum_leam.errors import CaptumLeamError
 from captum_leam.faces import ARCFACE_112, AlignedFaces, FaceAligner, align, read_faces
 from captum_leam.faces.sources import looks_like_a_crop
 
@@ -13,7 +14,7 @@ class Aligner:
 
     def __call__(self, photo, faces):
         if photo.mean() == 0:
-            raise ValueError("no face was found")
+            raise CaptumLeamError("no face was found")
         return AlignedFaces((align(photo, ARCFACE_112 + 20 * (0 if faces == "largest" else faces)),))
 
 

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 from skimage.filters import sobel
@@ -158,3 +161,19 @@ def test_moved_goes_a_quarter_of_the_box_or_more():
         down, right = (row - 7) % 11, (column - 9) % 13
         assert 2 <= down < 2 + 5
         assert 3 <= right < 3 + 6
+
+
+def test_controls_that_draw_by_unnamed_functions_do_not_share_a_sequence():
+    def maps(order):
+        scene = Scene(torch.rand(2, 3, 4, 4), torch.ones(2, 4, 4, dtype=torch.bool), start=4)
+        draws = {
+            "one": lambda size, generator: torch.rand(size, generator=generator),
+            "two": partial(lambda size, generator: torch.rand((2, *size), generator=generator)[1]),
+        }
+        before = replace(scene, start=0, images=torch.rand(4, 3, 4, 4))
+        for name in order:
+            before.draw(draws[name])
+        return {name: scene.draw(draws[name]) for name in draws}
+
+    one, other = maps(["one", "two"]), maps(["two", "one"])
+    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -140,3 +140,31 @@ def test_a_fill_may_return_anything_outside_the_mask():
         return evaluator.evaluate(images, maps, references).to_frame()["drop"]
 
     assert drops(wild).tolist() == drops("zero").tolist()
+
+
+def test_a_fill_sees_all_images_of_a_call_whatever_the_batch_size():
+    """A fill may take pixels from other images, or draw: batches of the passes are no matter of it."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+    faces, maps, references = torch.rand(7, 3, 8, 8), torch.rand(7, 8, 8), torch.rand(7, 8)
+    tables = [
+        OcclusionEvaluator(model, (0.1,), fills=(lambda images: images.roll(1, 0),), controls=(), batch_size=size)
+        .evaluate(faces, maps, references)
+        .to_frame()
+        for size in (7, 3)
+    ]
+    assert tables[0]["changed"].tolist() == tables[1]["changed"].tolist()
+    np.testing.assert_allclose(tables[0]["drop"], tables[1]["drop"], atol=1e-6)
+    assert (tables[1]["changed"] > 0).all()
+
+
+def test_a_population_without_a_method_is_rejected():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+    evaluator = OcclusionEvaluator(model, (0.1,))
+    with pytest.raises(CaptumLeamError, match=r"Expected a population of each method in \['map'\], got \[\]"):
+        evaluator.update(torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), torch.rand(2, 8), ["a", "b"], population={})
+
+
+def test_an_evaluator_merges_only_with_another_evaluator():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+    with pytest.raises(TypeError, match="Expected an OcclusionEvaluator, got a int"):
+        OcclusionEvaluator(model).merge(3)

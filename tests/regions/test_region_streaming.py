@@ -40,3 +40,11 @@ def test_parts_that_overlap_and_no_parts_raise():
         report.update(torch.rand(2, 4, 4), torch.ones(2, 4, 4, dtype=torch.int64), start=0)
     with pytest.raises(CaptumLeamError, match="overlap"):
         report.compute()
+
+
+def test_reports_of_other_settings_do_not_merge():
+    report, other = RegionReport(fraction=0.1), RegionReport(fraction=0.5)
+    with pytest.raises(CaptumLeamError, match="Expected a report with the settings"):
+        report.merge(other)
+    with pytest.raises(TypeError, match="Expected a RegionReport, got a int"):
+        report.merge(3)

@@ -56,7 +56,8 @@ def occluded(model: nn.Module, x: Tensor, n: int) -> None:
     """The clean images are sound; the fill is not, for one of them."""
     from captum_leam.faithfulness import Fill
 
-    fill = Fill("white", lambda images, masks: images + 2 * (images[:, :1, :1, :1] == 1))
+    white = (x[:, :1, :1, :1] > 1).to(x)
+    fill = Fill("white", lambda images, masks: images + 2 * white)
     everywhere = MAPS.clone()
     everywhere[:, 0, 0] = 9  # the first pixel is hidden first
     evaluator = OcclusionEvaluator(model, (0.1,), fills=(fill,), controls=(), batch_size=n)

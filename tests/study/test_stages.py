@@ -6,6 +6,7 @@ from operator import attrgetter
 import pytest
 
 from captum_leam.study import Study
+from captum_leam.study import plan as planning
 from captum_leam.study.config import Config
 from captum_leam.study.plan import STAGE_OF, Plan, make_plan
 from captum_leam.study.stages import STAGES, Stage
@@ -60,10 +61,10 @@ def test_a_setting_makes_again_what_depends_on_it(plan, change, expected):
     assert other_stages(plan, other) == expected
 
 
-def test_a_new_format_makes_a_stage_again_and_what_is_made_from_it(plan, monkeypatch):
-    monkeypatch.setitem(STAGE_OF, "totals", replace(STAGE_OF["totals"], format=2))
+def test_other_code_of_the_package_makes_all_again(plan, monkeypatch):
+    monkeypatch.setattr(planning, "code_sha256", lambda: "another")
     other = Plan(plan.config, plan.listing, plan.networks, plan.parser, plan.shards)
-    assert other_stages(plan, other) == {"totals", "others"}
+    assert other_stages(plan, other) == EVERYTHING
 
 
 def test_a_renamed_network_makes_all_again(plan):
