@@ -48,6 +48,7 @@ def real_study(real_dir, tmp_path_factory) -> Path:
         "people": "people.csv",
         "models": {name: f"{real_dir}/models.py:{name}" for name in ("ms1m", "casia")},
         "parser": {"parser": f"{real_dir}/models.py:parser"},
+        "preset": "layers",  # the setting for person-specificity: docs/studies.md compares the presets
         "fractions": [0.05],
         "layer_fractions": [],
         "controls": ["random pixels", "centre", "other people"],
