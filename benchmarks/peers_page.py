@@ -180,7 +180,7 @@ def standing(leads: pd.DataFrame, preset: str, methods: Sequence[str]) -> pd.Dat
 
 
 def told(cells: pd.DataFrame) -> str:
-    """Return the count of cells in words."""
+    """Return the count of cells as text."""
     if cells.empty:
         return "not measured"
     behind = int(cells["surely_behind"].sum())

@@ -41,7 +41,7 @@ def made_in_code(where: str) -> Any:
     """
     source, colon, name = where.rpartition(":")
     if not colon or not source or not name:
-        raise CaptumLeamError(f"model is {where!r}; needed is FILE.py:callable, package.module:callable or FILE.onnx.")
+        raise CaptumLeamError(f"model is {where!r}; expected FILE.py:callable, package.module:callable or FILE.onnx.")
     is_file = source.endswith(".py")
     folder = Folder(Path(source).resolve().parent if is_file else Path.cwd())
     with folder.loading():

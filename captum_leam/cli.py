@@ -263,7 +263,7 @@ def _size(given: str | None) -> tuple[int, int] | None:
         return None
     parts = given.lower().replace("×", "x").split("x")
     if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise CaptumLeamError(f"--size is {given!r}; needed is one number over 0, or HEIGHTxWIDTH as in 112x96.")
+        raise CaptumLeamError(f"--size is {given!r}; expected one number over 0, or HEIGHTxWIDTH as in 112x96.")
     numbers = [int(part) for part in parts]
     return numbers[0], numbers[-1]
 

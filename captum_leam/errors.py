@@ -83,7 +83,7 @@ class UnknownLayerError(CaptumLeamError, KeyError):
 
 
 class NoEvidenceError(CaptumLeamError):
-    """A map without any positive value: nothing speaks for the match.
+    """A map without any positive value, which has no evidence for the match.
 
     Example:
         >>> issubclass(NoEvidenceError, CaptumLeamError)

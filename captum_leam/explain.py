@@ -414,5 +414,5 @@ def _rows(values: Any, rows: slice, per_image_ndim: int, batch: int) -> Any:
     if not isinstance(values, Tensor) or values.ndim < per_image_ndim or len(values) == 1:
         return values
     if len(values) != batch:
-        raise CaptumLeamError(f"{len(values)} rows for {batch} images; needed is one per image, or one for all.")
+        raise CaptumLeamError(f"{len(values)} rows for {batch} images; expected one per image, or one for all.")
     return values[rows]

@@ -61,7 +61,7 @@ def tokens_to_map(tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor
         torch.Size([2, 192, 14, 14])
     """
     if tokens.ndim != 3:
-        raise CaptumLeamError(f"tokens have shape {tuple(tokens.shape)}; needed is (N, T, C).")
+        raise CaptumLeamError(f"tokens have shape {tuple(tokens.shape)}; expected (N, T, C).")
     side = int(tokens.shape[1] ** 0.5)
     if grid is None and tokens.shape[1] - side * side > MOST_PREFIX_TOKENS:
         raise CaptumLeamError(

@@ -352,11 +352,9 @@ class LEAM(LayerAttribution, GradientAttribution):
     def _check_options(self, target: TargetType, n_steps: int, path: str, args: Any, baselines: BaselineType) -> None:
         raise_if_target(target)
         if path not in ("mean_gradient", "conductance"):
-            raise CaptumLeamError(f"path is {path!r}; needed is 'mean_gradient' or 'conductance'.")
+            raise CaptumLeamError(f"path is {path!r}; expected 'mean_gradient' or 'conductance'.")
         if isinstance(n_steps, bool) or not isinstance(n_steps, int) or n_steps < 1:
-            raise CaptumLeamError(
-                f"n_steps is {n_steps!r}; needed is a whole number: 1 for no path, 2 or more for one."
-            )
+            raise CaptumLeamError(f"n_steps is {n_steps!r}; expected a whole number: 1 for no path, 2 or more for one.")
         if n_steps == 1 and baselines is not None:
             raise CaptumLeamError(
                 "baselines are given but n_steps is 1, where there is no path from them; set n_steps=4 or more."

@@ -104,7 +104,7 @@ def as_maps(maps: Tensor | ArrayLike) -> Tensor:
         maps = maps[:, 0]
     if maps.ndim != 3:
         raise CaptumLeamError(
-            f"maps have shape {given}; needed is (N, H, W) or (N, 1, H, W): sum or take one channel first."
+            f"maps have shape {given}; expected (N, H, W) or (N, 1, H, W): sum or take one channel first."
         )
     maps = at_least_float32(maps)
     if not bool(torch.isfinite(maps).all()):
@@ -395,7 +395,7 @@ def top_fraction(
     """
     if not 0 < fraction <= 1:
         raise CaptumLeamError(
-            f"fraction is {fraction}; needed is a share of the pixels in (0, 1], for example 0.01 for 1 %."
+            f"fraction is {fraction}; expected a share of the pixels in (0, 1], for example 0.01 for 1 %."
         )
     maps = as_maps(maps)
     if within is None:
@@ -442,7 +442,7 @@ def gaussian_blur(images: Tensor, sigma: float, kernel: int | None = None) -> Te
         (1.0, 0.1621)
     """
     if sigma < 0:
-        raise CaptumLeamError(f"sigma is {sigma}; needed is a standard deviation ≥ 0 in pixels.")
+        raise CaptumLeamError(f"sigma is {sigma}; expected a standard deviation ≥ 0 in pixels.")
     if sigma == 0:
         return images
     radius = max(1, round(2 * sigma)) if kernel is None else kernel // 2
@@ -565,7 +565,7 @@ def bhattacharyya(a: Tensor, b: Tensor | None = None, *, fraction: float = 0.01,
     other = a if b is None else b
     if tuple(a.shape[-2:]) != tuple(other.shape[-2:]):
         raise CaptumLeamError(
-            f"maps have sizes {tuple(a.shape[-2:])} and {tuple(other.shape[-2:])}; needed is one aligned grid."
+            f"maps have sizes {tuple(a.shape[-2:])} and {tuple(other.shape[-2:])}; expected one aligned grid."
         )
     roots = _root_distribution(a, fraction, seed)
     others = roots if b is None else _root_distribution(b, fraction, seed)

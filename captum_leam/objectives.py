@@ -119,12 +119,12 @@ def match_rows(vectors: Tensor, embeddings: Tensor, name: str = "reference") -> 
         torch.Size([1, 4])
     """
     if not isinstance(vectors, Tensor):
-        raise InputTypeError(f"{name} is a {type(vectors).__name__}; needed is a tensor (D,), (1, D) or (N, D).")
+        raise InputTypeError(f"{name} is a {type(vectors).__name__}; expected a tensor (D,), (1, D) or (N, D).")
     batch, dimensions = embeddings.shape
     rows = vectors[None] if vectors.ndim == 1 else vectors
     if rows.ndim != 2 or rows.shape[1] != dimensions or rows.shape[0] not in (1, batch):
         raise CaptumLeamError(
-            f"{name} has shape {tuple(vectors.shape)}, the embeddings {tuple(embeddings.shape)}; needed is ({dimensions},) or "
+            f"{name} has shape {tuple(vectors.shape)}, the embeddings {tuple(embeddings.shape)}; expected ({dimensions},) or "
             f"(1, {dimensions}), shared, or ({batch}, {dimensions}), one per image. Where a method repeats the images "
             "(NoiseTunnel, IntegratedGradients), pass per-image references as additional_forward_args=(references,): "
             "they are repeated along."
@@ -164,13 +164,13 @@ def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Ten
     if contrast is None:
         return target
     if not isinstance(contrast, Tensor):
-        raise InputTypeError(f"contrast is a {type(contrast).__name__}; needed is a tensor (D,), (M, D) or (N, M, D).")
+        raise InputTypeError(f"contrast is a {type(contrast).__name__}; expected a tensor (D,), (M, D) or (N, M, D).")
     others = contrast.detach().to(embeddings)
     others = others.view(1, 1, -1) if others.ndim == 1 else others[None] if others.ndim == 2 else others
     batch, dimensions = embeddings.shape
     if others.ndim != 3 or others.shape[2] != dimensions or others.shape[0] not in (1, batch) or not others.shape[1]:
         raise CaptumLeamError(
-            f"contrast has shape {tuple(contrast.shape)}, the embeddings {tuple(embeddings.shape)}; needed is "
+            f"contrast has shape {tuple(contrast.shape)}, the embeddings {tuple(embeddings.shape)}; expected "
             f"({dimensions},), (M, {dimensions}) shared, or ({batch}, M, {dimensions}) per image, M ≥ 1."
         )
     difference = target - unit(others, "contrast").mean(1)
@@ -464,14 +464,14 @@ class EmbeddingSimilarity(nn.Module):
     ) -> None:
         super().__init__()
         if norm not in NORMS:
-            raise CaptumLeamError(f"norm is {norm!r}; needed is one of {', '.join(map(repr, NORMS))}.")
+            raise CaptumLeamError(f"norm is {norm!r}; expected one of {', '.join(map(repr, NORMS))}.")
         if not callable(model):
             raise InputTypeError(
-                f"model is a {type(model).__name__}; needed is a module or a callable that returns embeddings."
+                f"model is a {type(model).__name__}; expected a module or a callable that returns embeddings."
             )
         if reference is not None and not isinstance(reference, Tensor):
             raise InputTypeError(
-                f"reference is a {type(reference).__name__}; needed is a tensor (D,), (1, D) or (N, D)."
+                f"reference is a {type(reference).__name__}; expected a tensor (D,), (1, D) or (N, D)."
             )
         self.model = model
         self.norm: Norm = norm

@@ -217,12 +217,12 @@ def correspondence_lines(
     """
     if image.shape[-2:] != partner.shape[-2:]:
         raise CaptumLeamError(
-            f"the images are {tuple(image.shape[-2:])} and {tuple(partner.shape[-2:])}; needed is one size for both."
+            f"the images are {tuple(image.shape[-2:])} and {tuple(partner.shape[-2:])}; expected one size for both."
         )
     given = [1.0] * len(lines) if strengths is None else [float(s) for s in strengths]
     if lines.ndim != 2 or lines.shape[1] != 4 or len(given) != len(lines):
         raise CaptumLeamError(
-            f"lines have shape {tuple(lines.shape)}, and there are {len(given)} strengths; needed are (K, 4) and K, of one pair of images."
+            f"lines have shape {tuple(lines.shape)}, and there are {len(given)} strengths; expected (K, 4) and K, of one pair of images."
         )
     height, width = image.shape[-2:]
     right, down = (

@@ -536,7 +536,7 @@ class Compared:
     share: float
     """The same as a share of the largest stored value."""
     said: str
-    """The same in words."""
+    """Return the difference as text."""
 
 
 def compared(stored: Array | None, array: Array | None) -> Compared:

@@ -40,7 +40,7 @@ def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:
             )
     if len({tensor.shape[:1] for tensor in given}) != 1 or given[0].ndim == 0:
         raise CaptumLeamError(
-            f"inputs have shapes {[tuple(t.shape) for t in given]}; needed is one batch size first in all."
+            f"inputs have shapes {[tuple(t.shape) for t in given]}; expected one batch size first in all."
         )
     return given
 
@@ -92,7 +92,7 @@ def baseline_tensors(baselines: BaselineType, inputs: tuple[Tensor, ...]) -> tup
     """
     given = _format_baseline(baselines, inputs)
     if len(given) != len(inputs):
-        raise CaptumLeamError(f"{len(given)} baselines for {len(inputs)} inputs; needed is one for each.")
+        raise CaptumLeamError(f"{len(given)} baselines for {len(inputs)} inputs; expected one for each.")
     return tuple(_baseline_tensor(b, x) for b, x in zip(given, inputs, strict=True))
 
 
@@ -101,7 +101,7 @@ def _baseline_tensor(baseline: Tensor | int | float, x: Tensor) -> Tensor:
         return x.new_full(x.shape, baseline)
     if baseline.shape[1:] != x.shape[1:] or baseline.shape[0] not in (1, x.shape[0]):
         raise CaptumLeamError(
-            f"a baseline has shape {tuple(baseline.shape)}, its input {tuple(x.shape)}; needed is a number, "
+            f"a baseline has shape {tuple(baseline.shape)}, its input {tuple(x.shape)}; expected a number, "
             f"{tuple(x.shape)}, or one row (1, {', '.join(map(str, x.shape[1:]))}) for all."
         )
     return baseline.detach().to(x).expand_as(x)

@@ -30,7 +30,7 @@ def as_embeddings(returned: Any, batch: int) -> Tensor:
         fixed = output.ndim == 2 and output.shape[0] == 1 and batch > 1 and output.shape[1] % batch == 0
         why = " The network was exported with a fixed batch of 1: it glues the images together." if fixed else ""
         raise CaptumLeamError(
-            f"forward_func returned shape {shape} for {batch} images; needed are embeddings ({batch}, D).{why}"
+            f"forward_func returned shape {shape} for {batch} images; expected embeddings ({batch}, D).{why}"
         )
     if output.shape[1] == 1:
         raise CaptumLeamError(

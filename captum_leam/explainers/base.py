@@ -260,11 +260,11 @@ def reference_rows(reference: Tensor | None, images: int) -> Tensor | None:
     if reference is None:
         return None
     if not isinstance(reference, Tensor):
-        raise InputTypeError(f"reference is a {type(reference).__name__}; needed is a tensor (D,), (1, D) or (N, D).")
+        raise InputTypeError(f"reference is a {type(reference).__name__}; expected a tensor (D,), (1, D) or (N, D).")
     rows = reference[None] if reference.ndim == 1 else reference
     if rows.ndim != 2 or len(rows) not in (1, images):
         raise CaptumLeamError(
-            f"reference has shape {tuple(reference.shape)} for {images} images; needed is (D,) or (1, D), shared, or ({images}, D), one "
+            f"reference has shape {tuple(reference.shape)} for {images} images; expected (D,) or (1, D), shared, or ({images}, D), one "
             "per image."
         )
     return rows.detach()

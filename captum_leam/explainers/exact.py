@@ -191,7 +191,7 @@ class PositionDecomposition(Explainer):
         check_images(partners)
         if len(partners) not in (1, len(inputs)):
             raise CaptumLeamError(
-                f"{len(partners)} partners for {len(inputs)} images; needed is one for each, or one for all."
+                f"{len(partners)} partners for {len(inputs)} images; expected one for each, or one for all."
             )
 
         def pairs(images: Tensor, rows: Tensor | None) -> Correspondences:

@@ -73,10 +73,10 @@ class ExtremalPerturbation(Explainer):
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if not 0 < area < 1:
-            raise CaptumLeamError(f"area is {area}; needed is a share of the pixels within (0, 1), for example 0.05.")
+            raise CaptumLeamError(f"area is {area}; expected a share of the pixels within (0, 1), for example 0.05.")
         if min(n_steps, restarts, grid) < 1 or learning_rate <= 0:
             raise CaptumLeamError(
-                f"n_steps is {n_steps}, restarts {restarts}, grid {grid}, learning_rate {learning_rate}; needed are 1 or more, and a "
+                f"n_steps is {n_steps}, restarts {restarts}, grid {grid}, learning_rate {learning_rate}; expected 1 or more, and a "
                 "rate > 0."
             )
         self.area, self.n_steps, self.restarts, self.grid = area, n_steps, restarts, grid

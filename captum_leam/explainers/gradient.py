@@ -190,7 +190,7 @@ class FAME(TwoSidedExplainer):
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if n_steps < 1:
-            raise CaptumLeamError(f"n_steps is {n_steps}; needed is 1 or more, for example 100.")
+            raise CaptumLeamError(f"n_steps is {n_steps}; expected 1 or more, for example 100.")
         self.n_steps, self.step = n_steps, step
 
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:

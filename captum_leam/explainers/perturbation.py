@@ -81,9 +81,7 @@ class CorrRISE(Masking, TwoSidedExplainer):
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if masks < 3 or patches < 1:
-            raise CaptumLeamError(
-                f"masks is {masks}, patches {patches}; needed are 3 masks or more of 1 patch or more."
-            )
+            raise CaptumLeamError(f"masks is {masks}, patches {patches}; expected 3 masks or more of 1 patch or more.")
         self.masks, self.patches, self.patch = masks, patches, patch
 
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
@@ -135,7 +133,7 @@ class RISE(Masking):
         super().__init__(model, seed=seed, batch_size=batch_size)
         if masks < 1 or cells < 1 or not 0 < shown < 1:
             raise CaptumLeamError(
-                f"masks is {masks}, cells {cells}, shown {shown}; needed are 1 or more masks and cells, and a share within (0, 1)."
+                f"masks is {masks}, cells {cells}, shown {shown}; expected 1 or more masks and cells, and a share within (0, 1)."
             )
         self.masks, self.cells, self.shown = masks, cells, shown
 
@@ -228,7 +226,7 @@ def patch_masks(count: int, size: tuple[int, int], patch: int, patches: int, see
         [55.0, 55.0]
     """
     if not 1 <= patch <= min(size):
-        raise CaptumLeamError(f"patch is {patch} px; needed is a width between 1 and that of the image, {size}.")
+        raise CaptumLeamError(f"patch is {patch} px; expected a width between 1 and that of the image, {size}.")
     generator = torch.Generator().manual_seed(seed)
     tops, lefts = (torch.randint(s - patch + 1, (count, patches, 1), generator=generator, device="cpu") for s in size)
     rows, columns = (torch.arange(s, device="cpu") for s in size)
@@ -283,7 +281,7 @@ def sliding_masks(size: tuple[int, int], patches: tuple[int, ...], stride: int) 
     """
     if stride < 1 or not patches or min(patches) < 1 or max(patches) >= min(size):
         raise CaptumLeamError(
-            f"patches are {patches} px, stride {stride}; needed are widths ≥ 1 below {min(size)}, stride ≥ 1."
+            f"patches are {patches} px, stride {stride}; expected widths ≥ 1 below {min(size)}, stride ≥ 1."
         )
     places = [(p, t, s) for p in patches for t in range(0, size[0] - p, stride) for s in range(0, size[1] - p, stride)]
     masks = torch.ones(len(places), *size, device="cpu", dtype=torch.float32)

@@ -66,10 +66,10 @@ class RegionShapley(Masking):
         super().__init__(model, seed=seed, batch_size=batch_size)
         if not callable(parser):
             raise InputTypeError(
-                f"parser is a {type(parser).__name__}; needed is a function of images that returns label maps."
+                f"parser is a {type(parser).__name__}; expected a function of images that returns label maps."
             )
         if orders < 1:
-            raise CaptumLeamError(f"orders is {orders}; needed is 1 or more.")
+            raise CaptumLeamError(f"orders is {orders}; expected 1 or more.")
         self.parser, self.orders, self.fill = parser, orders, fill
 
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
@@ -133,10 +133,10 @@ def region_masks(labels: Tensor, images: Tensor) -> list[Tensor]:
     if not isinstance(labels, Tensor) or labels.is_floating_point():
         kind = f"a tensor of {labels.dtype}" if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
         raise InputTypeError(
-            f"the parser returned {kind}; needed are integer label maps (N, H, W). From scores of classes, captum_leam.regions.parse "
+            f"the parser returned {kind}; expected integer label maps (N, H, W). From scores of classes, captum_leam.regions.parse "
             "makes them."
         )
     expected = (len(images), *images.shape[2:])
     if labels.shape != expected:
-        raise CaptumLeamError(f"the parser returned shape {tuple(labels.shape)}; needed are label maps {expected}.")
+        raise CaptumLeamError(f"the parser returned shape {tuple(labels.shape)}; expected label maps {expected}.")
     return [one.unique(return_inverse=True)[1].to(images.device) for one in labels]

@@ -138,7 +138,7 @@ class AlignedFace:
     def _check(self, maps: Tensor, size: tuple[int, int], what: str) -> None:
         if maps.ndim < 2 or tuple(maps.shape[-2:]) != size:
             raise CaptumLeamError(
-                f"maps have shape {tuple(maps.shape)}, the {what} is {size}; needed is (..., {size[0]}, {size[1]})."
+                f"maps have shape {tuple(maps.shape)}, the {what} is {size}; expected (..., {size[0]}, {size[1]})."
             )
 
 
@@ -242,13 +242,13 @@ def resolve_template(
     if isinstance(template, str):
         if template not in TEMPLATES:
             raise CaptumLeamError(
-                f"template is {template!r}; needed is one of {', '.join(map(repr, TEMPLATES))}, or five points (5, 2)."
+                f"template is {template!r}; expected one of {', '.join(map(repr, TEMPLATES))}, or five points (5, 2)."
             )
         standard, own = TEMPLATES[template]
         sides = sides or own
         if template_for(sides) != template:
             raise CaptumLeamError(
-                f"size is {sides}, and {template!r} belongs to crops of {own} or scaled; needed is {template_for(sides)!r}, or "
+                f"size is {sides}, and {template!r} belongs to crops of {own} or scaled; expected {template_for(sides)!r}, or "
                 "template= five points (5, 2) of such a crop."
             )
         points = scaled(standard, sides[0] / own[0])
@@ -257,10 +257,10 @@ def resolve_template(
             raise CaptumLeamError("a template of your own needs size=, of the crop that its points belong to.")
         points = five_points(template, "template")
     if min(sides) < 16:
-        raise CaptumLeamError(f"size is {sides}; needed are 16 px or more.")
+        raise CaptumLeamError(f"size is {sides}; expected 16 px or more.")
     if (points < -0.5).any() or (points > np.array(sides[::-1]) - 0.5).any() or misfit(points) > MAX_MISFIT:
         raise CaptumLeamError(
-            f"template {points.round(1).tolist()} is no face within a crop of (h, w) = {tuple(sides)}; needed are (x, y) in "
+            f"template {points.round(1).tolist()} is no face within a crop of (h, w) = {tuple(sides)}; expected (x, y) in "
             "pixels: the eye at smaller x, the other eye, tip of the nose, the corner of the mouth at smaller x, the other."
         )
     return points, (int(sides[0]), int(sides[1]))
@@ -282,11 +282,11 @@ def as_photo(photo: Tensor) -> Tensor:
     """
     if photo.ndim != 3 or photo.shape[0] != 3 or not photo.is_floating_point():
         raise CaptumLeamError(
-            f"the photograph is {photo.dtype} of shape {tuple(photo.shape)}; needed is RGB (3, H, W), float in [0, 1]: "
+            f"the photograph is {photo.dtype} of shape {tuple(photo.shape)}; expected RGB (3, H, W), float in [0, 1]: "
             "read_photo(path) gives it, or picture.permute(2, 0, 1) / 255."
         )
     if not bool(((photo >= 0) & (photo <= 1)).all()):
         raise CaptumLeamError(
-            f"the photograph holds values from {float(photo.min()):.3g} to {float(photo.max()):.3g}; needed is RGB in [0, 1]."
+            f"the photograph holds values from {float(photo.min()):.3g} to {float(photo.max()):.3g}; expected RGB in [0, 1]."
         )
     return photo.detach().cpu().float()

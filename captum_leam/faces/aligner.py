@@ -168,10 +168,10 @@ class FaceAligner:
         antialias: bool = True,
     ) -> None:
         if detector not in ("mobile0.25", "resnet50"):
-            raise CaptumLeamError(f'detector is {detector!r}; needed is "mobile0.25" or "resnet50".')
+            raise CaptumLeamError(f'detector is {detector!r}; expected "mobile0.25" or "resnet50".')
         if not 0 < min_score < 1 or min_face < 1 or max_faces < 1 or max_side < 64:
             raise CaptumLeamError(
-                f"min_score={min_score}, min_face={min_face}, max_faces={max_faces}, max_side={max_side}; needed are a score "
+                f"min_score={min_score}, min_face={min_face}, max_faces={max_faces}, max_side={max_side}; expected a score "
                 "in (0, 1), a face of 1 px, 1 face and a side of 64 px or more."
             )
         self.template, self.size = resolve_template(template, size)
@@ -296,7 +296,7 @@ class FaceAligner:
 
     def _choose(self, found: list[Detection], faces: Which, photo: Tensor | str | Path) -> list[int]:
         if isinstance(faces, bool) or not (faces in ("all", "largest") or isinstance(faces, int)):
-            raise CaptumLeamError(f'faces is {faces!r}; needed is "all", "largest", or an index from 0, the largest.')
+            raise CaptumLeamError(f'faces is {faces!r}; expected "all", "largest", or an index from 0, the largest.')
         if not found:
             raise _refused(
                 photo,

@@ -57,7 +57,7 @@ def implausible(box: Floats, landmarks: Floats, photo_size: tuple[int, int], min
     Example:
         >>> from captum_leam.faces import ARCFACE_112
         >>> implausible(np.array([0.0, 0.0, 9.0, 12.0]), ARCFACE_112 / 12, (200, 200))
-        'it is too small (9 × 12 px, needed are 20)'
+        'it is too small (9 × 12 px, expected 20)'
         >>> implausible(np.array([0.0, 0.0, 50.0, 50.0]), ARCFACE_112, (200, 200))
         'its landmarks lie outside its box'
         >>> implausible(np.array([20.0, 20.0, 90.0, 105.0]), ARCFACE_112[[1, 0, 2, 4, 3]], (200, 200))
@@ -72,7 +72,7 @@ def _problems(box: Floats, landmarks: Floats, photo_size: tuple[int, int], min_f
         yield "its box or landmarks are NaN or infinite"
     sides = box[2:] - box[:2]
     if sides.min() < min_face:
-        yield f"it is too small ({max(0, sides[0]):.0f} × {max(0, sides[1]):.0f} px, needed are {min_face:g})"
+        yield f"it is too small ({max(0, sides[0]):.0f} × {max(0, sides[1]):.0f} px, expected {min_face:g})"
     middle = landmarks.mean(axis=0)
     if (middle < 0).any() or (middle > np.array(photo_size[::-1])).any():
         yield "it lies outside the photograph"

@@ -40,7 +40,7 @@ def five_points(points: ArrayLike, what: str) -> Floats:
     five = as_array(points)
     if five.shape != (5, 2) or not np.isfinite(five).all():
         raise CaptumLeamError(
-            f"{what} has shape {five.shape}; needed are five finite points (x, y): the eye at smaller x, the other eye, tip "
+            f"{what} has shape {five.shape}; expected five finite points (x, y): the eye at smaller x, the other eye, tip "
             "of the nose, the corner of the mouth at smaller x, the other corner."
         )
     return five
@@ -81,7 +81,7 @@ def similarity(source: Floats, target: Floats) -> Floats:
     # a spread of nothing: scikit-image answers with NaN or a failure, by version
     found = estimate_transform("similarity", source, target) if np.ptp(source, axis=0).any() else None  # type: ignore[no-untyped-call]
     if not found or not np.isfinite(found.params).all():
-        raise CaptumLeamError("the points fall onto one another; needed are five points of a face.")
+        raise CaptumLeamError("the points fall onto one another; expected five points of a face.")
     matrix: Floats = np.asarray(found.params, dtype=np.float64)[:2]
     return matrix
 

@@ -46,7 +46,7 @@ def read_photo(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     with opened(path) as image:
         width, height = image.size
         if min(width, height) < MIN_SIDE:
-            raise FileError(path, f"{width} × {height} px; too small to show a face (needed are {MIN_SIDE} a side).")
+            raise FileError(path, f"{width} × {height} px; too small to show a face (expected {MIN_SIDE} a side).")
         if max(width, height) > MAX_SIDE or width * height > max_pixels:
             raise FileError(
                 path,

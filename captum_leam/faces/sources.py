@@ -67,7 +67,7 @@ def read_faces(
     """
     if how not in ("auto", "crops", "photos") or faces == "all":
         raise CaptumLeamError(
-            f'how={how!r}, faces={faces!r}; needed is "auto", "crops" or "photos", and one face of each.'
+            f'how={how!r}, faces={faces!r}; expected "auto", "crops" or "photos", and one face of each.'
         )
     crops = [how == "crops" or (how == "auto" and looks_like_a_crop(path)) for path in paths]
     aligner = None if all(crops) else make_aligner()
@@ -96,7 +96,7 @@ def read_face(path: str | Path, aligner: FaceAligner | None = None, face: Which 
         crop = read_crop(path)
         if min(crop.shape[1:]) < MIN_SIDE:
             raise FileError(
-                path, f"{crop.shape[2]} × {crop.shape[1]} px; too small to show a face (needed are {MIN_SIDE} a side)."
+                path, f"{crop.shape[2]} × {crop.shape[1]} px; too small to show a face (expected {MIN_SIDE} a side)."
             )
         return FaceSource(path, crop)
     photo = read_photo(path)

@@ -41,7 +41,7 @@ def input_attributions(maps: Tensor, images: Tensor, field: Field | None = None)
     """
     if maps.ndim != 4 or maps.shape[1] != 1 or len(maps) != len(images):
         raise CaptumLeamError(
-            f"maps have shape {tuple(maps.shape)} for images {tuple(images.shape)}; needed is one layer map per image, (N, 1, h, w)."
+            f"maps have shape {tuple(maps.shape)} for images {tuple(images.shape)}; expected one layer map per image, (N, 1, h, w)."
         )
     height, width = images.shape[2:]
     area = height * width if field is None else field[2] * field[3]
@@ -128,7 +128,7 @@ def random_squares(count: int, size: tuple[int, int], side: int, generator: torc
         [9, 9]
     """
     if not 0 < side <= min(size):
-        raise CaptumLeamError(f"side is {side}; needed is 1 to {min(size)} pixels.")
+        raise CaptumLeamError(f"side is {side}; expected 1 to {min(size)} pixels.")
     tops = torch.randint(size[0] - side + 1, (count, 1, 1), generator=generator, device="cpu")
     lefts = torch.randint(size[1] - side + 1, (count, 1, 1), generator=generator, device="cpu")
     rows, columns = torch.arange(size[0], device="cpu")[:, None], torch.arange(size[1], device="cpu")[None]
@@ -174,7 +174,7 @@ def sensitivity_max(
     """
     if any(len(tensor) != len(images) for tensor in per_image):
         raise CaptumLeamError(
-            f"{[len(t) for t in per_image]} rows for {len(images)} images; needed is one per image in each."
+            f"{[len(t) for t in per_image]} rows for {len(images)} images; expected one per image in each."
         )
     generator = torch.Generator().manual_seed(seed)
 

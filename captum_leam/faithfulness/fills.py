@@ -50,7 +50,7 @@ class Fill:
         filled = self.function(images, masks)
         if filled.shape != images.shape:
             raise CaptumLeamError(
-                f"fill {self.name!r} made {tuple(filled.shape)} of images {tuple(images.shape)}; needed is the same shape."
+                f"fill {self.name!r} made {tuple(filled.shape)} of images {tuple(images.shape)}; expected the same shape."
             )
         return filled
 
@@ -177,7 +177,7 @@ def as_fill(fill: "str | Fill | Callable[..., Tensor]") -> Fill:
         return fill
     if isinstance(fill, str):
         if fill not in FILLS:
-            raise CaptumLeamError(f"fill is {fill!r}; needed is one of {', '.join(map(repr, FILLS))}, or a function.")
+            raise CaptumLeamError(f"fill is {fill!r}; expected one of {', '.join(map(repr, FILLS))}, or a function.")
         name, function = fill, FILLS[fill]
     else:
         name = next((n for n, f in FILLS.items() if f is fill), getattr(fill, "__name__", type(fill).__name__))

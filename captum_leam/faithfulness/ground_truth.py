@@ -117,7 +117,7 @@ def _matching(maps: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     maps, truth = as_maps(maps).detach(), as_tensor(truth)
     if truth.dtype != torch.bool or truth.shape != maps.shape:
         raise CaptumLeamError(
-            f"truth has shape {tuple(truth.shape)} and {truth.dtype}, the maps {tuple(maps.shape)}; needed is boolean of their shape."
+            f"truth has shape {tuple(truth.shape)} and {truth.dtype}, the maps {tuple(maps.shape)}; expected boolean of their shape."
         )
     share = truth.flatten(1).double().mean(1)
     flat = caller_rows(((share == 0) | (share == 1)).nonzero().flatten().tolist())
@@ -199,7 +199,7 @@ def part_agreement(maps: Tensor, labels: Tensor, parts: Sequence[int], importanc
     labels, importance = as_tensor(labels).to(positive.device), as_tensor(importance)
     if labels.shape != positive.shape or importance.shape != (len(positive), len(parts)):
         raise CaptumLeamError(
-            f"labels have shape {tuple(labels.shape)} and importance {tuple(importance.shape)}; needed are {tuple(positive.shape)} and "
+            f"labels have shape {tuple(labels.shape)} and importance {tuple(importance.shape)}; expected {tuple(positive.shape)} and "
             f"{(len(positive), len(parts))}."
         )
     mass = torch.stack([(positive * (labels == part)).sum((1, 2)) for part in parts], 1).cpu().numpy()
@@ -241,7 +241,7 @@ class AdditiveSimilarity(nn.Module):
         super().__init__()
         if weights.ndim != 2 or not bool(torch.isfinite(weights).all()) or not bool((weights > 0).any()):
             raise CaptumLeamError(
-                f"weights have shape {tuple(weights.shape)}; needed are finite (H, W), some of them positive."
+                f"weights have shape {tuple(weights.shape)}; expected finite (H, W), some of them positive."
             )
         scaled = weights / weights.clamp(min=0).sum()
         if float(scaled.clamp(max=0).sum()) < -1 - 1e-6:
@@ -282,7 +282,7 @@ class _Contributions(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[2:] != self.weights.shape:
             raise CaptumLeamError(
-                f"images have shape {tuple(images.shape)}; needed is (N, C, {', '.join(map(str, self.weights.shape))})."
+                f"images have shape {tuple(images.shape)}; expected (N, C, {', '.join(map(str, self.weights.shape))})."
             )
         if float(images.detach().min()) < 0 or float(images.detach().max()) > 1:
             raise CaptumLeamError("images leave [0, 1], where the contributions are not bounded.")

@@ -57,7 +57,7 @@ def occlude(images: Tensor, masks: Tensor, fill: str | Fill | Callable[..., Tens
     """
     if masks.shape != (len(images), *images.shape[2:]) or masks.dtype != torch.bool:
         raise CaptumLeamError(
-            f"masks have shape {tuple(masks.shape)} and {masks.dtype}, the images {tuple(images.shape)}; needed is boolean (N, H, W)."
+            f"masks have shape {tuple(masks.shape)} and {masks.dtype}, the images {tuple(images.shape)}; expected boolean (N, H, W)."
         )
     masks = masks.to(images.device)
     return torch.where(masks[:, None], as_fill(fill)(images, masks), images)
@@ -134,9 +134,9 @@ class OcclusionEvaluator:
         if wrong:
             raise CaptumLeamError(f"fractions {wrong} are outside (0, 1]; 0.05 is 5 % of the pixels.")
         if not set(self.orders) <= set(ORDERS):
-            raise CaptumLeamError(f"orders are {self.orders}; needed are some of {ORDERS}.")
+            raise CaptumLeamError(f"orders are {self.orders}; expected some of {ORDERS}.")
         if self.of not in ("crop", "face"):
-            raise CaptumLeamError(f"of is {self.of!r}; needed is 'crop' or 'face'.")
+            raise CaptumLeamError(f"of is {self.of!r}; expected 'crop' or 'face'.")
 
     # -- one call, or batch after batch ----------------------------------------------------------------------
 
@@ -221,9 +221,7 @@ class OcclusionEvaluator:
                 "give references, or labels (the person of each image) to make leave-one-out references from."
             )
         if images.ndim != 4 or not len(images):
-            raise CaptumLeamError(
-                f"images have shape {tuple(images.shape)}; needed is (N, C, H, W), one image or more."
-            )
+            raise CaptumLeamError(f"images have shape {tuple(images.shape)}; expected (N, C, H, W), one image or more.")
         seen = [part.start + len(part.people) for part in self._parts if part.explained == explained]
         start = max(seen, default=0) if start is None else start
         people = list(range(start, start + len(images))) if labels is None else people_of(labels, len(images))
@@ -420,7 +418,7 @@ class OcclusionEvaluator:
             return leave_one_out_centroids(clean, people_of(labels, len(clean)))
         if isinstance(references, Tensor) and len(self.models) > 1:
             raise CaptumLeamError(
-                f"references are one tensor for {len(self.models)} models; needed is a mapping model → references."
+                f"references are one tensor for {len(self.models)} models; expected a mapping model → references."
             )
         given = references if isinstance(references, Tensor) else references.get(name)
         if given is None:
@@ -495,7 +493,7 @@ def _check_parts(parts: Sequence[_MeasuredPart]) -> None:
 def _control(name: str) -> Control:
     if name not in CONTROLS:
         raise CaptumLeamError(
-            f"control is {name!r}; needed are some of {', '.join(map(repr, CONTROLS))}, or a mapping name → function."
+            f"control is {name!r}; expected some of {', '.join(map(repr, CONTROLS))}, or a mapping name → function."
         )
     return CONTROLS[name]
 
@@ -503,7 +501,7 @@ def _control(name: str) -> Control:
 def _as_mapping(maps: Any) -> Mapping[str, Tensor]:
     methods = maps if isinstance(maps, Mapping) else {"map": maps}
     if not methods:
-        raise CaptumLeamError("maps is empty; needed is one method or more.")
+        raise CaptumLeamError("maps is empty; expected one method or more.")
     named = {str(name): as_tensor(m) for name, m in methods.items()}
     if len(named) < len(methods):
         raise CaptumLeamError(f"methods {list(methods)} are not told apart by their names.")
@@ -515,7 +513,7 @@ def _face(face: Tensor | None, images: Tensor) -> Tensor:
     given = central_ellipse((size[0], size[1])) if face is None else as_tensor(face)
     if given.shape not in (size, (len(images), *size)) or given.dtype != torch.bool:
         raise CaptumLeamError(
-            f"face has shape {tuple(given.shape)} and {given.dtype}; needed is boolean {tuple(size)} or {(len(images), *size)}."
+            f"face has shape {tuple(given.shape)} and {given.dtype}; expected boolean {tuple(size)} or {(len(images), *size)}."
         )
     face = given.to(images.device).expand(len(images), *size)
     if not bool(face.flatten(1).any(1).all()):

@@ -154,7 +154,7 @@ def evaluate_patch_pairs(
         ['map', 'map', 'random pixels', 'random pixels']
     """
     if not len(ratios) or not all(0 <= r <= 1 for r in ratios):
-        raise CaptumLeamError(f"ratios are {tuple(ratios)}; needed are shares of the pixels within [0, 1].")
+        raise CaptumLeamError(f"ratios are {tuple(ratios)}; expected shares of the pixels within [0, 1].")
     others = unit(embed(model, pairs.others, batch_size).double())
 
     def scores(images: Tensor) -> Tensor:
@@ -185,7 +185,7 @@ def evaluate_patch_pairs(
 def _named(maps: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
     methods = {str(name): m for name, m in maps.items()} if isinstance(maps, Mapping) else {"map": maps}
     if not methods or RANDOM in methods:
-        raise CaptumLeamError(f"maps are {list(methods)}; needed is one method or more, none named {RANDOM!r}.")
+        raise CaptumLeamError(f"maps are {list(methods)}; expected one method or more, none named {RANDOM!r}.")
     return methods
 
 
@@ -193,7 +193,7 @@ def _checked(method: str, given: Tensor, pairs: PatchPairs) -> Tensor:
     maps = as_maps(given).to(pairs.images.device)
     if maps.shape != pairs.patches.shape:
         raise CaptumLeamError(
-            f"maps {method!r} have shape {tuple(maps.shape)}; needed is one per pair at image size, {tuple(pairs.patches.shape)}."
+            f"maps {method!r} have shape {tuple(maps.shape)}; expected one per pair at image size, {tuple(pairs.patches.shape)}."
         )
     return maps
 

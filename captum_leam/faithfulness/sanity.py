@@ -208,7 +208,7 @@ def sanity_checks(
     if len(set(people)) < 2:
         raise CaptumLeamError("one person only: another person's reference is needed, give images of two or more.")
     if not stages or stages[-1] != 1 or list(stages) != sorted(set(stages)) or stages[0] <= 0:
-        raise CaptumLeamError(f"stages are {tuple(stages)}; needed are rising shares of the layers, the last one 1.")
+        raise CaptumLeamError(f"stages are {tuple(stages)}; expected rising shares of the layers, the last one 1.")
     make = _seeded(_default_explain if explain is None else explain, seed)
     references = leave_one_out_centroids(embed(model, images, batch_size), people)
     maps = as_maps(make(model, images, references))

@@ -34,7 +34,7 @@ class BlackBox(nn.Module):
         super().__init__()
         if not callable(function):
             raise InputTypeError(
-                f"function is a {type(function).__name__}; needed is a callable: pictures → embeddings."
+                f"function is a {type(function).__name__}; expected a callable: pictures → embeddings."
             )
         self.function = function
         self.preprocessing = preprocessing
@@ -56,6 +56,6 @@ class BlackBox(nn.Module):
         values = as_array(returned) if isinstance(returned, Tensor) else np.asarray(returned)
         if values.dtype.kind not in "fiu":
             raise CaptumLeamError(
-                f"the function returned {values.dtype}; needed are numbers, one embedding (D,) per picture."
+                f"the function returned {values.dtype}; expected numbers, one embedding (D,) per picture."
             )
         return as_embeddings(torch.from_numpy(values.astype(np.float32)).to(images.device), len(images))

@@ -40,9 +40,9 @@ def load_model(
         'Identity'
     """
     if preprocessing is not None and preprocessing not in NAMED:
-        raise CaptumLeamError(f"preprocessing is {preprocessing!r}; needed is one of {', '.join(NAMED)}.")
+        raise CaptumLeamError(f"preprocessing is {preprocessing!r}; expected one of {', '.join(NAMED)}.")
     if colour not in (None, "rgb", "bgr"):
-        raise CaptumLeamError(f"colour is {colour!r}; needed is rgb or bgr.")
+        raise CaptumLeamError(f"colour is {colour!r}; expected rgb or bgr.")
     wanted = None if preprocessing is None else NAMED[preprocessing]
     if where.endswith(".onnx"):
         loaded = from_onnx(where, wanted, output=output)
@@ -50,7 +50,7 @@ def load_model(
     model = made_in_code(where)
     if not isinstance(model, nn.Module):
         raise CaptumLeamError(
-            f"{where} gave a {type(model).__name__}; needed is a torch.nn.Module that returns embeddings."
+            f"{where} gave a {type(model).__name__}; expected a torch.nn.Module that returns embeddings."
         )
     model = model.eval() if output is None else UpTo(model.eval(), output)
     if wanted is None and colour is None:

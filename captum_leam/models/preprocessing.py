@@ -45,12 +45,10 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if len(self.mean) != 3 or len(self.std) != 3 or not all(0 < v < float("inf") for v in self.std):
-            raise CaptumLeamError(
-                f"mean={self.mean}, std={self.std}; needed are three numbers each, deviations over 0."
-            )
+            raise CaptumLeamError(f"mean={self.mean}, std={self.std}; expected three numbers each, deviations over 0.")
         if self.colour not in ("rgb", "bgr") or self.layout not in ("NCHW", "NHWC"):
             raise CaptumLeamError(
-                f'colour={self.colour!r}, layout={self.layout!r}; needed is "rgb" or "bgr", "NCHW" or "NHWC".'
+                f'colour={self.colour!r}, layout={self.layout!r}; expected "rgb" or "bgr", "NCHW" or "NHWC".'
             )
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -63,7 +61,7 @@ class Preprocessing:
             CaptumLeamError: for another shape or size, or pixels up to 255.
         """
         if images.ndim != 4 or images.shape[1] != 3:
-            raise CaptumLeamError(f"images have shape {tuple(images.shape)}; needed is RGB (N, 3, H, W).")
+            raise CaptumLeamError(f"images have shape {tuple(images.shape)}; expected RGB (N, 3, H, W).")
         if self.size is not None and tuple(images.shape[2:]) != self.size:
             raise CaptumLeamError(
                 f"images are {tuple(images.shape[2:])}, the network reads {self.size}: align the faces to that size "
@@ -71,7 +69,7 @@ class Preprocessing:
             )
         if images.numel() and float(images.detach().abs().amax()) > 16:
             raise CaptumLeamError(
-                f"images hold values up to {float(images.detach().abs().amax()):.3g}; needed is RGB in [0, 1]: divide by 255."
+                f"images hold values up to {float(images.detach().abs().amax()):.3g}; expected RGB in [0, 1]: divide by 255."
             )
         mean, std = (torch.tensor(list(v), dtype=images.dtype, device=images.device) for v in (self.mean, self.std))
         ordered = images.flip(1) if self.colour == "bgr" else images

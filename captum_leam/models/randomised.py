@@ -33,7 +33,7 @@ def randomised(model: nn.Module, images: Tensor, share: float = 1.0, *, seed: in
         (True, False)
     """
     if not 0 < share <= 1:
-        raise CaptumLeamError(f"share is {share}; needed is a share of the layers in (0, 1].")
+        raise CaptumLeamError(f"share is {share}; expected a share of the layers in (0, 1].")
     with torch.inference_mode(False):  # the twin is explained, which needs parameters that have gradients
         twin = copy.deepcopy(model)
     layers = [m for m in twin.modules() if any(True for _ in m.parameters(recurse=False))]

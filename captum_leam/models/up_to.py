@@ -52,7 +52,7 @@ class UpTo(nn.Module):
             self.model(images)
         if len(outputs) != 1:
             raise CaptumLeamError(
-                f"layer {self.layer!r} ran {len(outputs)} times; needed is one run, whose output is the embedding."
+                f"layer {self.layer!r} ran {len(outputs)} times; expected one run, whose output is the embedding."
             )
         embedding: Tensor = outputs[0]
         return embedding

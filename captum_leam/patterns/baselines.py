@@ -140,7 +140,7 @@ def region_maps(labels: Tensor | ArrayLike, maps: Tensor | None = None, *, smoot
     """
     where = as_tensor(labels).cpu()
     if where.ndim != 3 or where.is_floating_point():
-        raise CaptumLeamError(f"labels are {where.dtype} {tuple(where.shape)}; needed are integers (N, H, W).")
+        raise CaptumLeamError(f"labels are {where.dtype} {tuple(where.shape)}; expected integers (N, H, W).")
     names = torch.unique(where)
     if maps is None:
         heights = [0.0 if name == 0 else 1 / float((where == name).double().mean()) for name in names]
@@ -148,7 +148,7 @@ def region_maps(labels: Tensor | ArrayLike, maps: Tensor | None = None, *, smoot
         density = normalize_sum(as_maps(maps).double().cpu())
         if density.shape != where.shape:
             raise CaptumLeamError(
-                f"labels are {tuple(where.shape)}, the maps {tuple(density.shape)}; needed is one size."
+                f"labels are {tuple(where.shape)}, the maps {tuple(density.shape)}; expected one size."
             )
         heights = [float(density[where == name].mean()) for name in names]
     top = max(heights) or 1.0
@@ -180,7 +180,7 @@ def pose_features(landmarks: ArrayLike) -> Floats:
     points = as_array(landmarks)
     if points.ndim != 3 or points.shape[1] < 3 or points.shape[2] != 2 or not np.isfinite(points).all():
         raise CaptumLeamError(
-            f"landmarks have shape {points.shape}; needed is (N, K, 2), three points or more, none NaN."
+            f"landmarks have shape {points.shape}; expected (N, K, 2), three points or more, none NaN."
         )
     plane = points[..., 0] + 1j * points[..., 1]
     eyes = plane[:, 1] - plane[:, 0]
@@ -238,7 +238,7 @@ def closest_strangers(
     """
     table = as_array(features)
     if table.ndim != 2 or not np.isfinite(table).all():
-        raise CaptumLeamError(f"features have shape {table.shape}; needed is (N, D) without NaN.")
+        raise CaptumLeamError(f"features have shape {table.shape}; expected (N, D) without NaN.")
     _, codes = person_codes(people, len(table))
     fewest = len(codes) - int(np.bincount(codes).max())
     if not 1 <= k <= fewest:

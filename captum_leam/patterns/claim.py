@@ -137,7 +137,7 @@ def pattern_claim(
     check_people(sums[MAPS])
     if not controls and not (strangers if isinstance(strangers, Mapping) else strangers is not None):
         raise CaptumLeamError(
-            "no controls are given; needed is one or more: an edge detector already passes 'same > different'."
+            "no controls are given; expected one or more: an edge detector already passes 'same > different'."
         )
     for name, control in controls.items():
         if name == MAPS:
@@ -190,7 +190,7 @@ def _with_strangers(
     fits = strangers.ndim in (1, 2) and len(strangers) == len(made) and strangers.size
     if not fits or not np.issubdtype(strangers.dtype, np.integer):
         raise CaptumLeamError(
-            f"strangers are {strangers.dtype} {strangers.shape}; needed are indices (N,) or (N, k) for {len(made)} maps."
+            f"strangers are {strangers.dtype} {strangers.shape}; expected indices (N,) or (N, k) for {len(made)} maps."
         )
     partners = strangers.reshape(len(made), -1)
     if partners.min() < 0 or partners.max() >= len(made):
@@ -199,7 +199,7 @@ def _with_strangers(
     if (codes[first] == codes[second]).any():
         wrong = first[codes[first] == codes[second]].tolist()[:5]
         raise CaptumLeamError(
-            f"the strangers given for maps {wrong} are of the same person; needed are images of somebody else."
+            f"the strangers given for maps {wrong} are of the same person; expected images of somebody else."
         )
     images = np.bincount(codes)
     load = 1 / images[codes[first]] if weights == "people" else np.ones(len(first))
@@ -219,6 +219,6 @@ def _with_strangers(
 def _fitting(control: Signatures, made: Signatures, name: str) -> Signatures:
     if (len(control), control.kind, control.cells) != (len(made), made.kind, made.cells):
         raise CaptumLeamError(
-            f"the control {name!r} is {control!r}; the maps are {made!r}: needed are both of the same images and kind."
+            f"the control {name!r} is {control!r}; the maps are {made!r}: expected both of the same images and kind."
         )
     return control

@@ -115,18 +115,18 @@ def compare_groups(
         >>> print(round(row.difference, 4), row.base_difference, bool(row.high < 0))
         -0.525 0.0 True
         >>> compare_groups({"drop": drop}, list("abcdefgh"), list("xxxxyyyy"), [0.5] * 8).refused
-        ['drop: group x has 4 people, group y has 4; needed are 10 or more in both']
+        ['drop: group x has 4 people, group y has 4; expected 10 or more in both']
     """
     check_options(confidence, resamples, permutations)
     if min_people < 3 or permutations < 1:
-        raise CaptumLeamError(f"min_people={min_people}, permutations={permutations}; needed are 3 or more, 1 or more.")
+        raise CaptumLeamError(f"min_people={min_people}, permutations={permutations}; expected 3 or more, 1 or more.")
     individuals, codes = person_codes(people, len(people))
     quantities = _quantities(values, len(codes))
     base = _quantities({"base_similarity": base_similarity}, len(codes))
     of_person = _groups_of_people(groups, individuals, codes)
     called = [group for group in dict.fromkeys(of_person) if group is not None]
     if len(called) < 2:
-        raise CaptumLeamError(f"there are {len(called)} groups, {called}; needed are two or more.")
+        raise CaptumLeamError(f"there are {len(called)} groups, {called}; expected two or more.")
     means = np.stack([_per_person(column, codes) for column in (*quantities.values(), *base.values())], axis=1)
     generator = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
@@ -172,7 +172,7 @@ def _row(compared: dict[str, Floats], k: int, names: Mapping[str, Any], min_peop
     reason = ""
     if min(people) < min_people:
         reason = (
-            f"{names['quantity']}: group {names['first']} has {people[0]} people, group {names['second']} has {people[1]}; needed are "
+            f"{names['quantity']}: group {names['first']} has {people[0]} people, group {names['second']} has {people[1]}; expected "
             f"{min_people} or more in both"
         )
     figures = {
@@ -193,12 +193,10 @@ def _row(compared: dict[str, Floats], k: int, names: Mapping[str, Any], min_peop
 def _quantities(values: Mapping[str, ArrayLike] | pd.DataFrame, images: int) -> dict[str, Floats]:
     columns = {str(name): as_array(column) for name, column in values.items()}
     if not columns:
-        raise CaptumLeamError("no quantities are given; needed is one or more: name → one number per image.")
+        raise CaptumLeamError("no quantities are given; expected one or more: name → one number per image.")
     for name, column in columns.items():
         if column.shape != (images,):
-            raise CaptumLeamError(
-                f"{name} has shape {column.shape} for {images} images; needed is one number for each."
-            )
+            raise CaptumLeamError(f"{name} has shape {column.shape} for {images} images; expected one number for each.")
         if np.isinf(column).any():
             raise CaptumLeamError(
                 f"{name} holds infinite values at images {np.flatnonzero(np.isinf(column)).tolist()[:5]}."
@@ -225,14 +223,14 @@ def _groups_of_people(
     labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
     if len(labels) != len(codes):
         raise CaptumLeamError(
-            f"{len(labels)} groups are given for {len(codes)} images; needed is one for each, or person → group."
+            f"{len(labels)} groups are given for {len(codes)} images; expected one for each, or person → group."
         )
     found: list[Hashable | None] = [None] * len(individuals)
     seen: dict[int, Hashable | None] = {}
     for code, label in zip(codes.tolist(), map(_known, labels), strict=True):
         if seen.setdefault(code, label) != label:
             raise CaptumLeamError(
-                f"{individuals[code]!r} is in two groups, {seen[code]!r} and {label!r}; needed is one."
+                f"{individuals[code]!r} is in two groups, {seen[code]!r} and {label!r}; expected one."
             )
         found[code] = label
     return found

@@ -120,18 +120,18 @@ def agreement(
     """
     check_options(confidence, resamples)
     if len(maps) < 2:
-        raise CaptumLeamError(f"{len(maps)} sets of maps are given; needed are two or more to agree.")
+        raise CaptumLeamError(f"{len(maps)} sets of maps are given; expected two or more to agree.")
     made = {str(name): as_signatures(given) for name, given in maps.items()}
     names, first = tuple(made), next(iter(made.values()))
     for name, other in made.items():
         check_comparable(first, other, f"{names[0]!r} and {name!r}")
         if len(other) != len(first):
             raise CaptumLeamError(
-                f"{names[0]!r} has {len(first)} maps, {name!r} {len(other)}; needed are those of the same images."
+                f"{names[0]!r} has {len(first)} maps, {name!r} {len(other)}; expected those of the same images."
             )
     individuals, codes = person_codes(people, len(first))
     if len(individuals) < 2:
-        raise CaptumLeamError(f"all maps are of one person, {individuals[0]!r}; needed are two people or more.")
+        raise CaptumLeamError(f"all maps are of one person, {individuals[0]!r}; expected two people or more.")
     drawn = draw_people(len(individuals), resamples, seed)
     sums = {name: person_sums(of_set, people) for name, of_set in made.items()}
     rows = []

@@ -68,7 +68,7 @@ def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "p
         (1.0, 0.0)
     """
     if weights not in WEIGHTS:
-        raise CaptumLeamError(f"weights is {weights!r}; needed is 'people' or 'pairs'.")
+        raise CaptumLeamError(f"weights is {weights!r}; expected 'people' or 'pairs'.")
     names, codes = person_codes(people, len(signatures), "maps")
     images = np.bincount(codes, minlength=len(names))
     row = np.arange(len(codes))

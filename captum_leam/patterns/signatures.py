@@ -144,7 +144,7 @@ class Signatures:
         if missing := {"values"} - set(given) or (
             {"columns", "starts", "cells"} - set(given) if len(given) > 1 else set()
         ):
-            raise CaptumLeamError(f"the arrays lack {sorted(missing)}; needed is what to_arrays gave.")
+            raise CaptumLeamError(f"the arrays lack {sorted(missing)}; expected what to_arrays gave.")
         values = given["values"].astype(np.float32)
         if not np.isfinite(values).all() or (values < 0).any():
             raise CaptumLeamError("the values hold NaN, infinite or negative numbers: these are no root distributions.")
@@ -242,7 +242,7 @@ def profile_signatures(
     called = tuple(range(table.shape[-1])) if names is None else tuple(names)
     if table.ndim != 2 or len(called) != table.shape[1]:
         raise CaptumLeamError(
-            f"masses have shape {table.shape} and {len(called)} names; needed is (N, regions), a name each."
+            f"masses have shape {table.shape} and {len(called)} names; expected (N, regions), a name each."
         )
     if not np.isfinite(table).all() or (table < 0).any():
         bad = np.flatnonzero(~(np.isfinite(table) & (table >= 0)).all(1)).tolist()
@@ -285,7 +285,7 @@ def _top_rows(values: NDArray[Any], fraction: float, seed: int) -> sparse.csr_ar
     """Square roots of the top pixels of each row."""
     if not 0 < fraction <= 1:
         raise CaptumLeamError(
-            f"fraction is {fraction}; needed is a share of the pixels in (0, 1], for example 0.01 for 1 %."
+            f"fraction is {fraction}; expected a share of the pixels in (0, 1], for example 0.01 for 1 %."
         )
     kept = [_top_pixels(row, max(1, round(fraction * values.shape[1])), seed) for row in values]
     starts = np.cumsum([0, *map(len, kept)])
@@ -320,7 +320,7 @@ def _region_masses(
     if where.shape not in (tuple(positive.shape), tuple(positive.shape[1:])) or not np.issubdtype(
         where.dtype, np.integer
     ):
-        raise CaptumLeamError(f"labels are {where.dtype} {where.shape}; needed are integers {tuple(positive.shape)}.")
+        raise CaptumLeamError(f"labels are {where.dtype} {where.shape}; expected integers {tuple(positive.shape)}.")
     where = np.broadcast_to(where, positive.shape)
     names = tuple(int(region) for region in (np.unique(where) if regions is None else regions))
     values = positive.double().numpy()
@@ -339,7 +339,7 @@ def _unit_rows(roots: Any) -> Any:
 
 def _settled(made: Signatures, empty: str) -> Signatures:
     if empty not in ("raise", "zero"):
-        raise CaptumLeamError(f"empty is {empty!r}; needed is 'raise' or 'zero'.")
+        raise CaptumLeamError(f"empty is {empty!r}; expected 'raise' or 'zero'.")
     if empty == "raise" and made.empty.any():
         raise CaptumLeamError(
             f"maps {np.flatnonzero(made.empty).tolist()[:10]} have no positive value: nothing speaks for the match there. Leave these "
@@ -350,7 +350,7 @@ def _settled(made: Signatures, empty: str) -> Signatures:
 
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
-        raise CaptumLeamError(f"kind is {kind!r}; needed is one of {', '.join(map(repr, KINDS))}.")
+        raise CaptumLeamError(f"kind is {kind!r}; expected one of {', '.join(map(repr, KINDS))}.")
 
 
 # -- what may be compared ------------------------------------------------------------------------------

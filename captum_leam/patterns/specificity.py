@@ -282,6 +282,6 @@ def check_people(sums: PersonSums) -> None:
         CaptumLeamError: for one person only, or one image of each.
     """
     if len(sums.names) < 2:
-        raise CaptumLeamError(f"all maps are of one person, {sums.names[0]!r}; needed are two people or more.")
+        raise CaptumLeamError(f"all maps are of one person, {sums.names[0]!r}; expected two people or more.")
     if not (sums.images > 1).any():
-        raise CaptumLeamError("there is one map of each person; needed is one person or more with two maps.")
+        raise CaptumLeamError("there is one map of each person; expected one person or more with two maps.")

@@ -51,11 +51,11 @@ def merged(scheme: RegionScheme, groups: dict[str, list[str]], name: str) -> Reg
         >>> merged(RegionScheme({0: "background", 1: "left_eye", 2: "right_eye"}), {"eyes": ["left_eye", "right_eye"]}, "x")
         Traceback (most recent call last):
             ...
-        captum_leam.errors.CaptumLeamError: 'background' belongs to no group; needed is one for every region.
+        captum_leam.errors.CaptumLeamError: 'background' belongs to no group; expected one for every region.
     """
     grouped = [part for parts in groups.values() for part in parts]
     if left_over := [region for region in scheme.names if region not in grouped]:
-        raise CaptumLeamError(f"{', '.join(map(repr, left_over))} belongs to no group; needed is one for every region.")
+        raise CaptumLeamError(f"{', '.join(map(repr, left_over))} belongs to no group; expected one for every region.")
     return replace(scheme.merge(groups), name=name, left=None)
 
 

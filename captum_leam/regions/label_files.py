@@ -74,7 +74,7 @@ class LabelMapParser:
         """
         if images.ndim != 4 or len(images) != len(self.files):
             raise CaptumLeamError(
-                f"images have shape {tuple(images.shape)}, and there are {len(self.files)} label files; needed is one each: "
+                f"images have shape {tuple(images.shape)}, and there are {len(self.files)} label files; expected one each: "
                 "(N, C, H, W), in one call and in the order of the files."
             )
         size = tuple(images.shape[-2:])
@@ -125,9 +125,9 @@ def _from_array(path: Path) -> Tensor:
     except Exception as error:  # a broken file, or a pickle
         raise CaptumLeamError(f"{path}: this is no array of numbers ({error}).") from None
     if not isinstance(values, np.ndarray):
-        raise CaptumLeamError(f"{path}: this is an archive of arrays; needed is one array of integers (H, W).")
+        raise CaptumLeamError(f"{path}: this is an archive of arrays; expected one array of integers (H, W).")
     if values.ndim != 2 or values.dtype.kind not in "iub":
-        raise CaptumLeamError(f"{path}: {values.dtype} of shape {values.shape}; needed are integers (H, W).")
+        raise CaptumLeamError(f"{path}: {values.dtype} of shape {values.shape}; expected integers (H, W).")
     return torch.from_numpy(values.astype(np.int64))
 
 
@@ -135,7 +135,7 @@ def _from_picture(path: Path) -> Tensor:
     with opened(path) as image:
         if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
             raise CaptumLeamError(
-                f"{path}: a picture in colours ({image.mode}); needed is one integer a pixel: grey, or with a palette."
+                f"{path}: a picture in colours ({image.mode}); expected one integer a pixel: grey, or with a palette."
             )
         return torch.from_numpy(np.asarray(image).astype(np.int64))
 

@@ -89,7 +89,7 @@ def label_faces(
     elif ":" in where:
         found = _of_callable(where, images, device)
     else:
-        raise CaptumLeamError(f"regions are {where!r}; needed is {NAMES}.")
+        raise CaptumLeamError(f"regions are {where!r}; expected {NAMES}.")
     labels, scheme, source = found
     scheme = scheme.merge_sides()
     if all(part in scheme.names for part in MOUTH):
@@ -124,11 +124,11 @@ def _of_callable(where: str, images: Tensor, device: Any) -> Labels:
     parser = made_in_code(where)
     if not callable(parser):
         raise CaptumLeamError(
-            f"{where} is a {type(parser).__name__}; needed is a parser: images (N, 3, h, w) → label maps."
+            f"{where} is a {type(parser).__name__}; expected a parser: images (N, 3, h, w) → label maps."
         )
     scheme = getattr(parser, "scheme", CELEBAMASK_HQ)
     if not isinstance(scheme, RegionScheme):
-        raise CaptumLeamError(f"{where}: its scheme is a {type(scheme).__name__}; needed is a RegionScheme.")
+        raise CaptumLeamError(f"{where}: its scheme is a {type(scheme).__name__}; expected a RegionScheme.")
     if isinstance(parser, nn.Module):
         parser = parser.eval().to(device or "cpu")
     try:

@@ -99,7 +99,7 @@ class NetworkParser:
             raise CaptumLeamError("the parsing network is in training mode; call .eval() first.")
         if min(std) <= 0 or len(mean) != 3 or len(std) != 3 or size < 1 or batch_size < 1:
             raise CaptumLeamError(
-                "needed are three means, three deviations over 0, a size and a batch size of 1 or more."
+                "expected three means, three deviations over 0, a size and a batch size of 1 or more."
             )
         self.classes = tuple(classes)
         self.scheme = scheme
@@ -158,7 +158,7 @@ class NetworkParser:
         scores = answer[0] if isinstance(answer, (tuple, list)) else answer
         if scores.ndim != 4 or scores.shape[:2] != (len(images), len(self.classes)):
             raise CaptumLeamError(
-                f"the network returned scores of shape {tuple(scores.shape)}; needed is ({len(images)}, "
+                f"the network returned scores of shape {tuple(scores.shape)}; expected ({len(images)}, "
                 f"{len(self.classes)}, h, w), one for every class."
             )
         if bool(torch.isnan(scores).any()):
@@ -169,11 +169,11 @@ class NetworkParser:
 def _check_images(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.is_floating_point():
         raise CaptumLeamError(
-            f"images are {images.dtype} of shape {tuple(images.shape)}; needed is (N, 3, H, W), float RGB in [0, 1]."
+            f"images are {images.dtype} of shape {tuple(images.shape)}; expected (N, 3, H, W), float RGB in [0, 1]."
         )
     if images.numel() and not (images.min() >= -1e-3 and images.max() <= 1 + 1e-3):
         raise CaptumLeamError(
-            f"images hold values from {float(images.min()):.3g} to {float(images.max()):.3g}; needed is RGB in [0, 1]: undo "
+            f"images hold values from {float(images.min()):.3g} to {float(images.max()):.3g}; expected RGB in [0, 1]: undo "
             "the preprocessing of the recognition network."
         )
 
@@ -217,7 +217,7 @@ class FacexlibParser(NetworkParser):
         batch_size: int = 8,
     ) -> None:
         if network not in ("bisenet", "parsenet"):
-            raise CaptumLeamError(f'network is {network!r}; needed is "bisenet" or "parsenet".')
+            raise CaptumLeamError(f'network is {network!r}; expected "bisenet" or "parsenet".')
         self.weights = find_weights(network, weights, download=download)
         net, self.sha256 = load_network(_bisenet if network == "bisenet" else _parsenet, self.weights, sha256)
         imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -33,10 +33,10 @@ def per_person(report: pd.DataFrame, people: Sequence[Hashable]) -> pd.DataFrame
         [['ann', 2, 3.0], ['bob', 1, 6.0]]
     """
     if missing := [name for name in ("image", "region", *QUANTITIES) if name not in report.columns]:
-        raise CaptumLeamError(f"the report has no column {missing}; needed is what region_report returns.")
+        raise CaptumLeamError(f"the report has no column {missing}; expected what region_report returns.")
     images = int(report["image"].max()) + 1 if len(report) else 0
     if len(people) != images:
-        raise CaptumLeamError(f"{len(people)} people are given for {images} images; needed is one for each.")
+        raise CaptumLeamError(f"{len(people)} people are given for {images} images; expected one for each.")
     table = report.assign(person=report["image"].map(dict(enumerate(people))))
     grouped = table.groupby(["person", "region"], sort=False, dropna=False)
     means = grouped[list(QUANTITIES)].mean()
@@ -84,13 +84,13 @@ def over_people(
     """
     if not 0 < confidence < 1 or resamples < 1:
         raise CaptumLeamError(
-            f"confidence={confidence}, resamples={resamples}; needed are a share in (0, 1) and 1 or more."
+            f"confidence={confidence}, resamples={resamples}; expected a share in (0, 1) and 1 or more."
         )
     table = per_person(report, people)
     keys = ["region"]
     if groups is not None:
         if missing := [person for person in dict.fromkeys(people) if person not in groups]:
-            raise CaptumLeamError(f"{missing[:5]} have no group; needed is one for every person.")
+            raise CaptumLeamError(f"{missing[:5]} have no group; expected one for every person.")
         table = table.assign(group=table["person"].map(dict(groups)))
         keys = ["group", "region"]
     rows = []

@@ -59,9 +59,9 @@ def lift_drawing(
     from matplotlib.figure import Figure
 
     if missing := [name for name in ("region", "lift") if name not in report.columns]:
-        raise CaptumLeamError(f"the report has no column {missing}; needed is what region_report returns.")
+        raise CaptumLeamError(f"the report has no column {missing}; expected what region_report returns.")
     if not limit > 1:
-        raise CaptumLeamError(f"limit is {limit}; needed is a lift over 1.")
+        raise CaptumLeamError(f"limit is {limit}; expected a lift over 1.")
     lifts = report.groupby("region", sort=False)["lift"].mean()
     persons_left = scheme is not None and scheme.left == "person"
     names = {part: _found(other_side(part) if persons_left else part, lifts) for part, _, _ in shapes()}

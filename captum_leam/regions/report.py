@@ -57,7 +57,7 @@ def parse(parser: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         answer = parser(images)
     if not isinstance(answer, Tensor):
         raise InputTypeError(
-            f"the parser returned a {type(answer).__name__}; needed is one tensor, integers (N, H, W) or scores "
+            f"the parser returned a {type(answer).__name__}; expected one tensor, integers (N, H, W) or scores "
             "(N, K, H, W). If it is a tuple: parse(lambda x: net(x)[0], images)."
         )
     scores = answer.is_floating_point()
@@ -65,17 +65,15 @@ def parse(parser: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     got = (len(answer), *answer.shape[-2:]) if answer.ndim == (4 if scores else 3) else None
     if got != wanted:
         raise CaptumLeamError(
-            f"the parser returned {answer.dtype} of shape {tuple(answer.shape)} for images {tuple(images.shape)}; needed "
-            f"are integers {wanted}, or float scores ({wanted[0]}, K, {wanted[1]}, {wanted[2]})."
+            f"the parser returned {answer.dtype} of shape {tuple(answer.shape)} for images {tuple(images.shape)}; expected "
+            f"integers {wanted}, or float scores ({wanted[0]}, K, {wanted[1]}, {wanted[2]})."
         )
     return _best_class(answer) if scores else as_integers(answer)
 
 
 def _best_class(scores: Tensor) -> Tensor:
     if scores.shape[1] < 2:
-        raise CaptumLeamError(
-            "the parser returned scores of one class only; needed are two or more, or integer labels."
-        )
+        raise CaptumLeamError("the parser returned scores of one class only; expected two or more, or integer labels.")
     if bool(torch.isnan(scores).any()):
         raise CaptumLeamError("the parser returned NaN scores; check its weights and the range of the images.")
     return scores.argmax(dim=1)
@@ -228,7 +226,7 @@ def fragments(critical: Tensor) -> Fragments:
     mask = np.asarray(critical.cpu(), dtype=np.bool_)
     if mask.ndim != 2 or not mask.any():
         raise CaptumLeamError(
-            f"critical has shape {mask.shape} and {int(mask.sum())} pixels; needed is (H, W), 1 or more."
+            f"critical has shape {mask.shape} and {int(mask.sum())} pixels; expected (H, W), 1 or more."
         )
     pieces, count = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = np.bincount(pieces.ravel())[1:]
@@ -525,7 +523,7 @@ def _crop_rows(critical: Tensor, mass: Tensor, landmarks: Points, names: Sequenc
 def _fit(given: Tensor, maps: Tensor, what: str) -> Tensor:
     if tuple(given.shape) not in (tuple(maps.shape), tuple(maps.shape[1:])):
         raise CaptumLeamError(
-            f"{what} have shape {tuple(given.shape)}, the maps {tuple(maps.shape)}; needed is one for every pixel: "
+            f"{what} have shape {tuple(given.shape)}, the maps {tuple(maps.shape)}; expected one for every pixel: "
             f"{tuple(maps.shape)}, or {tuple(maps.shape[1:])} shared. Bring layer maps to image size first: "
             "place_on_field(maps, size)."
         )
@@ -540,7 +538,7 @@ def _regions_of(labels: Tensor, scheme: RegionScheme | None) -> dict[int, str]:
 
 def _within(maps: Tensor, labels: Tensor, scheme: RegionScheme | None, of: str, face: Tensor | None) -> Tensor | None:
     if of not in ("crop", "face"):
-        raise CaptumLeamError(f'of is {of!r}; needed is "crop" or "face".')
+        raise CaptumLeamError(f'of is {of!r}; expected "crop" or "face".')
     if of == "crop":
         if face is not None:
             raise CaptumLeamError('face= is given, but the fraction is of the crop; add of="face" or leave it out.')
@@ -561,7 +559,7 @@ def _landmarks_of(maps: Tensor, landmarks: ArrayLike | None) -> Points:
     points = rescale(ARCFACE_LANDMARKS, STANDARD_SIZE, size) if landmarks is None else as_landmarks(landmarks)
     if points.ndim == 3 and len(points) != len(maps):
         raise CaptumLeamError(
-            f"landmarks have shape {points.shape} for {len(maps)} maps; needed is (5, 2) or (N, 5, 2)."
+            f"landmarks have shape {points.shape} for {len(maps)} maps; expected (5, 2) or (N, 5, 2)."
         )
     return np.broadcast_to(points, (len(maps), 5, 2))
 

@@ -50,7 +50,7 @@ class RegionScheme:
         regions = dict(self.regions)
         _check_regions(regions)
         if self.left not in (None, "image", "person"):
-            raise CaptumLeamError(f'left is {self.left!r}; needed is "image", "person" or None.')
+            raise CaptumLeamError(f'left is {self.left!r}; expected "image", "person" or None.')
         origin = {**dict(self.origin), **{label: label for label in regions}}
         if lost := sorted(set(origin.values()) - set(regions)):
             raise CaptumLeamError(f"origin leads to the labels {lost}, which scheme {self.name!r} does not have.")
@@ -215,12 +215,12 @@ class RegionScheme:
         for new, parts in groups.items():
             if isinstance(parts, str) or not parts:
                 raise CaptumLeamError(
-                    f"{new!r} is to be made of {parts!r}; needed is a list of one or more region names."
+                    f"{new!r} is to be made of {parts!r}; expected a list of one or more region names."
                 )
             self._check_known(list(parts))
         named = [part for parts in groups.values() for part in parts]
         if twice := sorted({part for part in named if named.count(part) > 1}):
-            raise CaptumLeamError(f"{_listed(twice)} is merged more than once; needed is one group for every region.")
+            raise CaptumLeamError(f"{_listed(twice)} is merged more than once; expected one group for every region.")
         if taken := [new for new in groups if new in self.names and new not in named]:
             raise CaptumLeamError(
                 f"{_listed(taken)} is the name of a region that is not merged; add it to its group or choose another name."
@@ -261,7 +261,7 @@ def as_integers(labels: Any) -> Tensor:
     integers = as_tensor(labels)
     if integers.is_floating_point() or integers.is_complex():
         raise InputTypeError(
-            f"labels are {integers.dtype}; needed is a map of integers, one region each. Scores (N, K, H, W) become one by "
+            f"labels are {integers.dtype}; expected a map of integers, one region each. Scores (N, K, H, W) become one by "
             "labels = scores.argmax(1), float integers by labels.long()."
         )
     return integers.long()
@@ -275,13 +275,13 @@ def _check_regions(regions: dict[Any, Any]) -> None:
     if not regions:
         raise CaptumLeamError("a scheme needs regions: {label integer: region name}, one or more.")
     if wrong := [label for label in regions if not isinstance(label, int) or isinstance(label, bool)]:
-        raise InputTypeError(f"labels {_listed(wrong)} are no integers; needed is {{label integer: region name}}.")
+        raise InputTypeError(f"labels {_listed(wrong)} are no integers; expected {{label integer: region name}}.")
     if unnamed := [name for name in regions.values() if not isinstance(name, str)]:
-        raise InputTypeError(f"names {_listed(unnamed)} are no text; needed is {{label integer: region name}}.")
+        raise InputTypeError(f"names {_listed(unnamed)} are no text; expected {{label integer: region name}}.")
     names = list(regions.values())
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise CaptumLeamError(
-            f"two regions are called {_listed(twice)}; needed is one name each. Merge them with merge()."
+            f"two regions are called {_listed(twice)}; expected one name each. Merge them with merge()."
         )
 
 

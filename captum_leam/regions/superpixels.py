@@ -40,12 +40,12 @@ def superpixels(
     from skimage.segmentation import slic
 
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
-        raise CaptumLeamError(f"images have shape {tuple(images.shape)}; needed is (N, 3, H, W), one image or more.")
+        raise CaptumLeamError(f"images have shape {tuple(images.shape)}; expected (N, 3, H, W), one image or more.")
     if not bool(((images >= 0) & (images <= 1)).all()):
         raise CaptumLeamError("images hold values outside [0, 1]; undo the preprocessing of the recognition network.")
     if n_segments < 1 or compactness <= 0 or sigma < 0:
         raise CaptumLeamError(
-            f"n_segments={n_segments}, compactness={compactness}, sigma={sigma}; needed are 1 or more, over 0, and 0 or more."
+            f"n_segments={n_segments}, compactness={compactness}, sigma={sigma}; expected 1 or more, over 0, and 0 or more."
         )
     pictures = images.detach().cpu().double().expand(-1, 3, -1, -1).movedim(1, -1).numpy()
     drawn = [

@@ -113,7 +113,7 @@ def as_landmarks(landmarks: ArrayLike) -> Points:
     points = as_array(landmarks)
     if points.shape[-2:] != (5, 2) or points.ndim not in (2, 3):
         raise CaptumLeamError(
-            f"landmarks have shape {points.shape}; needed is (5, 2), or (N, 5, 2) where one set for every image is "
+            f"landmarks have shape {points.shape}; expected (5, 2), or (N, 5, 2) where one set for every image is "
             f"taken: x and y of {', '.join(LANDMARK_NAMES)}."
         )
     if not np.isfinite(points).all():
@@ -163,7 +163,7 @@ def move(points: Points, landmarks: Points) -> Points:
     eyes = float(np.linalg.norm(landmarks[1] - landmarks[0]))
     found = estimate_transform("similarity", ARCFACE_LANDMARKS, landmarks) if eyes > 0 else None  # type: ignore[no-untyped-call]
     if not found or not np.isfinite(found.params).all():
-        raise CaptumLeamError("landmarks fall onto one another; needed are five points of a face.")
+        raise CaptumLeamError("landmarks fall onto one another; expected five points of a face.")
     off = float(np.sqrt(((found(ARCFACE_LANDMARKS) - landmarks) ** 2).sum(1).mean())) / eyes
     if off > MAX_RESIDUAL:
         raise CaptumLeamError(
@@ -226,7 +226,7 @@ class TemplateParser:
     def __init__(self, landmarks: ArrayLike = ARCFACE_LANDMARKS, size: tuple[int, int] = STANDARD_SIZE) -> None:
         points = as_landmarks(landmarks)
         if points.ndim != 2:
-            raise CaptumLeamError(f"landmarks have shape {points.shape}; needed is (5, 2), shared by all crops.")
+            raise CaptumLeamError(f"landmarks have shape {points.shape}; expected (5, 2), shared by all crops.")
         if (points < -0.5).any() or (points > np.array([size[1], size[0]]) - 0.5).any():
             raise CaptumLeamError(
                 f"landmarks {points.round(1).tolist()} (x, y) lie outside the crop of (H, W) = {tuple(size)}; give the "
@@ -268,7 +268,7 @@ class TemplateParser:
             CaptumLeamError: for another shape, or an aspect that the alignment does not produce.
         """
         if images.ndim != 4:
-            raise CaptumLeamError(f"images have shape {tuple(images.shape)}; needed is (N, C, H, W), one: image[None].")
+            raise CaptumLeamError(f"images have shape {tuple(images.shape)}; expected (N, C, H, W), one: image[None].")
         drawn = torch.from_numpy(self.draw((images.shape[2], images.shape[3]))).to(images.device)
         return drawn.repeat(len(images), 1, 1)
 

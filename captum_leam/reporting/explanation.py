@@ -162,7 +162,7 @@ def explain_images(
         options: Options. Default: ``ExplainOptions()``. A pair's maps keep the preset and steps that they were made with.
 
     Raises:
-        NoEvidenceError: For an image where nothing speaks for the match.
+        NoEvidenceError: For an image whose map has no positive value.
         CaptumLeamError: For what :func:`~captum_leam.explain_faces` refuses.
     """
     options = options or ExplainOptions()

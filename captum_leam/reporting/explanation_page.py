@@ -130,7 +130,7 @@ def _tables(explanation: Explanation) -> dict[str, pd.DataFrame]:
 
 
 def _pair_regions(explanation: Explanation) -> pd.DataFrame | None:
-    """Return what speaks for and against, by region and face; None without a pair or its regions."""
+    """Return the evidence for and against the match, by region and face; None without a pair or its regions."""
     if explanation.pair is None or explanation.parts is None:
         return None
     options, parts = explanation.options, explanation.parts

@@ -379,7 +379,7 @@ def _stacked(sources: list[FaceSource], size: Size | None) -> Tensor:
             (height, width), (h, w) = source.crop.shape[1:], first.crop.shape[1:]
             raise FileError(
                 source.path,
-                f"{width} × {height} px, but {first.path} has {w} × {h}; needed are crops of one size, or a size to scale "
+                f"{width} × {height} px, but {first.path} has {w} × {h}; expected crops of one size, or a size to scale "
                 "them to (--size).",
             )
     return torch.stack([source.crop if size is None else _scaled(source, size) for source in sources])

@@ -44,10 +44,10 @@ class Pairs:
         shapes = [tuple(t.shape) for t in (self.first, self.second, self.genuine)]
         if len(set(shapes)) != 1 or len(shapes[0]) != 1 or self.genuine.dtype != torch.bool:
             raise CaptumLeamError(
-                f"pairs have shapes {shapes} and genuine is {self.genuine.dtype}; needed are two rows of indices and one of booleans."
+                f"pairs have shapes {shapes} and genuine is {self.genuine.dtype}; expected two rows of indices and one of booleans."
             )
         if min(int(self.first.min()), int(self.second.min())) < 0:
-            raise CaptumLeamError("pairs hold negative indices; needed are those of the images, from 0.")
+            raise CaptumLeamError("pairs hold negative indices; expected those of the images, from 0.")
         if bool(self.genuine.all()) or not bool(self.genuine.any()):
             raise CaptumLeamError("all pairs are genuine, or all are impostors; a decision needs both.")
 
@@ -152,11 +152,11 @@ def threshold_at_fmr(scores: ArrayLike, genuine: ArrayLike, fmr: float) -> float
     """
     impostors = int((~as_array(genuine, bool)).sum())
     if not 0 < fmr < 1:
-        raise CaptumLeamError(f"fmr is {fmr}; needed is a rate in (0, 1), for example 1e-3.")
+        raise CaptumLeamError(f"fmr is {fmr}; expected a rate in (0, 1), for example 1e-3.")
     needed = math.ceil(1 / fmr - 1e-9)
     if impostors < needed:
         raise CaptumLeamError(
-            f"{impostors} impostor pairs cannot show a false match rate of {fmr:g}: needed are {needed} or more. Give the "
+            f"{impostors} impostor pairs cannot show a false match rate of {fmr:g}: expected {needed} or more. Give the "
             "scores of more pairs as calibration, or a higher rate."
         )
     at = thresholds_between(scores)

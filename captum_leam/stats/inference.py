@@ -151,12 +151,12 @@ def interval_of_pairs(values: ArrayLike, people: ArrayLike, *, confidence: float
 
     areas, pairs = as_array(values), np.asarray(people)
     if areas.ndim != 1 or pairs.shape != (len(areas), 2):
-        raise CaptumLeamError(f"values are {areas.shape} and people {pairs.shape}; needed are (P,) and (P, 2).")
+        raise CaptumLeamError(f"values are {areas.shape} and people {pairs.shape}; expected (P,) and (P, 2).")
     if len(areas) < 2:
         return float("nan"), float("nan")
     if not ((areas >= -ROUNDING) & (areas <= 1 + ROUNDING)).all():
         raise CaptumLeamError(
-            f"values reach from {areas.min():.3g} to {areas.max():.3g}; needed are shares within [0, 1]."
+            f"values reach from {areas.min():.3g} to {areas.max():.3g}; expected shares within [0, 1]."
         )
     areas = np.clip(areas, 0, 1)
     names, numbers = np.unique(pairs, return_inverse=True)
@@ -251,6 +251,6 @@ def check_options(confidence: float, resamples: int, permutations: int = 0, bloc
     """
     if not 0 < confidence < 1 or resamples < 1 or permutations < 0 or block < 1:
         raise CaptumLeamError(
-            f"confidence={confidence}, resamples={resamples}, permutations={permutations}, block={block}; needed are a share in (0, 1), "
+            f"confidence={confidence}, resamples={resamples}, permutations={permutations}, block={block}; expected a share in (0, 1), "
             "1 or more, 0 or more, 1 or more."
         )

@@ -454,7 +454,7 @@ def _group_differences(plan: Plan, means: pd.DataFrame, groups: Mapping[str, str
     config = plan.config
     names = {group for person in means.index if (group := groups[person]) is not None}
     if len(names) < 2:
-        few = f"{len(names)} group{'s' * (len(names) != 1)} of people; needed are two or more"
+        few = f"{len(names)} group{'s' * (len(names) != 1)} of people; expected two or more"
         return [{"quantity": "all", "p": float("nan"), "people_a": 0, "people_b": 0, "note": few}]
     ordered = means.loc[sorted(means.index, key=lambda person: groups[person] or "")]
     differences = compare_groups(

@@ -84,7 +84,7 @@ class SyntheticPopulation:
 
     def __post_init__(self) -> None:
         if self.n_people < 2:
-            raise CaptumLeamError(f"n_people is {self.n_people}; needed are two or more, to be told apart.")
+            raise CaptumLeamError(f"n_people is {self.n_people}; expected two or more, to be told apart.")
         _known(self.planted)
         generator = torch.Generator().manual_seed(self.seed)
         identity = {name: _spread(self.n_people, k, generator) for name, k in PARTS.items()}
@@ -116,9 +116,7 @@ class SyntheticPopulation:
             else as_tensor(people)
         )
         if who.ndim != 1 or not len(who) or bool((who < 0).any()) or bool((who >= self.n_people).any()):
-            raise CaptumLeamError(
-                f"people are {people!r}; needed are one or more numbers from 0 to {self.n_people - 1}."
-            )
+            raise CaptumLeamError(f"people are {people!r}; expected one or more numbers from 0 to {self.n_people - 1}.")
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + seed)
         fresh = {name: uniform((len(who), k), generator) for name, k in PARTS.items()}
         parts = {name: self.identity[name][who] if name in self.planted else fresh[name] for name in PARTS}
@@ -154,7 +152,7 @@ def swap(faces: SyntheticFaces, others: SyntheticFaces, parts: Sequence[str]) ->
     """
     chosen = _known(parts)
     if len(faces) != len(others):
-        raise CaptumLeamError(f"{len(faces)} faces and {len(others)} others; needed are as many.")
+        raise CaptumLeamError(f"{len(faces)} faces and {len(others)} others; expected as many.")
     mixed = {name: others.parts[name] if name in chosen else numbers for name, numbers in faces.parts.items()}
     return render(mixed, faces.nuisance, faces.people)
 
@@ -162,7 +160,7 @@ def swap(faces: SyntheticFaces, others: SyntheticFaces, parts: Sequence[str]) ->
 def _known(parts: Sequence[str]) -> tuple[str, ...]:
     unknown = [part for part in parts if part not in PARTS]
     if unknown or not parts:
-        raise CaptumLeamError(f"parts {unknown or list(parts)} are not there; needed are some of {', '.join(PARTS)}.")
+        raise CaptumLeamError(f"parts {unknown or list(parts)} are not there; expected some of {', '.join(PARTS)}.")
     return tuple(parts)
 
 

@@ -102,16 +102,16 @@ class VerificationEvaluator:
     def _check(self) -> None:
         steps = self.fractions
         if len(steps) < 2 or any(a >= b for a, b in pairwise(steps)) or not 0 <= steps[0] < steps[-1] <= 1:
-            raise CaptumLeamError(f"fractions are {steps}; needed are two or more, rising, within [0, 1].")
+            raise CaptumLeamError(f"fractions are {steps}; expected two or more, rising, within [0, 1].")
         if not self.models or not self.operating_points or not self.protocols:
             raise CaptumLeamError("models, operating_points and protocols each need one entry or more.")
         if not set(self.protocols) <= set(PROTOCOLS):
-            raise CaptumLeamError(f"protocols are {self.protocols}; needed are some of {PROTOCOLS}.")
+            raise CaptumLeamError(f"protocols are {self.protocols}; expected some of {PROTOCOLS}.")
         if self.occluded not in ("probe", "both"):
-            raise CaptumLeamError(f"occluded is {self.occluded!r}; needed is 'probe' or 'both'.")
+            raise CaptumLeamError(f"occluded is {self.occluded!r}; expected 'probe' or 'both'.")
         unknown = [c for c in self.controls if c not in SHARED_CONTROLS]
         if unknown:
-            raise CaptumLeamError(f"controls {unknown} are not there; needed are some of {', '.join(SHARED_CONTROLS)}.")
+            raise CaptumLeamError(f"controls {unknown} are not there; expected some of {', '.join(SHARED_CONTROLS)}.")
         wrong = [p for p in self.operating_points if p != EER and not (isinstance(p, float) and 0 < p < 1)]
         if wrong:
             raise CaptumLeamError(f"operating_points {wrong} are neither 'eer' nor a false match rate in (0, 1).")
@@ -266,7 +266,7 @@ def _per_side(method: str, maps: Tensor, sides: list[Tensor]) -> list[Tensor]:
     if len(placed) != len(sides) or any(m.shape != needed for m in placed):
         both = f"({needed[0]}, 2, {needed[1]}, {needed[2]}), probe first" if len(sides) == 2 else str(needed)
         raise CaptumLeamError(
-            f"maps {method!r} have shape {tuple(given.shape)}; needed is one per pair at image size, {both}."
+            f"maps {method!r} have shape {tuple(given.shape)}; expected one per pair at image size, {both}."
         )
     return placed
 

@@ -137,7 +137,7 @@ def verify(model: nn.Module, images: Tensor, labels: Sequence[Hashable], *, batc
     people, codes = person_codes(labels, len(images))
     if not 1 < len(people) < len(codes):
         raise CaptumLeamError(
-            "needed are pairs of both kinds: two people or more, and two images or more of one of them; there are "
+            "expected pairs of both kinds: two people or more, and two images or more of one of them; there are "
             f"{len(people)} people with {len(codes)} images."
         )
     first, second = np.triu_indices(len(codes), k=1)

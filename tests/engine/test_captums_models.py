@@ -126,7 +126,7 @@ ROUNDING = 1e-4
 def explained(case: Case, **options: Any) -> list[int] | None:
     """The images for which LEAM and Captum agree; None where the output is no embedding, which LEAM must say."""
     if case.output.ndim != 2 or case.output.shape[1] == 1:
-        with pytest.raises(ValueError, match="needed are embeddings|an embedding of one number"):
+        with pytest.raises(ValueError, match="expected embeddings|an embedding of one number"):
             case.leam(**options)
         return None
     totals = case.totals(**options)

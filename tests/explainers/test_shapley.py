@@ -97,7 +97,7 @@ def test_black_boxes_are_explained(net, faces, references):
 def test_parsers_that_return_no_label_maps_raise(net, faces, references):
     with pytest.raises(TypeError, match=r"torch\.float32.*regions\.parse"):
         RegionShapley(net, lambda x: torch.rand(3, 16, 16)).attribute(faces, reference=references)
-    with pytest.raises(ValueError, match=r"\(3, 4, 4\); needed are label maps \(3, 16, 16\)"):
+    with pytest.raises(ValueError, match=r"\(3, 4, 4\); expected label maps \(3, 16, 16\)"):
         RegionShapley(net, lambda x: torch.zeros(3, 4, 4).long()).attribute(faces, reference=references)
     with pytest.raises(TypeError, match="parser is a Tensor"):
         RegionShapley(net, stripes(faces))

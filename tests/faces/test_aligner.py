@@ -152,7 +152,7 @@ def test_maps_of_other_sizes_raise():
     [
         (torch.rand(1, 3, 50, 50), r"shape \(1, 3, 50, 50\)"),
         (torch.randint(0, 255, (3, 50, 50)), "torch.int64"),
-        (255 * torch.rand(3, 50, 50), r"values from .* needed is RGB in \[0, 1\]"),
+        (255 * torch.rand(3, 50, 50), r"values from .* expected RGB in \[0, 1\]"),
         (torch.full((3, 50, 50), torch.nan), "values from nan"),
     ],
 )
@@ -175,7 +175,7 @@ def test_own_templates_align_and_wrong_ones_raise():
     with pytest.raises(ValueError, match="is no face within a crop"):
         resolve_template(own[[1, 0, 2, 4, 3]], (80, 64))
     with pytest.raises(
-        ValueError, match=r"'arcface112' belongs to crops of \(112, 112\) or scaled; needed is 'arcface112x96'"
+        ValueError, match=r"'arcface112' belongs to crops of \(112, 112\) or scaled; expected 'arcface112x96'"
     ):
         resolve_template("arcface112", (112, 96))
     with pytest.raises(ValueError, match="'ffhq'"):
@@ -346,7 +346,7 @@ def test_an_implausible_face_is_never_replaced_in_silence(painted):
             aligner(photo, faces)
     with pytest.raises(ValueError, match=r"2 found, none is a face to align.*weights are not of this detector"):
         painted(WRONG, WRONG)(photo)
-    with pytest.raises(ValueError, match="too small .* needed are 200"):
+    with pytest.raises(ValueError, match="too small .* expected 200"):
         painted(SMALL, min_face=200)(photo)
 
 
@@ -437,7 +437,7 @@ def test_options_are_checked(checkpoint):
     with pytest.raises(ValueError, match="'mtcnn'"):
         FaceAligner(detector="mtcnn", weights=checkpoint)
     for wrong in ({"min_score": 0}, {"max_side": 1}, {"max_faces": 0}):
-        with pytest.raises(ValueError, match="needed are a score"):
+        with pytest.raises(ValueError, match="expected a score"):
             FaceAligner(weights=checkpoint, **wrong)
 
 

@@ -29,7 +29,7 @@ def test_attributions_keep_the_sum_and_the_place():
     outside = torch.ones(20, 16, dtype=torch.bool)
     outside[2:14, 4:12] = False
     assert (spread[:, :, outside] == 0).all()
-    with pytest.raises(ValueError, match="needed is one layer map per image"):
+    with pytest.raises(ValueError, match="expected one layer map per image"):
         input_attributions(maps[:, 0], torch.rand(2, 3, 8, 8))
 
 

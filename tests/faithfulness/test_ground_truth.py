@@ -78,7 +78,7 @@ def test_the_pointing_game_accepts_hits_within_the_tolerance(truth):
 
 def test_truth_of_wrong_type_or_shape_or_without_pixels_raises(truth):
     maps = torch.rand(5, 12, 12)
-    with pytest.raises(ValueError, match="needed is boolean"):
+    with pytest.raises(ValueError, match="expected boolean"):
         mass_accuracy(maps, truth.float())
     with pytest.raises(ValueError, match="truth has shape"):
         mass_accuracy(maps[:, :6], truth)

@@ -49,7 +49,7 @@ def test_masks_of_wrong_shape_or_type_raise():
     images = torch.rand(2, 3, 8, 8)
     with pytest.raises(ValueError, match="masks have shape"):
         occlude(images, torch.zeros(2, 4, 4, dtype=torch.bool))
-    with pytest.raises(ValueError, match="needed is boolean"):
+    with pytest.raises(ValueError, match="expected boolean"):
         occlude(images, torch.zeros(2, 8, 8))
 
 
@@ -257,7 +257,7 @@ def test_embeddings_of_shape_1x1_and_of_any_length_are_taken(images, shape):
     [
         (lambda x: torch.zeros(len(x), 4), r"rows \[0, 1, 2, 3, 4, 5\] are zero"),
         (lambda x: x.flatten()[None], "fixed batch of 1"),
-        (lambda x: x.flatten(1)[:-1], r"needed are embeddings \(6, D\)"),
+        (lambda x: x.flatten(1)[:-1], r"expected embeddings \(6, D\)"),
         (lambda x: x.flatten(1) * np.nan, "hold NaN"),
     ],
 )

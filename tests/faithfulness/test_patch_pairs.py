@@ -100,9 +100,9 @@ def test_wrong_patches_and_labels_raise():
     with pytest.raises(ValueError, match="third person"):
         paste_patches(images, pairs, ["ann"] * 6)
     made = paste_patches(images, pairs, PEOPLE)
-    with pytest.raises(ValueError, match="needed is one per pair"):
+    with pytest.raises(ValueError, match="expected one per pair"):
         evaluate_patch_pairs(pixels, made, torch.rand(6, 8, 8))
-    with pytest.raises(ValueError, match="needed are shares"):
+    with pytest.raises(ValueError, match="expected shares"):
         evaluate_patch_pairs(pixels, made, torch.rand(6, 112, 112), ratios=(1.5,))
     with pytest.raises(ValueError, match="none named"):
         evaluate_patch_pairs(pixels, made, {"random pixels": torch.rand(6, 112, 112)})

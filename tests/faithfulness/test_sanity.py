@@ -160,7 +160,7 @@ def test_chance_is_caught_whatever_the_global_seed(trained):
 
 @pytest.mark.filterwarnings("ignore:Expected different images")
 def test_training_is_what_people_are_told_apart_better_by_with_ties_as_half():
-    """Two people whose images are all alike: a chance of ½ between them. A third is told from both."""
+    """Two people whose images are all alike: a chance of ½ between them. A third differs from both."""
     images = torch.tensor([[1.0, 0]] * 4 + [[0, 1.0]] * 2)[:, :, None, None].expand(6, 2, 8, 8).contiguous()
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)).eval()
     with torch.no_grad():

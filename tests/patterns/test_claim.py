@@ -132,12 +132,12 @@ def test_claims_without_controls_or_with_other_maps_raise(sets):
     own = np.arange(36)
     for wrong, said in (
         (own, "same person"),
-        (own[:5], "needed are indices"),
+        (own[:5], "expected indices"),
         (own + 10, "there are 36"),
         (own / 2, "float64"),
-        (np.array(3), r"int64 \(\); needed are indices"),
-        (np.zeros((36, 0), int), r"int64 \(36, 0\); needed are indices"),
-        (np.zeros(0, int), r"int64 \(0,\); needed are indices"),
+        (np.array(3), r"int64 \(\); expected indices"),
+        (np.zeros((36, 0), int), r"int64 \(36, 0\); expected indices"),
+        (np.zeros(0, int), r"int64 \(0,\); expected indices"),
     ):
         with pytest.raises(ValueError, match=said):
             pattern_claim(made, people, {}, strangers=wrong)
@@ -212,7 +212,7 @@ def test_control_maps_makes_every_control_in_one_call():
 
 
 def test_region_maps_of_wrong_labels_raise():
-    with pytest.raises(ValueError, match="needed are integers"):
+    with pytest.raises(ValueError, match="expected integers"):
         region_maps(torch.rand(2, 4, 4))
     with pytest.raises(ValueError, match="one size"):
         region_maps(torch.zeros(2, 4, 4, dtype=torch.int64), torch.rand(2, 4, 5))

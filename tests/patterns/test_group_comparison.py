@@ -108,7 +108,7 @@ def test_quantities_with_too_few_people_have_no_test():
     found = compare_groups(values, person, group, base, resamples=50, permutations=99)
     table = found.table.set_index("quantity")
     assert table.loc["lift nose", "people_first"] == 0
-    assert found.refused == ["lift nose: group f has 0 people, group m has 12; needed are 10 or more in both"]
+    assert found.refused == ["lift nose: group f has 0 people, group m has 12; expected 10 or more in both"]
     assert table.loc["lift nose", ["difference", "low", "p", "p_holm", "base_first"]].isna().all()
     assert table.loc["lift eyes", "people_first"] == 12
     kept = table["p"].dropna()

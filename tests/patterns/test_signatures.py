@@ -121,7 +121,7 @@ def test_no_maps_give_no_signatures():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"kind": "best"}, "kind is 'best'; needed is one of 'top', 'dense', 'regions'"),
+        ({"kind": "best"}, "kind is 'best'; expected one of 'top', 'dense', 'regions'"),
         ({"fraction": 0.0}, "fraction is 0.0"),
         ({"fraction": 1.5}, "fraction is 1.5"),
         ({"kind": "regions"}, "needs labels="),

@@ -276,7 +276,7 @@ def test_ten_thousand_maps_take_less_than_250_mib():
 )
 def test_options_beyond_their_ends_raise(off):
     check_options(0.5, 1, 0, 1)
-    with pytest.raises(ValueError, match="needed are a share in"):
+    with pytest.raises(ValueError, match="expected a share in"):
         check_options(**{"confidence": 0.95, "resamples": 1, **off})
 
 

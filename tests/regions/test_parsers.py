@@ -170,7 +170,7 @@ def halves(*classes, **options):
     "options", [{"std": (1.0, 0.0, 1.0)}, {"std": (1.0, 1.0)}, {"mean": (0.5,)}, {"size": 0}, {"batch_size": 0}]
 )
 def test_wrong_options_of_network_parsers_raise(options):
-    with pytest.raises(ValueError, match="needed are three means, three deviations over 0, a size and a batch size"):
+    with pytest.raises(ValueError, match="expected three means, three deviations over 0, a size and a batch size"):
         NetworkParser(nn.Conv2d(3, 2, 1).eval(), ("background", "nose"), **options)
 
 
@@ -200,7 +200,7 @@ def test_edges_stay_where_they_are():
 def test_images_of_wrong_shape_or_range_raise():
     parser = halves("left", "right")
     for wrong in (torch.rand(3, 8, 8), torch.rand(1, 4, 8, 8), torch.ones(1, 3, 8, 8, dtype=torch.uint8)):
-        with pytest.raises(ValueError, match=r"needed is \(N, 3, H, W\)"):
+        with pytest.raises(ValueError, match=r"expected \(N, 3, H, W\)"):
             parser(wrong)
     for wrong in (2 * torch.rand(1, 3, 8, 8) - 1, 255 * torch.rand(1, 3, 8, 8)):
         with pytest.raises(ValueError, match="undo the preprocessing"):
@@ -214,7 +214,7 @@ def test_networks_with_other_classes_or_in_training_mode_raise():
     with pytest.raises(ValueError, match="training mode"):
         NetworkParser(Painted(2), ["a", "b"], scheme=scheme)
     parser = NetworkParser(Painted(3).eval(), ["a", "b"], scheme=scheme, size=8)
-    with pytest.raises(ValueError, match=r"scores of shape \(1, 3, 8, 8\); needed is \(1, 2, h, w\)"):
+    with pytest.raises(ValueError, match=r"scores of shape \(1, 3, 8, 8\); expected \(1, 2, h, w\)"):
         parser(torch.rand(1, 3, 8, 8))
     broken = NetworkParser(Painted(2, wrap=lambda s: s * torch.nan).eval(), ["a", "b"], scheme=scheme, size=8)
     with pytest.raises(ValueError, match="NaN"):
@@ -347,7 +347,7 @@ def test_superpixels_follow_colours():
 
 
 def test_superpixels_of_wrong_images_raise():
-    with pytest.raises(ValueError, match="needed is"):
+    with pytest.raises(ValueError, match="expected"):
         superpixels(torch.rand(3, 8, 8))
     with pytest.raises(ValueError, match=r"outside \[0, 1\]"):
         superpixels(torch.rand(1, 3, 8, 8) * 255)

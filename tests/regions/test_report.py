@@ -331,7 +331,7 @@ def test_parse_keeps_no_graph():
         ((torch.zeros(2, 4, 5),), TypeError, r"returned a tuple.*net\(x\)\[0\]"),
         (torch.zeros(2, 4, 5), ValueError, r"torch.float32 of shape \(2, 4, 5\).*float scores \(2, K, 4, 5\)"),
         (torch.zeros(2, 3, 4, 5).long(), ValueError, r"torch.int64 of shape \(2, 3, 4, 5\).*integers \(2, 4, 5\)"),
-        (torch.zeros(2, 5, 4).long(), ValueError, r"needed are integers \(2, 4, 5\)"),
+        (torch.zeros(2, 5, 4).long(), ValueError, r"expected integers \(2, 4, 5\)"),
         (torch.zeros(1, 3, 4, 5), ValueError, r"float scores \(2, K, 4, 5\)"),
         (torch.zeros(2, 1, 4, 5), ValueError, "one class only"),
         (torch.full((2, 3, 4, 5), math.nan), ValueError, "NaN scores"),
@@ -358,7 +358,7 @@ MAPS = MAP[None]
         (MAPS.expand(2, 3, 4, 5)[:, :2], LABELS, {}, "maps have shape"),
         (MAPS, LABELS, {"fraction": 0.0}, "fraction is 0.0"),
         (MAPS, LABELS, {"fraction": 5}, "fraction is 5"),
-        (MAPS, LABELS, {"of": "head"}, 'of is .head.; needed is "crop" or "face"'),
+        (MAPS, LABELS, {"of": "head"}, 'of is .head.; expected "crop" or "face"'),
         (MAPS, LABELS, {"face": LABELS > 0}, 'add of="face"'),
         (MAPS, LABELS, {"of": "face", "face": LABELS[1:] > 0}, r"face have shape \(3, 5\)"),
         (MAPS, LABELS, {"of": "face", "face": LABELS > 9}, "`within` is empty for images"),
@@ -373,7 +373,7 @@ def test_wrong_maps_and_labels_raise(maps, labels, options, message):
 
 
 def test_labels_of_floats_and_schemes_without_background_raise():
-    with pytest.raises(TypeError, match="labels are torch.float32; needed is a map of integers"):
+    with pytest.raises(TypeError, match="labels are torch.float32; expected a map of integers"):
         region_report(MAPS, LABELS.float(), SCHEME)
     with pytest.raises(ValueError, match="has no background.*give face="):
         region_report(MAPS, LABELS, RegionScheme(dict(enumerate("abcd"))), of="face")

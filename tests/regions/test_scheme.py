@@ -129,7 +129,7 @@ def test_schemes_are_immutable_values():
         ({"nose": ["left_eye", "right_eye"]}, "'nose' is the name of a region that is not merged"),
         ({"nose": ["left_eye"], "x": ["nose"]}, "'nose' is the name of a region that goes to another group"),
         ({"eyes": []}, "'eyes' is to be made of \\[\\]"),
-        ({"eyes": "left_eye"}, "'eyes' is to be made of 'left_eye'; needed is a list"),
+        ({"eyes": "left_eye"}, "'eyes' is to be made of 'left_eye'; expected a list"),
     ],
 )
 def test_wrong_merges_raise(groups, message):
@@ -153,7 +153,7 @@ def test_wrong_regions_raise(regions, kind, message):
 
 
 def test_wrong_sides_origins_and_labels_raise():
-    with pytest.raises(ValueError, match='left is .west.; needed is "image", "person" or None'):
+    with pytest.raises(ValueError, match='left is .west.; expected "image", "person" or None'):
         RegionScheme({0: "nose"}, left="west")
     with pytest.raises(ValueError, match="origin leads to the labels \\[5\\]"):
         RegionScheme({0: "nose"}, origin={3: 5})

@@ -129,8 +129,8 @@ def test_standard_landmarks_cannot_be_changed():
 @pytest.mark.parametrize(
     ("landmarks", "message"),
     [
-        (ARCFACE_LANDMARKS[:4], r"landmarks have shape \(4, 2\); needed is \(5, 2\)"),
-        (np.stack([ARCFACE_LANDMARKS] * 2), r"landmarks have shape \(2, 5, 2\); needed is \(5, 2\), shared"),
+        (ARCFACE_LANDMARKS[:4], r"landmarks have shape \(4, 2\); expected \(5, 2\)"),
+        (np.stack([ARCFACE_LANDMARKS] * 2), r"landmarks have shape \(2, 5, 2\); expected \(5, 2\), shared"),
         (ARCFACE_LANDMARKS * np.nan, "NaN or infinite"),
         (2 * ARCFACE_LANDMARKS, "outside the crop of .* give the size="),
         (ARCFACE_LANDMARKS - (50, 0), "outside the crop"),
@@ -146,7 +146,7 @@ def test_wrong_landmarks_raise(landmarks, message):
 
 def test_images_of_other_sizes_than_the_template_raise():
     parser = TemplateParser()
-    with pytest.raises(ValueError, match=r"images have shape \(3, 112, 112\); needed is \(N, C, H, W\)"):
+    with pytest.raises(ValueError, match=r"images have shape \(3, 112, 112\); expected \(N, C, H, W\)"):
         parser(torch.rand(3, 112, 112))
     with pytest.raises(ValueError, match=r"\(H, W\) = \(112, 96\), the template \(112, 112\): another alignment"):
         parser(torch.rand(1, 3, 112, 96))

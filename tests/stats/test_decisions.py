@@ -49,7 +49,7 @@ def test_threshold_at_a_false_match_rate():
     at = threshold_at_fmr(scores, genuine, 0.05)
     assert error_rates(scores, genuine, [at])[0][0] == pytest.approx(0.05)
     assert error_rates(scores, genuine, [at - 0.01])[0][0] > 0.05  # the lowest such
-    with pytest.raises(ValueError, match="100 impostor pairs cannot show a false match rate of 0.001: needed are 1000"):
+    with pytest.raises(ValueError, match="100 impostor pairs cannot show a false match rate of 0.001: expected 1000"):
         threshold_at_fmr(scores, genuine, 1e-3)
     with pytest.raises(ValueError, match="fmr is 0"):
         threshold_at_fmr(scores, genuine, 0)

@@ -579,7 +579,7 @@ def test_groups_of_a_table_are_compared(tmp_path):
 
 def test_groups_below_the_minimum_have_a_note_and_no_p_value(tmp_path):
     groups = run(table_study(tmp_path, all_rows(), groups=["kind"], min_group=5)).table("groups")
-    assert groups["note"].str.contains("needed are 5 or more").all()
+    assert groups["note"].str.contains("expected 5 or more").all()
     assert groups["p"].isna().all()
 
 

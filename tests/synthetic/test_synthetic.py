@@ -116,15 +116,15 @@ def test_identities_of_people_are_apart():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SyntheticPopulation(1), "needed are two or more"),
+        (lambda: SyntheticPopulation(1), "expected two or more"),
         (lambda: SyntheticPopulation(3, evidence="ears"), r"parts \['ears'\] are not there"),
         (lambda: SyntheticPopulation(3, evidence=()), "are not there"),
         (lambda: SyntheticPopulation(3).sample([3]), "numbers from 0 to 2"),
-        (lambda: SyntheticPopulation(3).sample([]), "needed are one or more"),
-        (lambda: SyntheticPopulation(3).sample(0), "needed are one or more"),
+        (lambda: SyntheticPopulation(3).sample([]), "expected one or more"),
+        (lambda: SyntheticPopulation(3).sample(0), "expected one or more"),
         (
             lambda: swap(SyntheticPopulation(3).sample(1), SyntheticPopulation(3).sample(2), ["nose"]),
-            "needed are as many",
+            "expected as many",
         ),
         (lambda: swap(SyntheticPopulation(3).sample(1), SyntheticPopulation(3).sample(1), ["chin"]), "are not there"),
     ],

@@ -63,7 +63,7 @@ def test_both_images_of_a_pair_may_be_occluded():
     scores = evaluator.evaluate(images, PAIRS, both).to_frame().pivot_table("score", "pair", "fraction")
     assert scores.loc[0].tolist() == pytest.approx([1, 1, 1])  # both are black: equal again
     assert scores.loc[1].tolist() == pytest.approx([0.5, 1, 1])
-    with pytest.raises(ValueError, match=r"needed is one per pair at image size, \(2, 2, 1, 2\), probe first"):
+    with pytest.raises(ValueError, match=r"expected one per pair at image size, \(2, 2, 1, 2\), probe first"):
         evaluator.evaluate(images, PAIRS, right)
 
 
@@ -190,7 +190,7 @@ def test_wrong_options_of_the_evaluator_raise(options, message):
 def test_maps_and_pairs_that_do_not_fit_raise():
     images, right = by_hand()
     evaluator = VerificationEvaluator(pixels, (0, 1))
-    with pytest.raises(ValueError, match="needed is one per pair at image size"):
+    with pytest.raises(ValueError, match="expected one per pair at image size"):
         evaluator.evaluate(images, PAIRS, right[:, :, :1])
     with pytest.raises(ValueError, match="NaN"):
         evaluator.evaluate(images, PAIRS, right * float("nan"))

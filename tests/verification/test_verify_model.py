@@ -44,7 +44,7 @@ def test_ties_are_accepted_together():
 
 
 def test_false_match_rates_below_one_impostor_pair_raise():
-    with pytest.raises(ValueError, match="300 impostor pairs cannot show a false match rate of 0.001: needed are 1000"):
+    with pytest.raises(ValueError, match="300 impostor pairs cannot show a false match rate of 0.001: expected 1000"):
         scores().tar(1e-3)
     with pytest.raises(ValueError, match="a rate in"):
         scores().threshold(0)
@@ -117,7 +117,7 @@ def test_gradients_and_layers_of_a_black_box_raise():
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda x: [["a"]] * len(x), "needed are numbers"),
+        (lambda x: [["a"]] * len(x), "expected numbers"),
         (lambda x: np.ones((1, 4)), "shape|one embedding"),
         (lambda x: x * np.nan, ""),
     ],
@@ -125,7 +125,7 @@ def test_gradients_and_layers_of_a_black_box_raise():
 def test_answers_of_black_boxes_are_checked(answer, message):
     with pytest.raises(ValueError, match=message):
         BlackBox(answer)(torch.rand(2, 3, 4, 4))
-    with pytest.raises(TypeError, match="needed is a callable"):
+    with pytest.raises(TypeError, match="expected a callable"):
         BlackBox(3)
 
 
