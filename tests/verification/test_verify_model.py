@@ -65,7 +65,7 @@ def test_a_model_that_does_not_separate_warns():
     with pytest.warns(SeparationWarning, match="hardly separates these people"):
         verify(nn.Flatten().eval(), images, [i % 4 for i in range(12)])
     for labels in ([1, 2], ["a"] * 12, list(range(12))):
-        with pytest.raises(ValueError, match="needed|one label for each"):
+        with pytest.raises(ValueError, match="expected|one label for each"):
             verify(nn.Flatten().eval(), images, labels)
 
 
