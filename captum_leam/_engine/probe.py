@@ -12,6 +12,7 @@ The cost is two forward passes on two images and, where layers are explained, on
 as the model's modules, attributes, parameters, hooks and code stay the same (:mod:`captum_leam._engine.fingerprint`).
 """
 
+import pickle
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -389,9 +390,8 @@ def first_that_runs(
 @contextmanager
 def _watched_random_numbers(generators: Sequence[Any]) -> Iterator[list[str]]:
     """Context manager that leaves the process's and the model's random numbers as they were and lists what moved."""
-    own = [_random_state(generator) for generator in generators]
+    watched = [_random_state(generator) for generator in (np.random, random, *generators)]
     drew: list[str] = []
-    of_numpy, of_python = np.random.get_state(), random.getstate()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     try:
         with torch.random.fork_rng(devices=devices):
@@ -401,31 +401,22 @@ def _watched_random_numbers(generators: Sequence[Any]) -> Iterator[list[str]]:
         if any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)):
             drew.append("torch")
     finally:
-        for generator, (state, put_back) in zip(generators, own, strict=True):
-            if str(_random_state(generator)[0]) != str(state):
-                drew.append(type(generator).__name__)
-                put_back()
-        if str(np.random.get_state()) != str(of_numpy):
-            drew.append("numpy")
-            np.random.set_state(of_numpy)
-        if random.getstate() != of_python:
-            drew.append("random")
-            random.setstate(of_python)
+        for state, read, put_back in watched:
+            if pickle.dumps(read()) != pickle.dumps(state):
+                drew.append(str(read))
+                put_back(state)
 
 
-def _random_state(generator: Any) -> tuple[Any, Callable[[], Any]]:
-    """Return the state of a generator of PyTorch, NumPy or Python, and a function that restores it."""
-    if isinstance(generator, torch.Generator):
-        state = generator.get_state()
-        return state.tolist(), lambda: generator.set_state(state)
+def _random_state(generator: Any) -> tuple[Any, Callable[[], Any], Callable[[Any], Any]]:
+    """Return the state of a generator of PyTorch, NumPy or Python, and functions that read and set it."""
     if isinstance(generator, np.random.Generator):
-        of_bits = generator.bit_generator.state
-        return of_bits, lambda: setattr(generator.bit_generator, "state", of_bits)
-    if isinstance(generator, np.random.RandomState):
-        legacy = generator.get_state()
-        return legacy, lambda: generator.set_state(legacy)
-    drawn = generator.getstate()
-    return drawn, lambda: generator.setstate(drawn)
+        bits = generator.bit_generator
+        return bits.state, lambda: bits.state, lambda state: setattr(bits, "state", state)
+    if hasattr(generator, "getstate"):
+        read, write = generator.getstate, generator.setstate
+    else:
+        read, write = generator.get_state, generator.set_state
+    return read(), read, write
 
 
 def can_be_probed(xs: Inputs) -> bool:

@@ -2,16 +2,12 @@
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.seeds import at_seed
 from captum_leam.errors import CaptumLeamError
-
-if TYPE_CHECKING:
-    pass
 
 
 def randomised(model: nn.Module, images: Tensor, share: float = 1.0, *, seed: int = 0) -> nn.Module:

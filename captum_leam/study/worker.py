@@ -59,14 +59,15 @@ class Worker:
     def __init__(self) -> None:
         self._modules: dict[Any, nn.Module] = {}
         self._keeps_input: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-        self._latest: dict[str, tuple[Any, Any]] = {}
-        self._blurred: tuple[Shard | None, dict[bytes, tuple[Tensor, Tensor]]] = (None, {})
+        self._latest: dict[str, dict[Any, Any]] = {}
 
-    def _last(self, what: str, key: Any, make: Callable[[], Any]) -> Any:
-        """Return the last thing of its kind, made anew for another key."""
-        if what not in self._latest or self._latest[what][0] != key:
-            self._latest[what] = key, make()
-        return self._latest[what][1]
+    def _last(self, what: str, key: Any, make: Callable[[], Any], kept: int = 1) -> Any:
+        """Return one of the last things of its kind, of which some are kept; made anew for another key."""
+        latest = self._latest.setdefault(what, {})
+        latest[key] = latest.pop(key) if key in latest else make()
+        while len(latest) > kept:
+            del latest[next(iter(latest))]
+        return latest[key]
 
     # -- what all tasks share
 
@@ -157,7 +158,7 @@ class Worker:
     def identify_parser(self, config: Config, earlier: Iterable[Fingerprint] = ()) -> LoadedParser:
         """Load the parser that the configuration names, identify it, and keep it for the tasks."""
         parser = load_parser(config, earlier)
-        self._latest["parser"] = (config.parser, config.device, parser.fingerprint), parser
+        self._latest["parser"] = {(config.parser, config.device, parser.fingerprint): parser}
         return parser
 
     def _load_parser(self) -> LoadedParser:
@@ -185,27 +186,24 @@ class Worker:
         return merged
 
     def crops_shard(self, path: Path) -> Shard:
-        """Return a shard of crops; it is kept until another is read."""
-        shard: Shard = self._last("crops", path, lambda: read_shard(path))
+        """Return a shard of crops; the last ones are kept."""
+        shard: Shard = self._last("crops", path, lambda: read_shard(path), KEPT_BATCHES)
         return shard
 
     def crops_and_blur(self, faces: Shard, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
-        """Return crops of some rows of a shard, and the same blurred; kept for the next task on the shard.
+        """Return crops of some rows of a shard, and the same blurred; the last ones are kept for the next tasks on the shard.
 
         Args:
             faces: Shard of crops.
             rows: Rows of a batch.
         """
-        if self._blurred[0] is not faces:
-            self._blurred = faces, {}
-        blurred = self._blurred[1]
-        key = rows.tobytes()
-        if key not in blurred:
-            if len(blurred) >= KEPT_BATCHES:  # a large shard: its batches do not come again soon
-                del blurred[next(iter(blurred))]
+
+        def make() -> tuple[Shard, Tensor, Tensor]:
             crops = crops_of(faces, rows).to(self.config.device)
-            blurred[key] = crops, default_blur(crops)
-        return blurred[key]
+            return faces, crops, default_blur(crops)  # with the shard, so that no other takes its identity
+
+        _, crops, blurred = self._last("blurred", (id(faces), rows.tobytes()), make, KEPT_BATCHES)
+        return crops, blurred
 
 
 def _check_is_same(what: str, expected: Fingerprint, loaded: Fingerprint) -> None:
