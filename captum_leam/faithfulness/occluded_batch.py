@@ -3,7 +3,7 @@ r"""The measurement kernel of occlusion: one batch of images, occluded in many w
 Everything here works on tensors and arrays; tables are made by :class:`~captum_leam.faithfulness.OcclusionEvaluator` and by studies.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,21 +82,60 @@ class OccludedBatch:
         Returns:
             Drops (N, fills × masks × models), the models changing fastest; counts (N, fills × masks), or (N, 0).
         """
+        return self._measure(lambda fill: (self._occlude(fill, mask) for mask in masks), models, count_changes)
+
+    def measure_top(
+        self, order: Tensor, counts: Sequence[int], models: Sequence[Hashable]
+    ) -> NDArray[np.float64]:
+        """Return the drops as :meth:`measure` does, of masks that grow: only the pixels that a mask adds are replaced.
+
+        Args:
+            order: Indices (N, K) of the pixels, the first to be replaced first.
+            counts: Numbers of replaced pixels, one for each mask.
+            models: Names of the models to measure on. Their embeddings must not share memory with the images.
+
+        Example:
+            >>> images, towards = torch.ones(1, 1, 1, 2), torch.tensor([[1.0, 0.0]]).double()
+            >>> model = MeasuredModel(lambda x: x.flatten(1).double(), towards, torch.tensor([0.5**0.5]).double())
+            >>> batch = OccludedBatch(images, [Fill("zero", lambda x, masks: 0 * x)], {"model": model})
+            >>> batch.measure_top(torch.tensor([[1, 0]]), [1, 2], ["model"]).round(4).tolist()
+            [[-0.2929, 0.7071]]
+        """
+        return self._measure(lambda fill: self._grown(fill, order, counts), models)[0]
+
+    def _measure(
+        self, occlusions: Callable[[Fill], Iterable[Tensor]], models: Sequence[Hashable], count_changes: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         embeddings: dict[Hashable, list[Tensor]] = {name: [] for name in models}
         changes = []
         for fill in self.fills:
-            for mask in masks if models else ():
-                occluded = self._occlude(fill, mask)
+            for occluded in occlusions(fill) if models else ():
                 if count_changes:
                     changes.append((occluded != self.images).any(1).flatten(1).sum(1))
                 for name in models:
                     embeddings[name].append(self.models[name].embed(occluded))
-        if not masks or not models or not self.fills:
+        if not any(embeddings.values()):
             return np.zeros((len(self.images), 0)), np.zeros((len(self.images), 0), np.int64)
         drops = [self.models[name].drops(torch.stack(cells)) for name, cells in embeddings.items()]
         table = torch.stack(drops, 1).flatten(0, 1).T.cpu().numpy()
         counts = torch.stack(changes, 1).cpu().numpy() if changes else np.zeros((len(table), 0), np.int64)
         return table, counts
+
+    def _grown(self, fill: Fill, order: Tensor, counts: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the images with more and more pixels replaced; for fills that ignore the mask one tensor, changed in place."""
+        if fill.uses_masks:
+            masks = masks_of_pixels(order, counts, (self.images.shape[2], self.images.shape[3]))
+            yield from (self._occlude(fill, mask) for mask in masks)
+            return
+        filled, done = self.filled[fill.name].flatten(2), 0
+        occluded = self.images.clone()
+        for count in counts:
+            if count < done:
+                occluded, done = self.images.clone(), 0
+            added = order[:, None, done:count].expand(-1, filled.shape[1], -1)
+            occluded.flatten(2).scatter_(2, added, filled.gather(2, added))
+            done = count
+            yield occluded
 
     def _occlude(self, fill: Fill, mask: Tensor) -> Tensor:
         """Return the images with the masked pixels replaced, all channels of them, and nothing else."""

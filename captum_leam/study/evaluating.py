@@ -20,7 +20,7 @@ from captum_leam.controls import CONTROLS, Scene, central_ellipse
 from captum_leam.errors import NoEvidenceError
 from captum_leam.explain import MapSettings, OverallMap
 from captum_leam.faithfulness.fills import as_fill
-from captum_leam.faithfulness.occluded_batch import MeasuredModel, OccludedBatch, masks_of_pixels
+from captum_leam.faithfulness.occluded_batch import MeasuredModel, OccludedBatch
 from captum_leam.leam import LEAM
 from captum_leam.maps import pixel_count, place_on_field, positive_shares, top_pixels
 from captum_leam.patterns.signatures import dense_roots, top_roots
@@ -215,10 +215,8 @@ class ShardOccluder:
             fractions: Fractions of the crop.
             measured: Numbers of the networks.
         """
-        size = (batch.images.shape[2], batch.images.shape[3])
-        counts = [pixel_count(fraction, size[0] * size[1]) for fraction in fractions]
-        masks = masks_of_pixels(top, counts, size, batch.images.dtype)
-        return batch.measure(masks, measured)[0].astype(np.float32)
+        counts = [pixel_count(fraction, batch.images[0, 0].numel()) for fraction in fractions]
+        return batch.measure_top(top, counts, measured).astype(np.float32)
 
     def failures(self, faces: Shard) -> list[Failure]:
         """Return the occluded images that a network raised on."""
