@@ -266,7 +266,8 @@ def _make(checks: list[_Check]) -> None:
     if not checks:
         return
     device = checks[0][0].device
-    if not bool(torch.cat([flagged.to(device) for flagged, _ in checks]).any()):
+    flags = [flagged.to(device) for flagged, _ in checks]
+    if not bool((torch.cat(flags) if len(flags) > 1 else flags[0]).any()):
         return
     for flagged, act in checks:
         rows = flagged.nonzero().flatten().tolist()

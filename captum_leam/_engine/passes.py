@@ -13,7 +13,7 @@ from captum_leam._engine.captum_adapter import repeat_args
 from captum_leam._engine.checks import raise_if_any
 from captum_leam._engine.guards import check_forward_is_deterministic
 from captum_leam._engine.memory import is_out_of_memory
-from captum_leam._engine.modules import layer_name
+from captum_leam._engine.modules import layer_name, modules_behind
 from captum_leam._engine.outputs import as_output, vanishing
 from captum_leam._engine.recording import InputGraphRecorder, LayerGraphRecorder, Recorder, ValueRecorder
 from captum_leam._engine.shapes import Reshape, spatial
@@ -76,6 +76,7 @@ class LayerPasses:
         self.distinct = list(dict.fromkeys(self.layers))
         # How to run the model; a pass that fails one way is done another way, and so are those after it.
         self._starts_at_layer = not self.layer_input and not any(map(_returns_its_input, self.distinct))
+        self._copies_outputs = _works_in_place(self.forward_func)
         self._per_layer: list[LayerPasses] = []  # one for each layer, where they cannot be recorded in one pass
         self._verifies_output = True
 
@@ -132,6 +133,9 @@ class LayerPasses:
 
     def _gradients(self, xs: tuple[Tensor, ...], score: Score, times: int) -> PassResult:
         run = self._forward_from_layers(xs, times) if self._starts_at_layer else None
+        if run is None and self._starts_at_layer and not self._copies_outputs:
+            self._copies_outputs = True
+            run = self._forward_from_layers(xs, times)
         self._starts_at_layer = run is not None
         recorder, output = run or self._forward_from_inputs(xs, times)
         try:
@@ -171,7 +175,7 @@ class LayerPasses:
 
     def _forward_from_layers(self, xs: tuple[Tensor, ...], times: int) -> tuple[Recorder, Tensor] | None:
         """Run a forward pass that keeps nothing of what comes before the first layer; None where this is not possible."""
-        recorder = LayerGraphRecorder(self.distinct, self.forward_func)
+        recorder = LayerGraphRecorder(self.distinct, self.forward_func, copies=self._copies_outputs)
         try:
             with torch.no_grad():
                 output = self._forward(recorder, xs, times)
@@ -256,6 +260,11 @@ class LayerPasses:
 def _returns_its_input(layer: nn.Module) -> bool:
     """Return whether a layer's output is, at sight, the tensor that it took in."""
     return isinstance(layer, nn.Identity | nn.modules.dropout._DropoutNd) or bool(getattr(layer, "inplace", False))
+
+
+def _works_in_place(forward_func: Callable[..., Any]) -> bool:
+    """Return whether a visible module changes its input, so that outputs of layers before it are to be copied from the start."""
+    return any(getattr(m, "inplace", False) for root in modules_behind(forward_func) for m in root.modules())
 
 
 def _join(runs: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

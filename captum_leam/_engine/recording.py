@@ -85,8 +85,8 @@ class Recorder(ABC):
         self._remove()
         if error is not None:
             self.release()
-        elif not self.has_aliases:
-            self._raise_if_changed()
+        elif not self.has_aliases and (changed := self._changed_layer()) is not None:
+            self._on_change(changed)
 
     def _remove(self) -> None:
         while self._handles:
@@ -175,15 +175,16 @@ class Recorder(ABC):
     def _verb(self) -> str:
         return "take in" if self.inputs else "put out"
 
-    def _raise_if_changed(self) -> None:
-        """Raise if a recorded tensor was changed in place: its value and its gradient would belong to two different tensors."""
-        for layer, tensor, version in self._versions:
-            if version_of(tensor) != version:
-                raise CaptumLeamError(
-                    f"what layer {self._name(layer)} {'takes in' if self.inputs else 'puts out'} is changed in place later in the pass "
-                    "(x += y), so that its gradient would be another tensor's. Choose a layer before or after, or write x = x + y in the "
-                    "model."
-                )
+    def _changed_layer(self) -> nn.Module | None:
+        """Return a layer of which a recorded tensor was changed in place: its value and its gradient would belong to two tensors."""
+        return next((layer for layer, tensor, version in self._versions if version_of(tensor) != version), None)
+
+    def _on_change(self, layer: nn.Module) -> None:
+        raise CaptumLeamError(
+            f"what layer {self._name(layer)} {'takes in' if self.inputs else 'puts out'} is changed in place later in the pass "
+            "(x += y), so that its gradient would be another tensor's. Choose a layer before or after, or write x = x + y in the "
+            "model."
+        )
 
 
 class ValueRecorder(Recorder):
@@ -206,15 +207,28 @@ class ValueRecorder(Recorder):
 class LayerGraphRecorder(Recorder):
     """Recorder that makes the first layer to run the start of the graph; for a forward pass under ``no_grad``.
 
-    The model goes on with copies, so that later changes in place leave the recorded tensors alone.
+    Args:
+        layers: Distinct modules.
+        forward_func: Function that runs them, for messages.
+        copies: Whether the model goes on with copies, so that later changes in place leave the recorded tensors alone. Without,
+            PyTorch raises a ``RuntimeError`` for such a change, or the pass is to be repeated with copies, as ``has_aliases`` says.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True))
-        >>> with torch.no_grad(), LayerGraphRecorder([model[0]], model) as recorder:
+        >>> with torch.no_grad(), LayerGraphRecorder([model[0]], model, copies=True) as recorder:
         ...     out = model(torch.ones(1, 2))
         >>> recorder.runs_of(model[0])[0][0].is_leaf, out.requires_grad
         (True, True)
     """
+
+    def __init__(self, layers: Sequence[nn.Module], forward_func: Callable[..., Any], *, copies: bool) -> None:
+        super().__init__(layers, forward_func)
+        self.copies = copies
+
+    def _on_change(self, layer: nn.Module) -> None:
+        if self.copies:
+            super()._on_change(layer)
+        self.has_aliases = True
 
     def _keep(
         self, layer: nn.Module, tensors: Sequence[Tensor], args: Any
@@ -229,7 +243,7 @@ class LayerGraphRecorder(Recorder):
         with torch.enable_grad():  # the model may have switched gradients off around the layer
             own = without_repetitions(tensors)
             kept = tuple(t if t.requires_grad and not is_first else t.detach().requires_grad_() for t in own)
-            return kept, [t.clone() for t in kept]
+            return kept, [t.clone() for t in kept] if self.copies else list(kept)
 
 
 class InputGraphRecorder(Recorder):

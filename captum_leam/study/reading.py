@@ -4,7 +4,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -224,16 +223,18 @@ def references_of(embeddings: NDArray[np.float32], people: Sequence[str]) -> NDA
         [[0.0, 1.0], [1.0, 0.0], [nan, nan]]
     """
     references = np.full_like(embeddings, np.nan)
-    usable = np.isfinite(embeddings).all(1)
-    names = np.array(people, dtype=object)
-    for person in dict.fromkeys(people):
-        rows = np.flatnonzero((names == person) & usable)
-        if len(rows) > 1:
-            with (
-                warnings.catch_warnings(),
-                suppress(ValueError),
-            ):  # an embedding of zeros, or images that cancel each other
-                # Equal embeddings are warned of by rows of this array, which the user does not know. Copies are found by pictures.
-                warnings.simplefilter("ignore", ReliabilityWarning)
-                references[rows] = leave_one_out_centroids(torch.from_numpy(embeddings[rows]), [0] * len(rows)).numpy()
+    usable = np.flatnonzero(np.isfinite(embeddings).all(1))
+    own = {person: [row for row in usable if people[row] == person] for person in dict.fromkeys(people)}
+    several = [rows for rows in own.values() if len(rows) > 1]
+
+    def centroids(chosen: NDArray[np.intp]) -> tuple[list[int], Tensor]:
+        rows = [row for i in chosen for row in several[i]]
+        return rows, leave_one_out_centroids(torch.from_numpy(embeddings[rows]), [people[row] for row in rows])
+
+    with warnings.catch_warnings():
+        # Equal embeddings are warned of by rows of this array, which the user does not know. Copies are found by pictures.
+        warnings.simplefilter("ignore", ReliabilityWarning)
+        for _, found, _ in bisect_failures(centroids, np.arange(len(several))) if several else ():
+            if found is not None:  # else an embedding of zeros, or images that cancel each other
+                references[found[0]] = found[1].numpy()
     return references
