@@ -1,7 +1,7 @@
 """Does a study scale? Memory, throughput beside the passes that cannot be avoided, and 1000 synthetic people × 5 images × 9 networks.
 
     python benchmarks/study_scale.py [--people 1000] [--images 5] [--networks 9] [--jobs 2] [--out study_scale] [--sample 4] [--repeats 3]
-        [--preset layers]
+        [--preset layers] [--data ../shared/real]
 
 First, on a few shards in one process with one thread: CPU time of the study's own stages (reading, labels, embedding, maps, regions,
 signatures, occlusion, writing), task by task beside a bare loop of exactly the forward and backward passes that the settings need, on the
@@ -88,6 +88,22 @@ def write_config(folder: Path, networks: int, permutations: int, preset: str = "
         "pictures": "crops",
         "preset": preset,
         "patterns": {"permutations": permutations, "resamples": 500},
+        "out": "results",
+    }
+    path = folder / "study.yaml"
+    path.write_text(json.dumps(config))  # JSON is YAML
+    return path
+
+
+def write_real(folder: Path, data: Path, preset: str) -> Path:
+    """Study of real networks and faces, in small shards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "people": str(data.resolve() / "faces"),
+        "models": {name: f"{data.resolve()}/models.py:{name}" for name in ("ms1m", "casia")},
+        "pictures": "crops",
+        "preset": preset,
+        "shard_size": 12,
         "out": "results",
     }
     path = folder / "study.yaml"
@@ -404,9 +420,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="of the comparison")
     parser.add_argument("--permutations", type=int, default=99)
     parser.add_argument("--preset", default="layers", help="overall map of the study")
+    parser.add_argument("--data", type=Path, help="folder of real networks and faces, for the comparison")
     parser.add_argument("--out", type=Path, default=Path("study_scale"))
     parser.add_argument("--no-whole", action="store_true", help="only the comparison")
     options = parser.parse_args()
+    if options.data is not None:
+        throughput(write_real(options.out, options.data, options.preset), options.sample, options.repeats)
+        return
     write_people(options.out / "faces", options.people, options.images)
     path = write_config(options.out, options.networks, options.permutations, options.preset)
     if options.sample:

@@ -38,7 +38,8 @@ def as_embeddings(returned: Any, batch: int) -> Tensor:
             "If it is a score, squeeze it to (N,)."
         )
     raise_if_any(
-        (0 * output.detach()).sum(1) != 0,  # NaN where a value is not finite; a third of the operations of torch.isfinite
+        (0 * output.detach()).sum(1)
+        != 0,  # NaN where a value is not finite; a third of the operations of torch.isfinite
         lambda rows: f"the embeddings of images {rows} hold NaN or infinite values; check these images and the model.",
     )
     return output

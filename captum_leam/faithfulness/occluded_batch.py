@@ -84,9 +84,7 @@ class OccludedBatch:
         """
         return self._measure(lambda fill: (self._occlude(fill, mask) for mask in masks), models, count_changes)
 
-    def measure_top(
-        self, order: Tensor, counts: Sequence[int], models: Sequence[Hashable]
-    ) -> NDArray[np.float64]:
+    def measure_top(self, order: Tensor, counts: Sequence[int], models: Sequence[Hashable]) -> NDArray[np.float64]:
         """Return the drops as :meth:`measure` does, of masks that grow: only the pixels that a mask adds are replaced.
 
         Args:

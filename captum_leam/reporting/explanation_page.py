@@ -26,7 +26,7 @@ from captum_leam.reporting.page import (
     Facts,
     Note,
     Page,
-    Pictures,
+    PictureRow,
     Plate,
     Points,
     Section,
@@ -178,12 +178,12 @@ def _card(explanation: Explanation, i: int, both: pd.DataFrame | None) -> tuple[
     if explanation.parts is not None:
         outlines = region_outlines(image, explanation.parts.labels[i])
         pictures.append(picture(outlines, 336, "regions", f"{name}, outlines of its regions"))
-    blocks: list[Block] = [Pictures([picture(p, 224, what, f"{name}, {what}") for what, p in faces.items()], "large")]
+    blocks: list[Block] = [PictureRow([picture(p, 224, what, f"{name}, {what}") for what, p in faces.items()], "large")]
     if (photo := _photograph(explanation, i)) is not None:
         width, caption = min(720, photo.shape[1]), "on the photograph; the outline is the crop"
-        blocks.append(Pictures([picture(photo, width, caption, f"{name}, overall map on the photograph")], "wide"))
+        blocks.append(PictureRow([picture(photo, width, caption, f"{name}, overall map on the photograph")], "wide"))
     rows = explanation.regions[explanation.regions["image"] == i]
-    blocks += [Pictures(pictures), _region_sheet(rows, None if both is None else both[both["face"] == SIDES[i]])]
+    blocks += [PictureRow(pictures), _region_sheet(rows, None if both is None else both[both["face"] == SIDES[i]])]
     return name, [*blocks, Note(_focus(rows.iloc[0]), "note")]
 
 

@@ -83,8 +83,8 @@ class Picture(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pictures(Block):
-    """Pictures side by side; ``size`` is ``"small"``, ``"large"`` or ``"wide"``."""
+class PictureRow(Block):
+    """Row of pictures; ``size`` is ``"small"``, ``"large"`` or ``"wide"``."""
 
     items: Sequence[Picture]
     size: str = "small"

@@ -16,7 +16,7 @@ from captum_leam.faces import read_crop
 from captum_leam.reporting import figures
 from captum_leam.reporting.findings import Findings
 from captum_leam.reporting.numbers import number, percent, whole_number
-from captum_leam.reporting.page import Block, Column, Note, Page, Picture, Pictures, Section, picture, sheet
+from captum_leam.reporting.page import Block, Column, Note, Page, Picture, PictureRow, Section, picture, sheet
 from captum_leam.reporting.schema import OVERALL
 from captum_leam.reporting.study_sections import NETWORK, controls_of, drop_curves, maps_plate, per_model
 
@@ -148,7 +148,7 @@ def _faces(study: Findings, used: pd.DataFrame) -> list[Block]:
     root, crops = _root(study), used[used["crop"] == "crop"]
     read = [_crop(root, path, sha256) for path, sha256 in zip(crops["path"], crops["sha256"], strict=True) if root]
     pictures = [crop for crop in read if crop is not None]
-    found: list[Block] = [Pictures(pictures)] if pictures else []
+    found: list[Block] = [PictureRow(pictures)] if pictures else []
     if missing := len(used) - len(pictures):
         why = "moved or changed since, or photographs, whose crops are not kept"
         found.append(Note(f"{missing} of {len(used)} pictures are not shown: {why}.", "note"))

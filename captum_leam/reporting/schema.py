@@ -184,7 +184,7 @@ __doc__ = f"{__doc__}\nThe tables, their columns, and what these hold::\n{indent
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """One column: its name, the type of its values, and what it holds, with units and range."""
 
     name: str
@@ -205,7 +205,7 @@ class Table:
 
     name: str
     meaning: str
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     grows: bool
 
     @property
@@ -248,7 +248,7 @@ def _tables(schema: str) -> dict[str, Table]:
         columns = []
         for line in lines:
             names, kind, text = re.split("  +", line.strip(), maxsplit=2)
-            columns += [Column(column, kind, text) for column in names.split(", ")]
+            columns += [TableColumn(column, kind, text) for column in names.split(", ")]
         fixed = tuple(column for column in columns if column.name != f"{GROUP_PREFIX}NAME")
         tables[name] = Table(name, meaning, fixed, grows=len(fixed) < len(columns))
     return tables

@@ -26,6 +26,7 @@ from captum_leam.maps import pixel_count, place_on_field, positive_shares, top_p
 from captum_leam.patterns.signatures import dense_roots, top_roots
 from captum_leam.regions.report import region_area, region_share, region_sums
 from captum_leam.reporting.schema import OVERALL
+from captum_leam.stats.labels import person_codes
 from captum_leam.study.config import Config
 from captum_leam.study.networks import Network, suggestions
 from captum_leam.study.reading import Failure, batches, bisect_failures, embedded, references_of, take_rows
@@ -52,7 +53,7 @@ def map_settings(network: Network, config: Config) -> MapSettings:
     return MapSettings(preset, "other images", tuple(overall), tuple(names), network.field, **how)
 
 
-class Explainer:
+class StudyMaps:
     """Overall map of the preset of a study, and signed layer maps beside it, on one network (or its twin)."""
 
     def __init__(self, network: Network, module: nn.Module, config: Config) -> None:
@@ -257,7 +258,7 @@ def maps_shard(worker: Worker, faces: Shard, explained: int) -> Shard:
     ``maps``, float16, where the configuration stores them. L is 1 + layers, the overall map first.
     """
     config, network, people = worker.config, worker.networks[explained], faces.notes["people"]
-    explain = Explainer(network, worker.module(network), config)
+    explain = StudyMaps(network, worker.module(network), config)
     occluder = ShardOccluder(worker, faces, explained)
     references = faces[f"reference.{explained}"]
     usable = np.flatnonzero(np.isfinite(references).all(1))
@@ -307,7 +308,7 @@ def _without_reference(faces: Shard, references: NDArray[np.float32], network: N
 
 def _explained(
     worker: Worker,
-    explain: Explainer,
+    explain: StudyMaps,
     faces: Shard,
     references: NDArray[np.float32],
     usable: Indices,
@@ -365,22 +366,21 @@ class PersonMapSums:
     """Sums of maps over the images of each person, and over all."""
 
     def __init__(self, people: Sequence[str]) -> None:
-        self.code = {person: i for i, person in enumerate(dict.fromkeys(people))}
-        self.of = np.array([self.code[person] for person in people], dtype=np.int64)
+        names, self.codes = person_codes(people)
         self.persons: Tensor | None = None
-        self.counts = np.zeros(len(self.code), dtype=np.int32)
+        self.counts = np.zeros(len(names), dtype=np.int32)
         self.layers: Tensor | None = None
         self.layer_counts: Tensor | None = None
 
     def add(self, rows: Indices, maps: Tensor, shown: Tensor) -> None:
         """Add maps (n, L, H, W) of some rows of the shard."""
-        maps, codes = maps.cpu(), torch.from_numpy(self.of[rows])
+        maps, codes = maps.cpu(), torch.from_numpy(self.codes[rows])
         if self.persons is None or self.layers is None or self.layer_counts is None:
-            self.persons = torch.zeros(len(self.code), *maps.shape[2:], device="cpu", dtype=torch.float64)
+            self.persons = torch.zeros(len(self.counts), *maps.shape[2:], device="cpu", dtype=torch.float64)
             self.layers = torch.zeros(maps.shape[1:], device="cpu", dtype=torch.float64)
             self.layer_counts = torch.zeros(maps.shape[1], device="cpu", dtype=torch.int64)
         self.persons.index_add_(0, codes, maps[:, 0].double())
-        self.counts += np.bincount(self.of[rows], minlength=len(self.code)).astype(np.int32)
+        self.counts += np.bincount(self.codes[rows], minlength=len(self.counts)).astype(np.int32)
         self.layers += maps.sum(0, dtype=torch.float64)
         self.layer_counts += shown.cpu().sum(0)
 
@@ -410,7 +410,7 @@ def untrained_shard(worker: Worker, faces: Shard, explained: int, first: Shard, 
     own, _ = embedded(worker, module, crops)
     references = references_of(own, faces.notes["people"])
     work = Collected([], {}, [])
-    explain = Explainer(network, module, config)
+    explain = StudyMaps(network, module, config)
     usable = np.flatnonzero(np.isfinite(references).all(1))
     for rows, _, _, maps, shown in _explained(worker, explain, faces, references, usable, work):
         described = describe_maps(worker, maps, _labels_of(faces, rows, maps.device))
@@ -465,15 +465,15 @@ def others_shard(
     tops = top_pixels(
         torch.from_numpy(others).flatten(1), [pixel_count(f, pixels) for f in config.fractions], seed=config.seed
     )
-    code = {person: i for i, person in enumerate(dict.fromkeys(people))}
+    _, codes = person_codes(people)
     work = Collected([], {}, [])
     for at in batches(len(rows_done), config.batch_size):
         rows = rows_done[at]
         crops, blurred = worker.crops_and_blur(faces, rows)
-        own = torch.tensor([code[people[row]] for row in rows], device="cpu", dtype=torch.int64)
+        own = codes[rows]
         batch = occluder.batch(crops, rows, blurred)
-        drops = occluder.drops(batch, tops[own].to(crops.device), config.fractions, occluder.measured)
-        alone = left[own.numpy()] < 1  # nobody else: no such control
+        drops = occluder.drops(batch, tops[torch.from_numpy(own)].to(crops.device), config.fractions, occluder.measured)
+        alone = left[own] < 1  # nobody else: no such control
         drops[alone] = np.nan
         work.add(rows, {"drops": drops})
     return Shard(work.joined(), {"failed": occluder.failures(faces), "cells": cells})

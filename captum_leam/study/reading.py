@@ -223,13 +223,15 @@ def references_of(embeddings: NDArray[np.float32], people: Sequence[str]) -> NDA
         [[0.0, 1.0], [1.0, 0.0], [nan, nan]]
     """
     references = np.full_like(embeddings, np.nan)
-    usable = np.flatnonzero(np.isfinite(embeddings).all(1))
+    usable = np.flatnonzero(np.isfinite(embeddings).all(1)).tolist()
     own = {person: [row for row in usable if people[row] == person] for person in dict.fromkeys(people)}
     several = [rows for rows in own.values() if len(rows) > 1]
 
     def centroids(chosen: NDArray[np.intp]) -> tuple[list[int], Tensor]:
         rows = [row for i in chosen for row in several[i]]
-        return rows, leave_one_out_centroids(torch.from_numpy(embeddings[rows]), [people[row] for row in rows])
+        return rows, leave_one_out_centroids(
+            torch.from_numpy(embeddings[rows]), [i for i in chosen for _ in several[i]]
+        )
 
     with warnings.catch_warnings():
         # Equal embeddings are warned of by rows of this array, which the user does not know. Copies are found by pictures.

@@ -27,7 +27,7 @@ Finding = tuple[bool, str]
 
 
 @dataclass(frozen=True)
-class Check:
+class Recheck:
     """What fits and what does not.
 
     Attributes:
@@ -47,7 +47,7 @@ class Check:
         return "\n".join([*[f"ok: {line}" for line in self.good], *[f"WRONG: {line}" for line in self.bad]])
 
 
-def check(config: Config, *, recompute: int = 1, progress: bool = True) -> Check:
+def check(config: Config, *, recompute: int = 1, progress: bool = True) -> Recheck:
     """Compare a folder of results with its manifest, with its inputs of today, and with itself made again.
 
     1. Every table and mean map has the SHA-256 of the manifest, every shard its own checksum and that of the manifest.
@@ -64,7 +64,7 @@ def check(config: Config, *, recompute: int = 1, progress: bool = True) -> Check
         raise ConfigError(f"{config.out} holds no manifest of a finished study ({error}); run it first.") from None
     with Executor(config).started():
         findings = [*_compare_files(config.out, manifest), *_compare_inputs(config, manifest, recompute, progress)]
-    return Check(tuple(line for fits, line in findings if fits), tuple(line for fits, line in findings if not fits))
+    return Recheck(tuple(line for fits, line in findings if fits), tuple(line for fits, line in findings if not fits))
 
 
 # -- files ---------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from captum_leam.study.executor import BACKENDS, Engine, Executor
 from captum_leam.study.identity import read_fingerprints
 from captum_leam.study.manifest import manifest_of
 from captum_leam.study.plan import Plan, make_plan
-from captum_leam.study.recheck import Check, check
+from captum_leam.study.recheck import Recheck, check
 from captum_leam.study.result import StudyResult
 from captum_leam.study.stages import STAGES
 from captum_leam.study.worker import this_worker
@@ -99,7 +99,7 @@ class Study:
             ) from error
         return StudyResult(out)
 
-    def check(self, *, recompute: int = 1, progress: bool = True) -> Check:
+    def check(self, *, recompute: int = 1, progress: bool = True) -> Recheck:
         """Compare the results with the manifest, and with the same study done again.
 
         Args:

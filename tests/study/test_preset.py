@@ -13,7 +13,7 @@ from captum_leam.models import load_model
 from captum_leam.regions import TemplateParser, region_report
 from captum_leam.study import Study
 from captum_leam.study.config import read_config
-from captum_leam.study.evaluating import Explainer
+from captum_leam.study.evaluating import StudyMaps
 from captum_leam.study.networks import describe, identify
 from tests.helpers.tiny_study import write_study
 
@@ -45,7 +45,7 @@ def test_a_batch_has_the_maps_of_explain_faces_bit_for_bit(undisturbed, by_hand,
     model, images, references = (part[:4] if isinstance(part, torch.Tensor) else part for part in by_hand)
     config = read_config(write_study(tmp_path, preset=preset))
     network, module = identify(config.models[1], "cpu", 48)
-    explain = Explainer(describe(network, module, images[:2], "cpu"), module, config)
+    explain = StudyMaps(describe(network, module, images[:2], "cpu"), module, config)
     maps, _ = explain(images, references, default_blur(images))
     layers = suggest_layers(model, images)
     assert torch.equal(maps[:, 0], explain_faces(model, images, preset, layers=layers, reference=references))
