@@ -83,7 +83,7 @@ class Scene:
 
     Attributes:
         images: Images (N, C, H, W).
-        face: Booleans (N, H, W), True where the face is.
+        face: Booleans (N, H, W), True where the face is. Default: :func:`central_ellipse`.
         people: Person of each image, or None.
         maps: Maps (N, H, W) of the method that the control belongs to; None for controls shared by all.
         seed: Seed of what is drawn. Default: 0.
@@ -91,7 +91,7 @@ class Scene:
         population: Maps of all people, of whom other images than these may be. Default: those of ``maps``.
 
     Example:
-        >>> scene = Scene(torch.rand(2, 3, 8, 8), torch.ones(2, 8, 8, dtype=torch.bool))
+        >>> scene = Scene(torch.rand(2, 3, 8, 8))
         >>> CONTROLS["random pixels"](scene).shape
         torch.Size([2, 8, 8])
         >>> CONTROL_NAMES["parser"]
@@ -99,7 +99,7 @@ class Scene:
     """
 
     images: Tensor
-    face: Tensor
+    face: Tensor | None = None
     people: Sequence[Any] | None = None
     maps: Tensor | None = None
     seed: int = 0
@@ -110,6 +110,11 @@ class Scene:
     def size(self) -> tuple[int, int, int]:
         """Number of images, height and width."""
         return len(self.images), self.images.shape[2], self.images.shape[3]
+
+    def faces(self) -> Tensor:
+        """Return where the face is, booleans (N, H, W), on the device of the images."""
+        face = central_ellipse(self.size[1:]) if self.face is None else self.face
+        return face.to(self.images.device).expand(self.size)
 
     def generator(self) -> torch.Generator:
         """Return a new generator with the scene's seed, on the CPU: the same numbers on every device."""
@@ -156,7 +161,7 @@ def random_pixels(scene: Scene) -> Tensor:
     """Rank the pixels of the crop at random.
 
     Example:
-        >>> scene = Scene(torch.rand(2, 3, 8, 8), central_ellipse((8, 8)).expand(2, 8, 8))
+        >>> scene = Scene(torch.rand(2, 3, 8, 8))
         >>> random_pixels(scene).shape
         torch.Size([2, 8, 8])
     """
@@ -165,7 +170,7 @@ def random_pixels(scene: Scene) -> Tensor:
 
 def random_face_pixels(scene: Scene) -> Tensor:
     """Rank the pixels of the face at random, and the rest behind them, at random too."""
-    return random_pixels(scene) + scene.face.to(scene.images.device)
+    return random_pixels(scene) + scene.faces()
 
 
 def centre(scene: Scene) -> Tensor:
@@ -196,7 +201,7 @@ def random_field(scene: Scene) -> Tensor:
 def moved(scene: Scene) -> Tensor:
     """Return the method's own map, flipped and rolled at random within the box around the face: its shape, elsewhere."""
     out, boxes = scene.own_maps().clone(), []
-    for face in scene.face:
+    for face in scene.faces():
         rows, columns = (face.any(axis).nonzero().flatten() for axis in (1, 0))
         boxes.append((slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)))
 

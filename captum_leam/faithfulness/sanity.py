@@ -9,7 +9,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from captum_leam._engine.seeds import at_seed
-from captum_leam.controls import Scene, central_ellipse, edges
+from captum_leam.controls import Scene, edges
 from captum_leam.errors import CaptumLeamError
 from captum_leam.explain import explain_faces
 from captum_leam.faithfulness.occlusion import OcclusionEvaluator
@@ -219,7 +219,7 @@ def sanity_checks(
     values = {
         "weights": cascade[stages[-1]],
         "reference": _overlap(maps, make(model, images, other)),
-        "edges": _overlap(maps, edges(Scene(images, _face(images), people))),
+        "edges": _overlap(maps, edges(Scene(images))),
         "seed": _overlap(maps, _seeded(explain or _default_explain, seed + 1)(model, images, references)),
         "evidence": _ahead_of_other_people(model, images, maps, people, fraction, fill, seed, batch_size),
         "training": _separation(model, images, people, batch_size) - _separation(twin, images, people, batch_size),
@@ -301,11 +301,6 @@ def _separation(model: nn.Module, images: Tensor, people: Sequence[str], batch_s
         ties = (others[None] == own[:, None]).mean(1)
         out.append(1 - (fmr - ties / 2).mean())
     return np.array(out)
-
-
-def _face(images: Tensor) -> Tensor:
-    height, width = images.shape[2:]
-    return central_ellipse((height, width)).expand(len(images), height, width)
 
 
 def _check(name: str, of_images: np.ndarray, people: Sequence[str], rule: Rule, seed: int) -> Check:

@@ -77,8 +77,7 @@ def edge_maps(images: Tensor) -> Tensor:
         >>> edge_maps(torch.rand(2, 3, 16, 16)).shape
         torch.Size([2, 16, 16])
     """
-    everywhere = torch.ones(len(images), *images.shape[2:], device="cpu", dtype=torch.bool)
-    return edges(Scene(images, everywhere)).cpu()
+    return edges(Scene(images)).cpu()
 
 
 def untrained_maps(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from captum_leam._engine.memory import is_out_of_memory
 from captum_leam._storage import Shard
-from captum_leam.controls import CONTROLS, Scene, central_ellipse
+from captum_leam.controls import CONTROLS, Scene
 from captum_leam.errors import NoEvidenceError
 from captum_leam.explain import MapSettings, OverallMap
 from captum_leam.faithfulness.fills import as_fill
@@ -276,7 +276,7 @@ def maps_shard(worker: Worker, faces: Shard, explained: int) -> Shard:
         described = describe_maps(worker, maps, labels, order["critical"])
         drops = [occluder.drops(batch, order["overall"], config.fractions, everyone)]
         for name in own:
-            top = _control_top(name, crops, rows, faces, maps[:, 0], config, worker)
+            top = _control_top(name, crops, rows, faces, maps[:, 0], config)
             drops.append(occluder.drops(batch, top, config.fractions, everyone))
         for at in range(len(network.layers) if config.layer_fractions else 0):
             drops.append(occluder.drops(batch, order["layers"][:, at], config.layer_fractions, alone))
@@ -349,13 +349,10 @@ def _ranked(maps: Tensor, worker: Worker) -> dict[str, Tensor]:
     return {"overall": overall, "layers": of_layers, "critical": critical}
 
 
-def _control_top(
-    name: str, crops: Tensor, rows: Indices, faces: Shard, maps: Tensor | None, config: Config, worker: Worker
-) -> Tensor:
+def _control_top(name: str, crops: Tensor, rows: Indices, faces: Shard, maps: Tensor | None, config: Config) -> Tensor:
     """Return the highest pixels of a control's maps; what it draws depends on the pictures, not on the shards."""
-    face = central_ellipse((crops.shape[2], crops.shape[3])).to(crops.device).expand(len(crops), -1, -1)
     seed = (config.seed * 1_000_003 + zlib.crc32(faces["crops"][rows[0]].tobytes())) % (1 << 62)
-    made = CONTROLS[name](Scene(crops, face, maps=maps, seed=seed)).float()
+    made = CONTROLS[name](Scene(crops, maps=maps, seed=seed)).float()
     counts = [pixel_count(f, crops[0, 0].numel()) for f in config.fractions]
     if made.stride(0) == 0:  # one map for all
         return top_pixels(made[:1].flatten(1), counts, seed=config.seed).expand(len(crops), -1)
@@ -432,10 +429,9 @@ def controls_shard(worker: Worker, faces: Shard) -> Shard:
         drops = [np.zeros((len(rows), 0), np.float32)]
         batch = occluder.batch(crops, rows, blurred)
         for name in shared:
-            top = _control_top(name, crops, rows, faces, None, config, worker)
+            top = _control_top(name, crops, rows, faces, None, config)
             drops.append(occluder.drops(batch, top, config.fractions, occluder.measured))
-        face = torch.ones(len(crops), *crops.shape[2:], dtype=torch.bool, device=crops.device)
-        edges, _ = positive_shares(CONTROLS["edges"](Scene(crops, face)))
+        edges, _ = positive_shares(CONTROLS["edges"](Scene(crops)))
         described = describe_maps(worker, edges[:, None], _labels_of(faces, rows, crops.device))
         work.add(rows, {"drops": np.concatenate(drops, 1), **described})
     notes = {"failed": occluder.failures(faces), "cells": cells}

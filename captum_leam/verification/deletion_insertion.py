@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from captum_leam._engine.arithmetic import as_tensor
 from captum_leam._engine.checks import rows_from
-from captum_leam.controls import SHARED_CONTROLS, Scene, central_ellipse
+from captum_leam.controls import SHARED_CONTROLS, Scene
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.maps import as_maps, rank_pixels
@@ -174,7 +174,7 @@ class VerificationEvaluator:
 
     def _sets(self, similar: Any, dissimilar: Any, sides: list[Tensor]) -> Iterator[tuple[str, str, list[Tensor]]]:
         """Kind, method and maps per occluded image of the pair."""
-        scenes = [Scene(x, _face(x), seed=self.seed + i) for i, x in enumerate(sides)]
+        scenes = [Scene(x, seed=self.seed + i) for i, x in enumerate(sides)]
         for kind, given in (("similar", similar), ("dissimilar", dissimilar)):
             if given is None:
                 continue
@@ -251,11 +251,6 @@ def _score_table(pairs: Pairs, cells: list[tuple[Any, ...]], scores: list[NDArra
 def _constant(sides: list[Tensor], value: bool) -> Tensor:
     x = sides[0]
     return torch.full((len(x), len(sides), *x.shape[2:]), value, dtype=torch.bool, device=x.device)
-
-
-def _face(images: Tensor) -> Tensor:
-    height, width = images.shape[2:]
-    return central_ellipse((height, width)).expand(len(images), height, width).to(images.device)
 
 
 def _per_side(method: str, maps: Tensor, sides: list[Tensor]) -> list[Tensor]:
