@@ -406,9 +406,9 @@ class OcclusionEvaluator:
         pixels = torch.full((len(maps),), height * width, dtype=torch.int64, device=maps.device)
         if self.of == "face":
             ranks = rank_pixels(
-                (ranks + height * width * ~scene.face.to(ranks.device)).neg().double(), start=scene.start
+                (ranks + height * width * ~scene.faces().to(ranks.device)).neg().double(), start=scene.start
             )
-            pixels = scene.face.flatten(1).sum(1).to(ranks.device)
+            pixels = scene.faces().flatten(1).sum(1).to(ranks.device)
         return [_mask(ranks, pixels, fraction, order) for fraction in self.fractions for order in self.orders]
 
     def _references(
