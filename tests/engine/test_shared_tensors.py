@@ -7,6 +7,7 @@ import gc
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_leam import LEAM
@@ -243,3 +244,20 @@ def test_a_model_that_raises_leaves_the_gradient_mode(x, name):
         gc.collect()
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize(
+    "change", [lambda y: y.mul_(2), lambda y: F.relu_(y.view(-1)).view_as(y), lambda y: y[:, :2].add_(1) + y[:, 2:]]
+)
+def test_an_output_that_is_changed_in_place_afterwards_has_the_map_of_a_copy(change, x):
+    """The model goes on with the layer's own output, unless something changes it: the pass is then made again with copies."""
+
+    def head(m: Base, y: Tensor) -> Tensor:
+        y = change(y)
+        return m.head(torch.cat([y] * (4 // y.shape[1]), 1))
+
+    alone = Base(lambda m, x: head(m, m.stem(x)))
+    copied = Base(lambda m, x: head(m, m.stem(x).clone()))
+    for steps in (1, 3):
+        maps = LEAM(alone, alone.stem).attribute(x, reference=R, n_steps=steps)
+        assert torch.equal(maps, LEAM(copied, copied.stem).attribute(x, reference=R, n_steps=steps))
