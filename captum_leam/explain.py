@@ -34,7 +34,7 @@ Preset = Literal["fast", "default", "best"]
 StudyPreset = Preset | Literal["layers"]
 """Overall map of a study: that of a preset, or ``"layers"``, the mean of its signed layer maps' distributions."""
 
-Reference = Literal["own", "other face", "other images"]
+Reference = Literal["own", "other face", "other images", "first candidate"]
 
 
 class PresetForm(NamedTuple):
@@ -86,8 +86,8 @@ class MapSettings:
 
     Attributes:
         preset: Preset of the overall map; ``"layers"`` in a study whose overall map is the mean of its layer maps.
-        reference: Embedding that the maps point towards: each image's ``"own"``, that of the ``"other face"`` of a pair, or one of
-            ``"other images"``.
+        reference: Embedding that the maps point towards: each image's ``"own"``, that of the ``"other face"`` of a pair, one of
+            ``"other images"``, or that of the ``"first candidate"`` of a gallery against the next.
         overall_layers: Names of the layers that the overall map starts from.
         layers: Names of the layers with a signed map beside the overall map.
         field: (top, left, height, width) that the model reads, in pixels.
@@ -338,6 +338,7 @@ def layer_maps(
     layers: Layers,
     *,
     reference: Tensor | None = None,
+    contrast: Tensor | None = None,
     n_steps: int = 4,
     norm: Norm = "detach",
     weighting: Weighting = "elementwise",
@@ -353,6 +354,7 @@ def layer_maps(
         layers: Layers to explain, all of them: layer suggestions, or layers as :func:`explain_faces` takes them. None: those of the
             overall map.
         reference: Embeddings, shape (D,), (1, D) or (N, D). Default: each image's own.
+        contrast: Embeddings to tell the person apart from, see :meth:`LEAM.attribute <captum_leam.LEAM.attribute>`.
         n_steps: Steps of the path from a blurred image; 1 for no path. Default: 4.
         norm: Treatment of the norm of the embedding in the score, see :class:`~captum_leam.LEAM`. Default: ``"detach"``.
         weighting: Weighting of the gradients, see :class:`~captum_leam.LEAM`. Default: ``"elementwise"``.
@@ -376,7 +378,8 @@ def layer_maps(
     leam.check_grids(x, layers.field)
 
     def explain(rows: slice) -> list[Tensor]:
-        maps = leam.attribute(x[rows], reference=_rows(reference, rows, 2, len(x)), n_steps=n_steps)
+        towards = {"reference": _rows(reference, rows, 2, len(x)), "contrast": _rows(contrast, rows, 3, len(x))}
+        maps = leam.attribute(x[rows], n_steps=n_steps, **towards)
         return cast(list[Tensor], maps)
 
     batches = in_batches(explain, len(x), batch_size)

@@ -239,8 +239,8 @@ def explain_pair(
     return PairExplanation(
         images=images,
         score=float(directions[0].double() @ directions[1].double()),
-        similar=_evidence_for(model, images, directions.flip(0), layers, preset),
-        dissimilar=_evidence_against([*signed.values()]),
+        similar=evidence_for(model, images, directions.flip(0), layers, preset),
+        dissimilar=evidence_against([*signed.values()]),
         layers=signed,
         sine=float(reliability(embeddings[:1], embeddings[1:])),
         settings=MapSettings.of(preset, "other face", layers, n_steps),
@@ -262,7 +262,7 @@ def check_truth(same_person: Any) -> None:
 
 def _both(a: Tensor | AlignedFace, b: Tensor | AlignedFace) -> Tensor:
     first, second = (
-        _batch_of_one(x.crop if isinstance(x, AlignedFace) else x, name) for x, name in ((a, "a"), (b, "b"))
+        batch_of_one(x.crop if isinstance(x, AlignedFace) else x, name) for x, name in ((a, "a"), (b, "b"))
     )
     if first.shape != second.shape:
         raise CaptumLeamError(
@@ -271,7 +271,8 @@ def _both(a: Tensor | AlignedFace, b: Tensor | AlignedFace) -> Tensor:
     return torch.cat([first, second.to(first)])
 
 
-def _batch_of_one(image: Any, name: str) -> Tensor:
+def batch_of_one(image: Any, name: str) -> Tensor:
+    """Return one image (C, H, W) or (1, C, H, W) as a batch."""
     batch = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image
     check_images(batch, name)
     if len(batch) > 1:
@@ -279,40 +280,58 @@ def _batch_of_one(image: Any, name: str) -> Tensor:
     return batch
 
 
-def _evidence_for(
-    model: nn.Module, images: Tensor, references: Tensor, layers: LayerSuggestions, preset: Preset
+def evidence_for(
+    model: nn.Module,
+    images: Tensor,
+    references: Tensor,
+    layers: LayerSuggestions,
+    preset: Preset,
+    contrast: Tensor | None = None,
+    batch_size: int = 32,
 ) -> Tensor:
-    """Return the overall maps (N, H, W) from the layers that have evidence for the match; zero where none has."""
+    """Return the overall maps (N, H, W) from the layers that have evidence for the match; zero where none has.
+
+    Args:
+        model: Model in evaluation mode that returns embeddings (N, D).
+        images: Faces (N, C, H, W).
+        references: Embeddings (N, D) to match.
+        layers: Layers of the overall map.
+        preset: Preset of the overall map.
+        contrast: Embeddings (N, M, D) to tell the reference apart from. Default: none.
+        batch_size: Images per pass. Default: 32.
+    """
+    towards: dict[str, Any] = (
+        {"reference": references} if contrast is None else {"reference": references, "contrast": contrast}
+    )
     try:
-        return explain_faces(model, images, preset, layers=layers, reference=references)
+        return explain_faces(model, images, preset, layers=layers, batch_size=batch_size, **towards)
     except NoEvidenceError:
         rows = [slice(i, i + 1) for i in range(len(images))]
     if len(rows) > 1:
-        return torch.cat([_evidence_for(model, images[row], references[row], layers, preset) for row in rows])
+        of_rows = [(images[row], references[row], None if contrast is None else contrast[row]) for row in rows]
+        return torch.cat([evidence_for(model, x, r, layers, preset, c) for x, r, c in of_rows])
     steps = PRESETS[preset].n_steps
-    kept = [
-        layer for layer in layers.for_overall_map() if _has_evidence(model, images, references, layers, layer, steps)
-    ]
+    kept = [layer for layer in layers.for_overall_map() if _has_evidence(model, images, towards, layers, layer, steps)]
     if not kept or len(kept) == len(layers.for_overall_map()):
         return torch.zeros_like(at_least_float32(images[:, 0]))
-    return _evidence_for(model, images, references, replace(layers, layers=tuple(kept), chosen=True), preset)
+    return evidence_for(model, images, references, replace(layers, layers=tuple(kept), chosen=True), preset, contrast)
 
 
 def _has_evidence(
     model: nn.Module,
     image: Tensor,
-    reference: Tensor,
+    towards: dict[str, Any],
     layers: LayerSuggestions,
     layer: LayerSuggestion,
     n_steps: int,
 ) -> bool:
     """Return whether the map of one layer, from which the overall map starts, has a positive value."""
     alone = replace(layers, layers=(layer,), chosen=True)
-    (of_layer,) = layer_maps(model, image, alone, reference=reference, n_steps=n_steps).values()
+    (of_layer,) = layer_maps(model, image, alone, n_steps=n_steps, **towards).values()
     return bool((of_layer > 0).any())
 
 
-def _evidence_against(maps: list[Tensor]) -> Tensor:
+def evidence_against(maps: list[Tensor]) -> Tensor:
     """Return the negative parts divided by their sums, averaged over the layers that have any; (N, H, W)."""
     parts = torch.stack([(-m).clamp(min=0) for m in maps])
     sums = parts.sum((-2, -1), keepdim=True)

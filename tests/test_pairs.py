@@ -74,7 +74,7 @@ def test_the_maps_of_an_earlier_version_are_layer_maps_and_their_mean(model, ima
 
 
 def test_a_face_without_evidence_has_an_empty_map(model, images, monkeypatch):
-    def explain_one(model, x, preset, *, layers, reference):
+    def explain_one(model, x, preset, *, layers, reference, batch_size):
         if bool((reference == refused).all(1).any()):
             raise NoEvidenceError("nothing")
         return explain_faces(model, x, preset, layers=layers, reference=reference)
