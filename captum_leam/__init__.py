@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from captum_leam.explain import explain_faces, layer_maps
     from captum_leam.leam import LEAM
     from captum_leam.maps import bhattacharyya, overall_map, top_fraction
+    from captum_leam.match import MatchExplanation, explain_match
     from captum_leam.objectives import EmbeddingSimilarity, leave_one_out_centroids
     from captum_leam.pairs import PairExplanation, explain_pair
     from captum_leam.suggest import LayerSuggestions, suggest_layers
@@ -24,10 +25,12 @@ _WHERE = {
     "LEAM": "leam",
     "EmbeddingSimilarity": "objectives",
     "LayerSuggestions": "suggest",
+    "MatchExplanation": "match",
     "PairExplanation": "pairs",
     "TooLargeError": "_engine.memory",
     "bhattacharyya": "maps",
     "explain_faces": "explain",
+    "explain_match": "match",
     "explain_pair": "pairs",
     "layer_maps": "explain",
     "leave_one_out_centroids": "objectives",
@@ -41,11 +44,13 @@ __all__ = [
     "CaptumLeamError",
     "EmbeddingSimilarity",
     "LayerSuggestions",
+    "MatchExplanation",
     "PairExplanation",
     "TooLargeError",
     "__version__",
     "bhattacharyya",
     "explain_faces",
+    "explain_match",
     "explain_pair",
     "layer_maps",
     "leave_one_out_centroids",
