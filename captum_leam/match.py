@@ -321,7 +321,7 @@ def explain_match(  # noqa: PLR0913  every option is named
     def score(occluded: Tensor) -> Tensor:
         return _cosines(unit(embed(model, occluded, batch_size), "embeddings of occluded probes"), stored)
 
-    occlusion = _Occlusion(images, maps, known, fraction, replacement, seed)
+    occlusion = Occlusion(images, maps, known, fraction, replacement, seed)
     return MatchExplanation(
         images=images,
         gallery=stored,
@@ -454,7 +454,7 @@ def _standing(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class _Occlusion:
+class Occlusion:
     """Probes that are occluded where maps and controls are highest, and ranked again."""
 
     images: Tensor
@@ -473,7 +473,7 @@ class _Occlusion:
         draws: int,
     ) -> pd.DataFrame:
         """Return the table of :attr:`MatchExplanation.changes`."""
-        followed = [(FIRST, before.argmax(1))]
+        followed: list[tuple[str, Tensor]] = [(FIRST, before.argmax(1))]
         if any(person in names for person in self.people):
             codes = [names.index(person) if person in names else -1 for person in self.people]
             followed.append((PERSON, torch.tensor(codes)))
