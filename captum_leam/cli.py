@@ -34,6 +34,8 @@ app.command()(study)
 DEBUG = "--debug"
 WRONG_INPUT = 2
 LEFT_OUT = 1
+SENTENCES = 5
+"""Probes of a gallery whose result is printed; the page has all."""
 
 Out = Annotated[Path, typer.Option(help="Folder to write to.")]
 Force = Annotated[bool, typer.Option("--force", help="Write into a folder that holds files already.")]
@@ -195,6 +197,12 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
         Path | None,
         typer.Option(help="Weights of bisenet or parsenet, file or folder. Default: --weights, if that is a folder."),
     ] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of pictures, or of PERSON/ folders, to find each probe in; names are those of folders or files."
+        ),
+    ] = None,
     threshold: Annotated[float | None, typer.Option(help="Cosine from which two pictures are a match.")] = None,
     same_person: Annotated[
         bool | None,
@@ -216,7 +224,8 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
     """Explain faces in crops or photographs: maps, regions and an occlusion check, on a page with PNG and CSV files beside it.
 
     Two pictures are a pair: score, decision, and what speaks for and against the match. More are of one person; bad files among
-    them are left out and named, and the exit code is 1.
+    them are left out and named, and the exit code is 1. With --gallery every picture is a probe: ranks, margins, and what makes the
+    first candidate win over the next.
     """
     if not model:
         raise CaptumLeamError("--model is missing: FILE.onnx, FILE.py:callable or package.module:callable.")
@@ -242,6 +251,7 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
             weights=weights,
             regions=regions,
             region_weights=region_weights,
+            gallery=gallery,
             threshold=threshold,
             same_person=same_person,
             layers=layer,
@@ -332,6 +342,9 @@ def _show(sections: list[Explanation], page: Path) -> None:
         console.print(for_terminal(section.label), soft_wrap=True)
         if section.pair is not None:
             console.print(for_terminal(section.pair.sentence()), soft_wrap=True)
+        if section.match is not None:
+            for i in range(min(SENTENCES, len(section.names))):
+                console.print(for_terminal(section.match.sentence(i)), soft_wrap=True)
         for note in section.messages:
             console.print(f"[yellow]note:[/] {for_terminal(note)}", soft_wrap=True)
     console.print(f"page: {for_terminal(page)}", soft_wrap=True)

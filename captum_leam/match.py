@@ -106,6 +106,11 @@ class MatchExplanation:
         return [self.gallery.names[i] for i in self.order[:, 1].tolist()]
 
     @property
+    def references(self) -> Tensor:
+        """Centroid of the first candidate of each probe, shape (N, D), in the type of the images and on their device."""
+        return self.gallery.centroids[self.order[:, 0].to(self.gallery.centroids.device)].to(self.images)
+
+    @property
     def margins(self) -> Tensor:
         """Score of the first candidate minus that of the next, shape (N,)."""
         top: Tensor = self.scores.topk(2, 1).values
@@ -308,7 +313,8 @@ def explain_match(  # noqa: PLR0913  every option is named
             f"Expected candidates to be at most {len(stored.names) - 1}, the number of names after the first, got {candidates}."
         )
     scores = _cosines(embeddings, stored)
-    ranked = stored.centroids[scores.argsort(dim=1, descending=True, stable=True)].to(images)
+    order = scores.argsort(dim=1, descending=True, stable=True).to(stored.centroids.device)
+    ranked = stored.centroids[order].to(images)
     towards: dict[str, Any] = {"reference": ranked[:, 0], "contrast": ranked[:, 1 : 1 + candidates]}
     chosen = chosen_layers(model, images, layers)
     maps = evidence_for(model, images, ranked[:, 0], chosen, preset, towards["contrast"], batch_size)

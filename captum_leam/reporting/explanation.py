@@ -14,6 +14,7 @@ from captum_leam._engine.checks import check_choice, check_count
 from captum_leam.errors import CaptumLeamError, FileError, InputTypeError, NoEvidenceError
 from captum_leam.explain import MapSettings, Preset, Reference, check_preset, explain_faces, layer_maps
 from captum_leam.faithfulness import FILLS, OcclusionEvaluator, OcclusionResult
+from captum_leam.match import MatchExplanation
 from captum_leam.objectives import Norm, embed, leave_one_out_centroids, unit
 from captum_leam.pairs import PairExplanation
 from captum_leam.regions import FaceRegions, RegionScheme, region_report
@@ -24,6 +25,7 @@ LABELS = {
     "own": OWN_REFERENCE,
     "other face": "Reference: the other picture.",
     "other images": "Reference: the person's other images.",
+    "first candidate": "Reference: the first candidate of the gallery, against the next.",
 }
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -97,6 +99,7 @@ class Explanation:
         text: Text under the title.
         source: Settings of the model and the pictures, by name.
         pair: Explanation of the two faces of a pair, with the decision and the evidence against the match.
+        match: Identification of the faces in a gallery, with the rankings.
         parts: Labels of the regions whose outlines are drawn; None for no outlines.
         photographs: RGB pictures of the maps on the photographs; None for images without a photograph.
         skipped: Files that were left out.
@@ -116,6 +119,7 @@ class Explanation:
     text: str = ""
     source: dict[str, Any] = field(default_factory=dict)
     pair: PairExplanation | None = None
+    match: MatchExplanation | None = None
     parts: FaceRegions | None = None
     photographs: tuple[NDArray[np.uint8] | None, ...] = ()
     skipped: tuple[FileError, ...] = ()
@@ -144,6 +148,7 @@ def explain_images(
     *,
     references: Tensor | None = None,
     pair: PairExplanation | None = None,
+    match: MatchExplanation | None = None,
     landmarks: ArrayLike | None = None,
     options: ExplainOptions | None = None,
 ) -> Explanation:
@@ -158,6 +163,8 @@ def explain_images(
         scheme: Names of the labels.
         references: Embeddings of other images, shape (N, D). Default: each image's own, for maps and drops.
         pair: Explanation of the two images towards each other, whose maps are shown. Default: maps are made here.
+        match: Identification of the images in a gallery, whose maps are shown; drops are then of the cosine to the first candidate.
+            Default: none.
         landmarks: Landmarks for :func:`captum_leam.regions.region_report`.
         options: Options. Default: ``ExplainOptions()``. A pair's maps keep the preset and steps that they were made with.
 
@@ -167,8 +174,12 @@ def explain_images(
     """
     options = options or ExplainOptions()
     batch_size = options.batch_size
+    if match is not None:
+        references = match.references
     towards = unit(embed(model, images, batch_size), "embeddings") if references is None else references
-    if pair is None:
+    if match is not None:
+        settings, overall, signed = match.settings, match.maps, match.layers
+    elif pair is None:
         reference: Reference = "own" if references is None else "other images"
         settings = MapSettings.of(options.preset, reference, layers, options.n_steps)
         overall = explain_faces(
@@ -210,6 +221,7 @@ def explain_images(
         occlusion=evaluator.evaluate(images, methods, towards),
         label=LABELS[settings.reference],
         pair=pair,
+        match=match,
     )
 
 

@@ -18,6 +18,7 @@ from captum_leam.plots import overlay, region_bars, region_outlines
 from captum_leam.reporting.explanation import Explanation
 from captum_leam.reporting.figure_style import styled
 from captum_leam.reporting.figures import drop_curves, lift_face
+from captum_leam.reporting.match_page import match_blocks, match_tables
 from captum_leam.reporting.numbers import one_digit, percent, percent_1, three_digits
 from captum_leam.reporting.page import (
     Block,
@@ -114,6 +115,8 @@ def _write_pictures(explanation: Explanation, folder: Path, prefix: str) -> None
             Image.fromarray(photograph).save(folder / f"{stem}_photo.png")
     if explanation.pair is not None:
         explanation.pair.plot(pictures=explanation.photographs).savefig(folder / f"{prefix}pair.png", dpi=150)
+    if explanation.match is not None:
+        explanation.match.plot().savefig(folder / f"{prefix}match.png", dpi=150)
 
 
 def _photograph(explanation: Explanation, i: int) -> NDArray[np.uint8] | None:
@@ -126,6 +129,8 @@ def _tables(explanation: Explanation) -> dict[str, pd.DataFrame]:
     tables = {kind: table.assign(name=table["image"].map(named)) for kind, table in tables.items()}
     if (both := _pair_regions(explanation)) is not None:
         tables["pair_regions"] = both.assign(name=both["face"].map(dict(zip(SIDES, explanation.names, strict=True))))
+    if explanation.match is not None:
+        tables |= match_tables(explanation.match, explanation.names)
     return tables
 
 
@@ -158,6 +163,8 @@ def _section(explanation: Explanation, prefix: str) -> Section:
         blocks.append(Points(explanation.messages, "warning"))
     if explanation.pair is not None:
         blocks.append(Facts("", list(explanation.pair.facts().items())))
+    if explanation.match is not None:
+        blocks += match_blocks(explanation.match, explanation.names, prefix)
     blocks += [Cards(cards, wide=is_pair), *_regions(explanation, prefix), *_drops(explanation, prefix)]
     return Section(f"{prefix}faces", explanation.title, explanation.text, blocks)
 

@@ -251,6 +251,18 @@ def drop_curves(summary: pd.DataFrame, controls: Sequence[str]) -> Figure:
 
 
 @styled
+def margin_falls(summary: pd.DataFrame, falls: pd.DataFrame) -> Figure:
+    """Draw the fall of the margin for the map and controls, columns control, value, low, high; dots from columns control, fall."""
+    figure, axes, rows = _row_panel(summary["control"], 0.3, 0.7)
+    axes.axvline(0, color=NOTE, linewidth=1)
+    _whiskers(axes, summary, rows, ("value", "low", "high"), marker="o", markersize=5.5)
+    of_row = dict(zip(summary["control"], rows, strict=True))
+    axes.plot(falls["fall"], falls["control"].map(of_row) + 0.22, ".", color=OTHER_COLOUR, markersize=3)
+    axes.set_xlabel("fall of the margin")
+    return figure
+
+
+@styled
 def matrix(values: pd.DataFrame, *, digits: int = 2, limits: tuple[float, float] | None = None) -> Figure:
     """Draw a heat map with its numbers, up to 12 × 12 of them; colours end at the limits, by default at 0 and the largest value."""
     from matplotlib.colors import Normalize

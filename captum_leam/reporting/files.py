@@ -22,6 +22,7 @@ from captum_leam.faces.aligner import Which
 from captum_leam.faces.copies import copies, shows_same_face, thumbnails_of
 from captum_leam.faces.photos import pictures_of
 from captum_leam.faces.sources import alignment_doubt, looks_like_a_crop
+from captum_leam.match import MatchExplanation, explain_match
 from captum_leam.models import layer_before_division, load_model
 from captum_leam.models.preprocessing import smooth_images
 from captum_leam.models.sizes import COMMON_SIZES, Size, own_size, size_problem
@@ -37,10 +38,14 @@ from captum_leam.reporting.explanation import (
     is_number,
     references_from,
 )
-from captum_leam.suggest import Layers, chosen_layers, layer_list
+from captum_leam.reporting.gallery import gallery_pictures
+from captum_leam.suggest import Layers, LayerSuggestions, chosen_layers, layer_list
 
 _Read = tuple[FaceSource, Which]
 """A face, and the index that was asked for."""
+
+_Stored = tuple[Tensor, list[str]]
+"""Crops of a gallery (G, 3, h, w), and the name of each."""
 
 DOUBTFUL = 0.2
 """Cosine to a person's other pictures under which a note asks whether a picture shows the same person."""
@@ -68,7 +73,9 @@ class FileOptions(ExplainOptions):
         weights: File or folder of the face detector's weights.
         regions: Source of the regions, see :func:`captum_leam.regions.label_faces`.
         region_weights: File or folder of the parser's weights. Default: ``weights``, if it is a folder.
-        threshold: Threshold of a pair's decision, a cosine.
+        gallery: Folder of the pictures of a gallery, or of a folder for each person; every picture is then a probe of its own, explained by
+            what makes its first candidate win (:func:`~captum_leam.explain_match`). Default: none.
+        threshold: Threshold of the decision about a pair or a first candidate, a cosine.
         same_person: Whether the two pictures of a pair show the same person, where it is known.
         layers: Name of a layer, or a list of names. Default: those of the overall map.
         device: Device of the networks.
@@ -90,6 +97,7 @@ class FileOptions(ExplainOptions):
     weights: str | Path | None = None
     regions: str = "template"
     region_weights: str | Path | None = None
+    gallery: str | Path | None = None
     threshold: float | None = None
     same_person: bool | None = None
     layers: Layers = None
@@ -107,6 +115,10 @@ class FileOptions(ExplainOptions):
         if self.threshold is not None and not (is_number(self.threshold) and -1 <= self.threshold <= 1):
             raise CaptumLeamError(f"Expected threshold to be a cosine from -1 to 1, got {self.threshold!r}.")
         check_truth(self.same_person)
+        if self.gallery is not None and self.same_person is not None:
+            raise CaptumLeamError(
+                "Expected no same_person beside a gallery, where each picture is a probe. Leave it out."
+            )
         layer_list(self.layers)
         if not isinstance(self.regions, str):
             raise InputTypeError(f"Expected regions to be a text that names their source, got {self.regions!r}.")
@@ -143,7 +155,8 @@ def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions 
     options = options or FileOptions()
     device = options.device
     files, skipped = _distinct(paths, options.faces)
-    if (options.threshold is not None or options.same_person is not None) and len(files) != 2:
+    is_pair = options.gallery is None and len(files) == 2
+    if (options.same_person is not None or (options.threshold is not None and options.gallery is None)) and not is_pair:
         raise CaptumLeamError(f"Expected two pictures for `threshold` and `same_person`, got {len(files)}.")
     network = load_model(model, options.preprocessing, colour=options.colour, output=options.output).to(device)
     own = own_size(network, device)
@@ -170,24 +183,32 @@ def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions 
     folder = options.weights if options.weights is not None and Path(options.weights).is_dir() else None
     sources = [replace(source, crop=crop) for source, crop in zip(sources, crops, strict=True)]
     parts = label_faces(options.regions, sources, crops, weights=options.region_weights or folder, device=device)
-    found = _explained(network, images, sources, parts, options)
+    stored, not_stored = (None, []) if options.gallery is None else _gallery(sources, options, aligner)
+    found = _explained(network, images, sources, parts, options, stored)
     source = {
         "model": model,
         "preprocessing": getattr(network, "preprocessing", "within the model"),
         **({"output": options.output} if options.output else {}),
         "pictures": ", ".join(_how_read(source) for source in sources),
         "crops": f"{size[0]} × {size[1]} px",
+        **({} if options.gallery is None else {"gallery": options.gallery}),
         **({} if aligner.cache_info().currsize == 0 else {"face detector": repr(aligner())}),
     }
-    return replace(found, source=source, skipped=(*skipped, *unread, *alike), notes=(*notes, *found.notes))
+    return replace(found, source=source, skipped=(*skipped, *unread, *alike, *not_stored), notes=(*notes, *found.notes))
 
 
 def _explained(
-    network: nn.Module, images: Tensor, sources: list[FaceSource], parts: FaceRegions, options: FileOptions
+    network: nn.Module,
+    images: Tensor,
+    sources: list[FaceSource],
+    parts: FaceRegions,
+    options: FileOptions,
+    stored: _Stored | None,
 ) -> Explanation:
     layers = chosen_layers(network, images, options.layers)
+    match = None if stored is None else _matched(network, images, layers, options, stored)
     pair = None
-    if len(images) == 2:
+    if len(images) == 2 and match is None:
         pair = explain_pair(
             network,
             *images,
@@ -199,7 +220,7 @@ def _explained(
         )
         pair = replace(pair, faces=(sources[0].face, sources[1].face))
     first, names = sources[0].path.name, _names([source.path for source in sources])
-    references = references_from(network, images)
+    references = references_from(network, images) if match is None else None
     found = explain_images(
         network,
         images,
@@ -209,6 +230,7 @@ def _explained(
         parts.scheme,
         references=references,
         pair=pair,
+        match=match,
         landmarks=_landmarks(sources, (images.shape[-2], images.shape[-1])),
         options=options,
     )
@@ -220,7 +242,27 @@ def _explained(
     if pair is not None:
         return replace(found, title=" and ".join(names), text=pair.sentence())
     title = first if len(sources) == 1 else f"{first} and {len(sources) - 1} more"
+    if match is not None:
+        return replace(found, title=f"{title} in {Path(str(options.gallery)).name}")
     return replace(found, title=title, notes=_doubts(network, images, references, names))
+
+
+def _matched(
+    network: nn.Module, images: Tensor, layers: LayerSuggestions, options: FileOptions, stored: _Stored
+) -> MatchExplanation:
+    return explain_match(
+        network,
+        images,
+        stored[0].to(images.device),
+        stored[1],
+        preset=options.preset,
+        threshold=options.threshold,
+        layers=layers,
+        n_steps=options.n_steps,
+        fill=options.fill,
+        seed=options.seed,
+        batch_size=options.batch_size,
+    )
 
 
 def _doubts(network: nn.Module, images: Tensor, references: Tensor | None, names: list[str]) -> tuple[str, ...]:
@@ -239,6 +281,9 @@ def _doubts(network: nn.Module, images: Tensor, references: Tensor | None, names
 
 def lead(found: Explanation) -> str:
     """Return a sentence with the number of faces and their reference."""
+    if found.match is not None:
+        probes, names = len(found.names), len(found.match.gallery.names)
+        return f"{probes} probe{'s' * (probes > 1)} in a gallery of {names} names: what makes the first candidate win over the next."
     if len(found.names) == 1:
         return f"One face; {OWN_REFERENCE}."
     return f"{len(found.names)} faces, each explained towards the other{'s' * (len(found.names) > 2)}."
@@ -321,6 +366,36 @@ def _without_copies(read: list[_Read]) -> tuple[list[_Read], list[FileError]]:
                 f"{sources[earlier].path} and {sources[later].path} show the same: a reference must be another picture. Leave one out."
             )
     return kept, [FileError(sources[i].path, f"shows the same as {sources[j].path}") for i, j in found.items()]
+
+
+def _gallery(
+    probes: list[FaceSource], options: FileOptions, aligner: Callable[[], FaceAligner]
+) -> tuple[_Stored, list[FileError]]:
+    """Return the crops and names of a gallery, and skipped files. A picture of a probe is no recognition and is left out."""
+    pictures, skipped = gallery_pictures(options.gallery or "")
+    sources, names = [], []
+    for file, name in pictures:
+        try:
+            is_crop = options.pictures == "crops" or (options.pictures == "auto" and looks_like_a_crop(file))
+            sources.append(read_face(file, None if is_crop else aligner()))
+            names.append(name)
+        except FileError as error:
+            skipped.append(error)
+    if not sources:
+        raise FileError(skipped[0].path, skipped[0].reason)
+    both = [*probes, *sources]
+    found = copies(thumbnails_of(both), lambda later, earlier: shows_same_face(both[earlier], both[later]))
+    own = {later - len(probes): probes[earlier] for later, earlier in found.items() if earlier < len(probes) <= later}
+    kept = [i for i in range(len(sources)) if i not in own]
+    for i, probe in own.items():
+        if names[i] not in [names[j] for j in kept]:
+            raise CaptumLeamError(
+                f"{sources[i].path} shows the same as the probe {probe.path}, and is the only picture of {names[i]!r}. Leave it out of the "
+                "gallery, or give another picture of this person."
+            )
+        skipped.append(FileError(sources[i].path, f"shows the same as the probe {probe.path}"))
+    crops = _stacked([probes[0], *[sources[i] for i in kept]], options.size)[1:]
+    return (crops, [names[i] for i in kept]), skipped
 
 
 def _how_read(source: FaceSource) -> str:

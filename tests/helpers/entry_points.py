@@ -10,7 +10,7 @@ import torch
 from captum.attr import InputXGradient
 from torch import Tensor, nn
 
-from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, explain_pair, suggest_layers
+from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, explain_match, explain_pair, suggest_layers
 from captum_leam.explainers import (
     FAME,
     FGGB,
@@ -131,6 +131,13 @@ def _patches(s: Scene) -> pd.DataFrame:
     return evaluate_patch_pairs(s.net, pairs, maps, ratios=(0, 0.5), batch_size=s.batch_size).curves()
 
 
+def _match(s: Scene) -> Any:
+    found = explain_match(
+        s.net, s.faces[:2], s.faces[2:], ["a", "b"], preset="fast", n_steps=1, draws=2, batch_size=s.batch_size
+    )
+    return [found.maps, found.scores, found.changes]
+
+
 def _page(s: Scene) -> Any:
     layers, towards = suggest_layers(s.net, s.faces), torch.nn.functional.normalize(s.references)
     names = [f"face {i}" for i in range(len(s.faces))]
@@ -219,6 +226,7 @@ CALLS: dict[str, Callable[[Scene], Any]] = {
     "infidelity": lambda s: _of_black_box(s, "infidelity"),
     "sensitivity_max": lambda s: _of_black_box(s, "sensitivity_max"),
     "explain_pair": lambda s: explain_pair(s.net, *s.faces[:2], preset="fast").similar,
+    "explain_match": _match,
     "explain_images": _page,
     "NetworkParser": _parser,
 }

@@ -25,6 +25,7 @@ from captum_leam import (
     LayerSuggestions,
     PairExplanation,
     bhattacharyya,
+    explain_match,
     layer_maps,
     leave_one_out_centroids,
     overall_map,
@@ -370,6 +371,7 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
             "evaluate_patch_pairs",
             "evaluate_person_masks",
             "explain_faces",
+            "explain_match",
             "explain_pair",
             "infidelity",
             "layer_before_division",
@@ -387,8 +389,11 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     "GapDecomposition": lambda s: GapDecomposition(s.pooled, s.pooled.body).attribute(s.faces),
     "SimilarityMaps": lambda s: SimilarityMaps(s.maps[:, None], s.maps[:, None] / 2).signed,
     "TwoSidedExplainer": lambda s: _TwoSided(s.net).attribute(s.faces, reference=s.references),
-    # results of suggest_layers and explain_pair
+    # results of suggest_layers, explain_match and explain_pair
     "LayerSuggestions": lambda s: len(LayerSuggestions((), (0, 0, 16, 16), (16, 16)).for_overall_map()),
+    "MatchExplanation": lambda s: explain_match(
+        s.net, s.faces[:1], s.faces[1:3], ["a", "b"], preset="fast", draws=1
+    ).summary(),
     "PairExplanation": lambda s: (
         PairExplanation(s.faces[:2], 0.5, s.maps[:2], s.maps[:2], {}, 0.8, SETTINGS, threshold=0.4).margin
     ),

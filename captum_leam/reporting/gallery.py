@@ -1,0 +1,42 @@
+"""List the pictures of a gallery: a folder of pictures, of a folder for each person, or of both."""
+
+from pathlib import Path
+
+from captum_leam._text import as_text
+from captum_leam.errors import FileError
+from captum_leam.faces.formats import readable_formats
+from captum_leam.faces.photos import list_pictures
+
+
+def gallery_pictures(folder: str | Path) -> tuple[list[tuple[Path, str]], list[FileError]]:
+    """Return the pictures of a gallery with their names, and files that are skipped.
+
+    The name of a picture in ``folder/PERSON/`` is that of the folder, and of a picture in ``folder/`` that of the file without its
+    ending. Pictures of one name are of one person. Hidden files are left alone.
+
+    Raises:
+        FileError: If it is no folder, cannot be read, or holds no picture.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "ann").mkdir()
+        ...     for name in ("ann/1.png", "ann/2.png", "bob.jpg"):
+        ...         _ = Path(folder, name).write_text("")
+        ...     [(path.name, name) for path, name in gallery_pictures(folder)[0]]
+        [('1.png', 'ann'), ('2.png', 'ann'), ('bob.jpg', 'bob')]
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileError(folder, "expected a folder of pictures, or of a folder for each person.")
+    listed, others = list_pictures(root)
+    pictures = [(path, as_text(path.stem)) for path in listed]
+    folders = [path for path, _ in others if path.is_dir()]
+    skipped = [FileError(path, reason) for path, reason in others if path not in folders]
+    for person in folders:
+        own, unusable = list_pictures(person, recursive=True)
+        pictures += [(path, as_text(person.name)) for path in own]
+        skipped += [FileError(path, reason) for path, reason in unusable]
+    if not pictures:
+        raise FileError(folder, f"the gallery holds no picture ({', '.join(readable_formats())}).")
+    return sorted(pictures), skipped

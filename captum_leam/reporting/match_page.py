@@ -1,0 +1,99 @@
+"""Show an identification on the page of its probes: ranking, margins, and what changes without the named pixels."""
+
+import pandas as pd
+
+from captum_leam.match import MatchExplanation
+from captum_leam.reporting.figures import margin_falls
+from captum_leam.reporting.numbers import one_digit, percent, three_digits
+from captum_leam.reporting.page import Block, Column, Facts, Pictures, Plate, Points, picture, sheet
+
+TOP = 5
+"""Names of a ranking that the page shows; the file has all of them."""
+
+OF_MAP = "LEAM, overall map"
+
+
+def match_tables(match: MatchExplanation, names: list[str]) -> dict[str, pd.DataFrame]:
+    """Return the ranking of each probe and the changes under occlusion, with the names of the probes' files."""
+    named = dict(enumerate(names))
+    tables = {"ranking": match.to_frame(), "rank_changes": match.changes.replace({"control": {"": OF_MAP}})}
+    return {kind: table.assign(probe=table["probe"].map(named)) for kind, table in tables.items()}
+
+
+def match_blocks(match: MatchExplanation, names: list[str], prefix: str) -> list[Block]:
+    """Return the sentences, the faces of the candidates, the ranking and the changes.
+
+    Args:
+        match: Identification of all probes.
+        names: Names of the probes' files.
+        prefix: Beginning of the names of the files.
+    """
+    blocks: list[Block] = [Facts("", [*match.facts().items()])]
+    alone = len(names) == 1
+    blocks.append(
+        Points([match.sentence(i) if alone else f"{name}: {match.sentence(i)}" for i, name in enumerate(names)])
+    )
+    return [*blocks, *_candidates(match, names), _ranking(match, names), *_changes(match, names, prefix)]
+
+
+def _candidates(match: MatchExplanation, names: list[str]) -> list[Block]:
+    """Return the first candidates and the next, as pictures from the gallery."""
+    if match.gallery.portraits is None:
+        return []
+    pictures = []
+    for i, name in enumerate(names):
+        for rank, j in enumerate(match.order[i, :2].tolist(), 1):
+            pixels = match.gallery.portraits[j].detach().cpu().float().clamp(0, 1).expand(3, -1, -1).movedim(0, -1)
+            of = "" if len(names) == 1 else f" of {name}"
+            caption = f"rank {rank}{of}: {match.gallery.names[j]}, cosine {float(match.scores[i, j]):.3f}"
+            pictures.append(picture((255 * pixels).round().byte().numpy(), 112, caption, caption))
+    return [Pictures(pictures)]
+
+
+def _ranking(match: MatchExplanation, names: list[str]) -> Block:
+    table = match_tables(match, names)["ranking"]
+    columns = [
+        Column("probe", "probe"),
+        Column("rank", "rank", str),
+        Column("name", "name"),
+        Column("images", "images", str),
+        Column("score", "cosine", three_digits),
+        Column("behind", "behind the first", three_digits),
+    ]
+    return sheet("Ranking", table.groupby("probe", sort=False).head(TOP), columns[len(names) == 1 :])
+
+
+def _changes(match: MatchExplanation, names: list[str], prefix: str) -> list[Block]:
+    """Return the table and the figure of what changes; with the interval over probes where there are several."""
+    first = match.changes[match.changes["of"] == "first candidate"]
+    summary = match.summary().query("of == 'first candidate'").replace({"control": {"": OF_MAP}})
+    wide = summary.pivot(index="control", columns="quantity", values="value").reindex(summary["control"].unique())
+    means = first.replace({"control": {"": OF_MAP}}).groupby("control", sort=False)
+    wide = wide.join(means[["rank_after", "margin_after", "draws"]].mean())
+    columns = [
+        Column("control", "occluded"),
+        Column("rank_after", "rank after", one_digit),
+        Column("rank 1 lost", "rank 1 lost", percent),
+        Column("margin_after", "margin after", three_digits),
+        Column("margin fall", "margin falls by", three_digits),
+        Column("draws", "draws", lambda draws: f"{draws:.0f}"),
+    ]
+    count = len(names)
+    caption = (
+        f"Fall of the margin of the first candidate over the best other name after occluding the top {100 * match.fraction:g} % of the "
+        f"pixels ({match.fill} fill), mean over {count} probe{'s' * (count > 1)}"
+        f"{' with 95 % intervals; dots are single probes' * (count > 1)}. A map that names what the identification depends on falls "
+        "further than the controls."
+    )
+    figure = margin_falls(summary.query("quantity == 'margin fall'"), _falls(first))
+    alt = "fall of the margin for the map and each control"
+    return [
+        sheet("What if these pixels were gone?", wide.reset_index(), columns),
+        Plate(f"{prefix}margin_falls", "", [("", figure)], alt, caption, summary.drop(columns="of")),
+    ]
+
+
+def _falls(first: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"control": first["control"].replace("", OF_MAP), "fall": first["margin_before"] - first["margin_after"]}
+    )
