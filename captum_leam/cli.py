@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from captum_leam._progress import begin_step, end_bar, is_shown, plan, progress_bar
 from captum_leam._text import for_terminal
 from captum_leam._version import __version__
 from captum_leam.errors import CaptumLeamError, MissingExtraError
@@ -34,6 +35,7 @@ app.command()(study)
 DEBUG = "--debug"
 WRONG_INPUT = 2
 LEFT_OUT = 1
+LIBRARIES = "loading libraries"
 SENTENCES = 5
 """Probes of a gallery whose result is printed; the page has all."""
 
@@ -41,7 +43,10 @@ Out = Annotated[Path, typer.Option(help="Folder to write to.")]
 Force = Annotated[bool, typer.Option("--force", help="Write into a folder that holds files already.")]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
-Progress = Annotated[bool, typer.Option("--progress/--no-progress", help="Show progress bars.")]
+Progress = Annotated[
+    bool | None,
+    typer.Option("--progress/--no-progress", help="Show progress bars. Default: where stderr is a terminal."),
+]
 
 
 def main() -> None:
@@ -94,19 +99,22 @@ def _root(
 
 @app.command()
 def demo(
+    context: typer.Context,
     out: Out = Path("demo"),
     seed: Seed = 0,
     device: Device = "cpu",
     people: Annotated[int, typer.Option(help="Synthetic people to train on.")] = 12,
-    progress: Progress = True,
+    progress: Progress = None,
     force: Force = False,
 ) -> None:
     """Train on synthetic faces whose identity is planted in one part, explain them, and write a page."""
     _check_folder(out, force)
+    _start_bar(context, progress)
     from captum_leam.reporting.explanation_page import write_page
 
-    on = _device(device)
-    sections = [_planted(part, people, seed, on, progress) for part in ("nose", "eyes", "mouth")]
+    on, parts = _device(device), ("nose", "eyes", "mouth")
+    plan({name: work for part in parts for name, work in _demo_steps(part).items()} | {"writing the page": 600})
+    sections = [_planted(part, people, seed, on) for part in parts]
     page = write_page(
         sections,
         out,
@@ -122,13 +130,20 @@ def demo(
     _show(sections, page)
 
 
-def _planted(part: str, people: int, seed: int, device: Any, progress: bool) -> Explanation:
+def _demo_steps(part: str) -> dict[str, float]:
+    """Return the steps for one network, each with its work in steps of training."""
+    return {f"training on the {part}": 500, f"testing and explaining the {part}": 150}
+
+
+def _planted(part: str, people: int, seed: int, device: Any) -> Explanation:
     from captum_leam.reporting.explanation import ExplainOptions, explain_images
     from captum_leam.suggest import suggest_layers
     from captum_leam.synthetic import SyntheticPopulation, centroids, swap_test, train
 
     population = SyntheticPopulation(people, evidence=part, seed=seed)
-    model = train(population, seed=seed, progress=progress)
+    begin_step(f"training on the {part}", 500)
+    model = train(population, seed=seed, progress=False)
+    begin_step(f"testing and explaining the {part}")
     test = swap_test(model, population, seed=seed)
     faces = population.sample(range(min(6, people)), seed=50_000 + seed)
     references = centroids(model, population, seed=seed)[faces.people]
@@ -157,6 +172,7 @@ def _planted(part: str, people: int, seed: int, device: Any, progress: bool) -> 
 
 @app.command()
 def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
+    context: typer.Context,
     probe: Annotated[
         Path, typer.Argument(help="The picture to explain: an aligned crop or a photograph; or a folder of them.")
     ],
@@ -218,7 +234,7 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
     out: Out = Path("explanation"),
     seed: Seed = 0,
     device: Device = "cpu",
-    progress: Progress = True,
+    progress: Progress = None,
     force: Force = False,
 ) -> None:
     """Explain faces in crops or photographs: maps, regions and an occlusion check, on a page with PNG and CSV files beside it.
@@ -230,6 +246,7 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
     if not model:
         raise CaptumLeamError("--model is missing: FILE.onnx, FILE.py:callable or package.module:callable.")
     _check_folder(out, force)
+    shown = _start_bar(context, progress)
     sides, on = _size(size), _device(device)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -241,7 +258,7 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
             fraction=fraction,
             fill=fill,
             seed=seed,
-            progress=progress,
+            progress=shown,
             preprocessing=preprocessing,
             colour=colour,
             output=output,
@@ -288,6 +305,15 @@ def _with_warnings(found: Explanation, caught: list[Any]) -> Explanation:
 # -- both ----------------------------------------------------------------------------------------------
 
 
+def _start_bar(context: typer.Context, asked: bool | None) -> bool:
+    """Show the progress of the command until results are printed or the command ends; return whether it is shown."""
+    shown = is_shown(asked)
+    context.with_resource(progress_bar(shown))
+    plan({LIBRARIES: 300})
+    begin_step(LIBRARIES)
+    return shown
+
+
 def _check_folder(out: Path, force: bool) -> None:
     for folder in (out, *out.parents):
         if os.path.lexists(folder) and not folder.is_dir():
@@ -326,6 +352,7 @@ def _show(sections: list[Explanation], page: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    end_bar()
     console = Console()
     for section in sections:
         comparable = section.parts is None or section.parts.comparable or len(section.names) == 1

@@ -391,7 +391,9 @@ def _gallery(
         )
     of_images = unit(_embedded(model, gallery, probes, embeddings, batch_size).double(), "embeddings of the gallery")
     person = torch.from_numpy(codes)
-    sums = torch.zeros(len(labels), of_images.shape[1], dtype=torch.float64).index_add_(0, person, of_images.cpu())
+    sums = torch.zeros(len(labels), of_images.shape[1], dtype=torch.float64, device="cpu").index_add_(
+        0, person, of_images.cpu()
+    )
     centroids = unit(sums, "centroids of the gallery").to(embeddings.device)
     _check_distinct(centroids, labels)
     _warn_of_probes_inside(embeddings, of_images, [labels[code] for code in codes.tolist()])
@@ -482,7 +484,7 @@ class Occlusion:
         followed: list[tuple[str, Tensor]] = [(FIRST, before.argmax(1))]
         if any(person in names for person in self.people):
             codes = [names.index(person) if person in names else -1 for person in self.people]
-            followed.append((PERSON, torch.tensor(codes)))
+            followed.append((PERSON, torch.tensor(codes, dtype=torch.int64, device="cpu")))
         clean = _standing(before)
         tables = []
         for control in ("", *controls):

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from captum_leam._engine.checks import rows_from
+from captum_leam._progress import count_images, uncounted
 from captum_leam.errors import CaptumLeamError
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ def in_batches(
     while start < count or not results:
         rows = slice(start, min(start + now, count))
         try:
-            with rows_from(rows.start) if what == "image" else nullcontext():
+            with rows_from(rows.start) if what == "image" else nullcontext(), uncounted():
                 results.append(make(rows))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -97,6 +98,8 @@ def in_batches(
                 on_reduce(now)
         else:
             start = rows.stop
+            if what == "image":
+                count_images(rows.stop - rows.start)
     if first:
         warn_of_reduced_batch(f"{first} {what}s", now, "internal_batch_size" if what == "step" else "batch_size")
     return results

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from captum_leam._engine.checks import check_choice, check_count
+from captum_leam._progress import begin_step, has_bar
 from captum_leam.errors import CaptumLeamError, FileError, InputTypeError, NoEvidenceError
 from captum_leam.explain import MapSettings, Preset, Reference, check_preset, explain_faces, layer_maps
 from captum_leam.faithfulness import FILLS, OcclusionEvaluator, OcclusionResult
@@ -182,9 +183,11 @@ def explain_images(
     elif pair is None:
         reference: Reference = "own" if references is None else "other images"
         settings = MapSettings.of(options.preset, reference, layers, options.n_steps)
+        begin_step("overall maps", len(images))
         overall = explain_faces(
             model, images, options.preset, layers=layers, reference=references, batch_size=batch_size
         )
+        begin_step("signed layer maps", len(images))
         signed = layer_maps(model, images, layers, reference=towards, n_steps=options.n_steps, batch_size=batch_size)
     else:
         settings, overall, signed = pair.settings, pair.similar, pair.layers
@@ -199,7 +202,7 @@ def explain_images(
         controls=("random pixels",),
         seed=options.seed,
         batch_size=batch_size,
-        progress=options.progress,
+        progress=options.progress and not has_bar(),
     )
     # the custom of Grad-CAM is the plain cosine, which has no gradient towards the image's own embedding
     last = replace(layers, layers=layers.layers[-1:])
@@ -207,6 +210,7 @@ def explain_images(
     cams = layer_maps(
         model, images, last, reference=towards, n_steps=1, norm=norm, weighting="channel", batch_size=batch_size
     )
+    begin_step("occluding", len(images) * (1 + 3 * len(FRACTIONS)))
     methods = {"LEAM, overall map": overall} | {f"Grad-CAM, {name}": cam for name, cam in cams.items()}
     return Explanation(
         names=list(names),

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from captum_leam._progress import begin_step, count_images
 from captum_leam._storage import atomic_folder
 from captum_leam._text import safe_name
 from captum_leam._version import __version__
@@ -71,8 +72,10 @@ def write_page(
     Returns:
         Path of the page.
     """
+    begin_step("writing the page", len(explanations))
     with atomic_folder(folder, _earlier_files(folder)) as place:
         for prefix, explanation in _prefixed(explanations):
+            count_images()
             _write_pictures(explanation, place, prefix)
             for kind, table in _tables(explanation).items():
                 (place / f"{prefix}{kind}.csv").write_bytes(as_csv(table).encode("utf-8", "backslashreplace"))

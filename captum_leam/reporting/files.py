@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_leam._engine.checks import check_choice, check_count
+from captum_leam._progress import begin_step, count_images, plan, progress_bar
 from captum_leam._text import as_text
 from captum_leam.errors import CaptumLeamError, FileError, InputTypeError
+from captum_leam.explain import PRESETS, path_passes
 from captum_leam.faces import FaceAligner, FaceSource, read_face, template_for
 from captum_leam.faces.aligned import resolve_template
 from captum_leam.faces.aligner import Which
@@ -31,6 +33,7 @@ from captum_leam.pairs import check_truth, explain_pair
 from captum_leam.plots import overlay_on_photo
 from captum_leam.regions import FaceRegions, label_faces
 from captum_leam.reporting.explanation import (
+    FRACTIONS,
     OWN_REFERENCE,
     ExplainOptions,
     Explanation,
@@ -55,6 +58,15 @@ MAX_COSINE_TO_NOISE = 0.97
 MAX_GAIN = 2.0
 """How many times as far embeddings must lie apart at another scale of the pixels to doubt the preprocessing; on real networks with the
 right or a similar one it is under 1.2, with pixels that are scaled twice 4 to 30 on three of five."""
+LOADING, READING, CHECKING, PARSING, MAPPING, WRITING = (
+    "loading the model",
+    "reading pictures",
+    "checking the model",
+    "finding regions",
+    "overall maps",
+    "writing the page",
+)
+"""Names of the steps of a command, as its progress bar shows them."""
 SCALES = {"from 0 to 255": 255.0, "255 times smaller": 1 / 255}
 
 
@@ -153,11 +165,18 @@ def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions 
         captum_leam.errors.FileError: nowhere.png: there is no such file.
     """
     options = options or FileOptions()
+    with progress_bar(options.progress):
+        return _explained_files(paths, model, options)
+
+
+def _explained_files(paths: Sequence[str | Path], model: str, options: FileOptions) -> Explanation:
     device = options.device
     files, skipped = _distinct(paths, options.faces)
     is_pair = options.gallery is None and len(files) == 2
     if (options.same_person is not None or (options.threshold is not None and options.gallery is None)) and not is_pair:
         raise CaptumLeamError(f"Expected two pictures for `threshold` and `same_person`, got {len(files)}.")
+    plan(_work(len(files), options))
+    begin_step(LOADING)
     network = load_model(model, options.preprocessing, colour=options.colour, output=options.output).to(device)
     own = own_size(network, device)
 
@@ -166,12 +185,14 @@ def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions 
         size = options.size or own or COMMON_SIZES[0]
         return FaceAligner(template_for(size), size, weights=options.weights, device=device)
 
+    begin_step(READING, len(files))
     read, unread = _read(files, options.pictures, aligner)
     read, alike = _without_copies(read)
     sources = [source for source, _ in read]
     crops = _stacked(sources, options.size)
     images = crops.to(device)
     size = (crops.shape[-2], crops.shape[-1])
+    begin_step(CHECKING)
     _check_runs(network, images, model)
     _check_size(network, images, own, options.size is not None)
     aligner_if_auto = aligner if options.pictures == "auto" else None
@@ -180,6 +201,7 @@ def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions 
     notes += _division_notes(
         network, images[:2], model, options.preprocessing is not None or options.colour is not None
     )
+    begin_step(PARSING, len(images))
     folder = options.weights if options.weights is not None and Path(options.weights).is_dir() else None
     sources = [replace(source, crop=crop) for source, crop in zip(sources, crops, strict=True)]
     parts = label_faces(options.regions, sources, crops, weights=options.region_weights or folder, device=device)
@@ -197,6 +219,19 @@ def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions 
     return replace(found, source=source, skipped=(*skipped, *unread, *alike, *not_stored), notes=(*notes, *found.notes))
 
 
+def _work(pictures: int, options: FileOptions) -> dict[str, float]:
+    """Return the steps that will come, each with its work in forward passes of one image; a backward pass counts two."""
+    own = pictures == 1 and options.gallery is None
+    (forward, backward), (f, b) = PRESETS[options.preset].passes(own_reference=own), path_passes(options.n_steps)
+    of_maps, of_layers = pictures * (forward + 2 * backward), pictures * (f + 2 * b)
+    occlusions = pictures * (1 + 3 * len(FRACTIONS))
+    parted = {MAPPING: of_maps, "signed layer maps": of_layers}
+    together = {MAPPING: of_maps + of_layers + (0 if options.gallery is None else 25 * pictures)}
+    maps = together if pictures == 2 or options.gallery is not None else parted
+    fixed = {LOADING: 100, READING: 20 * pictures, CHECKING: 60, PARSING: 5 * pictures}
+    return {**fixed, **maps, "occluding": occlusions, WRITING: 200}
+
+
 def _explained(
     network: nn.Module,
     images: Tensor,
@@ -206,6 +241,7 @@ def _explained(
     stored: _Stored | None,
 ) -> Explanation:
     layers = chosen_layers(network, images, options.layers)
+    begin_step(MAPPING, len(images))
     match = None if stored is None else _matched(network, images, layers, options, stored)
     pair = None
     if len(images) == 2 and match is None:
@@ -342,6 +378,7 @@ def _read(
     read: list[_Read] = []
     skipped: list[FileError] = []
     for file, index in files:
+        count_images()
         try:
             is_crop = pictures == "crops" or (pictures == "auto" and looks_like_a_crop(file))
             read.append((read_face(file, None if is_crop else aligner(), index), index))
@@ -373,8 +410,10 @@ def _gallery(
 ) -> tuple[_Stored, list[FileError]]:
     """Return the crops and names of a gallery, and skipped files. A picture of a probe is no recognition and is left out."""
     pictures, skipped = gallery_pictures(options.gallery or "")
+    begin_step("reading the gallery", len(pictures))
     sources, names = [], []
     for file, name in pictures:
+        count_images()
         try:
             is_crop = options.pictures == "crops" or (options.pictures == "auto" and looks_like_a_crop(file))
             sources.append(read_face(file, None if is_crop else aligner()))

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from captum_leam._progress import is_shown
 from captum_leam._text import for_terminal
 
 SOMETHING_LEFT_OUT = 1
@@ -26,7 +27,10 @@ def study(
     ] = False,
     recompute: Annotated[int, typer.Option(help="With --check: shards that are made anew and compared.")] = 1,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html, too.")] = True,
-    progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show progress bars.")] = True,
+    progress: Annotated[
+        bool | None,
+        typer.Option("--progress/--no-progress", help="Show progress bars. Default: where stderr is a terminal."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other files.")] = False,
 ) -> None:
     """Explain many people with several networks: tables, report and manifest in one folder. Run again, it goes on where it stopped.
@@ -42,17 +46,18 @@ def study(
     from captum_leam.study.config import read_config
     from captum_leam.study.study import Study
 
+    shown = is_shown(progress)
     settings = read_config(config)
     if out is not None:
         settings = replace(settings, out=out.absolute())
     made, console = Study(settings), Console(soft_wrap=True)
     if check:
-        found = made.check(recompute=recompute, progress=progress)
+        found = made.check(recompute=recompute, progress=shown)
         console.print(for_terminal(repr(found)))
         raise typer.Exit(0 if found.passed else SOMETHING_LEFT_OUT)
     chosen = engine or ("processes" if jobs > 1 else "serial")
     try:
-        result = made.run(engine=chosen, jobs=jobs, progress=progress, force=force, report=report)  # type: ignore[arg-type]
+        result = made.run(engine=chosen, jobs=jobs, progress=shown, force=force, report=report)  # type: ignore[arg-type]
     except IncompleteError as error:
         if context.find_root().params.get("debug"):
             raise

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from captum_leam._loading import missing_extra
+from captum_leam._progress import begin_step, progress_bar
 from captum_leam._storage import Shard, shard_digest, write_shard
 from captum_leam.errors import EngineError, IncompleteError
 from captum_leam.study.config import Config
@@ -79,10 +80,12 @@ class Executor:
                 this_worker.cache_clear()  # networks need not stay in memory
 
     @contextmanager
-    def timed(self, title: str) -> Iterator[None]:
-        """Add the seconds of a block to those of a title."""
+    def timed(self, title: str, *, shown: bool = False) -> Iterator[None]:
+        """Add the seconds of a block to those of a title, which is shown as a step if there is no bar for it."""
         began = time.perf_counter()
-        yield
+        with progress_bar(self.progress and shown):
+            begin_step(title)
+            yield
         self.seconds[title] = self.seconds.get(title, 0.0) + time.perf_counter() - began
 
     def run(self, context: WorkerContext, tasks: Sequence[Task], title: str) -> None:

@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from captum_leam._progress import begin_step, progress_bar
 from captum_leam._storage import Shard, locked, remove_parts, write_bytes
 from captum_leam.errors import ConfigError, EngineError, IncompleteError
 from captum_leam.reporting.study_report import write_report
@@ -89,7 +90,9 @@ class Study:
             with locked(out):
                 _run(Executor(self.config, engine, jobs, progress))
                 if report:
-                    write_report(out)
+                    with progress_bar(progress):
+                        begin_step("report")
+                        write_report(out)
         except EngineError as error:
             raise IncompleteError(str(error)) from error
         except OSError as error:
@@ -133,7 +136,7 @@ def _run(executor: Executor) -> None:
     with executor.started():
         plan = _make_shards(executor)
         (out / "manifest.json").unlink(missing_ok=True)
-        with executor.timed("tables"):
+        with executor.timed("tables", shown=True):
             images, skipped = write_tables(plan, out)
         executor.seconds["all"] = time.perf_counter() - began
         manifest = manifest_of(plan, executor, images, skipped)
@@ -149,11 +152,11 @@ def _make_shards(executor: Executor) -> Plan:
         executor.keep(identities / f"{fingerprint.sha256}.shard", Shard({}, fingerprint.to_dict()))
     reading, *others = (list(stages) for _, stages in groupby(STAGES, key=lambda stage: stage.title))
     executor.run(plan.context, plan.tasks(reading), reading[0].title)
-    with executor.timed("copies"):
+    with executor.timed("copies", shown=True):
         has_copies = plan.leave_out_copies(worker)
     if has_copies:
         executor.run(plan.context, plan.tasks(reading), reading[0].title)
-    with executor.timed("layers"):
+    with executor.timed("layers", shown=True):
         plan.describe(worker)
     for stages in others:
         executor.run(plan.context, plan.tasks(stages), stages[0].title)

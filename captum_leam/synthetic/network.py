@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_leam._engine.arithmetic import at_least_float32, own_arithmetic, uniform
+from captum_leam._progress import count_images
 from captum_leam.objectives import unit
 from captum_leam.synthetic.population import SyntheticPopulation, swap
 
@@ -113,6 +114,7 @@ def _trained(population: SyntheticPopulation, steps: int, batch_size: int, seed:
         schedule.step()
         _choose_positions(net.positions.weight)
         _choose_channels(net.project.weight)
+        count_images()
     return net.eval()
 
 

@@ -133,7 +133,7 @@ def _patches(s: Scene) -> pd.DataFrame:
 
 def _match(s: Scene) -> Any:
     found = explain_match(
-        s.net, s.faces[:2], s.faces[2:], ["a", "b"], preset="fast", n_steps=1, draws=2, batch_size=s.batch_size
+        s.net, s.faces[:2], s.references[2:], ["a", "b"], preset="fast", n_steps=1, draws=2, batch_size=s.batch_size
     )
     return [found.maps, found.scores, found.changes]
 

@@ -392,7 +392,7 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     # results of suggest_layers, explain_match and explain_pair
     "LayerSuggestions": lambda s: len(LayerSuggestions((), (0, 0, 16, 16), (16, 16)).for_overall_map()),
     "MatchExplanation": lambda s: explain_match(
-        s.net, s.faces[:1], s.faces[1:3], ["a", "b"], preset="fast", draws=1
+        s.net, s.faces[:1], s.references[1:3], ["a", "b"], preset="fast", draws=1
     ).summary(),
     "PairExplanation": lambda s: (
         PairExplanation(s.faces[:2], 0.5, s.maps[:2], s.maps[:2], {}, 0.8, SETTINGS, threshold=0.4).margin
