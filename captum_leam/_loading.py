@@ -9,19 +9,7 @@ from typing import Any
 from torch import nn
 
 from captum_leam._neighbours import Folder
-from captum_leam.errors import CaptumLeamError, MissingExtraError
-
-
-def missing_extra(module: str, extra: str, error: ImportError) -> MissingExtraError:
-    """Return the error that names the command which installs a missing module.
-
-    Example:
-        >>> print(missing_extra("ray", "ray", ImportError("No module named 'ray'")))
-        ray cannot be imported (No module named 'ray'). It comes with: pip install "captum-leam[ray]"
-    """
-    return MissingExtraError(
-        f'{module} cannot be imported ({error}). It comes with: pip install "captum-leam[{extra}]"'
-    )
+from captum_leam.errors import CaptumLeamError
 
 
 def made_in_code(where: str) -> Any:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import pickle
+import shlex
 import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.arithmetic import plain_torch
-from captum_leam.errors import CaptumLeamError, MissingExtraError
+from captum_leam.errors import CaptumLeamError, MissingExtraError, MissingWeightsError, next_command
 
 ENVIRONMENT = "CAPTUM_LEAM_WEIGHTS"
 """Environment variable that names a folder of weight files."""
@@ -48,9 +49,7 @@ def need_facexlib(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError as error:
-        raise MissingExtraError(
-            f'{name} cannot be imported ({error}). It comes with: pip install "captum-leam[face]"'
-        ) from error
+        raise MissingExtraError.of(name, "face", error) from error
 
 
 def find_weights(network: str, weights: str | Path | None = None, *, download: bool = False) -> Path:
@@ -65,23 +64,23 @@ def find_weights(network: str, weights: str | Path | None = None, *, download: b
 
     Raises:
         ImportError: without facexlib, with the command that installs it.
-        CaptumLeamError: if there is no such file: where it was looked for, and what to do.
+        MissingWeightsError: if there is no such file: where it was looked for, and the command that fetches it.
 
     Example:
         >>> find_weights("bisenet", "/nowhere")
         Traceback (most recent call last):
             ...
-        captum_leam.errors.CaptumLeamError: weights /nowhere: there is no such file or folder. ...
+        captum_leam.errors.MissingWeightsError: weights /nowhere: there is no such file or folder. ...
     """
     installed = _facexlib_folder()  # without facexlib, weights are of no use: this is raised first
     url = FACEXLIB_WEIGHTS[network]
     name = url.rsplit("/", 1)[1]
     ways = (
-        f"Give weights= (the file, or a folder with {name}), set {ENVIRONMENT} to such a folder, or let facexlib download "
-        f"{url} by download=True."
+        f"Give weights= (the file, or a folder with {name}), set {ENVIRONMENT} to such a folder, or pass download=True."
     )
     if weights is not None and not Path(weights).exists() and not download:
-        raise CaptumLeamError(f"weights {weights}: there is no such file or folder. {ways}")
+        place = Path(weights) if Path(weights).suffix else Path(weights, name)
+        raise MissingWeightsError(f"weights {weights}: there is no such file or folder. {ways} {_fetching(url, place)}")
     if weights is not None and Path(weights).is_file():
         return Path(weights)
     folder = Path(weights or os.environ.get(ENVIRONMENT) or installed)
@@ -90,7 +89,12 @@ def find_weights(network: str, weights: str | Path | None = None, *, download: b
     if download:
         misc = need_facexlib("facexlib.utils.misc")
         return Path(misc.load_file_from_url(url=url, save_dir=str(folder)))
-    raise CaptumLeamError(f"{folder} holds no {name}. {ways}")
+    raise MissingWeightsError(f"{folder} holds no {name}. {ways} {_fetching(url, folder / name)}")
+
+
+def _fetching(url: str, place: Path) -> str:
+    """Return the command that puts the file where it is looked for."""
+    return next_command(shlex.join(["curl", "-fL", "--create-dirs", "-o", str(place), url]))
 
 
 def _facexlib_folder() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 import warnings
 from dataclasses import replace
@@ -16,7 +17,7 @@ import typer
 from captum_leam._progress import begin_step, end_bar, is_shown, plan, progress_bar
 from captum_leam._text import for_terminal
 from captum_leam._version import __version__
-from captum_leam.errors import CaptumLeamError, MissingExtraError
+from captum_leam.errors import CaptumLeamError, MissingExtraError, next_command
 from captum_leam.study.command import study
 
 if TYPE_CHECKING:
@@ -63,8 +64,29 @@ def main() -> None:
             raise
         from rich.console import Console
 
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {for_terminal(error)}")
+        end_of_line = _with_options(arguments, getattr(error, "options", ()))
+        Console(stderr=True, soft_wrap=True).print(
+            f"[bold red]error:[/] {for_terminal(f'{error} {end_of_line}'.rstrip())}"
+        )
         raise SystemExit(WRONG_INPUT) from None
+
+
+def _with_options(arguments: list[str], options: tuple[str, ...]) -> str:
+    """Return the same command with options that work around an error, in place of earlier values; nothing without options.
+
+    Example:
+        >>> _with_options(["explain", "a b.png", "--face", "7"], ("--face", "0"))
+        "Run: captum-leam explain 'a b.png' --face 0"
+    """
+    if not options:
+        return ""
+    name, kept, given = options[0], [], iter(arguments)
+    for argument in given:
+        if argument == name and len(options) > 1:
+            next(given, None)
+        elif argument.partition("=")[0] != name:
+            kept.append(argument)
+    return next_command(shlex.join(["captum-leam", *kept, *options]))
 
 
 def _can_be_mended(error: Exception) -> bool:
@@ -319,7 +341,9 @@ def _check_folder(out: Path, force: bool) -> None:
         if os.path.lexists(folder) and not folder.is_dir():
             raise CaptumLeamError(f"--out {out}: expected a folder, got the file {folder}.")
     if out.is_dir() and any(out.iterdir()) and not force:
-        raise CaptumLeamError(f"--out {out} holds files already; choose another folder, or --force to write into it.")
+        raise CaptumLeamError(
+            f"--out {out} holds files already; choose another folder, or --force to write into it."
+        ).with_options("--force")
     there = next(folder for folder in (out, *out.parents) if folder.is_dir())
     try:
         with TemporaryDirectory(dir=there, prefix="."):
@@ -337,7 +361,9 @@ def _device(name: str) -> Any:
         device = torch.device(name)
         torch.empty(1, device=device, dtype=torch.float32)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise CaptumLeamError(f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+        raise CaptumLeamError(f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}").with_options(
+            "--device", "cpu"
+        ) from None
     return device
 
 

@@ -1,6 +1,7 @@
 """Exceptions and warnings of the package: what a caller can catch."""
 
 from pathlib import Path
+from typing import Self
 
 __all__ = [
     "BrokenFileError",
@@ -14,6 +15,7 @@ __all__ = [
     "IncompleteError",
     "InputTypeError",
     "MissingExtraError",
+    "MissingWeightsError",
     "NoEvidenceError",
     "NormalisedWarning",
     "ReliabilityWarning",
@@ -23,12 +25,26 @@ __all__ = [
 ]
 
 
+def next_command(command: str) -> str:
+    """Return the end of a message: the exact command to run next.
+
+    Example:
+        >>> next_command("pip install pillow-heif")
+        'Run: pip install pillow-heif'
+    """
+    return f"Run: {command}"
+
+
 class CaptumLeamError(ValueError):
     """An input or a request that the package refuses, with a message that says what was expected.
 
     Refusals of the package are of this class. A missing extra (:class:`MissingExtraError`) and too little memory
     (:class:`~captum_leam.TooLargeError`) are not, because they are no fault of the input. The command line prints all of these
     on one line; any other exception is a fault and shows its traceback.
+
+    Attributes:
+        options: Options of the command line, each with its value, with which the same command works around the error; the command line
+            prints that command. Empty where there are none.
 
     Example:
         >>> import torch
@@ -39,6 +55,18 @@ class CaptumLeamError(ValueError):
         ...     print(type(error).__name__)
         CaptumLeamError
     """
+
+    options: tuple[str, ...] = ()
+
+    def with_options(self, *options: str) -> Self:
+        """Return this error with options of the command line that work around it.
+
+        Example:
+            >>> CaptumLeamError("no face was found.").with_options("--pictures", "crops").options
+            ('--pictures', 'crops')
+        """
+        self.options = options
+        return self
 
 
 class InputTypeError(CaptumLeamError, TypeError):
@@ -91,8 +119,17 @@ class NoEvidenceError(CaptumLeamError):
     """
 
 
+class MissingWeightsError(CaptumLeamError):
+    """Weights of a network that are not where they were looked for; the message ends with the command that fetches them.
+
+    Example:
+        >>> issubclass(MissingWeightsError, CaptumLeamError)
+        True
+    """
+
+
 class MissingExtraError(ImportError):
-    """An optional dependency that is not installed; the message names the command that installs it.
+    """An optional dependency that is not installed; the message ends with the command that installs it.
 
     Not a :class:`CaptumLeamError`: whoever skips unusable pictures and files must not skip them all for want of a package.
 
@@ -100,6 +137,17 @@ class MissingExtraError(ImportError):
         >>> issubclass(MissingExtraError, CaptumLeamError)
         False
     """
+
+    @classmethod
+    def of(cls, module: str, extra: str, error: ImportError) -> Self:
+        """Return the error of a module that an extra of this package brings.
+
+        Example:
+            >>> print(MissingExtraError.of("ray", "ray", ImportError("No module named 'ray'")))
+            ray cannot be imported (No module named 'ray'). Run: pip install "captum-leam[ray]"
+        """
+        install = next_command(f'pip install "captum-leam[{extra}]"')
+        return cls(f"{module} cannot be imported ({error}). {install}")
 
 
 class BrokenFileError(CaptumLeamError):

@@ -148,7 +148,7 @@ class FaceAligner:
         >>> FaceAligner(weights="/nowhere")
         Traceback (most recent call last):
             ...
-        captum_leam.errors.CaptumLeamError: weights /nowhere: there is no such file or folder. ...
+        captum_leam.errors.MissingWeightsError: weights /nowhere: there is no such file or folder. ...
     """
 
     def __init__(
@@ -222,7 +222,8 @@ class FaceAligner:
         good = [i for i in chosen if found[i].problem is None]
         refused = tuple(found[i] for i in chosen if i not in good)
         if not good:
-            raise _refused(photo, self._refusal(refused, faces, len(found)))
+            others = [str(i) for i, face in enumerate(found) if face.problem is None]
+            raise _refused(photo, self._refusal(refused, faces, len(found))).with_options(*_face_options(others))
         plausible = sum(face.problem is None for face in found)
         aligned = [self._align(pixels, found[i], i) for i in good]
         return AlignedFaces(tuple(replace(face, found=plausible, turn=view.turn) for face in aligned), refused)
@@ -302,19 +303,19 @@ class FaceAligner:
                 photo,
                 f"no face was found (score over {self.min_score:g}). If this is an aligned crop already, read it "
                 "with read_crop (on the command line --pictures crops).",
-            )
+            ).with_options("--pictures", "crops")
         if isinstance(faces, int):
             if not 0 <= faces < len(found):
                 raise _refused(
                     photo, f"there is no face {faces}; {len(found)} were found, counted from 0, the largest."
-                )
+                ).with_options(*_face_options(["0"]))
             return [faces]
         if len(found) > self.max_faces:
             raise _refused(
                 photo,
                 f"{len(found)} faces were found, at most {self.max_faces} are taken; cut out the person, choose one "
                 "by faces=<index> (on the command line --face), or raise max_faces.",
-            )
+            ).with_options(*_face_options(["0"]))
         return list(range(len(found))) if faces == "all" else [0]
 
     @staticmethod
@@ -337,6 +338,11 @@ def _retinaface(detector: str, device: torch.device) -> Any:
 
 def _photo_of(photo: Tensor | str | Path) -> Tensor:
     return as_photo(photo) if isinstance(photo, Tensor) else read_photo(photo)
+
+
+def _face_options(indices: Sequence[str]) -> tuple[str, ...]:
+    """Return the option that chooses the first of these faces; nothing without one."""
+    return ("--face", indices[0]) if indices else ()
 
 
 def _refused(photo: Tensor | str | Path, reason: str) -> CaptumLeamError:

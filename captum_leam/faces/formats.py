@@ -5,6 +5,8 @@ from pathlib import Path
 
 from PIL import Image, features
 
+from captum_leam.errors import next_command
+
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded, as far as this Pillow can; of its other formats some start programs (EPS: Ghostscript), and none is of photographs."""
 
@@ -49,8 +51,8 @@ def why_unreadable(path: Path) -> str:
     ending = path.suffix.lower()
     if "HEIF" not in readable and (ending in HEIF_ENDINGS or _is_heif(path)):
         return (
-            f"not a picture that this Pillow can read ({ending if ending in HEIF_ENDINGS else 'HEIF'}): it cannot decode HEIF. Install "
-            "pillow-heif, which is then registered with Pillow (pip install pillow-heif), or save the picture as JPEG."
+            f"not a picture that this Pillow can read ({ending if ending in HEIF_ENDINGS else 'HEIF'}): it cannot decode HEIF. Save the "
+            f"picture as JPEG, or install pillow-heif, which is then registered with Pillow. {next_command('pip install pillow-heif')}"
         )
     return f"not a picture that this Pillow can read ({', '.join(readable)})."
 

@@ -103,7 +103,7 @@ def read_face(path: str | Path, aligner: FaceAligner | None = None, face: Which 
     try:
         aligned = aligner(photo, face)[0]
     except CaptumLeamError as error:
-        raise FileError(path, str(error)) from None
+        raise FileError(path, str(error)).with_options(*error.options) from None
     return FaceSource(path, aligned.crop, aligned, photo)
 
 

@@ -31,9 +31,7 @@ def import_extra(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise MissingExtraError(
-            f'{name} cannot be imported ({error}). It comes with: pip install "captum-leam[onnx]"'
-        ) from error
+        raise MissingExtraError.of(name, "onnx", error) from error
 
 
 def open_session(model: "ModelProto") -> Any:

@@ -386,7 +386,7 @@ def _read(
             skipped.append(error)
     if skipped and (len(files) <= 2 or not read):
         rest = f" ({len(skipped) - 1} more could not be read either)" if len(skipped) > 1 else ""
-        raise FileError(skipped[0].path, skipped[0].reason + rest)
+        raise FileError(skipped[0].path, skipped[0].reason + rest).with_options(*skipped[0].options)
     if skipped and len(read) < 2:
         raise CaptumLeamError(f"only {read[0][0].path} is left of {len(files)} pictures: {skipped[0]}")
     return read, skipped
@@ -495,7 +495,7 @@ def _stacked(sources: list[FaceSource], size: Size | None) -> Tensor:
                 source.path,
                 f"{width} × {height} px, but {first.path} has {w} × {h}; expected crops of one size, or a size to scale "
                 "them to (--size).",
-            )
+            ).with_options("--size", f"{h}x{w}")
     return torch.stack([source.crop if size is None else _scaled(source, size) for source in sources])
 
 
@@ -529,7 +529,7 @@ def _check_size(network: nn.Module, images: Tensor, own: Size | None, chosen: bo
     if own and (problem := size_problem(network, (height, width), images.device, chosen=chosen, own=own)):
         raise CaptumLeamError(
             f"{problem} If the pictures are not aligned crops, --pictures photos aligns them; --size {own[0]}x{own[1]} scales crops."
-        )
+        ).with_options("--size", f"{own[0]}x{own[1]}")
 
 
 def _noise_notes(network: nn.Module, images: Tensor) -> list[str]:

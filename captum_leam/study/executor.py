@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from captum_leam._loading import missing_extra
 from captum_leam._progress import begin_step, progress_bar
 from captum_leam._storage import Shard, shard_digest, write_shard
-from captum_leam.errors import EngineError, IncompleteError
+from captum_leam.errors import EngineError, IncompleteError, MissingExtraError
 from captum_leam.study.config import Config
 from captum_leam.study.plan import STAGE_OF
 from captum_leam.study.task import Task
@@ -159,7 +158,7 @@ def _pool(engine: Engine, jobs: int, config: Config) -> Iterator[Any]:
     try:
         from joblib import Parallel, parallel_config
     except ImportError as error:
-        raise missing_extra("joblib", "study", error) from None
+        raise MissingExtraError.of("joblib", "study", error) from None
 
     class ParallelWithBar(Parallel):  # type: ignore[misc]
         """A pool that moves a progress bar; Ray's backend cannot yield results as they come."""
@@ -192,7 +191,7 @@ def _ray(jobs: int) -> Iterator[None]:
             import ray
             from ray.util.joblib import register_ray
         except ImportError as error:
-            raise missing_extra("ray", "ray", error) from None
+            raise MissingExtraError.of("ray", "ray", error) from None
         logging.getLogger("ray.util.multiprocessing.pool").setLevel(logging.ERROR)  # it warns of what joblib passes on
         register_ray()  # type: ignore[no-untyped-call]
         starts = not ray.is_initialized()

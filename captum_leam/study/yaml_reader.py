@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any, NoReturn
 
-from captum_leam._loading import missing_extra
-from captum_leam.errors import ConfigError
+from captum_leam.errors import ConfigError, MissingExtraError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
@@ -35,7 +34,7 @@ def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
     try:
         import yaml
     except ImportError as error:
-        raise missing_extra("yaml", "study", error) from None
+        raise MissingExtraError.of("yaml", "study", error) from None
     text = _read_text(path)
     try:
         _check_events(path, text)
