@@ -5,7 +5,7 @@ import pandas as pd
 from captum_leam.match import MatchExplanation
 from captum_leam.reporting.figures import margin_falls
 from captum_leam.reporting.numbers import one_digit, percent, three_digits
-from captum_leam.reporting.page import Block, Column, Facts, Pictures, Plate, Points, picture, sheet
+from captum_leam.reporting.page import Block, Column, Facts, PictureRow, Plate, Points, picture, sheet
 
 TOP = 5
 """Names of a ranking that the page shows; the file has all of them."""
@@ -47,7 +47,7 @@ def _candidates(match: MatchExplanation, names: list[str]) -> list[Block]:
             of = "" if len(names) == 1 else f" of {name}"
             caption = f"rank {rank}{of}: {match.gallery.names[j]}, cosine {float(match.scores[i, j]):.3f}"
             pictures.append(picture((255 * pixels).round().byte().numpy(), 112, caption, caption))
-    return [Pictures(pictures)]
+    return [PictureRow(pictures)]
 
 
 def _ranking(match: MatchExplanation, names: list[str]) -> Block:
