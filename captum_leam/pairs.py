@@ -332,7 +332,18 @@ def _has_evidence(
 
 
 def evidence_against(maps: list[Tensor]) -> Tensor:
-    """Return the negative parts divided by their sums, averaged over the layers that have any; (N, H, W)."""
+    """Return the negative parts of signed layer maps, each divided by its sum, averaged over the layers that have any.
+
+    Args:
+        maps: Signed maps of the layers, shape (N, H, W).
+
+    Returns:
+        Shape (N, H, W), not negative; each sums to 1, or is 0 where no layer has a negative value.
+
+    Example:
+        >>> evidence_against([torch.tensor([[[1.0, -2.0, -2.0]]]), torch.tensor([[[1.0, 0.0, 0.0]]])]).tolist()
+        [[[0.0, 0.5, 0.5]]]
+    """
     parts = torch.stack([(-m).clamp(min=0) for m in maps])
     sums = parts.sum((-2, -1), keepdim=True)
     some = (sums > 0).to(parts).sum(0).clamp_min(1)

@@ -1,9 +1,10 @@
 """Write the page, pictures and tables of explained faces into one folder."""
 
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,15 +13,15 @@ from PIL import Image
 
 from captum_leam._progress import begin_step, count_images
 from captum_leam._storage import atomic_folder
-from captum_leam._text import safe_name
+from captum_leam._text import safe_name, shown
 from captum_leam._version import __version__
 from captum_leam.pairs import SIDES
-from captum_leam.plots import overlay, region_bars, region_outlines
-from captum_leam.reporting.explanation import Explanation
+from captum_leam.plots import correspondence_lines, overlay, region_bars, region_outlines
+from captum_leam.reporting.explorer import explorer
 from captum_leam.reporting.figure_style import styled
 from captum_leam.reporting.figures import drop_curves, lift_face
 from captum_leam.reporting.match_page import match_blocks, match_tables
-from captum_leam.reporting.numbers import one_digit, percent, percent_1, three_digits
+from captum_leam.reporting.numbers import number, one_digit, percent, percent_1, three_digits
 from captum_leam.reporting.page import (
     Block,
     Cards,
@@ -38,6 +39,9 @@ from captum_leam.reporting.page import (
     sheet,
 )
 
+if TYPE_CHECKING:
+    from captum_leam.reporting.explanation import Explanation
+
 LIMITS = (
     "LEAM is reconstructed from the published abstract of the paper; this page does not reproduce the authors' results.",
     "A map shows evidence of this network's embedding, for these images and this reference: not why the network became so, "
@@ -52,12 +56,18 @@ LIMITS = (
 BARS_WIDTH = 4.6
 """Width of the bars of regions in inches: half of a page."""
 
+MAPS = "maps.npz"
+"""Name of the file of all maps: ``overall`` and ``against`` (N, H, W), ``signed`` (L, N, H, W) of the ``layers``, and the ``names``."""
+
+LINES = 10
+"""Strongest correspondences that are drawn and listed."""
+
 RECORD = "settings.json"
 """Name of the file that says how a page was made, and which files belong to it."""
 
 
 def write_page(
-    explanations: Sequence[Explanation], folder: Path, *, title: str, lead: str, settings: Mapping[str, Any]
+    explanations: Sequence["Explanation"], folder: Path, *, title: str, lead: str, settings: Mapping[str, Any]
 ) -> Path:
     """Write ``index.html``, PNG overlays, figures, CSV tables, and ``settings.json`` with how they were made.
 
@@ -77,6 +87,7 @@ def write_page(
         for prefix, explanation in _prefixed(explanations):
             count_images()
             _write_pictures(explanation, place, prefix)
+            (place / f"{prefix}{MAPS}").write_bytes(_maps(explanation))
             for kind, table in _tables(explanation).items():
                 (place / f"{prefix}{kind}.csv").write_bytes(as_csv(table).encode("utf-8", "backslashreplace"))
         explanation_page(explanations, title=title, lead=lead, settings=settings).write(place / "index.html")
@@ -92,7 +103,7 @@ def write_page(
     return folder / "index.html"
 
 
-def _prefixed(explanations: Sequence[Explanation]) -> Iterator[tuple[str, Explanation]]:
+def _prefixed(explanations: Sequence["Explanation"]) -> Iterator[tuple[str, "Explanation"]]:
     """Yield the prefix of the file names of each explanation, and the explanation."""
     for i, explanation in enumerate(explanations, 1):
         yield (f"{i}_" if len(explanations) > 1 else ""), explanation
@@ -108,7 +119,7 @@ def _earlier_files(folder: Path) -> list[str]:
     return [name for name in names if safe_name(name.removeprefix("figures/")) == name.removeprefix("figures/")]
 
 
-def _write_pictures(explanation: Explanation, folder: Path, prefix: str) -> None:
+def _write_pictures(explanation: "Explanation", folder: Path, prefix: str) -> None:
     for i, name in enumerate(explanation.names):
         stem = f"{prefix}{i:02d}_{safe_name(Path(name).stem)}"
         picture = overlay(explanation.images[i], explanation.overall[i])
@@ -122,13 +133,30 @@ def _write_pictures(explanation: Explanation, folder: Path, prefix: str) -> None
         explanation.match.plot().savefig(folder / f"{prefix}match.png", dpi=150)
 
 
-def _photograph(explanation: Explanation, i: int) -> NDArray[np.uint8] | None:
+def _maps(explanation: "Explanation") -> bytes:
+    """Return the content of the file of all maps."""
+    buffer = io.BytesIO()
+    signed = [maps.detach().cpu().float().numpy() for maps in explanation.layers.values()]
+    np.savez_compressed(
+        buffer,
+        overall=explanation.overall.detach().cpu().float().numpy(),
+        against=explanation.against.detach().cpu().float().numpy(),
+        signed=np.stack(signed) if signed else np.empty((0, *explanation.overall.shape), np.float32),
+        layers=np.array([shown(name) for name in explanation.layers], dtype=np.str_),
+        names=np.array([shown(name) for name in explanation.names], dtype=np.str_),
+    )
+    return buffer.getvalue()
+
+
+def _photograph(explanation: "Explanation", i: int) -> NDArray[np.uint8] | None:
     return explanation.photographs[i] if explanation.photographs else None
 
 
-def _tables(explanation: Explanation) -> dict[str, pd.DataFrame]:
+def _tables(explanation: "Explanation") -> dict[str, pd.DataFrame]:
     named = dict(enumerate(explanation.names))
     tables = {"regions": explanation.regions, "drops": explanation.occlusion.to_frame()}
+    if explanation.curves is not None:
+        tables["curves"] = explanation.curves
     tables = {kind: table.assign(name=table["image"].map(named)) for kind, table in tables.items()}
     if (both := _pair_regions(explanation)) is not None:
         tables["pair_regions"] = both.assign(name=both["face"].map(dict(zip(SIDES, explanation.names, strict=True))))
@@ -137,7 +165,7 @@ def _tables(explanation: Explanation) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def _pair_regions(explanation: Explanation) -> pd.DataFrame | None:
+def _pair_regions(explanation: "Explanation") -> pd.DataFrame | None:
     """Return the evidence for and against the match, by region and face; None without a pair or its regions."""
     if explanation.pair is None or explanation.parts is None:
         return None
@@ -149,7 +177,7 @@ def _pair_regions(explanation: Explanation) -> pd.DataFrame | None:
 
 
 def explanation_page(
-    explanations: Sequence[Explanation], *, title: str, lead: str, settings: Mapping[str, Any]
+    explanations: Sequence["Explanation"], *, title: str, lead: str, settings: Mapping[str, Any]
 ) -> Page:
     """Return the page, one section for each explanation."""
     sections = [_section(explanation, prefix) for prefix, explanation in _prefixed(explanations)]
@@ -158,9 +186,10 @@ def explanation_page(
     return Page(title, lead, sections)
 
 
-def _section(explanation: Explanation, prefix: str) -> Section:
+def _section(explanation: "Explanation", prefix: str) -> Section:
     is_pair, both = explanation.pair is not None, _pair_regions(explanation)
-    cards = [_card(explanation, i, both) for i in range(len(explanation.names))]
+    count = len(explanation.names)
+    explored = 0 if explanation.curves is None else explanation.curves["image"].nunique()
     blocks: list[Block] = [Note(explanation.label, "label")] if explanation.label else []
     if explanation.messages:
         blocks.append(Points(explanation.messages, "warning"))
@@ -168,12 +197,25 @@ def _section(explanation: Explanation, prefix: str) -> Section:
         blocks.append(Facts("", list(explanation.pair.facts().items())))
     if explanation.match is not None:
         blocks += match_blocks(explanation.match, explanation.names, prefix)
-    blocks += [Cards(cards, wide=is_pair), *_regions(explanation, prefix), *_drops(explanation, prefix)]
+    if explored:
+        faces = [_face(explanation, i, both, explored=True) for i in range(explored)]
+        certainty = [_certainty(explanation, i) for i in range(explored)]
+        comparable = explanation.parts is None or explanation.parts.comparable
+        blocks.append(explorer(explanation, f"{prefix}face", faces, certainty=certainty, comparable=comparable))
+    if explored < count:
+        cards = [(explanation.names[i], _face(explanation, i, both)) for i in range(explored, count)]
+        blocks.append(Cards(cards, wide=is_pair))
+    blocks += [*_correspondences(explanation, prefix), *_regions(explanation, prefix), *_drops(explanation, prefix)]
     return Section(f"{prefix}faces", explanation.title, explanation.text, blocks)
 
 
-def _card(explanation: Explanation, i: int, both: pd.DataFrame | None) -> tuple[str, list[Block]]:
-    """Return the name of a face, its maps and regions."""
+def _certainty(explanation: "Explanation", i: int) -> list[Block]:
+    """Return what says how sure the map of a face is: a sentence, a table and a figure. Nothing yet."""
+    return []
+
+
+def _face(explanation: "Explanation", i: int, both: pd.DataFrame | None, *, explored: bool = False) -> list[Block]:
+    """Return the maps and regions of a face as pictures and a table; small where the face can be explored above them."""
     name, image = explanation.names[i], explanation.images[i]
     pixels = image.detach().cpu().float().clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
     faces = {
@@ -182,19 +224,25 @@ def _card(explanation: Explanation, i: int, both: pd.DataFrame | None) -> tuple[
     }
     if explanation.pair is not None:
         faces["overall map: for the match"] = faces.pop("overall map")
-        faces["against the match"] = overlay(image, explanation.pair.dissimilar[i])
+    if explanation.pair is not None or explored:
+        faces["against the match"] = overlay(image, explanation.against[i])
     layers = {layer: overlay(image, maps[i], signed=True) for layer, maps in explanation.layers.items()}
-    pictures = [picture(pixels, 112, layer, f"{name}, layer {layer}") for layer, pixels in layers.items()]
+    width = 112 if explored else 224
+    large = [picture(p, width, what, f"{name}, {what}") for what, p in faces.items()]
+    small = [picture(pixels, 112, layer, f"{name}, layer {layer}") for layer, pixels in layers.items()]
     if explanation.parts is not None:
         outlines = region_outlines(image, explanation.parts.labels[i])
-        pictures.append(picture(outlines, 336, "regions", f"{name}, outlines of its regions"))
-    blocks: list[Block] = [PictureRow([picture(p, 224, what, f"{name}, {what}") for what, p in faces.items()], "large")]
+        small.append(picture(outlines, width * 3 // 2, "regions", f"{name}, outlines of its regions"))
+    on_photo: list[Block] = []
     if (photo := _photograph(explanation, i)) is not None:
         width, caption = min(720, photo.shape[1]), "on the photograph; the outline is the crop"
-        blocks.append(PictureRow([picture(photo, width, caption, f"{name}, overall map on the photograph")], "wide"))
+        on_photo = [PictureRow([picture(photo, width, caption, f"{name}, overall map on the photograph")], "wide")]
     rows = explanation.regions[explanation.regions["image"] == i]
-    blocks += [PictureRow(pictures), _region_sheet(rows, None if both is None else both[both["face"] == SIDES[i]])]
-    return name, [*blocks, Note(_focus(rows.iloc[0]), "note")]
+    table = _region_sheet(rows, None if both is None else both[both["face"] == SIDES[i]])
+    note = Note(_focus(rows.iloc[0]), "note")
+    if explored:
+        return [PictureRow([*large, *small]), *on_photo, *([] if both is None else [table]), note]
+    return [PictureRow(large, "large"), *on_photo, PictureRow(small), table, note]
 
 
 def _region_sheet(rows: pd.DataFrame, both: pd.DataFrame | None) -> Sheet:
@@ -226,7 +274,33 @@ def _focus(row: pd.Series) -> str:
     )
 
 
-def _regions(explanation: Explanation, prefix: str) -> list[Block]:
+def _correspondences(explanation: "Explanation", prefix: str) -> list[Block]:
+    """Return the strongest pairs of positions of the two faces of a pair; nothing where they are not known."""
+    found = explanation.correspondences
+    if found is None:
+        return []
+    size = (int(explanation.overall.shape[1]), int(explanation.overall.shape[2]))
+    count = min(LINES, found.matrix[0].numel())
+    lines, strengths = (
+        t[0].detach().cpu()
+        for t in (found.lines(size, explanation.maps.field, count=count), found.strengths(count=count))
+    )
+    figure = styled(correspondence_lines)(explanation.images[0], explanation.images[1], lines, strengths)
+    figure.axes[0].set_title("")  # the caption says it
+    labels, names = explanation.scheme.relabel(explanation.labels), explanation.scheme.regions
+    places = [[names.get(int(labels[i, int(y), int(x)]), "") for x, y in lines[:, 2 * i : 2 * i + 2]] for i in (0, 1)]
+    points = pd.DataFrame(lines.numpy(), columns=["x_a", "y_a", "x_b", "y_b"])
+    table = points.assign(region_a=places[0], region_b=places[1], strength=strengths.numpy())
+    caption = (
+        f"What pairs of positions add to the cosine, exactly, because the model is affine after its last positions ({found.grid[0]} × "
+        f"{found.grid[1]}): the strongest {count} of {found.matrix[0].numel()}. All pairs together add "
+        f"{number(float(found.matrix[0].sum()), 3)}, the offset of the head {number(float(found.rest[0]), 3)}."
+    )
+    alt = "lines between positions of the two faces that add most to their cosine"
+    return [Plate(f"{prefix}correspondences", "What corresponds", [("", figure)], alt, caption, table)]
+
+
+def _regions(explanation: "Explanation", prefix: str) -> list[Block]:
     parts, count = explanation.parts, len(explanation.names)
     if parts is not None and not parts.comparable:
         return [Note("These regions are made anew in every picture, so that there is no mean over faces.", "note")]
@@ -243,7 +317,7 @@ def _regions(explanation: Explanation, prefix: str) -> list[Block]:
     return [Plate(f"{prefix}lift", "Which regions", panels, alt, caption, numbers)]
 
 
-def _drops(explanation: Explanation, prefix: str) -> list[Block]:
+def _drops(explanation: "Explanation", prefix: str) -> list[Block]:
     count, table = len(explanation.names), explanation.occlusion.summary()
     caption = (
         f"Mean fall of the cosine to the reference after replacing the pixels that a map names first "

@@ -32,6 +32,7 @@ from captum_leam.objectives import embed, similarity, unit
 from captum_leam.pairs import check_truth, explain_pair
 from captum_leam.plots import overlay_on_photo
 from captum_leam.regions import FaceRegions, label_faces
+from captum_leam.reporting.curves import passes_per_face
 from captum_leam.reporting.explanation import (
     FRACTIONS,
     OWN_REFERENCE,
@@ -67,6 +68,8 @@ LOADING, READING, CHECKING, PARSING, MAPPING, WRITING = (
     "writing the page",
 )
 """Names of the steps of a command, as its progress bar shows them."""
+EXPECTED_LAYERS = 3
+"""Layers that a progress bar expects before any is suggested."""
 SCALES = {"from 0 to 255": 255.0, "255 times smaller": 1 / 255}
 
 
@@ -225,11 +228,12 @@ def _work(pictures: int, options: FileOptions) -> dict[str, float]:
     (forward, backward), (f, b) = PRESETS[options.preset].passes(own_reference=own), path_passes(options.n_steps)
     of_maps, of_layers = pictures * (forward + 2 * backward), pictures * (f + 2 * b)
     occlusions = pictures * (1 + 3 * len(FRACTIONS))
+    curves = min(pictures, options.explored) * passes_per_face(EXPECTED_LAYERS)
     parted = {MAPPING: of_maps, "signed layer maps": of_layers}
     together = {MAPPING: of_maps + of_layers + (0 if options.gallery is None else 25 * pictures)}
     maps = together if pictures == 2 or options.gallery is not None else parted
     fixed = {LOADING: 100, READING: 20 * pictures, CHECKING: 60, PARSING: 5 * pictures}
-    return {**fixed, **maps, "occluding": occlusions, WRITING: 200}
+    return {**fixed, **maps, "occluding": occlusions, "curves": curves, WRITING: 200}
 
 
 def _explained(
@@ -280,7 +284,7 @@ def _explained(
     title = first if len(sources) == 1 else f"{first} and {len(sources) - 1} more"
     if match is not None:
         return replace(found, title=f"{title} in {Path(str(options.gallery)).name}")
-    return replace(found, title=title, notes=_doubts(network, images, references, names))
+    return replace(found, title=title, notes=(*found.notes, *_doubts(network, images, references, names)))
 
 
 def _matched(

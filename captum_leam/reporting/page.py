@@ -311,10 +311,15 @@ class Page:
             undefined=StrictUndefined,
             finalize=lambda value: value if isinstance(value, Markup) else shown(value),
         )
-        script, style = (Markup(_template(name)) for name in ("page.js", "page.css"))  # noqa: S704 - of this package
+        parts = ("page", "explorer") if self._is_explorable else ("page",)
+        script, style = (Markup("".join(_template(part + end) for part in parts)) for end in (".js", ".css"))  # noqa: S704 - of this package
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         template = environment.get_template("page.html.j2")
         return template.render(page=self, version=__version__, style=style, script=script, script_hash=digest)
+
+    @property
+    def _is_explorable(self) -> bool:
+        return any(block.kind == "explorer" for section in self.sections for block in section.blocks)
 
     def write(self, path: Path) -> None:
         """Write the page, and its drawings with their numbers into the folder of figures beside it."""
