@@ -184,7 +184,7 @@ def _planted(part: str, people: int, seed: int, device: Any) -> Explanation:
         faces.labels.to(device),
         faces.scheme.merge_sides(),
         references=references.to(device),
-        options=ExplainOptions(seed=seed),
+        options=ExplainOptions(seed=seed, explored=2),
     )
     return replace(found, title=f"Evidence planted in the {part}", text=text)
 
@@ -253,6 +253,9 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
     n_steps: Annotated[int, typer.Option(help="Steps of the path of the signed layer maps.")] = 4,
     fraction: Annotated[float, typer.Option(help="Critical pixels: share of the crop.")] = 0.01,
     fill: Annotated[str, typer.Option(help="Occluded pixels: blur, zero, mean, 'noisy linear' or shuffle.")] = "blur",
+    explored: Annotated[
+        int, typer.Option(help="Faces to explore on the page, with measured curves; the others are pictures.")
+    ] = 6,
     out: Out = Path("explanation"),
     seed: Seed = 0,
     device: Device = "cpu",
@@ -279,6 +282,7 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
             n_steps=n_steps,
             fraction=fraction,
             fill=fill,
+            explored=explored,
             seed=seed,
             progress=shown,
             preprocessing=preprocessing,
