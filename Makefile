@@ -8,11 +8,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SETTINGS := pyproject.toml constraints.txt
 
-.PHONY: demo core test test-fast test-deep test-oldest coverage mutants lint types docs wheel-check bench peers clean help
+.PHONY: demo core test test-fast test-deep test-oldest web coverage mutants lint types docs wheel-check bench peers clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo "others: core, test-fast, test-deep, test-oldest, coverage, mutants, lint, types, docs, wheel-check, bench, peers, clean"
+	@echo "others: core, test-fast, test-deep, test-oldest, web, coverage, mutants, lint, types, docs, wheel-check, bench, peers, clean"
 
 $(VENV)/core: $(SETTINGS)
 	@echo "Setting up $(VENV) (torch is large: a minute or two) ..."
@@ -36,6 +36,14 @@ test: $(VENV)/test
 
 test-fast: $(VENV)/test
 	$(BIN)/python -m pytest -m "not slow and not real" -n 2
+
+# axe-core and TypeScript, which tests of pages use beside a browser (Debian's chromium); without them those tests are skipped and say so
+web: $(VENV)/web/installed
+$(VENV)/web/installed: tests/web/package.json
+	@mkdir -p $(VENV)/web
+	@cp tests/web/package.json $(VENV)/web/
+	npm install --prefix $(VENV)/web --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel error
+	@touch $@
 
 # Every property on twenty times as many examples, hostile files among them, and planted evidence trained in full: for the night
 test-deep: $(VENV)/test

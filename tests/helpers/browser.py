@@ -1,45 +1,79 @@
-"""A page in a headless Chromium, for tests."""
+"""A page in a headless Chromium, driven by Playwright, for tests."""
 
-import base64
-import hashlib
-import json
-import subprocess
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+WEB = Path(sys.prefix) / "web" / "node_modules"
+"""axe-core and TypeScript, put there by `make web`."""
 
 
-def browse(chromium: str, page: Path, folder: Path, *options: str) -> str:
-    """Open a page with a profile of its own in ``folder``; what the browser wrote."""
-    quiet = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--hide-scrollbars", f"--user-data-dir={folder / 'profile'}",
-    ]  # fmt: skip
-    done = subprocess.run([chromium, *quiet, *options, page.as_uri()], capture_output=True, text=True, timeout=120)  # noqa: S603
-    return done.stdout if "--enable-logging=stderr" not in options else done.stderr
+class Visit:
+    """A page that is open: Playwright's page, what it wrote to the console, and what it asked of any network."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.console: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda message: self.console.append(message.text))
+        page.on("pageerror", lambda error: self.console.append(str(error)))
+        page.on("request", self._keep)
+
+    def _keep(self, request: Any) -> None:
+        if not request.url.startswith("data:"):
+            self.requests.append(request.url)
+
+    def screenshot(self, *, full: bool = False) -> np.ndarray:
+        """Grey values of what is seen."""
+        png = self.page.screenshot(full_page=full)
+        return np.asarray(Image.open(io.BytesIO(png)).convert("L"), dtype=float)
 
 
-def console(chromium: str, page: Path, folder: Path) -> list[str]:
-    """What a page says on the console: errors, and requests that its policy refuses."""
-    said = browse(chromium, page, folder, "--enable-logging=stderr", "--dump-dom")
-    return [line for line in said.splitlines() if ":CONSOLE" in line]
+@contextmanager
+def opened(
+    chromium: str, page: Path, *, width: int = 1200, height: int = 900, scheme: str = "light", wait: int = 0
+) -> Iterator[Visit]:
+    """Open a file in a new browser."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive the browser")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        try:
+            tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+            visit = Visit(tab)
+            tab.goto(page.as_uri())
+            if wait:
+                tab.wait_for_timeout(wait)
+            yield visit
+        finally:
+            browser.close()
 
 
-def with_script(page: Path, script: str, out: Path) -> Path:
-    """The page with one more script, which its policy is told of; figures' scripts of names are still refused."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    text = page.read_text(encoding="utf-8").replace("script-src '", f"script-src 'sha256-{digest}' '", 1)
-    out.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
-    return out
+def measured(chromium: str, page: Path, script: str, **options: Any) -> Any:
+    """What a script finds in the page."""
+    with opened(chromium, page, **options) as visit:
+        return visit.page.evaluate(f"() => {{ {script} }}")
 
 
-def measured(chromium: str, page: Path, script: str, folder: Path, *options: str) -> dict:
-    """What a script finds in the page: it writes JSON into the attribute data-found of the body."""
-    asked = with_script(
-        page, f"document.body.dataset.found = JSON.stringify((() => {{ {script} }})());", folder / "asked.html"
-    )
-    dom = browse(chromium, asked, folder, *options, "--dump-dom")
-    body = next(attrs for tag, attrs in LooseDom(dom).elements if tag == "body")
-    return json.loads(body["data-found"])
+def axe(visit: Visit) -> list[str]:
+    """Serious and critical issues that axe-core finds."""
+    source = WEB / "axe-core" / "axe.min.js"
+    if not source.is_file():
+        pytest.skip("needs axe-core: make web")
+    visit.page.evaluate(source.read_text(encoding="utf-8"))
+    found = visit.page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+    return [
+        f"{issue['id']} ({issue['impact']}): {issue['help']}; {issue['nodes'][0]['html'][:200]}"
+        for issue in found["violations"]
+        if issue["impact"] in ("serious", "critical")
+    ]
 
 
 class LooseDom(HTMLParser):
