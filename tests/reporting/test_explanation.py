@@ -137,7 +137,7 @@ def test_page_is_self_contained_and_escaped(explained):
     assert "<script>x" not in page
     assert not re.search(r'(?:src|href)="(?!data:image/png|data:image/svg|data:text/csv|#)', page)
     assert "default-src 'none'" in page
-    assert page.count("<figure>") == 4 * (2 + 3)
+    assert page.count("<figure>") == 4 * (3 + 3)  # face, overall map, against; three layers
 
 
 def test_names_of_files_never_leave_the_folder(explained, tmp_path):

@@ -133,7 +133,8 @@ def test_a_new_folder_is_there_with_all_or_not_at_all(found, tmp_path):
         page(found, counted)
     right, moments = content(counted), writing.count
     drawn = {f"figures/{name}" for name in ("curves.csv", "curves.svg", "lift.csv", "lift_1.svg", "lift_2.svg")}
-    assert set(right) == {"00_a.png", "drops.csv", "figures", "index.html", "regions.csv", "settings.json", *drawn}
+    tables = {"curves.csv", "drops.csv", "regions.csv"}
+    assert set(right) == {"00_a.png", "figures", "index.html", "maps.npz", "settings.json", *tables, *drawn}
     assert moments > 2 * len(right)  # every file is opened, and comes into the folder
     for moment in range(1, moments + 1):
         error = ERRORS[moment % len(ERRORS)]

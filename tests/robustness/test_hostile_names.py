@@ -23,7 +23,7 @@ from captum_leam.reporting.files import FileOptions, explain_files, lead
 from captum_leam.reporting.study_report import write_report
 from captum_leam.study import Study
 from captum_leam.synthetic import SyntheticPopulation
-from tests.helpers.browser import LooseDom, browse
+from tests.helpers.browser import LooseDom, opened
 from tests.helpers.tiny_study import write_study
 
 OWNED = "document.title='owned'"
@@ -162,12 +162,22 @@ def test_names_are_shown_as_they_are(explained, studied):
     assert "&lt;script&gt;document.title=" in studied[2].read_text(encoding="utf-8")
 
 
-def test_nothing_runs_in_a_browser(chromium, explained, studied, tmp_path):
+def test_nothing_runs_in_a_browser(chromium, explained, studied):
     """What is injected would change the title; the heading says what it must be."""
     _, _, page = studied
     people = sorted((page.parent / "people").glob("*.html"))
     for path in [*explained.values(), page, people[0]]:
-        dom = browse(chromium, path, tmp_path, "--virtual-time-budget=2000", "--dump-dom")
+        with opened(chromium, path, wait=300) as visit:
+            for control in visit.page.locator("select[data-control], input[data-control]").all():
+                control.dispatch_event("input")
+            for region in visit.page.locator("tr[data-region] button").all()[:3]:
+                region.click()
+            for over in visit.page.locator("canvas.over").all():
+                over.focus()
+            dom = visit.page.content()
+            assert "\u202e" not in dom
+            assert visit.console == []
+            assert visit.requests == [path.as_uri()]
         title = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)[1]
         heading = re.search(r"<h1>(.*?)</h1>", dom, re.DOTALL)[1]
         assert title == heading != "owned"
@@ -191,7 +201,8 @@ def test_the_policy_holds_even_where_escaping_would_fail(chromium, request, tmp_
     (tmp_path / "bare.html").write_text(bare, encoding="utf-8")
     titles = {}
     for name in ("held", "bare"):
-        dom = browse(chromium, tmp_path / f"{name}.html", tmp_path, "--virtual-time-budget=2000", "--dump-dom")
+        with opened(chromium, tmp_path / f"{name}.html", wait=300) as visit:
+            dom = visit.page.content()
         titles[name] = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)[1]
     assert titles["bare"] == "owned"
     assert titles["held"] != "owned"

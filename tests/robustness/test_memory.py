@@ -62,7 +62,8 @@ def test_half_of_a_batch_that_does_not_fit_is_tried(name):
     assert same(found, expected, 1e-3 if name == "ExtremalPerturbation" else 1e-5)
     assert not nothing
     assert messages
-    assert all(f"done with {most}." in message for message in messages)
+    halves = {most, 3} if name == "explain_images" else {most}  # curves are of the first six images
+    assert all(any(f"done with {half}." in message for half in halves) for message in messages)
 
 
 def test_the_first_size_that_fits_is_kept_with_a_warning():

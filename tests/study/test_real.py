@@ -5,12 +5,11 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from captum_leam.reporting.numbers import interval, number
 from captum_leam.reporting.study_report import write_report
 from captum_leam.study import StudyResult
-from tests.helpers.browser import browse, console, measured
+from tests.helpers.browser import opened
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -73,12 +72,8 @@ def test_pairs_are_counted_and_their_rates_told(real_study):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_report_of_real_people_works_in_a_browser(chromium, page, tmp_path, scheme):
-    options = [f"--blink-settings=preferredColorScheme={int(scheme == 'light')}", "--window-size=390,3000"]
-    found = measured(
-        chromium,
-        page,
-        """
+def test_the_report_of_real_people_works_in_a_browser(chromium, page, scheme):
+    script = """
         const sections = [...document.querySelectorAll("main > section")].map((s) => s.id);
         const empty = [...document.querySelectorAll("main > section")].filter((s) => s.offsetHeight < 60).length;
         const table = document.querySelector(".headline table");
@@ -87,10 +82,11 @@ def test_the_report_of_real_people_works_in_a_browser(chromium, page, tmp_path, 
         const inside = table.getBoundingClientRect().right <= table.parentElement.getBoundingClientRect().right + 1;
         return {sections, empty, same: cells(), inside, bottom: table.getBoundingClientRect().bottom,
                 inner: window.innerWidth, wide: document.documentElement.scrollWidth};
-        """,
-        tmp_path,
-        *options,
-    )
+    """
+    with opened(chromium, page, width=390, height=3000, scheme=scheme) as visit:
+        found = visit.page.evaluate(f"() => {{ {script} }}")
+        pixels = visit.screenshot()
+        assert visit.console == []
     assert found["sections"] == [
         "short",
         "studied",
@@ -108,8 +104,5 @@ def test_the_report_of_real_people_works_in_a_browser(chromium, page, tmp_path, 
     assert found["inside"]  # all of the claim's numbers, on a phone, without scrolling ...
     assert found["bottom"] < 844  # ... in the first screen
     assert found["same"] == sorted(found["same"], reverse=True)
-    assert console(chromium, page, tmp_path) == []
-    browse(chromium, page, tmp_path, *options, f"--screenshot={tmp_path / 'page.png'}")
-    pixels = np.asarray(Image.open(tmp_path / "page.png").convert("L"), dtype=float)
     assert (np.median(pixels) > 200) == (scheme == "light")
     assert ((np.abs(pixels - np.median(pixels)) > 60).any(axis=1)).mean() > 0.3
