@@ -269,7 +269,7 @@ def test_the_margin_of_two_names_is_what_the_map_explains(model, faces):
 def test_the_named_pixels_decide_where_evidence_is_planted():
     """On people who differ in the nose alone, occluding the map moves ranks and margins more than controls do."""
     population = SyntheticPopulation(6, evidence="nose", seed=0)
-    model = train(population, steps=150, progress=False)
+    model = train(population, steps=400, progress=False)
     gallery, probes = (population.sample(range(6), seed=seed) for seed in (7, 8))
     found = explain_match(
         model, probes.images, gallery.images, gallery.people.tolist(), people=probes.people.tolist(), preset="fast"
