@@ -11,6 +11,7 @@ from captum_leam._version import __version__
 
 if TYPE_CHECKING:
     from captum_leam._engine.memory import TooLargeError
+    from captum_leam.certainty import MapCertainty, map_certainty
     from captum_leam.errors import CaptumLeamError
     from captum_leam.explain import explain_faces, layer_maps
     from captum_leam.leam import LEAM
@@ -25,6 +26,7 @@ _WHERE = {
     "LEAM": "leam",
     "EmbeddingSimilarity": "objectives",
     "LayerSuggestions": "suggest",
+    "MapCertainty": "certainty",
     "MatchExplanation": "match",
     "PairExplanation": "pairs",
     "TooLargeError": "_engine.memory",
@@ -34,6 +36,7 @@ _WHERE = {
     "explain_pair": "pairs",
     "layer_maps": "explain",
     "leave_one_out_centroids": "objectives",
+    "map_certainty": "certainty",
     "overall_map": "maps",
     "suggest_layers": "suggest",
     "top_fraction": "maps",
@@ -44,6 +47,7 @@ __all__ = [
     "CaptumLeamError",
     "EmbeddingSimilarity",
     "LayerSuggestions",
+    "MapCertainty",
     "MatchExplanation",
     "PairExplanation",
     "TooLargeError",
@@ -54,6 +58,7 @@ __all__ = [
     "explain_pair",
     "layer_maps",
     "leave_one_out_centroids",
+    "map_certainty",
     "overall_map",
     "suggest_layers",
     "top_fraction",

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from captum_leam._engine.arithmetic import normal, own_arithmetic, uniform
 from captum_leam._engine.draws import draw_by_image
+from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import gaussian_blur
 from captum_leam.stats.labels import people_of, person_codes
 
-__all__ = ["CONTROLS", "CONTROL_NAMES", "PersonMaps", "Scene", "central_ellipse"]
+__all__ = ["CONTROLS", "CONTROL_NAMES", "PersonMaps", "Scene", "central_ellipse", "placements"]
 
 
 @dataclass
@@ -220,6 +221,95 @@ def _draw_shifts_and_flips(height: int, width: int, generator: torch.Generator) 
     shifts = [int(n // 4 + torch.randint(max(1, n // 2), (1,), generator=generator, device="cpu")) for n in sides]
     flips = [axis for axis in (0, 1) if int(torch.randint(2, (1,), generator=generator, device="cpu"))]
     return shifts, flips
+
+
+COVERAGE_CLASSES = 10
+"""Classes of the share of a region that lies on the face; placements are of the region's own class."""
+
+MAX_DETAIL_CLASSES = 20
+"""Classes of the detail that a region covers, fewer where one would hold less than 100 placements."""
+
+
+def placements(
+    region: Tensor,
+    face: Tensor,
+    count: int,
+    *,
+    detail: Tensor | None = None,
+    field: Field | None = None,
+    keys: Tensor | None = None,
+) -> Tensor:
+    r"""Return a region moved to other places, drawn without replacement from those that are comparable to its own.
+
+    Candidates are the region mirrored (not, horizontally, vertically, or both) and shifted around the field. A pixel that leaves the field
+    on one side enters it on the other. Comparable candidates agree with the region in two properties:
+
+    * the tenth that its share on the face falls into (the last one includes 1);
+    * with ``detail``, the class of the detail that it covers. Classes have equal numbers of candidates, at least 100, and are at most
+      20.
+
+    The motions form a group and both classes are properties of a moved region among all its candidates, so that the comparable candidates
+    of a moved region are those of the region itself. A region at a uniformly drawn one of these places and the regions returned here are
+    therefore exchangeable, and :func:`captum_leam.stats.randomisation_p_value` is exact for it.
+
+    Args:
+        region: Booleans (H, W).
+        face: Booleans (H, W), True where the face is.
+        count: Number of placements. Fewer are returned where fewer exist.
+        detail: Change of each pixel when it is occluded, (H, W), not negative. Default: not compared.
+        field: (top, left, height, width) that the region moves in. Default: the whole image. Pixels beyond it stay where they are.
+        keys: Uniform random numbers, shape (4 × height × width,), one for each motion; the smallest are taken. Default: of seed 0.
+
+    Returns:
+        Booleans (n, H, W), n at most ``count``, each with as many pixels as the region.
+
+    Example:
+        >>> region, face = torch.zeros(2, 8, 8, dtype=torch.bool)
+        >>> region[3, 3:5], face[2:6, 2:6] = True, True
+        >>> moved = placements(region, face, 99)
+        >>> len(moved), moved.flatten(1).sum(1).unique().tolist(), bool((moved & ~face).any())
+        (47, [2], False)
+    """
+    top, left, height, width = field or (0, 0, *region.shape)
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    copies = torch.stack([region[rows, columns].flip(axes) for axes in MIRRORS])
+    fixed = region & face
+    fixed[rows, columns] = False
+    covered = _sums(copies, face[rows, columns]).round() + int(fixed.sum())
+    tenths = (covered * COVERAGE_CLASSES / max(1, int(region.sum()))).floor().clamp(max=COVERAGE_CLASSES - 1)
+    allowed = (tenths == tenths[0, 0, 0]).flatten()
+    if detail is not None:
+        allowed &= _in_first_class(_sums(copies, detail[rows, columns]).flatten(), allowed)
+    allowed[0] = False
+    if keys is None:
+        keys = uniform((len(allowed),), torch.Generator().manual_seed(0))
+    order = keys.masked_fill(~allowed, torch.inf).argsort(stable=True)[: min(count, int(allowed.sum()))]
+    moved = region.repeat(len(order), 1, 1)
+    for i, motion in enumerate(order.tolist()):
+        mirror, down, right = motion // (height * width), motion // width % height, motion % width
+        moved[i, rows, columns] = copies[mirror].roll((down, right), (0, 1))
+    return moved
+
+
+def _sums(copies: Tensor, values: Tensor) -> Tensor:
+    """Return the sum of the values (h, w) in each mirrored copy (4, h, w) at each shift, (4, h, w): a circular correlation."""
+    spectrum = torch.fft.rfft2(copies.double()).conj() * torch.fft.rfft2(values.double())
+    sums: Tensor = torch.fft.irfft2(spectrum, s=values.shape)
+    return sums
+
+
+def _in_first_class(values: Tensor, allowed: Tensor) -> Tensor:
+    """Return which candidates are in the class of the first one, of classes of equal numbers of those allowed; booleans (n,)."""
+    total = int(allowed.sum())
+    number = max(1, min(MAX_DETAIL_CLASSES, total // 100))
+    ranks = torch.full(values.shape, -1, dtype=torch.int64)
+    order = values.masked_fill(~allowed, torch.inf).argsort(stable=True)[:total]
+    ranks[order] = torch.arange(total) * number // total
+    return ranks == ranks[0]
+
+
+MIRRORS = ((), (0,), (1,), (0, 1))
+"""Axes that are reversed."""
 
 
 def other_people(scene: Scene) -> Tensor:

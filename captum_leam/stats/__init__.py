@@ -2,7 +2,14 @@
 
 from captum_leam.stats.bootstrap import interval_of_sums
 from captum_leam.stats.decisions import decision_rates, error_rates, threshold_at_eer, threshold_at_fmr
-from captum_leam.stats.inference import bootstrap_interval, effect_size, holm, interval_of_pairs, paired_p_value
+from captum_leam.stats.inference import (
+    bootstrap_interval,
+    effect_size,
+    holm,
+    interval_of_pairs,
+    paired_p_value,
+    randomisation_p_value,
+)
 
 __all__ = [
     "bootstrap_interval",
@@ -13,6 +20,7 @@ __all__ = [
     "interval_of_pairs",
     "interval_of_sums",
     "paired_p_value",
+    "randomisation_p_value",
     "threshold_at_eer",
     "threshold_at_fmr",
 ]

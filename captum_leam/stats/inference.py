@@ -207,6 +207,36 @@ def paired_p_value(differences: ArrayLike, people: Sequence[Any], *, min_people:
     return 1.0 if not means.any() else float(wilcoxon(means).pvalue)
 
 
+def randomisation_p_value(value: float, others: ArrayLike, tie_key: float = 0.5) -> float:
+    r"""One-sided p-value of a value among exchangeable others, ties broken at random.
+
+    .. math:: p = \frac{1 + \#\{o > v\} + \lfloor u\,(1 + \#\{o = v\}) \rfloor}{1 + n}
+
+    If the value and the others are exchangeable, p is uniform on 1/(n + 1), …, 1: the test is exact. A constant statistic, for which all
+    values are ties, gives any of them with equal probability.
+
+    Source: randomisation tests with random tie-breaking, Lehmann & Romano 2005, section 15.2; the 1 in both parts, Phipson & Smyth 2010.
+
+    Args:
+        value: Value tested; large values are significant.
+        others: Values (n,) to compare with.
+        tie_key: Uniform random number u in [0, 1) that breaks ties. Default: 0.5.
+
+    Returns:
+        p in (0, 1]; NaN for a value that is NaN, and without any number to compare with.
+
+    Example:
+        >>> randomisation_p_value(0.5, [0.1, 0.2, 0.3]), randomisation_p_value(0.5, [0.5, 0.7, 0.3], tie_key=0.9)
+        (0.25, 0.75)
+    """
+    known = as_array(others)
+    known = known[~np.isnan(known)]
+    if np.isnan(value) or not len(known):
+        return float("nan")
+    above, equal = int((known > value).sum()), int((known == value).sum())
+    return (1 + above + int(tie_key * (1 + equal))) / (1 + len(known))
+
+
 def holm(p_values: ArrayLike) -> Floats:
     """Holm's step-down adjustment for several tests (Holm 1979); NaN stays NaN and is not counted.
 
