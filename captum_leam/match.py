@@ -111,6 +111,12 @@ class MatchExplanation:
         return self.gallery.centroids[self.order[:, 0].to(self.gallery.centroids.device)].to(self.images)
 
     @property
+    def contrast(self) -> Tensor:
+        """Centroids of the next candidates of each probe, shape (N, M, D), in the type of the images and on their device."""
+        following = self.order[:, 1 : 1 + self.candidates]
+        return self.gallery.centroids[following.to(self.gallery.centroids.device)].to(self.images)
+
+    @property
     def margins(self) -> Tensor:
         """Score of the first candidate minus that of the next, shape (N,)."""
         top: Tensor = self.scores.topk(2, 1).values

@@ -7,12 +7,15 @@ if TYPE_CHECKING:
     from captum_leam.reporting.explanation import ExplainOptions, Explanation, explain_images
     from captum_leam.reporting.explanation_page import write_page
     from captum_leam.reporting.files import FileOptions, explain_files
+    from captum_leam.reporting.json_result import explanation_record, explanation_schema
     from captum_leam.reporting.study_report import write_report
 
 _WHERE = {
     "ExplainOptions": "explanation",
     "Explanation": "explanation",
     "explain_images": "explanation",
+    "explanation_record": "json_result",
+    "explanation_schema": "json_result",
     "FileOptions": "files",
     "explain_files": "files",
     "write_page": "explanation_page",
@@ -25,6 +28,8 @@ __all__ = [
     "FileOptions",
     "explain_files",
     "explain_images",
+    "explanation_record",
+    "explanation_schema",
     "write_page",
     "write_report",
 ]

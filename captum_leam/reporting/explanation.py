@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from captum_leam._engine.checks import check_choice, check_count
 from captum_leam._progress import begin_step, has_bar
+from captum_leam.certainty import MapCertainty
 from captum_leam.errors import CaptumLeamError, FileError, InputTypeError, NoEvidenceError
 from captum_leam.explain import MapSettings, Preset, Reference, check_preset, explain_faces, layer_maps
 from captum_leam.faithfulness import FILLS, OcclusionEvaluator, OcclusionResult
@@ -118,6 +119,9 @@ class Explanation:
         match: Identification of the faces in a gallery, with the rankings.
         parts: Labels of the regions whose outlines are drawn; None for no outlines.
         photographs: RGB pictures of the maps on the photographs; None for images without a photograph.
+        certainty: How sure each map is; None if it was not measured.
+        hashes: SHA-256 of the model and of the images' files, see
+            :func:`captum_leam.reporting.json_result.hashes_of`.
         skipped: Files that were left out.
         notes: Warnings to the reader.
     """
@@ -143,6 +147,8 @@ class Explanation:
     match: MatchExplanation | None = None
     parts: FaceRegions | None = None
     photographs: tuple[NDArray[np.uint8] | None, ...] = ()
+    certainty: MapCertainty | None = None
+    hashes: dict[str, Any] = field(default_factory=dict)
     skipped: tuple[FileError, ...] = ()
     notes: tuple[str, ...] = ()
 
