@@ -256,6 +256,16 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
     explored: Annotated[
         int, typer.Option(help="Faces to explore on the page, with measured curves; the others are pictures.")
     ] = 6,
+    certainty: Annotated[
+        bool, typer.Option("--certainty/--no-certainty", help="Measure how sure each map is (about 200 passes a face).")
+    ] = True,
+    other_model: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model, read as --model is, to test the maps on; may be repeated."),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", help="Copy of explanation.json; - prints it, and nothing else, to stdout.")
+    ] = None,
     out: Out = Path("explanation"),
     seed: Seed = 0,
     device: Device = "cpu",
@@ -299,15 +309,31 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
             same_person=same_person,
             layers=layer,
             device=on,
+            certainty=certainty,
+            other_models=other_model or (),
         )
         found = explain_files([probe, *(reference or [])], model, options)
     found = _with_warnings(found, caught)
     from captum_leam.reporting.explanation_page import write_page
 
     settings = {**found.settings, **_environment(seed, device)}
-    _show([found], write_page([found], out, title=f"LEAM: {found.title}", lead=lead(found), settings=settings))
+    page = write_page([found], out, title=f"LEAM: {found.title}", lead=lead(found), settings=settings)
+    _show([found], page, to_stderr=json == Path("-"))
+    if json is not None:
+        _copy_result(page.with_name("explanation.json"), json)
     if found.skipped:
         raise typer.Exit(LEFT_OUT)
+
+
+def _copy_result(result: Path, to: Path) -> None:
+    """Print the machine-readable result for ``-``, else write it to a file."""
+    if to == Path("-"):
+        sys.stdout.buffer.write(result.read_bytes())
+        sys.stdout.buffer.flush()
+        return
+    from captum_leam._storage import write_bytes
+
+    write_bytes(to, result.read_bytes())
 
 
 def _size(given: str | None) -> tuple[int, int] | None:
@@ -378,12 +404,12 @@ def _environment(seed: int, device: str) -> dict[str, Any]:
     return {"seed": seed, "device": device, "torch": torch.__version__, "captum": captum.__version__}
 
 
-def _show(sections: list[Explanation], page: Path) -> None:
+def _show(sections: list[Explanation], page: Path, *, to_stderr: bool = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
     end_bar()
-    console = Console()
+    console = Console(stderr=to_stderr)
     for section in sections:
         comparable = section.parts is None or section.parts.comparable or len(section.names) == 1
         lift = section.regions.groupby("region", sort=False)["lift"].mean().nlargest(4 if comparable else 0)
@@ -402,6 +428,9 @@ def _show(sections: list[Explanation], page: Path) -> None:
         if section.match is not None:
             for i in range(min(SENTENCES, len(section.names))):
                 console.print(for_terminal(section.match.sentence(i)), soft_wrap=True)
+        if section.certainty is not None:
+            for i, name in enumerate(section.names[:SENTENCES]):
+                console.print(for_terminal(f"{name}: {section.certainty.sentence(i)}"), soft_wrap=True)
         for note in section.messages:
             console.print(f"[yellow]note:[/] {for_terminal(note)}", soft_wrap=True)
     console.print(f"page: {for_terminal(page)}", soft_wrap=True)

@@ -1,11 +1,13 @@
 """The command line, as a user types it."""
 
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
 from contextlib import nullcontext
+from html import unescape
 from pathlib import Path
 from unittest.mock import patch
 
@@ -73,6 +75,8 @@ def main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *a
 def invoke(*arguments: object, drawn: bool = False) -> None:
     """The command in this process: fast, and exceptions come through. Figures are built, and drawn only if asked."""
     drawing = nullcontext() if drawn else patch("matplotlib.figure.Figure.savefig")
+    if arguments[0] == "explain" and not {"--certainty", "--no-certainty"} & set(arguments):
+        arguments = (*arguments, "--no-certainty")  # two hundred passes a face, which few tests are about
     with drawing:
         result = CliRunner().invoke(cli.app, [*map(str, arguments), "--no-progress"])
     if result.exception is not None:
@@ -124,6 +128,74 @@ def test_explain_writes_page_pictures_and_tables(folder):
     assert regions.groupby("image")["share"].sum().round(6).eq(1).all()
     assert {"LEAM, overall map"} <= set(drops["method"])
     assert "random pixels" in set(drops["control"])
+
+
+def test_result_fits_its_schema_and_the_files_beside_it(folder, monkeypatch, capsysbinary):
+    from jsonschema import Draft202012Validator
+
+    from captum_leam.reporting import explanation_schema
+
+    out, model = folder / "out", f"{folder}/my_models.py:small"
+    arguments = ["explain", folder / "a.png", folder / "b.png", "--model", model, "--preset", "fast", "--out", out]
+    arguments += ["--threshold", "0.9", "--same-person", "--other-model", model, "--no-progress", "--json", "-"]
+    monkeypatch.setattr(sys, "argv", ["captum-leam", *map(str, arguments)])
+    with patch("matplotlib.figure.Figure.savefig"), pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert not stopped.value.code
+    printed = capsysbinary.readouterr().out
+    assert printed == (out / "explanation.json").read_bytes()  # and nothing else is on stdout
+    result, schema = json.loads(printed), explanation_schema()
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(result)
+    decision, faces = result["decision"], result["faces"]
+    assert decision["margin"] == pytest.approx(decision["score"] - 0.9)
+    assert decision["accepted"] == (decision["score"] >= 0.9)
+    assert faces[0]["sha256"] == hashlib.sha256((folder / "a.png").read_bytes()).hexdigest()
+    assert result["model"]["file_sha256"] == hashlib.sha256((folder / "my_models.py").read_bytes()).hexdigest()
+    drops, regions, certainty = (
+        pd.read_csv(out / result["tables"][kind]) for kind in ("drops", "regions", "certainty")
+    )
+    for i, face in enumerate(faces):
+        assert (out / face["maps"]["overall"]).is_file()
+        assert [row["drop"] for row in face["drops"]] == pytest.approx(drops.query(f"image == {i}")["drop"].tolist())
+        assert [row["lift"] for row in face["regions"]] == pytest.approx(
+            regions.query(f"image == {i}")["lift"].tolist()
+        )
+        tests = face["certainty"]["tests"]
+        assert [test["p"] for test in tests.values()] == pytest.approx(certainty.query(f"image == {i}")["p"].tolist())
+        assert [*tests] == ["model", model]
+        assert face["certainty"]["sentence"] in unescape((out / "index.html").read_text())
+
+
+def test_result_without_a_pair_and_without_certainty(folder):
+    from jsonschema import Draft202012Validator
+
+    from captum_leam.reporting import explanation_schema
+
+    (folder / "bad.png").write_bytes(b"no picture")
+    crops = [folder / name for name in ("a.png", "b.png", "<script>alert(1)<_script>.png", "bad.png")]
+    copied = folder / "copy.json"
+    with pytest.raises(SystemExit):
+        invoke(
+            *(
+                "explain",
+                *crops,
+                "--model",
+                f"{folder}/my_models.py:small",
+                "--preset",
+                "fast",
+                "--out",
+                folder / "out",
+            ),
+            *("--json", copied),
+        )
+    result = json.loads(copied.read_text())
+    Draft202012Validator(explanation_schema()).validate(result)
+    assert result["decision"] is None
+    assert [face["certainty"] for face in result["faces"]] == [None] * 3
+    assert [item["file"].rsplit("/", 1)[-1] for item in result["left_out"]] == ["bad.png"]
+    assert result["settings"]["maps"]["preset"] == "fast"
+    assert "certainty" not in result["tables"]
 
 
 def test_one_crop_is_labelled_as_embedding_strength(folder):
@@ -611,6 +683,7 @@ def test_force_removes_what_the_earlier_page_left(folder):
             "00_b.png",
             "curves.csv",
             "drops.csv",
+            "explanation.json",
             "figures",
             "index.html",
             "maps.npz",

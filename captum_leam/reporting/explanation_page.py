@@ -20,8 +20,9 @@ from captum_leam.plots import correspondence_lines, overlay, region_bars, region
 from captum_leam.reporting.explorer import explorer
 from captum_leam.reporting.figure_style import styled
 from captum_leam.reporting.figures import drop_curves, lift_face
+from captum_leam.reporting.json_result import as_json, explanation_record
 from captum_leam.reporting.match_page import match_blocks, match_tables
-from captum_leam.reporting.numbers import number, one_digit, percent, percent_1, three_digits
+from captum_leam.reporting.numbers import number, one_digit, p_value, percent, percent_1, three_digits
 from captum_leam.reporting.page import (
     Block,
     Cards,
@@ -53,6 +54,9 @@ LIMITS = (
     "Lift and share depend on the labels of the regions; the template is drawn for the standard aligned crop, not parsed from the face.",
 )
 
+MAX_CERTAINTY_FIGURES = 4
+"""Faces whose certainty is drawn; all have a sentence."""
+
 BARS_WIDTH = 4.6
 """Width of the bars of regions in inches: half of a page."""
 
@@ -62,6 +66,9 @@ MAPS = "maps.npz"
 LINES = 10
 """Strongest correspondences that are drawn and listed."""
 
+RESULT = "explanation.json"
+"""Name of the machine-readable result."""
+
 RECORD = "settings.json"
 """Name of the file that says how a page was made, and which files belong to it."""
 
@@ -69,7 +76,7 @@ RECORD = "settings.json"
 def write_page(
     explanations: Sequence["Explanation"], folder: Path, *, title: str, lead: str, settings: Mapping[str, Any]
 ) -> Path:
-    """Write ``index.html``, PNG overlays, figures, CSV tables, and ``settings.json`` with how they were made.
+    """Write ``index.html``, PNG overlays, figures, CSV tables, ``explanation.json``, and ``settings.json`` with how they were made.
 
     Args:
         explanations: Explanations, one section each.
@@ -86,10 +93,13 @@ def write_page(
     with atomic_folder(folder, _earlier_files(folder)) as place:
         for prefix, explanation in _prefixed(explanations):
             count_images()
-            _write_pictures(explanation, place, prefix)
+            map_files, tables = _write_pictures(explanation, place, prefix), _tables(explanation)
             (place / f"{prefix}{MAPS}").write_bytes(_maps(explanation))
-            for kind, table in _tables(explanation).items():
-                (place / f"{prefix}{kind}.csv").write_bytes(as_csv(table).encode("utf-8", "backslashreplace"))
+            table_files = {kind: f"{prefix}{kind}.csv" for kind in tables}
+            for kind, table in tables.items():
+                (place / table_files[kind]).write_bytes(as_csv(table).encode("utf-8", "backslashreplace"))
+            result = explanation_record(explanation, settings=settings, map_files=map_files, table_files=table_files)
+            (place / f"{prefix}{RESULT}").write_text(as_json(result), encoding="utf-8")
         explanation_page(explanations, title=title, lead=lead, settings=settings).write(place / "index.html")
         record = {
             "captum-leam": __version__,
@@ -119,18 +129,23 @@ def _earlier_files(folder: Path) -> list[str]:
     return [name for name in names if safe_name(name.removeprefix("figures/")) == name.removeprefix("figures/")]
 
 
-def _write_pictures(explanation: "Explanation", folder: Path, prefix: str) -> None:
+def _write_pictures(explanation: "Explanation", folder: Path, prefix: str) -> list[dict[str, str]]:
+    """Write the pictures and return kind → file name for each face."""
+    written = []
     for i, name in enumerate(explanation.names):
         stem = f"{prefix}{i:02d}_{safe_name(Path(name).stem)}"
         picture = overlay(explanation.images[i], explanation.overall[i])
         size = (448, 448 * picture.shape[0] // picture.shape[1])
         Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC).save(folder / f"{stem}.png")
+        written.append({"overall": f"{stem}.png"})
         if (photograph := _photograph(explanation, i)) is not None:
             Image.fromarray(photograph).save(folder / f"{stem}_photo.png")
+            written[i]["photograph"] = f"{stem}_photo.png"
     if explanation.pair is not None:
         explanation.pair.plot(pictures=explanation.photographs).savefig(folder / f"{prefix}pair.png", dpi=150)
     if explanation.match is not None:
         explanation.match.plot().savefig(folder / f"{prefix}match.png", dpi=150)
+    return written
 
 
 def _maps(explanation: "Explanation") -> bytes:
@@ -157,6 +172,8 @@ def _tables(explanation: "Explanation") -> dict[str, pd.DataFrame]:
     tables = {"regions": explanation.regions, "drops": explanation.occlusion.to_frame()}
     if explanation.curves is not None:
         tables["curves"] = explanation.curves
+    if explanation.certainty is not None:
+        tables["certainty"] = explanation.certainty.to_frame()
     tables = {kind: table.assign(name=table["image"].map(named)) for kind, table in tables.items()}
     if (both := _pair_regions(explanation)) is not None:
         tables["pair_regions"] = both.assign(name=both["face"].map(dict(zip(SIDES, explanation.names, strict=True))))
@@ -203,15 +220,33 @@ def _section(explanation: "Explanation", prefix: str) -> Section:
         comparable = explanation.parts is None or explanation.parts.comparable
         blocks.append(explorer(explanation, f"{prefix}face", faces, certainty=certainty, comparable=comparable))
     if explored < count:
-        cards = [(explanation.names[i], _face(explanation, i, both)) for i in range(explored, count)]
+        cards = [
+            (explanation.names[i], [*_face(explanation, i, both), *_certainty(explanation, i)])
+            for i in range(explored, count)
+        ]
         blocks.append(Cards(cards, wide=is_pair))
-    blocks += [*_correspondences(explanation, prefix), *_regions(explanation, prefix), *_drops(explanation, prefix)]
+    blocks += [
+        *_certainties(explanation, prefix),
+        *_correspondences(explanation, prefix),
+        *_regions(explanation, prefix),
+        *_drops(explanation, prefix),
+    ]
     return Section(f"{prefix}faces", explanation.title, explanation.text, blocks)
 
 
 def _certainty(explanation: "Explanation", i: int) -> list[Block]:
-    """Return what says how sure the map of a face is: a sentence, a table and a figure. Nothing yet."""
-    return []
+    """Return how sure the map of a face is, on each model: a sentence and a table; nothing where it was not measured."""
+    if explanation.certainty is None:
+        return []
+    table = explanation.certainty.to_frame()
+    columns = [
+        Column("model", "occluded on"),
+        Column("drop", "cosine falls by", three_digits),
+        Column("moved", "elsewhere by", three_digits),
+        Column("p", "p", p_value),
+        Column("overlap", "pixels kept", percent),
+    ]
+    return [Note(explanation.certainty.sentence(i)), sheet("", table[table["image"] == i], columns)]
 
 
 def _face(explanation: "Explanation", i: int, both: pd.DataFrame | None, *, explored: bool = False) -> list[Block]:
@@ -335,3 +370,20 @@ def _drops(explanation: "Explanation", prefix: str) -> list[Block]:
         sheet("Is it true?", wide.reset_index(), columns),
         Plate(f"{prefix}curves", "", [("", figure)], alt, caption, table),
     ]
+
+
+def _certainties(explanation: "Explanation", prefix: str) -> list[Block]:
+    """Return the figure of how sure the maps of the first faces are."""
+    found = explanation.certainty
+    if found is None:
+        return []
+    panels = [(name, styled(found.plot)(i)) for i, name in enumerate(explanation.names[:MAX_CERTAINTY_FIGURES])]
+    share = f"{100 * found.settings['fraction']:g} %"
+    caption = (
+        f"Fall of the cosine with the map's top {share} of the pixels occluded, and with the same shape at other places of the face that "
+        "cover as much of it. p is the chance that a map of this shape at a random place does as well. Right: how "
+        "many of these pixels stay critical when the map is remade under small changes; 5 % is chance."
+    )
+    alt = "falls of the cosine for the map and its placements; critical pixels kept under small changes"
+    table = _tables(explanation)["certainty"]
+    return [Plate(f"{prefix}certainty", "How sure is each map?", panels, alt, caption, table)]

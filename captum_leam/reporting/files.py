@@ -42,7 +42,9 @@ from captum_leam.reporting.explanation import (
     is_number,
     references_from,
 )
+from captum_leam.reporting.file_certainty import STEP, certainty_passes, measure_certainty
 from captum_leam.reporting.gallery import gallery_pictures
+from captum_leam.reporting.json_result import hashes_of
 from captum_leam.suggest import Layers, LayerSuggestions, chosen_layers, layer_list
 
 _Read = tuple[FaceSource, Which]
@@ -94,6 +96,8 @@ class FileOptions(ExplainOptions):
         same_person: Whether the two pictures of a pair show the same person, where it is known.
         layers: Name of a layer, or a list of names. Default: those of the overall map.
         device: Device of the networks.
+        certainty: Whether to measure how sure each map is, see :func:`captum_leam.certainty.map_certainty`.
+        other_models: Names of other models, loaded as the explained one is, on which the maps are tested, too.
 
     Raises:
         CaptumLeamError: For unknown pictures, presets or fills, and for values out of their range or of the wrong type.
@@ -117,6 +121,8 @@ class FileOptions(ExplainOptions):
     same_person: bool | None = None
     layers: Layers = None
     device: str | torch.device = "cpu"
+    certainty: bool = True
+    other_models: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,6 +141,10 @@ class FileOptions(ExplainOptions):
                 "Expected no same_person beside a gallery, where each picture is a probe. Leave it out."
             )
         layer_list(self.layers)
+        if not isinstance(self.certainty, bool):
+            raise InputTypeError(f"Expected certainty to be True or False, got {self.certainty!r}.")
+        if not isinstance(self.other_models, list | tuple):
+            raise InputTypeError(f"Expected other_models to be a list of names, got {self.other_models!r}.")
         if not isinstance(self.regions, str):
             raise InputTypeError(f"Expected regions to be a text that names their source, got {self.regions!r}.")
 
@@ -219,7 +229,19 @@ def _explained_files(paths: Sequence[str | Path], model: str, options: FileOptio
         **({} if options.gallery is None else {"gallery": options.gallery}),
         **({} if aligner.cache_info().currsize == 0 else {"face detector": repr(aligner())}),
     }
-    return replace(found, source=source, skipped=(*skipped, *unread, *alike, *not_stored), notes=(*notes, *found.notes))
+    if options.certainty:
+        others = {where: _another(where, images, options) for where in options.other_models}
+        found = replace(found, certainty=measure_certainty(network, found, others, stored))
+    hashes = hashes_of(network, model, dict(zip(found.names, [source.path for source in sources], strict=True)))
+    left_out = (*skipped, *unread, *alike, *not_stored)
+    return replace(found, hashes=hashes, source=source, skipped=left_out, notes=(*notes, *found.notes))
+
+
+def _another(where: str, images: Tensor, options: FileOptions) -> nn.Module:
+    """Return another model on which the maps are tested."""
+    network = load_model(where, options.preprocessing, colour=options.colour, output=options.output).to(options.device)
+    _check_runs(network, images, where)
+    return network
 
 
 def _work(pictures: int, options: FileOptions) -> dict[str, float]:
@@ -229,11 +251,14 @@ def _work(pictures: int, options: FileOptions) -> dict[str, float]:
     of_maps, of_layers = pictures * (forward + 2 * backward), pictures * (f + 2 * b)
     occlusions = pictures * (1 + 3 * len(FRACTIONS))
     curves = min(pictures, options.explored) * passes_per_face(EXPECTED_LAYERS)
+    references = pictures - 1 if options.gallery is None else 1
+    certain = pictures * certainty_passes(references, 1 + len(options.other_models), forward + 2 * backward)
     parted = {MAPPING: of_maps, "signed layer maps": of_layers}
     together = {MAPPING: of_maps + of_layers + (0 if options.gallery is None else 25 * pictures)}
     maps = together if pictures == 2 or options.gallery is not None else parted
     fixed = {LOADING: 100, READING: 20 * pictures, CHECKING: 60, PARSING: 5 * pictures}
-    return {**fixed, **maps, "occluding": occlusions, "curves": curves, WRITING: 200}
+    certainty = {STEP: certain} if options.certainty else {}
+    return {**fixed, **maps, "occluding": occlusions, "curves": curves, **certainty, WRITING: 200}
 
 
 def _explained(

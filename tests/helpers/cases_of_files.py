@@ -166,7 +166,9 @@ def save_crops(folder: Path, px: int = 112) -> list[Path]:
 
 def notes(paths: Any, folder: Path, network: str = "any_size", **options: Any) -> tuple[str, ...]:
     (folder / "sizes.py").write_text(SIZES)
-    return explain_files(paths, f"{folder}/sizes.py:{network}", FileOptions(preset="fast", **options)).messages
+    return explain_files(
+        paths, f"{folder}/sizes.py:{network}", FileOptions(preset="fast", certainty=False, **options)
+    ).messages
 
 
 def of_size(network: str, px: int, **options: Any) -> Call:

@@ -146,7 +146,7 @@ def test_maps_beside_the_page_are_those_of_the_explanation(pair, pages):
 def test_only_the_first_faces_are_explored(pages, tmp_path):
     _, page = pages["many"]
     files = sorted(page.parent.parent.glob("*.png"))
-    options = FileOptions(preset="fast", pictures="crops", explored=2)
+    options = FileOptions(preset="fast", pictures="crops", explored=2, certainty=False)
     explanation = explain_files(files, f"{page.parent.parent / 'nets.py'}:small", options)
     assert sorted(set(explanation.curves["image"])) == [0, 1]
     page = write_page([explanation] * 2, tmp_path, title="t", lead="l", settings={}).read_text()
@@ -485,7 +485,9 @@ def test_a_head_that_is_not_affine_has_no_correspondences_and_says_so(pages, tmp
     explanation, page = pages["pair"]
     files = [page.parent.parent / name for name in explanation.names]
     found = explain_files(
-        files, f"{tmp_path / 'nets.py'}:small", FileOptions(preset="fast", pictures="crops", explored=0)
+        files,
+        f"{tmp_path / 'nets.py'}:small",
+        FileOptions(preset="fast", pictures="crops", explored=0, certainty=False),
     )
     assert found.correspondences is None
     assert any(

@@ -2,20 +2,25 @@
 
 import json
 import re
+from html import unescape
 from pathlib import Path
 from unittest.mock import patch
 
 import pandas as pd
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 from PIL import Image
 from typer.testing import CliRunner
 
 from captum_leam import cli, explain_match
 from captum_leam.errors import CaptumLeamError, FileError
 from captum_leam.faces import read_crops
+from captum_leam.faithfulness.fills import as_fill
+from captum_leam.maps import top_fraction
 from captum_leam.models import load_model
-from captum_leam.reporting import FileOptions, explain_files
+from captum_leam.objectives import embed, unit
+from captum_leam.reporting import FileOptions, explain_files, explanation_schema
 from captum_leam.reporting.gallery import gallery_pictures
 from captum_leam.synthetic import SyntheticPopulation
 
@@ -43,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def options(folder: Path, **changed) -> FileOptions:
-    return FileOptions(**{"preset": "fast", "n_steps": 1, "gallery": folder / "gallery", **changed})
+    return FileOptions(**{"preset": "fast", "n_steps": 1, "certainty": False, "gallery": folder / "gallery", **changed})
 
 
 def explained(folder: Path, *probes: str, **changed):
@@ -161,14 +166,42 @@ def test_the_command_writes_page_pictures_and_tables(folder):
     record = json.loads((out / "settings.json").read_text())
     assert record["settings"]["gallery"].endswith("gallery")
     assert record["settings"]["reference"] == "first candidate"
+    result = json.loads((out / "explanation.json").read_text())
+    Draft202012Validator(explanation_schema()).validate(result)
+    assert result["decision"] is None
+    (probe, _) = result["identification"]["probes"]
+    assert [row["score"] for row in probe["ranking"]] == pytest.approx(
+        ranking.query("probe == 'p.png'")["score"].tolist()
+    )
+    assert [row["rank_after"] for row in probe["changes"]] == changes.query("probe == 'p.png'")["rank_after"].tolist()
+    assert probe["sentence"] in unescape(page)
+    assert [face["certainty"]["sentence"] in unescape(page) for face in result["faces"]] == [True] * 2
     assert {"ranking.csv", "rank_changes.csv", "match.png", "figures/margin_falls.svg"} <= set(record["files"])
+
+
+def test_certainty_is_of_the_cosine_to_the_first_candidate(folder):
+    """On the explained model, and on a copy of it, whose own maps and references are the same."""
+    found = explained(folder, "p.png", "q.png", certainty=True, other_models=[f"{folder}/my_models.py:small"])
+    network = load_model(f"{folder}/my_models.py:small")
+    towards = unit(found.match.references)
+    pixels = top_fraction(found.overall, 0.05)
+    occluded = torch.where(pixels[:, None], as_fill("blur")(found.images), found.images)
+    falls = [(unit(embed(network, x)) * towards).sum(1) for x in (found.images, occluded)]
+    table = found.certainty.to_frame()
+    own, other = (rows.reset_index(drop=True) for _, rows in table.groupby("model", sort=False))
+    assert own["drop"].tolist() == pytest.approx((falls[0] - falls[1]).tolist(), abs=1e-5)
+    assert other["drop"].tolist() == pytest.approx(own["drop"].tolist(), abs=1e-5)
+    assert set(found.certainty.stability["kind"]) == {"shift", "mirror", "light"}
+    assert other["overlap"].tolist() == [1, 1]  # against the next candidate, as the maps that were tested
 
 
 def test_a_gallery_is_one_option_more(folder):
     """Without it the same pictures are a pair, as before."""
     with patch("matplotlib.figure.Figure.savefig"):
         found = explain_files(
-            [folder / "p.png", folder / "q.png"], f"{folder}/my_models.py:small", FileOptions(preset="fast")
+            [folder / "p.png", folder / "q.png"],
+            f"{folder}/my_models.py:small",
+            FileOptions(preset="fast", certainty=False),
         )
     assert found.match is None
     assert found.pair is not None
