@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from captum_leam._optional import import_optional
 from captum_leam.errors import BrokenFileError, BusyError
 
 MARK = b"\nLEAMshard1\n"
@@ -195,7 +196,7 @@ def write_shard(path: Path, shard: Shard) -> str:
         >>> again["x"].tolist(), again.notes
         ([0, 1, 2], {'failed': []})
     """
-    from safetensors.numpy import save
+    save = import_optional("safetensors.numpy").save
 
     arrays = {name: np.ascontiguousarray(shard.arrays[name]) for name in sorted(shard.arrays)}
     notes = json.dumps(shard.notes, sort_keys=True, ensure_ascii=True, allow_nan=False)
@@ -212,8 +213,7 @@ def read_shard(path: Path) -> Shard:
     Raises:
         BrokenFileError: If it is missing, torn or changed.
     """
-    import safetensors
-    from safetensors.numpy import load
+    safetensors, load = import_optional("safetensors"), import_optional("safetensors.numpy").load
 
     payload, _ = _read_payload(path)
     try:

@@ -1,10 +1,11 @@
 """Names of files, people and networks, which others gave: as text that can be shown, as cells of a table, as names of files."""
 
-import unicodedata
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
-if TYPE_CHECKING:
-    import pandas as pd
+import unicodedata
+from typing import Any
+
+from captum_leam._optional import pd
 
 FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
 """What a spreadsheet takes for the beginning of a formula."""
@@ -64,7 +65,7 @@ def safe_cell(value: Any) -> Any:
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def safe_cells(table: "pd.DataFrame") -> "pd.DataFrame":
+def safe_cells(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with :func:`safe_cell` applied to every text.
 
     Example:

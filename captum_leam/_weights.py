@@ -10,14 +10,14 @@ import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.arithmetic import plain_torch
-from captum_leam.errors import CaptumLeamError, MissingExtraError, MissingWeightsError, next_command
+from captum_leam._optional import import_optional
+from captum_leam.errors import CaptumLeamError, MissingWeightsError, next_command
 
 ENVIRONMENT = "CAPTUM_LEAM_WEIGHTS"
 """Environment variable that names a folder of weight files."""
@@ -32,24 +32,6 @@ FACEXLIB_WEIGHTS = {
 """Where facexlib publishes the weights of its networks; the last part is the name that a file has in a folder of weights."""
 
 Net = TypeVar("Net", bound=nn.Module)
-
-
-def need_facexlib(name: str) -> ModuleType:
-    """Import a module of facexlib on first use.
-
-    Raises:
-        ImportError: with the command that installs it.
-
-    Example:
-        >>> need_facexlib("facexlib.version").__name__
-        'facexlib.version'
-    """
-    from importlib import import_module
-
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise MissingExtraError.of(name, "face", error) from error
 
 
 def find_weights(network: str, weights: str | Path | None = None, *, download: bool = False) -> Path:
@@ -87,7 +69,7 @@ def find_weights(network: str, weights: str | Path | None = None, *, download: b
     if (folder / name).is_file():
         return folder / name
     if download:
-        misc = need_facexlib("facexlib.utils.misc")
+        misc = import_optional("facexlib.utils.misc")
         return Path(misc.load_file_from_url(url=url, save_dir=str(folder)))
     raise MissingWeightsError(f"{folder} holds no {name}. {ways} {_fetching(url, folder / name)}")
 
@@ -100,7 +82,7 @@ def _fetching(url: str, place: Path) -> str:
 def _facexlib_folder() -> Path:
     """Return the folder in which facexlib keeps its weights, without importing facexlib, which takes seconds."""
     spec = find_spec("facexlib")
-    origin = need_facexlib("facexlib").__file__ if spec is None else spec.origin  # the import raises
+    origin = import_optional("facexlib").__file__ if spec is None else spec.origin  # the import raises
     return Path(str(origin)).parent / "weights"
 
 

@@ -7,13 +7,14 @@ face and how much detail it covers, the region lies at a place drawn at random*.
 nothing about shape, size or scale of a map. :doc:`/explanation/one_map` has the reasons, and what was measured.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from captum_leam._engine.arithmetic import uniform
 from captum_leam._engine.checks import check_count, check_images
 from captum_leam._engine.draws import draw_by_image
 from captum_leam._engine.types import Field
+from captum_leam._optional import pd
 from captum_leam.controls import MIRRORS, central_ellipse
 from captum_leam.errors import CaptumLeamError, NoEvidenceError
 from captum_leam.explain import PRESETS, Preset, check_preset, explain_faces
@@ -253,7 +255,7 @@ class MapCertainty:
             "settings": dict(self.settings),
         }
 
-    def plot(self, image: int = 0) -> "Figure":
+    def plot(self, image: int = 0) -> Figure:
         """Draw the drop of one map among those of its placements, and the overlap of the remade maps.
 
         Args:

@@ -1,19 +1,19 @@
 """Layers worth explaining, layers by name, and functions that bring the outputs of transformer layers to maps (N, C, h, w)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from captum_leam._engine.shapes import Reshape
 from captum_leam._engine.types import Field
+from captum_leam._optional import pd
 from captum_leam.errors import CaptumLeamError, UnknownLayerError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["LayerSuggestion", "LayerSuggestions", "channels_last_to_first", "get_layer", "tokens_to_map"]
 
@@ -150,7 +150,7 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
             return found[0]
         return self.layers[key]
 
-    def for_images(self, images: Tensor) -> "LayerSuggestions":
+    def for_images(self, images: Tensor) -> LayerSuggestions:
         """Return the suggestions themselves, if they are for images of this size.
 
         Raises:
@@ -177,10 +177,8 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
         chosen = tuple(layer for layer in apart if 1.5 * unit < layer.cell < 9 * unit)
         return chosen or self.layers[:1]
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> pd.DataFrame:
         """Return a table with name, kind, channels, height, width, cell and the reshape needed."""
-        import pandas as pd
-
         rows = [
             {
                 "name": layer.name,

@@ -1,16 +1,18 @@
 """Identification, 1 : N: what makes the first candidate of a gallery win over the next, and whether the named pixels decide it."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.checks import check_choice, check_count, check_images
+from captum_leam._optional import pd
 from captum_leam.controls import CONTROLS, Scene, central_ellipse
 from captum_leam.errors import CaptumLeamError, InputTypeError, NoEvidenceError
 from captum_leam.explain import MapSettings, Preset, check_preset, layer_maps
@@ -201,7 +203,7 @@ class MatchExplanation:
         known["occluded"] = f"top {100 * self.fraction:g} % of the pixels, fill {self.fill}"
         return known
 
-    def plot(self, *, probes: int = 6) -> "Figure":
+    def plot(self, *, probes: int = 6) -> Figure:
         """Draw probes with the evidence for the first candidate and for the next, and both candidates where their images are known.
 
         Args:

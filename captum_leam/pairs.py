@@ -1,16 +1,18 @@
 """Pairs of faces: evidence for and against their match, and the decision of the model."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.arithmetic import at_least_float32
 from captum_leam._engine.checks import check_images
+from captum_leam._optional import pd
 from captum_leam.errors import CaptumLeamError, InputTypeError, NoEvidenceError
 from captum_leam.explain import PRESETS, MapSettings, Preset, check_preset, explain_faces, layer_maps
 from captum_leam.faces import AlignedFace
@@ -120,7 +122,7 @@ class PairExplanation:
             text += ". The two embeddings are nearly the same: the maps show their strength, not what makes two images match"
         return text + "."
 
-    def regions(self, labels: Tensor, scheme: "RegionScheme", *, fraction: float = 0.01, seed: int = 0) -> pd.DataFrame:
+    def regions(self, labels: Tensor, scheme: RegionScheme, *, fraction: float = 0.01, seed: int = 0) -> pd.DataFrame:
         """Return region reports of both faces, for and against the match.
 
         Args:
@@ -152,8 +154,8 @@ class PairExplanation:
         self,
         photographs: Sequence[Tensor | None] | None = None,
         *,
-        pictures: Sequence["NDArray[np.uint8] | None"] | None = None,
-    ) -> "Figure":
+        pictures: Sequence[NDArray[np.uint8] | None] | None = None,
+    ) -> Figure:
         """Draw the evidence for and against on both faces, and on their photographs if these are given.
 
         Args:

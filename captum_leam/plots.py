@@ -1,14 +1,16 @@
 """Figures: matplotlib, returned and never shown; colour-blind safe (Okabe & Ito 2008), readable in print."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from captum_leam._optional import import_optional, pd
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faces import AlignedFace
 from captum_leam.maps import as_maps, normalize_max
@@ -96,12 +98,12 @@ def region_outlines(image: Tensor, labels: Tensor, *, side: int = 448) -> NDArra
         >>> region_outlines(torch.rand(3, 8, 8), torch.zeros(8, 8, dtype=torch.int64), side=20).shape
         (24, 24, 3)
     """
-    from skimage.segmentation import find_boundaries
+    find_boundaries = import_optional("skimage.segmentation").find_boundaries
 
     times = max(1, -(-side // image.shape[-1]))
     picture = image.detach().cpu().float().clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
     large = picture.repeat(times, 0).repeat(times, 1)
-    lines = find_boundaries(labels.cpu().numpy().repeat(times, 0).repeat(times, 1), mode="thick")  # type: ignore[no-untyped-call]
+    lines = find_boundaries(labels.cpu().numpy().repeat(times, 0).repeat(times, 1), mode="thick")
     large[lines] = np.array([0x00, 0x72, 0xB2]) / 255  # COLOURS[0]
     drawn: NDArray[np.uint8] = (large * 255).round().astype(np.uint8)
     return drawn
@@ -181,7 +183,7 @@ def overlay_grid(
     return figure
 
 
-def _legend(figure: Figure, axes: "NDArray[Any]", signed: bool) -> None:
+def _legend(figure: Figure, axes: NDArray[Any], signed: bool) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -307,7 +309,7 @@ def occlusion_curves(result: Any, *, fill: str | None = None, order: str | None 
     return figure
 
 
-def _curves(axis: "Axes", table: pd.DataFrame) -> None:
+def _curves(axis: Axes, table: pd.DataFrame) -> None:
     """Methods in colour, shared controls in grey; a method's own controls are left to the tables."""
     methods = [m for m in dict.fromkeys(table["method"]) if m]
     shared = [c for c in dict.fromkeys(table.loc[table["method"] == "", "control"]) if c]
@@ -417,7 +419,7 @@ def patch_curves(result: Any) -> Figure:
     return figure
 
 
-def tidy(axis: "Axes") -> None:
+def tidy(axis: Axes) -> None:
     """Without the frame above and to the right, small figures at the ticks."""
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=9)

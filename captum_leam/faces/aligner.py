@@ -1,9 +1,11 @@
 """From photographs to aligned crops: detection, five points, a similarity."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -11,15 +13,13 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from captum_leam._engine.arithmetic import plain_torch
-from captum_leam._weights import find_weights, load_network, need_facexlib
+from captum_leam._optional import import_optional, pd
+from captum_leam._weights import find_weights, load_network
 from captum_leam.errors import CaptumLeamError, FileError
 from captum_leam.faces.aligned import AlignedFace, align, as_photo, resolve_template
 from captum_leam.faces.detections import MIN_FACE, Detection, implausible
 from captum_leam.faces.photos import pictures_of, read_photo
 from captum_leam.faces.turns import View, upright_view
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Which = Literal["all", "largest"] | int
 Detector = Literal["mobile0.25", "resnet50"]
@@ -60,10 +60,8 @@ class AlignedFaces(Sequence[AlignedFace]):
         """(N, 3, h, w), float32 in [0, 1]."""
         return torch.stack([face.crop for face in self.faces])
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> pd.DataFrame:
         """One row for every face and refused detection: box, score, scale of the crop, and the problem of the refused."""
-        import pandas as pd
-
         corners = ("left", "top", "right", "bottom")
         rows = [
             {"index": face.index, **dict(zip(corners, face.box, strict=True)), "score": face.score, "scale": face.scale}
@@ -101,10 +99,8 @@ class AlignedFiles:
         """The file that each of :attr:`crops` is from."""
         return [path for path, faces in self.done for _ in faces]
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> pd.DataFrame:
         """One row for every face, and one for every file that failed, with the reason."""
-        import pandas as pd
-
         tables = [faces.to_frame().assign(path=str(path), reason="") for path, faces in self.done]
         lost = pd.DataFrame([{"path": str(path), "reason": reason} for path, reason in self.failed])
         whole = pd.concat([table for table in (*tables, lost) if len(table)], ignore_index=True)
@@ -174,12 +170,12 @@ class FaceAligner:
                 f"min_score={min_score}, min_face={min_face}, max_faces={max_faces}, max_side={max_side}; expected a score "
                 "in (0, 1), a face of 1 px, 1 face and a side of 64 px or more."
             )
+        self.weights = find_weights(detector, weights, download=download)
         self.template, self.size = resolve_template(template, size)
         self.detector = detector
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.min_score, self.min_face, self.max_faces, self.max_side = min_score, min_face, max_faces, max_side
         self.antialias = antialias
-        self.weights = find_weights(detector, weights, download=download)
         network, self.sha256 = load_network(lambda: _retinaface(detector, self.device), self.weights, sha256)
         self._network = network.to(self.device)
 
@@ -333,7 +329,7 @@ def _retinaface(detector: str, device: torch.device) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torchvision, on how facexlib builds its backbone
-        return need_facexlib("facexlib.detection.retinaface").RetinaFace(network_name=detector, device=device)
+        return import_optional("facexlib.detection.retinaface").RetinaFace(network_name=detector, device=device)
 
 
 def _photo_of(photo: Tensor | str | Path) -> Tensor:

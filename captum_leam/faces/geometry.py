@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from captum_leam._engine.arithmetic import as_array
+from captum_leam._optional import import_optional
 from captum_leam.errors import CaptumLeamError
 
 Floats = NDArray[np.float64]
@@ -76,10 +77,10 @@ def similarity(source: Floats, target: Floats) -> Floats:
         >>> similarity(ARCFACE_112, 2 * ARCFACE_112 + 5).round(6).tolist()
         [[2.0, -0.0, 5.0], [0.0, 2.0, 5.0]]
     """
-    from skimage.transform import estimate_transform
+    estimate_transform = import_optional("skimage.transform").estimate_transform
 
     # a spread of nothing: scikit-image answers with NaN or a failure, by version
-    found = estimate_transform("similarity", source, target) if np.ptp(source, axis=0).any() else None  # type: ignore[no-untyped-call]
+    found = estimate_transform("similarity", source, target) if np.ptp(source, axis=0).any() else None
     if not found or not np.isfinite(found.params).all():
         raise CaptumLeamError("the points fall onto one another; expected five points of a face.")
     matrix: Floats = np.asarray(found.params, dtype=np.float64)[:2]

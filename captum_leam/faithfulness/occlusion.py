@@ -5,6 +5,8 @@ r"""Occlusion: how far the similarity to a reference falls when the pixels that 
 absolute, never divided by the score; :math:`s` is the cosine and the reference :math:`r` comes from *other* images.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
@@ -14,7 +16,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -22,6 +23,7 @@ from tqdm.auto import tqdm
 
 from captum_leam._engine.arithmetic import as_tensor
 from captum_leam._engine.checks import rows_from
+from captum_leam._optional import pd
 from captum_leam.controls import CONTROLS, OWN_CONTROLS, Control, PersonMaps, Scene, central_ellipse
 from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.faithfulness.fills import Fill, as_fill
@@ -238,7 +240,7 @@ class OcclusionEvaluator:
         part.needs_all = population is None and any(control == "other people" for _, control in part.drops)
         self._parts.append(part)
 
-    def merge(self, other: "OcclusionEvaluator") -> None:
+    def merge(self, other: OcclusionEvaluator) -> None:
         """Add the images of another evaluator with the same settings.
 
         Models, fills and controls are compared by their names.
@@ -305,7 +307,7 @@ class OcclusionEvaluator:
         methods: Mapping[str, Tensor],
         measured: Mapping[str, MeasuredModel],
         population: Mapping[str, PersonMaps],
-    ) -> "Drops":
+    ) -> Drops:
         """Return drops and changed pixels of every map and control; what is equal is occluded once."""
         batches = self._batches(scene.images, measured)
         drops: Drops = {}

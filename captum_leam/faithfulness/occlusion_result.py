@@ -1,12 +1,14 @@
 """What an occlusion evaluation found: the table, its summary, comparisons with statistics, and the transfer matrix."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
+from captum_leam._optional import pd
 from captum_leam.errors import CaptumLeamError
 from captum_leam.stats.inference import MIN_PEOPLE, bootstrap_interval, effect_size, holm, paired_p_value
 
@@ -41,7 +43,7 @@ class OcclusionResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def concat(cls, results: "Iterable[OcclusionResult]") -> "OcclusionResult":
+    def concat(cls, results: Iterable[OcclusionResult]) -> OcclusionResult:
         """Several results, for example of maps that explain different models, as one."""
         parts = list(results)
         if not parts:
@@ -151,7 +153,7 @@ class OcclusionResult:
             raise CaptumLeamError(f"no rows for {query}; methods are {sorted(set(self.drops['method']) - {''})}.")
         return chosen.pivot_table(index="explained", columns="model", values="drop", sort=False)
 
-    def plot(self, **options: Any) -> "Figure":
+    def plot(self, **options: Any) -> Figure:
         """Drop against fraction with bands, see :func:`captum_leam.plots.occlusion_curves`."""
         from captum_leam.plots import occlusion_curves
 

@@ -10,16 +10,18 @@ Source: Patch-LFW of Huber et al., "Efficient Explainable Face Verification base
 Workshops 2024, arXiv 2304.13409; written from the paper. Cells of a grid, which do not overlap, are this package's choice.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from captum_leam._engine.arithmetic import uniform
+from captum_leam._optional import pd
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.ground_truth import iou, pointing_game, roc_auc
 from captum_leam.maps import as_maps, rank_pixels
@@ -129,7 +131,7 @@ def evaluate_patch_pairs(
     ratios: Sequence[float] = RATIOS,
     seed: int = 0,
     batch_size: int = 64,
-) -> "PatchResult":
+) -> PatchResult:
     """Give pixels back in the order of a map, and compare the map with the known patches.
 
     Args:
@@ -246,7 +248,7 @@ class PatchResult:
         curves = self.rates.groupby("method", sort=False)[["fmr", "fnmr"]].mean()
         return curves.join(self.localisation.groupby("method", sort=False)[["pointing", "iou", "roc_auc"]].mean())
 
-    def plot(self) -> "Figure":
+    def plot(self) -> Figure:
         """Plot the DPR curves, see :func:`captum_leam.plots.patch_curves`."""
         from captum_leam.plots import patch_curves
 

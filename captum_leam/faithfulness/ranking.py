@@ -1,16 +1,18 @@
 """Which layer? LEAM at every suggested layer, and the overall map: faithful, person-specific, at what cost."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.memory import in_batches
+from captum_leam._optional import pd
 from captum_leam.explain import explain_faces
 from captum_leam.faithfulness.occlusion import OcclusionEvaluator
 from captum_leam.leam import LEAM
@@ -53,7 +55,7 @@ class LayerRanking:
         """Names of the layers, the most faithful first, without "overall"."""
         return [name for name in self.table["name"] if name != OVERALL]
 
-    def plot(self) -> "Figure":
+    def plot(self) -> Figure:
         """Faithfulness against person-specificity; a point per layer."""
         from matplotlib.figure import Figure
 

@@ -1,14 +1,16 @@
 """Sanity: checks that a true explanation passes and that convincing pictures of something else fail."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from torch import Tensor, nn
 
 from captum_leam._engine.seeds import at_seed
+from captum_leam._optional import pd
 from captum_leam.controls import Scene, edges
 from captum_leam.errors import CaptumLeamError
 from captum_leam.explain import explain_faces
@@ -121,7 +123,7 @@ class SanityReport:
         """One row per check."""
         return pd.DataFrame([asdict(check) for check in self.checks])
 
-    def plot(self) -> "Figure":
+    def plot(self) -> Figure:
         """Overlap with the original map as more and more layers are randomised."""
         from matplotlib.figure import Figure
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
+from captum_leam._optional import import_optional
 from captum_leam.errors import CaptumLeamError
 from captum_leam.models.onnx_graph import convert_operators, operator_set, plain_nodes
-from captum_leam.models.onnx_runtime import first_line, import_extra
+from captum_leam.models.onnx_runtime import first_line
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -34,7 +35,7 @@ def convert(model: "ModelProto") -> fx.GraphModule:
     Raises:
         CaptumLeamError: If no operator set can be converted.
     """
-    converter = import_extra("onnx2torch")
+    converter = import_optional("onnx2torch")
     own, reasons = operator_set(model), []
     older, newer = [v for v in OPERATOR_SETS if v < own], [v for v in reversed(OPERATOR_SETS) if v > own]
     for version in [own, *older, *newer]:

@@ -1,37 +1,18 @@
 """ONNX Runtime as the reference: what a file computes, value by value."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from captum_leam.errors import CaptumLeamError, MissingExtraError
+from captum_leam._optional import import_optional
+from captum_leam.errors import CaptumLeamError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 Array = NDArray[np.generic]
-
-
-def import_extra(name: str) -> Any:
-    """Import a package of the extra ``onnx``.
-
-    Args:
-        name: Name of the package.
-
-    Raises:
-        ImportError: With the command that installs it, if it cannot be imported.
-
-    Example:
-        >>> import_extra("onnx").__name__
-        'onnx'
-    """
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise MissingExtraError.of(name, "onnx", error) from error
 
 
 def open_session(model: "ModelProto") -> Any:
@@ -50,7 +31,7 @@ def open_session(model: "ModelProto") -> Any:
         ...
         captum_leam.errors.CaptumLeamError: ONNX Runtime cannot run this network (...).
     """
-    runtime = import_extra("onnxruntime")
+    runtime = import_optional("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # what fails is raised, and need not be printed as well
     options.intra_op_num_threads = 1

@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from captum_leam._weights import find_weights, load_network, need_facexlib
+from captum_leam._optional import import_optional
+from captum_leam._weights import find_weights, load_network
 from captum_leam.models.preprocessing import Prepared, Preprocessing
 
 
@@ -56,5 +57,5 @@ def facexlib_arcface(
 
 
 def _ir_se50() -> nn.Module:
-    net: nn.Module = need_facexlib("facexlib.recognition.arcface_arch").Backbone(50, 0.6, "ir_se")
+    net: nn.Module = import_optional("facexlib.recognition.arcface_arch").Backbone(50, 0.6, "ir_se")
     return net

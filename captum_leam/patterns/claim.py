@@ -5,16 +5,18 @@ that of the strongest control. Who looks alike by pose counts as a control too: 
 of strangers.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from torch import Tensor
 
+from captum_leam._optional import pd
 from captum_leam.controls import CONTROL_NAMES
 from captum_leam.errors import CaptumLeamError
 from captum_leam.patterns.person_sums import person_sums
@@ -84,7 +86,7 @@ class PatternClaim:
             f"({self.settings['confidence']:.0%} interval over {self.settings['people']} people). {verdict[self.holds]}"
         )
 
-    def plot(self) -> "Figure":
+    def plot(self) -> Figure:
         """Coefficients of the same and of different people, maps and controls below each other."""
         from captum_leam.patterns.pattern_plots import claim_figure
 

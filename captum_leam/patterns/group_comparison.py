@@ -6,16 +6,18 @@ the mean cosine to the reference before anything was occluded: where it differs,
 regions or patterns.
 """
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from captum_leam._engine.arithmetic import as_array
+from captum_leam._optional import pd
 from captum_leam.errors import CaptumLeamError
 from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, Floats, divided
 from captum_leam.stats.inference import check_options, holm
@@ -59,7 +61,7 @@ class GroupComparison:
         """Return a copy of the table."""
         return self.table.copy()
 
-    def plot(self) -> "Figure":
+    def plot(self) -> Figure:
         """Differences with their intervals, and the base similarity of the groups."""
         from captum_leam.patterns.pattern_plots import groups_figure
 

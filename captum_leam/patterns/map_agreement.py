@@ -4,16 +4,18 @@ For two sets of maps of the same images: the mean Bhattacharyya coefficient of a
 *chance level*, that of the maps of different people: faces are aligned, so that any two maps overlap.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.cluster import hierarchy
 from torch import Tensor
 
+from captum_leam._optional import pd
 from captum_leam.errors import CaptumLeamError
 from captum_leam.patterns.person_sums import PersonSums, person_sums
 from captum_leam.patterns.signatures import Signatures, as_signatures, check_comparable
@@ -75,7 +77,7 @@ class Agreement:
         """Return a copy of the table."""
         return self.table.copy()
 
-    def plot(self) -> "Figure":
+    def plot(self) -> Figure:
         """Heat map in the order of the clustering, with its tree."""
         from captum_leam.patterns.pattern_plots import agreement_figure
 

@@ -5,16 +5,18 @@ people; the area under the curve (AUC) of the coefficient as a same-or-different
 person labels. Everything but the AUC goes through sums of root distributions; the AUC goes through the pairs by blocks.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from torch import Tensor
 
+from captum_leam._optional import pd
 from captum_leam.errors import CaptumLeamError
 from captum_leam.patterns.person_sums import PersonSums, person_sums
 from captum_leam.patterns.signatures import Signatures, as_signatures
@@ -69,7 +71,7 @@ class Specificity:
         """Return a copy of the table with the p-value."""
         return self.table.assign(p_value=np.where(self.table["quantity"] == "gap", self.p_value, np.nan))
 
-    def plot(self) -> "Figure":
+    def plot(self) -> Figure:
         """Distributions of the coefficient for the same and for different people."""
         from captum_leam.patterns.pattern_plots import specificity_figure
 

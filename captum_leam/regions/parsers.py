@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from captum_leam._engine.arithmetic import own_arithmetic
 from captum_leam._engine.memory import in_batches
-from captum_leam._weights import find_weights, load_network, need_facexlib
+from captum_leam._optional import import_optional
+from captum_leam._weights import find_weights, load_network
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faces.aligned import AlignedFace, align
 from captum_leam.faces.geometry import inverse, warp
@@ -241,12 +242,12 @@ class FacexlibParser(NetworkParser):
 
 
 def _bisenet() -> nn.Module:
-    net: nn.Module = need_facexlib("facexlib.parsing.bisenet").BiSeNet(num_class=19)
+    net: nn.Module = import_optional("facexlib.parsing.bisenet").BiSeNet(num_class=19)
     return net
 
 
 def _parsenet() -> nn.Module:
-    net: nn.Module = need_facexlib("facexlib.parsing.parsenet").ParseNet(in_size=512, out_size=512, parsing_ch=19)
+    net: nn.Module = import_optional("facexlib.parsing.parsenet").ParseNet(in_size=512, out_size=512, parsing_ch=19)
     return net
 
 

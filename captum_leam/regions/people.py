@@ -1,11 +1,13 @@
 """Region reports over people: image by image, then one number for every person, then means with intervals."""
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from captum_leam._optional import pd
 from captum_leam.errors import CaptumLeamError
 from captum_leam.stats.bootstrap import interval_of_sums
 

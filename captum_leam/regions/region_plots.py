@@ -1,11 +1,13 @@
 """Regions coloured by lift, on a drawing of a face: no person is shown."""
 
+from __future__ import annotations
+
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
+from captum_leam._optional import pd
 from captum_leam.errors import CaptumLeamError
 from captum_leam.regions.scheme import RegionScheme, other_side
 from captum_leam.regions.template import STANDARD_SIZE, shapes
@@ -33,7 +35,7 @@ def lift_drawing(
     limit: float = 8.0,
     listed: float = 0.0,
     title: str = "",
-) -> "Figure":
+) -> Figure:
     """Draw a face, every region in the colour of its mean lift: orange over chance, purple under it, white at chance.
 
     Regions of merged schemes colour all parts of the drawing that they cover: ``eyes`` both eyes, ``skin`` forehead, cheeks and
@@ -87,7 +89,7 @@ def _written(lift: float) -> str:
     return "absent" if np.isnan(lift) else f"{lift:.1f}"
 
 
-def _draw(figure: "Figure", lifts: dict[str, float | None], limit: float) -> None:
+def _draw(figure: Figure, lifts: dict[str, float | None], limit: float) -> None:
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
@@ -120,7 +122,7 @@ def _draw(figure: "Figure", lifts: dict[str, float | None], limit: float) -> Non
     bar.set_label("lift (share / area); 1 is chance", fontsize=8)
 
 
-def _place(part: str, outline: "np.typing.NDArray[np.float64]") -> tuple[float, float]:
+def _place(part: str, outline: np.typing.NDArray[np.float64]) -> tuple[float, float]:
     """Where the number of a part is written: beside what covers its middle."""
     fixed = {
         "outline": (56, 9),

@@ -1,18 +1,20 @@
 """Which parts of the face a map stands on: shares, areas, lift, fragments and the nearest landmark."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from torch import Tensor
 
 from captum_leam._engine.arithmetic import as_array, as_tensor, own_arithmetic
+from captum_leam._optional import pd
 from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.maps import as_maps, normalize_sum, top_fraction
 from captum_leam.regions.scheme import RegionScheme, as_integers, other_side
@@ -391,7 +393,7 @@ class RegionReport:
         crops = _crop_rows(critical, mass, points, _landmark_names(self.scheme))
         self._parts.append(_ReportPart(start, regions, share.numpy(), mass.numpy(), area.numpy(), crops))
 
-    def merge(self, other: "RegionReport") -> None:
+    def merge(self, other: RegionReport) -> None:
         """Add the maps of another report with the same settings.
 
         Raises:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_leam._optional import import_optional
 from captum_leam.errors import CaptumLeamError
 from captum_leam.regions.scheme import RegionScheme
 
@@ -37,7 +38,7 @@ def superpixels(
         >>> labels[0, 0].tolist(), scheme.names
         ([0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1], ('segment_000', 'segment_001', 'segment_002', 'segment_003'))
     """
-    from skimage.segmentation import slic
+    slic = import_optional("skimage.segmentation").slic
 
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
         raise CaptumLeamError(f"images have shape {tuple(images.shape)}; expected (N, 3, H, W), one image or more.")

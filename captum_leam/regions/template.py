@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from captum_leam._engine.arithmetic import as_array
+from captum_leam._optional import import_optional
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faces.aligned import resolve_template, template_for
 from captum_leam.regions.scheme import TEMPLATE, RegionScheme
@@ -158,10 +159,10 @@ def move(points: Points, landmarks: Points) -> Points:
         >>> move(np.array([[56.0, 100.0]]), 2 * ARCFACE_LANDMARKS + 1).round(6).tolist()
         [[113.0, 201.0]]
     """
-    from skimage.transform import estimate_transform
+    estimate_transform = import_optional("skimage.transform").estimate_transform
 
     eyes = float(np.linalg.norm(landmarks[1] - landmarks[0]))
-    found = estimate_transform("similarity", ARCFACE_LANDMARKS, landmarks) if eyes > 0 else None  # type: ignore[no-untyped-call]
+    found = estimate_transform("similarity", ARCFACE_LANDMARKS, landmarks) if eyes > 0 else None
     if not found or not np.isfinite(found.params).all():
         raise CaptumLeamError("landmarks fall onto one another; expected five points of a face.")
     off = float(np.sqrt(((found(ARCFACE_LANDMARKS) - landmarks) ** 2).sum(1).mean())) / eyes
@@ -190,10 +191,10 @@ def fill(outline: Points, size: tuple[int, int]) -> NDArray[np.bool_]:
         array([[0, 1, 1, 1],
                [0, 0, 0, 0]])
     """
-    from skimage.draw import polygon
+    polygon = import_optional("skimage.draw").polygon
 
     inside = np.zeros(size, dtype=np.bool_)
-    inside[polygon(outline[:, 1], outline[:, 0], size)] = True  # type: ignore[no-untyped-call]
+    inside[polygon(outline[:, 1], outline[:, 0], size)] = True
     return inside
 
 

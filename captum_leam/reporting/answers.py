@@ -1,8 +1,10 @@
 """Answer the five questions of a study in a sentence or two, no stronger than the numbers allow."""
 
-import numpy as np
-import pandas as pd
+from __future__ import annotations
 
+import numpy as np
+
+from captum_leam._optional import pd
 from captum_leam.reporting.figures import spoken
 from captum_leam.reporting.findings import Findings
 from captum_leam.reporting.numbers import estimate, number, p_value, percent

@@ -1,10 +1,12 @@
 """Drops of the cosine over a grid of shares, for every map that a page shows and for its controls."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
-import pandas as pd
 from torch import Tensor, nn
 
+from captum_leam._optional import pd
 from captum_leam.faithfulness import OcclusionEvaluator
 from captum_leam.maps import rank_pixels
 

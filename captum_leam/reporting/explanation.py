@@ -1,5 +1,7 @@
 """Explanation of faces: maps, regions and an occlusion check, as data for a page."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -7,11 +9,11 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from captum_leam._engine.checks import check_choice, check_count
+from captum_leam._optional import pd
 from captum_leam._progress import begin_step, has_bar
 from captum_leam.certainty import MapCertainty
 from captum_leam.errors import CaptumLeamError, FileError, InputTypeError, NoEvidenceError

@@ -1,5 +1,7 @@
 """Write the page, pictures and tables of explained faces into one folder."""
 
+from __future__ import annotations
+
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from captum_leam._optional import pd
 from captum_leam._progress import begin_step, count_images
 from captum_leam._storage import atomic_folder
 from captum_leam._text import safe_name, shown
@@ -74,7 +76,7 @@ RECORD = "settings.json"
 
 
 def write_page(
-    explanations: Sequence["Explanation"], folder: Path, *, title: str, lead: str, settings: Mapping[str, Any]
+    explanations: Sequence[Explanation], folder: Path, *, title: str, lead: str, settings: Mapping[str, Any]
 ) -> Path:
     """Write ``index.html``, PNG overlays, figures, CSV tables, ``explanation.json``, and ``settings.json`` with how they were made.
 
@@ -113,7 +115,7 @@ def write_page(
     return folder / "index.html"
 
 
-def _prefixed(explanations: Sequence["Explanation"]) -> Iterator[tuple[str, "Explanation"]]:
+def _prefixed(explanations: Sequence[Explanation]) -> Iterator[tuple[str, Explanation]]:
     """Yield the prefix of the file names of each explanation, and the explanation."""
     for i, explanation in enumerate(explanations, 1):
         yield (f"{i}_" if len(explanations) > 1 else ""), explanation
@@ -129,7 +131,7 @@ def _earlier_files(folder: Path) -> list[str]:
     return [name for name in names if safe_name(name.removeprefix("figures/")) == name.removeprefix("figures/")]
 
 
-def _write_pictures(explanation: "Explanation", folder: Path, prefix: str) -> list[dict[str, str]]:
+def _write_pictures(explanation: Explanation, folder: Path, prefix: str) -> list[dict[str, str]]:
     """Write the pictures and return kind → file name for each face."""
     written = []
     for i, name in enumerate(explanation.names):
@@ -148,7 +150,7 @@ def _write_pictures(explanation: "Explanation", folder: Path, prefix: str) -> li
     return written
 
 
-def _maps(explanation: "Explanation") -> bytes:
+def _maps(explanation: Explanation) -> bytes:
     """Return the content of the file of all maps."""
     buffer = io.BytesIO()
     signed = [maps.detach().cpu().float().numpy() for maps in explanation.layers.values()]
@@ -163,11 +165,11 @@ def _maps(explanation: "Explanation") -> bytes:
     return buffer.getvalue()
 
 
-def _photograph(explanation: "Explanation", i: int) -> NDArray[np.uint8] | None:
+def _photograph(explanation: Explanation, i: int) -> NDArray[np.uint8] | None:
     return explanation.photographs[i] if explanation.photographs else None
 
 
-def _tables(explanation: "Explanation") -> dict[str, pd.DataFrame]:
+def _tables(explanation: Explanation) -> dict[str, pd.DataFrame]:
     named = dict(enumerate(explanation.names))
     tables = {"regions": explanation.regions, "drops": explanation.occlusion.to_frame()}
     if explanation.curves is not None:
@@ -182,7 +184,7 @@ def _tables(explanation: "Explanation") -> dict[str, pd.DataFrame]:
     return tables
 
 
-def _pair_regions(explanation: "Explanation") -> pd.DataFrame | None:
+def _pair_regions(explanation: Explanation) -> pd.DataFrame | None:
     """Return the evidence for and against the match, by region and face; None without a pair or its regions."""
     if explanation.pair is None or explanation.parts is None:
         return None
@@ -194,7 +196,7 @@ def _pair_regions(explanation: "Explanation") -> pd.DataFrame | None:
 
 
 def explanation_page(
-    explanations: Sequence["Explanation"], *, title: str, lead: str, settings: Mapping[str, Any]
+    explanations: Sequence[Explanation], *, title: str, lead: str, settings: Mapping[str, Any]
 ) -> Page:
     """Return the page, one section for each explanation."""
     sections = [_section(explanation, prefix) for prefix, explanation in _prefixed(explanations)]
@@ -203,7 +205,7 @@ def explanation_page(
     return Page(title, lead, sections)
 
 
-def _section(explanation: "Explanation", prefix: str) -> Section:
+def _section(explanation: Explanation, prefix: str) -> Section:
     is_pair, both = explanation.pair is not None, _pair_regions(explanation)
     count = len(explanation.names)
     explored = 0 if explanation.curves is None else explanation.curves["image"].nunique()
@@ -234,7 +236,7 @@ def _section(explanation: "Explanation", prefix: str) -> Section:
     return Section(f"{prefix}faces", explanation.title, explanation.text, blocks)
 
 
-def _certainty(explanation: "Explanation", i: int) -> list[Block]:
+def _certainty(explanation: Explanation, i: int) -> list[Block]:
     """Return how sure the map of a face is, on each model: a sentence and a table; nothing where it was not measured."""
     if explanation.certainty is None:
         return []
@@ -249,7 +251,7 @@ def _certainty(explanation: "Explanation", i: int) -> list[Block]:
     return [Note(explanation.certainty.sentence(i)), sheet("", table[table["image"] == i], columns)]
 
 
-def _face(explanation: "Explanation", i: int, both: pd.DataFrame | None, *, explored: bool = False) -> list[Block]:
+def _face(explanation: Explanation, i: int, both: pd.DataFrame | None, *, explored: bool = False) -> list[Block]:
     """Return the maps and regions of a face as pictures and a table; small where the face can be explored above them."""
     name, image = explanation.names[i], explanation.images[i]
     pixels = image.detach().cpu().float().clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
@@ -309,7 +311,7 @@ def _focus(row: pd.Series) -> str:
     )
 
 
-def _correspondences(explanation: "Explanation", prefix: str) -> list[Block]:
+def _correspondences(explanation: Explanation, prefix: str) -> list[Block]:
     """Return the strongest pairs of positions of the two faces of a pair; nothing where they are not known."""
     found = explanation.correspondences
     if found is None:
@@ -335,7 +337,7 @@ def _correspondences(explanation: "Explanation", prefix: str) -> list[Block]:
     return [Plate(f"{prefix}correspondences", "What corresponds", [("", figure)], alt, caption, table)]
 
 
-def _regions(explanation: "Explanation", prefix: str) -> list[Block]:
+def _regions(explanation: Explanation, prefix: str) -> list[Block]:
     parts, count = explanation.parts, len(explanation.names)
     if parts is not None and not parts.comparable:
         return [Note("These regions are made anew in every picture, so that there is no mean over faces.", "note")]
@@ -352,7 +354,7 @@ def _regions(explanation: "Explanation", prefix: str) -> list[Block]:
     return [Plate(f"{prefix}lift", "Which regions", panels, alt, caption, numbers)]
 
 
-def _drops(explanation: "Explanation", prefix: str) -> list[Block]:
+def _drops(explanation: Explanation, prefix: str) -> list[Block]:
     count, table = len(explanation.names), explanation.occlusion.summary()
     caption = (
         f"Mean fall of the cosine to the reference after replacing the pixels that a map names first "
@@ -372,7 +374,7 @@ def _drops(explanation: "Explanation", prefix: str) -> list[Block]:
     ]
 
 
-def _certainties(explanation: "Explanation", prefix: str) -> list[Block]:
+def _certainties(explanation: Explanation, prefix: str) -> list[Block]:
     """Return the figure of how sure the maps of the first faces are."""
     found = explanation.certainty
     if found is None:

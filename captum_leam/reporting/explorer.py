@@ -4,6 +4,8 @@ Numbers are little-endian base64: values float32, ranks uint16 (uint32 over 65 5
 112 × 112 pixels takes 0.1 MB for each map.
 """
 
+from __future__ import annotations
+
 import base64
 import json
 from collections.abc import Sequence
@@ -11,11 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from matplotlib import colormaps
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from captum_leam._optional import pd
 from captum_leam._text import shown
 from captum_leam.maps import pixel_count, rank_pixels
 from captum_leam.plots import POSITIVE, SIGNED, overlay
@@ -89,7 +91,7 @@ class Explorer(Block):
 
 
 def explorer(
-    explanation: "Explanation",
+    explanation: Explanation,
     key: str,
     blocks: Sequence[Sequence[Block]],
     *,
@@ -145,7 +147,7 @@ def explorer(
     )
 
 
-def _note(explanation: "Explanation") -> str:
+def _note(explanation: Explanation) -> str:
     shares = f"{len(SHARES)} shares from {100 * SHARES[0]:g} to {100 * SHARES[-1]:g} %"
     return (
         f"Measured at {shares} ({explanation.options.fill} fill, {explanation.settings['passes of the curves']} passes for each face); "
@@ -168,7 +170,7 @@ def _colours(name: str) -> str:
     return encode((colormaps[name](np.arange(256))[:, :3] * 255).round(), "u1")
 
 
-def _maps(explanation: "Explanation", count: int) -> list[dict[str, Any]]:
+def _maps(explanation: Explanation, count: int) -> list[dict[str, Any]]:
     """Return values and ranks of each map; the pixels against the match of a signed map are its ranks in reverse order."""
     seed = explanation.options.seed
     found = [
@@ -193,7 +195,7 @@ def _side(maps: Tensor, seed: int) -> list[dict[str, str]]:
     return [{"values": encode(v, "<f4"), "ranks": encode(r, kind)} for v, r in zip(values, ranks, strict=True)]
 
 
-def _face(explanation: "Explanation", i: int) -> dict[str, str]:
+def _face(explanation: Explanation, i: int) -> dict[str, str]:
     grey = explanation.images[i].detach().cpu().double().clamp(0, 1).mean(0) * 255
     where = explanation.scheme.relabel(explanation.labels[i]).numpy()
     labels = np.full(where.shape, NO_REGION, np.uint8)
@@ -202,7 +204,7 @@ def _face(explanation: "Explanation", i: int) -> dict[str, str]:
     return {"grey": encode(grey.round(), "u1"), "labels": encode(labels, "u1")}
 
 
-def _curves(explanation: "Explanation") -> list[dict[str, list[float]]]:
+def _curves(explanation: Explanation) -> list[dict[str, list[float]]]:
     """Return the drops of each face by map, evidence and control: a list over the shares."""
     if explanation.curves is None:
         raise ValueError("the explanation has no curves")
@@ -225,7 +227,7 @@ def _drops(curves: dict[str, list[float]]) -> list[list[str]]:
     ]
 
 
-def _regions(explanation: "Explanation", i: int) -> list[ExploredRegion]:
+def _regions(explanation: Explanation, i: int) -> list[ExploredRegion]:
     rows = explanation.regions[explanation.regions["image"] == i]
     return [
         ExploredRegion(row["region"], *_texts(row))
@@ -238,12 +240,12 @@ def _texts(row: dict[Any, Any]) -> tuple[str, str, str, str]:
     return percent_1(row["area"]), percent_1(row["share"]), lift, percent_1(row["mass"])
 
 
-def _picture(explanation: "Explanation", i: int) -> Picture:
+def _picture(explanation: Explanation, i: int) -> Picture:
     pixels = overlay(explanation.images[i], explanation.overall[i])
     return picture(pixels, pixels.shape[1], "", f"{explanation.names[i]}, overall map")
 
 
-def _pairs(explanation: "Explanation") -> dict[str, Any] | None:
+def _pairs(explanation: Explanation) -> dict[str, Any] | None:
     found = explanation.correspondences
     if found is None:
         return None

@@ -3,15 +3,17 @@
 Markers and dashes tell the same things apart without colour.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from captum_leam._optional import pd
 from captum_leam._text import shown
 from captum_leam.plots import COLOURS, POSITIVE
 from captum_leam.regions.region_plots import COLOURS as LIFT_COLOURS
@@ -321,21 +323,21 @@ def _styles(controls: Sequence[str]) -> dict[str, tuple[str, str, Any]]:
     return {**styles, "": (MAP_COLOUR, "o", "-")}
 
 
-def _panel(height: float) -> "tuple[Figure, Axes]":
+def _panel(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots()
 
 
 def _row_panel(
     labels: Iterable[object], row: float, rest: float, length: int = 24
-) -> "tuple[Figure, Axes, NDArray[np.intp]]":
+) -> tuple[Figure, Axes, NDArray[np.intp]]:
     """Return a panel with a labelled row for each label; heights in inches."""
     texts = [short(label, length) for label in labels]
     figure, axes = _panel(row * len(texts) + rest)
     return figure, axes, _rows(axes, texts)
 
 
-def _rows(axes: "Axes", labels: Sequence[str]) -> NDArray[np.intp]:
+def _rows(axes: Axes, labels: Sequence[str]) -> NDArray[np.intp]:
     """Label rows from the top down, and return where they are."""
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
@@ -345,7 +347,7 @@ def _rows(axes: "Axes", labels: Sequence[str]) -> NDArray[np.intp]:
 
 
 def _whiskers(
-    axes: "Axes", table: pd.DataFrame, y: Any, columns: tuple[str, str, str], colour: str = MAP_COLOUR, **look: Any
+    axes: Axes, table: pd.DataFrame, y: Any, columns: tuple[str, str, str], colour: str = MAP_COLOUR, **look: Any
 ) -> None:
     """Draw a value and the ends of its interval in every row."""
     value, low, high = columns

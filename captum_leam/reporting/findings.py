@@ -1,5 +1,7 @@
 """Read a finished study: its summaries wholly, of the large tables the rows that a question needs."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from captum_leam._optional import import_optional, pd
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness import OcclusionResult
 from captum_leam.reporting.schema import OVERALL, TABLES
@@ -77,7 +79,7 @@ class Findings:
 
     def rows(self, name: str, **wanted: Any) -> pd.DataFrame:
         """Return the rows of a large table whose columns hold the value, or one of a list of values."""
-        import pyarrow.parquet as pq
+        pq = import_optional("pyarrow.parquet")
 
         filters = [(column, "in", v if isinstance(v, list) else [v]) for column, v in wanted.items()]
         table: pd.DataFrame = pq.read_table(_path(self.folder, name), filters=filters or None).to_pandas()
@@ -180,7 +182,7 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 def _table(folder: Path, name: str) -> pd.DataFrame:
-    import pyarrow.parquet as pq
+    pq = import_optional("pyarrow.parquet")
 
     path = _path(folder, name)
     try:

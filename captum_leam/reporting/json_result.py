@@ -1,5 +1,7 @@
 """``explanation.json``: the machine-readable result of an explanation, and its schema."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -9,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from captum_leam._optional import pd
 from captum_leam._storage import file_sha256
 from captum_leam._version import __version__
 from captum_leam.match import MatchExplanation
@@ -38,7 +40,7 @@ def explanation_schema() -> dict[str, Any]:
 
 
 def explanation_record(
-    explanation: "Explanation",
+    explanation: Explanation,
     *,
     settings: Mapping[str, Any] | None = None,
     map_files: Sequence[Mapping[str, str]] = (),

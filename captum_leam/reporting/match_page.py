@@ -1,7 +1,8 @@
 """Show an identification on the page of its probes: ranking, margins, and what changes without the named pixels."""
 
-import pandas as pd
+from __future__ import annotations
 
+from captum_leam._optional import pd
 from captum_leam.match import MatchExplanation
 from captum_leam.reporting.figures import margin_falls
 from captum_leam.reporting.numbers import one_digit, percent, three_digits

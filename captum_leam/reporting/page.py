@@ -4,6 +4,8 @@ A page asks nothing of any network: its policy forbids every request, its one sc
 files, people or models is escaped. A drawing is a picture of the page, and a file beside it together with its numbers.
 """
 
+from __future__ import annotations
+
 import base64
 import hashlib
 import io
@@ -16,12 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from captum_leam._optional import import_optional, pd
 from captum_leam._text import safe_cells, shown
 from captum_leam._version import __version__
 from captum_leam.reporting.figure_style import as_svg, themed
@@ -301,21 +303,21 @@ class Page:
 
     def render(self) -> str:
         """Return the page as HTML: self-contained, every name escaped, no request to anywhere."""
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-
-        environment = Environment(
-            loader=PackageLoader("captum_leam.reporting"),
+        jinja2 = import_optional("jinja2")
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("captum_leam.reporting"),
             autoescape=True,
             trim_blocks=True,
             lstrip_blocks=True,
-            undefined=StrictUndefined,
+            undefined=jinja2.StrictUndefined,
             finalize=lambda value: value if isinstance(value, Markup) else shown(value),
         )
         parts = ("page", "explorer") if self._is_explorable else ("page",)
         script, style = (Markup("".join(_template(part + end) for part in parts)) for end in (".js", ".css"))  # noqa: S704 - of this package
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         template = environment.get_template("page.html.j2")
-        return template.render(page=self, version=__version__, style=style, script=script, script_hash=digest)
+        text: str = template.render(page=self, version=__version__, style=style, script=script, script_hash=digest)
+        return text
 
     @property
     def _is_explorable(self) -> bool:

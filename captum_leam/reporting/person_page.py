@@ -1,5 +1,7 @@
 """Build the page of one person, made only on request: their maps, regions and drops beside everybody's."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -7,9 +9,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
+from captum_leam._optional import pd
 from captum_leam._text import safe_name
 from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.faces import read_crop

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from textwrap import indent
 from typing import TYPE_CHECKING
 
+from captum_leam._optional import import_optional
 from captum_leam.errors import CaptumLeamError
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class Table:
             >>> TABLES["scores"].schema().names
             ['model', 'image', 'person', 'cosine']
         """
-        import pyarrow as pa
+        pa = import_optional("pyarrow")
 
         if more and not self.grows:
             raise CaptumLeamError(f"Expected no further columns of the table {self.name!r}, got {list(more)}.")

@@ -1,15 +1,17 @@
 """Build the sections of a study's page; each function takes the findings and returns one section."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from captum_leam._optional import pd
 from captum_leam.reporting import figures
 from captum_leam.reporting.figures import spoken
 from captum_leam.reporting.findings import Findings

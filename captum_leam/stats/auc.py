@@ -1,13 +1,15 @@
 """Areas under the ROC curve (AUC): of ranks, of weighted values, of histograms; with an interval over people."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from captum_leam._optional import pd
 from captum_leam.stats.bootstrap import Floats, divided
 from captum_leam.stats.estimates import MIN_FOR_INTERVAL
 

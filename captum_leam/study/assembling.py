@@ -1,5 +1,7 @@
 """Write the tables and mean maps of a study from its shards: one shard after the other, rows in a fixed order."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -8,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from captum_leam._optional import import_optional, pd
 from captum_leam._storage import Shard, atomic_write
 from captum_leam.patterns import compare_groups
 from captum_leam.reporting.schema import GROUP_PREFIX, OVERALL, TABLES
@@ -77,13 +79,13 @@ def write_tables(plan: Plan, out: Path) -> tuple[Rows, Rows]:
 class TableWriter:
     """One table, written row group by row group."""
 
-    schema: "pa.Schema"
+    schema: pa.Schema
     file: Any
-    _tables: list["pa.Table"] = field(default_factory=list)
+    _tables: list[pa.Table] = field(default_factory=list)
 
     def add(self, frame: pd.DataFrame) -> None:
         """Add rows; what is missing is NaN, -1 or an empty text."""
-        import pyarrow as pa
+        pa = import_optional("pyarrow")
 
         columns = frame.reindex(columns=self.schema.names)
         arrays = [_as_arrow(columns[column.name], column.type) for column in self.schema]
@@ -93,7 +95,7 @@ class TableWriter:
 
     def flush(self) -> None:
         """Write a row group."""
-        import pyarrow as pa
+        pa = import_optional("pyarrow")
 
         if self._tables:
             table = pa.concat_tables(self._tables).combine_chunks()
@@ -101,8 +103,8 @@ class TableWriter:
         self._tables = []
 
 
-def _as_arrow(values: pd.Series, kind: "pa.DataType") -> "pa.Array":
-    import pyarrow as pa
+def _as_arrow(values: pd.Series, kind: pa.DataType) -> pa.Array:
+    pa = import_optional("pyarrow")
 
     if pa.types.is_floating(kind):
         return pa.array(values.to_numpy(dtype=kind.to_pandas_dtype()), type=kind)
@@ -113,7 +115,7 @@ def _as_arrow(values: pd.Series, kind: "pa.DataType") -> "pa.Array":
 @contextmanager
 def open_tables(folder: Path, names: Sequence[str], more: Sequence[str] = ()) -> Iterator[dict[str, TableWriter]]:
     """Open writers of some tables, whose files take their names together, once all of them are complete."""
-    import pyarrow.parquet as pq
+    pq = import_optional("pyarrow.parquet")
 
     with ExitStack() as stack:
         places = {name: stack.enter_context(atomic_write(folder / f"{name}.parquet")) for name in names}
@@ -427,7 +429,8 @@ def write_person_maps(plan: Plan, folder: Path) -> None:
 def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as place, open(place, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        # no allow_pickle=: older NumPy would store it as an array
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 # -- groups --------------------------------------------------------------------------------------------

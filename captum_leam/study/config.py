@@ -6,10 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
-from pydantic.dataclasses import dataclass
-from pydantic_core import ErrorDetails
-
 from captum_leam.controls import CONTROLS, OWN_CONTROLS
 from captum_leam.errors import ConfigError
 from captum_leam.explain import PRESETS
@@ -42,6 +38,12 @@ from captum_leam.study.fields import (
     short_for,
 )
 from captum_leam.study.yaml_reader import MAX_INTEGER, read_yaml
+
+# isort: split
+# After fields, whose error names the command that installs pydantic.
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
 
 STUDY_PRESETS = (*PRESETS, "layers")
 DEFAULT_PRESET = "default"

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
+from captum_leam._optional import import_optional
 from captum_leam._progress import begin_step, progress_bar
 from captum_leam._storage import Shard, shard_digest, write_shard
-from captum_leam.errors import EngineError, IncompleteError, MissingExtraError
+from captum_leam.errors import EngineError, IncompleteError
 from captum_leam.study.config import Config
 from captum_leam.study.plan import STAGE_OF
 from captum_leam.study.task import Task
@@ -155,12 +156,9 @@ class Executor:
 @contextmanager
 def _pool(engine: Engine, jobs: int, config: Config) -> Iterator[Any]:
     """Start the workers: a call with delayed functions returns their results in order."""
-    try:
-        from joblib import Parallel, parallel_config
-    except ImportError as error:
-        raise MissingExtraError.of("joblib", "study", error) from None
+    joblib = import_optional("joblib")
 
-    class ParallelWithBar(Parallel):  # type: ignore[misc]
+    class ParallelWithBar(joblib.Parallel):  # type: ignore[name-defined, misc]
         """A pool that moves a progress bar; Ray's backend cannot yield results as they come."""
 
         bar: Any = None
@@ -175,7 +173,7 @@ def _pool(engine: Engine, jobs: int, config: Config) -> Iterator[Any]:
     elif engine == "ray":
         gpus = 1 if config.device.startswith("cuda") else 0
         options["ray_remote_args"] = {"num_cpus": config.threads, "num_gpus": gpus}
-    with parallel_config(BACKENDS[engine], **options):
+    with joblib.parallel_config(BACKENDS[engine], **options):
         pool = ParallelWithBar(n_jobs=1 if engine == "serial" else jobs, batch_size=1, pre_dispatch="2*n_jobs")
     with pool:
         yield pool
@@ -187,13 +185,9 @@ def _ray(jobs: int) -> Iterator[None]:
     before = dict(os.environ)
     os.environ["RAY_AUTH_MODE"] = "disabled"  # else it writes a token into the home directory
     try:
-        try:
-            import ray
-            from ray.util.joblib import register_ray
-        except ImportError as error:
-            raise MissingExtraError.of("ray", "ray", error) from None
+        ray, register_ray = import_optional("ray"), import_optional("ray.util.joblib").register_ray
         logging.getLogger("ray.util.multiprocessing.pool").setLevel(logging.ERROR)  # it warns of what joblib passes on
-        register_ray()  # type: ignore[no-untyped-call]
+        register_ray()
         starts = not ray.is_initialized()
         if starts:
             cluster = os.environ.get("RAY_ADDRESS")

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from captum_leam.errors import MissingExtraError
+from captum_leam._optional import missing_extra
 from captum_leam.study.yaml_reader import MAX_INTEGER
 
 try:
     from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, WrapValidator
     from pydantic_core import PydanticCustomError
 except ImportError as error:
-    raise MissingExtraError.of("pydantic", "study", error) from None
+    raise missing_extra("pydantic", error) from None
 
 PARSERS = ("template", "bisenet", "parsenet")
 MODEL = "FILE.py:callable, package.module:callable or FILE.onnx"

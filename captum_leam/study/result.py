@@ -1,20 +1,19 @@
 """Results of a study: a folder that can be opened again."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from captum_leam._optional import import_optional, pd
 from captum_leam._storage import file_sha256
 from captum_leam.errors import BrokenFileError, CaptumLeamError
 from captum_leam.reporting.schema import OVERALL, TABLES
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 MAX_NAMED = 10
 """Number of rows of the table of what was left out that the summary shows."""
@@ -50,7 +49,7 @@ class StudyResult:
             ) from None
         return manifest
 
-    def table(self, name: str, **filters: Any) -> "pd.DataFrame":
+    def table(self, name: str, **filters: Any) -> pd.DataFrame:
         """Return one of the tables, see :mod:`captum_leam.reporting.schema`.
 
         Args:
@@ -61,7 +60,7 @@ class StudyResult:
             CaptumLeamError: If there is no such table.
             BrokenFileError: If the file is not the one that the study wrote.
         """
-        import pyarrow.parquet as pq
+        pq = import_optional("pyarrow.parquet")
 
         if name not in TABLES:
             raise CaptumLeamError(f"Expected one of the tables {', '.join(TABLES)}, got {name!r}.")
@@ -82,7 +81,7 @@ class StudyResult:
             )
         return path
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> pd.DataFrame:
         """Return the headline: person-specificity of the overall maps, of LEAM and of controls."""
         return self.table("patterns", layer=OVERALL, kind="top")
 

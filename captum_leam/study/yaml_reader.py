@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any, NoReturn
 
-from captum_leam.errors import ConfigError, MissingExtraError
+from captum_leam._optional import import_optional
+from captum_leam.errors import ConfigError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
@@ -31,10 +32,7 @@ def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
         ...     read_yaml(Path(folder, "a.yaml"))
         ({'seed': 3, 'fractions': [0.1]}, {'': 1, 'seed': 1, 'fractions': 2, 'fractions[0]': 2})
     """
-    try:
-        import yaml
-    except ImportError as error:
-        raise MissingExtraError.of("yaml", "study", error) from None
+    yaml = import_optional("yaml")
     text = _read_text(path)
     try:
         _check_events(path, text)

@@ -8,6 +8,8 @@ Source: the protocol of CorrRISE (Lu et al., WACV 2024, arXiv 2305.08546), FGGB 
 (Zhang & Günther 2026, arXiv 2605.12017); written from the papers.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -15,7 +17,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
@@ -23,6 +24,7 @@ from tqdm.auto import tqdm
 
 from captum_leam._engine.arithmetic import as_tensor
 from captum_leam._engine.checks import rows_from
+from captum_leam._optional import pd
 from captum_leam.controls import SHARED_CONTROLS, Scene
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.fills import Fill, as_fill
@@ -126,7 +128,7 @@ class VerificationEvaluator:
         calibration: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
         labels: Sequence[Any] | None = None,
         explained: str = "",
-    ) -> "VerificationResult":
+    ) -> VerificationResult:
         """Curves of every method and control.
 
         Args:
@@ -353,7 +355,7 @@ class VerificationResult:
         areas = [area_under(wide.columns, row) for row in hit]
         return interval_of_pairs(areas, self.people[scored], confidence=confidence)
 
-    def plot(self, **options: Any) -> "Figure":
+    def plot(self, **options: Any) -> Figure:
         """Plot the three curves, see :func:`captum_leam.plots.verification_curves`."""
         from captum_leam.plots import verification_curves
 

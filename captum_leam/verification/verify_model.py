@@ -1,5 +1,7 @@
 """Does the model tell people apart at all? Before anything is explained."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from captum_leam._optional import pd
 from captum_leam.errors import CaptumLeamError, SeparationWarning
 from captum_leam.objectives import embed, unit
 from captum_leam.stats.decisions import error_rates, threshold_at_eer, threshold_at_fmr
 from captum_leam.stats.labels import person_codes
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
@@ -73,15 +75,13 @@ class Verification:
         """Share of the genuine pairs that is accepted at :meth:`threshold`, in [0, 1]."""
         return float(np.mean(self.genuine >= self.threshold(fmr)))
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> pd.DataFrame:
         """One row for every false match rate that can be measured, of 0.1, 0.01, …: fmr, threshold, tar."""
-        import pandas as pd
-
         measurable = [rate for rate in (0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6) if rate * len(self.impostor) >= 1]
         rows = [{"fmr": rate, "threshold": self.threshold(rate), "tar": self.tar(rate)} for rate in measurable]
         return pd.DataFrame(rows, columns=["fmr", "threshold", "tar"])
 
-    def plot(self) -> "Figure":
+    def plot(self) -> Figure:
         """Histogram of genuine and impostor cosines."""
         from matplotlib.figure import Figure
 
