@@ -22,6 +22,7 @@ from captum_leam.study.command import study
 
 if TYPE_CHECKING:
     from captum_leam.reporting.explanation import Explanation
+    from captum_leam.synthetic import SyntheticPopulation
 
 app = typer.Typer(
     name="captum-leam",
@@ -118,6 +119,18 @@ def _root(
 
 # -- demo ----------------------------------------------------------------------------------------------
 
+DEMO_LEAD = (
+    "Look first at the overlays of each section: three networks recognise synthetic faces by one part only, the nose, the eyes or the "
+    "mouth, and the map of each should lie on that part. Then at the lift of that part (1 is chance), and at the curve of drops, which "
+    "should lie above those of Grad-CAM and random pixels."
+)
+NEXT = """
+Next, your own network and pictures of one person: aligned crops, or photographs with the extra "face"
+
+    captum-leam explain ann/*.jpg --model my_models.py:my_network --preprocessing insightface --out explanation
+
+my_models.py holds a function my_network() that returns a PyTorch module, images in, embeddings out; an ONNX file works as well."""
+
 
 @app.command()
 def demo(
@@ -125,55 +138,63 @@ def demo(
     out: Out = Path("demo"),
     seed: Seed = 0,
     device: Device = "cpu",
-    people: Annotated[int, typer.Option(help="Synthetic people to train on.")] = 12,
+    people: Annotated[int, typer.Option(help="Synthetic people. Other than 12: networks are trained here.")] = 12,
+    train: Annotated[
+        bool,
+        typer.Option("--train", help="Train the networks here, a minute each, instead of using those of the package."),
+    ] = False,
     progress: Progress = None,
     force: Force = False,
 ) -> None:
-    """Train on synthetic faces whose identity is planted in one part, explain them, and write a page."""
+    """Explain networks whose evidence is known: synthetic faces with identity planted in one part; and write a page."""
     _check_folder(out, force)
     _start_bar(context, progress)
     from captum_leam.reporting.explanation_page import write_page
+    from captum_leam.synthetic import SyntheticPopulation, has_weights
 
     on, parts = _device(device), ("nose", "eyes", "mouth")
-    plan({name: work for part in parts for name, work in _demo_steps(part).items()} | {"writing the page": 600})
-    sections = [_planted(part, people, seed, on) for part in parts]
+    populations = {part: SyntheticPopulation(people, evidence=part, seed=seed) for part in parts}
+    trained = [part for part in parts if train or not has_weights(populations[part], seed)]
+    plan({name: work for part in parts for name, work in _demo_steps(part, part in trained).items()})
+    plan({"writing the page": 600})
+    sections = [_planted(part, population, seed, on, part in trained) for part, population in populations.items()]
     page = write_page(
         sections,
         out,
         title="captum-leam: maps where the right answer is known",
-        lead="Three networks, each trained on synthetic faces whose identity lies in one part only. The maps should lie on that part.",
+        lead=DEMO_LEAD,
         settings={
             **_environment(seed, device),
-            "model": "captum_leam.synthetic.EmbeddingNet, trained here",
+            "model": f"captum_leam.synthetic.EmbeddingNet, {sections[0].source['weights']}",
             "people": people,
             **sections[0].settings,
         },
     )
     _show(sections, page)
+    typer.echo(NEXT)
 
 
-def _demo_steps(part: str) -> dict[str, float]:
+def _demo_steps(part: str, is_trained_here: bool) -> dict[str, float]:
     """Return the steps for one network, each with its work in steps of training."""
-    return {f"training on the {part}": 500, f"testing and explaining the {part}": 150}
+    return {f"training on the {part}": 500.0 * is_trained_here, f"testing and explaining the {part}": 150}
 
 
-def _planted(part: str, people: int, seed: int, device: Any) -> Explanation:
+def _planted(part: str, population: SyntheticPopulation, seed: int, device: Any, is_trained_here: bool) -> Explanation:
     from captum_leam.reporting.explanation import ExplainOptions, explain_images
     from captum_leam.suggest import suggest_layers
-    from captum_leam.synthetic import SyntheticPopulation, centroids, swap_test, train
+    from captum_leam.synthetic import centroids, load_trained, swap_test, train
 
-    population = SyntheticPopulation(people, evidence=part, seed=seed)
     begin_step(f"training on the {part}", 500)
-    model = train(population, seed=seed, progress=False)
+    model = train(population, seed=seed, progress=False) if is_trained_here else load_trained(population)
     begin_step(f"testing and explaining the {part}")
     test = swap_test(model, population, seed=seed)
-    faces = population.sample(range(min(6, people)), seed=50_000 + seed)
+    faces = population.sample(range(min(6, population.n_people)), seed=50_000 + seed)
     references = centroids(model, population, seed=seed)[faces.people]
     text = (
-        f"The identity of {people} people lies in the {part}; all other parts are drawn anew for every image. On {test.images} fresh "
-        f"images the network finds the right person in {test.accuracy:.0%}. That it uses the {part} is proved, not assumed: its decision "
-        f"between two people flips in {test.part_flips:.0%} of the images when the {part} changes hands, and in {test.rest_flips:.0%} when "
-        "everything else does."
+        f"The identity of {population.n_people} people lies in the {part}; all other parts are drawn anew for every image. On "
+        f"{test.images} fresh images the network finds the right person in {test.accuracy:.0%}. That it uses the {part} is proved, not "
+        f"assumed: its decision between two people flips in {test.part_flips:.0%} of the images when the {part} changes hands, and in "
+        f"{test.rest_flips:.0%} when everything else does."
     )
     layers = suggest_layers(model, faces.images)
     found = explain_images(
@@ -186,7 +207,8 @@ def _planted(part: str, people: int, seed: int, device: Any) -> Explanation:
         references=references.to(device),
         options=ExplainOptions(seed=seed, explored=2),
     )
-    return replace(found, title=f"Evidence planted in the {part}", text=text)
+    source = {"weights": "trained here" if is_trained_here else "weights of the package"}
+    return replace(found, title=f"Evidence planted in the {part}", text=text, source={**found.source, **source})
 
 
 # -- explain -------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ Faces are drawn in the standard five-point alignment of a 112×112 crop. Left an
 from captum_leam.synthetic.drawing import PARTS, REGIONS
 from captum_leam.synthetic.network import EmbeddingNet, SwapTest, centroids, swap_test, train
 from captum_leam.synthetic.population import SyntheticFaces, SyntheticPopulation, render, swap
+from captum_leam.synthetic.trained_networks import has_weights, load_trained
 
 __all__ = [
     "PARTS",
@@ -19,6 +20,8 @@ __all__ = [
     "SyntheticFaces",
     "SyntheticPopulation",
     "centroids",
+    "has_weights",
+    "load_trained",
     "render",
     "swap",
     "swap_test",
