@@ -25,7 +25,6 @@ SIMPLE = frozenset({bool, int, float, str, bytes, type(None), torch.dtype, torch
 
 COLLECTIONS = frozenset({dict, OrderedDict, set})
 
-GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 MAX_VALUES = 16
 """Numbers up to which a tensor on the CPU or an array is compared by value: flags, orders and sizes, which may change in place."""
@@ -151,6 +150,7 @@ class _Walk:
 
     def __init__(self) -> None:
         self._functions: set[FunctionType] = set()
+        self._bound: set[tuple[int, Any]] = set()
         self._kinds: dict[type, Any] = {}
         self._modules: list[nn.Module] = []
         self.generators: list[Any] = []
@@ -166,7 +166,11 @@ class _Walk:
             values = [*function.args, *function.keywords.items()]
             return self.function(function.func), *map(self.captured, values)
         if isinstance(function, MethodType):
-            return self.value(function.__self__, 2), self.function(function.__func__, calls)
+            owner, method = function.__self__, self.function(function.__func__, calls)
+            if (id(owner), function.__func__) in self._bound:  # an object may hold its own methods
+                return id(owner), method
+            self._bound.add((id(owner), function.__func__))
+            return self.value(owner, 2), method
         if not isinstance(function, FunctionType):
             return self.kind(type(function)), self.value(function, 2)
         code = function.__code__  # held, not its identity: that of a freed one may come back for another
@@ -213,7 +217,7 @@ class _Walk:
             return id(value)
         if isinstance(value, Tensor | np.ndarray):
             return _numbers(value)
-        if isinstance(value, GENERATORS):
+        if isinstance(value, _generators()):
             self.generators.append(value)
             return id(value)
         if isinstance(value, FunctionType | MethodType | staticmethod | classmethod | partial):
@@ -239,6 +243,12 @@ class _Walk:
         return tuple(
             self.value(hook) for hook in hooks if not str(getattr(hook, "__module__", "")).startswith("captum_leam.")
         )
+
+
+@cache
+def _generators() -> tuple[type, ...]:
+    """Types of random number generators; numpy.random is imported on first use."""
+    return torch.Generator, np.random.Generator, np.random.RandomState, random.Random
 
 
 @cache

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from captum_leam._engine.arithmetic import own_arithmetic
+from captum_leam._optional import import_optional
 from captum_leam.errors import CaptumLeamError, HalfPrecisionWarning, NormalisedWarning
 from captum_leam.faces.crops import MAX_SIDE
 from captum_leam.faces.photos import MAX_PIXELS
@@ -25,7 +26,7 @@ from captum_leam.models.onnx_graph import (
     use_float32,
 )
 from captum_leam.models.onnx_network import convert, flatten_output, keep_images_apart
-from captum_leam.models.onnx_runtime import first_line, import_extra, open_session, run
+from captum_leam.models.onnx_runtime import first_line, open_session, run
 from captum_leam.models.preprocessing import Prepared, Preprocessing, smooth_images
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def read_onnx(path: Path) -> "ModelProto":
     """
     if not path.is_file():
         raise CaptumLeamError(f"{path}: there is no such file.")
-    onnx = import_extra("onnx")
+    onnx = import_optional("onnx")
     try:
         model: ModelProto = onnx.load(str(path), load_external_data=False)
         for tensor in [tensor for tensor in all_tensors(model) if tensor.data_location == tensor.EXTERNAL]:
@@ -166,6 +167,8 @@ def _load_weights(tensor: "TensorProto", path: Path) -> None:
     elif beside.exists():
         folder = path.parent
     load_external_data_for_tensor(tensor, str(folder))
+    tensor.data_location = tensor.DEFAULT  # onnx does this itself only in newer versions
+    del tensor.external_data[:]
 
 
 def _input_size(model: "ModelProto") -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, explain_pair, suggest_layers
+from captum_leam._engine.fingerprint import entries
 from captum_leam._engine.probe import check_model
 from captum_leam.explainers import XSSAB, CorrRISE, GradCAM
 from captum_leam.faithfulness import OcclusionEvaluator
@@ -692,3 +693,22 @@ def test_a_function_without_modules_is_probed_once():
     for _ in range(3):
         embed(counted, torch.rand(6, 3, 8, 8))
     assert seen == [2, 2, 6, 6, 6]
+
+
+class Callback:
+    """An object that holds one of its own methods, as those of event loops and graphs do."""
+
+    def __init__(self) -> None:
+        self.number, self.call = 3, self.run
+
+    def run(self) -> int:
+        return self.number
+
+
+def test_an_object_that_holds_its_own_method_is_walked_once():
+    model = nn.ReLU()
+    model.callback = Callback()
+    before = entries(model)
+    assert entries(model) == before
+    model.callback.number = 4
+    assert entries(model) != before
