@@ -29,6 +29,7 @@ from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
 where = pathlib.Path(captum_leam.__file__)
 assert where.is_relative_to(sys.prefix), f"{where} is not the installed wheel"
 assert importlib.metadata.version("captum-leam") == captum_leam.__version__
+assert len(list((where.parent / "synthetic").glob("trained_*.npz"))) == 3
 assert (where.parent / "py.typed").is_file() and (where.parent / "reporting" / "templates" / "page.html.j2").is_file()
 model, sample = EmbeddingNet().eval(), SyntheticPopulation(3).sample(2)
 references = leave_one_out_centroids(model(sample.images).detach(), sample.people)
@@ -54,6 +55,8 @@ def build(out: Path) -> tuple[Path, Path]:
     (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
     said = run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist)
     print(said.strip())
+    rating = run(sys.executable, "-m", "pyroma", "--quiet", "--min", "9", "--file", sdist)
+    print(f"pyroma: {rating.split()[-1]} of 10")
     return wheel, sdist
 
 
@@ -74,6 +77,8 @@ def check_contents(wheel: Path, sdist: Path) -> None:
     needed = {
         "CITATION.cff",
         "CHANGELOG.md",
+        "CODE_OF_CONDUCT.md",
+        "Dockerfile",
         "constraints.txt",
         "docs/conf.py",
         "examples/quickstart.py",
@@ -97,7 +102,7 @@ def fresh_environment(folder: Path, wheel: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="keep wheel and sdist in this folder")
-    parser.add_argument("--no-demo", action="store_true", help="leave out the demo, which trains three networks")
+    parser.add_argument("--no-demo", action="store_true", help="leave out the demo")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
