@@ -421,18 +421,37 @@ def test_crops_of_two_sizes_raise_and_name_the_file(folder):
         invoke("explain", folder / "a.png", folder / "small.png", "--model", f"{folder}/my_models.py:small")
 
 
-def test_the_demo_writes_the_same_page_and_its_tables(tmp_path, monkeypatch):
+def test_the_demo_writes_the_same_page_and_its_tables(tmp_path, monkeypatch, capsys):
     """With a network of three steps; `make demo` is the real one."""
     from functools import partial
 
     import captum_leam.synthetic as synthetic
 
     monkeypatch.setattr(synthetic, "train", partial(synthetic.train, steps=3, batch_size=4))
-    invoke("demo", "--out", tmp_path / "demo", "--people", 3, drawn=True)
+    code, printed = main(monkeypatch, capsys, "demo", "--out", tmp_path / "demo", "--people", 3, "--no-progress")
     page = (tmp_path / "demo" / "index.html").read_text()
     assert all(f"Evidence planted in the {part}" in page for part in ("nose", "eyes", "mouth"))
+    assert "Look first at the overlays" in page
+    assert "trained here" in page
     assert "its decision between two people flips in" in page
     assert len(list((tmp_path / "demo").glob("*.csv"))) == 3 * 3
+    assert code == 0
+    assert "captum-leam explain ann/*.jpg --model my_models.py:my_network" in printed
+
+
+def test_the_demo_uses_the_networks_of_the_package_and_trains_others(monkeypatch):
+    import captum_leam.synthetic as synthetic
+    from captum_leam import cli
+
+    trained, loaded = [], synthetic.load_trained
+    monkeypatch.setattr(synthetic, "train", lambda population, **_: trained.append(population) or loaded(population))
+    for is_trained_here, count in ((False, 0), (True, 1)):
+        monkeypatch.setattr(synthetic, "swap_test", lambda *_, **__: 1 / 0)  # far enough, and in any case run
+        with pytest.raises(ZeroDivisionError):
+            cli._planted(
+                "nose", synthetic.SyntheticPopulation(12, evidence="nose"), 0, torch.device("cpu"), is_trained_here
+            )
+        assert len(trained) == count
 
 
 @pytest.mark.real

@@ -144,6 +144,8 @@ from captum_leam.synthetic import (
     SyntheticFaces,
     SyntheticPopulation,
     centroids,
+    has_weights,
+    load_trained,
     render,
     swap,
     swap_test,
@@ -527,6 +529,8 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     "render": lambda s: render(_swap(s).parts, _swap(s).nuisance, _swap(s).people).images,
     "swap": lambda s: [_swap(s).images, _swap(s).labels],
     "swap_test": lambda s: list(vars(swap_test(s.of_112, s.population, images_per_person=2)).values())[1:],
+    "has_weights": lambda s: has_weights(s.population),
+    "load_trained": lambda s: list(load_trained(SyntheticPopulation(12, evidence="nose")).parameters()),
     "train": _trained,
 }
 """Name → call."""
