@@ -273,9 +273,10 @@ class MapCertainty:
             offsets = np.linspace(-0.25, 0.25, max(1, len(test.placed)))
             left.plot(test.placed, i + offsets, "o", color="0.6", markersize=2)
             left.plot([test.drop], [i], "D", color=COLOURS[0], markersize=6)
-        left.set_yticks(range(len(tests)), list(tests))
+        names = [name.rpartition("/")[2] for name in tests]  # of files without their folders
+        left.set_yticks(range(len(tests)), names, parse_math=False)
         left.set_ylim(len(tests) - 0.5, -0.5)
-        left.set_xlabel("fall of the cosine: map (diamond), same shape elsewhere (dots)")
+        left.set_xlabel("fall of the cosine:\nmap (diamond), elsewhere (dots)")
         kinds = list(dict.fromkeys(rows["kind"]))
         for i, kind in enumerate(kinds):
             overlaps = rows.loc[rows["kind"] == kind, "overlap"]
