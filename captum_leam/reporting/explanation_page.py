@@ -244,7 +244,7 @@ def _certainty(explanation: Explanation, i: int) -> list[Block]:
     columns = [
         Column("model", "occluded on"),
         Column("drop", "cosine falls by", three_digits),
-        Column("moved", "elsewhere by", three_digits),
+        Column("moved", "elsewhere", three_digits),
         Column("p", "p", p_value),
         Column("overlap", "pixels kept", percent),
     ]
