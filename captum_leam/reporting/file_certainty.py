@@ -36,7 +36,7 @@ def certainty_passes(references: int, models: int, per_map: float) -> float:
 
     Example:
         >>> certainty_passes(1, 1, 26)
-        309
+        283
     """
     left_out = min(MAX_LEFT_OUT, references) if references > 1 else 0
     return (2 + PLACEMENTS) * models + (len(CHANGES) + left_out) * per_map
