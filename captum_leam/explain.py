@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from captum_leam._engine.captum_adapter import BaselineType, baseline_tensors
+from captum_leam._engine.captum_adapter import BaselineType
 from captum_leam._engine.checks import check_choice, check_count, check_field, check_images
 from captum_leam._engine.guards import with_gradients
 from captum_leam._engine.memory import in_batches
@@ -15,9 +15,9 @@ from captum_leam._engine.outputs import as_output
 from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError
 from captum_leam.leam import LEAM, Path, Weighting
-from captum_leam.maps import default_blur, normalize_sum, overall_map, place_on_field
+from captum_leam.maps import normalize_sum, place_on_field, positive_shares
 from captum_leam.objectives import Norm, direction, similarity
-from captum_leam.refinement import refine, smooth, transfer_ranks
+from captum_leam.refinement import START, contributions, evidence, refine, smooth, transfer_ranks
 from captum_leam.suggest import Layers, LayerSuggestion, LayerSuggestions, chosen_layers, find_field, layer_list
 
 __all__ = [
@@ -38,34 +38,25 @@ Reference = Literal["own", "other face", "other images", "first candidate"]
 
 
 class PresetForm(NamedTuple):
-    """Steps of the path at the start of an overall map, and rounds of occlusion that refine it.
+    """Rounds of occlusion that refine an overall map after its first pass.
 
     Example:
         >>> PRESETS["default"], PRESETS["default"].passes(own_reference=True)
-        (PresetForm(n_steps=3, rounds=5), (10, 7))
+        (PresetForm(rounds=8), (10, 9))
     """
 
-    n_steps: int
     rounds: int
 
-    def for_own_reference(self) -> "PresetForm":
-        """Return the form for images that are their own reference: embedding them takes the forward pass of one round."""
-        return self._replace(rounds=max(0, self.rounds - 1))
-
     def passes(self, *, own_reference: bool = False) -> tuple[int, int]:
-        """Return the forward and backward passes per image, without those that find layers and field."""
-        rounds = self.for_own_reference().rounds if own_reference else self.rounds
-        forward, backward = path_passes(self.n_steps)
-        return forward + self.rounds, backward + rounds
+        """Return the forward and backward passes per image, without those that find layers and field.
 
-    @property
-    def uses_baselines(self) -> bool:
-        """Whether a path starts from baselines, or rounds replace pixels by them."""
-        return self.n_steps > 1 or self.rounds > 0
+        Images that are their own reference take one more forward pass, which embeds them.
+        """
+        return 1 + self.rounds + own_reference, 1 + self.rounds
 
 
-PRESETS: dict[str, PresetForm] = {"fast": PresetForm(1, 0), "default": PresetForm(3, 5), "best": PresetForm(3, 45)}
-"""Forms that take 1, 10 and 50 forward passes."""
+PRESETS: dict[str, PresetForm] = {"fast": PresetForm(0), "default": PresetForm(8), "best": PresetForm(48)}
+"""Forms that take 1, 9 and 49 forward passes and as many backward."""
 
 
 def path_passes(n_steps: int, path: Path = "mean_gradient") -> tuple[int, int]:
@@ -125,7 +116,7 @@ class MapSettings:
         Example:
             >>> settings = MapSettings("default", "own", ("stem",), ("stem", "last"), (0, 0, 112, 112), n_steps=4)
             >>> settings.to_dict()["passes"], settings.to_dict()["passes of the signed layer maps"]
-            ('10 forward, 7 backward', '6 forward, 4 backward')
+            ('10 forward, 9 backward', '6 forward, 4 backward')
         """
         return {
             "preset": self.preset,
@@ -147,12 +138,10 @@ class MapSettings:
                 "overall map": "mean of the signed layer maps' distributions",
                 "passes": "none beside those of the layer maps",
             }
-        own = self.reference == "own"
         form = PRESETS[self.preset]
         return {
-            "steps of the path": form.n_steps,
-            "rounds of occlusion": (form.for_own_reference() if own else form).rounds,
-            "passes": _passes(form.passes(own_reference=own)),
+            "rounds of occlusion": form.rounds,
+            "passes": _passes(form.passes(own_reference=self.reference == "own")),
         }
 
 
@@ -172,7 +161,7 @@ def check_preset(preset: str) -> None:
     check_choice("preset", preset, PRESETS)
 
 
-def explain_faces(  # noqa: PLR0913  the options of LEAM.attribute are named one by one
+def explain_faces(
     model: nn.Module,
     x: Tensor,
     preset: Preset = "default",
@@ -182,19 +171,16 @@ def explain_faces(  # noqa: PLR0913  the options of LEAM.attribute are named one
     reference: Tensor | None = None,
     contrast: Tensor | None = None,
     batch_size: int = 32,
-    n_steps: int | None = None,
     baselines: BaselineType = None,
-    path: Path = "mean_gradient",
-    internal_batch_size: int | None = None,
-    grad_kwargs: dict[str, Any] | None = None,
 ) -> Tensor:
     """Return the overall LEAM map of each aligned face, at the size of the images.
 
-    The map starts from layers that :func:`~captum_leam.suggest_layers` finds: their maps are placed on the field that the network
-    reads, divided by their sums and averaged (:func:`~captum_leam.overall_map`). ``"fast"`` is that map of one pass, smoothed with
-    a σ of 2 px per 112. The other presets start with a path of three steps and refine the map by occlusion
-    (:mod:`captum_leam.refinement`). They add the two, the map once and the refined map twice: the first shows where the evidence
-    arises, the second which pixels the score depends on. The sum is squared because it is flatter than each part. One ranking
+    ``"fast"`` is made in one forward and one backward pass at an image between a baseline and the face. It adds LEAM's maps of the layers
+    that :func:`~captum_leam.suggest_layers` finds, placed on the field that the network reads, divided by their sums and averaged (a layer
+    without a positive value is left out for that image), and twice LEAM at the input: the positive contributions of the pixels,
+    blurred at three scales. The other presets refine this map by rounds of occlusion (:mod:`captum_leam.refinement`). They add it,
+    the positive contributions that the rounds find, and twice the map re-ranked by the rounds: the first shows where the evidence
+    arises, the others which pixels the score depends on. The sum is squared because it is flatter than each part. One ranking
     serves every fraction. :doc:`/best_form` compares the forms that were tried.
 
     A preset is the same map in :func:`~captum_leam.explain_pair`, on pages and on the command line. Signed maps of single layers are
@@ -203,21 +189,17 @@ def explain_faces(  # noqa: PLR0913  the options of LEAM.attribute are named one
     Args:
         model: Model in evaluation mode that returns embeddings (N, D), or scores (N,) as ``EmbeddingSimilarity`` does.
         x: Faces, shape (N, C, H, W), as the model takes them.
-        preset: ``"fast"``: one forward and one backward pass. ``"default"``: 10 forward and 8 backward passes, 5 of each in rounds of
-            occlusion. ``"best"``: 50 and 48, 45 of each in rounds. Finding layers and field and probing the model take a few more
-            passes on two images. Default: ``"default"``.
+        preset: ``"fast"``: one forward and one backward pass. ``"default"``: 9 of each, 8 of them in rounds of occlusion. ``"best"``: 49 of
+            each, 48 in rounds. Finding layers and field and probing the model take a few more passes on two images. Default:
+            ``"default"``.
         layers: Layer by name, as a module whose output is (N, C, h, w) or as a suggestion; a list of these; or all suggestions, of which
             the overall map takes its own. Default: those of :func:`~captum_leam.suggest_layers`.
         field: (top, left, height, width) that the model reads, in pixels. Default: found by occlusion.
-        reference: Embeddings, shape (D,), (1, D) or (N, D). Default: each image's own, which shows the strength of the embedding,
-            with one round fewer because embedding the images takes a forward pass.
+        reference: Embeddings, shape (D,), (1, D) or (N, D). Default: each image's own, which shows the strength of the embedding and takes
+            one forward pass more.
         contrast: Embeddings to tell the person apart from, see :meth:`LEAM.attribute <captum_leam.LEAM.attribute>`.
         batch_size: Images per pass. Halved with a warning where they do not fit into memory. Default: 32.
-        n_steps: Steps of the path at the start. Default: those of the preset.
         baselines: Start of the path and replacement of occluded pixels, in any of Captum's forms. Default: a Gaussian blur.
-        path: Kind of the path at the start, see ``LEAM.attribute``. Default: ``"mean_gradient"``.
-        internal_batch_size: Most images in one pass of the path. Default: one step at a time.
-        grad_kwargs: Further arguments of ``torch.autograd.grad`` at the start.
 
     Returns:
         Shape (N, H, W), float32 (float64 for a model in float64), not negative, each map sums to 1, on the device of the images.
@@ -242,8 +224,7 @@ def explain_faces(  # noqa: PLR0913  the options of LEAM.attribute are named one
         field = field or found.field
         given = [*found.for_overall_map()]
     start = cast(list[LayerSuggestion | nn.Module], given)
-    options = {"path": path, "internal_batch_size": internal_batch_size, "grad_kwargs": grad_kwargs}
-    overall = OverallMap(model, start, field or find_field(model, x), preset, n_steps=n_steps, **options)
+    overall = OverallMap(model, start, field or find_field(model, x), preset)
     overall.leam.check_grids(x, overall.field)
 
     def explain(rows: slice) -> Tensor:
@@ -264,8 +245,6 @@ class OverallMap:
         layers: Layers that the map starts from: suggestions, or modules whose output is (N, C, h, w).
         field: (top, left, height, width) that the model reads, in pixels.
         preset: ``"fast"``, ``"default"`` or ``"best"``. Default: ``"default"``.
-        n_steps: Steps of the path at the start. Default: those of the preset.
-        options: Further options of ``LEAM.attribute`` at the start.
 
     Raises:
         CaptumLeamError: For an unknown preset.
@@ -278,20 +257,12 @@ class OverallMap:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        layers: Sequence[LayerSuggestion | nn.Module],
-        field: Field,
-        preset: Preset = "default",
-        *,
-        n_steps: int | None = None,
-        **options: Any,
+        self, model: nn.Module, layers: Sequence[LayerSuggestion | nn.Module], field: Field, preset: Preset = "default"
     ) -> None:
         check_preset(preset)
         self.leam = LEAM(model, list(layers))
         self.field = field
-        self.form = PRESETS[preset]
-        self.options = {"n_steps": self.form.n_steps if n_steps is None else n_steps, **options}
+        self.rounds = PRESETS[preset].rounds
 
     def __call__(
         self,
@@ -301,7 +272,7 @@ class OverallMap:
         contrast: Tensor | None = None,
         baselines: BaselineType = None,
     ) -> Tensor:
-        """Return the maps of one batch: the overall map at the start, then refined by rounds of occlusion.
+        """Return the maps of one batch: the overall map of one pass, then refined by rounds of occlusion.
 
         Args:
             x: Faces, shape (N, C, H, W).
@@ -313,23 +284,34 @@ class OverallMap:
             Shape (N, H, W), not negative, each map sums to 1.
 
         Raises:
-            NoEvidenceError: If a layer has no positive value for an image.
+            NoEvidenceError: If neither a layer nor the input has a positive value for an image.
             CaptumLeamError: For what ``LEAM.attribute`` refuses.
         """
-        rounds = (self.form if reference is not None else self.form.for_own_reference()).rounds
-        towards: dict[str, Any] = {"reference": reference, "contrast": contrast}
-        # without a path, only the rounds take baselines
-        starts = None if rounds and self.options["n_steps"] == 1 else baselines
         with with_gradients():
-            maps = self.leam.attribute(x, **towards, baselines=starts, **self.options)
-            overall = overall_map(maps, (x.shape[2], x.shape[3]), self.field)
-            start = smooth(overall)
-            if not rounds:
-                return normalize_sum(start)
             x = x.detach().clone()  # also of what was made under inference_mode
-            replaced = default_blur(x) if baselines is None else baseline_tensors(baselines, (x,))[0].clone()
-            heights = refine(_score(self.leam.forward_func, x, **towards), x, replaced, start, rounds)
-            return _sharpen(overall + 2 * transfer_ranks(normalize_sum(start), heights))
+            replaced = self.leam.baselines(x, baselines)
+            if reference is None:
+                reference = self._own_embeddings(x)
+            start = self._first_pass(x, replaced, reference, contrast)
+            if not self.rounds:
+                return start
+            score = _score(self.leam.forward_func, reference, contrast)
+            refined = refine(score, x, replaced, start, self.rounds)
+            return _sharpen(start + 2 * transfer_ranks(start, refined.heights) + evidence(refined.contributions))
+
+    def _first_pass(self, x: Tensor, replaced: Tensor, reference: Tensor | None, contrast: Tensor | None) -> Tensor:
+        """Return the map of one pass: of the layers once, and of the input twice."""
+        at = torch.lerp(replaced, x, START)
+        maps, gradient = self.leam.attribute_with_inputs(at, reference=reference, contrast=contrast)
+        placed = torch.stack([place_on_field(m, (x.shape[2], x.shape[3]), self.field) for m in maps], 1)
+        of_layers = positive_shares(smooth(positive_shares(placed)[0].mean(1)))[0]
+        return normalize_sum(of_layers + 2 * evidence(contributions(x, replaced, gradient)))
+
+    def _own_embeddings(self, x: Tensor) -> Tensor | None:
+        """Return the embeddings of the images; None for a model that returns scores, which hold their own reference."""
+        with torch.no_grad():
+            output = as_output(self.leam.forward_func(x.clone()), len(x))
+        return output if output.ndim > 1 else None
 
 
 def layer_maps(
@@ -388,20 +370,10 @@ def layer_maps(
     return dict(zip([layer.name for layer in layers], placed, strict=True))
 
 
-def _sharpen(maps: Tensor) -> Tensor:
-    """Return squares that sum to 1, because a sum of two maps is flatter than each."""
-    peaks = maps.amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
-    return normalize_sum((maps / peaks).square())  # squares of values that sum to 1 would underflow in float16
-
-
 def _score(
-    model: Callable[..., Tensor], x: Tensor, reference: Tensor | None, contrast: Tensor | None
+    model: Callable[..., Tensor], reference: Tensor | None, contrast: Tensor | None
 ) -> Callable[[Tensor], Tensor]:
-    """Return a function of occluded images: their similarity, norm detached, to the reference or to the images' own embeddings."""
-    if reference is None:
-        with torch.no_grad():
-            output = as_output(model(x.clone()), len(x))
-        reference = output if output.ndim > 1 else None
+    """Return a function of occluded images: their similarity, norm detached, to the reference, or the score that the model returns."""
 
     def score(occluded: Tensor) -> Tensor:
         output = as_output(model(occluded), len(occluded))
@@ -410,6 +382,12 @@ def _score(
         return similarity(output, direction(output, reference, contrast))
 
     return score
+
+
+def _sharpen(maps: Tensor) -> Tensor:
+    """Return squares that sum to 1, because a sum of several maps is flatter than each."""
+    peaks = maps.amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+    return normalize_sum((maps / peaks).square())  # squares of values that sum to 1 would underflow in float16
 
 
 def _rows(values: Any, rows: slice, per_image_ndim: int, batch: int) -> Any:

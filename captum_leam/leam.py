@@ -254,17 +254,12 @@ class LEAM(LayerAttribution, GradientAttribution):
             xs = tuple(x.clone() if x.is_inference() else x.detach() for x in xs)
             probe = check_layers(passes, xs, within=self._without_objective(passes))
             if n_steps == 1:
-                result = passes.gradients(xs, objective.score)
-                probe.compare(xs, result.output, result.activations)
-                total.add(result.gradients, result.activations)
+                _add_single_pass(total, xs, objective, probe)
             elif path == "mean_gradient":
                 at_once = _steps_at_once(internal_batch_size, len(xs[0]))
                 _add_mean_gradient(total, (self._baselines(baselines, xs), xs), n_steps, at_once, objective, probe)
             else:
                 _add_conductance(total, (self._baselines(baselines, xs), xs), n_steps, objective, probe)
-            total.check()
-            if n_steps == 1:
-                _check_above_noise(total.maps, passes, xs, result)
         maps = [m if len(m) > 1 else m[0] for m in total.maps]
         if relu_attributions:
             maps = [tuple(t.clamp(min=0) for t in m) if isinstance(m, tuple) else m.clamp(min=0) for m in maps]
@@ -281,6 +276,40 @@ class LEAM(LayerAttribution, GradientAttribution):
         )
         deltas: list[Tensor] = [difference(m) for m in maps]
         return of_layers, deltas if isinstance(self.layer, list) else deltas[0]
+
+    def attribute_with_inputs(
+        self, images: Tensor, *, reference: Tensor | None = None, contrast: Tensor | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return the map of every layer and, from the same two passes, the gradient of the score by the images.
+
+        Args:
+            images: Images (N, C, H, W).
+            reference: As in :meth:`attribute`.
+            contrast: As in :meth:`attribute`.
+
+        Returns:
+            One map (N, 1, h, w) for each layer, as :meth:`attribute` gives them, and the gradient (N, C, H, W).
+
+        Raises:
+            InputTypeError: For inputs, models or layers of the wrong kind.
+            CaptumLeamError: For what :meth:`attribute` refuses, and a layer of several tensors.
+
+        Example:
+            >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 256, 8)).eval()
+            >>> maps, gradient = LEAM(net, [net[1]]).attribute_with_inputs(torch.rand(2, 3, 32, 32))
+            >>> maps[0].shape, gradient.shape
+            (torch.Size([2, 1, 16, 16]), torch.Size([2, 3, 32, 32]))
+        """
+        check_images(images, "images")
+        xs = (images.clone() if images.is_inference() else images.detach(),)
+        passes = replace(self._passes(xs, (), False, None), with_inputs=True)
+        total = _MapSum(passes, self.weighting, sum_channels=True)
+        with with_gradients(), deferred_checks():
+            probe = check_layers(passes, xs, within=self._without_objective(passes))
+            result = _add_single_pass(total, xs, Objective(reference, contrast, self.norm), probe)
+        if any(len(of_layer) > 1 for of_layer in total.maps):
+            raise CaptumLeamError("Expected layers that put out one tensor each, got a layer of several tensors.")
+        return [of_layer[0] for of_layer in total.maps], result.input_gradients[0]
 
     @log_usage()  # type: ignore[untyped-decorator]
     def compute_convergence_delta(
@@ -346,6 +375,20 @@ class LEAM(LayerAttribution, GradientAttribution):
             probe = check_layers(passes, (x,), field or (0, 0, x.shape[2], x.shape[3]), within=within)
         for layer, displacement in probe.displaced.items():
             raise CaptumLeamError(displacement.message(passes.names[passes.layers.index(layer)]))
+
+    def baselines(self, images: Tensor, baselines: BaselineType = None) -> Tensor:
+        """Return the start of a path to the images: what is given, in any of Captum's forms, or a Gaussian blur.
+
+        Raises:
+            CaptumLeamError: For images that are not floating point, and an objective whose reference would change along the path.
+
+        Example:
+            >>> LEAM(nn.Flatten(), nn.Identity()).baselines(torch.ones(1, 3, 8, 8), 0.5).unique().tolist()
+            [0.5]
+        """
+        if isinstance(self.forward_func, EmbeddingSimilarity):
+            self._check_along_path(self.forward_func, "mean_gradient", None)
+        return self._baselines(baselines, (images,))[0]
 
     # -- parts ---------------------------------------------------------------------------------------------
 
@@ -463,6 +506,16 @@ class _MapSum:
         )
 
 
+def _add_single_pass(total: _MapSum, xs: tuple[Tensor, ...], objective: Objective, probe: LayerProbe) -> PassResult:
+    """Add G ⊙ A at the images."""
+    result = total.passes.gradients(xs, objective.score)
+    probe.compare(xs, result.output, result.activations)
+    total.add(result.gradients, result.activations)
+    total.check()
+    _check_above_noise(total.maps, total.passes, xs, result)
+    return result
+
+
 def _add_mean_gradient(
     total: _MapSum, ends: Ends, n_steps: int, at_once: int, objective: Objective, probe: LayerProbe
 ) -> None:
@@ -485,6 +538,7 @@ def _add_mean_gradient(
     in_batches(add_steps, n_steps, at_once, what="step")
     means = [tuple(g / n_steps for g in of_layer) for of_layer in sums]
     total.add(means, _pairwise(torch.sub, at_x, at_start))
+    total.check()
 
 
 def _add_conductance(total: _MapSum, ends: Ends, n_steps: int, objective: Objective, probe: LayerProbe) -> None:
@@ -499,6 +553,7 @@ def _add_conductance(total: _MapSum, ends: Ends, n_steps: int, objective: Object
         result = total.passes.gradients(_line(starts, xs, [midpoint]), held.score)
         total.add(result.gradients, _pairwise(torch.sub, after, before))
         before = after
+    total.check()
 
 
 # -- small functions -----------------------------------------------------------------------------------

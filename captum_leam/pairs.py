@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from captum_leam._engine.arithmetic import at_least_float32
 from captum_leam._engine.checks import check_images
 from captum_leam._optional import pd
 from captum_leam.errors import CaptumLeamError, InputTypeError, NoEvidenceError
-from captum_leam.explain import PRESETS, MapSettings, Preset, check_preset, explain_faces, layer_maps
+from captum_leam.explain import MapSettings, Preset, check_preset, explain_faces, layer_maps
 from captum_leam.faces import AlignedFace
-from captum_leam.layers import LayerSuggestion, LayerSuggestions
+from captum_leam.layers import LayerSuggestions
 from captum_leam.objectives import embed, reliability, unit
 from captum_leam.suggest import Layers, chosen_layers
 
@@ -291,7 +291,7 @@ def evidence_for(
     contrast: Tensor | None = None,
     batch_size: int = 32,
 ) -> Tensor:
-    """Return the overall maps (N, H, W) from the layers that have evidence for the match; zero where none has.
+    """Return the overall maps (N, H, W); zero where nothing speaks for the match.
 
     Args:
         model: Model in evaluation mode that returns embeddings (N, D).
@@ -309,28 +309,10 @@ def evidence_for(
         return explain_faces(model, images, preset, layers=layers, batch_size=batch_size, **towards)
     except NoEvidenceError:
         rows = [slice(i, i + 1) for i in range(len(images))]
-    if len(rows) > 1:
-        of_rows = [(images[row], references[row], None if contrast is None else contrast[row]) for row in rows]
-        return torch.cat([evidence_for(model, x, r, layers, preset, c) for x, r, c in of_rows])
-    steps = PRESETS[preset].n_steps
-    kept = [layer for layer in layers.for_overall_map() if _has_evidence(model, images, towards, layers, layer, steps)]
-    if not kept or len(kept) == len(layers.for_overall_map()):
+    if len(rows) == 1:
         return torch.zeros_like(at_least_float32(images[:, 0]))
-    return evidence_for(model, images, references, replace(layers, layers=tuple(kept), chosen=True), preset, contrast)
-
-
-def _has_evidence(
-    model: nn.Module,
-    image: Tensor,
-    towards: dict[str, Any],
-    layers: LayerSuggestions,
-    layer: LayerSuggestion,
-    n_steps: int,
-) -> bool:
-    """Return whether the map of one layer, from which the overall map starts, has a positive value."""
-    alone = replace(layers, layers=(layer,), chosen=True)
-    (of_layer,) = layer_maps(model, image, alone, n_steps=n_steps, **towards).values()
-    return bool((of_layer > 0).any())
+    of_rows = [(images[row], references[row], None if contrast is None else contrast[row]) for row in rows]
+    return torch.cat([evidence_for(model, x, r, layers, preset, c) for x, r, c in of_rows])
 
 
 def evidence_against(maps: list[Tensor]) -> Tensor:

@@ -1,42 +1,64 @@
-r"""Refinement of a map by occlusion: it occludes its own highest pixels, and the gradient there re-ranks them.
+r"""Refinement of a map by occlusion: it occludes its own highest pixels, and what the remaining ones contribute re-ranks them.
+
+The map starts from the contributions of the pixels at one image :math:`x_t` between a replacement :math:`x'` and the image :math:`x`,
+
+.. math:: c = \sum_\mathrm{channels} (x - x') \odot \frac{\partial s}{\partial x}(x_t), \qquad x_t = x' + t\,(x - x').
 
 Every round takes the heights :math:`h` (a map up to scale), lays a soft mask over the share a of the pixels that are highest,
 
 .. math:: m = \sigma\Big(\frac{h - q}{\mathrm{std}\,h}\Big), \qquad \mathrm{mean}\, m = a,
 
-and looks at the image with these pixels replaced, :math:`x + m \odot (x' - x)`, whose similarity should be low, or at the image with
-nothing but these pixels kept, :math:`x' + m \odot (x - x')`, whose similarity should be high. The heights move along the gradient of that
-similarity, smoothed and divided by its standard deviation. Areas from 5 to 40 % take turns, so that *one* ranking serves
-every fraction; a mask made for one area is :class:`~captum_leam.explainers.ExtremalPerturbation`.
+and takes the contributions at the image with these pixels replaced, :math:`x + m \odot (x' - x)`. The heights move along
+:math:`m (1 - m)\, c`, smoothed and divided by its standard deviation: the direction in which the score of what remains falls. Areas
+from 40 to 5 % take turns, so that *one* ranking serves every fraction; a mask made for one area is
+:class:`~captum_leam.explainers.ExtremalPerturbation`.
 
 A gradient at the image itself describes infinitesimal changes; a gradient on a straight path describes a face that is blurred
 everywhere. Here it is taken at the images that the map's own occlusion produces.
 
-Source: this package. The soft mask of a given area is that of Fong et al. 2019 (arXiv 1910.08485); moving a ranking by sums of
+Source: this package. Contributions along a path are those of Integrated Gradients (Sundararajan et al. 2017), with one or several points
+that differ from image to image. The soft mask of a given area is that of Fong et al. 2019 (arXiv 1910.08485); moving a ranking by sums of
 normalised gradients with a step of 1/√rounds is dual averaging (Nesterov 2009).
 """
 
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
-from typing import Literal
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from captum_leam._engine.arithmetic import at_least_float32, differentiate
-from captum_leam.maps import gaussian_blur, soft_mask
+from captum_leam.maps import gaussian_blur, positive_shares, soft_mask
 
 Score = Callable[[Tensor], Tensor]
-Schedule = Sequence[tuple[float, Literal["remove", "keep"]]]
 
-SCHEDULE: Schedule = ((0.2, "remove"), (0.1, "keep"), (0.05, "remove"), (0.4, "remove"), (0.1, "remove"))
-"""Area and kind of successive rounds, repeated: areas double from 5 to 40 %; one round in five keeps pixels, which insertion needs."""
+START = 0.5
+"""Place of the first pass on the line from the replacement (0) to the image (1): its midpoint."""
 
-SCALES = (2.0, 4.0)
-"""Gaussian σ at which a gradient is read, in pixels per 112 px of width: the cells of the two finest layers of an overall map."""
+AREAS = (0.4, 0.2, 0.1, 0.05)
+"""Area that successive rounds occlude, repeated."""
+
+SCALE = 2.0
+"""Gaussian σ at which rounds move the heights, in pixels per 112 px of width: a cell of the finest layer of an overall map."""
+
+SCALES = (1.0, 2.0, 4.0)
+"""Gaussian σ at which positive contributions are added up, in pixels per 112 px of width."""
 
 
-def smooth(maps: Tensor, scale: float = SCALES[0]) -> Tensor:
+class Refined(NamedTuple):
+    """Result of rounds of occlusion.
+
+    Attributes:
+        heights: Shape (N, H, W), mean 0 and standard deviation 1 (or all 0). Only the order of the pixels has a meaning.
+        contributions: Sum of the positive contributions of all rounds, each divided by its mean, (N, H, W); 0 where there are none.
+    """
+
+    heights: Tensor
+    contributions: Tensor
+
+
+def smooth(maps: Tensor, scale: float = SCALE) -> Tensor:
     """Blur maps (N, H, W) with a σ of ``scale`` px per 112 px of width. Default: a cell of the finest layer of an overall map.
 
     Example:
@@ -46,17 +68,39 @@ def smooth(maps: Tensor, scale: float = SCALES[0]) -> Tensor:
     return gaussian_blur(maps, scale * maps.shape[-1] / 112)
 
 
+def evidence(contributions: Tensor) -> Tensor:
+    """Return the positive part of contributions, blurred at each of :data:`SCALES`, each divided by its sum, averaged.
+
+    Fine scales rank single pixels, coarse ones regions; the positive part comes first so that negative neighbours do not cancel a peak.
+
+    Args:
+        contributions: Shape (N, H, W).
+
+    Returns:
+        Shape (N, H, W), not negative, each map sums to 1, or is 0 where no contribution is positive.
+
+    Example:
+        >>> evidence(torch.eye(32)[None] - 0.5).sum().round().item()
+        1.0
+    """
+    positive = contributions.clamp(min=0)
+    return torch.stack([positive_shares(smooth(positive, scale))[0] for scale in SCALES]).mean(0)
+
+
+def contributions(images: Tensor, replaced: Tensor, gradient: Tensor) -> Tensor:
+    """Return the contributions of the pixels, the sum over channels of (x − x′) ⊙ gradient; (N, H, W).
+
+    Example:
+        >>> contributions(torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)).unique().tolist()
+        [3.0]
+    """
+    return at_least_float32(((images - replaced) * gradient).sum(1))
+
+
 def refine(
-    score: Score,
-    images: Tensor,
-    replaced: Tensor,
-    start: Tensor,
-    rounds: int,
-    *,
-    schedule: Schedule = SCHEDULE,
-    scales: Sequence[float] = SCALES,
-) -> Tensor:
-    r"""Return the heights of a map after rounds of occlusion, each one forward and one backward pass.
+    score: Score, images: Tensor, replaced: Tensor, start: Tensor, rounds: int, *, areas: Sequence[float] = AREAS
+) -> Refined:
+    r"""Refine a map by rounds of occlusion, each one forward and one backward pass.
 
     Args:
         score: Differentiable function of images (N, C, H, W) that returns similarities (N,).
@@ -64,37 +108,39 @@ def refine(
         replaced: Replacement of occluded pixels, same shape as the images.
         start: Initial map, shape (N, H, W).
         rounds: Number of rounds. The step of each is :math:`1/\sqrt{\mathrm{rounds}}` standard deviations of the map.
-        schedule: Areas and kinds (``"remove"`` or ``"keep"``) of successive rounds, repeated. Default: :data:`SCHEDULE`.
-        scales: Gaussian σ at which gradients are read, in pixels per 112 px of width. Default: :data:`SCALES`.
+        areas: Areas of successive rounds, repeated. Default: :data:`AREAS`.
 
     Returns:
-        Shape (N, H, W), float32 or float64, mean 0 and standard deviation 1 (or all 0). Only the order of the pixels has a meaning.
+        Heights and positive contributions, float32 or float64.
 
     Example:
         The similarity depends on one pixel, which a start elsewhere finds:
 
         >>> images, start = torch.ones(1, 1, 16, 16), torch.zeros(1, 16, 16)
         >>> start[0, 2, 2] = 1.0
-        >>> heights = refine(lambda x: x[:, 0, 12, 12], images, torch.zeros_like(images), start, 8)
-        >>> divmod(int(heights.argmax()), 16)
+        >>> refined = refine(lambda x: x[:, 0, 12, 12], images, torch.zeros_like(images), start, 8)
+        >>> divmod(int(refined.heights.argmax()), 16)
         (12, 12)
     """
     heights = standardise(at_least_float32(start))
-    for area, kind in islice(cycle(schedule), rounds):
-        gradient = _gradient(score, images, replaced, heights, area, keep=kind == "keep")
-        move = torch.stack([standardise(smooth(gradient, scale)) for scale in scales]).sum(0)
-        heights = standardise(heights + standardise(move) / rounds**0.5)
-    return heights
+    total = torch.zeros_like(heights)
+    for area in islice(cycle(areas), rounds):
+        mask = soft_mask(heights[:, None], area, 1.0)
+        given = contributions(images, replaced, _gradient(score, torch.lerp(images, replaced, mask.to(images))))
+        slope = (mask * (1 - mask))[:, 0]
+        move = standardise(smooth(given * slope))
+        heights = standardise(heights + move / rounds**0.5)
+        positive = given.clamp(min=0)
+        mean = positive.mean((1, 2), keepdim=True)
+        total = total + positive / torch.where(mean > 0, mean, torch.ones_like(mean))
+    return Refined(heights, total)
 
 
-def _gradient(score: Score, images: Tensor, replaced: Tensor, heights: Tensor, area: float, keep: bool) -> Tensor:
-    """Return the direction of the heights that lowers the score of the remaining pixels, or raises that of the kept ones."""
+def _gradient(score: Score, images: Tensor) -> Tensor:
     with torch.enable_grad():
-        heights = heights.detach().requires_grad_()
-        mask = soft_mask(heights[:, None], area, 1.0).to(images)
-        seen = torch.lerp(replaced, images, mask if keep else 1 - mask)
-        gradient: Tensor = differentiate(score(seen).sum(), heights)[0]
-    return gradient if keep else -gradient
+        images = images.detach().requires_grad_()
+        gradient: Tensor = differentiate(score(images).sum(), images)[0]
+    return gradient
 
 
 def standardise(maps: Tensor) -> Tensor:

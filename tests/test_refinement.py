@@ -1,15 +1,26 @@
-"""Occlusion rounds: a second, slow implementation; what a keeping and a removing round do; presets, their cost and their state."""
+"""Occlusion rounds: a second, slow implementation; contributions and evidence; presets, their cost and their state."""
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_leam import EmbeddingSimilarity, explain_faces, suggest_layers
+from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, overall_map, suggest_layers
 from captum_leam.explain import PRESETS
 from captum_leam.layers import tokens_to_map
-from captum_leam.maps import default_blur, gaussian_blur
-from captum_leam.refinement import SCALES, SCHEDULE, refine, smooth, standardise, transfer_ranks
+from captum_leam.maps import default_blur, gaussian_blur, normalize_sum
+from captum_leam.refinement import (
+    AREAS,
+    SCALE,
+    SCALES,
+    START,
+    contributions,
+    evidence,
+    refine,
+    smooth,
+    standardise,
+    transfer_ranks,
+)
 from tests.helpers.networks import Net, Tokens
 
 SIZE = 16
@@ -28,21 +39,17 @@ def linear(weights: Tensor):
 # -- the formula -----------------------------------------------------------------------------------------
 
 
-def slow_round(heights: np.ndarray, values: np.ndarray, area: float, keep: bool, rounds: int) -> np.ndarray:
+def slow_round(heights: np.ndarray, values: np.ndarray, area: float, rounds: int) -> np.ndarray:
     """One round for a linear score of one image of ones on zeros, with derivatives by hand; values: of the score per pixel."""
     low, high = -50.0, 50.0
     for _ in range(200):
         q = (low + high) / 2
         mask = 1 / (1 + np.exp(-(heights - q)))
         low, high = (q, high) if mask.mean() > area else (low, q)
-    slope = mask * (1 - mask)
-    # removing a pixel of weight v lowers the score by v, keeping it raises it by v: the same direction
-    gradient = slope * (values - (slope * values).sum() / slope.sum())
-    move = np.zeros_like(heights)
-    for scale in SCALES:
-        seen = gaussian_blur(torch.from_numpy(gradient)[None], scale * SIZE / 112)[0].numpy()
-        move += (seen - seen.mean()) / seen.std()
-    heights = heights + (move - move.mean()) / move.std() / np.sqrt(rounds)
+    # removing a pixel of weight v lowers the score by v, as fast as its mask rises
+    given = torch.from_numpy(mask * (1 - mask) * values)[None]
+    seen = gaussian_blur(given, SCALE * SIZE / 112)[0].numpy()
+    heights = heights + (seen - seen.mean()) / seen.std() / np.sqrt(rounds)
     return (heights - heights.mean()) / heights.std()
 
 
@@ -50,26 +57,40 @@ def slow_round(heights: np.ndarray, values: np.ndarray, area: float, keep: bool,
 def test_refine_equals_a_slow_loop(weights, rounds):
     start = torch.rand(1, SIZE, SIZE, dtype=torch.float64)
     images = torch.ones(1, 1, SIZE, SIZE, dtype=torch.float64)
-    found = refine(linear(weights), images, torch.zeros_like(images), start, rounds)[0].numpy()
+    found = refine(linear(weights), images, torch.zeros_like(images), start, rounds)
     expected = (start[0].numpy() - start.numpy().mean()) / start.numpy().std()
     for k in range(rounds):
-        area, kind = SCHEDULE[k % len(SCHEDULE)]
-        expected = slow_round(expected, weights.view(SIZE, SIZE).numpy(), area, kind == "keep", rounds)
-    assert found == pytest.approx(expected, abs=1e-6)
+        expected = slow_round(expected, weights.view(SIZE, SIZE).numpy(), AREAS[k % len(AREAS)], rounds)
+    assert found.heights[0].numpy() == pytest.approx(expected, abs=1e-6)
+    positive = weights.clamp(min=0)
+    torch.testing.assert_close(found.contributions[0].flatten(), rounds * positive / positive.mean())
 
 
-def test_schedule_serves_every_area_in_both_ways():
-    assert {area for area, kind in SCHEDULE if kind == "remove"} == {0.05, 0.1, 0.2, 0.4}
-    # what one round takes is seen whole by the kinds together: removed pixels first, kept ones second
+def test_every_round_occludes_the_share_of_its_area():
     seen = []
 
     def score(x: Tensor) -> Tensor:
-        seen.append(x.detach().mean().item())
+        seen.append(1 - x.detach().mean().item())
         return x.flatten(1).sum(1)
 
-    refine(score, torch.ones(1, 1, 56, 56), torch.zeros(1, 1, 56, 56), torch.rand(1, 56, 56), len(SCHEDULE))
-    left = [area if kind == "keep" else 1 - area for area, kind in SCHEDULE]
-    assert seen == pytest.approx(left, abs=1e-4)
+    refine(score, torch.ones(1, 1, 56, 56), torch.zeros(1, 1, 56, 56), torch.rand(1, 56, 56), 6)
+    assert seen == pytest.approx([0.4, 0.2, 0.1, 0.05, 0.4, 0.2], abs=1e-4)
+
+
+def test_contributions_of_a_linear_score_add_up_to_its_change():
+    images, replaced = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    gradient = torch.randn(1, 3, 8, 8)
+    given = contributions(images, replaced, gradient.expand(2, -1, -1, -1))
+    torch.testing.assert_close(given.sum((1, 2)), ((images - replaced) * gradient).sum((1, 2, 3)))
+
+
+def test_evidence_averages_three_scales_of_the_positive_part():
+    given = torch.randn(2, 112, 112, dtype=torch.float64)
+    positive = given.clamp(min=0)
+    blurred = [gaussian_blur(positive, scale) for scale in SCALES]
+    expected = sum(m / m.sum((1, 2), keepdim=True) for m in blurred) / 3
+    torch.testing.assert_close(evidence(given), expected)
+    assert evidence(-positive).abs().max() == 0
 
 
 def test_one_ranking_lowers_the_score_at_every_fraction_more_than_the_start_did():
@@ -83,7 +104,7 @@ def test_one_ranking_lowers_the_score_at_every_fraction_more_than_the_start_did(
         return (8 * sums + torch.tensor([0.5, 0.0])).logsumexp(1)
 
     images = torch.ones(1, 1, 56, 56)
-    heights = refine(score, images, torch.zeros_like(images), smooth(effect[:1]), 8)
+    heights = refine(score, images, torch.zeros_like(images), smooth(effect[:1]), 8).heights
     for fraction in (0.05, 0.1, 0.2):
         count = round(fraction * 56 * 56)
         left = [
@@ -97,7 +118,7 @@ def test_one_ranking_lowers_the_score_at_every_fraction_more_than_the_start_did(
 def test_nothing_to_learn_leaves_the_start():
     start = torch.rand(2, SIZE, SIZE)
     constant = lambda x: 0 * x.flatten(1).sum(1)  # noqa: E731
-    heights = refine(constant, torch.rand(2, 3, SIZE, SIZE), torch.zeros(2, 3, SIZE, SIZE), start, 3)
+    heights = refine(constant, torch.rand(2, 3, SIZE, SIZE), torch.zeros(2, 3, SIZE, SIZE), start, 3).heights
     assert torch.equal(heights.flatten(1).argsort(1), start.flatten(1).argsort(1))
 
 
@@ -143,9 +164,9 @@ def passes(model: nn.Module, images: Tensor, preset: str, **options) -> tuple[fl
 def test_presets_take_as_many_passes_as_they_state(faces, own):
     net = Net()
     options = {} if own else {"reference": torch.randn(3, 10)}
-    assert passes(net, faces, "fast", **options) == (1, 1)
-    assert passes(net, faces, "default", **options) == (10, 7 if own else 8)
-    assert passes(net, faces, "best", **options) == (50, 47 if own else 48)
+    assert passes(net, faces, "fast", **options) == (1 + own, 1)
+    assert passes(net, faces, "default", **options) == (9 + own, 9)
+    assert passes(net, faces, "best", **options) == (49 + own, 49)
     for preset, form in PRESETS.items():
         assert passes(net, faces, preset, **options) == form.passes(own_reference=own)
 
@@ -202,8 +223,7 @@ def test_own_embeddings_contrasts_and_objectives_can_be_explained(faces):
     net = Net()
     own = explain_faces(net, faces, layers=[net.body])
     given = explain_faces(net, faces, layers=[net.body], reference=net(faces).detach())
-    assert own.shape == given.shape
-    assert not torch.equal(own, given)  # one round fewer
+    torch.testing.assert_close(own, given)
     contrast = explain_faces(net, faces, layers=[net.body], contrast=torch.randn(4, 10))
     assert not torch.allclose(contrast, own)
     reference = torch.randn(10)
@@ -217,11 +237,27 @@ def test_baselines_replace_what_rounds_occlude(faces):
     given = {"layers": [net.body], "reference": reference}
     blurred = explain_faces(net, faces, **given)
     assert torch.equal(explain_faces(net, faces, baselines=default_blur(faces), **given), blurred)
-    for n_steps in (1, 2):
-        other = explain_faces(net, faces, baselines=0.5, n_steps=n_steps, **given)
-        assert not torch.allclose(other, explain_faces(net, faces, n_steps=n_steps, **given))
-    with pytest.raises(ValueError, match="n_steps is 1"):
-        explain_faces(net, faces, "fast", baselines=0.5, **given)
+    for preset in PRESETS:
+        other = explain_faces(net, faces, preset, baselines=0.5, **given)
+        assert not torch.allclose(other, explain_faces(net, faces, preset, **given))
+
+
+def test_fast_is_layer_maps_and_contributions_of_one_pass(faces):
+    net, reference = Net(), torch.randn(3, 10)
+    start = default_blur(faces)
+    at = torch.lerp(start, faces, START).requires_grad_()
+    score = EmbeddingSimilarity(net, reference, norm="detach")(at)
+    (gradient,) = torch.autograd.grad(score.sum(), at)
+    of_layer = LEAM(net, net.body).attribute(at.detach(), reference=reference)
+    layers = normalize_sum(smooth(overall_map([of_layer], (16, 16))))
+    expected = (layers + 2 * evidence(contributions(faces, start, gradient))) / 3
+    found = explain_faces(net, faces, "fast", layers=[net.body], field=(0, 0, 16, 16), reference=reference)
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-7)
+
+
+def test_an_objective_with_its_images_own_embeddings_is_refused(faces):
+    with pytest.raises(ValueError, match="own embedding of every point"):
+        explain_faces(EmbeddingSimilarity(Net()), faces, "fast", layers=[nn.Identity()], field=(0, 0, 16, 16))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -39,12 +39,14 @@ class PassResult:
         scores: Scores of the images, (N,), detached.
         gradients: Gradients of the scores by the tensors of each layer, (N, C, h, w).
         activations: The tensors of each layer, (N, C, h, w), detached.
+        input_gradients: Gradients of the scores by the inputs, (N, …) each; empty unless the passes are asked for them.
     """
 
     output: Tensor
     scores: Tensor
     gradients: PerLayer
     activations: PerLayer
+    input_gradients: tuple[Tensor, ...] = ()
 
 
 @dataclass
@@ -60,6 +62,7 @@ class LayerPasses:
         image_size: (H, W) of the images, to recognise channels-last layers. None for other inputs.
         device_ids: Devices of a ``DataParallel`` model.
         grad_kwargs: More arguments of ``torch.autograd.grad``.
+        with_inputs: Whether to give the gradients by the inputs, too, all of which are then floating point.
     """
 
     forward_func: Callable[..., Any]
@@ -70,12 +73,14 @@ class LayerPasses:
     image_size: tuple[int, ...] | None = None
     device_ids: list[int] | None = None
     grad_kwargs: dict[str, Any] = field(default_factory=dict)
+    with_inputs: bool = False
 
     def __post_init__(self) -> None:
         self.reshapes = self.reshapes or [None] * len(self.layers)
         self.distinct = list(dict.fromkeys(self.layers))
         # How to run the model; a pass that fails one way is done another way, and so are those after it.
-        self._starts_at_layer = not self.layer_input and not any(map(_returns_its_input, self.distinct))
+        aliased = any(map(_returns_its_input, self.distinct))
+        self._starts_at_layer = not self.layer_input and not self.with_inputs and not aliased
         self._copies_outputs = _works_in_place(self.forward_func)
         self._per_layer: list[LayerPasses] = []  # one for each layer, where they cannot be recorded in one pass
         self._verifies_output = True
@@ -137,24 +142,24 @@ class LayerPasses:
             self._copies_outputs = True
             run = self._forward_from_layers(xs, times)
         self._starts_at_layer = run is not None
-        recorder, output = run or self._forward_from_inputs(xs, times)
+        tracked = () if run else tuple(x.detach().requires_grad_() if torch.is_floating_point(x) else x for x in xs)
+        recorder, output = run or self._forward_from_inputs(tracked, times)
         try:
             # Before the backward pass: activations that cannot be shown are rejected early.
             activations = self._spatial(recorder, len(xs[0]))
             scores = score(output)
-            gradients = self._backward(scores, recorder)
+            gradients, of_inputs = self._backward(scores, recorder, tracked if self.with_inputs else ())
         finally:
             recorder.release()
-        return PassResult(output.detach(), scores.detach(), gradients, activations)
+        return PassResult(output.detach(), scores.detach(), gradients, activations, of_inputs)
 
     # -- forward -------------------------------------------------------------------------------------------
 
     def _forward_from_inputs(self, xs: tuple[Tensor, ...], times: int) -> tuple[Recorder, Tensor]:
-        """Run a forward pass whose graph begins at the inputs."""
+        """Run a forward pass whose graph begins at the inputs, which require gradients."""
         recorder = InputGraphRecorder(self.distinct, self.forward_func, inputs=self.layer_input)
         try:
-            tracked = [x.detach().requires_grad_() if torch.is_floating_point(x) else x for x in xs]
-            output = self._forward(recorder, tracked, times)
+            output = self._forward(recorder, xs, times)
         except RuntimeError as error:
             if "leaf Variable that requires grad is being used in an in-place operation" not in str(error):
                 raise
@@ -214,9 +219,11 @@ class LayerPasses:
 
     # -- backward ------------------------------------------------------------------------------------------
 
-    def _backward(self, scores: Tensor, recorder: Recorder) -> PerLayer:
-        """Return the gradients of the sum of the scores; zeros for a tensor of a layer that is not used beside others that are."""
-        kept = [t for layer in self.distinct for run in recorder.runs[layer] for t in run]
+    def _backward(
+        self, scores: Tensor, recorder: Recorder, inputs: tuple[Tensor, ...]
+    ) -> tuple[PerLayer, tuple[Tensor, ...]]:
+        """Return the gradients of the sum of the scores by layers and inputs; zeros for an unused tensor beside others that are used."""
+        kept = [*(t for layer in self.distinct for run in recorder.runs[layer] for t in run), *inputs]
         gradients: Sequence[Tensor | None] = [None] * len(kept)
         if scores.requires_grad:
             try:
@@ -241,7 +248,8 @@ class LayerPasses:
                 tuple(torch.zeros_like(t) if (g := gradient_of[id(t)]) is None else g for t in run) for run in runs
             ]
             found.append(tuple(g if reshape is None else reshape(g) for g in _join(filled)))
-        return found
+        of_inputs = tuple(torch.zeros_like(x) if (g := gradient_of[id(x)]) is None else g.detach() for x in inputs)
+        return found, of_inputs
 
     def _spatial(self, recorder: Recorder, images: int) -> PerLayer:
         """Return the recorded tensors as (N, C, h, w)."""

@@ -119,9 +119,7 @@ def rank_layers(
         maps[layer.name] = _layer_maps(model, layer, images, references, found, n_steps, batch_size)
         seconds[layer.name] = (time.perf_counter() - started) / len(images)
     started = time.perf_counter()
-    maps[OVERALL] = explain_faces(
-        model, images, "fast", layers=found, reference=references, n_steps=n_steps, batch_size=batch_size
-    )
+    maps[OVERALL] = explain_faces(model, images, "fast", layers=found, reference=references, batch_size=batch_size)
     seconds[OVERALL] = (time.perf_counter() - started) / len(images)
     evaluator = OcclusionEvaluator(model, (fraction,), fills=(fill,), controls=(), seed=seed, batch_size=batch_size)
     summary = evaluator.evaluate(images, maps, labels=people).summary(seed=seed).set_index("method")

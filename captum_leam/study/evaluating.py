@@ -100,9 +100,8 @@ class StudyMaps:
     ) -> Tensor:
         """Return the overall map (N, H, W): of the preset, or the mean of the layer maps' distributions."""
         if self.overall is not None:
-            baselines = blurred if self.overall.form.uses_baselines else None
             try:
-                return self.overall(crops, reference=references, baselines=baselines).to(each)
+                return self.overall(crops, reference=references, baselines=blurred).to(each)
             except NoEvidenceError:
                 raise NoEvidenceError(NO_EVIDENCE) from None  # without the rows of a batch that the user does not know
         if not bool(has_positive[:, self.inside].all()):
