@@ -44,7 +44,7 @@ def test_each_map_is_the_one_that_its_settings_name(model, images):
     torch.testing.assert_close(pair.dissimilar, overall_map([-m for m in pair.layers.values()], (112, 112)))
     assert pair.settings == MapSettings("fast", "other face", tuple(pair.layers), tuple(pair.layers), found.field, 1)
     default = explain_pair(model, *images).settings
-    assert default.to_dict()["passes"] == "10 forward, 8 backward"
+    assert default.to_dict()["passes"] == "9 forward, 9 backward"
     assert default.n_steps == 4
 
 

@@ -97,7 +97,7 @@ def rank_layers(
         layers: as :func:`~captum_leam.suggest_layers` returns them; found by default.
         fraction: of the crop that is occluded.
         fill: Fill of the occlusion.
-        n_steps: of LEAM's path; 1 for none.
+        n_steps: Steps of the path of the layer maps; 1 for none. The overall map is that of the preset ``"fast"``.
         batch_size: Number of images in one pass.
         seed: of ties and of the bootstrap.
 

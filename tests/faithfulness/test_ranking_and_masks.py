@@ -32,12 +32,12 @@ def test_ranking_is_sorted_and_complete(model):
     assert "'people': 6" in repr(ranking)
 
 
-def test_maps_are_of_the_steps_asked_for_and_towards_the_others_of_the_person(model):
+def test_layer_maps_are_of_the_steps_asked_for_and_towards_the_others_of_the_person(model):
     images = torch.rand(18, 3, 16, 16)
     found = suggest_layers(model, images)
     table = rank_layers(model, images, PEOPLE, layers=found, n_steps=2).to_frame().set_index("name")
     references = leave_one_out_centroids(model(images).detach(), PEOPLE)
-    maps = {"overall": explain_faces(model, images, "fast", layers=found, reference=references, n_steps=2)}
+    maps = {"overall": explain_faces(model, images, "fast", layers=found, reference=references)}
     for layer in found:
         of_layer = LEAM(model, layer.module).attribute(images, reference=references, n_steps=2)
         maps[layer.name] = place_on_field(of_layer, found.image_size, found.field)

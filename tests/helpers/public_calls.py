@@ -404,7 +404,7 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     "layer_maps": lambda s: list(layer_maps(s.pooled, s.faces, suggest_layers(s.pooled, s.faces), n_steps=2).values()),
     "MapSettings": lambda s: len(SETTINGS.to_dict()),
     "OverallMap": lambda s: OverallMap(s.pooled, [s.pooled.body], (0, 0, 16, 16))(s.faces),
-    "PresetForm": lambda s: list(PresetForm(3, 5).passes()),
+    "PresetForm": lambda s: list(PresetForm(5).passes()),
     "path_passes": lambda s: list(path_passes(4)),
     "leave_one_out_centroids": lambda s: leave_one_out_centroids(s.references, PEOPLE),
     "overall_map": lambda s: overall_map([s.maps[:, None, ::2, ::2], s.maps[:, None, ::4, ::4]], (20, 20)),
