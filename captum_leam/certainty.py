@@ -311,8 +311,8 @@ def map_certainty(  # noqa: PLR0913  the options are named one by one
 ) -> MapCertainty:
     """Measure how sure each single map is: a randomisation test of its place, its stability, its agreement with other models.
 
-    By default a face takes 101 forward passes for the test, and 10 forward and 8 backward passes for each of 7 remade maps; with several
-    references, as many for each of up to 5 that are left out. That is at most 221 forward passes. On each other model it takes 101
+    By default a face takes 101 forward passes for the test, and 9 forward and 9 backward passes for each of 7 remade maps; with several
+    references, as many for each of up to 5 that are left out. That is at most 209 forward passes. On each other model it takes 101
     forward passes and those of a map.
 
     Args:
@@ -547,7 +547,7 @@ def _remake(
         return as_maps(make())
     except NoEvidenceError:
         if len(x) == 1:
-            return torch.full((1, *x.shape[2:]), torch.nan, device=x.device)
+            return torch.full((1, *x.shape[2:]), torch.nan, dtype=torch.float32, device=x.device)
     each = [(x[i : i + 1], None if towards is None else towards[i : i + 1]) for i in range(len(x))]
     return torch.cat([_remake(explain, model, *one, layers, batch_size) for one in each])
 

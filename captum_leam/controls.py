@@ -302,9 +302,9 @@ def _in_first_class(values: Tensor, allowed: Tensor) -> Tensor:
     """Return which candidates are in the class of the first one, of classes of equal numbers of those allowed; booleans (n,)."""
     total = int(allowed.sum())
     number = max(1, min(MAX_DETAIL_CLASSES, total // 100))
-    ranks = torch.full(values.shape, -1, dtype=torch.int64)
+    ranks = torch.full(values.shape, -1, dtype=torch.int64, device=values.device)
     order = values.masked_fill(~allowed, torch.inf).argsort(stable=True)[:total]
-    ranks[order] = torch.arange(total) * number // total
+    ranks[order] = torch.arange(total, device=values.device) * number // total
     return ranks == ranks[0]
 
 

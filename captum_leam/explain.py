@@ -302,7 +302,7 @@ class OverallMap:
     def _first_pass(self, x: Tensor, replaced: Tensor, reference: Tensor | None, contrast: Tensor | None) -> Tensor:
         """Return the map of one pass: of the layers once, and of the input twice."""
         at = torch.lerp(replaced, x, START)
-        maps, gradient = self.leam.attribute_with_inputs(at, reference=reference, contrast=contrast)
+        maps, gradient = self.leam.attribute_with_inputs(at, ends=x, reference=reference, contrast=contrast)
         placed = torch.stack([place_on_field(m, (x.shape[2], x.shape[3]), self.field) for m in maps], 1)
         of_layers = positive_shares(smooth(positive_shares(placed)[0].mean(1)))[0]
         return normalize_sum(of_layers + 2 * evidence(contributions(x, replaced, gradient)))

@@ -278,12 +278,19 @@ class LEAM(LayerAttribution, GradientAttribution):
         return of_layers, deltas if isinstance(self.layer, list) else deltas[0]
 
     def attribute_with_inputs(
-        self, images: Tensor, *, reference: Tensor | None = None, contrast: Tensor | None = None
+        self,
+        images: Tensor,
+        *,
+        ends: Tensor | None = None,
+        reference: Tensor | None = None,
+        contrast: Tensor | None = None,
     ) -> tuple[list[Tensor], Tensor]:
         """Return the map of every layer and, from the same two passes, the gradient of the score by the images.
 
         Args:
             images: Images (N, C, H, W).
+            ends: Images (N, C, H, W) at the end of the path that ``images`` lie on. One more forward pass of the first batch of a model
+                compares their results with those of the probe. Default: ``images``, which needs no further pass.
             reference: As in :meth:`attribute`.
             contrast: As in :meth:`attribute`.
 
@@ -306,6 +313,8 @@ class LEAM(LayerAttribution, GradientAttribution):
         total = _MapSum(passes, self.weighting, sum_channels=True)
         with with_gradients(), deferred_checks():
             probe = check_layers(passes, xs, within=self._without_objective(passes))
+            if ends is not None and probe.record is not None and len(ends) > 2:
+                probe.compare((ends,), *passes.activations((ends,)))
             result = _add_single_pass(total, xs, Objective(reference, contrast, self.norm), probe)
         if any(len(of_layer) > 1 for of_layer in total.maps):
             raise CaptumLeamError("Expected layers that put out one tensor each, got a layer of several tensors.")

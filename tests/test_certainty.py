@@ -196,7 +196,7 @@ def test_passes_are_those_that_run(synthetic):
         found = map_certainty(model, x, maps, **options)
     finally:
         type(model).forward = forward
-    assert found.passes == {"model": (101 + 10 * 10, 10 * 8)}
+    assert found.passes == {"model": (101 + 10 * 9, 10 * 9)}
     probes = counts["forward"] - 2 * found.passes["model"][0]
     assert 0 <= probes <= 40  # a changed forward is probed again, on two images at a time
     assert found.passes["model"][0] + 20 <= 250

@@ -154,6 +154,7 @@ def passes(model: nn.Module, images: Tensor, preset: str, **options) -> tuple[fl
 
     handle = model.register_forward_hook(forward)
     found = suggest_layers(model, images)
+    explain_faces(model, images, "fast", layers=found, **options)  # the first call looks at the model
     counts[:] = [0, 0]
     explain_faces(model, images, preset, layers=found, **options)
     handle.remove()

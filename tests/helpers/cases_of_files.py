@@ -137,7 +137,7 @@ FILES = [
         bytes_of("a.png", b"this is a letter\n" * 20)),
     refused("An empty file", "…a.png: the file is empty", bytes_of("a.png", b"")),
     refused("A decompression bomb", "…bomb.png: too large, perhaps a decompression bomb", bomb),
-    refused("HEIC without pillow-heif", "…phone.HEIC: not a picture …Install …pip install pillow-heif",
+    refused("HEIC without pillow-heif", "…phone.HEIC: not a picture …Run: pip install pillow-heif",
         bytes_of("phone.HEIC", HEIC)),
     refused("A file that is not there", "…a.png: there is no such file", lambda folder: read_photo(folder / "a.png")),
 ]  # fmt: skip

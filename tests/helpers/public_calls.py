@@ -33,7 +33,8 @@ from captum_leam import (
     top_fraction,
 )
 from captum_leam._engine.arithmetic import plain_torch
-from captum_leam.controls import CONTROLS, PersonMaps, central_ellipse
+from captum_leam.certainty import MapCertainty, map_certainty
+from captum_leam.controls import CONTROLS, PersonMaps, central_ellipse, placements
 from captum_leam.controls import Scene as ControlScene
 from captum_leam.explain import MapSettings, OverallMap, PresetForm, path_passes
 from captum_leam.explainers import (
@@ -298,6 +299,10 @@ def _bisenet(s: Inputs) -> Any:
     return [parser(s.faces[:1]), parser.scores(s.faces[:1])]
 
 
+def _certainty(s: Inputs) -> MapCertainty:
+    return map_certainty(s.net, s.faces, s.maps, reference=s.references, explain=None, placements=3)
+
+
 def _detector(s: Inputs) -> Any:
     pytest.importorskip("facexlib")
     if not REAL.is_dir():
@@ -399,6 +404,10 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     "PairExplanation": lambda s: (
         PairExplanation(s.faces[:2], 0.5, s.maps[:2], s.maps[:2], {}, 0.8, SETTINGS, threshold=0.4).margin
     ),
+    # certainty
+    "MapCertainty": lambda s: _certainty(s).to_frame(),
+    "map_certainty": lambda s: _certainty(s).stability,
+    "placements": lambda s: placements(s.truth[0], torch.ones_like(s.truth[0]), 5),
     # maps
     "bhattacharyya": lambda s: bhattacharyya(s.maps, fraction=0.2),
     "layer_maps": lambda s: list(layer_maps(s.pooled, s.faces, suggest_layers(s.pooled, s.faces), n_steps=2).values()),

@@ -63,7 +63,6 @@ def test_the_page_states_how_the_maps_were_made(explained, tmp_path):
     record = json.loads((tmp_path / "settings.json").read_text())
     expected = {
         "preset": "fast",
-        "steps of the path": "1",
         "rounds of occlusion": "0",
         "passes": "1 forward, 1 backward",
         "steps of the signed layer maps": "1",

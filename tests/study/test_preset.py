@@ -86,8 +86,8 @@ def test_the_manifest_says_how_the_maps_were_made(undisturbed, tmp_path):
     result = Study(write_study(tmp_path, preset="default", leam=None)).run(progress=False, report=True)
     maps = result.manifest["models"]["one"]["maps"]
     assert maps["preset"] == "default"
-    assert maps["passes"] == "10 forward, 8 backward"
+    assert maps["passes"] == "9 forward, 9 backward"
     assert maps["layers of the overall map"] == "stem"
     assert maps["passes of the signed layer maps"] == "6 forward, 4 backward"
     page = (result.folder / "report.html").read_text()
-    assert "preset default; passes of an image: 10 forward, 8 backward" in page
+    assert "preset default; passes of an image: 9 forward, 9 backward" in page
