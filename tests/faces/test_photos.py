@@ -275,9 +275,7 @@ def test_a_format_that_this_pillow_cannot_decode_is_not_listed(tmp_path, monkeyp
 def test_without_pillow_heif_the_way_to_install_it_is_given(tmp_path, name):
     (tmp_path / name).write_bytes(HEIC)
     for read in (read_photo, read_crop):
-        with pytest.raises(
-            ValueError, match=rf"{name}: not a picture .* decode HEIF\. Run: pip install pillow-heif"
-        ):
+        with pytest.raises(ValueError, match=rf"{name}: not a picture .* decode HEIF\. .*Run: pip install pillow-heif"):
             read(tmp_path / name)
     skipped = dict(list_pictures(tmp_path)[1])
     assert set(skipped) == (set() if name == "phone.jpg" else {tmp_path / name})
