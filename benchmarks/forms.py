@@ -1,343 +1,280 @@
-"""What LEAM's best form was chosen from: starts, layers, smoothing, greedy rounds, occlusion rounds, on the people that are tuned on.
+"""What the presets were chosen from: first pass, rounds of occlusion and their sum, one choice varied at a time, on people to tune on.
 
-    python benchmarks/forms.py --data ../shared/real [--people N] [--per-person 3] [--workers 2] [--csv docs/_data/forms.csv]
+    python benchmarks/forms.py --data ../shared/real [--networks ms1m casia] [--transfer edgeface reid0095] [--people 6] [--per-person 2]
+        [--varied areas rounds] [--csv docs/_data/forms.csv]
 
-Every form makes one map of an image with a counted number of passes. Drop: mean fall of the cosine when the top 5 or 20 % of the pixels
-are blurred (σ 10 px) or imputed (noisy linear), towards the leave-one-out centroid, on the explained network (own) and the other
-(transfer). AUC: of top-10 % Bhattacharyya coefficients as a same-or-different classifier; BC of the top 1 %. On the half of the people
-that ``split.py`` tunes on: AUC and BC of the first ``--per-person`` images of each, drops of the first; the other half is kept for
-``peers.py``. Seed 0, one thread for each worker, about 15 minutes. Any folder with faces/PERSON/*.png and models.py (RECOGNISERS) works.
-Not shown: other networks, colour faces, forms that are made for one fraction.
+Drop: mean fall of the cosine towards the leave-one-out centroid when the top 5 or 20 % of the pixels are blurred (σ 10 px) or imputed
+(noisy linear), in gaps (mean cosine of images to their own person's centroid less that to other people's, all faces): on the explained
+network (own), and the mean of the networks of ``--transfer``, of other architectures (transfer). σ 4: the map is blurred before pixels are
+ranked, so that the region counts and not single pixels. AUC: of top-10 % Bhattacharyya coefficients as a same-or-different classifier.
+People: the first ``--people`` of the half that ``split.py`` tunes on (seed 0); drops of the first image of each, AUC of the first
+``--per-person``. Nothing is random but the noise of the noisy-linear fill (seed 0) and the ties of rankings (seed 0). Passes are those
+forward and backward with a given reference. One thread; about 8 minutes. Any folder as ``peers.py`` takes it works. Not shown: other
+networks, colour faces, intervals: six people say nothing about differences of a few hundredths.
 """
 
 import argparse
-import multiprocessing
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import cycle, islice
 from pathlib import Path
 
 import pandas as pd
 import torch
-from main_job import load_faces, load_models
-from peers import first_images
-from peers_cost import metered
-from peers_measures import drops, specificity
-from split import halves
+from captum.attr import IntegratedGradients
+from peers import Scenario, Setting, first_images, scenario
+from peers_measures import Occlusion, specificity
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
-from captum_leam import LEAM, leave_one_out_centroids, overall_map, suggest_layers, top_fraction
-from captum_leam.maps import default_blur, normalize_sum
-from captum_leam.objectives import direction, embed, similarity
-from captum_leam.refinement import SCHEDULE, Schedule, refine, smooth, transfer_ranks
-from captum_leam.suggest import LayerSuggestion, LayerSuggestions
+from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, overall_map, suggest_layers
+from captum_leam.explain import PRESETS
+from captum_leam.maps import default_blur, normalize_sum, place_on_field, positive_shares, soft_mask
+from captum_leam.objectives import direction, similarity
+from captum_leam.refinement import AREAS, SCALE, SCALES, START, contributions, smooth, standardise, transfer_ranks
 
-Maps = Callable[[Tensor, Tensor], Tensor]
-AT_ONCE = 12
-REMOVING = tuple((area, kind) for area, kind in SCHEDULE if kind == "remove")
-EARLIER = (2.0, 4.0, 8.0)  # σ at which gradients were read, with the start added once, when the other choices were made
-GRID = 7  # cells in each direction that the hybrid occludes
+CELLS = (("blur", 0.05), ("blur", 0.2), ("noisy linear", 0.05))
+COARSE = 4.0  # σ of the view in which regions count
 
 
 @dataclass(frozen=True)
 class Form:
-    """A way to make maps (N, H, W) of images (N, C, H, W) towards references (N, D).
+    """One form of the overall map; every default is that of the presets.
 
     Attributes:
-        varied: what the form shows the effect of.
-        name: of the form.
-        explain: images and references to maps.
+        varied: What the form shows the effect of.
+        name: Name of the form.
+        rounds: Rounds of occlusion.
+        point: Place of the first pass between blur (0) and image (1).
+        layers: Weight of the layer maps in the first pass.
+        inputs: Weight of the input evidence in the first pass.
+        signed: Whether negative contributions cancel positive neighbours: smoothed first, then cut to the positive part.
+        scales: Gaussian σ at which contributions are added up, px per 112 px.
+        areas: Areas that successive rounds occlude, repeated.
+        scale: Gaussian σ at which rounds move the heights.
+        mirrored: Whether every second round looks at the mirror image.
+        parts: Weights of the first pass, of its re-ranked form and of the contributions of the rounds.
+        power: Exponent of the sum.
     """
 
     varied: str
     name: str
-    explain: Maps
+    rounds: int = PRESETS["default"].rounds
+    point: float = START
+    layers: float = 1
+    inputs: float = 2
+    signed: bool = False
+    scales: tuple[float, ...] = SCALES
+    areas: tuple[float, ...] = AREAS
+    scale: float = SCALE
+    mirrored: bool = False
+    parts: tuple[float, float, float] = (1, 2, 1)
+    power: float = 2
+
+    @property
+    def passes(self) -> str:
+        """Passes forward and backward, per image."""
+        return f"{1 + self.rounds} + {1 + self.rounds}"
+
+    @property
+    def made_alike(self) -> "Form":
+        """The form up to the sum: what forms that only differ in their sums have in common."""
+        return replace(self, varied="", name="", parts=(1, 2, 1), power=2)
 
 
-@dataclass(frozen=True)
-class Network:
-    """A network and what was found in it."""
+def forms() -> list[Form]:
+    """Return the presets, then what differs from them in one choice."""
+    return [
+        *(Form("presets", name, preset.rounds) for name, preset in PRESETS.items()),
+        *first_passes(),
+        *refinements(),
+    ]
+
+
+def first_passes() -> Iterator[Form]:
+    """Yield forms that differ in their first pass."""
+    for rounds, said in ((0, "fast"), (8, "default")):
+        for point in (0.3, 0.5, 0.7, 1.0):
+            yield Form("point of the pass", f"{said}, pass at {point:g}", rounds, point)
+    for layers, inputs in ((0, 2), (1, 2), (2, 2), (1, 0)):
+        yield Form("first pass", f"fast, layer maps × {layers}, inputs × {inputs}", 0, layers=layers, inputs=inputs)
+    for signed in (False, True):
+        for scales in ((2.0,), SCALES):
+            said = f"{'signed' if signed else 'positive'}, σ {', '.join(f'{s:g}' for s in scales)}"
+            yield Form("evidence of the input", f"fast, {said}", 0, signed=signed, scales=scales)
+            yield Form("evidence of the input", f"default, {said}", signed=signed, scales=scales)
+
+
+def refinements() -> Iterator[Form]:
+    """Yield forms that differ in their rounds, or in the sum."""
+    for rounds in (0, 4, 8, 16, 48):
+        yield Form("rounds", f"{rounds} rounds", rounds)
+    for areas in (AREAS, AREAS[::-1], (0.2,), (0.05,)):
+        yield Form("areas", f"default, areas {', '.join(f'{a:.0%}' for a in areas)}", areas=areas)
+    for scale in (1.0, 2.0, 4.0):
+        yield Form("scale of the moves", f"default, heights move at σ {scale:g}", scale=scale)
+    for parts in ((1, 2, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1), (1, 2, 0), (0, 2, 1), (1, 0, 1)):
+        yield Form(
+            "parts of the sum", "default, first pass × {:g}, ranks × {:g}, rounds × {:g}".format(*parts), parts=parts
+        )
+    yield Form("power", "default, not squared", power=1)
+    yield Form("mirror", "default, every second round mirrored", mirrored=True)
+
+
+# -- maps ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Scene:
+    """A network, images (N, C, H, W) and references (N, D); passes that forms have in common are made once."""
 
     model: nn.Module
-    found: LayerSuggestions
+    images: Tensor
+    references: Tensor
 
-    def overall(
-        self, x: Tensor, r: Tensor, n_steps: int, roles: Sequence[LayerSuggestion] | None = None, **options: object
-    ) -> Tensor:
-        """LEAM's overall map: of the layers of the package, or of others."""
-        chosen = self.found.for_overall_map() if roles is None else roles
-        weighting = str(options.pop("weighting", "elementwise"))
-        leam = LEAM(self.model, chosen, weighting=weighting)
-        maps = leam.attribute(x, reference=r, n_steps=n_steps, **options)
-        return overall_map(maps, (x.shape[2], x.shape[3]), self.found.field)
+    def __post_init__(self) -> None:
+        self.blurred = default_blur(self.images)
+        self.found = suggest_layers(self.model, self.images[:4])
+        self.pass_at, self.refined = cache(self._pass_at), cache(self._refined)
 
-    def score(self, r: Tensor, *, detach: bool = True) -> Callable[[Tensor], Tensor]:
-        """Similarity of images, norm detached or not."""
+    def map(self, form: Form) -> Tensor:
+        """Return the overall maps (N, H, W) of a form."""
+        start, heights, total = self.refined(form.made_alike)
+        if not form.rounds:
+            return start
+        first, ranks, found = form.parts
+        summed = first * start + ranks * transfer_ranks(start, heights) + found * evidence(total, form)
+        return normalize_sum(summed**form.power)
 
-        def of_images(x: Tensor) -> Tensor:
-            embeddings = self.model(x)
-            cosines = similarity(embeddings, direction(embeddings, r))
-            return cosines if detach else cosines * (embeddings.detach().norm(dim=1) / embeddings.norm(dim=1))
+    def _pass_at(self, point: float) -> tuple[Tensor, Tensor]:
+        """Return the mean of the layer maps and the contributions of the input, both from one pass."""
+        at = torch.lerp(self.blurred, self.images, point)
+        leam = LEAM(self.model, self.found.for_overall_map())
+        maps, gradient = leam.attribute_with_inputs(at, reference=self.references)
+        size = (at.shape[2], at.shape[3])
+        placed = torch.stack([place_on_field(m, size, self.found.field) for m in maps], 1)
+        layers = positive_shares(smooth(positive_shares(placed)[0].mean(1)))[0]
+        return layers, contributions(self.images, self.blurred, gradient)
 
-        return of_images
+    def _refined(self, form: Form) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the first pass, the heights after the rounds, and the sum of the rounds' contributions, each divided by its mean."""
+        layers, given = self.pass_at(form.point)
+        start = normalize_sum(form.layers * layers + form.inputs * evidence(given, form))
+        heights, total = standardise(start), torch.zeros_like(start)
+        for number, area in enumerate(islice(cycle(form.areas), form.rounds)):
+            mask = soft_mask(heights[:, None], area, 1.0)
+            given = self._contributions(torch.lerp(self.images, self.blurred, mask), form.mirrored and number % 2 == 1)
+            move = standardise(smooth(given * (mask * (1 - mask))[:, 0], form.scale))
+            heights = standardise(heights + move / form.rounds**0.5)
+            positive = given.clamp(min=0)
+            total += (given if form.signed else positive) / positive.mean((1, 2), keepdim=True)
+        return start, heights, total
 
+    def _contributions(self, images: Tensor, mirrored: bool) -> Tensor:
+        images.requires_grad_()
+        embeddings = self.model(images.flip(3) if mirrored else images)
+        score = similarity(embeddings, direction(embeddings, self.references)).sum()
+        return contributions(self.images, self.blurred, torch.autograd.grad(score, images)[0])
 
-# -- forms ---------------------------------------------------------------------------------------------
-
-
-def every_form(network: Network) -> list[Form]:
-    return [*rounds(network), *starts(network), *hybrids(network)]
-
-
-def starts(network: Network) -> list[Form]:
-    """Maps without rounds."""
-    layers = network.found.layers
-
-    def path(steps: int, **options: object) -> Maps:
-        return lambda x, r: network.overall(x, r, steps, **options)
-
-    def smoothed(steps: int, scale: float) -> Maps:
-        return lambda x, r: smooth(network.overall(x, r, steps), scale)
-
-    def from_image(baseline: Callable[[Tensor], Tensor]) -> Maps:
-        return lambda x, r: network.overall(x, r, 4, baselines=baseline(x))
-
-    def mirrored(x: Tensor, r: Tensor) -> Tensor:
-        return network.overall(x, r, 4) + network.overall(x.flip(3), r, 4).flip(2)
-
-    return [
-        Form("steps", "one pass", path(1)),
-        *(Form("steps", f"path of {n}", path(n)) for n in (2, 4, 9)),
-        *(Form("smoothing", f"one pass, σ {s:g}", smoothed(1, s)) for s in (1.0, 2.0, 4.0)),
-        *(Form("smoothing", f"path of 4, σ {s:g}", smoothed(4, s)) for s in (1.0, 2.0, 4.0)),
-        *(
-            Form("layers", f"path of 4, layer {i + 1} of {len(layers)}", path(4, roles=[layers[i]]))
-            for i in range(len(layers))
-        ),
-        Form("layers", "path of 4, all layers, the last too", path(4, roles=layers)),
-        Form("weighting", "path of 4, positive gradients", path(4, weighting="positive")),
-        Form("weighting", "conductance of 4", path(4, path="conductance")),
-        Form("baseline", "path of 4 from black", from_image(torch.zeros_like)),
-        Form("baseline", "path of 4 from the mean colour", from_image(mean_colour)),
-        Form("mirror", "path of 4, image and mirror image", mirrored),
-    ]
-
-
-def mean_colour(x: Tensor) -> Tensor:
-    return x.mean((2, 3), keepdim=True).expand_as(x)
-
-
-def hybrids(network: Network) -> list[Form]:
-    """Maps that look at the score of occluded images."""
-    return [
-        Form("greedy", "3 greedy rounds of 2 steps", partial(greedy, network, 3, 2)),
-        Form("greedy", "5 greedy rounds of 1 pass", partial(greedy, network, 5, 1)),
-        Form("occlusion", f"path of 4 × drop of {GRID} × {GRID} occluded cells", partial(times_occlusion, network)),
-    ]
-
-
-def greedy(network: Network, count: int, steps: int, x: Tensor, r: Tensor, share: float = 0.05) -> Tensor:
-    """Explain, blur the strongest pixels, explain what is left, and so on; earlier pixels rank above later ones."""
-    blurred, shown = default_blur(x), x
-    taken = torch.zeros_like(x[:, 0])
-    for left in range(count, 0, -1):
-        overall = network.overall(shown, r, steps) * (taken == 0)
-        last = left == 1
-        chosen = (taken == 0) if last else top_fraction(overall, share)
-        peak = overall.amax((1, 2), keepdim=True).clamp(min=torch.finfo(overall.dtype).tiny)
-        taken = torch.where(chosen, left + overall / peak, taken)
-        shown = torch.where((taken > 0)[:, None], blurred, x)
-    return taken
-
-
-def times_occlusion(network: Network, x: Tensor, r: Tensor) -> Tensor:
-    """The map where blurring a cell of a grid lowers the score, weighed by how much."""
-    overall, blurred = network.overall(x, r, 4), default_blur(x)
-    score = network.score(r)
-    with torch.no_grad():
-        clean = score(x)
-        cells = torch.eye(GRID * GRID).view(-1, 1, GRID, GRID)
-        masks = nn.functional.interpolate(cells, x.shape[2:], mode="nearest")
-        fallen = torch.stack([clean - score(torch.lerp(x, blurred, mask)) for mask in masks], 1)
-    weights = fallen.clamp(min=0).view(len(x), 1, GRID, GRID)
-    return overall * nn.functional.interpolate(weights, x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-
-
-def alone(start: Tensor, ranked: Tensor) -> Tensor:
-    return ranked
-
-
-def start_twice(start: Tensor, ranked: Tensor) -> Tensor:
-    return 2 * start + ranked
-
-
-def start_once(start: Tensor, ranked: Tensor) -> Tensor:
-    return start + 2 * ranked
-
-
-def squared(start: Tensor, ranked: Tensor) -> Tensor:
-    return (start + 2 * ranked).square()
-
-
-def smoothed_start(start: Tensor, ranked: Tensor) -> Tensor:
-    return smooth(start) + ranked
-
-
-def smoothed_start_once(start: Tensor, ranked: Tensor) -> Tensor:
-    return smooth(start) + 2 * ranked
-
-
-def product(start: Tensor, ranked: Tensor) -> Tensor:
-    return (smooth(start) * ranked).sqrt()
-
-
-BOTH = {
-    ", and the start": torch.add,
-    " twice, the start once": start_once,
-    " twice, the smoothed start once": smoothed_start_once,
-    " alone": alone,
-}
-
-
-def rounds(network: Network) -> list[Form]:
-    """A start (a path of 3), occlusion rounds, and what is made of both; the presets are among those of σ 2 and 4."""
-
-    def form(
-        varied: str,
-        name: str,
-        count: int = 5,
-        steps: int = 3,
-        schedule: Schedule = SCHEDULE,
-        scales: Sequence[float] = EARLIER,
-        start: Callable[[Tensor], Tensor] = smooth,
-        both: Callable[[Tensor, Tensor], Tensor] = torch.add,
-        detach: bool = True,
-    ) -> Form:
-        def explain(x: Tensor, r: Tensor) -> Tensor:
-            overall = network.overall(x, r, steps)
-            begin = start(overall)
-            score = network.score(r, detach=detach)
-            heights = refine(score, x, default_blur(x), begin, count, schedule=schedule, scales=scales)
-            return both(overall, transfer_ranks(normalize_sum(smooth(overall)), heights))
-
-        return Form(varied, name, explain)
-
-    return [
-        form("rounds", "5 rounds, and the start"),
-        form("rounds", "12 rounds, and the start", 12),
-        form("rounds", "25 rounds, and the start", 25),
-        form("rounds", "45 rounds, and the start", 45),
-        form("share of the start", "5 rounds alone", both=alone),
-        form("share of the start", "5 rounds, the start twice", both=start_twice),
-        form("share of the start", "5 rounds twice, the start once", both=start_once),
-        form("share of the start", "5 rounds, and the smoothed start", both=smoothed_start),
-        form("share of the start", "5 rounds times the smoothed start", both=product),
-        form("share of the start", "45 rounds alone", 45, both=alone),
-        form("share of the start", "45 rounds twice, the start once", 45, both=start_once),
-        form("share of the start", "45 rounds, and the smoothed start", 45, both=smoothed_start),
-        form("share of the start", "45 rounds times the smoothed start", 45, both=product),
-        form("areas", "5 rounds at 5 % alone", schedule=((0.05, "remove"),)),
-        form("areas", "5 rounds at 20 % alone", schedule=((0.2, "remove"),)),
-        form("areas", "5 rounds that only remove", schedule=REMOVING),
-        form("areas", "45 rounds that only remove", 45, schedule=REMOVING),
-        form("scales", "5 rounds, gradients read at σ 2", scales=(2.0,)),
-        form("scales", "5 rounds, gradients read at σ 4", scales=(4.0,)),
-        form("scales", "5 rounds, gradients read at σ 8", scales=(8.0,)),
-        *(
-            form(
-                "scales and the start",
-                f"{count} rounds at σ {', '.join(f'{s:g}' for s in scales)}{said}",
-                count,
-                scales=scales,
-                both=both,
+    def rivals(self) -> dict[tuple[str, str], Tensor]:
+        """Return what the presets compete with, by name and passes: a path over layers, and paths over the input."""
+        leam = LEAM(self.model, self.found.for_overall_map())
+        size = (self.images.shape[2], self.images.shape[3])
+        of_layers = overall_map(
+            leam.attribute(self.images, reference=self.references, n_steps=4), size, self.found.field
+        )
+        method = IntegratedGradients(EmbeddingSimilarity(self.model, norm="fixed"))
+        found = {("LEAM, layers, path of 4", "6 + 4"): of_layers}
+        for n in (2, 20):
+            given = method.attribute(
+                self.images,
+                baselines=self.blurred,
+                additional_forward_args=(normalize(self.references, dim=1),),
+                n_steps=n,
+                internal_batch_size=len(self.images),
             )
-            for scales in ((2.0,), (2.0, 4.0))
-            for count in (5, 45)
-            for said, both in BOTH.items()
-        ),
-        *(
-            form(
-                "square",
-                f"{count} rounds at σ 2, 4 twice, the start once, squared",
-                count,
-                scales=(2.0, 4.0),
-                both=squared,
-            )
-            for count in (5, 45)
-        ),
-        form("norm", "5 rounds, norm differentiated", detach=False),
-        form("norm", "45 rounds, norm differentiated", 45, detach=False),
-        form("start", "one pass, 7 rounds, and the start", 7, 1),
-        form("start", "path of 3, 5 rounds from a flat start, alone", start=torch.zeros_like, both=alone),
-        form("start", "path of 3, 45 rounds from a flat start, alone", 45, start=torch.zeros_like, both=alone),
-    ]
+            found[f"IntegratedGradients, {n} steps, positive, σ 2", f"{n} + {n}"] = smooth(given.sum(1).clamp(min=0))
+        return found
+
+
+def evidence(given: Tensor, form: Form) -> Tensor:
+    """Return contributions (N, H, W) as shares, averaged over the scales of a form."""
+    if form.signed:
+        return torch.stack([positive_shares(smooth(given, s))[0] for s in form.scales]).mean(0)
+    return torch.stack([positive_shares(smooth(given.clamp(min=0), s))[0] for s in form.scales]).mean(0)
 
 
 # -- measuring -----------------------------------------------------------------------------------------
 
 
-def measure(data: Path, name: str, people: int | None, per_person: int, varied: Sequence[str]) -> pd.DataFrame:
-    """Every form on one network."""
-    images, labels = load_faces(data)
-    tuned = halves(labels)[0][:people]
-    kept = [i for i, person in enumerate(labels) if person in tuned]
-    images, labels = images[kept], [labels[i] for i in kept]
-    networks = {n: make().eval() for n, make in load_models(data).RECOGNISERS.items()}
-    chosen = first_images(labels, per_person)
-    references = {n: leave_one_out_centroids(embed(m, images, 8), labels)[chosen] for n, m in networks.items()}
-    x, who = images[chosen], [labels[i] for i in chosen]
-    network = Network(networks[name], suggest_layers(networks[name], x[:4]))
-    first = first_images(who, 1)
-    rows = []
-    for form in every_form(network):
-        if varied and form.varied not in varied:
-            continue
-        with metered(network.model) as counts:
-            parts = zip(x.split(AT_ONCE), references[name].split(AT_ONCE), strict=True)
-            maps = torch.cat([form.explain(*part).detach() for part in parts])
-        table = drops(
-            networks,
-            x[first],
-            {"map": maps[first]},
-            {n: r[first] for n, r in references.items()},
-            [who[i] for i in first],
-            name,
-            smooths=(0.0,),
-            controls=(),
+def measure(faces: Scenario, name: str, transfer: Sequence[str], chosen: Sequence[Form]) -> pd.DataFrame:
+    """Return one row for every form on one network."""
+    scene = Scene(faces.networks[name], faces.explained, faces.references(name))
+    check_presets(scene)
+    maps = {(form.varied, form.name, form.passes): scene.map(form) for form in chosen}
+    maps |= {("for comparison", *who): of_rival.detach() for who, of_rival in scene.rivals().items()}
+    first = first_images(faces.people, 1)
+    measuring = [name, *(n for n in transfer if n != name)]
+    rows = [faces.chosen[i] for i in first]
+    occlusion = Occlusion(
+        {n: faces.networks[n] for n in measuring}, faces.images[rows], {n: faces.every[n][rows] for n in measuring}
+    )
+    views = {
+        (key, sigma): smooth(m[first], sigma) if sigma else m[first]
+        for key, m in maps.items()
+        for sigma in (0.0, COARSE)
+    }
+    drops = occlusion.drops(views, {view: CELLS if not view[1] else CELLS[:1] for view in views})
+    drops["in gaps"] = drops["drop"] / drops["measured"].map(faces.gaps)
+    drops["where"] = (drops["measured"] == name).map({True: "own", False: "transfer"})
+    table = []
+    for key, form_maps in maps.items():
+        entry = dict(zip(("varied", "form", "passes"), key, strict=True)) | {"network": name}
+        for sigma in (0.0, COARSE):
+            means = (
+                drops[drops["key"] == (key, sigma)].groupby(["fill", "fraction", "where"], sort=False)["in gaps"].mean()
+            )
+            view = f", σ {sigma:g}" if sigma else ""
+            entry |= {f"{fill} {fraction:.0%} {where}{view}": value for (fill, fraction, where), value in means.items()}
+        found = {str(r["measure"]): r["value"] for r in specificity(name, "map", form_maps, faces.people)}
+        table.append(entry | {"AUC": found["AUC"]})
+    return pd.DataFrame(table)
+
+
+def check_presets(scene: Scene) -> None:
+    """Stop if the default here is not the map of ``explain_faces``."""
+    ours = scene.map(Form("", ""))
+    theirs = explain_faces(scene.model, scene.images, layers=scene.found, reference=scene.references)
+    apart = (ours - theirs).abs().sum((1, 2)).max()
+    if apart > 0.01:  # rounding may swap pixels of equal rank
+        raise SystemExit(
+            f"The default form of this script is not explain_faces: {apart:.1%} of the mass lies elsewhere."
         )
-        means = table.groupby(["fill", "fraction", "where"], sort=False)["drop"].mean()
-        found = {f"{fill} {fraction:.0%} {where}": value for (fill, fraction, where), value in means.items()}
-        found |= {str(r["measure"]): r["value"] for r in specificity(name, "map", maps, who)}
-        passes = " + ".join(f"{count / len(x):g}" for count in counts.values())  # forward and backward, per image
-        rows.append({"network": name, "varied": form.varied, "form": form.name, "passes": passes, **found})
-        print(f"{name}: {form.name}: " + ", ".join(f"{k} {v:.3f}" for k, v in found.items()), flush=True)
-    return pd.DataFrame(rows)
-
-
-def start_worker() -> None:
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--people", type=int, help="the first so many of those that are tuned on")
-    parser.add_argument("--per-person", type=int, default=3)
+    parser.add_argument("--networks", nargs="+", default=["ms1m", "casia"], help="that are explained")
+    parser.add_argument("--transfer", nargs="+", default=["edgeface", "reid0095"], help="that maps are measured on too")
+    parser.add_argument("--people", type=int, default=6, help="the first so many of those that are tuned on")
+    parser.add_argument("--per-person", type=int, default=2)
     parser.add_argument(
-        "--varied", nargs="+", default=(), help="only the forms that vary this, for example: areas scales"
+        "--varied", nargs="+", default=(), help="only the forms that vary this, for example: areas rounds"
     )
-    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--csv", type=Path, help="docs/_data/forms.csv makes the documentation's table")
     options = parser.parse_args()
-    names = list(load_models(options.data).RECOGNISERS)
-    one = partial(measure, options.data, people=options.people, per_person=options.per_person, varied=options.varied)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, mp_context=context, initializer=start_worker) as pool:
-        table = pd.concat(pool.map(one, names), ignore_index=True)
-    print(table.round(3).to_string(index=False))
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    networks = tuple(dict.fromkeys([*options.networks, *options.transfer]))
+    setting = Setting(options.data, False, False, True, networks, sample=None, methods=(), kept=Path())
+    faces = scenario(setting, 0, options.people, options.per_person)
+    chosen = [form for form in forms() if not options.varied or form.varied in options.varied]
+    tables = [measure(faces, name, options.transfer, chosen) for name in options.networks]
+    table = pd.concat(tables, ignore_index=True)
+    print(f"{', '.join(sorted(set(faces.people)))}\n{table.round(3).to_string(index=False)}")
     if options.csv:
         kept = ["network", "varied", "form", "passes"]
         table.melt(kept, var_name="measure").to_csv(options.csv, index=False, float_format="%.4f")

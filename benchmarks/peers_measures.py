@@ -15,7 +15,6 @@ from planted_evidence import dilate
 from torch import Tensor, nn
 
 from captum_leam import bhattacharyya, top_fraction
-from captum_leam.faithfulness import OcclusionEvaluator
 from captum_leam.faithfulness.fills import as_fill
 from captum_leam.maps import normalize_sum, rank_pixels
 from captum_leam.objectives import embed
@@ -163,38 +162,6 @@ class Occlusion:
 
 
 # -- faithfulness --------------------------------------------------------------------------------------
-
-
-def drops(
-    networks: Mapping[str, nn.Module],
-    images: Tensor,
-    maps: Mapping[str, Tensor],
-    references: Mapping[str, Tensor],
-    people: Sequence[str],
-    explained: str,
-    *,
-    fractions: tuple[float, ...] = (0.05, 0.2),
-    smooths: tuple[float, ...] = (0.0, 4.0),
-    controls: tuple[str, ...] = CONTROLS,
-) -> pd.DataFrame:
-    """Return the drop of the cosine of every image, for ``forms.py``: method, where, fill, fraction, smooth, image, person, drop."""
-    tables = []
-    for smooth in smooths:
-        evaluator = OcclusionEvaluator(
-            networks,
-            fractions,
-            fills=("blur", "noisy linear"),
-            controls=controls,
-            smooth=smooth,
-            batch_size=AT_ONCE,
-        )
-        result = evaluator.evaluate(images, maps, references, people, explained=explained)
-        tables.append(result.to_frame().assign(smooth=smooth))
-    table = pd.concat(tables, ignore_index=True)
-    named = table["method"].where(table["method"] != "", CONTROL + table["control"])
-    where = np.where(table["model"] == explained, OWN, TRANSFER)
-    kept = table[["fill", "fraction", "smooth", "image", "person", "drop"]]
-    return kept.assign(network=explained, method=named, where=where)
 
 
 CELLS = ["faces", "where", "view", "fill", "fraction"]
