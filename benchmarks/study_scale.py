@@ -182,9 +182,7 @@ class Bare:
         leam_passes(module, self.layers(number), batch, towards, self.config.leam.n_steps)
         if preset == "layers":
             return
-        inside = [layer.in_overall for layer in self.worker.networks[number].layers]
-        leam_passes(module, [*itertools.compress(self.layers(number), inside)], batch, towards, PRESETS[preset].n_steps)
-        for _ in range(PRESETS[preset].rounds):  # gradients go back to the image
+        for _ in range(PRESETS[preset].passes()[1]):  # the first pass and the rounds: gradients go back to the image
             with torch.enable_grad():
                 images = batch.detach().requires_grad_()
                 torch.autograd.grad((module(images) * towards).sum(), images)
