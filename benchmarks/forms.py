@@ -236,7 +236,7 @@ def measure(faces: Scenario, name: str, transfer: Sequence[str], chosen: Sequenc
             means = (
                 drops[drops["key"] == (key, sigma)].groupby(["fill", "fraction", "where"], sort=False)["in gaps"].mean()
             )
-            view = f", σ {sigma:g}" if sigma else ""
+            view = f" at σ {sigma:g}" if sigma else ""
             entry |= {f"{fill} {fraction:.0%} {where}{view}": value for (fill, fraction, where), value in means.items()}
         found = {str(r["measure"]): r["value"] for r in specificity(name, "map", form_maps, faces.people)}
         table.append(entry | {"AUC": found["AUC"]})
