@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from captum_leam import suggest_layers
+from captum_leam.faithfulness import OcclusionEvaluator
 from captum_leam.stats.decisions import threshold_at_eer
 from captum_leam.stats.inference import bootstrap_interval
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
@@ -163,7 +164,7 @@ def test_drops_are_those_of_the_evaluator_and_masks_in_common_are_measured_once(
     found = occlusion.drops({"k": maps, "again": 2 * maps}, dict.fromkeys(["k", "again"], cells))
     assert sum(rows) - sum(rows[:2]) == 9  # the first two calls look the network over
     fills = ("blur", "noisy linear", "mean")
-    evaluator = measures.OcclusionEvaluator(nets, (0.05, 0.1, 0.2), fills=fills, controls=())
+    evaluator = OcclusionEvaluator(nets, (0.05, 0.1, 0.2), fills=fills, controls=())
     expected = evaluator.evaluate(images, {"k": maps}, references, list("abc")).to_frame()
     expected = expected.set_index(["model", "fill", "fraction", "image"])["drop"]
     for entry in found.itertuples():
