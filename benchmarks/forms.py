@@ -9,7 +9,7 @@ network (own), and the mean of the networks of ``--transfer``, of other architec
 ranked, so that the region counts and not single pixels. AUC: of top-10 % Bhattacharyya coefficients as a same-or-different classifier.
 People: the first ``--people`` of the half that ``split.py`` tunes on (seed 0); drops of the first image of each, AUC of the first
 ``--per-person``. Nothing is random but the noise of the noisy-linear fill (seed 0) and the ties of rankings (seed 0). Passes are those
-forward and backward with a given reference. One thread; about 8 minutes. Any folder as ``peers.py`` takes it works. Not shown: other
+forward and backward with a given reference. One thread; 3 minutes of CPU time. Any folder as ``peers.py`` takes it works. Not shown: other
 networks, colour faces, intervals: six people say nothing about differences of a few hundredths.
 """
 
