@@ -13,7 +13,7 @@ from captum_leam.faithfulness import sanity_checks
 from captum_leam.maps import place_on_field
 from captum_leam.models import randomised
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation, train
-from tests.helpers.networks import fast_maps
+from tests.helpers.networks import path_of_four
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_real_networks_pass_the_sanity_checks(network, real_dir, real_models):
     paths = [p for person in sorted((real_dir / "faces").iterdir())[:12] for p in sorted(person.glob("*.png"))[:2]]
     images = torch.stack([read_crop(p) for p in paths])
     people = [p.parent.name for p in paths]
-    report = sanity_checks(real_models.RECOGNISERS[network](), images, people, fast_maps, stages=(1.0,))
+    report = sanity_checks(real_models.RECOGNISERS[network](), images, people, path_of_four, stages=(1.0,))
     assert report.passed, report
 
 

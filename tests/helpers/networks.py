@@ -8,7 +8,8 @@ import torchvision.models as tv
 from torch import Tensor, nn
 from torchvision.models.convnext import CNBlockConfig
 
-from captum_leam import explain_faces
+from captum_leam import LEAM, overall_map, suggest_layers
+from captum_leam.refinement import smooth
 
 
 class Body(nn.Module):
@@ -122,6 +123,10 @@ def of_torchvision(name: str) -> nn.Module:
     return model.eval()
 
 
-def fast_maps(model: nn.Module, images: Tensor, references: Tensor) -> Tensor:
-    """Overall maps of one pass; test_main_job.py looks at those of the default preset of real people."""
-    return explain_faces(model, images, "fast", reference=references)
+def path_of_four(model: nn.Module, images: Tensor, references: Tensor) -> Tensor:
+    """Overall maps of layer maps on a path of four, as a study with ``preset: layers`` has them."""
+    found = suggest_layers(model, images)
+    leam = LEAM(model, found.for_overall_map())
+    parts = zip(images.split(32), references.split(32), strict=True)
+    maps = [overall_map(leam.attribute(x, reference=r, n_steps=4), found.image_size, found.field) for x, r in parts]
+    return smooth(torch.cat(maps))

@@ -15,7 +15,7 @@ from captum_leam.patterns import (
     person_specificity,
     signatures,
 )
-from tests.helpers.networks import fast_maps
+from tests.helpers.networks import path_of_four
 
 PER_PERSON = 3  # of two the regions alone cannot be told from the first network's maps
 
@@ -33,7 +33,7 @@ def test_overall_maps_of_real_people_are_person_specific(real_dir, real_models):
     made = {}
     for name, make in real_models.RECOGNISERS.items():
         model = make().eval()
-        maps = fast_maps(model, images, leave_one_out_centroids(embed(model, images, 64), people))
+        maps = path_of_four(model, images, leave_one_out_centroids(embed(model, images, 64), people))
         made[name] = signatures(maps)
         found = person_specificity(made[name], people, permutations=199)
         assert found["same"] >= 0.30
