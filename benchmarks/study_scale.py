@@ -95,16 +95,15 @@ def write_config(folder: Path, networks: int, permutations: int, preset: str = "
     return path
 
 
-def write_real(folder: Path, data: Path, preset: str) -> Path:
-    """Study of real networks and faces, in small shards."""
+def write_real(folder: Path, data: Path, preset: str, **more: object) -> Path:
+    """Write the settings of a study of real networks and faces."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "people": str(data.resolve() / "faces"),
         "models": {name: f"{data.resolve()}/models.py:{name}" for name in ("ms1m", "casia")},
         "pictures": "crops",
         "preset": preset,
-        "shard_size": 12,
-        "out": "results",
+        **more,
     }
     path = folder / "study.yaml"
     path.write_text(json.dumps(config))  # JSON is YAML
@@ -423,7 +422,11 @@ def main() -> None:
     parser.add_argument("--no-whole", action="store_true", help="only the comparison")
     options = parser.parse_args()
     if options.data is not None:
-        throughput(write_real(options.out, options.data, options.preset), options.sample, options.repeats)
+        throughput(
+            write_real(options.out, options.data, options.preset, shard_size=12, out="results"),
+            options.sample,
+            options.repeats,
+        )
         return
     write_people(options.out / "faces", options.people, options.images)
     path = write_config(options.out, options.networks, options.permutations, options.preset)

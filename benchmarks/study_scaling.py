@@ -19,23 +19,10 @@ import sys
 import time
 from pathlib import Path
 
-from study_scale import write_config, write_people
+from study_scale import write_config, write_people, write_real
 
+QUICK = {"permutations": 99, "resamples": 200}
 STAGES = ("reading and embedding", "explaining", "other people", "comparing")
-
-
-def write_real(folder: Path, data: Path, preset: str) -> Path:
-    config = {
-        "people": str(data.resolve() / "faces"),
-        "models": {name: f"{data.resolve()}/models.py:{name}" for name in ("ms1m", "casia")},
-        "pictures": "crops",
-        "preset": preset,
-        "shard_size": 18,
-        "patterns": {"permutations": 99, "resamples": 200},
-    }
-    path = folder / "study.yaml"
-    path.write_text(json.dumps(config))  # JSON is YAML
-    return path
 
 
 def run(path: Path, engine: str, out: Path) -> tuple[float, float]:
@@ -70,7 +57,7 @@ def main() -> None:
         write_people(options.out / "faces", options.people, options.images)
         path = write_config(options.out, 2, 99, options.preset)
     else:
-        path = write_real(options.out, options.data, options.preset)
+        path = write_real(options.out, options.data, options.preset, shard_size=18, patterns=QUICK)
     took: dict[str, list[tuple[float, float]]] = {engine: [] for engine in options.engines}
     for _ in range(options.repeats):  # in turn, so that what else the machine does meets all of them
         for engine in options.engines:

@@ -283,7 +283,9 @@ def placements(
     allowed[0] = False
     if keys is None:
         keys = uniform((len(allowed),), torch.Generator().manual_seed(0))
-    order = keys.to(allowed.device).masked_fill(~allowed, torch.inf).argsort(stable=True)[: min(count, int(allowed.sum()))]
+    order = (
+        keys.to(allowed.device).masked_fill(~allowed, torch.inf).argsort(stable=True)[: min(count, int(allowed.sum()))]
+    )
     moved = region.repeat(len(order), 1, 1)
     for i, motion in enumerate(order.tolist()):
         mirror, down, right = motion // (height * width), motion // width % height, motion % width

@@ -64,8 +64,8 @@ class MatchExplanation:
         scores: Cosine of every probe to every name, shape (N, P), float64.
         maps: What makes the first candidate win over the next, shape (N, H, W): the overall map with the first candidate as the
             reference and the next as the contrast. Not negative; each sums to 1.
-        against: What speaks for the next, shape (N, H, W): the mean negative part of the signed layer maps. Not negative; each sums to 1,
-            or is 0.
+        against: Evidence for the next candidate, shape (N, H, W): the mean negative part of the signed layer maps. Not negative; each
+            sums to 1, or is 0.
         layers: Layer name → signed map, shape (N, H, W), on the raw scale of the score.
         changes: One row per probe, ``of`` (``"first candidate"``, or ``"person"`` where the person is known and in the gallery) and
             ``control`` (``""`` for the map): probe, person, of, name, control, draws, rank_before, rank_after, margin_before,

@@ -291,7 +291,7 @@ def evidence_for(
     contrast: Tensor | None = None,
     batch_size: int = 32,
 ) -> Tensor:
-    """Return the overall maps (N, H, W); zero where nothing speaks for the match.
+    """Return the overall maps (N, H, W); zero for images without evidence for the match.
 
     Args:
         model: Model in evaluation mode that returns embeddings (N, D).

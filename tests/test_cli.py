@@ -172,7 +172,7 @@ def test_result_without_a_pair_and_without_certainty(folder):
 
     from captum_leam.reporting import explanation_schema
 
-    (folder / "bad.png").write_bytes(b"no picture")
+    (folder / "bad.png").write_bytes(b"not an image")
     crops = [folder / name for name in ("a.png", "b.png", "<script>alert(1)<_script>.png", "bad.png")]
     copied = folder / "copy.json"
     with pytest.raises(SystemExit):
@@ -476,7 +476,7 @@ def test_critical_pixels_of_real_people_lie_on_the_face_and_beat_random_ones(rea
 def test_bad_files_are_left_out_and_named(folder, monkeypatch, capsys):
     """In a batch the others are still done; the exit code says that not all were."""
     (folder / "empty.png").touch()
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("not an image")
     pictures = [folder / name for name in ("a.png", "empty.png", "b.png", "text.png")]
     model = ("--model", f"{folder}/my_models.py:small", "--preset", "fast")
     code, printed = main(monkeypatch, capsys, "explain", *pictures, *model, "--out", folder / "out", "--no-progress")

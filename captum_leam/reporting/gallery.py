@@ -15,7 +15,7 @@ def gallery_pictures(folder: str | Path) -> tuple[list[tuple[Path, str]], list[F
     ending. Pictures of one name are of one person. Hidden files are left alone.
 
     Raises:
-        FileError: If it is no folder, cannot be read, or holds no picture.
+        FileError: If it is not a folder, cannot be read, or contains no image file.
 
     Example:
         >>> import tempfile
@@ -38,5 +38,5 @@ def gallery_pictures(folder: str | Path) -> tuple[list[tuple[Path, str]], list[F
         pictures += [(path, as_text(person.name)) for path in own]
         skipped += [FileError(path, reason) for path, reason in unusable]
     if not pictures:
-        raise FileError(folder, f"the gallery holds no picture ({', '.join(readable_formats())}).")
+        raise FileError(folder, f"the gallery contains no image file ({', '.join(readable_formats())}).")
     return sorted(pictures), skipped

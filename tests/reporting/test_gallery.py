@@ -56,7 +56,7 @@ def explained(folder: Path, *probes: str, **changed):
 
 
 def test_names_are_those_of_folders_and_files(folder):
-    (folder / "gallery" / "ann" / "notes.txt").write_text("no picture")
+    (folder / "gallery" / "ann" / "notes.txt").write_text("not an image")
     (folder / "gallery" / "dee").mkdir()
     pictures, skipped = gallery_pictures(folder / "gallery")
     assert [(path.name, name) for path, name in pictures] == [
@@ -71,7 +71,7 @@ def test_names_are_those_of_folders_and_files(folder):
 @pytest.mark.parametrize("gallery", ["nowhere", "p.png", "empty"])
 def test_a_gallery_without_pictures_is_refused(folder, gallery):
     (folder / "empty").mkdir()
-    with pytest.raises(FileError, match="folder of pictures|holds no picture"):
+    with pytest.raises(FileError, match="folder of pictures|contains no image file"):
         gallery_pictures(folder / gallery)
 
 

@@ -258,7 +258,7 @@ def test_check_without_shards_looks_at_the_tables(undisturbed, tmp_path):
 def messy(tmp_path):
     """People with everything that goes wrong with pictures; those of p00 and p01 are in order."""
     faces = write_faces(tmp_path, people=5)
-    (faces / "p02" / "0.png").write_bytes(b"no picture")
+    (faces / "p02" / "0.png").write_bytes(b"not an image")
     (faces / "p02" / "1.png").write_bytes(b"")
     Image.new("RGB", (60, 48)).save(faces / "p03" / "0.png")
     shutil.copy(faces / "p03" / "1.png", faces / "p03" / "2.png")

@@ -82,7 +82,7 @@ const allEvidence = (data) =>
 /** Rank of a pixel, 0 for the strongest. @param {Evidence} e @param {number} pixel */
 const rankOf = (e, pixel) => (e.reversed ? e.ranks.length - 1 - e.ranks[pixel] : e.ranks[pixel]);
 
-/** How strongly a pixel speaks for the side that is shown. @param {Evidence} e @param {number} pixel */
+/** Return the evidence of a pixel for the side that is shown. @param {Evidence} e @param {number} pixel */
 const strengthOf = (e, pixel) => Math.max(0, e.reversed ? -e.values[pixel] : e.values[pixel]);
 
 /** Draw a map on its grey face, as captum_leam.plots.overlay does.
