@@ -48,7 +48,7 @@ from captum_leam.study.executor import perform
 from captum_leam.study.networks import suggestions
 from captum_leam.study.plan import STAGE_OF, make_plan
 from captum_leam.study.task import Task
-from captum_leam.study.worker import Worker, crops_of, deterministic_torch, this_worker
+from captum_leam.study.worker import Worker, crops_of, deterministic_torch, keep_freed_memory, this_worker
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
 
 NETS = """
@@ -283,6 +283,7 @@ def beside(path: Path, sample: int) -> Spent:
     out = path.parent / "sample"
     shutil.rmtree(out, ignore_errors=True)
     config = replace(Study(path).config, out=out)
+    keep_freed_memory()  # as in a worker
     plan = make_plan(config, this_worker(), [], progress=False)
     plan.shards = plan.shards[:sample]
     spent = Spent()

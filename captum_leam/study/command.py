@@ -45,6 +45,7 @@ def study(
     from captum_leam.errors import IncompleteError
     from captum_leam.study.config import read_config
     from captum_leam.study.study import Study
+    from captum_leam.study.worker import keep_freed_memory
 
     shown = is_shown(progress)
     settings = read_config(config)
@@ -57,6 +58,7 @@ def study(
         raise typer.Exit(0 if found.passed else SOMETHING_LEFT_OUT)
     chosen = engine or ("processes" if jobs > 1 else "serial")
     try:
+        keep_freed_memory()
         result = made.run(engine=chosen, jobs=jobs, progress=shown, force=force, report=report)  # type: ignore[arg-type]
     except IncompleteError as error:
         if context.find_root().params.get("debug"):

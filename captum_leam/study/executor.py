@@ -19,7 +19,7 @@ from captum_leam.errors import EngineError, IncompleteError
 from captum_leam.study.config import Config
 from captum_leam.study.plan import STAGE_OF
 from captum_leam.study.task import Task
-from captum_leam.study.worker import WorkerContext, deterministic_torch, this_worker
+from captum_leam.study.worker import WorkerContext, deterministic_torch, keep_freed_memory, this_worker
 
 Engine = Literal["serial", "processes", "ray"]
 BACKENDS = {"serial": "sequential", "processes": "loky", "ray": "ray"}
@@ -42,6 +42,12 @@ def perform(context: WorkerContext, task: Task) -> str:
         where = traceback.extract_tb(error.__traceback__)[-1]
         return f"{task.stage}: {type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
     return ""
+
+
+def perform_in_worker(context: WorkerContext, task: Task) -> str:
+    """Do one task as :func:`perform` does, in a process that is there for nothing else."""
+    keep_freed_memory()
+    return perform(context, task)
 
 
 @dataclass
@@ -125,10 +131,12 @@ class Executor:
         """
         from joblib import delayed
 
+        is_own_process = self.engine != "serial" and self.jobs > 1  # one job runs in the caller's
+        function = delayed(perform_in_worker if is_own_process else perform)
         with tqdm(total=len(tasks), desc=title, unit="shard", disable=not self.progress or not tasks) as bar:
             self._pool.bar = bar
             try:
-                problems: list[str] = self._pool(delayed(perform)(context, task) for task in tasks)
+                problems: list[str] = self._pool(function(context, task) for task in tasks)
             except Exception as error:  # a task itself raises nothing: it is joblib or Ray that fails
                 raise EngineError(
                     "a worker process died, perhaps for lack of memory. What was done is kept: run again with fewer --jobs, a smaller "

@@ -225,16 +225,21 @@ def _key(network: Network, config: Config) -> tuple[str, str | None, str, str]:
 
 @cache
 def this_worker() -> Worker:
-    """Return the worker of this process, which from now on keeps freed memory, up to 1 GiB, for the next batch.
+    """Return the worker of this process."""
+    return Worker()
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let this process keep freed memory, up to 1 GiB, for the next batch, from now on.
 
     By default glibc gives the memory of activations back to the system after every pass; to get it again takes a tenth of a small
-    network's time. Other C libraries are left as they are.
+    network's time. Other C libraries are left as they are. Only for processes of the package's own: workers, and the command line.
     """
     with suppress(AttributeError, OSError, TypeError):  # no such function, or no such library
         mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in MALLOC_THRESHOLDS.items():
             mallopt(parameter, value)
-    return Worker()
 
 
 def crops_of(shard: Shard, rows: NDArray[Any] | None = None) -> Tensor:

@@ -27,7 +27,7 @@ def test_processes_give_the_same_bytes(undisturbed, right, tmp_path):
 def test_a_killed_process_is_an_engine_error(undisturbed, monkeypatch):
     """After the test above: joblib keeps its workers, and they need not import everything again."""
     pytest.importorskip("joblib", reason="needs pip install 'captum-leam[study]'")
-    monkeypatch.setattr(executor, "perform", _die)
+    monkeypatch.setattr(executor, "perform_in_worker", _die)
     config = Study(undisturbed / "study.yaml").config
     task = Task("crops", Index(0), undisturbed / "never", {})
     with (
@@ -48,6 +48,13 @@ def test_ray_gives_the_same_bytes_and_leaves_the_environment(undisturbed, right,
     assert tables_of(tmp_path / "out") == right
     assert "RAY_AUTH_MODE" not in os.environ
     assert {k: v for k, v in os.environ.items() if before.get(k) != v} == {}
+
+
+@pytest.mark.parametrize("engine", ["serial", "processes"])
+def test_the_callers_process_keeps_its_own_way_with_freed_memory(undisturbed, tmp_path, monkeypatch, engine):
+    monkeypatch.setattr(executor, "keep_freed_memory", lambda: pytest.fail("called in the caller's process"))
+    settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
+    Study(settings).run(engine=engine, jobs=1, progress=False, report=False)
 
 
 def test_a_worker_that_dies_once_costs_its_shard_only(undisturbed, right, tmp_path, monkeypatch):
