@@ -59,7 +59,18 @@ def with_uv(arguments: list[str]) -> bool:
     listed = subprocess.run([*PIP, "config", "list"], capture_output=True, text=True, check=False).stdout  # noqa: S603
     settings = {**uv_settings(listed), **os.environ}
     # pip takes the best version of any index; uv, unless told, that of the first index that has the package
-    command = [*UV, "pip", "install", "--quiet", "--python", sys.executable, "--index-strategy", "unsafe-best-match"]
+    # bytecode as pip makes it: else every process compiles what it imports, where files cannot be written beside the packages
+    command = [
+        *UV,
+        "pip",
+        "install",
+        "--quiet",
+        "--compile-bytecode",
+        "--python",
+        sys.executable,
+        "--index-strategy",
+        "unsafe-best-match",
+    ]
     return subprocess.run([*command, *arguments], env=settings, check=False).returncode == 0  # noqa: S603
 
 

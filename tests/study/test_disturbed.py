@@ -26,7 +26,7 @@ import os, signal, sys, time, torch
 from dataclasses import replace
 from pathlib import Path
 from captum_leam.study import Study
-import captum_leam.study.study, joblib, pyarrow.parquet, scipy.stats
+import captum_leam.study.study, joblib, pandas, PIL.Image, pyarrow.parquet, scipy.stats, skimage.draw, skimage.transform
 torch.set_num_threads(1)
 print("ready", flush=True)
 for line in sys.stdin:
