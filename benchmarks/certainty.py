@@ -10,7 +10,7 @@
 
 Every table says the share of p-values up to .05, .1 and .5, with a 95 % Wilson interval for the first, which takes draws for independent
 (draws of one face or one twin are not), and Kolmogorov's distance to the uniform distribution. Measured with batch normalisation folded
-into convolutions (the same numbers to rounding). Not shown: other networks, colour faces, other fills and fractions, maps whose smoothness
+into convolutions (the same numbers to rounding). Not shown: colour faces, other fills and fractions, maps whose smoothness
 differs from σ 4 px. A draw has 39 placements, the default of `map_certainty` is 99: the test is exact for
 any number, and 39 take two fifths of the time. A part writes its table after every 20 to 50 draws, so that it can be stopped.
 The tables in the documentation: docs/_data/certainty_random.csv by --part random --networks ms1m; docs/_data/certainty_untrained.csv by
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from main_job import load_faces, load_models, load_networks
+from research_data import load_faces, load_networks
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -187,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with faces/PERSON/*.png and models.py")
     parser.add_argument("--part", nargs="+", default=["random", "untrained", "faces", "planted"])
-    parser.add_argument("--networks", nargs="+", default=["ms1m", "casia"])
+    parser.add_argument("--networks", nargs="+", help="names in the zoo; all by default")
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--placements", type=int, default=39, help="of a draw (random, untrained); elsewhere 99")
     parser.add_argument("--per-person", type=int, default=4, help="images of each person that are explained (faces)")
@@ -198,8 +198,8 @@ def main() -> None:
     networks = {}
     if options.data is not None:
         images, people = load_faces(options.data)
-        loaded = load_networks(load_models(options.data))
-        networks = {name: Faces(loaded[name], images, people, options.placements) for name in options.networks}
+        loaded = load_networks(options.data, options.networks)
+        networks = {name: Faces(loaded[name], images, people, options.placements) for name in loaded}
     for part in options.part:
         if part in ("random", "untrained"):
             calibrated(networks, part, options.draws, options.seed, options.out)

@@ -78,9 +78,9 @@ def main() -> None:
     images = torch.rand(options.images, 3, 112, 112, generator=torch.Generator().manual_seed(0))
     models = {"resnet18, random weights": resnet18(num_classes=128).eval()}
     if options.data is not None:
-        from main_job import load_models
+        from research_data import load_zoo
 
-        name, make = next(iter(load_models(options.data).RECOGNISERS.items()))
+        name, make = next(iter(load_zoo(options.data).items()))
         models[name] = make().eval()
     for name, model in models.items():
         measure(name, model, images, options.repeats)

@@ -5,10 +5,10 @@
 Gallery: the first image of each of the 24 people; probes: the next images of each person (--per-person of them). `explain_match` with
 the default preset occludes the top 5 % of the pixels of each map, and as many pixels of controls: random pixels of the crop and of the
 face, the map moved within the face (10 draws each), the centre of the crop, and the mean map of the other people. Occluded pixels are
-blurred (σ 10 px) or filled in from their surroundings (noisy linear). Followed, on the explained network and on the other: the rank of
+blurred (σ 10 px) or filled in from their surroundings (noisy linear). Followed, on the explained network and on the others: the rank of
 the probe's person among 24, its margin (score minus the highest score of another name), and the share of probes at rank 1 that lose it,
-with 95 % intervals over people. Seed 0. Any folder with faces/PERSON/*.png and models.py (RECOGNISERS) works. Not shown: other
-networks, colour faces, galleries of thousands, people who are not in the gallery.
+with 95 % intervals over people. Seed 0. Every network of the folder (``research_data.py``) is explained. Not shown: colour faces,
+galleries of thousands, people who are not in the gallery.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from main_job import load_faces, load_models, load_networks
+from research_data import load_faces, load_networks
 from torch import Tensor, nn
 
 from captum_leam import MatchExplanation, explain_match
@@ -63,6 +63,7 @@ def main() -> None:
     """Measure all networks, print a table and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--networks", nargs="+", help="names in the zoo; all by default")
     parser.add_argument("--people", type=int)
     parser.add_argument("--per-person", type=int, default=2, help="probes of each person")
     parser.add_argument("--preset", default="default", choices=("fast", "default", "best"))
@@ -73,7 +74,7 @@ def main() -> None:
     gallery = [i for i, first in enumerate(is_first) if first]
     probes = [i for i, first in enumerate(is_first) if not first]
     print(f"gallery of {len(gallery)} people, {len(probes)} probes, preset {options.preset}, seed 0")
-    networks, tables = load_networks(load_models(options.data)), []
+    networks, tables = load_networks(options.data, options.networks), []
     for name, model in networks.items():
         for fill in FILLS:
             match = explain_match(
@@ -89,7 +90,7 @@ def main() -> None:
             )
             for other, network in networks.items():
                 found = match if other == name else on_another(match, network, images[gallery])
-                cell = {"explained": name, "measured": "itself" if other == name else "the other", "fill": fill}
+                cell = {"explained": name, "measured": "itself" if other == name else other, "fill": fill}
                 table = measured(found)
                 tables.append(table.assign(**cell))
                 ranks = found.changes.query("of == 'person' and control == ''")

@@ -1,126 +1,105 @@
-"""LEAM against Captum's LayerGradCam on real faces and networks: occlusion drop, and overlap of the maps.
+"""LEAM against Captum's LayerGradCam and IntegratedGradients on real faces and networks: occlusion drop, and overlap of the maps.
 
-    python benchmarks/main_job.py --data ../shared/real [--presets fast default best] [--csv docs/_data/main_job.csv]
+    python benchmarks/main_job.py --data ../shared/real [--faces faces faces_colour] [--networks NAME ...] [--csv docs/_data/main_job.csv]
 
-Drop: mean cosine drop after blurring (σ 10 px) the top 5 % of pixels of each map, towards the leave-one-out centroid of
-the person, on the explained network and on the other. BC: Bhattacharyya coefficient of top-1 % maps, same and
-different people. Any folder with faces/PERSON/*.png and models.py (RECOGNISERS, FIELDS, and the layers
-stem, stages.0.4, stages.2.5, stages.4.1) works. Not shown: other networks, colour faces, other fills.
+Drop: mean fall of the cosine to the leave-one-out centroid of the person after blurring (σ 10 px) the top 5 % of the pixels of each map, in
+units of the network's gap between genuine and impostor mean cosines, so that networks can be averaged. Own: on the explained network.
+Transfer: mean of the networks of other architectures. BC: Bhattacharyya coefficient of top-1 % maps, same and different people. Every
+network of the folder is explained (``research_data.py``), its layers are those of `suggest_layers`. LayerGradCam: the largest mean of all
+suggested layers × two norms, chosen on the reported faces, which favours it. IntegratedGradients: 20 steps from the blurred image, positive
+part, σ 2 px, the reading that ``contest.py`` chose for it on tuning people. Intervals: 95 % over people; seed 0. Not shown: other fills.
 """
 
 import argparse
-import importlib.util
 import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import torch
-from captum.attr import LayerGradCam
-from PIL import Image
+from captum.attr import IntegratedGradients, LayerGradCam
+from research_data import gap_of, load_faces, load_networks, own_and_transfer
 from torch import Tensor, nn
 
 from captum_leam import (
     LEAM,
     EmbeddingSimilarity,
+    LayerSuggestions,
     bhattacharyya,
     explain_faces,
     leave_one_out_centroids,
     overall_map,
     suggest_layers,
 )
-from captum_leam._engine.types import Field
 from captum_leam.faithfulness import OcclusionEvaluator
-from captum_leam.maps import place_on_field
+from captum_leam.maps import default_blur, gaussian_blur, place_on_field
+from captum_leam.objectives import embed
+from captum_leam.stats.inference import bootstrap_interval
 
-LAYERS = {56: "stem", 28: "stages.0.4", 14: "stages.2.5", 7: "stages.4.1"}
 PRESETS = ("fast", "default", "best")
+CAM = "LayerGradCam, "
+BEST_CAM = "Captum LayerGradCam, best of its layers and norms"
+PATH = "Captum IntegratedGradients, 20 steps, positive, σ 2 px"
+PLAIN = "LEAM, middle layer, one pass, plain cosine"
+RANDOM = "random pixels"
+ALL = "mean of the networks"
+Maps = Callable[[Tensor, Tensor], Tensor]
 
 
-def load_models(folder: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("models", folder / "models.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def methods_of(model: nn.Module, found: LayerSuggestions, presets: list[str]) -> dict[str, Maps]:
+    """Return name → function of images and references that returns maps (N, H, W)."""
+    size, field = found.image_size, found.field
+    layers = found.for_overall_map()
+    middle = layers[min(1, len(layers) - 1)]
+    leam, signed = LEAM(model, layers), EmbeddingSimilarity(model, norm="fixed")
 
+    def placed(attribute: Callable[[Tensor, Tensor], Tensor], x: Tensor, r: Tensor) -> Tensor:
+        return place_on_field(attribute(x, r).detach(), size, field)
 
-def load_zoo(folder: Path) -> dict[str, Callable[[], nn.Module]]:
-    """Return name → function that makes the network: ``ZOO`` of the folder's zoo.py, or else ``RECOGNISERS`` of its models.py."""
-    if not (folder / "zoo.py").is_file():
-        return dict(load_models(folder).RECOGNISERS)
-    spec = importlib.util.spec_from_file_location("zoo", folder / "zoo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return dict(module.ZOO)
+    def cam(norm: str, layer: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+        method = LayerGradCam(EmbeddingSimilarity(model, norm=norm), layer)
+        return lambda x, r: method.attribute(x, additional_forward_args=(r,))
 
+    def one_pass(norm: str) -> Callable[[Tensor, Tensor], Tensor]:
+        method = LEAM(model, middle, norm=norm)
+        return lambda x, r: method.attribute(x, reference=r)
 
-def load_faces(
-    folder: Path, people: int | None = None, per_person: int | None = None, *, name: str = "faces"
-) -> tuple[Tensor, list[str]]:
-    chosen = [sorted(p.glob("*.png"))[:per_person] for p in sorted((folder / name).iterdir())[:people]]
-    paths = [path for person in chosen for path in person]
-    arrays = [np.asarray(Image.open(path).convert("RGB"), dtype=np.float32) / 255 for path in paths]
-    images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-    return images, [path.parent.name for path in paths]
-
-
-def load_networks(source: ModuleType) -> dict[str, nn.Module]:
-    """Name → network, channels last in memory: the same numbers to rounding in two thirds of the time."""
-    return {name: make().eval().to(memory_format=torch.channels_last) for name, make in source.RECOGNISERS.items()}
-
-
-def placed_maps(method, size: tuple[int, int], field: Field):
-    """A function of images and references that gives the maps of a Captum method at image size."""
-
-    def run(images: Tensor, references: Tensor) -> Tensor:
-        takes_references = (
-            {"reference": references} if isinstance(method, LEAM) else {"additional_forward_args": (references,)}
+    def integrated(x: Tensor, r: Tensor) -> Tensor:
+        options = {"baselines": default_blur(x), "n_steps": 20, "internal_batch_size": 64}
+        attributions = IntegratedGradients(signed).attribute(
+            x, additional_forward_args=(signed.fixed_weights(x, r),), **options
         )
-        return place_on_field(method.attribute(images, **takes_references).detach(), size, field)
+        return gaussian_blur(attributions.detach().double().sum(1).clamp(min=0), 2.0)
 
-    return run
+    cams = {
+        f"{CAM}{layer.name}, {norm}": partial(placed, cam(norm, layer.module))
+        for layer in found
+        if layer.reshape is None
+        for norm in ("detach", "differentiate")
+    }
+    return {
+        **cams,
+        PATH: integrated,
+        "LEAM, middle layer, one pass": partial(placed, one_pass("detach")),
+        PLAIN: partial(placed, one_pass("differentiate")),
+        "LEAM, layers, path of 4": lambda x, r: overall_map(leam.attribute(x, reference=r, n_steps=4), size, field),
+        **{
+            f"LEAM, {preset}": lambda x, r, preset=preset: explain_faces(model, x, preset, layers=found, reference=r)
+            for preset in presets
+        },
+    }
 
 
-def in_batches(function, images: Tensor, references: Tensor, batch: int = 32) -> Tensor:
+def in_batches(function: Maps, images: Tensor, references: Tensor, batch: int = 16) -> Tensor:
+    """Return the maps of all images."""
     parts = [function(x, r) for x, r in zip(images.split(batch), references.split(batch), strict=True)]
     return torch.cat(parts)
 
 
-def maps_of(
-    model: nn.Module, images: Tensor, references: Tensor, field: Field, presets: list[str]
-) -> dict[str, Tensor]:
-    size = tuple(images.shape[2:])
-    layers = {px: model.get_submodule(name) for px, name in LAYERS.items()}
-    methods: dict[str, LEAM | LayerGradCam] = {}
-    for norm in ("detach", "differentiate"):
-        for px, layer in layers.items():
-            methods[f"LayerGradCam {px} px, {norm}"] = LayerGradCam(EmbeddingSimilarity(model, norm=norm), layer)
-    for px, layer in layers.items():
-        methods[f"LEAM elementwise {px} px"] = LEAM(model, layer)
-    methods["LEAM elementwise 28 px, plain cosine"] = LEAM(model, layers[28], norm="differentiate")
-    leam = LEAM(model, [layers[px] for px in (56, 28, 14)])
-    found = suggest_layers(model, images)
-
-    def overall(x: Tensor, r: Tensor) -> Tensor:
-        return overall_map(leam.attribute(x, reference=r, n_steps=4), size, field)
-
-    def of_preset(preset: str, x: Tensor, r: Tensor) -> Tensor:
-        return explain_faces(model, x, preset, layers=found, field=field, reference=r)
-
-    functions = {name: placed_maps(method, size, field) for name, method in methods.items()}
-    functions["LEAM overall, path of 4"] = overall
-    functions |= {f"LEAM {preset}": partial(of_preset, preset) for preset in presets}
-    return {name: in_batches(function, images, references) for name, function in functions.items()}
-
-
 def overlap(maps: Tensor, labels: list[str]) -> tuple[float, float]:
+    """Return the mean Bhattacharyya coefficient of maps of the same person, and of different people."""
     table = bhattacharyya(maps)
     person = np.asarray(labels)
     same = torch.from_numpy(person[:, None] == person[None])
@@ -128,43 +107,66 @@ def overlap(maps: Tensor, labels: list[str]) -> tuple[float, float]:
     return table[same & others].mean().item(), table[~same].mean().item()
 
 
-def measured(summary: pd.DataFrame, name: str, pairs: dict[str, tuple[float, float]]) -> pd.DataFrame:
-    """Of one explained network: every drop with its interval, and both coefficients, one number in a row."""
-    drops = summary[["map", "model", "drop", "low", "high"]].rename(columns={"drop": "value"})
-    own = drops["model"] == name
-    drops["quantity"] = own.map({True: "drop on itself", False: "drop on the other"})
-    same, different = (
-        pd.DataFrame({"map": list(pairs), "quantity": said, "value": [both[i] for both in pairs.values()]})
-        for i, said in enumerate(("BC same person", "BC different people"))
-    )
-    return pd.concat([drops.drop(columns="model"), same, different], ignore_index=True).assign(explained=name)
+def drops_of(
+    networks: dict[str, nn.Module], explained: str, images: Tensor, labels: list[str], maps: dict[str, Tensor]
+) -> pd.DataFrame:
+    """Return one row per map, image and where (own, transfer): the drop in gaps."""
+    evaluator = OcclusionEvaluator(networks, fractions=(0.05,), controls=(RANDOM,), seed=0)
+    gaps = {name: gap_of(model, images, labels) for name, model in networks.items()}
+    result = own_and_transfer(evaluator.evaluate(images, maps, labels=labels, explained=explained), networks, gaps)
+    table = result.to_frame().rename(columns={"model": "where", "drop": "in_gaps"})
+    table["map"] = table["method"] + table["control"]  # one of the two is empty
+    return with_best_cam(table[["map", "where", "image", "person", "in_gaps"]])
 
 
 def with_best_cam(table: pd.DataFrame) -> pd.DataFrame:
-    """The largest drop of the eight LayerGradCam in place of them all; what is left for the documentation."""
-    cams = table["map"].str.startswith("LayerGradCam")
-    drops = table[cams & table["low"].notna()]
-    best = drops.loc[drops.groupby(["explained", "quantity"])["value"].idxmax()]
-    best = best.assign(map="Captum LayerGradCam, best of 4 layers × 2 norms")
-    left = table[~cams & ~table["map"].str.contains("elementwise (?:56|14|7) px$")]
-    said = (
-        left["map"].replace("elementwise 28 px", "28 px, one pass", regex=True).replace("^LEAM ", "LEAM, ", regex=True)
-    )
-    return pd.concat([best, left.assign(map=said)])[["explained", "map", "quantity", "value", "low", "high"]]
+    """Return the table with LayerGradCam of the layer and norm with the largest mean, for each of own and transfer, in place of all."""
+    is_cam = table["map"].str.startswith(CAM)
+    best = table[is_cam].groupby(["where", "map"])["in_gaps"].mean().groupby(level=0).idxmax()
+    kept = [
+        table[is_cam & (table["where"] == where) & (table["map"] == name)].assign(map=BEST_CAM) for where, name in best
+    ]
+    return pd.concat([*kept, table[~is_cam]], ignore_index=True)
 
 
-def show(table: pd.DataFrame, name: str, maps: list[str]) -> None:
-    wide = table.pivot(index="map", columns="quantity", values="value").loc[maps]
-    drops = wide[["drop on itself", "drop on the other"]]
-    best = drops[drops.index.str.startswith("LayerGradCam")].max()
-    ratios = (drops / best).add_suffix(" / best CAM")
-    print(f"\nexplained network: {name}. Mean drop at 5 %, own model first; ratio to the best LayerGradCam of eight")
-    print(pd.concat([drops, ratios, wide[["BC same person", "BC different people"]]], axis=1).round(3).to_string())
+def means(table: pd.DataFrame) -> pd.DataFrame:
+    """Return mean drops with 95 % intervals over people, for each explained network and for the mean of all.
+
+    Args:
+        table: One row per faces, explained network, map, where, image and person, with ``in_gaps``.
+    """
+    cell = ["faces", "map", "where", "image", "person"]
+    of_all = table.groupby(cell, sort=False)["in_gaps"].mean().reset_index().assign(explained=ALL)
+    rows = []
+    for key, part in pd.concat([table, of_all]).groupby(["faces", "explained", "map", "where"], sort=False):
+        low, high = bootstrap_interval(part["in_gaps"], part["person"].tolist())
+        names = dict(zip(("faces", "explained", "map", "quantity"), key, strict=True))
+        rows.append({**names, "value": part["in_gaps"].mean(), "low": float(low), "high": float(high)})
+    return pd.DataFrame(rows)
+
+
+def explained(
+    networks: dict[str, nn.Module], name: str, images: Tensor, labels: list[str], presets: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the drops of all maps of one network, and the coefficients of those that are not LayerGradCam's."""
+    model = networks[name]
+    references = leave_one_out_centroids(embed(model, images, 16), labels)
+    methods = methods_of(model, suggest_layers(model, images[:4]), presets)
+    maps = {method: in_batches(function, images, references) for method, function in methods.items()}
+    rows = []
+    for method, of_method in maps.items():
+        if not method.startswith(CAM):
+            same, different = overlap(of_method, labels)
+            rows.append({"map": method, "quantity": "BC same person", "value": same})
+            rows.append({"map": method, "quantity": "BC different people", "value": different})
+    return drops_of(networks, name, images, labels, maps), pd.DataFrame(rows)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--faces", nargs="+", default=["faces"], help="folders with one folder for each person")
+    parser.add_argument("--networks", nargs="+", help="names in the zoo; all by default")
     parser.add_argument("--people", type=int)
     parser.add_argument("--per-person", type=int)
     parser.add_argument("--presets", nargs="*", choices=PRESETS, default=list(PRESETS), help="of explain_faces")
@@ -174,25 +176,23 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    warnings.filterwarnings("ignore", "Setting forward")
-    source = load_models(options.data)
-    images, labels = load_faces(options.data, options.people, options.per_person)
-    networks = load_networks(source)
-    print(
-        f"{len(images)} faces of {len(set(labels))} people, networks {', '.join(networks)}, references leave-one-out, seed 0"
-    )
-    evaluator = OcclusionEvaluator(networks, fractions=(0.05,), controls=("random pixels",), seed=0)
-    tables = []
-    for name, model in networks.items():
-        with torch.no_grad():
-            references = leave_one_out_centroids(torch.cat([model(x) for x in images.split(64)]), labels)
-        maps = maps_of(model, images, references, source.FIELDS[name], options.presets)
-        drops = evaluator.evaluate(images, maps, labels=labels).summary()
-        drops["map"] = drops["method"] + drops["control"]  # one of the two is empty
-        tables.append(measured(drops, name, {method: overlap(m, labels) for method, m in maps.items()}))
-        show(tables[-1], name, [*maps, "random pixels"])
+    warnings.filterwarnings("ignore", "(Setting forward|Input Tensor)")
+    networks = load_networks(options.data, options.networks)
+    drops, overlaps = [], []
+    for faces in options.faces:
+        images, labels = load_faces(options.data, options.people, options.per_person, name=faces)
+        print(f"{faces}: {len(images)} images of {len(set(labels))} people; references leave-one-out; seed 0")
+        for name in networks:
+            of_images, of_pairs = explained(networks, name, images, labels, options.presets)
+            drops.append(of_images.assign(faces=faces, explained=name))
+            overlaps.append(of_pairs.assign(faces=faces, explained=name))
+            print(f"  {name} explained, gap {gap_of(networks[name], images, labels):.2f}", flush=True)
+    table = pd.concat([means(pd.concat(drops, ignore_index=True)), *overlaps], ignore_index=True)
+    for (faces, name), part in table.groupby(["faces", "explained"], sort=False):
+        print(f"\n{faces}, {name} explained: mean drop at 5 % in gaps, own and transfer; overlap of maps")
+        print(part.pivot_table(index="map", columns="quantity", values="value", sort=False).round(3).to_string())
     if options.csv:
-        with_best_cam(pd.concat(tables, ignore_index=True)).round(4).to_csv(options.csv, index=False)
+        table.round(4).to_csv(options.csv, index=False)
 
 
 if __name__ == "__main__":

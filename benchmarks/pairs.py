@@ -4,8 +4,8 @@
 
 The overall maps of two presets beside the mean of the signed layer maps (path of 4), which pairs showed before. Drop: mean fall of the
 cosine to the other image after blurring the top 5 % of the pixels. BC: Bhattacharyya coefficients of the top 1 % of the maps of the same
-person and of different people. AUC: how well the coefficients of the top 1 % and 10 % tell the two apart. Seed 0. Any folder with
-faces/PERSON/*.png and models.py (RECOGNISERS, FIELDS) works. Not shown: other networks, colour faces, other fills, intervals.
+person and of different people. AUC: how well the coefficients of the top 1 % and 10 % tell the two apart. Seed 0. Every network
+of the folder (``research_data.py``) is explained. Not shown: colour faces, other fills, intervals.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from main_job import load_faces, load_models, load_networks
+from research_data import load_faces, load_networks
 from torch import Tensor, nn
 
 from captum_leam import bhattacharyya, explain_faces, overall_map, suggest_layers
@@ -53,6 +53,7 @@ def main() -> None:
     """Measure all networks, print a table and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--networks", nargs="+", help="names in the zoo; all by default")
     parser.add_argument("--people", type=int)
     parser.add_argument("--per-person", type=int, default=3)
     parser.add_argument("--csv", type=Path, help="also write the documentation's numbers to this file")
@@ -61,7 +62,7 @@ def main() -> None:
     people = np.asarray(labels)
     partners = [next(j for j, other in enumerate(people) if other == who and j != i) for i, who in enumerate(people)]
     rows = []
-    for network, model in load_networks(load_models(options.data)).items():
+    for network, model in load_networks(options.data, options.networks).items():
         references = embed(model, images)[partners]
         maps = maps_of(model, images, references)
         evaluator = OcclusionEvaluator(model, (0.05,), controls=(), seed=0)

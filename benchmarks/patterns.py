@@ -7,7 +7,7 @@ coefficients of the same and of different people at the top 1 %, dense (on a 28 
 permutation test of person labels; the gap above the strongest control: smoothed edges, the untrained twin, a parser's masks,
 and strangers in the same pose. AT&T faces have no landmarks, so that "in the same pose" is: the crop of another person that
 correlates most, which is stricter. Then the agreement of networks and layers. Intervals: 95 % over people; seed 0.
-Any folder with faces/PERSON/*.png and models.py (RECOGNISERS, FIELDS, parser) works. Not shown: colour faces, other networks, more people.
+Every network of the folder (``research_data.py``) is explained, with its parser. Not shown: colour faces, more people.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from main_job import load_faces, load_models
+from research_data import load_faces, load_networks, load_parser
 from torch import Tensor, nn
 
 from captum_leam import LEAM, leave_one_out_centroids, overall_map, suggest_layers
@@ -93,19 +93,19 @@ def study(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--networks", nargs="+", help="names in the zoo; all by default")
     parser.add_argument("--people", type=int)
     parser.add_argument("--per-person", type=int)
     parser.add_argument("--out", type=Path, default=Path("results/patterns"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     started = perf_counter()
-    source = load_models(options.data)
     images, people = load_faces(options.data, options.people, options.per_person)
-    face_parser = source.parser().eval()
+    face_parser = load_parser(options.data)
     labels = torch.cat([parse(face_parser, x) for x in images.split(32)])
     everything: dict[str, Signatures] = {}
-    for name, make in source.RECOGNISERS.items():
-        everything |= study(name, make().eval(), images, people, labels, options.out)
+    for name, model in load_networks(options.data, options.networks).items():
+        everything |= study(name, model, images, people, labels, options.out)
     overall = agreement({name: m for name, m in everything.items() if name.endswith("overall")}, people)
     print(f"\n{overall}")
     layers = agreement(everything, people)

@@ -61,7 +61,6 @@ from contest import (
     mean_of_readings,
     views,
 )
-from main_job import load_faces, load_zoo
 from peers_cost import LIMIT_NAME, peak_memories, run
 from peers_figure import figure
 from peers_measures import (
@@ -72,12 +71,10 @@ from peers_measures import (
     Table,
     averaged,
     faithfulness,
-    gap,
     leads,
     next_of_another_architecture,
     partners,
     planted,
-    relation,
     row,
     scores_of_all_pairs,
     shares_of_limit,
@@ -86,6 +83,7 @@ from peers_measures import (
 )
 from peers_methods import DEFAULT, PRESETS, Method, every_method, in_parts
 from peers_readings import Raw, read, readings_of, smoothed
+from research_data import gap, load_faces, load_networks, load_zoo, relation
 from split import halves
 from torch import Tensor, nn
 
@@ -209,9 +207,8 @@ class Found:
 
 def scenario(setting: Setting, half: int, people: int, per_person: int = 1, faces: str = GREY) -> Scenario:
     """Return the first people of the tuning (0) or reported (1) half."""
-    zoo = load_zoo(setting.data)
     images, labels = load_faces(setting.data, name=faces)
-    networks = {name: zoo[name]().eval().to(memory_format=torch.channels_last) for name in setting.networks}
+    networks = load_networks(setting.data, setting.networks)
     found = {name: embed(model, images, 8) for name, model in networks.items()}
     every = {name: leave_one_out_centroids(f, labels) for name, f in found.items()}
     gaps = {name: gap(f, every[name], labels) for name, f in found.items()}

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from main_job import load_faces, load_models
 from peers_methods import Method, every_method, in_parts
 from peers_readings import Raw
+from research_data import load_faces, load_zoo
 from torch import Tensor, nn
 
 from captum_leam import suggest_layers
@@ -123,7 +123,7 @@ def measure_one(data: Path, network: str, quick: bool, which: int | str) -> obje
     """Name and peak of one method, by its place in the list; the name alone of none."""
     torch.set_num_threads(1)
     images, _ = load_faces(data, IMAGES, 1)
-    model = load_models(data).RECOGNISERS[network]().eval()
+    model = load_zoo(data)[network]().eval()
     x = images.clone().requires_grad_()
     references = model(x)
     torch.autograd.grad(references.sum(), x)

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from contest import CHOSEN, CONTROLS, OWN, SAME_ARCHITECTURE, SEED, TRANSFER
+from contest import CHOSEN, CONTROLS, SAME_ARCHITECTURE, SEED, TRANSFER
 from planted_evidence import dilate
+from research_data import relation
 from torch import Tensor, nn
 
 from captum_leam import bhattacharyya, top_fraction
@@ -48,47 +49,12 @@ def means(
 # -- networks ------------------------------------------------------------------------------------------
 
 
-def architecture(model: nn.Module) -> str:
-    """Return the name of a network's architecture: its class, or those of its parts for a sequence.
-
-    Example:
-        >>> architecture(nn.Sequential(nn.Flatten(), nn.Linear(2, 2)))
-        'Flatten, Linear'
-    """
-    if isinstance(model, nn.Sequential):
-        return ", ".join(architecture(part) for part in model)
-    return type(model).__name__
-
-
-def relation(networks: Mapping[str, nn.Module], explained: str, measured: str) -> str:
-    """Return how a drop counts: own, transfer, or same architecture."""
-    if explained == measured:
-        return OWN
-    same = architecture(networks[explained]) == architecture(networks[measured])
-    return SAME_ARCHITECTURE if same else TRANSFER
-
-
 def next_of_another_architecture(networks: Mapping[str, nn.Module], explained: str) -> list[str]:
     """Return the network after this one whose architecture is another, in the order of the zoo and around; none if there is none."""
     names = list(networks)
     start = names.index(explained)
     around = names[start + 1 :] + names[:start]
     return [n for n in around if relation(networks, explained, n) == TRANSFER][:1]
-
-
-def gap(embeddings: Tensor, references: Tensor, people: Sequence[str]) -> float:
-    """Return the mean cosine of images to their own person's centroid less that to other people's.
-
-    Args:
-        embeddings: (N, D).
-        references: Leave-one-out centroids (N, D) of the images' people.
-        people: The person of each image.
-    """
-    f, r = (F.normalize(t.double(), dim=1) for t in (embeddings, references))
-    who = np.asarray(people)
-    strangers = torch.from_numpy(who[:, None] != who[None])
-    cosines = f @ r.T
-    return float(cosines.diagonal().mean() - cosines[strangers].mean())
 
 
 # -- occlusion -----------------------------------------------------------------------------------------

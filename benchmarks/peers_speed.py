@@ -5,7 +5,8 @@
 Literal FGGB: a forward and a backward pass for each dimension; and a shorter one, one forward pass whose graph is kept for all
 backward passes. Literal CorrRISE: a forward pass for each mask, scipy's Spearman for each pixel. Seconds are those of the process's
 cores (of the clock on a GPU), the best of the repeats, taken in turns. Memory: the largest number of images in one pass, which
-``batch_size`` bounds. Every network of models.py (RECOGNISERS), the first face, the second image's embedding as the reference, seed 0.
+``batch_size`` bounds. Every network of the folder (research_data.py), the first face, the second image's embedding
+as the reference, seed 0.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from main_job import load_faces, load_models
+from research_data import load_faces, load_zoo
 from scipy.stats import ConstantInputWarning, spearmanr
 from torch import Tensor, nn
 
@@ -104,7 +105,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=ConstantInputWarning)
-    for name, make in load_models(options.data).RECOGNISERS.items():
+    for name, make in load_zoo(options.data).items():
         model = make().eval().to(options.device)
         faces = load_faces(options.data, 1, 2)[0].to(options.device)
         print(f"network {name}, {torch.get_num_threads()} threads, {options.device}")

@@ -2,8 +2,8 @@
 
     python benchmarks/region_lift.py --data ../shared/real [--csv docs/_data/region_lift.csv]
 
-The folder holds models.py (RECOGNISERS, FIELDS) and masks/NN.png with NN_labels.png (aligned crops, CelebAMask-HQ integers).
-Every person has one image there, so that the reference is its own embedding.
+The folder holds networks (``research_data.py``; all are explained) and masks/NN.png with NN_labels.png (aligned colour crops, CelebAMask-HQ
+integers). Every person has one image there, so that the reference is its own embedding.
 """
 
 import argparse
@@ -11,32 +11,25 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from main_job import load_models
+from research_data import load_networks
 from torch import Tensor, nn
 
-from captum_leam import LEAM, overall_map
+from captum_leam import LEAM, explain_faces, overall_map, suggest_layers
 from captum_leam.faces import read_crops
 from captum_leam.maps import place_on_field
 from captum_leam.regions import COARSE, LabelMapParser, over_people, region_report
 
-LAYERS = {
-    "56 px": "stem",
-    "28 px": "stages.0.4",
-    "14 px": "stages.1.0",
-    "14 px, last": "stages.2.5",
-    "7 px": "stages.4.1",
-}
-OVERALL = ("56 px", "28 px", "14 px, last")
 
-
-def maps_of(model: nn.Module, images: Tensor, field: tuple[int, int, int, int], n_steps: int) -> dict[str, Tensor]:
-    """Map of every layer and the overall one, (N, H, W)."""
-    leam = LEAM(model, [model.get_submodule(name) for name in LAYERS.values()])
-    parts = [leam.attribute(x, n_steps=n_steps) for x in torch.split(images, 8)]
-    layers = dict(zip(LAYERS, [torch.cat(of_layer) for of_layer in zip(*parts, strict=True)], strict=True))
-    size = (images.shape[2], images.shape[3])
-    placed = {name: place_on_field(m, size, field) for name, m in layers.items()}
-    return {**placed, "overall": overall_map([layers[name] for name in OVERALL], size, field)}
+def maps_of(model: nn.Module, images: Tensor, n_steps: int) -> dict[str, Tensor]:
+    """Return the maps (N, H, W) of every suggested layer, their mean, and that of the default preset."""
+    found = suggest_layers(model, images[:4])
+    parts = [LEAM(model, found).attribute(x, n_steps=n_steps) for x in images.split(8)]
+    layers = {layer.name: torch.cat(of) for layer, of in zip(found, zip(*parts, strict=True), strict=True)}
+    placed = {name: place_on_field(m, found.image_size, found.field) for name, m in layers.items()}
+    chosen = [layers[layer.name] for layer in found.for_overall_map()]
+    overall = overall_map(chosen, found.image_size, found.field)
+    preset = torch.cat([explain_faces(model, x, layers=found) for x in images.split(8)])
+    return {**placed, "layers, path": overall, "default preset": preset}
 
 
 def table(maps: dict[str, Tensor], labels: Tensor) -> pd.DataFrame:
@@ -60,14 +53,15 @@ def printed(result: pd.DataFrame) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--networks", nargs="+", help="names in the zoo; all by default")
     parser.add_argument("--steps", type=int, default=4, help="of the path")
     parser.add_argument("--csv", type=Path, help="also write the table to this file")
     options = parser.parse_args()
     tables = []
-    module, labels = load_models(options.data), LabelMapParser(options.data / "masks", suffix="_labels")
+    labels = LabelMapParser(options.data / "masks", suffix="_labels")
     images = read_crops([options.data / "masks" / f"{name}.png" for name in labels.names])
-    for name, make in module.RECOGNISERS.items():
-        result = table(maps_of(make(), images, module.FIELDS[name], options.steps), labels(images))
+    for name, model in load_networks(options.data, options.networks).items():
+        result = table(maps_of(model, images, options.steps), labels(images))
         tables.append(result.assign(network=name))
         print(
             f"\n{name}: {len(images)} hand-labelled faces, top 1 %, mean [95 % interval over people]\n{printed(result)}"

@@ -3,7 +3,7 @@
     python benchmarks/speed.py [--data ../shared/real] [--quick] [--device cpu] [--out results/speed] [--only NETWORK ...]
                                [--batch N] [--seconds S] [--profile] [--table docs/_data/speed.txt]
 
-Networks: the first of models.py (RECOGNISERS) with --data, torchvision's ResNet-50 and facexlib's ArcFace IR-SE50, both with random
+Networks: the first of the folder (research_data.py) with --data, torchvision's ResNet-50 and facexlib's ArcFace IR-SE50, both with random
 weights; random images of 112 × 112 px, 32 in a batch (4 of the IR-SE50, which takes minutes for a path at 32; --batch sets all); seed 0.
 
 *Bare* is PyTorch without hooks, parameters as they come (they require gradients): the forward pass, and ``autograd.grad`` of the
@@ -37,7 +37,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from captum.attr import LayerGradCam
-from main_job import load_models
+from research_data import load_zoo
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -150,7 +150,7 @@ def networks(data: Path | None, batch: int | None, device: str) -> dict[str, Cal
     if data is None:
         print("MobileFaceNet is left out: name its folder with --data")
         return found
-    name, make = next(iter(load_models(data).RECOGNISERS.items()))
+    name, make = next(iter(load_zoo(data).items()))
     layers = ("stem", "stages.0.4", "stages.2.0", "stages.2.5", "stages.4.1")
     return {
         f"MobileFaceNet {name}": lambda: Network(f"MobileFaceNet {name}", make().to(device), layers, images)

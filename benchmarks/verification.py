@@ -6,8 +6,8 @@ For each network, on balanced pairs (seed 0): area under the genuine accept rate
 (dissimilar maps) as pixels are deleted or inserted in steps of 10 %, probe only, black as in the papers and blurred, threshold at
 the equal error rate of all pairs of the images; with 95 % intervals over people. Then 27 patches of 16 × 16 pasted into the probes.
 Maps explain the probe towards the other image of its pair; that of the preset is not signed, and scored as a similar map only.
-With ``--tables`` also docs/_data/verification.csv and docs/_data/patch_pairs.csv. Any folder with faces/PERSON/*.png and models.py
-(RECOGNISERS, FIELDS) works. Not shown: other operating points, colour faces, other networks.
+With ``--tables`` also docs/_data/verification.csv and docs/_data/patch_pairs.csv. Every network of the folder (``research_data.py``) is
+explained. Not shown: other operating points, colour faces.
 """
 
 import argparse
@@ -21,11 +21,10 @@ import numpy as np
 import pandas as pd
 import torch
 from captum.attr import LayerGradCam, Saliency
-from main_job import load_faces, load_models, load_networks
+from research_data import load_faces, load_networks
 from torch import Tensor, nn
 
 from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, suggest_layers
-from captum_leam._engine.types import Field
 from captum_leam.faithfulness import evaluate_patch_pairs, paste_patches
 from captum_leam.maps import gaussian_blur, normalize_max, place_on_field
 from captum_leam.objectives import embed, unit
@@ -36,12 +35,12 @@ UNSIGNED = "LEAM, default"
 CONTROLS = ("random pixels", "centre")
 
 
-def methods_of(model: nn.Module, images: Tensor, field: Field) -> dict[str, Maps]:
+def methods_of(model: nn.Module, images: Tensor) -> dict[str, Maps]:
     """Maps at image size, high where the pair is similar, low where it is not; the preset's end at zero."""
     found = suggest_layers(model, images)
-    size, overall = found.image_size, found.for_overall_map()
+    size, field, overall = found.image_size, found.field, found.for_overall_map()
     every = LEAM(model, overall)
-    one = LEAM(model, overall[1])
+    one = LEAM(model, overall[min(1, len(overall) - 1)])
     cosine = EmbeddingSimilarity(model, norm="differentiate")
     cam = LayerGradCam(cosine, found[-1].module)
 
@@ -54,9 +53,9 @@ def methods_of(model: nn.Module, images: Tensor, field: Field) -> dict[str, Maps
         return gaussian_blur((slopes.detach() * x).sum(1), 2.0)
 
     return {
-        "LEAM, 28 px, one pass": lambda x, r: place_on_field(one.attribute(x, reference=r), size, field),
-        "LEAM, 56, 28, 14 px, path of 4, signed": path,
-        UNSIGNED: lambda x, r: explain_faces(model, x, layers=found, field=field, reference=r),
+        "LEAM, middle layer, one pass": lambda x, r: place_on_field(one.attribute(x, reference=r), size, field),
+        "LEAM, layers, path of 4, signed": path,
+        UNSIGNED: lambda x, r: explain_faces(model, x, layers=found, reference=r),
         "LayerGradCam, last layer": lambda x, r: place_on_field(
             cam.attribute(x, additional_forward_args=(r,)).detach(), size, field
         ),
@@ -111,6 +110,7 @@ def show(table: pd.DataFrame, name: str) -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--networks", nargs="+", help="names in the zoo; all by default")
     parser.add_argument("--people", type=int)
     parser.add_argument("--pairs", type=int, default=60, help="genuine pairs, and impostor pairs")
     parser.add_argument("--out", type=Path, default=Path("results/verification"))
@@ -122,15 +122,14 @@ def main() -> None:
     options = arguments()
     warnings.filterwarnings("ignore", message="(Setting forward|Input Tensor)")
     started = time.perf_counter()
-    source = load_models(options.data)
     images, labels = load_faces(options.data, options.people)
     pairs = draw_pairs(labels, options.pairs)
     patched = paste_patches(images, pairs, labels)
     options.out.mkdir(parents=True, exist_ok=True)
     print(f"{options.pairs} genuine and {options.pairs} impostor pairs of {len(set(labels))} people, seed 0")
     curves, patches = [], []
-    for name, model in load_networks(source).items():
-        methods, others = methods_of(model, images, source.FIELDS[name]), embed(model, images)[pairs.second]
+    for name, model in load_networks(options.data, options.networks).items():
+        methods, others = methods_of(model, images[:4]), embed(model, images)[pairs.second]
         maps = {method: in_parts(explain, images[pairs.first], others) for method, explain in methods.items()}
         curves.append(areas(model, name, images, labels, pairs, maps, options.out))
         show(curves[-1], name)
