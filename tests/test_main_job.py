@@ -1,4 +1,4 @@
-"""Acceptance of the method on six people and two networks of the research data (benchmarks/main_job.py takes all)."""
+"""Acceptance of the method on three people and two networks of the research data (benchmarks/main_job.py takes all)."""
 
 import importlib
 from pathlib import Path
