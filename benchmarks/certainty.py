@@ -5,6 +5,9 @@
 * random: smooth random fields (normal noise, Gaussian σ 4 px), ranked, on faces of a trained network. Draws of one face each.
 * untrained: maps of the default preset of untrained twins (new random weights, batch statistics of the faces), tested on the trained
   network. One twin explains 20 faces, so that 1000 draws are of 50 twins.
+* conspicuous: why the maps of untrained twins do better than chance. The same maps on the face that they are of, on the face of another
+  person, and smoothed edges of the image, which no network made, all tested on the trained network. `excess` is the mean drop minus that
+  of the placements, with a 95 % interval of a bootstrap over people.
 * faces: maps of the default preset, towards the mean of the person's other images; the other network beside it.
 * planted: networks trained on synthetic faces whose identity lies in one part. No data needed.
 
@@ -15,6 +18,7 @@ differs from σ 4 px. A draw has 39 placements, the default of `map_certainty` i
 any number, and 39 take two fifths of the time. A part writes its table after every 20 to 50 draws, so that it can be stopped.
 The tables in the documentation: docs/_data/certainty_random.csv by --part random --networks ms1m; docs/_data/certainty_untrained.csv by
 --part untrained --networks ms1m with --seed 0 (stopped after 540 draws), --seed 100000 --draws 400 and --seed 200000 --draws 100, joined;
+docs/_data/certainty_conspicuous.csv by --part conspicuous --networks ms1m;
 docs/_data/certainty_faces.csv by --part faces --per-person 1; docs/_data/certainty_planted.csv by --part planted.
 """
 
@@ -34,9 +38,11 @@ from tqdm import tqdm
 
 from captum_leam import LayerSuggestions, explain_faces, leave_one_out_centroids, suggest_layers
 from captum_leam.certainty import map_certainty
+from captum_leam.controls import Scene, edges
 from captum_leam.maps import gaussian_blur
 from captum_leam.models.randomised import randomised
 from captum_leam.objectives import embed, unit
+from captum_leam.stats.inference import bootstrap_interval
 from captum_leam.synthetic import SyntheticPopulation, centroids, train
 
 CHUNK = 50
@@ -99,6 +105,39 @@ def untrained_draws(faces: Faces, draws: int, seed: int) -> Iterator[pd.DataFram
         options = {"layers": names, "field": field, "batch_size": PER_TWIN}
         maps = explain_faces(twin, faces.images[rows], "default", reference=references, **options)
         yield faces.p_values(rows, maps, seed + start)
+
+
+def conspicuous(networks: dict[str, Faces], twins: int, seed: int, out: Path) -> None:
+    done: list[dict[str, object]] = []
+    for name, faces in networks.items():
+        parts = []
+        names, field = [layer.name for layer in faces.layers.for_overall_map()], faces.layers.field
+        first = np.unique(faces.people, return_index=True)[1][:PER_TWIN]
+        for number in tqdm(range(twins), desc=f"conspicuous, {name}"):
+            again, image = divmod(number, 6)
+            rows, start = (first + image).tolist(), seed + PER_TWIN * number
+            x, people = faces.images[rows], [faces.people[i] for i in rows]
+            twin = randomised(faces.model, faces.images[image::6], seed=start)
+            options = {"reference": faces.others(rows, twin).mean(1), "field": field, "batch_size": PER_TWIN}
+            untrained = explain_faces(twin, x, "default", layers=names, **options)
+            maps = {
+                "untrained": untrained,
+                "untrained, other face": untrained.roll(1 + again, 0),
+                "edges": edges(Scene(x)),
+            }
+            parts += [faces.p_values(rows, m, start).assign(maps=kind, person=people) for kind, m in maps.items()]
+            of_kinds = pd.concat(parts).groupby("maps", sort=False)
+            rows_out = [excess(table, network=name, maps=kind, seed=seed) for kind, table in of_kinds]
+            pd.DataFrame([*done, *rows_out]).to_csv(out / "certainty_conspicuous.csv", index=False)
+        done += rows_out
+        print(pd.DataFrame(done).round(3).to_string(index=False))
+
+
+def excess(table: pd.DataFrame, **names: object) -> dict[str, object]:
+    more = (table["drop"] - table["moved"]).to_numpy()
+    low, high = bootstrap_interval(more, table["person"].to_numpy())
+    ends = {"excess_low": float(low), "excess_high": float(high)}
+    return {**summarised(table, **names), "excess": more.mean(), **ends}
 
 
 def summarised(table: pd.DataFrame, **names: object) -> dict[str, object]:
@@ -189,6 +228,7 @@ def main() -> None:
     parser.add_argument("--part", nargs="+", default=["random", "untrained", "faces", "planted"])
     parser.add_argument("--networks", nargs="+", help="names in the zoo; all by default")
     parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--twins", type=int, default=15, help="untrained twins (conspicuous)")
     parser.add_argument("--placements", type=int, default=39, help="of a draw (random, untrained); elsewhere 99")
     parser.add_argument("--per-person", type=int, default=4, help="images of each person that are explained (faces)")
     parser.add_argument("--seed", type=int, default=0)
@@ -203,6 +243,8 @@ def main() -> None:
     for part in options.part:
         if part in ("random", "untrained"):
             calibrated(networks, part, options.draws, options.seed, options.out)
+        elif part == "conspicuous":
+            conspicuous(networks, options.twins, options.seed, options.out)
         elif part == "faces":
             of_faces(networks, options.per_person, options.seed, options.out)
         else:

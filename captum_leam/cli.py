@@ -435,7 +435,7 @@ def _show(sections: list[Explanation], page: Path, *, to_stderr: bool = False) -
     for section in sections:
         comparable = section.parts is None or section.parts.comparable or len(section.names) == 1
         lift = section.regions.groupby("region", sort=False)["lift"].mean().nlargest(4 if comparable else 0)
-        drops = section.occlusion.summary().query("fraction == 0.05")
+        drops = section.mean_drops.query("fraction == 0.05")
         table = Table(title=for_terminal(section.title), title_justify="left")
         for column in ("region", "lift", "drop at 5 %", "of"):
             table.add_column(column)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.checks import check_choice, check_count, check_images
+from captum_leam._notebook import HtmlResult
 from captum_leam._optional import pd
 from captum_leam.controls import CONTROLS, Scene, central_ellipse
 from captum_leam.errors import CaptumLeamError, InputTypeError, NoEvidenceError
@@ -53,7 +54,7 @@ class Gallery(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class MatchExplanation:
+class MatchExplanation(HtmlResult):
     """Maps of probes towards the first candidate against the next, with the ranking and its change under occlusion.
 
     A *margin* is the score of a name minus the highest score of any other name: it is positive at rank 1 only.

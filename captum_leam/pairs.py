@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from captum_leam._engine.arithmetic import at_least_float32
 from captum_leam._engine.checks import check_images
+from captum_leam._notebook import HtmlResult
 from captum_leam._optional import pd
 from captum_leam.errors import CaptumLeamError, InputTypeError, NoEvidenceError
 from captum_leam.explain import MapSettings, Preset, check_preset, explain_faces, layer_maps
@@ -35,7 +36,7 @@ OUTCOMES = {"TA": "true acceptance", "FA": "false acceptance", "TR": "true rejec
 
 
 @dataclass(frozen=True)
-class PairExplanation:
+class PairExplanation(HtmlResult):
     """Maps of both faces of a pair, each explained towards the other, with the score and the decision.
 
     Attributes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from html import escape
 from numbers import Real
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from captum_leam._engine.checks import check_choice, check_count
+from captum_leam._notebook import framed
 from captum_leam._optional import pd
 from captum_leam._progress import begin_step, has_bar
 from captum_leam.certainty import MapCertainty
@@ -21,8 +21,8 @@ from captum_leam.explain import MapSettings, Preset, Reference, check_preset, ex
 from captum_leam.faithfulness import FILLS, OcclusionEvaluator, OcclusionResult
 from captum_leam.match import MatchExplanation
 from captum_leam.objectives import Norm, embed, leave_one_out_centroids, unit
-from captum_leam.pairs import PairExplanation, evidence_against
-from captum_leam.regions import FaceRegions, RegionScheme, region_report
+from captum_leam.pairs import SIDES, PairExplanation, evidence_against
+from captum_leam.regions import FaceRegions, RegionScheme, label_faces, region_report
 from captum_leam.reporting.correspondences import Correspondences, find_correspondences
 from captum_leam.reporting.curves import measure_curves, passes_per_face, ranked_maps
 from captum_leam.suggest import LayerSuggestions
@@ -34,9 +34,9 @@ LABELS = {
     "other images": "Reference: the person's other images.",
     "first candidate": "Reference: the first candidate of the gallery, against the next.",
 }
+MEAN_DROPS = ["method", "control", "fill", "fraction", "drop", "low", "high", "images"]
+"""Columns of the mean drops in ``explanation.json``."""
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2)
-FRAME = 'style="width:100%;height:52rem;border:1px solid #8888;border-radius:4px"'
-"""Attributes of the frame that shows a page in a notebook."""
 
 
 def is_number(value: Any) -> bool:
@@ -106,7 +106,7 @@ class Explanation:
         maps: How the maps were made.
         options: Options of the maps and measurements.
         regions: Table of :func:`captum_leam.regions.region_report`.
-        occlusion: Drops of the overall map, of Grad-CAM and of random pixels.
+        occlusion: Drops of the overall map, of Grad-CAM and of random pixels; None if they were not measured.
         label: Reference of the maps, as a sentence.
         title: Title of the section.
         text: Text under the title.
@@ -135,7 +135,7 @@ class Explanation:
     maps: MapSettings
     options: ExplainOptions
     regions: pd.DataFrame
-    occlusion: OcclusionResult
+    occlusion: OcclusionResult | None
     label: str
     against: Tensor
     labels: Tensor
@@ -162,10 +162,16 @@ class Explanation:
     @property
     def settings(self) -> dict[str, Any]:
         """How everything was made, by name."""
-        measured = {name: getattr(self.options, name) for name in ("fill", "fraction", "seed")}
+        names = ("fraction", "seed") if self.occlusion is None else ("fill", "fraction", "seed")
+        measured = {name: getattr(self.options, name) for name in names}
         regions = {} if self.parts is None else {"regions": self.parts.source}
         curves = {} if self.curves is None else {"passes of the curves": f"{passes_per_face(len(self.layers))} forward"}
         return {**self.source, **self.maps.to_dict(), **measured, **curves, **regions}
+
+    @property
+    def mean_drops(self) -> pd.DataFrame:
+        """Mean drops over the faces, see :meth:`OcclusionResult.summary`; no rows where drops were not measured."""
+        return pd.DataFrame(columns=MEAN_DROPS) if self.occlusion is None else self.occlusion.summary()
 
     def to_html(self, *, title: str = "", lead: str = "") -> str:
         """Return the page of this explanation, one self-contained file that asks nothing of any network.
@@ -182,8 +188,7 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         """Return the page in a frame, which notebooks show."""
-        title, page = escape(self.title), escape(self.to_html())
-        return f'<iframe title="{title}" srcdoc="{page}" sandbox="allow-scripts allow-downloads" {FRAME}></iframe>'
+        return framed(self.title, self.to_html())
 
 
 def explain_images(
@@ -283,6 +288,69 @@ def explain_images(
         match=match,
         notes=without,
     )
+
+
+def explanation_of(
+    result: PairExplanation | MatchExplanation,
+    *,
+    names: Sequence[str] | None = None,
+    labels: Tensor | None = None,
+    scheme: RegionScheme | None = None,
+) -> Explanation:
+    """Return the explanation of a result without its model: maps and regions, no drops.
+
+    Args:
+        result: Pair or identification.
+        names: Name of each face. Default: "a" and "b" for a pair, "probe 0" and so on for probes.
+        labels: Region labels, shape (N, H, W) or (H, W). Default: those of the template, or superpixels for faces without one.
+        scheme: Names of the labels, given with them.
+
+    Raises:
+        NoEvidenceError: For a face of a pair without evidence for the match.
+        CaptumLeamError: For another number of names than of faces, and labels without a scheme or of another size.
+    """
+    pair, match = (result, None) if isinstance(result, PairExplanation) else (None, result)
+    images, overall, against = (
+        (pair.images, pair.similar, pair.dissimilar) if pair is not None else (match.images, match.maps, match.against)
+    )
+    named = list(names or (SIDES if pair is not None else [f"probe {i}" for i in range(len(images))]))
+    if len(named) != len(images):
+        raise CaptumLeamError(f"Expected a name for each of the {len(images)} faces, got {named!r}.")
+    parts = _parts(images, labels, scheme)
+    settings = result.settings
+    options = ExplainOptions(n_steps=settings.n_steps)
+    return Explanation(
+        names=named,
+        images=images,
+        overall=overall,
+        layers=result.layers,
+        maps=settings,
+        options=options,
+        regions=region_report(overall, parts.labels, parts.scheme, fraction=options.fraction, seed=options.seed),
+        occlusion=None,
+        label=LABELS[settings.reference],
+        title=" and ".join(named[:2]) if len(named) < 3 else f"{named[0]} and {len(named) - 1} more",
+        text=result.sentence() if pair is not None else "",
+        against=against,
+        labels=parts.labels.expand(len(images), -1, -1),
+        scheme=parts.scheme,
+        pair=pair,
+        match=match,
+        parts=parts,
+    )
+
+
+def _parts(images: Tensor, labels: Tensor | None, scheme: RegionScheme | None) -> FaceRegions:
+    """Return the labels that are given, those of the template, or superpixels."""
+    if labels is not None and scheme is not None:
+        return FaceRegions(labels.cpu().expand(len(images), *images.shape[2:]), scheme, "labels that were passed")
+    if labels is not None or scheme is not None:
+        raise CaptumLeamError("Expected labels and their scheme, got one without the other. Pass both, or neither.")
+    crops = images.detach().cpu().float().expand(-1, 3, -1, -1)
+    try:
+        return label_faces("template", (), crops)
+    except CaptumLeamError:
+        return label_faces("superpixels", (), crops)
 
 
 def _curves(

@@ -171,7 +171,9 @@ def _photograph(explanation: Explanation, i: int) -> NDArray[np.uint8] | None:
 
 def _tables(explanation: Explanation) -> dict[str, pd.DataFrame]:
     named = dict(enumerate(explanation.names))
-    tables = {"regions": explanation.regions, "drops": explanation.occlusion.to_frame()}
+    tables = {"regions": explanation.regions}
+    if explanation.occlusion is not None:
+        tables["drops"] = explanation.occlusion.to_frame()
     if explanation.curves is not None:
         tables["curves"] = explanation.curves
     if explanation.certainty is not None:
@@ -208,7 +210,7 @@ def explanation_page(
 def _section(explanation: Explanation, prefix: str) -> Section:
     is_pair, both = explanation.pair is not None, _pair_regions(explanation)
     count = len(explanation.names)
-    explored = 0 if explanation.curves is None else explanation.curves["image"].nunique()
+    explored = _explored(explanation)
     blocks: list[Block] = [Note(explanation.label, "label")] if explanation.label else []
     if explanation.messages:
         blocks.append(Points(explanation.messages, "warning"))
@@ -234,6 +236,13 @@ def _section(explanation: Explanation, prefix: str) -> Section:
         *_drops(explanation, prefix),
     ]
     return Section(f"{prefix}faces", explanation.title, explanation.text, blocks)
+
+
+def _explored(explanation: Explanation) -> int:
+    """Return the number of faces to explore: those with curves, or as many as may be where no drops were measured."""
+    if explanation.occlusion is None:
+        return min(len(explanation.names), explanation.options.explored)
+    return 0 if explanation.curves is None else int(explanation.curves["image"].nunique())
 
 
 def _certainty(explanation: Explanation, i: int) -> list[Block]:
@@ -273,7 +282,8 @@ def _face(explanation: Explanation, i: int, both: pd.DataFrame | None, *, explor
     on_photo: list[Block] = []
     if (photo := _photograph(explanation, i)) is not None:
         width, caption = min(720, photo.shape[1]), "on the photograph; the outline is the crop"
-        on_photo = [PictureRow([picture(photo, width, caption, f"{name}, overall map on the photograph")], "wide")]
+        on = picture(photo, width, caption, f"{name}, overall map on the photograph", is_photograph=True)
+        on_photo = [PictureRow([on], "wide")]
     rows = explanation.regions[explanation.regions["image"] == i]
     table = _region_sheet(rows, None if both is None else both[both["face"] == SIDES[i]])
     note = Note(_focus(rows.iloc[0]), "note")
@@ -355,7 +365,9 @@ def _regions(explanation: Explanation, prefix: str) -> list[Block]:
 
 
 def _drops(explanation: Explanation, prefix: str) -> list[Block]:
-    count, table = len(explanation.names), explanation.occlusion.summary()
+    if explanation.occlusion is None:
+        return []
+    count, table = len(explanation.names), explanation.mean_drops
     caption = (
         f"Mean fall of the cosine to the reference after replacing the pixels that a map names first "
         f"({explanation.options.fill} fill), {count} image{'s' * (count > 1)}. A map that says something falls further "

@@ -19,6 +19,7 @@ from captum_leam._storage import file_sha256
 from captum_leam._version import __version__
 from captum_leam.match import MatchExplanation
 from captum_leam.pairs import PairExplanation
+from captum_leam.reporting.explanation import MEAN_DROPS
 
 if TYPE_CHECKING:
     from captum_leam.reporting.explanation import Explanation
@@ -70,7 +71,10 @@ def explanation_record(
         (['ann', 'bob'], None)
     """
     named = list(map_files) or [{} for _ in explanation.names]
-    regions, drops = explanation.regions, explanation.occlusion.to_frame()
+    occlusion = explanation.occlusion
+    columns = ["method", "control", "fill", "fraction", "drop", "changed"]
+    drops = pd.DataFrame(columns=["image", *columns]) if occlusion is None else occlusion.to_frame()
+    regions = explanation.regions
     faces = []
     for i, name in enumerate(explanation.names):
         faces.append(
@@ -80,14 +84,10 @@ def explanation_record(
                 "crop_sha256": tensor_sha256(explanation.images[i]),
                 "maps": dict(named[i]),
                 "regions": _records(regions[regions["image"] == i].drop(columns="image")),
-                "drops": _records(
-                    drops.loc[drops["image"] == i, ["method", "control", "fill", "fraction", "drop", "changed"]]
-                ),
+                "drops": _records(drops.loc[drops["image"] == i, columns]),
                 "certainty": None if explanation.certainty is None else explanation.certainty.to_dict(i),
             }
         )
-    summary = explanation.occlusion.summary()
-    means = summary[["method", "control", "fill", "fraction", "drop", "low", "high", "images"]]
     record = {
         "format": "captum-leam explanation",
         "format_version": FORMAT_VERSION,
@@ -98,7 +98,7 @@ def explanation_record(
         "decision": None if explanation.pair is None else _decision(explanation.pair),
         "identification": None if explanation.match is None else _identification(explanation.match, explanation.names),
         "faces": faces,
-        "drops": _records(means),
+        "drops": _records(explanation.mean_drops[MEAN_DROPS]),
         "tables": dict(table_files or {}),
         "settings": {
             "maps": asdict(explanation.maps),

@@ -8,7 +8,9 @@ import subprocess
 from functools import partial
 from html import unescape
 from importlib import resources
+from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,13 +19,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from captum_leam import cli, synthetic
+from captum_leam.errors import CaptumLeamError
+from captum_leam.explain import MapSettings
 from captum_leam.faithfulness import OcclusionEvaluator
-from captum_leam.maps import pixel_count, rank_pixels, top_fraction
+from captum_leam.maps import gaussian_blur, pixel_count, rank_pixels, top_fraction
 from captum_leam.objectives import embed
+from captum_leam.pairs import PairExplanation
 from captum_leam.plots import overlay
 from captum_leam.regions import region_report
+from captum_leam.reporting import explanation_record, explanation_schema
 from captum_leam.reporting.curves import OVERALL, SHARES, measure_curves, passes_per_face, ranked_maps
-from captum_leam.reporting.explanation import Explanation
+from captum_leam.reporting.explanation import Explanation, explanation_of
 from captum_leam.reporting.explanation_page import write_page
 from captum_leam.reporting.files import FileOptions, explain_files, lead
 from captum_leam.synthetic import SyntheticPopulation
@@ -161,18 +167,21 @@ def test_script_and_page_are_small(pages):
     assert pages["pair"][1].stat().st_size < 3_000_000
 
 
-def test_the_script_is_valid_and_typed():
+def test_the_scripts_are_valid_typed_and_linted():
     node = shutil.which("node")
     if node is None:
         pytest.skip("needs node to check the script")
-    script = resources.files("captum_leam.reporting") / "templates" / "explorer.js"
-    subprocess.run([node, "--check", str(script)], check=True)  # noqa: S603
-    compiler = WEB / ".bin" / "tsc"
-    if not compiler.exists():
-        pytest.skip("needs TypeScript to check the types of the script: make web")
-    project = next(p for p in resources.files("tests").iterdir() if p.name == "web") / "tsconfig.json"
-    done = subprocess.run([str(compiler), "-p", str(project)], capture_output=True, text=True, check=False)  # noqa: S603
-    assert done.returncode == 0, done.stdout
+    folder = resources.files("captum_leam.reporting") / "templates"
+    subprocess.run([node, "--check", str(folder / "explorer.js")], check=True)  # noqa: S603
+    compiler, linter = WEB / ".bin" / "tsc", WEB / ".bin" / "eslint"
+    if not (compiler.exists() and linter.exists()):
+        pytest.skip("needs TypeScript and ESLint to check the scripts: make web")
+    settings = Path(__file__).resolve().parents[1] / "web"
+    scripts = [str(folder / name) for name in ("explorer.js", "page.js")]
+    rules = ["--config", str(settings / "eslint.config.mjs"), "--max-warnings", "0"]
+    for command in ([compiler, "-p", settings / "tsconfig.json"], [linter, *rules, *scripts]):
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)  # noqa: S603
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 # -- what the page shows -------------------------------------------------------------------------------
@@ -387,6 +396,27 @@ def test_a_pixel_is_read_by_the_pointer(chromium, pages):
         assert text(visit, "read", 1).startswith("Point at the map")
 
 
+def test_every_pixel_has_its_rank(chromium, pages):
+    explanation, page = pages["pair"]
+    find = "([side, i]) => [...allEvidence(JSON.parse(document.querySelector('.explorer').dataset.explorer))[0][side][i].ranks]"
+    with opened(chromium, page) as visit:
+        for side, maps in (("for", explanation.overall), ("against", explanation.against)):
+            ranks = rank_pixels(maps)
+            for i in range(2):
+                assert visit.page.evaluate(find, [side, i]) == ranks[i].flatten().tolist()
+    assert (explanation.against == 0).float().mean() > 0.1  # ties
+
+
+def test_a_page_of_a_large_pair_is_small():
+    faces = gaussian_blur(torch.randn(6, 224, 224, generator=torch.Generator().manual_seed(0)), 6).view(2, 3, 224, 224)
+    maps = [gaussian_blur(torch.randn(2, 224, 224), 6) for _ in range(5)]
+    shares = [m.relu() / m.relu().sum((1, 2), keepdim=True) for m in maps[:2]]
+    layers = dict(zip(("first", "second", "third"), maps[2:], strict=True))
+    settings = MapSettings("default", "other face", tuple(layers), tuple(layers), (0, 0, 224, 224), n_steps=4)
+    pair = PairExplanation((3 * faces + 0.5).clamp(0, 1), 0.5, *shares, layers, 0.8, settings)
+    assert len(pair.to_html()) < 4_500_000
+
+
 def test_a_pixel_is_read_by_the_keyboard(chromium, pages):
     explanation, page = pages["pair"]
     best = int(explanation.overall[0].argmax())
@@ -583,6 +613,47 @@ def test_a_notebook_shows_the_page_in_a_frame(chromium, pages, tmp_path):
         assert ", against the match" in frame.locator("[data-text=shown]").first.inner_text()
         assert visit.console == []
         assert visit.requests == [(tmp_path / "cell.html").as_uri(), "about:srcdoc"] or len(visit.requests) == 1
+
+
+def test_a_pair_has_a_page_without_its_model(chromium, pages, tmp_path):
+    explanation, _ = pages["pair"]
+    names = ["ann <b>", "bob"]
+    page = explanation.pair.to_html(names=names, labels=explanation.labels, scheme=explanation.scheme)
+    (tmp_path / "pair.html").write_text(page, encoding="utf-8")
+    with opened(chromium, tmp_path / "pair.html") as visit:
+        assert visit.page.locator("h1").inner_text() == "ann <b> and bob"
+        assert visit.page.locator(".face h3").all_inner_texts() == names
+        assert "rejected at threshold 0.9" in visit.page.locator("#faces > .lead").inner_text()
+        for i in range(2):
+            expected = overlay(explanation.images[i], explanation.overall[i]).astype(int)
+            assert np.abs(colours(visit, i) - expected).max() <= 1
+        areas = explanation.regions[explanation.regions["image"] == 0].set_index("region")["area"]
+        for region, row in cells(visit, 0).items():
+            assert row["area"] == pytest.approx(areas[region], abs=1e-6)
+        visit.page.check("input[value=against]")
+        assert "against the match" in text(visit, "shown")
+        assert visit.page.locator(".curve, .chart").count() == 0  # drops need the model
+        assert axe(visit) == []
+        assert visit.console == []
+
+
+def test_a_page_of_a_pair_needs_labels_with_their_scheme_and_a_name_for_each_face(pages):
+    explanation, _ = pages["pair"]
+    with pytest.raises(CaptumLeamError, match="Expected labels and their scheme"):
+        explanation.pair.to_html(labels=explanation.labels)
+    with pytest.raises(CaptumLeamError, match="Expected a name for each of the 2 faces"):
+        explanation.pair.to_html(names=["ann"])
+    cell = explanation.pair._repr_html_()
+    assert unescape(re.search(r'srcdoc="([^"]*)"', cell)[1]) == explanation.pair.to_html()
+
+
+def test_a_record_without_drops_is_valid(pages):
+    explanation, _ = pages["pair"]
+    record = explanation_record(explanation_of(explanation.pair))
+    jsonschema.validate(record, explanation_schema())
+    assert record["drops"] == []
+    assert [face["drops"] for face in record["faces"]] == [[], []]
+    assert [face["name"] for face in record["faces"]] == ["a", "b"]
 
 
 def test_the_demo_has_no_serious_issue(chromium, tmp_path, monkeypatch):

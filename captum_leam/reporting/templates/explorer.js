@@ -3,7 +3,7 @@
 // page shows the same maps, tables and curves as pictures. Data are those of captum_leam/reporting/explorer.py.
 
 /**
- * @typedef {{values: string, ranks: string}} SideData
+ * @typedef {{values: string, ties: string}} SideData
  * @typedef {{name: string, signed: boolean, for: SideData[], against: SideData[] | null}} MapData
  * @typedef {{name: string, grey: string, labels: string, drops: Record<string, number[]>}} FaceData
  * @typedef {{grid: [number, number], field: number[], matrix: string, rest: number}} PairData
@@ -11,7 +11,7 @@
  *   counts: number[], start: number, regions: string[], comparable: boolean, faces: FaceData[], margin: number | null,
  *   pairs: PairData | null}} Data
  * @typedef {{map: number, side: "for" | "against", opacity: number, share: number, scale: "face" | "shared", marks: boolean}} State
- * @typedef {{values: Float32Array, ranks: Uint16Array | Uint32Array, reversed: boolean, signed: boolean, peak: number}} Evidence
+ * @typedef {{values: Float32Array, ranks: Uint32Array, reversed: boolean, signed: boolean, peak: number}} Evidence
  * @typedef {{label: string, drops: number[], look: string}} Curve
  * @typedef {{top: number, left: number, height: number, width: number}} Box
  */
@@ -60,11 +60,16 @@ function svg(parent, tag, attributes, text) {
 
 // -- maps ----------------------------------------------------------------------------------------------
 
-/** @param {SideData} side @param {boolean} signed @param {boolean} reversed @returns {Evidence} */
+/** Values and ranks of a map; pixels of one value have the order of its ties.
+ * @param {SideData} side @param {boolean} signed @param {boolean} reversed @returns {Evidence} */
 function evidence(side, signed, reversed) {
   const values = new Float32Array(bytes(side.values).buffer);
-  const raw = bytes(side.ranks).buffer;
-  const ranks = raw.byteLength === 2 * values.length ? new Uint16Array(raw) : new Uint32Array(raw);
+  const raw = bytes(side.ties).buffer;
+  const place = new Uint32Array(values.length);
+  (values.length <= 1 << 16 ? new Uint16Array(raw) : new Uint32Array(raw)).forEach((pixel, i) => (place[pixel] = i));
+  const order = Uint32Array.from(values.keys()).sort((p, q) => values[q] - values[p] || place[p] - place[q]);
+  const ranks = new Uint32Array(values.length);
+  order.forEach((pixel, rank) => (ranks[pixel] = rank));
   return { values, ranks, reversed, signed, peak: values.reduce((most, v) => Math.max(most, Math.abs(v)), 0) };
 }
 
@@ -440,6 +445,7 @@ class Face {
   }
 
   drawCurve() {
+    if (!this.root.querySelector(".curve")) return; // no drops were measured
     const { state, data, measured } = this.owner;
     const curves = this.curves();
     const at = curves.map((curve) => this.owner.interpolate(curve.drops));
