@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from captum_leam._optional import pd
 from captum_leam.stats.bootstrap import Floats, divided
@@ -21,7 +21,9 @@ def rank_auc(values: Floats, is_positive: NDArray[np.bool_]) -> Floats:
         >>> rank_auc(np.array([[0.9, 0.1, 0.3, 0.0]]), np.array([[True, True, False, False]])).tolist()
         [0.75]
     """
-    ranks = stats.rankdata(values, axis=1)
+    from scipy.stats import rankdata  # over a second of processor time, which a page of faces does without
+
+    ranks = rankdata(values, axis=1)
     n, m = is_positive.sum(1), (~is_positive).sum(1)
     areas: Floats = ((ranks * is_positive).sum(1) - n * (n + 1) / 2) / (n * m)
     return areas
@@ -67,7 +69,7 @@ class SameOrDifferent:
         little = 1 / (2 * self.cases)  # so that the logit of 1 is a number
         leaps = _logit(without, little)
         error = np.sqrt((people - 1) / people * ((leaps - leaps.mean()) ** 2).sum())
-        far = stats.t.ppf((1 + confidence) / 2, people - 1) * error
+        far = stdtrit(people - 1, (1 + confidence) / 2) * error
         if far == 0:
             return self.value, self.value
         at = _logit(np.array(self.value), little)

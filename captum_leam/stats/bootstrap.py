@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
 
 MIN_FOR_DRAWS = 10
 """Under this many people draws are of too few kinds: the interval is Student's t with the same standard error."""
@@ -46,8 +47,6 @@ def interval_of_sums(
         >>> bool(0 <= low < high <= 1)
         True
     """
-    from scipy import stats
-
     totals, numbers = np.asarray(sums, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     people, shape = len(totals), totals.shape[1:]
     if people < 2:
@@ -60,7 +59,7 @@ def interval_of_sums(
     influence = np.nan_to_num(people * divided(totals - value * numbers, numbers.sum(0)))
     scale = np.sqrt(divided(have, people * np.maximum(have - 1, 0)))  # NaN of one person
     error = scale * np.sqrt((influence**2).mean(0))
-    far = stats.t.ppf((1 + confidence) / 2, np.maximum(have - 1, 1))
+    far = stdtrit(np.maximum(have - 1, 1), (1 + confidence) / 2)
     low, high = value - far * error, value + far * error
     if (drawn := have >= MIN_FOR_DRAWS).any():
         one = _draws(totals[:, drawn], numbers[:, drawn], influence[:, drawn], resamples, seed)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import sparse, stats
+from scipy import sparse
+from scipy.special import stdtrit
 
 from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, Floats, divided, studentised
 
@@ -69,7 +70,7 @@ class Estimate:
             return float("nan"), float("nan")
         error = standard_error(self.influence)
         if people < MIN_FOR_DRAWS:
-            far = stats.t.ppf((1 + confidence) / 2, people - 1)
+            far = stdtrit(people - 1, (1 + confidence) / 2)
             ends = (self.value - far * error, self.value + far * error)
         else:
             means = drawn @ self.influence / people

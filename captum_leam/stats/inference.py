@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
 
 from captum_leam._engine.arithmetic import as_array
 from captum_leam.errors import CaptumLeamError
@@ -147,8 +148,6 @@ def interval_of_pairs(values: ArrayLike, people: ArrayLike, *, confidence: float
         >>> 0 < low < 0.35 < high < 1
         True
     """
-    from scipy import stats
-
     areas, pairs = as_array(values), np.asarray(people)
     if areas.ndim != 1 or pairs.shape != (len(areas), 2):
         raise CaptumLeamError(f"values are {areas.shape} and people {pairs.shape}; expected (P,) and (P, 2).")
@@ -176,7 +175,7 @@ def interval_of_pairs(values: ArrayLike, people: ArrayLike, *, confidence: float
     of_couple, apart = np.bincount(couple.ravel(), off), couples[0] != couples[1]
     alone = (of_couple**2).sum() * len(of_couple) / (len(of_couple) - 1)
     spread = max((without**2).sum() - (of_couple[apart] ** 2).sum(), alone)
-    far = stats.t.ppf((1 + confidence) / 2, persons - 1) * np.sqrt(spread) / count
+    far = stdtrit(persons - 1, (1 + confidence) / 2) * np.sqrt(spread) / count
     at, reach = np.log(mean / (1 - mean)), far / (mean * (1 - mean))
     return float(1 / (1 + np.exp(reach - at))), float(1 / (1 + np.exp(-reach - at)))
 

@@ -1,7 +1,7 @@
 """Two groups of people: the difference of their means with an interval, and a permutation test of Welch's t."""
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, Floats, divided, studentised
 
@@ -20,7 +20,7 @@ def difference_interval(
     value, error = (means[0] - means[1])[0], np.sqrt(squared[0] + squared[1])[0]
     of_draws, errors = draws[0] - draws[1], np.sqrt(squares[0] + squares[1])
     counts = [(~np.isnan(side)).sum(0) for side in sides]
-    far = stats.t.ppf((1 + confidence) / 2, welch_freedom(squared[0][0], squared[1][0], *counts)) * error
+    far = stdtrit(welch_freedom(squared[0][0], squared[1][0], *counts), (1 + confidence) / 2) * error
     ends = [
         studentised(value[k], of_draws[:, k], error[k], errors[:, k], confidence)
         if min(counts[0][k], counts[1][k]) >= MIN_FOR_DRAWS
