@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--part", nargs="+", default=["random", "untrained", "faces", "planted"])
     parser.add_argument("--networks", nargs="+", help="names in the zoo; all by default")
     parser.add_argument("--draws", type=int, default=1000)
-    parser.add_argument("--twins", type=int, default=15, help="untrained twins (conspicuous)")
+    parser.add_argument("--twins", type=int, default=5, help="untrained twins (conspicuous)")
     parser.add_argument("--placements", type=int, default=39, help="of a draw (random, untrained); elsewhere 99")
     parser.add_argument("--per-person", type=int, default=4, help="images of each person that are explained (faces)")
     parser.add_argument("--seed", type=int, default=0)
