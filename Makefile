@@ -9,11 +9,11 @@ CONSTRAINTS := --constraint constraints.txt
 INSTALL := $(BIN)/python tools/install.py $(CONSTRAINTS)
 SETTINGS := pyproject.toml constraints.txt tools/install.py
 
-.PHONY: demo demo-weights core test test-fast test-deep test-oldest test-newest web coverage mutants lint types docs notebooks wheel-check bench peers clean help
+.PHONY: demo demo-weights core test test-ci test-fast test-deep test-oldest test-newest web coverage mutants lint types docs notebooks wheel-check bench peers clean help
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo "others: demo-weights, core, test-fast, test-deep, test-oldest, test-newest, web, coverage, mutants, lint, types, docs, notebooks, wheel-check, bench, peers, clean"
+	@echo "others: demo-weights, core, test-ci, test-fast, test-deep, test-oldest, test-newest, web, coverage, mutants, lint, types, docs, notebooks, wheel-check, bench, peers, clean"
 
 # Set-up is by uv where the registry has it, else by pip; INSTALLER=pip or INSTALLER=uv chooses
 $(VENV)/core: $(SETTINGS)
@@ -38,7 +38,11 @@ core: $(VENV)/core
 	$(BIN)/python tools/core_only.py
 
 test: $(VENV)/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ci" -n 2 --dist loadfile --no-loadscope-reorder
+
+# Long tests of robustness, pages and studies: killed, interrupted and distributed studies, faults at any moment
+test-ci: $(VENV)/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ci -n 2 --dist loadfile tests
 
 # Where the numbers are made: the folders that `make mutants` changes, 1480 tests in 70 s of processor time
 FAST := tests/engine tests/faithfulness tests/patterns tests/regions tests/stats tests/verification tests/test_maps.py tests/test_pairs.py tests/test_refinement.py

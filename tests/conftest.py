@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 collect_ignore = ["helpers/elsewhere.py"]
 """It gives its process a second device, which would change what PyTorch does in the tests; `test_devices.py` runs it in another."""
@@ -44,12 +45,35 @@ def faces() -> Tensor:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> str:
-    """Path of a browser; without one, tests of pages as a browser sees them are skipped."""
+def small_network() -> nn.Module:
+    """An untrained network for synthetic faces, shared by all tests: they only read it."""
+    from captum_leam.synthetic import EmbeddingNet
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return EmbeddingNet().eval()
+
+
+@pytest.fixture(scope="session")
+def noise() -> Tensor:
+    """Five images of 112 px for it, shared by all tests: they only read them."""
+    return torch.rand(5, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Playwright's browser for the tests of a file; without one, tests of pages as a browser sees them are skipped.
+
+    It ends with the file, since Playwright keeps an event loop in this thread, beside which asyncio starts no other.
+    """
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not found:
         pytest.skip("needs chromium to look at the page")
-    return found
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive the browser")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

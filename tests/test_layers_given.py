@@ -6,18 +6,16 @@ from torch import nn
 
 from captum_leam import explain_faces, explain_pair, layer_maps, suggest_layers
 from captum_leam.errors import CaptumLeamError, InputTypeError
-from captum_leam.synthetic import EmbeddingNet
 
 
 @pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return EmbeddingNet().eval()
+def model(small_network):
+    return small_network
 
 
 @pytest.fixture(scope="module")
-def faces():
-    return torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+def faces(noise):
+    return noise[:2]
 
 
 FORMS = {

@@ -19,18 +19,17 @@ from captum_leam.maps import top_fraction
 from captum_leam.match import _standing
 from captum_leam.objectives import unit
 from captum_leam.stats import bootstrap_interval
-from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation, train
+from captum_leam.synthetic import SyntheticPopulation, train
 
 
 @pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return EmbeddingNet().eval()
+def model(small_network):
+    return small_network
 
 
 @pytest.fixture(scope="module")
-def faces():
-    return torch.rand(5, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+def faces(noise):
+    return noise
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +265,7 @@ def test_the_margin_of_two_names_is_what_the_map_explains(model, faces):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_the_named_pixels_decide_where_evidence_is_planted():
     """On people who differ in the nose alone, occluding the map moves ranks and margins more than controls do."""
     population = SyntheticPopulation(6, evidence="nose", seed=0)

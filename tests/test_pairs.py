@@ -16,13 +16,11 @@ from captum_leam.objectives import unit
 from captum_leam.pairs import PairExplanation
 from captum_leam.plots import overlay_on_photo
 from captum_leam.regions import TemplateParser
-from captum_leam.synthetic import EmbeddingNet
 
 
 @pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return EmbeddingNet().eval()
+def model(small_network):
+    return small_network
 
 
 @pytest.fixture

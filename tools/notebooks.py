@@ -4,8 +4,8 @@
     python tools/notebooks.py [--out docs/_build/notebooks] [NAME ...]
 
 Each ``examples/NAME.py`` becomes ``NAME.ipynb``: sphinx-gallery turns text and code into cells, and the cells are run, so that the
-notebook opens in Jupyter with what it printed and drew. The first cell shows every figure that a later cell holds in a variable, since
-captum-leam returns figures and shows none. The example that needs photographs is converted, but not run.
+notebook opens in Jupyter with what it printed and drew. The first cell shows every figure and every explorable page that a later cell holds
+in a variable, since captum-leam returns results and shows none. The example that needs photographs is converted, but not run.
 """
 
 import argparse
@@ -24,25 +24,33 @@ ROOT = Path(__file__).resolve().parents[1]
 NEEDS_PHOTOGRAPHS = {"pair_from_photos"}
 SECONDS = 600
 
-SHOW_FIGURES = """# Shows every matplotlib figure that a cell binds to a name
+SHOW_RESULTS = """# Shows every matplotlib figure and every explorable page that a cell binds to a name
 from io import BytesIO
 
 from IPython import get_ipython
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
+from captum_leam.match import MatchExplanation
+from captum_leam.pairs import PairExplanation
+from captum_leam.reporting import Explanation
+
 _displayed = set()
 
 
-def _show_new_figures(result):
+def _show_new_results(result):
     for value in list(get_ipython().user_ns.values()):
-        if isinstance(value, Figure) and id(value) not in _displayed:
-            _displayed.add(id(value))
+        if not isinstance(value, (Figure, Explanation, MatchExplanation, PairExplanation)) or id(value) in _displayed:
+            continue
+        _displayed.add(id(value))
+        if isinstance(value, Figure):
             value.savefig(picture := BytesIO(), format="png")
             display(Image(picture.getvalue()))
+        elif value is not result.result:  # which the cell has shown
+            display(value)
 
 
-get_ipython().events.register("post_run_cell", _show_new_figures)"""
+get_ipython().events.register("post_run_cell", _show_new_results)"""
 
 
 def notebook_of(script: Path) -> nbformat.NotebookNode:
@@ -51,7 +59,7 @@ def notebook_of(script: Path) -> nbformat.NotebookNode:
     content = jupyter_notebook(blocks, dict(DEFAULT_GALLERY_CONF), str(script.parent))
     notebook = nbformat.reads(json.dumps({**content, "nbformat_minor": 4}), as_version=4)
     notebook.nbformat_minor = 5
-    notebook.cells.insert(0, new_code_cell(SHOW_FIGURES))
+    notebook.cells.insert(0, new_code_cell(SHOW_RESULTS))
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
     nbformat.validate(notebook)

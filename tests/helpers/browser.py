@@ -39,24 +39,18 @@ class Visit:
 
 @contextmanager
 def opened(
-    chromium: str, page: Path, *, width: int = 1200, height: int = 900, scheme: str = "light", wait: int = 0
+    chromium: Any, page: Path, *, width: int = 1200, height: int = 900, scheme: str = "light", wait: int = 0
 ) -> Iterator[Visit]:
-    """Open a file in a new browser."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive the browser")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        try:
-            tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-            visit = Visit(tab)
-            tab.goto(page.as_uri())
-            if wait:
-                tab.wait_for_timeout(wait)
-            yield visit
-        finally:
-            browser.close()
+    """Open a file in a new context of a browser: nothing is kept from other pages."""
+    with chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme) as context:
+        visit = Visit(context.new_page())
+        visit.page.goto(page.as_uri())
+        if wait:
+            visit.page.wait_for_timeout(wait)
+        yield visit
 
 
-def measured(chromium: str, page: Path, script: str, **options: Any) -> Any:
+def measured(chromium: Any, page: Path, script: str, **options: Any) -> Any:
     """What a script finds in the page."""
     with opened(chromium, page, **options) as visit:
         return visit.page.evaluate(f"() => {{ {script} }}")

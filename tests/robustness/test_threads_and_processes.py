@@ -180,6 +180,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 def test_forked_and_spawned_processes_give_the_same(tmp_path):
     script = tmp_path / "processes.py"

@@ -1,5 +1,4 @@
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -56,11 +55,3 @@ def real_study(real_dir, tmp_path_factory) -> Path:
     }
     (folder / "study.yaml").write_text(json.dumps(config))
     return Study(folder / "study.yaml").run(progress=False, report=False).folder
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not found:
-        pytest.skip("needs chromium to look at the page")
-    return found

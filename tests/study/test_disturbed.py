@@ -18,7 +18,7 @@ from captum_leam.errors import BrokenFileError, IncompleteError
 from captum_leam.study import Study, StudyResult
 from tests.helpers.tiny_study import tables_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
 # One interpreter that has imported everything, and a fork of it for every run: a run can be killed without waiting for imports.
 SERVER = """

@@ -24,6 +24,7 @@ def test_processes_give_the_same_bytes(undisturbed, right, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_killed_process_is_an_engine_error(undisturbed, monkeypatch):
     """After the test above: joblib keeps its workers, and they need not import everything again."""
     pytest.importorskip("joblib", reason="needs pip install 'captum-leam[study]'")
@@ -38,6 +39,7 @@ def test_a_killed_process_is_an_engine_error(undisturbed, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_ray_gives_the_same_bytes_and_leaves_the_environment(undisturbed, right, tmp_path, monkeypatch):
     """Two workers; joblib does the work of one in this process."""
     pytest.importorskip("ray", reason="needs pip install 'captum-leam[ray]'")

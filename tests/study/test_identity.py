@@ -128,6 +128,7 @@ def test_a_change_within_rounding_keeps_the_results(study, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_processor_with_other_instructions_keeps_the_results(study):
     """Drawn weights differ in their last bits there, too."""
     code = "import sys; from captum_leam.study import Study; Study(sys.argv[1]).run(progress=False, report=False)"
@@ -155,6 +156,7 @@ def test_worker_processes_compare_outputs(study, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_worker_processes_load_two_repositories(tmp_path):
     """Packages of the same name, in worker processes: each network is measured as it is alone."""
     for name, sign in (("A", 1.0), ("B", -1.0)):

@@ -15,7 +15,7 @@ from captum_leam import _storage
 from captum_leam.study import Study
 from tests.helpers.tiny_study import tables_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
 
 @pytest.fixture(autouse=True)
