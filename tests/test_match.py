@@ -254,6 +254,15 @@ def test_nothing_of_the_user_changes(model, faces):
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_the_page_shows_the_ranking_and_the_maps_without_the_model(match):
+    page = match.to_html(names=["ann.png", "bob <b>.png"])
+    assert "<h1>ann.png and bob &lt;b&gt;.png</h1>" in page
+    assert page.count('class="face"') == 2
+    for i, name in enumerate(("ann.png", "bob &lt;b&gt;.png")):
+        assert f"{name}: {match.sentence(i)}" in page
+    assert "Drops were not measured" in page
+
+
 def test_the_margin_of_two_names_is_what_the_map_explains(model, faces):
     """With one candidate the score of the map, reference minus contrast, is the margin."""
     from captum_leam.objectives import direction, similarity

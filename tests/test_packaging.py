@@ -47,7 +47,7 @@ def test_workflows_call_the_targets_that_ci_calls():
     workflows = {path.name: path.read_text() for path in (ROOT / ".github" / "workflows").glob("*.yml")}
     makefile, ci = (ROOT / "Makefile").read_text(), (ROOT / ".ci" / "run").read_text()
     assert "run: .ci/run\n" in workflows["ci.yml"]
-    for target in ("core", "lint", "types", "docs", "test", "wheel-check", "demo-weights"):
+    for target in ("core", "lint", "types", "docs", "test", "test-ci", "wheel-check", "demo-weights"):
         assert re.search(rf"^make {target}\b", ci, re.MULTILINE)
     (nightly,) = re.findall(r"target: \[(.*)\]", workflows["ci.yml"])
     called = [*re.findall(r"make ([a-z-]+)", ci + "".join(workflows.values())), *nightly.split(", ")]

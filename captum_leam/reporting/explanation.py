@@ -34,8 +34,6 @@ LABELS = {
     "other images": "Reference: the person's other images.",
     "first candidate": "Reference: the first candidate of the gallery, against the next.",
 }
-MEAN_DROPS = ["method", "control", "fill", "fraction", "drop", "low", "high", "images"]
-"""Columns of the mean drops in ``explanation.json``."""
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
@@ -171,7 +169,11 @@ class Explanation:
     @property
     def mean_drops(self) -> pd.DataFrame:
         """Mean drops over the faces, see :meth:`OcclusionResult.summary`; no rows where drops were not measured."""
-        return pd.DataFrame(columns=MEAN_DROPS) if self.occlusion is None else self.occlusion.summary()
+        return (
+            pd.DataFrame(columns=["method", "control", "fraction", "drop"])
+            if self.occlusion is None
+            else self.occlusion.summary()
+        )
 
     def to_html(self, *, title: str = "", lead: str = "") -> str:
         """Return the page of this explanation, one self-contained file that asks nothing of any network.
@@ -243,10 +245,7 @@ def explain_images(
         signed = layer_maps(model, images, layers, reference=towards, n_steps=options.n_steps, batch_size=batch_size)
     else:
         settings, overall, signed = pair.settings, pair.similar, pair.layers
-        if not bool(overall.flatten(1).any(1).all()):
-            raise NoEvidenceError(
-                "Expected evidence for the match in both faces, got a map without any positive value."
-            )
+        _check_evidence(overall)
     evaluator = OcclusionEvaluator(
         model,
         FRACTIONS,
@@ -309,13 +308,17 @@ def explanation_of(
         NoEvidenceError: For a face of a pair without evidence for the match.
         CaptumLeamError: For another number of names than of faces, and labels without a scheme or of another size.
     """
-    pair, match = (result, None) if isinstance(result, PairExplanation) else (None, result)
-    images, overall, against = (
-        (pair.images, pair.similar, pair.dissimilar) if pair is not None else (match.images, match.maps, match.against)
-    )
-    named = list(names or (SIDES if pair is not None else [f"probe {i}" for i in range(len(images))]))
+    of: dict[str, Any]
+    if isinstance(result, PairExplanation):
+        of, usual, text = {"pair": result}, list(SIDES), result.sentence()
+        images, overall, against = result.images, result.similar, result.dissimilar
+    else:
+        of, usual, text = {"match": result}, [f"probe {i}" for i in range(len(result.images))], ""
+        images, overall, against = result.images, result.maps, result.against
+    named = usual if names is None else list(names)
     if len(named) != len(images):
         raise CaptumLeamError(f"Expected a name for each of the {len(images)} faces, got {named!r}.")
+    _check_evidence(overall)
     parts = _parts(images, labels, scheme)
     settings = result.settings
     options = ExplainOptions(n_steps=settings.n_steps)
@@ -330,19 +333,27 @@ def explanation_of(
         occlusion=None,
         label=LABELS[settings.reference],
         title=" and ".join(named[:2]) if len(named) < 3 else f"{named[0]} and {len(named) - 1} more",
-        text=result.sentence() if pair is not None else "",
+        text=text,
         against=against,
         labels=parts.labels.expand(len(images), -1, -1),
         scheme=parts.scheme,
-        pair=pair,
-        match=match,
         parts=parts,
+        **of,
     )
+
+
+def _check_evidence(overall: Tensor) -> None:
+    if not bool(overall.flatten(1).any(1).all()):
+        raise NoEvidenceError("Expected evidence for the match in both faces, got a map without any positive value.")
 
 
 def _parts(images: Tensor, labels: Tensor | None, scheme: RegionScheme | None) -> FaceRegions:
     """Return the labels that are given, those of the template, or superpixels."""
     if labels is not None and scheme is not None:
+        if labels.shape not in (images.shape[2:], (len(images), *images.shape[2:])):
+            raise CaptumLeamError(
+                f"Expected labels of shape {(len(images), *images.shape[2:])} or {tuple(images.shape[2:])}, got {tuple(labels.shape)}."
+            )
         return FaceRegions(labels.cpu().expand(len(images), *images.shape[2:]), scheme, "labels that were passed")
     if labels is not None or scheme is not None:
         raise CaptumLeamError("Expected labels and their scheme, got one without the other. Pass both, or neither.")

@@ -19,10 +19,12 @@ from captum_leam._storage import file_sha256
 from captum_leam._version import __version__
 from captum_leam.match import MatchExplanation
 from captum_leam.pairs import PairExplanation
-from captum_leam.reporting.explanation import MEAN_DROPS
 
 if TYPE_CHECKING:
     from captum_leam.reporting.explanation import Explanation
+
+MEAN_DROPS = ["method", "control", "fill", "fraction", "drop", "low", "high", "images"]
+"""Columns of the mean drops over the faces."""
 
 FORMAT_VERSION = 1
 """Version of the format; it grows with every change that an older reader would misunderstand."""
@@ -98,7 +100,7 @@ def explanation_record(
         "decision": None if explanation.pair is None else _decision(explanation.pair),
         "identification": None if explanation.match is None else _identification(explanation.match, explanation.names),
         "faces": faces,
-        "drops": _records(explanation.mean_drops[MEAN_DROPS]),
+        "drops": _records(explanation.mean_drops.reindex(columns=MEAN_DROPS)),
         "tables": dict(table_files or {}),
         "settings": {
             "maps": asdict(explanation.maps),

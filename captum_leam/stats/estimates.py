@@ -70,7 +70,7 @@ class Estimate:
             return float("nan"), float("nan")
         error = standard_error(self.influence)
         if people < MIN_FOR_DRAWS:
-            far = stdtrit(people - 1, (1 + confidence) / 2)
+            far = float(stdtrit(people - 1, (1 + confidence) / 2))
             ends = (self.value - far * error, self.value + far * error)
         else:
             means = drawn @ self.influence / people

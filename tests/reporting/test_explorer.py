@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from functools import partial
 from html import unescape
 from importlib import resources
@@ -19,7 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from captum_leam import cli, synthetic
-from captum_leam.errors import CaptumLeamError
+from captum_leam.errors import CaptumLeamError, NoEvidenceError
 from captum_leam.explain import MapSettings
 from captum_leam.faithfulness import OcclusionEvaluator
 from captum_leam.maps import gaussian_blur, pixel_count, rank_pixels, top_fraction
@@ -641,8 +642,12 @@ def test_a_page_of_a_pair_needs_labels_with_their_scheme_and_a_name_for_each_fac
     explanation, _ = pages["pair"]
     with pytest.raises(CaptumLeamError, match="Expected labels and their scheme"):
         explanation.pair.to_html(labels=explanation.labels)
+    with pytest.raises(CaptumLeamError, match=r"Expected labels of shape \(2, 112, 112\)"):
+        explanation.pair.to_html(labels=explanation.labels[..., :-1], scheme=explanation.scheme)
     with pytest.raises(CaptumLeamError, match="Expected a name for each of the 2 faces"):
         explanation.pair.to_html(names=["ann"])
+    with pytest.raises(NoEvidenceError, match="Expected evidence for the match in both faces"):
+        replace(explanation.pair, similar=0 * explanation.pair.similar).to_html()
     cell = explanation.pair._repr_html_()
     assert unescape(re.search(r'srcdoc="([^"]*)"', cell)[1]) == explanation.pair.to_html()
 
