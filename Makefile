@@ -49,7 +49,7 @@ FAST := tests/engine tests/faithfulness tests/patterns tests/regions tests/stats
 test-fast: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not real" -n 2 --dist worksteal $(FAST)
 
-# axe-core and TypeScript, which tests of pages use beside a browser (Debian's chromium); without them those tests are skipped and say so
+# axe-core, TypeScript and ESLint, which tests of pages use beside a browser (Debian's chromium); without them those tests are skipped and say so
 web: $(VENV)/web/installed
 $(VENV)/web/installed: tests/web/package.json
 	@mkdir -p $(VENV)/web

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 WEB = Path(sys.prefix) / "web" / "node_modules"
-"""axe-core and TypeScript, put there by `make web`."""
+"""axe-core, TypeScript and ESLint, put there by `make web`."""
 
 
 class Visit:
