@@ -43,8 +43,8 @@ from captum_leam.controls import OWN_CONTROLS
 from captum_leam.explain import PRESETS
 from captum_leam.study import Study
 from captum_leam.study.config import Config
+from captum_leam.study.engines import perform
 from captum_leam.study.evaluating import TWIN_FACES
-from captum_leam.study.executor import perform
 from captum_leam.study.networks import suggestions
 from captum_leam.study.plan import STAGE_OF, make_plan
 from captum_leam.study.task import Task
@@ -290,7 +290,7 @@ def beside(path: Path, sample: int) -> Spent:
     with deterministic_torch(config.threads), counting():
         reading = plan.tasks([STAGE_OF["crops"]])
         for task in reading:
-            spent.study += timed(lambda t=task: perform(plan.context, t), spent.study_passes)
+            spent.study += timed(lambda t=task: perform(plan.context, t).problem, spent.study_passes)
         shards = {task.path: read_shard(task.path) for task in reading}
         crops = {path: crops_of(shard) for path, shard in shards.items()}
         plan.describe(this_worker())
@@ -299,7 +299,9 @@ def beside(path: Path, sample: int) -> Spent:
             spent.bare += timed(lambda c=of_shard: bare.embedding(c), spent.bare_passes)
         for names in (["controls", "maps", "untrained"], ["totals"], ["others"]):
             for task in plan.tasks([STAGE_OF[name] for name in names]):
-                spent.both(lambda t=task: perform(plan.context, t), lambda t=task: of_task(bare, t, crops, shards))
+                spent.both(
+                    lambda t=task: perform(plan.context, t).problem, lambda t=task: of_task(bare, t, crops, shards)
+                )
     return spent
 
 

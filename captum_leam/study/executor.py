@@ -1,53 +1,27 @@
-"""Do the tasks of a study with one of the engines: shards that are there are kept, lost workers are replaced once."""
+"""Do the tasks of a study with one of the engines: shards that are there are kept, those of lost workers are made by others."""
 
-import logging
-import os
 import time
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
-from captum_leam._optional import import_optional
 from captum_leam._progress import begin_step, progress_bar
 from captum_leam._storage import Shard, shard_digest, write_shard
 from captum_leam.errors import EngineError, IncompleteError
 from captum_leam.study.config import Config
-from captum_leam.study.plan import STAGE_OF
+from captum_leam.study.engines import ENGINES, Engine, Pool
 from captum_leam.study.task import Task
-from captum_leam.study.worker import WorkerContext, deterministic_torch, keep_freed_memory, this_worker
+from captum_leam.study.work_log import WorkLog
+from captum_leam.study.worker import WorkerContext, deterministic_torch, this_worker
 
-Engine = Literal["serial", "processes", "ray"]
-BACKENDS = {"serial": "sequential", "processes": "loky", "ray": "ray"}
-"""Engine → backend of joblib."""
+RETRIES = 2
+"""How often a task is given again after its worker was lost."""
 
-
-def perform(context: WorkerContext, task: Task) -> str:
-    """Do one task in this process and write its shard.
-
-    Returns:
-        Why there is no shard; empty if there is one. Nothing is raised, so that the other tasks go on.
-    """
-    try:
-        with deterministic_torch(context.config.threads):
-            shard = STAGE_OF[task.stage].function(this_worker().works_for(context), task)
-        write_shard(task.path, shard)
-    except OSError as error:
-        return f"{task.stage}: {error.strerror or error} ({error.filename or task.path})"
-    except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{task.stage}: {type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
-    return ""
-
-
-def perform_in_worker(context: WorkerContext, task: Task) -> str:
-    """Do one task as :func:`perform` does, in a process that is there for nothing else."""
-    keep_freed_memory()
-    return perform(context, task)
+STARTING = "starting workers"
 
 
 @dataclass
@@ -59,10 +33,10 @@ class Executor:
         engine: ``"serial"``, ``"processes"`` (joblib's loky) or ``"ray"``; all give the same shards.
         jobs: Number of workers of the last two.
         progress: Whether to show progress bars.
-        seconds: Seconds of each group of tasks.
+        seconds: Seconds of each group of tasks, and until the first worker had started and loaded its networks.
         new_shards: Number of shards made in each group.
         digests: Path of each shard within the folder of results → its checksum.
-        restarts: Groups in which workers were lost.
+        log: What each worker did, and what was lost.
     """
 
     config: Config
@@ -72,14 +46,15 @@ class Executor:
     seconds: dict[str, float] = field(default_factory=dict)
     new_shards: dict[str, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
-    restarts: list[str] = field(default_factory=list)
-    _pool: Any = None
+    log: WorkLog = field(default_factory=WorkLog)
+    _pool: Pool | None = None
 
     @contextmanager
     def started(self) -> Iterator["Executor"]:
         """Start the workers, and end them at last."""
-        ray = _ray(self.jobs) if self.engine == "ray" else nullcontext()
-        with deterministic_torch(self.config.threads), ray, _pool(self.engine, self.jobs, self.config) as self._pool:
+        with deterministic_torch(self.config.threads), ExitStack() as stack:
+            with self.timed(STARTING):
+                self._pool = stack.enter_context(ENGINES[self.engine](self.jobs, self.config))
             try:
                 yield self
             finally:
@@ -92,7 +67,10 @@ class Executor:
         with progress_bar(self.progress and shown):
             begin_step(title)
             yield
-        self.seconds[title] = self.seconds.get(title, 0.0) + time.perf_counter() - began
+        self._add(title, time.perf_counter() - began)
+
+    def _add(self, title: str, seconds: float) -> None:
+        self.seconds[title] = self.seconds.get(title, 0.0) + seconds
 
     def run(self, context: WorkerContext, tasks: Sequence[Task], title: str) -> None:
         """Do the tasks whose shards are not there.
@@ -103,52 +81,57 @@ class Executor:
             title: Title of the progress bar.
 
         Raises:
-            EngineError: If workers were lost twice.
+            EngineError: If a task lost its worker each time that it was given to one.
             IncompleteError: If a shard was not made, or not written.
         """
         with self.timed(title):
             missing = [task for task in tasks if not self.is_done(task.path)]
             self.new_shards[title] = self.new_shards.get(title, 0) + len(missing)
-            try:
-                problems = self.perform_all(context, missing, title)
-            except EngineError as error:
-                self.restarts.append(f"{title}: {error}")
-                left = [task for task in missing if not self.is_done(task.path)]
-                problems = self.perform_all(context, left, title)
-            lost = [task for task in missing if not self.is_done(task.path)]
-        if lost:
-            reasons = "; ".join(list(dict.fromkeys(filter(None, problems)))[:3])
+            with tqdm(total=len(missing), desc=title, unit="shard", disable=not self.progress or not missing) as bar:
+                problems = self._perform_all(context, missing, title, bar.update)
+            undone = [task for task in missing if not self.is_done(task.path)]
+        if undone:
+            reasons = "; ".join(list(dict.fromkeys(problems))[:3])
             raise IncompleteError(
-                f"{len(lost)} of {len(missing)} shards could not be made or written: "
+                f"{len(undone)} of {len(missing)} shards could not be made or written: "
                 f"{reasons or 'the file does not fit its checksum'}. What was done is kept. Remove the cause and run again."
             )
 
-    def perform_all(self, context: WorkerContext, tasks: Sequence[Task], title: str) -> list[str]:
-        """Do tasks in any order, and return what went wrong with each.
-
-        Raises:
-            EngineError: If a worker was lost.
-        """
-        from joblib import delayed
-
-        is_own_process = self.engine != "serial" and self.jobs > 1  # one job runs in the caller's
-        function = delayed(perform_in_worker if is_own_process else perform)
-        with tqdm(total=len(tasks), desc=title, unit="shard", disable=not self.progress or not tasks) as bar:
-            self._pool.bar = bar
-            try:
-                problems: list[str] = self._pool(function(context, task) for task in tasks)
-            except Exception as error:  # a task itself raises nothing: it is joblib or Ray that fails
-                raise EngineError(
-                    "a worker process died, perhaps for lack of memory. What was done is kept: run again with fewer --jobs, a smaller "
-                    f"batch_size or shard_size. ({(str(error) or type(error).__name__).splitlines()[0]})"
-                ) from None
+    def _perform_all(
+        self, context: WorkerContext, tasks: Sequence[Task], title: str, advance: Callable[[], object]
+    ) -> list[str]:
+        """Do tasks in any order, again if their worker was lost, and return what went wrong with each that made no shard."""
+        assert self._pool is not None, "not started"  # noqa: S101
+        began, is_first = time.perf_counter(), not self.log.workers
+        left, problems = {task.path: task for task in tasks}, list[str]()
+        lost = defaultdict[Path, list[str]](list)
+        while left:
+            for outcome in self._pool(context, [*left.values()]):
+                path = outcome.task.path
+                self.log.add(self._name(path), outcome)
+                if outcome.lost:
+                    lost[path].append(outcome.lost)
+                    continue
+                if is_first:  # none before this one had its worker running
+                    self._add(STARTING, starting := time.perf_counter() - began - outcome.seconds)
+                    self._add(title, -starting)
+                    is_first = False
+                del left[path]
+                advance()
+                problems += filter(None, [outcome.problem])
+            for path, reasons in lost.items():
+                if len(reasons) > RETRIES:
+                    raise EngineError(
+                        f"Expected {self._name(path)} to be made, got {len(reasons)} lost workers ({reasons[-1]}). What was done is "
+                        "kept: run again with fewer --jobs, a smaller batch_size or shard_size."
+                    )
         return problems
 
     def is_done(self, path: Path) -> bool:
         """Return whether a shard is there and fits its checksum."""
         digest = shard_digest(path)
         if digest is not None:
-            self.digests[path.relative_to(self.config.out).as_posix()] = digest
+            self.digests[self._name(path)] = digest
         return digest is not None
 
     def keep(self, path: Path, shard: Shard) -> None:
@@ -157,56 +140,5 @@ class Executor:
             write_shard(path, shard)
             self.is_done(path)
 
-
-# -- engines -------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _pool(engine: Engine, jobs: int, config: Config) -> Iterator[Any]:
-    """Start the workers: a call with delayed functions returns their results in order."""
-    joblib = import_optional("joblib")
-
-    class ParallelWithBar(joblib.Parallel):  # type: ignore[name-defined, misc]
-        """A pool that moves a progress bar; Ray's backend cannot yield results as they come."""
-
-        bar: Any = None
-
-        def print_progress(self) -> None:
-            if self.bar is not None:
-                self.bar.update(self.n_completed_tasks - self.bar.n)
-
-    options: dict[str, Any] = {}
-    if engine == "processes":
-        options["inner_max_num_threads"] = config.threads
-    elif engine == "ray":
-        gpus = 1 if config.device.startswith("cuda") else 0
-        options["ray_remote_args"] = {"num_cpus": config.threads, "num_gpus": gpus}
-    with joblib.parallel_config(BACKENDS[engine], **options):
-        pool = ParallelWithBar(n_jobs=1 if engine == "serial" else jobs, batch_size=1, pre_dispatch="2*n_jobs")
-    with pool:
-        yield pool
-
-
-@contextmanager
-def _ray(jobs: int) -> Iterator[None]:
-    """Use the Ray that runs, or start one on this machine and stop it again; the environment is put back."""
-    before = dict(os.environ)
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # else it writes a token into the home directory
-    try:
-        ray, register_ray = import_optional("ray"), import_optional("ray.util.joblib").register_ray
-        logging.getLogger("ray.util.multiprocessing.pool").setLevel(logging.ERROR)  # it warns of what joblib passes on
-        register_ray()
-        starts = not ray.is_initialized()
-        if starts:
-            cluster = os.environ.get("RAY_ADDRESS")
-            local: dict[str, Any] = {} if cluster else {"num_cpus": jobs, "include_dashboard": False}
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **local)
-        try:
-            yield
-        finally:
-            if starts:
-                ray.shutdown()
-    finally:
-        for name in set(os.environ) - set(before):  # Ray sets some of its own
-            del os.environ[name]
-        os.environ.update(before)
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.config.out).as_posix()

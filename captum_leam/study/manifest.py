@@ -70,7 +70,7 @@ def manifest_of(
             "engine": executor.engine,
             "jobs": executor.jobs,
             "shards made": executor.new_shards,
-            "workers lost": executor.restarts,
+            **executor.log.to_dict(),
             "seconds": {title: round(seconds, 3) for title, seconds in executor.seconds.items()},
         },
     }

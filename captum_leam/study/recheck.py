@@ -13,7 +13,8 @@ from captum_leam._storage import file_sha256, read_shard, shard_digest
 from captum_leam.errors import BrokenFileError, ConfigError
 from captum_leam.study.assembling import write_tables
 from captum_leam.study.config import Config
-from captum_leam.study.executor import Executor, perform
+from captum_leam.study.engines import perform
+from captum_leam.study.executor import Executor
 from captum_leam.study.identity import from_dict
 from captum_leam.study.manifest import FORMAT
 from captum_leam.study.plan import STAGE_OF, Plan, make_plan, versions
@@ -160,7 +161,9 @@ def _compare_tables(plan: Plan, manifest: Mapping[str, Any]) -> Finding:
 def _recompute(context: WorkerContext, task: Task, folder: Path) -> Finding:
     """Make a shard again, and compare its numbers."""
     again = folder / task.path.name
-    if problem := perform(context, replace(task, path=again)) or ("" if shard_digest(task.path) else "not there"):
+    if problem := perform(context, replace(task, path=again)).problem or (
+        "" if shard_digest(task.path) else "not there"
+    ):
         return False, f"shard {task.path.name}: {problem}"
     stage = task.stage
     if shard_digest(task.path) == shard_digest(again):

@@ -13,7 +13,8 @@ from captum_leam.errors import ConfigError, EngineError, IncompleteError
 from captum_leam.reporting.study_report import write_report
 from captum_leam.study.assembling import write_tables
 from captum_leam.study.config import Config, config_from, read_config
-from captum_leam.study.executor import BACKENDS, Engine, Executor
+from captum_leam.study.engines import ENGINES, Engine
+from captum_leam.study.executor import Executor
 from captum_leam.study.identity import read_fingerprints
 from captum_leam.study.manifest import manifest_of
 from captum_leam.study.plan import Plan, make_plan
@@ -81,9 +82,9 @@ class Study:
             ConfigError: If settings, people or networks are wrong; nothing was done.
             IncompleteError: If shards could not be made or written, as on a full disk. Run again.
         """
-        if engine not in BACKENDS or jobs < 1:
+        if engine not in ENGINES or jobs < 1:
             raise ConfigError(
-                f"engine is {engine!r}, jobs {jobs}; expected one of {', '.join(BACKENDS)}, and 1 or more."
+                f"engine is {engine!r}, jobs {jobs}; expected one of {', '.join(ENGINES)}, and 1 or more."
             )
         out = _prepare_folder(self.config.out, force)
         try:

@@ -1,6 +1,7 @@
 """The state of one process of a study: what all tasks share, and what is kept from one task to the next."""
 
 import ctypes
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -56,9 +57,13 @@ class Worker:
 
     Attributes:
         context: Settings of the study that the process works for, after :meth:`works_for`.
+        loads: Number of networks that were loaded.
+        load_seconds: Seconds that loading them took.
     """
 
     context: WorkerContext
+    loads: int = 0
+    load_seconds: float = 0.0
 
     def __init__(self) -> None:
         self._modules: dict[Any, nn.Module] = {}
@@ -104,7 +109,9 @@ class Worker:
 
     def identify(self, model: Model, config: Config, earlier: Iterable[Fingerprint] = ()) -> Network:
         """Load a network that the configuration names, identify it, and keep it for the tasks."""
+        began = time.perf_counter()
         network, module = identify(model, config.device, config.pictures.size, earlier)
+        self.loads, self.load_seconds = self.loads + 1, self.load_seconds + time.perf_counter() - began
         self._modules[_key(network, config)] = module
         return network
 
@@ -116,9 +123,8 @@ class Worker:
         """
         key = _key(network, self.config)
         if key not in self._modules:
-            loaded, module = identify(network.model, self.config.device, self.config.pictures.size)
+            loaded = self.identify(network.model, self.config, [network.fingerprint])
             _check_is_same(f"model {network.name!r}", network.fingerprint, loaded.fingerprint)
-            self._modules[key] = module
         return self._modules[key]
 
     def embed(self, module: nn.Module, crops: Tensor) -> Tensor:

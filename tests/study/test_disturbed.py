@@ -187,9 +187,9 @@ def test_writes_that_only_seem_to_succeed(undisturbed, right, tmp_path, monkeypa
 
 
 def test_some_shards_fail_and_the_rest_goes_on(undisturbed, right, tmp_path, monkeypatch):
-    from captum_leam.study import executor
+    from captum_leam.study import engines
 
-    real, count = executor.write_shard, []
+    real, count = engines.write_shard, []
 
     def write(path, shard):
         count.append(path.parent.name)
@@ -197,7 +197,7 @@ def test_some_shards_fail_and_the_rest_goes_on(undisturbed, right, tmp_path, mon
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(path, shard)
 
-    monkeypatch.setattr(executor, "write_shard", write)
+    monkeypatch.setattr(engines, "write_shard", write)
     config = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     with pytest.raises(
         IncompleteError, match="1 of 3 shards could not be made or written: crops: No space left on device"
@@ -257,12 +257,12 @@ def test_exit_codes_of_the_command_tell_results_apart(undisturbed, tmp_path, mon
     assert done.exit_code == 0, done.output
     assert "BC same" in done.output
     assert command(tmp_path / "copy" / "study.yaml", "--check").exit_code == 0
-    from captum_leam.study import executor
+    from captum_leam.study import engines
 
     def full(path, shard):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(executor, "write_shard", full)
+    monkeypatch.setattr(engines, "write_shard", full)
     done = command(undisturbed / "study.yaml", "--out", tmp_path / "new")
     assert done.exit_code == 1
     assert "not finished:" in done.output

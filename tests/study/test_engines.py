@@ -2,14 +2,18 @@
 
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from captum_leam.errors import EngineError, IncompleteError
-from captum_leam.study import Study, executor
+from captum_leam.errors import EngineError
+from captum_leam.study import Study, engines, executor
+from captum_leam.study.engines import Outcome
 from captum_leam.study.executor import Executor
 from captum_leam.study.task import Index, Task
+from captum_leam.study.work_log import WorkLog
 from tests.helpers.tiny_study import tables_of
 
 
@@ -25,23 +29,26 @@ def test_processes_give_the_same_bytes(undisturbed, right, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_a_killed_process_is_an_engine_error(undisturbed, monkeypatch):
+def test_processes_that_die_again_and_again_are_an_engine_error(undisturbed, monkeypatch):
     """After the test above: joblib keeps its workers, and they need not import everything again."""
     pytest.importorskip("joblib", reason="needs pip install 'captum-leam[study]'")
-    monkeypatch.setattr(executor, "perform_in_worker", _die)
+    monkeypatch.setattr(engines, "perform_in_worker", _die)
+    monkeypatch.setattr(executor, "RETRIES", 1)
     config = Study(undisturbed / "study.yaml").config
-    task = Task("crops", Index(0), undisturbed / "never", {})
+    tasks = [Task("crops", Index(i), config.out / f"{i}.never", {}) for i in range(2)]
     with (
-        pytest.raises(EngineError, match=r"a worker process died, perhaps for lack of memory\. What was done is kept"),
+        pytest.raises(
+            EngineError, match=r"Expected \d.never to be made, got 2 lost workers \(a worker process died, perhaps"
+        ),
         Executor(config, "processes", 2).started() as workers,
     ):
-        workers.perform_all(None, [task] * 2, "")
+        workers.run(None, tasks, "")
+    assert [entry["times"] for entry in workers.log.to_dict()["retries"]] == [2, 2]
 
 
 @pytest.mark.slow
 @pytest.mark.ci
 def test_ray_gives_the_same_bytes_and_leaves_the_environment(undisturbed, right, tmp_path, monkeypatch):
-    """Two workers; joblib does the work of one in this process."""
     pytest.importorskip("ray", reason="needs pip install 'captum-leam[ray]'")
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
@@ -54,37 +61,48 @@ def test_ray_gives_the_same_bytes_and_leaves_the_environment(undisturbed, right,
 
 @pytest.mark.parametrize("engine", ["serial", "processes"])
 def test_the_callers_process_keeps_its_own_way_with_freed_memory(undisturbed, tmp_path, monkeypatch, engine):
-    monkeypatch.setattr(executor, "keep_freed_memory", lambda: pytest.fail("called in the caller's process"))
+    monkeypatch.setattr(engines, "keep_freed_memory", lambda: pytest.fail("called in the caller's process"))
     settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     Study(settings).run(engine=engine, jobs=1, progress=False, report=False)
 
 
-def test_a_worker_that_dies_once_costs_its_shard_only(undisturbed, right, tmp_path, monkeypatch):
-    real, calls = Executor.perform_all, []
+def test_tasks_of_lost_workers_are_given_again(undisturbed, right, tmp_path, monkeypatch):
+    """Of each group the second task loses its worker, and the tasks after it are not begun."""
 
-    def perform_all(self, context, tasks, title):
-        calls.append(len(tasks))
-        if len(calls) == 2:  # of the maps, three are made, then the worker is gone
-            real(self, context, tasks[:3], title)
-            raise EngineError("a worker process died")
-        return real(self, context, tasks, title)
+    @contextmanager
+    def fragile(jobs, config):
+        broken = set()
 
-    monkeypatch.setattr(Executor, "perform_all", perform_all)
+        def pool(context, tasks):
+            yield engines.perform(context, tasks[0])
+            if len(tasks) > 1 and tasks[1].stage not in broken:
+                broken.add(tasks[1].stage)
+                yield Outcome(tasks[1], lost="its node died", worker="node 2, worker 2")
+                return
+            yield from (engines.perform(context, task) for task in tasks[1:])
+
+        yield pool
+
+    monkeypatch.setitem(engines.ENGINES, "serial", fragile)
     settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
-    result = Study(settings).run(progress=False, report=False)
-    assert calls[:3] == [3, 15, 12]
-    assert result.manifest["run"]["workers lost"] == ["explaining: a worker process died"]
+    run = Study(settings).run(progress=False, report=False).manifest["run"]
     assert tables_of(tmp_path / "out") == right
+    assert {entry["shard"].split("/")[1] for entry in run["retries"]} >= {"crops", "maps", "others", "patterns"}
+    for entry in run["retries"]:
+        assert entry["times"] == 1
+        assert entry["workers"] == ["node 2, worker 2"]
+        assert entry["why"] == "its node died"
+    assert run["workers"].keys() == {"node 1, worker 1"}
+    assert run["workers"]["node 1, worker 1"]["shards"] == 36  # three identities are written by no task
 
 
-def test_workers_that_die_again_and_again_are_reported(undisturbed, tmp_path, monkeypatch):
-    def perform_all(*args):
-        raise EngineError("a worker process died")
-
-    monkeypatch.setattr(Executor, "perform_all", perform_all)
-    settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
-    with pytest.raises(IncompleteError, match="a worker process died"):
-        Study(settings).run(progress=False, report=False)
+def test_a_slow_task_is_reported_as_a_straggler():
+    log = WorkLog()
+    for i, seconds in enumerate([1.0, 1.2, 1.1, 9.0, 1.0]):
+        log.add(f"{i}.shard", Outcome(Task("maps", Index(i), Path(f"{i}.shard"), {}), worker="w", seconds=seconds))
+    log.add("short", Outcome(Task("crops", Index(0), Path("short"), {}), seconds=0.01))
+    log.add("longer", Outcome(Task("crops", Index(1), Path("longer"), {}), seconds=0.9))  # not by a second
+    assert log.to_dict()["stragglers"] == [{"shard": "3.shard", "worker": "w", "seconds": 9.0, "median": 1.1}]
 
 
 @pytest.mark.parametrize(("module", "engine", "extra"), [("joblib", "processes", "study"), ("ray", "ray", "ray")])
