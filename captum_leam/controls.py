@@ -202,7 +202,7 @@ def random_field(scene: Scene) -> Tensor:
 def moved(scene: Scene) -> Tensor:
     """Return the method's own map, flipped and rolled at random within the box around the face: its shape, elsewhere."""
     out, boxes = scene.own_maps().clone(), []
-    for face in scene.faces():
+    for face in scene.faces().cpu():
         rows, columns = (face.any(axis).nonzero().flatten() for axis in (1, 0))
         boxes.append((slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)))
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-collect_ignore = ["helpers/elsewhere.py"]
-"""It gives its process a second device, which would change what PyTorch does in the tests; `test_devices.py` runs it in another."""
+collect_ignore = ["helpers/elsewhere.py", "helpers/elsewhere_study.py"]
+"""They give their process a second device, which would change what PyTorch does in the tests; `test_devices.py` runs it in another."""
 
 
 @pytest.fixture(scope="session")

@@ -117,7 +117,7 @@ def noisy_linear(images: Tensor, masks: Tensor | None) -> Tensor:
     if masks is None:
         raise CaptumLeamError("noisy_linear fills in from the pixels around a mask, and needs the masks.")
     noise = normal(images[0].shape, torch.Generator().manual_seed(0)).to(images)
-    filled = [_impute(x.cpu().double().numpy(), m.cpu().numpy()) for x, m in zip(images, masks, strict=True)]
+    filled = [_impute(x, m) for x, m in zip(images.cpu().double().numpy(), masks.cpu().numpy(), strict=True)]
     out = torch.from_numpy(np.stack(filled)).to(images) if filled else images.clone()
     return out + ROAD_NOISE * images.std((1, 2, 3), keepdim=True) * noise * masks[:, None].to(images)
 

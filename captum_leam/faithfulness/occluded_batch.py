@@ -33,7 +33,8 @@ class MeasuredModel:
     cosines: Tensor
 
     def drops(self, embeddings: Tensor) -> Tensor:
-        """Return the drops (..., N) of occluded images from their embeddings (..., N, D)."""
+        """Return the drops (..., N) of occluded images from their embeddings (..., N, D), on any device and of any precision."""
+        embeddings = embeddings.to(self.references)
         return self.cosines - (F.normalize(embeddings, dim=-1) * self.references).sum(-1)
 
 

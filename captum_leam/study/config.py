@@ -222,6 +222,7 @@ class Config:
     shard_size: Positive = 32
     threads: Positive = 1
     device: Text = "cpu"
+    precision: Annotated[str, one_of("float32", "bf16")] = "float32"
     store_maps: Annotated[str, one_of("none", "overall", "all")] = "none"
     title: Text = "Study"
     out: Annotated[Path, BeforeValidator(lambda value, info: (folder_of(info) / as_text(value)).resolve())] = Field(

@@ -188,7 +188,7 @@ class ShardOccluder:
         measurable = np.flatnonzero(np.isfinite(self.cosines[i].numpy()[rows]))
 
         def embed_occluded(occluded: Tensor) -> Tensor:
-            embeddings = torch.full((len(rows), size), torch.nan, dtype=torch.float64, device="cpu")
+            embeddings = torch.full((len(rows), size), torch.nan, dtype=torch.float32, device=occluded.device)
             if not len(measurable):
                 return embeddings
             for part, found, reason in bisect_failures(
@@ -197,9 +197,10 @@ class ShardOccluder:
                 if found is None:
                     self.failed[(network.name, int(rows[part[0]]))] = reason
                 elif len(part) == len(rows):
-                    return found.cpu().double()  # type: ignore[no-any-return]  # as nearly always: without a copy
+                    return found.clone()  # type: ignore[no-any-return]  # as nearly always; it may be a view of what is occluded
                 else:
-                    embeddings[torch.from_numpy(part)] = found.cpu().double()
+                    embeddings = embeddings.to(found.dtype)
+                    embeddings[torch.from_numpy(part)] = found
             return embeddings
 
         return embed_occluded
@@ -320,7 +321,8 @@ def _explained(
         towards = torch.from_numpy(references[rows]).to(worker.config.device)
 
         def run(at: Indices, given: tuple[Tensor, ...] = (crops, towards, blurred)) -> tuple[Tensor, Tensor]:
-            return explain(*(take_rows(tensor, at) for tensor in given))
+            with worker.in_precision():
+                return explain(*(take_rows(tensor, at) for tensor in given))
 
         for at, made, reason in bisect_failures(run, np.arange(len(rows))):
             if made is None:

@@ -7,8 +7,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from tqdm.auto import tqdm
 
+from captum_leam._engine.arithmetic import without_autocast
 from captum_leam._progress import begin_step, progress_bar
 from captum_leam._storage import Shard, shard_digest, write_shard
 from captum_leam.errors import EngineError, IncompleteError
@@ -51,8 +53,9 @@ class Executor:
 
     @contextmanager
     def started(self) -> Iterator["Executor"]:
-        """Start the workers, and end them at last."""
-        with deterministic_torch(self.config.threads), ExitStack() as stack:
+        """Start the workers, and end them at last; the caller's autocast, which no worker has, is off meanwhile."""
+        autocast = without_autocast(torch.device(self.config.device))
+        with deterministic_torch(self.config.threads), autocast, ExitStack() as stack:
             with self.timed(STARTING):
                 self._pool = stack.enter_context(ENGINES[self.engine](self.jobs, self.config))
             try:

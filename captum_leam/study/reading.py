@@ -98,8 +98,9 @@ def crops_shard(worker: Worker, pictures: Sequence[Picture]) -> Shard:
         "boxes": small.boxes.numpy(),
         "labels": worker.labels(crops),
     }
+    on_device = crops.to(config.device)
     for i, network in enumerate(worker.networks):
-        embeddings, lost = embedded(worker, worker.module(network), crops.to(config.device))
+        embeddings, lost = embedded(worker, worker.module(network), on_device)
         arrays[f"embedding.{i}"] = embeddings
         arrays[f"reference.{i}"] = references_of(embeddings, notes["people"])
         failed += [("embed", network.name, kept[row], reason) for row, reason in lost]

@@ -101,7 +101,15 @@ STAGES = (
         "crops",
         "reading and embedding",
         over=("shard",),
-        depends_on=("threads", "batch_size", "min_images", "pictures.how", "pictures.detector", "pictures.size"),
+        depends_on=(
+            "threads",
+            "precision",
+            "batch_size",
+            "min_images",
+            "pictures.how",
+            "pictures.detector",
+            "pictures.size",
+        ),
         function=lambda worker, task: crops_shard(worker, task.pictures),
     ),
     Stage(

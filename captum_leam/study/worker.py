@@ -3,7 +3,7 @@
 import ctypes
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -108,7 +108,16 @@ class Worker:
     # -- networks
 
     def identify(self, model: Model, config: Config, earlier: Iterable[Fingerprint] = ()) -> Network:
-        """Load a network that the configuration names, identify it, and keep it for the tasks."""
+        """Load a network that the configuration names, identify it in float32, and keep it for the tasks.
+
+        Raises:
+            ConfigError: If it cannot be loaded, or the device does not have the precision.
+        """
+        kind = torch.device(config.device).type
+        if config.precision == "bf16" and not torch.amp.is_autocast_available(kind):
+            raise ConfigError(
+                f"precision: Expected float32 on device {kind!r}, where PyTorch has no autocast, got 'bf16'. Set precision: float32."
+            )
         began = time.perf_counter()
         network, module = identify(model, config.device, config.pictures.size, earlier)
         self.loads, self.load_seconds = self.loads + 1, self.load_seconds + time.perf_counter() - began
@@ -135,10 +144,16 @@ class Worker:
         """
         keeps = self._keeps_input.get(module)
         given = crops if keeps else crops.clone()
-        embeddings = embeddings_of(module, given)
+        with self.in_precision():
+            embeddings = embeddings_of(module, given)
         if keeps is None:  # the first batch shows it
             self._keeps_input[module] = given._version == 0
         return embeddings
+
+    def in_precision(self) -> AbstractContextManager[Any]:
+        """Return a context manager for the forward passes of networks: autocast, if the configuration asks for it."""
+        kind = torch.device(self.config.device).type
+        return torch.autocast(kind, torch.bfloat16) if self.config.precision == "bf16" else nullcontext()
 
     def twin(self, network: Network, faces: Tensor, key: str) -> nn.Module:
         """Return the network with new random weights; the global random numbers are left alone.

@@ -9,6 +9,7 @@ unregister a device, and autograd starts a thread for each.
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
@@ -41,6 +42,12 @@ aten = torch.ops.aten
 CROSSING = {aten._to_copy.default, aten.copy_.default}
 """Operations whose tensors may be on two devices."""
 
+LOOKS = {aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default}
+"""Operations after which the processor reads a value."""
+
+copies_back: Counter[str] = Counter()
+"""Operation → how often it brought something back to the CPU."""
+
 INDEXING = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
 """Operations that take indices of the CPU anywhere."""
 
@@ -61,6 +68,7 @@ class ElsewhereTensor(Tensor):
         return f"elsewhere({self.held})"
 
     def tolist(self) -> Any:
+        copies_back["tolist"] += 1
         return self.held.tolist()
 
     @classmethod
@@ -90,6 +98,10 @@ def dispatch(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     elsewhere = [t for t in tensors if isinstance(t, ElsewhereTensor)]
     refuse_two_devices(function, args, tensors, elsewhere)
     target = kwargs.get("device")
+    is_away = target is not None and torch.device(target).type != DEVICE.type
+    is_into_the_cpu = function is aten.copy_.default and not isinstance(args[0], ElsewhereTensor)
+    if elsewhere and (function in LOOKS or is_away or is_into_the_cpu):
+        copies_back[str(function)] += 1
     there = bool(elsewhere) if target is None else torch.device(target).type == DEVICE.type
     if there and kwargs.get("generator") is not None:
         raise RuntimeError(f"Expected a '{DEVICE.type}' device type for generator but found 'cpu'")
