@@ -226,8 +226,9 @@ def leam_passes(
 
 @dataclass
 class Spent:
-    """CPU seconds, and passes, of a study and of the bare loop."""
+    """Seconds, and passes, of a study and of the bare loop."""
 
+    clock: Callable[[], float] = time.process_time
     study: float = 0.0
     bare: float = 0.0
     study_passes: Counter = field(default_factory=Counter)
@@ -240,8 +241,8 @@ class Spent:
 
     def both(self, study: Callable[[], object], bare: Callable[[], object]) -> None:
         """One after the other."""
-        self.study += timed(study, self.study_passes)
-        self.bare += timed(bare, self.bare_passes)
+        self.study += timed(study, self.study_passes, self.clock)
+        self.bare += timed(bare, self.bare_passes, self.clock)
 
 
 PASSES: Counter = Counter()
@@ -267,36 +268,44 @@ def counting() -> Iterator[None]:
         EmbeddingNet.forward, torch.autograd.grad = forward, grad
 
 
-def timed(function: Callable[[], object], passes: Counter) -> float:
+def timed(function: Callable[[], object], passes: Counter, clock: Callable[[], float]) -> float:
     PASSES.clear()
-    before = time.process_time()
+    before = clock()
     outcome = function()
-    spent = time.process_time() - before
+    spent = clock() - before
     passes.update(PASSES)
     if outcome:  # why there is no shard
         raise SystemExit(str(outcome))
     return spent
 
 
-def beside(path: Path, sample: int) -> Spent:
-    """The stages of a study on its first shards, each task beside the bare passes that it needs; one process, one thread."""
+def beside(path: Path, sample: int, clock: Callable[[], float] = time.process_time, **changes: Any) -> Spent:
+    """The stages of a study on its first shards, each task beside the bare passes that it needs; one process, one thread.
+
+    Args:
+        path: Configuration of the study.
+        sample: Number of shards.
+        clock: Returns seconds. Default: those of this process on the processor.
+        changes: Settings other than those of the configuration.
+    """
     out = path.parent / "sample"
     shutil.rmtree(out, ignore_errors=True)
-    config = replace(Study(path).config, out=out)
+    config = replace(Study(path).config, out=out, **changes)
     keep_freed_memory()  # as in a worker
     plan = make_plan(config, this_worker(), [], progress=False)
     plan.shards = plan.shards[:sample]
-    spent = Spent()
+    spent = Spent(clock)
     with deterministic_torch(config.threads), counting():
         reading = plan.tasks([STAGE_OF["crops"]])
         for task in reading:
-            spent.study += timed(lambda t=task: perform(plan.context, t).problem, spent.study_passes)
+            spent.study += timed(lambda t=task: perform(plan.context, t).problem, spent.study_passes, clock)
         shards = {task.path: read_shard(task.path) for task in reading}
-        crops = {path: crops_of(shard) for path, shard in shards.items()}
+        crops = {path: crops_of(shard).to(config.device) for path, shard in shards.items()}
         plan.describe(this_worker())
         bare = Bare(this_worker().works_for(plan.context))
         for of_shard in crops.values():
-            spent.bare += timed(lambda c=of_shard: bare.embedding(c), spent.bare_passes)
+            with this_worker().in_precision():
+                spent.bare += timed(lambda c=of_shard: bare.embedding(c), spent.bare_passes, clock)
         for names in (["controls", "maps", "untrained"], ["totals"], ["others"]):
             for task in plan.tasks([STAGE_OF[name] for name in names]):
                 spent.both(
@@ -306,7 +315,12 @@ def beside(path: Path, sample: int) -> Spent:
 
 
 def of_task(bare: Bare, task: Task, crops: Mapping[Path, torch.Tensor], shards: Mapping[Path, Shard]) -> None:
-    """The bare passes of one task."""
+    """The bare passes of one task, in the precision of the study."""
+    with bare.worker.in_precision():
+        _of_task(bare, task, crops, shards)
+
+
+def _of_task(bare: Bare, task: Task, crops: Mapping[Path, torch.Tensor], shards: Mapping[Path, Shard]) -> None:
     if task.stage == "totals":  # sums need no pass
         return
     path, number = task.input("crops"), task.index.network
@@ -315,7 +329,7 @@ def of_task(bare: Bare, task: Task, crops: Mapping[Path, torch.Tensor], shards: 
     elif task.stage == "others":
         bare.other_people(crops[path], number)
     else:
-        references = torch.from_numpy(shards[path][f"reference.{number}"])
+        references = torch.from_numpy(shards[path][f"reference.{number}"]).to(bare.config.device)
         (bare.maps if task.stage == "maps" else bare.untrained)(crops[path], references, number)
 
 
