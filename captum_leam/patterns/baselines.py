@@ -13,6 +13,7 @@ Texts and figures call them by :data:`captum_leam.controls.CONTROL_NAMES`.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -252,3 +253,53 @@ def closest_strangers(
         distances[codes[part, None] == codes] = np.inf
         found.append(np.argsort(distances, axis=1, kind="stable")[:, :k])
     return np.concatenate(found)
+
+
+@dataclass
+class ClosestStrangers:
+    """The closest images of other people for some images, as of :func:`closest_strangers`, among images that come part after part.
+
+    Memory does not grow with the number of images that are searched. For the images of a random sample of people (see
+    :func:`captum_leam.stats.sampling.sample_people`) the mean over them estimates that over everybody, since each finds what it would find
+    among all.
+
+    Args:
+        features: Features (n, D) of the images that look for strangers.
+        codes: Numbers (n,) of their people.
+        k: Number of strangers of each.
+
+    Example:
+        >>> found = ClosestStrangers(np.array([[0.0], [0.3]]), np.array([0, 1]), 2)
+        >>> found.search(np.array([[0.0], [0.1]]), np.array([0, 0]))
+        >>> found.search(np.array([[0.3], [5.0]]), np.array([1, 2]))
+        >>> found.nearest.tolist()
+        [[2, 3], [1, 0]]
+    """
+
+    features: NDArray[Any]
+    codes: NDArray[np.int64]
+    k: int
+    nearest: NDArray[np.int64] = field(init=False)
+    _distances: NDArray[Any] = field(init=False)
+    _searched: int = 0
+
+    def __post_init__(self) -> None:
+        self.nearest = np.full((len(self.codes), self.k), -1, np.int64)
+        self._distances = np.full((len(self.codes), self.k), np.inf, self.features.dtype)
+
+    def search(self, features: NDArray[Any], codes: NDArray[np.int64]) -> None:
+        """Search further images, numbered from 0 in the order in which they come.
+
+        Args:
+            features: Features (m, D).
+            codes: Numbers (m,) of their people.
+        """
+        distances = (self.features**2).sum(1)[:, None] + (features**2).sum(1) - 2 * self.features @ features.T
+        distances[self.codes[:, None] == codes] = np.inf
+        rows = np.flatnonzero((distances < self._distances[:, -1:]).any(1))
+        numbers = np.broadcast_to(self._searched + np.arange(len(codes)), (len(rows), len(codes)))
+        both = np.concatenate([self._distances[rows], distances[rows]], 1)
+        order = np.argsort(both, axis=1, kind="stable")[:, : self.k]
+        self._distances[rows] = np.take_along_axis(both, order, 1)
+        self.nearest[rows] = np.take_along_axis(np.concatenate([self.nearest[rows], numbers], 1), order, 1)
+        self._searched += len(codes)

@@ -23,7 +23,7 @@ from captum_leam.patterns.person_sums import person_sums
 from captum_leam.patterns.signatures import Signatures, as_signatures
 from captum_leam.patterns.specificity import check_people
 from captum_leam.stats.bootstrap import Floats, divided
-from captum_leam.stats.estimates import Estimate, draw_people, row_products
+from captum_leam.stats.estimates import Estimate, people_draws, row_products
 from captum_leam.stats.inference import check_options
 from captum_leam.stats.labels import person_codes
 
@@ -146,7 +146,7 @@ def pattern_claim(
             raise CaptumLeamError(f"a control is called {MAPS!r}, as the maps themselves are; give it another name.")
         sums[name] = person_sums(_fitting(as_signatures(control), made, name), people, weights)
     count = len(sums[MAPS].names)
-    drawn = draw_people(count, resamples, seed)
+    drawn = people_draws(count, resamples, seed)
     same = {name: part.same(drawn) for name, part in sums.items()}
     different = {name: part.different(drawn) for name, part in sums.items()}
     matched = strangers if isinstance(strangers, Mapping) else {} if strangers is None else {STRANGERS: strangers}
@@ -154,9 +154,6 @@ def pattern_claim(
     for name, indices in matched.items():
         same[name] = _with_strangers(made, codes, np.asarray(indices), weights, drawn)
         different[name] = different[MAPS]
-    gap = {name: same[name] - different[name] for name in same}
-    ranked = [MAPS, *sorted((name for name in gap if name != MAPS), key=lambda name: -gap[name].value)]
-    table = pd.DataFrame([_row(name, same[name], different[name], gap[MAPS], drawn, confidence) for name in ranked])
     settings = {
         "kind": made.kind,
         **made.settings,
@@ -167,10 +164,20 @@ def pattern_claim(
         "resamples": resamples,
         "label_seed": seed,
     }
+    table = claim_table(same, different, drawn, confidence)
     beyond = table.iloc[1:]
     # of several controls any may be the strongest: the maps are above all of them only if they are above each
     low, high = float(beyond["above_low"].min()), float(beyond["above_high"].iloc[0])
-    return PatternClaim(table, ranked[1], float(beyond["above"].iloc[0]), low, high, settings)
+    return PatternClaim(table, str(beyond["name"].iloc[0]), float(beyond["above"].iloc[0]), low, high, settings)
+
+
+def claim_table(
+    same: Mapping[str, Estimate], different: Mapping[str, Estimate], drawn: Floats, confidence: float
+) -> pd.DataFrame:
+    """Return the table of :class:`PatternClaim` from the estimates of the maps, named "maps", and of every control."""
+    gap = {name: same[name] - different[name] for name in same}
+    ranked = [MAPS, *sorted((name for name in gap if name != MAPS), key=lambda name: -gap[name].value)]
+    return pd.DataFrame([_row(name, same[name], different[name], gap[MAPS], drawn, confidence) for name in ranked])
 
 
 def _row(
@@ -206,14 +213,32 @@ def _with_strangers(
     images = np.bincount(codes)
     load = 1 / images[codes[first]] if weights == "people" else np.ones(len(first))
     overlap = row_products(made.roots[first], made.roots[second])
-    shape = (len(images), len(images))
+    return mean_of_pairs(overlap, load, codes[first], codes[second], drawn)
+
+
+def mean_of_pairs(
+    overlap: Floats, load: Floats, first: NDArray[np.int64], second: NDArray[np.int64], drawn: Floats
+) -> Estimate:
+    """Return the weighted mean over pairs of images; in a draw a pair counts as often as both its people together.
+
+    Where the first images are those of a random sample of people, it estimates the mean over all, and its influence values (0 for people
+    without a pair) give the standard error of the sample.
+
+    Args:
+        overlap: Coefficient of each pair, shape (n,).
+        load: How much each pair counts, shape (n,).
+        first: Number of the person of the first image, of P, shape (n,).
+        second: Number of the person of the second image, shape (n,).
+        drawn: Draws of people (B, P).
+    """
+    people = drawn.shape[1]
+    shape = (people, people)
     totals, counts = (
-        sparse.coo_array((values, (codes[first], codes[second])), shape=shape).tocsr()
-        for values in (overlap * load, load)
+        sparse.coo_array((values, (first, second)), shape=shape).tocsr() for values in (overlap * load, load)
     )
     value = totals.sum() / counts.sum()
     excess = totals - value * counts
-    influence = len(images) * (excess.sum(axis=0) + excess.sum(axis=1)) / counts.sum()
+    influence = people * (excess.sum(axis=0) + excess.sum(axis=1)) / counts.sum()
     draws = divided(((drawn @ totals) * drawn).sum(1), ((drawn @ counts) * drawn).sum(1))
     return Estimate(float(value), draws, np.asarray(influence, dtype=np.float64))
 

@@ -20,7 +20,7 @@ from captum_leam.errors import CaptumLeamError
 from captum_leam.patterns.person_sums import PersonSums, person_sums
 from captum_leam.patterns.signatures import Signatures, as_signatures, check_comparable
 from captum_leam.stats.bootstrap import Floats
-from captum_leam.stats.estimates import draw_people, mean_between, row_products, weighted_mean
+from captum_leam.stats.estimates import Estimate, mean_between, people_draws, row_products, weighted_mean
 from captum_leam.stats.inference import check_options
 from captum_leam.stats.labels import person_codes
 
@@ -134,7 +134,7 @@ def agreement(
     individuals, codes = person_codes(people, len(first))
     if len(individuals) < 2:
         raise CaptumLeamError(f"all maps are of one person, {individuals[0]!r}; expected two people or more.")
-    drawn = draw_people(len(individuals), resamples, seed)
+    drawn = people_draws(len(individuals), resamples, seed)
     sums = {name: person_sums(of_set, people) for name, of_set in made.items()}
     rows = []
     for i, one in enumerate(names):
@@ -161,6 +161,11 @@ def _row(
     means = np.bincount(codes, images, count) / np.bincount(codes, minlength=count)
     agreed = weighted_mean(means, np.ones(count), drawn)
     chance = mean_between(one.vectors, two.vectors, one.mass, drawn)
+    return agreement_row(agreed, chance, drawn, confidence)
+
+
+def agreement_row(agreed: Estimate, chance: Estimate, drawn: Floats, confidence: float) -> dict[str, float]:
+    """Return the columns of a row of :class:`Agreement` from the estimates of maps of one image, and of two people."""
     above = agreed - chance
     low, high = agreed.interval(drawn, confidence, (0, 1))
     above_low, above_high = above.interval(drawn, confidence)

@@ -1,7 +1,7 @@
 """Everything about the maps of each person that means over pairs need."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy import sparse
 from captum_leam.errors import CaptumLeamError
 from captum_leam.patterns.signatures import Signatures
 from captum_leam.stats.bootstrap import Floats
-from captum_leam.stats.estimates import Estimate, mean_between, row_products, weighted_mean
+from captum_leam.stats.estimates import Estimate, MeanBetween, is_sparse, mean_between, row_products, weighted_mean
 from captum_leam.stats.labels import person_codes
 
 WEIGHTS = ("people", "pairs")
@@ -37,6 +37,16 @@ class PersonSums:
     pairs: Floats
     images: NDArray[np.int64]
 
+    @classmethod
+    def concat(cls, parts: Sequence["PersonSums"]) -> "PersonSums":
+        """Return the sums of people that came part after part, each with all their images in one part."""
+        stack: Any = sparse.vstack if is_sparse(parts[0].vectors) else np.concatenate
+        vectors = stack([part.vectors for part in parts])
+        joined = [
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("mass", "within", "pairs", "images")
+        ]
+        return cls(sum((part.names for part in parts), ()), vectors, *joined)
+
     def same(self, drawn: Floats) -> Estimate:
         """Mean coefficient of two images of one person."""
         return weighted_mean(self.within, self.pairs, drawn)
@@ -44,6 +54,49 @@ class PersonSums:
     def different(self, drawn: Floats) -> Estimate:
         """Mean coefficient of images of two people."""
         return mean_between(self.vectors, self.vectors, self.mass, drawn)
+
+
+@dataclass
+class PersonStream:
+    """The means of :class:`PersonSums` from maps that come part after part, in two passes over the same parts in the same order.
+
+    Every part holds whole people: none is in two parts. Memory is a few numbers for each person, whatever the number of images.
+
+    Example:
+        >>> from captum_leam.patterns import signatures
+        >>> import torch
+        >>> maps, people = signatures(torch.eye(4).reshape(4, 2, 2)[[0, 0, 1, 1]]), ["ann", "ann", "bob", "bob"]
+        >>> stream = PersonStream()
+        >>> for part in (slice(0, 2), slice(2, 4)):
+        ...     stream.add(person_sums(maps[part], people[part]))
+        >>> for part in (slice(0, 2), slice(2, 4)):
+        ...     stream.relate(person_sums(maps[part], people[part]))
+        >>> stream.same().value, stream.different().value
+        (1.0, 0.0)
+    """
+
+    _within: list[Floats] = field(default_factory=list)
+    _pairs: list[Floats] = field(default_factory=list)
+    _between: MeanBetween = field(default_factory=MeanBetween)
+
+    def add(self, sums: PersonSums) -> None:
+        """Add the people of a part (first pass)."""
+        self._within.append(sums.within)
+        self._pairs.append(sums.pairs)
+        self._between.add(sums.vectors, sums.vectors, sums.mass)
+
+    def relate(self, sums: PersonSums) -> None:
+        """Relate the people of a part to all (second pass)."""
+        self._between.relate(sums.vectors, sums.vectors)
+
+    def same(self) -> Estimate:
+        """Mean coefficient of two images of one person; without draws."""
+        totals, counts = np.concatenate(self._within), np.concatenate(self._pairs)
+        return weighted_mean(totals, counts, np.zeros((0, len(totals))))
+
+    def different(self) -> Estimate:
+        """Mean coefficient of images of two people; without draws."""
+        return self._between.estimate()
 
 
 def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "people") -> PersonSums:

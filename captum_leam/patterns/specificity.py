@@ -22,9 +22,10 @@ from captum_leam.patterns.person_sums import PersonSums, person_sums
 from captum_leam.patterns.signatures import Signatures, as_signatures
 from captum_leam.stats.auc import SameOrDifferent, auc_of_histograms, exact_auc
 from captum_leam.stats.bootstrap import Floats
-from captum_leam.stats.estimates import draw_people, is_sparse, row_products
+from captum_leam.stats.estimates import Estimate, is_sparse, people_draws, row_products
 from captum_leam.stats.inference import check_options
 from captum_leam.stats.labels import person_codes
+from captum_leam.stats.sampling import MAX_PAIRS, sample_images, sampling_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,8 +46,10 @@ class Specificity:
     Attributes:
         table: one row per quantity (same, different, gap, auc): value, low, high of its interval over people.
         p_value: of the permutation test that the gap is no larger than with shuffled person labels; NaN without permutations.
-        auc_error: the AUC is exact up to this; 0 when no histogram was needed.
-        settings: kind, people, images, pairs, weights, confidence, resamples, permutations, seed.
+        auc_error: the AUC of the images that were compared is exact up to this; 0 when no histogram was needed.
+        curve: shares of the pairs of one person and of two people by coefficient.
+        settings: kind, people, images, weights, confidence, resamples, permutations, seed.
+        auc_sampling_error: standard error of the AUC around that of all pairs; 0 when all were compared.
 
     Example:
         >>> import torch
@@ -62,6 +65,7 @@ class Specificity:
     auc_error: float
     curve: pd.DataFrame
     settings: Mapping[str, Any] = field(default_factory=dict)
+    auc_sampling_error: float = 0.0
 
     def __getitem__(self, quantity: str) -> float:
         """Return the value of same, different, gap or auc."""
@@ -93,9 +97,16 @@ def person_specificity(
     resamples: int = 2000,
     permutations: int = 999,
     block: int = 1024,
+    max_pairs: int = MAX_PAIRS,
     seed: int = 0,
 ) -> Specificity:
     """Coefficients of the same and of different people, their gap and AUC with intervals, and a test over person labels.
+
+    ``same``, ``different`` and the gap are sums over all people, however many. Of more than ``max_pairs`` pairs of images, the AUC, its
+    curve and the test are of a random sample of people, see :func:`captum_leam.stats.sampling.sample_people`. The AUC of a sample is a
+    U-statistic: its expectation is that of all pairs, its interval (a jackknife over the sampled people) is one for the people that all are
+    drawn from, and its standard error around the AUC of all pairs is ``auc_sampling_error``. The test stays exact: its people are drawn
+    without a look at their maps. Of more than 5000 people intervals are Student's t with the standard error that bootstrap draws tend to.
 
     Args:
         maps: Signatures, or maps (N, H, W), compared at their top 1 %.
@@ -107,7 +118,8 @@ def person_specificity(
         resamples: Number of bootstrap draws of people. Default: 2000.
         permutations: how many times labels are shuffled; 0 for no test.
         block: rows of pairs in memory at a time.
-        seed: of the drawing and shuffling.
+        max_pairs: Number of pairs of images up to which all are compared. Default: 10 million.
+        seed: of the drawing, shuffling and sampling.
 
     Returns:
         :class:`Specificity`; ``["same"]``, ``["different"]``, ``["gap"]``, ``["auc"]``, ``p_value``.
@@ -126,16 +138,12 @@ def person_specificity(
     check_options(confidence, resamples, permutations, block)
     sums = person_sums(made, people, weights)
     check_people(sums)
-    _, codes = person_codes(people, len(made))
-    drawn = draw_people(len(sums.names), resamples, seed)
+    names, codes = person_codes(people, len(made))
+    drawn = people_draws(len(names), resamples, seed)
     same, different = sums.same(drawn), sums.different(drawn)
-    auc = same_or_different(made, codes, weights=weights, block=block)
-    rows = [
-        ("same", same.value, *same.interval(drawn, confidence, (0, 1))),
-        ("different", different.value, *different.interval(drawn, confidence, (0, 1))),
-        ("gap", same.value - different.value, *(same - different).interval(drawn, confidence)),
-        ("auc", auc.value, *auc.interval(confidence)),
-    ]
+    chosen = sample_images(names, codes, max_pairs=max_pairs, thin=weights == "people", seed=seed)
+    compared, codes = (made, codes) if len(chosen) == len(made) else (made[chosen], renumbered(codes[chosen]))
+    auc = same_or_different(compared, codes, weights=weights, block=block)
     settings = {
         "kind": made.kind,
         **made.settings,
@@ -147,9 +155,33 @@ def person_specificity(
         "permutations": permutations,
         "label_seed": seed,
     }
-    table = pd.DataFrame(rows, columns=["quantity", "value", "low", "high"])
-    p_value = permutation_p_value(made, codes, weights=weights, permutations=permutations, seed=seed)
-    return Specificity(table, p_value, auc.error, auc.curve(), settings)
+    table = specificity_table(same, different, auc, drawn, confidence)
+    p_value = permutation_p_value(compared, codes, weights=weights, permutations=permutations, seed=seed)
+    error = sampling_error(auc.standard_error(), len(chosen), len(made)) if len(chosen) < len(made) else 0.0
+    return Specificity(table, p_value, auc.error, auc.curve(), settings, error)
+
+
+def renumbered(codes: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the numbers of the people of some images, without gaps.
+
+    Example:
+        >>> renumbered(np.array([7, 7, 2])).tolist()
+        [1, 1, 0]
+    """
+    return np.unique(codes, return_inverse=True)[1].astype(np.int64)
+
+
+def specificity_table(
+    same: Estimate, different: Estimate, auc: SameOrDifferent, drawn: Floats, confidence: float
+) -> pd.DataFrame:
+    """Return the rows same, different, gap and auc with their intervals."""
+    rows = [
+        ("same", same.value, *same.interval(drawn, confidence, (0, 1))),
+        ("different", different.value, *different.interval(drawn, confidence, (0, 1))),
+        ("gap", same.value - different.value, *(same - different).interval(drawn, confidence)),
+        ("auc", auc.value, *auc.interval(confidence)),
+    ]
+    return pd.DataFrame(rows, columns=["quantity", "value", "low", "high"])
 
 
 # -- labels shuffled -----------------------------------------------------------------------------------
@@ -171,7 +203,7 @@ def permutation_p_value(
     if permutations == 0:
         return float("nan")
     chosen = _images_to_shuffle(codes, seed)
-    made, codes = made[chosen], np.unique(codes[chosen], return_inverse=True)[1]
+    made, codes = made[chosen], renumbered(codes[chosen])
     gap = _gap_of_order(made, codes, weights)
     in_order = np.argsort(codes, kind="stable")
     generator, observed = np.random.default_rng([seed, 1]), gap(in_order)

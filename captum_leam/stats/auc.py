@@ -55,15 +55,27 @@ class SameOrDifferent:
     same: Floats
     different: Floats
 
+    def standard_error(self) -> float:
+        """Return the jackknife's standard error over people of the AUC itself; NaN under three people."""
+        without = self._without()
+        if len(without) < MIN_FOR_INTERVAL:
+            return float("nan")
+        people = len(self.same)
+        return float(np.sqrt((people - 1) / people * ((without - without.mean()) ** 2).sum()))
+
+    def _without(self) -> Floats:
+        """Return the AUC without each person, where it is known."""
+        without = auc_of_histograms(self.same.sum(0) - self.same, self.different.sum(0) / 2 - self.different)
+        known: Floats = without[~np.isnan(without)]
+        return known
+
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Student's t on the scale of the logit, with the standard error of the jackknife that leaves out a person at a time.
 
         Source: Arvesen 1969, "Jackknifing U-statistics". NaN under three people; no width where every pair of one person is more
         alike than every pair of two.
         """
-        people = len(self.same)
-        without = auc_of_histograms(self.same.sum(0) - self.same, self.different.sum(0) / 2 - self.different)
-        without = without[~np.isnan(without)]
+        people, without = len(self.same), self._without()
         if len(without) < MIN_FOR_INTERVAL:
             return float("nan"), float("nan")
         little = 1 / (2 * self.cases)  # so that the logit of 1 is a number
@@ -87,6 +99,23 @@ class SameOrDifferent:
             "different": different / different.sum(),
         }
         return pd.DataFrame(columns)
+
+    def curve_errors(self) -> tuple[Floats, Floats]:
+        r"""Return the standard errors over people of the shares of :meth:`curve`, (bins,) each.
+
+        A share is a ratio of sums over people; its standard error is that of its influence values,
+        :math:`\psi_p = P\,(h_p - s\,w_p) / \sum w`, with the weight :math:`h_p` of the pairs of person p in the bin, :math:`w_p` in all.
+        A pair of two people counts for both (the first-order term of a U-statistic of degree 2, Hoeffding 1948).
+        """
+        return _share_errors(self.same, 1), _share_errors(self.different, 2)
+
+
+def _share_errors(histograms: Floats, people_of_pair: int) -> Floats:
+    weights, people = histograms.sum(1), len(histograms)
+    shares = histograms.sum(0) / weights.sum()
+    influence = people * people_of_pair * (histograms - shares * weights[:, None]) / weights.sum()
+    errors: Floats = np.sqrt((influence**2).sum(0) / (people * max(people - 1, 1)))
+    return errors
 
 
 def _logit(share: Floats, little: float) -> Floats:

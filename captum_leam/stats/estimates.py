@@ -6,7 +6,7 @@ standard error (the studentised bootstrap), which comes from the influence of ea
 `benchmarks/calibration.py` measures how often intervals hold the true value.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, Floats, divided, studenti
 
 MIN_FOR_INTERVAL = 3
 """Under this many people no interval is given."""
+DRAWN_PEOPLE = 5000
+"""People up to which intervals are bootstraps; of more they are Student's t with the same standard error, which draws tend to."""
 
 
 def draw_people(people: int, resamples: int, seed: int) -> Floats:
@@ -28,6 +30,16 @@ def draw_people(people: int, resamples: int, seed: int) -> Floats:
     """
     drawn = np.random.default_rng(seed).multinomial(people, np.full(people, 1 / people), resamples)
     return drawn.astype(np.float64)
+
+
+def people_draws(people: int, resamples: int, seed: int) -> Floats:
+    """Return the draws of people for intervals (resamples, people); (0, people) of more than :data:`DRAWN_PEOPLE`.
+
+    Example:
+        >>> people_draws(10, 3, 0).shape, people_draws(100_000, 3, 0).shape
+        ((3, 10), (0, 100000))
+    """
+    return draw_people(people, resamples, seed) if people <= DRAWN_PEOPLE else np.zeros((0, people))
 
 
 @dataclass(frozen=True)
@@ -52,10 +64,12 @@ class Estimate:
     ) -> tuple[float, float]:
         """Studentised bootstrap interval, cut at the bounds of the quantity; NaN under three people.
 
+        Without draws it is Student's t with the standard error from influence values, which the bootstrap tends to as people grow many.
+
         Source: Davison & Hinkley 1997, sections 2.4 and 2.7.2 (standard errors from influence values).
 
         Args:
-            drawn: (B, P), the weights that the draws are of.
+            drawn: (B, P), the weights that the draws are of; (0, P) for none.
             confidence: in (0, 1).
             bounds: Bounds of the quantity.
 
@@ -69,7 +83,7 @@ class Estimate:
         if people < MIN_FOR_INTERVAL:
             return float("nan"), float("nan")
         error = standard_error(self.influence)
-        if people < MIN_FOR_DRAWS:
+        if people < MIN_FOR_DRAWS or not len(self.draws):
             far = float(stdtrit(people - 1, (1 + confidence) / 2))
             ends = (self.value - far * error, self.value + far * error)
         else:
@@ -121,6 +135,56 @@ def mean_between(left: Any, right: Any, mass: Floats, drawn: Floats) -> Estimate
         summed = left.T @ drawn[part].T
         totals[part] = np.einsum("ij,ij->j", summed, summed if right is left else right.T @ drawn[part].T)
     return Estimate(float(value), divided(totals - squares @ own, counts), influence)
+
+
+@dataclass
+class MeanBetween:
+    """Mean over pairs, as of :func:`mean_between`, of people that come part after part, in two passes over the parts, without draws.
+
+    The first pass (:meth:`add`) sums the vectors; the second (:meth:`relate`), over the same parts in the same order, relates each person to
+    the sums. Memory is three numbers for each person.
+
+    Example:
+        >>> left, ones, nobody = np.arange(12.0).reshape(4, 3), np.ones(4), np.zeros((0, 4))
+        >>> found = MeanBetween()
+        >>> for part in (slice(0, 3), slice(3, 4)):
+        ...     found.add(left[part], left[part], ones[part])
+        >>> for part in (slice(0, 3), slice(3, 4)):
+        ...     found.relate(left[part], left[part])
+        >>> found.estimate().value == mean_between(left, left, ones, nobody).value
+        True
+    """
+
+    _left: Any = 0.0
+    _right: Any = 0.0
+    _own: list[Floats] = field(default_factory=list)
+    _mass: list[Floats] = field(default_factory=list)
+    _change: list[Floats] = field(default_factory=list)
+
+    def add(self, left: Any, right: Any, mass: Floats) -> None:
+        """Add people (first pass).
+
+        Args:
+            left: Vectors (n, cells).
+            right: Vectors (n, cells) that they are compared with.
+            mass: How much each person counts, shape (n,).
+        """
+        ones = np.ones(len(mass))
+        self._left, self._right = self._left + left.T @ ones, self._right + right.T @ ones
+        self._own.append(row_products(left, right))
+        self._mass.append(mass)
+
+    def relate(self, left: Any, right: Any) -> None:
+        """Relate the same people to the sums of all (second pass)."""
+        self._change.append(left @ self._right + right @ self._left)
+
+    def estimate(self) -> Estimate:
+        """Return the mean over pairs, with the influence of each person."""
+        own, mass, change = (np.concatenate(parts) for parts in (self._own, self._mass, self._change))
+        pairs = mass.sum() ** 2 - (mass**2).sum()
+        value = (self._left @ self._right - own.sum()) / pairs
+        influence = len(mass) * (change - 2 * own - value * 2 * mass * (mass.sum() - mass)) / pairs
+        return Estimate(float(value), np.zeros(0), influence)
 
 
 def is_sparse(rows: Any) -> bool:
