@@ -233,6 +233,8 @@ def mean_of_pairs(
     """
     people = drawn.shape[1]
     shape = (people, people)
+    totals: Any
+    counts: Any
     totals, counts = (
         sparse.coo_array((values, (first, second)), shape=shape).tocsr() for values in (overlap * load, load)
     )

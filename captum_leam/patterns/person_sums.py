@@ -11,7 +11,7 @@ from scipy import sparse
 from captum_leam.errors import CaptumLeamError
 from captum_leam.patterns.signatures import Signatures
 from captum_leam.stats.bootstrap import Floats
-from captum_leam.stats.estimates import Estimate, MeanBetween, is_sparse, mean_between, row_products, weighted_mean
+from captum_leam.stats.estimates import Estimate, MeanBetween, mean_between, row_products, weighted_mean
 from captum_leam.stats.labels import person_codes
 
 WEIGHTS = ("people", "pairs")
@@ -37,16 +37,6 @@ class PersonSums:
     pairs: Floats
     images: NDArray[np.int64]
 
-    @classmethod
-    def concat(cls, parts: Sequence["PersonSums"]) -> "PersonSums":
-        """Return the sums of people that came part after part, each with all their images in one part."""
-        stack: Any = sparse.vstack if is_sparse(parts[0].vectors) else np.concatenate
-        vectors = stack([part.vectors for part in parts])
-        joined = [
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("mass", "within", "pairs", "images")
-        ]
-        return cls(sum((part.names for part in parts), ()), vectors, *joined)
-
     def same(self, drawn: Floats) -> Estimate:
         """Mean coefficient of two images of one person."""
         return weighted_mean(self.within, self.pairs, drawn)
@@ -60,7 +50,8 @@ class PersonSums:
 class PersonStream:
     """The means of :class:`PersonSums` from maps that come part after part, in two passes over the same parts in the same order.
 
-    Every part holds whole people: none is in two parts. Memory is a few numbers for each person, whatever the number of images.
+    Every part holds whole people: none is in two parts. Memory is a few numbers for each person, whatever the number of images, but that
+    the vectors of up to 5000 people are kept.
 
     Example:
         >>> from captum_leam.patterns import signatures
@@ -71,32 +62,35 @@ class PersonStream:
         ...     stream.add(person_sums(maps[part], people[part]))
         >>> for part in (slice(0, 2), slice(2, 4)):
         ...     stream.relate(person_sums(maps[part], people[part]))
-        >>> stream.same().value, stream.different().value
+        >>> nobody = np.ones((0, 2))
+        >>> stream.same(nobody).value, stream.different(nobody).value
         (1.0, 0.0)
     """
 
-    _within: list[Floats] = field(default_factory=list)
-    _pairs: list[Floats] = field(default_factory=list)
+    _sums: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     _between: MeanBetween = field(default_factory=MeanBetween)
 
     def add(self, sums: PersonSums) -> None:
         """Add the people of a part (first pass)."""
-        self._within.append(sums.within)
-        self._pairs.append(sums.pairs)
+        for name in ("names", "within", "pairs", "images"):
+            self._sums.setdefault(name, []).append(np.asarray(getattr(sums, name)))
         self._between.add(sums.vectors, sums.vectors, sums.mass)
 
     def relate(self, sums: PersonSums) -> None:
         """Relate the people of a part to all (second pass)."""
         self._between.relate(sums.vectors, sums.vectors)
 
-    def same(self) -> Estimate:
-        """Mean coefficient of two images of one person; without draws."""
-        totals, counts = np.concatenate(self._within), np.concatenate(self._pairs)
-        return weighted_mean(totals, counts, np.zeros((0, len(totals))))
+    def all_of(self, name: str) -> NDArray[Any]:
+        """Return ``names``, ``within``, ``pairs`` or ``images`` of :class:`PersonSums`, of all people."""
+        return np.concatenate(self._sums[name])
 
-    def different(self) -> Estimate:
-        """Mean coefficient of images of two people; without draws."""
-        return self._between.estimate()
+    def same(self, drawn: Floats) -> Estimate:
+        """Mean coefficient of two images of one person, for the draws of :func:`~captum_leam.stats.estimates.people_draws`."""
+        return weighted_mean(self.all_of("within"), self.all_of("pairs"), drawn)
+
+    def different(self, drawn: Floats) -> Estimate:
+        """Mean coefficient of images of two people, for the same draws."""
+        return self._between.estimate(drawn)
 
 
 def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "people") -> PersonSums:
@@ -123,6 +117,13 @@ def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "p
     if weights not in WEIGHTS:
         raise CaptumLeamError(f"weights is {weights!r}; expected 'people' or 'pairs'.")
     names, codes = person_codes(people, len(signatures), "maps")
+    return sums_of_codes(signatures, names, codes, weights)
+
+
+def sums_of_codes(
+    signatures: Signatures, names: Sequence[Any], codes: NDArray[np.int64], weights: str = "people"
+) -> PersonSums:
+    """Return :func:`person_sums` from the number of the person of each row, none of the P without one."""
     images = np.bincount(codes, minlength=len(names))
     row = np.arange(len(codes))
     members: Any = sparse.coo_array((np.ones(len(codes)), (codes, row)), shape=(len(names), len(codes))).tocsr()
@@ -131,7 +132,7 @@ def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "p
     own = np.maximum(row_products(vectors, vectors) - members @ signatures.norms(), 0) / 2
     within = np.where(pairs > 0, own, 0.0)
     if weights == "pairs":
-        return PersonSums(names, vectors, images.astype(np.float64), within, pairs, images)
+        return PersonSums(tuple(names), vectors, images.astype(np.float64), within, pairs, images)
     means = sparse.diags_array(1 / images) @ vectors
     with_pairs = (pairs > 0).astype(np.float64)
-    return PersonSums(names, means, np.ones(len(names)), within / np.maximum(pairs, 1), with_pairs, images)
+    return PersonSums(tuple(names), means, np.ones(len(names)), within / np.maximum(pairs, 1), with_pairs, images)

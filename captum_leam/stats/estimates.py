@@ -6,6 +6,7 @@ standard error (the studentised bootstrap), which comes from the influence of ea
 `benchmarks/calibration.py` measures how often intervals hold the true value.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,10 +140,10 @@ def mean_between(left: Any, right: Any, mass: Floats, drawn: Floats) -> Estimate
 
 @dataclass
 class MeanBetween:
-    """Mean over pairs, as of :func:`mean_between`, of people that come part after part, in two passes over the parts, without draws.
+    """Mean over pairs, as of :func:`mean_between`, of people that come part after part, in two passes over the parts.
 
-    The first pass (:meth:`add`) sums the vectors; the second (:meth:`relate`), over the same parts in the same order, relates each person to
-    the sums. Memory is three numbers for each person.
+    The first pass (:meth:`add`) sums the vectors; the second (:meth:`relate`), over the same parts in the same order, relates each person
+    to the sums. Vectors are kept while there are at most :data:`DRAWN_PEOPLE` people, for draws; of more, memory is three numbers for each.
 
     Example:
         >>> left, ones, nobody = np.arange(12.0).reshape(4, 3), np.ones(4), np.zeros((0, 4))
@@ -151,7 +152,7 @@ class MeanBetween:
         ...     found.add(left[part], left[part], ones[part])
         >>> for part in (slice(0, 3), slice(3, 4)):
         ...     found.relate(left[part], left[part])
-        >>> found.estimate().value == mean_between(left, left, ones, nobody).value
+        >>> found.estimate(nobody).value == mean_between(left, left, ones, nobody).value
         True
     """
 
@@ -160,6 +161,8 @@ class MeanBetween:
     _own: list[Floats] = field(default_factory=list)
     _mass: list[Floats] = field(default_factory=list)
     _change: list[Floats] = field(default_factory=list)
+    _vectors: list[tuple[Any, Any]] = field(default_factory=list)
+    _people: int = 0
 
     def add(self, left: Any, right: Any, mass: Floats) -> None:
         """Add people (first pass).
@@ -173,18 +176,28 @@ class MeanBetween:
         self._left, self._right = self._left + left.T @ ones, self._right + right.T @ ones
         self._own.append(row_products(left, right))
         self._mass.append(mass)
+        self._people += len(mass)
+        self._vectors = [*self._vectors, (left, right)] if self._people <= DRAWN_PEOPLE else []
 
     def relate(self, left: Any, right: Any) -> None:
         """Relate the same people to the sums of all (second pass)."""
         self._change.append(left @ self._right + right @ self._left)
 
-    def estimate(self) -> Estimate:
-        """Return the mean over pairs, with the influence of each person."""
-        own, mass, change = (np.concatenate(parts) for parts in (self._own, self._mass, self._change))
+    def estimate(self, drawn: Floats) -> Estimate:
+        """Return the mean over pairs, for the draws of :func:`people_draws`."""
+        mass = np.concatenate(self._mass)
+        if len(drawn):
+            left, right = (_stacked(vectors) for vectors in zip(*self._vectors, strict=True))
+            return mean_between(left, right, mass, drawn)
+        own, change = (np.concatenate(parts) for parts in (self._own, self._change))
         pairs = mass.sum() ** 2 - (mass**2).sum()
         value = (self._left @ self._right - own.sum()) / pairs
         influence = len(mass) * (change - 2 * own - value * 2 * mass * (mass.sum() - mass)) / pairs
         return Estimate(float(value), np.zeros(0), influence)
+
+
+def _stacked(parts: Sequence[Any]) -> Any:
+    return sparse.csr_array(sparse.vstack(parts)) if is_sparse(parts[0]) else np.concatenate(parts)
 
 
 def is_sparse(rows: Any) -> bool:

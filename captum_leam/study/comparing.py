@@ -1,15 +1,17 @@
 """Stage three: compare the signatures of all shards: person patterns beside controls, agreement of models and of layers."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
+from torch import Tensor
 
+from captum_leam._optional import pd
 from captum_leam._storage import Shard, read_shard
 from captum_leam.maps import gaussian_blur
 from captum_leam.patterns import (
@@ -21,10 +23,16 @@ from captum_leam.patterns import (
     pose_features,
     profile_signatures,
 )
-from captum_leam.patterns.claim import STRANGERS
+from captum_leam.patterns.baselines import ClosestStrangers
+from captum_leam.patterns.claim import MAPS, STRANGERS, claim_table, mean_of_pairs
+from captum_leam.patterns.map_agreement import agreement_row
+from captum_leam.patterns.person_sums import PersonStream, PersonSums, sums_of_codes
 from captum_leam.patterns.signatures import Kind
-from captum_leam.patterns.specificity import Specificity
+from captum_leam.patterns.specificity import permutation_p_value, renumbered, same_or_different, specificity_table
 from captum_leam.reporting.schema import OVERALL
+from captum_leam.stats.bootstrap import Floats
+from captum_leam.stats.estimates import Estimate, MeanBetween, people_draws, row_products, weighted_mean
+from captum_leam.stats.sampling import sample_images
 from captum_leam.study.evaluating import describe_maps
 from captum_leam.study.task import Index, Task
 from captum_leam.study.worker import Worker
@@ -37,6 +45,49 @@ ARRAYS: dict[Kind, tuple[str, ...]] = {"top": ("top_roots", "top_pixels"), "dens
 NEAREST = 8
 """Strangers stored for every image; the nearest that is in a comparison, too, counts."""
 
+PART = 4096
+"""Images whose signatures are in memory at a time, where those of all are too many."""
+
+
+# -- images and their people ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Owners:
+    """Whose the crops of a study are, in the order of the shards.
+
+    Attributes:
+        names: Names of the people, each once.
+        codes: Number of the person of each crop, shape (N,).
+        starts: Place of the first crop of each shard, and last N.
+    """
+
+    names: list[str]
+    codes: NDArray[np.int32]
+    starts: NDArray[np.int64]
+
+    def exceed(self, max_pairs: int) -> bool:
+        """Return whether there are more pairs of images."""
+        count = len(self.codes)
+        return count * (count - 1) // 2 > max_pairs
+
+    def parts(self) -> list[range]:
+        """Return the shards in parts of about :data:`PART` images."""
+        number = self.starts[:-1] // PART
+        ends = [*np.flatnonzero(np.diff(number)) + 1, len(number)]
+        return [range(first, last) for first, last in zip([0, *ends], ends, strict=False)]
+
+
+def _owners(task: Task) -> Owners:
+    """Return whose the crops are that a task reads."""
+    numbers: dict[str, int] = {}
+    codes, starts = [np.zeros(0, np.int32)], [0]
+    for i in range(task.shards):
+        people = read_shard(task.inputs["crops", Index(i)]).notes["people"]
+        codes.append(np.array([numbers.setdefault(person, len(numbers)) for person in people], np.int32))
+        starts.append(starts[-1] + len(people))
+    return Owners(list(numbers), np.concatenate(codes), np.array(starts, np.int64))
+
 
 @dataclass(frozen=True)
 class SignatureSet:
@@ -44,7 +95,7 @@ class SignatureSet:
 
     Attributes:
         images: Places (N,) of the images among all crops of the study, ascending.
-        people: Their people.
+        people: Numbers (N,) of their people.
         signatures: Their signatures.
     """
 
@@ -75,33 +126,59 @@ def _as_signatures(arrays: Arrays, kind: Kind, worker: Worker) -> Signatures:
     return Signatures.from_arrays(Signatures(table, kind).to_arrays(np.float32), kind, settings)
 
 
-def _read_set(worker: Worker, task: Task, stage: str, number: int, layer: int, kind: Kind) -> SignatureSet | None:
-    """Return the signatures of the maps that a stage made, or None if none of them shows anything.
+@dataclass
+class ShardPart:
+    """Some shards of a task; of each only the arrays are kept that signatures are made from.
 
-    Args:
+    Attributes:
         worker: Worker of this process.
         task: Task whose inputs are read.
-        stage: Name of the stage.
-        number: Number of the network; -1 where the stage has none.
-        layer: Number of the layer; 0 is the overall map.
-        kind: Kind of the signatures.
+        owners: Whose the crops of the study are.
+        shards: Numbers of the shards.
     """
-    parts, offset = [], 0
-    for i in range(task.shards):
-        people = read_shard(task.inputs["crops", Index(i)]).notes["people"]
-        shard = read_shard(task.inputs[stage, Index(i, number)])
-        shown = shard["shown"][:, layer] if "shown" in shard.arrays else np.ones(len(shard["rows"]), dtype=bool)
-        if shown.any():
-            rows = shard["rows"][shown].astype(np.int64)
-            arrays = {name: shard[name][shown, layer] for name in ARRAYS[kind]}
-            parts.append(
-                SignatureSet(offset + rows, np.array(people, dtype=object)[rows], _as_signatures(arrays, kind, worker))
-            )
-        offset += len(people)
-    return _joined(parts) if parts else None
+
+    worker: Worker
+    task: Task
+    owners: Owners
+    shards: range
+    _read: dict[tuple[str, Index], dict[str, NDArray[Any]]] = field(default_factory=dict)
+
+    def arrays(self, stage: str, index: Index) -> dict[str, NDArray[Any]]:
+        """Return the arrays of a shard that signatures are made from."""
+        if (stage, index) not in self._read:
+            shard = read_shard(self.task.inputs[stage, index])
+            names = {"rows", "shown", "area", "labels", *(name for kind in ARRAYS.values() for name in kind)}
+            self._read[stage, index] = {name: shard[name] for name in names & set(shard.arrays)}
+        return self._read[stage, index]
+
+    def signatures(self, stage: str, number: int, layer: int, kind: Kind) -> SignatureSet | None:
+        """Return the signatures of the maps that a stage made, or None if none of them shows anything.
+
+        Args:
+            stage: Name of the stage.
+            number: Number of the network; -1 where the stage has none.
+            layer: Number of the layer; 0 is the overall map.
+            kind: Kind of the signatures.
+        """
+        images, columns = [], []
+        for i in self.shards:
+            shard = self.arrays(stage, Index(i, number))
+            shown = shard["shown"][:, layer] if "shown" in shard else np.ones(len(shard["rows"]), dtype=bool)
+            if shown.any():
+                images.append(self.owners.starts[i] + shard["rows"][shown].astype(np.int64))
+                columns.append([shard[name][shown, layer] for name in ARRAYS[kind]])
+        if not images:
+            return None
+        joined = [np.concatenate(column) for column in zip(*columns, strict=True)]
+        signatures = _as_signatures(dict(zip(ARRAYS[kind], joined, strict=True)), kind, self.worker)
+        return self.of_images(np.concatenate(images), signatures)
+
+    def of_images(self, images: NDArray[np.int64], signatures: Signatures) -> SignatureSet:
+        """Return signatures with the people of their images."""
+        return SignatureSet(images, self.owners.codes[images], signatures)
 
 
-def _joined(parts: Iterable[SignatureSet]) -> SignatureSet:
+def _joined(parts: Sequence[SignatureSet]) -> SignatureSet:
     images, people, signatures = zip(*[(part.images, part.people, part.signatures) for part in parts], strict=True)
     return SignatureSet(np.concatenate(images), np.concatenate(people), Signatures.concat(signatures))
 
@@ -126,17 +203,53 @@ def _without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def strangers_shard(worker: Worker, task: Task) -> Shard:
-    """Return for every crop of the study the nearest ones of other people: by landmarks where all have them, else by small grey crops."""
-    shards = [read_shard(path) for path in task.inputs.values()]
-    people = [person for shard in shards for person in shard.notes["people"]]
-    points, thumbnails = (np.concatenate([shard[name] for shard in shards]) for name in ("landmarks", "thumbnails"))
-    has_landmarks = len(points) and np.isfinite(points).all()
-    nearest = np.zeros((len(people), 0), np.int64)
-    others = len(people) - max(Counter(people).values(), default=0)
-    if others:
-        features = pose_features(points) if has_landmarks else thumbnails
-        nearest = closest_strangers(features, people, min(NEAREST, others))
-    return Shard({"nearest": nearest}, {"by": "landmarks" if has_landmarks else "crops"})
+    """Return the nearest crops of other people: by landmarks where all have them, else by small grey crops.
+
+    Arrays: ``images`` (n,), the crops that look for strangers: all of the study, or of more than ``max_pairs`` pairs those of
+    :func:`~captum_leam.stats.sampling.sample_images`; ``nearest`` (n, 8), found among all crops of the study. The mean over the crops of a
+    sample estimates that over all, with the standard error of its influence values
+    (:func:`~captum_leam.patterns.claim.mean_of_pairs`).
+    """
+    owners, config = _owners(task), worker.config
+    images = sample_images(owners.names, owners.codes, max_pairs=config.max_pairs, seed=config.seed)
+    others = len(owners.codes) - int(np.bincount(owners.codes).max(initial=0))
+    has_landmarks = bool(len(images)) and all(
+        bool(np.isfinite(shard["landmarks"]).all()) for shard in map(read_shard, task.inputs.values())
+    )
+    nearest = np.zeros((len(images), 0), np.int64)
+    if others and len(images) == len(owners.codes):
+        features = np.concatenate([part for _, part in _features(task, has_landmarks)])
+        nearest = closest_strangers(features, owners.codes.tolist(), min(NEAREST, others))
+    elif others:
+        nearest = _nearest_of(images, owners, task, has_landmarks, min(NEAREST, others))
+    return Shard({"images": images, "nearest": nearest}, {"by": "landmarks" if has_landmarks else "crops"})
+
+
+def _features(task: Task, has_landmarks: bool) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield the number of each shard of crops, and the features of its crops."""
+    for (_, index), path in task.inputs.items():
+        shard = read_shard(path)
+        yield index.shard, pose_features(shard["landmarks"]) if has_landmarks else shard["thumbnails"]
+
+
+def _nearest_of(
+    images: NDArray[np.intp], owners: Owners, task: Task, has_landmarks: bool, count: int
+) -> NDArray[np.int64]:
+    """Return the nearest strangers (n, count) of some crops among all."""
+    own = []
+    for i, features in _features(task, has_landmarks):
+        first, last = np.searchsorted(images, owners.starts[[i, i + 1]])
+        own.append(features[images[first:last] - owners.starts[i]])
+    found = ClosestStrangers(np.concatenate(own), owners.codes[images].astype(np.int64), count)
+    waiting: list[NDArray[Any]] = []
+    begin = 0
+    for i, features in _features(task, has_landmarks):
+        waiting.append(features)
+        end = int(owners.starts[i + 1])
+        if end - begin >= PART or end == len(owners.codes):
+            found.search(np.concatenate(waiting), owners.codes[begin:end].astype(np.int64))
+            waiting, begin = [], end
+    return found.nearest
 
 
 def with_strangers(
@@ -167,102 +280,263 @@ def patterns_shard(worker: Worker, task: Task) -> Shard:
     """
     network, layer = worker.networks[task.index.network], task.index.layer
     head = {"model": network.name, "layer": OVERALL if layer == 0 else network.layers[layer - 1].name}
-    strangers = task.inputs.get(("strangers", Index()))
-    nearest = None if strangers is None else read_shard(strangers)["nearest"]
-    rows: list[dict[str, Any]] = []
+    path = task.inputs.get(("strangers", Index()))
+    strangers = None if path is None else read_shard(path)
     kinds: tuple[Kind, ...] = ("top", "dense", "regions") if layer == 0 else ("top",)
-    for kind in kinds:
-        sets = _pattern_sets(worker, task, kind)
-        rows += _pattern_rows(worker, sets, kind, nearest) if sets else []
+    compared = PatternSets(worker, task, _owners(task))
+    if compared.owners.exceed(worker.config.max_pairs):
+        rows = ManyPatterns(compared, kinds, strangers).rows()
+    else:
+        part = compared.part(range(task.shards))
+        rows = [row for kind in kinds for row in _pattern_rows(worker, compared.of(part, kind), kind, strangers)]
     return Shard({}, {"rows": [{**head, **_without_nan(row)} for row in rows]})
 
 
-def _pattern_sets(worker: Worker, task: Task, kind: Kind) -> dict[str, SignatureSet]:
-    """Return the maps, named "", and their controls, on the images that have them all; nothing without maps."""
-    controls, number, layer = worker.config.patterns.controls, task.index.network, task.index.layer
-    maps = _read_set(worker, task, "maps", number, layer, kind)
-    if maps is None:
-        return {}
-    sets: dict[str, SignatureSet | None] = {"": maps}
-    if "edges" in controls:
-        sets["edges"] = _read_set(worker, task, "controls", -1, 0, kind)
-    if "untrained" in controls:
-        sets["untrained"] = _read_set(worker, task, "untrained", number, layer, kind)
-    if "parser" in controls and layer == 0:
-        sets["parser"] = _painted_set(worker, task, kind)
-    return _on_common_images({name: one for name, one in sets.items() if one is not None})
+@dataclass
+class PatternSets:
+    """The maps of a network and layer, named "", and their controls.
 
+    Attributes:
+        worker: Worker of this process.
+        task: Task that compares them.
+        owners: Whose the crops of the study are.
+    """
 
-def _painted_set(worker: Worker, task: Task, kind: Kind) -> SignatureSet:
-    """Return the signatures of maps painted from a parser's regions alone: each as high as the maps are there on average, smoothed."""
-    number, size = task.index.network, worker.config.pictures.size
-    mass, area = np.zeros(len(worker.regions)), np.zeros(len(worker.regions))
-    for i in range(task.shards):
-        shard = read_shard(task.inputs["maps", Index(i, number)])
-        if len(shard["rows"]):
-            mass += shard["mass"][:, 0].sum(0, dtype=np.float64)
-            area += shard["area"].sum(0, dtype=np.float64)
-    heights = np.divide(mass, area, out=np.zeros_like(mass), where=area > 0)
-    table = torch.zeros(256, device="cpu", dtype=torch.float32)
-    table[list(worker.regions)] = torch.from_numpy(heights).float()
-    parts, offset = [], 0
-    for i in range(task.shards):
-        crops = read_shard(task.inputs["crops", Index(i)])
-        people, labels = crops.notes["people"], torch.from_numpy(crops["labels"])
-        if people:
-            painted = gaussian_blur(table[labels.long()], 2 * size / 112)
-            painted = painted / painted.sum((1, 2), keepdim=True).clamp(min=torch.finfo(painted.dtype).tiny)
-            described = describe_maps(worker, painted[:, None], labels)
-            signatures = _as_signatures({name: described[name][:, 0] for name in ARRAYS[kind]}, kind, worker)
-            if len(labels) == 1:  # one label map for all has one painted map
-                signatures = signatures[np.zeros(len(people), dtype=int)]
-            images = offset + np.arange(len(people))
-            parts.append(SignatureSet(images, np.array(people, dtype=object), signatures))
-        offset += len(people)
-    return _joined(parts)
+    worker: Worker
+    task: Task
+    owners: Owners
+    _heights: Tensor | None = None
+
+    def part(self, shards: range) -> ShardPart:
+        """Return some of the shards, to be read."""
+        return ShardPart(self.worker, self.task, self.owners, shards)
+
+    def of(self, part: ShardPart, kind: Kind) -> dict[str, SignatureSet]:
+        """Return all sets of signatures of some shards, on the images that have them all; nothing without maps."""
+        controls, number, layer = (
+            self.worker.config.patterns.controls,
+            self.task.index.network,
+            self.task.index.layer,
+        )
+        maps = part.signatures("maps", number, layer, kind)
+        if maps is None:
+            return {}
+        sets: dict[str, SignatureSet | None] = {"": maps}
+        if "edges" in controls:
+            sets["edges"] = part.signatures("controls", -1, 0, kind)
+        if "untrained" in controls:
+            sets["untrained"] = part.signatures("untrained", number, layer, kind)
+        if "parser" in controls and layer == 0:
+            sets["parser"] = self._painted(part, kind)
+        return _on_common_images({name: one for name, one in sets.items() if one is not None})
+
+    def _painted(self, part: ShardPart, kind: Kind) -> SignatureSet:
+        """Return the signatures of maps painted from a parser's regions alone: each as high as the maps are there on average, smoothed."""
+        worker, size = self.worker, self.worker.config.pictures.size
+        if self._heights is None:
+            self._heights = self._mean_heights()
+        parts = []
+        for i in part.shards:
+            labels = torch.from_numpy(part.arrays("crops", Index(i))["labels"])
+            first, last = self.owners.starts[[i, i + 1]]
+            if last > first:
+                painted = gaussian_blur(self._heights[labels.long()], 2 * size / 112)
+                painted = painted / painted.sum((1, 2), keepdim=True).clamp(min=torch.finfo(painted.dtype).tiny)
+                described = describe_maps(worker, painted[:, None], labels)
+                signatures = _as_signatures({name: described[name][:, 0] for name in ARRAYS[kind]}, kind, worker)
+                if len(labels) == 1:  # one label map for all has one painted map
+                    signatures = signatures[np.zeros(last - first, dtype=int)]
+                parts.append(part.of_images(np.arange(first, last), signatures))
+        return _joined(parts)
+
+    def _mean_heights(self) -> Tensor:
+        """Return the mean density of the overall maps in each region, by the label integer."""
+        regions = self.worker.regions
+        mass, area = np.zeros(len(regions)), np.zeros(len(regions))
+        for i in range(self.task.shards):
+            shard = read_shard(self.task.inputs["maps", Index(i, self.task.index.network)])
+            if len(shard["rows"]):
+                mass += shard["mass"][:, 0].sum(0, dtype=np.float64)
+                area += shard["area"].sum(0, dtype=np.float64)
+        heights = np.divide(mass, area, out=np.zeros_like(mass), where=area > 0)
+        table = torch.zeros(256, device="cpu", dtype=torch.float32)
+        table[list(regions)] = torch.from_numpy(heights).float()
+        return table
 
 
 def _pattern_rows(
-    worker: Worker, sets: Mapping[str, SignatureSet], kind: Kind, nearest: NDArray[np.int64] | None
+    worker: Worker, sets: Mapping[str, SignatureSet], kind: Kind, found: Shard | None
 ) -> list[dict[str, Any]]:
+    """Return the rows of one kind, with the signatures of all images in memory."""
+    if not sets:
+        return []
     strangers = None
-    if nearest is not None and nearest.shape[1]:
-        images, strangers = with_strangers(sets[""].images, nearest)
+    if found is not None and found["nearest"].shape[1]:
+        images, strangers = with_strangers(sets[""].images, found["nearest"])
         sets = {name: one.of(images) for name, one in sets.items()}
     people = sets[""].people.tolist()
     if len(set(people)) < 2 or len(set(people)) == len(people):
         return []
     patterns, options = worker.config.patterns, _options(worker)
-    fraction = patterns.fraction if kind == "top" else 1.0
-    head = {"kind": kind, "fraction": fraction, "images": len(people), "people": len(set(people))}
+    head = _head(worker, kind, len(people), len(set(people)))
     controls = {name: one.signatures for name, one in sets.items() if name}
     maps = sets[""].signatures
-    specificity = person_specificity(maps, people, permutations=patterns.permutations, **options)
-    leam = {**head, "control": "", **_estimates(specificity), "p": specificity.p_value}
+    limit: dict[str, Any] = {"max_pairs": worker.config.max_pairs}
+    specificity = person_specificity(maps, people, permutations=patterns.permutations, **limit, **options)
+    leam = {**head, "control": "", **_estimates(specificity.table), "p": specificity.p_value}
     if not controls and strangers is None:
         return [leam]
     claim = pattern_claim(maps, people, controls, strangers=strangers, **options)
-    leam |= {"strongest": claim.strongest, "above_control": claim.headline}
-    leam |= {"above_low": claim.low, "above_high": claim.high}
+    of_controls = {
+        name: person_specificity(one, people, permutations=0, **limit, **options).table
+        for name, one in controls.items()
+    }
+    return _rows_with_controls(head, leam, claim.table, of_controls, strangers is not None)
+
+
+def _head(worker: Worker, kind: Kind, images: int, people: int) -> dict[str, Any]:
+    fraction = worker.config.patterns.fraction if kind == "top" else 1.0
+    return {"kind": kind, "fraction": fraction, "images": images, "people": people}
+
+
+def _rows_with_controls(
+    head: Mapping[str, Any],
+    leam: Mapping[str, Any],
+    claim: pd.DataFrame,
+    controls: Mapping[str, pd.DataFrame],
+    has_strangers: bool,
+) -> list[dict[str, Any]]:
+    """Return the row of the maps with the headline of the claim, and a row for every control."""
+    beyond = claim.iloc[1:]
+    above = {"strongest": str(beyond["name"].iloc[0]), "above_control": float(beyond["above"].iloc[0])}
+    above |= {"above_low": float(beyond["above_low"].min()), "above_high": float(beyond["above_high"].iloc[0])}
     columns = {"same": "same", "different": "different", "gap": "gap", "low": "gap_low", "high": "gap_high"}
-    gaps: dict[Any, Any] = claim.table.set_index("name")[list(columns)].rename(columns=columns).to_dict("index")
-    rows = [leam]
-    for name in [*controls, *([STRANGERS] if strangers is not None else [])]:
+    gaps: dict[Any, Any] = claim.set_index("name")[list(columns)].rename(columns=columns).to_dict("index")
+    rows = [{**leam, **above}]
+    for name in [*controls, *([STRANGERS] if has_strangers else [])]:
         row = {**head, "control": name, **gaps[name]}
-        if name in controls:
-            row |= _estimates(person_specificity(controls[name], people, permutations=0, **options))
-        rows.append(row)
+        rows.append(row | _estimates(controls[name]) if name in controls else row)
     return rows
 
 
-def _estimates(specificity: Specificity) -> dict[str, float]:
+def _estimates(table: pd.DataFrame) -> dict[str, float]:
     """Return same, different, gap and AUC with their intervals."""
-    rows = specificity.table[["quantity", "value", "low", "high"]].itertuples(index=False)
+    rows = table[["quantity", "value", "low", "high"]].itertuples(index=False)
     return {
         f"{quantity}{end}": float(estimate)
         for quantity, *estimates in rows
         for end, estimate in zip(("", "_low", "_high"), estimates, strict=True)
     }
+
+
+# -- patterns of many people ---------------------------------------------------------------------------
+
+
+class ManyPatterns:
+    """Patterns of more pairs of images than ``max_pairs``: sums over all people in two passes over the shards, pairs of a sample.
+
+    ``same``, ``different`` and gaps are of all people; AUC, its interval and p-values of the images of
+    :func:`~captum_leam.stats.sampling.sample_images`; strangers of those of the stage "strangers". In memory are a few numbers for each
+    person, the signatures of :data:`PART` images, and those of the sample.
+    """
+
+    def __init__(self, sets: PatternSets, kinds: Sequence[Kind], strangers: Shard | None) -> None:
+        config = sets.worker.config
+        self.sets, self.worker, self.kinds, self.owners = sets, sets.worker, kinds, sets.owners
+        self.streams: dict[tuple[Kind, str], PersonStream] = {}
+        self.has_maps = np.zeros(len(self.owners.codes), dtype=bool)
+        self.sample = sample_images(self.owners.names, self.owners.codes, max_pairs=config.max_pairs, seed=config.seed)
+        self.strangers = None if strangers is None or not strangers["nearest"].shape[1] else strangers
+        self.kept: dict[tuple[Kind, str], list[SignatureSet]] = {}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows of all kinds."""
+        for kind, sets in self._parts():
+            for name, one in sets.items():
+                self.streams.setdefault((kind, name), PersonStream()).add(_sums(one))
+            self.has_maps[sets[""].images] = True
+        probes, partners = self._pairs_of_strangers()
+        wanted = np.zeros(len(self.owners.codes), dtype=bool)
+        wanted[self.sample] = True
+        with_probes = wanted.copy()
+        with_probes[probes] = with_probes[partners] = True
+        for kind, sets in self._parts():
+            for name, one in sets.items():
+                self.streams[kind, name].relate(_sums(one))
+                chosen = one.images[(wanted if name else with_probes)[one.images]]
+                if len(chosen):
+                    self.kept.setdefault((kind, name), []).append(one.of(chosen))
+        return [row for kind in self.kinds for row in self._rows_of(kind, probes, partners)]
+
+    def _parts(self) -> Iterator[tuple[Kind, dict[str, SignatureSet]]]:
+        """Yield the sets of each kind, part after part."""
+        for shards in self.owners.parts():
+            part = self.sets.part(shards)
+            for kind in self.kinds:
+                if sets := self.sets.of(part, kind):
+                    yield kind, sets
+
+    def _pairs_of_strangers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the images of the sample that have maps and a stranger with maps, and the nearest of these."""
+        nothing = np.zeros(0, np.int64)
+        if self.strangers is None:
+            return nothing, nothing
+        images, nearest = self.strangers["images"], self.strangers["nearest"]
+        inside = self.has_maps[nearest] & self.has_maps[images][:, None]
+        found = inside.any(1)
+        return images[found].astype(np.int64), nearest[found, inside[found].argmax(1)]
+
+    def _rows_of(self, kind: Kind, probes: NDArray[np.int64], partners: NDArray[np.int64]) -> list[dict[str, Any]]:
+        streams = {name: stream for (of, name), stream in self.streams.items() if of == kind}
+        if not streams or not _can_be_compared(streams[""].all_of("images")):
+            return []
+        config, numbers = self.worker.config, streams[""].all_of("names")
+        drawn = people_draws(len(numbers), config.patterns.resamples, config.seed)
+        same = {name or MAPS: stream.same(drawn) for name, stream in streams.items()}
+        different = {name or MAPS: stream.different(drawn) for name, stream in streams.items()}
+        tables, p_value = {}, float("nan")
+        for name in streams:
+            one = _joined(self.kept[kind, name])
+            compared = one.of(one.images[np.isin(one.images, self.sample)])
+            codes = renumbered(compared.people)
+            auc = same_or_different(compared.signatures, codes)
+            tables[name] = specificity_table(same[name or MAPS], different[name or MAPS], auc, drawn, config.confidence)
+            if not name:
+                options: dict[str, Any] = {"permutations": config.patterns.permutations, "seed": config.seed}
+                p_value = permutation_p_value(compared.signatures, codes, **options)
+                if len(probes):
+                    same[STRANGERS] = self._of_strangers(one, numbers, probes, partners, drawn)
+                    different[STRANGERS] = different[MAPS]
+        head = _head(self.worker, kind, int(self.has_maps.sum()), len(numbers))
+        leam = {**head, "control": "", **_estimates(tables.pop("")), "p": p_value}
+        if len(same) == 1:
+            return [leam]
+        claim = claim_table(same, different, drawn, config.confidence)
+        return _rows_with_controls(head, leam, claim, tables, bool(len(probes)))
+
+    def _of_strangers(
+        self,
+        maps: SignatureSet,
+        numbers: NDArray[np.int64],
+        probes: NDArray[np.int64],
+        partners: NDArray[np.int64],
+        drawn: Floats,
+    ) -> Estimate:
+        """Return the mean coefficient of the images of the sample with their nearest strangers; every person of the sample counts alike."""
+        overlap = row_products(maps.of(probes).signatures.roots, maps.of(partners).signatures.roots)
+        first, second = (np.searchsorted(numbers, self.owners.codes[images]) for images in (probes, partners))
+        load = 1 / np.bincount(first)[first]
+        return mean_of_pairs(overlap, load, first, second, drawn)
+
+
+def _sums(one: SignatureSet) -> PersonSums:
+    numbers, codes = np.unique(one.people, return_inverse=True)
+    return sums_of_codes(one.signatures, numbers.tolist(), codes)
+
+
+def _can_be_compared(images: NDArray[np.int64]) -> bool:
+    """Return whether there are two people, and two images of one, by the number of images of each person."""
+    return len(images) > 1 and bool((images > 1).any())
 
 
 # -- agreement -----------------------------------------------------------------------------------------
@@ -280,20 +554,80 @@ def agreement_shard(worker: Worker, task: Task) -> Shard:
         places = {layer.name: (number, 1 + i) for i, layer in enumerate(network.layers)}
     rows: list[dict[str, Any]] = []
     kinds: dict[str, Kind] = {"maps": "dense", "regions": "regions"}
+    owners = _owners(task)
     for name, kind in kinds.items():
-        sets = {place: _read_set(worker, task, "maps", *at, kind) for place, at in places.items()}
-        rows += [{**head, "kind": name, **_without_nan(row)} for row in _agreement_rows(worker, sets)]
+        found = AgreementSets(worker, task, owners, places, kind)
+        many = owners.exceed(worker.config.max_pairs)
+        of_kind = found.rows_of_many() if many else found.rows()
+        rows += [{**head, "kind": name, **_without_nan(row)} for row in of_kind]
     return Shard({}, {"rows": rows})
 
 
-def _agreement_rows(worker: Worker, sets: Mapping[str, SignatureSet | None]) -> list[dict[str, Any]]:
-    known = {name: one for name, one in sets.items() if one is not None}
-    if len(sets) < 2 or len(known) < len(sets):
-        return []
-    common = _on_common_images(known)
-    people = next(iter(common.values())).people.tolist()
-    if len(set(people)) < 2:
-        return []
-    table = agreement({name: one.signatures for name, one in common.items()}, people, **_options(worker)).table
-    renamed = table.rename(columns={"first": "a", "second": "b", "agreement": "value"})
-    return renamed[["a", "b", "value", "low", "high", "chance"]].to_dict("records")  # type: ignore[return-value]
+@dataclass
+class AgreementSets:
+    """Maps of the same images by several networks or layers.
+
+    Attributes:
+        worker: Worker of this process.
+        task: Task that compares them.
+        owners: Whose the crops of the study are.
+        places: Name → number of the network and of the layer.
+        kind: Kind of the signatures.
+    """
+
+    worker: Worker
+    task: Task
+    owners: Owners
+    places: Mapping[str, tuple[int, int]]
+    kind: Kind
+
+    def of(self, shards: range) -> dict[str, SignatureSet]:
+        """Return the sets of some shards on their common images; nothing where one is missing."""
+        part = ShardPart(self.worker, self.task, self.owners, shards)
+        sets = {name: part.signatures("maps", *at, self.kind) for name, at in self.places.items()}
+        known = {name: one for name, one in sets.items() if one is not None}
+        return _on_common_images(known) if len(self.places) > 1 and len(known) == len(sets) else {}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows, with the signatures of all images in memory."""
+        common = self.of(range(self.task.shards))
+        people = next(iter(common.values())).people.tolist() if common else []
+        if len(set(people)) < 2:
+            return []
+        made = {name: one.signatures for name, one in common.items()}
+        table = agreement(made, people, **_options(self.worker)).table
+        renamed = table.rename(columns={"first": "a", "second": "b", "agreement": "value"})
+        return renamed[["a", "b", "value", "low", "high", "chance"]].to_dict("records")  # type: ignore[return-value]
+
+    def rows_of_many(self) -> list[dict[str, Any]]:
+        """Return the rows from sums over people, in two passes over the shards."""
+        pairs = list(combinations(self.places, 2))
+        chance, means = [MeanBetween() for _ in pairs], [list[Floats]() for _ in pairs]
+        people = 0
+        for sums, sets in self._sums():
+            people += len(sums[pairs[0][0]].names)
+            codes = renumbered(next(iter(sets.values())).people)
+            for (a, b), between, of_pair in zip(pairs, chance, means, strict=True):
+                between.add(sums[a].vectors, sums[b].vectors, sums[a].mass)
+                images = row_products(sets[a].signatures.roots, sets[b].signatures.roots)
+                of_pair.append(np.bincount(codes, images) / np.bincount(codes))
+        if people < 2:
+            return []
+        for sums, _ in self._sums():
+            for (a, b), between in zip(pairs, chance, strict=True):
+                between.relate(sums[a].vectors, sums[b].vectors)
+        config = self.worker.config
+        drawn, rows = people_draws(people, config.patterns.resamples, config.seed), []
+        for (a, b), between, of_pair in zip(pairs, chance, means, strict=True):
+            agreed = weighted_mean(np.concatenate(of_pair), np.ones(people), drawn)
+            row = agreement_row(agreed, between.estimate(drawn), drawn, config.confidence)
+            ends = {name: row[name] for name in ("low", "high", "chance")}
+            rows.append({"a": a, "b": b, "value": row["agreement"], **ends})
+        return rows
+
+    def _sums(self) -> Iterator[tuple[dict[str, PersonSums], dict[str, SignatureSet]]]:
+        """Yield the sums of people and the sets of every part that has them."""
+        for shards in self.owners.parts() if len(self.places) > 1 else ():
+            sets = self.of(shards)
+            if sets and len(next(iter(sets.values())).images):
+                yield {name: _sums(one) for name, one in sets.items()}, sets

@@ -13,6 +13,7 @@ from captum_leam.faithfulness.fills import FILLS
 from captum_leam.maps import WEIGHTINGS
 from captum_leam.models.preprocessing import NAMED
 from captum_leam.objectives import NORMS
+from captum_leam.stats.sampling import MAX_PAIRS
 from captum_leam.study.fields import (
     MODEL,
     SHARES,
@@ -216,6 +217,7 @@ class Config:
     min_images: TwoOrMore = 2
     min_group: TwoOrMore = 10
     max_eer: Annotated[Number, Field(gt=0, le=0.5), expect("a number over 0 and at most 0.5")] = 0.2
+    max_pairs: Positive = MAX_PAIRS
     confidence: Annotated[Number, Field(gt=0.5, lt=1), expect("a number over 0.5 and under 1")] = 0.95
     seed: NonNegative = 0
     batch_size: Positive = 32

@@ -94,7 +94,7 @@ def map_totals(shards: Iterable[Shard]) -> dict[str, NDArray[Any]]:
 
 SIGNATURES = ("region_fraction", "patterns.fraction", "patterns.grid", "seed")
 OCCLUSION = ("fills", "fractions")
-INTERVALS = ("confidence", "patterns.resamples", "seed")
+INTERVALS = ("confidence", "patterns.resamples", "seed", "max_pairs")
 
 STAGES = (
     Stage(
@@ -167,6 +167,7 @@ STAGES = (
         "strangers",
         "strangers",
         inputs=("crops",),
+        depends_on=("max_pairs", "seed"),
         function=strangers_shard,
         condition=lambda config: "pose" in config.patterns.controls,
     ),
