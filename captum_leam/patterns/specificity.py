@@ -275,7 +275,11 @@ def same_or_different(
     own = np.zeros((2, len(images), COARSE))
     exact = len(codes) * (len(codes) - 1) // 2 <= EXACT_PAIRS
     kept: list[tuple[NDArray[Any], Floats, NDArray[np.bool_]]] = []
-    for values, first, second in pairs_by_block(made, codes, block):
+    for table, top, left in blocks_of_pairs(made, block):
+        if not exact and top < left and not np.isin(codes[left : left + block], codes[top : top + block]).any():
+            _count_strangers(table, codes[top : top + block], codes[left : left + block], share, fine, own)
+            continue
+        values, first, second = _pairs_of_block(table, codes, top, left)
         same = first == second
         load = np.where(same, pair_share[first], share[first] * share[second])
         coarse = np.minimum((values * COARSE).astype(np.int64), COARSE - 1)
@@ -296,17 +300,39 @@ def same_or_different(
     return SameOrDifferent(value, tied, cases, own[0], own[1])
 
 
-def pairs_by_block(
-    made: Signatures, codes: NDArray[np.int64], block: int
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]]:
-    """Coefficients of all pairs i < j, a block of rows and columns at a time, with the people of both."""
+def _count_strangers(
+    table: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    share: Floats,
+    fine: Floats,
+    own: Floats,
+) -> None:
+    """Add a block without a pair of one person to the histograms."""
+    load = np.outer(share[rows], share[columns]).ravel()
+    bins = np.minimum((table * BINS).astype(np.int64), BINS - 1)
+    fine[1] += np.bincount(bins.ravel(), load, BINS)
+    coarse = bins // (BINS // COARSE)
+    for people in (rows[:, None], columns[None]):
+        at = (people * COARSE + coarse).ravel()
+        own[1] += np.bincount(at, load, own[1].size).reshape(own[1].shape)
+
+
+def blocks_of_pairs(made: Signatures, block: int) -> Iterator[tuple[NDArray[np.float32], int, int]]:
+    """Yield the coefficients of a block of rows and columns at a time, with its first row and column."""
     for top in range(0, len(made), block):
         rows = made.roots[top : top + block]
         for left in range(top, len(made), block):
             product = rows @ made.roots[left : left + block].T
-            table = np.clip(product.toarray() if is_sparse(product) else product, 0, 1)
-            i, j = np.triu_indices(len(table), 1) if left == top else np.indices(table.shape).reshape(2, -1)
-            yield table[i, j], codes[top + i], codes[left + j]
+            yield np.clip(product.toarray() if is_sparse(product) else product, 0, 1), top, left
+
+
+def _pairs_of_block(
+    table: NDArray[np.float32], codes: NDArray[np.int64], top: int, left: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the coefficients of all pairs i < j of a block, with the people of both."""
+    i, j = np.triu_indices(len(table), 1) if left == top else np.indices(table.shape).reshape(2, -1)
+    return table[i, j], codes[top + i], codes[left + j]
 
 
 def check_people(sums: PersonSums) -> None:

@@ -18,6 +18,7 @@ from captum_leam.patterns import compare_groups
 from captum_leam.reporting.schema import GROUP_PREFIX, OVERALL, TABLES
 from captum_leam.stats.bootstrap import Floats, divided, interval_of_sums
 from captum_leam.stats.inference import PersonTotals, holm
+from captum_leam.stats.sampling import sample_images
 from captum_leam.study.listing import Picture
 from captum_leam.study.plan import Plan
 from captum_leam.study.stages import map_totals
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 BUFFER = 1 << 17  # rows of a table that are in memory at a time
 QUANTITIES = ["share", "mass", "area", "lift"]
 CELL = ["layer", "control", "fill", "fraction", "measured"]
-MAX_PAIRS = 1_000_000  # of each kind that verification compares; of more, so many are drawn
+MAX_PAIRS = 1_000_000  # of each kind that verification compares of a sample; of more, so many are drawn
+VERIFIED = 100  # times max_pairs: pairs of the images of that sample
 RESAMPLES = 2000
 COSINE_BINS = np.round(np.linspace(-1, 1, 41), 2)
 """Edges of the bins of the table of cosines."""
@@ -225,12 +227,20 @@ NO_PAIR = "no pair of one person, or none of two people, can be compared"
 
 
 def verification_rows(plan: Plan) -> tuple[Rows, Rows]:
-    """Return the rows of ``verification`` and of ``cosines``."""
+    """Return the rows of ``verification`` and of ``cosines``.
+
+    All pairs are compared up to ``max_pairs`` of them. Of more, images of a random sample of people are
+    (:func:`~captum_leam.stats.sampling.sample_images`, of a hundred times as many pairs): all their genuine pairs, and of their impostor
+    pairs 1 million drawn. Rates and counts of cosines are then shares of these pairs, which estimate those of all; the standard error of a
+    share respects that pairs have people in common, as :func:`~captum_leam.stats.interval_of_pairs` does.
+    """
     rows, cosines = [], []
     for number, network in enumerate(plan.networks):
-        scores = _pair_scores(plan, number)
-        head = {"model": network.name, "images": len(scores.people), "people": len(set(scores.people))}
-        verification = scores.compute(MAX_PAIRS, plan.config.seed)
+        scores, head = _pair_scores(plan, number)
+        count = len(scores.people)
+        is_sample = count < head["images"] or count * (count - 1) // 2 > plan.config.max_pairs
+        verification = scores.compute(MAX_PAIRS if is_sample else plan.config.max_pairs, plan.config.seed)
+        head = {"model": network.name, **head}
         if verification.has_both_kinds:
             rows.append({**head, **_error_rates(verification, plan.config.max_eer)})
             cosines += [{"model": network.name, **row} for row in cosine_counts(verification)]
@@ -240,16 +250,24 @@ def verification_rows(plan: Plan) -> tuple[Rows, Rows]:
     return rows, cosines
 
 
-def _pair_scores(plan: Plan, number: int) -> PairScores:
-    """Return the embeddings of a network that have a direction, with their people."""
-    scores = PairScores()
-    for _, shard in plan.read("crops"):
-        embeddings = shard[f"embedding.{number}"]
+def _pair_scores(plan: Plan, number: int) -> tuple[PairScores, dict[str, int]]:
+    """Return the embeddings of a network that have a direction, with their people: all, or those of a sample; and how many there are."""
+    config, pictures = plan.config, [picture for shard in plan.shards for picture in shard]
+    codes = np.array([plan.person_numbers[picture.person] for picture in pictures], dtype=np.int64)
+    sampled = sample_images(plan.people, codes, max_pairs=config.max_pairs, seed=config.seed)
+    if len(sampled) < len(codes):
+        sampled = sample_images(plan.people, codes, max_pairs=VERIFIED * config.max_pairs, seed=config.seed)
+    chosen = {pictures[i].number for i in sampled}
+    scores, images, people = PairScores(), 0, 0
+    for index, shard in plan.read("crops"):
+        embeddings, owners = shard[f"embedding.{number}"], shard.notes["people"]
         usable = np.isfinite(embeddings).all(1) & (np.linalg.norm(embeddings, axis=1) > 0)
+        images += int(usable.sum())
+        people += len({name for name, is_usable in zip(owners, usable, strict=True) if is_usable})
+        usable &= np.array([picture.number in chosen for picture in plan.pictures(index.shard)], dtype=bool)
         if usable.any():
-            people = [name for name, is_usable in zip(shard.notes["people"], usable, strict=True) if is_usable]
-            scores.update(embeddings[usable], people)
-    return scores
+            scores.update(embeddings[usable], [owners[i] for i in np.flatnonzero(usable)])
+    return scores, {"images": images, "people": people}
 
 
 def _error_rates(verification: Verification, max_eer: float) -> dict[str, Any]:
@@ -339,7 +357,7 @@ def _owners(plan: Plan, index: Index, shard: Shard) -> tuple[pd.DataFrame, NDArr
     """Return the columns ``image`` and ``person`` of the rows of a shard, and the numbers of the people."""
     pictures = plan.pictures(index.shard)
     images = pd.DataFrame([_picture_columns(pictures[i]) for i in shard["rows"]], columns=["image", "person"])
-    return images, pd.Index(plan.people).get_indexer(pd.Index(images["person"])).astype(np.int64)
+    return images, np.array([plan.person_numbers[person] for person in images["person"]], dtype=np.int64)
 
 
 def _region_values(shard: Shard) -> NDArray[np.float32]:

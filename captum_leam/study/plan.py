@@ -9,6 +9,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from captum_leam._storage import Shard, file_sha256, hash_of, read_shard, shard_digest
 from captum_leam._version import __version__
 from captum_leam._weights import find_weights
@@ -47,6 +50,7 @@ class Plan:
     parser: LoadedParser
     shards: tuple[tuple[Picture, ...], ...]
     _keys: dict[tuple[str, Index], str] = field(default_factory=dict)
+    _kept: dict[int, NDArray[np.int32]] = field(default_factory=dict)
 
     @property
     def context(self) -> WorkerContext:
@@ -85,8 +89,8 @@ class Plan:
             indices = [
                 index._replace(**{dimension: i})
                 for index in indices
-                for i in self._range(dimension, index)
-                if fixed in (-1, i)
+                for i in ((fixed,) if fixed >= 0 else self._range(dimension, index))
+                if fixed < 0 or i in self._range(dimension, index)
             ]
         return indices
 
@@ -153,7 +157,10 @@ class Plan:
         self.listing = replace(self.listing, pictures=marked)
         left = (tuple(p for p in shard if p.number not in first) for shard in self.shards)
         self.shards = tuple(shard for shard in left if shard)
+        for cached in ("people", "person_numbers"):
+            self.__dict__.pop(cached, None)
         self._keys.clear()
+        self._kept.clear()
         return bool(first)
 
     def describe(self, worker: Worker) -> None:
@@ -180,10 +187,16 @@ class Plan:
 
     # -- results
 
-    @property
+    @cached_property
     def people(self) -> list[str]:
         """Everybody with a usable picture, in order."""
-        return list(dict.fromkeys(picture.person for shard in self.shards for picture in shard))
+        return list(self.person_numbers)
+
+    @cached_property
+    def person_numbers(self) -> dict[str, int]:
+        """Everybody with a usable picture → the number in that order."""
+        names = dict.fromkeys(picture.person for shard in self.shards for picture in shard)
+        return {name: i for i, name in enumerate(names)}
 
     def read(self, stage: str, *, shard: int = -1, network: int = -1) -> Iterator[tuple[Index, Shard]]:
         """Yield the shards of a stage, in order; none if the configuration does not need it.
@@ -198,7 +211,9 @@ class Plan:
 
     def pictures(self, shard: int) -> list[Picture]:
         """Return the pictures of a shard that have a crop."""
-        return [self.shards[shard][i] for i in read_shard(self.path("crops", Index(shard)))["kept"]]
+        if shard not in self._kept:
+            self._kept[shard] = read_shard(self.path("crops", Index(shard)))["kept"]
+        return [self.shards[shard][i] for i in self._kept[shard]]
 
     def rows(self, *stages: str) -> list[dict[str, Any]]:
         """Return the rows of a table that stages have made, in order."""

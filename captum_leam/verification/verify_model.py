@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from captum_leam._optional import pd
 from captum_leam.errors import CaptumLeamError, SeparationWarning
 from captum_leam.objectives import embed, unit
-from captum_leam.stats.decisions import error_rates, threshold_at_eer, threshold_at_fmr
+from captum_leam.stats.decisions import error_rates, threshold_at_eer, threshold_at_fmr, thresholds_between
 from captum_leam.stats.labels import person_codes
 
 if TYPE_CHECKING:
@@ -78,7 +78,13 @@ class Verification:
     def to_frame(self) -> pd.DataFrame:
         """One row for every false match rate that can be measured, of 0.1, 0.01, …: fmr, threshold, tar."""
         measurable = [rate for rate in (0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6) if rate * len(self.impostor) >= 1]
-        rows = [{"fmr": rate, "threshold": self.threshold(rate), "tar": self.tar(rate)} for rate in measurable]
+        scores, genuine = self._pairs()
+        at = thresholds_between(scores) if measurable else np.zeros(0)
+        false_match = error_rates(scores, genuine, at)[0] if measurable else at
+        rows = []
+        for rate in measurable:
+            threshold = float(at[false_match <= rate][0])
+            rows.append({"fmr": rate, "threshold": threshold, "tar": float(np.mean(self.genuine >= threshold))})
         return pd.DataFrame(rows, columns=["fmr", "threshold", "tar"])
 
     def plot(self) -> Figure:
