@@ -37,6 +37,7 @@ from captum_leam.controls import OWN_CONTROLS
 from captum_leam.maps import pixel_count
 from captum_leam.reporting.schema import OVERALL
 from captum_leam.reporting.study_report import write_report
+from captum_leam.stats.sampling import MAX_PAIRS
 from captum_leam.study import assembling
 from captum_leam.study.config import config_from
 from captum_leam.study.executor import Executor
@@ -64,6 +65,8 @@ def simulated_plan(options: argparse.Namespace, people: int, out: Path) -> Plan:
         "models": {"net": "torch.nn:Flatten"},
         "pictures": {"how": "crops", "size": options.size},
         "shard_size": options.shard_size,
+        "max_pairs": options.max_pairs,
+        "patterns": {"permutations": options.permutations},
         "out": str(out / "results"),
     }
     config = config_from(settings)
@@ -311,6 +314,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2, help="explained layers beside the overall map")
     parser.add_argument("--size", type=int, default=112, help="side of a crop in pixels")
     parser.add_argument("--shard-size", type=int, default=250, help="images of a shard")
+    parser.add_argument("--max-pairs", type=int, default=MAX_PAIRS, help="pairs of images up to which all are compared")
+    parser.add_argument("--permutations", type=int, default=999)
     parser.add_argument("--comparing-only", action="store_true")
     parser.add_argument("--distinct", type=int, help="people with maps of their own; all by default")
     parser.add_argument(

@@ -25,6 +25,13 @@ def study(
         bool,
         typer.Option("--check", help="Compute nothing new: are the results whole, and does the study give them again?"),
     ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Run one shard in a temporary folder, print stages, passes, bytes, time and memory of all; write nothing else.",
+        ),
+    ] = False,
     recompute: Annotated[int, typer.Option(help="With --check: shards that are made anew and compared.")] = 1,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html, too.")] = True,
     progress: Annotated[
@@ -57,6 +64,9 @@ def study(
         console.print(for_terminal(repr(found)))
         raise typer.Exit(0 if found.passed else SOMETHING_LEFT_OUT)
     chosen = engine or ("processes" if jobs > 1 else "serial")
+    if plan:
+        console.print(for_terminal(repr(made.plan(engine=chosen, jobs=jobs, progress=shown))))  # type: ignore[arg-type]
+        return
     try:
         keep_freed_memory()
         result = made.run(engine=chosen, jobs=jobs, progress=shown, force=force, report=report)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from captum_leam.errors import ConfigError, EngineError, IncompleteError
 from captum_leam.reporting.study_report import write_report
 from captum_leam.study.assembling import write_tables
 from captum_leam.study.config import Config, config_from, read_config
+from captum_leam.study.cost import Cost, estimate_cost
 from captum_leam.study.engines import ENGINES, Engine
 from captum_leam.study.executor import Executor
 from captum_leam.study.identity import read_fingerprints
@@ -21,7 +22,7 @@ from captum_leam.study.plan import Plan, make_plan
 from captum_leam.study.recheck import Recheck, check
 from captum_leam.study.result import StudyResult
 from captum_leam.study.stages import STAGES
-from captum_leam.study.worker import this_worker
+from captum_leam.study.worker import deterministic_torch, this_worker
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,7 @@ class Study:
             ConfigError: If settings, people or networks are wrong; nothing was done.
             IncompleteError: If shards could not be made or written, as on a full disk. Run again.
         """
-        if engine not in ENGINES or jobs < 1:
-            raise ConfigError(
-                f"engine is {engine!r}, jobs {jobs}; expected one of {', '.join(ENGINES)}, and 1 or more."
-            )
+        _check_engine(engine, jobs)
         out = _prepare_folder(self.config.out, force)
         try:
             with locked(out):
@@ -103,6 +101,27 @@ class Study:
             ) from error
         return StudyResult(out)
 
+    def plan(self, *, engine: Engine = "serial", jobs: int = 1, progress: bool = False) -> Cost:
+        """Return what a run costs: stages, passes, shards, bytes, time, memory, and what halves it.
+
+        The first shard is run twice in a temporary folder; nothing is written to the folder of results.
+
+        Args:
+            engine: Engine of the run. Default: ``"serial"``.
+            jobs: Number of its workers. Default: 1.
+            progress: Whether to show a progress bar while files are read. Default: False.
+
+        Raises:
+            ConfigError: If settings, people or networks are wrong.
+            IncompleteError: If a stage fails on the first shard.
+        """
+        _check_engine(engine, jobs)
+        try:
+            with deterministic_torch(self.config.threads):
+                return estimate_cost(self.config, engine, jobs, progress=progress)
+        finally:
+            this_worker.cache_clear()  # networks need not stay in memory
+
     def check(self, *, recompute: int = 1, progress: bool = True) -> Recheck:
         """Compare the results with the manifest, and with the same study done again.
 
@@ -111,6 +130,11 @@ class Study:
             progress: Whether to show progress bars. Default: True.
         """
         return check(self.config, recompute=recompute, progress=progress)
+
+
+def _check_engine(engine: str, jobs: int) -> None:
+    if engine not in ENGINES or jobs < 1:
+        raise ConfigError(f"engine is {engine!r}, jobs {jobs}; expected one of {', '.join(ENGINES)}, and 1 or more.")
 
 
 def _prepare_folder(out: Path, force: bool) -> Path:
