@@ -1,6 +1,6 @@
 """Pictures that show the same: re-encoded, recompressed and resized copies, which are no references for each other."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,9 @@ LIKENESS = 0.995
 Calibrated on 1492 pairs of different photographs (24 people in one session each, 15 people in colour, 40 portraits): the closest two have
 .9894. Copies as JPEG of quality 30 and more, WebP of quality 50, GIF, in grey, or at half the size have .9970 and more.
 """
+
+ROUNDING = 1e-3
+"""Distance by which rounding may part thumbnails that are just alike."""
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, by which Pillow turns colours to grey
 
@@ -88,9 +91,79 @@ def copies(small: Thumbnails, confirm: Callable[[int, int], bool]) -> dict[int, 
         >>> copies(thumbnails_of(sources), lambda a, b: shows_same_face(sources[a], sources[b]))
         {2: 0, 3: 1}
     """
-    pairs = set(_similar_pairs(small.crops))
     whole = _similar_pairs(small.photographs) if small.photographs.any() else iter(())
-    again = (pair for pair in whole if pair not in pairs and _same_place(*small.boxes[[*pair]]))
+    return _first_copies(set(_similar_pairs(small.crops)), whole, small.boxes, confirm)
+
+
+def copies_of_many(read: Callable[[], Iterable[Thumbnails]], confirm: Callable[[int, int], bool]) -> dict[int, int]:
+    r"""Find the same as :func:`copies` without comparing all pairs, and without holding all thumbnails.
+
+    Thumbnails with a cosine of c or more are at most :math:`\sqrt{2 (1 - c)}` apart, and so are their lowest frequencies, an orthogonal
+    projection. A tree of these finds all pairs that near, and only these are compared as a whole: no pair is missed.
+
+    Args:
+        read: Function that returns the thumbnails of all pictures part after part, called twice.
+        confirm: As in :func:`copies`.
+
+    Returns:
+        Index of a copy → index of the first picture that shows the same and is no copy itself.
+
+    Example:
+        >>> images = torch.rand(2, 3, 112, 112)
+        >>> crops, nothing = thumbnails(torch.cat([images, images[:1] / 2])), torch.zeros(3, 784)
+        >>> copies_of_many(lambda: [Thumbnails(crops, nothing, torch.zeros(3, 4))], lambda a, b: True)
+        {2: 0}
+    """
+    low, boxes = _low_frequencies(), []
+    projected: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for part in read():
+        boxes.append(part.boxes)
+        for kept, of_kind in zip(projected, (part.crops, part.photographs), strict=True):
+            kept.append(of_kind @ low)
+    near = [_near_pairs(torch.cat(of_kind)) for of_kind in projected]
+    wanted = torch.tensor(
+        sorted({row for pairs in near for pair in pairs for row in pair}), dtype=torch.int64, device="cpu"
+    )
+    place, first, rows = {int(row): i for i, row in enumerate(wanted)}, 0, []
+    for part in read():
+        own = wanted[(wanted >= first) & (wanted < first + len(part.crops))] - first
+        rows.append((part.crops[own], part.photographs[own]))
+        first += len(part.crops)
+    alike = [
+        {(a, b) for a, b in pairs if float(small[place[a]] @ small[place[b]]) >= LIKENESS}
+        for pairs, small in zip(near, map(torch.cat, zip(*rows, strict=True)), strict=True)
+    ]
+    return _first_copies(alike[0], iter(alike[1]), torch.cat(boxes), confirm)
+
+
+def _low_frequencies(count: int = 6) -> Tensor:
+    """Return the lowest frequencies (784, count² − 1) of the cosine transform, orthonormal; without the mean, which is 0."""
+    place = torch.arange(SIDE, dtype=torch.float32, device="cpu") + 0.5
+    waves = torch.cos(torch.outer(place, torch.arange(count, device="cpu")) * torch.pi / SIDE)
+    waves = F.normalize(waves, dim=0)
+    return torch.einsum("ia,jb->ijab", waves, waves).reshape(SIDE * SIDE, count**2)[:, 1:]
+
+
+def _near_pairs(points: Tensor) -> list[tuple[int, int]]:
+    """Return pairs of rows, the later first, that are near enough for their thumbnails to be alike; zeros are near nothing."""
+    from scipy.spatial import cKDTree
+
+    rows = points.any(1).nonzero().ravel()
+    if not len(rows):
+        return []
+    tree = cKDTree(points[rows].double().numpy())
+    pairs = tree.query_pairs((2 * (1 - LIKENESS)) ** 0.5 + ROUNDING, output_type="ndarray")
+    return [(max(pair), min(pair)) for pair in rows.numpy()[pairs].tolist()]
+
+
+def _first_copies(
+    pairs: set[tuple[int, int]],
+    whole: Iterator[tuple[int, int]],
+    boxes: Tensor,
+    confirm: Callable[[int, int], bool],
+) -> dict[int, int]:
+    """Return the copies by pairs of crops that are alike, and pairs of whole photographs, which are confirmed."""
+    again = (pair for pair in whole if pair not in pairs and _same_place(*boxes[[*pair]]))
     found: dict[int, int] = {}
     for later, earlier in sorted([*pairs, *[pair for pair in again if confirm(*pair)]]):
         if later not in found and earlier not in found:

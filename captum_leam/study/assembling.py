@@ -236,11 +236,11 @@ def verification_rows(plan: Plan) -> tuple[Rows, Rows]:
     """
     rows, cosines = [], []
     for number, network in enumerate(plan.networks):
-        scores, head = _pair_scores(plan, number)
+        scores, sizes = _pair_scores(plan, number)
         count = len(scores.people)
-        is_sample = count < head["images"] or count * (count - 1) // 2 > plan.config.max_pairs
+        is_sample = count < sizes["images"] or count * (count - 1) // 2 > plan.config.max_pairs
         verification = scores.compute(MAX_PAIRS if is_sample else plan.config.max_pairs, plan.config.seed)
-        head = {"model": network.name, **head}
+        head = {"model": network.name, **sizes}
         if verification.has_both_kinds:
             rows.append({**head, **_error_rates(verification, plan.config.max_eer)})
             cosines += [{"model": network.name, **row} for row in cosine_counts(verification)]

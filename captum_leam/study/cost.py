@@ -154,14 +154,14 @@ def estimate_cost(config: Config, engine: Engine, jobs: int, *, progress: bool =
             first, second = shard.stages[stage.name]
             is_of_images = "shard" in stage.over
             scale = images / timed if is_of_images else 1
-            passes = [
+            forward, backward = (
                 round(second[way] * scale + (first[way] - second[way]) * workers) for way in ("forward", "backward")
-            ]
+            )
             seconds = second["seconds"] * scale * (1 if is_of_images else count / len(shard.plan.indices(stage)))
             seconds += max(first["seconds"] - second["seconds"], 0) * workers + _comparing_seconds(stage, plan)
             size = second["bytes"] * (images / timed if is_of_images or stage.name == "strangers" else 1)
             share = min(workers, count)
-            stages.append(StageCost(stage.name, count, *passes, round(size), seconds, share))
+            stages.append(StageCost(stage.name, count, forward, backward, round(size), seconds, share))
     return Cost(
         tuple(stages),
         len(plan.people),
@@ -233,7 +233,7 @@ def _counted(modules: Sequence[nn.Module]) -> Iterator[Counter[str]]:
         if isinstance(output, Tensor):
             counts["forward"] += len(output)
             if output.requires_grad:
-                output.register_hook(count_backward)
+                output.register_hook(count_backward)  # type: ignore[no-untyped-call]
 
     def count_backward(gradient: Tensor) -> None:
         counts["backward"] += len(gradient)

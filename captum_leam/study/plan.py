@@ -148,8 +148,9 @@ class Plan:
         The shards that held one get another name and are made again, those of other people stay.
         """
         pictures = [picture for i in range(len(self.shards)) for picture in self.pictures(i)]
-        crops = (shard for _, shard in self.read("crops"))
-        first = find_copies(worker.works_for(self.context), pictures, crops)
+        first = find_copies(
+            worker.works_for(self.context), pictures, lambda: (shard for _, shard in self.read("crops"))
+        )
         marked = tuple(
             mark_copy(p, first[p.number], "shows the same as") if p.number in first else p
             for p in self.listing.pictures

@@ -16,13 +16,16 @@ from captum_leam._storage import Shard, file_sha256
 from captum_leam._text import as_text
 from captum_leam.errors import FileError, ReliabilityWarning
 from captum_leam.faces import FaceSource, read_faces
-from captum_leam.faces.copies import Thumbnails, copies, shows_same_face, thumbnails_of
+from captum_leam.faces.copies import Thumbnails, copies, copies_of_many, shows_same_face, thumbnails_of
 from captum_leam.objectives import leave_one_out_centroids
 from captum_leam.study.listing import Picture, too_few
 from captum_leam.study.worker import Worker
 
 Failure = tuple[str, str, int, str]
 """Stage, model ("" for all), index of the picture in its shard, reason."""
+
+ALL_PAIRS = 5000
+"""Pictures up to which the thumbnails of all pairs are compared; of more, those that are near each other by their low frequencies."""
 
 UNALIGNED = "If it is not an aligned crop, set pictures: photos"
 
@@ -117,25 +120,33 @@ def _compact(crops: Tensor) -> NDArray[Any]:
 # -- copies --------------------------------------------------------------------------------------------
 
 
-def find_copies(worker: Worker, pictures: Sequence[Picture], shards: Iterable[Shard]) -> dict[int, Picture]:
+def find_copies(worker: Worker, pictures: Sequence[Picture], read: Callable[[], Iterable[Shard]]) -> dict[int, Picture]:
     """Find the pictures that show the same as an earlier one of the study of any person.
 
     Args:
         worker: Worker of this process.
         pictures: Pictures that have a crop.
-        shards: Shards of crops.
+        read: Function that returns the shards of crops, one after the other.
 
     Returns:
         Number of a picture → the first picture that shows the same.
     """
     names = ("thumbnails", "photographs", "boxes")
-    parts = zip(*[[torch.from_numpy(shard[name]) for name in names] for shard in shards], strict=True)
+
+    def parts() -> Iterator[Thumbnails]:
+        for shard in read():
+            yield Thumbnails(*(torch.from_numpy(shard[name]) for name in names))
 
     def confirm(later: int, earlier: int) -> bool:
         one, other = (read_one(pictures[i], worker) for i in (earlier, later))
         return not isinstance(one, str) and not isinstance(other, str) and shows_same_face(one, other)
 
-    found = copies(Thumbnails(*map(torch.cat, parts)), confirm) if pictures else {}
+    if len(pictures) > ALL_PAIRS:
+        found = copies_of_many(parts, confirm)
+    else:
+        small = list(parts())
+        whole = (torch.cat([getattr(part, name) for part in small]) for name in ("crops", "photographs", "boxes"))
+        found = copies(Thumbnails(*whole), confirm) if pictures else {}
     return {pictures[later].number: pictures[earlier] for later, earlier in found.items()}
 
 

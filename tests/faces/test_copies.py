@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captum_leam.faces import ARCFACE_112, FaceSource, align, read_crop, read_face
-from captum_leam.faces.copies import LIKENESS, copies, shows_same_face, thumbnails, thumbnails_of
+from captum_leam.faces.copies import (
+    LIKENESS,
+    Thumbnails,
+    copies,
+    copies_of_many,
+    shows_same_face,
+    thumbnails,
+    thumbnails_of,
+)
 from captum_leam.faces.photos import as_rgb
 from captum_leam.synthetic import SyntheticPopulation
 
@@ -168,3 +176,22 @@ def test_copies_of_real_photographs_are_found_by_their_place(real_dir, tmp_path,
     sources = [read_face(path, aligner) for path in paths]
     assert sources[3].face.turn == 270
     assert copies(thumbnails_of(sources), lambda a, b: shows_same_face(sources[a], sources[b])) == {1: 0, 2: 0, 3: 0}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 30))
+def test_copies_of_many_are_those_of_all_pairs(seed, count, size):
+    """Some crops again at other contrast and with little noise, some whole photographs again with the face elsewhere."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, 3, 28, 28, generator=generator)
+    again = torch.randint(count, (count,), generator=generator)
+    noisy = images[again] * 0.7 + 0.05 * torch.rand(count, 1, 1, 1, generator=generator) * torch.rand_like(images)
+    crops = thumbnails(torch.cat([images, noisy, torch.zeros(1, 3, 28, 28)]))
+    photographs = crops[torch.randint(len(crops), (len(crops),), generator=generator)]
+    photographs[torch.rand(len(crops), generator=generator) < 0.5] = 0
+    corner = torch.rand(len(crops), 2, generator=generator).round() * 0.5
+    small = Thumbnails(crops, photographs, torch.cat([corner, corner + 0.4], 1))
+    starts = range(0, len(crops), size)
+    parts = [Thumbnails(*(t[i : i + size] for t in (crops, photographs, small.boxes))) for i in starts]
+    confirm = lambda later, earlier: (later + earlier) % 3 > 0  # noqa: E731
+    assert copies_of_many(lambda: iter(parts), confirm) == copies(small, confirm)

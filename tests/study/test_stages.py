@@ -46,6 +46,7 @@ def other_stages(plan: Plan, other: Plan) -> set[str]:
         ({"controls": ("centre", "moved", "other people")}, {"controls", "patterns"}),
         ({"layer_transfer": True}, MAPS_AND_AFTER),
         ({"confidence": 0.9}, COMPARISONS),
+        ({"max_pairs": 100}, COMPARISONS | {"strangers"}),
         ({"patterns.permutations": 29}, {"patterns"}),
         ({"preset": "fast"}, MAPS_AND_AFTER | {"untrained"}),
         ({"leam.n_steps": 2}, MAPS_AND_AFTER | {"untrained"}),
