@@ -156,8 +156,10 @@ class Simulation:
             "crops": np.zeros((n, 3, 0, 0), np.uint8),
             "labels": self.labels,
         }
-        own = rng.normal(size=(codes.max() + 1, 784))[codes]
-        small = 0.6 * own + rng.normal(size=(n, 784)) if self.options.thumbnails else none
+        waves = np.cos(np.outer(np.arange(28) + 0.5, np.arange(1, 11)) * np.pi / 28) / np.arange(1, 11)
+        places = np.einsum("ia,jb->abij", waves, waves).reshape(100, 784)  # smooth, as pictures are
+        own = rng.normal(size=(codes.max() + 1, 100))[codes]
+        small = (own + 0.5 * rng.normal(size=(n, 100))) @ places if self.options.thumbnails else none
         small = small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-9)
         arrays["thumbnails"] = small.astype(np.float32)
         landmarks = np.array([[38, 52], [74, 52], [56, 72], [42, 92], [71, 92]]) + rng.normal(size=(n, 5, 2))

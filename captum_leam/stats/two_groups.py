@@ -5,6 +5,9 @@ from scipy.special import stdtrit
 
 from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, Floats, divided, studentised
 
+AT_A_TIME = 20_000_000
+"""Numbers of a table of draws, or of splits, by people that are in memory at a time."""
+
 
 def difference_interval(
     left: Floats, right: Floats, confidence: float, resamples: int, generator: np.random.Generator
@@ -12,11 +15,7 @@ def difference_interval(
     """Studentised bootstrap, people drawn within each group; Welch's t under ten people in a group."""
     sides = (left, right)
     means, squared = zip(*(_mean_and_error(np.ones((1, len(side))), side) for side in sides), strict=True)
-    drawn = [
-        generator.multinomial(len(side), np.full(len(side), 1 / len(side)), resamples).astype(np.float64)
-        for side in sides
-    ]
-    draws, squares = zip(*(_mean_and_error(w, side) for w, side in zip(drawn, sides, strict=True)), strict=True)
+    draws, squares = zip(*(_drawn_means(side, resamples, generator) for side in sides), strict=True)
     value, error = (means[0] - means[1])[0], np.sqrt(squared[0] + squared[1])[0]
     of_draws, errors = draws[0] - draws[1], np.sqrt(squares[0] + squares[1])
     counts = [(~np.isnan(side)).sum(0) for side in sides]
@@ -29,6 +28,27 @@ def difference_interval(
     ]
     low, high = np.array(ends, dtype=np.float64).T
     return low, high
+
+
+def _drawn_means(side: Floats, resamples: int, generator: np.random.Generator) -> tuple[Floats, Floats]:
+    """Return means of drawn people and their squared standard errors, (B, quantities)."""
+    shares, parts = np.full(len(side), 1 / len(side)), []
+    for count in _chunks(resamples, len(side)):
+        drawn = generator.multinomial(len(side), shares, count).astype(np.float64)
+        parts.append(_mean_and_error(drawn, side))
+    means, errors = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return means, errors
+
+
+def _chunks(rows: int, columns: int) -> list[int]:
+    """Return the numbers of rows that are worked on at a time.
+
+    Example:
+        >>> _chunks(1000, 20_000), _chunks(1000, 50_000)
+        ([1000], [400, 400, 200])
+    """
+    step = max(1, AT_A_TIME // columns)
+    return [min(step, rows - start) for start in range(0, rows, step)]
 
 
 def _mean_and_error(weights: Floats, table: Floats) -> tuple[Floats, Floats]:
@@ -60,10 +80,12 @@ def welch_freedom(first: Floats, second: Floats, people_first: Floats, people_se
 
 def permutation_p(both: Floats, size: int, permutations: int, generator: np.random.Generator) -> Floats:
     """Two-sided p-value of Welch's t when people's groups are shuffled, for each column."""
-    order = np.arange(len(both))
-    members = np.stack([generator.permutation(order) < size for _ in range(permutations)])
-    splits: Floats = np.concatenate([(order < size)[None], members]).astype(np.float64)
-    t = np.abs(welch_t(both, splits))
+    order, parts = np.arange(len(both)), []
+    for count in _chunks(1 + permutations, len(both)):
+        members = [generator.permutation(order) < size for _ in range(count - (not parts))]
+        splits = np.stack(members if parts else [order < size, *members])
+        parts.append(np.abs(welch_t(both, splits.astype(np.float64))))
+    t = np.concatenate(parts)
     reached = (t[1:] >= t[0] * (1 - 1e-9)).sum(0)
     p = (1 + reached) / (1 + permutations)
     shown: Floats = np.where(np.isnan(t[0]), np.nan, p)

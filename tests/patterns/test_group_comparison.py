@@ -4,7 +4,8 @@ import pytest
 from scipy import stats
 
 from captum_leam.patterns import compare_groups
-from captum_leam.stats.two_groups import permutation_p, welch_t
+from captum_leam.stats import two_groups
+from captum_leam.stats.two_groups import difference_interval, permutation_p, welch_t
 
 QUANTITIES = ("drop", "share nose", "share eyes", "lift nose", "lift eyes", "cosine after")
 
@@ -179,3 +180,16 @@ def test_the_result_prints_and_draws():
     assert len(small.refused) == len(values)
     assert "refused: drop: group f has 12 people" in repr(small)
     small.plot()
+
+
+def test_draws_in_parts_are_the_same_draws(monkeypatch):
+    generator = np.random.default_rng(0)
+    left, right = generator.normal(size=(30, 3)), generator.normal(size=(20, 3)) + 0.3
+    left[::7, 2] = np.nan
+    whole = [difference_interval(left, right, 0.95, 100, np.random.default_rng(1))]
+    whole.append(permutation_p(np.concatenate([left, right]), 30, 99, np.random.default_rng(1)))
+    monkeypatch.setattr(two_groups, "AT_A_TIME", 700)
+    parts = [difference_interval(left, right, 0.95, 100, np.random.default_rng(1))]
+    parts.append(permutation_p(np.concatenate([left, right]), 30, 99, np.random.default_rng(1)))
+    assert np.allclose(whole[0], parts[0], atol=1e-12)
+    assert (whole[1] == parts[1]).all()
