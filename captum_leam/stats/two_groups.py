@@ -80,7 +80,7 @@ def welch_freedom(first: Floats, second: Floats, people_first: Floats, people_se
 
 def permutation_p(both: Floats, size: int, permutations: int, generator: np.random.Generator) -> Floats:
     """Two-sided p-value of Welch's t when people's groups are shuffled, for each column."""
-    order, parts = np.arange(len(both)), []
+    order, parts = np.arange(len(both)), list[Floats]()
     for count in _chunks(1 + permutations, len(both)):
         members = [generator.permutation(order) < size for _ in range(count - (not parts))]
         splits = np.stack(members if parts else [order < size, *members])

@@ -1,7 +1,8 @@
 """Stage three: compare the signatures of all shards: person patterns beside controls, agreement of models and of layers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -126,6 +127,11 @@ def _as_signatures(arrays: Arrays, kind: Kind, worker: Worker) -> Signatures:
     return Signatures.from_arrays(Signatures(table, kind).to_arrays(np.float32), kind, settings)
 
 
+def _without_large_arrays(shard: Shard) -> Arrays:
+    names = {"rows", "shown", "labels", *(name for kind in ARRAYS.values() for name in kind)}
+    return {name: shard[name] for name in names & set(shard.arrays)}
+
+
 @dataclass
 class ShardPart:
     """Some shards of a task; of each only the arrays are kept that signatures are made from.
@@ -141,14 +147,16 @@ class ShardPart:
     task: Task
     owners: Owners
     shards: range
-    _read: dict[tuple[str, Index], dict[str, NDArray[Any]]] = field(default_factory=dict)
+    _read: dict[tuple[str, Index], Arrays] = field(default_factory=dict)
 
-    def arrays(self, stage: str, index: Index) -> dict[str, NDArray[Any]]:
+    def arrays(self, stage: str, index: Index) -> Arrays:
         """Return the arrays of a shard that signatures are made from."""
+        return self.kept(stage, index, lambda: _without_large_arrays(read_shard(self.task.inputs[stage, index])))
+
+    def kept(self, stage: str, index: Index, make: Callable[[], Arrays]) -> Arrays:
+        """Return arrays that are made once for these shards."""
         if (stage, index) not in self._read:
-            shard = read_shard(self.task.inputs[stage, index])
-            names = {"rows", "shown", "area", "labels", *(name for kind in ARRAYS.values() for name in kind)}
-            self._read[stage, index] = {name: shard[name] for name in names & set(shard.arrays)}
+            self._read[stage, index] = make()
         return self._read[stage, index]
 
     def signatures(self, stage: str, number: int, layer: int, kind: Kind) -> SignatureSet | None:
@@ -306,6 +314,7 @@ class PatternSets:
     task: Task
     owners: Owners
     _heights: Tensor | None = None
+    _painted_once: tuple[NDArray[np.uint8], Arrays] | None = None
 
     def part(self, shards: range) -> ShardPart:
         """Return some of the shards, to be read."""
@@ -332,22 +341,29 @@ class PatternSets:
 
     def _painted(self, part: ShardPart, kind: Kind) -> SignatureSet:
         """Return the signatures of maps painted from a parser's regions alone: each as high as the maps are there on average, smoothed."""
-        worker, size = self.worker, self.worker.config.pictures.size
-        if self._heights is None:
-            self._heights = self._mean_heights()
         parts = []
         for i in part.shards:
-            labels = torch.from_numpy(part.arrays("crops", Index(i))["labels"])
             first, last = self.owners.starts[[i, i + 1]]
             if last > first:
-                painted = gaussian_blur(self._heights[labels.long()], 2 * size / 112)
-                painted = painted / painted.sum((1, 2), keepdim=True).clamp(min=torch.finfo(painted.dtype).tiny)
-                described = describe_maps(worker, painted[:, None], labels)
-                signatures = _as_signatures({name: described[name][:, 0] for name in ARRAYS[kind]}, kind, worker)
-                if len(labels) == 1:  # one label map for all has one painted map
+                described = part.kept("painted", Index(i), partial(self._describe_painted, part, i))
+                # copies, as sparse rows are sorted in place
+                arrays = {name: described[name][:, 0].copy() for name in ARRAYS[kind]}
+                signatures = _as_signatures(arrays, kind, self.worker)
+                if len(signatures) < last - first:  # one label map for all has one painted map
                     signatures = signatures[np.zeros(last - first, dtype=int)]
                 parts.append(part.of_images(np.arange(first, last), signatures))
         return _joined(parts)
+
+    def _describe_painted(self, part: ShardPart, shard: int) -> Arrays:
+        labels = part.arrays("crops", Index(shard))["labels"]
+        if len(labels) > 1 or self._painted_once is None or not np.array_equal(labels, self._painted_once[0]):
+            if self._heights is None:
+                self._heights = self._mean_heights()
+            where = torch.from_numpy(labels)
+            painted = gaussian_blur(self._heights[where.long()], 2 * self.worker.config.pictures.size / 112)
+            painted = painted / painted.sum((1, 2), keepdim=True).clamp(min=torch.finfo(painted.dtype).tiny)
+            self._painted_once = labels, describe_maps(self.worker, painted[:, None], where)
+        return self._painted_once[1]
 
     def _mean_heights(self) -> Tensor:
         """Return the mean density of the overall maps in each region, by the label integer."""
