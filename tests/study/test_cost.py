@@ -78,8 +78,8 @@ def test_more_workers_take_less_time_and_do_once_more_what_each_does_once(counte
         "strangers": 1,
         "model_agreement": 1,
     }
-    ours, theirs = (next(s for s in c.stages if s.name == "maps") for c in (cost, both))
-    assert ours.forward < theirs.forward < 1.5 * ours.forward
+    ours, theirs = (next(s for s in c.stages if s.name == "untrained") for c in (cost, both))
+    assert ours.forward < theirs.forward < 2 * ours.forward  # each worker makes its own twins
     with pytest.raises(ConfigError, match="jobs 0"):
         study.plan(jobs=0)
 
