@@ -31,6 +31,8 @@ EXTRAS = {
     "safetensors": "study",
     "yaml": "study",
     "ray": "ray",
+    "fsspec": "cloud",
+    "s3fs": "cloud",
 }
 """Extra that installs each package, by the name that it is imported by."""
 

@@ -1,4 +1,4 @@
-"""Atomic, checksummed file storage.
+"""Atomic, checksummed file storage, on disks and in stores.
 
 A shard is a safetensors payload followed by its SHA-256 and a mark. A torn file, or one with a flipped bit, does not fit its checksum: it
 is never read, counts as missing, and is made again.
@@ -7,23 +7,31 @@ is never read, counts as missing, and is made again.
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from captum_leam._optional import import_optional
+from captum_leam._stores import AnyPath, StorePath, local_file
 from captum_leam.errors import BrokenFileError, BusyError
 
 MARK = b"\nLEAMshard1\n"
 FOOTER = 64 + len(MARK)
+BEAT, SILENCE = 5.0, 30.0
+"""Seconds between two signs of life of a run that writes into a store, and without one after which it counts as killed."""
 
 Array = NDArray[Any]
 
@@ -32,11 +40,11 @@ Array = NDArray[Any]
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: AnyPath) -> Iterator[Path]:
     """Yield a temporary path whose file takes its name only once it is complete and on the disk.
 
     The bytes go to another name in the same folder, are synced, and then renamed: at no moment does ``path`` hold part of a file.
-    Whatever goes wrong, the temporary file is removed and ``path`` is as it was.
+    Whatever goes wrong, the temporary file is removed and ``path`` is as it was. An object of a store is written from a local file.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -45,6 +53,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
         ...     sorted(os.listdir(folder))
         ['table.csv']
     """
+    if isinstance(path, StorePath):
+        with tempfile.TemporaryDirectory() as folder:
+            yield (place := Path(folder, "new"))
+            path.upload(place)
+        return
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
     os.close(handle)
     place = Path(name)
@@ -75,13 +88,16 @@ def _umask() -> int:
     return now
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: AnyPath, content: bytes) -> None:
     """Write a file atomically."""
+    if isinstance(path, StorePath):
+        path.write_bytes(content)
+        return
     with atomic_write(path) as place, open(place, "wb") as file:
         file.write(content)
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: AnyPath) -> str:
     """Return the SHA-256 of a file in hex; it is read piece by piece.
 
     Example:
@@ -91,7 +107,7 @@ def file_sha256(path: Path) -> str:
     """
     if path.exists() and not path.is_file():  # a pipe would be waited for, a device be read without end
         raise OSError(errno.EINVAL, "it is no file")
-    with open(path, "rb") as file:
+    with local_file(path) as local, open(local, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -107,10 +123,11 @@ def hash_of(*parts: Any) -> str:
 
 
 @contextmanager
-def atomic_folder(folder: Path, earlier: Sequence[str] = ()) -> Iterator[Path]:
+def atomic_folder(folder: AnyPath, earlier: Sequence[str] = ()) -> Iterator[Path]:
     """Yield a place to write files to, which come into a folder together once all of them are on the disk.
 
-    Whatever goes wrong, the folder holds what it held before; one that was not there is not there.
+    Whatever goes wrong, the folder holds what it held before; one that was not there is not there. Into a folder of a store files come one
+    after the other, each whole, in the order of their names.
 
     Args:
         folder: Folder that gets the files, and the folders that they are in. Files of the same names are replaced.
@@ -123,6 +140,14 @@ def atomic_folder(folder: Path, earlier: Sequence[str] = ()) -> Iterator[Path]:
         ...     sorted(os.listdir(Path(folder, "new")))
         ['page.html']
     """
+    if isinstance(folder, StorePath):
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+            for path in sorted(path for path in Path(temporary).rglob("*") if path.is_file()):
+                (folder / path.relative_to(temporary).as_posix()).upload(path)
+        for name in earlier:
+            (folder / name).unlink(missing_ok=True)
+        return
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +211,7 @@ class Shard:
         return self.arrays[name]
 
 
-def write_shard(path: Path, shard: Shard) -> str:
+def write_shard(path: AnyPath, shard: Shard) -> str:
     """Write a shard and return the SHA-256 of its payload; the same shard is always the same bytes.
 
     Example:
@@ -207,7 +232,7 @@ def write_shard(path: Path, shard: Shard) -> str:
     return digest
 
 
-def read_shard(path: Path) -> Shard:
+def read_shard(path: AnyPath) -> Shard:
     """Read a shard.
 
     Raises:
@@ -226,7 +251,7 @@ def read_shard(path: Path) -> Shard:
     return Shard(arrays, notes)
 
 
-def shard_digest(path: Path) -> str | None:
+def shard_digest(path: AnyPath) -> str | None:
     """Return the checksum that a shard fits; None if it is missing, torn or changed and has to be made.
 
     Example:
@@ -239,7 +264,7 @@ def shard_digest(path: Path) -> str | None:
         return None
 
 
-def _read_payload(path: Path) -> tuple[bytes, str]:
+def _read_payload(path: AnyPath) -> tuple[bytes, str]:
     """Return the payload of a shard and its SHA-256, which must be the one that follows it."""
     try:
         content = path.read_bytes()
@@ -258,8 +283,11 @@ def _read_payload(path: Path) -> tuple[bytes, str]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: AnyPath) -> Iterator[None]:
     """Keep other runs out of a folder; the lock ends with the process, however that ends.
+
+    In a store the lock is an object that its run writes anew every :data:`BEAT` seconds. One that nobody writes for :data:`SILENCE` seconds
+    is of a run that was killed, and is taken over; no two clocks are compared.
 
     Raises:
         BusyError: If another run holds it.
@@ -272,6 +300,10 @@ def locked(folder: Path) -> Iterator[None]:
             ...
         captum_leam.errors.BusyError: ...: another run writes into this folder; wait for it, or choose another --out.
     """
+    if isinstance(folder, StorePath):
+        with _leased(folder):
+            yield
+        return
     with open(folder / ".lock", "a") as file:
         try:
             import fcntl
@@ -281,14 +313,69 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BusyError(
-                f"{folder}: another run writes into this folder; wait for it, or choose another --out."
-            ) from None
+            raise _busy(folder) from None
         yield
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove what killed runs left behind: temporary files, which are never read."""
+def _busy(folder: AnyPath) -> BusyError:
+    return BusyError(f"{folder}: another run writes into this folder; wait for it, or choose another --out.")
+
+
+@contextmanager
+def _leased(folder: StorePath) -> Iterator[None]:
+    """Hold the lock of a folder in a store."""
+    lock, name, is_over, is_lost = folder / ".lock", f"{socket.gethostname()} {uuid4().hex}", Event(), Event()
+
+    def keep() -> None:
+        beats = 0
+        while not is_over.wait(BEAT):
+            with suppress(OSError):  # the next beat may get through
+                if not lock.read_text().startswith(name):
+                    is_lost.set()
+                    return
+                beats += 1
+                lock.write_bytes(f"{name} {beats}".encode())
+
+    while True:
+        try:
+            lock.write_bytes(f"{name} 0".encode(), must_be_new=True)
+            break
+        except FileExistsError:
+            if not _is_abandoned(lock):
+                raise _busy(folder) from None
+            lock.unlink(missing_ok=True)
+    thread = Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        if not is_lost.is_set():
+            lock.unlink(missing_ok=True)
+    if is_lost.is_set():
+        raise _busy(folder)
+
+
+def _is_abandoned(lock: StorePath) -> bool:
+    """Watch a lock, and return whether its run was killed or has ended."""
+    logging.getLogger(__name__).warning("%s: waiting %g s to see whether another run still writes there", lock, SILENCE)
+    end = time.monotonic() + SILENCE
+    try:
+        first = lock.read_bytes()
+        while time.monotonic() < end:
+            time.sleep(min(BEAT, SILENCE))
+            if lock.read_bytes() != first:
+                return False
+    except FileNotFoundError:
+        pass
+    return True
+
+
+def remove_parts(folder: AnyPath) -> None:
+    """Remove what killed runs left behind: temporary files, which are never read. In a store there are none."""
+    if isinstance(folder, StorePath):
+        return
     for part in list(folder.rglob(".*.part")):
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)

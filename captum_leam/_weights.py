@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from captum_leam._engine.arithmetic import plain_torch
 from captum_leam._optional import import_optional
+from captum_leam._stores import AnyPath, as_path
 from captum_leam.errors import CaptumLeamError, MissingWeightsError, next_command
 
 ENVIRONMENT = "CAPTUM_LEAM_WEIGHTS"
@@ -34,14 +35,14 @@ FACEXLIB_WEIGHTS = {
 Net = TypeVar("Net", bound=nn.Module)
 
 
-def find_weights(network: str, weights: str | Path | None = None, *, download: bool = False) -> Path:
+def find_weights(network: str, weights: str | AnyPath | None = None, *, download: bool = False) -> AnyPath:
     """Return the path of the weights of one of facexlib's networks.
 
     Looked for in: ``weights``; else the folder that ``CAPTUM_LEAM_WEIGHTS`` names; else where facexlib keeps its own.
 
     Args:
         network: a key of :data:`FACEXLIB_WEIGHTS`.
-        weights: a file, or a folder that holds the file under its published name.
+        weights: a file, or a folder that holds the file under its published name; or its URL in a store.
         download: if it is not there, let facexlib download it to that place.
 
     Raises:
@@ -60,12 +61,13 @@ def find_weights(network: str, weights: str | Path | None = None, *, download: b
     ways = (
         f"Give weights= (the file, or a folder with {name}), set {ENVIRONMENT} to such a folder, or pass download=True."
     )
-    if weights is not None and not Path(weights).exists() and not download:
-        place = Path(weights) if Path(weights).suffix else Path(weights, name)
+    given = None if weights is None else as_path(weights)
+    if given is not None and not given.exists() and not download:
+        place = given if given.suffix else given / name
         raise MissingWeightsError(f"weights {weights}: there is no such file or folder. {ways} {_fetching(url, place)}")
-    if weights is not None and Path(weights).is_file():
-        return Path(weights)
-    folder = Path(weights or os.environ.get(ENVIRONMENT) or installed)
+    if given is not None and given.is_file():
+        return given
+    folder = given or as_path(os.environ.get(ENVIRONMENT) or installed)
     if (folder / name).is_file():
         return folder / name
     if download:
@@ -74,7 +76,7 @@ def find_weights(network: str, weights: str | Path | None = None, *, download: b
     raise MissingWeightsError(f"{folder} holds no {name}. {ways} {_fetching(url, folder / name)}")
 
 
-def _fetching(url: str, place: Path) -> str:
+def _fetching(url: str, place: AnyPath) -> str:
     """Return the command that puts the file where it is looked for."""
     return next_command(shlex.join(["curl", "-fL", "--create-dirs", "-o", str(place), url]))
 
@@ -86,7 +88,7 @@ def _facexlib_folder() -> Path:
     return Path(str(origin)).parent / "weights"
 
 
-def load_state(path: str | Path, sha256: str | None = None) -> tuple[dict[str, Tensor], str]:
+def load_state(path: str | AnyPath, sha256: str | None = None) -> tuple[dict[str, Tensor], str]:
     """Tensors of a checkpoint, and the SHA-256 of the very bytes they were read from.
 
     Args:
@@ -109,7 +111,7 @@ def load_state(path: str | Path, sha256: str | None = None) -> tuple[dict[str, T
         ({'w': tensor([1., 1.])}, 64)
     """
     try:
-        content = _bytes_of(Path(path))
+        content = _bytes_of(as_path(path))
     except OSError as error:
         raise CaptumLeamError(f"{path}: the weights cannot be read ({error.strerror}).") from None
     found = hashlib.sha256(content).hexdigest()
@@ -138,13 +140,13 @@ def load_state(path: str | Path, sha256: str | None = None) -> tuple[dict[str, T
     return {str(name).removeprefix("module."): value for name, value in state.items()}, found
 
 
-def _bytes_of(path: Path) -> bytes:
+def _bytes_of(path: AnyPath) -> bytes:
     if path.exists() and not path.is_file():  # a pipe would be waited for, a device be read without end
         raise OSError(errno.EINVAL, "it is no file")
     return path.read_bytes()
 
 
-def _refuse_bombs(path: str | Path, content: bytes) -> None:
+def _refuse_bombs(path: str | AnyPath, content: bytes) -> None:
     """Refuse archives that hold more than their bytes: torch.save compresses nothing, and writes nothing twice."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -164,7 +166,7 @@ def _is_held(value: Tensor) -> bool:
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
-def load_network(make: Callable[[], Net], path: str | Path, sha256: str | None = None) -> tuple[Net, str]:
+def load_network(make: Callable[[], Net], path: str | AnyPath, sha256: str | None = None) -> tuple[Net, str]:
     """Load a network's weights from a file; return it in evaluation mode, without gradients, on the CPU.
 
     Args:

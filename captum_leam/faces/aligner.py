@@ -14,6 +14,7 @@ from torch import Tensor
 
 from captum_leam._engine.arithmetic import plain_torch
 from captum_leam._optional import import_optional, pd
+from captum_leam._stores import AnyPath
 from captum_leam._weights import find_weights, load_network
 from captum_leam.errors import CaptumLeamError, FileError
 from captum_leam.faces.aligned import AlignedFace, align, as_photo, resolve_template
@@ -153,7 +154,7 @@ class FaceAligner:
         size: int | tuple[int, int] | None = None,
         *,
         detector: Detector = "mobile0.25",
-        weights: str | Path | None = None,
+        weights: str | AnyPath | None = None,
         sha256: str | None = None,
         download: bool = False,
         device: str | torch.device | None = None,

@@ -4,12 +4,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from captum_leam._stores import StorePath, local_file
 from captum_leam.errors import CaptumLeamError, DarkPictureWarning, FileError, UnknownWhiteError
 from captum_leam.faces.formats import picture_endings, readable_formats, why_unreadable
 from captum_leam.faces.white import Depth
@@ -18,6 +20,8 @@ MIN_SIDE = 16  # no face can be told in less
 MAX_SIDE = 16_384  # wider than the photograph of any camera
 MAX_PIXELS = 64_000_000  # 768 MB as float RGB; telephones and most cameras stay below
 SEVERAL = ("MPO", "HEIF")  # formats of telephones, which store more than the photograph
+
+Folder = TypeVar("Folder", Path, StorePath)
 
 
 def read_photo(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -92,14 +96,14 @@ def pictures_of(where: str | Path | Sequence[str | Path]) -> tuple[list[Path], l
         return [Path(path) for path in where], []
     if not _is_folder(Path(where)):
         return [Path(where)], []
-    pictures, skipped = list_pictures(where)
+    pictures, skipped = list_pictures(Path(where))
     if not pictures:
         found = " ".join(f"{path.name}: {reason}" for path, reason in skipped[:3])
         raise FileError(where, f"the folder holds no picture ({', '.join(readable_formats())}). {found}".rstrip())
     return pictures, skipped
 
 
-def list_pictures(folder: str | Path, *, recursive: bool = False) -> tuple[list[Path], list[tuple[Path, str]]]:
+def list_pictures(folder: Folder, *, recursive: bool = False) -> tuple[list[Folder], list[tuple[Folder, str]]]:
     """List the picture files in a folder, and everything else in it that is not hidden.
 
     The ending decides, if it is that of a format that this Pillow decodes; whether such a file can be read shows when it is read. A file
@@ -107,7 +111,7 @@ def list_pictures(folder: str | Path, *, recursive: bool = False) -> tuple[list[
     files are often not meant as pictures: thumbnails in camera raw files, backups.
 
     Args:
-        folder: Folder to list.
+        folder: Folder to list, local or in a store.
         recursive: Whether to descend into folders. Hidden folders and links to folders are not followed. Default: False.
 
     Returns:
@@ -121,14 +125,14 @@ def list_pictures(folder: str | Path, *, recursive: bool = False) -> tuple[list[
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for name in ("a.jfif", ".hidden.png", "empty.txt"):
         ...         _ = Path(folder, name).write_text("")
-        ...     pictures, skipped = list_pictures(folder)
+        ...     pictures, skipped = list_pictures(Path(folder))
         >>> [path.name for path in pictures], [(path.name, reason) for path, reason in skipped]
         (['a.jfif'], [('empty.txt', 'the file is empty.')])
     """
-    pictures: list[Path] = []
-    skipped: list[tuple[Path, str]] = []
+    pictures: list[Folder] = []
+    skipped: list[tuple[Folder, str]] = []
     endings = picture_endings()
-    for path in _visible_entries(Path(folder)):
+    for path in _visible_entries(folder):
         if recursive and _is_folder(path) and not path.is_symlink():
             try:
                 inner = list_pictures(path, recursive=True)
@@ -144,28 +148,29 @@ def list_pictures(folder: str | Path, *, recursive: bool = False) -> tuple[list[
     return pictures, skipped
 
 
-def _visible_entries(folder: Path) -> list[Path]:
+def _visible_entries(folder: Folder) -> list[Folder]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise FileError(folder, f"the folder cannot be read ({error.strerror}).") from None
+        where = folder if isinstance(folder, Path) else folder.url
+        raise FileError(where, f"the folder cannot be read ({error.strerror}).") from None
 
 
-def _is_folder(path: Path) -> bool:
+def _is_folder(path: Path | StorePath) -> bool:
     try:
         return path.is_dir()
     except OSError:  # in a folder that cannot be entered: reading the file says so
         return False
 
 
-def _why_skipped(path: Path, endings: Sequence[str]) -> str | None:
+def _why_skipped(path: Path | StorePath, endings: Sequence[str]) -> str | None:
     ending = path.suffix.lower()
     if _is_folder(path):
         return "a folder; the pictures in it are not read."
     if ending in endings:
         return None
     try:
-        with opened(path) as image:
+        with local_file(path) as file, opened(file) as image:
             kind = image.format
     except FileError as error:
         return error.reason

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from captum_leam._loading import made_in_code
+from captum_leam._stores import as_path, local_file
 from captum_leam.errors import CaptumLeamError
 from captum_leam.models.onnx_file import from_onnx
 from captum_leam.models.preprocessing import NAMED, UNIT, Prepared, Preprocessing
@@ -45,7 +46,8 @@ def load_model(
         raise CaptumLeamError(f"colour is {colour!r}; expected rgb or bgr.")
     wanted = None if preprocessing is None else NAMED[preprocessing]
     if where.endswith(".onnx"):
-        loaded = from_onnx(where, wanted, output=output)
+        with local_file(as_path(where)) as file:
+            loaded = from_onnx(file, wanted, output=output)
         return loaded if colour is None else Prepared(loaded.network, _coloured(loaded.preprocessing, colour))
     model = made_in_code(where)
     if not isinstance(model, nn.Module):

@@ -5,7 +5,6 @@ Every parser here is a callable from images (N, 3, H, W) in [0, 1] to label maps
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from captum_leam._engine.arithmetic import own_arithmetic
 from captum_leam._engine.memory import in_batches
 from captum_leam._optional import import_optional
+from captum_leam._stores import AnyPath
 from captum_leam._weights import find_weights, load_network
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faces.aligned import AlignedFace, align
@@ -211,7 +211,7 @@ class FacexlibParser(NetworkParser):
         self,
         network: Literal["bisenet", "parsenet"] = "bisenet",
         *,
-        weights: str | Path | None = None,
+        weights: str | AnyPath | None = None,
         sha256: str | None = None,
         download: bool = False,
         device: str | torch.device | None = None,

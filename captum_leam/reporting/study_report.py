@@ -5,11 +5,11 @@ in :mod:`captum_leam.reporting.study_sections`.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from captum_leam._storage import atomic_folder
+from captum_leam._stores import AnyPath, as_path, local_folder
 from captum_leam.reporting import figures
 from captum_leam.reporting import study_sections as sections
 from captum_leam.reporting.answers import answers
@@ -21,12 +21,12 @@ from captum_leam.reporting.schema import DEFAULT_TITLE
 
 
 def write_report(
-    results: str | Path, out: str | Path | None = None, *, people: Sequence[str] = (), show_faces: bool = False
-) -> Path:
+    results: str | AnyPath, out: str | AnyPath | None = None, *, people: Sequence[str] = (), show_faces: bool = False
+) -> AnyPath:
     """Write the report of a finished study, and beside it every figure as SVG with its numbers as CSV.
 
     Args:
-        results: Folder of the study.
+        results: Folder of the study, or its URL in a store.
         out: Path of the page. ``figures/`` and ``people/`` are made beside it. Default: ``report.html`` in that folder.
         people: Names of people who get a page of their own: mean map, regions, drops. Default: nobody.
         show_faces: Whether their pages show their crops, to everybody who opens them. Default: False.
@@ -43,16 +43,18 @@ def write_report(
             ...
         captum_leam.errors.CaptumLeamError: /nowhere is not the results folder of a finished study: ...
     """
-    study = read_findings(Path(results))
-    check_people(study, people, show_faces)
-    path = Path(out) if out is not None else study.folder / "report.html"
-    pages = {
-        f"people/{page_name(who)}": person_page(study, who, path.name, show_faces) for who in dict.fromkeys(people)
-    }
-    page = report_page(study, [(of_person.title, address) for address, of_person in pages.items()])
-    with atomic_folder(path.parent) as folder:
+    folder = as_path(results)
+    path = folder / "report.html" if out is None else as_path(out)
+    with local_folder(folder, ("manifest.json", "tables", "maps")) as local:
+        study = read_findings(local)
+        check_people(study, people, show_faces)
+        pages = {
+            f"people/{page_name(who)}": person_page(study, who, path.name, show_faces) for who in dict.fromkeys(people)
+        }
+        page = report_page(study, [(of_person.title, address) for address, of_person in pages.items()])
+    with atomic_folder(path.parent) as place:
         for name, written in {**pages, path.name: page}.items():
-            written.write(folder / name)
+            written.write(place / name)
     return path
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from captum_leam._optional import import_optional, pd
 from captum_leam._storage import Shard, atomic_write
+from captum_leam._stores import AnyPath
 from captum_leam.patterns import compare_groups
 from captum_leam.reporting.schema import GROUP_PREFIX, OVERALL, TABLES
 from captum_leam.stats.bootstrap import Floats, divided, interval_of_sums
@@ -41,7 +41,7 @@ COSINE_BINS = np.round(np.linspace(-1, 1, 41), 2)
 Rows = list[dict[str, Any]]
 
 
-def write_tables(plan: Plan, out: Path) -> tuple[Rows, Rows]:
+def write_tables(plan: Plan, out: AnyPath) -> tuple[Rows, Rows]:
     """Write the folders ``tables`` and ``maps``; the same shards always give the same bytes.
 
     Args:
@@ -115,7 +115,7 @@ def _as_arrow(values: pd.Series, kind: pa.DataType) -> pa.Array:
 
 
 @contextmanager
-def open_tables(folder: Path, names: Sequence[str], more: Sequence[str] = ()) -> Iterator[dict[str, TableWriter]]:
+def open_tables(folder: AnyPath, names: Sequence[str], more: Sequence[str] = ()) -> Iterator[dict[str, TableWriter]]:
     """Open writers of some tables, whose files take their names together, once all of them are complete."""
     pq = import_optional("pyarrow.parquet")
 
@@ -306,7 +306,7 @@ def cosine_counts(verification: Verification) -> Rows:
 # -- scores, regions and drops -------------------------------------------------------------------------
 
 
-def write_measurements(plan: Plan, folder: Path) -> dict[str, pd.DataFrame]:
+def write_measurements(plan: Plan, folder: AnyPath) -> dict[str, pd.DataFrame]:
     """Write ``scores``, ``regions``, ``drops`` and their summaries.
 
     Returns:
@@ -419,7 +419,7 @@ def _summary(
 # -- mean maps -----------------------------------------------------------------------------------------
 
 
-def write_mean_maps(plan: Plan, folder: Path) -> None:
+def write_mean_maps(plan: Plan, folder: AnyPath) -> None:
     """Write ``maps/mean.npz``: mean maps that sum to 1, the same bytes for the same study."""
     means: dict[str, NDArray[np.float32]] = {}
     for number, network in enumerate(plan.networks):
@@ -432,7 +432,7 @@ def write_mean_maps(plan: Plan, folder: Path) -> None:
     _write_arrays(folder / "mean.npz", means)
 
 
-def write_person_maps(plan: Plan, folder: Path) -> None:
+def write_person_maps(plan: Plan, folder: AnyPath) -> None:
     """Write float16 maps of single images where the configuration asks for them: ``maps/people/MODEL-SHARD.npz``."""
     if plan.config.store_maps == "none":
         return
@@ -444,7 +444,7 @@ def write_person_maps(plan: Plan, folder: Path) -> None:
             )
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def _write_arrays(path: AnyPath, arrays: Mapping[str, NDArray[Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as place, open(place, "wb") as file:
         # no allow_pickle=: older NumPy would store it as an array

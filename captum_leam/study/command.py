@@ -15,7 +15,8 @@ def study(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(help="YAML: people, models, and what to measure; see docs/studies.md.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of results, instead of the one in the configuration.")
+        str | None,
+        typer.Option(help="Folder of results, or its URL in a store, instead of the one in the configuration."),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Workers of the engines processes and ray.")] = 1,
     engine: Annotated[
@@ -49,6 +50,7 @@ def study(
 
     from rich.console import Console
 
+    from captum_leam._stores import as_path
     from captum_leam.errors import IncompleteError
     from captum_leam.study.config import read_config
     from captum_leam.study.study import Study
@@ -57,7 +59,7 @@ def study(
     shown = is_shown(progress)
     settings = read_config(config)
     if out is not None:
-        settings = replace(settings, out=out.absolute())
+        settings = replace(settings, out=as_path(out, Path.cwd()))
     made, console = Study(settings), Console(soft_wrap=True)
     if check:
         found = made.check(recompute=recompute, progress=shown)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from captum_leam._stores import AnyPath, without_credentials
 from captum_leam.controls import CONTROLS, OWN_CONTROLS
 from captum_leam.errors import ConfigError
 from captum_leam.explain import PRESETS
@@ -22,27 +23,27 @@ from captum_leam.study.fields import (
     Layers,
     NonNegative,
     Number,
+    Place,
     Positive,
     Sorted,
     Text,
     TwoOrMore,
     Unique,
     as_list,
-    as_text,
     existing,
     expect,
     expected,
-    folder_of,
     model_of,
     one_of,
     parser_of,
+    place_of,
     short_for,
 )
 from captum_leam.study.yaml_reader import MAX_INTEGER, read_yaml
 
 # isort: split
 # After fields, whose error names the command that installs pydantic.
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
 
@@ -52,7 +53,7 @@ LEAM_SETTINGS = "a mapping with n_steps, path, norm, weighting"
 PATTERN_CONTROLS = ("edges", "untrained", "parser", "pose")
 MODELS = f"a mapping of names to {MODEL}"
 PEOPLE = "a folder with one folder of pictures for each person, or a CSV table of pictures"
-SETTINGS = ConfigDict(extra="forbid", populate_by_name=True)
+SETTINGS = ConfigDict(extra="forbid", populate_by_name=True, hide_input_in_errors=True)
 
 
 # -- the settings --------------------------------------------------------------------------------------
@@ -62,7 +63,7 @@ SETTINGS = ConfigDict(extra="forbid", populate_by_name=True)
 class People:
     """Pictures: a folder with one folder for each person, or a table with one row for each picture."""
 
-    path: Annotated[Path, existing("a folder of people, or a CSV table of pictures")]
+    path: Annotated[Place, existing("a folder of people, or a CSV table of pictures")]
     picture_column: Text = Field(default="path", validation_alias="picture")
     person_column: Text = Field(default="person", validation_alias="person")
 
@@ -77,7 +78,7 @@ class Groups:
     """Labels of people: columns of the table of pictures, or of a table of its own."""
 
     columns: Annotated[tuple[Text, ...], as_list("a list of names of columns")] = ()
-    path: Annotated[Path, existing("a CSV table with one row for each person")] | None = Field(
+    path: Annotated[Place, existing("a CSV table with one row for each person")] | None = Field(
         default=None, validation_alias="file"
     )
     person_column: Text = Field(default="person", validation_alias="person")
@@ -119,7 +120,7 @@ class Parser:
 
     where: Annotated[str, BeforeValidator(parser_of)] = Field(default="template", validation_alias="parser")
     scheme: Annotated[str, one_of("celebamask_hq", "template")] = "celebamask_hq"
-    weights: Annotated[Path, existing("a file or folder of weights")] | None = None
+    weights: Annotated[Place, existing("a file or folder of weights")] | None = None
 
 
 @dataclass(frozen=True, config=SETTINGS)
@@ -143,7 +144,7 @@ class Pictures:
 
     how: Annotated[str, one_of("auto", "crops", "photos")] = "auto"
     detector: Annotated[str, one_of("mobile0.25", "resnet50")] = "mobile0.25"
-    weights: Annotated[Path, existing("a file or folder of weights")] | None = None
+    weights: Annotated[Place, existing("a file or folder of weights")] | None = None
     size: Annotated[int, Field(strict=True, ge=16, le=1024), expect("a whole number, 16 or more, at most 1024")] = 112
 
 
@@ -169,6 +170,12 @@ def _groups(value: Any) -> Any:
             if key not in value:
                 raise expected(what, key=key)
     return value if isinstance(value, Mapping | Groups) else {"columns": value}
+
+
+def _out(value: Any, info: ValidationInfo) -> AnyPath:
+    """Return the folder of results without links."""
+    path = place_of(value, info, "a folder")
+    return path.resolve() if isinstance(path, Path) else path
 
 
 def _leam(value: Any) -> Any:
@@ -227,9 +234,7 @@ class Config:
     precision: Annotated[str, one_of("float32", "bf16")] = "float32"
     store_maps: Annotated[str, one_of("none", "overall", "all")] = "none"
     title: Text = "Study"
-    out: Annotated[Path, BeforeValidator(lambda value, info: (folder_of(info) / as_text(value)).resolve())] = Field(
-        default=Path("results"), validate_default=True
-    )
+    out: Annotated[Place, BeforeValidator(_out)] = Field(default=Path("results"), validate_default=True)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
@@ -359,7 +364,8 @@ def _problem(settings: Any, details: ErrorDetails) -> tuple[str, str]:
         what = descriptions.get(name) or "a value"
     else:
         what = context.get("what") or details["msg"].removeprefix("Input should be ")
-    shown = "nothing" if value is None else repr(value) if len(repr(value)) <= 120 else repr(value)[:117] + "..."
+    text = without_credentials(repr(value))
+    shown = "nothing" if value is None else text if len(text) <= 120 else text[:117] + "..."
     hint = f" {context['hint']}" if context.get("hint") else ""
     return key, f"Expected {key or 'the configuration'} to be {what}, got {shown}.{hint}"
 

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
@@ -13,6 +12,7 @@ from tqdm.auto import tqdm
 from captum_leam._engine.arithmetic import without_autocast
 from captum_leam._progress import begin_step, progress_bar
 from captum_leam._storage import Shard, shard_digest, write_shard
+from captum_leam._stores import AnyPath, relative_path
 from captum_leam.errors import EngineError, IncompleteError
 from captum_leam.study.config import Config
 from captum_leam.study.engines import ENGINES, Engine, Pool
@@ -107,7 +107,7 @@ class Executor:
         assert self._pool is not None, "not started"  # noqa: S101
         began, is_first = time.perf_counter(), not self.log.workers
         left, problems = {task.path: task for task in tasks}, list[str]()
-        lost = defaultdict[Path, list[str]](list)
+        lost = defaultdict[AnyPath, list[str]](list)
         while left:
             for outcome in self._pool(context, [*left.values()]):
                 path = outcome.task.path
@@ -130,18 +130,18 @@ class Executor:
                     )
         return problems
 
-    def is_done(self, path: Path) -> bool:
+    def is_done(self, path: AnyPath) -> bool:
         """Return whether a shard is there and fits its checksum."""
         digest = shard_digest(path)
         if digest is not None:
             self.digests[self._name(path)] = digest
         return digest is not None
 
-    def keep(self, path: Path, shard: Shard) -> None:
+    def keep(self, path: AnyPath, shard: Shard) -> None:
         """Write a shard that no task makes."""
         if not self.is_done(path):
             write_shard(path, shard)
             self.is_done(path)
 
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self.config.out).as_posix()
+    def _name(self, path: AnyPath) -> str:
+        return relative_path(path, self.config.out).as_posix()

@@ -6,10 +6,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from captum_leam._optional import missing_extra
+from captum_leam._stores import AnyPath, StorePath, as_path, is_url
+from captum_leam.errors import CaptumLeamError
 from captum_leam.study.yaml_reader import MAX_INTEGER
 
 try:
-    from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, WrapValidator
+    from pydantic import (
+        AfterValidator,
+        BeforeValidator,
+        Field,
+        InstanceOf,
+        PlainSerializer,
+        ValidationError,
+        ValidationInfo,
+        WrapValidator,
+    )
     from pydantic_core import PydanticCustomError
 except ImportError as error:
     raise missing_extra("pydantic", error) from None
@@ -63,22 +74,29 @@ def one_of(*allowed: str) -> BeforeValidator:
     return BeforeValidator(validate)
 
 
-def folder_of(info: ValidationInfo) -> Path:
-    """Return the folder that paths are relative to."""
-    return info.context["folder"] if info.context else Path()
+def place_of(value: Any, info: ValidationInfo, what: str = "a path") -> AnyPath:
+    """Return the path of a file or folder, absolute or in a store."""
+    folder = info.context["folder"] if info.context else Path()
+    try:
+        return as_path(value if isinstance(value, StorePath) else as_text(value, what), folder)
+    except CaptumLeamError as error:
+        raise expected(what, str(error)) from None
 
 
 def existing(what: str) -> BeforeValidator:
-    """Check that a file or folder exists, and return its absolute path."""
+    """Check that a file or folder exists, and return its absolute path, or that in a store."""
 
-    def validate(value: Any, info: ValidationInfo) -> Path:
-        path = folder_of(info) / as_text(value, what)
+    def validate(value: Any, info: ValidationInfo) -> AnyPath:
+        path = place_of(value, info, what)
+        problem = f"There is no {path}."
         try:
             exists = path.exists()
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
             exists = False
+            if isinstance(error, OSError) and isinstance(path, StorePath):
+                problem = f"{path} cannot be read ({error.strerror})."
         if not exists:
-            raise expected(what, f"There is no {path}.")
+            raise expected(what, problem)
         return path
 
     return BeforeValidator(validate)
@@ -87,8 +105,10 @@ def existing(what: str) -> BeforeValidator:
 def code_of(value: Any, info: ValidationInfo, what: str) -> str:
     """Return FILE.py:name with the path of the file, or package.module:name."""
     where = as_text(value, what)
+    if is_url(where):
+        raise expected(what, "Code is run from local files only.")
     source, _, name = where.rpartition(":")
-    path = folder_of(info) / source
+    path = place_of(source, info) if source else Path()
     if not source or not name:
         raise expected(what)
     if not source.endswith(".py"):
@@ -134,6 +154,7 @@ def unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(values))
 
 
+Place = Path | Annotated[StorePath, InstanceOf, PlainSerializer(str, return_type=str)]
 Text = Annotated[str, BeforeValidator(as_text)]
 Flag = Annotated[bool, Field(strict=True), expect("true or false")]
 NonNegative = Annotated[int, Field(strict=True, ge=0, le=MAX_INTEGER), expect("a whole number, 0 or more")]

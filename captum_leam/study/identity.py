@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from captum_leam._engine.memory import is_out_of_memory
 from captum_leam._storage import file_sha256, hash_of, read_shard
+from captum_leam._stores import AnyPath, as_path
 from captum_leam.errors import BrokenFileError, CaptumLeamError
 
 Rows = tuple[tuple[float, ...], ...]
@@ -77,10 +78,11 @@ def from_dict(stored: Mapping[str, Any]) -> Fingerprint:
     return Fingerprint(stored["code"], tuple(map(tuple, stored["outputs"])), stored["tolerance"])
 
 
-def read_fingerprints(folder: Path) -> tuple[Fingerprint, ...]:
+def read_fingerprints(folder: AnyPath) -> tuple[Fingerprint, ...]:
     """Return the fingerprints that runs into this folder have stored; damaged ones are skipped."""
     found = []
-    for path in sorted(folder.glob("*.shard")):
+    paths: list[AnyPath] = list(folder.rglob("*.shard"))
+    for path in sorted(paths, key=str):
         try:
             found.append(from_dict(read_shard(path).notes))
         except BrokenFileError:
@@ -223,7 +225,7 @@ def named_file_sha256(where: str) -> list[str]:
     """SHA-256 of an ONNX file or of an installed module; files of code are recorded when they are imported."""
     named = where.rpartition(":")[0]
     if where.endswith(".onnx"):
-        return [file_sha256(Path(where))]
+        return [file_sha256(as_path(where))]
     try:
         spec = importlib.util.find_spec(named) if named and not named.endswith(".py") else None
     except (ImportError, ValueError):

@@ -15,8 +15,9 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from captum_leam._storage import file_sha256, hash_of
+from captum_leam._stores import AnyPath, StorePath, as_path, is_url, relative_path
 from captum_leam._text import as_text
-from captum_leam.errors import ConfigError, FileError
+from captum_leam.errors import CaptumLeamError, ConfigError, FileError
 from captum_leam.faces.formats import picture_endings
 from captum_leam.faces.photos import list_pictures
 from captum_leam.study.config import Config, Groups
@@ -31,7 +32,7 @@ class Picture:
     Attributes:
         number: Number in the study, from 0.
         person: Name of the person on it.
-        path: Path of the file.
+        path: Path of the file, local or in a store.
         name: The path as tables show it, relative and with /.
         groups: Values of the labels, in the order of ``Listing.labels``.
         sha256: SHA-256 of the file; empty where it could not be read.
@@ -40,7 +41,7 @@ class Picture:
 
     number: int
     person: str
-    path: Path
+    path: AnyPath
     name: str
     groups: tuple[str, ...] = ()
     sha256: str = ""
@@ -138,7 +139,7 @@ def check_names_differ(names: Iterable[str]) -> None:
 
 def _of_folder(config: Config) -> tuple[list[Picture], list[SkippedPath]]:
     """List the pictures in the folder of each person, and everything else that is neither hidden nor the folder of results."""
-    folder, results = config.people.path, os.path.realpath(config.out)
+    folder, results = config.people.path, _real(config.out)
     if not folder.is_dir():
         raise ConfigError(f"people: {folder} is no folder and no CSV table.")
     try:
@@ -149,15 +150,15 @@ def _of_folder(config: Config) -> tuple[list[Picture], list[SkippedPath]]:
     skipped_paths: list[SkippedPath] = []
     for path in entries:
         name = as_text(path.name)
-        if os.path.realpath(path) == results:
+        if _real(path) == results:
             continue
-        if not os.path.isdir(path):
+        if not _is_folder(path):
             skipped_paths.append(
                 SkippedPath("file", "", name, "beside the folders of people: only pictures in PERSON/ are read")
             )
             continue
         try:
-            files, skipped = list_pictures(path)
+            files, skipped = list_pictures(path)  # type: ignore[type-var]
         except FileError as error:  # the other people go on
             skipped_paths.append(SkippedPath("folder", name, name, as_text(error.reason)))
             continue
@@ -169,21 +170,31 @@ def _of_folder(config: Config) -> tuple[list[Picture], list[SkippedPath]]:
     return pictures, skipped_paths
 
 
-def _skipped(path: Path, reason: str, config: Config, person: str) -> Iterator[SkippedPath]:
+def _real(path: AnyPath) -> str:
+    """Return a path without links, as text."""
+    return path.url if isinstance(path, StorePath) else os.path.realpath(path)
+
+
+def _is_folder(path: AnyPath) -> bool:
+    """Return whether a path is a folder; False if that cannot be found out."""
+    return path.is_dir() if isinstance(path, StorePath) else os.path.isdir(path)
+
+
+def _skipped(path: AnyPath, reason: str, config: Config, person: str) -> Iterator[SkippedPath]:
     """Yield what is left out in a person's folder, and everything below it if it is a folder; hidden files and the results are not."""
     reasons = {path: as_text(reason)}
-    if os.path.isdir(path) and not path.is_symlink():
+    if _is_folder(path) and not path.is_symlink():
         below = f"in a folder of {person}'s folder: only pictures in PERSON/ are read"
         reasons |= dict.fromkeys(sorted(path.rglob("*")), below)
-    results = Path(os.path.realpath(config.out))
+    results = _real(config.out)
     for one, why in reasons.items():
-        is_hidden = any(part.startswith(".") for part in one.relative_to(path).parts)
-        if not is_hidden and not Path(os.path.realpath(one)).is_relative_to(results):
-            name = as_text(one.relative_to(config.people.path).as_posix())
-            yield SkippedPath("folder" if os.path.isdir(one) else "file", person, name, why)
+        is_hidden = any(part.startswith(".") for part in relative_path(one, path).parts)
+        if not is_hidden and not Path(_real(one)).is_relative_to(results):
+            name = as_text(relative_path(one, config.people.path).as_posix())
+            yield SkippedPath("folder" if _is_folder(one) else "file", person, name, why)
 
 
-def _rows(path: Path, names: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(path: AnyPath, names: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the rows of a CSV table with their line."""
     try:
         if path.exists() and not path.is_file():
@@ -220,16 +231,21 @@ def _of_table(config: Config) -> Iterator[Picture]:
         if where in seen:
             raise ConfigError(f"{people.path}, line {line}: {where} is there already, in line {seen[where]}.")
         seen[where] = line
+        try:
+            picture = as_path(where, people.path.parent)
+        except CaptumLeamError as error:
+            raise ConfigError(f"{people.path}, line {line}: {error}") from None
         groups = tuple(row[label] for label in labels)
         if known.setdefault(person, groups) != groups:
             raise ConfigError(
                 f"{people.path}, line {line}: {person} has {dict(zip(labels, groups, strict=True))}, in another line "
                 f"{dict(zip(labels, known[person], strict=True))}; expected one value of each label for every person."
             )
-        yield Picture(0, person, people.path.parent / where, Path(where).as_posix(), groups)
+        name = where if is_url(where) else Path(where).as_posix()
+        yield Picture(0, person, picture, name, groups)
 
 
-def _with_groups(pictures: list[Picture], groups: Groups, path: Path) -> list[Picture]:
+def _with_groups(pictures: list[Picture], groups: Groups, path: AnyPath) -> list[Picture]:
     """Return the pictures with the labels of a table of people."""
     labels: dict[str, tuple[str, ...]] = {}
     for line, row in _rows(path, [groups.person_column, *groups.columns]):

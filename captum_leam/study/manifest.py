@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_leam._storage import file_sha256
+from captum_leam._stores import AnyPath, relative_path
 from captum_leam.reporting.schema import TABLES
 from captum_leam.study.evaluating import map_settings
 from captum_leam.study.executor import Executor
@@ -30,7 +31,7 @@ def manifest_of(
     """
     out = plan.config.out
     used = [row["person"] for row in images if row["status"] == "ok"]
-    maps = sorted(path.relative_to(out).as_posix() for path in (out / "maps").rglob("*.npz"))
+    maps = sorted(relative_path(path, out).as_posix() for path in (out / "maps").rglob("*.npz"))
     return {
         "format": FORMAT,
         "finished": True,
@@ -76,7 +77,7 @@ def manifest_of(
     }
 
 
-def _digests(out: Path, names: Iterable[str]) -> dict[str, str]:
+def _digests(out: AnyPath, names: Iterable[str]) -> dict[str, str]:
     return {name: file_sha256(out / name) for name in names}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captum_leam._storage import Shard, file_sha256, hash_of, read_shard, shard_digest
+from captum_leam._stores import AnyPath
 from captum_leam._version import __version__
 from captum_leam._weights import find_weights
 from captum_leam.errors import ConfigError
@@ -109,7 +110,7 @@ class Plan:
 
     # -- paths
 
-    def path(self, stage: str, index: Index) -> Path:
+    def path(self, stage: str, index: Index) -> AnyPath:
         """Return the path of a shard, named by what it depends on."""
         return self.config.out / "work" / stage / f"{self._key(stage, index)}.shard"
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from captum_leam._engine.memory import is_out_of_memory, warn_of_reduced_batch
 from captum_leam._storage import Shard, file_sha256
+from captum_leam._stores import local_file
 from captum_leam._text import as_text
 from captum_leam.errors import FileError, ReliabilityWarning
 from captum_leam.faces import FaceSource, read_faces
@@ -36,9 +37,10 @@ def read_one(picture: Picture, worker: Worker) -> FaceSource | str:
     """Read one face of one file; every fault of the file becomes the reason why it is left out."""
     config = worker.config
     try:
-        if file_sha256(picture.path) != picture.sha256:
-            return "the file changed while the study ran; run again"
-        (source,) = read_faces([picture.path], worker.aligner, config.pictures.how)  # type: ignore[arg-type]
+        with local_file(picture.path) as file:
+            if file_sha256(file) != picture.sha256:
+                return "the file changed while the study ran; run again"
+            (source,) = read_faces([file], worker.aligner, config.pictures.how)  # type: ignore[arg-type]
     except ImportError:
         raise
     except OSError as error:

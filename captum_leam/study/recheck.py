@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from captum_leam._storage import file_sha256, read_shard, shard_digest
+from captum_leam._stores import AnyPath
 from captum_leam.errors import BrokenFileError, ConfigError
 from captum_leam.study.assembling import write_tables
 from captum_leam.study.config import Config
@@ -71,7 +72,7 @@ def check(config: Config, *, recompute: int = 1, progress: bool = True) -> Reche
 # -- files ---------------------------------------------------------------------------------------------
 
 
-def _compare_files(out: Path, manifest: Mapping[str, Any]) -> Iterator[Finding]:
+def _compare_files(out: AnyPath, manifest: Mapping[str, Any]) -> Iterator[Finding]:
     for what in ("tables", "maps"):
         yield _fit(what, manifest[what], [name for name, sha in manifest[what].items() if not _fits(out / name, sha)])
     shards = manifest["shards"]
@@ -85,7 +86,7 @@ def _fit(what: str, names: Mapping[str, str], wrong: Sequence[str]) -> Finding:
     return not wrong, f"{len(names) - len(wrong)} of {len(names)} {what} fit their checksums{_listed(wrong)}"
 
 
-def _fits(path: Path, digest: str) -> bool:
+def _fits(path: AnyPath, digest: str) -> bool:
     try:
         return file_sha256(path) == digest
     except OSError:

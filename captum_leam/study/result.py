@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from captum_leam._optional import import_optional, pd
 from captum_leam._storage import file_sha256
+from captum_leam._stores import AnyPath, as_path, local_file
 from captum_leam.errors import BrokenFileError, CaptumLeamError
 from captum_leam.reporting.schema import OVERALL, TABLES
 
@@ -24,7 +27,7 @@ class StudyResult:
     """Tables, manifest and mean maps of a study.
 
     Args:
-        folder: Folder that a study wrote.
+        folder: Folder that a study wrote, or its URL in a store.
 
     Raises:
         BrokenFileError: On reading, if there is no manifest (the study is not finished), or if a file is not the one that it names.
@@ -36,7 +39,10 @@ class StudyResult:
         captum_leam.errors.BrokenFileError: /nowhere holds no manifest: this study is not finished; run it again.
     """
 
-    folder: Path
+    folder: AnyPath
+
+    def __init__(self, folder: str | AnyPath) -> None:
+        object.__setattr__(self, "folder", as_path(folder))
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -65,21 +71,23 @@ class StudyResult:
         if name not in TABLES:
             raise CaptumLeamError(f"Expected one of the tables {', '.join(TABLES)}, got {name!r}.")
         wanted = [(column, "==", value) for column, value in filters.items()] or None
-        frame: pd.DataFrame = pq.read_table(self._good("tables", f"tables/{name}.parquet"), filters=wanted).to_pandas()
+        with self._good("tables", f"tables/{name}.parquet") as file:
+            frame: pd.DataFrame = pq.read_table(file, filters=wanted).to_pandas()
         return frame
 
-    def _good(self, what: str, name: str) -> Path:
-        """Return the path of a file that fits the manifest."""
+    @contextmanager
+    def _good(self, what: str, name: str) -> Iterator[Path]:
+        """Yield a file that fits the manifest."""
         path = self.folder / name
         try:
-            fits = file_sha256(path) == self.manifest[what][name]
+            with local_file(path) as file:
+                if file_sha256(file) != self.manifest[what][name]:
+                    raise BrokenFileError(
+                        f"{path} is not the file of the manifest (torn, or changed since); run the study again."
+                    )
+                yield file
         except OSError as error:
             raise BrokenFileError(f"{path} cannot be read ({error.strerror}); run the study again.") from None
-        if not fits:
-            raise BrokenFileError(
-                f"{path} is not the file of the manifest (torn, or changed since); run the study again."
-            )
-        return path
 
     def to_frame(self) -> pd.DataFrame:
         """Return the headline: person-specificity of the overall maps, of LEAM and of controls."""
@@ -87,7 +95,7 @@ class StudyResult:
 
     def mean_maps(self) -> dict[tuple[str, str], NDArray[np.float32]]:
         """Return model and layer → mean map (H, W)."""
-        with np.load(self._good("maps", "maps/mean.npz"), allow_pickle=False) as file:
+        with self._good("maps", "maps/mean.npz") as path, np.load(path, allow_pickle=False) as file:
             named = [(tuple(key.split("/", 1)), file[key]) for key in file.files]
         return {(model, layer): values for (model, layer), values in named}
 

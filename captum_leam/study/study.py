@@ -9,6 +9,7 @@ from typing import Any
 
 from captum_leam._progress import begin_step, progress_bar
 from captum_leam._storage import Shard, locked, remove_parts, write_bytes
+from captum_leam._stores import AnyPath, StorePath
 from captum_leam.errors import ConfigError, EngineError, IncompleteError
 from captum_leam.reporting.study_report import write_report
 from captum_leam.study.assembling import write_tables
@@ -83,7 +84,7 @@ class Study:
             ConfigError: If settings, people or networks are wrong; nothing was done.
             IncompleteError: If shards could not be made or written, as on a full disk. Run again.
         """
-        _check_engine(engine, jobs)
+        _check_engine(self.config, engine, jobs)
         out = _prepare_folder(self.config.out, force)
         try:
             with locked(out):
@@ -115,7 +116,7 @@ class Study:
             ConfigError: If settings, people or networks are wrong.
             IncompleteError: If a stage fails on the first shard.
         """
-        _check_engine(engine, jobs)
+        _check_engine(self.config, engine, jobs)
         try:
             with deterministic_torch(self.config.threads):
                 return estimate_cost(self.config, engine, jobs, progress=progress)
@@ -132,14 +133,18 @@ class Study:
         return check(self.config, recompute=recompute, progress=progress)
 
 
-def _check_engine(engine: str, jobs: int) -> None:
+def _check_engine(config: Config, engine: str, jobs: int) -> None:
     if engine not in ENGINES or jobs < 1:
         raise ConfigError(f"engine is {engine!r}, jobs {jobs}; expected one of {', '.join(ENGINES)}, and 1 or more.")
+    if engine != "serial" and "memory://" in json.dumps(config.to_dict()):
+        raise ConfigError(
+            f"Expected engine to be 'serial', got {engine!r}. Other processes do not see what memory:// holds in this one."
+        )
 
 
-def _prepare_folder(out: Path, force: bool) -> Path:
+def _prepare_folder(out: AnyPath, force: bool) -> AnyPath:
     """Make the folder of results, unless it holds other files."""
-    for part in (out, *out.parents):
+    for part in (out,) if isinstance(out, StorePath) else (out, *out.parents):
         if part.exists() and not part.is_dir():
             raise ConfigError(f"out: {out}: expected a folder, got the file {part}.")
     is_ours = (out / "manifest.json").is_file() or (out / "work").is_dir()

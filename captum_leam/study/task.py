@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
+from captum_leam._stores import AnyPath
 from captum_leam.study.listing import Picture
 
 
@@ -16,7 +16,7 @@ class Index(NamedTuple):
     layer: int = -1
 
 
-Inputs = Mapping[tuple[str, Index], Path]
+Inputs = Mapping[tuple[str, Index], AnyPath]
 """Name of a stage and index → shard."""
 
 
@@ -34,11 +34,11 @@ class Task:
 
     stage: str
     index: Index
-    path: Path
+    path: AnyPath
     inputs: Inputs
     pictures: tuple[Picture, ...] = ()
 
-    def input(self, stage: str) -> Path:
+    def input(self, stage: str) -> AnyPath:
         """Return the only input of a stage."""
         (path,) = (path for (name, _), path in self.inputs.items() if name == stage)
         return path

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from captum_leam._storage import Shard, read_shard
+from captum_leam._stores import AnyPath
 from captum_leam.errors import ConfigError
 from captum_leam.faces import FaceAligner
 from captum_leam.maps import default_blur
@@ -210,7 +210,7 @@ class Worker:
         merged: NDArray[np.uint8] = loaded.scheme.merge_sides().relabel(labels).numpy().astype(np.uint8)
         return merged
 
-    def crops_shard(self, path: Path) -> Shard:
+    def crops_shard(self, path: AnyPath) -> Shard:
         """Return a shard of crops; the last ones are kept."""
         shard: Shard = self._last("crops", path, lambda: read_shard(path), KEPT_BATCHES)
         return shard
