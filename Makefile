@@ -28,7 +28,7 @@ $(VENV)/demo: $(SETTINGS)
 
 $(VENV)/test: $(SETTINGS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(INSTALL) ".[cli,report,face,onnx,study,ray,peers,docs,dev]"
+	@$(INSTALL) ".[cli,report,face,onnx,study,ray,cloud,peers,docs,dev]"
 	@touch $@
 
 demo: $(VENV)/demo
@@ -65,7 +65,7 @@ test-deep: $(VENV)/test
 OLDEST := .venv-oldest
 $(OLDEST)/all: tools/oldest.txt pyproject.toml tools/install.py
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	@$(OLDEST)/bin/python tools/install.py --constraint tools/oldest.txt ".[cli,report,face,onnx,study,ray]" pytest hypothesis
+	@$(OLDEST)/bin/python tools/install.py --constraint tools/oldest.txt ".[cli,report,face,onnx,study,ray,cloud]" pytest hypothesis
 	@touch $@
 
 test-oldest: $(OLDEST)/all

@@ -20,6 +20,11 @@ PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "memory": "fsspec"}
 
 URL = re.compile(rf"({'|'.join(PACKAGES)})://[\w.-]+(/[^?]*)?")
 
+URL_RULE = (
+    f"Write {', '.join(f'{scheme}://BUCKET/KEY' for scheme in PACKAGES)} without user, password or query: credentials come from the "
+    "environment."
+)
+
 ERRORS = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES, FileExistsError: errno.EEXIST}
 """Errors that clients of stores raise without their number."""
 
@@ -140,9 +145,8 @@ class StorePath:
 
     def read_bytes(self) -> bytes:
         """Return the content of an object."""
-        with self._reached() as (files, path):
-            content: bytes = files.cat_file(path)
-        return content
+        with local_file(self) as file:  # one request; ``cat_file`` of S3 asks for the size first
+            return file.read_bytes()
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """Return the content of an object as text."""
@@ -217,10 +221,7 @@ def as_path(where: str | AnyPath, folder: AnyPath = Path()) -> AnyPath:
     if not is_url(where):
         return folder / where
     if not URL.fullmatch(str(where)):
-        raise CaptumLeamError(
-            f"Expected a URL {' or '.join(f'{name}://BUCKET/KEY' for name in PACKAGES)} without user, password or query, got "
-            f"{without_credentials(str(where))}. Set credentials and the address of the store in the environment."
-        )
+        raise CaptumLeamError(f"Expected the URL of a store, got {without_credentials(str(where))}. {URL_RULE}")
     scheme, _, path = str(where).partition("://")
     bucket, _, key = path.partition("/")
     return StorePath(f"{scheme}://{bucket}") / key

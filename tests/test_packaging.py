@@ -27,7 +27,7 @@ def requirements(*extras: str) -> dict[str, str]:
     return {pair[1]: pair[2] for pair in pairs if pair}
 
 
-USERS = ("cli", "report", "face", "onnx", "study", "ray")
+USERS = ("cli", "report", "face", "onnx", "study", "ray", "cloud")
 
 
 def test_a_wheel_without_a_module_is_noticed(tmp_path):

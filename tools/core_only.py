@@ -22,8 +22,8 @@ from typing import Any
 
 from captum_leam._optional import EXTRAS
 
-WITH_CAPTUM = {"matplotlib", "PIL"}
-"""Packages of extras that Captum itself needs, and that are therefore always there."""
+WITH_CAPTUM = {"matplotlib", "PIL", "fsspec"}
+"""Packages of extras that Captum or PyTorch needs, and that are therefore always there."""
 
 
 class Hiding(MetaPathFinder):
@@ -91,6 +91,7 @@ def check_errors() -> None:
     """Use one thing of every extra: the error names the command that installs it."""
     import torch
 
+    from captum_leam._stores import as_path
     from captum_leam.faces import FaceAligner
     from captum_leam.faithfulness import OcclusionEvaluator
     from captum_leam.models import facexlib_arcface, from_onnx
@@ -111,6 +112,7 @@ def check_errors() -> None:
         names_its_command("facexlib", "face", lambda: facexlib_arcface(weights=file))
         names_its_command("pydantic", "study", _read_config)
         names_its_command("ray", "ray", _start_ray)
+        names_its_command("s3fs", "cloud", lambda: as_path("s3://bucket").exists())
 
 
 def _render() -> None:

@@ -17,7 +17,8 @@ TESTED = (
     "explainers/test_contract.py", "explainers/test_cams.py",
     "explainers/test_exact.py", "explainers/test_gradient.py", "explainers/test_perturbation.py", "explainers/test_shapley.py",
     "models/test_onnx.py", "faces/test_photos.py", "faces/test_aligner.py", "faces/test_crops.py", "regions/test_parsers.py",
-    "study/test_config.py", "study/test_study.py", "study/test_engines.py", "reporting", "test_plots.py", "test_storage.py", "test_cli.py",
+    "study/test_config.py", "study/test_study.py", "study/test_engines.py", "study/test_stores.py", "reporting", "test_plots.py",
+    "test_storage.py", "test_cli.py",
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from captum_leam._optional import missing_extra
-from captum_leam._stores import AnyPath, StorePath, as_path, is_url
+from captum_leam._stores import URL_RULE, AnyPath, StorePath, as_path, is_url
 from captum_leam.errors import CaptumLeamError
 from captum_leam.study.yaml_reader import MAX_INTEGER
 
@@ -79,8 +79,8 @@ def place_of(value: Any, info: ValidationInfo, what: str = "a path") -> AnyPath:
     folder = info.context["folder"] if info.context else Path()
     try:
         return as_path(value if isinstance(value, StorePath) else as_text(value, what), folder)
-    except CaptumLeamError as error:
-        raise expected(what, str(error)) from None
+    except CaptumLeamError:
+        raise expected(what, URL_RULE) from None
 
 
 def existing(what: str) -> BeforeValidator:

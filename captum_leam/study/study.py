@@ -144,15 +144,15 @@ def _check_engine(config: Config, engine: str, jobs: int) -> None:
 
 def _prepare_folder(out: AnyPath, force: bool) -> AnyPath:
     """Make the folder of results, unless it holds other files."""
-    for part in (out,) if isinstance(out, StorePath) else (out, *out.parents):
-        if part.exists() and not part.is_dir():
-            raise ConfigError(f"out: {out}: expected a folder, got the file {part}.")
-    is_ours = (out / "manifest.json").is_file() or (out / "work").is_dir()
-    if out.is_dir() and not is_ours and not force and any(p.name != ".lock" for p in out.iterdir()):
-        raise ConfigError(
-            f"out: {out} holds files that are no study; choose another folder, or --force to write into it."
-        )
     try:
+        for part in (out,) if isinstance(out, StorePath) else (out, *out.parents):
+            if part.exists() and not part.is_dir():
+                raise ConfigError(f"out: {out}: expected a folder, got the file {part}.")
+        is_ours = (out / "manifest.json").is_file() or (out / "work").is_dir()
+        if out.is_dir() and not is_ours and not force and any(p.name != ".lock" for p in out.iterdir()):
+            raise ConfigError(
+                f"out: {out} holds files that are no study; choose another folder, or --force to write into it."
+            )
         (out / "work").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"out: {out} cannot be made ({error.strerror}).") from None
