@@ -270,7 +270,7 @@ def _read_payload(path: AnyPath) -> tuple[bytes, str]:
         content = path.read_bytes()
     except OSError as error:
         if isinstance(path, StorePath) and not isinstance(error, FileNotFoundError):
-            raise  # a store that cannot be reached holds the shard all the same
+            raise
         raise BrokenFileError(f"{path}: the shard cannot be read ({error.strerror}); run the study again.") from None
     payload, footer = content[:-FOOTER], content[-FOOTER:]
     digest = hashlib.sha256(payload).hexdigest()

@@ -26,7 +26,11 @@ URL_RULE = (
 )
 
 ERRORS = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES, FileExistsError: errno.EEXIST}
-"""Errors that clients of stores raise without their number."""
+"""Errors of one object, which clients of stores raise without their number."""
+
+
+class StoreError(OSError):
+    """A store that cannot be reached, which says nothing about the object: whoever skips unusable files must not skip this one."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,13 @@ class StorePath:
         except MissingExtraError:
             raise
         except Exception as error:
-            number = next((code for kind, code in ERRORS.items() if isinstance(error, kind)), None)
-            number = number or getattr(error, "errno", None)
-            if isinstance(number, int):
-                raise OSError(number, os.strerror(number), self.url) from None
+            for kind, code in ERRORS.items():
+                if isinstance(error, kind):
+                    raise OSError(code, os.strerror(code), self.url) from None
+            if isinstance(number := getattr(error, "errno", None), int):
+                raise StoreError(number, os.strerror(number), self.url) from None
             reason = f"{type(error).__name__}: see the credentials and the address of the store in the environment"
-            raise OSError(errno.EIO, reason, self.url) from None
+            raise StoreError(errno.EIO, reason, self.url) from None
 
     def _find_kind(self) -> str:
         """Return ``"file"`` or ``"directory"``; nothing if there is neither."""

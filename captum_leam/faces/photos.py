@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from captum_leam._stores import StorePath, local_file
+from captum_leam._stores import StoreError, StorePath, local_file
 from captum_leam.errors import CaptumLeamError, DarkPictureWarning, FileError, UnknownWhiteError
 from captum_leam.faces.formats import picture_endings, readable_formats, why_unreadable
 from captum_leam.faces.white import Depth
@@ -151,6 +151,8 @@ def list_pictures(folder: Folder, *, recursive: bool = False) -> tuple[list[Fold
 def _visible_entries(folder: Folder) -> list[Folder]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except StoreError:
+        raise
     except OSError as error:
         where = folder if isinstance(folder, Path) else folder.url
         raise FileError(where, f"the folder cannot be read ({error.strerror}).") from None
@@ -174,6 +176,10 @@ def _why_skipped(path: Path | StorePath, endings: Sequence[str]) -> str | None:
             kind = image.format
     except FileError as error:
         return error.reason
+    except StoreError:
+        raise
+    except OSError as error:
+        return f"the file cannot be read ({error.strerror})."
     return f"its content is {kind}, but it is called {ending}. Rename it if it is meant." if ending else None
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from captum_leam._storage import file_sha256, hash_of
-from captum_leam._stores import AnyPath, StorePath, as_path, is_url, relative_path
+from captum_leam._stores import AnyPath, StoreError, StorePath, as_path, is_url, relative_path
 from captum_leam._text import as_text
 from captum_leam.errors import CaptumLeamError, ConfigError, FileError
 from captum_leam.faces.formats import picture_endings
@@ -322,6 +322,8 @@ def too_few(person: str, count: int, min_images: int) -> str:
 def _hash(picture: Picture) -> Picture:
     try:
         return replace(picture, sha256=file_sha256(picture.path))
+    except StoreError:
+        raise
     except OSError as error:
         return replace(picture, reason=f"the file cannot be read ({error.strerror})")
 

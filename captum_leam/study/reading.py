@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from captum_leam._engine.memory import is_out_of_memory, warn_of_reduced_batch
 from captum_leam._storage import Shard, file_sha256
-from captum_leam._stores import local_file
+from captum_leam._stores import StoreError, local_file
 from captum_leam._text import as_text
 from captum_leam.errors import FileError, ReliabilityWarning
 from captum_leam.faces import FaceSource, read_faces
@@ -41,7 +41,7 @@ def read_one(picture: Picture, worker: Worker) -> FaceSource | str:
             if file_sha256(file) != picture.sha256:
                 return "the file changed while the study ran; run again"
             (source,) = read_faces([file], worker.aligner, config.pictures.how)  # type: ignore[arg-type]
-    except ImportError:
+    except (ImportError, StoreError):
         raise
     except OSError as error:
         return f"the file cannot be read ({error.strerror})"

@@ -18,7 +18,7 @@ from captum_leam import _storage, _stores
 from captum_leam._storage import Shard, atomic_folder, atomic_write, locked, read_shard, shard_digest, write_shard
 from captum_leam._stores import as_path, relative_path
 from captum_leam._weights import load_state
-from captum_leam.errors import BrokenFileError, BusyError, CaptumLeamError, ConfigError
+from captum_leam.errors import BrokenFileError, BusyError, CaptumLeamError, ConfigError, IncompleteError
 from captum_leam.models import load_model
 from captum_leam.reporting import write_report
 from captum_leam.study import Study, StudyResult
@@ -458,15 +458,45 @@ def test_results_on_s3_are_checked_and_torn_shards_made_again(small, small_right
     assert bytes_below(bucket / "out", "tables", "maps") == small_right
 
 
-def test_a_store_that_fails_is_no_missing_shard(small, bucket, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "shown"), [(PermissionError("Access"), "Permission denied"), (TimeoutError(), "Timeout")]
+)
+def test_a_store_that_fails_is_no_missing_shard(memory, monkeypatch, error, shown):
     def fail(*args, **options):
-        raise PermissionError("Access Denied")
+        raise error
 
-    copy(small / "faces", bucket / "faces")
-    copy(small / "results", bucket / "out")
-    monkeypatch.setattr(_stores._file_system("s3"), "get_file", fail)
-    with pytest.raises(OSError, match="Permission denied"):
-        shard_digest(next((bucket / "out" / "work" / "maps").iterdir()))
+    write_shard(memory / "a.shard", Shard({}))
+    monkeypatch.setattr(_stores._file_system("memory"), "get_file", fail)
+    with pytest.raises(OSError, match=shown):
+        shard_digest(memory / "a.shard")
+
+
+def test_pictures_are_not_left_out_because_a_store_fails_for_a_moment(small, small_right, memory, monkeypatch):
+    """Requests for folders and pictures that fail while these are listed, hashed and read: the run ends, and goes on when run again."""
+    copy(small / "faces", memory / "faces")
+    store = _stores._file_system("memory")
+    real, calls, failed = {name: getattr(store, name) for name in ("get_file", "ls")}, [], []
+
+    def fails_sometimes(name):
+        def call(path, *args, **options):
+            calls.append(path)
+            if "/faces" in path and len(calls) in (1, 4, 16, 41, 76):
+                raise TimeoutError
+            return real[name](path, *args, **options)
+
+        return call
+
+    for name in real:
+        monkeypatch.setattr(store, name, fails_sometimes(name))
+    while len(failed) < 9:
+        try:
+            Study(at(small, memory)).run(progress=False, report=False)
+            break
+        except (ConfigError, IncompleteError) as error:
+            failed.append(str(error))
+    assert len(failed) >= 4
+    assert all("Timeout" in message for message in failed)
+    assert bytes_below(memory / "out", "tables", "maps") == small_right
 
 
 @pytest.mark.slow
