@@ -88,6 +88,8 @@ lint: $(VENV)/test
 	$(BIN)/zizmor --quiet --offline --config .github/zizmor.yml .github/workflows
 	@if command -v actionlint >/dev/null; then actionlint; else echo "actionlint is not installed: not run"; fi
 	$(BIN)/codespell captum_leam docs examples benchmarks tests tools .github *.md CITATION.cff
+	$(BIN)/python tools/check_words.py
+	$(BIN)/python tools/check_docstrings.py
 
 # The tests of extras and core on the newest versions that the registry has, in an environment of its own
 NEWEST := .venv-newest
