@@ -1,4 +1,4 @@
-"""Faithfulness against cost: a point for every method, the Pareto front, labels that do not cover each other."""
+"""Faithfulness against cost: a point for each method, the best at each cost, labels that do not cover each other."""
 
 from itertools import pairwise
 
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from peers_measures import ALL
+from peers_methods import DEFAULT, PRESETS
 
 from captum_leam.plots import COLOURS
 
@@ -30,57 +31,69 @@ FRACTION = 0.05
 
 
 def points(table: pd.DataFrame, fraction: float = FRACTION) -> pd.DataFrame:
-    """Return network, method, family, passes per image and drop (grey faces, blur, own network, chosen reading)."""
+    """Return network, method, family, passes per image and drop (grey faces, blur, own network, chosen reading).
+
+    Rows of :data:`~peers_measures.ALL` have drops in gaps and the mean passes over the networks.
+    """
     own = (table["measure"] == "drop") & (table["where"] == OWN) & (table["fill"] == "blur") & (table["view"] == CHOSEN)
-    own &= (table["faces"] == "faces") & (table["fraction"] == fraction) & (table["network"] != ALL)
-    drop = table[own].set_index(["network", "method", "family"])["value"]
+    own &= (table["faces"] == "faces") & (table["fraction"] == fraction)
+    drop = table[own].set_index(["network", "method", "family"])["value"].rename("drop").reset_index()
     counted = table[table["measure"].isin(["forwards", "backwards"])]
     counted = counted.drop_duplicates(["network", "method", "measure"])
-    passes = counted.groupby(["network", "method"])["value"].sum()
-    return drop.rename("drop").reset_index().merge(passes.rename("passes").reset_index(), "left")
+    passes = counted.groupby(["network", "method"])["value"].sum().rename("passes").reset_index()
+    average = passes.groupby("method", as_index=False)["passes"].mean().assign(network=ALL)
+    return drop.merge(pd.concat([passes, average]), "left")
 
 
 def pareto(found: pd.DataFrame) -> pd.DataFrame:
-    """The points that no cheaper one reaches."""
+    """Return the points that no cheaper one reaches."""
     ordered = found.sort_values(["passes", "drop"], ascending=[True, False])
     return ordered[ordered["drop"] > ordered["drop"].cummax().shift(fill_value=-np.inf)]
 
 
-def figure(table: pd.DataFrame) -> Figure:
-    """A panel for each network; the limit and the controls, which explain nothing, are lines."""
-    every = points(table)
-    panels = list(every.groupby("network", sort=False))
-    fig, axes = plt.subplots(len(panels), 1, figsize=(12.5, 8.5 * len(panels)), squeeze=False)
-    fig.subplots_adjust(left=0.06, right=0.83, top=0.97, bottom=0.04, hspace=0.14)
-    for axis, (name, found) in zip(axes[:, 0], panels, strict=True):
-        shown = found[found["family"].isin(STYLES)].sort_values("drop", ascending=False)
-        for family, (colour, marker) in STYLES.items():
-            part = shown[shown["family"] == family]
-            if len(part):
-                label = NAMES.get(family, family)
-                axis.scatter(part["passes"], part["drop"], c=colour, marker=marker, s=26, zorder=3, label=label)
-        front = pareto(shown)
-        axis.step(front["passes"], front["drop"], where="post", color="0.3", linewidth=1, label="Pareto front")
-        axis.set(
-            xscale="log", xlabel="forward and backward passes per image (counted)", title=f"network {name} explained"
-        )
-        axis.set_ylabel("fall of the cosine, top 5 % of the pixels blurred")
-        axis.set_xlim(shown["passes"].min() / 3, shown["passes"].max() * 4)
-        axis.set_ylim(-0.02, 1.12 * shown["drop"].max())
-        axis.spines[["top", "right"]].set_visible(False)
-        _lines(axis, found[~found["family"].isin(STYLES)])
-        axis.legend(fontsize=8, frameon=False, loc="upper left")  # few passes reach little: that corner is free
-        _label(axis, shown, front)
+def figure(table: pd.DataFrame, network: str = ALL) -> Figure:
+    """Return drops against passes; the limit and the controls, which explain nothing, are lines.
+
+    Methods below the strongest control are points without a name, LEAM's presets aside.
+
+    Args:
+        table: What peers.py measured.
+        network: Network that is explained. Default: the average over networks, in gaps.
+    """
+    found = points(table)
+    found = found[found["network"] == network]
+    shown = found[found["family"].isin(STYLES)].sort_values("drop", ascending=False)
+    lines = found[~found["family"].isin(STYLES)]
+    fig, axis = plt.subplots(figsize=(11, 5.6))
+    fig.subplots_adjust(left=0.08, right=0.82, top=0.98, bottom=0.09)
+    for family, (colour, marker) in STYLES.items():
+        part = shown[shown["family"] == family]
+        if len(part):
+            label = NAMES.get(family, family)
+            axis.scatter(part["passes"], part["drop"], c=colour, marker=marker, s=26, zorder=3, label=label)
+    front = pareto(shown)
+    axis.step(front["passes"], front["drop"], where="post", color="0.3", linewidth=1, label="best at this cost")
+    axis.set(xscale="log", xlabel="forward and backward passes per image (counted)")
+    unit = ", in gaps" if network == ALL else ""
+    axis.set_ylabel(f"drop of the cosine{unit}, top {FRACTION:.0%} of the pixels blurred".replace("%", " %"))
+    axis.set_xlim(shown["passes"].min() / 3, shown["passes"].max() * 4)
+    axis.set_ylim(min(-0.03 * shown["drop"].max(), 1.1 * shown["drop"].min()), 1.12 * shown["drop"].max())
+    axis.spines[["top", "right"]].set_visible(False)
+    _lines(axis, lines)
+    axis.legend(fontsize=8, frameon=False, loc="upper left")  # few passes reach little: that corner is free
+    strongest = lines.loc[lines["family"] == "control", "drop"].max()
+    is_preset = shown["method"].isin([f"LEAM, {preset}" for preset in PRESETS])
+    _label(axis, shown, front, named=is_preset | ~(shown["drop"] <= strongest))
     return fig
 
 
 def _lines(axis: Axes, lines: pd.DataFrame) -> None:
-    """Dotted lines named at the right, names apart from each other; the limit above the axis is named with its value."""
+    """Draw dotted lines with their names at the right, apart from each other; a limit above the axis is named with its value."""
     top = axis.get_ylim()[1]
     lowest = np.inf
     for _, line in lines.sort_values("drop", ascending=False).iterrows():
         limit, beyond = line["family"] == "limit", line["drop"] > top
-        name = line["method"].replace("control: ", "").replace(" of other people", "\nof other people")
+        name = line["method"].replace("control: ", "").replace(f" of other people ({DEFAULT})", "\nof other people")
         if not beyond:
             axis.axhline(line["drop"], color="0.2" if limit else "0.7", linewidth=0.9, linestyle="--" if limit else ":")
         height = min(min(line["drop"], top), lowest - 0.035 * top)
@@ -90,8 +103,8 @@ def _lines(axis: Axes, lines: pd.DataFrame) -> None:
         axis.annotate(text, (1.0, height), fontsize=7.5, color="0.35", va="center", **place)
 
 
-def _label(axis: Axes, shown: pd.DataFrame, front: pd.DataFrame) -> None:
-    """A label beside every point, at the nearest place where it covers neither a point nor another label."""
+def _label(axis: Axes, shown: pd.DataFrame, front: pd.DataFrame, named: "pd.Series[bool]") -> None:
+    """Label the named points, each at the nearest place where its label covers neither a point nor another label."""
     renderer = axis.figure.canvas.get_renderer()  # type: ignore[attr-defined]
     frame, to_points = axis.get_window_extent(renderer), 72 / axis.figure.dpi
     dots = axis.transData.transform(shown[["passes", "drop"]].to_numpy())
@@ -99,7 +112,7 @@ def _label(axis: Axes, shown: pd.DataFrame, front: pd.DataFrame) -> None:
     corners = axis.transData.transform(front[["passes", "drop"]].to_numpy())
     for (x, y), (right, top) in pairwise(corners):  # the steps of the front
         taken += [Bbox.from_extents(x, y - 1, right, y + 1), Bbox.from_extents(right - 1, y, right + 1, top)]
-    for (x, y), row in zip(dots, shown.itertuples(index=False), strict=True):
+    for (x, y), row in zip(dots[named.to_numpy()], shown[named].itertuples(index=False), strict=True):
         style = {"fontsize": 7.5, "color": STYLES["LEAM"][0] if row.family == "LEAM" else "0.2", "va": "center"}
         sized = axis.text(row.passes, row.drop, _short(row.method), **style)
         size = sized.get_window_extent(renderer).size
@@ -115,7 +128,7 @@ def _label(axis: Axes, shown: pd.DataFrame, front: pd.DataFrame) -> None:
 
 
 def _first_free(box: Bbox, frame: Bbox, taken: list[Bbox]) -> tuple[float, float]:
-    """Where to move a box so that it lies inside the frame and covers nothing; the last place tried if there is none."""
+    """Return where to move a box so that it lies inside the frame and covers nothing, or the last place tried."""
     for shift in _shifts(box.width):
         moved = box.translated(*shift)
         inside = frame.x0 <= moved.x0 and moved.x1 <= frame.x1 and frame.y0 <= moved.y0 and moved.y1 <= frame.y1
@@ -125,7 +138,7 @@ def _first_free(box: Bbox, frame: Bbox, taken: list[Bbox]) -> tuple[float, float
 
 
 def _shifts(width: float) -> list[tuple[float, float]]:
-    """Places of a label in pixels from its point, best first: right of it, left of it, then further away."""
+    """Return places of a label in pixels from its point, best first: right of it, left of it, then further away."""
     sides = ((0, 9, 1), (25, -width - 9, -1))
     every = [
         (further + 2.5 * abs(dy) + cost, start + sign * further, dy)

@@ -2,9 +2,10 @@
 
     python benchmarks/peers_page.py [--results results/peers] [--docs docs]
 
-Writes docs/peers.md, docs/peers/NETWORK.md for every network, docs/_static/peers.png and benchmarks/peers_readings.csv (the mean of every
-reading on the tuning people, which a test compares with what it measures). A method or a control that is ahead of LEAM's default is bold,
-with a star where the interval of the difference over people leaves out 0.
+Writes docs/peers.md (a summary on one screen), the appendix docs/peers (average.md, NETWORK.md for each network), a figure for each of
+these in docs/_static, and benchmarks/peers_readings.csv (the mean of every reading on the tuning people, which a test compares with what it
+measures). A method or a control that is ahead of LEAM's default is bold, with a star where the interval of the difference over people
+leaves out 0.
 """
 
 import argparse
@@ -16,7 +17,6 @@ from pathlib import Path
 import pandas as pd
 from contest import BUDGETS, CHOSEN, DECIDING, METHODS, OWN, PUBLISHED, READINGS, TRANSFER, VIEWS
 from jinja2 import Environment
-from peers_cost import LIMIT_NAME
 from peers_figure import STYLES as EXPLAINING
 from peers_figure import figure, pareto, points
 from peers_measures import ALL
@@ -172,15 +172,15 @@ def standing(leads: pd.DataFrame, preset: str, methods: Sequence[str]) -> pd.Dat
     """
     kept = leads[(leads["preset"] == preset) & leads["method"].isin(methods) & (leads["faces"] == "faces")]
     kept = kept[kept["where"].isin([OWN, TRANSFER])]
-    kept = kept[[cell in DECIDING for cell in kept[["fill", "fraction"]].itertuples(index=False, name=None)]]
+    kept = kept[pd.MultiIndex.from_frame(kept[["fill", "fraction"]]).isin(DECIDING)]
     groups = kept.groupby(["network", "view", "where", "fill", "fraction"], sort=False)
     return groups.agg(ahead=("ahead", "min"), surely_behind=("high", "min")).assign(
         ahead=lambda t: t["ahead"] > 0, surely_behind=lambda t: t["surely_behind"] < 0
     )
 
 
-def told(cells: pd.DataFrame) -> str:
-    """Return the count of cells as text."""
+def counted_cells(cells: pd.DataFrame) -> str:
+    """Return the number of cells in which a preset is ahead of every method, or surely behind one, as text."""
     if cells.empty:
         return "not measured"
     behind = int(cells["surely_behind"].sum())
@@ -188,19 +188,45 @@ def told(cells: pd.DataFrame) -> str:
     return text + (f", surely behind one in {behind}" if behind else ", surely behind none in any")
 
 
-def in_short(table: pd.DataFrame, leads: pd.DataFrame) -> Iterator[str]:
-    """Yield how the presets stand."""
-    counts = dict(zip(PRESETS, (*BUDGETS, float("inf")), strict=True))
-    for preset, budget in counts.items():
+def standings(table: pd.DataFrame, leads: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield each preset, the methods that it is compared with as text, and its deciding cells as :func:`standing` returns them."""
+    for preset, budget in zip(PRESETS, (*BUDGETS, float("inf")), strict=True):
         methods = rivals(table, budget)
-        cells = standing(leads, f"LEAM, {preset}", methods).reset_index()
-        among = f"the {len(methods)} methods of at most {budget} passes" if budget in BUDGETS else "all methods"
+        among = (
+            f"{len(methods)} methods of at most {budget} passes" if budget in BUDGETS else f"all {len(methods)} methods"
+        )
+        yield preset, among, standing(leads, f"LEAM, {preset}", methods).reset_index()
+
+
+def short_table(table: pd.DataFrame, leads: pd.DataFrame) -> str:
+    """Return a row for each preset: the cells in which it is ahead of every method, and those in which it is surely behind one."""
+    lines = [
+        "| preset | compared with | average: ahead of all | surely behind one | each network: ahead of all | surely behind one |",
+        "|---|---|---|---|---|---|",
+    ]
+    for preset, among, cells in standings(table, leads):
+        is_all = cells["network"] == ALL
+        parts = [text for part in (cells[is_all], cells[~is_all]) for text in cells_of(part)]
+        lines.append(f'| `"{preset}"` | {among} | {" | ".join(parts)} |')
+    return "\n".join(lines)
+
+
+def cells_of(cells: pd.DataFrame) -> tuple[str, str]:
+    """Return in how many of the cells a preset is ahead of every method, and in how many it is surely behind one."""
+    if cells.empty:
+        return "–", "–"
+    return f"{int(cells['ahead'].sum())} of {len(cells)}", str(int(cells["surely_behind"].sum()))
+
+
+def in_short(table: pd.DataFrame, leads: pd.DataFrame) -> Iterator[str]:
+    """Yield how the presets stand, view by view."""
+    for preset, among, cells in standings(table, leads):
         everywhere, each = cells[cells["network"] == ALL], cells[cells["network"] != ALL]
-        yield f'- `"{preset}"` among {among}, averaged over networks: {told(everywhere)}.'
+        yield f'- `"{preset}"` among {among}, averaged over networks: {counted_cells(everywhere)}.'
         for view in VIEWS:
             name = "in the chosen readings" if view == CHOSEN else f"every map at σ {view}"
-            yield f"  - {name}: {told(everywhere[everywhere['view'].astype(str) == view])}."
-        yield f"  - network by network: {told(each)}."
+            yield f"  - {name}: {counted_cells(everywhere[everywhere['view'].astype(str) == view])}."
+        yield f"  - network by network: {counted_cells(each)}."
 
 
 def shares_of(table: pd.DataFrame, preset: str) -> str:
@@ -217,30 +243,50 @@ def shares_of(table: pd.DataFrame, preset: str) -> str:
     return f'- `"{preset}"` reaches of the limit at 5 %, own / transfer: {"; ".join(parts)}.'
 
 
-def where_not_ahead(table: pd.DataFrame) -> Iterator[str]:
-    """Yield every deciding cell, averaged over networks, in which a method or a control is ahead of LEAM's default."""
+def cells_not_ahead(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield every deciding cell, averaged over networks, in which a method or a control is ahead of LEAM's default.
+
+    Yields:
+        The cell, its view, and the rows of those ahead, furthest first.
+    """
     everywhere = table[(table["network"] == ALL) & (table["faces"] == "faces")]
-    lost = 0
     for view in VIEWS:
         for column in drop_columns(view):
             for cell in column.cells:
                 rows = select(everywhere, cell)
                 default = rows[rows["method"] == DEFAULT]
                 ahead = rows[[is_ahead(entry, default) for _, entry in rows.iterrows()]]
-                if ahead.empty:
-                    continue
-                lost += 1
-                best = ahead.sort_values("ahead").head(4)
-                who = "; ".join(
-                    f"{e['method'].removeprefix('control: ')} by {number(-e['ahead'], 3)}"
-                    + ("\\*" if certain(e) else "")
-                    for _, e in best.iterrows()
-                )
-                more = f" and {len(ahead) - 4} more" if len(ahead) > 4 else ""
-                place = "as chosen" if view == CHOSEN else f"σ {view}"
-                yield f"- {column.heading}, {cell['where']}, {place}: {who}{more}"
-    if not lost:
-        yield "In no cell that decides."
+                if len(ahead):
+                    place = "as chosen" if view == CHOSEN else f"σ {view}"
+                    yield f"{column.heading}, {cell['where']}", place, ahead.sort_values("ahead")
+
+
+def where_not_ahead(table: pd.DataFrame) -> list[str]:
+    """Return a line for each cell in which LEAM's default is not ahead, with the four that are furthest ahead."""
+    lines = []
+    for cell, place, ahead in cells_not_ahead(table):
+        leads = [
+            f"{e['method'].removeprefix('control: ')} by {number(-e['ahead'], 3)}" + ("\\*" if certain(e) else "")
+            for _, e in ahead.head(4).iterrows()
+        ]
+        more = f" and {len(ahead) - 4} more" if len(ahead) > 4 else ""
+        lines.append(f"- {cell}, {place}: {'; '.join(leads)}{more}")
+    return lines or ["In no cell that decides."]
+
+
+def behind_in_short(table: pd.DataFrame) -> str:
+    """Return a sentence on the cells in which LEAM's default is not ahead of every method and control."""
+    cells = list(cells_not_ahead(table))
+    if not cells:
+        return "Averaged over networks, no method and no control is ahead of the default in any cell."
+    places = "; ".join(dict.fromkeys(place for _, place, _ in cells))
+    furthest = pd.concat([ahead.head(1) for _, _, ahead in cells]).sort_values("ahead").iloc[0]
+    is_certain = any(certain(entry) for _, _, ahead in cells for _, entry in ahead.iterrows())
+    return (
+        f"Averaged over networks, a method or a control is ahead of the default in {len(cells)} of "
+        f"{2 * len(DECIDING) * len(VIEWS)} cells ({places}), by at most {number(-furthest['ahead'], 3)} gaps "
+        f"({furthest['method']}); the interval over people leaves out 0 in {'some' if is_certain else 'none'} of them."
+    )
 
 
 # -- the pages -----------------------------------------------------------------------------------------
@@ -297,27 +343,33 @@ def environment() -> Environment:
     return Environment(trim_blocks=True, autoescape=False)  # noqa: S701 - Markdown
 
 
-def page(table: pd.DataFrame, leads: pd.DataFrame, readings: pd.DataFrame, settings: dict) -> str:
-    """Return the page of all networks together."""
+def pages(table: pd.DataFrame, leads: pd.DataFrame, readings: pd.DataFrame, settings: dict) -> dict[str, str]:
+    """Return the summary, ``peers.md``, and the page of averages of the appendix, ``peers/average.md``."""
     is_planted = table["network"].str.startswith("planted")
     real, planted = table[~is_planted], table[is_planted]
     everywhere = real[real["network"] == ALL]
-    template = environment().from_string((FOLDER / "peers_page.md.j2").read_text())
-    return template.render(
+    given = {
         **settings,
-        names=[name for name in settings["gaps"] if name in set(real["network"])],
-        in_short="\n".join(in_short(real, leads)),
-        shares=[text for preset in PRESETS if (text := shares_of(real, preset))],
-        choice=choice_table(readings),
-        drops=table_of(everywhere, drop_columns(CHOSEN)),
-        matched={view: table_of(everywhere, drop_columns(view)) for view in ("2", "4")},
-        colour=table_of(everywhere, drop_columns(CHOSEN, "faces_colour")),
-        has_colour=bool((everywhere["faces"] == "faces_colour").any()),
-        has_limit=bool((real["method"] == LIMIT_NAME).any()),
-        planted=planted_table(planted) if len(planted) else "",
-        not_ahead="\n".join(where_not_ahead(real)),
-        left_out="; ".join(m for m in METHODS if m not in set(real["method"])),
-    )
+        "names": [name for name in settings["gaps"] if name in set(real["network"])],
+        "short": short_table(real, leads),
+        "behind": behind_in_short(real),
+        "count": len(set(real["method"]) & set(METHODS)),
+        "in_short": "\n".join(in_short(real, leads)),
+        "shares": [text for preset in PRESETS if (text := shares_of(real, preset))],
+        "choice": choice_table(readings),
+        "drops": table_of(everywhere, drop_columns(CHOSEN)),
+        "matched": {view: table_of(everywhere, drop_columns(view)) for view in ("2", "4")},
+        "colour": table_of(everywhere, drop_columns(CHOSEN, "faces_colour")),
+        "has_colour": bool((everywhere["faces"] == "faces_colour").any()),
+        "has_limit": bool((real["family"] == "limit").any()),
+        "planted": planted_table(planted) if len(planted) else "",
+        "not_ahead": "\n".join(where_not_ahead(real)),
+        "left_out": "; ".join(m for m in METHODS if m not in set(real["method"])),
+    }
+    templates = {"peers.md": "peers_page.md.j2", "peers/average.md": "peers_average.md.j2"}
+    return {
+        page: environment().from_string((FOLDER / name).read_text()).render(given) for page, name in templates.items()
+    }
 
 
 def main() -> None:
@@ -330,14 +382,18 @@ def main() -> None:
     readings = pd.read_csv(options.results / "chosen.csv")
     settings = json.loads((options.results / "settings.json").read_text())
     table = with_leads(families, leads)
-    folder = options.docs / "peers"
-    folder.mkdir(exist_ok=True)
-    (options.docs / "peers.md").write_text(page(table, leads, readings, settings))
-    for name in (n for n in settings["gaps"] if n in set(table["network"])):
-        (folder / f"{name}.md").write_text(of_network(table[table["network"] == name], settings, name))
+    networks = [name for name in settings["gaps"] if name in set(table["network"])]
+    written = pages(table, leads, readings, settings)
+    written |= {f"peers/{name}.md": of_network(table[table["network"] == name], settings, name) for name in networks}
+    for folder in ("peers", "_static"):
+        (options.docs / folder).mkdir(parents=True, exist_ok=True)
+    for name, text in written.items():
+        (options.docs / name).write_text(text.rstrip() + "\n")
+    figure(table).savefig(options.docs / "_static" / "peers.png", dpi=90)
+    for name in networks:
+        figure(table, name).savefig(options.docs / "_static" / f"peers_{name}.png", dpi=90)
     readings.round(4).to_csv(FOLDER / "peers_readings.csv", index=False)
-    figure(table).savefig(options.docs / "_static" / "peers.png", dpi=80)
-    print(f"written: {options.docs / 'peers.md'}, {folder}, {options.docs / '_static' / 'peers.png'}")
+    print(f"written: {options.docs / 'peers.md'} and the appendix {options.docs / 'peers'}")
 
 
 if __name__ == "__main__":

@@ -234,6 +234,13 @@ def test_bold_is_what_beats_the_default(module):
     assert page.text_of(table, "unsure", deletion) == "**.05**"
     (line,) = page.where_not_ahead(table)
     assert line == "- blur 5 %, own, as chosen: better by .050\\*; unsure by .010"
+    assert page.behind_in_short(table) == (
+        "Averaged over networks, a method or a control is ahead of the default in 1 of 32 cells (as chosen), by at most .050 gaps "
+        "(better); the interval over people leaves out 0 in some of them."
+    )
+    alone = table[table["method"] == page.DEFAULT]
+    assert page.behind_in_short(alone).endswith("is ahead of the default in any cell.")
+    assert page.where_not_ahead(alone) == ["In no cell that decides."]
 
 
 def test_the_standing_counts_the_deciding_cells(module):
@@ -251,10 +258,59 @@ def test_the_standing_counts_the_deciding_cells(module):
     cells = page.standing(leads, "ours", ["cheap", "other"])
     assert cells["ahead"].tolist() == [False, True]
     assert cells["surely_behind"].tolist() == [True, False]
-    assert page.told(cells) == "ahead of every one in 1 of 2 cells, surely behind one in 1"
+    assert page.counted_cells(cells) == "ahead of every one in 1 of 2 cells, surely behind one in 1"
     counts = [("a", "cheap", 2), ("b", "cheap", 4), ("a", "other", 2), ("b", "other", 5)]
     passes = pd.DataFrame(counts, columns=["network", "method", "value"]).assign(measure="forwards", family="peer")
     assert page.rivals(passes, 4) == ["cheap"]
+
+
+def test_the_short_table_counts_averages_apart_from_networks(module):
+    page = module("peers_page")
+    columns = ["method", "network", "where", "ahead", "high"]
+    rows = [
+        ("rival", page.ALL, "own", 0.1, 0.2),
+        ("rival", page.ALL, "transfer", -0.1, -0.05),
+        ("rival", "a", "own", 0.1, 0.2),
+        ("rival", "b", "own", 0.1, 0.2),
+    ]
+    leads = pd.DataFrame(rows, columns=columns).assign(faces="faces", view="chosen", fill="blur", fraction=0.05)
+    leads = pd.concat([leads.assign(preset=f"LEAM, {preset}") for preset in page.PRESETS])
+    counts = [("a", "rival", 60), ("b", "rival", 60)]
+    passes = pd.DataFrame(counts, columns=["network", "method", "value"]).assign(measure="forwards", family="peer")
+    fast, default, best = page.short_table(passes, leads).splitlines()[2:]
+    assert fast == '| `"fast"` | 0 methods of at most 4 passes | – | – | – | – |'
+    assert default == '| `"default"` | 1 methods of at most 100 passes | 1 of 2 | 1 | 2 of 2 | 0 |'
+    assert best == '| `"best"` | all 1 methods | 1 of 2 | 1 | 2 of 2 | 0 |'
+
+
+def test_the_figure_of_the_average_has_drops_in_gaps_and_mean_passes(module):
+    figures = module("peers_figure")
+    drop = {"measure": "drop", "where": "own", "fill": "blur", "view": "chosen", "faces": "faces", "fraction": 0.05}
+    rows = [
+        {"network": n, "method": m, "family": f, "value": v, **drop}
+        for n, m, f, v in (
+            (figures.ALL, "LEAM, fast", "LEAM", 0.5),
+            (figures.ALL, "Saliency", "Captum", 0.1),
+            (figures.ALL, "control: centre", "control", 0.2),
+            ("a", "LEAM, fast", "LEAM", 0.3),
+        )
+    ]
+    rows += [
+        {"network": n, "method": m, "family": f, "value": v, "measure": "forwards", "faces": "faces"}
+        for n, m, f, v in (
+            ("a", "LEAM, fast", "LEAM", 2),
+            ("b", "LEAM, fast", "LEAM", 4),
+            ("a", "Saliency", "Captum", 2),
+        )
+    ]
+    table = pd.DataFrame(rows)
+    found = figures.points(table).set_index(["network", "method"])
+    assert found.loc[(figures.ALL, "LEAM, fast"), ["drop", "passes"]].tolist() == [0.5, 3]
+    assert found.loc[("a", "LEAM, fast"), ["drop", "passes"]].tolist() == [0.3, 2]
+    (axis,) = figures.figure(table).axes
+    assert "in gaps" in axis.get_ylabel()
+    named = {text.get_text() for text in axis.texts}
+    assert named == {"LEAM, fast", "centre: 0.20"}  # below the control, a point has no name
 
 
 # -- the methods ---------------------------------------------------------------------------------------
