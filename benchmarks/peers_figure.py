@@ -64,8 +64,8 @@ def figure(table: pd.DataFrame, network: str = ALL) -> Figure:
     found = found[found["network"] == network]
     shown = found[found["family"].isin(STYLES)].sort_values("drop", ascending=False)
     lines = found[~found["family"].isin(STYLES)]
-    fig, axis = plt.subplots(figsize=(11, 5.6))
-    fig.subplots_adjust(left=0.08, right=0.82, top=0.98, bottom=0.09)
+    fig, axis = plt.subplots(figsize=(11, 4.8))
+    fig.subplots_adjust(left=0.08, right=0.82, top=0.98, bottom=0.1)
     for family, (colour, marker) in STYLES.items():
         part = shown[shown["family"] == family]
         if len(part):
