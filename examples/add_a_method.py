@@ -2,8 +2,9 @@
 Adding a method
 ===============
 
-A method to compare with is one class and one function. It then explains like all others, is counted, refuses models in training mode, and
-goes through the same checks. Here: input times gradient of the cosine (Shrikumar et al. 2016, arXiv 1605.01713).
+After this tutorial you can compare a method of your own with all others. A method is one class with one function. The package
+counts its passes and checks its inputs like those of the others. The example is input times gradient of the cosine (Shrikumar
+et al. 2016, arXiv 1605.01713).
 """
 
 import pandas as pd
@@ -21,8 +22,8 @@ from captum_leam.synthetic import SyntheticPopulation, train
 # %%
 # The method
 # ----------
-# It gets at most ``batch_size`` images with their references, calls the model through ``_embed`` and takes gradients through ``_gradient``
-# (both count), and returns signed maps (n, 1, H, W).
+# It gets at most ``batch_size`` images with their references, calls the model through ``_embed``, takes gradients through
+# ``_gradient`` (both are counted), and returns signed maps (n, 1, H, W).
 
 
 class GradientTimesInput(Explainer):
@@ -38,10 +39,10 @@ class GradientTimesInput(Explainer):
 
 
 # %%
-# Beside others
-# -------------
-# People who differ in their eyes only. *Mass* is the share of positive attribution in the eyes, *drop* the mean fall of the cosine after
-# blurring the top 5 % of the pixels.
+# Compare it with others
+# ----------------------
+# The people differ in their eyes only. *Mass* is the share of the positive attribution in the eyes, *drop* the mean drop of the
+# cosine after blurring the top 5 % of the pixels.
 
 population = SyntheticPopulation(8, evidence="eyes")
 model = train(population, steps=200)
@@ -95,7 +96,8 @@ figure.savefig("methods.png")
 print("picture: methods.png")
 
 # %%
-# To give it to others
-# --------------------
-# Its name in ``captum_leam/explainers/__init__.py``; a row in ``METHODS`` of ``tests/explainers/test_contract.py``, which checks batches,
-# references, counted cost, and that nothing of the user's changes; a test against the formula written as a slow loop: ``CONTRIBUTING.md``.
+# Contribute it
+# -------------
+# Add its name to ``captum_leam/explainers/__init__.py``, a row to ``METHODS`` of ``tests/explainers/test_contract.py``, which
+# checks batches, references, counted cost and the user's state, and a test against the formula written as a slow loop.
+# ``CONTRIBUTING.md`` has the details.

@@ -2,9 +2,9 @@
 A report for an audit
 =====================
 
-What to lay before someone who must decide whether to trust a recogniser's explanation: does the network tell people apart, what are its
-error rates, what do its decisions stand on, does the explanation pass checks that a false one fails, and how was it made. The result is a
-folder with a page, pictures and tables.
+After this tutorial you can write a report for someone who must decide whether to trust the explanation of a recogniser: whether
+the network tells people apart, its error rates, what its decisions depend on, whether the explanation passes checks that a
+false one fails, and how it was made. The result is a folder with a page, pictures and tables.
 """
 
 from dataclasses import replace
@@ -22,10 +22,10 @@ sample = population.sample(3, seed=70_000)
 faces, people = sample.images, [f"person {person}" for person in sample.people.tolist()]
 
 # %%
-# Before anything is explained
-# ----------------------------
-# A network that does not separate people has decisions that need no explanation. The threshold is that of the false match rate that the
-# system is run at, not one that suits the maps.
+# Check the network first
+# -----------------------
+# The decisions of a network that does not separate people need no explanation. The threshold is that of the system's false
+# match rate, not one that suits the maps.
 
 verification = verify(model, faces, people)
 print(verification)
@@ -36,7 +36,8 @@ histograms = verification.plot()
 # %%
 # The explanation, on a page
 # --------------------------
-# One image of each of the first six people, beside Grad-CAM and random pixels; layers, field, fill and seed are written on the page.
+# One image of each of the first six people, beside Grad-CAM and random pixels; layers, field, fill and seed are written on the
+# page.
 
 references = leave_one_out_centroids(model(faces).detach(), people)
 layers = suggest_layers(model, faces)
@@ -55,8 +56,8 @@ explanation = replace(explanation, title="Six people", text=str(verification))
 # %%
 # Do decisions depend on it?
 # --------------------------
-# Deletion: the pixels that a map names are blurred in the probe, and the genuine pairs that are still accepted are counted; the area under
-# that curve is better lower. The rows without a method are what has to be beaten.
+# Deletion blurs pixels of the probe in the order of a map and counts the genuine pairs that are still accepted. A lower area under
+# that curve is better. The rows without a method are controls, which a map must outperform.
 
 pairs = draw_pairs(people, 20)
 partners = model(faces[pairs.second]).detach()

@@ -2,8 +2,9 @@
 LEAM beside other Captum methods
 ================================
 
-One objective, six answers, on a face whose evidence is known: the network is trained here on people who differ in their **eyes** only.
-Captum's methods explain a class score; :class:`~captum_leam.EmbeddingSimilarity` gives them the similarity to a reference to explain.
+After this tutorial you can explain an embedding with any Captum method and compare the maps with LEAM's. The network is trained
+on people who differ in their **eyes** only, so that the evidence is known. Captum's methods explain a class score;
+:class:`~captum_leam.EmbeddingSimilarity` turns the similarity to a reference into such a score.
 """
 
 import torch
@@ -31,9 +32,10 @@ reference = centroids(model, population)[3]  # of other images of the person
 # %%
 # The objective, with the norm that each kind of method needs
 # -----------------------------------------------------------
-# - one gradient at the image (LayerGradCam, Saliency): the norm held constant, ``"detach"``;
-# - a path with a completeness axiom (IntegratedGradients): ``"fixed"`` weights, taken once at the image, passed along;
-# - no gradient (Occlusion): the value is all that counts, and is the cosine under either norm.
+# - one gradient at the image (LayerGradCam, Saliency): ``"detach"``, which holds the norm constant;
+# - a path with a completeness axiom (IntegratedGradients): ``"fixed"``, with weights that are taken once at the image and
+#   passed as an argument;
+# - no gradient (Occlusion): any, because only the value counts, which is the cosine for every norm.
 
 detached = EmbeddingSimilarity(model, reference)
 fixed = EmbeddingSimilarity(model, norm="fixed")
@@ -44,12 +46,12 @@ print(f"similarity {detached(face).item():.3f}")
 # %%
 # The maps
 # --------
-# Layer methods give maps at the size of the layer; Captum's ``interpolate`` brings them to the image. The sum over channels of the
-# input methods is a choice for the picture.
+# Layer methods return maps at the size of the layer; Captum's ``interpolate`` resizes them to the image. For the picture, the
+# channels of input methods are summed.
 
 
 def resized(layer_map):
-    """A layer's map at the size of the face."""
+    """Return a layer's map at the size of the face."""
     return LayerAttribution.interpolate(layer_map, (112, 112), "bilinear")
 
 
@@ -73,8 +75,8 @@ maps = {name: attribution.detach().sum(1)[0] for name, attribution in found.item
 # %%
 # How much of each map lies in the eyes
 # -------------------------------------
-# The eyes, and one 8-px cell of the layer around them, cover a small part of the image; a method that points anywhere would have that
-# share of its positive mass there.
+# The eyes, with one 8-px cell of the layer around them, cover a small part of the image. A method that highlights random places
+# would have that share of its positive mass there.
 
 eyes = (
     torch.nn.functional.max_pool2d(sample.mask(["eyes"])[:, None].float(), 17, 1, 8)[
@@ -90,8 +92,8 @@ for name, share in inside.items():
     print(f"{name:20s} {share:.0%}")
 
 # %%
-# One face and one network prove nothing about the methods: :doc:`/results` has many. What the picture shows is how different six answers
-# to one question look.
+# One face and one network prove nothing about the methods (:doc:`/results` has many). The picture shows how much six maps of
+# the same score differ.
 
 figure = Figure(figsize=(8, 4.8), layout="constrained")
 axes = figure.subplots(2, 4).ravel()

@@ -2,8 +2,9 @@
 Your own model
 ==============
 
-What to settle before a network of yours is explained, in the order in which mistakes show. ``MyRecogniser`` stands for it; it has two
-habits of real ones: it wants its pixels in [-1, 1] with the colours as blue, green, red, and it divides its embedding by its length.
+After this tutorial you can explain a network of your own: its pixels, the length of its embedding, and its layers, in the order
+in which mistakes show. ``MyRecogniser`` stands in for your network. Like many, it reads pixels in [-1, 1] in the order blue,
+green, red, and divides its embedding by its length.
 """
 
 import torch
@@ -20,14 +21,14 @@ trained = train(population, steps=200)
 
 
 class MyRecogniser(nn.Module):
-    """A recogniser as found in the wild."""
+    """Recogniser with its own scaling, colour order and normalisation."""
 
     def __init__(self) -> None:
         super().__init__()
         self.backbone = trained
 
     def forward(self, bgr: Tensor) -> Tensor:
-        """Unit embeddings of images (N, 3, 112, 112), BGR in [-1, 1]."""
+        """Return unit embeddings of images (N, 3, 112, 112), BGR in [-1, 1]."""
         embeddings = self.backbone(bgr.flip(1) / 2 + 0.5)
         return nn.functional.normalize(embeddings)
 
@@ -42,10 +43,11 @@ faces, people = (
 )  # RGB in [0, 1], as files are read
 
 # %%
-# 1. The pixels it wants
-# ----------------------
-# Everything in this package passes RGB in [0, 1]. ``Preprocessing`` says what the network wants, ``Prepared`` puts it before the network.
-# A wrong one raises no error, so look at what ``verify`` says: error rates, of every image with every other.
+# 1. The pixels that it reads
+# ---------------------------
+# This package passes RGB in [0, 1]. ``Preprocessing`` describes what the network reads, and ``Prepared`` applies it before the
+# network. A wrong preprocessing raises no error, so look at the error rates that ``verify`` measures, of every image with every
+# other.
 
 prepared = Prepared(
     network, Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), colour="bgr")
@@ -54,10 +56,10 @@ print("with it:   ", verify(prepared, faces, people))
 print("without it:", verify(network, faces, people))
 
 # %%
-# 2. The embedding before its length is taken away
-# ------------------------------------------------
-# The length of an embedding is what an explanation with a constant norm needs. A network that divides by it leaves only the plain cosine,
-# whose maps are less faithful. ``UpTo`` stops at a module inside.
+# 2. The embedding before it is divided by its length
+# ---------------------------------------------------
+# An explanation with a constant norm needs the length of the embedding. A network that divides by it allows only the plain cosine,
+# whose maps are less faithful. ``UpTo`` returns the output of a module inside.
 
 model = UpTo(prepared, "network.backbone")
 print(
@@ -68,8 +70,8 @@ print(
 # %%
 # 3. The layers
 # -------------
-# One is suggested for every spatial size: the last one there that everything passes through. The *field* is the part of the image that
-# the network reads; some read less than they are given.
+# One layer is suggested for every spatial size: the last one that lies on every path. The *field* is the part of the image that
+# the network reads, which is not the whole image for some.
 
 layers = suggest_layers(model, faces)
 print(layers)

@@ -2,8 +2,9 @@
 Two photographs, one decision
 =============================
 
-From two photographs to a score, a decision, what speaks for the match and what speaks against it, on the photographs themselves. It takes
-your photographs, the weights of the face detector, and your network, and is therefore not run when these pages are built:
+After this tutorial you can explain a decision about two photographs: the score, and the parts that support or oppose the match,
+drawn on the photographs. It needs your photographs, the weights of the face detector and your network, so it is not run when
+these pages are built:
 
 .. code-block:: shell
 
@@ -35,11 +36,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--preprocessing",
-        help="insightface, imagenet or unit, for files that say nothing about it",
+        help="insightface, imagenet or unit, for files without a preprocessing",
     )
-    parser.add_argument(
-        "--threshold", type=float, help="a cosine at or over it is a match"
-    )
+    parser.add_argument("--threshold", type=float, help="lowest cosine of a match")
     parser.add_argument("--out", default="pair.png")
     return parser.parse_args()
 
@@ -48,20 +47,20 @@ def main() -> None:
     options = arguments()
 
     # %%
-    # The faces: found, aligned to the standard crop. The largest of each photograph is taken; a detection that cannot be a face is
-    # refused in words.
+    # Detect the largest face of each photograph and align it to the standard crop. A detection that cannot be a face raises an
+    # error with the reason.
     aligner = FaceAligner(weights=options.weights)
     photos = [read_photo(path) for path in options.photos]
     a, b = (aligner(photo, "largest")[0] for photo in photos)
 
     # %%
-    # The pair: every face is explained towards the other.
+    # Explain each face towards the other.
     model = load_model(options.model, options.preprocessing)
     pair = explain_pair(model, a, b, threshold=options.threshold)
     print(pair.sentence())
 
     # %%
-    # Which regions, by the template of the standard crop, and the picture.
+    # Report regions of the standard crop, and draw the picture.
     regions = TemplateParser()
     table = pair.regions(regions(pair.images), regions.scheme.merge_sides())
     print(

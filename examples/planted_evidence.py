@@ -2,8 +2,9 @@
 Where the right answer is known
 ===============================
 
-Three networks, each trained on faces whose identity lies in one part, and LEAM's maps of them. That a network uses the part is proved by
-swapping it between people, see :doc:`/synthetic`. The maps are overall maps towards the person's centroid, as ``explain_faces`` makes them.
+After this tutorial you can test a map on a network whose evidence is known. Each of three networks is trained on faces whose
+identity lies in one part. Swapping the part between people proves that the network uses it (:doc:`/synthetic`). The maps are
+overall maps of ``explain_faces`` towards the person's centroid.
 """
 
 import torch

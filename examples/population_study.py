@@ -2,9 +2,9 @@
 A study of many people
 ======================
 
-One map is an anecdote. Over people it becomes a finding, or does not: which regions, with intervals; whether maps of one person are
-alike and those of strangers are not; whether the pixels matter, beside controls; and whether all of it would also be said of a network
-that learnt nothing.
+After this tutorial you can turn maps into a finding about people: which regions they cover, with intervals; whether maps of one
+person are more alike than those of strangers; whether the pixels matter, beside controls; and whether an untrained network
+would give the same result.
 """
 
 import pandas as pd
@@ -29,7 +29,7 @@ maps = explain_faces(model, faces, reference=references)
 # %%
 # Which regions
 # -------------
-# Intervals are over *people*: images of one person are no independent witnesses.
+# Intervals are over *people*, because images of one person are not independent.
 
 report = region_report(maps, sample.labels, sample.scheme.merge_sides())
 regions = over_people(report, people)
@@ -50,10 +50,10 @@ axes.spines[["top", "right"]].set_visible(False)
 figure.savefig("lift.png")
 
 # %%
-# Whose map
-# ---------
-# Bhattacharyya coefficient of the top 1 % of two maps. That those of one person are more alike says little by itself: an edge detector
-# passes this test, too.
+# Maps of one person and of others
+# --------------------------------
+# The Bhattacharyya coefficient compares the top 1 % of two maps. Maps of one person that are more alike prove little by
+# themselves: an edge detector passes this test, too.
 
 table = bhattacharyya(maps)
 same = torch.tensor([[a == b for b in people] for a in people])
@@ -63,10 +63,10 @@ print(
 )
 
 # %%
-# Do these pixels matter
-# ----------------------
-# Differences to every control, with intervals over people and p-values held to the number of comparisons (Holm). "Other people" is the
-# mean map of the others: a map that does no better shows where faces are, and not who this is.
+# Do these pixels matter?
+# -----------------------
+# Each control has a difference with its interval over people and a p-value corrected for the number of comparisons (Holm).
+# "Other people" is the mean map of the others: a map with an equal drop shows where faces are, not who this is.
 
 result = OcclusionEvaluator(model, fractions=(0.01, 0.05)).evaluate(
     faces, maps, labels=people
@@ -77,17 +77,18 @@ print(comparison[[c for c in shown if c in comparison]].round(3).to_string(index
 drops = result.plot()
 
 # %%
-# In this population all people have the same part planted, so that the mean map of others points to the eyes as well, and comes near.
+# In this population all people have the same part planted, so the mean map of others also highlights the eyes and has a similar
+# drop.
 #
-# Would this be said of any network?
-# ----------------------------------
-# Six checks, each of which a convincing picture of something else fails.
+# Would any network give this result?
+# -----------------------------------
+# A convincing picture that does not depend on the network, the person or the image fails one of these six checks.
 
 checks = sanity_checks(model, faces, people, stages=(0.5, 1.0))
 print(checks)
 
 # %%
-# Everything in one table, for a file of your choice:
+# All results in one table:
 
 summary = pd.concat(
     [regions.assign(part="regions"), result.summary().assign(part="drops")]

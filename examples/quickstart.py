@@ -2,15 +2,14 @@
 Your first map in five minutes
 ==============================
 
-From faces and an embedding network to a map, to the regions that it names, to the question whether it is true. The faces are drawn by
-the package and the network is trained here, so that the right answer is known: the people differ in their **eyes** and in nothing
-else.
+After this tutorial you can make a map of a face, report its regions, and test whether it is true. The package draws the faces and
+trains the network, so that the right answer is known: the people differ in their **eyes** and in nothing else.
 """
 
 # %%
 # A network and faces
 # -------------------
-# ``model`` takes images (N, 3, 112, 112) and returns embeddings (N, 32). Yours takes its place: see :doc:`own_model`.
+# ``model`` takes images (N, 3, 112, 112) and returns embeddings (N, 32). :doc:`own_model` puts yours in its place.
 
 from captum_leam import LEAM, explain_faces, leave_one_out_centroids, suggest_layers
 from captum_leam.faithfulness import OcclusionEvaluator
@@ -26,9 +25,9 @@ faces, people = sample.images, sample.people
 print(faces.shape, "faces of", len(people.unique()), "people")
 
 # %%
-# Whom should a face match?
-# -------------------------
-# A map explains a similarity, and a similarity needs a *reference*. Here it is, for every image, the mean of the unit embeddings of the
+# The reference
+# -------------
+# A map explains the similarity to a *reference*. Here the reference of every image is the mean of the unit embeddings of the
 # person's other images.
 
 references = leave_one_out_centroids(model(faces).detach(), people)
@@ -37,7 +36,7 @@ print(references.shape)
 # %%
 # The map
 # -------
-# ``explain_faces`` finds the layers, explains and averages them, and ranks the pixels anew by occluding the highest ones. A map has the
+# ``explain_faces`` finds the layers, averages their maps, and refines the ranking by occluding the highest pixels. A map has the
 # size of the image and sums to 1.
 
 maps = explain_faces(model, faces, reference=references)
@@ -48,15 +47,16 @@ figure = overlay_grid(
 figure.savefig("first_map.png")
 
 # %%
-# The layers it chose, and the part of the image that the network reads:
+# These are the layers and the part of the image that the network reads:
 
 print(suggest_layers(model, faces))
 
 # %%
 # Which parts of the face
 # -----------------------
-# *Share* is how many of the critical pixels (the top 1 %) lie in a region, *area* how much of the image the region is, and **lift** is
-# share over area: 1 is chance. On real faces the labels come from a parser (:doc:`/howto/report_regions`); these faces bring theirs.
+# *Share* is the share of the critical pixels (the top 1 %) in a region, *area* the share of the image, and **lift** is share
+# over area: 1 is chance. On real faces the labels come from a parser (:doc:`/howto/report_regions`); synthetic faces have exact
+# labels.
 
 report = region_report(maps, sample.labels, sample.scheme.merge_sides())
 print(
@@ -69,7 +69,7 @@ print(
 # %%
 # Is it true?
 # -----------
-# If the map is right, taking away what it names must lower the similarity more than taking away as many pixels elsewhere.
+# If the map is right, occluding its critical pixels must lower the similarity more than occluding as many pixels elsewhere.
 
 result = OcclusionEvaluator(
     model, controls=("random pixels", "centre", "other people")

@@ -2,9 +2,9 @@
 A study from the command line
 =============================
 
-People, networks and settings in one file; tables, maps, a manifest and a page come out. What is done is done: killed at any moment, the
-same command goes on where it stopped, and gives the same tables. This script writes such a file, for people that the package draws, and
-does what ``captum-leam study study/study.yaml`` does.
+After this tutorial you can run, resume and check a study. One file names people, networks and settings; the results are tables,
+maps, a manifest and a page. A run that is killed at any moment continues where it stopped and writes the same tables. This
+script writes such a file, for people that the package draws, and runs what ``captum-leam study study/study.yaml`` runs.
 """
 
 from pathlib import Path
@@ -38,7 +38,7 @@ for i, (image, person) in enumerate(
 # %%
 # Networks: a file with a function for each
 # -----------------------------------------
-# Whatever makes your network; it returns a module that takes RGB in [0, 1].
+# The function returns a module that takes RGB in [0, 1].
 
 save_file(train(population, steps=200).state_dict(), folder / "eyes.safetensors")
 (folder / "networks.py").write_text(
@@ -57,7 +57,7 @@ def eyes():
 # %%
 # The configuration
 # -----------------
-# Every key but the first two may be left out. A mistake is named with its line.
+# Only the first two keys are required. An error names its line.
 
 (folder / "study.yaml").write_text(
     """
@@ -98,9 +98,9 @@ print(
 )
 
 # %%
-# Is it still what it was?
-# ------------------------
-# The same as ``captum-leam study study/study.yaml --check``.
+# Check the results
+# -----------------
+# This is the same as ``captum-leam study study/study.yaml --check``.
 
 print(Study(folder / "study.yaml").check(progress=False))
 print("page: study/results/report.html")
