@@ -213,7 +213,7 @@ def ends(values: np.ndarray) -> tuple[float, float]:
 
 
 def ratio_interval(pairs: np.ndarray, people: Sequence[str]) -> tuple[float, float]:
-    """Of the ratio of two means, people drawn with all their images."""
+    """Return a bootstrap interval of the ratio of two means, with people drawn together with all their images."""
     sums, _ = by_person(pairs, people)
     if len(sums) < 2:
         return np.nan, np.nan
@@ -280,19 +280,19 @@ def verification(
     fill: str,
     fractions: Sequence[float],
 ) -> Table:
-    """Area under the genuine accept rate of similar maps, or the impostor reject rate of dissimilar ones.
+    """Return the area under the genuine accept rate of similar maps, or the impostor reject rate of dissimilar ones.
 
     Args:
-        network: name.
-        model: decides.
-        images: of the pairs.
-        labels: their people.
-        pairs: genuine pairs for similar maps, impostors for dissimilar ones; and one of the other kind, which is not scored.
-        maps: of the probes of these pairs.
-        calibration: scores and kinds of pairs, for the threshold at the equal error rate.
-        dissimilar: maps are of what is dissimilar.
-        fill: what is put in place.
-        fractions: of the pixels.
+        network: Name of the network.
+        model: Network that decides.
+        images: Images of the pairs, (N, 3, H, W).
+        labels: Person of each image.
+        pairs: Genuine pairs for similar maps, impostors for dissimilar ones, and one of the other kind, which is not scored.
+        maps: Maps of the probes of these pairs.
+        calibration: Scores and kinds of pairs, for the threshold at the equal error rate.
+        dissimilar: Whether the maps show dissimilarity.
+        fill: Fill of the changed pixels.
+        fractions: Fractions of the pixels that are changed.
     """
     evaluator = VerificationEvaluator({network: model}, fractions, fill=fill, controls=CONTROLS, batch_size=AT_ONCE)
     given = (next(iter(maps.values())), maps) if dissimilar else (maps, None)
@@ -341,7 +341,7 @@ def planted(network: str, method: str, maps: Tensor, parts: Tensor, people: Sequ
 
 
 def has_positive(maps: Tensor) -> Tensor:
-    """Which maps (N, H, W) say that anything speaks for the match: the others are left out, and the rest counted; boolean (N,)."""
+    """Return which maps (N, H, W) have a positive value, as booleans (N,); the others are left out and counted."""
     return (maps > 0).flatten(1).any(1)
 
 

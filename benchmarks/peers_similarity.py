@@ -16,11 +16,11 @@ WINDOW, STRIDE = 20, 5  # px of a crop of 112 px
 
 
 class Sliding(Explainer):
-    """A method that scores an image under square windows, one after the other.
+    """Method that scores an image under square windows, one after the other.
 
     Args:
-        model: Images to embeddings.
-        stride: Of the windows, in pixels per 112 px of width. Default: 5.
+        model: Network from images to embeddings.
+        stride: Stride of the windows in pixels per 112 px of width. Default: 5.
     """
 
     def __init__(self, model: Callable[..., Tensor], *, stride: int = STRIDE) -> None:

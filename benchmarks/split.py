@@ -6,11 +6,11 @@ import numpy as np
 
 
 def halves(people: Iterable[str], seed: int = 0) -> tuple[list[str], list[str]]:
-    """People to tune on, and people to report on: sorted by name, permuted with the seed, cut in the middle.
+    """Return people to tune on and people to report on: sorted by name, permuted with the seed, split in the middle.
 
     Args:
-        people: names; repeated ones count once.
-        seed: of the permutation.
+        people: Names; repeated ones count once.
+        seed: Seed of the permutation. Default: 0.
 
     Returns:
         The first half (tunes; the smaller one of an odd number) and the second (reports), each sorted.

@@ -122,7 +122,7 @@ class Bare:
 
     @property
     def config(self) -> Config:
-        """Of the study."""
+        """Configuration of the study."""
         return self.worker.config
 
     @property

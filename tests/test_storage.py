@@ -1,4 +1,4 @@
-"""Files are whole or not there, whatever happens."""
+"""Files are complete or absent, whatever happens."""
 
 import errno
 import os

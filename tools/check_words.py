@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXT = (".md", ".rst", ".j2", ".html", ".yaml", ".yml", ".toml", ".js", ".css", ".cff")
 LEFT_OUT = {"_build", "gallery", "golden", "build", "dist", "results", "demo", "mutants"}
 """Folders that are generated."""
+QUOTING = {"check_words.py", "test_words.py"}
+"""Files that quote the phrases."""
 
 
 class Phrase(NamedTuple):
@@ -74,8 +76,8 @@ def pieces(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def written_files() -> list[Path]:
-    """Return the files to read: those that are not generated, and not this one, which quotes the phrases."""
-    found = (p for p in ROOT.rglob("*") if p.suffix in (".py", *TEXT) and p != Path(__file__).resolve())
+    """Return the files to read, without generated ones and those that quote the phrases."""
+    found = (p for p in ROOT.rglob("*") if p.suffix in (".py", *TEXT) and p.name not in QUOTING)
     return sorted(p for p in found if not any(part in LEFT_OUT or part[0] == "." for part in p.relative_to(ROOT).parts))
 
 

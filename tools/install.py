@@ -30,7 +30,7 @@ TO_UV = {
 
 
 def uv_settings(listed: str) -> dict[str, str]:
-    r"""Return variables for uv that stand for what ``pip config list`` printed; later lines, of the environment, win.
+    r"""Return variables that give uv the settings that ``pip config list`` printed; later lines, from the environment, win.
 
     Example:
         >>> uv_settings("global.find-links='/wheels'\n:env:.no-index='1'")

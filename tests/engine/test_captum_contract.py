@@ -323,7 +323,7 @@ def test_captum_methods_run_on_the_objective(faces, norm):
 
 
 def test_captums_infidelity_takes_the_objective():
-    """Of an exact attribution of a linear score it is zero, and not so of its negation."""
+    """It is zero for an exact attribution of a linear score, but not for its negation."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(48, 6)).eval()
     x, r = torch.rand(2, 3, 4, 4), torch.randn(6)
     objective = EmbeddingSimilarity(net, norm="fixed")

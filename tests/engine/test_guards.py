@@ -1,4 +1,4 @@
-"""What would give a wrong picture is refused in words, or made to work."""
+"""Models and inputs that would give a wrong map raise, or give the right one."""
 
 from functools import partial
 
@@ -499,7 +499,7 @@ class Normalised(nn.Module):
 
 @pytest.mark.parametrize("scale", [1.0, 1e-6])
 def test_a_model_that_normalises_has_no_map_of_its_own_embedding(faces, scale):
-    """Rounding noise is told from a layer of little influence by a second direction."""
+    """A second direction separates rounding noise from a layer of little influence."""
     net = Net()
     with torch.no_grad():
         next(net.body.parameters()).mul_(scale)

@@ -61,7 +61,7 @@ def make(name):
 
 @pytest.fixture
 def near(name):
-    """Equal but for rounding; Captum keeps Shapley values in single precision, and Adam enlarges rounding."""
+    """Equal within rounding; Captum keeps Shapley values in single precision, and Adam enlarges rounding."""
     return partial(torch.allclose, atol=1e-7 if name in ("regions", "extremal") else 1e-12)
 
 

@@ -227,7 +227,7 @@ def test_turned_heads_are_faces_up_to_nearly_profile():
 
 
 class Painted:
-    """Stands where facexlib's network stands: keeps the picture it is shown, and returns the rows that it is told."""
+    """Stand-in for facexlib's network that keeps the pictures it gets and returns given rows."""
 
     def __init__(self, *faces: np.ndarray, scores=None) -> None:
         rows = []

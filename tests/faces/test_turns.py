@@ -14,7 +14,7 @@ from captum_leam.faces.sources import alignment_doubt
 from captum_leam.faces.turns import tilt
 
 COLOURS = torch.tensor([(1.0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1)])
-"""Of the five points of a drawn face."""
+"""Colours of the five points of a drawn face."""
 
 
 def turned_by(degrees: float, scale: float, centre: tuple[float, float]) -> np.ndarray:

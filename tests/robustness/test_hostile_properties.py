@@ -1,4 +1,4 @@
-"""Files and names drawn to harm: whatever the bytes, a value or one line in words; nothing runs, nothing is shown that is not said.
+"""Damaged files and hostile names: every call returns a value or raises one line; nothing runs, and nothing else is shown.
 
 What once failed is kept in ``tests/robustness/corpus`` and read again with every run.
 """
@@ -378,7 +378,7 @@ def results(tmp_path_factory) -> Path:
 @EXAMPLES
 @given(st.data())
 def test_damaged_results_are_read_or_named(results, data):
-    """Of a folder of results that came from elsewhere: read, or one line that names the file."""
+    """A folder of results from elsewhere is read, or one line names the file."""
     files = {path.relative_to(results).as_posix(): path.read_bytes() for path in (results / "tables").glob("*.parquet")}
     files["manifest.json"] = (results / "manifest.json").read_bytes()
     name, content = data.draw(damaged(files))

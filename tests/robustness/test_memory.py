@@ -177,7 +177,7 @@ def test_another_error_is_not_tried_again():
 
 
 def test_a_study_warns_and_goes_on_with_smaller_batches(monkeypatch):
-    """Memory that is used up is no picture's fault: no row is lost to it."""
+    """Running out of memory is not blamed on a picture: no row is lost."""
     np = pytest.importorskip("numpy")
     crops = pytest.importorskip("captum_leam.study.reading", reason="studies need pip install 'captum-leam[study]'")
 

@@ -35,7 +35,7 @@ def test_interval_of_columns_equals_that_of_each():
 
 
 def test_intervals_of_24_people_cover_the_mean_as_often_as_stated():
-    """Of a true mean of 0, 95 % intervals should hold it 92–97 times in 100; 300 simulations, six images a person."""
+    """95 % intervals should hold a true mean of 0 92–97 times in 100; 300 simulations, six images a person."""
     rng = np.random.default_rng(2)
     people = np.repeat(np.arange(24), 6)
     held = 0

@@ -338,7 +338,7 @@ MESSES = {
 
 @pytest.mark.parametrize("seed", range(4))
 def test_what_is_found_is_used_or_skipped(tmp_path, seed):
-    """Of a folder with five kinds of mess, drawn: every visible file has one row, and the reason names no other."""
+    """Every visible file of a folder with five kinds of mess has one row, and the reason names no other file."""
     faces = write_faces(tmp_path, people=3)
     drawn = np.random.default_rng(seed).permutation(list(MESSES))[:5]
     for mess in drawn:
