@@ -96,8 +96,9 @@ def _lines(axis: Axes, lines: pd.DataFrame) -> None:
         name = line["method"].replace("control: ", "").replace(f" of other people ({DEFAULT})", "\nof other people")
         if not beyond:
             axis.axhline(line["drop"], color="0.2" if limit else "0.7", linewidth=0.9, linestyle="--" if limit else ":")
-        height = min(min(line["drop"], top), lowest - 0.04 * top)
-        lowest = height - (0.03 * top if "\n" in name else 0)
+        extra = 0.02 * top if "\n" in name else 0
+        height = min(min(line["drop"], top), lowest - 0.04 * top - extra)
+        lowest = height - extra
         text = f"{name}: {line['drop']:.2f}" + (" ↑" if beyond else "")
         place = {"xycoords": ("axes fraction", "data"), "xytext": (4, 0), "textcoords": "offset points"}
         axis.annotate(text, (1.0, height), fontsize=7.5, color="0.35", va="center", **place)

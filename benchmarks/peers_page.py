@@ -243,11 +243,11 @@ def shares_of(table: pd.DataFrame, preset: str) -> str:
     return f'- `"{preset}"` reaches of the limit at 5 %, own / transfer: {"; ".join(parts)}.'
 
 
-def cells_not_ahead(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yield every deciding cell, averaged over networks, in which a method or a control is ahead of LEAM's default.
+def deciding_cells(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield every deciding cell in which LEAM's default was measured, averaged over networks.
 
     Yields:
-        The cell, its view, and the rows of those ahead, furthest first.
+        The cell, its view, and the rows of the methods and controls that are ahead of the default, furthest first.
     """
     everywhere = table[(table["network"] == ALL) & (table["faces"] == "faces")]
     for view in VIEWS:
@@ -255,8 +255,8 @@ def cells_not_ahead(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFram
             for cell in column.cells:
                 rows = select(everywhere, cell)
                 default = rows[rows["method"] == DEFAULT]
-                ahead = rows[[is_ahead(entry, default) for _, entry in rows.iterrows()]]
-                if len(ahead):
+                if len(default):
+                    ahead = rows[[is_ahead(entry, default) for _, entry in rows.iterrows()]]
                     place = "as chosen" if view == CHOSEN else f"σ {view}"
                     yield f"{column.heading}, {cell['where']}", place, ahead.sort_values("ahead")
 
@@ -264,7 +264,9 @@ def cells_not_ahead(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFram
 def where_not_ahead(table: pd.DataFrame) -> list[str]:
     """Return a line for each cell in which LEAM's default is not ahead, with the four that are furthest ahead."""
     lines = []
-    for cell, place, ahead in cells_not_ahead(table):
+    for cell, place, ahead in deciding_cells(table):
+        if ahead.empty:
+            continue
         leads = [
             f"{e['method'].removeprefix('control: ')} by {number(-e['ahead'], 3)}" + ("\\*" if certain(e) else "")
             for _, e in ahead.head(4).iterrows()
@@ -276,7 +278,8 @@ def where_not_ahead(table: pd.DataFrame) -> list[str]:
 
 def behind_in_short(table: pd.DataFrame) -> str:
     """Return a sentence on the cells in which LEAM's default is not ahead of every method and control."""
-    cells = list(cells_not_ahead(table))
+    measured = list(deciding_cells(table))
+    cells = [cell for cell in measured if len(cell[-1])]
     if not cells:
         return "Averaged over networks, no method and no control is ahead of the default in any cell."
     places = "; ".join(dict.fromkeys(place for _, place, _ in cells))
@@ -284,7 +287,7 @@ def behind_in_short(table: pd.DataFrame) -> str:
     is_certain = any(certain(entry) for _, _, ahead in cells for _, entry in ahead.iterrows())
     return (
         f"Averaged over networks, a method or a control is ahead of the default in {len(cells)} of "
-        f"{2 * len(DECIDING) * len(VIEWS)} cells ({places}), by at most {number(-furthest['ahead'], 3)} gaps "
+        f"{len(measured)} cells ({places}), by at most {number(-furthest['ahead'], 3)} gaps "
         f"({furthest['method']}); the interval over people leaves out 0 in {'some' if is_certain else 'none'} of them."
     )
 
@@ -353,7 +356,7 @@ def pages(table: pd.DataFrame, leads: pd.DataFrame, readings: pd.DataFrame, sett
         "names": [name for name in settings["gaps"] if name in set(real["network"])],
         "short": short_table(real, leads),
         "behind": behind_in_short(real),
-        "count": len(set(real["method"]) & set(METHODS)),
+        "count": len(set(real["method"]) & set(METHODS) - {f"LEAM, {preset}" for preset in PRESETS}),
         "in_short": "\n".join(in_short(real, leads)),
         "shares": [text for preset in PRESETS if (text := shares_of(real, preset))],
         "choice": choice_table(readings),

@@ -235,7 +235,7 @@ def test_bold_is_what_beats_the_default(module):
     (line,) = page.where_not_ahead(table)
     assert line == "- blur 5 %, own, as chosen: better by .050\\*; unsure by .010"
     assert page.behind_in_short(table) == (
-        "Averaged over networks, a method or a control is ahead of the default in 1 of 32 cells (as chosen), by at most .050 gaps "
+        "Averaged over networks, a method or a control is ahead of the default in 1 of 1 cells (as chosen), by at most .050 gaps "
         "(better); the interval over people leaves out 0 in some of them."
     )
     alone = table[table["method"] == page.DEFAULT]
