@@ -31,7 +31,7 @@ LESS_EXACT = {"DOC101", "DOC501", "DOC502"}
 
 def findings(folder: Path, *, has_internal: bool = False) -> list[str]:
     """Return the findings in the files of a folder as ``file:line: code name: message``."""
-    public, found = exported_names(folder), []
+    public, found = exported_names(ROOT / folder), []
     for path, line, code, name, message in FINDING.findall(run_pydoclint(folder)):
         is_public = has_internal or name.partition(".")[0] in public
         is_required = is_public or f"{SECTIONS.get(code, '')}:" in docstring(ROOT / path, int(line))
@@ -86,7 +86,7 @@ def docstring(path: Path, line: int) -> str:
 def main() -> None:
     """Print the findings; exit with status 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "captum_leam", help="Default: captum_leam.")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("captum_leam"), help="Default: captum_leam.")
     parser.add_argument("--internal", action="store_true", help="Require the sections of internal functions, too.")
     given = parser.parse_args()
     found = findings(given.folder, has_internal=given.internal)

@@ -88,7 +88,9 @@ def findings(paths: list[Path]) -> list[str]:
         for first, text in pieces(path):
             for offset, phrase in phrases_in(text):
                 line = first + text[:offset].count("\n")
-                found.add((str(path), line, " ".join(text[offset : offset + 60].split()), phrase))
+                found.add(
+                    (str(path).removeprefix(f"{ROOT}/"), line, " ".join(text[offset : offset + 60].split()), phrase)
+                )
     return [f'{path}:{line}: "{text}": as in "{p.better}", not "{p.example}"' for path, line, text, p in sorted(found)]
 
 
