@@ -229,6 +229,57 @@ def test_the_readme_runs_with_a_model_and_pictures_of_ones_own(tmp_path, monkeyp
     assert Path("maps.png").stat().st_size > 10_000
 
 
+# -- how pages begin and what words mean -----------------------------------------------------------------
+
+
+WRITTEN = [page for page in sorted(DOCS.rglob("*.md")) if not {"_build", "gallery"} & set(page.parts)]
+
+
+@pytest.mark.parametrize("page", [p for p in WRITTEN if p.stem not in ("index", "changelog")], ids=lambda p: p.stem)
+def test_every_page_begins_with_what_its_reader_can_do(page):
+    text = re.sub(r"<!--.*?-->\s*", "", page.read_text(), flags=re.DOTALL)
+    first = re.match(r"# [^\n]+\n+([^\n]+)", text)[1]
+    assert first.startswith(("After this page you ", "With these names you can "))
+
+
+def test_every_example_begins_with_what_its_reader_can_do():
+    for script in (ROOT / "examples").glob("*.py"):
+        _, _, text = ast.get_docstring(ast.parse(script.read_text())).partition("=\n\n")
+        assert text.startswith("After this tutorial you can "), script.name
+
+
+def test_the_glossary_defines_the_words_of_the_field():
+    terms = re.findall(r"^(\w[^\n]*)\n  ", (DOCS / "reference" / "glossary.md").read_text(), flags=re.MULTILINE)
+    assert terms == sorted(terms, key=str.casefold)
+    assert set(terms) >= {
+        *(
+            "attribution map",
+            "layer",
+            "embedding",
+            "reference",
+            "probe",
+            "gallery",
+            "pair",
+            "genuine",
+            "impostor",
+            "threshold",
+        ),
+        *(
+            "FMR",
+            "FNMR",
+            "critical pixels",
+            "region",
+            "share",
+            "lift",
+            "fill",
+            "control",
+            "drop",
+            "transfer",
+            "fragment",
+        ),
+    }
+
+
 # -- messages --------------------------------------------------------------------------------------------
 
 
