@@ -20,7 +20,7 @@ from captum_leam.patterns.specificity import same_or_different
 from captum_leam.stats.estimates import DRAWN_PEOPLE
 from captum_leam.study.comparing import PART
 from captum_leam.study.config import Config
-from captum_leam.study.executor import Engine, perform
+from captum_leam.study.engines import Engine, perform
 from captum_leam.study.plan import Plan, make_plan
 from captum_leam.study.stages import STAGES, Stage
 from captum_leam.study.worker import this_worker
@@ -218,9 +218,9 @@ def _run_stage(timed: TimedShard, stage: Stage, counts: Counter[str]) -> None:
         for run in runs:
             counts.clear()
             began = time.perf_counter()
-            if problem := perform(timed.plan.context, task):
+            if problem := perform(timed.plan.context, task).problem:
                 raise IncompleteError(f"The first shard could not be made, so that the cost is unknown. {problem}")
-            run.update({**counts, "bytes": task.path.stat().st_size})
+            run.update({**counts, "bytes": Path(str(task.path)).stat().st_size})
             run["seconds"] += time.perf_counter() - began  # type: ignore[assignment]
 
 

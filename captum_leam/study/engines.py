@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from captum_leam._optional import import_optional
 from captum_leam._storage import write_shard
+from captum_leam._stores import AnyPath
 from captum_leam.errors import EngineError
 from captum_leam.study.config import Config
 from captum_leam.study.plan import STAGE_OF
@@ -122,7 +123,7 @@ def _processes(jobs: int, config: Config) -> Iterator[Pool]:
         parallel = joblib.Parallel(jobs, batch_size=1, pre_dispatch="2*n_jobs", return_as="generator_unordered")
 
     def give(context: WorkerContext, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        given: dict[Path, Task] = {}
+        given: dict[AnyPath, Task] = {}
 
         def calls() -> Iterator[Any]:
             for task in tasks:
