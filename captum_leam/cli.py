@@ -1,4 +1,4 @@
-"""Command line: ``captum-leam demo``, ``explain`` and ``study``. Heavy modules are imported when a command runs."""
+"""Command line ``captum-leam`` with the commands ``demo``, ``explain`` and ``study``; heavy modules are imported when a command runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="captum-leam",
-    help="Which parts of this person's face does the model recognise, and is that explanation true?",
+    help="Show which parts of a face a recognition model uses, and check whether the explanation is faithful.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,29 +39,29 @@ WRONG_INPUT = 2
 LEFT_OUT = 1
 LIBRARIES = "loading libraries"
 SENTENCES = 5
-"""Probes of a gallery whose result is printed; the page has all."""
+"""Largest number of faces whose result is printed; the page has all."""
 
-Out = Annotated[Path, typer.Option(help="Folder to write to.")]
-Force = Annotated[bool, typer.Option("--force", help="Write into a folder that holds files already.")]
+Out = Annotated[Path, typer.Option(help="Folder for the page, pictures and tables.")]
+Force = Annotated[bool, typer.Option("--force", help="Write into a folder that has files already.")]
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
+Device = Annotated[str, typer.Option(help="Device of the networks: cpu, cuda, cuda:1, mps ...")]
 Progress = Annotated[
     bool | None,
-    typer.Option("--progress/--no-progress", help="Show progress bars. Default: where stderr is a terminal."),
+    typer.Option("--progress/--no-progress", help="Show progress bars. Default: if stderr is a terminal."),
 ]
 
 
 def main() -> None:
-    """Run the command line; report what the user can mend on one line and exit with status 2.
+    """Run the command line; report user errors on one line and exit with status 2.
 
-    Any other exception is a fault and shows its traceback, as every exception does with ``--debug``.
+    Any other exception is a fault of the package and shows its traceback, as all exceptions do with ``--debug``.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     debug = len(arguments) < len(sys.argv) - 1
     try:
         app(args=[*[DEBUG] * debug, *arguments])
     except Exception as error:
-        if debug or not _can_be_mended(error):
+        if debug or not _is_user_error(error):
             raise
         from rich.console import Console
 
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def _with_options(arguments: list[str], options: tuple[str, ...]) -> str:
-    """Return the same command with options that work around an error, in place of earlier values; nothing without options.
+    """Return the command with options that avoid an error instead of earlier values; an empty text without options.
 
     Example:
         >>> _with_options(["explain", "a b.png", "--face", "7"], ("--face", "0"))
@@ -81,17 +81,17 @@ def _with_options(arguments: list[str], options: tuple[str, ...]) -> str:
     """
     if not options:
         return ""
-    name, kept, given = options[0], [], iter(arguments)
-    for argument in given:
+    name, others, remaining = options[0], [], iter(arguments)
+    for argument in remaining:
         if argument == name and len(options) > 1:
-            next(given, None)
+            next(remaining, None)
         elif argument.partition("=")[0] != name:
-            kept.append(argument)
-    return next_command(shlex.join(["captum-leam", *kept, *options]))
+            others.append(argument)
+    return next_command(shlex.join(["captum-leam", *others, *options]))
 
 
-def _can_be_mended(error: Exception) -> bool:
-    """Return whether an error is a refusal, a missing extra, an unusable file, a full disk, or a lack of memory."""
+def _is_user_error(error: Exception) -> bool:
+    """Return whether an error is a wrong input, a missing extra, an unusable file, a full disk, or a lack of memory."""
     if isinstance(error, OSError):
         return error.filename is not None or error.errno == errno.ENOSPC
     if isinstance(error, RuntimeError):
@@ -112,7 +112,9 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option(DEBUG, help="Show the traceback of every error; may stand anywhere.")] = False,
+    debug: Annotated[
+        bool, typer.Option(DEBUG, help="Show the traceback of each error; allowed at any place of the command.")
+    ] = False,
 ) -> None:
     pass
 
@@ -120,16 +122,15 @@ def _root(
 # -- demo ----------------------------------------------------------------------------------------------
 
 DEMO_LEAD = (
-    "Look first at the overlays of each section: three networks recognise synthetic faces by one part only, the nose, the eyes or the "
-    "mouth, and the map of each should lie on that part. Then at the lift of that part (1 is chance), and at the curve of drops, which "
-    "should lie above those of Grad-CAM and random pixels."
+    "Three networks recognise synthetic faces by one part only: the nose, the eyes or the mouth. The map of each should lie on that part, "
+    "the lift of the part should be above 1, and the drops should lie above those of Grad-CAM and random pixels."
 )
 NEXT = """
 Next, your own network and pictures of one person: aligned crops, or photographs with the extra "face"
 
     captum-leam explain ann/*.jpg --model my_models.py:my_network --preprocessing insightface --out explanation
 
-my_models.py holds a function my_network() that returns a PyTorch module, images in, embeddings out; an ONNX file works as well."""
+my_models.py has a function my_network() that returns a PyTorch module from images to embeddings; an ONNX file works as well."""
 
 
 @app.command()
@@ -138,15 +139,15 @@ def demo(
     out: Out = Path("demo"),
     seed: Seed = 0,
     device: Device = "cpu",
-    people: Annotated[int, typer.Option(help="Synthetic people. Other than 12: networks are trained here.")] = 12,
+    people: Annotated[int, typer.Option(help="Number of synthetic people. Networks are trained if it is not 12.")] = 12,
     train: Annotated[
         bool,
-        typer.Option("--train", help="Train the networks here, a minute each, instead of using those of the package."),
+        typer.Option("--train", help="Train the networks, a minute each, instead of loading those of the package."),
     ] = False,
     progress: Progress = None,
     force: Force = False,
 ) -> None:
-    """Explain networks whose evidence is known: synthetic faces with identity planted in one part; and write a page."""
+    """Write a page of explanations whose right answer is known, for synthetic faces with their identity in one part."""
     _check_folder(out, force)
     _start_bar(context, progress)
     from captum_leam.reporting.explanation_page import write_page
@@ -175,12 +176,13 @@ def demo(
 
 
 def _demo_steps(part: str, is_trained_here: bool) -> dict[str, float]:
-    """Return the steps for one network, each with its work in steps of training."""
+    """Return the steps of one network with their work in steps of training."""
     return {f"training on the {part}": 500.0 * is_trained_here, f"testing and explaining the {part}": 150}
 
 
 def _planted(part: str, population: SyntheticPopulation, seed: int, device: Any, is_trained_here: bool) -> Explanation:
     from captum_leam.reporting.explanation import ExplainOptions, explain_images
+    from captum_leam.reporting.numbers import percent
     from captum_leam.suggest import suggest_layers
     from captum_leam.synthetic import centroids, load_trained, swap_test, train
 
@@ -191,10 +193,10 @@ def _planted(part: str, population: SyntheticPopulation, seed: int, device: Any,
     faces = population.sample(range(min(6, population.n_people)), seed=50_000 + seed)
     references = centroids(model, population, seed=seed)[faces.people]
     text = (
-        f"The identity of {population.n_people} people lies in the {part}; all other parts are drawn anew for every image. On "
-        f"{test.images} fresh images the network finds the right person in {test.accuracy:.0%}. That it uses the {part} is proved, not "
-        f"assumed: its decision between two people flips in {test.part_flips:.0%} of the images when the {part} changes hands, and in "
-        f"{test.rest_flips:.0%} when everything else does."
+        f"The identity of {population.n_people} people lies in the {part}, and all other parts are drawn at random for each image. The "
+        f"network recognises the person in {percent(test.accuracy)} of {test.images} new images. Its decision between two people changes "
+        f"in {percent(test.part_flips)} of the images when the {part} is exchanged, and in {percent(test.rest_flips)} when everything "
+        "else is, which proves that it uses that part."
     )
     layers = suggest_layers(model, faces.images)
     found = explain_images(
@@ -218,75 +220,98 @@ def _planted(part: str, population: SyntheticPopulation, seed: int, device: Any,
 def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
     context: typer.Context,
     probe: Annotated[
-        Path, typer.Argument(help="The picture to explain: an aligned crop or a photograph; or a folder of them.")
+        Path, typer.Argument(help="Picture to explain, an aligned crop or a photograph, or a folder of pictures.")
     ],
     reference: Annotated[
-        list[Path] | None, typer.Argument(help="Others of the same person; or one, of anyone, to compare with.")
+        list[Path] | None,
+        typer.Argument(help="Other pictures of the same person, or one picture of anyone to compare with."),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="FILE.onnx, FILE.py:callable or package.module:callable (runs code).")
+        str, typer.Option(help="Model: FILE.onnx, FILE.py:callable or package.module:callable (runs code).")
     ] = "",
     preprocessing: Annotated[
         str | None,
-        typer.Option(help="Pixels that the network wants: insightface, imagenet, unit (RGB in [0, 1]) or bytes."),
+        typer.Option(
+            help="Values of the pixels that the network expects: insightface, imagenet, unit (RGB in [0, 1]) or bytes."
+        ),
     ] = None,
     colour: Annotated[
-        str | None, typer.Option(help="Order of the channels that the network takes: rgb or bgr.")
+        str | None, typer.Option(help="Order of the channels that the network expects: rgb or bgr.")
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(help="Layer, or value of an ONNX file, that is the embedding, if the model goes on after it."),
+        typer.Option(help="Layer, or value of an ONNX file, with the embedding. Default: the output of the model."),
     ] = None,
-    pictures: Annotated[str, typer.Option(help="crops, photos, or auto: up to 256 px a side are crops.")] = "auto",
-    size: Annotated[str | None, typer.Option(help="Crop size, e.g. 160 or 112x96. Default: the model's.")] = None,
+    pictures: Annotated[
+        str, typer.Option(help="Kind of the pictures: crops, photos, or auto (crops up to 256 px a side).")
+    ] = "auto",
+    size: Annotated[
+        str | None, typer.Option(help="Crop size in pixels, e.g. 160 or 112x96. Default: the input size of the model.")
+    ] = None,
     face: Annotated[
         list[int] | None,
-        typer.Option(help="Which face of a photograph, 0 the largest (the default); once for all, or once for each."),
+        typer.Option(
+            help="Index of the face in a photograph, 0 for the largest. Pass it once for all pictures or once for each. Default: 0."
+        ),
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="Weights of the face detector, file or folder. Default: CAPTUM_LEAM_WEIGHTS, or facexlib's."),
+        typer.Option(
+            help="File or folder with the weights of the face detector. Default: CAPTUM_LEAM_WEIGHTS, or those of facexlib."
+        ),
     ] = None,
     regions: Annotated[
         str,
         typer.Option(
-            help="template, bisenet, parsenet, superpixels, FILE.py:callable (a parser; runs that code), or a folder of label files."
+            help="Source of the regions: template, bisenet, parsenet, superpixels, FILE.py:callable (runs code), or a folder of labels."
         ),
     ] = "template",
     region_weights: Annotated[
         Path | None,
-        typer.Option(help="Weights of bisenet or parsenet, file or folder. Default: --weights, if that is a folder."),
+        typer.Option(
+            help="File or folder with the weights of bisenet or parsenet. Default: --weights, if it is a folder."
+        ),
     ] = None,
     gallery: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of pictures, or of PERSON/ folders, to find each probe in; names are those of folders or files."
+            help="Gallery to find each probe in: a folder of pictures or of PERSON/ folders. Names are those of folders or files."
         ),
     ] = None,
-    threshold: Annotated[float | None, typer.Option(help="Cosine from which two pictures are a match.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Threshold of the cosine from which two pictures match. Default: no decision.")
+    ] = None,
     same_person: Annotated[
         bool | None,
-        typer.Option("--same-person/--different-people", help="Truth about two pictures, if it is known."),
+        typer.Option("--same-person/--different-people", help="Whether two pictures show the same person, if known."),
     ] = None,
-    layer: Annotated[list[str] | None, typer.Option(help="Layer by name; may be repeated. Found by default.")] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option(help="Name of a layer; may be repeated. Default: suggested layers.")
+    ] = None,
     preset: Annotated[
-        str, typer.Option(help="Overall map: fast (1 forward pass), default (10), best (50).")
+        str, typer.Option(help="Preset of the overall map: fast (1 forward pass), default (10) or best (50).")
     ] = "default",
     n_steps: Annotated[int, typer.Option(help="Steps of the path of the signed layer maps.")] = 4,
-    fraction: Annotated[float, typer.Option(help="Critical pixels: share of the crop.")] = 0.01,
-    fill: Annotated[str, typer.Option(help="Occluded pixels: blur, zero, mean, 'noisy linear' or shuffle.")] = "blur",
+    fraction: Annotated[float, typer.Option(help="Share of the critical pixels, in (0, 1].")] = 0.01,
+    fill: Annotated[
+        str, typer.Option(help="Replacement of occluded pixels: blur, zero, mean, 'noisy linear' or shuffle.")
+    ] = "blur",
     explored: Annotated[
-        int, typer.Option(help="Faces to explore on the page, with measured curves; the others are pictures.")
+        int, typer.Option(help="Number of faces to explore on the page, with measured curves; others are pictures.")
     ] = 6,
     certainty: Annotated[
-        bool, typer.Option("--certainty/--no-certainty", help="Measure how sure each map is (about 200 passes a face).")
+        bool,
+        typer.Option(
+            "--certainty/--no-certainty", help="Measure the certainty of each map (about 200 passes per face)."
+        ),
     ] = True,
     other_model: Annotated[
         list[str] | None,
-        typer.Option(help="Another model, read as --model is, to test the maps on; may be repeated."),
+        typer.Option(help="Another model to test the maps on, in the form of --model; may be repeated."),
     ] = None,
     json: Annotated[
-        Path | None, typer.Option("--json", help="Copy of explanation.json; - prints it, and nothing else, to stdout.")
+        Path | None,
+        typer.Option("--json", help="File for a copy of explanation.json; - prints it to stdout, and nothing else."),
     ] = None,
     out: Out = Path("explanation"),
     seed: Seed = 0,
@@ -294,20 +319,20 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
     progress: Progress = None,
     force: Force = False,
 ) -> None:
-    """Explain faces in crops or photographs: maps, regions and an occlusion check, on a page with PNG and CSV files beside it.
+    """Write a page with maps, regions and an occlusion check of faces in crops or photographs, with PNG and CSV files beside it.
 
-    Two pictures are a pair: score, decision, and what speaks for and against the match. More are of one person; bad files among
-    them are left out and named, and the exit code is 1. With --gallery every picture is a probe: ranks, margins, and what makes the
-    first candidate win over the next.
+    Two pictures are a pair, with its score, its decision, and the evidence for and against the match. More pictures are those of one
+    person; unusable files among them are left out and named, and the exit code is 1. With --gallery each picture is a probe, with its
+    ranking, its margin, and the evidence for the first candidate against the next.
     """
     if not model:
-        raise CaptumLeamError("--model is missing: FILE.onnx, FILE.py:callable or package.module:callable.")
+        raise CaptumLeamError("--model is missing. Pass FILE.onnx, FILE.py:callable or package.module:callable.")
     _check_folder(out, force)
-    shown = _start_bar(context, progress)
+    is_visible = _start_bar(context, progress)
     sides, on = _size(size), _device(device)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        from captum_leam.reporting.files import FileOptions, explain_files, lead
+        from captum_leam.reporting.files import FileOptions, explain_files
 
         options = FileOptions(
             preset=preset,  # type: ignore[arg-type]  # any text of the user; the options check it
@@ -316,7 +341,7 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
             fill=fill,
             explored=explored,
             seed=seed,
-            progress=shown,
+            progress=is_visible,
             preprocessing=preprocessing,
             colour=colour,
             output=output,
@@ -339,7 +364,7 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
     from captum_leam.reporting.explanation_page import write_page
 
     settings = {**found.settings, **_environment(seed, device)}
-    page = write_page([found], out, title=f"LEAM: {found.title}", lead=lead(found), settings=settings)
+    page = write_page([found], out, title=f"LEAM: {found.title}", settings=settings)
     _show([found], page, to_stderr=json == Path("-"))
     if json is not None:
         _copy_result(page.with_name("explanation.json"), json)
@@ -348,7 +373,7 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
 
 
 def _copy_result(result: Path, to: Path) -> None:
-    """Print the machine-readable result for ``-``, else write it to a file."""
+    """Write the machine-readable result to a file, or print it for ``-``."""
     if to == Path("-"):
         sys.stdout.buffer.write(result.read_bytes())
         sys.stdout.buffer.flush()
@@ -358,51 +383,51 @@ def _copy_result(result: Path, to: Path) -> None:
     write_bytes(to, result.read_bytes())
 
 
-def _size(given: str | None) -> tuple[int, int] | None:
-    """Return ``"160"`` or ``"112x96"`` as (h, w)."""
-    if given is None:
+def _size(text: str | None) -> tuple[int, int] | None:
+    """Return a size such as ``"160"`` or ``"112x96"`` as (h, w)."""
+    if text is None:
         return None
-    parts = given.lower().replace("×", "x").split("x")
+    parts = text.lower().replace("×", "x").split("x")
     if len(parts) > 2 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise CaptumLeamError(f"--size is {given!r}; expected one number over 0, or HEIGHTxWIDTH as in 112x96.")
+        raise CaptumLeamError(f"Expected --size to be a number above 0, or HEIGHTxWIDTH as in 112x96, got {text!r}.")
     numbers = [int(part) for part in parts]
     return numbers[0], numbers[-1]
 
 
 def _with_warnings(found: Explanation, caught: list[Any]) -> Explanation:
-    """Add each warning of this package to the notes, once; deprecations within libraries do not concern the user."""
+    """Return the explanation with each warning of this package as a note; deprecations inside libraries are left out."""
     own = [w for w in caught if issubclass(w.category, UserWarning) and "captum_leam" in str(w.filename)]
     messages = dict.fromkeys(str(w.message) for w in own)
     return replace(found, notes=(*found.notes, *messages))
 
 
-# -- both ----------------------------------------------------------------------------------------------
+# -- shared --------------------------------------------------------------------------------------------
 
 
 def _start_bar(context: typer.Context, asked: bool | None) -> bool:
-    """Show the progress of the command until results are printed or the command ends; return whether it is shown."""
-    shown = is_shown(asked)
-    context.with_resource(progress_bar(shown))
+    """Start the progress bar of a command, and return whether it is shown."""
+    is_visible = is_shown(asked)
+    context.with_resource(progress_bar(is_visible))
     plan({LIBRARIES: 300})
     begin_step(LIBRARIES)
-    return shown
+    return is_visible
 
 
 def _check_folder(out: Path, force: bool) -> None:
     for folder in (out, *out.parents):
         if os.path.lexists(folder) and not folder.is_dir():
-            raise CaptumLeamError(f"--out {out}: expected a folder, got the file {folder}.")
+            raise CaptumLeamError(f"--out {out}: Expected a folder, got the file {folder}.")
     if out.is_dir() and any(out.iterdir()) and not force:
         raise CaptumLeamError(
-            f"--out {out} holds files already; choose another folder, or --force to write into it."
+            f"--out {out} has files already. Choose another folder, or pass --force to write into it."
         ).with_options("--force")
-    there = next(folder for folder in (out, *out.parents) if folder.is_dir())
+    parent = next(folder for folder in (out, *out.parents) if folder.is_dir())
     try:
-        with TemporaryDirectory(dir=there, prefix="."):
+        with TemporaryDirectory(dir=parent, prefix="."):
             pass
     except OSError as error:
         raise CaptumLeamError(
-            f"--out {out}: Expected a folder that can be written to, got {there} ({error.strerror}). Choose another folder."
+            f"--out {out}: Expected a folder that can be written to, got {parent} ({error.strerror}). Choose another folder."
         ) from None
 
 
@@ -437,7 +462,7 @@ def _show(sections: list[Explanation], page: Path, *, to_stderr: bool = False) -
         lift = section.regions.groupby("region", sort=False)["lift"].mean().nlargest(4 if comparable else 0)
         drops = section.mean_drops.query("fraction == 0.05")
         table = Table(title=for_terminal(section.title), title_justify="left")
-        for column in ("region", "lift", "drop at 5 %", "of"):
+        for column in ("region", "lift (1: chance)", "drop at 5 %", "pixels named by"):
             table.add_column(column)
         names = [m or c for m, c in zip(drops["method"], drops["control"], strict=True)]
         rows = zip(lift.items(), [*zip(names, drops["drop"], strict=True), ("", float("nan"))], strict=False)

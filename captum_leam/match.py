@@ -212,7 +212,7 @@ class MatchExplanation(HtmlResult):
         """
         from matplotlib.figure import Figure
 
-        from captum_leam.plots import overlay
+        from captum_leam.plots import add_colour_bar, overlay
 
         count, portraits = min(probes, len(self.images)), self.gallery.portraits
         columns = 3 if portraits is None else 5
@@ -234,6 +234,7 @@ class MatchExplanation(HtmlResult):
                 axis.imshow(picture)
                 axis.set_title(title, fontsize=8, parse_math=False)
                 axis.set_axis_off()
+        add_colour_bar(figure, axes, labels=("no\nevidence", "strongest\nevidence"))
         return figure
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,11 @@ class PairExplanation(HtmlResult):
         return self.sine > NEARLY_THE_SAME
 
     @property
+    def angle(self) -> float:
+        """Angle between the embeddings in degrees, from 0 to 180."""
+        return math.degrees(math.atan2(self.sine, self.score))
+
+    @property
     def truth(self) -> str | None:
         """``"the same person"`` or ``"different people"``; None if it is unknown."""
         return {True: "the same person", False: "different people", None: None}[self.same_person]
@@ -102,12 +108,13 @@ class PairExplanation(HtmlResult):
             known["in truth"] = self.truth
         if self.outcome is not None:
             known["outcome"] = f"{self.outcome}, {OUTCOMES[self.outcome]}"
-        flag = (
-            "yes" if self.reliable else "NO: the embeddings are nearly the same, and the maps show their strength only"
-        )
-        known["maps about the match"] = (
-            f"{flag} (sine of the angle {self.sine:.3f}, over {NEARLY_THE_SAME:g} is reliable)"
-        )
+        angles = f"angle {self.angle:.1f}°, more than {math.degrees(math.asin(NEARLY_THE_SAME)):.1f}° is enough"
+        if self.reliable:
+            known["maps about the match"] = f"yes: the embeddings differ enough ({angles})"
+        else:
+            known["maps about the match"] = (
+                f"NO: the embeddings are nearly the same ({angles}), so that the maps show their strength only"
+            )
         return known
 
     def sentence(self) -> str:
@@ -165,7 +172,7 @@ class PairExplanation(HtmlResult):
         """
         from matplotlib.figure import Figure
 
-        from captum_leam.plots import overlay, overlay_on_photo
+        from captum_leam.plots import add_colour_bar, overlay, overlay_on_photo
 
         drawn = list(pictures or ())
         for i, (photo, face) in enumerate(zip(photographs or (), self.faces, strict=False)):
@@ -180,11 +187,12 @@ class PairExplanation(HtmlResult):
             for axis, picture, title in zip(axes[i], row, (SIDES[i], "for the match", "against it"), strict=True):
                 axis.imshow(picture)
                 axis.set_title(title, fontsize=9)
+                axis.set_axis_off()
+        add_colour_bar(rows[0], axes, labels=("no\nevidence", "strongest\nevidence"))
         for place, (i, picture) in enumerate(shown):
             axis = rows[1].add_subplot(1, len(shown), place + 1)
             axis.imshow(picture)
             axis.set_title(f"{SIDES[i]}, for the match, on the photograph", fontsize=9)
-        for axis in figure.axes:
             axis.set_axis_off()
         figure.suptitle(self.sentence(), fontsize=9, wrap=True)
         return figure

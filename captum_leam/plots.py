@@ -179,20 +179,32 @@ def overlay_grid(
         axes[2 * row + 1, column].imshow(overlay(image, of_image, signed=signed))
         if titles is not None:
             axes[2 * row, column].set_title(titles[i], fontsize=9)
-    _legend(figure, axes, signed)
+    add_colour_bar(figure, axes, signed=signed)
     return figure
 
 
-def _legend(figure: Figure, axes: NDArray[Any], signed: bool) -> None:
+def add_colour_bar(
+    figure: Any,
+    axes: NDArray[Any],
+    *,
+    signed: bool = False,
+    labels: tuple[str, str] = ("nothing", "speaks for\nthe match"),
+) -> None:
+    """Add the colour bar of :func:`overlay` to a figure.
+
+    Args:
+        figure: Figure or subfigure of the axes.
+        axes: Array of axes that the bar stands beside.
+        signed: Whether the maps show negative values, too. Default: False.
+        labels: Texts at both ends of the bar of maps without negative values. Default: those of evidence for the match.
+    """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     colours = ScalarMappable(Normalize(-1 if signed else 0, 1), SIGNED if signed else POSITIVE)
     bar = figure.colorbar(colours, ax=axes.ravel().tolist(), shrink=0.6, aspect=30, pad=0.02)
     bar.set_ticks([-1, 0, 1] if signed else [0, 1])
-    bar.set_ticklabels(
-        ["against\nthe match", "neither", "for the\nmatch"] if signed else ["nothing", "speaks for\nthe match"]
-    )
+    bar.set_ticklabels(["against\nthe match", "neither", "for the\nmatch"] if signed else labels)
     bar.ax.tick_params(labelsize=8)
 
 

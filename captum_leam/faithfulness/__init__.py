@@ -1,4 +1,4 @@
-"""Faithfulness: does the similarity fall when the pixels that a map names are taken away, and more than under controls?"""
+"""Faithfulness: whether occluding the pixels that a map names lowers the similarity more than controls do."""
 
 from captum_leam.faithfulness.captum_metrics import infidelity, input_attributions, sensitivity_max
 from captum_leam.faithfulness.fills import FILLS, Fill, as_fill

@@ -1,9 +1,9 @@
-r"""Captum's own metrics, given what they need to be right for layer maps.
+r"""Metrics of Captum, with the inputs that make them correct for layer maps.
 
-``captum.metrics.infidelity`` wants attributions of the input's shape, and perturbations that fit what they mean: a LEAM map holds shares
-of the score, not slopes. ``captum.metrics.sensitivity_max`` iterates over the batch when a method returns a bare tensor: at one image
-its result is too large by the square root of the number of maps' rows, with more images it fails. And its perturbations draw from the
-global random numbers.
+``captum.metrics.infidelity`` expects attributions of the shape of the input, and perturbations that fit their meaning: the values of a LEAM
+map are shares of the score and not slopes. ``captum.metrics.sensitivity_max`` iterates over the batch if a method returns a tensor instead
+of a tuple. With one image its result is then too large by the square root of the number of rows of the maps, and with more images it
+fails. Its perturbations also draw from the global random numbers.
 """
 
 from collections.abc import Callable
@@ -22,17 +22,20 @@ from captum_leam.maps import place_on_field
 
 
 def input_attributions(maps: Tensor, images: Tensor, field: Field | None = None) -> Tensor:
-    """Return a layer map as attributions of the input: brought to the field, spread evenly over the channels, with the sum it had.
+    """Return layer maps as attributions of the input, placed on the field and spread evenly over the channels.
 
-    The sum is kept exactly where the field is a whole multiple of the layer map's size, closely elsewhere.
+    The sum of a map is kept, exactly if the field is a whole multiple of the size of the layer map and closely otherwise.
 
     Args:
-        maps: layer maps (N, 1, h, w), signed, on the raw scale.
-        images: Images (N, C, H, W).
-        field: (top, left, height, width) the network reads; the whole image by default.
+        maps: Signed layer maps on the raw scale, shape (N, 1, h, w).
+        images: Images, shape (N, C, H, W).
+        field: Part of the image that the network reads: (top, left, height, width). Default: the whole image.
 
     Returns:
-        (N, C, H, W).
+        Attributions, shape (N, C, H, W).
+
+    Raises:
+        CaptumLeamError: For maps of another shape.
 
     Example:
         >>> spread = input_attributions(torch.ones(1, 1, 2, 2), torch.rand(1, 3, 8, 8))
@@ -41,7 +44,7 @@ def input_attributions(maps: Tensor, images: Tensor, field: Field | None = None)
     """
     if maps.ndim != 4 or maps.shape[1] != 1 or len(maps) != len(images):
         raise CaptumLeamError(
-            f"maps have shape {tuple(maps.shape)} for images {tuple(images.shape)}; expected one layer map per image, (N, 1, h, w)."
+            f"Expected `maps` to have one layer map per image, shape ({len(images)}, 1, h, w), got {tuple(maps.shape)}."
         )
     height, width = images.shape[2:]
     area = height * width if field is None else field[2] * field[3]
@@ -63,26 +66,31 @@ def infidelity(
     max_examples_per_batch: int | None = None,
     seed: int = 0,
 ) -> Tensor:
-    r"""Infidelity of layer maps under squares that are filled in: :math:`E_m[(\sum m M - (s(x) - s(x_m)))^2]`.
+    r"""Return the infidelity of layer maps when squares are filled, :math:`E_m[(\sum m M - (s(x) - s(x_m)))^2]`.
 
     Source: Yeh et al., "On the (in)fidelity and sensitivity of explanations", NeurIPS 2019, definition 2.1 with the square
     removal of section 2.3; computed by Captum.
 
     Args:
-        forward_func: images → scores (N,): :class:`~captum_leam.EmbeddingSimilarity`, best under ``norm="fixed"``.
-        images: Images (N, C, H, W).
-        maps: layer maps (N, 1, h, w), signed, on the raw scale of the score.
-        additional_forward_args: of ``forward_func``, repeated along: for the fixed norm its weights.
-        field: (top, left, height, width) that the network reads.
-        fill: what a square is filled with.
-        side: of the squares in pixels; a quarter of the width by default.
-        n_samples: squares per image.
-        normalize: scale every map by the one factor that fits best, so that only its shape counts.
-        max_examples_per_batch: images in one pass.
-        seed: of the squares, drawn batch by batch: ``max_examples_per_batch`` changes which. The global random numbers are left alone.
+        forward_func: Function from images to scores (N,), such as :class:`~captum_leam.EmbeddingSimilarity`, best with ``norm="fixed"``.
+        images: Images, shape (N, C, H, W).
+        maps: Signed layer maps on the raw scale of the score, shape (N, 1, h, w).
+        additional_forward_args: Further arguments of ``forward_func`` with one row per image, such as the weights of the fixed norm.
+            Default: none.
+        field: Part of the image that the network reads: (top, left, height, width). Default: the whole image.
+        fill: Replacement of the pixels of a square. Default: ``"blur"``.
+        side: Side of the squares in pixels. Default: a quarter of the width.
+        n_samples: Number of squares per image. Default: 20.
+        normalize: Whether to scale each map by the factor that fits best, so that only its shape counts. Default: False.
+        max_examples_per_batch: Number of images in one pass. Default: all.
+        seed: Seed of the squares. They are drawn batch by batch, so that ``max_examples_per_batch`` changes them; the global random
+            numbers do not change. Default: 0.
 
     Returns:
-        (N,), not negative; 0 for a map whose sums are the falls of the score. Lower is better.
+        Infidelity, 0 or more, shape (N,). Lower is better; 0 is a map whose sums are the drops of the score.
+
+    Raises:
+        CaptumLeamError: For maps of another shape, or a side outside the image.
 
     Example:
         >>> from captum_leam import LEAM
@@ -118,17 +126,26 @@ def infidelity(
 
 
 def random_squares(count: int, size: tuple[int, int], side: int, generator: torch.Generator) -> Tensor:
-    """Boolean (count, H, W), one square each, anywhere that it fits.
+    """Return masks of one square each, at a random place.
+
+    Args:
+        count: Number of masks.
+        size: Height and width of the masks.
+        side: Side of the squares in pixels.
+        generator: Generator of the places.
+
+    Returns:
+        Boolean masks, shape (count, H, W).
 
     Raises:
-        CaptumLeamError: for a square that does not fit.
+        CaptumLeamError: For a square that does not fit.
 
     Example:
         >>> random_squares(2, (8, 8), 3, torch.Generator().manual_seed(0)).sum((1, 2)).tolist()
         [9, 9]
     """
     if not 0 < side <= min(size):
-        raise CaptumLeamError(f"side is {side}; expected 1 to {min(size)} pixels.")
+        raise CaptumLeamError(f"Expected `side` from 1 to {min(size)} pixels, got {side}.")
     tops = torch.randint(size[0] - side + 1, (count, 1, 1), generator=generator, device="cpu")
     lefts = torch.randint(size[1] - side + 1, (count, 1, 1), generator=generator, device="cpu")
     rows, columns = torch.arange(size[0], device="cpu")[:, None], torch.arange(size[1], device="cpu")[None]
@@ -144,25 +161,24 @@ def sensitivity_max(
     max_examples_per_batch: int | None = None,
     seed: int = 0,
 ) -> Tensor:
-    r"""How much maps change at most under small noise: :math:`\max_\delta \|M(x+\delta) - M(x)\| / \|M(x)\|`, :math:`|\delta| \le` radius.
+    r"""Return the largest relative change of maps under small noise, :math:`\max_\delta \|M(x+\delta) - M(x)\| / \|M(x)\|`.
 
     Source: Yeh et al., NeurIPS 2019, definition 3.1; computed by Captum.
 
     Args:
-        explain: images (and what is per image) → maps, any shape (N, …), for example
-            ``lambda x, r: leam.attribute(x, reference=r)``.
-        images: Images (N, C, H, W).
-        *per_image: tensors with one row per image, repeated along with the images: references, for example.
-        radius: largest change of a pixel value.
-        n_samples: noises per image.
-        max_examples_per_batch: images in one pass.
-        seed: of the noise; the global random numbers are left alone.
+        explain: Function from images, and the tensors per image, to maps (N, …), e.g. ``lambda x, r: leam.attribute(x, reference=r)``.
+        images: Images, shape (N, C, H, W).
+        *per_image: Tensors with one row per image, such as references.
+        radius: Largest change of a pixel value, :math:`|\delta| \le` ``radius``. Default: 0.02.
+        n_samples: Number of noise samples per image. Default: 10.
+        max_examples_per_batch: Number of images in one pass. Default: all.
+        seed: Seed of the noise; the global random numbers do not change. Default: 0.
 
     Returns:
-        (N,), not negative. Lower is steadier; a constant map has 0.
+        Sensitivity, 0 or more, shape (N,). Lower is more stable, and a constant map has 0.
 
     Raises:
-        CaptumLeamError: if something per image has another number of rows.
+        CaptumLeamError: If a tensor per image has another number of rows.
 
     Example:
         >>> from captum_leam import LEAM
@@ -174,7 +190,7 @@ def sensitivity_max(
     """
     if any(len(tensor) != len(images) for tensor in per_image):
         raise CaptumLeamError(
-            f"{[len(t) for t in per_image]} rows for {len(images)} images; expected one per image in each."
+            f"Expected one row for each of the {len(images)} images in each tensor, got {[len(t) for t in per_image]}."
         )
     generator = torch.Generator().manual_seed(seed)
 
@@ -183,7 +199,7 @@ def sensitivity_max(
         return repeated + radius * noise.to(repeated)
 
     def as_tuple(x: Tensor | tuple[Tensor, ...], additional_forward_args: tuple[Tensor, ...] = ()) -> tuple[Tensor]:
-        # Captum gives the clean images as a tuple and the noisy ones bare, and misreads a bare tensor that comes back
+        # Captum passes clean images as a tuple and noisy ones as a tensor, and iterates over a tensor that is returned
         return (explain(x[0] if isinstance(x, tuple) else x, *additional_forward_args).detach(),)
 
     options = {"additional_forward_args": per_image} if per_image else {}

@@ -1,7 +1,7 @@
-"""What an occluded pixel is replaced with.
+"""Fills: replacements of occluded pixels.
 
-A fill is a function of the images (N, C, H, W), or of the images and the boolean masks (N, H, W) of the pixels that will be
-replaced, to images of the same shape. Only the masked pixels of its result are used.
+A fill is a function of images (N, C, H, W), or of images and boolean masks (N, H, W) of the pixels to replace, that returns images of
+the same shape. Only the masked pixels of its result are used.
 """
 
 import inspect
@@ -16,7 +16,7 @@ from captum_leam._engine.arithmetic import normal
 from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import default_blur
 
-# Rong et al. 2022, equation 4: direct neighbours weigh twice as much as diagonal ones.
+# direct neighbours weigh twice as much as diagonal ones (Rong et al. 2022, equation 4)
 ROAD_WEIGHTS = {(0, 1): 1 / 6, (1, 0): 1 / 6, (0, -1): 1 / 6, (-1, 0): 1 / 6}
 ROAD_WEIGHTS |= {(1, 1): 1 / 12, (1, -1): 1 / 12, (-1, 1): 1 / 12, (-1, -1): 1 / 12}
 ROAD_NOISE = 0.01
@@ -27,9 +27,9 @@ class Fill:
     """A fill with its name.
 
     Attributes:
-        name: in tables.
-        function: images and masks → images.
-        uses_masks: whether the result depends on the masks; if not, it is made once for all.
+        name: Name in tables.
+        function: Function from images and masks to images.
+        uses_masks: Whether the result depends on the masks; if not, it is computed once for all masks. Default: False.
 
     Example:
         >>> grey = Fill("grey", lambda images, masks: torch.full_like(images, 0.5))
@@ -42,21 +42,30 @@ class Fill:
     uses_masks: bool = False
 
     def __call__(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
-        """Images of the same shape, whose masked pixels are taken.
+        """Return filled images, of which the masked pixels are used.
+
+        Args:
+            images: Images, shape (N, C, H, W).
+            masks: Pixels to replace, boolean, shape (N, H, W). Default: none, for fills that do not use masks.
+
+        Returns:
+            Images of the same shape.
 
         Raises:
-            CaptumLeamError: if the function changes the shape.
+            CaptumLeamError: If the function changes the shape.
         """
         filled = self.function(images, masks)
         if filled.shape != images.shape:
             raise CaptumLeamError(
-                f"fill {self.name!r} made {tuple(filled.shape)} of images {tuple(images.shape)}; expected the same shape."
+                f"Expected the fill {self.name!r} to return images of shape {tuple(images.shape)}, got {tuple(filled.shape)}."
             )
         return filled
 
 
 def zero(images: Tensor) -> Tensor:
-    """Black (0): the published protocol. Scattered black pixels are adversarial noise; read it beside :func:`blur`.
+    """Return black images (0), the published protocol.
+
+    Scattered black pixels act as adversarial noise, so that results are best read beside those of :func:`blur`.
 
     Example:
         >>> zero(torch.ones(1, 3, 2, 2)).sum().item()
@@ -76,7 +85,7 @@ def mean_colour(images: Tensor) -> Tensor:
 
 
 def blur(images: Tensor) -> Tensor:
-    """Blur the image with a Gaussian of σ = 10 px per 112 px of width: stays close to what faces look like.
+    """Return images blurred with a Gaussian of σ = 10 px per 112 px of width, which still look like faces.
 
     Example:
         >>> blur(torch.rand(1, 3, 112, 112)).shape
@@ -86,7 +95,7 @@ def blur(images: Tensor) -> Tensor:
 
 
 def shuffle(images: Tensor) -> Tensor:
-    """Shuffle the pixels of the image, by the same permutation in every image: keeps the colours, not their places.
+    """Return images with shuffled pixels, which keep their colours; the permutation is the same for all images.
 
     Example:
         >>> x = torch.rand(1, 3, 4, 4)
@@ -98,16 +107,21 @@ def shuffle(images: Tensor) -> Tensor:
 
 
 def noisy_linear(images: Tensor, masks: Tensor | None) -> Tensor:
-    """Noisy linear imputation (ROAD, Rong et al. 2022): each masked pixel the weighted mean of its neighbours, plus noise.
+    """Return images with noisy linear imputation, which hardly reveals the shape of the mask.
 
-    The masked pixels of an image solve one sparse linear system; the rest is as it was. Hardly reveals the shape of the mask.
+    Each masked pixel is the weighted mean of its neighbours plus noise; the masked pixels of an image solve one sparse linear system.
+
+    Source: ROAD, Rong et al. 2022, equation 4.
 
     Args:
-        images: Images (N, C, H, W).
-        masks: boolean (N, H, W).
+        images: Images, shape (N, C, H, W).
+        masks: Pixels to replace, boolean, shape (N, H, W).
 
     Returns:
-        The shape of the images; with seeded noise of standard deviation 0.01 times that of the image.
+        Images of the same shape, with seeded noise of 0.01 times the standard deviation of the image.
+
+    Raises:
+        CaptumLeamError: Without masks.
 
     Example:
         >>> x = torch.full((1, 1, 4, 4), 0.5); mask = torch.zeros(1, 4, 4, dtype=torch.bool); mask[0, 1, 1] = True
@@ -115,7 +129,7 @@ def noisy_linear(images: Tensor, masks: Tensor | None) -> Tensor:
         [0.5]
     """
     if masks is None:
-        raise CaptumLeamError("noisy_linear fills in from the pixels around a mask, and needs the masks.")
+        raise CaptumLeamError("Expected `masks` for noisy_linear, which fills from the pixels around them, got none.")
     noise = normal(images[0].shape, torch.Generator().manual_seed(0)).to(images)
     filled = [_impute(x, m) for x, m in zip(images.cpu().double().numpy(), masks.cpu().numpy(), strict=True)]
     out = torch.from_numpy(np.stack(filled)).to(images) if filled else images.clone()
@@ -123,7 +137,7 @@ def noisy_linear(images: Tensor, masks: Tensor | None) -> Tensor:
 
 
 def _impute(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Solve for the masked pixels of one image (C, H, W)."""
+    """Return one image, shape (C, H, W), with the solution of the linear system at its masked pixels."""
     from scipy.sparse import csc_matrix
     from scipy.sparse.linalg import splu
 
@@ -160,14 +174,17 @@ FILLS: dict[str, Callable[..., Tensor]] = {
     "noisy linear": noisy_linear,
     "shuffle": shuffle,
 }
-"""Fills by name: what stands in place of occluded pixels."""
+"""Fills by name."""
 
 
 def as_fill(fill: "str | Fill | Callable[..., Tensor]") -> Fill:
-    """Return a fill by its name, or from a function of images, or of images and masks.
+    """Return a fill by its name, or from a function.
+
+    Args:
+        fill: Name in :data:`FILLS`, a fill, or a function of images, or of images and masks.
 
     Raises:
-        CaptumLeamError: for an unknown name.
+        CaptumLeamError: For an unknown name.
 
     Example:
         >>> as_fill("blur").name, as_fill(lambda images: 1 - images).uses_masks
@@ -177,7 +194,9 @@ def as_fill(fill: "str | Fill | Callable[..., Tensor]") -> Fill:
         return fill
     if isinstance(fill, str):
         if fill not in FILLS:
-            raise CaptumLeamError(f"fill is {fill!r}; expected one of {', '.join(map(repr, FILLS))}, or a function.")
+            raise CaptumLeamError(
+                f"Expected `fill` to be one of {', '.join(map(repr, FILLS))}, or a function, got {fill!r}."
+            )
         name, function = fill, FILLS[fill]
     else:
         name = next((n for n, f in FILLS.items() if f is fill), getattr(fill, "__name__", type(fill).__name__))
@@ -190,6 +209,6 @@ def as_fill(fill: "str | Fill | Callable[..., Tensor]") -> Fill:
 def _positional(function: Callable[..., Tensor]) -> int:
     try:
         parameters = inspect.signature(function).parameters.values()
-    except ValueError:  # a builtin says nothing: of the images
+    except ValueError:  # a builtin without a signature is a function of images
         return 1
     return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty for p in parameters)

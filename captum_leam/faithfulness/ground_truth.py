@@ -1,6 +1,6 @@
-r"""Maps against a truth that is known: planted evidence, the importance of parts, and a network with additive contributions.
+r"""Measures of maps against known truth: planted evidence, importance of parts, and a network with additive contributions.
 
-Maps are (N, H, W) or (N, 1, H, W), truths boolean (N, H, W); results are one number per image, (N,), float64.
+Maps have shape (N, H, W) or (N, 1, H, W), and truths are boolean (N, H, W). Results are one number per image, shape (N,), float64.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,25 +17,25 @@ from captum_leam.maps import as_maps, rank_pixels
 from captum_leam.objectives import embed, match_rows, unit
 from captum_leam.stats.auc import rank_auc
 
-# -- a map against the pixels that matter ----------------------------------------------------------------
+# -- pixels ----------------------------------------------------------------------------------------------
 
 
 def pointing_game(maps: Tensor, truth: Tensor, *, tolerance: int = 0, seed: int = 0) -> Tensor:
-    """Whether the highest pixel hits: 1 or 0.
+    """Return whether the highest pixel of each map lies in the truth (pointing game).
 
     Source: Zhang et al., "Top-down neural attention by excitation backprop", IJCV 2018, section 4.1 (tolerance of 15 px on photos).
 
     Args:
-        maps: Maps (N, H, W) or (N, 1, H, W).
-        truth: Booleans (N, H, W).
-        tolerance: how many pixels beside it still count, in both directions.
-        seed: Seed of ties. Default: 0.
+        maps: Maps, shape (N, H, W) or (N, 1, H, W).
+        truth: Pixels of the truth, boolean, shape (N, H, W).
+        tolerance: Distance in pixels at which a pixel beside the truth still counts. Default: 0.
+        seed: Seed that breaks ties. Default: 0.
 
     Returns:
-        (N,), 0 or 1; by chance the share of the truth in the image.
+        0 or 1 for each image, shape (N,). Chance is the share of the truth in the image.
 
     Raises:
-        CaptumLeamError: if shapes differ, or the truth is empty or everything.
+        CaptumLeamError: If shapes differ, or a truth has no pixel or all pixels.
 
     Example:
         >>> truth = torch.tensor([[[True, False], [False, False]]])
@@ -48,12 +48,19 @@ def pointing_game(maps: Tensor, truth: Tensor, *, tolerance: int = 0, seed: int 
 
 
 def mass_accuracy(maps: Tensor, truth: Tensor) -> Tensor:
-    """Share of the positive attribution that lies in the truth.
+    """Return the share of the positive attribution that lies in the truth.
 
     Source: Arras et al., "CLEVR-XAI", Information Fusion 2022, equation 2.
 
+    Args:
+        maps: Maps, shape (N, H, W) or (N, 1, H, W).
+        truth: Pixels of the truth, boolean, shape (N, H, W).
+
     Returns:
-        (N,), within [0, 1]; by chance the share of the truth in the image; NaN for a map without positive values.
+        Shares in [0, 1], shape (N,); NaN for a map without a positive value. Chance is the share of the truth in the image.
+
+    Raises:
+        CaptumLeamError: If shapes differ, or a truth has no pixel or all pixels.
 
     Example:
         >>> truth = torch.tensor([[[True, False], [False, False]]])
@@ -66,12 +73,20 @@ def mass_accuracy(maps: Tensor, truth: Tensor) -> Tensor:
 
 
 def rank_accuracy(maps: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
-    """Of as many highest pixels as the truth has, the share that lies in it.
+    """Return the share of the highest pixels, as many as the truth has, that lies in the truth.
 
     Source: Arras et al., "CLEVR-XAI", Information Fusion 2022, equation 3.
 
+    Args:
+        maps: Maps, shape (N, H, W) or (N, 1, H, W).
+        truth: Pixels of the truth, boolean, shape (N, H, W).
+        seed: Seed that breaks ties. Default: 0.
+
     Returns:
-        (N,), within [0, 1]; by chance the share of the truth in the image.
+        Shares in [0, 1], shape (N,). Chance is the share of the truth in the image.
+
+    Raises:
+        CaptumLeamError: If shapes differ, or a truth has no pixel or all pixels.
 
     Example:
         >>> truth = torch.tensor([[[True, True], [False, False]]])
@@ -84,10 +99,18 @@ def rank_accuracy(maps: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
 
 
 def iou(maps: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
-    """Intersection over union of the truth and as many highest pixels.
+    """Return the intersection over union of the truth and the highest pixels, as many as the truth has.
+
+    Args:
+        maps: Maps, shape (N, H, W) or (N, 1, H, W).
+        truth: Pixels of the truth, boolean, shape (N, H, W).
+        seed: Seed that breaks ties. Default: 0.
 
     Returns:
-        (N,), within [0, 1].
+        Values in [0, 1], shape (N,).
+
+    Raises:
+        CaptumLeamError: If shapes differ, or a truth has no pixel or all pixels.
 
     Example:
         >>> truth = torch.tensor([[[True, True], [False, False]]])
@@ -99,10 +122,19 @@ def iou(maps: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
 
 
 def roc_auc(maps: Tensor, truth: Tensor) -> Tensor:
-    """Chance that a pixel of the truth has a higher value than one outside, ties counted half (Mann & Whitney 1947).
+    """Return the chance that a pixel of the truth has a higher value than one outside it, with ties counted half.
+
+    Source: area under the ROC curve, Mann & Whitney 1947.
+
+    Args:
+        maps: Maps, shape (N, H, W) or (N, 1, H, W).
+        truth: Pixels of the truth, boolean, shape (N, H, W).
 
     Returns:
-        (N,), within [0, 1]; 0.5 for a constant map.
+        Areas in [0, 1], shape (N,); 0.5 for a constant map.
+
+    Raises:
+        CaptumLeamError: If shapes differ, or a truth has no pixel or all pixels.
 
     Example:
         >>> truth = torch.tensor([[[True, True], [False, False]]])
@@ -117,18 +149,18 @@ def _matching(maps: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     maps, truth = as_maps(maps).detach(), as_tensor(truth)
     if truth.dtype != torch.bool or truth.shape != maps.shape:
         raise CaptumLeamError(
-            f"truth has shape {tuple(truth.shape)} and {truth.dtype}, the maps {tuple(maps.shape)}; expected boolean of their shape."
+            f"Expected `truth` to be boolean of shape {tuple(maps.shape)}, got {truth.dtype} {tuple(truth.shape)}."
         )
     share = truth.flatten(1).double().mean(1)
     flat = caller_rows(((share == 0) | (share == 1)).nonzero().flatten().tolist())
     if flat:
         raise CaptumLeamError(
-            f"the truth of images {flat} is empty, or everything: there is nothing to hit. Leave these out."
+            f"Expected `truth` to have some pixels and not all, got none or all for images {flat}. Leave these out."
         )
     return maps, truth.to(maps.device)
 
 
-# -- the importance of parts -----------------------------------------------------------------------------
+# -- parts -----------------------------------------------------------------------------------------------
 
 
 def part_importance(
@@ -141,19 +173,19 @@ def part_importance(
     fill: str | Fill | Callable[..., Tensor] = "blur",
     batch_size: int = 64,
 ) -> Tensor:
-    """How far the cosine to a reference falls when one part of the face is removed.
+    """Return the drop of the cosine to a reference when one part of the face is occluded.
 
     Args:
-        model: images → embeddings.
-        images: Images (N, C, H, W).
-        labels: Regions (N, H, W), integers.
-        parts: the labels that are removed, one at a time.
-        references: (D,), (1, D) or (N, D), from other images.
-        fill: what is put in place.
-        batch_size: Number of images in one pass.
+        model: Function from images (N, C, H, W) to embeddings (N, D).
+        images: Images, shape (N, C, H, W).
+        labels: Region labels, integers, shape (N, H, W).
+        parts: Labels of the parts, which are occluded one at a time.
+        references: Embeddings of other images, shape (D,), (1, D) or (N, D).
+        fill: Replacement of occluded pixels. Default: ``"blur"``.
+        batch_size: Number of images in one pass. Default: 64.
 
     Returns:
-        (N, parts), the drop of the cosine; NaN where an image does not have the part.
+        Drops, shape (N, parts); NaN where an image lacks the part.
 
     Example:
         >>> labels = torch.tensor([[[1, 1], [2, 0]]])
@@ -176,16 +208,19 @@ def part_importance(
 
 
 def part_agreement(maps: Tensor, labels: Tensor, parts: Sequence[int], importance: Tensor) -> Tensor:
-    """Spearman's rank correlation, over parts, of a map's positive mass with their importance.
+    """Return Spearman's rank correlation over parts between the positive mass of a map and the importance of the parts.
 
     Args:
-        maps: Maps (N, H, W) or (N, 1, H, W).
-        labels: Regions (N, H, W), integers.
-        parts: labels, three or more.
-        importance: (N, parts), of :func:`part_importance`; NaN for parts that are not there.
+        maps: Maps, shape (N, H, W) or (N, 1, H, W).
+        labels: Region labels, integers, shape (N, H, W).
+        parts: Labels of at least three parts.
+        importance: Importance of :func:`part_importance`, shape (N, parts); NaN for parts that an image lacks.
 
     Returns:
-        (N,), within [−1, 1]; NaN with fewer than three parts there, or where one side is constant.
+        Correlations in [−1, 1], shape (N,); NaN with fewer than three parts, or if mass or importance is constant.
+
+    Raises:
+        CaptumLeamError: For labels or importance of another shape.
 
     Example:
         >>> labels = torch.tensor([[[0, 1], [2, 2]]])
@@ -199,15 +234,15 @@ def part_agreement(maps: Tensor, labels: Tensor, parts: Sequence[int], importanc
     labels, importance = as_tensor(labels).to(positive.device), as_tensor(importance)
     if labels.shape != positive.shape or importance.shape != (len(positive), len(parts)):
         raise CaptumLeamError(
-            f"labels have shape {tuple(labels.shape)} and importance {tuple(importance.shape)}; expected {tuple(positive.shape)} and "
-            f"{(len(positive), len(parts))}."
+            f"Expected `labels` of shape {tuple(positive.shape)} and `importance` of shape {(len(positive), len(parts))}, got "
+            f"{tuple(labels.shape)} and {tuple(importance.shape)}."
         )
     mass = torch.stack([(positive * (labels == part)).sum((1, 2)) for part in parts], 1).cpu().numpy()
     out = []
     for of_map, of_model in zip(mass, importance.double().cpu().numpy(), strict=True):
-        there = ~np.isnan(of_model)
-        flat = there.sum() < 3 or np.ptp(of_map[there]) == 0 or np.ptp(of_model[there]) == 0
-        out.append(float("nan") if flat else spearmanr(of_map[there], of_model[there]).statistic)
+        known = ~np.isnan(of_model)
+        is_constant = known.sum() < 3 or np.ptp(of_map[known]) == 0 or np.ptp(of_model[known]) == 0
+        out.append(float("nan") if is_constant else spearmanr(of_map[known], of_model[known]).statistic)
     return torch.tensor(out, device="cpu", dtype=torch.float64)
 
 
@@ -215,17 +250,18 @@ def part_agreement(maps: Tensor, labels: Tensor, parts: Sequence[int], importanc
 
 
 class AdditiveSimilarity(nn.Module):
-    r"""An embedding whose cosine to :attr:`reference` is a sum over pixels, so that every pixel's contribution is known.
+    r"""Model whose cosine to :attr:`reference` is a sum over pixels, so that the contribution of each pixel is known.
 
-    With :math:`g_p` the mean over the channels of pixel p, :math:`s(x) = \sum_p w_p\, g_p` and the embedding
-    :math:`f(x) = (s, \sqrt{1 - s^2})`, of length 1, the cosine to (1, 0) is s(x): replacing a set S of pixels lowers it by exactly
-    :math:`\sum_{p \in S} w_p (g_p - g'_p)`. The layer ``pixels`` puts out the terms :math:`w_p g_p` as (N, 1, H, W).
+    With the mean :math:`g_p` over the channels of pixel p and :math:`s(x) = \sum_p w_p\, g_p`, the embedding is
+    :math:`f(x) = (s, \sqrt{1 - s^2})` of length 1, and its cosine to (1, 0) is s(x). Replacing a set S of pixels lowers it by exactly
+    :math:`\sum_{p \in S} w_p (g_p - g'_p)`. The layer ``pixels`` returns the terms :math:`w_p g_p`, shape (N, 1, H, W).
 
     Args:
-        weights: (H, W), with positive values; scaled so that these sum to 1. The negative ones may then sum to −1 at most.
+        weights: Weights of the pixels, shape (H, W), some of them positive. They are scaled so that the positive ones sum to 1; the
+            negative ones must then sum to −1 or more.
 
     Raises:
-        CaptumLeamError: for weights that do not allow it; in ``forward`` for images of another size or outside [0, 1].
+        CaptumLeamError: For other weights, and in ``forward`` for images of another size or outside [0, 1].
 
     Example:
         >>> network = AdditiveSimilarity(torch.tensor([[3.0, 1.0], [0.0, -2.0]]))
@@ -241,37 +277,58 @@ class AdditiveSimilarity(nn.Module):
         super().__init__()
         if weights.ndim != 2 or not bool(torch.isfinite(weights).all()) or not bool((weights > 0).any()):
             raise CaptumLeamError(
-                f"weights have shape {tuple(weights.shape)}; expected finite (H, W), some of them positive."
+                f"Expected `weights` of shape (H, W), finite and some of them positive, got shape {tuple(weights.shape)}."
             )
         scaled = weights / weights.clamp(min=0).sum()
         if float(scaled.clamp(max=0).sum()) < -1 - 1e-6:
-            raise CaptumLeamError("the negative weights outweigh the positive ones: the cosine could leave [−1, 1].")
+            raise CaptumLeamError(
+                "Expected positive weights that outweigh the negative ones, so that the cosine stays in [−1, 1], got the opposite."
+            )
         self.register_buffer("weights", scaled)
         self.pixels = _Contributions(scaled)
 
     @property
     def reference(self) -> Tensor:
-        """(1, 0): the cosine to it is the sum of the contributions."""
+        """Embedding (1, 0), to which the cosine is the sum of the contributions."""
         return torch.tensor([1.0, 0.0], dtype=self.weights.dtype, device=self.weights.device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embeddings (N, 2) of length 1."""
+        """Return embeddings of length 1, shape (N, 2).
+
+        Args:
+            images: Images in [0, 1], shape (N, C, H, W).
+        """
         score = self.pixels(images).flatten(1).sum(1)
-        # the second number only fills the length up to 1; kept off 0, where its root has no gradient
+        # the second value makes the length 1 and stays above 0, where its root has no gradient
         return torch.stack([score, (1 - score.square()).clamp(min=1e-12).sqrt()], 1)
 
     def contributions(self, images: Tensor, filled: Tensor | None = None) -> Tensor:
-        """By how much the cosine falls when a pixel is replaced by that of ``filled`` (black by default): (N, H, W), exact."""
-        gone = 0 if filled is None else filled.mean(1)
-        return self.weights * (images.mean(1) - gone)
+        """Return the exact fall of the cosine when a single pixel is replaced.
+
+        Args:
+            images: Images, shape (N, C, H, W).
+            filled: Images with the replacement of each pixel. Default: black.
+
+        Returns:
+            Contributions, shape (N, H, W).
+        """
+        replacement = 0 if filled is None else filled.mean(1)
+        return self.weights * (images.mean(1) - replacement)
 
     def template(self, channels: int = 3) -> Tensor:
-        """Return the image (1, C, H, W) whose embedding is the reference: 1 where weights are positive, 0 elsewhere."""
+        """Return the image whose embedding is the reference, 1 where weights are positive and 0 elsewhere.
+
+        Args:
+            channels: Number of channels C. Default: 3.
+
+        Returns:
+            Image, shape (1, C, H, W).
+        """
         return (self.weights > 0).to(self.weights).expand(1, channels, *self.weights.shape).clone()
 
 
 class _Contributions(nn.Module):
-    """Images to the terms of the sum, (N, 1, H, W)."""
+    """Layer that returns the terms of the sum, shape (N, 1, H, W)."""
 
     weights: Tensor
 
@@ -282,8 +339,8 @@ class _Contributions(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[2:] != self.weights.shape:
             raise CaptumLeamError(
-                f"images have shape {tuple(images.shape)}; expected (N, C, {', '.join(map(str, self.weights.shape))})."
+                f"Expected images of shape (N, C, {', '.join(map(str, self.weights.shape))}), got {tuple(images.shape)}."
             )
         if float(images.detach().min()) < 0 or float(images.detach().max()) > 1:
-            raise CaptumLeamError("images leave [0, 1], where the contributions are not bounded.")
+            raise CaptumLeamError("Expected images in [0, 1], where contributions are bounded, got values outside it.")
         return images.mean(1, keepdim=True) * self.weights

@@ -1,6 +1,6 @@
-r"""The measurement kernel of occlusion: one batch of images, occluded in many ways and compared with references.
+r"""Measurement kernel of occlusion: a batch of images that is occluded in many ways and compared with references.
 
-Everything here works on tensors and arrays; tables are made by :class:`~captum_leam.faithfulness.OcclusionEvaluator` and by studies.
+This module works on tensors and arrays. :class:`~captum_leam.faithfulness.OcclusionEvaluator` and studies make tables of them.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -20,12 +20,12 @@ Embed = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class MeasuredModel:
-    """A model on which drops are measured, with the cosines of a batch before anything is occluded.
+    """Model on which drops are measured, with the cosines of a batch without occlusion.
 
     Attributes:
         embed: Function from images (N, C, H, W) to embeddings (N, D); a row of NaN has a drop of NaN.
-        references: Unit vectors (N, D), float64.
-        cosines: Cosines (N,) of the images as they are, float64.
+        references: Unit vectors, float64, shape (N, D).
+        cosines: Cosines of the images without occlusion, float64, shape (N,).
     """
 
     embed: Embed
@@ -33,7 +33,7 @@ class MeasuredModel:
     cosines: Tensor
 
     def drops(self, embeddings: Tensor) -> Tensor:
-        """Return the drops (..., N) of occluded images from their embeddings (..., N, D), on any device and of any precision."""
+        """Return the drops of occluded images, shape (..., N), from their embeddings of any precision, shape (..., N, D)."""
         embeddings = embeddings.to(self.references)
         return self.cosines - (F.normalize(embeddings, dim=-1) * self.references).sum(-1)
 
@@ -73,24 +73,24 @@ class OccludedBatch:
     def measure(
         self, masks: Sequence[Tensor], models: Sequence[Hashable], *, count_changes: bool = False
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return the drop of the cosine in each cell, and how many pixels change their value.
+        """Return the drop of the cosine in each cell, and the number of pixels that change their value.
 
         Args:
-            masks: Masks (N, H, W), True or 1 where pixels are replaced.
+            masks: Masks, True or 1 where pixels are replaced, shape (N, H, W).
             models: Names of the models to measure on.
             count_changes: Whether to count changed pixels. Default: False.
 
         Returns:
-            Drops (N, fills × masks × models), the models changing fastest; counts (N, fills × masks), or (N, 0).
+            Drops, shape (N, fills × masks × models) with the models innermost, and counts, shape (N, fills × masks) or (N, 0).
         """
         return self._measure(lambda fill: (self._occlude(fill, mask) for mask in masks), models, count_changes)
 
     def measure_top(self, order: Tensor, counts: Sequence[int], models: Sequence[Hashable]) -> NDArray[np.float64]:
-        """Return the drops as :meth:`measure` does, of masks that grow: only the pixels that a mask adds are replaced.
+        """Return the drops of :meth:`measure` for growing masks, of which only the added pixels are replaced.
 
         Args:
-            order: Indices (N, K) of the pixels, the first to be replaced first.
-            counts: Numbers of replaced pixels, one for each mask.
+            order: Indices of the pixels in the order of their replacement, shape (N, K).
+            counts: Number of replaced pixels of each mask.
             models: Names of the models to measure on. Their embeddings must not share memory with the images.
 
         Example:
@@ -137,7 +137,7 @@ class OccludedBatch:
             yield occluded
 
     def _occlude(self, fill: Fill, mask: Tensor) -> Tensor:
-        """Return the images with the masked pixels replaced, all channels of them, and nothing else."""
+        """Return the images with all channels of the masked pixels replaced."""
         if (
             not fill.uses_masks and self._can_blend[fill.name]
         ):  # exact at 0 and 1, and three times as fast as torch.where
@@ -150,7 +150,16 @@ class OccludedBatch:
 def masks_of_pixels(
     order: Tensor, counts: Sequence[int], size: tuple[int, int], dtype: torch.dtype = torch.bool
 ) -> list[Tensor]:
-    """Return masks (N, H, W) of the first so many pixels of each row of indices (N, K), one for each count.
+    """Return masks of the first pixels of each row of indices, one mask for each count.
+
+    Args:
+        order: Indices of pixels, shape (N, K).
+        counts: Number of pixels of each mask.
+        size: Height and width of the masks.
+        dtype: Type of the masks. Default: boolean.
+
+    Returns:
+        Masks, shape (N, H, W) each.
 
     Example:
         >>> masks_of_pixels(torch.tensor([[2, 0]]), [1, 2], (1, 3))[1].tolist()

@@ -1,8 +1,8 @@
-r"""Occlusion: how far the similarity to a reference falls when the pixels that a map names are replaced.
+r"""Occlusion: the drop of the similarity to a reference when the pixels that a map names are replaced.
 
 .. math:: \mathrm{drop} = s(x, r) - s(x_\mathrm{occluded}, r)
 
-absolute, never divided by the score; :math:`s` is the cosine and the reference :math:`r` comes from *other* images.
+The drop is absolute and never divided by the score; :math:`s` is the cosine, and the reference :math:`r` comes from *other* images.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ COLUMNS = ["image", "person", "explained", "method", "control", "model", "fill",
 
 
 def occlude(images: Tensor, masks: Tensor, fill: str | Fill | Callable[..., Tensor] = "blur") -> Tensor:
-    """Replace the masked pixels, all channels of them, and nothing else.
+    """Replace all channels of the masked pixels.
 
     Args:
-        images: Images (N, C, H, W).
-        masks: boolean (N, H, W); True is replaced.
-        fill: ``"zero"``, ``"mean"``, ``"blur"``, ``"noisy linear"``, ``"shuffle"``, or a function.
+        images: Images, shape (N, C, H, W).
+        masks: Pixels to replace, boolean, shape (N, H, W).
+        fill: Replacement: ``"zero"``, ``"mean"``, ``"blur"``, ``"noisy linear"``, ``"shuffle"``, or a function. Default: ``"blur"``.
 
     Returns:
-        The shape of the images.
+        Occluded images of the same shape.
 
     Raises:
-        CaptumLeamError: for masks of another size, or a fill that changes the shape.
+        CaptumLeamError: For masks of another size or type, or a fill that changes the shape.
 
     Example:
         >>> mask = torch.tensor([[[True, False]]])
@@ -59,37 +59,37 @@ def occlude(images: Tensor, masks: Tensor, fill: str | Fill | Callable[..., Tens
     """
     if masks.shape != (len(images), *images.shape[2:]) or masks.dtype != torch.bool:
         raise CaptumLeamError(
-            f"masks have shape {tuple(masks.shape)} and {masks.dtype}, the images {tuple(images.shape)}; expected boolean (N, H, W)."
+            f"Expected `masks` to be boolean of shape {(len(images), *images.shape[2:])}, got {masks.dtype} {tuple(masks.shape)}."
         )
     masks = masks.to(images.device)
     return torch.where(masks[:, None], as_fill(fill)(images, masks), images)
 
 
 class OcclusionEvaluator:
-    """Occlude what maps name, on one or several models, beside controls that could fool a reader.
+    """Occlusion of the pixels that maps name, on one or several models, beside controls.
 
     The number of forward passes is images × models × (1 + fractions × fills × orders × (methods + controls)); equal maps
     are occluded once.
 
     Args:
-        models: name → embedding function, images (N, C, H, W) → embeddings (N, D): a module, or any callable without
-            gradients; a single one is named "model".
-        fractions: of the crop (or face) that is occluded.
-        fills: names or functions, see :mod:`captum_leam.faithfulness.fills`.
-        controls: names of :data:`~captum_leam.controls.CONTROLS`, or name → function of a
-            :class:`~captum_leam.controls.Scene`. All by default; "other people" is left out with a
-            warning where there are no labels.
-        orders: ``"most"`` relevant pixels first, ``"least"`` first, or ``"insertion"``: the pixels kept on an image that
-            is filled everywhere else.
-        of: fractions are of the ``"crop"`` or of the ``"face"``, whose pixels alone are then ranked.
-        smooth: Gaussian σ in pixels that every map and control is blurred with before ranking: blurrier maps score
-            better in removal games (2304.13836), so compare methods at the same blur too.
-        seed: of ties and of the controls.
-        batch_size: Number of images in one pass.
-        progress: show a progress bar.
+        models: Function from images (N, C, H, W) to embeddings (N, D), such as a module or any callable without gradients, or name →
+            function. A single function is named "model".
+        fractions: Shares of the crop, or of the face, that are occluded, in (0, 1]. Default: 0.01, 0.02, 0.05, 0.1 and 0.2.
+        fills: Replacements of occluded pixels, names or functions, see :mod:`captum_leam.faithfulness.fills`. Default: ``("blur",)``.
+        controls: Names in :data:`~captum_leam.controls.CONTROLS`, or name → function of a :class:`~captum_leam.controls.Scene`.
+            Default: all; "other people" is left out with a warning if there are no labels.
+        orders: ``"most"`` for the highest pixels first, ``"least"`` for the lowest first, or ``"insertion"`` to keep the highest
+            pixels of an otherwise filled image. Default: ``("most",)``.
+        of: Area that fractions refer to, ``"crop"`` or ``"face"``; only the pixels of the face are ranked in the second case.
+            Default: ``"crop"``.
+        smooth: Standard deviation in pixels of a Gaussian that blurs each map and control before ranking. Blurred maps have larger drops
+            (arXiv 2304.13836), so that methods are best compared at the same blur, too. Default: 0.
+        seed: Seed of ties and controls. Default: 0.
+        batch_size: Number of images in one pass. Default: 64.
+        progress: Whether to show a progress bar. Default: False.
 
     Raises:
-        CaptumLeamError: for no model, no fraction, unknown names, or fractions outside (0, 1].
+        CaptumLeamError: For no model or fraction, unknown names, or fractions outside (0, 1].
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
@@ -126,19 +126,21 @@ class OcclusionEvaluator:
 
     def _check(self) -> None:
         if not self.models or not self.fractions or not self.fills or not self.orders:
-            raise CaptumLeamError("models, fractions, fills and orders each need one entry or more.")
+            raise CaptumLeamError(
+                "Expected one entry or more in each of `models`, `fractions`, `fills` and `orders`, got none."
+            )
         names = [fill.name for fill in self.fills]
         if len(set(names)) < len(names):
             raise CaptumLeamError(
-                f"fills are named {names}: two with one name could not be told apart. Name them: Fill('grey', lambda images, masks: ...)."
+                f"Expected `fills` with different names, got {names}. Name them as in Fill('grey', lambda images, masks: ...)."
             )
         wrong = [f for f in self.fractions if not 0 < f <= 1]
         if wrong:
-            raise CaptumLeamError(f"fractions {wrong} are outside (0, 1]; 0.05 is 5 % of the pixels.")
+            raise CaptumLeamError(f"Expected `fractions` in (0, 1], where 0.05 is 5 % of the pixels, got {wrong}.")
         if not set(self.orders) <= set(ORDERS):
-            raise CaptumLeamError(f"orders are {self.orders}; expected some of {ORDERS}.")
+            raise CaptumLeamError(f"Expected `orders` to be some of {ORDERS}, got {self.orders}.")
         if self.of not in ("crop", "face"):
-            raise CaptumLeamError(f"of is {self.of!r}; expected 'crop' or 'face'.")
+            raise CaptumLeamError(f"Expected `of` to be 'crop' or 'face', got {self.of!r}.")
 
     # -- one call, or batch after batch ----------------------------------------------------------------------
 
@@ -152,18 +154,19 @@ class OcclusionEvaluator:
         face: Tensor | None = None,
         explained: str = "",
     ) -> OcclusionResult:
-        """Occlude the images where each map is highest, in one call; states of :meth:`update` are left alone.
+        """Measure the drops of all images in one call, without changing the state of :meth:`update`.
 
         Args:
-            images: Images (N, C, H, W).
-            maps: Maps (N, H, W) or (N, 1, H, W), tensor or array, at the size of the images; or method → maps.
-            references: References by model, (D,), (1, D) or (N, D), from other images than the occluded; a bare tensor for one model.
-            labels: Person of each image; references are then leave-one-out centroids.
-            face: Booleans (N, H, W) or (H, W), where the face is. Default: a central ellipse.
-            explained: Name of the model that the maps explain, for the transfer matrix.
+            images: Images, shape (N, C, H, W).
+            maps: Maps of the size of the images, a tensor or array of shape (N, H, W) or (N, 1, H, W), or method → maps.
+            references: Embeddings of other images than the occluded ones, shape (D,), (1, D) or (N, D), or model → embeddings. Default:
+                leave-one-out centroids by ``labels``.
+            labels: Person of each image. Default: each image counts as a person of its own, without p-values.
+            face: Pixels of the face, boolean, shape (N, H, W) or (H, W). Default: a central ellipse.
+            explained: Name of the model that the maps explain, for the transfer matrix. Default: ``""``.
 
         Returns:
-            :class:`~captum_leam.faithfulness.occlusion_result.OcclusionResult`.
+            Drops of each image, map, control, model, fill, order and fraction.
 
         Raises:
             CaptumLeamError: For maps of another size or NaN, or neither references nor labels.
@@ -220,10 +223,12 @@ class OcclusionEvaluator:
         """
         if references is None and labels is None:
             raise CaptumLeamError(
-                "give references, or labels (the person of each image) to make leave-one-out references from."
+                "Expected `references`, or `labels` for leave-one-out references, got neither. Pass the person of each image as `labels`."
             )
         if images.ndim != 4 or not len(images):
-            raise CaptumLeamError(f"images have shape {tuple(images.shape)}; expected (N, C, H, W), one image or more.")
+            raise CaptumLeamError(
+                f"Expected images of shape (N, C, H, W), one image or more, got {tuple(images.shape)}."
+            )
         seen = [part.start + len(part.people) for part in self._parts if part.explained == explained]
         start = max(seen, default=0) if start is None else start
         people = list(range(start, start + len(images))) if labels is None else people_of(labels, len(images))
@@ -308,7 +313,7 @@ class OcclusionEvaluator:
         measured: Mapping[str, MeasuredModel],
         population: Mapping[str, PersonMaps],
     ) -> Drops:
-        """Return drops and changed pixels of every map and control; what is equal is occluded once."""
+        """Return drops and changed pixels of all maps and controls; equal maps are occluded once."""
         batches = self._batches(scene.images, measured)
         drops: Drops = {}
         by_content: dict[bytes, tuple[Floats, NDArray[np.int64]]] = {}
@@ -344,7 +349,7 @@ class OcclusionEvaluator:
         def embed_occluded(occluded: Tensor) -> Tensor:
             with rows_from(first):
                 embeddings = embed(self.models[name], occluded, self.batch_size).double()
-                unit(embeddings, "embeddings")  # raises for one without a direction
+                unit(embeddings, "embeddings")  # raises for an embedding of length 0
             return embeddings
 
         return embed_occluded
@@ -366,15 +371,15 @@ class OcclusionEvaluator:
         maps = as_maps(maps).to(images.device)
         if maps.shape != (len(images), *images.shape[2:]):
             raise CaptumLeamError(
-                f"maps {name!r} have shape {tuple(maps.shape)}, the images {tuple(images.shape)}; bring them to image size with "
-                "captum_leam.maps.place_on_field."
+                f"Expected maps {name!r} of shape {(len(images), *images.shape[2:])}, got {tuple(maps.shape)}. Place them on the images "
+                "with captum_leam.maps.place_on_field."
             )
         return maps
 
     def _maps(
         self, methods: Mapping[str, Tensor], scene: Scene, population: Mapping[str, PersonMaps]
     ) -> Iterator[tuple[str, str, Tensor]]:
-        """Yield method, control and maps, one after the other: memory does not grow with their number."""
+        """Yield method, control and maps, one after the other, so that memory does not grow with their number."""
         own = {name: c for name, c in self._possible(scene, population).items() if name in OWN_CONTROLS}
         for method, maps in methods.items():
             yield method, "", maps
@@ -397,7 +402,7 @@ class OcclusionEvaluator:
         return len(methods) * (1 + own) + len(self.controls) - own
 
     def _masks(self, maps: Tensor, scene: Scene) -> list[Tensor]:
-        """Return the pixels to replace, (N, H, W), fraction by fraction and order by order."""
+        """Return the masks of the pixels to replace, shape (N, H, W), by fraction and order."""
         blurred, (height, width) = gaussian_blur(maps, self.smooth), maps.shape[1:]
         if self.of == "crop" and "least" not in self.orders:
             counts = [pixel_count(fraction, height * width) for fraction in self.fractions]
@@ -420,12 +425,12 @@ class OcclusionEvaluator:
             return leave_one_out_centroids(clean, people_of(labels, len(clean)))
         if isinstance(references, Tensor) and len(self.models) > 1:
             raise CaptumLeamError(
-                f"references are one tensor for {len(self.models)} models; expected a mapping model → references."
+                f"Expected `references` to be a mapping model → references for {len(self.models)} models, got one tensor."
             )
-        given = references if isinstance(references, Tensor) else references.get(name)
-        if given is None:
-            raise CaptumLeamError(f"references lack the model {name!r}.")
-        return unit(match_rows(given, clean, f"references of {name!r}"), f"references of {name!r}")
+        of_model = references if isinstance(references, Tensor) else references.get(name)
+        if of_model is None:
+            raise CaptumLeamError(f"Expected `references` of the model {name!r}, got none.")
+        return unit(match_rows(of_model, clean, f"references of {name!r}"), f"references of {name!r}")
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -448,15 +453,16 @@ Drops = dict[tuple[str, str], tuple[Floats, NDArray[np.int64]]]
 
 @dataclass
 class _MeasuredPart:
-    """What one update measured.
+    """Drops that one update measured.
 
     Attributes:
         start: Number of its first image.
         people: Person of each image.
         explained: Name of the model that the maps explain.
         is_labelled: Whether labels were given.
-        needs_all_of_person: Whether its references are of the other images of this part.
-        needs_all: Whether its control "other people" is of this part alone.
+        needs_all_of_person: Whether its references come from the other images of this part.
+        needs_all: Whether its control "other people" comes from this part only.
+        drops: Drops and changed pixels by method and control.
     """
 
     start: int
@@ -480,7 +486,7 @@ def _check_parts(parts: Sequence[_MeasuredPart]) -> None:
             raise CaptumLeamError("Expected the same methods and controls in all parts, got different ones.")
         if len(own) > 1 and any(part.needs_all for part in own):
             raise CaptumLeamError(
-                'The control "other people" was made from one of several parts. Pass `population` to update, or leave it out.'
+                'Expected the control "other people" to be of all images, got one of several parts. Pass `population` to update.'
             )
         people = [person for part in own for person in set(part.people)]
         if any(part.needs_all_of_person for part in own) and len(people) > len(set(people)):
@@ -495,7 +501,7 @@ def _check_parts(parts: Sequence[_MeasuredPart]) -> None:
 def _control(name: str) -> Control:
     if name not in CONTROLS:
         raise CaptumLeamError(
-            f"control is {name!r}; expected some of {', '.join(map(repr, CONTROLS))}, or a mapping name → function."
+            f"Expected `controls` to be some of {', '.join(map(repr, CONTROLS))}, or name → function, got {name!r}."
         )
     return CONTROLS[name]
 
@@ -503,28 +509,28 @@ def _control(name: str) -> Control:
 def _as_mapping(maps: Any) -> Mapping[str, Tensor]:
     methods = maps if isinstance(maps, Mapping) else {"map": maps}
     if not methods:
-        raise CaptumLeamError("maps is empty; expected one method or more.")
+        raise CaptumLeamError("Expected `maps` of one method or more, got none.")
     named = {str(name): as_tensor(m) for name, m in methods.items()}
     if len(named) < len(methods):
-        raise CaptumLeamError(f"methods {list(methods)} are not told apart by their names.")
+        raise CaptumLeamError(f"Expected methods with different names, got {list(methods)}.")
     return named
 
 
 def _face(face: Tensor | None, images: Tensor) -> Tensor:
     size = images.shape[2:]
-    given = central_ellipse((size[0], size[1])) if face is None else as_tensor(face)
-    if given.shape not in (size, (len(images), *size)) or given.dtype != torch.bool:
+    pixels = central_ellipse((size[0], size[1])) if face is None else as_tensor(face)
+    if pixels.shape not in (size, (len(images), *size)) or pixels.dtype != torch.bool:
         raise CaptumLeamError(
-            f"face has shape {tuple(given.shape)} and {given.dtype}; expected boolean {tuple(size)} or {(len(images), *size)}."
+            f"Expected `face` to be boolean {tuple(size)} or {(len(images), *size)}, got {pixels.dtype} {tuple(pixels.shape)}."
         )
-    face = given.to(images.device).expand(len(images), *size)
+    face = pixels.to(images.device).expand(len(images), *size)
     if not bool(face.flatten(1).any(1).all()):
-        raise CaptumLeamError("face is empty for some images.")
+        raise CaptumLeamError("Expected `face` to have a pixel in each image, got none in some.")
     return face
 
 
 def _mask(ranks: Tensor, pixels: Tensor, fraction: float, order: str) -> Tensor:
-    """Return the pixels (N, H, W) to replace, from the ranks among so many pixels of each image."""
+    """Return the mask of the pixels to replace, shape (N, H, W), from the ranks of the given number of pixels of each image."""
     count = (fraction * pixels.double()).round().clamp(min=1)[:, None, None]
     if order == "least":
         return (ranks >= pixels[:, None, None] - count) & (ranks < pixels[:, None, None])

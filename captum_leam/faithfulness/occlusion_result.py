@@ -1,4 +1,4 @@
-"""What an occlusion evaluation found: the table, its summary, comparisons with statistics, and the transfer matrix."""
+"""Result of an occlusion evaluation: table, summary, statistical comparisons, and transfer matrix."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ ROW = ["explained", "method", "control", "model", "fill", "order", "fraction"]
 
 @dataclass(frozen=True, repr=False)
 class OcclusionResult:
-    """Drops of every image, method, control, model, fill, order and fraction.
+    """Drops of each image, method, control, model, fill, order and fraction, as :class:`OcclusionEvaluator` measures them.
 
     Attributes:
-        drops: tidy table with the columns image, person, explained (the model that the maps explain), method, control ("" for
-            the method itself; "" as method for controls shared by all), model (the one the drop was measured on), fill,
-            order, fraction, drop (absolute fall of the cosine), changed (pixels whose value changed).
-        settings: Settings that it was made with.
+        drops: One row per drop, with the columns image, person, explained (the model that the maps explain), method ("" for controls
+            shared by all methods), control ("" for the method itself), model (on which the drop is measured), fill, order, fraction,
+            drop (absolute fall of the cosine) and changed (number of pixels whose value changed).
+        settings: Settings of the evaluator by name.
 
     Example:
         >>> import torch
@@ -44,31 +44,42 @@ class OcclusionResult:
 
     @classmethod
     def concat(cls, results: Iterable[OcclusionResult]) -> OcclusionResult:
-        """Several results, for example of maps that explain different models, as one."""
+        """Return several results as one, for example of maps that explain different models.
+
+        Args:
+            results: Results to join.
+
+        Raises:
+            CaptumLeamError: Without any result, or for different drops of the same image, map, model and cell.
+        """
         parts = list(results)
         if not parts:
-            raise CaptumLeamError("concat needs one result or more.")
+            raise CaptumLeamError("Expected one result or more, got none.")
         drops = pd.concat([p.drops for p in parts], ignore_index=True).drop_duplicates(ignore_index=True)
         twice = drops.duplicated([*ROW, "image"])
         if twice.any():
             first = drops.loc[twice, [*ROW, "image"]].iloc[0].to_dict()
             raise CaptumLeamError(
-                f"two results have different drops of the same thing, {first}: were they of other images with the same numbers? Evaluate "
-                "these together, or set explained= to tell results apart."
+                f"Expected one drop for {first}, got two from different images with the same numbers. Evaluate these together, or set "
+                "`explained` to distinguish results."
             )
         labelled = all(p.settings.get("labelled", True) for p in parts)
         return cls(drops, {**parts[0].settings, "labelled": labelled})
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a copy of the tidy table."""
+        """Return a copy of the table of drops."""
         return self.drops.copy()
 
     def summary(self, *, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
-        """Mean drop of every method and control, with its bootstrap interval over people.
+        """Return the mean drop of each method and control, with its bootstrap interval over people.
+
+        Args:
+            confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
+            seed: Seed of the bootstrap draws. Default: 0.
 
         Returns:
-            One row per explained model, method, control, model, fill, order and fraction: drop, low, high, images, people,
-            changed (mean number of pixels), and for every control "ratio: …", the method's mean drop over the control's.
+            One row per explained model, method, control, model, fill, order and fraction, with drop, low, high, images, people, changed
+            (mean number of pixels), and "ratio: …" for each control: the mean drop of the method over that of the control.
         """
         rows = []
         for key, table in self.drops.groupby(ROW, sort=False):
@@ -92,12 +103,17 @@ class OcclusionResult:
         return table
 
     def compare(self, *, confidence: float = 0.95, min_people: int = MIN_PEOPLE, seed: int = 0) -> pd.DataFrame:
-        """Every method against every control that is shared or its own, image by image.
+        """Compare each method with each control that is shared or its own, image by image.
+
+        Args:
+            confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
+            min_people: Fewest people for a p-value. Default: 10.
+            seed: Seed of the bootstrap draws. Default: 0.
 
         Returns:
-            Per cell: the ratio of mean drops, the mean difference with its bootstrap interval over people, the effect size
-            (rank-biserial, over people), Wilcoxon's p over people and the same after Holm's correction over methods. Under
-            ``min_people`` people, and without labels, there is no p-value, and ``note`` says so.
+            One row per cell, method and control: the ratio of mean drops, the mean difference with its bootstrap interval over people,
+            the effect size (rank-biserial, over people), Wilcoxon's p over people, and p after Holm's correction over methods. p is NaN
+            with fewer than ``min_people`` people and without labels, with the reason in ``note``.
         """
         rows = []
         for key, cell in self.drops.groupby(CELL, sort=False):
@@ -140,21 +156,29 @@ class OcclusionResult:
         return [(m, c) for m in methods for c in controls if (m, c) in columns or ("", c) in columns]
 
     def transfer_matrix(self, method: str, *, fraction: float, fill: str = "blur", order: str = "most") -> pd.DataFrame:
-        """Mean drop with the explained model in the rows and the model it was measured on in the columns.
+        """Return the mean drops with the explained models in the rows and the measured models in the columns.
+
+        Args:
+            method: Name of the method.
+            fraction: Fraction of the pixels that is occluded.
+            fill: Name of the fill. Default: ``"blur"``.
+            order: Order of the occlusion. Default: ``"most"``.
 
         Raises:
-            CaptumLeamError: if there are no such rows.
+            CaptumLeamError: If there are no such rows.
         """
         query = {"method": method, "control": "", "fraction": fraction, "fill": fill, "order": order}
-        chosen = self.drops
+        rows = self.drops
         for column, value in query.items():
-            chosen = chosen[chosen[column] == value]
-        if not len(chosen):
-            raise CaptumLeamError(f"no rows for {query}; methods are {sorted(set(self.drops['method']) - {''})}.")
-        return chosen.pivot_table(index="explained", columns="model", values="drop", sort=False)
+            rows = rows[rows[column] == value]
+        if not len(rows):
+            raise CaptumLeamError(
+                f"Expected one of the methods {sorted(set(self.drops['method']) - {''})} and cells that were measured, got {query}."
+            )
+        return rows.pivot_table(index="explained", columns="model", values="drop", sort=False)
 
     def plot(self, **options: Any) -> Figure:
-        """Drop against fraction with bands, see :func:`captum_leam.plots.occlusion_curves`."""
+        """Plot the drops against the fraction with bands, see :func:`captum_leam.plots.occlusion_curves`."""
         from captum_leam.plots import occlusion_curves
 
         figure: Figure = occlusion_curves(self, **options)

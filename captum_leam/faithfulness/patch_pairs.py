@@ -1,13 +1,13 @@
-"""Patch pairs: faces with known patches of someone else's face, where the truth about a decision is known.
+"""Patch pairs: faces with known patches of another face, so that the evidence for a decision is known.
 
-Of every pair (a, b), 27 patches of 16 × 16 pixels of the image a are replaced, at seeded cells of a grid. Impostor pair: the patches
-are b's own, so they are what makes a resemble b. Genuine pair: they are a third person's, so they are what makes a differ from b.
-Then a map is asked for the pixels to give back to a: where the model says *match*, the highest first; where it says *no match*,
-the lowest first. A true map corrects the decision early: FMR of the impostor pairs and FNMR of the genuine ones fall (DPR curves).
-And since the patches are known, the map is scored against them directly.
+In each pair (a, b), 27 patches of 16 × 16 pixels of the image a are replaced, at seeded cells of a grid. In an impostor pair the patches
+come from b and make a resemble b; in a genuine pair they come from a third person and make a differ from b. The original pixels of a are
+then restored in the order of a map, the highest first if the model decides *match* and the lowest first if it decides *no match*. A
+faithful map corrects the decision early, so that the FMR of impostor pairs and the FNMR of genuine pairs fall (DPR curves). The map is also
+compared with the known patches directly.
 
 Source: Patch-LFW of Huber et al., "Efficient Explainable Face Verification based on Similarity Score Argument Backpropagation", WACV
-Workshops 2024, arXiv 2304.13409; written from the paper. Cells of a grid, which do not overlap, are this package's choice.
+Workshops 2024, arXiv 2304.13409, written from the paper. Cells of a grid, which do not overlap, are a choice of this package.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ RANDOM = "random pixels"
 
 @dataclass(frozen=True)
 class PatchPairs:
-    """Pairs with known patches in the first image.
+    """Pairs of images with known patches in the first image.
 
     Attributes:
-        images: (P, C, H, W), the first images with patches.
-        originals: (P, C, H, W), the same without.
-        others: (P, C, H, W), what they are compared with.
-        patches: boolean (P, H, W), where the patches are.
-        genuine: boolean (P,).
+        images: First images with patches, shape (P, C, H, W).
+        originals: First images without patches, shape (P, C, H, W).
+        others: Second images, shape (P, C, H, W).
+        patches: Pixels of the patches, boolean, shape (P, H, W).
+        genuine: Whether each pair is genuine, boolean, shape (P,).
 
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs
         >>> people = ["ann", "ann", "bob", "bob"]
-        >>> made = paste_patches(torch.rand(4, 3, 32, 32), draw_pairs(people), people, patches=1)
-        >>> len(made), bool((made.images == made.originals)[~made.patches[:, None].expand(-1, 3, -1, -1)].all())
+        >>> patched = paste_patches(torch.rand(4, 3, 32, 32), draw_pairs(people), people, patches=1)
+        >>> len(patched), bool((patched.images == patched.originals)[~patched.patches[:, None].expand(-1, 3, -1, -1)].all())
         (4, True)
     """
 
@@ -77,45 +77,53 @@ def paste_patches(
     size: int = SIZE,
     seed: int = 0,
 ) -> PatchPairs:
-    """Paste patches into the first image of every pair: from the second (impostors), or from a third person (genuine pairs).
+    """Paste patches into the first image of each pair, from the second image (impostor pairs) or a third person (genuine pairs).
 
     Args:
-        images: (N, C, H, W), aligned.
-        pairs: of these images.
+        images: Aligned images, shape (N, C, H, W).
+        pairs: Pairs of these images.
         labels: Person of each image.
-        patches: how many cells of the grid are replaced.
-        size: of a cell in pixels; cells start at the top left.
-        seed: of the cells and of the third person's image.
+        patches: Number of cells of the grid to replace. Default: 27.
+        size: Side of a cell in pixels; the grid starts at the top left. Default: 16.
+        seed: Seed of the cells and of the image of the third person. Default: 0.
+
+    Returns:
+        Pairs with patches.
 
     Raises:
-        CaptumLeamError: if the grid has fewer cells, or a genuine pair has no other person to take patches from.
+        CaptumLeamError: If the grid has fewer cells, a genuine pair has no third person, or labels and pairs disagree.
 
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs
         >>> people = ["ann", "ann", "bob", "bob"]
-        >>> made = paste_patches(torch.rand(4, 3, 112, 112), draw_pairs(people), people)
-        >>> made.patches.sum((1, 2)).tolist()
+        >>> patched = paste_patches(torch.rand(4, 3, 112, 112), draw_pairs(people), people)
+        >>> patched.patches.sum((1, 2)).tolist()
         [6912, 6912, 6912, 6912]
     """
     people = person_codes(labels, len(images))[1]
     rows, columns = images.shape[2] // size, images.shape[3] // size
     if not 0 < patches <= rows * columns:
-        raise CaptumLeamError(f"{patches} patches are asked for; a grid of {size} px has {rows * columns} cells here.")
+        raise CaptumLeamError(
+            f"Expected `patches` from 1 to the {rows * columns} cells of a grid of {size} px, got {patches}."
+        )
     generator = np.random.default_rng(seed)
     donors, masks = [], torch.zeros(len(pairs), *images.shape[2:], device="cpu", dtype=torch.bool)
     for i, (a, b, genuine) in enumerate(zip(pairs.first.tolist(), pairs.second.tolist(), pairs.genuine, strict=True)):
         strangers = np.flatnonzero(people != people[a])
         if bool(genuine) and not len(strangers):
-            raise CaptumLeamError("one person only: a genuine pair needs a third person to take patches from.")
+            raise CaptumLeamError(
+                "Expected images of a third person for the patches of genuine pairs, got one person only."
+            )
         donors.append(int(generator.choice(strangers)) if bool(genuine) else b)
         for cell in generator.permutation(rows * columns)[:patches]:
             top, left = size * (cell // columns), size * (cell % columns)
             masks[i, top : top + size, left : left + size] = True
     masks = masks.to(images.device)
-    told = torch.from_numpy(people[pairs.first.cpu()] == people[pairs.second.cpu()])
-    if not torch.equal(told, pairs.genuine.cpu()):
+    is_same = torch.from_numpy(people[pairs.first.cpu()] == people[pairs.second.cpu()])
+    if not torch.equal(is_same, pairs.genuine.cpu()):
         raise CaptumLeamError(
-            "labels and pairs disagree on which pairs are genuine; give the labels that the pairs were drawn from."
+            "Expected `labels` to agree with `pairs` on which pairs are genuine, got others. Pass the labels that the pairs were drawn "
+            "from."
         )
     originals = images[pairs.first]
     patched = torch.where(masks[:, None], images[donors], originals)
@@ -132,20 +140,23 @@ def evaluate_patch_pairs(
     seed: int = 0,
     batch_size: int = 64,
 ) -> PatchResult:
-    """Give pixels back in the order of a map, and compare the map with the known patches.
+    """Restore pixels in the order of a map, and compare the map with the known patches.
 
     Args:
-        model: images (N, C, H, W) → embeddings (N, D).
-        pairs: of :func:`paste_patches`.
-        maps: of the patched images towards the others, (P, H, W) or (P, 1, H, W), *signed*: high where similar, low where
-            dissimilar. Or method → maps. Random pixels are always added.
-        threshold: on the cosine; at the equal error rate of the pairs without patches by default.
-        ratios: shares of the pixels given back, within [0, 1].
-        seed: of ties and of the random pixels.
-        batch_size: Number of images in one pass.
+        model: Function from images (N, C, H, W) to embeddings (N, D).
+        pairs: Pairs of :func:`paste_patches`.
+        maps: *Signed* maps of the patched images towards the others, high where similar and low where dissimilar, shape (P, H, W) or
+            (P, 1, H, W), or method → maps. Random pixels are always added.
+        threshold: Threshold of the cosine. Default: that of the equal error rate of the pairs without patches.
+        ratios: Shares of the pixels to restore, in [0, 1]. Default: 0, 0.05, …, 0.95.
+        seed: Seed of ties and of the random pixels. Default: 0.
+        batch_size: Number of images in one pass. Default: 64.
+
+    Returns:
+        Error rates and agreement with the patches, by method.
 
     Raises:
-        CaptumLeamError: for maps of another size or NaN, or ratios outside [0, 1].
+        CaptumLeamError: For maps of another size or with NaN, or ratios outside [0, 1].
 
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs
@@ -156,7 +167,7 @@ def evaluate_patch_pairs(
         ['map', 'map', 'random pixels', 'random pixels']
     """
     if not len(ratios) or not all(0 <= r <= 1 for r in ratios):
-        raise CaptumLeamError(f"ratios are {tuple(ratios)}; expected shares of the pixels within [0, 1].")
+        raise CaptumLeamError(f"Expected `ratios` to be shares of the pixels in [0, 1], got {tuple(ratios)}.")
     others = unit(embed(model, pairs.others, batch_size).double())
 
     def scores(images: Tensor) -> Tensor:
@@ -165,43 +176,41 @@ def evaluate_patch_pairs(
     genuine = pairs.genuine.cpu().numpy()
     if threshold is None:
         threshold = threshold_at_eer(scores(pairs.originals).cpu().numpy(), genuine)
-    said_match = scores(pairs.images) >= threshold
+    is_match = scores(pairs.images) >= threshold
     noise = uniform(pairs.patches.shape, torch.Generator().manual_seed(seed))
     curves, localisation = [], []
-    for method, given in {**_named(maps), RANDOM: noise}.items():
-        of_method = _checked(method, given, pairs)
-        # what speaks for the decision: similar where it is a match, dissimilar where it is none
-        ranks = rank_pixels(
-            torch.where(said_match.to(of_method.device)[:, None, None], of_method, -of_method), seed=seed
-        )
+    for method, method_maps in {**_by_method(maps), RANDOM: noise}.items():
+        of_method = _check_maps(method, method_maps, pairs)
+        # evidence for the decision is similarity for a match, and dissimilarity for no match
+        ranks = rank_pixels(torch.where(is_match.to(of_method.device)[:, None, None], of_method, -of_method), seed=seed)
         for ratio in ratios:
-            back = ranks < round(ratio * ranks[0].numel())
-            after = scores(torch.where(back[:, None], pairs.originals, pairs.images)).cpu().numpy()
+            is_restored = ranks < round(ratio * ranks[0].numel())
+            after = scores(torch.where(is_restored[:, None], pairs.originals, pairs.images)).cpu().numpy()
             fmr, fnmr = error_rates(after, genuine, [threshold])
             curves.append({"method": method, "ratio": ratio, "fmr": fmr[0], "fnmr": fnmr[0]})
-        localisation.append(_localised(method, of_method, pairs))
+        localisation.append(_localisation(method, of_method, pairs))
     settings = {"threshold": threshold, "pairs": len(pairs), "ratios": tuple(ratios), "seed": seed}
     return PatchResult(pd.DataFrame(curves), pd.concat(localisation, ignore_index=True), settings)
 
 
-def _named(maps: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _by_method(maps: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
     methods = {str(name): m for name, m in maps.items()} if isinstance(maps, Mapping) else {"map": maps}
     if not methods or RANDOM in methods:
-        raise CaptumLeamError(f"maps are {list(methods)}; expected one method or more, none named {RANDOM!r}.")
+        raise CaptumLeamError(f"Expected `maps` of one method or more, none named {RANDOM!r}, got {list(methods)}.")
     return methods
 
 
-def _checked(method: str, given: Tensor, pairs: PatchPairs) -> Tensor:
-    maps = as_maps(given).to(pairs.images.device)
+def _check_maps(method: str, method_maps: Tensor, pairs: PatchPairs) -> Tensor:
+    maps = as_maps(method_maps).to(pairs.images.device)
     if maps.shape != pairs.patches.shape:
         raise CaptumLeamError(
-            f"maps {method!r} have shape {tuple(maps.shape)}; expected one per pair at image size, {tuple(pairs.patches.shape)}."
+            f"Expected maps {method!r} to have one map per pair at image size, {tuple(pairs.patches.shape)}, got {tuple(maps.shape)}."
         )
     return maps
 
 
-def _localised(method: str, maps: Tensor, pairs: PatchPairs) -> pd.DataFrame:
-    """Against the patches: similar evidence should lie in them for impostor pairs, dissimilar evidence for genuine ones."""
+def _localisation(method: str, maps: Tensor, pairs: PatchPairs) -> pd.DataFrame:
+    """Return the agreement with the patches, which have similar evidence in impostor pairs and dissimilar in genuine ones."""
     evidence = torch.where(pairs.genuine.to(maps.device)[:, None, None], -maps, maps)
     numbers = {
         "pointing": pointing_game(evidence, pairs.patches),
@@ -214,19 +223,19 @@ def _localised(method: str, maps: Tensor, pairs: PatchPairs) -> pd.DataFrame:
 
 @dataclass(frozen=True, repr=False)
 class PatchResult:
-    """DPR curves, and agreement with the known patches.
+    """DPR curves and agreement with the known patches, as returned by :func:`evaluate_patch_pairs`.
 
     Attributes:
-        rates: method, ratio (share of the pixels given back), fmr (of the impostor pairs), fnmr (of the genuine pairs).
-        localisation: method, pair, genuine, pointing (0 or 1), iou, roc_auc.
-        settings: Settings that it was made with.
+        rates: One row per method and ratio (share of the restored pixels), with fmr of the impostor pairs and fnmr of the genuine pairs.
+        localisation: One row per method and pair, with genuine, pointing (0 or 1), iou and roc_auc.
+        settings: Settings by name.
 
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs
         >>> people = ["ann", "ann", "bob", "bob"]
-        >>> made = paste_patches(torch.rand(4, 3, 32, 32), draw_pairs(people), people, patches=1)
+        >>> patched = paste_patches(torch.rand(4, 3, 32, 32), draw_pairs(people), people, patches=1)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 8)).eval()
-        >>> result = evaluate_patch_pairs(model, made, {"noise": torch.rand(4, 32, 32)}, threshold=0.5)
+        >>> result = evaluate_patch_pairs(model, patched, {"noise": torch.rand(4, 32, 32)}, threshold=0.5)
         >>> result.summary().columns.tolist()
         ['fmr', 'fnmr', 'pointing', 'iou', 'roc_auc']
     """
@@ -236,15 +245,19 @@ class PatchResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_frame(self) -> pd.DataFrame:
-        """Agreement of every pair, a copy."""
+        """Return a copy of the agreement of each pair with its patches."""
         return self.localisation.copy()
 
     def curves(self) -> pd.DataFrame:
-        """FMR and FNMR against the share given back, a copy."""
+        """Return a copy of the FMR and FNMR by the share of restored pixels."""
         return self.rates.copy()
 
     def summary(self) -> pd.DataFrame:
-        """Per method: mean FMR and FNMR over the curve (lower is better), and mean agreement with the patches (higher is better)."""
+        """Return the means of each method.
+
+        Returns:
+            Mean fmr and fnmr over the curve, of which lower is better, and mean pointing, iou and roc_auc, of which higher is better.
+        """
         curves = self.rates.groupby("method", sort=False)[["fmr", "fnmr"]].mean()
         return curves.join(self.localisation.groupby("method", sort=False)[["pointing", "iou", "roc_auc"]].mean())
 

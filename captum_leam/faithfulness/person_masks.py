@@ -1,6 +1,6 @@
-"""The person's own mask: a map made from some images of a person, occluded on unseen images of the same person.
+"""Person masks: maps from some images of a person, whose pixels are occluded on other images of that person.
 
-The direct proof that patterns are person-specific, and the set of areas that a tailored privacy measure would treat.
+They test directly whether patterns are person-specific, and give the areas that a tailored privacy measure would change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,23 +22,23 @@ METHOD = "own mask"
 
 
 def person_mask(maps_of_some_images: Tensor) -> Tensor:
-    """Return a person's mask: the mean of the maps of some of their images, each cut to its positive part and divided by its sum.
+    """Return the mask of a person: the mean of the positive parts of some of their maps, each divided by its sum.
 
     Args:
-        maps_of_some_images: (N, H, W) or (N, 1, H, W), of one person, aligned.
+        maps_of_some_images: Maps of aligned images of one person, shape (N, H, W) or (N, 1, H, W).
 
     Returns:
-        (H, W), not negative, sums to 1.
+        Mask, shape (H, W), not negative, which sums to 1.
 
     Raises:
-        CaptumLeamError: without any map, or for one without positive values.
+        CaptumLeamError: Without any map, or for a map without a positive value.
 
     Example:
         >>> person_mask(torch.tensor([[[1.0, 0.0]], [[1.0, 3.0]]])).tolist()
         [[0.625, 0.375]]
     """
     if not len(maps_of_some_images):
-        raise CaptumLeamError("a person's mask needs the map of one image or more.")
+        raise CaptumLeamError("Expected the map of one image or more, got none.")
     return normalize_sum(maps_of_some_images).mean(0)
 
 
@@ -52,26 +52,26 @@ def evaluate_person_masks(
     seed: int = 0,
     **options: Any,
 ) -> OcclusionResult:
-    """Occlude every image with its person's mask from *unseen* images, beside others' masks, the mean, and random pixels.
+    """Occlude each image with its person's mask from *other* images, beside masks of other people and random pixels.
 
-    The images of every person are dealt into two halves, by a seeded draw; an image is occluded with the mask of the half that it
-    is not in. The controls have masks made the same way: of one other person (drawn, as many images), of all other people.
+    The images of each person are split at random into two halves, and an image is occluded with the mask of the half that it is not in.
+    Masks of the controls are made in the same way, from one other person drawn at random and from all other people.
 
     Args:
-        models: as :class:`~captum_leam.faithfulness.OcclusionEvaluator` takes them.
-        images: (N, C, H, W), two or more of every person; two people or more.
-        maps: of these images, (N, H, W) or (N, 1, H, W), by any method.
+        models: Models as in :class:`~captum_leam.faithfulness.OcclusionEvaluator`.
+        images: Images of at least two people with at least two images each, shape (N, C, H, W).
+        maps: Maps of these images by any method, shape (N, H, W) or (N, 1, H, W).
         labels: Person of each image.
-        explained: Name of the model that the maps explain.
-        seed: of the halves, of the other person drawn, and of the evaluator.
-        **options: of the evaluator, for example ``fractions`` and ``fills``.
+        explained: Name of the model that the maps explain. Default: ``""``.
+        seed: Seed of the halves, of the other people, and of the evaluator. Default: 0.
+        **options: Options of the evaluator, such as ``fractions`` and ``fills``.
 
     Returns:
-        :class:`~captum_leam.faithfulness.OcclusionResult` with the method "own mask" and the controls "another person's
-        mask", "population mean", "random pixels" and "random face pixels"; ``compare()`` tests them.
+        Drops of the method "own mask" and of the controls "another person's mask", "population mean", "random pixels" and "random face
+        pixels", which ``compare()`` tests.
 
     Raises:
-        CaptumLeamError: for a person with one image only, or one person only.
+        CaptumLeamError: For a person with one image only, or one person only.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
@@ -85,11 +85,11 @@ def evaluate_person_masks(
     masks = half_masks(maps, people, seed=seed)
     names = list(dict.fromkeys(people))
     if len(names) < 2:
-        raise CaptumLeamError("one person only: their mask has no other person's to be compared with.")
+        raise CaptumLeamError("Expected images of two people or more, got one person only.")
     halves = _halves(people, seed)
-    drawn = _another_person(names, seed)
+    other_person = _another_person(names, seed)
     own = torch.stack([masks[p][1 - h] for p, h in zip(people, halves, strict=True)])
-    other = torch.stack([masks[drawn[p]][1 - h] for p, h in zip(people, halves, strict=True)])
+    other = torch.stack([masks[other_person[p]][1 - h] for p, h in zip(people, halves, strict=True)])
     whole = {p: torch.stack(list(both)).mean(0) for p, both in masks.items()}
     everyone = torch.stack([torch.stack([whole[q] for q in names if q != p]).mean(0) for p in names])
     population = everyone[[names.index(p) for p in people]]
@@ -104,10 +104,18 @@ def evaluate_person_masks(
 
 
 def half_masks(maps: Tensor, people: Sequence[Any], *, seed: int = 0) -> dict[Any, tuple[Tensor, Tensor]]:
-    """Masks of the two halves of every person's images.
+    """Return the masks of both halves of each person's images.
+
+    Args:
+        maps: Maps, shape (N, H, W) or (N, 1, H, W).
+        people: Person of each map.
+        seed: Seed of the halves. Default: 0.
+
+    Returns:
+        Person → masks of both halves, shape (H, W) each.
 
     Raises:
-        CaptumLeamError: naming the people with one image only.
+        CaptumLeamError: For a person with one image only.
 
     Example:
         >>> sorted(half_masks(torch.rand(4, 8, 8), ["ann", "ann", "bob", "bob"]))
@@ -119,15 +127,13 @@ def half_masks(maps: Tensor, people: Sequence[Any], *, seed: int = 0) -> dict[An
     for name in dict.fromkeys(people):
         parts = [np.flatnonzero((person == str(name)) & (halves == h)) for h in (0, 1)]
         if not all(map(len, parts)):
-            raise CaptumLeamError(
-                f"one image only of: {name}. A mask for unseen images needs two or more of every person."
-            )
+            raise CaptumLeamError(f"Expected two images or more of each person, got one image only of: {name}.")
         masks[name] = (person_mask(maps[parts[0]]), person_mask(maps[parts[1]]))
     return masks
 
 
 def _halves(people: Sequence[Any], seed: int) -> list[int]:
-    """0 or 1 for every image, as many of both as can be for every person."""
+    """Return 0 or 1 for each image, split as evenly as possible for each person."""
     generator = np.random.default_rng(seed)
     halves = np.zeros(len(people), dtype=int)
     person = np.array([str(p) for p in people])
@@ -138,6 +144,6 @@ def _halves(people: Sequence[Any], seed: int) -> list[int]:
 
 
 def _another_person(names: Sequence[Any], seed: int) -> dict[Any, Any]:
-    """For every person another one, each drawn once: a seeded cycle."""
+    """Return another person for each person by a random cycle, so that each is drawn once."""
     order = np.random.default_rng(seed).permutation(len(names))
     return {names[a]: names[b] for a, b in zip(order, np.roll(order, 1), strict=True)}

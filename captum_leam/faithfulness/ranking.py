@@ -1,4 +1,4 @@
-"""Which layer? LEAM at every suggested layer, and the overall map: faithful, person-specific, at what cost."""
+"""Rank the layers of a model by the faithfulness of LEAM there, with person specificity and cost."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ OVERALL = "overall"
 
 @dataclass(frozen=True, repr=False)
 class LayerRanking:
-    """Layers from the most to the least faithful.
+    """Layers from the most to the least faithful, as returned by :func:`rank_layers`.
 
     Attributes:
-        table: one row per layer and one named "overall": name, cell (px), drop (mean cosine drop), low, high (its interval
-            over people), same, different (mean Bhattacharyya coefficients of top-1 % maps), gap (same − different), seconds
-            per image.
-        settings: fraction, fill, n_steps, images and people.
+        table: One row per layer and one named "overall", with the columns name, cell (px), drop (mean drop of the cosine), low and high
+            (ends of its interval over people), same and different (mean Bhattacharyya coefficients of top-1 % maps), gap (same −
+            different) and seconds per image.
+        settings: Settings by name: fraction, fill, n_steps, images and people.
 
     Example:
         >>> ranking = LayerRanking(pd.DataFrame({"name": ["layer2", "overall", "layer3"], "drop": [0.3, 0.2, 0.1]}), {})
-        >>> ranking.names  # of rank_layers, which makes it
+        >>> ranking.names
         ['layer2', 'layer3']
     """
 
@@ -56,7 +56,7 @@ class LayerRanking:
         return [name for name in self.table["name"] if name != OVERALL]
 
     def plot(self) -> Figure:
-        """Faithfulness against person-specificity; a point per layer."""
+        """Plot faithfulness against person specificity, a point per layer."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(6, 4), layout="constrained")
@@ -65,7 +65,7 @@ class LayerRanking:
         axes.errorbar(self.table["gap"], self.table["drop"], yerr=spread, fmt="o", color="#0072b2", capsize=3)
         for row in self.table.itertuples():
             axes.annotate(str(row.name), (row.gap, row.drop), textcoords="offset points", xytext=(6, 4), fontsize=9)
-        axes.set_xlabel("person-specificity: BC same − different")
+        axes.set_xlabel("person specificity: overlap of same − different people")
         axes.set_ylabel(f"mean cosine drop, top {self.settings['fraction']:.0%} {self.settings['fill']}")
         axes.margins(0.2)
         return figure
@@ -86,23 +86,26 @@ def rank_layers(
     batch_size: int = 32,
     seed: int = 0,
 ) -> LayerRanking:
-    """Rank the layers of a model by how faithful LEAM is there, on images of people with labels.
+    """Rank the layers of a model by the faithfulness of LEAM there, on images of labelled people.
 
-    References are leave-one-out centroids. Rank on other images than those that are reported on later.
+    References are leave-one-out centroids. The images should be others than those of later reports.
 
     Args:
-        model: returns embeddings (N, D), in evaluation mode.
-        images: (N, C, H, W), two or more of every person.
+        model: Model in evaluation mode that returns embeddings (N, D).
+        images: Images, at least two of each person, shape (N, C, H, W).
         labels: Person of each image.
-        layers: as :func:`~captum_leam.suggest_layers` returns them; found by default.
-        fraction: of the crop that is occluded.
-        fill: Fill of the occlusion.
-        n_steps: Steps of the path of the layer maps; 1 for none. The overall map is that of the preset ``"fast"``.
-        batch_size: Number of images in one pass.
-        seed: of ties and of the bootstrap.
+        layers: Layers to rank, see :func:`~captum_leam.suggest_layers`. Default: all suggested layers.
+        fraction: Share of the crop that is occluded, in (0, 1]. Default: 0.05.
+        fill: Replacement of occluded pixels. Default: ``"blur"``.
+        n_steps: Steps of the path of the layer maps, 1 for no path. Default: 4. The overall map is that of the preset ``"fast"``.
+        batch_size: Number of images in one pass. Default: 32.
+        seed: Seed of ties and of the bootstrap. Default: 0.
 
     Returns:
-        :class:`LayerRanking`, the most faithful first.
+        Layers and the overall map, the most faithful first.
+
+    Raises:
+        CaptumLeamError: For a person with one image only, and for what ``LEAM.attribute`` rejects.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, 2, 1), nn.Flatten(), nn.Linear(128, 8))
@@ -162,7 +165,7 @@ def _layer_maps(
 
 
 def _overlap(maps: Tensor, people: Sequence[Any]) -> tuple[float, float]:
-    """Mean Bhattacharyya coefficient of the same person's and of different people's maps."""
+    """Return the mean Bhattacharyya coefficients of maps of the same person and of different people."""
     table = bhattacharyya(maps).cpu().numpy()
     person = person_codes(people)[1]
     same = person[:, None] == person[None]

@@ -1,4 +1,4 @@
-"""Sanity: checks that a true explanation passes and that convincing pictures of something else fail."""
+"""Sanity checks, which a faithful explanation passes and convincing pictures of something else fail."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 STAGES = (0.25, 0.5, 0.75, 1.0)
 TOP = 0.1
-"""Share of the pixels that two maps are compared on: independent maps overlap by about as much, equal ones by 1."""
+"""Share of the pixels on which two maps are compared; independent maps overlap by about this share, and equal maps by 1."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """When a check is passed.
+    """Condition under which a check is passed.
 
     Attributes:
-        needed: "at most", "at least" (of the mean over images), or "interval above".
-        limit: of an overlap, or of a difference.
-        meaning: what a failure means.
+        needed: Kind of the condition: "at most" or "at least" for the mean over images, or "interval above".
+        limit: Limit of an overlap or of a difference.
+        meaning: Meaning of a failure.
     """
 
     needed: str
@@ -47,7 +47,12 @@ class Rule:
     meaning: str
 
     def passes(self, value: float, low: float) -> bool:
-        """Return whether the check is passed by a mean, with the lower end of its interval."""
+        """Return whether the check is passed.
+
+        Args:
+            value: Mean over images.
+            low: Low end of its interval.
+        """
         if self.needed == "interval above":
             return low > self.limit
         return value <= self.limit if self.needed == "at most" else value >= self.limit
@@ -55,29 +60,31 @@ class Rule:
 
 RULES = {
     "weights": Rule("at most", 0.5, "The map does not depend on what the network learnt"),
-    "reference": Rule("at most", 0.9, "The map does not depend on whom it is to match"),
+    "reference": Rule("at most", 0.9, "The map does not depend on the reference"),
     "edges": Rule("at most", 0.5, "The map is an edge detector"),
     "seed": Rule("at least", 0.95, "The map depends on chance"),
     "evidence": Rule(
-        "interval above", 0.0, "The mean map of other people does as well: where faces are, not who this is"
+        "interval above",
+        0.0,
+        "The mean map of other people does as well, so that the map shows faces and not this person",
     ),
     "training": Rule("interval above", 0.05, "The network separates people hardly better than an untrained one"),
 }
-"""What every check needs to be passed; ``limits=`` of :func:`sanity_checks` changes the numbers."""
+"""Check → its condition; ``limits`` of :func:`sanity_checks` changes the numbers."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check.
+    """Result of one check.
 
     Attributes:
-        name: weights, reference, edges, seed, evidence or training.
-        passed: the verdict.
-        value: what was measured, mean over images.
-        low: of its 95 % interval over people.
-        high: of the same.
-        needed: in words.
-        meaning: what a failure means.
+        name: "weights", "reference", "edges", "seed", "evidence" or "training".
+        passed: Whether the check is passed.
+        value: Measured overlap or difference, mean over images.
+        low: Low end of its 95 % interval over people.
+        high: High end of the interval.
+        needed: Condition, e.g. "at most 0.5".
+        meaning: Meaning of a failure.
     """
 
     name: str
@@ -91,12 +98,12 @@ class Check:
 
 @dataclass(frozen=True, repr=False)
 class SanityReport:
-    """Verdicts with their numbers.
+    """Results of all checks, as returned by :func:`sanity_checks`.
 
     Attributes:
-        checks: in the order they were made.
-        cascade: share of the layers randomised, from the head down, and mean overlap of the map with the original.
-        settings: Settings that it was made with.
+        checks: Results of the checks, in their order.
+        cascade: Share of the layers with random weights, from the head down, and mean overlap of the map with the original.
+        settings: Settings by name.
 
     Example:
         >>> check = Check("edges", False, 0.7, 0.6, 0.8, "at most 0.5", "The map is an edge detector")
@@ -111,20 +118,20 @@ class SanityReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every check passed."""
+        """Whether all checks are passed."""
         return all(check.passed for check in self.checks)
 
     @property
     def failed(self) -> list[str]:
-        """Names of the checks that did not pass."""
+        """Names of the checks that are not passed."""
         return [check.name for check in self.checks if not check.passed]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per check."""
+        """Return one row per check with the columns of :class:`Check`."""
         return pd.DataFrame([asdict(check) for check in self.checks])
 
     def plot(self) -> Figure:
-        """Overlap with the original map as more and more layers are randomised."""
+        """Plot the overlap with the original map by the share of layers with random weights."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(5, 3.4), layout="constrained")
@@ -162,38 +169,40 @@ def sanity_checks(
     batch_size: int = 64,
     seed: int = 0,
 ) -> SanityReport:
-    """Six checks in one call.
+    """Run six sanity checks of an attribution method.
 
     Overlap is the Bhattacharyya coefficient of the top 10 % of two maps: 1 for equal maps, about 0.1 for independent ones.
 
     =========  =====================================================================================  ==========================
-    check      what is done                                                                           source
+    check      condition                                                                              source
     =========  =====================================================================================  ==========================
-    weights    layers get new random weights, from the head down, on a copy: the map must change      Adebayo et al. 2018 (MPRT)
-    reference  another person's reference is given: the map must change                               design of this package
-    edges      the map is compared with smoothed Sobel edges: it must be something else               Adebayo et al. 2018
-    seed       the global random seed changes: the map must not                                       design of this package
-    evidence   its pixels are occluded: more must be lost than with the mean map of other people      design of this package
-    training   the model is compared with its untrained twin: it must separate people better          Adebayo et al. 2018
+    weights    the map changes when layers of a copy get random weights, from the head down           Adebayo et al. 2018 (MPRT)
+    reference  the map changes with the reference of another person                                   design of this package
+    edges      the map differs from smoothed Sobel edges                                              Adebayo et al. 2018
+    seed       the map does not change with the global random seed                                    design of this package
+    evidence   occluding its pixels lowers the cosine more than those of the mean map of others       design of this package
+    training   the model separates people better than the same model without training                 Adebayo et al. 2018
     =========  =====================================================================================  ==========================
 
     Args:
-        model: returns embeddings (N, D), in evaluation mode. It is not changed: weights are randomised on copies.
-        images: (N, C, H, W), two or more of each of three people or more; twenty people make intervals of use.
+        model: Model in evaluation mode that returns embeddings (N, D). It does not change: weights are randomised on copies.
+        images: Images of at least two people with at least two images each, shape (N, C, H, W). Intervals are useful from about twenty
+            people.
         labels: Person of each image.
-        explain: model, images, references (N, D) → maps of image size; :func:`~captum_leam.explain_faces` by default.
-        limits: check → limit, in place of those in :data:`RULES`.
-        stages: shares of the layers that are randomised, the last one 1.
-        fraction: of the pixels occluded, for "evidence".
-        fill: Fill of the occlusion.
-        batch_size: images in one pass, where maps are not made.
-        seed: of random weights, of the other references, and of the bootstrap.
+        explain: Method to check, a function of a model, images and references (N, D) that returns maps of image size. Default:
+            :func:`~captum_leam.explain_faces`.
+        limits: Check → limit, instead of those in :data:`RULES`. Default: none.
+        stages: Rising shares of the layers to randomise, the last one 1. Default: 0.25, 0.5, 0.75 and 1.
+        fraction: Share of the pixels that are occluded for "evidence", in (0, 1]. Default: 0.05.
+        fill: Replacement of occluded pixels. Default: ``"blur"``.
+        batch_size: Number of images in one pass, except for those of ``explain``. Default: 64.
+        seed: Seed of random weights, other references, and the bootstrap. Default: 0.
 
     Returns:
-        :class:`SanityReport`: ``passed``, ``failed``, ``to_frame()``, ``plot()``.
+        Results with ``passed``, ``failed``, ``to_frame()`` and ``plot()``.
 
     Raises:
-        CaptumLeamError: for fewer than two people or one image of a person, unknown limits, or what ``explain`` refuses.
+        CaptumLeamError: For fewer than two people or two images of a person, unknown limits, or what ``explain`` rejects.
 
     Example:
         >>> from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
@@ -204,13 +213,17 @@ def sanity_checks(
     """
     unknown = sorted(set(limits or {}) - set(RULES))
     if unknown:
-        raise CaptumLeamError(f"limits {unknown} are of no check; there are {', '.join(RULES)}.")
+        raise CaptumLeamError(f"Expected `limits` of some of the checks {', '.join(RULES)}, got {unknown}.")
     rules = {name: replace(rule, limit=(limits or {}).get(name, rule.limit)) for name, rule in RULES.items()}
     people = [str(p) for p in people_of(labels, len(images))]
     if len(set(people)) < 2:
-        raise CaptumLeamError("one person only: another person's reference is needed, give images of two or more.")
+        raise CaptumLeamError(
+            "Expected images of two people or more, for the reference of another person, got one person only."
+        )
     if not stages or stages[-1] != 1 or list(stages) != sorted(set(stages)) or stages[0] <= 0:
-        raise CaptumLeamError(f"stages are {tuple(stages)}; expected rising shares of the layers, the last one 1.")
+        raise CaptumLeamError(
+            f"Expected `stages` to be rising shares of the layers, the last one 1, got {tuple(stages)}."
+        )
     make = _seeded(_default_explain if explain is None else explain, seed)
     references = leave_one_out_centroids(embed(model, images, batch_size), people)
     maps = as_maps(make(model, images, references))
@@ -243,9 +256,9 @@ def _default_explain(model: nn.Module, images: Tensor, references: Tensor) -> Te
 
 
 def _overlap(maps: Tensor, others: Tensor) -> np.ndarray:
-    """Of every map with its counterpart, (N,)."""
+    """Return the overlap of each map with its counterpart, shape (N,)."""
     pairs = zip(as_maps(maps).clamp(min=0), as_maps(others).clamp(min=0).to(maps.device), strict=True)
-    # two empty maps are the same, one is like nothing
+    # two empty maps are equal, and an empty map has no overlap with another
     return np.array(
         [
             float(bhattacharyya(a, b, fraction=TOP)) if a.any() and b.any() else float(a.any() == b.any())
@@ -255,7 +268,7 @@ def _overlap(maps: Tensor, others: Tensor) -> np.ndarray:
 
 
 def _of_another_person(people: Sequence[str], seed: int) -> list[int]:
-    """For every image, the index of an image of somebody else."""
+    """Return the index of a random image of another person for each image."""
     generator = np.random.default_rng(seed)
     who = np.array(people)
     return [int(generator.choice(np.flatnonzero(who != person))) for person in people]
@@ -292,7 +305,7 @@ def _ahead_of_other_people(
 
 
 def _separation(model: nn.Module, images: Tensor, people: Sequence[str], batch_size: int) -> np.ndarray:
-    """Of every image: the chance that an image of its person is more similar to it than one of somebody else (AUC)."""
+    """Return the chance (AUC) for each image that an image of its person is more similar to it than one of another person."""
     embeddings = unit(embed(model, images, batch_size).double(), "embeddings")
     similarity, who = (embeddings @ embeddings.T).cpu().numpy(), np.array(people)
     out = []

@@ -1,4 +1,4 @@
-"""Person patterns: how alike the maps of one person are, how unlike those of different people, and beyond which controls."""
+"""Person patterns: overlap of the maps of one person and of different people, beside controls."""
 
 from captum_leam.patterns.baselines import (
     closest_strangers,

@@ -1,15 +1,15 @@
-"""Controls of the claim that maps are person-specific: maps that know nothing of identity, and strangers who look alike.
+"""Controls of person specificity: maps that do not depend on identity, and strangers who look alike.
 
-===========  ==========================================  =======================================================
-control      knows                                       made by
-===========  ==========================================  =======================================================
-edges        the picture                                 :func:`edge_maps`, smoothed Sobel
-untrained    the picture, the architecture, the method   :func:`untrained_maps`, new random weights
-parser       where the parts of this face are            :func:`region_maps`, a parser's masks, painted
-pose         how the head is held                        :func:`closest_strangers` of :func:`pose_features`
-===========  ==========================================  =======================================================
+===========  =============================================  ========================================================
+control      depends on                                     function
+===========  =============================================  ========================================================
+edges        the image                                      :func:`edge_maps`, smoothed Sobel edges
+untrained    the image, the architecture and the method     :func:`untrained_maps`, random weights
+parser       the places of the parts of the face            :func:`region_maps`, painted masks of a parser
+pose         the pose of the head                           :func:`closest_strangers` with :func:`pose_features`
+===========  =============================================  ========================================================
 
-Texts and figures call them by :data:`captum_leam.controls.CONTROL_NAMES`.
+:data:`captum_leam.controls.CONTROL_NAMES` has their names in texts and figures.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,33 +46,39 @@ def control_maps(
     """Return the maps of all controls that can be computed from the arguments.
 
     Args:
-        images: Images (N, C, H, W).
+        images: Images, shape (N, C, H, W).
         people: Person of each image.
-        model: for "untrained"; it is copied, not changed.
-        explain: model, images, references (N, D) → maps: the method whose maps are examined;
-            :func:`~captum_leam.explain_faces` by default.
-        labels: a parser's label maps (N, H, W), for "parser".
-        maps: of the method, (N, H, W): how strongly each region is painted; alike without them.
-        batch_size: Number of images in one pass.
-        seed: of the random weights.
+        model: Model for the control "untrained"; it is copied and not changed. Default: no such control.
+        explain: Method whose maps are examined, a function of a model, images and references (N, D) that returns maps. Default:
+            :func:`~captum_leam.explain_faces`.
+        labels: Label maps of a parser for the control "parser", shape (N, H, W). Default: no such control.
+        maps: Maps of the method, shape (N, H, W), which give the height of each region. Default: heights by size.
+        batch_size: Number of images in one pass. Default: 64.
+        seed: Seed of the random weights. Default: 0.
 
     Returns:
-        Name → (N, H, W).
+        Name → maps, shape (N, H, W).
 
     Example:
         >>> sorted(control_maps(torch.rand(4, 3, 16, 16), list("aabb"), labels=torch.ones(4, 16, 16, dtype=torch.int64)))
         ['edges', 'parser']
     """
-    made = {"edges": edge_maps(images)}
+    controls = {"edges": edge_maps(images)}
     if model is not None:
-        made["untrained"] = untrained_maps(model, images, people, explain, batch_size=batch_size, seed=seed)
+        controls["untrained"] = untrained_maps(model, images, people, explain, batch_size=batch_size, seed=seed)
     if labels is not None:
-        made["parser"] = region_maps(labels, maps)
-    return made
+        controls["parser"] = region_maps(labels, maps)
+    return controls
 
 
 def edge_maps(images: Tensor) -> Tensor:
-    """Smoothed Sobel edges, (N, H, W): the picture alone.
+    """Return the smoothed Sobel edges of images.
+
+    Args:
+        images: Images, shape (N, C, H, W).
+
+    Returns:
+        Maps, shape (N, H, W).
 
     Example:
         >>> edge_maps(torch.rand(2, 3, 16, 16)).shape
@@ -90,17 +96,20 @@ def untrained_maps(
     batch_size: int = 64,
     seed: int = 0,
 ) -> Tensor:
-    """Return the maps of an untrained twin: the same architecture, method and references made the same way, random weights.
+    """Return the maps of a model of the same architecture with random weights, by the same method.
 
     Source: Adebayo et al. 2018, "Sanity checks for saliency maps".
 
     Args:
-        model: it is copied, and not changed.
-        images: Images (N, C, H, W).
-        people: the person of each image; references are leave-one-out centroids of the twin's own embeddings.
-        explain: as in :func:`control_maps`.
-        batch_size: Number of images in one pass.
-        seed: of the weights.
+        model: Model; it is copied and not changed.
+        images: Images, shape (N, C, H, W).
+        people: Person of each image. References are leave-one-out centroids of the untrained model's own embeddings.
+        explain: Method, see :func:`control_maps`. Default: :func:`~captum_leam.explain_faces`.
+        batch_size: Number of images in one pass. Default: 64.
+        seed: Seed of the random weights. Default: 0.
+
+    Returns:
+        Maps, shape (N, H, W).
 
     Example:
         >>> from captum_leam.synthetic import EmbeddingNet
@@ -119,18 +128,21 @@ def untrained_maps(
 
 
 def region_maps(labels: Tensor | ArrayLike, maps: Tensor | None = None, *, smooth: float = 2.0) -> Tensor:
-    """Paint maps from a parser's masks: each region at one height, the same for everyone, then smoothed.
+    """Return maps painted from the masks of a parser, each region at the same height for everyone.
 
-    What is left of the maps when all that is known of an image is where the parts of the face are.
+    The maps have only the information where the parts of each face are.
 
     Args:
-        labels: integers (N, H, W).
-        maps: (N, H, W): a region is as high as its mean density over all of them (mass / area). Without them every region but
-            label 0 is as high as it is small (1 / mean area): small parts first.
-        smooth: standard deviation of the blur, in pixels of a crop of 112.
+        labels: Region labels, integers, shape (N, H, W).
+        maps: Maps, shape (N, H, W), whose mean density (mass / area) over all images is the height of a region. Default: heights of
+            1 / mean area, and 0 for label 0, so that small parts come first.
+        smooth: Standard deviation of the blur in pixels of a 112 px crop. Default: 2.
 
     Returns:
-        (N, H, W), not negative.
+        Maps, shape (N, H, W), not negative.
+
+    Raises:
+        CaptumLeamError: For labels that are no integers (N, H, W), or maps of another size.
 
     Example:
         >>> labels = torch.zeros(1, 8, 8, dtype=torch.int64); labels[0, 3:5, 3:5] = 2
@@ -140,7 +152,7 @@ def region_maps(labels: Tensor | ArrayLike, maps: Tensor | None = None, *, smoot
     """
     where = as_tensor(labels).cpu()
     if where.ndim != 3 or where.is_floating_point():
-        raise CaptumLeamError(f"labels are {where.dtype} {tuple(where.shape)}; expected integers (N, H, W).")
+        raise CaptumLeamError(f"Expected `labels` to be integers (N, H, W), got {where.dtype} {tuple(where.shape)}.")
     names = torch.unique(where)
     if maps is None:
         heights = [0.0 if name == 0 else 1 / float((where == name).double().mean()) for name in names]
@@ -148,7 +160,7 @@ def region_maps(labels: Tensor | ArrayLike, maps: Tensor | None = None, *, smoot
         density = normalize_sum(as_maps(maps).double().cpu())
         if density.shape != where.shape:
             raise CaptumLeamError(
-                f"labels are {tuple(where.shape)}, the maps {tuple(density.shape)}; expected one size."
+                f"Expected `labels` and `maps` of one size, got {tuple(where.shape)} and {tuple(density.shape)}."
             )
         heights = [float(density[where == name].mean()) for name in names]
     top = max(heights) or 1.0
@@ -156,20 +168,20 @@ def region_maps(labels: Tensor | ArrayLike, maps: Tensor | None = None, *, smoot
     return gaussian_blur(painted, smooth * where.shape[2] / 112)
 
 
-# -- strangers who look alike --------------------------------------------------------------------------
+# -- similar strangers ----------------------------------------------------------------------------------
 
 
 def pose_features(landmarks: ArrayLike) -> Floats:
-    """Where landmarks are once position, size and tilt are taken out: what is left is the turn of the head, and the face.
+    """Return landmarks without position, size and tilt, so that the turn of the head and the shape of the face remain.
 
     Args:
-        landmarks: (N, K, 2) as (x, y).
+        landmarks: Landmarks as (x, y), the eyes first, shape (N, K, 2).
 
     Returns:
-        (N, 2 K), in units of the distance of the first two points (the eyes).
+        Features in units of the distance of the eyes, shape (N, 2 K).
 
     Raises:
-        CaptumLeamError: for another shape, NaN, or eyes in one place.
+        CaptumLeamError: For another shape, NaN, or both eyes in one place.
 
     Example:
         >>> face = np.array([[0, 0], [4, 0], [2, 2], [1, 4], [3, 4]])
@@ -180,28 +192,31 @@ def pose_features(landmarks: ArrayLike) -> Floats:
     points = as_array(landmarks)
     if points.ndim != 3 or points.shape[1] < 3 or points.shape[2] != 2 or not np.isfinite(points).all():
         raise CaptumLeamError(
-            f"landmarks have shape {points.shape}; expected (N, K, 2), three points or more, none NaN."
+            f"Expected `landmarks` without NaN, of shape (N, K, 2) with K >= 3, got shape {points.shape}."
         )
     plane = points[..., 0] + 1j * points[..., 1]
     eyes = plane[:, 1] - plane[:, 0]
     if (eyes == 0).any():
-        raise CaptumLeamError(f"faces {np.flatnonzero(eyes == 0).tolist()[:5]} have both eyes in one place.")
+        raise CaptumLeamError(
+            f"Expected different places of both eyes, got one place for faces {np.flatnonzero(eyes == 0).tolist()[:5]}."
+        )
     middle = (plane[:, 1] + plane[:, 0]) / 2
-    steady = (plane - middle[:, None]) / eyes[:, None]
-    return np.concatenate([steady.real, steady.imag], axis=1)
+    normalised = (plane - middle[:, None]) / eyes[:, None]
+    return np.concatenate([normalised.real, normalised.imag], axis=1)
 
 
 def crop_features(images: Tensor, *, side: int = 28) -> Floats:
-    """For aligned crops without landmarks: the grey crop, made small, mean 0 and length 1, so that distance is correlation.
+    """Return small grey crops with mean 0 and length 1, whose distance depends on their correlation.
 
-    Who is close then looks alike in pose, light, hair and expression: a stricter control than pose.
+    They replace :func:`pose_features` for aligned crops without landmarks. Images that are close look alike in pose, light, hair and
+    expression, which is a stricter control than pose.
 
     Args:
-        images: Images (N, C, H, W).
-        side: pixels of the small crop.
+        images: Images, shape (N, C, H, W).
+        side: Side of the small crop in pixels. Default: 28.
 
     Returns:
-        (N, side²).
+        Features, shape (N, side²).
 
     Example:
         >>> features = crop_features(torch.rand(2, 3, 32, 32), side=8)
@@ -218,19 +233,19 @@ def crop_features(images: Tensor, *, side: int = 28) -> Floats:
 def closest_strangers(
     features: ArrayLike, people: Sequence[Any], k: int = 1, *, block: int = 1024
 ) -> NDArray[np.int64]:
-    """For every image, the k closest images of other people, the closest first.
+    """Return the k closest images of other people for each image, the closest first.
 
     Args:
-        features: (N, D), of :func:`pose_features` or :func:`crop_features`.
+        features: Features of :func:`pose_features` or :func:`crop_features`, shape (N, D).
         people: Person of each image.
-        k: how many; at most as many as there are images of other people.
-        block: images whose distances are in memory at a time.
+        k: Number of strangers, from 1 to the number of images of other people. Default: 1.
+        block: Number of images whose distances are in memory at a time. Default: 1024.
 
     Returns:
-        (N, k) indices.
+        Indices, shape (N, k).
 
     Raises:
-        CaptumLeamError: for NaN features, labels that do not fit, or too few strangers.
+        CaptumLeamError: For NaN features, labels that do not fit, or too few strangers.
 
     Example:
         >>> closest_strangers([[0.0], [0.1], [0.3], [5.0]], ["ann", "ann", "bob", "cy"]).tolist()
@@ -238,13 +253,11 @@ def closest_strangers(
     """
     table = as_array(features)
     if table.ndim != 2 or not np.isfinite(table).all():
-        raise CaptumLeamError(f"features have shape {table.shape}; expected (N, D) without NaN.")
+        raise CaptumLeamError(f"Expected `features` of shape (N, D) without NaN, got shape {table.shape}.")
     _, codes = person_codes(people, len(table))
     fewest = len(codes) - int(np.bincount(codes).max())
     if not 1 <= k <= fewest:
-        raise CaptumLeamError(
-            f"k is {k}; there are only {fewest} images of other people for some image, and 1 is the least."
-        )
+        raise CaptumLeamError(f"Expected `k` from 1 to {fewest}, the number of images of other people, got {k}.")
     lengths = (table**2).sum(1)
     found = []
     for start in range(0, len(table), block):

@@ -1,8 +1,7 @@
-"""The claim that maps are person-specific, as what is left of their gap beyond the strongest control.
+"""Claim that maps are person-specific: their gap above that of the strongest control.
 
-An edge detector already finds images of one person more alike than those of two. What a method adds is its gap (same − different) above
-that of the strongest control. Who looks alike by pose counts as a control too: the coefficient of strangers in the same pose, less that
-of strangers.
+Even an edge detector finds images of one person more alike than images of two people. A method adds its gap (same − different) above that
+of the strongest control. Pose is a control, too: the coefficient of strangers in the same pose minus that of all strangers.
 """
 
 from __future__ import annotations
@@ -36,16 +35,16 @@ STRANGERS = "pose"
 
 @dataclass(frozen=True, repr=False)
 class PatternClaim:
-    """The gap of maps beside that of every control.
+    """Gap of maps beside that of each control, as returned by :func:`pattern_claim`.
 
     Attributes:
-        table: one row for the maps and each control, the strongest first: name, same, different, gap, low, high, above (gap of the maps
-            − gap of the control), above_low, above_high.
-        strongest: the control with the largest gap.
-        headline: gap of the maps above the strongest control.
-        low: of its interval over people: the lowest end against any control, so that above 0 means above each of them.
-        high: of the interval against the strongest control.
-        settings: kind, people, images, weights, confidence, resamples, seed.
+        table: One row for the maps and each control, the strongest first, with the columns name, same, different, gap, low, high, above
+            (gap of the maps − gap of the control), above_low and above_high.
+        strongest: Name of the control with the largest gap.
+        headline: Gap of the maps minus that of the strongest control, in [−2, 2].
+        low: Low end of its interval over people: the lowest end against any control, so that a value above 0 holds against all.
+        high: High end of the interval against the strongest control.
+        settings: Settings by name: kind, people, images, weights, confidence, resamples, seed.
 
     Example:
         >>> import torch
@@ -87,7 +86,7 @@ class PatternClaim:
         )
 
     def plot(self) -> Figure:
-        """Coefficients of the same and of different people, maps and controls below each other."""
+        """Plot the coefficients of the same and of different people, for maps and controls."""
         from captum_leam.patterns.pattern_plots import claim_figure
 
         return claim_figure(self)
@@ -107,22 +106,25 @@ def pattern_claim(
     resamples: int = 2000,
     seed: int = 0,
 ) -> PatternClaim:
-    """Gap of the maps above that of the strongest control, all on the same images and the same draws of people.
+    """Measure the gap of the maps above that of the strongest control, on the same images and draws of people.
 
     Args:
-        maps: Signatures, or maps (N, H, W), compared at their top 1 %.
+        maps: Signatures, or maps, shape (N, H, W), which are compared at their top 1 %.
         people: Person of each map.
-        controls: name → control maps of the same images, in the same form; see :func:`~captum_leam.patterns.control_maps`.
-        strangers: (N,) or (N, k) indices of images of other people in the same pose, see
-            :func:`~captum_leam.patterns.closest_strangers`: one more control. Or name → indices, to say what they were matched on.
-        weights: ``"people"`` or ``"pairs"``, see :func:`person_specificity`.
+        controls: Name → control maps of the same images in the same form, see :func:`~captum_leam.patterns.control_maps`.
+        strangers: Indices of images of other people in the same pose, shape (N,) or (N, k), see
+            :func:`~captum_leam.patterns.closest_strangers`, or name of another match → indices. They are one more control. Default: none.
+        weights: ``"people"`` or ``"pairs"``, see :func:`person_specificity`. Default: ``"people"``.
         confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
         resamples: Number of bootstrap draws of people. Default: 2000.
         seed: Seed of the draws. Default: 0.
 
+    Returns:
+        Gaps of the maps and all controls, with the claim above the strongest.
+
     Raises:
-        CaptumLeamError: without any control, for controls of other images or made otherwise, strangers that are the ...
-            :func:`person_specificity` refuses.
+        CaptumLeamError: Without any control, for controls of other images or options, for strangers of the same person, and for what
+            :func:`person_specificity` rejects.
 
     Example:
         >>> import torch
@@ -134,90 +136,96 @@ def pattern_claim(
         ('the same for all', 1.0, True)
     """
     check_options(confidence, resamples)
-    made = as_signatures(maps)
-    sums = {MAPS: person_sums(made, people, weights)}
+    signatures = as_signatures(maps)
+    sums = {MAPS: person_sums(signatures, people, weights)}
     check_people(sums[MAPS])
     if not controls and not (strangers if isinstance(strangers, Mapping) else strangers is not None):
         raise CaptumLeamError(
-            "no controls are given; expected one or more: an edge detector already passes 'same > different'."
+            "Expected one control or more, because even an edge detector passes 'same > different', got none."
         )
     for name, control in controls.items():
         if name == MAPS:
-            raise CaptumLeamError(f"a control is called {MAPS!r}, as the maps themselves are; give it another name.")
-        sums[name] = person_sums(_fitting(as_signatures(control), made, name), people, weights)
+            raise CaptumLeamError(
+                f"Expected no control to be named {MAPS!r}, which is the name of the maps. Rename it."
+            )
+        sums[name] = person_sums(_fitting(as_signatures(control), signatures, name), people, weights)
     count = len(sums[MAPS].names)
-    drawn = people_draws(count, resamples, seed)
-    same = {name: part.same(drawn) for name, part in sums.items()}
-    different = {name: part.different(drawn) for name, part in sums.items()}
+    draw_counts = people_draws(count, resamples, seed)
+    same = {name: part.same(draw_counts) for name, part in sums.items()}
+    different = {name: part.different(draw_counts) for name, part in sums.items()}
     matched = strangers if isinstance(strangers, Mapping) else {} if strangers is None else {STRANGERS: strangers}
-    codes = person_codes(people, len(made))[1]
+    codes = person_codes(people, len(signatures))[1]
     for name, indices in matched.items():
-        same[name] = _with_strangers(made, codes, np.asarray(indices), weights, drawn)
+        same[name] = _with_strangers(signatures, codes, np.asarray(indices), weights, draw_counts)
         different[name] = different[MAPS]
     settings = {
-        "kind": made.kind,
-        **made.settings,
+        "kind": signatures.kind,
+        **signatures.settings,
         "people": count,
-        "images": len(made),
+        "images": len(signatures),
         "weights": weights,
         "confidence": confidence,
         "resamples": resamples,
         "label_seed": seed,
     }
-    table = claim_table(same, different, drawn, confidence)
+    table = claim_table(same, different, draw_counts, confidence)
     beyond = table.iloc[1:]
-    # of several controls any may be the strongest: the maps are above all of them only if they are above each
+    # any of several controls may be the strongest, so that the lowest end of all counts
     low, high = float(beyond["above_low"].min()), float(beyond["above_high"].iloc[0])
     return PatternClaim(table, str(beyond["name"].iloc[0]), float(beyond["above"].iloc[0]), low, high, settings)
 
 
 def claim_table(
-    same: Mapping[str, Estimate], different: Mapping[str, Estimate], drawn: Floats, confidence: float
+    same: Mapping[str, Estimate], different: Mapping[str, Estimate], draw_counts: Floats, confidence: float
 ) -> pd.DataFrame:
     """Return the table of :class:`PatternClaim` from the estimates of the maps, named "maps", and of every control."""
     gap = {name: same[name] - different[name] for name in same}
     ranked = [MAPS, *sorted((name for name in gap if name != MAPS), key=lambda name: -gap[name].value)]
-    return pd.DataFrame([_row(name, same[name], different[name], gap[MAPS], drawn, confidence) for name in ranked])
+    return pd.DataFrame(
+        [_row(name, same[name], different[name], gap[MAPS], draw_counts, confidence) for name in ranked]
+    )
 
 
 def _row(
-    name: str, same: Estimate, different: Estimate, of_maps: Estimate, drawn: Floats, confidence: float
+    name: str, same: Estimate, different: Estimate, of_maps: Estimate, draw_counts: Floats, confidence: float
 ) -> dict[str, Any]:
     gap = same - different
-    low, high = gap.interval(drawn, confidence)
+    low, high = gap.interval(draw_counts, confidence)
     row = {"name": name, "same": same.value, "different": different.value, "gap": gap.value, "low": low, "high": high}
     if name == MAPS:
         return {**row, "above": np.nan, "above_low": np.nan, "above_high": np.nan}
-    above_low, above_high = (of_maps - gap).interval(drawn, confidence, (-2, 2))
+    above_low, above_high = (of_maps - gap).interval(draw_counts, confidence, (-2, 2))
     return {**row, "above": of_maps.value - gap.value, "above_low": above_low, "above_high": above_high}
 
 
 def _with_strangers(
-    made: Signatures, codes: NDArray[np.int64], strangers: NDArray[Any], weights: str, drawn: Floats
+    signatures: Signatures, codes: NDArray[np.int64], strangers: NDArray[Any], weights: str, draw_counts: Floats
 ) -> Estimate:
-    """Mean coefficient with the strangers that are given; in a draw a pair counts as often as both its people together."""
-    fits = strangers.ndim in (1, 2) and len(strangers) == len(made) and strangers.size
+    """Return the mean coefficient with the strangers; the weight of a pair in a draw is the product of those of its people."""
+    fits = strangers.ndim in (1, 2) and len(strangers) == len(signatures) and strangers.size
     if not fits or not np.issubdtype(strangers.dtype, np.integer):
         raise CaptumLeamError(
-            f"strangers are {strangers.dtype} {strangers.shape}; expected indices (N,) or (N, k) for {len(made)} maps."
+            f"Expected `strangers` to be indices (N,) or (N, k) with N = {len(signatures)}, got {strangers.dtype} {strangers.shape}."
         )
-    partners = strangers.reshape(len(made), -1)
-    if partners.min() < 0 or partners.max() >= len(made):
-        raise CaptumLeamError(f"strangers reach from {partners.min()} to {partners.max()}; there are {len(made)} maps.")
-    first, second = np.repeat(np.arange(len(made)), partners.shape[1]), partners.reshape(-1)
+    partners = strangers.reshape(len(signatures), -1)
+    if partners.min() < 0 or partners.max() >= len(signatures):
+        raise CaptumLeamError(
+            f"Expected `strangers` from 0 to {len(signatures) - 1}, got {partners.min()} to {partners.max()}."
+        )
+    first, second = np.repeat(np.arange(len(signatures)), partners.shape[1]), partners.reshape(-1)
     if (codes[first] == codes[second]).any():
         wrong = first[codes[first] == codes[second]].tolist()[:5]
         raise CaptumLeamError(
-            f"the strangers given for maps {wrong} are of the same person; expected images of somebody else."
+            f"Expected `strangers` to be images of other people, got images of the same person for maps {wrong}."
         )
     images = np.bincount(codes)
     load = 1 / images[codes[first]] if weights == "people" else np.ones(len(first))
-    overlap = row_products(made.roots[first], made.roots[second])
-    return mean_of_pairs(overlap, load, codes[first], codes[second], drawn)
+    overlap = row_products(signatures.roots[first], signatures.roots[second])
+    return mean_of_pairs(overlap, load, codes[first], codes[second], draw_counts)
 
 
 def mean_of_pairs(
-    overlap: Floats, load: Floats, first: NDArray[np.int64], second: NDArray[np.int64], drawn: Floats
+    overlap: Floats, load: Floats, first: NDArray[np.int64], second: NDArray[np.int64], draw_counts: Floats
 ) -> Estimate:
     """Return the weighted mean over pairs of images; in a draw a pair counts as often as both its people together.
 
@@ -226,12 +234,12 @@ def mean_of_pairs(
 
     Args:
         overlap: Coefficient of each pair, shape (n,).
-        load: How much each pair counts, shape (n,).
-        first: Number of the person of the first image, of P, shape (n,).
-        second: Number of the person of the second image, shape (n,).
-        drawn: Draws of people (B, P).
+        load: Weight of each pair, shape (n,).
+        first: Index of the person of the first image, of P people, shape (n,).
+        second: Index of the person of the second image, shape (n,).
+        draw_counts: Counts of each person in B draws, shape (B, P).
     """
-    people = drawn.shape[1]
+    people = draw_counts.shape[1]
     shape = (people, people)
     totals: Any
     counts: Any
@@ -241,13 +249,13 @@ def mean_of_pairs(
     value = totals.sum() / counts.sum()
     excess = totals - value * counts
     influence = people * (excess.sum(axis=0) + excess.sum(axis=1)) / counts.sum()
-    draws = divided(((drawn @ totals) * drawn).sum(1), ((drawn @ counts) * drawn).sum(1))
+    draws = divided(((draw_counts @ totals) * draw_counts).sum(1), ((draw_counts @ counts) * draw_counts).sum(1))
     return Estimate(float(value), draws, np.asarray(influence, dtype=np.float64))
 
 
-def _fitting(control: Signatures, made: Signatures, name: str) -> Signatures:
-    if (len(control), control.kind, control.cells) != (len(made), made.kind, made.cells):
+def _fitting(control: Signatures, signatures: Signatures, name: str) -> Signatures:
+    if (len(control), control.kind, control.cells) != (len(signatures), signatures.kind, signatures.cells):
         raise CaptumLeamError(
-            f"the control {name!r} is {control!r}; the maps are {made!r}: expected both of the same images and kind."
+            f"Expected the control {name!r} to be of the same images and kind as the maps, {signatures!r}, got {control!r}."
         )
     return control

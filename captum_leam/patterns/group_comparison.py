@@ -1,9 +1,9 @@
-r"""Do groups of people differ? Differences of group means with intervals and permutation tests, and what stands in their way.
+r"""Compare groups of people by differences of group means, with intervals and permutation tests.
 
-Groups come from labels that the user gives; nothing guesses them from a face. A person is one observation. Small groups are refused in
-words, all p-values of one call are adjusted together (Holm), and beside every difference stands the *base similarity* of both groups,
-the mean cosine to the reference before anything was occluded: where it differs, so do all drops, for a reason that has nothing to do with
-regions or patterns.
+Groups come from labels of the user and are never guessed from a face. A person is one observation. Groups that are too small are not
+compared, with the reason in the table, and all p-values of one call are adjusted together (Holm). Each difference has the *base
+similarity* of both groups beside it, the mean cosine to the reference without occlusion: if it differs, all drops differ for a reason
+that has nothing to do with regions or patterns.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class GroupComparison:
-    """Differences between groups.
+    """Differences between groups, as returned by :func:`compare_groups`.
 
     Attributes:
-        table: one row for every quantity and two groups: quantity, first, second, people_first, people_second, mean_first, mean_second,
-            difference (first − second), low, high, effect (difference / pooled standard deviation of people), p, p_holm, base_first,
-            base_second, base_difference, base_low, base_high, refused ("" or why there are no figures).
-        settings: min_people, confidence, resamples, permutations, seed.
+        table: One row per quantity and pair of groups, with the columns quantity, first, second, people_first, people_second, mean_first,
+            mean_second, difference (first − second), low, high, effect (difference / pooled standard deviation of people), p, p_holm,
+            base_first, base_second, base_difference, base_low, base_high and refused (reason for missing numbers, or "").
+        settings: Settings by name: min_people, confidence, resamples, permutations, seed.
 
     Example:
         >>> drop = [0.1, 0.2, 0.15, 0.12, 0.6, 0.7, 0.65, 0.72]
@@ -50,11 +50,15 @@ class GroupComparison:
 
     @property
     def refused(self) -> list[str]:
-        """Why comparisons were not made, each reason once."""
+        """Reasons why comparisons were not made, each once."""
         return [reason for reason in dict.fromkeys(self.table["refused"]) if reason]
 
     def findings(self, level: float = 0.05) -> pd.DataFrame:
-        """Rows whose adjusted p-value is at most ``level``."""
+        """Return the rows with an adjusted p-value of at most ``level``.
+
+        Args:
+            level: Significance level, in (0, 1). Default: 0.05.
+        """
         return self.table[self.table["p_holm"] <= level].reset_index(drop=True)
 
     def to_frame(self) -> pd.DataFrame:
@@ -62,16 +66,16 @@ class GroupComparison:
         return self.table.copy()
 
     def plot(self) -> Figure:
-        """Differences with their intervals, and the base similarity of the groups."""
+        """Plot the differences with their intervals, beside the difference in base similarity."""
         from captum_leam.patterns.pattern_plots import groups_figure
 
         return groups_figure(self)
 
     def __repr__(self) -> str:
         columns = ["quantity", "first", "second", "difference", "low", "high", "p_holm", "base_difference"]
-        shown = self.table.loc[self.table["refused"] == "", columns]
+        compared = self.table.loc[self.table["refused"] == "", columns]
         head = "Differences between groups (of means over people; p adjusted by Holm)"
-        return "\n".join([head, shown.round(4).to_string(index=False), *(f"refused: {r}" for r in self.refused)])
+        return "\n".join([head, compared.round(4).to_string(index=False), *(f"refused: {r}" for r in self.refused)])
 
 
 def compare_groups(
@@ -86,29 +90,32 @@ def compare_groups(
     permutations: int = 1999,
     seed: int = 0,
 ) -> GroupComparison:
-    """Compare every two groups in every quantity.
+    """Compare the means of each pair of groups in each quantity.
 
-    The interval is a studentised bootstrap over the people within each group; the test shuffles people's group labels and
-    compares Welch's t, so that groups of unequal spread are not taken for groups of unequal mean.
+    The interval is a studentised bootstrap over the people within each group. The test permutes the group labels of people and
+    compares Welch's t, so that unequal spread is not mistaken for unequal means.
 
     Source: Janssen 1997, "Studentized permutation tests for non-i.i.d. hypotheses"; Holm 1979; Davison & Hinkley 1997, section 2.4,
     for the interval.
 
     Args:
-        values: quantity → (N,), one number per image: a drop, a region's share or lift. NaN (a region that an image lacks) is left
-            out.
+        values: Quantity → value of each image, shape (N,), such as a drop, a share or a lift. NaN, e.g. of a region that an image
+            lacks, is left out.
         people: Person of each image.
-        groups: person → group, or the group of each image, (N,); people without a group (None or NaN) are left out.
-        base_similarity: (N,), cosine of each image to its reference, nothing occluded.
-        min_people: smaller groups are refused; no fewer than 3.
+        groups: Person → group, or the group of each image, shape (N,). People without a group (None or NaN) are left out.
+        base_similarity: Cosine of each image to its reference without occlusion, shape (N,).
+        min_people: Fewest people in a group that is compared, at least 3. Default: 10.
         confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
         resamples: Number of bootstrap draws of people. Default: 2000.
-        permutations: how many times groups are shuffled.
-        seed: of both.
+        permutations: Number of permutations of the group labels, at least 1. Default: 1999.
+        seed: Seed of draws and permutations. Default: 0.
+
+    Returns:
+        Differences of all pairs of groups in all quantities.
 
     Raises:
-        CaptumLeamError: for numbers of images that differ, infinite values, a person with two groups, fewer than ...
-            out of range.
+        CaptumLeamError: For different numbers of images, infinite values, a person in two groups, fewer than two groups, or options out
+            of range.
 
     Example:
         >>> drop = [0.1, 0.2, 0.15, 0.12, 0.6, 0.7, 0.65, 0.72]
@@ -121,19 +128,21 @@ def compare_groups(
     """
     check_options(confidence, resamples, permutations)
     if min_people < 3 or permutations < 1:
-        raise CaptumLeamError(f"min_people={min_people}, permutations={permutations}; expected 3 or more, 1 or more.")
+        raise CaptumLeamError(
+            f"Expected `min_people` >= 3 and `permutations` >= 1, got {min_people} and {permutations}."
+        )
     individuals, codes = person_codes(people, len(people))
     quantities = _quantities(values, len(codes))
     base = _quantities({"base_similarity": base_similarity}, len(codes))
     of_person = _groups_of_people(groups, individuals, codes)
-    called = [group for group in dict.fromkeys(of_person) if group is not None]
-    if len(called) < 2:
-        raise CaptumLeamError(f"there are {len(called)} groups, {called}; expected two or more.")
+    names = [group for group in dict.fromkeys(of_person) if group is not None]
+    if len(names) < 2:
+        raise CaptumLeamError(f"Expected two groups or more, got {len(names)}: {names}.")
     means = np.stack([_per_person(column, codes) for column in (*quantities.values(), *base.values())], axis=1)
     generator = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
-    for first, second in combinations(called, 2):
-        sides = [means[[group == name for group in of_person]] for name in (first, second)]
+    for first, second in combinations(names, 2):
+        sides = [means[[group == side for group in of_person]] for side in (first, second)]
         compared = _compare(sides[0], sides[1], confidence, resamples, permutations, generator)
         for k, quantity in enumerate(quantities):
             row = {"quantity": quantity, "first": first, "second": second}
@@ -156,7 +165,7 @@ def compare_groups(
 def _compare(
     left: Floats, right: Floats, confidence: float, resamples: int, permutations: int, generator: np.random.Generator
 ) -> dict[str, Floats]:
-    """Statistics of two tables (people, quantities); NaN for what a person has not."""
+    """Return the statistics of two groups, shape (people, quantities) each, with NaN for unknown values."""
     count = np.stack([(~np.isnan(side)).sum(0) for side in (left, right)])
     mean = np.stack([mean_of_known(np.ones((1, len(side))), side)[0] for side in (left, right)])
     low, high = difference_interval(left, right, confidence, resamples, generator)
@@ -169,7 +178,7 @@ def _compare(
 
 
 def _row(compared: dict[str, Floats], k: int, names: Mapping[str, Any], min_people: int) -> dict[str, Any]:
-    """One quantity's row, the base similarity (the last column) beside it; figures are left out where groups are too small."""
+    """Return the row of a quantity with the base similarity (the last column); numbers are NaN where a group is too small."""
     people = compared["count"][:, k].astype(int).tolist()
     reason = ""
     if min(people) < min_people:
@@ -185,29 +194,31 @@ def _row(compared: dict[str, Floats], k: int, names: Mapping[str, Any], min_peop
         "base_second": compared["mean"][1, -1],
         **{f"base_{name}": compared[name][-1] for name in ("difference", "low", "high")},
     }
-    shown = {name: float("nan") if reason else float(value) for name, value in figures.items()}
-    return {"people_first": people[0], "people_second": people[1], **shown, "refused": reason}
+    row = {name: float("nan") if reason else float(value) for name, value in figures.items()}
+    return {"people_first": people[0], "people_second": people[1], **row, "refused": reason}
 
 
-# -- what is given -------------------------------------------------------------------------------------
+# -- inputs --------------------------------------------------------------------------------------------
 
 
 def _quantities(values: Mapping[str, ArrayLike] | pd.DataFrame, images: int) -> dict[str, Floats]:
     columns = {str(name): as_array(column) for name, column in values.items()}
     if not columns:
-        raise CaptumLeamError("no quantities are given; expected one or more: name → one number per image.")
+        raise CaptumLeamError("Expected `values` with one quantity or more, name → one number per image, got none.")
     for name, column in columns.items():
         if column.shape != (images,):
-            raise CaptumLeamError(f"{name} has shape {column.shape} for {images} images; expected one number for each.")
+            raise CaptumLeamError(
+                f"Expected {name} to have one number for each of the {images} images, got shape {column.shape}."
+            )
         if np.isinf(column).any():
             raise CaptumLeamError(
-                f"{name} holds infinite values at images {np.flatnonzero(np.isinf(column)).tolist()[:5]}."
+                f"Expected {name} to be finite or NaN, got infinite values of images {np.flatnonzero(np.isinf(column)).tolist()[:5]}."
             )
     return columns
 
 
 def _per_person(column: Floats, codes: NDArray[np.int64]) -> Floats:
-    """Mean of what is known of each person, NaN where nothing is."""
+    """Return the mean of the known values of each person, NaN without any."""
     known = ~np.isnan(column)
     totals = np.bincount(codes, np.where(known, column, 0)).astype(np.float64)
     return divided(totals, np.bincount(codes, known).astype(np.float64))
@@ -219,25 +230,23 @@ def _groups_of_people(
     if isinstance(groups, Mapping):
         if missing := [person for person in individuals if person not in groups]:
             raise CaptumLeamError(
-                f"{missing[:5]} have no group; give one for every person, None to leave a person out."
+                f"Expected `groups` to have each person, got none for {missing[:5]}. Pass None to leave a person out."
             )
         return [_known(groups[person]) for person in individuals]
     labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
     if len(labels) != len(codes):
         raise CaptumLeamError(
-            f"{len(labels)} groups are given for {len(codes)} images; expected one for each, or person → group."
+            f"Expected `groups` to have one group for each of the {len(codes)} images, or person → group, got {len(labels)}."
         )
     found: list[Hashable | None] = [None] * len(individuals)
     seen: dict[int, Hashable | None] = {}
     for code, label in zip(codes.tolist(), map(_known, labels), strict=True):
         if seen.setdefault(code, label) != label:
-            raise CaptumLeamError(
-                f"{individuals[code]!r} is in two groups, {seen[code]!r} and {label!r}; expected one."
-            )
+            raise CaptumLeamError(f"Expected one group for {individuals[code]!r}, got {seen[code]!r} and {label!r}.")
         found[code] = label
     return found
 
 
 def _known(group: Any) -> Hashable | None:
-    """None for a missing label."""
+    """Return the group, or None for a missing label."""
     return None if is_missing(group) else group

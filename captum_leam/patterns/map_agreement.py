@@ -1,7 +1,7 @@
-"""Do models, or layers, show the same? Agreement of their maps on the same images, beside what chance gives.
+"""Agreement of the maps of models or layers on the same images, beside the chance level.
 
-For two sets of maps of the same images: the mean Bhattacharyya coefficient of an image's two maps, with intervals over people; and the
-*chance level*, that of the maps of different people: faces are aligned, so that any two maps overlap.
+The agreement of two sets of maps is the mean Bhattacharyya coefficient of the two maps of each image, with an interval over people. The
+*chance level* is the mean coefficient of maps of different people, because any two maps of aligned faces overlap.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Agreement:
-    """Agreement of every two sets of maps.
+    """Agreement of each pair of sets of maps, as returned by :func:`agreement`.
 
     Attributes:
-        names: of the sets, as given.
-        table: one row for every two: first, second, agreement, low, high, chance (different people), above (agreement − chance),
-            above_low, above_high.
-        linkage: of the clustering by average linkage of √(1 − agreement), the Hellinger distance of mean coefficients; as scipy has it.
-        settings: kind, people, images, confidence, resamples, seed.
+        names: Names of the sets.
+        table: One row per pair, with the columns first, second, agreement, low, high, chance (different people), above (agreement −
+            chance), above_low and above_high.
+        linkage: Average linkage of √(1 − agreement), the Hellinger distance of mean coefficients, in the form of
+            :func:`scipy.cluster.hierarchy.linkage`.
+        settings: Settings by name: kind, people, images, confidence, resamples, seed.
 
     Example:
         >>> import torch
@@ -54,7 +55,14 @@ class Agreement:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def matrix(self, column: str = "agreement") -> pd.DataFrame:
-        """Return a column of the table as a symmetric matrix; 1 on the diagonal of the agreement, NaN on that of others."""
+        """Return a column of the table as a symmetric matrix.
+
+        Args:
+            column: Name of the column. Default: ``"agreement"``.
+
+        Returns:
+            Matrix by name, with 1 on the diagonal of the agreement and NaN on that of other columns.
+        """
         full = pd.DataFrame(np.nan, index=list(self.names), columns=list(self.names))
         for row in self.table.to_dict("records"):
             full.loc[row["first"], row["second"]] = full.loc[row["second"], row["first"]] = row[column]
@@ -64,13 +72,17 @@ class Agreement:
 
     @property
     def order(self) -> list[str]:
-        """Names in the order of the clustering: alike beside alike."""
+        """Names in the order of the clustering, so that similar sets are adjacent."""
         if len(self.names) < 3:
             return list(self.names)
         return [self.names[i] for i in hierarchy.leaves_list(self.linkage)]
 
     def clusters(self, count: int) -> dict[str, int]:
-        """Name → number of its cluster, from 1, when cut into at most ``count``."""
+        """Return the cluster of each set, numbered from 1.
+
+        Args:
+            count: Largest number of clusters.
+        """
         return dict(zip(self.names, hierarchy.fcluster(self.linkage, count, "maxclust").tolist(), strict=True))
 
     def to_frame(self) -> pd.DataFrame:
@@ -78,7 +90,7 @@ class Agreement:
         return self.table.copy()
 
     def plot(self) -> Figure:
-        """Heat map in the order of the clustering, with its tree."""
+        """Plot the agreement as a heat map in the order of the clustering, with its tree."""
         from captum_leam.patterns.pattern_plots import agreement_figure
 
         return agreement_figure(self)
@@ -98,19 +110,23 @@ def agreement(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Agreement:
-    """Agreement of models (or layers) on the same images, by their maps or region profiles.
+    """Measure the agreement of models or layers on the same images, by their maps or region profiles.
 
-    Every person counts alike: coefficients are averaged over a person's images first.
+    Coefficients are averaged over the images of a person first, so that each person has the same weight.
 
     Args:
-        maps: name → :class:`Signatures` of the same N images, all made alike; or maps (N, H, W), compared at their top 1 %.
-        people: the person of each image, two or more.
+        maps: Name → :class:`Signatures` of the same N images with the same options, or maps, shape (N, H, W), which are compared at
+            their top 1 %.
+        people: Person of each image; at least two people.
         confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
         resamples: Number of bootstrap draws of people. Default: 2000.
         seed: Seed of the draws. Default: 0.
 
+    Returns:
+        Agreement, chance level and intervals of each pair of sets.
+
     Raises:
-        CaptumLeamError: for fewer than two sets, sets of different images or made differently, or one person only.
+        CaptumLeamError: For fewer than two sets, sets of different images or options, or one person only.
 
     Example:
         >>> import torch
@@ -122,25 +138,27 @@ def agreement(
     """
     check_options(confidence, resamples)
     if len(maps) < 2:
-        raise CaptumLeamError(f"{len(maps)} sets of maps are given; expected two or more to agree.")
-    made = {str(name): as_signatures(given) for name, given in maps.items()}
-    names, first = tuple(made), next(iter(made.values()))
-    for name, other in made.items():
+        raise CaptumLeamError(f"Expected two sets of maps or more, got {len(maps)}.")
+    sets = {str(name): as_signatures(of_set) for name, of_set in maps.items()}
+    names, first = tuple(sets), next(iter(sets.values()))
+    for name, other in sets.items():
         check_comparable(first, other, f"{names[0]!r} and {name!r}")
         if len(other) != len(first):
             raise CaptumLeamError(
-                f"{names[0]!r} has {len(first)} maps, {name!r} {len(other)}; expected those of the same images."
+                f"Expected maps of the same images, got {len(first)} of {names[0]!r} and {len(other)} of {name!r}."
             )
     individuals, codes = person_codes(people, len(first))
     if len(individuals) < 2:
-        raise CaptumLeamError(f"all maps are of one person, {individuals[0]!r}; expected two people or more.")
-    drawn = people_draws(len(individuals), resamples, seed)
-    sums = {name: person_sums(of_set, people) for name, of_set in made.items()}
+        raise CaptumLeamError(f"Expected maps of two people or more, got one person, {individuals[0]!r}.")
+    draw_counts = people_draws(len(individuals), resamples, seed)
+    sums = {name: person_sums(of_set, people) for name, of_set in sets.items()}
     rows = []
     for i, one in enumerate(names):
         for two in names[i + 1 :]:
-            images = row_products(made[one].roots, made[two].roots)
-            rows.append({"first": one, "second": two, **_row(images, codes, sums[one], sums[two], drawn, confidence)})
+            images = row_products(sets[one].roots, sets[two].roots)
+            rows.append(
+                {"first": one, "second": two, **_row(images, codes, sums[one], sums[two], draw_counts, confidence)}
+            )
     settings = {
         "kind": first.kind,
         **first.settings,
@@ -155,26 +173,26 @@ def agreement(
 
 
 def _row(
-    images: Floats, codes: NDArray[np.int64], one: PersonSums, two: PersonSums, drawn: Floats, confidence: float
+    images: Floats, codes: NDArray[np.int64], one: PersonSums, two: PersonSums, draw_counts: Floats, confidence: float
 ) -> dict[str, float]:
     count = len(one.names)
     means = np.bincount(codes, images, count) / np.bincount(codes, minlength=count)
-    agreed = weighted_mean(means, np.ones(count), drawn)
-    chance = mean_between(one.vectors, two.vectors, one.mass, drawn)
-    return agreement_row(agreed, chance, drawn, confidence)
+    mean = weighted_mean(means, np.ones(count), draw_counts)
+    chance = mean_between(one.vectors, two.vectors, one.mass, draw_counts)
+    return agreement_row(mean, chance, draw_counts, confidence)
 
 
-def agreement_row(agreed: Estimate, chance: Estimate, drawn: Floats, confidence: float) -> dict[str, float]:
+def agreement_row(mean: Estimate, chance: Estimate, draw_counts: Floats, confidence: float) -> dict[str, float]:
     """Return the columns of a row of :class:`Agreement` from the estimates of maps of one image, and of two people."""
-    above = agreed - chance
-    low, high = agreed.interval(drawn, confidence, (0, 1))
-    above_low, above_high = above.interval(drawn, confidence)
-    values = {"agreement": agreed.value, "low": low, "high": high, "chance": chance.value, "above": above.value}
+    above = mean - chance
+    low, high = mean.interval(draw_counts, confidence, (0, 1))
+    above_low, above_high = above.interval(draw_counts, confidence)
+    values = {"agreement": mean.value, "low": low, "high": high, "chance": chance.value, "above": above.value}
     return {**values, "above_low": above_low, "above_high": above_high}
 
 
 def _linkage(agreements: Floats) -> Floats:
-    """Average linkage of Hellinger distances; the pairs are in the order that scipy has."""
+    """Return the average linkage of Hellinger distances; pairs are in the order of scipy."""
     distances = np.sqrt(np.clip(1 - agreements, 0, None))
     linked: Floats = hierarchy.linkage(distances, "average", optimal_ordering=True)
     return linked

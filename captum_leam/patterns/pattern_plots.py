@@ -1,4 +1,4 @@
-"""Figures of the results in this package, in the colours of :mod:`captum_leam.plots`."""
+"""Plot the results of this package in the colours of :mod:`captum_leam.plots`."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ SAME, DIFFERENT = COLOURS[0], COLOURS[1]
 
 
 def specificity_figure(result: Any) -> Figure:
-    """Shares of pairs by coefficient, and the four quantities with their intervals in words.
+    """Plot the shares of pairs by coefficient, with same, different and AUC and their intervals in the legend.
 
     Args:
-        result: :class:`captum_leam.patterns.Specificity`.
+        result: Result of type :class:`captum_leam.patterns.Specificity`.
     """
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -40,10 +40,10 @@ def specificity_figure(result: Any) -> Figure:
 
 
 def claim_figure(result: Any) -> Figure:
-    """Gap of the maps and of each control: from different people to the same person.
+    """Plot the gap of the maps and of each control, from different people to the same person.
 
     Args:
-        result: :class:`captum_leam.patterns.PatternClaim`.
+        result: Result of type :class:`captum_leam.patterns.PatternClaim`.
     """
     table = result.table.iloc[::-1]
     figure = Figure(figsize=(7.2, 0.45 * len(table) + 1.4), layout="constrained")
@@ -52,8 +52,8 @@ def claim_figure(result: Any) -> Figure:
         axes.plot([row["different"], row["same"]], [i, i], color="0.6", linewidth=2, zorder=1)
         axes.plot(row["different"], i, "o", color=DIFFERENT, label="two people" if not i else None)
         axes.plot(row["same"], i, "s", color=SAME, label="one person" if not i else None)
-        said = f"gap {row['gap']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-        axes.annotate(said, (1.0, i), xycoords=("axes fraction", "data"), fontsize=8, va="center")
+        text = f"gap {row['gap']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        axes.annotate(text, (1.0, i), xycoords=("axes fraction", "data"), fontsize=8, va="center")
     axes.set_yticks(range(len(table)), [CONTROL_NAMES.get(name, name) for name in table["name"]])
     axes.set_xlim(left=0)
     axes.set_ylim(-0.6, len(table) - 0.4)
@@ -66,10 +66,10 @@ def claim_figure(result: Any) -> Figure:
 
 
 def agreement_figure(result: Any) -> Figure:
-    """Heat map of the agreement, alike beside alike, with the tree of the clustering above.
+    """Plot the agreement as a heat map, similar sets adjacent, with the tree of the clustering above.
 
     Args:
-        result: :class:`captum_leam.patterns.Agreement`.
+        result: Result of type :class:`captum_leam.patterns.Agreement`.
     """
     from scipy.cluster.hierarchy import dendrogram
 
@@ -94,10 +94,10 @@ def agreement_figure(result: Any) -> Figure:
 
 
 def groups_figure(result: Any) -> Figure:
-    """Differences of groups with intervals; beside them the difference in base similarity.
+    """Plot the differences of groups with intervals, beside the difference in base similarity.
 
     Args:
-        result: :class:`captum_leam.patterns.GroupComparison`.
+        result: Result of type :class:`captum_leam.patterns.GroupComparison`.
     """
     table = result.table[result.table["refused"] == ""].iloc[::-1]
     figure = Figure(figsize=(9, 0.4 * max(1, len(table)) + 1.4), layout="constrained")

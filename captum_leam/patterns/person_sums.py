@@ -1,4 +1,4 @@
-"""Everything about the maps of each person that means over pairs need."""
+"""Sums over the maps of each person, from which means over pairs follow."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,15 +19,15 @@ WEIGHTS = ("people", "pairs")
 
 @dataclass(frozen=True)
 class PersonSums:
-    """Everything about the maps of each person that means over pairs need.
+    """Sums over the maps of each person, from which means over pairs follow.
 
     Attributes:
-        names: the P people, in order of first appearance.
-        vectors: (P, cells), the sum (or mean, where people count alike) of each person's root distributions.
-        mass: (P,), what each person counts in pairs of different people.
-        within: (P,), sum (or mean) of the coefficients of the person's own pairs.
-        pairs: (P,), what these count.
-        images: (P,), how many there are.
+        names: P people in order of first appearance.
+        vectors: Sum of each person's root distributions (mean if people have equal weight), shape (P, cells).
+        mass: Weight of each person in pairs of different people, shape (P,).
+        within: Sum (or mean) of the coefficients of each person's own pairs, shape (P,).
+        pairs: Weight of these pairs, shape (P,).
+        images: Number of images of each person, shape (P,).
     """
 
     names: tuple[Any, ...]
@@ -37,13 +37,13 @@ class PersonSums:
     pairs: Floats
     images: NDArray[np.int64]
 
-    def same(self, drawn: Floats) -> Estimate:
-        """Mean coefficient of two images of one person."""
-        return weighted_mean(self.within, self.pairs, drawn)
+    def same(self, draw_counts: Floats) -> Estimate:
+        """Return the mean coefficient of two images of one person, with the draws of people."""
+        return weighted_mean(self.within, self.pairs, draw_counts)
 
-    def different(self, drawn: Floats) -> Estimate:
-        """Mean coefficient of images of two people."""
-        return mean_between(self.vectors, self.vectors, self.mass, drawn)
+    def different(self, draw_counts: Floats) -> Estimate:
+        """Return the mean coefficient of images of two people, with the draws of people."""
+        return mean_between(self.vectors, self.vectors, self.mass, draw_counts)
 
 
 @dataclass
@@ -97,13 +97,13 @@ def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "p
     """Return the sums of the root distributions of each person.
 
     Args:
-        signatures: N.
-        people: Person of each of the N rows.
-        weights: ``"people"``: every person, and every two people, count alike however many images there are; ``"pairs"``: every
-            pair of images.
+        signatures: Signatures of N maps.
+        people: Person of each of the N maps.
+        weights: ``"people"`` gives each person and each pair of people the same weight, and ``"pairs"`` each pair of images. Default:
+            ``"people"``.
 
     Raises:
-        CaptumLeamError: if the numbers differ, or for unknown weights.
+        CaptumLeamError: For another number of people, or unknown weights.
 
     Example:
         >>> from captum_leam.patterns import signatures
@@ -115,7 +115,7 @@ def person_sums(signatures: Signatures, people: Sequence[Any], weights: str = "p
         (1.0, 0.0)
     """
     if weights not in WEIGHTS:
-        raise CaptumLeamError(f"weights is {weights!r}; expected 'people' or 'pairs'.")
+        raise CaptumLeamError(f"Expected `weights` to be 'people' or 'pairs', got {weights!r}.")
     names, codes = person_codes(people, len(signatures), "maps")
     return sums_of_codes(signatures, names, codes, weights)
 

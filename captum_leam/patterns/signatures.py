@@ -1,8 +1,8 @@
-r"""Maps as root distributions: compact, built shard by shard, and a Bhattacharyya coefficient is their inner product.
+r"""Root distributions of maps, whose inner products are Bhattacharyya coefficients.
 
-A map keeps its top pixels (or all of them, or the mass of its regions), is divided by its sum, and each value replaced by its square
-root: :math:`v_i = \sqrt{p_i}`, of length 1. Then :math:`BC(p, q) = \langle v, w \rangle`, and the sum over all pairs of a set is
-:math:`\tfrac12 (\lVert \sum v \rVert^2 - \sum \lVert v \rVert^2)`: ten thousand maps are compared without their table.
+The top pixels of a map (or all of them, or the mass of its regions) are divided by their sum, and each value is replaced by its square
+root, :math:`v_i = \sqrt{p_i}`, so that the row has length 1. Then :math:`BC(p, q) = \langle v, w \rangle`, and the sum over all pairs of
+a set is :math:`\tfrac12 (\lVert \sum v \rVert^2 - \sum \lVert v \rVert^2)`. Ten thousand maps are compared without the table of all pairs.
 """
 
 import zlib
@@ -32,15 +32,15 @@ class Signatures:
     """Root distributions of N maps over the same cells.
 
     Attributes:
-        roots: (N, cells), float32: sparse rows for ``"top"``, an array otherwise. Every row has length 1; a map without positive
-            value, where allowed, is a row of zeros and like nothing.
+        roots: Root distributions, float32, shape (N, cells), sparse for ``"top"``. Each row has length 1; a map without a positive value,
+            where that is allowed, is a row of zeros with coefficient 0 to all maps.
         kind: ``"top"``, ``"dense"`` or ``"regions"``.
-        settings: how they were made: fraction, grid, seed, names of the regions.
+        settings: Options by name: fraction, size, grid, seed, names of the regions.
 
     Example:
         >>> import torch
-        >>> made = signatures(torch.eye(3).reshape(3, 1, 3), "dense")
-        >>> len(made), made.cells, len(made[:2]), made.similarity()[0].tolist()
+        >>> found = signatures(torch.eye(3).reshape(3, 1, 3), "dense")
+        >>> len(found), found.cells, len(found[:2]), found.similarity()[0].tolist()
         (3, 3, 2, [1.0, 0.0, 0.0])
     """
 
@@ -53,29 +53,32 @@ class Signatures:
 
     @property
     def cells(self) -> int:
-        """How many cells the distributions have: pixels, or regions."""
+        """Number of cells of the distributions, which are pixels or regions."""
         return int(self.roots.shape[1])
 
     @property
     def empty(self) -> NDArray[np.bool_]:
-        """(N,), maps without any positive value."""
-        nothing: NDArray[np.bool_] = self.norms() == 0
-        return nothing
+        """Whether each map has no positive value, shape (N,)."""
+        is_empty: NDArray[np.bool_] = self.norms() == 0
+        return is_empty
 
     def __getitem__(self, rows: Any) -> "Signatures":
         """Return some of the maps, by a slice, indices or a boolean mask."""
         return Signatures(self.roots[np.arange(len(self))[rows].reshape(-1)], self.kind, self.settings)
 
     def norms(self) -> Floats:
-        """Squared lengths (N,): 1, or 0 for an empty map."""
+        """Return the squared lengths of the rows, 1 or 0 for an empty map, shape (N,)."""
         return row_products(self.roots, self.roots)
 
     @classmethod
     def concat(cls, parts: "Iterable[Signatures]") -> "Signatures":
-        """Shards as one, in their order.
+        """Return the signatures of several shards as one, in their order.
+
+        Args:
+            parts: Signatures of the shards.
 
         Raises:
-            CaptumLeamError: without any, or if they differ in kind, cells or settings.
+            CaptumLeamError: Without any shard, or if shards differ in kind, cells or settings.
 
         Example:
             >>> import torch
@@ -86,7 +89,7 @@ class Signatures:
         """
         shards = list(parts)
         if not shards:
-            raise CaptumLeamError("concat needs the signatures of one shard or more.")
+            raise CaptumLeamError("Expected the signatures of one shard or more, got none.")
         first = shards[0]
         for other in shards[1:]:
             check_comparable(first, other, "two shards")
@@ -95,7 +98,16 @@ class Signatures:
         return cls(sparse.csr_array(roots) if is_sparse(roots) else roots, first.kind, first.settings)
 
     def similarity(self, other: "Signatures | None" = None) -> NDArray[np.float32]:
-        """Bhattacharyya coefficients of every map with every map, (N, M): only for as many as fit into memory.
+        """Return the Bhattacharyya coefficients of all pairs of maps, which must fit into memory.
+
+        Args:
+            other: Signatures of M maps to compare with. Default: these signatures.
+
+        Returns:
+            Coefficients in [0, 1], shape (N, M).
+
+        Raises:
+            CaptumLeamError: If both differ in kind, cells or settings.
 
         Example:
             >>> import torch
@@ -109,10 +121,13 @@ class Signatures:
         return table
 
     def to_arrays(self, dtype: Any = np.float16) -> dict[str, NDArray[Any]]:
-        """Plain arrays for a file: values, and for sparse rows their columns and where each row begins.
+        """Return plain arrays for a file: values, and for sparse rows their columns and the start of each row.
 
         Args:
-            dtype: of the values; float16 halves the file and changes coefficients by about 1e-4.
+            dtype: Type of the values. Default: float16, which halves the file and changes coefficients by about 1e-4.
+
+        Returns:
+            Name → array, for :meth:`from_arrays`.
         """
         if is_sparse(self.roots):
             return {
@@ -127,43 +142,48 @@ class Signatures:
     def from_arrays(
         cls, arrays: Mapping[str, ArrayLike], kind: Kind, settings: Mapping[str, Any] | None = None
     ) -> "Signatures":
-        """Return signatures from the arrays of :meth:`to_arrays`, rows scaled to length 1.
+        """Return the signatures of the arrays of :meth:`to_arrays`, with rows scaled to length 1.
+
+        Args:
+            arrays: Name → array of :meth:`to_arrays`.
+            kind: ``"top"``, ``"dense"`` or ``"regions"``.
+            settings: Options by name. Default: none.
 
         Raises:
-            CaptumLeamError: for arrays that are no root distributions (NaN, negative, columns out of range, torn rows).
+            CaptumLeamError: For arrays that are no root distributions (NaN, negative values, columns out of range, broken rows).
 
         Example:
             >>> import torch
-            >>> made = signatures(torch.rand(3, 8, 8))
-            >>> again = Signatures.from_arrays(made.to_arrays(np.float32), made.kind, made.settings)
-            >>> bool(np.allclose(again.similarity(), made.similarity(), atol=1e-6))
+            >>> found = signatures(torch.rand(3, 8, 8))
+            >>> again = Signatures.from_arrays(found.to_arrays(np.float32), found.kind, found.settings)
+            >>> bool(np.allclose(again.similarity(), found.similarity(), atol=1e-6))
             True
         """
         _check_kind(kind)
-        given = {name: np.asarray(array) for name, array in arrays.items()}
-        if missing := {"values"} - set(given) or (
-            {"columns", "starts", "cells"} - set(given) if len(given) > 1 else set()
+        by_name = {name: np.asarray(array) for name, array in arrays.items()}
+        if missing := {"values"} - set(by_name) or (
+            {"columns", "starts", "cells"} - set(by_name) if len(by_name) > 1 else set()
         ):
-            raise CaptumLeamError(f"the arrays lack {sorted(missing)}; expected what to_arrays gave.")
-        values = given["values"].astype(np.float32)
+            raise CaptumLeamError(f"Expected the arrays of to_arrays, got none named {sorted(missing)}.")
+        values = by_name["values"].astype(np.float32)
         if not np.isfinite(values).all() or (values < 0).any():
-            raise CaptumLeamError("the values hold NaN, infinite or negative numbers: these are no root distributions.")
-        if "starts" not in given:
+            raise CaptumLeamError("Expected values of root distributions, got NaN, infinite or negative numbers.")
+        if "starts" not in by_name:
             return cls(_unit_rows(values), kind, dict(settings or {}))
-        starts, columns, cells = given["starts"], given["columns"], int(given["cells"])
-        torn = starts.ndim != 1 or len(starts) < 1 or starts[0] != 0 or (np.diff(starts) < 0).any()
-        if torn or starts[-1] != len(values) or len(columns) != len(values):
+        starts, columns, cells = by_name["starts"], by_name["columns"], int(by_name["cells"])
+        is_broken = starts.ndim != 1 or len(starts) < 1 or starts[0] != 0 or (np.diff(starts) < 0).any()
+        if is_broken or starts[-1] != len(values) or len(columns) != len(values):
             raise CaptumLeamError(
-                f"{len(values)} values and {len(columns)} columns do not fit the starts of their rows."
+                f"Expected values and columns that fit the starts of their rows, got {len(values)} values and {len(columns)} columns."
             )
         if len(columns) and not (columns.min() >= 0 and columns.max() < cells):
-            raise CaptumLeamError(f"columns reach from {columns.min()} to {columns.max()}; there are {cells} cells.")
+            raise CaptumLeamError(f"Expected columns from 0 to {cells - 1}, got {columns.min()} to {columns.max()}.")
         roots = sparse.csr_array((values, columns, starts), shape=(len(starts) - 1, cells))
         return cls(_unit_rows(roots), kind, dict(settings or {}))
 
     def __repr__(self) -> str:
-        said = ", ".join(f"{name}={value}" for name, value in self.settings.items())
-        return f"Signatures of {len(self)} maps: {self.kind}, {self.cells} cells{', ' if said else ''}{said}"
+        settings = [f"{name}={value}" for name, value in self.settings.items()]
+        return f"Signatures of {len(self)} maps: {', '.join([self.kind, f'{self.cells} cells', *settings])}"
 
 
 # -- from maps -----------------------------------------------------------------------------------------
@@ -180,22 +200,26 @@ def signatures(
     empty: Literal["raise", "zero"] = "raise",
     seed: int = 0,
 ) -> Signatures:
-    """Root distributions of maps, ready for the functions of this package.
+    """Return the root distributions of maps, which the functions of this package compare.
 
-    A map's row depends on that map alone: not on its place in the batch, nor on how a study was cut into shards.
+    The row of a map depends on that map only, and not on its place in a batch or on the shards of a study.
 
     Args:
-        maps: (N, H, W) or (N, 1, H, W), tensor or array; the positive part counts.
-        kind: ``"top"`` keeps the top fraction of the pixels, ``"dense"`` the whole positive map, ``"regions"`` the mass of each region.
-        fraction: of the pixels kept, for ``"top"``.
-        grid: (rows, columns) that dense maps are averaged to; their own pixels by default.
-        labels: integers (N, H, W) or (H, W) of the regions, for ``"regions"``.
-        regions: the integers that count; by default all that occur, which shards should not rely on.
-        empty: what to do with a map without any positive value: ``"raise"``, or ``"zero"``: it is like no other map.
-        seed: ties at the cut are broken at random, by this seed and the map's own values: equal maps keep equal pixels.
+        maps: Maps as a tensor or array, shape (N, H, W) or (N, 1, H, W); only their positive part counts.
+        kind: Part of the maps to compare: ``"top"`` for the top fraction of the pixels, ``"dense"`` for the whole positive map, and
+            ``"regions"`` for the mass of each region. Default: ``"top"``.
+        fraction: Share of the pixels for ``"top"``, in (0, 1]. Default: 0.01.
+        grid: Rows and columns that dense maps are averaged to. Default: the pixels of the maps.
+        labels: Region labels for ``"regions"``, integers, shape (N, H, W) or (H, W).
+        regions: Labels that count. Default: all that occur, which may differ between shards.
+        empty: ``"raise"``, or ``"zero"`` to give a map without a positive value the coefficient 0 to all maps. Default: ``"raise"``.
+        seed: Seed that breaks ties at the cut, together with the values of the map, so that equal maps keep equal pixels. Default: 0.
+
+    Returns:
+        Signatures of the N maps.
 
     Raises:
-        CaptumLeamError: for an unknown kind, NaN or empty maps, a fraction outside (0, 1], or labels that do not fit.
+        CaptumLeamError: For an unknown kind, NaN or empty maps, a fraction outside (0, 1], or labels that do not fit.
 
     Example:
         >>> import torch
@@ -218,47 +242,52 @@ def signatures(
     else:
         masses, names = _region_masses(positive, labels, regions)
         roots, settings = _unit_rows(np.sqrt(masses)), {"regions": names}
-    return _settled(Signatures(roots, kind, settings), empty)
+    return _check_empty(Signatures(roots, kind, settings), empty)
 
 
 def profile_signatures(
     masses: ArrayLike, names: Sequence[Any] | None = None, *, empty: Literal["raise", "zero"] = "raise"
 ) -> Signatures:
-    """Root distributions of region profiles that are already there, for example the ``mass`` of a region report.
+    """Return the root distributions of region profiles, for example the ``mass`` of a region report.
 
     Args:
-        masses: (N, regions), not negative; each row is divided by its sum.
-        names: of the regions; their numbers by default.
-        empty: as in :func:`signatures`.
+        masses: Masses, not negative, shape (N, regions); each row is divided by its sum.
+        names: Names of the regions. Default: their indices.
+        empty: Treatment of a row of zeros, see :func:`signatures`. Default: ``"raise"``.
+
+    Returns:
+        Signatures of the N profiles.
 
     Raises:
-        CaptumLeamError: for NaN or negative masses, names that do not fit, or an empty row.
+        CaptumLeamError: For NaN or negative masses, names that do not fit, or an empty row.
 
     Example:
         >>> profile_signatures([[0.5, 0.5], [1.0, 0.0]], ["nose", "eyes"]).similarity()[0].round(4)
         array([1.    , 0.7071], dtype=float32)
     """
     table = as_array(masses)
-    called = tuple(range(table.shape[-1])) if names is None else tuple(names)
-    if table.ndim != 2 or len(called) != table.shape[1]:
+    regions = tuple(range(table.shape[-1])) if names is None else tuple(names)
+    if table.ndim != 2 or len(regions) != table.shape[1]:
         raise CaptumLeamError(
-            f"masses have shape {table.shape} and {len(called)} names; expected (N, regions), a name each."
+            f"Expected `masses` of shape (N, regions) with one name per region, got shape {table.shape} and {len(regions)} names."
         )
     if not np.isfinite(table).all() or (table < 0).any():
         bad = np.flatnonzero(~(np.isfinite(table) & (table >= 0)).all(1)).tolist()
-        raise CaptumLeamError(f"profiles {bad[:5]} hold NaN, infinite or negative masses; leave these images out.")
-    return _settled(Signatures(_unit_rows(np.sqrt(table)), "regions", {"regions": called}), empty)
+        raise CaptumLeamError(
+            f"Expected finite masses of 0 or more, got others in profiles {bad[:5]}. Leave these images out."
+        )
+    return _check_empty(Signatures(_unit_rows(np.sqrt(table)), "regions", {"regions": regions}), empty)
 
 
 def top_roots(values: Tensor, top: Tensor) -> Tensor:
     """Return the root distributions of maps over their highest pixels.
 
     Args:
-        values: Maps (..., P), not negative.
-        top: Indices (..., K) of the pixels that are kept, see :func:`captum_leam.maps.top_pixels`.
+        values: Maps, not negative, shape (..., P).
+        top: Indices of the top pixels, shape (..., K), see :func:`captum_leam.maps.top_pixels`.
 
     Returns:
-        Square roots (..., K) of the values divided by their sum; zeros for a map without a positive value.
+        Square roots of the values divided by their sum, shape (..., K); zeros for a map without a positive value.
 
     Example:
         >>> top_roots(torch.tensor([[0.0, 0.1, 0.3]]), torch.tensor([[2, 1]])).square().tolist()
@@ -268,7 +297,14 @@ def top_roots(values: Tensor, top: Tensor) -> Tensor:
 
 
 def dense_roots(maps: Tensor, grid: int | tuple[int, int]) -> Tensor:
-    """Return the root distributions (N, L, cells) of maps (N, L, H, W), not negative, averaged to a grid of (rows, columns).
+    """Return the root distributions of maps averaged to a grid.
+
+    Args:
+        maps: Maps, not negative, shape (N, L, H, W).
+        grid: Rows and columns of the grid, or one number for both.
+
+    Returns:
+        Root distributions, shape (N, L, cells).
 
     Example:
         >>> dense_roots(torch.ones(1, 2, 8, 8), (2, 2)).tolist()
@@ -282,31 +318,31 @@ def _roots(values: Tensor) -> Tensor:
 
 
 def _top_rows(values: NDArray[Any], fraction: float, seed: int) -> sparse.csr_array:
-    """Square roots of the top pixels of each row."""
+    """Return the square roots of the top pixels of each row."""
     if not 0 < fraction <= 1:
         raise CaptumLeamError(
-            f"fraction is {fraction}; expected a share of the pixels in (0, 1], for example 0.01 for 1 %."
+            f"Expected `fraction` to be a share of the pixels in (0, 1], e.g. 0.01 for 1 %, got {fraction}."
         )
-    kept = [_top_pixels(row, max(1, round(fraction * values.shape[1])), seed) for row in values]
-    starts = np.cumsum([0, *map(len, kept)])
-    starts = starts.astype(np.int32 if starts[-1] < 2**31 else np.int64)  # scipy would make columns as wide as these
-    columns = np.concatenate([*kept, np.zeros(0, np.int32)]).astype(np.int32)
+    top_columns = [_top_pixels(row, max(1, round(fraction * values.shape[1])), seed) for row in values]
+    starts = np.cumsum([0, *map(len, top_columns)])
+    starts = starts.astype(np.int32 if starts[-1] < 2**31 else np.int64)  # scipy gives columns the width of these
+    columns = np.concatenate([*top_columns, np.zeros(0, np.int32)]).astype(np.int32)
     rows = np.repeat(np.arange(len(values)), np.diff(starts))
     roots = np.sqrt(values[rows, columns].astype(np.float64))
     return sparse.csr_array((roots, columns, starts), shape=values.shape)
 
 
 def _top_pixels(row: NDArray[Any], count: int, seed: int) -> NDArray[np.int32]:
-    """Columns of the largest values that are positive, in order; of ties at the cut, some by chance."""
+    """Return the columns of the largest positive values in rising order, with ties at the cut broken at random."""
     cut = np.partition(row, len(row) - count)[len(row) - count]
     if cut <= 0:
         return np.flatnonzero(row > 0).astype(np.int32)
-    above, at = np.flatnonzero(row > cut), np.flatnonzero(row == cut)
-    wanted = count - len(above)
-    if len(at) > wanted:
+    above, ties = np.flatnonzero(row > cut), np.flatnonzero(row == cut)
+    remaining = count - len(above)
+    if len(ties) > remaining:
         content = zlib.crc32(np.ascontiguousarray(row, dtype=np.float32).tobytes())
-        at = np.random.default_rng([seed, content]).choice(at, wanted, replace=False)
-    return np.sort(np.concatenate([above, at])).astype(np.int32)
+        ties = np.random.default_rng([seed, content]).choice(ties, remaining, replace=False)
+    return np.sort(np.concatenate([above, ties])).astype(np.int32)
 
 
 def _region_masses(
@@ -314,13 +350,15 @@ def _region_masses(
 ) -> tuple[Floats, tuple[int, ...]]:
     if labels is None:
         raise CaptumLeamError(
-            "kind='regions' needs labels=, integers (N, H, W) or (H, W) that say which region a pixel is of."
+            "Expected `labels` for kind='regions', integers (N, H, W) or (H, W) with the region of each pixel, got none."
         )
     where = as_tensor(labels).cpu().numpy()
     if where.shape not in (tuple(positive.shape), tuple(positive.shape[1:])) or not np.issubdtype(
         where.dtype, np.integer
     ):
-        raise CaptumLeamError(f"labels are {where.dtype} {where.shape}; expected integers {tuple(positive.shape)}.")
+        raise CaptumLeamError(
+            f"Expected `labels` to be integers {tuple(positive.shape)}, got {where.dtype} {where.shape}."
+        )
     where = np.broadcast_to(where, positive.shape)
     names = tuple(int(region) for region in (np.unique(where) if regions is None else regions))
     values = positive.double().numpy()
@@ -328,7 +366,7 @@ def _region_masses(
 
 
 def _unit_rows(roots: Any) -> Any:
-    """Rows of length 1; rows of zeros stay."""
+    """Return rows scaled to length 1; rows of zeros stay zero."""
     lengths = np.sqrt(row_products(roots, roots))
     scale = 1 / np.where(lengths > 0, lengths, 1)
     if is_sparse(roots):
@@ -337,37 +375,42 @@ def _unit_rows(roots: Any) -> Any:
     return (roots * scale[:, None]).astype(np.float32)
 
 
-def _settled(made: Signatures, empty: str) -> Signatures:
+def _check_empty(result: Signatures, empty: str) -> Signatures:
     if empty not in ("raise", "zero"):
-        raise CaptumLeamError(f"empty is {empty!r}; expected 'raise' or 'zero'.")
-    if empty == "raise" and made.empty.any():
+        raise CaptumLeamError(f"Expected `empty` to be 'raise' or 'zero', got {empty!r}.")
+    if empty == "raise" and result.empty.any():
         raise CaptumLeamError(
-            f"maps {np.flatnonzero(made.empty).tolist()[:10]} have no positive value: nothing speaks for the match there. Leave these "
-            "images out, or give empty='zero': they are then like no other map."
+            f"Expected maps with a positive value, got none in maps {np.flatnonzero(result.empty).tolist()[:10]}. Leave these images out, "
+            "or pass empty='zero' for coefficients of 0."
         )
-    return made
+    return result
 
 
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
-        raise CaptumLeamError(f"kind is {kind!r}; expected one of {', '.join(map(repr, KINDS))}.")
+        raise CaptumLeamError(f"Expected `kind` to be one of {', '.join(map(repr, KINDS))}, got {kind!r}.")
 
 
-# -- what may be compared ------------------------------------------------------------------------------
+# -- checks --------------------------------------------------------------------------------------------
 
 
 def check_comparable(first: Signatures, second: Signatures, what: str) -> None:
-    """Refuse to compare different things.
+    """Raise if two signatures cannot be compared.
+
+    Args:
+        first: Signatures.
+        second: Signatures.
+        what: Name of both in the message.
 
     Raises:
-        CaptumLeamError: if kind, cells or settings differ.
+        CaptumLeamError: If kind, cells or settings differ.
     """
     if (first.kind, first.cells, dict(first.settings)) != (second.kind, second.cells, dict(second.settings)):
         raise CaptumLeamError(
-            f"{what} differ: {first!r} and {second!r}. Make both with the same kind, grid and options."
+            f"Expected {what} of the same kind and options, got {first!r} and {second!r}. Pass the same options to both."
         )
 
 
-def as_signatures(given: "Signatures | Tensor | ArrayLike") -> Signatures:
-    """Signatures as they are; maps at their top 1 %."""
-    return given if isinstance(given, Signatures) else signatures(given)
+def as_signatures(maps: "Signatures | Tensor | ArrayLike") -> Signatures:
+    """Return signatures unchanged, and those of maps at their top 1 %."""
+    return maps if isinstance(maps, Signatures) else signatures(maps)

@@ -1,8 +1,8 @@
-r"""Are maps person-specific? Coefficients of the same and of different people, their gap, and whether labels matter at all.
+r"""Person specificity of maps: coefficients of the same and of different people, their gap, and a permutation test.
 
-For each set of maps: the mean Bhattacharyya coefficient of two images of one person and of two people, with bootstrap intervals over
+For a set of maps, this is the mean Bhattacharyya coefficient of two images of one person and of two people, with bootstrap intervals over
 people; the area under the curve (AUC) of the coefficient as a same-or-different classifier; and a permutation test of the gap over
-person labels. Everything but the AUC goes through sums of root distributions; the AUC goes through the pairs by blocks.
+person labels. The AUC is computed from blocks of pairs, and everything else from sums of root distributions.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EXACT_PAIRS = 4_000_000
-"""Up to here the AUC is that of the values themselves; beyond, of a histogram of ``BINS`` bins, whose error is bounded."""
+"""Largest number of pairs with an exact AUC; with more, it comes from a histogram of ``BINS`` bins, whose error is bounded."""
 BINS = 1 << 16
 SHUFFLED_IMAGES = 3000
-"""Images whose labels are shuffled at most."""
+"""Largest number of images whose labels are permuted."""
 COARSE = 128
-"""Bins of each person's own histogram, from which the interval of the AUC comes."""
+"""Number of bins of each person's own histogram, from which the interval of the AUC comes."""
 
 
 @dataclass(frozen=True, repr=False)
 class Specificity:
-    """How person-specific maps are.
+    """Person specificity of maps, as returned by :func:`person_specificity`.
 
     Attributes:
-        table: one row per quantity (same, different, gap, auc): value, low, high of its interval over people.
-        p_value: of the permutation test that the gap is no larger than with shuffled person labels; NaN without permutations.
-        auc_error: the AUC of the images that were compared is exact up to this; 0 when no histogram was needed.
-        curve: shares of the pairs of one person and of two people by coefficient.
-        settings: kind, people, images, weights, confidence, resamples, permutations, seed.
-        auc_sampling_error: standard error of the AUC around that of all pairs; 0 when all were compared.
+        table: One row per quantity (same, different, gap, auc) with its value and the ends low and high of its interval over people.
+        p_value: p-value of the permutation test of the gap over person labels; NaN without permutations.
+        auc_error: Largest error of the AUC; 0 if it is exact.
+        curve: Shares of the pairs of one person and of two people by coefficient, columns low, high, same and different.
+        settings: Settings by name: kind, people, images, weights, confidence, resamples, permutations, seed.
+        auc_sampling_error: Standard error of the AUC around that of all pairs; 0 if all were compared.
 
     Example:
         >>> import torch
@@ -68,7 +68,7 @@ class Specificity:
     auc_sampling_error: float = 0.0
 
     def __getitem__(self, quantity: str) -> float:
-        """Return the value of same, different, gap or auc."""
+        """Return the value of ``"same"``, ``"different"``, ``"gap"`` or ``"auc"``."""
         return float(self.table["value"].to_numpy()[self.table["quantity"].tolist().index(quantity)])
 
     def to_frame(self) -> pd.DataFrame:
@@ -76,15 +76,14 @@ class Specificity:
         return self.table.assign(p_value=np.where(self.table["quantity"] == "gap", self.p_value, np.nan))
 
     def plot(self) -> Figure:
-        """Distributions of the coefficient for the same and for different people."""
+        """Plot the distributions of the coefficient for the same and for different people."""
         from captum_leam.patterns.pattern_plots import specificity_figure
 
         return specificity_figure(self)
 
     def __repr__(self) -> str:
         rows = [f"{r.quantity:9}  {r.value:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in self.table.itertuples()]
-        said = {k: self.settings[k] for k in ("kind", "images", "people")}
-        head = f"Person-specificity of {said['images']} maps of {said['people']} people ({said['kind']})"
+        head = "Person specificity of {images} maps of {people} people ({kind})".format(**self.settings)
         return "\n".join([head, *rows, f"shuffled labels: p = {self.p_value:.3g}"])
 
 
@@ -100,7 +99,7 @@ def person_specificity(
     max_pairs: int = MAX_PAIRS,
     seed: int = 0,
 ) -> Specificity:
-    """Coefficients of the same and of different people, their gap and AUC with intervals, and a test over person labels.
+    """Measure the coefficients of the same and of different people, their gap and AUC, and test the gap over person labels.
 
     ``same``, ``different`` and the gap are sums over all people, however many. Of more than ``max_pairs`` pairs of images, the AUC, its
     curve and the test are of a random sample of people, see :func:`captum_leam.stats.sampling.sample_people`. The AUC of a sample is a
@@ -109,23 +108,22 @@ def person_specificity(
     without a look at their maps. Of more than 5000 people intervals are Student's t with the standard error that bootstrap draws tend to.
 
     Args:
-        maps: Signatures, or maps (N, H, W), compared at their top 1 %.
-        people: the person of each map; two or more, one of them with two images or more. People with one image count in
-            ``different`` only.
-        weights: ``"people"``: every person and every two people count alike however many images there are; ``"pairs"``: every pair
-            of images does.
-        confidence: of the intervals, in (0, 1).
+        maps: Signatures, or maps, shape (N, H, W), which are compared at their top 1 %.
+        people: Person of each map; at least two people, one of them with two images. People with one image count in ``different`` only.
+        weights: ``"people"`` gives each person and each pair of people the same weight, and ``"pairs"`` each pair of images. Default:
+            ``"people"``.
+        confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
         resamples: Number of bootstrap draws of people. Default: 2000.
-        permutations: how many times labels are shuffled; 0 for no test.
-        block: rows of pairs in memory at a time.
+        permutations: Number of permutations of the labels; 0 for no test. Default: 999.
+        block: Number of rows of pairs in memory at a time. Default: 1024.
         max_pairs: Number of pairs of images up to which all are compared. Default: 10 million.
-        seed: of the drawing, shuffling and sampling.
+        seed: Seed of draws, permutations and samples. Default: 0.
 
     Returns:
-        :class:`Specificity`; ``["same"]``, ``["different"]``, ``["gap"]``, ``["auc"]``, ``p_value``.
+        Values ``["same"]``, ``["different"]``, ``["gap"]`` and ``["auc"]`` with intervals, and ``p_value``.
 
     Raises:
-        CaptumLeamError: for one person only, no person with two images, labels that do not fit, or options out of range.
+        CaptumLeamError: For one person only, no person with two images, labels that do not fit, or options out of range.
 
     Example:
         >>> import torch
@@ -134,30 +132,31 @@ def person_specificity(
         >>> person_specificity(signatures(maps, "dense"), list("aabbcc"), permutations=99)["auc"]
         1.0
     """
-    made = as_signatures(maps)
+    signatures = as_signatures(maps)
     check_options(confidence, resamples, permutations, block)
-    sums = person_sums(made, people, weights)
+    sums = person_sums(signatures, people, weights)
     check_people(sums)
-    names, codes = person_codes(people, len(made))
-    drawn = people_draws(len(names), resamples, seed)
-    same, different = sums.same(drawn), sums.different(drawn)
+    names, codes = person_codes(people, len(signatures))
+    draw_counts = people_draws(len(names), resamples, seed)
+    same, different = sums.same(draw_counts), sums.different(draw_counts)
     chosen = sample_images(names, codes, max_pairs=max_pairs, thin=weights == "people", seed=seed)
-    compared, codes = (made, codes) if len(chosen) == len(made) else (made[chosen], renumbered(codes[chosen]))
+    is_sample = len(chosen) < len(signatures)
+    compared, codes = (signatures[chosen], renumbered(codes[chosen])) if is_sample else (signatures, codes)
     auc = same_or_different(compared, codes, weights=weights, block=block)
     settings = {
-        "kind": made.kind,
-        **made.settings,
+        "kind": signatures.kind,
+        **signatures.settings,
         "people": len(sums.names),
-        "images": len(made),
+        "images": len(signatures),
         "weights": weights,
         "confidence": confidence,
         "resamples": resamples,
         "permutations": permutations,
         "label_seed": seed,
     }
-    table = specificity_table(same, different, auc, drawn, confidence)
+    table = specificity_table(same, different, auc, draw_counts, confidence)
     p_value = permutation_p_value(compared, codes, weights=weights, permutations=permutations, seed=seed)
-    error = sampling_error(auc.standard_error(), len(chosen), len(made)) if len(chosen) < len(made) else 0.0
+    error = sampling_error(auc.standard_error(), len(chosen), len(signatures)) if is_sample else 0.0
     return Specificity(table, p_value, auc.error, auc.curve(), settings, error)
 
 
@@ -172,48 +171,56 @@ def renumbered(codes: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def specificity_table(
-    same: Estimate, different: Estimate, auc: SameOrDifferent, drawn: Floats, confidence: float
+    same: Estimate, different: Estimate, auc: SameOrDifferent, draw_counts: Floats, confidence: float
 ) -> pd.DataFrame:
     """Return the rows same, different, gap and auc with their intervals."""
     rows = [
-        ("same", same.value, *same.interval(drawn, confidence, (0, 1))),
-        ("different", different.value, *different.interval(drawn, confidence, (0, 1))),
-        ("gap", same.value - different.value, *(same - different).interval(drawn, confidence)),
+        ("same", same.value, *same.interval(draw_counts, confidence, (0, 1))),
+        ("different", different.value, *different.interval(draw_counts, confidence, (0, 1))),
+        ("gap", same.value - different.value, *(same - different).interval(draw_counts, confidence)),
         ("auc", auc.value, *auc.interval(confidence)),
     ]
     return pd.DataFrame(rows, columns=["quantity", "value", "low", "high"])
 
 
-# -- labels shuffled -----------------------------------------------------------------------------------
+# -- permuted labels -----------------------------------------------------------------------------------
 
 
 def permutation_p_value(
-    made: Signatures, codes: NDArray[np.int64], *, weights: str = "people", permutations: int = 999, seed: int = 0
+    signatures: Signatures, codes: NDArray[np.int64], *, weights: str = "people", permutations: int = 999, seed: int = 0
 ) -> float:
-    """Share of label shufflings whose gap is as large as the true one, the true one counted: (1 + b) / (1 + B).
+    """Return the p-value of the gap over permuted person labels, (1 + b) / (1 + B).
 
-    Images are shuffled among people, each keeping as many as they have; exact under the hypothesis that who is in an image does not
-    matter for its map.
-
-    Of more than :data:`SHUFFLED_IMAGES` images, those of people drawn at random are shuffled: as exact, and hardly less able to find
-    anything at the smallest p that so few shufflings can give.
+    Images are permuted among people, each of whom keeps their number of images. The test is exact under the hypothesis that the map of
+    an image does not depend on the person. With more than :data:`SHUFFLED_IMAGES` images, those of people drawn at random are permuted,
+    which is as exact and has hardly less power.
 
     Source: Phipson & Smyth 2010 for counting the true labels.
+
+    Args:
+        signatures: Signatures of N maps.
+        codes: Index of the person of each map, shape (N,).
+        weights: Weights of :func:`person_specificity`. Default: ``"people"``.
+        permutations: Number of permutations B. Default: 999.
+        seed: Seed of the permutations. Default: 0.
+
+    Returns:
+        p-value in (0, 1]; NaN without permutations.
     """
     if permutations == 0:
         return float("nan")
-    chosen = _images_to_shuffle(codes, seed)
-    made, codes = made[chosen], renumbered(codes[chosen])
-    gap = _gap_of_order(made, codes, weights)
+    permuted = _images_to_permute(codes, seed)
+    signatures, codes = signatures[permuted], renumbered(codes[permuted])
+    gap = _gap_of_order(signatures, codes, weights)
     in_order = np.argsort(codes, kind="stable")
     generator, observed = np.random.default_rng([seed, 1]), gap(in_order)
-    # who is equal but for rounding has reached the true gap
+    # permutations within rounding error of the observed gap count as reaching it
     reached = sum(gap(generator.permutation(in_order)) >= observed - 1e-9 for _ in range(permutations))
     return (1 + reached) / (1 + permutations)
 
 
-def _images_to_shuffle(codes: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """All, or those of as many random people as have SHUFFLED_IMAGES together (two people or more, one with two images)."""
+def _images_to_permute(codes: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Return all images, or those of random people who have SHUFFLED_IMAGES together (two people or more, one with two images)."""
     if len(codes) <= SHUFFLED_IMAGES:
         return np.arange(len(codes))
     images = np.bincount(codes)
@@ -224,30 +231,32 @@ def _images_to_shuffle(codes: NDArray[np.int64], seed: int) -> NDArray[np.int64]
     return np.flatnonzero(np.isin(codes, people))
 
 
-def _gap_of_order(made: Signatures, codes: NDArray[np.int64], weights: str) -> Callable[[NDArray[np.int64]], float]:
-    """Return a function from an order of the images to the gap when they are dealt out to the people, one sum per person."""
+def _gap_of_order(
+    signatures: Signatures, codes: NDArray[np.int64], weights: str
+) -> Callable[[NDArray[np.int64]], float]:
+    """Return the function from an order of the images to the gap of the people that they are assigned to in that order."""
     images = np.bincount(codes)
     starts = np.concatenate([[0], np.cumsum(images)])
     pairs = images * (images - 1) / 2
     counts = (pairs > 0).astype(np.float64) if weights == "people" else pairs
     share = 1 / images if weights == "people" else np.ones(len(images))
-    mass, norms, load = share * images, made.norms(), np.repeat(share, images)
+    mass, norms, load = share * images, signatures.norms(), np.repeat(share, images)
     ordered_pairs = mass.sum() ** 2 - (mass**2).sum()
 
     def gap(order: NDArray[np.int64]) -> float:
-        lengths = _lengths_of_sums(made.roots, order, starts)
+        lengths = _lengths_of_sums(signatures.roots, order, starts)
         within = (lengths - np.add.reduceat(norms[order], starts[:-1])) / 2
         same = (within * counts / np.maximum(pairs, 1)).sum() / counts.sum()
         of_image = np.empty(len(order))
         of_image[order] = load
-        total = made.roots.T @ of_image
+        total = signatures.roots.T @ of_image
         return float(same - (total @ total - (lengths * share**2).sum()) / ordered_pairs)
 
     return gap
 
 
 def _lengths_of_sums(roots: Any, order: NDArray[np.int64], starts: NDArray[np.int64]) -> Floats:
-    """Squared length of the sum of each person's rows, (P,)."""
+    """Return the squared length of the sum of each person's rows, shape (P,)."""
     if not is_sparse(roots):
         sums = np.add.reduceat(roots[order].astype(np.float64), starts[:-1], axis=0)
         return row_products(sums, sums)
@@ -263,9 +272,9 @@ def _lengths_of_sums(roots: Any, order: NDArray[np.int64], starts: NDArray[np.in
 
 
 def same_or_different(
-    made: Signatures, codes: NDArray[np.int64], *, weights: str = "people", block: int = 1024
+    signatures: Signatures, codes: NDArray[np.int64], *, weights: str = "people", block: int = 1024
 ) -> SameOrDifferent:
-    """Return the AUC, computed by blocks of pairs; memory is of the order block², whatever the number of maps."""
+    """Return the AUC from blocks of pairs; memory grows with block² and not with the number of maps."""
     images = np.bincount(codes)
     same_pairs = int((images * (images - 1) // 2).sum())
     cases = same_pairs * (len(codes) * (len(codes) - 1) // 2 - same_pairs)
@@ -274,8 +283,8 @@ def same_or_different(
     fine = np.zeros((2, BINS))
     own = np.zeros((2, len(images), COARSE))
     exact = len(codes) * (len(codes) - 1) // 2 <= EXACT_PAIRS
-    kept: list[tuple[NDArray[Any], Floats, NDArray[np.bool_]]] = []
-    for table, top, left in blocks_of_pairs(made, block):
+    blocks: list[tuple[NDArray[Any], Floats, NDArray[np.bool_]]] = []
+    for table, top, left in blocks_of_pairs(signatures, block):
         if not exact and top < left and not np.isin(codes[left : left + block], codes[top : top + block]).any():
             _count_strangers(table, codes[top : top + block], codes[left : left + block], share, fine, own)
             continue
@@ -283,17 +292,17 @@ def same_or_different(
         same = first == second
         load = np.where(same, pair_share[first], share[first] * share[second])
         coarse = np.minimum((values * COARSE).astype(np.int64), COARSE - 1)
-        for person, chosen, into in ((first, same, 0), (first, ~same, 1), (second, ~same, 1)):
-            at = person[chosen] * COARSE + coarse[chosen]
-            own[into] += np.bincount(at, load[chosen], own[into].size).reshape(own[into].shape)
+        for person, mask, side in ((first, same, 0), (first, ~same, 1), (second, ~same, 1)):
+            at = person[mask] * COARSE + coarse[mask]
+            own[side] += np.bincount(at, load[mask], own[side].size).reshape(own[side].shape)
         if exact:
-            kept.append((values, load, same))
+            blocks.append((values, load, same))
         else:
             bins = np.minimum((values * BINS).astype(np.int64), BINS - 1)
-            for into, chosen in ((0, same), (1, ~same)):
-                fine[into] += np.bincount(bins[chosen], load[chosen], BINS)
+            for side, mask in ((0, same), (1, ~same)):
+                fine[side] += np.bincount(bins[mask], load[mask], BINS)
     if exact:
-        joined = [np.concatenate(part) for part in zip(*kept, strict=True)]
+        joined = [np.concatenate(part) for part in zip(*blocks, strict=True)]
         return SameOrDifferent(exact_auc(*joined), 0.0, cases, own[0], own[1])
     value = float(auc_of_histograms(fine[:1], fine[1:])[0])
     tied = float((fine[0] * fine[1]).sum() / (fine[0].sum() * fine[1].sum()) / 2)
@@ -318,12 +327,12 @@ def _count_strangers(
         own[1] += np.bincount(at, load, own[1].size).reshape(own[1].shape)
 
 
-def blocks_of_pairs(made: Signatures, block: int) -> Iterator[tuple[NDArray[np.float32], int, int]]:
+def blocks_of_pairs(signatures: Signatures, block: int) -> Iterator[tuple[NDArray[np.float32], int, int]]:
     """Yield the coefficients of a block of rows and columns at a time, with its first row and column."""
-    for top in range(0, len(made), block):
-        rows = made.roots[top : top + block]
-        for left in range(top, len(made), block):
-            product = rows @ made.roots[left : left + block].T
+    for top in range(0, len(signatures), block):
+        rows = signatures.roots[top : top + block]
+        for left in range(top, len(signatures), block):
+            product = rows @ signatures.roots[left : left + block].T
             yield np.clip(product.toarray() if is_sparse(product) else product, 0, 1), top, left
 
 
@@ -336,12 +345,12 @@ def _pairs_of_block(
 
 
 def check_people(sums: PersonSums) -> None:
-    """Refuse what holds no pair of the same or of different people.
+    """Raise if there is no pair of one person, or none of two people.
 
     Raises:
-        CaptumLeamError: for one person only, or one image of each.
+        CaptumLeamError: For one person only, or one image of each person.
     """
     if len(sums.names) < 2:
-        raise CaptumLeamError(f"all maps are of one person, {sums.names[0]!r}; expected two people or more.")
+        raise CaptumLeamError(f"Expected maps of two people or more, got one person, {sums.names[0]!r}.")
     if not (sums.images > 1).any():
-        raise CaptumLeamError("there is one map of each person; expected one person or more with two maps.")
+        raise CaptumLeamError("Expected two maps or more of at least one person, got one map of each.")

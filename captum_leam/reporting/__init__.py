@@ -1,4 +1,4 @@
-"""Pages and tables of results: explanations of files, and the report of a study. Names load lazily."""
+"""Pages and tables of results: explanations of files, and the report of a study. Names are imported on first use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

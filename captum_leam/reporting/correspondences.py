@@ -1,4 +1,4 @@
-"""Correspondences between the positions of two faces, where the model is affine after its last layer with positions."""
+"""Find correspondences between the positions of two faces, if the model is affine after its last layer with positions."""
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +9,17 @@ from captum_leam.explainers.exact import PositionDecomposition
 from captum_leam.suggest import LayerSuggestions
 
 MAX_POSITIONS = 256
-"""Positions of a layer up to which all pairs of them are kept: a grid of 16 × 16."""
+"""Largest number of positions of a layer, a grid of 16 × 16, because all pairs of them are kept."""
 MAX_TRIED = 4
-"""Last modules with positions that are tried."""
+"""Number of the last modules with positions that are tried."""
 
 
 def find_correspondences(
     model: nn.Module, images: Tensor, layers: LayerSuggestions
 ) -> tuple[Correspondences | None, str]:
-    """Return what every pair of positions of two faces adds to their cosine, or the reason why that is not known.
+    """Return the contribution of each pair of positions of two faces to their cosine, or the reason why it is unknown.
 
-    The model is run up to the last module with positions after which it is affine (:class:`PositionDecomposition`).
+    The contributions are exact at the last module with positions after which the model is affine (:class:`PositionDecomposition`).
 
     Args:
         model: Model in evaluation mode that returns embeddings (N, D).
@@ -27,7 +27,7 @@ def find_correspondences(
         layers: Suggested layers, for the field that the model reads.
 
     Returns:
-        Correspondences of one pair, (1, h·w, h·w), and the name of the layer; or None and the reason.
+        Correspondences of one pair, shape (1, h·w, h·w), and the name of the layer; or None and the reason.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -50,7 +50,7 @@ def find_correspondences(
 
 
 def _last_with_positions(model: nn.Module, image: Tensor) -> list[tuple[str, nn.Module]]:
-    """Return the last modules whose output is a small map, (1, C, h, w), the last that ran first."""
+    """Return the last modules with a small output of shape (1, C, h, w), in reverse order of their run."""
     found: dict[str, nn.Module] = {}
 
     def keep(name: str, module: nn.Module, output: object) -> None:

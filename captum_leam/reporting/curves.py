@@ -1,4 +1,4 @@
-"""Drops of the cosine over a grid of shares, for every map that a page shows and for its controls."""
+"""Measure the drops of the cosine over a grid of shares, for all maps of a page and their controls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from captum_leam.faithfulness import OcclusionEvaluator
 from captum_leam.maps import rank_pixels
 
 SHARES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
-"""Shares of the pixels at which drops are measured. A page interpolates between them and says so."""
+"""Shares of the pixels at which drops are measured; a page interpolates between them."""
 
 OVERALL = "overall map"
 FOR, AGAINST = "for", "against"
@@ -30,8 +30,11 @@ def ranked_maps(overall: Tensor, against: Tensor, layers: Mapping[str, Tensor], 
     Args:
         overall: Overall maps, shape (N, H, W).
         against: Evidence against the match, shape (N, H, W).
-        layers: Layer name → signed map, shape (N, H, W).
+        layers: Layer name → signed maps, shape (N, H, W).
         seed: Seed that breaks ties.
+
+    Returns:
+        Name of the map and side → maps, shape (N, H, W).
 
     Example:
         >>> import torch
@@ -48,7 +51,10 @@ def ranked_maps(overall: Tensor, against: Tensor, layers: Mapping[str, Tensor], 
 
 
 def passes_per_face(layers: int) -> int:
-    """Return the forward passes that :func:`measure_curves` takes for one face.
+    """Return the number of forward passes of :func:`measure_curves` for one face.
+
+    Args:
+        layers: Number of layers.
 
     Example:
         >>> passes_per_face(3)
@@ -76,14 +82,14 @@ def measure_curves(
         model: Model in evaluation mode that returns embeddings (N, D).
         images: Images, shape (N, C, H, W).
         maps: Maps of :func:`ranked_maps`.
-        references: Embeddings, shape (N, D).
+        references: Embedding to match for each image, shape (N, D).
         fill: Replacement of occluded pixels.
         seed: Seed of ties and controls.
         batch_size: Images per pass.
         progress: Whether to show a progress bar. Default: False.
 
     Returns:
-        Table with the columns of :data:`COLUMNS`: ``map`` and ``speaks`` are those of the key, ``""`` for random pixels.
+        Table with the columns of :data:`COLUMNS`; ``map`` and ``speaks`` are the key of the map, and ``""`` for random pixels.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Explanation of faces: maps, regions and an occlusion check, as data for a page."""
+"""Explain faces by maps, regions and an occlusion check, as data for a page."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LABELS = {
     "own": OWN_REFERENCE,
     "other face": "Reference: the other picture.",
     "other images": "Reference: the person's other images.",
-    "first candidate": "Reference: the first candidate of the gallery, against the next.",
+    "first candidate": "Reference: the first candidate of the gallery, in contrast to the next.",
 }
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -54,13 +54,13 @@ class ExplainOptions:
     Attributes:
         preset: Preset of the overall map, see :func:`~captum_leam.explain_faces`.
         n_steps: Steps of the path of the signed layer maps beside it.
-        fraction: Share of the critical pixels.
+        fraction: Share of the critical pixels, in (0, 1].
         fill: Replacement of occluded pixels.
         seed: Seed of ties and random pixels.
         batch_size: Images per pass.
         progress: Whether to show a progress bar.
-        explored: Largest number of faces that a page lets the reader explore, at about half a megabyte each: their drops are measured
-            over a grid of shares, in 12 × (4 + 2 L) + 2 forward passes each with L layers. The other faces are shown as pictures.
+        explored: Largest number of faces that readers can explore on the page, at about half a megabyte each. Their drops are measured
+            over a grid of shares, in 12 × (4 + 2 L) + 2 forward passes per face with L layers; other faces are shown as pictures.
 
     Raises:
         CaptumLeamError: For an unknown preset or fill, and for numbers out of their range or of the wrong type.
@@ -83,25 +83,25 @@ class ExplainOptions:
         check_preset(self.preset)
         check_count("n_steps", self.n_steps)
         if not is_number(self.fraction) or not 0 < self.fraction <= 1:
-            raise CaptumLeamError(f"Expected fraction to be a share of the pixels in (0, 1], got {self.fraction!r}.")
+            raise CaptumLeamError(f"Expected `fraction` to be a share of the pixels in (0, 1], got {self.fraction!r}.")
         check_choice("fill", self.fill, FILLS)
         check_count("seed", self.seed, least=0)
         check_count("batch_size", self.batch_size)
         check_count("explored", self.explored, least=0)
         if not isinstance(self.progress, bool):
-            raise InputTypeError(f"Expected progress to be True or False, got {self.progress!r}.")
+            raise InputTypeError(f"Expected `progress` to be True or False, got {self.progress!r}.")
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Faces explained: everything that the page, the pictures and the tables show.
+    """Explanation of faces: all content of the page, the pictures and the tables.
 
     Attributes:
-        names: Names of the images, unique.
-        images: Shape (N, C, H, W) in [0, 1].
-        overall: Overall maps of the preset, shape (N, H, W). Regions and drops are those of these maps.
-        layers: Layer name → signed map, shape (N, H, W).
-        maps: How the maps were made.
+        names: Unique names of the images.
+        images: Images in [0, 1], shape (N, C, H, W).
+        overall: Overall maps of the preset, to which regions and drops refer, shape (N, H, W).
+        layers: Layer name → signed maps, shape (N, H, W).
+        maps: Settings of the maps.
         options: Options of the maps and measurements.
         regions: Table of :func:`captum_leam.regions.region_report`.
         occlusion: Drops of the overall map, of Grad-CAM and of random pixels; None if they were not measured.
@@ -112,16 +112,14 @@ class Explanation:
         against: Evidence against the match, shape (N, H, W): the mean negative part of the signed layer maps.
         labels: Region labels, shape (N, H, W).
         scheme: Names of the labels.
-        curves: Drops of the first faces over a grid of shares, one row for each face, map, side, control and share; None if none was
-            measured.
-        correspondences: What pairs of positions of the two faces of a pair add to their cosine; None if it is not known.
+        curves: Drops of the first faces over a grid of shares, one row per face, map, side, control and share; None if not measured.
+        correspondences: Contributions of pairs of positions of both faces of a pair to their cosine; None if unknown.
         pair: Explanation of the two faces of a pair, with the decision and the evidence against the match.
         match: Identification of the faces in a gallery, with the rankings.
         parts: Labels of the regions whose outlines are drawn; None for no outlines.
         photographs: RGB pictures of the maps on the photographs; None for images without a photograph.
-        certainty: How sure each map is; None if it was not measured.
-        hashes: SHA-256 of the model and of the images' files, see
-            :func:`captum_leam.reporting.json_result.hashes_of`.
+        certainty: Certainty of each map; None if not measured.
+        hashes: SHA-256 of the model and of the files of the images, see :func:`captum_leam.reporting.json_result.hashes_of`.
         skipped: Files that were left out.
         notes: Warnings to the reader.
     """
@@ -154,12 +152,12 @@ class Explanation:
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """Files that were left out, and the notes."""
+        """Messages about files that were left out, followed by the notes."""
         return (*(f"left out: {error}" for error in self.skipped), *self.notes)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How everything was made, by name."""
+        """Settings of the maps and measurements, by name."""
         names = ("fraction", "seed") if self.occlusion is None else ("fill", "fraction", "seed")
         measured = {name: getattr(self.options, name) for name in names}
         regions = {} if self.parts is None else {"regions": self.parts.source}
@@ -176,17 +174,15 @@ class Explanation:
         )
 
     def to_html(self, *, title: str = "", lead: str = "") -> str:
-        """Return the page of this explanation, one self-contained file that asks nothing of any network.
+        """Return the page of this explanation as one self-contained file, which makes no request to any network.
 
         Args:
             title: Title of the page. Default: that of the explanation.
-            lead: Sentence under the title. Default: the label of the reference.
+            lead: Sentence under the title, above the summary. Default: none.
         """
         from captum_leam.reporting.explanation_page import explanation_page
 
-        return explanation_page(
-            [self], title=title or self.title, lead=lead or self.label, settings=self.settings
-        ).render()
+        return explanation_page([self], title=title or self.title, lead=lead, settings=self.settings).render()
 
     def _repr_html_(self) -> str:
         """Return the page in a frame, which notebooks show."""
@@ -211,21 +207,34 @@ def explain_images(
 
     Args:
         model: Model in evaluation mode that returns embeddings (N, D).
-        images: Shape (N, C, H, W) in [0, 1].
-        names: Names of the images.
-        layers: Layers with a signed map. The overall map takes those of :meth:`LayerSuggestions.for_overall_map`.
+        images: Images in [0, 1], shape (N, C, H, W).
+        names: Unique names of the images.
+        layers: Layers with a signed map. The overall map uses those of :meth:`LayerSuggestions.for_overall_map`.
         labels: Region labels, shape (N, H, W) or (H, W).
         scheme: Names of the labels.
-        references: Embeddings of other images, shape (N, D). Default: each image's own, for maps and drops.
-        pair: Explanation of the two images towards each other, whose maps are shown. Default: maps are made here.
-        match: Identification of the images in a gallery, whose maps are shown; drops are then of the cosine to the first candidate.
+        references: Embeddings of other images, shape (N, D). Default: each image's own embedding, for maps and drops.
+        pair: Explanation of the two images towards each other, whose maps are used. Default: none.
+        match: Identification of the images in a gallery, whose maps are used; drops are then those of the cosine to the first candidate.
             Default: none.
-        landmarks: Landmarks for :func:`captum_leam.regions.region_report`.
-        options: Options. Default: ``ExplainOptions()``. A pair's maps keep the preset and steps that they were made with.
+        landmarks: Landmarks for :func:`captum_leam.regions.region_report`. Default: those of its template.
+        options: Options. Default: ``ExplainOptions()``. The maps of a pair keep their own preset and steps.
+
+    Returns:
+        Maps, regions and drops of the images.
 
     Raises:
         NoEvidenceError: For an image whose map has no positive value.
-        CaptumLeamError: For what :func:`~captum_leam.explain_faces` refuses.
+        CaptumLeamError: For what :func:`~captum_leam.explain_faces` rejects.
+
+    Example:
+        >>> from captum_leam import suggest_layers
+        >>> from captum_leam.regions import TemplateParser
+        >>> from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
+        >>> model, faces, parser = EmbeddingNet().eval(), SyntheticPopulation(1).sample(1).images, TemplateParser()
+        >>> options = ExplainOptions(preset="fast", n_steps=1, explored=0)
+        >>> layers = suggest_layers(model, faces)
+        >>> explain_images(model, faces, ["ann"], layers, parser(faces), parser.scheme, options=options).overall.shape
+        torch.Size([1, 112, 112])
     """
     options = options or ExplainOptions()
     batch_size = options.batch_size
@@ -255,7 +264,7 @@ def explain_images(
         batch_size=batch_size,
         progress=options.progress and not has_bar(),
     )
-    # the custom of Grad-CAM is the plain cosine, which has no gradient towards the image's own embedding
+    # Grad-CAM explains the plain cosine, which has no gradient towards the image's own embedding
     last = replace(layers, layers=layers.layers[-1:])
     norm: Norm = "detach" if references is None else "differentiate"
     cams = layer_maps(
@@ -265,7 +274,7 @@ def explain_images(
     methods = {"LEAM, overall map": overall} | {f"Grad-CAM, {name}": cam for name, cam in cams.items()}
     against = evidence_against([*signed.values()]) if pair is None else pair.dissimilar
     correspondences, place = (None, "") if pair is None else find_correspondences(model, images, layers)
-    without = () if pair is None or correspondences else (f"no correspondences between the faces: {place}.",)
+    notes = () if pair is None or correspondences else (f"no correspondences between the faces: {place}.",)
     return Explanation(
         names=list(names),
         images=images,
@@ -285,7 +294,7 @@ def explain_images(
         correspondences=correspondences,
         pair=pair,
         match=match,
-        notes=without,
+        notes=notes,
     )
 
 
@@ -373,7 +382,7 @@ def _curves(
     references: Tensor,
     options: ExplainOptions,
 ) -> pd.DataFrame | None:
-    """Return the curves of the faces that are explored; None if there is none."""
+    """Return the curves of the faces to explore; None if there are none."""
     if not options.explored:
         return None
     maps = {key: m[: options.explored] for key, m in ranked_maps(overall, against, layers, seed=options.seed).items()}
@@ -391,7 +400,11 @@ def _curves(
 
 
 def references_from(model: nn.Module, images: Tensor) -> Tensor | None:
-    """Return the centroid of the other images for every image of one person; None for one image only.
+    """Return the centroid of the other images of a person for each image; None for one image.
+
+    Args:
+        model: Model in evaluation mode that returns embeddings (N, D).
+        images: Images of one person, shape (N, C, H, W).
 
     Example:
         >>> import torch

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from captum_leam._optional import pd
 from captum_leam._progress import begin_step, count_images
@@ -19,15 +20,26 @@ from captum_leam._text import safe_name, shown
 from captum_leam._version import __version__
 from captum_leam.pairs import SIDES
 from captum_leam.plots import correspondence_lines, overlay, region_bars, region_outlines
+from captum_leam.reporting import reading
 from captum_leam.reporting.explorer import explorer
 from captum_leam.reporting.figure_style import styled
-from captum_leam.reporting.figures import drop_curves, lift_face
+from captum_leam.reporting.figures import drop_curves, humanise, lift_face
 from captum_leam.reporting.json_result import as_json, explanation_record
 from captum_leam.reporting.match_page import match_blocks, match_tables
-from captum_leam.reporting.numbers import number, one_digit, p_value, percent, percent_1, three_digits
+from captum_leam.reporting.numbers import (
+    counted,
+    number,
+    one_digit,
+    p_value,
+    percent,
+    percent_1,
+    significant,
+    three_digits,
+)
 from captum_leam.reporting.page import (
     Block,
     Cards,
+    ColourBar,
     Column,
     Facts,
     Note,
@@ -41,55 +53,78 @@ from captum_leam.reporting.page import (
     picture,
     sheet,
 )
+from captum_leam.reporting.reading import reading_section
+from captum_leam.reporting.summary import explanation_summary
 
 if TYPE_CHECKING:
     from captum_leam.reporting.explanation import Explanation
 
 LIMITS = (
     "LEAM is reconstructed from the published abstract of the paper; this page does not reproduce the authors' results.",
-    "A map shows evidence of this network's embedding, for these images and this reference: not why the network became so, "
-    "nor what people would look at.",
-    "Without a reference a map shows what drives the strength of the embedding, not what makes it match anyone.",
-    "Nothing smaller than a cell of the layer can be told apart; maps are interpolated between cells.",
-    "Removing pixels makes images the network has never seen: no fill is neutral. Few images give noisy drops; the random pixels "
-    "beside them are one control of several (captum_leam.faithfulness has the others, with statistics over people).",
-    "Lift and share depend on the labels of the regions; the template is drawn for the standard aligned crop, not parsed from the face.",
+    "A map shows evidence of this network's embedding for these images and this reference. It does not show why the network became so, "
+    "or what people would look at.",
+    "Without a reference a map shows what drives the strength of the embedding, and not what makes it match anyone.",
+    "A map cannot resolve anything smaller than a cell of the layer, because it is interpolated between cells.",
+    "Occluded images are unlike those that the network was trained on, so that no fill is neutral. Few images give noisy drops, and "
+    "random pixels are one control of several (captum_leam.faithfulness has the others, with statistics over people).",
+    "Lift and share depend on the labels of the regions. The template is drawn for the standard aligned crop and not parsed from the face.",
 )
 
 MAX_CERTAINTY_FIGURES = 4
-"""Faces whose certainty is drawn; all have a sentence."""
+"""Largest number of faces whose certainty is drawn; every face has a sentence."""
 
 BARS_WIDTH = 4.6
-"""Width of the bars of regions in inches: half of a page."""
+"""Width of the bars of regions in inches, half of a page."""
 
 MAPS = "maps.npz"
-"""Name of the file of all maps: ``overall`` and ``against`` (N, H, W), ``signed`` (L, N, H, W) of the ``layers``, and the ``names``."""
+"""Name of the file of all maps with the arrays ``overall`` and ``against`` (N, H, W), ``signed`` (L, N, H, W), ``layers`` and ``names``."""
+
+NOTE_ON_DROPS = "Mean fall of the cosine by the share of the pixels that is replaced. A faithful map falls further than random pixels."
 
 LINES = 10
-"""Strongest correspondences that are drawn and listed."""
+"""Number of the strongest correspondences that are drawn and listed."""
 
 RESULT = "explanation.json"
 """Name of the machine-readable result."""
 
 RECORD = "settings.json"
-"""Name of the file that says how a page was made, and which files belong to it."""
+"""Name of the file with the settings of a page and the files that belong to it."""
 
 
 def write_page(
-    explanations: Sequence[Explanation], folder: Path, *, title: str, lead: str, settings: Mapping[str, Any]
+    explanations: Sequence[Explanation], folder: Path, *, title: str, lead: str = "", settings: Mapping[str, Any]
 ) -> Path:
-    """Write ``index.html``, PNG overlays, figures, CSV tables, ``explanation.json``, and ``settings.json`` with how they were made.
+    """Write the page of explanations with its pictures, tables and settings into a folder.
+
+    The folder then has ``index.html``, PNG overlays, figures, CSV tables, ``explanation.json`` and ``settings.json``.
 
     Args:
-        explanations: Explanations, one section each.
-        folder: Folder, made if it does not exist. Files that an earlier call wrote there are removed; of others, those of the same names
-            are replaced.
+        explanations: Explanations, one section of the page each.
+        folder: Folder, which is created if it does not exist. Files that an earlier call wrote are removed, and other files of the
+            same names are replaced.
         title: Title of the page.
-        lead: Sentence under it.
-        settings: How all of it was made, by name.
+        lead: Sentence under the title, above the summary. Default: none.
+        settings: Settings by name, listed at the end of the page.
 
     Returns:
         Path of the page.
+
+    Raises:
+        OSError: If the folder cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> from captum_leam import suggest_layers
+        >>> from captum_leam.regions import TemplateParser
+        >>> from captum_leam.reporting import ExplainOptions, explain_images
+        >>> from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
+        >>> model, faces, parser = EmbeddingNet().eval(), SyntheticPopulation(1).sample(1).images, TemplateParser()
+        >>> options = ExplainOptions(preset="fast", n_steps=1, explored=0)
+        >>> layers = suggest_layers(model, faces)
+        >>> found = explain_images(model, faces, ["ann"], layers, parser(faces), parser.scheme, options=options)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_page([found], Path(folder), title="ann", settings=found.settings).name
+        'index.html'
     """
     begin_step("writing the page", len(explanations))
     with atomic_folder(folder, _earlier_files(folder)) as place:
@@ -133,21 +168,21 @@ def _earlier_files(folder: Path) -> list[str]:
 
 def _write_pictures(explanation: Explanation, folder: Path, prefix: str) -> list[dict[str, str]]:
     """Write the pictures and return kind → file name for each face."""
-    written = []
+    map_files = []
     for i, name in enumerate(explanation.names):
         stem = f"{prefix}{i:02d}_{safe_name(Path(name).stem)}"
         picture = overlay(explanation.images[i], explanation.overall[i])
         size = (448, 448 * picture.shape[0] // picture.shape[1])
         Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC).save(folder / f"{stem}.png")
-        written.append({"overall": f"{stem}.png"})
+        map_files.append({"overall": f"{stem}.png"})
         if (photograph := _photograph(explanation, i)) is not None:
             Image.fromarray(photograph).save(folder / f"{stem}_photo.png")
-            written[i]["photograph"] = f"{stem}_photo.png"
+            map_files[i]["photograph"] = f"{stem}_photo.png"
     if explanation.pair is not None:
         explanation.pair.plot(pictures=explanation.photographs).savefig(folder / f"{prefix}pair.png", dpi=150)
     if explanation.match is not None:
         explanation.match.plot().savefig(folder / f"{prefix}match.png", dpi=150)
-    return written
+    return map_files
 
 
 def _maps(explanation: Explanation) -> bytes:
@@ -198,13 +233,22 @@ def _pair_regions(explanation: Explanation) -> pd.DataFrame | None:
 
 
 def explanation_page(
-    explanations: Sequence[Explanation], *, title: str, lead: str, settings: Mapping[str, Any]
+    explanations: Sequence[Explanation], *, title: str, lead: str = "", settings: Mapping[str, Any]
 ) -> Page:
     """Return the page, one section for each explanation."""
     sections = [_section(explanation, prefix) for prefix, explanation in _prefixed(explanations)]
+    sections.append(reading_section(_quantities(explanations)))
     sections.append(Section("limits", "What this does not show", "", [Points(LIMITS)]))
     sections.append(Section("made", "How it was made", "", [Facts("", list(settings.items()))]))
-    return Page(title, lead, sections)
+    return Page(title, lead, sections, summary=explanation_summary(explanations))
+
+
+def _quantities(explanations: Sequence[Explanation]) -> list[str]:
+    """Return the quantities that the page shows."""
+    certain = any(explanation.certainty is not None for explanation in explanations)
+    paired = any(explanation.pair is not None for explanation in explanations)
+    matched = any(explanation.match is not None for explanation in explanations)
+    return [*reading.FACES, *reading.CERTAINTY * certain, *reading.PAIR * paired, *reading.MATCH * matched]
 
 
 def _section(explanation: Explanation, prefix: str) -> Section:
@@ -246,16 +290,16 @@ def _explored(explanation: Explanation) -> int:
 
 
 def _certainty(explanation: Explanation, i: int) -> list[Block]:
-    """Return how sure the map of a face is, on each model: a sentence and a table; nothing where it was not measured."""
+    """Return a sentence and a table about the certainty of the map of a face, on each model; nothing where it was not measured."""
     if explanation.certainty is None:
         return []
     table = explanation.certainty.to_frame()
     columns = [
-        Column("model", "occluded on"),
-        Column("drop", "cosine falls by", three_digits),
+        Column("model", "network"),
+        Column("drop", "cosine fall", three_digits),
         Column("moved", "elsewhere", three_digits),
         Column("p", "p", p_value),
-        Column("overlap", "pixels kept", percent),
+        Column("overlap", "kept", percent),
     ]
     return [Note(explanation.certainty.sentence(i)), sheet("", table[table["image"] == i], columns)]
 
@@ -264,25 +308,35 @@ def _face(explanation: Explanation, i: int, both: pd.DataFrame | None, *, explor
     """Return the maps and regions of a face as pictures and a table; small where the face can be explored above them."""
     name, image = explanation.names[i], explanation.images[i]
     pixels = image.detach().cpu().float().clamp(0, 1).expand(3, -1, -1).movedim(0, -1).numpy()
-    faces = {
-        "face": (pixels * 255).round().astype(np.uint8),
-        "overall map": overlay(image, explanation.overall[i]),
-    }
+    width, title = 112 if explored else 224, "overall map"
     if explanation.pair is not None:
-        faces["overall map: for the match"] = faces.pop("overall map")
+        title = "overall map: for the match"
+    large = [picture((pixels * 255).round().astype(np.uint8), width, "face", f"{name}, face")]
+    maps = {title: explanation.overall[i]}
     if explanation.pair is not None or explored:
-        faces["against the match"] = overlay(image, explanation.against[i])
-    layers = {layer: overlay(image, maps[i], signed=True) for layer, maps in explanation.layers.items()}
-    width = 112 if explored else 224
-    large = [picture(p, width, what, f"{name}, {what}") for what, p in faces.items()]
-    small = [picture(pixels, 112, layer, f"{name}, layer {layer}") for layer, pixels in layers.items()]
+        maps["against the match"] = explanation.against[i]
+    large += [
+        picture(overlay(image, values), width, caption, f"{name}, {caption}", colour_bar(values))
+        for caption, values in maps.items()
+    ]
+    small = [
+        picture(
+            overlay(image, signed[i], signed=True),
+            112,
+            layer,
+            f"{name}, layer {layer}",
+            colour_bar(signed[i], signed=True),
+        )
+        for layer, signed in explanation.layers.items()
+    ]
     if explanation.parts is not None:
         outlines = region_outlines(image, explanation.parts.labels[i])
         small.append(picture(outlines, width * 3 // 2, "regions", f"{name}, outlines of its regions"))
     on_photo: list[Block] = []
     if (photo := _photograph(explanation, i)) is not None:
-        width, caption = min(720, photo.shape[1]), "on the photograph; the outline is the crop"
-        on = picture(photo, width, caption, f"{name}, overall map on the photograph", is_photograph=True)
+        width, caption = min(720, photo.shape[1]), "overall map on the photograph; the outline is the crop"
+        bar = colour_bar(explanation.overall[i])
+        on = picture(photo, width, caption, f"{name}, overall map on the photograph", bar, is_photograph=True)
         on_photo = [PictureRow([on], "wide")]
     rows = explanation.regions[explanation.regions["image"] == i]
     table = _region_sheet(rows, None if both is None else both[both["face"] == SIDES[i]])
@@ -292,8 +346,24 @@ def _face(explanation: Explanation, i: int, both: pd.DataFrame | None, *, explor
     return [PictureRow(large, "large"), *on_photo, PictureRow(small), table, note]
 
 
+def colour_bar(values: Tensor, *, signed: bool = False) -> ColourBar:
+    """Return the colour bar of a map that is scaled by its largest absolute value, as :func:`captum_leam.plots.overlay` does.
+
+    Args:
+        values: Map, shape (H, W).
+        signed: Whether negative values are drawn. Default: False.
+
+    Example:
+        >>> import torch
+        >>> colour_bar(torch.tensor([[0.5, -2.0]]), signed=True)
+        ColourBar(colours='signed', low='−2', high='2')
+    """
+    peak = significant(float(values.abs().max()), 2)
+    return ColourBar("signed", f"−{peak}", peak) if signed else ColourBar("positive", "0", peak)
+
+
 def _region_sheet(rows: pd.DataFrame, both: pd.DataFrame | None) -> Sheet:
-    """Return the regions that hold critical pixels, the highest lift first; of a pair with what speaks against beside."""
+    """Return the regions with critical pixels, the highest lift first; for a pair with the evidence against the match beside."""
     table = rows.set_index("region")[["area", "lift", "share"]]
     of_match = "" if both is None else " for the match"
     columns = [
@@ -314,10 +384,10 @@ def _region_sheet(rows: pd.DataFrame, both: pd.DataFrame | None) -> Sheet:
 
 
 def _focus(row: pd.Series) -> str:
-    pieces = "1 fragment" if row["fragments"] == 1 else f"{row['fragments']} fragments"
     return (
-        f"{pieces}, the largest with {row['largest_fragment']:.0%} of the critical pixels; {row['effective_regions']:.1f} effective "
-        f"regions; nearest landmark {str(row['nearest_landmark']).replace('_', ' ')}, {row['landmark_distance']:.0f} px."
+        f"The critical pixels form {counted(row['fragments'], 'fragment')}, the largest with {percent(row['largest_fragment'])} of them. "
+        f"They spread over {row['effective_regions']:.1f} effective regions, {row['landmark_distance']:.0f} px from the nearest landmark "
+        f"({humanise(row['nearest_landmark'])})."
     )
 
 
@@ -339,9 +409,10 @@ def _correspondences(explanation: Explanation, prefix: str) -> list[Block]:
     points = pd.DataFrame(lines.numpy(), columns=["x_a", "y_a", "x_b", "y_b"])
     table = points.assign(region_a=places[0], region_b=places[1], strength=strengths.numpy())
     caption = (
-        f"What pairs of positions add to the cosine, exactly, because the model is affine after its last positions ({found.grid[0]} × "
-        f"{found.grid[1]}): the strongest {count} of {found.matrix[0].numel()}. All pairs together add "
-        f"{number(float(found.matrix[0].sum()), 3)}, the offset of the head {number(float(found.rest[0]), 3)}."
+        "The thicker a line, the more the two positions at its ends add to the cosine. The values are exact, because the model is affine "
+        f"after its last positions ({found.grid[0]} × {found.grid[1]}). The strongest {count} of {found.matrix[0].numel()} pairs are "
+        f"drawn; all pairs together add {number(float(found.matrix[0].sum()), 3)} and the offset of the head "
+        f"{number(float(found.rest[0]), 3)}."
     )
     alt = "lines between positions of the two faces that add most to their cosine"
     return [Plate(f"{prefix}correspondences", "What corresponds", [("", figure)], alt, caption, table)]
@@ -350,14 +421,20 @@ def _correspondences(explanation: Explanation, prefix: str) -> list[Block]:
 def _regions(explanation: Explanation, prefix: str) -> list[Block]:
     parts, count = explanation.parts, len(explanation.names)
     if parts is not None and not parts.comparable:
-        return [Note("These regions are made anew in every picture, so that there is no mean over faces.", "note")]
+        return [
+            Note(
+                "Regions of different pictures are different parts of the face, so that there is no mean over faces.",
+                "note",
+            )
+        ]
     panels = [("", styled(region_bars)(explanation.regions))]
     panels[0][1].set_figwidth(BARS_WIDTH)
     if parts is not None:
         panels.append(("", lift_face(explanation.regions, parts.scheme)))
+    of_faces = f"Bars are means over {count} faces, and dots are single faces." if count > 1 else "There is one face."
     caption = (
-        f"Mean over {count} face{'s' * (count > 1)}; dots are single faces. Share is that of the critical pixels "
-        f"(top {explanation.options.fraction:.1%} of the crop), lift is share over area."
+        "The map names a region more often than by chance where its bar reaches beyond the line at 1, which is orange in the drawing. "
+        f"{of_faces} Lift is the share of the critical pixels (top {100 * explanation.options.fraction:g} % of the crop) over the area."
     )
     numbers = _tables(explanation)["regions"]
     alt = "lift of every region, mean over the faces"
@@ -369,34 +446,35 @@ def _drops(explanation: Explanation, prefix: str) -> list[Block]:
         return []
     count, table = len(explanation.names), explanation.mean_drops
     caption = (
-        f"Mean fall of the cosine to the reference after replacing the pixels that a map names first "
-        f"({explanation.options.fill} fill), {count} image{'s' * (count > 1)}. A map that says something falls further "
-        "than random pixels. Bands are 95 % intervals over the images."
+        "The map is faithful where its line lies above those of Grad-CAM and random pixels. Lines are the mean fall of the cosine to the "
+        f"reference after replacing the pixels that a map names first ({explanation.options.fill} fill), over "
+        f"{counted(count, 'image')}{', and bands are 95 % intervals over the images' * (count > 1)}."
     )
     names = table["method"].where(table["method"] != "", table["control"])
     first, *others = dict.fromkeys(names)
     wide = table.assign(map=names).pivot_table(index="map", columns="fraction", values="drop", sort=False)
     wide.columns = pd.Index([f"{100 * fraction:g} %" for fraction in wide.columns])
-    columns = [Column("map", "map"), *[Column(name, name, three_digits) for name in wide.columns]]
+    columns = [Column("map", "pixels named by"), *[Column(name, name, three_digits) for name in wide.columns]]
     figure = drop_curves(table.assign(control=names.where(names != first, "")), others)
     alt = "mean fall of the cosine against the share of pixels occluded"
     return [
-        sheet("Is it true?", wide.reset_index(), columns),
+        sheet("Is the map faithful?", wide.reset_index(), columns, note=NOTE_ON_DROPS),
         Plate(f"{prefix}curves", "", [("", figure)], alt, caption, table),
     ]
 
 
 def _certainties(explanation: Explanation, prefix: str) -> list[Block]:
-    """Return the figure of how sure the maps of the first faces are."""
+    """Return the figure of the certainty of the first faces' maps."""
     found = explanation.certainty
     if found is None:
         return []
     panels = [(name, styled(found.plot)(i)) for i, name in enumerate(explanation.names[:MAX_CERTAINTY_FIGURES])]
     share = f"{100 * found.settings['fraction']:g} %"
     caption = (
-        f"Fall of the cosine with the map's top {share} of the pixels occluded, and with the same shape at other places of the face that "
-        "cover as much of it. p is the chance that a map of this shape at a random place does as well. Right: how "
-        "many of these pixels stay critical when the map is remade under small changes; 5 % is chance."
+        "The place of a map matters if its diamond lies to the right of most dots, and the map is stable if the dots on the right lie near "
+        f"1. Left: fall of the cosine with the top {share} of the pixels occluded (diamond), and with the same shape at other places "
+        "of the face that cover as much of it (dots). Right: share of these pixels that stay critical when the map is made again "
+        f"under small changes; {number(found.settings['fraction'])} is chance."
     )
     alt = "falls of the cosine for the map and its placements; critical pixels kept under small changes"
     table = _tables(explanation)["certainty"]

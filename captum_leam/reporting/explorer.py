@@ -1,7 +1,7 @@
-"""Explorable faces of a page: their maps, regions, curves and correspondences as data for the page's script.
+"""Build the data of explorable faces for the script of a page: maps, regions, curves and correspondences.
 
-Numbers are little-endian base64: values float32, pixels with ties uint16 (uint32 over 65 536 pixels), grey values and labels uint8. The
-script sorts the values for their ranks. A face of 112 × 112 pixels takes 70 kB for each map.
+Numbers are little-endian base64: values are float32, pixels with ties uint16 (uint32 above 65 536 pixels), and grey values and labels
+uint8. The script sorts the values for their ranks. A map of 112 × 112 pixels takes 70 kB.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from captum_leam._text import shown
 from captum_leam.maps import pixel_count, rank_pixels
 from captum_leam.plots import POSITIVE, SIGNED, overlay
 from captum_leam.reporting.curves import AGAINST, FOR, OVERALL, SHARES
-from captum_leam.reporting.numbers import UNKNOWN, one_digit, percent_1, three_digits
-from captum_leam.reporting.page import Block, Picture, picture
+from captum_leam.reporting.numbers import UNKNOWN, one_digit, percent_1, significant, three_digits
+from captum_leam.reporting.page import Block, ColourBar, Picture, picture
 
 if TYPE_CHECKING:
     from captum_leam.reporting.explanation import Explanation
 
 NO_REGION = 255
 MAX_ROWS = 16
-"""Rows of a face's table of regions, the highest lift first: all regions of a face parser, some of many superpixels."""
+"""Largest number of rows of a face's table of regions, enough for all regions of a face parser."""
 STRENGTH = 0.75
-"""Opacity of a map where it is strongest, as in :func:`captum_leam.plots.overlay`."""
+"""Opacity of the strongest pixel of a map, as in :func:`captum_leam.plots.overlay`."""
 
 
 @dataclass(frozen=True)
 class ExploredRegion:
-    """One row of the table of regions, as text."""
+    """Row of the table of regions, as text."""
 
     name: str
     area: str
@@ -48,15 +48,15 @@ class ExploredRegion:
 
 @dataclass(frozen=True)
 class ExploredFace:
-    """One explorable face; everything that is not in the data of the explorer.
+    """Explorable face, without the data of the explorer.
 
     Attributes:
         name: Name of the face.
         picture: Overlay that is shown where scripts do not run.
         regions: Rows of the table of regions, the highest lift first.
-        drops: Share, drop of the overall map, of the moved map and of random pixels, as text.
+        drops: Share, and drop of the overall map, the moved map and random pixels, as text.
         blocks: Further blocks of the face.
-        certainty: Blocks that say how sure the map is: a sentence, a table and a figure.
+        certainty: Blocks about the certainty of the map. Default: none.
     """
 
     name: str
@@ -75,8 +75,8 @@ class Explorer(Block):
         key: Prefix of the addresses of its elements.
         maps: Names of the maps.
         faces: The faces.
-        data: What the page's script reads, as JSON.
-        note: What was measured, and at what cost.
+        data: Data of the script, as JSON.
+        note: Caption with what to see, what was measured and its cost.
         beside: Whether faces stand side by side.
         linked: Whether correspondences are known.
     """
@@ -101,11 +101,11 @@ def explorer(
     """Return the explorer of the first faces of an explanation, with their curves if they were measured.
 
     Args:
-        explanation: "Explanation".
+        explanation: Explanation.
         key: Prefix of the addresses of its elements.
-        blocks: Further blocks of each face that is explored; as many faces are explored as there are items.
-        certainty: Blocks about the certainty of each map. Default: none.
-        comparable: Whether a region of one face is the same part of another. Default: True.
+        blocks: Further blocks of each face to explore.
+        certainty: Blocks about the certainty of the map of each of these faces. Default: none.
+        comparable: Whether regions of one name are the same part of all faces. Default: True.
     """
     count = len(blocks)
     curves = _curves(explanation) or [{} for _ in blocks]
@@ -152,14 +152,19 @@ def _note(explanation: Explanation) -> str:
         return "Drops were not measured: captum_leam.reporting.explain_images measures them with the model."
     shares = f"{len(SHARES)} shares from {100 * SHARES[0]:g} to {100 * SHARES[-1]:g} %"
     return (
-        f"Measured at {shares} ({explanation.options.fill} fill, {explanation.settings['passes of the curves']} passes for each face); "
-        "the line between them is interpolated. Controls replace as many pixels: random ones, and those of the overall map moved "
-        "within the face."
+        "A map names what the network depends on where its curve lies above those of the controls, which replace as many pixels: random "
+        "ones, and those of the overall map moved within the face. The fall of the cosine is measured at "
+        f"{shares} ({explanation.options.fill} fill, {explanation.settings['passes of the curves']} passes for each face), and "
+        "interpolated between them."
     )
 
 
 def encode(values: ArrayLike, kind: str) -> str:
     """Return numbers as little-endian base64.
+
+    Args:
+        values: Numbers.
+        kind: NumPy type of the numbers in the text, e.g. ``"<f4"``.
 
     Example:
         >>> encode([1.0], "<f4")
@@ -173,7 +178,7 @@ def _colours(name: str) -> str:
 
 
 def _maps(explanation: Explanation, count: int) -> list[dict[str, Any]]:
-    """Return values and ties of each map; the pixels against the match of a signed map are its ranks in reverse order."""
+    """Return values and ties of each map; the ranks of a signed map are reversed for evidence against the match."""
     seed = explanation.options.seed
     found = [
         {
@@ -213,7 +218,7 @@ def _face(explanation: Explanation, i: int) -> dict[str, str]:
 
 
 def _curves(explanation: Explanation) -> list[dict[str, list[float]]]:
-    """Return the drops of each face by map, evidence and control: a list over the shares; nothing if none was measured."""
+    """Return the drops of each face over the shares, by map, side and control; nothing if none was measured."""
     if explanation.curves is None:
         return []
     names = {name: str(i) for i, name in enumerate((OVERALL, *explanation.layers))}
@@ -249,8 +254,10 @@ def _texts(row: dict[Any, Any]) -> tuple[str, str, str, str]:
 
 
 def _picture(explanation: Explanation, i: int) -> Picture:
-    pixels = overlay(explanation.images[i], explanation.overall[i])
-    return picture(pixels, pixels.shape[1], "", f"{explanation.names[i]}, overall map")
+    overall = explanation.overall[i]
+    pixels = overlay(explanation.images[i], overall)
+    bar = ColourBar("positive", "0", significant(float(overall.max()), 2))
+    return picture(pixels, pixels.shape[1], "", f"{explanation.names[i]}, overall map", bar)
 
 
 def _pairs(explanation: Explanation) -> dict[str, Any] | None:

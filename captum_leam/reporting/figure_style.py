@@ -1,13 +1,15 @@
-"""Draw figures of pages in one style that suits light and dark pages; colours are those of :mod:`captum_leam.plots`."""
+"""Style of the figures of light and dark pages, in the colours of :mod:`captum_leam.plots`."""
 
 import io
 import warnings
 from typing import Any, cast
 
-from matplotlib import rc_context
+import numpy as np
+from matplotlib import colormaps, rc_context
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from captum_leam.plots import COLOURS
+from captum_leam.plots import COLOURS, POSITIVE, SIGNED
 
 INK, NOTE, LINE, PAPER = "#1b1c1e", "#5d6167", "#d8d8d3", "#fdfdfc"
 """Colours of text, secondary text, lines and background on a light page."""
@@ -19,7 +21,7 @@ DARK = {
     PAPER: "#15171a",
     **dict(zip(COLOURS, ("#4fa9e2", "#f08243", "#2fc09a", "#dd97bf", "#f0b429", "#8accf2"), strict=False)),
 }
-"""Colours of a light page and what they become on a dark one, as in ``templates/page.css``."""
+"""Colour of a light page → colour of a dark page, as in ``templates/page.css``."""
 
 STYLE: dict[str, Any] = {
     "font.size": 8.5,
@@ -54,7 +56,12 @@ styled = rc_context(cast(Any, STYLE))
 
 
 def as_svg(figure: Figure, name: str) -> str:
-    """Return the figure as SVG whose text stays text; the same figure and name give the same bytes."""
+    """Return a figure as SVG with text as text; the same figure and name give the same bytes.
+
+    Args:
+        figure: Figure.
+        name: Name that seeds the identifiers in the SVG.
+    """
     buffer = io.StringIO()
     options: Any = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": name}
     with rc_context(options), warnings.catch_warnings():
@@ -64,13 +71,13 @@ def as_svg(figure: Figure, name: str) -> str:
 
 
 def themed(svg: str) -> str:
-    """Return SVG of :func:`as_svg` as a page shows it: its background and font, light or dark as the reader prefers."""
-    end = "</style>"  # of matplotlib's own rules, which stand before anything that is drawn
+    """Return SVG of :func:`as_svg` with the background and font of a page, light or dark as the reader prefers."""
+    end = "</style>"  # ends matplotlib's own rules, which come before all drawn elements
     return svg.replace(end, RULES + end, 1)
 
 
 def _rules() -> str:
-    """Return rules that replace the colours which matplotlib writes into ``style`` attributes."""
+    """Return the style rules that replace the colours in matplotlib's ``style`` attributes on dark pages."""
     dark = [
         f'[style*="{use}: {light}"]{{{use}:{colour}!important}}'
         for light, colour in DARK.items()
@@ -86,3 +93,22 @@ def _rules() -> str:
 
 
 RULES = _rules()
+
+COLOUR_BARS = {"positive": (POSITIVE, 0.15, 0.95), "signed": (SIGNED, 0.0, 1.0)}
+"""Colours of maps by kind: colour map, and its part that :func:`captum_leam.plots.overlay` uses."""
+
+COLOUR_BAR_STOPS = 17
+
+
+def colour_bar_rules() -> str:
+    """Return the style rules of the colour bars, one class for each kind of map.
+
+    Example:
+        >>> colour_bar_rules().count("linear-gradient")
+        2
+    """
+    rules = []
+    for kind, (name, low, high) in COLOUR_BARS.items():
+        stops = ",".join(to_hex(colour) for colour in colormaps[name](np.linspace(low, high, COLOUR_BAR_STOPS)))
+        rules.append(f".colours.{kind}{{background:linear-gradient(to right,{stops})}}")
+    return "\n".join(rules) + "\n"

@@ -1,4 +1,4 @@
-"""Certainty of the maps of explained files: their references, and how the maps are remade, on each network."""
+"""Measure the certainty of the maps of explained files on each network."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from captum_leam.reporting.explanation import Explanation
 
 STEP = "certainty of the maps"
-"""Name of the step, as a progress bar shows it."""
+"""Name of the step in the progress bar."""
 PLACEMENTS = 99
-"""Placements of each map; the smallest possible p-value is 0.01."""
+"""Number of placements of each map; the smallest possible p-value is 0.01."""
 
 Stored = tuple[Tensor, list[str]]
-"""Images of a gallery (G, C, H, W), and the name of each."""
+"""Images of a gallery, shape (G, C, H, W), and the name of each."""
 
 
 def certainty_passes(references: int, models: int, per_map: float) -> float:
     """Return the work of one face in forward passes.
 
     Args:
-        references: Number of its references.
-        models: Number of networks, the explained one and others.
-        per_map: Work of one map.
+        references: Number of references of the face.
+        models: Number of networks, including the explained one.
+        per_map: Work of one map in forward passes.
 
     Example:
         >>> certainty_passes(1, 1, 26)
@@ -45,15 +45,18 @@ def certainty_passes(references: int, models: int, per_map: float) -> float:
 def measure_certainty(
     network: nn.Module, found: "Explanation", others: Mapping[str, nn.Module], stored: Stored | None
 ) -> MapCertainty:
-    """Measure how sure the maps are.
+    """Measure the certainty of the maps of an explanation.
 
-    A face is tested towards all other images; a probe of a gallery towards its first candidate, with maps remade against the next ones.
+    The references of a face are all other images; that of a probe is its first candidate, in contrast to the next ones.
 
     Args:
         network: Network that was explained.
-        found: Explanation.
-        others: Name → another network.
+        found: Explanation without certainty.
+        others: Name → other network on which the maps are tested.
         stored: Gallery of an explanation with a ``match``; None otherwise.
+
+    Returns:
+        Certainty of each map.
     """
     options, images = found.options, found.images
     begin_step(STEP, len(images) * (2 + PLACEMENTS) * (1 + len(others)))
@@ -86,7 +89,7 @@ def measure_certainty(
 def _against_the_next(
     found: "Explanation", layers: Mapping[nn.Module, LayerSuggestions], contrasts: Mapping[nn.Module, Tensor]
 ) -> Callable[[nn.Module, Tensor, Tensor | None], Tensor]:
-    """Return the function that makes the maps of an identification, as :func:`~captum_leam.explain_match` does."""
+    """Return the function that makes the maps of an identification as in :func:`~captum_leam.explain_match`."""
 
     def explain(model: nn.Module, images: Tensor, references: Tensor | None) -> Tensor:
         if references is None:
@@ -99,7 +102,7 @@ def _against_the_next(
 
 
 def _candidates(network: nn.Module, match: MatchExplanation, stored: Stored) -> tuple[Tensor, Tensor]:
-    """Return the centroids of the first candidate (N, D) and of the next ones (N, M, D) of each probe, on another network."""
+    """Return the centroids of the first candidates, shape (N, D), and of the next ones, shape (N, M, D), on another network."""
     images, names = stored
     embeddings = unit(embed(network, images.to(match.images)), "embeddings of the gallery")
     of_names = [embeddings[[name == one for one in names]].mean(0) for name in match.gallery.names]
@@ -108,7 +111,7 @@ def _candidates(network: nn.Module, match: MatchExplanation, stored: Stored) -> 
 
 
 def _others_of(network: nn.Module, images: Tensor) -> Tensor | None:
-    """Return the embeddings of all other images for each image (N, N - 1, D); None for one image."""
+    """Return the embeddings of all other images for each image, shape (N, N − 1, D); None for one image."""
     if len(images) < 2:
         return None
     embeddings = embed(network, images)

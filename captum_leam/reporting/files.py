@@ -1,4 +1,4 @@
-"""Explanation of faces in files by a model's name: what ``captum-leam explain`` does, for notebooks too."""
+"""Explain faces in files by the name of a model, as ``captum-leam explain`` does."""
 
 import hashlib
 import os
@@ -35,7 +35,6 @@ from captum_leam.regions import FaceRegions, label_faces
 from captum_leam.reporting.curves import passes_per_face
 from captum_leam.reporting.explanation import (
     FRACTIONS,
-    OWN_REFERENCE,
     ExplainOptions,
     Explanation,
     explain_images,
@@ -48,19 +47,19 @@ from captum_leam.reporting.json_result import hashes_of
 from captum_leam.suggest import Layers, LayerSuggestions, chosen_layers, layer_list
 
 _Read = tuple[FaceSource, Which]
-"""A face, and the index that was asked for."""
+"""Face, and the index by which it was selected."""
 
 _Stored = tuple[Tensor, list[str]]
-"""Crops of a gallery (G, 3, h, w), and the name of each."""
+"""Crops of a gallery, shape (G, 3, h, w), and the name of each."""
 
 DOUBTFUL = 0.2
-"""Cosine to a person's other pictures under which a note asks whether a picture shows the same person."""
+"""Cosine to a person's other pictures below which a note asks whether a picture shows the same person."""
 
 MAX_COSINE_TO_NOISE = 0.97
-"""Cosine between pictures of faces and of noise over which embeddings hardly depend on the picture; real networks have up to 0.91."""
+"""Cosine between pictures of faces and of noise above which embeddings hardly depend on the picture; real networks have up to 0.91."""
 MAX_GAIN = 2.0
-"""How many times as far embeddings must lie apart at another scale of the pixels to doubt the preprocessing; on real networks with the
-right or a similar one it is under 1.2, with pixels that are scaled twice 4 to 30 on three of five."""
+"""Factor by which embeddings must differ more at another scale of the pixels for a note about the preprocessing. It is below 1.2 on real
+networks with the right or a similar preprocessing, and 4 to 30 on three of five with pixels that are scaled twice."""
 LOADING, READING, CHECKING, PARSING, MAPPING, WRITING = (
     "loading the model",
     "reading pictures",
@@ -69,35 +68,35 @@ LOADING, READING, CHECKING, PARSING, MAPPING, WRITING = (
     "overall maps",
     "writing the page",
 )
-"""Names of the steps of a command, as its progress bar shows them."""
+"""Names of the steps of a command in its progress bar."""
 EXPECTED_LAYERS = 3
-"""Layers that a progress bar expects before any is suggested."""
+"""Number of layers that the progress bar expects before layers are suggested."""
 SCALES = {"from 0 to 255": 255.0, "255 times smaller": 1 / 255}
 
 
 @dataclass(frozen=True)
 class FileOptions(ExplainOptions):
-    """Options of an explanation of files: how files, model and regions are read, beside those of the maps.
+    """Options of an explanation of files, which add those of files, model and regions to those of the maps.
 
     Attributes:
-        preprocessing: Pixels that the network takes, see :func:`captum_leam.models.load_model`.
-        colour: Order of the channels that the network takes, see ``load_model``.
-        output: Layer or value that is the embedding, see ``load_model``.
-        pictures: ``"crops"``, ``"photos"``, or ``"auto"``: pictures of at most 256 px a side are crops.
-        size: (h, w) that photographs are aligned to and crops are scaled to. Default: the size that the model declares; else the first
-            of :data:`captum_leam.models.sizes.COMMON_SIZES` that it takes for photographs, and the size of the crops.
-        faces: Index of the face in a photograph, 0 for the largest: one for all pictures or one for each. Default: the largest.
-        weights: File or folder of the face detector's weights.
+        preprocessing: Values of the pixels that the network expects, see :func:`captum_leam.models.load_model`.
+        colour: Order of the channels that the network expects, see ``load_model``.
+        output: Layer, or value of an ONNX file, with the embedding, see ``load_model``.
+        pictures: Kind of the pictures: ``"crops"``, ``"photos"``, or ``"auto"``, which takes pictures of at most 256 px a side for crops.
+        size: Height and width in pixels to which photographs are aligned and crops are scaled. Default: the size that the model declares;
+            otherwise the first of :data:`captum_leam.models.sizes.COMMON_SIZES` for photographs, and the size of the crops.
+        faces: Index of the face in a photograph, 0 for the largest, one for all pictures or one for each. Default: the largest.
+        weights: File or folder with the weights of the face detector.
         regions: Source of the regions, see :func:`captum_leam.regions.label_faces`.
-        region_weights: File or folder of the parser's weights. Default: ``weights``, if it is a folder.
-        gallery: Folder of the pictures of a gallery, or of a folder for each person; every picture is then a probe of its own, explained by
-            what makes its first candidate win (:func:`~captum_leam.explain_match`). Default: none.
-        threshold: Threshold of the decision about a pair or a first candidate, a cosine.
-        same_person: Whether the two pictures of a pair show the same person, where it is known.
+        region_weights: File or folder with the weights of the parser. Default: ``weights``, if it is a folder.
+        gallery: Folder with the pictures of a gallery, or with a folder for each person. Each picture is then a probe, and its map shows
+            why the first candidate wins (:func:`~captum_leam.explain_match`). Default: none.
+        threshold: Threshold of the cosine for the decision about a pair or a first candidate, in [−1, 1]. Default: no decision.
+        same_person: Whether the two pictures of a pair show the same person, if known.
         layers: Name of a layer, or a list of names. Default: those of the overall map.
         device: Device of the networks.
-        certainty: Whether to measure how sure each map is, see :func:`captum_leam.certainty.map_certainty`.
-        other_models: Names of other models, loaded as the explained one is, on which the maps are tested, too.
+        certainty: Whether to measure the certainty of each map, see :func:`captum_leam.certainty.map_certainty`.
+        other_models: Names of other models on which the maps are tested, too, loaded like the explained one.
 
     Raises:
         CaptumLeamError: For unknown pictures, presets or fills, and for values out of their range or of the wrong type.
@@ -130,46 +129,46 @@ class FileOptions(ExplainOptions):
         if self.size is not None:
             _check_sides(self.size)
         if not isinstance(self.faces, list | tuple):
-            raise InputTypeError(f"Expected faces to be a list of indices of faces, got {self.faces!r}.")
+            raise InputTypeError(f"Expected `faces` to be a list of indices of faces, got {self.faces!r}.")
         for face in self.faces:
             check_count("an index in faces", face, least=0)
         if self.threshold is not None and not (is_number(self.threshold) and -1 <= self.threshold <= 1):
-            raise CaptumLeamError(f"Expected threshold to be a cosine from -1 to 1, got {self.threshold!r}.")
+            raise CaptumLeamError(f"Expected `threshold` to be a cosine from -1 to 1, got {self.threshold!r}.")
         check_truth(self.same_person)
         if self.gallery is not None and self.same_person is not None:
             raise CaptumLeamError(
-                "Expected no same_person beside a gallery, where each picture is a probe. Leave it out."
+                "Expected no `same_person` beside a `gallery`, where each picture is a probe. Leave it out."
             )
         layer_list(self.layers)
         if not isinstance(self.certainty, bool):
-            raise InputTypeError(f"Expected certainty to be True or False, got {self.certainty!r}.")
+            raise InputTypeError(f"Expected `certainty` to be True or False, got {self.certainty!r}.")
         if not isinstance(self.other_models, list | tuple):
-            raise InputTypeError(f"Expected other_models to be a list of names, got {self.other_models!r}.")
+            raise InputTypeError(f"Expected `other_models` to be a list of names, got {self.other_models!r}.")
         if not isinstance(self.regions, str):
-            raise InputTypeError(f"Expected regions to be a text that names their source, got {self.regions!r}.")
+            raise InputTypeError(f"Expected `regions` to be a text that names their source, got {self.regions!r}.")
 
 
 def _check_sides(size: Any) -> None:
     if not isinstance(size, list | tuple) or len(size) != 2:
-        raise InputTypeError(f"Expected size to be (h, w) in pixels, got {size!r}.")
+        raise InputTypeError(f"Expected `size` to be (h, w) in pixels, got {size!r}.")
     for side in size:
         check_count("a side in size", side)
 
 
 def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions | None = None) -> Explanation:
-    """Explain the faces in files: one towards its own embedding, two towards each other, more towards the person's others.
+    """Explain the faces in files: one by its own embedding, two by each other, and more by the person's other pictures.
 
     Args:
-        paths: Pictures (crops or photographs) or folders of them. Of more than two, bad pictures are skipped, as is everything in
-            a folder that is not a picture.
-        model: Model as :func:`captum_leam.models.load_model` takes it.
+        paths: Pictures (crops or photographs) or folders of pictures. Of more than two pictures, unusable ones are skipped, and so is
+            everything in a folder that is not a picture.
+        model: Name of the model, see :func:`captum_leam.models.load_model`.
         options: Options. Default: ``FileOptions()``.
 
     Returns:
-        The explanation; :func:`captum_leam.reporting.write_page` makes a page of it.
+        Explanation, of which :func:`captum_leam.reporting.write_page` makes a page.
 
     Raises:
-        CaptumLeamError: For bad pictures, models and options, in one line.
+        CaptumLeamError: For unusable pictures, models and options.
 
     Example:
         >>> explain_files(["nowhere.png"], "torch.nn:Identity")
@@ -238,14 +237,14 @@ def _explained_files(paths: Sequence[str | Path], model: str, options: FileOptio
 
 
 def _another(where: str, images: Tensor, options: FileOptions) -> nn.Module:
-    """Return another model on which the maps are tested."""
+    """Load another model on which the maps are tested."""
     network = load_model(where, options.preprocessing, colour=options.colour, output=options.output).to(options.device)
     _check_runs(network, images, where)
     return network
 
 
 def _work(pictures: int, options: FileOptions) -> dict[str, float]:
-    """Return the steps that will come, each with its work in forward passes of one image; a backward pass counts two."""
+    """Return the steps of the command with their work in forward passes of one image; a backward pass counts as two."""
     own = pictures == 1 and options.gallery is None
     (forward, backward), (f, b) = PRESETS[options.preset].passes(own_reference=own), path_passes(options.n_steps)
     of_maps, of_layers = pictures * (forward + 2 * backward), pictures * (f + 2 * b)
@@ -299,11 +298,13 @@ def _explained(
         landmarks=_landmarks(sources, (images.shape[-2], images.shape[-1])),
         options=options,
     )
-    drawn = [
+    on_photographs = [
         None if source.photo is None or source.face is None else overlay_on_photo(source.photo, source.face, overall)
         for source, overall in zip(sources, found.overall, strict=True)
     ]
-    found = replace(found, parts=parts, photographs=tuple(drawn) if any(d is not None for d in drawn) else ())
+    found = replace(
+        found, parts=parts, photographs=tuple(on_photographs) if any(d is not None for d in on_photographs) else ()
+    )
     if pair is not None:
         return replace(found, title=" and ".join(names), text=pair.sentence())
     title = first if len(sources) == 1 else f"{first} and {len(sources) - 1} more"
@@ -331,7 +332,7 @@ def _matched(
 
 
 def _doubts(network: nn.Module, images: Tensor, references: Tensor | None, names: list[str]) -> tuple[str, ...]:
-    """Return a note about pictures whose embeddings are unlike the others, which are all taken for one person's."""
+    """Return a note about pictures whose embeddings differ from the others, which should be of the same person."""
     if references is None:
         return ()
     cosines = similarity(embed(network, images), unit(references)).tolist()
@@ -339,26 +340,16 @@ def _doubts(network: nn.Module, images: Tensor, references: Tensor | None, names
     if not unlike:
         return ()
     return (
-        f"all pictures are taken for one person's, but of these the cosine to the others is under {DOUBTFUL:g}: {', '.join(unlike)}. Is it "
-        "the same person, in the alignment and with the preprocessing that the network wants?",
+        f"all pictures are taken for one person's, but the cosine to the others is below {DOUBTFUL:g} for {', '.join(unlike)}. Check the "
+        "person, the alignment, and the preprocessing that the network expects.",
     )
-
-
-def lead(found: Explanation) -> str:
-    """Return a sentence with the number of faces and their reference."""
-    if found.match is not None:
-        probes, names = len(found.names), len(found.match.gallery.names)
-        return f"{probes} probe{'s' * (probes > 1)} in a gallery of {names} names: what makes the first candidate win over the next."
-    if len(found.names) == 1:
-        return f"One face; {OWN_REFERENCE}."
-    return f"{len(found.names)} faces, each explained towards the other{'s' * (len(found.names) > 2)}."
 
 
 # -- files ---------------------------------------------------------------------------------------------
 
 
 def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[tuple[Path, Which]], list[FileError]]:
-    """Return files without repetitions, each with its face, and skipped files. A picture must not be among its own references."""
+    """Return files without repetitions, each with its face, and skipped files, because a picture cannot be its own reference."""
     if not paths:
         raise CaptumLeamError("Expected one picture or more, got none.")
     listed = [pictures_of(path) for path in paths]
@@ -366,10 +357,10 @@ def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[t
     skipped = [FileError(path, reason) for _, others in listed for path, reason in others]
     if len(faces) not in (0, 1, len(files)):
         raise CaptumLeamError(
-            f"Expected one index of a face, or one for each of the {len(files)} pictures in their order, got {len(faces)}."
+            f"Expected one index in `faces`, or one for each of the {len(files)} pictures in their order, got {len(faces)}."
         )
-    given: list[Which] = [*faces] or ["largest"]
-    which = given if len(given) == len(files) else given * len(files)
+    indices: list[Which] = [*faces] or ["largest"]
+    which = indices if len(indices) == len(files) else indices * len(files)
     once: dict[tuple[str, Which], Path] = {}
     seen: dict[tuple[bytes, Which], Path] = {}
     for file, index in zip(files, which, strict=True):
@@ -386,11 +377,11 @@ def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[t
 
 def _check_other_picture(first: Path, other: Path) -> None:
     if first is not other:
-        raise CaptumLeamError(f"{first} and {other} are the same picture: a reference must be another one.")
+        raise CaptumLeamError(f"{first} and {other} are the same picture. Pass another picture as the reference.")
 
 
 def _digest(file: Path) -> bytes:
-    """Return the digest of a file's content; empty if the file is empty or cannot be read, which is reported later."""
+    """Return the digest of the content of a file; empty for an empty or unreadable file, which is reported later."""
     try:
         if not file.is_file() or not file.stat().st_size:
             return b""
@@ -403,7 +394,7 @@ def _digest(file: Path) -> bytes:
 def _read(
     files: list[tuple[Path, Which]], pictures: str, aligner: Callable[[], FaceAligner]
 ) -> tuple[list[_Read], list[FileError]]:
-    """Return the faces, each with the index asked for, and skipped files. Of two pictures, neither can be skipped."""
+    """Return the faces, each with its index, and skipped files. Of two pictures, none can be skipped."""
     read: list[_Read] = []
     skipped: list[FileError] = []
     for file, index in files:
@@ -422,22 +413,22 @@ def _read(
 
 
 def _without_copies(read: list[_Read]) -> tuple[list[_Read], list[FileError]]:
-    """Skip pictures that show the same as an earlier one: re-encoded, recompressed or resized. Of a pair, neither can be skipped."""
+    """Skip re-encoded, recompressed or resized copies of an earlier picture. Of a pair, none can be skipped."""
     sources = [source for source, _ in read]
     found = copies(thumbnails_of(sources), lambda later, earlier: shows_same_face(sources[earlier], sources[later]))
-    kept = [item for i, item in enumerate(read) if i not in found]
+    distinct = [item for i, item in enumerate(read) if i not in found]
     for later, earlier in found.items():
-        if len(kept) < 2:
+        if len(distinct) < 2:
             raise CaptumLeamError(
-                f"{sources[earlier].path} and {sources[later].path} show the same: a reference must be another picture. Leave one out."
+                f"{sources[earlier].path} and {sources[later].path} show the same picture. Pass another picture as the reference."
             )
-    return kept, [FileError(sources[i].path, f"shows the same as {sources[j].path}") for i, j in found.items()]
+    return distinct, [FileError(sources[i].path, f"shows the same as {sources[j].path}") for i, j in found.items()]
 
 
 def _gallery(
     probes: list[FaceSource], options: FileOptions, aligner: Callable[[], FaceAligner]
 ) -> tuple[_Stored, list[FileError]]:
-    """Return the crops and names of a gallery, and skipped files. A picture of a probe is no recognition and is left out."""
+    """Return the crops and names of a gallery, and skipped files. Copies of a probe are left out, because they match by themselves."""
     pictures, skipped = gallery_pictures(options.gallery or "")
     begin_step("reading the gallery", len(pictures))
     sources, names = [], []
@@ -454,16 +445,16 @@ def _gallery(
     both = [*probes, *sources]
     found = copies(thumbnails_of(both), lambda later, earlier: shows_same_face(both[earlier], both[later]))
     own = {later - len(probes): probes[earlier] for later, earlier in found.items() if earlier < len(probes) <= later}
-    kept = [i for i in range(len(sources)) if i not in own]
+    others = [i for i in range(len(sources)) if i not in own]
     for i, probe in own.items():
-        if names[i] not in [names[j] for j in kept]:
+        if names[i] not in [names[j] for j in others]:
             raise CaptumLeamError(
                 f"{sources[i].path} shows the same as the probe {probe.path}, and is the only picture of {names[i]!r}. Leave it out of the "
-                "gallery, or give another picture of this person."
+                "gallery, or add another picture of this person."
             )
         skipped.append(FileError(sources[i].path, f"shows the same as the probe {probe.path}"))
-    crops = _stacked([probes[0], *[sources[i] for i in kept]], options.size)[1:]
-    return (crops, [names[i] for i in kept]), skipped
+    crops = _stacked([probes[0], *[sources[i] for i in others]], options.size)[1:]
+    return (crops, [names[i] for i in others]), skipped
 
 
 def _how_read(source: FaceSource) -> str:
@@ -477,7 +468,7 @@ def _how_read(source: FaceSource) -> str:
 def _picture_notes(
     source: FaceSource, which: Which, size: Size, own: Size | None, aligner: Callable[[], FaceAligner] | None
 ) -> Iterator[str]:
-    """Yield what was decided for the user about a picture: size, one of several faces, turn; with an aligner, that it is a crop."""
+    """Yield notes about automatic decisions for a picture: its size, the chosen face, its turn, and, with an aligner, its kind."""
     name, face, (height, width) = source.path.name, source.face, source.crop.shape[1:]
     if (height, width) != size:
         yield f"{name}: scaled from {width} × {height} to {size[1]} × {size[0]} px"
@@ -496,14 +487,14 @@ def _picture_notes(
 
 
 def _names(paths: list[Path]) -> list[str]:
-    """Return file names, with the folder where one name stands for several files, numbered where that is not enough."""
+    """Return unique names of files: the file name, with its folder if it is ambiguous, and numbered if that is not enough."""
     names = [as_text(path.name) for path in paths]
     names = [as_text(str(path)) if names.count(name) > 1 else name for path, name in zip(paths, names, strict=True)]
     return [f"{name} ({names[:i].count(name) + 1})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _landmarks(sources: list[FaceSource], size: Size) -> Any:
-    """Return the five points of each crop: those found, else those of the template; None for a shape without a template."""
+    """Return the five landmarks of each crop, detected or of the template; None for a shape without a template."""
     try:
         template, _ = resolve_template(template_for(size), size)
     except ValueError:
@@ -515,15 +506,14 @@ def _landmarks(sources: list[FaceSource], size: Size) -> Any:
 
 
 def _stacked(sources: list[FaceSource], size: Size | None) -> Tensor:
-    """Stack the crops, scaled to the size asked for; (N, 3, h, w)."""
+    """Return the crops at the requested size, shape (N, 3, h, w)."""
     first = sources[0]
     for source in sources[1:]:
         if source.crop.shape != first.crop.shape and size is None:
             (height, width), (h, w) = source.crop.shape[1:], first.crop.shape[1:]
             raise FileError(
                 source.path,
-                f"{width} × {height} px, but {first.path} has {w} × {h}; expected crops of one size, or a size to scale "
-                "them to (--size).",
+                f"{width} × {height} px, but {first.path} has {w} × {h}. Pass crops of one size, or a size to scale them to (--size).",
             ).with_options("--size", f"{h}x{w}")
     return torch.stack([source.crop if size is None else _scaled(source, size) for source in sources])
 
@@ -535,16 +525,17 @@ def _scaled(source: FaceSource, size: Size) -> Tensor:
     if abs(height * size[1] - width * size[0]) > max(height, width):
         raise FileError(
             source.path,
-            f"a crop of {width} × {height} px has another shape than {size[1]} × {size[0]}: another alignment, not "
-            "another size. Give the photograph, or the size of this crop.",
+            f"a crop of {width} × {height} px has another shape than {size[1]} × {size[0]}, which is another alignment, not another size. "
+            "Pass the photograph, or the size of this crop.",
         )
     return F.interpolate(source.crop[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
 
 def _division_notes(network: nn.Module, images: Tensor, model: str, wrapped: bool) -> list[str]:
-    """Return a note with the layer to take instead, if the model divides by the length. For ONNX files, from_onnx names the value.
+    """Return a note with the layer before the division, if the model divides embeddings by their length.
 
-    With ``wrapped``, load_model put a preprocessing around the model, so that its layers are called network.… here but not there.
+    For ONNX files, from_onnx names the value instead. With ``wrapped``, load_model put a preprocessing around the model, so that names of
+    layers begin with ``network.`` here, but not for the user.
     """
     before = None if model.endswith(".onnx") else layer_before_division(network, images)
     if before is None:
@@ -562,7 +553,7 @@ def _check_size(network: nn.Module, images: Tensor, own: Size | None, chosen: bo
 
 
 def _noise_notes(network: nn.Module, images: Tensor) -> list[str]:
-    """Return a note if embeddings hardly differ between faces and noise, or differ much more at another scale of the pixels."""
+    """Return a note if embeddings hardly differ between faces and noise, or differ far more at another scale of the pixels."""
     faces = images[:4]
     noise = smooth_images(4, (images.shape[2], images.shape[3])).to(images)
     cosine = _cosine(network, faces, noise)
@@ -580,10 +571,10 @@ def _noise_notes(network: nn.Module, images: Tensor) -> list[str]:
 
 
 def _cosine(network: nn.Module, faces: Tensor, noise: Tensor) -> float:
-    """Return the mean cosine between embeddings of faces and of noise; 1 where the network refuses such pixels."""
+    """Return the mean cosine between embeddings of faces and of noise; 1 if the network raises for such pixels."""
     try:
         a, b = unit(embed(network, faces)), unit(embed(network, noise))
-    except Exception:  # a network refuses pixels as it likes
+    except Exception:  # a network may raise any exception for such pixels
         return 1.0
     return float((a @ b.T).mean())
 
@@ -593,10 +584,10 @@ def _check_runs(network: nn.Module, images: Tensor, model: str) -> None:
         embed(network, images[:1])
     except (CaptumLeamError, MemoryError):
         raise
-    except Exception as error:  # the user's model raises what it likes
+    except Exception as error:  # the model of the user may raise any exception
         height, width = images.shape[2:]
         first = (str(error).splitlines() or ["no message"])[0]
         raise CaptumLeamError(
             f"{model} raised {type(error).__name__} on a crop of {width} × {height} px: {first.rstrip('.')}. "
-            "Does it take crops of another size (--size), or of other values than RGB in [0, 1] (--preprocessing, --colour)?"
+            "Pass the size of its crops (--size), or the values of its pixels if these are not RGB in [0, 1] (--preprocessing, --colour)."
         ) from error

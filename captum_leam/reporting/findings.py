@@ -1,4 +1,4 @@
-"""Read a finished study: its summaries wholly, of the large tables the rows that a question needs."""
+"""Read a finished study: all summary tables, and the required rows of the large tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from captum_leam.faithfulness import OcclusionResult
 from captum_leam.reporting.schema import OVERALL, TABLES
 
 LARGE = ("regions", "drops")
-"""Tables with a row for every image, read in part."""
+"""Tables with a row per image, of which only some rows are read."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,7 +27,7 @@ class Findings:
     Attributes:
         folder: Folder of the results.
         manifest: Content of ``manifest.json``.
-        tables: All tables but the large ones, by name.
+        tables: Name → table, without the large tables.
     """
 
     folder: Path
@@ -61,24 +61,29 @@ class Findings:
 
     @property
     def place(self) -> str:
-        """Name of the map whose numbers come first: the overall map, or the first layer where there is none."""
+        """Name of the map that is shown first: the overall map, or the first layer without an overall map."""
         found = list(dict.fromkeys(self["region_summary"]["layer"])) or list(dict.fromkeys(self["patterns"]["layer"]))
         return OVERALL if OVERALL in found or not found else str(found[0])
 
     @property
     def fill(self) -> str:
-        """Fill that comes first: blur, which scatters no noise, else the study's first."""
+        """Fill that is shown first: blur, which adds no noise, or the first of the study."""
         found = list(dict.fromkeys(self["drop_summary"]["fill"]))
         return "blur" if "blur" in found or not found else str(found[0])
 
     @property
     def fraction(self) -> float:
-        """Fraction of occluded pixels that is shown where one must do: the nearest to 5 %."""
+        """Fraction of occluded pixels that is shown in tables of one fraction: the nearest to 5 %."""
         found = self["drop_summary"]["fraction"].unique()
         return float(min(found, key=lambda f: abs(np.log(f / 0.05)))) if len(found) else 0.05
 
     def rows(self, name: str, **wanted: Any) -> pd.DataFrame:
-        """Return the rows of a large table whose columns hold the value, or one of a list of values."""
+        """Return rows of a large table.
+
+        Args:
+            name: Name of the table.
+            **wanted: Value of a column, or list of its values.
+        """
         pq = import_optional("pyarrow.parquet")
 
         filters = [(column, "in", v if isinstance(v, list) else [v]) for column, v in wanted.items()]
@@ -86,7 +91,12 @@ class Findings:
         return table
 
     def leam(self, kind: str = "top", control: str | None = "") -> pd.DataFrame:
-        """Return the rows of ``patterns`` of one kind at the smallest fraction; ``control`` None for all."""
+        """Return the rows of the table ``patterns`` of one kind at the smallest fraction.
+
+        Args:
+            kind: Kind of the maps. Default: ``"top"``.
+            control: Control; ``""`` for the maps and None for all. Default: ``""``.
+        """
         table = self["patterns"]
         table = table[table["kind"] == kind]
         table = table if control is None else table[table["control"] == control]
@@ -94,17 +104,17 @@ class Findings:
         return least
 
     def at_place(self, name: str, quantity: str = "") -> pd.DataFrame:
-        """Return the rows of a table at :attr:`place`, of one quantity if it is given."""
+        """Return the rows of a table at :attr:`place`, of one quantity if it is not empty."""
         table = self[name]
         return table[(table["layer"] == self.place) & ((table["quantity"] == quantity) if quantity else True)]
 
     def headline(self, kind: str = "top") -> pd.DataFrame:
-        """Return the rows of :meth:`leam` at :attr:`place`: one for every model."""
+        """Return the rows of :meth:`leam` at :attr:`place`, one for each model."""
         table = self.leam(kind)
         return table[table["layer"] == self.place]
 
     def own(self, drops: pd.DataFrame) -> pd.DataFrame:
-        """Return the drops of every model's own map at :attr:`place`, and of the controls that need no map."""
+        """Return the drops of each model's own map at :attr:`place`, and of the controls without a map."""
         is_own = (drops["measured"] == drops["explained"]) & (drops["layer"] == self.place)
         return drops[is_own | (drops["method"] == "")]
 
@@ -123,14 +133,14 @@ class Findings:
         if not (cell["control"] != "").any() or not (cell["control"] == "").any():
             return pd.DataFrame()
         of_image = cell.groupby("image")["drop"].transform("size")
-        cell = cell[of_image == of_image.max()]  # an image that lacks one of them has no pair
+        cell = cell[of_image == of_image.max()]  # images without all controls cannot be compared
         drops = cell.assign(explained=model, model=model, order="most", changed=0).drop(columns=["layer", "measured"])
         compared = OcclusionResult(drops).compare()
         means = drops.groupby("control")["drop"].mean()
         return compared.assign(map=means[""], other=compared["control"].map(means))
 
     def mean_maps(self, model: str) -> dict[str, NDArray[np.float32]]:
-        """Return the mean maps of a model: the overall map first, then the layers."""
+        """Return the mean maps of a model, the overall map first."""
         path = self.folder / "maps" / "mean.npz"
         if not path.is_file():
             return {}
@@ -156,8 +166,11 @@ class Findings:
 def read_findings(folder: Path) -> Findings:
     """Read a finished study.
 
+    Args:
+        folder: Results folder.
+
     Raises:
-        CaptumLeamError: If the folder is not that of a finished study, with what is missing or broken.
+        CaptumLeamError: If the folder is not that of a finished study, naming missing or broken files.
     """
     expected = [folder / "manifest.json", *[_path(folder, name) for name in TABLES]]
     if missing := [str(path.relative_to(folder)) for path in expected if not path.is_file()]:
@@ -187,11 +200,13 @@ def _table(folder: Path, name: str) -> pd.DataFrame:
     path = _path(folder, name)
     try:
         table: pd.DataFrame = pq.read_table(path).to_pandas()
-    except Exception as error:  # a broken file makes Arrow raise nearly anything
+    except Exception as error:  # Arrow raises many types for a broken file
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise CaptumLeamError(f"{path}: Expected a table of a study ({reason}). Run the study again.") from None
     if missing := [column for column in TABLES[name].names if column not in table.columns]:
-        raise CaptumLeamError(f"{path}: this table lacks {', '.join(missing[:4])}; run the study again.")
+        raise CaptumLeamError(
+            f"{path}: Expected a table with the columns {', '.join(missing[:4])}, got none of them. Run the study again."
+        )
     return table
 
 

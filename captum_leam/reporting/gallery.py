@@ -1,4 +1,4 @@
-"""List the pictures of a gallery: a folder of pictures, of a folder for each person, or of both."""
+"""List the pictures of a gallery, a folder with pictures, folders of people, or both."""
 
 from pathlib import Path
 
@@ -9,13 +9,19 @@ from captum_leam.faces.photos import list_pictures
 
 
 def gallery_pictures(folder: str | Path) -> tuple[list[tuple[Path, str]], list[FileError]]:
-    """Return the pictures of a gallery with their names, and files that are skipped.
+    """Return the pictures of a gallery with their names, and skipped files.
 
-    The name of a picture in ``folder/PERSON/`` is that of the folder, and of a picture in ``folder/`` that of the file without its
-    ending. Pictures of one name are of one person. Hidden files are left alone.
+    A picture in ``folder/PERSON/`` has the name of that folder, and a picture in ``folder/`` the name of the file without its suffix.
+    Pictures of one name show one person. Hidden files are ignored.
+
+    Args:
+        folder: Folder of the gallery.
+
+    Returns:
+        Path and name of each picture, and the skipped files with their reasons.
 
     Raises:
-        FileError: If it is not a folder, cannot be read, or contains no image file.
+        FileError: If ``folder`` is not a folder, cannot be read, or has no image file.
 
     Example:
         >>> import tempfile
@@ -28,7 +34,7 @@ def gallery_pictures(folder: str | Path) -> tuple[list[tuple[Path, str]], list[F
     """
     root = Path(folder)
     if not root.is_dir():
-        raise FileError(folder, "expected a folder of pictures, or of a folder for each person.")
+        raise FileError(folder, "Expected a folder of pictures, or of a folder for each person, got something else.")
     listed, others = list_pictures(root)
     pictures = [(path, as_text(path.stem)) for path in listed]
     folders = [path for path, _ in others if path.is_dir()]

@@ -1,4 +1,4 @@
-"""``explanation.json``: the machine-readable result of an explanation, and its schema."""
+"""Machine-readable result of an explanation, ``explanation.json``, and its schema."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MEAN_DROPS = ["method", "control", "fill", "fraction", "drop", "low", "high", "i
 """Columns of the mean drops over the faces."""
 
 FORMAT_VERSION = 1
-"""Version of the format; it grows with every change that an older reader would misunderstand."""
+"""Version of the format, which grows with each change that an older reader would misunderstand."""
 
 
 def explanation_schema() -> dict[str, Any]:
@@ -49,16 +49,16 @@ def explanation_record(
     map_files: Sequence[Mapping[str, str]] = (),
     table_files: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return an explanation as values that JSON holds; what is unknown or NaN is None.
+    """Return an explanation as values of JSON, with None for unknown values and NaN.
 
     Args:
         explanation: Explanation.
-        settings: How it was made, by name, beside the settings of the explanation itself. Default: none.
-        map_files: Kind → file name of the pictures of each face. Default: none.
-        table_files: Kind → file name of the tables. Default: none.
+        settings: Further settings by name, beside those of the explanation. Default: none.
+        map_files: Kind of picture → file name, for each face. Default: none.
+        table_files: Kind of table → file name. Default: none.
 
     Returns:
-        A mapping that fits :func:`explanation_schema`.
+        Mapping that is valid under :func:`explanation_schema`.
 
     Example:
         >>> from captum_leam import suggest_layers
@@ -116,7 +116,10 @@ def explanation_record(
 
 
 def as_json(record: Mapping[str, Any]) -> str:
-    r"""Return a record as text that ends with a line break; lone surrogates of file names are escaped.
+    r"""Return a record as JSON text that ends with a line break, with lone surrogates of file names escaped.
+
+    Args:
+        record: Values of JSON.
 
     Example:
         >>> as_json({"name": "é"})
@@ -141,7 +144,7 @@ def _decision(pair: PairExplanation) -> dict[str, Any]:
 
 
 def _identification(match: MatchExplanation, names: Sequence[str]) -> dict[str, Any]:
-    """Return what was identified; rankings and changes have the columns of the tables beside the page, without the probe."""
+    """Return the identification; rankings and changes have the columns of the tables beside the page, without the probe."""
     ranking, probes = match.to_frame(), []
     for i, name in enumerate(names):
         of_probe, changes = ranking[ranking["probe"] == i], match.changes[match.changes["probe"] == i]
@@ -178,8 +181,11 @@ def hashes_of(model: nn.Module, where: str, images: Mapping[str, Path]) -> dict[
 
     Args:
         model: Model.
-        where: Name that it was loaded by.
-        images: Name → file.
+        where: Name that the model was loaded by.
+        images: Name of an image → its file.
+
+    Returns:
+        Hashes of the ``"model"`` and of the ``"images"``; None for files that cannot be read.
     """
     file = Path(where if where.endswith(".onnx") else where.rpartition(":")[0])
     own = {"file_sha256": _sha256_or_none(file), "parameters_sha256": parameters_sha256(model)}
@@ -187,7 +193,10 @@ def hashes_of(model: nn.Module, where: str, images: Mapping[str, Path]) -> dict[
 
 
 def parameters_sha256(model: nn.Module) -> str:
-    """Return the SHA-256 of names, shapes, types and values of all parameters and buffers.
+    """Return the SHA-256 of the names, shapes, types and values of all parameters and buffers.
+
+    Args:
+        model: Model.
 
     Example:
         >>> parameters_sha256(nn.Identity()) == hashlib.sha256().hexdigest()
@@ -201,7 +210,10 @@ def parameters_sha256(model: nn.Module) -> str:
 
 
 def tensor_sha256(values: Tensor) -> str:
-    """Return the SHA-256 of the values of a tensor, in their type and in the order of the axes.
+    """Return the SHA-256 of the values of a tensor in their type and the order of the axes.
+
+    Args:
+        values: Tensor.
 
     Example:
         >>> x = torch.arange(6.0).view(2, 3)
@@ -233,7 +245,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return values of JSON: mappings, lists, texts, finite numbers, booleans and None; anything else as its text."""
+    """Return values of JSON; values of other types become their text, and numbers that are not finite None."""
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

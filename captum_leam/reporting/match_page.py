@@ -5,11 +5,11 @@ from __future__ import annotations
 from captum_leam._optional import pd
 from captum_leam.match import MatchExplanation
 from captum_leam.reporting.figures import margin_falls
-from captum_leam.reporting.numbers import one_digit, percent, three_digits
+from captum_leam.reporting.numbers import counted, one_digit, percent, three_digits, whole_number
 from captum_leam.reporting.page import Block, Column, Facts, PictureRow, Plate, Points, picture, sheet
 
 TOP = 5
-"""Names of a ranking that the page shows; the file has all of them."""
+"""Number of the names of a ranking that the page shows; the file has all of them."""
 
 OF_MAP = "LEAM, overall map"
 
@@ -22,7 +22,7 @@ def match_tables(match: MatchExplanation, names: list[str]) -> dict[str, pd.Data
 
 
 def match_blocks(match: MatchExplanation, names: list[str], prefix: str) -> list[Block]:
-    """Return the sentences, the faces of the candidates, the ranking and the changes.
+    """Return the blocks of an identification: its facts and sentences, the candidates, the ranking and the changes.
 
     Args:
         match: Identification of all probes.
@@ -46,7 +46,7 @@ def _candidates(match: MatchExplanation, names: list[str]) -> list[Block]:
         for rank, j in enumerate(match.order[i, :2].tolist(), 1):
             pixels = match.gallery.portraits[j].detach().cpu().float().clamp(0, 1).expand(3, -1, -1).movedim(0, -1)
             of = "" if len(names) == 1 else f" of {name}"
-            caption = f"rank {rank}{of}: {match.gallery.names[j]}, cosine {float(match.scores[i, j]):.3f}"
+            caption = f"rank {rank}{of}: {match.gallery.names[j]}, cosine {three_digits(float(match.scores[i, j]))}"
             pictures.append(picture((255 * pixels).round().byte().numpy(), 112, caption, caption))
     return [PictureRow(pictures)]
 
@@ -59,37 +59,42 @@ def _ranking(match: MatchExplanation, names: list[str]) -> Block:
         Column("name", "name"),
         Column("images", "images", str),
         Column("score", "cosine", three_digits),
-        Column("behind", "behind the first", three_digits),
+        Column("behind", "cosine behind the first", three_digits),
     ]
-    return sheet("Ranking", table.groupby("probe", sort=False).head(TOP), columns[len(names) == 1 :])
+    note = f"The first {TOP} names by cosine (−1 to 1). The further the next is behind, the clearer is the first candidate."
+    return sheet("Ranking", table.groupby("probe", sort=False).head(TOP), columns[len(names) == 1 :], note=note)
 
 
 def _changes(match: MatchExplanation, names: list[str], prefix: str) -> list[Block]:
-    """Return the table and the figure of what changes; with the interval over probes where there are several."""
+    """Return the table and the figure of the changes under occlusion, with intervals over probes where there are several."""
     first = match.changes[match.changes["of"] == "first candidate"]
     summary = match.summary().query("of == 'first candidate'").replace({"control": {"": OF_MAP}})
     wide = summary.pivot(index="control", columns="quantity", values="value").reindex(summary["control"].unique())
     means = first.replace({"control": {"": OF_MAP}}).groupby("control", sort=False)
     wide = wide.join(means[["rank_after", "margin_after", "draws"]].mean())
     columns = [
-        Column("control", "occluded"),
+        Column("control", "pixels named by"),
         Column("rank_after", "rank after", one_digit),
         Column("rank 1 lost", "rank 1 lost", percent),
         Column("margin_after", "margin after", three_digits),
-        Column("margin fall", "margin falls by", three_digits),
-        Column("draws", "draws", lambda draws: f"{draws:.0f}"),
+        Column("margin fall", "fall of the margin", three_digits),
+        Column("draws", "draws", whole_number),
     ]
     count = len(names)
+    occluded = f"the top {100 * match.fraction:g} % of the pixels ({match.fill} fill)"
     caption = (
-        f"Fall of the margin of the first candidate over the best other name after occluding the top {100 * match.fraction:g} % of the "
-        f"pixels ({match.fill} fill), mean over {count} probe{'s' * (count > 1)}"
-        f"{' with 95 % intervals; dots are single probes' * (count > 1)}. A map that names what the identification depends on falls "
-        "further than the controls."
+        "The map names what the identification depends on if its point lies to the right of those of the controls. Points are the fall "
+        f"of the margin, the cosine of the first candidate minus the best other cosine, after occluding {occluded}, for "
+        f"{counted(count, 'probe')}{', with 95 % intervals over probes; small dots are single probes' * (count > 1)}."
+    )
+    note = (
+        f"Means over {counted(count, 'probe')} after occluding {occluded}. A map that names what decides moves the rank above 1 and lowers "
+        "the margin more than its controls."
     )
     figure = margin_falls(summary.query("quantity == 'margin fall'"), _falls(first))
     alt = "fall of the margin for the map and each control"
     return [
-        sheet("What if these pixels were gone?", wide.reset_index(), columns),
+        sheet("What changes without these pixels?", wide.reset_index(), columns, note=note),
         Plate(f"{prefix}margin_falls", "", [("", figure)], alt, caption, summary.drop(columns="of")),
     ]
 

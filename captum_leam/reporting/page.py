@@ -1,7 +1,7 @@
-"""Build the pages of this package: blocks, one template, one style sheet, for explanations and studies alike.
+"""Build the pages of explanations and studies from blocks, one template and one style sheet.
 
-A page asks nothing of any network: its policy forbids every request, its one script is named by its hash, and everything that comes from
-files, people or models is escaped. A drawing is a picture of the page, and a file beside it together with its numbers.
+A page makes no request to any network: its policy forbids all requests, its script is allowed by its hash, and all text from files, people
+or models is escaped. A figure is a picture in the page and a file beside it, with its numbers.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from PIL import Image
 from captum_leam._optional import import_optional, pd
 from captum_leam._text import safe_cells, shown
 from captum_leam._version import __version__
-from captum_leam.reporting.figure_style import as_svg, themed
+from captum_leam.reporting.figure_style import as_svg, colour_bar_rules, themed
 from captum_leam.reporting.numbers import interval, significant
 
 MAX_INLINE_CSV = 100_000
-"""Bytes up to which the page holds the numbers of a drawing itself; above, it links to the file beside it."""
+"""Largest size in bytes of a figure's numbers in the page; larger ones are linked as a file."""
 
 MAX_ROWS = 100
-"""Rows of a table that the page shows; the file holds all of them."""
+"""Largest number of rows of a table in the page; the file has all rows."""
 
 ENLARGED = 1.3
-"""Scale of drawings on pages that are wider than they are."""
+"""Scale of figures on pages that are wider than they are."""
 
 # -- blocks --------------------------------------------------------------------------------------------
 
 
 class Block:
-    """A part of a section; the template has a macro for each kind."""
+    """Part of a section, for which the template has a macro."""
 
     @property
     def kind(self) -> str:
-        """Name of the macro."""
+        """Name of the macro in the template."""
         return type(self).__name__.lower()
 
 
 @dataclass(frozen=True)
 class Note(Block):
-    """A paragraph; ``tone`` is ``""``, ``"note"`` (small), ``"label"`` or ``"warning"``."""
+    """Paragraph; ``tone`` is ``""``, ``"note"`` (small), ``"label"`` or ``"warning"``."""
 
     text: str
     tone: str = ""
@@ -60,7 +60,7 @@ class Note(Block):
 
 @dataclass(frozen=True)
 class Facts(Block):
-    """Names and values, folded in when ``closed``."""
+    """Names and values, folded in if ``closed``."""
 
     title: str
     items: Sequence[tuple[str, Any]]
@@ -69,19 +69,42 @@ class Facts(Block):
 
 @dataclass(frozen=True)
 class Points(Block):
-    """A list; ``tone`` as in :class:`Note`."""
+    """List; ``tone`` as in :class:`Note`."""
 
     items: Sequence[str]
     tone: str = ""
 
 
+class ColourBar(NamedTuple):
+    """Colour bar of a map.
+
+    Attributes:
+        colours: Key of :data:`captum_leam.reporting.figure_style.COLOUR_BARS`.
+        low: Text at the left end.
+        high: Text at the right end.
+    """
+
+    colours: str
+    low: str
+    high: str
+
+
 class Picture(NamedTuple):
-    """A picture as a data address, with its caption, the text for readers who cannot see it, and its width in pixels."""
+    """Picture of a page.
+
+    Attributes:
+        address: Data address of the pixels.
+        caption: Text under the picture.
+        alt: Text for readers who cannot see it.
+        width: Width in CSS pixels. Default: that of the column.
+        bar: Colour bar. Default: none.
+    """
 
     address: str
     caption: str
     alt: str
     width: int | None = None
+    bar: ColourBar | None = None
 
 
 @dataclass(frozen=True)
@@ -94,14 +117,14 @@ class PictureRow(Block):
 
 @dataclass(frozen=True)
 class Cards(Block):
-    """Titled groups of blocks in a grid; ``wide`` ones take half a row each."""
+    """Titled groups of blocks in a grid, half a row each if ``wide``."""
 
     items: Sequence[tuple[str, Sequence[Block]]]
     wide: bool = False
 
 
 class Cell(NamedTuple):
-    """The text of a cell, the number that it is sorted by, and its interval."""
+    """Text of a cell, the number that it is sorted by, and its interval."""
 
     text: str
     value: float | None = None
@@ -109,13 +132,13 @@ class Cell(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One column of a shown table.
+    """Column of a table in the page.
 
     Attributes:
-        name: Name of the column in the frame.
-        label: Text at its head. Default: its name.
-        show: Function from a number to its text; None for texts.
-        ends: Columns of the interval behind the number.
+        name: Name of the column in the data frame.
+        label: Text at the head of the column. Default: ``name``.
+        show: Function from a number to its text. Default: None, for a column of texts.
+        ends: Columns with the low and high end of the interval. Default: no interval.
     """
 
     name: str
@@ -126,17 +149,34 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Sheet(Block):
-    """A sortable table; ``heads`` are labels, and whether the column holds numbers."""
+    """Sortable table.
+
+    Attributes:
+        title: Title; empty for none.
+        heads: Label of each column, and whether it has numbers.
+        rows: Cells of the rows in the page.
+        total: Number of rows of the whole table.
+        note: Sentence with units and what is good; empty for none.
+        closed: Whether the table is folded in at first.
+    """
 
     title: str
     heads: list[tuple[str, bool]]
     rows: list[list[Cell]]
     total: int
+    note: str = ""
     closed: bool = False
 
 
-def sheet(title: str, table: pd.DataFrame, columns: Sequence[Column], *, closed: bool = False) -> Sheet:
-    """Return the named columns of a table that it has, its first :data:`MAX_ROWS` rows; folded in when ``closed``.
+def sheet(title: str, table: pd.DataFrame, columns: Sequence[Column], *, note: str = "", closed: bool = False) -> Sheet:
+    """Return the sheet of a table.
+
+    Args:
+        title: Title of the sheet; empty for none.
+        table: Table, of which the first :data:`MAX_ROWS` rows are shown.
+        columns: Columns to show; those that the table lacks are left out.
+        note: Sentence under the title with units and what is good. Default: none.
+        closed: Whether the sheet is folded in at first. Default: False.
 
     Example:
         >>> found = sheet("t", pd.DataFrame({"a": ["x"], "b": [0.5]}), [Column("a", "name"), Column("b", show=significant)])
@@ -145,7 +185,8 @@ def sheet(title: str, table: pd.DataFrame, columns: Sequence[Column], *, closed:
     """
     present = [column for column in columns if column.name in table.columns]
     rows = [[_cell(row, column) for column in present] for row in table.head(MAX_ROWS).to_dict("records")]
-    return Sheet(title, [(c.label or c.name, c.show is not None) for c in present], rows, len(table), closed)
+    heads = [(column.label or column.name, column.show is not None) for column in present]
+    return Sheet(title, heads, rows, len(table), note, closed)
 
 
 def _cell(row: Mapping[Any, Any], column: Column) -> Cell:
@@ -158,20 +199,20 @@ def _cell(row: Mapping[Any, Any], column: Column) -> Cell:
     return Cell(text, float(value) if value is not None and math.isfinite(value) else None, note)
 
 
-# -- drawings ------------------------------------------------------------------------------------------
+# -- figures -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Plate(Block):
-    """Drawings side by side that share one caption and one table of numbers.
+    """Figures side by side that share a caption and a table of numbers.
 
     Attributes:
-        name: Name of its files.
-        title: Text over it.
-        panels: Title and figure of every drawing.
-        alt: What a reader who cannot see it should know.
-        caption: Text under it.
-        numbers: What is drawn.
+        name: Name of the files.
+        title: Text above the figures.
+        panels: Title of each figure, and the figure.
+        alt: Text for readers who cannot see them.
+        caption: Text below the figures, which begins with what to see.
+        numbers: Numbers that are drawn.
     """
 
     name: str
@@ -183,30 +224,34 @@ class Plate(Block):
 
     @cached_property
     def csv(self) -> bytes:
-        """The numbers, with six digits; characters that cannot be seen are written as their code."""
+        """Numbers as CSV with six digits; invisible characters are written as their code."""
         is_text = [not pd.api.types.is_numeric_dtype(kind) for kind in self.numbers.dtypes]
         texts = {str(name): self.numbers[name].map(shown) for name in self.numbers.columns[is_text]}
         return as_csv(self.numbers.assign(**texts), "%.6g").encode("utf-8", "backslashreplace")
 
     @cached_property
     def drawings(self) -> list[str]:
-        """Every drawing as SVG."""
+        """Figures as SVG."""
         return [as_svg(figure, f"{self.name}_{i}") for i, (_, figure) in enumerate(self.panels, 1)]
 
     @property
     def sheet(self) -> Sheet:
-        """The numbers as the page shows them, with four significant digits."""
+        """Numbers as a table of the page, with four significant digits."""
         kinds = self.numbers.dtypes.items()
         show = {str(name): significant if pd.api.types.is_numeric_dtype(kind) else None for name, kind in kinds}
         return sheet(f"Numbers of {self.title}", self.numbers, [Column(name, show=how) for name, how in show.items()])
 
     def address(self, folder: str) -> str:
-        """Return the address of the numbers: data, or the file in a folder beside the page."""
+        """Return the address of the numbers, a data address or a file.
+
+        Args:
+            folder: Address of the folder of figures beside the page.
+        """
         held = len(self.csv) <= MAX_INLINE_CSV
         return _data_uri(self.csv, "text/csv;charset=utf-8") if held else f"{folder}{self.name}.csv"
 
     def pictures(self) -> list[tuple[str, Picture]]:
-        """Return the title and the picture of every drawing; it follows the reader's choice of light or dark."""
+        """Return the title and the picture of each figure, light or dark as the reader prefers."""
         found = []
         for (title, figure), svg in zip(self.panels, self.drawings, strict=True):
             alt, width = f"{title}: {self.alt}" if title else self.alt, round(ENLARGED * 96 * figure.get_figwidth())
@@ -214,14 +259,19 @@ class Plate(Block):
         return found
 
     def files(self) -> Iterator[tuple[str, bytes]]:
-        """Yield names and contents of ``NAME.csv`` and the drawings, ``NAME.svg`` or ``NAME_1.svg`` and so on."""
+        """Yield name and content of ``NAME.csv`` and of the figures, ``NAME.svg`` or ``NAME_1.svg`` and so on."""
         yield f"{self.name}.csv", self.csv
         for i, svg in enumerate(self.drawings, 1):
             yield (f"{self.name}_{i}.svg" if len(self.panels) > 1 else f"{self.name}.svg"), svg.encode()
 
 
 def as_csv(table: pd.DataFrame, float_format: str | None = None) -> str:
-    """Return a table as CSV in which no text is a formula of a spreadsheet."""
+    """Return a table as CSV, with texts that a spreadsheet would run as formulas escaped.
+
+    Args:
+        table: Table.
+        float_format: Format of numbers. Default: all digits.
+    """
     return safe_cells(table).to_csv(index=False, float_format=float_format, lineterminator="\n")
 
 
@@ -229,8 +279,24 @@ JPEG = {"format": "JPEG", "quality": 88, "subsampling": 0}
 """How photographs are stored on a page: a fifth of the bytes of a PNG. The PNG is beside the page."""
 
 
-def picture(pixels: NDArray[np.uint8], width: int, caption: str, alt: str, *, is_photograph: bool = False) -> Picture:
-    """Return pixels, (H, W, 3), as a PNG of a width in pixels; as a JPEG if it is a photograph.
+def picture(
+    pixels: NDArray[np.uint8],
+    width: int,
+    caption: str,
+    alt: str,
+    bar: ColourBar | None = None,
+    *,
+    is_photograph: bool = False,
+) -> Picture:
+    """Return a picture that holds pixels as a PNG, or as a JPEG if it is a photograph.
+
+    Args:
+        pixels: RGB values, shape (H, W, 3).
+        width: Width of the PNG in pixels.
+        caption: Text under the picture.
+        alt: Text for readers who cannot see it.
+        bar: Colour bar under the picture. Default: none.
+        is_photograph: Whether the pixels are a photograph. Default: False.
 
     Example:
         >>> picture(np.zeros((2, 2, 3), np.uint8), 2, "", "black").address[:22]
@@ -240,7 +306,7 @@ def picture(pixels: NDArray[np.uint8], width: int, caption: str, alt: str, *, is
     buffer = io.BytesIO()
     options: dict[str, Any] = JPEG if is_photograph else {"format": "PNG"}
     Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC).save(buffer, **options)
-    return Picture(_data_uri(buffer.getvalue(), Image.MIME[options["format"]]), caption, alt)
+    return Picture(_data_uri(buffer.getvalue(), Image.MIME[options["format"]]), caption, alt, bar=bar)
 
 
 def _data_uri(content: bytes, kind: str) -> str:
@@ -252,7 +318,7 @@ def _data_uri(content: bytes, kind: str) -> str:
 
 @dataclass(frozen=True)
 class Section:
-    """A headed part of the page; ``key`` is its address."""
+    """Section of the page with its address ``key``."""
 
     key: str
     title: str
@@ -261,14 +327,14 @@ class Section:
 
 
 class Answer(NamedTuple):
-    """A question of the study and its answer.
+    """Question of a study and its answer.
 
     Attributes:
-        question: The question.
-        verdict: One or two words.
-        tone: ``"yes"``, ``"partly"``, ``"no"`` or ``"open"``.
-        text: One or two sentences with the numbers.
-        key: Section that shows it.
+        question: Question.
+        verdict: Answer in one or two words.
+        tone: Kind of the answer: ``"yes"``, ``"partly"``, ``"no"`` or ``"open"``.
+        text: Answer in one or two sentences with numbers.
+        key: Address of the section with the details.
     """
 
     question: str
@@ -280,24 +346,26 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that a page shows.
+    """Content of a page.
 
     Attributes:
         title: Title.
-        lead: Sentence under it.
-        sections: Its parts.
-        warnings: What must be read first.
-        answers: Answers of the part "In short".
-        headline: Table above them.
-        heroes: Drawings beside them.
-        links: Names and addresses of pages of people.
-        back: Address of the page above.
-        figures: Address of the folder of its drawings, ``""`` or with ``/`` at its end.
+        lead: Sentence under the title; empty for none.
+        sections: Sections.
+        summary: Plain-language summary, up to three pairs of a label and a sentence, see :mod:`captum_leam.reporting.summary`.
+        warnings: Warnings above everything else.
+        answers: Answers of the section "In short".
+        headline: Table above the answers.
+        heroes: Figures beside the answers.
+        links: Names and addresses of the pages of people.
+        back: Address of the page that this page belongs to.
+        figures: Address of the folder of figures, ``""`` or with ``/`` at its end.
     """
 
     title: str
     lead: str
     sections: Sequence[Section]
+    summary: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
     answers: Sequence[Answer] = ()
     headline: Sheet | None = None
@@ -307,7 +375,7 @@ class Page:
     figures: str = "figures/"
 
     def render(self) -> str:
-        """Return the page as HTML: self-contained, every name escaped, no request to anywhere."""
+        """Return the page as self-contained HTML with all names escaped, which makes no request."""
         jinja2 = import_optional("jinja2")
         environment = jinja2.Environment(
             loader=jinja2.PackageLoader("captum_leam.reporting"),
@@ -318,7 +386,8 @@ class Page:
             finalize=lambda value: value if isinstance(value, Markup) else shown(value),
         )
         parts = ("page", "explorer") if self._is_explorable else ("page",)
-        script, style = (Markup("".join(_template(part + end) for part in parts)) for end in (".js", ".css"))  # noqa: S704 - of this package
+        script = Markup("".join(_template(f"{part}.js") for part in parts))  # noqa: S704 - of this package
+        style = Markup("".join([*(_template(f"{part}.css") for part in parts), colour_bar_rules()]))  # noqa: S704
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         template = environment.get_template("page.html.j2")
         text: str = template.render(page=self, version=__version__, style=style, script=script, script_hash=digest)
@@ -329,14 +398,18 @@ class Page:
         return any(block.kind == "explorer" for section in self.sections for block in section.blocks)
 
     def write(self, path: Path) -> None:
-        """Write the page, and its drawings with their numbers into the folder of figures beside it."""
+        """Write the page, and its figures with their numbers into the folder of figures beside it.
+
+        Args:
+            path: Path of the page.
+        """
         plates = [block for section in self.sections for block in section.blocks if isinstance(block, Plate)]
         folder = path.parent / self.figures
         for parent in (path.parent, folder):
             if not parent.is_dir():
                 parent.mkdir()
-        for drawn in (*self.heroes, *plates):
-            for name, content in drawn.files():
+        for plate in (*self.heroes, *plates):
+            for name, content in plate.files():
                 (folder / name).write_bytes(content)
         path.write_text(self.render(), encoding="utf-8", errors="backslashreplace", newline="\n")
 

@@ -1,4 +1,4 @@
-"""Build the page of one person, made only on request: their maps, regions and drops beside everybody's."""
+"""Build the page of one person, which is made on request only: maps, regions and drops beside those of all people."""
 
 from __future__ import annotations
 
@@ -15,41 +15,50 @@ from captum_leam._optional import pd
 from captum_leam._text import safe_name
 from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.faces import read_crop
-from captum_leam.reporting import figures
+from captum_leam.reporting import figures, reading
 from captum_leam.reporting.findings import Findings
 from captum_leam.reporting.numbers import number, percent, whole_number
 from captum_leam.reporting.page import Block, Column, Note, Page, Picture, PictureRow, Section, picture, sheet
+from captum_leam.reporting.reading import reading_section
 from captum_leam.reporting.schema import OVERALL
 from captum_leam.reporting.study_sections import NETWORK, controls_of, drop_curves, maps_plate, per_model
+from captum_leam.reporting.summary import person_summary
 
 LIMITS = (
-    "The page shows what networks took from these images of one person, not who they are. Few images say little: differences from "
-    "others may be those of light, pose or expression."
+    "The page shows what networks used in these images of one person, and not who the person is. Few images say little, because "
+    "differences from other people may be those of light, pose or expression."
 )
-NO_MAPS = "Maps of single images were not kept (store_maps: overall keeps them): there is no mean map of the person."
+NO_MAPS = "There is no mean map of the person, because the study kept no maps of single images (store_maps: overall keeps them)."
 
 
 def check_people(study: Findings, people: Sequence[str], show_faces: bool) -> None:
-    """Raise if the study does not know the people.
+    """Raise if the study has no image of the people.
+
+    Args:
+        study: Findings of the study.
+        people: Names of people.
+        show_faces: Whether their pages show their crops.
 
     Raises:
-        InputTypeError: For one text in place of a list.
-        CaptumLeamError: For unknown people, with names that are close; for ``show_faces`` without people.
+        InputTypeError: If ``people`` is a text instead of a list.
+        CaptumLeamError: If the study used no image of a person, or ``show_faces`` is True without people.
     """
     if isinstance(people, str):
         raise InputTypeError(f"Expected `people` to be a list of names, got the text {people!r}. Pass [{people!r}].")
     if show_faces and not people:
-        raise CaptumLeamError("`show_faces` shows the crops of those named in people=[…], but nobody is named.")
+        raise CaptumLeamError("Expected names in `people` for `show_faces`, got none. Pass people=[…].")
     known = study.people
     for person in people:
         if person not in known:
             near = get_close_matches(person, known, n=3, cutoff=0.4)
-            hint = f" Near: {', '.join(near)}." if near else ""
-            raise CaptumLeamError(f"{person!r} has no image that the study used; it has {len(known)} people.{hint}")
+            hint = f" Similar names: {', '.join(near)}." if near else ""
+            raise CaptumLeamError(
+                f"Expected `people` to be among the {len(known)} people whose images the study used, got {person!r}.{hint}"
+            )
 
 
 def page_name(person: str) -> str:
-    """Return the name of the page of one person, different for every name."""
+    """Return the file name of the page of a person, which differs for each name."""
     safe = safe_name(person)
     if safe == person != "" and not person.startswith((".", "-")):
         return f"{person}.html"
@@ -58,32 +67,34 @@ def page_name(person: str) -> str:
 
 
 def person_page(study: Findings, person: str, report: str, show_faces: bool) -> Page:
-    """Return the page of a person; its drawings stand beside those of the report.
+    """Return the page of a person, whose figures go to the folder of those of the report.
 
     Args:
         study: Findings of the study.
         person: Name of the person.
-        report: Name of the page that it belongs to.
-        show_faces: Whether it shows the crops.
+        report: File name of the study's page.
+        show_faces: Whether the page shows the person's crops.
     """
     stem = f"person_{page_name(person).removesuffix('.html')}"
     images = study["images"][study["images"]["person"] == person]
     used, skipped = images[images["status"] == "ok"], images[images["status"] != "ok"]
     blocks = [_scores(study, person)]
     if len(skipped):
-        blocks.append(sheet("Skipped", skipped, [Column("path", "file"), Column("reason", "why")]))
+        blocks.append(sheet("Skipped", skipped, [Column("path", "file"), Column("reason")]))
     if show_faces:
         blocks += _faces(study, used)
     plates = [*_maps(study, person, stem), *_regions(study, person, stem), *_drops(study, person, stem)]
     has_maps = any((study.folder / "maps" / "people").glob("*.npz"))
-    nothing = Note("The study holds nothing about it.")
+    nothing = Note("The study has no maps of this person.")
     sections = [
         Section("images", "Images and scores", "", blocks),
-        Section("shown", "What the networks took", "" if has_maps else NO_MAPS, plates or [nothing]),
-        Section("limits", "Limits", LIMITS),
+        Section("evidence", "Evidence of the networks", "" if has_maps else NO_MAPS, plates or [nothing]),
+        reading_section(reading.PERSON),
+        Section("limits", "What this does not show", LIMITS),
     ]
-    lead, back = f"One of {len(study.people)} people.", f"../{quote(report)}"
-    return Page(person, lead, sections, back=back, figures="../figures/")
+    lead = f"One of the {len(study.people)} people of the study."
+    summary, back = person_summary(study, person), f"../{quote(report)}"
+    return Page(person, lead, sections, summary=summary, back=back, figures="../figures/")
 
 
 def _scores(study: Findings, person: str) -> Block:
@@ -96,17 +107,21 @@ def _scores(study: Findings, person: str) -> Block:
     own_columns = [
         Column("size", "images", whole_number),
         Column("mean", "mean cosine", number),
-        Column("min", "least", number),
+        Column("min", "lowest cosine", number),
     ]
-    others = [Column("median", "median of all people", number), Column("below", "people below", percent)]
+    others = [Column("median", "median of all people", number), Column("below", "people with a lower mean", percent)]
     columns = [NETWORK, *own_columns, *others]
-    return sheet("Cosine to the person’s other images", own, columns)
+    note = "Cosine of each image to the mean of the person’s other images, from −1 to 1. Higher means that the person is recognised better."
+    return sheet("Cosine to the person’s other images", own, columns, note=note)
 
 
 def _maps(study: Findings, person: str, stem: str) -> list[Block]:
     found = {model: study.person_map(model, person) for model in study.explained}
     maps = {model: {OVERALL: values} for model, values in found.items() if values is not None}
-    caption = "Mean of the person’s maps; lines are the template, not the person."
+    caption = (
+        "Bright places are those that the maps of this person name on average. The map is scaled by its maximum; lines are the template "
+        "and not the person, and the numbers are the share of each ninth of the crop."
+    )
     return maps_plate(f"{stem}_maps", "Mean map", maps, "mean map", caption)
 
 
@@ -126,10 +141,10 @@ def _regions(study: Findings, person: str, stem: str) -> list[Block]:
         return figures.among_others(part[part[["person", "high"]].max(axis=1) >= 0.005])
 
     caption = (
-        "Share of the critical pixels: the dot is this person’s mean, the line what 90 % of the people lie within, "
-        "the tick their median."
+        "A region is unusual for this person where the dot lies outside the grey line. Dots are this person’s mean share of the critical "
+        "pixels, grey lines the range of 90 % of the people, and ticks their median."
     )
-    title, numbers = "Regions, beside everybody", pd.concat(tables, ignore_index=True)
+    title, numbers = "Regions beside those of all people", pd.concat(tables, ignore_index=True)
     columns = ["model", "region", "person", "median", "low", "high"]
     return [per_model(f"{stem}_regions", title, numbers, draw, "shares of regions", caption, columns)]
 
@@ -141,19 +156,22 @@ def _drops(study: Findings, person: str, stem: str) -> list[Block]:
     by_fraction = own.groupby(["measured", "control", "fraction"], sort=False)["drop"]
     table = by_fraction.agg(drop="mean", low="min", high="max").reset_index()
     draw, alt = drop_curves(controls_of(table)), "mean drop by fraction"
-    caption = f"Mean fall of the cosine over the person’s images, {study.fill} fill; bands reach from the least to the largest."
+    caption = (
+        "The map is faithful for this person where the blue line lies above those of the controls. Lines are the mean fall of the cosine "
+        f"over the person’s images ({study.fill} fill), and bands reach from the smallest to the largest fall."
+    )
     return [per_model(f"{stem}_drops", "Fall of the cosine", table, draw, alt, caption, by="measured")]
 
 
 def _faces(study: Findings, used: pd.DataFrame) -> list[Block]:
-    """Return the person's crops, of the very bytes that were studied."""
+    """Return the person's crops, from the same bytes that were studied."""
     root, crops = _root(study), used[used["crop"] == "crop"]
     read = [_crop(root, path, sha256) for path, sha256 in zip(crops["path"], crops["sha256"], strict=True) if root]
     pictures = [crop for crop in read if crop is not None]
     found: list[Block] = [PictureRow(pictures)] if pictures else []
     if missing := len(used) - len(pictures):
-        why = "moved or changed since, or photographs, whose crops are not kept"
-        found.append(Note(f"{missing} of {len(used)} pictures are not shown: {why}.", "note"))
+        reason = "because their files were moved or changed since, or are photographs whose crops are not kept"
+        found.append(Note(f"{missing} of {len(used)} pictures are not shown, {reason}.", "note"))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Schema of a study's tables: what every column of ``results/tables/*.parquet`` means.
+"""Schema of the tables of a study, ``results/tables/*.parquet``, with the meaning of each column.
 
 A results folder::
 
@@ -34,7 +34,7 @@ DEFAULT_TITLE = "Study"
 """Title of a study whose configuration gives none."""
 
 GROUP_PREFIX = "group_"
-"""Columns of ``images`` that the user's group labels go to: ``group_`` and the name that the label has in the configuration."""
+"""Prefix of the columns of ``images`` with group labels, which ends with the name of the label in the configuration."""
 
 _CELL = """\
   explained  string   model whose maps say what is occluded; empty for controls that are made without one
@@ -186,7 +186,7 @@ __doc__ = f"{__doc__}\nThe tables, their columns, and what these hold::\n{indent
 
 @dataclass(frozen=True)
 class TableColumn:
-    """One column: its name, the type of its values, and what it holds, with units and range."""
+    """Column of a table: name, type of its values, and meaning with unit and range."""
 
     name: str
     kind: str
@@ -195,13 +195,13 @@ class TableColumn:
 
 @dataclass(frozen=True)
 class Table:
-    """One table.
+    """Table of a study.
 
     Attributes:
         name: Name of the file ``tables/NAME.parquet``.
-        meaning: What a row is.
-        columns: Columns, in order.
-        grows: Whether a study may append string columns, ``group_*`` of ``images``.
+        meaning: Meaning of a row.
+        columns: Columns in their order.
+        grows: Whether a study may append string columns, such as ``group_*`` of ``images``.
     """
 
     name: str
@@ -215,13 +215,13 @@ class Table:
         return [column.name for column in self.columns]
 
     def schema(self, more: tuple[str, ...] = ()) -> "pa.Schema":
-        """Return the types of the columns for Parquet.
+        """Return the Parquet schema of the table.
 
         Args:
             more: Names of further string columns.
 
         Raises:
-            CaptumLeamError: For more columns of a table that does not grow.
+            CaptumLeamError: For further columns of a table that does not grow.
 
         Example:
             >>> TABLES["scores"].schema().names
@@ -256,4 +256,4 @@ def _tables(schema: str) -> dict[str, Table]:
 
 
 TABLES = _tables(SCHEMA)
-"""Every table by its name."""
+"""Tables by name."""

@@ -1,7 +1,7 @@
-"""Write the report of a study: one page that a person reads in five minutes, with every number beside its drawing.
+"""Write the report of a study as one page, with the numbers of every figure beside it.
 
-It is written from the summaries of the study, so that its size does not depend on the number of people; no face is on it. Its sections are
-in :mod:`captum_leam.reporting.study_sections`.
+The page is made from the summary tables of the study, so that its size does not depend on the number of people, and it shows no face. Its
+sections are in :mod:`captum_leam.reporting.study_sections`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,32 +10,35 @@ import numpy as np
 
 from captum_leam._storage import atomic_folder
 from captum_leam._stores import AnyPath, as_path, local_folder
-from captum_leam.reporting import figures
+from captum_leam.reporting import figures, reading
 from captum_leam.reporting import study_sections as sections
 from captum_leam.reporting.answers import answers
 from captum_leam.reporting.findings import Findings, read_findings
 from captum_leam.reporting.numbers import number
 from captum_leam.reporting.page import Column, Page, Plate, Sheet, sheet
 from captum_leam.reporting.person_page import check_people, page_name, person_page
+from captum_leam.reporting.reading import reading_section
 from captum_leam.reporting.schema import DEFAULT_TITLE
+from captum_leam.reporting.summary import study_summary
 
 
 def write_report(
     results: str | AnyPath, out: str | AnyPath | None = None, *, people: Sequence[str] = (), show_faces: bool = False
 ) -> AnyPath:
-    """Write the report of a finished study, and beside it every figure as SVG with its numbers as CSV.
+    """Write the report of a finished study, with every figure as SVG and its numbers as CSV beside it.
 
     Args:
-        results: Folder of the study, or its URL in a store.
-        out: Path of the page. ``figures/`` and ``people/`` are made beside it. Default: ``report.html`` in that folder.
-        people: Names of people who get a page of their own: mean map, regions, drops. Default: nobody.
-        show_faces: Whether their pages show their crops, to everybody who opens them. Default: False.
+        results: Results folder of the study, or its URL in a store.
+        out: Path of the page; the folders ``figures/`` and ``people/`` are created beside it. Default: ``report.html`` in ``results``.
+        people: Names of people who get a page of their own, with mean map, regions and drops. Default: nobody.
+        show_faces: Whether the pages of these people show their crops to everybody who opens them. Default: False.
 
     Returns:
         Path of the page.
 
     Raises:
-        CaptumLeamError: If the folder is not that of a finished study, or for people that it does not know.
+        CaptumLeamError: If ``results`` is not the folder of a finished study, or the study has no image of a person.
+        InputTypeError: If ``people`` is a text instead of a list.
 
     Example:
         >>> write_report("/nowhere")
@@ -63,18 +66,20 @@ def report_page(study: Findings, links: Sequence[tuple[str, str]] = ()) -> Page:
     compared = study.against_controls()
     return Page(
         _title(study),
-        _lead(study),
+        "",
         [
-            sections.studied(study),
+            sections.data(study),
             sections.specific(study),
             sections.regions(study),
             sections.faithful(study, compared),
             sections.agreement(study),
             sections.groups(study),
             sections.paper(study),
+            reading_section(reading.STUDY),
             sections.limits(study),
             sections.settings(study),
         ],
+        summary=study_summary(study, compared),
         warnings=warnings_of(study),
         answers=answers(study, compared),
         headline=_headline(study),
@@ -85,40 +90,31 @@ def report_page(study: Findings, links: Sequence[tuple[str, str]] = ()) -> Page:
 
 def _title(study: Findings) -> str:
     configuration = study.manifest.get("configuration")
-    given = configuration.get("title") if isinstance(configuration, Mapping) else None
-    return str(given) if given and given != DEFAULT_TITLE else "What these networks recognise people by"
-
-
-def _lead(study: Findings) -> str:
-    used = int((study["images"]["status"] == "ok").sum())
-    layers = study["layers"].groupby("model")["layer"].nunique()
-    few, many = (int(layers.min()), int(layers.max())) if len(layers) else (0, 0)
-    span = str(many) if few == many else f"{few} to {many}"
-    sizes = ((len(study.people), "person", "people"), (used, "image"), (len(study.models), "network"))
-    return f"{', '.join(sections.counted(*size) for size in sizes)}, {span} layer{'s' * (many != 1)} each."
+    title = configuration.get("title") if isinstance(configuration, Mapping) else None
+    return str(title) if title and title != DEFAULT_TITLE else "What these networks recognise people by"
 
 
 def warnings_of(study: Findings) -> list[str]:
-    """Return what must be known before anything else is read."""
+    """Return the warnings that a reader must know first."""
     found = [
-        f"{row['model']}: {row['warning'] or 'it hardly separates these people'}. What follows about it says little."
+        f"{row['model']}: {row['warning'] or 'it hardly separates these people'}. Its maps say little."
         for row in study["verification"].to_dict("records")
         if row["warning"] or not row["separates"]
     ]
     if study.manifest.get("finished") is False:
-        found.append("The study did not run to its end: some of what follows is missing.")
+        found.append("The study did not run to its end, so that some results are missing.")
     found += map(str, study.manifest.get("notes", []))
     images = study["images"]
     if (skipped := int((images["status"] != "ok").sum())) > 0.1 * len(images):
-        found.append(f"{skipped} of {len(images)} images were skipped: see what was studied.")
+        found.append(f"{skipped} of {len(images)} images were skipped; the section Data has the reasons.")
     return found
 
 
 def _headline(study: Findings) -> Sheet | None:
     table = study.headline()
-    numbers = [Column("same", "BC same", number), Column("different", show=number), Column("auc", "AUC", number)]
-    columns = [sections.NETWORK, *numbers, sections.ABOVE_CONTROL]
-    return sheet("Person-specific?", table.head(2 * sections.MAX_PANELS), columns) if len(table) else None
+    overlaps = [Column("same", show=number), Column("different", show=number)]
+    columns = [sections.NETWORK, *overlaps, Column("auc", "AUC", number), sections.ABOVE_CONTROL]
+    return sheet("Overlap of maps", table.head(2 * sections.MAX_PANELS), columns) if len(table) else None
 
 
 def _above_controls(study: Findings) -> Plate | None:
@@ -128,8 +124,9 @@ def _above_controls(study: Findings) -> Plate | None:
         return None
     numbers = table[["model", "strongest", "same", "different", "gap", "above_control", "above_low", "above_high"]]
     caption = (
-        f"How much more alike maps are within people than between them, beyond the strongest control ({sections.place_of(study)}, "
-        f"{sections.critical(table)}). Lines are intervals over people; right of 0 is person-specific."
+        "Maps are person-specific where the point and its line lie to the right of 0. Points are the gap between the overlap of same and "
+        f"of different people above that of the strongest control ({sections.place_of(study)}, {sections.critical(table)}); lines are "
+        "intervals over people."
     )
     panels = [("", figures.above_controls(table.head(2 * sections.MAX_PANELS)))]
     return Plate("headline", "How person-specific?", panels, "gap above the strongest control", caption, numbers)
@@ -141,8 +138,8 @@ def _regions_on_a_face(study: Findings) -> Plate | None:
         return None
     means = lifts.groupby("region", sort=False)["mean"].mean().reset_index(name="lift")
     caption = (
-        f"Lift of every region ({sections.place_of(study)}), mean over people{' and networks' if len(study.models) > 1 else ''}, "
-        "on a drawing: 1 is chance."
+        "Orange regions have more of the critical pixels than their area, and purple ones fewer. Numbers are the lift "
+        f"({sections.place_of(study)}), mean over people{' and networks' if len(study.models) > 1 else ''}; 1 is chance."
     )
     panels = [("", figures.lift_face(means))]
     return Plate("headline_regions", "Which regions?", panels, "lift on a drawn face", caption, means)

@@ -1,4 +1,4 @@
-"""Areas under the ROC curve (AUC): of ranks, of weighted values, of histograms; with an interval over people."""
+"""Areas under the ROC curve (AUC) from ranks, weighted values and histograms, with an interval over people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from captum_leam.stats.estimates import MIN_FOR_INTERVAL
 
 
 def rank_auc(values: Floats, is_positive: NDArray[np.bool_]) -> Floats:
-    """Return the AUC (N,) of each row of values (N, P), ties counting half (Mann & Whitney 1947).
+    """Return the AUC of each row of values, with ties counted half.
+
+    Source: Mann & Whitney 1947.
+
+    Args:
+        values: Values, shape (N, P).
+        is_positive: Whether each value belongs to the positive class, shape (N, P).
+
+    Returns:
+        Areas in [0, 1], shape (N,).
 
     Example:
         >>> rank_auc(np.array([[0.9, 0.1, 0.3, 0.0]]), np.array([[True, True, False, False]])).tolist()
@@ -30,7 +39,17 @@ def rank_auc(values: Floats, is_positive: NDArray[np.bool_]) -> Floats:
 
 
 def exact_auc(values: NDArray[Any], load: Floats, same: NDArray[np.bool_]) -> float:
-    """Weighted AUC of the values themselves, ties counting half."""
+    """Return the weighted AUC of values, with ties counted half.
+
+    Args:
+        values: Values of pairs, shape (N,).
+        load: Weight of each pair, shape (N,).
+        same: Whether each pair is of one person, shape (N,).
+
+    Example:
+        >>> exact_auc(np.array([0.9, 0.2, 0.5]), np.ones(3), np.array([True, False, False]))
+        1.0
+    """
     order = np.argsort(values[~same], kind="stable")
     others, below = values[~same][order], np.concatenate([[0.0], np.cumsum(load[~same][order])])
     left, right = (np.searchsorted(others, values[same], side=side) for side in ("left", "right"))
@@ -39,14 +58,14 @@ def exact_auc(values: NDArray[Any], load: Floats, same: NDArray[np.bool_]) -> fl
 
 @dataclass(frozen=True)
 class SameOrDifferent:
-    """The coefficient as a classifier of pairs.
+    """Coefficient of two maps as a classifier of pairs.
 
     Attributes:
-        value: AUC, the chance that a pair of one person is more alike than one of two people, ties counting half.
-        error: bound of its error from the histogram.
-        cases: how many times a pair of one person meets a pair of two.
-        same: (P, bins), each person's own pairs by coefficient.
-        different: (P, bins), pairs with other people.
+        value: AUC in [0, 1], the chance that a pair of one person is more alike than a pair of two people; ties count half.
+        error: Upper bound of the error of the AUC from the histogram.
+        cases: Number of comparisons between a pair of one person and a pair of two people.
+        same: Histogram of the coefficients of each person's own pairs, shape (P, bins).
+        different: Histogram of the coefficients of each person's pairs with others, shape (P, bins).
     """
 
     value: float
@@ -70,15 +89,21 @@ class SameOrDifferent:
         return known
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Student's t on the scale of the logit, with the standard error of the jackknife that leaves out a person at a time.
+        """Return the interval of the AUC by Student's t on the logit scale, with the standard error of the jackknife over people.
 
-        Source: Arvesen 1969, "Jackknifing U-statistics". NaN under three people; no width where every pair of one person is more
-        alike than every pair of two.
+        Source: Arvesen 1969, "Jackknifing U-statistics".
+
+        Args:
+            confidence: Confidence level, in (0, 1). Default: 0.95.
+
+        Returns:
+            Low and high end in [0, 1]; NaN with fewer than three people. The interval has no width if each pair of one person is
+            more alike than each pair of two people.
         """
         people, without = len(self.same), self._without()
         if len(without) < MIN_FOR_INTERVAL:
             return float("nan"), float("nan")
-        little = 1 / (2 * self.cases)  # so that the logit of 1 is a number
+        little = 1 / (2 * self.cases)  # keeps the logit of 1 finite
         leaps = _logit(without, little)
         error = np.sqrt((people - 1) / people * ((leaps - leaps.mean()) ** 2).sum())
         far = stdtrit(people - 1, (1 + confidence) / 2) * error
@@ -89,7 +114,11 @@ class SameOrDifferent:
         return float(low), float(high)
 
     def curve(self) -> pd.DataFrame:
-        """Shares of pairs of one person and of two people by coefficient."""
+        """Return the shares of the pairs of one person and of two people by coefficient.
+
+        Returns:
+            One row per bin: ``low``, ``high``, and the shares ``same`` and ``different``, which sum to 1 each.
+        """
         edges = np.linspace(0, 1, self.same.shape[1] + 1)
         same, different = self.same.sum(0), self.different.sum(0)
         columns = {
@@ -124,7 +153,19 @@ def _logit(share: Floats, little: float) -> Floats:
 
 
 def auc_of_histograms(same: Floats, different: Floats) -> Floats:
-    """AUC of histograms (B, bins) over the same bins, ties within a bin counting half."""
+    """Return the AUC of histograms over the same bins, with ties within a bin counted half.
+
+    Args:
+        same: Counts of the pairs of one person, shape (B, bins).
+        different: Counts of the pairs of two people, shape (B, bins).
+
+    Returns:
+        Areas in [0, 1], shape (B,); NaN without pairs of a kind.
+
+    Example:
+        >>> auc_of_histograms(np.array([[0.0, 2.0]]), np.array([[3.0, 0.0]])).tolist()
+        [1.0]
+    """
     below = np.cumsum(different, axis=1) - different / 2
     totals = same.sum(1) * different.sum(1)
     return divided((same * below).sum(1), totals)

@@ -1,4 +1,4 @@
-"""Intervals of means over people: whole people are drawn, and every draw is measured in its own standard error."""
+"""Intervals of means by the studentised bootstrap, which draws whole people and scales each draw by its own standard error."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 MIN_FOR_DRAWS = 10
-"""Under this many people draws are of too few kinds: the interval is Student's t with the same standard error."""
+"""Fewest people for bootstrap draws; with fewer, the interval is Student's t with the same standard error."""
 
 FAR = 1e6
-"""Standard errors that count as endlessly far; one that is as many times smaller than another is rounding, of squares that cancel."""
+"""Number of standard errors that counts as infinite; a standard error this many times smaller than another is a rounding error."""
 
 Floats = NDArray[np.float64]
 
@@ -24,23 +24,23 @@ def interval_of_sums(
     seed: int = 0,
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> tuple[Floats, Floats]:
-    """Interval of a mean from the sums and counts of each person, by the studentised bootstrap: whole people are drawn.
+    """Return the interval of a mean from sums and counts per person, by the studentised bootstrap over people.
 
-    Every draw is measured in its own standard error, as values are skewed and people few, for which plain percentiles are too narrow
+    Values are skewed and people few, for which plain percentiles are too narrow, so that each draw is scaled by its own standard error
     (``benchmarks/calibration.py``). Memory does not grow with the number of people.
 
     Source: Davison & Hinkley 1997, sections 3.8, 2.4 and 2.7.2.
 
     Args:
-        sums: (P,) or (P, K).
-        counts: (P,); or (P, K), where people have values of some quantities only.
+        sums: Sum of the values of each person, shape (P,) or (P, K) for K quantities.
+        counts: Number of values of each person, shape (P,), or (P, K) if people lack some quantities.
         confidence: Confidence level of the interval, in (0, 1). Default: 0.95.
         resamples: Number of bootstrap draws of people. Default: 2000.
         seed: Seed of the draws. Default: 0.
         bounds: Bounds of the quantity, at which the ends are cut. Default: none.
 
     Returns:
-        Low and high ends, () or (K,); NaN where fewer than two people have the quantity.
+        Low and high ends, shape () or (K,); NaN where fewer than two people have the quantity.
 
     Example:
         >>> low, high = interval_of_sums([0.0, 2.0, 1.0], [1, 2, 1], resamples=100, bounds=(0, 1))
@@ -61,29 +61,33 @@ def interval_of_sums(
     error = scale * np.sqrt((influence**2).mean(0))
     far = stdtrit(np.maximum(have - 1, 1), (1 + confidence) / 2)
     low, high = value - far * error, value + far * error
-    if (drawn := have >= MIN_FOR_DRAWS).any():
-        one = _draws(totals[:, drawn], numbers[:, drawn], influence[:, drawn], resamples, seed)
-        ends = studentised(value[drawn], one[0], error[drawn], scale[drawn] * one[1], confidence)
-        low[drawn], high[drawn] = ends
+    if (is_drawn := have >= MIN_FOR_DRAWS).any():
+        one = _draws(totals[:, is_drawn], numbers[:, is_drawn], influence[:, is_drawn], resamples, seed)
+        ends = studentised(value[is_drawn], one[0], error[is_drawn], scale[is_drawn] * one[1], confidence)
+        low[is_drawn], high[is_drawn] = ends
     low, high = np.clip(low, *bounds), np.clip(high, *bounds)
     return low.reshape(shape)[()], high.reshape(shape)[()]
 
 
 def _draws(totals: Floats, numbers: Floats, influence: Floats, resamples: int, seed: int) -> tuple[Floats, Floats]:
-    """Means of drawn people, NaN where they have no value, and the spread of the influence within each draw; (B, K) each."""
+    """Return the means of each draw, NaN without a value, and the spread of the influence in each draw, shape (B, K) each."""
     people, generator, means, spreads = len(totals), np.random.default_rng(seed), [], []
     step = max(1, 4_000_000 // people)
     for start in range(0, resamples, step):
         shares = np.full(people, 1 / people)
-        drawn = generator.multinomial(people, shares, min(step, resamples - start)).astype(np.float64)
-        means.append(divided(drawn @ totals, drawn @ numbers))
-        squares = drawn @ influence**2 / people - (drawn @ influence / people) ** 2
+        draw_counts = generator.multinomial(people, shares, min(step, resamples - start)).astype(np.float64)
+        means.append(divided(draw_counts @ totals, draw_counts @ numbers))
+        squares = draw_counts @ influence**2 / people - (draw_counts @ influence / people) ** 2
         spreads.append(np.sqrt(np.maximum(squares, 0)))
     return np.concatenate(means), np.concatenate(spreads)
 
 
 def divided(totals: ArrayLike, counts: ArrayLike) -> Floats:
-    """Totals / counts, NaN where there are none.
+    """Return totals divided by counts, NaN where the count is 0.
+
+    Args:
+        totals: Totals of any shape.
+        counts: Counts of a shape that broadcasts.
 
     Example:
         >>> divided([1.0, 2.0], [2, 0]).tolist()
@@ -96,22 +100,22 @@ def divided(totals: ArrayLike, counts: ArrayLike) -> Floats:
 
 
 def studentised(value: Any, draws: Floats, error: Any, errors: Floats, confidence: float) -> tuple[Floats, Floats]:
-    """Interval from draws in units of their own standard errors; draws without any spread count as far off.
+    """Return the studentised interval from bootstrap draws and their standard errors.
 
-    Where one or two people alone have anything but 0, so many draws leave them out that an end would lie infinitely far off: there it is
-    the plain percentiles of the draws.
+    A draw without spread counts as infinitely far off. If only one or two people have a value other than 0, many draws lack them and an
+    end would be infinite; that end is then the plain percentile of the draws.
 
     Source: Davison & Hinkley 1997, section 2.4.
 
     Args:
-        value: (), or (K,): the estimates.
-        draws: (B,) or (B, K): the same for drawn people; NaN for draws that have no value.
-        error: of the estimates.
-        errors: of each draw.
+        value: Estimates, shape () or (K,).
+        draws: Estimates of the draws, shape (B,) or (B, K); NaN for a draw without a value.
+        error: Standard errors of the estimates, shape () or (K,).
+        errors: Standard errors of the draws, shape (B,) or (B, K).
         confidence: Confidence level of the interval, in (0, 1). Default: 0.95.
 
     Returns:
-        Low and high ends; the value itself where there is no error.
+        Low and high ends, shape () or (K,); both are the value itself where its error is 0.
 
     Example:
         >>> draws = np.linspace(-1, 1, 1001)

@@ -1,7 +1,7 @@
 """Decisions of face verification: pairs of images, thresholds on their similarity, and error rates.
 
-Terms: ISO/IEC 19795-1. A pair matches when its score reaches the threshold; FMR is the share of impostor pairs that match, FNMR that
-of genuine pairs that do not.
+Terms are those of ISO/IEC 19795-1. A pair matches if its score reaches the threshold. The FMR is the share of the impostor pairs that
+match, and the FNMR is the share of the genuine pairs that do not match.
 """
 
 import math
@@ -23,12 +23,15 @@ from captum_leam.stats.labels import person_codes
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of images, by their index.
+    """Pairs of images by index.
 
     Attributes:
-        first: (P,), int64, the probes.
-        second: (P,), int64, what they are compared with.
-        genuine: boolean (P,), True for two images of one person.
+        first: Indices of the probes, int64, shape (P,).
+        second: Indices of the images that they are compared with, int64, shape (P,).
+        genuine: Whether both images show one person, boolean, shape (P,).
+
+    Raises:
+        CaptumLeamError: For other shapes or types, negative indices, or pairs of one kind only.
 
     Example:
         >>> pairs = Pairs(torch.tensor([0, 0]), torch.tensor([1, 2]), torch.tensor([True, False]))
@@ -44,27 +47,30 @@ class Pairs:
         shapes = [tuple(t.shape) for t in (self.first, self.second, self.genuine)]
         if len(set(shapes)) != 1 or len(shapes[0]) != 1 or self.genuine.dtype != torch.bool:
             raise CaptumLeamError(
-                f"pairs have shapes {shapes} and genuine is {self.genuine.dtype}; expected two rows of indices and one of booleans."
+                f"Expected `first`, `second` and a boolean `genuine` of one shape (P,), got shapes {shapes} and {self.genuine.dtype}."
             )
         if min(int(self.first.min()), int(self.second.min())) < 0:
-            raise CaptumLeamError("pairs hold negative indices; expected those of the images, from 0.")
+            raise CaptumLeamError("Expected indices of images from 0, got a negative one.")
         if bool(self.genuine.all()) or not bool(self.genuine.any()):
-            raise CaptumLeamError("all pairs are genuine, or all are impostors; a decision needs both.")
+            raise CaptumLeamError("Expected both genuine and impostor pairs, got one kind only.")
 
     def __len__(self) -> int:
         return len(self.genuine)
 
 
 def draw_pairs(labels: Sequence[Any] | Tensor, per_class: int | None = None, *, seed: int = 0) -> Pairs:
-    """As many genuine as impostor pairs, each unordered pair of images at most once.
+    """Draw as many genuine as impostor pairs, each unordered pair of images at most once.
 
     Args:
         labels: Person of each image.
-        per_class: genuine pairs, and impostor pairs; as many as there are of the rarer by default.
+        per_class: Number of genuine pairs, and of impostor pairs. Default: number of pairs of the rarer kind.
         seed: Seed of the draws. Default: 0.
 
+    Returns:
+        Genuine pairs, followed by impostor pairs.
+
     Raises:
-        CaptumLeamError: without two images of one person and two people, or if there are fewer pairs than asked for.
+        CaptumLeamError: If a person or a second image of one person is missing, or there are fewer than ``per_class`` pairs of a kind.
 
     Example:
         >>> pairs = draw_pairs(["ann", "ann", "bob", "bob"])
@@ -75,24 +81,30 @@ def draw_pairs(labels: Sequence[Any] | Tensor, per_class: int | None = None, *, 
     every = np.stack(np.triu_indices(len(people), 1), 1)
     same = people[every[:, 0]] == people[every[:, 1]]
     groups = [every[same], every[~same]]
-    there = min(map(len, groups))
-    wanted = there if per_class is None else per_class
-    if not 0 < wanted <= there:
+    available = min(map(len, groups))
+    count = available if per_class is None else per_class
+    if not 0 < count <= available:
         raise CaptumLeamError(
-            f"{wanted} pairs of each kind are asked for; of {len(people)} images there are {len(groups[0])} genuine and "
-            f"{len(groups[1])} impostor pairs."
+            f"Expected at least {max(count, 1)} genuine and impostor pairs each, got {len(groups[0])} genuine and {len(groups[1])} "
+            f"impostor pairs of {len(people)} images."
         )
     generator = np.random.default_rng(seed)
-    drawn = np.concatenate([g[np.sort(generator.choice(len(g), wanted, replace=False))] for g in groups])
-    first, second = torch.from_numpy(drawn).T
-    return Pairs(first.clone(), second.clone(), torch.arange(2 * wanted, device="cpu") < wanted)
+    indices = np.concatenate([g[np.sort(generator.choice(len(g), count, replace=False))] for g in groups])
+    first, second = torch.from_numpy(indices).T
+    return Pairs(first.clone(), second.clone(), torch.arange(2 * count, device="cpu") < count)
 
 
 # -- thresholds and rates --------------------------------------------------------------------------------
 
 
 def thresholds_between(scores: ArrayLike) -> NDArray[np.float64]:
-    """Every threshold that decides differently: between neighbouring scores, and beyond both ends. Ties cannot be split.
+    """Return all thresholds with different decisions: between neighbouring scores, and beyond both ends.
+
+    Args:
+        scores: Scores of pairs, shape (P,).
+
+    Returns:
+        Thresholds in rising order; equal scores are never split.
 
     Example:
         >>> thresholds_between([0.5, 0.25, 0.5]).tolist()
@@ -102,14 +114,25 @@ def thresholds_between(scores: ArrayLike) -> NDArray[np.float64]:
     between = (values[1:] + values[:-1]) / 2
     between = np.where(
         between > values[:-1], between, values[1:]
-    )  # of neighbouring floats, the middle rounds to either
+    )  # the middle of two neighbouring floats rounds to one of them
     return np.concatenate([[values[0] - 1], between, [values[-1] + 1]])
 
 
 def error_rates(
     scores: ArrayLike, genuine: ArrayLike, thresholds: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the false match rate (FMR) and false non-match rate (FNMR) at thresholds; a pair matches when its score reaches it.
+    """Return the false match rate (FMR) and the false non-match rate (FNMR) at thresholds.
+
+    Args:
+        scores: Scores of pairs, shape (P,). A pair matches if its score reaches the threshold.
+        genuine: Whether each pair is genuine, shape (P,).
+        thresholds: Thresholds, shape (T,).
+
+    Returns:
+        FMR and FNMR in [0, 1], shape (T,) each.
+
+    Raises:
+        CaptumLeamError: For scores that are not finite, or pairs of one kind only.
 
     Example:
         >>> fmr, fnmr = error_rates([0.1, 0.6, 0.4, 0.9], [False, False, True, True], [0.5])
@@ -118,9 +141,11 @@ def error_rates(
     """
     values, same = as_array(scores), as_array(genuine, bool)
     if not np.isfinite(values).all():
-        raise CaptumLeamError(f"{int((~np.isfinite(values)).sum())} scores are NaN or infinite; leave these pairs out.")
+        raise CaptumLeamError(
+            f"Expected finite scores, got {int((~np.isfinite(values)).sum())} that are NaN or infinite. Leave these pairs out."
+        )
     if not same.any() or same.all():
-        raise CaptumLeamError("error rates need genuine and impostor pairs; one of them is missing.")
+        raise CaptumLeamError("Expected both genuine and impostor pairs, got one kind only.")
     at = as_array(thresholds)
     impostors, genuines = np.sort(values[~same]), np.sort(values[same])
     fmr = (len(impostors) - np.searchsorted(impostors, at, side="left")) / len(impostors)
@@ -128,7 +153,17 @@ def error_rates(
 
 
 def threshold_at_eer(scores: ArrayLike, genuine: ArrayLike) -> float:
-    """Where FMR and FNMR are closest; of several such places that with the smaller sum, then the lowest.
+    """Return the threshold of the equal error rate, where FMR and FNMR are closest.
+
+    Args:
+        scores: Scores of pairs, shape (P,).
+        genuine: Whether each pair is genuine, shape (P,).
+
+    Returns:
+        Threshold; of several, the one with the smallest sum of both rates, and then the lowest.
+
+    Raises:
+        CaptumLeamError: For scores that are not finite, or pairs of one kind only.
 
     Example:
         >>> threshold_at_eer([0.1, 0.3, 0.5, 0.9], [False, False, True, True])
@@ -136,15 +171,20 @@ def threshold_at_eer(scores: ArrayLike, genuine: ArrayLike) -> float:
     """
     at = thresholds_between(scores)
     fmr, fnmr = error_rates(scores, genuine, at)
-    # rounded: rates that differ by the last bit only are equal
+    # rates are rounded, so that those that differ by the last bit only count as equal
     return float(at[np.lexsort((at, (fmr + fnmr).round(12), np.abs(fmr - fnmr).round(12)))[0]])
 
 
 def threshold_at_fmr(scores: ArrayLike, genuine: ArrayLike, fmr: float) -> float:
     """Return the lowest threshold whose false match rate is at most ``fmr``.
 
+    Args:
+        scores: Scores of pairs, shape (P,).
+        genuine: Whether each pair is genuine, shape (P,).
+        fmr: Largest false match rate, in (0, 1), e.g. 1e-3.
+
     Raises:
-        CaptumLeamError: with fewer than 1 / fmr impostor pairs, which cannot tell that rate from 0.
+        CaptumLeamError: With fewer than 1 / ``fmr`` impostor pairs, which cannot tell that rate from 0.
 
     Example:
         >>> threshold_at_fmr([0.1, 0.3, 0.5, 0.9], [False, False, True, True], 0.5)
@@ -152,31 +192,45 @@ def threshold_at_fmr(scores: ArrayLike, genuine: ArrayLike, fmr: float) -> float
     """
     impostors = int((~as_array(genuine, bool)).sum())
     if not 0 < fmr < 1:
-        raise CaptumLeamError(f"fmr is {fmr}; expected a rate in (0, 1), for example 1e-3.")
-    needed = math.ceil(1 / fmr - 1e-9)
-    if impostors < needed:
+        raise CaptumLeamError(f"Expected `fmr` to be a rate in (0, 1), e.g. 1e-3, got {fmr}.")
+    fewest = math.ceil(1 / fmr - 1e-9)
+    if impostors < fewest:
         raise CaptumLeamError(
-            f"{impostors} impostor pairs cannot show a false match rate of {fmr:g}: expected {needed} or more. Give the "
-            "scores of more pairs as calibration, or a higher rate."
+            f"Expected at least {fewest} impostor pairs for a false match rate of {fmr:g}, got {impostors}. Pass the scores of more pairs "
+            "as calibration, or a higher rate."
         )
     at = thresholds_between(scores)
     return float(at[error_rates(scores, genuine, at)[0] <= fmr][0])
 
 
 def decision_rates(accepted: ArrayLike, genuine: ArrayLike) -> tuple[float, float, float]:
-    """Genuine accept rate (GAR), impostor reject rate (IRR), and balanced accuracy, their mean.
+    """Return the genuine accept rate (GAR), the impostor reject rate (IRR), and their mean, the balanced accuracy.
+
+    Args:
+        accepted: Whether each pair is accepted, shape (P,).
+        genuine: Whether each pair is genuine, shape (P,).
+
+    Returns:
+        GAR, IRR and balanced accuracy in [0, 1].
 
     Example:
         >>> decision_rates([True, False, False], [True, True, False])
         (0.5, 1.0, 0.75)
     """
-    yes, same = as_array(accepted, bool), as_array(genuine, bool)
-    gar, irr = float(yes[same].mean()), float((~yes[~same]).mean())
+    matches, same = as_array(accepted, bool), as_array(genuine, bool)
+    gar, irr = float(matches[same].mean()), float((~matches[~same]).mean())
     return gar, irr, (gar + irr) / 2
 
 
 def area_under(fractions: ArrayLike, rates: ArrayLike) -> float:
-    """Area under a curve by the trapezoid, over the range of the fractions: the mean height.
+    """Return the area under a curve by the trapezoidal rule, divided by the range of the fractions.
+
+    Args:
+        fractions: Positions of the points in rising order, shape (T,).
+        rates: Values at these positions, shape (T,).
+
+    Returns:
+        Mean height of the curve.
 
     Example:
         >>> area_under([0.0, 0.5, 1.0], [1.0, 0.5, 0.0])

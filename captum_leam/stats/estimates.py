@@ -1,9 +1,9 @@
 r"""Estimates over people with studentised bootstrap intervals: means of values, and means over pairs of two people.
 
-A person drawn twice is not compared with itself as if it were two: pairs of different people are those of different *original*
-people. Coefficients are skewed and people few, so that the plain percentile interval is too narrow; here every draw is divided by its own
-standard error (the studentised bootstrap), which comes from the influence of each person on the estimate.
-`benchmarks/calibration.py` measures how often intervals hold the true value.
+A person who is drawn twice is not compared with themselves: pairs of different people are pairs of different *original* people.
+Coefficients are skewed and people few, so that the plain percentile interval is too narrow. The studentised bootstrap divides each draw
+by its own standard error, which comes from the influence of each person on the estimate. `benchmarks/calibration.py` measures how often
+intervals contain the true value.
 """
 
 from collections.abc import Sequence
@@ -17,20 +17,28 @@ from scipy.special import stdtrit
 from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, Floats, divided, studentised
 
 MIN_FOR_INTERVAL = 3
-"""Under this many people no interval is given."""
+"""Fewest people for an interval."""
 DRAWN_PEOPLE = 5000
-"""People up to which intervals are bootstraps; of more they are Student's t with the same standard error, which draws tend to."""
+"""Most people for bootstrap intervals; those of more are Student's t with the same standard error, to which draws tend."""
 
 
 def draw_people(people: int, resamples: int, seed: int) -> Floats:
-    """How often each person is drawn, (resamples, people); the same draws for everything compared.
+    """Draw people with replacement and return how often each is drawn.
+
+    Args:
+        people: Number of people.
+        resamples: Number of draws.
+        seed: Seed of the draws; the same seed gives the same draws.
+
+    Returns:
+        Counts, shape (resamples, people).
 
     Example:
         >>> draw_people(3, 2, seed=0).sum(axis=1).tolist()
         [3.0, 3.0]
     """
-    drawn = np.random.default_rng(seed).multinomial(people, np.full(people, 1 / people), resamples)
-    return drawn.astype(np.float64)
+    draw_counts = np.random.default_rng(seed).multinomial(people, np.full(people, 1 / people), resamples)
+    return draw_counts.astype(np.float64)
 
 
 def people_draws(people: int, resamples: int, seed: int) -> Floats:
@@ -45,12 +53,12 @@ def people_draws(people: int, resamples: int, seed: int) -> Floats:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, the same for each draw of people, and what each person does to it.
+    """Estimate with its bootstrap draws and the influence of each person.
 
     Attributes:
-        value: the estimate.
-        draws: (B,), the estimate for each row of weights.
-        influence: (P,), P times its derivative by the weight of each person; sums to 0.
+        value: Estimate.
+        draws: Estimate of each draw of people, shape (B,).
+        influence: Influence of each person, P times the derivative by the person's weight, shape (P,); sums to 0.
     """
 
     value: float
@@ -61,18 +69,21 @@ class Estimate:
         return Estimate(self.value - other.value, self.draws - other.draws, self.influence - other.influence)
 
     def interval(
-        self, drawn: Floats, confidence: float = 0.95, bounds: tuple[float, float] = (-1, 1)
+        self, draw_counts: Floats, confidence: float = 0.95, bounds: tuple[float, float] = (-1, 1)
     ) -> tuple[float, float]:
-        """Studentised bootstrap interval, cut at the bounds of the quantity; NaN under three people.
+        """Return the studentised bootstrap interval.
 
         Without draws it is Student's t with the standard error from influence values, which the bootstrap tends to as people grow many.
 
         Source: Davison & Hinkley 1997, sections 2.4 and 2.7.2 (standard errors from influence values).
 
         Args:
-            drawn: (B, P), the weights that the draws are of; (0, P) for none.
-            confidence: in (0, 1).
-            bounds: Bounds of the quantity.
+            draw_counts: Counts of :func:`draw_people` that the draws belong to, shape (B, P), or (0, P) without draws.
+            confidence: Confidence level, in (0, 1). Default: 0.95.
+            bounds: Bounds of the quantity, at which the ends are cut. Default: (−1, 1).
+
+        Returns:
+            Low and high end; NaN with fewer than three people.
 
         Example:
             >>> values, drawn = np.arange(30.0) % 7, draw_people(30, 2000, seed=0)
@@ -88,8 +99,8 @@ class Estimate:
             far = float(stdtrit(people - 1, (1 + confidence) / 2))
             ends = (self.value - far * error, self.value + far * error)
         else:
-            means = drawn @ self.influence / people
-            errors = np.sqrt(np.maximum(drawn @ self.influence**2 / people - means**2, 0) / (people - 1))
+            means = draw_counts @ self.influence / people
+            errors = np.sqrt(np.maximum(draw_counts @ self.influence**2 / people - means**2, 0) / (people - 1))
             below, above = studentised(self.value, self.draws, error, errors, confidence)
             ends = (float(below), float(above))
         low, high = np.clip(ends, *bounds)
@@ -97,30 +108,48 @@ class Estimate:
 
 
 def standard_error(influence: Floats) -> float:
-    """Of an estimate with these influence values, people independent."""
+    """Return the standard error of an estimate from its influence values, with independent people.
+
+    Args:
+        influence: Influence of each person, shape (P,).
+
+    Example:
+        >>> standard_error(np.array([1.0, -1.0]))
+        1.0
+    """
     people = len(influence)
     return float(np.sqrt((influence**2).sum() / (people * (people - 1))))
 
 
-def weighted_mean(totals: Floats, counts: Floats, drawn: Floats) -> Estimate:
-    """Ratio of sums over people, Σ totals / Σ counts: of each person (P,), drawn (B, P)."""
+def weighted_mean(totals: Floats, counts: Floats, draw_counts: Floats) -> Estimate:
+    """Return the estimate of a ratio of sums over people, Σ totals / Σ counts.
+
+    Args:
+        totals: Sum of the values of each person, shape (P,).
+        counts: Number of values of each person, shape (P,).
+        draw_counts: Counts of :func:`draw_people`, shape (B, P).
+
+    Example:
+        >>> weighted_mean(np.array([1.0, 4.0]), np.array([1.0, 2.0]), np.array([[2.0, 0.0]])).draws.tolist()
+        [1.0]
+    """
     count = counts.sum()
     value = totals.sum() / count
-    draws = divided(drawn @ totals, drawn @ counts)
+    draws = divided(draw_counts @ totals, draw_counts @ counts)
     return Estimate(float(value), draws, len(totals) * (totals - value * counts) / count)
 
 
-def mean_between(left: Any, right: Any, mass: Floats, drawn: Floats) -> Estimate:
-    r"""Mean of the products of vectors of two different people, over ordered pairs.
+def mean_between(left: Any, right: Any, mass: Floats, draw_counts: Floats) -> Estimate:
+    r"""Return the estimate of the mean product of the vectors of two different people, over ordered pairs.
 
     .. math:: \frac{\langle \sum_p w_p L_p, \sum_q w_q R_q \rangle - \sum_p w_p^2 \langle L_p, R_p \rangle}
         {(\sum_p w_p m_p)^2 - \sum_p w_p^2 m_p^2}
 
     Args:
-        left: (P, cells), a vector of each person.
-        right: (P, cells), for what they are compared with.
-        mass: (P,), what each person counts.
-        drawn: (B, P).
+        left: Vector of each person, shape (P, cells).
+        right: Vector of each person as the other of a pair, shape (P, cells).
+        mass: Weight of each person, shape (P,).
+        draw_counts: Counts of :func:`draw_people`, shape (B, P).
     """
     ones, own = np.ones(len(mass)), row_products(left, right)
     sum_left, sum_right = left.T @ ones, right.T @ ones
@@ -128,13 +157,13 @@ def mean_between(left: Any, right: Any, mass: Floats, drawn: Floats) -> Estimate
     value = (sum_left @ sum_right - own.sum()) / pairs
     change = left @ sum_right + right @ sum_left - 2 * own
     influence = len(mass) * (change - value * 2 * mass * (mass.sum() - mass)) / pairs
-    squares = drawn**2
-    counts = (drawn @ mass) ** 2 - squares @ mass**2
-    totals = np.empty(len(drawn))
-    for start in range(0, len(drawn), 256):  # 256 sums of vectors in memory
+    squares = draw_counts**2
+    counts = (draw_counts @ mass) ** 2 - squares @ mass**2
+    totals = np.empty(len(draw_counts))
+    for start in range(0, len(draw_counts), 256):  # blocks bound the memory for sums of vectors
         part = slice(start, start + 256)
-        summed = left.T @ drawn[part].T
-        totals[part] = np.einsum("ij,ij->j", summed, summed if right is left else right.T @ drawn[part].T)
+        summed = left.T @ draw_counts[part].T
+        totals[part] = np.einsum("ij,ij->j", summed, summed if right is left else right.T @ draw_counts[part].T)
     return Estimate(float(value), divided(totals - squares @ own, counts), influence)
 
 
@@ -201,12 +230,12 @@ def _stacked(parts: Sequence[Any]) -> Any:
 
 
 def is_sparse(rows: Any) -> bool:
-    """Whether rows are those of scipy.sparse."""
+    """Return whether an array is one of scipy.sparse."""
     return bool(sparse.issparse(rows))
 
 
 def row_products(left: Any, right: Any) -> Floats:
-    """Inner product of each row with its counterpart, (N,), in float64."""
+    """Return the inner product of each row with its counterpart, float64, shape (N,)."""
     if is_sparse(left):
         product = left.astype(np.float64).multiply(right.astype(np.float64))
         return np.asarray(product.sum(axis=1), dtype=np.float64).reshape(-1)

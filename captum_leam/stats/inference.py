@@ -1,4 +1,4 @@
-"""Statistics that respect that images share people: a person, not an image, is one independent observation."""
+"""Intervals and tests in which a person, and not an image, is one independent observation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,20 +14,20 @@ from captum_leam.stats.bootstrap import Floats, divided, interval_of_sums
 from captum_leam.stats.labels import person_codes
 
 MIN_PEOPLE = 10
-"""Under this many people no p-value is given: a signed-rank test of fewer can hardly reach 0.01 after correction."""
+"""Fewest people for a p-value; a signed-rank test of fewer can hardly reach 0.01 after correction."""
 ROUNDING = 1e-9
-"""How far beyond [0, 1] a share may lie that was summed."""
+"""Rounding error by which a summed share may lie outside [0, 1]."""
 
 
 def by_person(values: ArrayLike, people: Sequence[Any]) -> tuple[Floats, Floats]:
-    """Return sums and counts of the values of each person, people in order of first appearance.
+    """Return the sum and the number of the values of each person, in order of first appearance.
 
     Args:
-        values: (N,) or (N, K).
+        values: Values, shape (N,) or (N, K).
         people: Person of each of the N rows.
 
     Returns:
-        Sums (P,) or (P, K) and counts (P,).
+        Sums, shape (P,) or (P, K), and counts, shape (P,).
 
     Example:
         >>> by_person([1.0, 2.0, 5.0], ["ann", "ann", "bob"])
@@ -42,7 +42,13 @@ def by_person(values: ArrayLike, people: Sequence[Any]) -> tuple[Floats, Floats]
 
 @dataclass
 class PersonTotals:
-    """Sums and counts of quantities over the images of each person, batch after batch; states can be merged.
+    """Accumulator of the sums and counts of quantities over the images of each person.
+
+    Attributes:
+        people: Number of people.
+        quantities: Number of quantities.
+        sums: Sums so far, shape (people, quantities).
+        counts: Numbers of known values so far, shape (people, quantities).
 
     Example:
         >>> sums = PersonTotals(people=2, quantities=1)
@@ -64,8 +70,8 @@ class PersonTotals:
         """Add images.
 
         Args:
-            codes: Numbers (N,) of their people, equal ones beside each other.
-            values: Values (N, quantities), NaN for missing ones.
+            codes: Index of the person of each image, shape (N,); equal ones must be adjacent.
+            values: Values, shape (N, quantities), NaN for missing ones.
         """
         known = ~np.isnan(values)
         filled = np.where(known, values, 0).astype(np.float64)
@@ -79,7 +85,7 @@ class PersonTotals:
         self.counts += other.counts
 
     def means(self) -> Floats:
-        """Return the mean of each person (people, quantities), NaN for what a person lacks."""
+        """Return the means of each person, shape (people, quantities); NaN for quantities without a value."""
         return divided(self.sums, self.counts)
 
 
@@ -92,15 +98,15 @@ def bootstrap_interval(
     seed: int = 0,
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> tuple[Floats, Floats]:
-    """Interval of a mean by the studentised bootstrap over people: whole people are drawn, with all their images.
+    """Return the interval of a mean by the studentised bootstrap over people, who are drawn with all their images.
 
-    Every draw is measured in its own standard error, as values are skewed and people few, for which plain percentiles are too narrow
-    (``benchmarks/calibration.py``). Under ten people it is Student's t with the same standard error.
+    Values are skewed and people few, for which plain percentiles are too narrow, so that each draw is scaled by its own standard error
+    (``benchmarks/calibration.py``). With fewer than ten people the interval is Student's t with the same standard error.
 
     Source: the cluster bootstrap and the studentised interval, Davison & Hinkley 1997, sections 3.8, 2.4 and 2.7.2.
 
     Args:
-        values: (N,) or (N, K), one column per quantity.
+        values: Values, shape (N,) or (N, K) for K quantities.
         people: Person of each of the N rows.
         confidence: Confidence level of the interval, in (0, 1). Default: 0.95.
         resamples: Number of bootstrap draws of people. Default: 2000.
@@ -108,7 +114,7 @@ def bootstrap_interval(
         bounds: Bounds of the quantity, at which the ends are cut. Default: none.
 
     Returns:
-        Low and high ends, () or (K,); NaN with fewer than two people.
+        Low and high ends, shape () or (K,); NaN with fewer than two people.
 
     Example:
         >>> low, high = bootstrap_interval([0.0, 1.0, 0.0, 1.0, 0.0, 1.0], list("abcdef"), bounds=(0, 1))
@@ -120,28 +126,27 @@ def bootstrap_interval(
 
 
 def interval_of_pairs(values: ArrayLike, people: ArrayLike, *, confidence: float = 0.95) -> tuple[float, float]:
-    r"""Interval of the mean of pairs that share people: for shares in [0, 1], such as areas under curves of decisions.
+    r"""Return the interval of a mean over pairs that share people, for shares in [0, 1] such as areas under curves of decisions.
 
-    Pairs depend on each other where they have a person in common. The variance of the mean of n pairs is
-    :math:`(\sum_i s_i^2 / (1 - h_i)^2 - \sum_{i \ne j} e_{ij}^2) / n^2`, with sums of deviations :math:`e_{ij}` over the pairs of
-    two people and :math:`s_i` over those of one, whose share of all pairs is :math:`h_i` (leaving that person out); it is never taken
-    for less than if every two people were independent of the others. The interval is Student's t on the scale of the logit, with a
-    degree of freedom less than people; ``benchmarks/calibration.py`` measures how often it holds. (A bootstrap that draws people and
-    multiplies their weights counts thrice what is a pair's own.)
+    Pairs depend on each other if they have a person in common. The variance of the mean of n pairs is
+    :math:`(\sum_i s_i^2 / (1 - h_i)^2 - \sum_{i \ne j} e_{ij}^2) / n^2`, where :math:`e_{ij}` is the sum of deviations over the pairs of
+    two people, :math:`s_i` that over the pairs of one person, and :math:`h_i` that person's share of all pairs. The variance is at
+    least that of independent pairs of people. The interval is Student's t on the logit scale, with one degree of freedom less than
+    people; ``benchmarks/calibration.py`` measures how often it contains the true value. A bootstrap that draws people and multiplies
+    their weights would count the variance of a single pair three times.
 
     Source: Aronow, Samii & Assenova 2015, "Cluster-robust variance estimation for dyadic data"; leaving out: MacKinnon & White 1985.
 
     Args:
-        values: (P,), within [0, 1].
-        people: (P, 2), the two people of each pair; twice the same for genuine pairs.
+        values: Value of each pair in [0, 1], shape (P,).
+        people: Both people of each pair, shape (P, 2); the same person twice for genuine pairs.
         confidence: Confidence level of the interval, in (0, 1). Default: 0.95.
 
     Returns:
-        Low and high end, within [0, 1]; the mean itself where all values are equal; NaN where all pairs, if any, are of
-        the same people.
+        Low and high end in [0, 1]. Both are the mean if all values are equal, and NaN if all pairs are of the same people.
 
     Raises:
-        CaptumLeamError: for values beyond [0, 1], or people that do not fit.
+        CaptumLeamError: For values outside [0, 1], or shapes that do not fit.
 
     Example:
         >>> low, high = interval_of_pairs([0.2, 0.4, 0.5, 0.3], [("ann", "bob"), ("ann", "eve"), ("bob", "eve"), ("eve", "joe")])
@@ -150,12 +155,14 @@ def interval_of_pairs(values: ArrayLike, people: ArrayLike, *, confidence: float
     """
     areas, pairs = as_array(values), np.asarray(people)
     if areas.ndim != 1 or pairs.shape != (len(areas), 2):
-        raise CaptumLeamError(f"values are {areas.shape} and people {pairs.shape}; expected (P,) and (P, 2).")
+        raise CaptumLeamError(
+            f"Expected `values` of shape (P,) and `people` of shape (P, 2), got {areas.shape} and {pairs.shape}."
+        )
     if len(areas) < 2:
         return float("nan"), float("nan")
     if not ((areas >= -ROUNDING) & (areas <= 1 + ROUNDING)).all():
         raise CaptumLeamError(
-            f"values reach from {areas.min():.3g} to {areas.max():.3g}; expected shares within [0, 1]."
+            f"Expected `values` to be shares in [0, 1], got values from {areas.min():.3g} to {areas.max():.3g}."
         )
     areas = np.clip(areas, 0, 1)
     names, numbers = np.unique(pairs, return_inverse=True)
@@ -170,7 +177,7 @@ def interval_of_pairs(values: ArrayLike, people: ArrayLike, *, confidence: float
     off = areas - mean
     sums = np.bincount(first, off, persons) + np.bincount(second, off * two, persons)
     share = (np.bincount(first, minlength=persons) + np.bincount(second, two, persons)) / count
-    # who is in every pair cannot be left out, and is held as they are
+    # a person in every pair cannot be left out, so that the term of this person is 0
     without = np.nan_to_num(divided(sums, 1 - share))
     of_couple, apart = np.bincount(couple.ravel(), off), couples[0] != couples[1]
     alone = (of_couple**2).sum() * len(of_couple) / (len(of_couple) - 1)
@@ -181,15 +188,17 @@ def interval_of_pairs(values: ArrayLike, people: ArrayLike, *, confidence: float
 
 
 def paired_p_value(differences: ArrayLike, people: Sequence[Any], *, min_people: int = MIN_PEOPLE) -> float:
-    """Two-sided Wilcoxon signed-rank test that the mean differences of people centre on 0.
+    """Return the p-value of the two-sided Wilcoxon signed-rank test that the mean differences of people centre on 0.
+
+    Source: Wilcoxon 1945.
 
     Args:
-        differences: (N,), method minus control, image by image.
-        people: N labels; differences are averaged per person first.
-        min_people: fewer give NaN, a refusal.
+        differences: Difference of each image, method minus control, shape (N,).
+        people: Person of each of the N images; differences are averaged per person first.
+        min_people: Fewest people for a p-value. Default: 10.
 
     Returns:
-        p within [0, 1]; 1 when all differences are 0; NaN under the minimum of people.
+        p-value in [0, 1], 1 if all differences are 0; NaN with fewer than ``min_people`` people.
 
     Example:
         >>> paired_p_value([0.1] * 4, list("abcd"))
@@ -207,22 +216,22 @@ def paired_p_value(differences: ArrayLike, people: Sequence[Any], *, min_people:
 
 
 def randomisation_p_value(value: float, others: ArrayLike, tie_key: float = 0.5) -> float:
-    r"""One-sided p-value of a value among exchangeable others, ties broken at random.
+    r"""Return the one-sided p-value of a value among exchangeable others, with ties broken at random.
 
     .. math:: p = \frac{1 + \#\{o > v\} + \lfloor u\,(1 + \#\{o = v\}) \rfloor}{1 + n}
 
-    If the value and the others are exchangeable, p is uniform on 1/(n + 1), …, 1: the test is exact. A constant statistic, for which all
-    values are ties, gives any of them with equal probability.
+    The test is exact: if the value and the others are exchangeable, p is uniform on 1/(n + 1), …, 1. A constant statistic, for which all
+    values are ties, gives each of these with equal probability.
 
     Source: randomisation tests with random tie-breaking, Lehmann & Romano 2005, section 15.2; the 1 in both parts, Phipson & Smyth 2010.
 
     Args:
-        value: Value tested; large values are significant.
-        others: Values (n,) to compare with.
+        value: Value to test; large values are significant.
+        others: Values to compare with, shape (n,).
         tie_key: Uniform random number u in [0, 1) that breaks ties. Default: 0.5.
 
     Returns:
-        p in (0, 1]; NaN for a value that is NaN, and without any number to compare with.
+        p-value in (0, 1]; NaN if the value or all others are NaN.
 
     Example:
         >>> randomisation_p_value(0.5, [0.1, 0.2, 0.3]), randomisation_p_value(0.5, [0.5, 0.7, 0.3], tie_key=0.9)
@@ -237,7 +246,15 @@ def randomisation_p_value(value: float, others: ArrayLike, tie_key: float = 0.5)
 
 
 def holm(p_values: ArrayLike) -> Floats:
-    """Holm's step-down adjustment for several tests (Holm 1979); NaN stays NaN and is not counted.
+    """Return p-values adjusted for several tests by Holm's step-down method.
+
+    Source: Holm 1979.
+
+    Args:
+        p_values: p-values, shape (K,); NaN is not counted as a test.
+
+    Returns:
+        Adjusted p-values in [0, 1], shape (K,); NaN where the p-value is NaN.
 
     Example:
         >>> holm([0.01, 0.04, float("nan"), 0.03]).tolist()
@@ -253,10 +270,16 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def effect_size(differences: ArrayLike, people: Sequence[Any]) -> float:
-    """Matched-pairs rank-biserial correlation (Kerby 2014): (favourable − unfavourable rank sum) / all, over people.
+    """Return the matched-pairs rank-biserial correlation over people: (positive − negative rank sum) / total rank sum.
+
+    Source: Kerby 2014.
+
+    Args:
+        differences: Difference of each image, shape (N,).
+        people: Person of each of the N images; differences are averaged per person first.
 
     Returns:
-        Within [−1, 1]: 1 when every person's mean difference is positive; NaN when all are 0.
+        Correlation in [−1, 1], 1 if the mean difference of each person is positive; NaN if all are 0.
 
     Example:
         >>> effect_size([0.1, 0.2, -0.05], list("abc"))
@@ -273,13 +296,19 @@ def effect_size(differences: ArrayLike, people: Sequence[Any]) -> float:
 
 
 def check_options(confidence: float, resamples: int, permutations: int = 0, block: int = 1) -> None:
-    """Refuse options out of range.
+    """Raise if options of an interval or test are out of range.
+
+    Args:
+        confidence: Confidence level, in (0, 1).
+        resamples: Number of bootstrap draws, 1 or more.
+        permutations: Number of permutations, 0 or more. Default: 0.
+        block: Size of a block, 1 or more. Default: 1.
 
     Raises:
-        CaptumLeamError: naming all of them.
+        CaptumLeamError: If an option is out of its range.
     """
     if not 0 < confidence < 1 or resamples < 1 or permutations < 0 or block < 1:
         raise CaptumLeamError(
-            f"confidence={confidence}, resamples={resamples}, permutations={permutations}, block={block}; expected a share in (0, 1), "
-            "1 or more, 0 or more, 1 or more."
+            f"Expected `confidence` in (0, 1), `resamples` >= 1, `permutations` >= 0 and `block` >= 1, got {confidence}, {resamples}, "
+            f"{permutations} and {block}."
         )

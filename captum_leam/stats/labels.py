@@ -1,4 +1,4 @@
-"""Person labels: who is on each image."""
+"""Labels of the people on images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,24 +9,25 @@ from numpy.typing import NDArray
 from captum_leam.errors import CaptumLeamError, InputTypeError
 
 MISSING = frozenset({"", "nan", "NaN", "None", "<NA>", "NaT"})
-"""Names under which NumPy and pandas write a missing label as text."""
+"""Texts that NumPy and pandas write for a missing label."""
 
 
 def person_codes(
     labels: Any, count: int | None = None, rows: str = "images"
 ) -> tuple[tuple[Any, ...], NDArray[np.int64]]:
-    """Return the people in order of first appearance, and the number of the person of each row.
+    """Return the people in order of first appearance, and the index of the person of each row.
 
     Args:
-        labels: N names or numbers: a sequence, an array or a tensor.
+        labels: Names or numbers of N rows, as a sequence, an array or a tensor.
         count: Expected number of labels. Default: any.
-        rows: Plural noun for the rows, for messages. Default: "images".
+        rows: Plural noun for the rows in messages. Default: "images".
 
     Returns:
-        The distinct labels as they were given, and (N,) indices into them.
+        Distinct labels, and indices into them, shape (N,).
 
     Raises:
-        CaptumLeamError: for another number of labels, or a missing one (None, NaN, an empty name, or their texts).
+        CaptumLeamError: For another number of labels, or a missing one (None, NaN, an empty name, or their texts).
+        InputTypeError: For labels that are no sequence, array or tensor.
 
     Example:
         >>> names, codes = person_codes(["bob", "ann", "bob"])
@@ -50,7 +51,7 @@ def person_codes(
 
 
 def people_of(labels: Any, count: int | None = None, rows: str = "images") -> list[Any]:
-    """Return the labels as a list, checked as by :func:`person_codes`.
+    """Return the labels as a list after the checks of :func:`person_codes`.
 
     Example:
         >>> people_of(np.array([3, 1, 3]))

@@ -1,4 +1,4 @@
-"""Two groups of people: the difference of their means with an interval, and a permutation test of Welch's t."""
+"""Interval and permutation test of Welch's t for the difference of means of two groups of people."""
 
 import numpy as np
 from scipy.special import stdtrit
@@ -12,7 +12,20 @@ AT_A_TIME = 20_000_000
 def difference_interval(
     left: Floats, right: Floats, confidence: float, resamples: int, generator: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """Studentised bootstrap, people drawn within each group; Welch's t under ten people in a group."""
+    """Return the interval of the difference of means of two groups.
+
+    It is the studentised bootstrap with people drawn within each group, or Welch's t with fewer than ten people in a group.
+
+    Args:
+        left: Values of the first group, shape (people, quantities); NaN where unknown.
+        right: Values of the second group, shape (people, quantities).
+        confidence: Confidence level, in (0, 1).
+        resamples: Number of bootstrap draws.
+        generator: Generator of the draws.
+
+    Returns:
+        Low and high ends, shape (quantities,).
+    """
     sides = (left, right)
     means, squared = zip(*(_mean_and_error(np.ones((1, len(side))), side) for side in sides), strict=True)
     draws, squares = zip(*(_drawn_means(side, resamples, generator) for side in sides), strict=True)
@@ -52,7 +65,7 @@ def _chunks(rows: int, columns: int) -> list[int]:
 
 
 def _mean_and_error(weights: Floats, table: Floats) -> tuple[Floats, Floats]:
-    """Weighted means over people and their squared standard errors, (B, quantities), of what is known."""
+    """Return weighted means of the known values and their squared standard errors, shape (B, quantities) each."""
     known = ~np.isnan(table)
     count, centre = weights @ known, np.nan_to_num(mean_of_known(np.ones((1, len(table))), table))
     centred = np.where(known, table - centre, 0)
@@ -63,7 +76,13 @@ def _mean_and_error(weights: Floats, table: Floats) -> tuple[Floats, Floats]:
 
 
 def welch_freedom(first: Floats, second: Floats, people_first: Floats, people_second: Floats) -> Floats:
-    """Welch–Satterthwaite degrees of freedom from the squared standard errors of two means.
+    """Return the Welch–Satterthwaite degrees of freedom of the difference of two means.
+
+    Args:
+        first: Squared standard errors of the means of the first group, shape (quantities,).
+        second: Squared standard errors of the means of the second group, shape (quantities,).
+        people_first: Numbers of people with a value in the first group, shape (quantities,).
+        people_second: Numbers of people with a value in the second group, shape (quantities,).
 
     Example:
         >>> welch_freedom(np.array([1.0]), np.array([1.0]), np.array([10]), np.array([10])).tolist()
@@ -79,7 +98,17 @@ def welch_freedom(first: Floats, second: Floats, people_first: Floats, people_se
 
 
 def permutation_p(both: Floats, size: int, permutations: int, generator: np.random.Generator) -> Floats:
-    """Two-sided p-value of Welch's t when people's groups are shuffled, for each column."""
+    """Return the two-sided permutation p-value of Welch's t of each column.
+
+    Args:
+        both: Values of both groups, the first group first, shape (people, quantities).
+        size: Number of people in the first group.
+        permutations: Number of permutations of the groups.
+        generator: Generator of the permutations.
+
+    Returns:
+        p-values in (0, 1], shape (quantities,); NaN where t is not defined.
+    """
     order, parts = np.arange(len(both)), list[Floats]()
     for count in _chunks(1 + permutations, len(both)):
         members = [generator.permutation(order) < size for _ in range(count - (not parts))]
@@ -88,12 +117,20 @@ def permutation_p(both: Floats, size: int, permutations: int, generator: np.rand
     t = np.concatenate(parts)
     reached = (t[1:] >= t[0] * (1 - 1e-9)).sum(0)
     p = (1 + reached) / (1 + permutations)
-    shown: Floats = np.where(np.isnan(t[0]), np.nan, p)
-    return shown
+    defined: Floats = np.where(np.isnan(t[0]), np.nan, p)
+    return defined
 
 
 def welch_t(both: Floats, members: Floats) -> Floats:
-    """Welch's t of each split (B, people) in each column of (people, quantities) → (B, quantities)."""
+    """Return Welch's t of each split of people into two groups.
+
+    Args:
+        both: Values, shape (people, quantities); NaN where unknown.
+        members: 1 for members of the first group and 0 for the others, shape (B, people).
+
+    Returns:
+        t, shape (B, quantities).
+    """
     known = (~np.isnan(both)).astype(np.float64)
     centred = np.where(known > 0, both - mean_of_known(np.ones((1, len(both))), both), 0)
     means, errors = [], []
@@ -113,14 +150,14 @@ def welch_t(both: Floats, members: Floats) -> Floats:
 
 
 def mean_of_known(weights: Floats, table: Floats) -> Floats:
-    """Weighted means over people, (B, quantities), of what is known."""
+    """Return the weighted means of the known values over people, shape (B, quantities)."""
     known = ~np.isnan(table)
     totals = weights @ known
     return divided(weights @ np.where(known, table, 0), totals)
 
 
 def variance_of_known(table: Floats) -> Floats:
-    """Return the variance over people of what is known, (quantities,)."""
+    """Return the variance of the known values over people, shape (quantities,)."""
     known = ~np.isnan(table)
     count = known.sum(0)
     squares = np.where(known, table - mean_of_known(np.ones((1, len(table))), table), 0) ** 2

@@ -1,11 +1,11 @@
-r"""Deletion and insertion for face verification: what happens to the decision *same person?* as pixels are taken or given.
+r"""Deletion and insertion for face verification: how the decision changes as pixels are replaced or put back.
 
-Two faces match when the cosine of their embeddings reaches a threshold. Three curves over the fraction of pixels: the genuine
-accept rate (GAR), the impostor reject rate (IRR), and the balanced accuracy (GAR + IRR) / 2, which cannot fall below what one
-decision for all gets: 50 %. Maps of what is *similar* are scored by the GAR, maps of what is *dissimilar* by the IRR.
+Two faces match if the cosine of their embeddings reaches a threshold. Three curves over the fraction of pixels are measured: the genuine
+accept rate (GAR), the impostor reject rate (IRR), and the balanced accuracy (GAR + IRR) / 2, which is 50 % if all pairs get the same
+decision. Maps of *similar* parts are scored by the GAR, and maps of *dissimilar* parts by the IRR.
 
 Source: the protocol of CorrRISE (Lu et al., WACV 2024, arXiv 2305.08546), FGGB (Lu et al., FG 2024, arXiv 2403.04549) and FAME
-(Zhang & Günther 2026, arXiv 2605.12017); written from the papers.
+(Zhang & Günther 2026, arXiv 2605.12017), written from the papers.
 """
 
 from __future__ import annotations
@@ -45,30 +45,33 @@ FRACTIONS = tuple(i / 10 for i in range(11))
 RATES = ["gar", "irr", "accuracy"]
 CURVE = ["explained", "model", "kind", "method", "protocol", "operating_point"]
 
-# Which rate the map of a kind is scored by.
 SCORED_BY = {"similar": "gar", "dissimilar": "irr"}
+"""Kind of map → rate that it is scored by."""
 
 
 # -- the evaluator ---------------------------------------------------------------------------------------
 
 
 class VerificationEvaluator:
-    """Delete or insert what maps of *pairs* name, and watch the decision.
+    """Deletion and insertion of the pixels that maps of pairs name, measured by the decision of the model.
 
     Args:
-        models: name → embedding function, images (N, C, H, W) → embeddings (N, D); a single one is named "model".
-        fractions: of the pixels deleted or inserted, rising, two or more; 0, 10, …, 100 % by default.
-        operating_points: ``"eer"``, or false match rates such as 1e-3; thresholds are taken from clean scores.
-        fill: what is put in place; black in the papers.
-        protocols: ``"deletion"``: highest pixels replaced first; ``"insertion"``: highest put back first, on a filled image.
-        occluded: the ``"probe"`` only, or ``"both"`` images of a pair.
-        controls: names of shared controls, see :data:`~captum_leam.controls.SHARED_CONTROLS`.
-        seed: of ties and controls.
-        batch_size: Number of images in one pass.
-        progress: show a progress bar.
+        models: Embedding function from images (N, C, H, W) to embeddings (N, D), or name → embedding function. A single function is
+            named "model".
+        fractions: Fractions of the pixels to delete or insert, at least two in rising order, in [0, 1]. Default: 0, 0.1, …, 1.
+        operating_points: ``"eer"``, or false match rates in (0, 1) such as 1e-3, at which thresholds are taken from clean scores.
+            Default: ``("eer",)``.
+        fill: Replacement of pixels. Default: ``"zero"``, black as in the papers.
+        protocols: ``"deletion"`` replaces the highest pixels first, and ``"insertion"`` puts them back first into a filled image.
+            Default: both.
+        occluded: Images of a pair to change, ``"probe"`` or ``"both"``. Default: ``"probe"``.
+        controls: Names of shared controls, see :data:`~captum_leam.controls.SHARED_CONTROLS`. Default: ``("random pixels",)``.
+        seed: Seed of ties and controls. Default: 0.
+        batch_size: Number of images in one pass. Default: 64.
+        progress: Whether to show a progress bar. Default: False.
 
     Raises:
-        CaptumLeamError: for what is not among these.
+        CaptumLeamError: For an unknown option, or one out of its range.
 
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs
@@ -104,19 +107,23 @@ class VerificationEvaluator:
     def _check(self) -> None:
         steps = self.fractions
         if len(steps) < 2 or any(a >= b for a, b in pairwise(steps)) or not 0 <= steps[0] < steps[-1] <= 1:
-            raise CaptumLeamError(f"fractions are {steps}; expected two or more, rising, within [0, 1].")
+            raise CaptumLeamError(f"Expected `fractions` to be two or more rising values in [0, 1], got {steps}.")
         if not self.models or not self.operating_points or not self.protocols:
-            raise CaptumLeamError("models, operating_points and protocols each need one entry or more.")
+            raise CaptumLeamError(
+                "Expected one entry or more in each of `models`, `operating_points` and `protocols`, got none."
+            )
         if not set(self.protocols) <= set(PROTOCOLS):
-            raise CaptumLeamError(f"protocols are {self.protocols}; expected some of {PROTOCOLS}.")
+            raise CaptumLeamError(f"Expected `protocols` to be some of {PROTOCOLS}, got {self.protocols}.")
         if self.occluded not in ("probe", "both"):
-            raise CaptumLeamError(f"occluded is {self.occluded!r}; expected 'probe' or 'both'.")
+            raise CaptumLeamError(f"Expected `occluded` to be 'probe' or 'both', got {self.occluded!r}.")
         unknown = [c for c in self.controls if c not in SHARED_CONTROLS]
         if unknown:
-            raise CaptumLeamError(f"controls {unknown} are not there; expected some of {', '.join(SHARED_CONTROLS)}.")
+            raise CaptumLeamError(f"Expected `controls` to be some of {', '.join(SHARED_CONTROLS)}, got {unknown}.")
         wrong = [p for p in self.operating_points if p != EER and not (isinstance(p, float) and 0 < p < 1)]
         if wrong:
-            raise CaptumLeamError(f"operating_points {wrong} are neither 'eer' nor a false match rate in (0, 1).")
+            raise CaptumLeamError(
+                f"Expected `operating_points` to be 'eer' or false match rates in (0, 1), got {wrong}."
+            )
 
     def evaluate(
         self,
@@ -129,32 +136,37 @@ class VerificationEvaluator:
         labels: Sequence[Any] | None = None,
         explained: str = "",
     ) -> VerificationResult:
-        """Curves of every method and control.
+        """Measure the scores of all methods and controls.
 
         Args:
-            images: Images (N, C, H, W).
-            pairs: of these images.
-            similar: maps of what makes the pair similar, (P, H, W) or (P, 1, H, W) of the probes; where both images are
-                occluded (P, 2, H, W), the probe's first. Or method → maps.
-            dissimilar: the same for what makes it dissimilar, higher where more so; left out by default.
-            calibration: model → (scores, genuine) of other pairs, to take thresholds from; the clean pairs' own by default.
-            labels: the person of each image, for intervals over people.
-            explained: Name of the model that the maps explain.
+            images: Images, shape (N, C, H, W).
+            pairs: Pairs of these images.
+            similar: Maps of the parts that make the pairs similar, or method → maps. Shape (P, H, W) or (P, 1, H, W) for the probes;
+                (P, 2, H, W) with the probe's map first if both images are occluded.
+            dissimilar: Maps of the parts that make the pairs dissimilar, higher where more dissimilar. Default: none.
+            calibration: Model → scores and genuine flags of other pairs to take thresholds from. Default: the clean scores of ``pairs``.
+            labels: Person of each image, for intervals over people. Default: no intervals.
+            explained: Name of the model that the maps explain. Default: ``""``.
+
+        Returns:
+            Scores of each pair, method, protocol and fraction, with the thresholds.
 
         Raises:
-            CaptumLeamError: for maps of another size or NaN, or too few impostor pairs for an operating point.
+            CaptumLeamError: For maps of another size or with NaN, or too few impostor pairs for an operating point.
         """
         if images.ndim != 4 or int(torch.stack([pairs.first, pairs.second]).max()) >= len(images):
-            raise CaptumLeamError(f"pairs name images beyond the {len(images)} given, or these are not (N, C, H, W).")
+            raise CaptumLeamError(
+                f"Expected `images` of shape (N, C, H, W) and indices below N in `pairs`, got {tuple(images.shape)}."
+            )
         sides = [images[pairs.first], images[pairs.second]][: 1 if self.occluded == "probe" else 2]
         clean = {
             name: unit(embed(m, images, self.batch_size).double(), "embeddings") for name, m in self.models.items()
         }
         partner = {name: (e[pairs.first], e[pairs.second]) for name, e in clean.items()}
         whole = {name: (a * b).sum(1) for name, (a, b) in partner.items()}
-        ends = {False: whole}  # and the filled end, where a fraction needs it
+        ends = {False: whole}  # the filled end is added where a fraction needs it
         people = _people(pairs, labels, len(images))
-        curves: dict[bytes, list[tuple[str, float, dict[str, Tensor]]]] = {}  # what is equal is occluded once
+        curves: dict[bytes, list[tuple[str, float, dict[str, Tensor]]]] = {}  # equal maps are occluded once
         sets = list(self._sets(similar, dissimilar, sides))
         cells, of_cells = [], []
         for kind, method, maps in tqdm(sets, disable=not self.progress, desc="verification", unit="map"):
@@ -168,24 +180,24 @@ class VerificationEvaluator:
         table = _score_table(pairs, cells, of_cells).assign(explained=explained)
         unknown = sorted(set(calibration or {}) - set(self.models))
         if unknown:
-            raise CaptumLeamError(f"calibration is of models {unknown}; there are {list(self.models)}.")
+            raise CaptumLeamError(f"Expected `calibration` for some of the models {list(self.models)}, got {unknown}.")
         thresholds = {name: self._thresholds(whole[name], pairs, (calibration or {}).get(name)) for name in self.models}
         return VerificationResult(table, thresholds, people, self._settings(explained))
 
     # -- parts ---------------------------------------------------------------------------------------------
 
     def _sets(self, similar: Any, dissimilar: Any, sides: list[Tensor]) -> Iterator[tuple[str, str, list[Tensor]]]:
-        """Kind, method and maps per occluded image of the pair."""
+        """Yield the kind, the method and the maps of each occluded image of the pairs."""
         scenes = [Scene(x, seed=self.seed + i) for i, x in enumerate(sides)]
-        for kind, given in (("similar", similar), ("dissimilar", dissimilar)):
-            if given is None:
+        for kind, of_kind in (("similar", similar), ("dissimilar", dissimilar)):
+            if of_kind is None:
                 continue
-            named = {str(name) for name in given} if isinstance(given, Mapping) else set()
+            named = {str(name) for name in of_kind} if isinstance(of_kind, Mapping) else set()
             if named & set(self.controls):
                 raise CaptumLeamError(
-                    f"methods {sorted(named & set(self.controls))} are named like controls; name them otherwise."
+                    f"Expected methods not to be named like controls, got {sorted(named & set(self.controls))}. Rename them."
                 )
-            for method, maps in (given if isinstance(given, Mapping) else {"map": given}).items():
+            for method, maps in (of_kind if isinstance(of_kind, Mapping) else {"map": of_kind}).items():
                 yield kind, str(method), _per_side(str(method), maps, sides)
             for control in self.controls:
                 yield kind, control, [SHARED_CONTROLS[control](scene) for scene in scenes]
@@ -198,7 +210,7 @@ class VerificationEvaluator:
             for fraction in self.fractions:
                 count = round(fraction * pixels)
                 replaced = count if protocol == "deletion" else pixels - count
-                if replaced in (0, pixels):  # the same for every map: made once
+                if replaced in (0, pixels):  # the ends are the same for all maps and measured once
                     if replaced and True not in ends:
                         ends[True] = self._scores(sides, _constant(sides, True), partner)
                     yield protocol, fraction, ends[replaced == pixels]
@@ -207,7 +219,7 @@ class VerificationEvaluator:
                     yield protocol, fraction, self._scores(sides, masks, partner)
 
     def _scores(self, sides: list[Tensor], masks: Tensor, partner: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Cosine of every pair with these pixels replaced, by every model."""
+        """Return model → cosine of each pair with these pixels replaced."""
         embeddings: dict[str, list[list[Tensor]]] = {name: [[] for _ in sides] for name in self.models}
         for i, x in enumerate(sides):
             for rows in torch.split(torch.arange(len(x), device="cpu"), self.batch_size):
@@ -256,14 +268,14 @@ def _constant(sides: list[Tensor], value: bool) -> Tensor:
 
 
 def _per_side(method: str, maps: Tensor, sides: list[Tensor]) -> list[Tensor]:
-    given = as_tensor(maps)
-    split = given.unbind(1) if given.ndim == 4 and given.shape[1] == len(sides) else (given,)
+    stacked = as_tensor(maps)
+    split = stacked.unbind(1) if stacked.ndim == 4 and stacked.shape[1] == len(sides) else (stacked,)
     placed = [as_maps(m).to(sides[0].device) for m in split]
-    needed = (len(sides[0]), *sides[0].shape[2:])
-    if len(placed) != len(sides) or any(m.shape != needed for m in placed):
-        both = f"({needed[0]}, 2, {needed[1]}, {needed[2]}), probe first" if len(sides) == 2 else str(needed)
+    shape = (len(sides[0]), *sides[0].shape[2:])
+    if len(placed) != len(sides) or any(m.shape != shape for m in placed):
+        both = f"({shape[0]}, 2, {shape[1]}, {shape[2]}), probe first" if len(sides) == 2 else str(shape)
         raise CaptumLeamError(
-            f"maps {method!r} have shape {tuple(given.shape)}; expected one per pair at image size, {both}."
+            f"Expected maps {method!r} to have one map per pair at image size, {both}, got {tuple(stacked.shape)}."
         )
     return placed
 
@@ -280,13 +292,13 @@ def _people(pairs: Pairs, labels: Sequence[Any] | None, images: int) -> NDArray[
 
 @dataclass(frozen=True, repr=False)
 class VerificationResult:
-    """Scores of every pair along every curve.
+    """Scores of each pair along each curve of :class:`VerificationEvaluator`.
 
     Attributes:
-        scores: tidy table: pair, genuine, model, kind, method (or control), protocol, fraction, score, explained.
-        thresholds: model → operating point → threshold on the cosine.
-        people: (P, 2), the two people of every pair, or None.
-        settings: Settings that it was made with.
+        scores: One row per score, columns pair, genuine, model, kind, method (or control), protocol, fraction, score and explained.
+        thresholds: Model → operating point → threshold of the cosine.
+        people: Both people of each pair, shape (P, 2); None without labels.
+        settings: Settings of the evaluator by name.
 
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs
@@ -308,7 +320,12 @@ class VerificationResult:
         return self.scores.copy()
 
     def curves(self) -> pd.DataFrame:
-        """GAR, IRR and balanced accuracy (gar, irr, accuracy; 0 to 1) at every fraction, one row each."""
+        """Return the rates at each fraction.
+
+        Returns:
+            One row per curve and fraction with the columns explained, model, kind, method, protocol, fraction, operating_point,
+            threshold, and the rates gar, irr and accuracy in [0, 1].
+        """
         rows = []
         keys = ["explained", "model", "kind", "method", "protocol", "fraction"]
         for key, cell in self.scores.groupby(keys, sort=False):
@@ -320,15 +337,16 @@ class VerificationResult:
         return pd.DataFrame(rows)
 
     def summary(self, *, confidence: float = 0.95) -> pd.DataFrame:
-        """Area under every curve, and of the rate that scores this kind of map.
+        """Return the area under each curve, with the interval of the rate that scores this kind of map.
 
         Args:
-            confidence: of the interval over people.
+            confidence: Confidence level of the interval over people, in (0, 1). Default: 0.95.
 
         Returns:
-            Per curve: auc_gar, auc_irr, auc_accuracy; "scored by" ("gar" for similar, "irr" for dissimilar maps) and its area
-            ``auc``, with ``low`` and ``high`` over people (:func:`~captum_leam.stats.inference.interval_of_pairs`, at the
-            threshold as it is) where labels were given; "better": "lower" for deletion, "higher" for insertion.
+            One row per curve with auc_gar, auc_irr and auc_accuracy in [0, 1]; "scored by" ("gar" for similar, "irr" for dissimilar
+            maps) and its area ``auc``; its interval ``low`` and ``high`` over people
+            (:func:`~captum_leam.stats.inference.interval_of_pairs`) for a fixed threshold, NaN without labels; and "better", which is
+            "lower" for deletion and "higher" for insertion.
         """
         rows = []
         for key, curve in self.curves().groupby(CURVE, sort=False):
@@ -342,14 +360,14 @@ class VerificationResult:
         return pd.DataFrame(rows)
 
     def _interval(self, place: Mapping[str, str], threshold: float, confidence: float) -> tuple[float, float]:
-        """Of the scored area, which is the mean of the areas of the scored pairs."""
+        """Return the interval of the scored area, which is the mean of the areas of the scored pairs."""
         if self.people is None:
             return float("nan"), float("nan")
-        chosen = self.scores
+        rows = self.scores
         for column in ("explained", "model", "kind", "method", "protocol"):
-            chosen = chosen[chosen[column] == place[column]]
-        wide = chosen.pivot_table(index="pair", columns="fraction", values="score")
-        genuine = chosen.groupby("pair")["genuine"].first().to_numpy()
+            rows = rows[rows[column] == place[column]]
+        wide = rows.pivot_table(index="pair", columns="fraction", values="score")
+        genuine = rows.groupby("pair")["genuine"].first().to_numpy()
         scored = genuine if place["kind"] == "similar" else ~genuine
         hit = (wide.to_numpy()[scored] >= threshold) == (place["kind"] == "similar")
         areas = [area_under(wide.columns, row) for row in hit]

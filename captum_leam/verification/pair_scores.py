@@ -1,4 +1,4 @@
-"""Cosines of genuine and impostor pairs from embeddings that come batch after batch."""
+"""Accumulate embeddings batch by batch, and compare them as genuine and impostor pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,12 +13,16 @@ from captum_leam.stats.labels import people_of, person_codes
 from captum_leam.verification.verify_model import Verification
 
 BLOCK = 65_536
-"""Pairs whose embeddings are in memory at a time."""
+"""Number of pairs whose embeddings are in memory at a time."""
 
 
 @dataclass
 class PairScores:
-    """Embeddings and their people, batch after batch, compared as by :func:`~captum_leam.verification.verify`; states can be merged.
+    """Accumulator of embeddings and their people, which are compared as in :func:`~captum_leam.verification.verify`.
+
+    Attributes:
+        embeddings: Embeddings of the batches so far, shape (N, D) each.
+        people: Person of each image so far.
 
     Example:
         >>> scores = PairScores()
@@ -35,8 +39,11 @@ class PairScores:
         """Add images.
 
         Args:
-            embeddings: Embeddings (N, D), finite and not zero.
-            people: Person of each image.
+            embeddings: Embeddings, shape (N, D), finite and not zero.
+            people: Person of each of the N images.
+
+        Raises:
+            CaptumLeamError: For another number of people, or a missing one.
         """
         rows = np.asarray(embeddings) if isinstance(embeddings, np.ndarray) else as_array(embeddings)
         self.people += people_of(people, len(rows))
@@ -48,11 +55,14 @@ class PairScores:
         self.people += other.people
 
     def compute(self, max_pairs: int | None = None, seed: int = 0) -> Verification:
-        """Return the cosines of genuine and of impostor pairs; there may be none of a kind.
+        """Return the cosines of genuine and of impostor pairs.
 
         Args:
-            max_pairs: Number of pairs of each kind up to which all are compared; of more, as many are drawn. Default: no limit.
-            seed: Seed of the draw. Default: 0.
+            max_pairs: Largest number of pairs of each kind; if there are more, this many are drawn. Default: no limit.
+            seed: Seed of the draws. Default: 0.
+
+        Returns:
+            Cosines of the pairs; a kind may have none.
         """
         if not self.people:
             return Verification(np.zeros(0), np.zeros(0))
@@ -75,7 +85,7 @@ def _cosines(units: Floats, pairs: NDArray[np.int64]) -> Floats:
 
 
 def _genuine_pairs(codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return all pairs of one person from sorted codes."""
+    """Return all pairs of images of one person, from sorted codes."""
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
     ends = np.append(starts[1:], len(codes))
     parts = [np.stack(np.triu_indices(end - start, 1), 1) + start for start, end in zip(starts, ends, strict=True)]
@@ -90,7 +100,7 @@ def _impostor_pairs(
         first, second = np.triu_indices(count, 1)
         every: NDArray[np.int64] = np.stack([first, second], 1)[codes[first] != codes[second]]
         return every
-    drawn = np.sort(generator.integers(0, count, (3 * max_pairs, 2)), axis=1)
-    drawn = np.unique(drawn[codes[drawn[:, 0]] != codes[drawn[:, 1]]], axis=0)
-    chosen = generator.choice(len(drawn), min(max_pairs, len(drawn)), replace=False)
-    return drawn[np.sort(chosen)]
+    pairs = np.sort(generator.integers(0, count, (3 * max_pairs, 2)), axis=1)
+    pairs = np.unique(pairs[codes[pairs[:, 0]] != codes[pairs[:, 1]]], axis=0)
+    rows = generator.choice(len(pairs), min(max_pairs, len(pairs)), replace=False)
+    return pairs[np.sort(rows)]

@@ -1,4 +1,4 @@
-"""Does the model tell people apart at all? Before anything is explained."""
+"""Verify that a model tells people apart, which explanations of it require."""
 
 from __future__ import annotations
 
@@ -23,60 +23,72 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 MAX_EER = 0.2
-"""Over this equal error rate :func:`verify` warns: working networks on readable faces lie under 0.1."""
+"""Equal error rate above which :func:`verify` warns; working networks have less than 0.1 on readable faces."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """Cosines of pairs of images: of the same person (genuine) and of different people (impostor).
+    """Cosines of genuine pairs (two images of one person) and of impostor pairs (images of two people).
+
+    Attributes:
+        genuine: Cosines of the genuine pairs in rising order, shape (G,).
+        impostor: Cosines of the impostor pairs in rising order, shape (I,).
 
     Example:
-        >>> result = Verification(np.array([0.6, 0.8]), np.array([-0.1, 0.0, 0.1, 0.2]))  # of verify, which makes it
+        >>> result = Verification(np.array([0.6, 0.8]), np.array([-0.1, 0.0, 0.1, 0.2]))  # verify returns such a result
         >>> result.eer, round(result.threshold(0.25), 3), result.tar(0.25)
         (0.0, 0.15, 1.0)
     """
 
     genuine: Floats = field(repr=False)
-    """(G,), sorted."""
     impostor: Floats = field(repr=False)
-    """(I,), sorted."""
 
     @property
     def eer(self) -> float:
-        """Equal error rate: where as many impostors are accepted as genuine pairs are rejected, in [0, 1]."""
+        """Equal error rate in [0, 1], at the threshold where FMR and FNMR are closest."""
         false_match, false_reject = error_rates(*self._pairs(), [self.eer_threshold])
         return float((false_match[0] + false_reject[0]) / 2)
 
     @property
     def eer_threshold(self) -> float:
-        """Cosine at which both errors are equal."""
+        """Threshold of the cosine at which both error rates are closest."""
         return threshold_at_eer(*self._pairs())
 
     @property
     def has_both_kinds(self) -> bool:
-        """Whether there are genuine and impostor pairs, which all rates need."""
+        """Whether there are both genuine and impostor pairs, which all rates require."""
         return len(self.genuine) > 0 and len(self.impostor) > 0
 
     def _pairs(self) -> tuple[Floats, NDArray[np.bool_]]:
-        """All scores, and which are genuine."""
+        """Return all scores, and whether each is of a genuine pair."""
         return np.concatenate([self.genuine, self.impostor]), np.arange(len(self.genuine) + len(self.impostor)) < len(
             self.genuine
         )
 
     def threshold(self, fmr: float) -> float:
-        """Least threshold at which at most a share ``fmr`` of the impostors is accepted (score ≥ threshold).
+        """Return the lowest threshold at which at most a share ``fmr`` of the impostor pairs is accepted (score ≥ threshold).
+
+        Args:
+            fmr: False match rate, in (0, 1).
 
         Raises:
-            CaptumLeamError: if there are too few impostors to measure that share.
+            CaptumLeamError: With fewer than 1 / ``fmr`` impostor pairs.
         """
         return threshold_at_fmr(*self._pairs(), fmr)
 
     def tar(self, fmr: float) -> float:
-        """Share of the genuine pairs that is accepted at :meth:`threshold`, in [0, 1]."""
+        """Return the true accept rate in [0, 1]: the share of the genuine pairs that is accepted at :meth:`threshold`.
+
+        Args:
+            fmr: False match rate, in (0, 1).
+
+        Raises:
+            CaptumLeamError: With fewer than 1 / ``fmr`` impostor pairs.
+        """
         return float(np.mean(self.genuine >= self.threshold(fmr)))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for every false match rate that can be measured, of 0.1, 0.01, …: fmr, threshold, tar."""
+        """Return fmr, threshold and tar, one row for each of the false match rates 0.1, 0.01, … that can be measured."""
         measurable = [rate for rate in (0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6) if rate * len(self.impostor) >= 1]
         scores, genuine = self._pairs()
         at = thresholds_between(scores) if measurable else np.zeros(0)
@@ -88,7 +100,7 @@ class Verification:
         return pd.DataFrame(rows, columns=["fmr", "threshold", "tar"])
 
     def plot(self) -> Figure:
-        """Histogram of genuine and impostor cosines."""
+        """Plot the histograms of genuine and impostor cosines."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(5.2, 3), layout="constrained")
@@ -115,22 +127,24 @@ class Verification:
 
 
 def verify(model: nn.Module, images: Tensor, labels: Sequence[Hashable], *, batch_size: int = 32) -> Verification:
-    """Compare every image with every other: do cosines separate people? A wrong preprocessing shows here.
+    """Compare all pairs of images and return how well their cosines separate people.
+
+    A wrong preprocessing or alignment shows here as a high equal error rate.
 
     Args:
-        model: returns embeddings (N, D), in evaluation mode.
-        images: (N, C, H, W) as the model takes them.
-        labels: who is in each image; two people or more, one of them twice or more.
-        batch_size: Number of images in one pass.
+        model: Model in evaluation mode that returns embeddings (N, D).
+        images: Images as the model takes them, shape (N, C, H, W).
+        labels: Person of each image; at least two people, and two images of one of them.
+        batch_size: Number of images in one pass. Default: 32.
 
     Returns:
-        Cosines of all pairs, with error rates. Pairs share images, so that intervals cannot be read off their number.
+        Cosines of all pairs with error rates. Pairs share images, so that their number does not give intervals.
 
     Raises:
-        CaptumLeamError: for another number of labels, or without a pair of either kind.
+        CaptumLeamError: For another number of labels, or without pairs of both kinds.
 
     Warns:
-        SeparationWarning: if the equal error rate is over 20 %.
+        SeparationWarning: If the equal error rate is above 20 %.
 
     Example:
         >>> import torch
@@ -143,15 +157,14 @@ def verify(model: nn.Module, images: Tensor, labels: Sequence[Hashable], *, batc
     people, codes = person_codes(labels, len(images))
     if not 1 < len(people) < len(codes):
         raise CaptumLeamError(
-            "expected pairs of both kinds: two people or more, and two images or more of one of them; there are "
+            "Expected at least two people and two images of one of them, so that there are genuine and impostor pairs, got "
             f"{len(people)} people with {len(codes)} images."
         )
     first, second = np.triu_indices(len(codes), k=1)
     same = codes[first] == codes[second]
     directions = unit(embed(model, images, batch_size).double(), "embeddings")
-    cosines = (
-        (directions @ directions.T).cpu().numpy()[first, second]
-    )  # one product; PairScores is for more images than that holds
+    # one product of all embeddings; PairScores compares more images than fit into it
+    cosines = (directions @ directions.T).cpu().numpy()[first, second]
     result = Verification(np.sort(cosines[same]), np.sort(cosines[~same]))
     if result.eer > MAX_EER:
         warnings.warn(

@@ -78,11 +78,11 @@ def test_the_pointing_game_accepts_hits_within_the_tolerance(truth):
 
 def test_truth_of_wrong_type_or_shape_or_without_pixels_raises(truth):
     maps = torch.rand(5, 12, 12)
-    with pytest.raises(ValueError, match="expected boolean"):
+    with pytest.raises(ValueError, match="to be boolean of shape"):
         mass_accuracy(maps, truth.float())
-    with pytest.raises(ValueError, match="truth has shape"):
+    with pytest.raises(ValueError, match="Expected `truth` to be boolean of shape"):
         mass_accuracy(maps[:, :6], truth)
-    with pytest.raises(ValueError, match=r"truth of images \[1\] is empty"):
+    with pytest.raises(ValueError, match=r"none or all for images \[1\]"):
         mass_accuracy(maps[:2], torch.stack([truth[0], truth[0] & False]))
 
 
@@ -159,7 +159,7 @@ def test_additive_networks_with_wrong_weights_or_images_raise():
     with pytest.raises(ValueError, match="outweigh"):
         AdditiveSimilarity(torch.tensor([[1.0, -3.0]]))
     network = AdditiveSimilarity(torch.rand(4, 4))
-    with pytest.raises(ValueError, match="images have shape"):
+    with pytest.raises(ValueError, match="Expected images of shape"):
         network(torch.rand(1, 3, 8, 8))
-    with pytest.raises(ValueError, match=r"leave \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"Expected images in \[0, 1\]"):
         network(torch.rand(1, 3, 4, 4) + 1)

@@ -28,7 +28,7 @@ def test_ranking_is_sorted_and_complete(model):
     assert (table["gap"] == table["same"] - table["different"]).all()
     assert (table["seconds"] > 0).all()
     assert ranking.names == [n for n in table["name"] if n != "overall"]
-    assert ranking.plot().axes[0].get_xlabel().startswith("person-specificity")
+    assert ranking.plot().axes[0].get_xlabel().startswith("person specificity")
     assert "'people': 6" in repr(ranking)
 
 

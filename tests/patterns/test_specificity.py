@@ -215,15 +215,15 @@ def test_cases_are_pairs_of_one_person_times_pairs_of_two():
 @pytest.mark.parametrize(
     ("people", "options", "said"),
     [
-        (["a"] * 4, {}, "all maps are of one person, 'a'"),
-        (list("abcd"), {}, "one map of each person"),
+        (["a"] * 4, {}, "got one person, 'a'"),
+        (list("abcd"), {}, "got one map of each"),
         (list("aab"), {}, "one label for each of the 4 maps, got 3"),
         (["a", "a", None, "b"], {}, r"rows \[2\]. Name the person"),
         (["a", "a", float("nan"), "b"], {}, r"rows \[2\]. Name the person"),
-        (list("aabb"), {"weights": "images"}, "weights is 'images'"),
-        (list("aabb"), {"confidence": 95}, "confidence=95"),
-        (list("aabb"), {"resamples": 0}, "resamples=0"),
-        (list("aabb"), {"block": 0}, "block=0"),
+        (list("aabb"), {"weights": "images"}, "got 'images'"),
+        (list("aabb"), {"confidence": 95}, "got 95,"),
+        (list("aabb"), {"resamples": 0}, "got 0.95, 0,"),
+        (list("aabb"), {"block": 0}, "and 0"),
     ],
 )
 def test_wrong_labels_of_people_raise(people, options, said):
@@ -276,7 +276,7 @@ def test_ten_thousand_maps_take_less_than_250_mib():
 )
 def test_options_beyond_their_ends_raise(off):
     check_options(0.5, 1, 0, 1)
-    with pytest.raises(ValueError, match="expected a share in"):
+    with pytest.raises(ValueError, match="Expected `confidence` in"):
         check_options(**{"confidence": 0.95, "resamples": 1, **off})
 
 

@@ -32,7 +32,7 @@ from captum_leam.reporting import explanation_record, explanation_schema
 from captum_leam.reporting.curves import OVERALL, SHARES, measure_curves, passes_per_face, ranked_maps
 from captum_leam.reporting.explanation import Explanation, explanation_of
 from captum_leam.reporting.explanation_page import write_page
-from captum_leam.reporting.files import FileOptions, explain_files, lead
+from captum_leam.reporting.files import FileOptions, explain_files
 from captum_leam.synthetic import SyntheticPopulation
 from tests.helpers.browser import WEB, axe, measured, opened
 
@@ -77,7 +77,6 @@ def pages(tmp_path_factory):
             [explanation],
             folder / kind,
             title=explanation.title,
-            lead=lead(explanation),
             settings=explanation.settings,
         )
         found[kind] = explanation, page

@@ -142,7 +142,7 @@ def test_crops_of_another_size_are_named(folder):
 
 
 def test_the_truth_about_a_pair_is_refused_beside_a_gallery(folder):
-    with pytest.raises(CaptumLeamError, match="no same_person beside a gallery"):
+    with pytest.raises(CaptumLeamError, match="no `same_person` beside a `gallery`"):
         options(folder, same_person=True)
 
 
@@ -154,7 +154,7 @@ def test_the_command_writes_page_pictures_and_tables(folder):
     assert result.exit_code == 0, result.output
     assert result.output.count("is first of 3 names with cosine") == 2
     page = (out / "index.html").read_text()
-    assert "2 probes in a gallery of 3 names" in page
+    assert "2 probes were compared with a gallery of 3 names" in page
     assert "<b>bob" not in page
     assert "&lt;b&gt;bob" in page
     ranking, changes = pd.read_csv(out / "ranking.csv"), pd.read_csv(out / "rank_changes.csv")

@@ -270,11 +270,11 @@ def test_an_interval_that_reaches_the_control_is_no_yes(tmp_path):
 def test_maps_that_a_control_beats_are_not_called_true(tmp_path):
     folder = fake_results(tmp_path / "r")
     change(folder, "drops", lambda t: t.assign(drop=t["drop"] + (t["control"] == "other people")))
-    answer = said(folder)["true"]
+    answer = said(folder)["faithful"]
     assert answer.tone == "partly"
     assert "not clearly better than other people" in answer.text
     change(folder, "drops", lambda t: t.assign(drop=t["drop"] + (t["control"] != "")))
-    assert said(folder)["true"].tone == "no"
+    assert said(folder)["faithful"].tone == "no"
 
 
 def test_groups_are_counted_after_correction(tmp_path):
@@ -297,8 +297,8 @@ def test_a_network_that_separates_nobody_is_named_on_top(undrawn, tmp_path):
     [
         ({"models": ("one",)}, "There is one network only"),
         ({"layers": ("only",)}, "one layer only"),
-        ({"groups": False}, "No groups were given"),
-        ({"controls": False}, "no control was run"),
+        ({"groups": False}, "The study has no groups"),
+        ({"controls": False}, "No control was run"),
         ({"overall": False}, "Layer l, means over people"),
     ],
 )
@@ -405,9 +405,9 @@ def test_faces_only_if_asked_and_only_the_bytes_studied(undrawn, tmp_path):
 
 def test_unknown_people_raise(usual):
     folder, _ = usual
-    with pytest.raises(ValueError, match=r"'s1' has no image.*12 people\. Near: s01, s11, s10|Near: s1"):
+    with pytest.raises(ValueError, match=r"among the 12 people.*got 's1'\. Similar names: s"):
         write_report(folder, people=["s1"])
-    with pytest.raises(ValueError, match="nobody is named"):
+    with pytest.raises(ValueError, match="Expected names in `people` for `show_faces`"):
         write_report(folder, show_faces=True)
     with pytest.raises(TypeError, match=r"\['s01'\]"):
         write_report(folder, people="s01")

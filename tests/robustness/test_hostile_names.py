@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from captum_leam import cli
 from captum_leam._text import for_terminal, safe_cell, safe_cells, shown
 from captum_leam.reporting.explanation_page import write_page
-from captum_leam.reporting.files import FileOptions, explain_files, lead
+from captum_leam.reporting.files import FileOptions, explain_files
 from captum_leam.reporting.study_report import write_report
 from captum_leam.study import Study
 from captum_leam.synthetic import SyntheticPopulation
@@ -89,7 +89,7 @@ def explained(tmp_path_factory, no_network):
     for kind, files in (("many", crops), ("pair", crops[:2])):
         found = explain_files(files, f"{folder / 'nets.py'}:small", FileOptions(preset="fast", pictures="crops"))
         settings = {"model": folder, **found.settings}
-        pages[kind] = write_page([found], folder.parent / kind, title=found.title, lead=lead(found), settings=settings)
+        pages[kind] = write_page([found], folder.parent / kind, title=found.title, settings=settings)
     return pages
 
 
@@ -251,7 +251,7 @@ def test_names_that_are_no_utf_8_are_explained_and_shown(tmp_path, no_network):
         pytest.skip("this file system takes UTF-8 only")
     (tmp_path / "nets.py").write_text(MODEL)
     found = explain_files(crops, f"{tmp_path / 'nets.py'}:small", FileOptions(preset="fast", pictures="crops"))
-    page = write_page([found], tmp_path / "out", title=found.title, lead=lead(found), settings={"folder": crops[1]})
+    page = write_page([found], tmp_path / "out", title=found.title, settings={"folder": crops[1]})
     assert "b\\xff.png" in page.read_text(encoding="utf-8")
     assert "b\\xff.png" in (tmp_path / "out" / "drops.csv").read_text(encoding="utf-8")
     json.loads((tmp_path / "out" / "settings.json").read_text(encoding="utf-8"))

@@ -49,14 +49,16 @@ def test_threshold_at_a_false_match_rate():
     at = threshold_at_fmr(scores, genuine, 0.05)
     assert error_rates(scores, genuine, [at])[0][0] == pytest.approx(0.05)
     assert error_rates(scores, genuine, [at - 0.01])[0][0] > 0.05  # the lowest such
-    with pytest.raises(ValueError, match="100 impostor pairs cannot show a false match rate of 0.001: expected 1000"):
+    with pytest.raises(
+        ValueError, match="Expected at least 1000 impostor pairs for a false match rate of 0.001, got 100"
+    ):
         threshold_at_fmr(scores, genuine, 1e-3)
-    with pytest.raises(ValueError, match="fmr is 0"):
+    with pytest.raises(ValueError, match="a rate in .* got 0"):
         threshold_at_fmr(scores, genuine, 0)
 
 
 def test_rates_need_both_kinds():
-    with pytest.raises(ValueError, match="one of them is missing"):
+    with pytest.raises(ValueError, match="both genuine and impostor pairs, got one kind"):
         error_rates([0.1, 0.2], [True, True], [0])
 
 
@@ -80,14 +82,14 @@ def test_drawn_pairs_are_genuine_or_impostor_as_labelled():
 
 
 def test_pairs_of_one_kind_or_too_many_raise():
-    with pytest.raises(ValueError, match="there are 0 genuine and 3 impostor pairs"):
+    with pytest.raises(ValueError, match="got 0 genuine and 3 impostor pairs"):
         draw_pairs(["ann", "bob", "cyd"])
-    with pytest.raises(ValueError, match="9 pairs of each kind are asked for"):
+    with pytest.raises(ValueError, match="at least 9 genuine and impostor pairs each"):
         draw_pairs(["ann", "ann", "bob"], 9)
     one = torch.tensor([0, 1])
-    with pytest.raises(ValueError, match="needs both"):
+    with pytest.raises(ValueError, match="got one kind only"):
         Pairs(one, one, torch.tensor([True, True]))
-    with pytest.raises(ValueError, match="pairs have shapes"):
+    with pytest.raises(ValueError, match="Expected `first`, `second` and a boolean `genuine`"):
         Pairs(one, one[:1], torch.tensor([True, False]))
 
 
@@ -99,5 +101,5 @@ def test_ties_of_errors_are_not_broken_by_rounding():
 
 
 def test_scores_that_are_not_finite_raise():
-    with pytest.raises(ValueError, match="1 scores are NaN"):
+    with pytest.raises(ValueError, match="got 1 that are NaN"):
         threshold_at_eer([0.1, float("nan"), 0.3], [True, False, False])

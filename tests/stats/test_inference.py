@@ -142,9 +142,9 @@ def test_the_interval_of_pairs_holds_at_its_borders():
     assert np.isnan(interval_of_pairs([0.1, 0.9], [("a", "b"), ("b", "a")])).all()
     assert np.isnan(interval_of_pairs([0.5], [("a", "b")])).all()
     assert np.isnan(interval_of_pairs([], np.zeros((0, 2)))).all()
-    with pytest.raises(ValueError, match=r"values reach from 0.5 to 1.2; expected shares"):
+    with pytest.raises(ValueError, match=r"shares in \[0, 1\], got values from 0.5 to 1.2"):
         interval_of_pairs([0.5, 1.2], [("a", "b"), ("b", "c")])
-    with pytest.raises(ValueError, match=r"expected \(P,\) and \(P, 2\)"):
+    with pytest.raises(ValueError, match=r"shape \(P,\) and `people` of shape \(P, 2\)"):
         interval_of_pairs([0.5, 0.2], ["a", "b"])
-    with pytest.raises(ValueError, match=r"values reach from nan"):
+    with pytest.raises(ValueError, match=r"got values from nan"):
         interval_of_pairs([0.5, np.nan], [("a", "b"), ("b", "c")])

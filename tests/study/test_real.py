@@ -89,13 +89,14 @@ def test_the_report_of_real_people_works_in_a_browser(chromium, page, scheme):
         assert visit.console == []
     assert found["sections"] == [
         "short",
-        "studied",
+        "data",
         "specific",
         "regions",
-        "true",
+        "faithful",
         "agreement",
         "groups",
-        "anchors",
+        "paper",
+        "reading",
         "limits",
         "made",
     ]

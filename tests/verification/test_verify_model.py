@@ -44,7 +44,9 @@ def test_ties_are_accepted_together():
 
 
 def test_false_match_rates_below_one_impostor_pair_raise():
-    with pytest.raises(ValueError, match="300 impostor pairs cannot show a false match rate of 0.001: expected 1000"):
+    with pytest.raises(
+        ValueError, match="Expected at least 1000 impostor pairs for a false match rate of 0.001, got 300"
+    ):
         scores().tar(1e-3)
     with pytest.raises(ValueError, match="a rate in"):
         scores().threshold(0)
@@ -65,7 +67,7 @@ def test_a_model_that_does_not_separate_warns():
     with pytest.warns(SeparationWarning, match="hardly separates these people"):
         verify(nn.Flatten().eval(), images, [i % 4 for i in range(12)])
     for labels in ([1, 2], ["a"] * 12, list(range(12))):
-        with pytest.raises(ValueError, match="expected|one label for each"):
+        with pytest.raises(ValueError, match="Expected"):
             verify(nn.Flatten().eval(), images, labels)
 
 

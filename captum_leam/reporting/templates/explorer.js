@@ -19,8 +19,8 @@
 const UNKNOWN = "–";
 const NO_REGION = 255;
 const ZOOM = 5; // pixels of the upper canvas for each pixel of the map
-const STEPS = 4; // steps of the share between two measured ones
-const STRONGEST = 8; // correspondences that are marked
+const STEPS = 4; // number of steps between two measured shares
+const STRONGEST = 8; // number of correspondences that are marked
 
 // -- numbers and elements ------------------------------------------------------------------------------
 
@@ -51,11 +51,11 @@ const pen = (canvas) => /** @type {CanvasRenderingContext2D} */ (canvas.getConte
 
 /** @param {Element} parent @param {string} tag @param {Record<string, string | number>} attributes @param {string} [text] */
 function svg(parent, tag, attributes, text) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, String(value));
-  if (text !== undefined) made.textContent = text;
-  parent.append(made);
-  return made;
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
+  if (text !== undefined) element.textContent = text;
+  parent.append(element);
+  return element;
 }
 
 // -- maps ----------------------------------------------------------------------------------------------
@@ -73,18 +73,18 @@ function evidence(side, signed, reversed) {
   return { values, ranks, reversed, signed, peak: values.reduce((most, v) => Math.max(most, Math.abs(v)), 0) };
 }
 
-/** Evidence of each map, side and face. @param {Data} data @returns {Record<"for" | "against", Evidence[]>[]} */
+/** Return the evidence of each map, side and face. @param {Data} data @returns {Record<"for" | "against", Evidence[]>[]} */
 const allEvidence = (data) =>
   data.maps.map((map) => {
-    const shown = map.for.map((side) => evidence(side, map.signed, false));
+    const positive = map.for.map((side) => evidence(side, map.signed, false));
     const against = map.against;
     return {
-      for: shown,
-      against: against ? against.map((side) => evidence(side, false, false)) : shown.map((e) => ({ ...e, reversed: true })),
+      for: positive,
+      against: against ? against.map((side) => evidence(side, false, false)) : positive.map((e) => ({ ...e, reversed: true })),
     };
   });
 
-/** Rank of a pixel, 0 for the strongest. @param {Evidence} e @param {number} pixel */
+/** Return the rank of a pixel, 0 for the strongest. @param {Evidence} e @param {number} pixel */
 const rankOf = (e, pixel) => (e.reversed ? e.ranks.length - 1 - e.ranks[pixel] : e.ranks[pixel]);
 
 /** Return the evidence of a pixel for the side that is shown. @param {Evidence} e @param {number} pixel */
@@ -103,7 +103,7 @@ function paint(picture, grey, e, peak, colours, opacity) {
   }
 }
 
-/** Sides of pixels at which a set of them ends. @param {(pixel: number) => boolean} inside @param {number} height @param {number} width */
+/** Return the outline of a set of pixels. @param {(pixel: number) => boolean} inside @param {number} height @param {number} width */
 function outline(inside, height, width) {
   const path = new Path2D();
   for (let y = 0; y < height; y++) {
@@ -163,7 +163,7 @@ class Pairs {
     return { top: top + Math.floor(cell / columns) * h, left: left + (cell % columns) * w, height: h, width: w };
   }
 
-  /** The cell of the other face that adds most together with a cell of one. @param {number} face @param {number} cell */
+  /** Return the cell of the other face that adds most to the cosine with a cell of one face. @param {number} face @param {number} cell */
   best(face, cell) {
     let [other, value] = [0, -Infinity];
     for (let q = 0; q < this.cells; q++) {
@@ -173,7 +173,7 @@ class Pairs {
     return { cell: other, value };
   }
 
-  /** The strongest pairs of cells. @returns {[number, number][]} */
+  /** Return the strongest pairs of cells. @returns {[number, number][]} */
   strongest() {
     const order = [...this.matrix.keys()].sort((a, b) => this.matrix[b] - this.matrix[a]).slice(0, STRONGEST);
     return order.map((i) => [Math.floor(i / this.cells), i % this.cells]);
@@ -316,7 +316,8 @@ class Face {
     const name = state.map ? `Layer ${data.maps[state.map].name}` : "Overall map";
     this.text("shown").textContent =
       `${name}, ${state.side} the match; opacity ${state.opacity}\u00a0%; colours ${state.scale === "face" ? "of this face" : "on one scale for all faces"}. ` +
-      `Outlined: the top ${shareText(state.share)}, ${count} pixels.${beyond}`;
+      `Outlined: the top ${shareText(state.share)}, ${count} pixels.${beyond} ` +
+      `Values: ${state.map ? "attribution on the scale of the cosine" : "share of the map, which sums to 1"}.`;
   }
 
   /** @param {Evidence} e @param {number} peak @param {Uint8Array} colours */
@@ -360,7 +361,7 @@ class Face {
     }
   }
 
-  /** Correspondences: numbers at the strongest pairs, and the cells that belong to a cursor. @param {CanvasRenderingContext2D} context */
+  /** Draw the numbers of the strongest pairs, and the cells of a cursor. @param {CanvasRenderingContext2D} context */
   drawMarks(context) {
     const { pairs, state } = this.owner;
     if (!pairs) return;
@@ -432,7 +433,7 @@ class Face {
     }
   }
 
-  /** Curves to draw: the map's first. @returns {Curve[]} */
+  /** Return the curves to draw, that of the map first. @returns {Curve[]} */
   curves() {
     const { state } = this.owner;
     const [own, whole] = [`${state.map} ${state.side}`, "0 for"];
@@ -534,7 +535,7 @@ class Explorer {
     return { map: 0, side: "for", opacity: Math.round(100 * strength), share, scale: "face", marks: false };
   }
 
-  /** Measured shares, the one to start with, and some between. */
+  /** Return the measured shares, the initial share, and some shares between them. */
   shareSteps() {
     const { shares, start } = this.data;
     const between = shares.slice(1).flatMap((share, i) => [...Array(STEPS).keys()].map((k) => shares[i] * (share / shares[i]) ** ((k + 1) / (STEPS + 1))));
@@ -567,7 +568,7 @@ class Explorer {
     this.show();
   }
 
-  /** Bring the controls to the state, and draw. */
+  /** Set the controls to the state, and draw. */
   show() {
     const { state } = this;
     const texts = { opacity: `${state.opacity}\u00a0%`, share: shareText(state.share) };
@@ -588,33 +589,33 @@ class Explorer {
     for (const face of this.faces) face.draw();
   }
 
-  // -- what the faces ask ------------------------------------------------------------------------------
+  // -- queries of the faces ----------------------------------------------------------------------------
 
   /** @param {number} face */
   shown(face) {
     return this.evidence[this.state.map][this.state.side][face];
   }
 
-  /** The value with the strongest colour. @param {number} face */
+  /** Return the value with the strongest colour. @param {number} face */
   peak(face) {
     const all = this.evidence[this.state.map][this.state.side];
     return this.state.scale === "face" ? all[face].peak : Math.max(...all.map((e) => e.peak));
   }
 
-  /** Pixels of the share. */
+  /** Return the number of pixels of the share. */
   count() {
     const at = this.data.shares.indexOf(this.state.share);
     const [height, width] = this.data.size;
     return at < 0 ? Math.max(1, Math.round(this.state.share * height * width)) : this.data.counts[at];
   }
 
-  /** The measured shares on both sides of the share. @returns {[number, number]} */
+  /** Return the measured shares on both sides of the share. @returns {[number, number]} */
   around() {
     const after = Math.max(1, this.data.shares.findIndex((share) => share >= this.state.share));
     return [this.data.shares[after - 1], this.data.shares[after]];
   }
 
-  /** The drop at the share: measured, or on the line between, over the logarithm of the share. @param {number[]} drops */
+  /** Return the drop at the share, interpolated over the logarithm of the share if it was not measured. @param {number[]} drops */
   interpolate(drops) {
     const at = this.data.shares.indexOf(this.state.share);
     if (at >= 0) return drops[at];
@@ -624,7 +625,7 @@ class Explorer {
     return drops[i] + part * (drops[i + 1] - drops[i]);
   }
 
-  /** Choose a region in all faces, or in one where regions of different faces are different parts. @param {string} region @param {Face} from */
+  /** Choose a region in all faces, or in one face if regions of different faces are different parts. @param {string} region @param {Face} from */
   choose(region, from) {
     for (const face of this.data.comparable ? this.faces : [from]) {
       face.region = region;
@@ -633,7 +634,7 @@ class Explorer {
     }
   }
 
-  /** What corresponds most to the pixel under a face's cursor. @param {Face} from */
+  /** Return the strongest correspondence of the pixel under the cursor of a face. @param {Face} from */
   linkOf(from) {
     if (!this.pairs || from.cursor < 0) return null;
     const cell = this.pairs.cellAt(from.cursor % from.width, Math.floor(from.cursor / from.width));
@@ -656,7 +657,7 @@ class Explorer {
 
 for (const root of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".explorer"))) new Explorer(root);
 
-// What is folded in is printed all the same.
+// Folded parts are opened for printing.
 /** @type {Set<HTMLDetailsElement>} */
 const opened = new Set();
 addEventListener("beforeprint", () => {

@@ -1,5 +1,5 @@
 "use strict";
-// Tables sort by a click or by the keyboard on their heads; without this script they are tables all the same.
+// Sort tables by a click or by the keyboard on their heads; without this script they are plain tables.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];
