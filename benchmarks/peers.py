@@ -428,7 +428,7 @@ def find_planted(setting: Setting, part: str, chosen: Mapping[str, Reading]) -> 
     threshold = threshold_at_eer(*scores_of_all_pairs(scores, [*faces.people.tolist(), *range(len(people))]))
     methods = every_method(model, suggest_layers(model, faces.images[:4]), threshold, setting.quick)
     methods = [m for m in methods if setting.runs(m.name)]
-    network, mask = f"planted {part}", faces.mask(population.planted)
+    network, mask = f"planted {part}", faces.mask(population.evidence_parts)
     who = [str(p) for p in faces.people.tolist()]
 
     def measure(method: Method) -> Measured:

@@ -29,7 +29,7 @@ class Sliding(Explainer):
 
     def _under(self, image: Tensor, shown: Tensor, fill: Tensor) -> Tensor:
         """Return unit embeddings (M, D) of one image (1, C, H, W) under masks (M, H, W): 1 shows a pixel, 0 fills it."""
-        parts = shown[:, None].to(image).split(self._at_once)
+        parts = shown[:, None].to(image).split(self._pass_size)
         with torch.no_grad():
             found = torch.cat([self._embed(image * part + fill * (1 - part)) for part in parts])
         return torch.nn.functional.normalize(found, dim=1)

@@ -47,7 +47,7 @@ def rows(model: nn.Module, name: str, population: SyntheticPopulation, faces: Sy
     forms = {"plain": {}, "path": PATH, "path + contrast": {**PATH, "contrast": contrasts(people, faces.people)}}
     found = []
     for layer, cell in LAYERS.items():
-        part = dilate(faces.mask(population.planted), cell)
+        part = dilate(faces.mask(population.evidence_parts), cell)
         for form, options in forms.items():
             maps = LEAM(model, getattr(model, layer)).attribute(faces.images, reference=people[faces.people], **options)
             numbers = overlap(place_on_field(maps, (112, 112)), part)

@@ -458,7 +458,7 @@ def _show(sections: list[Explanation], page: Path, *, to_stderr: bool = False) -
     end_bar()
     console = Console(stderr=to_stderr)
     for section in sections:
-        comparable = section.parts is None or section.parts.comparable or len(section.names) == 1
+        comparable = section.parts is None or section.parts.is_comparable or len(section.names) == 1
         lift = section.regions.groupby("region", sort=False)["lift"].mean().nlargest(4 if comparable else 0)
         drops = section.mean_drops.query("fraction == 0.05")
         table = Table(title=for_terminal(section.title), title_justify="left")

@@ -235,7 +235,7 @@ def test_named_layers_are_explained_and_a_seed_repeats_the_numbers(folder):
         ({"model": "nowhere.py:small"}, "there is no such file"),
         ({"model": "{folder}/my_models.py:smaller"}, "Near it: small"),
         ({"model": "{folder}/my_models.py:broken"}, "no weights here"),
-        ({"model": "{folder}/my_models.py:number"}, "gave a int"),
+        ({"model": "{folder}/my_models.py:number"}, "returns embeddings, got a int"),
         ({"model": "{folder}/my_models.py:picky"}, "on a crop of 112 × 112 px"),
         ({"crops": ["a.png", "same.png"]}, "are the same picture"),
         ({"extra": ["--out", "{folder}/a.png/sub"]}, "Expected a folder, got the file"),
@@ -561,12 +561,12 @@ def test_every_kind_of_regions_gives_a_table_of_regions(folder, regions, names):
 @pytest.mark.parametrize(
     ("regions", "message"),
     [
-        ("mouths", "regions are 'mouths'; expected template, bisenet"),
-        ("{folder}/parsers.py:few", "scores of 4 classes, and the scheme 'celebamask_hq' has 19"),
+        ("mouths", "Expected regions to be template, bisenet"),
+        ("{folder}/parsers.py:few", "19 classes of scheme 'celebamask_hq', got scores of 4 classes"),
         ("{folder}/parsers.py:breaks", "raised RuntimeError: no weights here"),
         ("{folder}/parsers.py:lost", "has no 'lost'"),
-        ("math:pi", "is a float; expected a parser"),
-        ("{folder}/labels", "there is no label file of a.png"),
+        ("math:pi", "to label maps, got a float"),
+        ("{folder}/labels", "expected a label file for a.png"),
         ("parsenet", "no such file or folder"),
     ],
 )

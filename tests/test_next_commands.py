@@ -106,8 +106,8 @@ def test_errors_of_missing_things_are_made_by_their_kinds():
     """No place raises them with a text of its own."""
     assert len(calls("MissingExtraError")) == 0
     assert all("_fetching(" in ast.unparse(call) for call in calls("MissingWeightsError"))
-    refused = [call for call in calls("_refused") if call.lineno]
-    assert len(refused) == 4  # each with options, see the cases below
+    errors = [call for call in calls("_photo_error") if call.lineno]
+    assert len(errors) == 4  # each with options, see the cases below
 
 
 def calls(name: str) -> list[ast.Call]:
@@ -174,9 +174,9 @@ def test_a_refused_face_offers_the_first_plausible_one(monkeypatch, tmp_path):
     from captum_leam.faces import aligner as module
 
     found = [SimpleNamespace(problem="too large"), SimpleNamespace(problem=None)]
-    view = SimpleNamespace(found=found, in_photo=lambda face: face, why_not_upright=lambda i: None)
+    view = SimpleNamespace(detections=found, in_photo=lambda face: face, why_not_upright=lambda i: None)
     monkeypatch.setattr(module.FaceAligner, "_view", lambda self, photo: view)
-    with pytest.raises(CaptumLeamError, match="the largest face was refused: too large") as error:
+    with pytest.raises(CaptumLeamError, match="cannot be aligned: too large") as error:
         aligner_that_finds([], max_faces=9)(torch.rand(3, 300, 400), "largest")
     assert error.value.options == ("--face", "1")
 

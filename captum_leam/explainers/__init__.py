@@ -1,4 +1,4 @@
-"""The field's other methods for embedding similarity, as Captum attributions with one interface and counted cost."""
+"""Other attribution methods for embedding similarity, as Captum attributions with one interface and counted cost."""
 
 from captum_leam.explainers.base import Cost, Explainer, SimilarityMaps, TwoSidedExplainer
 from captum_leam.explainers.cams import GradCAM, HiResCAM, LayerCAM

@@ -1,4 +1,4 @@
-"""Base classes of the explainers: checks, batches, counted cost, and the two sides of a similarity."""
+"""Base classes of the explainers, which validate inputs, split batches and count passes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Cost:
-    """Passes through the model per explained image, counted, not estimated.
+    """Number of passes through the model per explained image, as counted during the call.
 
     Attributes:
-        forwards: Number of images, perturbed or not, that went through the model, per explained image.
-        backwards: Number of gradients with respect to one image (or its layer), per explained image.
+        forwards: Number of forward passes of single images, perturbed or not, per explained image.
+        backwards: Number of gradients with respect to a single image (or its layer), per explained image.
 
     Example:
         >>> Cost(1, 2)
@@ -44,11 +44,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class SimilarityMaps:
-    """The two sides of an explanation.
+    """Maps of the evidence for and against a match.
 
     Attributes:
-        similar: Evidence for the match, (N, 1, H, W), not negative.
-        dissimilar: Evidence against the match, (N, 1, H, W), not negative.
+        similar: Evidence for the match, shape (N, 1, H, W), non-negative.
+        dissimilar: Evidence against the match, shape (N, 1, H, W), non-negative.
 
     Example:
         >>> SimilarityMaps(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)).signed.sum().item()
@@ -60,30 +60,30 @@ class SimilarityMaps:
 
     @property
     def signed(self) -> Tensor:
-        """Return similar minus dissimilar, (N, 1, H, W)."""
+        """Return the similar map minus the dissimilar map, shape (N, 1, H, W)."""
         return self.similar - self.dissimilar
 
 
 class Explainer(Attribution, ABC):
-    """A method that explains the similarity of an image's embedding to a reference, as a Captum attribution.
+    """Base class of methods that explain the similarity of an image's embedding to a reference.
 
-    A method is one subclass with ``_signed``, which gets a batch of images and their references and returns maps. It
-    calls the model through ``_embed`` and takes gradients through ``_gradient``, which count.
+    A subclass implements ``_signed``, which receives a batch of images and their references and returns maps. It calls the model
+    through ``_embed`` and takes gradients through ``_gradient``, so that both are counted in :attr:`cost`.
 
-    The model's mode, parameters, gradients and hooks, and the random numbers of the process, stay as they are.
+    The model's mode, parameters, gradients and hooks, and the random state of the process, are left unchanged.
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), un-normalised.
-        seed: Seed of random numbers; images get the same numbers whatever the batch they are in. Default: 0.
-        batch_size: Number of images, perturbed or not, in one pass: bounds the memory, and is halved where that is short. Default: 8,
-            which stay in the caches of a CPU core at 112 px, where sixteen take a quarter longer; on a GPU take as many as fit.
+        seed: Seed of the random numbers, which are the same for an image in any batch. Default: 0.
+        batch_size: Maximum number of images, perturbed or not, in one pass. It is halved when memory runs out. Default: 8, which fits
+            into the caches of a CPU core at 112 px (16 take a quarter longer). On a GPU, larger batches are faster.
 
     Raises:
-        InputTypeError: if the model cannot be called.
-        CaptumLeamError: for a batch size below 1.
+        InputTypeError: If the model is not callable.
+        CaptumLeamError: If the batch size is below 1.
 
     Example:
-        A method of your own, here the gradient of the cosine times the image:
+        A custom method, the gradient of the cosine times the image:
 
         >>> class GradientTimesInput(Explainer):
         ...     def _signed(self, images, reference):
@@ -104,61 +104,61 @@ class Explainer(Attribution, ABC):
                 f"Expected model to be a module or callable that returns embeddings, got a {type(model).__name__}."
             )
         if batch_size < 1:
-            raise CaptumLeamError(f"Expected batch_size to be 1 or more images in one pass, got {batch_size}.")
+            raise CaptumLeamError(f"Expected batch_size to be 1 or more, got {batch_size}.")
         super().__init__(model)
         self.model = model
         self.seed = seed
         self.batch_size = batch_size
-        self._at_once = batch_size  # images in one pass of the call; fewer where memory is short
+        self._pass_size = batch_size  # reduced for the rest of a call when memory runs out
         self._forwards = self._backwards = self._images = 0
 
     @classmethod
     def get_name(cls) -> str:
-        """Return the name of the method: that of its class."""
+        """Return the name of the method, which is the name of its class."""
         return cls.__name__
 
     @property
     def cost(self) -> Cost:
-        """Return the passes per image of the last call; zeros before any."""
+        """Return the number of passes per image in the last call, zero before the first one."""
         images = max(self._images, 1)
         return Cost(self._forwards / images, self._backwards / images)
 
     @log_usage()  # type: ignore[untyped-decorator]
     def attribute(self, inputs: Tensor, target: None = None, *, reference: Tensor | None = None) -> Tensor:
-        """Return signed maps at image size: positive values support the match, negative ones oppose it.
+        """Return the attributions of the images: positive values support the match, negative values oppose it.
 
         Args:
-            inputs: Images (N, C, H, W), floating point, as the model takes them.
+            inputs: Images of shape (N, C, H, W), floating point, preprocessed as the model expects.
             target: Must be None, because embeddings have no classes. Pass ``reference`` instead.
-            reference: Embeddings (D,) or (1, D), shared, or (N, D), one per image. Default: each image's own.
+            reference: Reference embeddings of shape (D,) or (1, D), shared, or (N, D), one per image. Default: the image's own embedding.
 
         Returns:
-            Shape (N, 1, H, W), detached, on the device of the images.
+            Signed maps at image size, shape (N, 1, H, W), detached, on the device of the images.
 
         Raises:
-            InputTypeError: for inputs, references or embeddings that are no floating-point tensors.
-            CaptumLeamError: for other shapes, a model that is not in evaluation mode, or maps that are not finite.
+            InputTypeError: If inputs, reference or embeddings are not floating-point tensors.
+            CaptumLeamError: If a shape does not fit, the model is not in evaluation mode, or a map is not finite.
         """
         raise_if_target(target)
-        return torch.cat([maps.detach() for maps in self._in_parts(self._signed, inputs, reference)])
+        return torch.cat([maps.detach() for maps in self._map_batches(self._signed, inputs, reference)])
 
     @abstractmethod
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
-        """Return maps (n, 1, H, W) of at most ``batch_size`` images; reference: (1, D), (n, D) or None, not normalised."""
+        """Return signed maps (n, 1, H, W) of a batch; the reference (1, D) or (n, D) is not normalised."""
 
     def _prepare(self, inputs: Tensor) -> None:
-        """Prepare the method once for every call, before the batches."""
+        """Prepare the method for a call, before the first batch."""
 
-    # -- what methods call ---------------------------------------------------------------------------------
+    # -- calls to the model, counted -----------------------------------------------------------------------
 
     def _embed(self, images: Tensor) -> Tensor:
-        """Return embeddings (n, D) of images, counted; with a graph where the images have one."""
-        embeddings = as_embeddings(self.model(images.clone()), len(images))  # a clone: models may work in place
+        """Return the embeddings (n, D) of images and count the forward passes."""
+        embeddings = as_embeddings(self.model(images.clone()), len(images))  # cloned because a model may work in place
         self._forwards += len(images)
         return embeddings
 
     def _gradient(self, score: Tensor, images: Tensor) -> Tensor:
-        """Return the gradient of one score per image with respect to the images, counted."""
+        """Return the gradient of one score per image with respect to the images and count the backward passes."""
         self._check_differentiable(score)
         gradient: Tensor = differentiate(score.sum(), images, retain_graph=True)[0]
         self._backwards += len(images)
@@ -167,16 +167,16 @@ class Explainer(Attribution, ABC):
     def _check_differentiable(self, score: Tensor) -> None:
         if not score.requires_grad:
             raise CaptumLeamError(
-                f"the embedding does not depend on the images through differentiable operations, which {self.get_name()} needs: does "
-                "the model detach, or leave torch (numpy, no_grad)? The perturbation methods work on such models."
+                f"Expected the embedding to depend on the images through differentiable operations for {self.get_name()}, got an embedding "
+                "without a gradient. Remove detach, no_grad and NumPy from the forward pass, or use a perturbation method such as RISE."
             )
 
     # -- batches -------------------------------------------------------------------------------------------
 
-    def _in_parts(
+    def _map_batches(
         self, explain: Callable[[Tensor, Tensor | None], T], inputs: Tensor, reference: Tensor | None
     ) -> list[T]:
-        """Return the results of a function on every batch of images and the rows of the reference that belong to them."""
+        """Return the results of a function on each batch of images with its rows of the reference."""
         check_images(inputs)
         rows = reference_rows(reference, len(inputs))
         raise_if_unexplainable(self.model, [])
@@ -184,22 +184,27 @@ class Explainer(Attribution, ABC):
             run = lambda images: as_embeddings(self.model(images.clone()), len(images))  # noqa: E731
             check_model(self.model, inputs, run, self.batch_size)
         self._forwards, self._backwards, self._images = 0, 0, len(inputs)
-        self._at_once = self.batch_size
+        self._pass_size = self.batch_size
 
-        def explain_part(part: slice) -> T:
+        def explain_batch(batch: slice) -> T:
             with with_gradients():
-                if not part.start:
+                if not batch.start:
                     self._prepare(inputs)
-                images = inputs[part].detach().clone()
-                return explain(images, rows if rows is None or len(rows) == 1 else rows[part])
+                images = inputs[batch].detach().clone()
+                return explain(images, rows if rows is None or len(rows) == 1 else rows[batch])
 
-        return in_batches(explain_part, len(inputs), self.batch_size, on_reduce=partial(setattr, self, "_at_once"))
+        return in_batches(explain_batch, len(inputs), self.batch_size, on_reduce=partial(setattr, self, "_pass_size"))
 
 
 class TwoSidedExplainer(Explainer):
-    """A method with a map of the evidence for the match and one of the evidence against it.
+    """Base class of methods with one map of the evidence for the match and one of the evidence against it.
 
-    Subclasses write ``_both``; the signed map is the difference of the two.
+    A subclass implements ``_both``. The signed map of :meth:`attribute` is the difference of the two maps.
+
+    Args:
+        model: Function from images (N, C, H, W) to embeddings (N, D), un-normalised.
+        seed: Seed of the random numbers. Default: 0.
+        batch_size: Maximum number of images in one pass. Default: 8.
 
     Example:
         >>> class Gradient(TwoSidedExplainer):
@@ -215,43 +220,51 @@ class TwoSidedExplainer(Explainer):
     """
 
     def attribute_both(self, inputs: Tensor, target: None = None, *, reference: Tensor | None = None) -> SimilarityMaps:
-        """Return the maps of both sides at image size.
+        """Return separate maps of the evidence for and against the match.
 
         Args:
-            inputs: As for :meth:`Explainer.attribute`.
-            target: Must be None.
-            reference: As for :meth:`Explainer.attribute`.
+            inputs: Images of shape (N, C, H, W), floating point, preprocessed as the model expects.
+            target: Must be None, because embeddings have no classes. Pass ``reference`` instead.
+            reference: Reference embeddings of shape (D,) or (1, D), shared, or (N, D), one per image. Default: the image's own embedding.
 
         Returns:
-            :class:`SimilarityMaps`, detached.
+            Maps at image size, detached, on the device of the images.
 
         Raises:
-            InputTypeError: as :meth:`Explainer.attribute`.
-            CaptumLeamError: as :meth:`Explainer.attribute`.
+            InputTypeError: If inputs, reference or embeddings are not floating-point tensors.
+            CaptumLeamError: If a shape does not fit, the model is not in evaluation mode, or a map is not finite.
         """
         raise_if_target(target)
-        parts = self._in_parts(self._both, inputs, reference)
+        batches = self._map_batches(self._both, inputs, reference)
         return SimilarityMaps(
-            torch.cat([p.similar for p in parts]).detach(), torch.cat([p.dissimilar for p in parts]).detach()
+            torch.cat([maps.similar for maps in batches]).detach(),
+            torch.cat([maps.dissimilar for maps in batches]).detach(),
         )
 
     @abstractmethod
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
-        """Return both maps of at most ``batch_size`` images."""
+        """Return both maps of a batch; the reference (1, D) or (n, D) is not normalised."""
 
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
         return self._both(images, reference).signed
 
 
-# -- small functions -----------------------------------------------------------------------------------
+# -- references, cosines and maps ----------------------------------------------------------------------
 
 
 def reference_rows(reference: Tensor | None, images: int) -> Tensor | None:
-    """Return a reference as rows (1, D) or (N, D), checked against the number of images before it is split into batches.
+    """Return a reference as rows, after checking that it fits the number of images.
+
+    Args:
+        reference: Reference embeddings of shape (D,), (1, D) or (N, D). Default: None.
+        images: Number of images N.
+
+    Returns:
+        Rows of shape (1, D) or (N, D), detached, or None without a reference.
 
     Raises:
-        InputTypeError: if it is no tensor.
-        CaptumLeamError: for another number of rows.
+        InputTypeError: If the reference is not a tensor.
+        CaptumLeamError: If the number of rows is neither 1 nor N.
 
     Example:
         >>> reference_rows(torch.ones(4), 3).shape, reference_rows(None, 3)
@@ -260,37 +273,48 @@ def reference_rows(reference: Tensor | None, images: int) -> Tensor | None:
     if reference is None:
         return None
     if not isinstance(reference, Tensor):
-        raise InputTypeError(f"reference is a {type(reference).__name__}; expected a tensor (D,), (1, D) or (N, D).")
+        raise InputTypeError(
+            f"Expected reference to be a tensor of shape (D,), (1, D) or (N, D), got a {type(reference).__name__}."
+        )
     rows = reference[None] if reference.ndim == 1 else reference
     if rows.ndim != 2 or len(rows) not in (1, images):
         raise CaptumLeamError(
-            f"reference has shape {tuple(reference.shape)} for {images} images; expected (D,) or (1, D), shared, or ({images}, D), one "
-            "per image."
+            f"Expected reference to have shape (D,), (1, D) or ({images}, D) for {images} images, got {tuple(reference.shape)}. Pass one "
+            "embedding per image, or one for all."
         )
     return rows.detach()
 
 
 def unit_and_direction(embeddings: Tensor, reference: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return unit embeddings with their graph, and unit references, constant: their products sum to the cosine.
+    """Return unit embeddings with their graph and constant unit references, whose products sum to the cosine.
 
     Args:
-        embeddings: Embeddings (N, D).
-        reference: Embeddings (1, D) or (N, D). Default: ``embeddings``.
+        embeddings: Embeddings of shape (N, D).
+        reference: Reference embeddings of shape (1, D) or (N, D). None stands for ``embeddings``.
 
     Returns:
-        (N, D) and (1, D) or (N, D).
+        Unit embeddings of shape (N, D), and unit references of shape (1, D) or (N, D).
+
+    Raises:
+        CaptumLeamError: If a reference is zero or not finite.
 
     Example:
         >>> f, g = unit_and_direction(torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0, 0.0]]))
         >>> round((f * g).sum().item(), 6)
         0.6
     """
-    towards = direction(embeddings, reference)  # refuses zero embeddings where they are the reference
-    return torch.nn.functional.normalize(embeddings, dim=1), towards
+    return torch.nn.functional.normalize(embeddings, dim=1), direction(embeddings, reference)
 
 
 def cosines(embeddings: Tensor, towards: Tensor) -> Tensor:
-    """Return the cosine of every embedding to a unit direction; (N,).
+    """Return the cosine of each embedding to a unit direction.
+
+    Args:
+        embeddings: Embeddings of shape (N, D).
+        towards: Unit directions of shape (1, D) or (N, D).
+
+    Returns:
+        Cosines of shape (N,), in float32 or higher precision.
 
     Example:
         >>> cosines(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]])).item()
@@ -300,7 +324,13 @@ def cosines(embeddings: Tensor, towards: Tensor) -> Tensor:
 
 
 def as_map_batch(maps: Tensor) -> Tensor:
-    """Return maps (N, H, W) or (N, 1, H, W) as (N, 1, H, W); raise for NaN and infinite values.
+    """Return maps of shape (N, H, W) or (N, 1, H, W) as (N, 1, H, W).
+
+    Args:
+        maps: Attribution maps.
+
+    Raises:
+        CaptumLeamError: If the maps have another shape, or hold NaN or infinite values.
 
     Example:
         >>> as_map_batch(torch.ones(2, 4, 4)).shape

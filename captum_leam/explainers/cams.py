@@ -1,7 +1,7 @@
-"""Grad-CAM, LayerCAM and HiResCAM for embeddings: configurations of :class:`~captum_leam.LEAM`, one pass each.
+"""Grad-CAM, LayerCAM and HiResCAM for embeddings, as configurations of :class:`~captum_leam.LEAM` with one pass each.
 
-Captum, pytorch-grad-cam and torch-cam explain classes; here the score is the cosine to a reference, differentiated with its norm as is
-the custom. ``norm="detach"`` gives these methods LEAM's objective instead.
+The score is the cosine to a reference instead of the logit of a class. Its norm is differentiated by default, as is usual for these
+methods. ``norm="detach"`` gives them LEAM's objective.
 """
 
 from collections.abc import Callable
@@ -18,20 +18,22 @@ from captum_leam.objectives import Norm
 
 
 class EmbeddingCAM(Explainer):
-    """A class activation map of the similarity at one layer, brought to image size (bilinear).
+    """Base class of class activation maps of the similarity at one layer, enlarged bilinearly to image size.
 
     Args:
-        model: images to embeddings, differentiable after the layer.
-        layer: the module whose output (N, C, h, w) is weighed; the last spatial one is the custom.
-        norm: of the score: ``"differentiate"`` for the cosine, ``"detach"`` for the dot product over a constant norm.
-        reshape: brings tokens or channels-last output to (N, C, h, w), see :mod:`captum_leam.layers`.
-        field: (top, left, height, width) of the part of the image that the model reads; all of it by default.
-        seed: not used: nothing is drawn.
-        batch_size: images in one pass.
+        model: Function from images (N, C, H, W) to embeddings (N, D), differentiable after the layer.
+        layer: Module whose output (N, C, h, w) is weighted, usually the last one with spatial output.
+        norm: Norm of the score: ``"differentiate"`` for the cosine, ``"detach"`` for the dot product divided by a constant norm.
+            Default: ``"differentiate"``.
+        reshape: Function that brings tokens or channels-last output to (N, C, h, w), see :mod:`captum_leam.layers`. Default: None.
+        field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
+        seed: Not used, because nothing is drawn. Default: 0.
+        batch_size: Maximum number of images in one pass. Default: 8.
 
     Raises:
-        InputTypeError: for a layer that is no module.
-        CaptumLeamError: for an unknown norm; under ``"differentiate"`` for a reference that is the own embedding ...
+        InputTypeError: If the layer is not a module.
+        CaptumLeamError: If the norm is unknown; in use, if the norm is ``"differentiate"`` and a reference is the image's own embedding,
+            where the cosine has no gradient.
     """
 
     weighting: ClassVar[Weighting]
@@ -60,7 +62,7 @@ class EmbeddingCAM(Explainer):
 
 
 class GradCAM(EmbeddingCAM):
-    r"""Grad-CAM of a similarity.
+    r"""Gradient-weighted class activation mapping (Grad-CAM) of a similarity.
 
     .. math:: M = \mathrm{ReLU}\Big(\sum_c \mathrm{mean}_{xy}\Big(\frac{\partial s}{\partial A_c}\Big) A_c\Big)
 
@@ -81,7 +83,7 @@ class GradCAM(EmbeddingCAM):
 
 
 class LayerCAM(EmbeddingCAM):
-    r"""LayerCAM of a similarity.
+    r"""Layer class activation mapping (LayerCAM) of a similarity.
 
     .. math:: M = \mathrm{ReLU}\Big(\sum_c \mathrm{ReLU}\Big(\frac{\partial s}{\partial A_c}\Big) \odot A_c\Big)
 
@@ -100,12 +102,12 @@ class LayerCAM(EmbeddingCAM):
 
 
 class HiResCAM(EmbeddingCAM):
-    r"""HiResCAM of a similarity, signed.
+    r"""High-resolution class activation mapping (HiResCAM) of a similarity, with signed maps.
 
     .. math:: M = \sum_c \frac{\partial s}{\partial A_c} \odot A_c
 
     Source: Draelos & Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks", 2020,
-    arXiv 2011.08891, equation 2. With ``norm="detach"`` it is LEAM's map of one pass.
+    arXiv 2011.08891, equation 2. With ``norm="detach"`` the map is that of LEAM in one pass.
 
     Example:
         >>> from captum_leam.maps import place_on_field

@@ -1,4 +1,4 @@
-"""Captum's own methods under the interface of the explainers, so that methods can be exchanged line by line."""
+"""Captum's own methods behind the interface of the explainers, so that one can replace the other."""
 
 import inspect
 from collections.abc import Callable
@@ -40,9 +40,9 @@ READINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "absolute": lambda attributions: attributions.abs().sum(1),
     "mean": lambda attributions: attributions.mean(1),
 }
-"""Attributions of channels (N, C, H, W) to maps (N, H, W)."""
+"""Functions that reduce attributions of channels (N, C, H, W) to maps (N, H, W)."""
 
-ALONG_A_PATH = (
+PATH_METHODS = (
     DeepLift,
     DeepLiftShap,
     GradientShap,
@@ -54,18 +54,18 @@ ALONG_A_PATH = (
     LayerGradientShap,
     LayerIntegratedGradients,
 )
-"""Methods whose attributions sum to a difference of scores, which the detached norm does not have along a path."""
+"""Methods whose attributions sum to a difference of scores, which is undefined for the detached norm."""
 
-GIVEN = ("inputs", "additional_forward_args")
-"""Arguments of ``attribute`` that the explainer gives."""
+OWN_ARGUMENTS = ("inputs", "additional_forward_args")
+"""Arguments of ``attribute`` that the explainer passes itself."""
 
 
 def _check_method(method: Any, model: Any, layer: Any) -> None:
-    """Raise unless a method can be made of a forward function, and of the layer if there is one."""
+    """Raise if a method cannot be constructed from a forward function and, if given, a layer."""
     if isinstance(method, nn.Module):
         raise InputTypeError(
-            f"Expected the method first and the model second, as in CaptumExplainer(Saliency, model), got a {type(method).__name__} as "
-            "method."
+            f"Expected method to be a class of captum.attr, got a {type(method).__name__}. Pass the method first and the model second, as "
+            "in CaptumExplainer(Saliency, model)."
         )
     if not callable(method):
         raise InputTypeError(f"Expected method to be a class of captum.attr, got {method!r}.")
@@ -82,71 +82,73 @@ def _check_method(method: Any, model: Any, layer: Any) -> None:
         raise CaptumLeamError(
             f"Expected {name} to take {'a model' if layer is None else 'a model and a layer'}, got: {error}. {hint}"
         ) from None
-    except ValueError:  # written in C, without a signature
+    except ValueError:  # callables written in C have no signature
         return
-    is_captums = getattr(method, "__module__", "").startswith("captum.")
-    if layer is not None and is_captums and "layer" not in bound.arguments:
+    is_from_captum = getattr(method, "__module__", "").startswith("captum.")
+    if layer is not None and is_from_captum and "layer" not in bound.arguments:
         raise CaptumLeamError(f"Expected no layer with {name}, which explains the input, got one. Omit layer.")
 
 
 def _check_options(method: Any, options: dict[str, Any]) -> None:
-    """Raise for options that the method's ``attribute`` does not take, or that the explainer gives it."""
+    """Raise for options that the method's ``attribute`` does not accept, or that the explainer passes itself."""
     if not callable(getattr(method, "attribute", None)):
-        raise InputTypeError(f"Expected method to make a method of Captum, got a {type(method).__name__}.")
-    known, takes_any = _taken(method)
+        raise InputTypeError(f"Expected method to return a method of Captum, got a {type(method).__name__}.")
+    names, accepts_any = _option_names(method)
     for name in options:
-        if name in GIVEN or not (takes_any or name in known):
-            allowed = ", ".join(option for option in known if option not in GIVEN)
+        if name in OWN_ARGUMENTS or not (accepts_any or name in names):
+            allowed = ", ".join(option for option in names if option not in OWN_ARGUMENTS)
             raise CaptumLeamError(f"Expected options of {type(method).__name__} to be among {allowed}, got {name!r}.")
 
 
-def _taken(method: Any) -> tuple[list[str], bool]:
-    """Return the options of a method and of what it wraps, and whether it takes any others."""
+def _option_names(method: Any) -> tuple[list[str], bool]:
+    """Return the option names of a method and the method it wraps, and whether it accepts any other option."""
     parameters = inspect.signature(method.attribute).parameters.values()
-    own = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
-    if len(own) == len(parameters):
-        return own, False
-    inner = getattr(method, "attribution_method", None)
-    if inner is None:
-        return own, True
-    more, takes_any = _taken(inner)
-    return own + more, takes_any
+    names = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    if len(names) == len(parameters):
+        return names, False
+    wrapped_method = getattr(method, "attribution_method", None)
+    if wrapped_method is None:
+        return names, True
+    wrapped_names, accepts_any = _option_names(wrapped_method)
+    return names + wrapped_names, accepts_any
 
 
-def _is_along_path(method: Any) -> bool:
+def _is_path_method(method: Any) -> bool:
     """Return whether a method, or the method that it wraps as NoiseTunnel does, follows a path."""
-    inner = getattr(method, "attribution_method", None)
-    return isinstance(method, ALONG_A_PATH) or (inner is not None and _is_along_path(inner))
+    wrapped_method = getattr(method, "attribution_method", None)
+    return isinstance(method, PATH_METHODS) or (wrapped_method is not None and _is_path_method(wrapped_method))
 
 
 class CaptumExplainer(Explainer):
-    r"""A method of Captum, of the similarity to a reference.
+    r"""Wrapper that applies a method of Captum to the similarity to a reference.
 
-    The method gets an :class:`~captum_leam.EmbeddingSimilarity` as its forward function, and for every image its reference, or, under
-    ``norm="fixed"``, its weights, as additional argument, which Captum's methods repeat along with the images. The attributions of the
-    channels become one map per image: by default their sum, which keeps the sign and the completeness of a method.
+    The forward function of the method is an :class:`~captum_leam.EmbeddingSimilarity`. Its additional argument holds the reference of each
+    image, or, under ``norm="fixed"``, its weights; Captum's methods repeat it along with the images. The attributions of the channels
+    are reduced to one map per image, by default to their sum, which keeps the sign and the completeness of a method.
 
     Args:
-        method: Class of :mod:`captum.attr`, or a function of the forward function (and the layer) that returns such a method, for
+        method: Class of :mod:`captum.attr`, or a function of the forward function (and the layer) that returns an instance of one, for
             example ``lambda f: NoiseTunnel(Saliency(f))``.
-        model: Function from images (N, C, H, W) to embeddings (N, D). Methods that set hooks on modules (DeepLift, GuidedBackprop) need
-            an ``nn.Module``.
+        model: Function from images (N, C, H, W) to embeddings (N, D). Methods that hook modules (DeepLift, GuidedBackprop) need an
+            ``nn.Module``.
         layer: Module or layer suggestion, for methods that explain a layer or need one (LayerGradCam, GuidedGradCam). Default: None.
-        norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``. Default: ``"fixed"`` for methods along a path (IntegratedGradients,
-            DeepLift, GradientShap and their kin, also within NoiseTunnel), else ``"detach"``.
-        reading: ``"sum"`` of the channels, signed; its ``"positive"`` part; the sum of ``"absolute"`` values; or the ``"mean"``.
-        reshape: Function that brings attributions of a layer to (N, C, h, w). Default: that of the suggestion, else None.
-        field: Part (top, left, height, width) of the images that the model reads, which maps of a layer are brought to. Default: all.
-        seed: Seed of methods that draw random numbers. Default: 0. Images of one batch share the random numbers.
-        batch_size: Number of images in one call of the method, which may repeat them. Default: 8.
-        **options: More arguments of the method's ``attribute``. ``baselines`` may also be a function of the images of a batch, for
+        norm: Norm of the similarity: ``"detach"``, ``"differentiate"`` or ``"fixed"``. Default: ``"fixed"`` for path methods
+            (IntegratedGradients, DeepLift, GradientShap and their variants, also inside NoiseTunnel), else ``"detach"``.
+        reading: Reduction over the channels: their signed ``"sum"``, its ``"positive"`` part, the sum of their ``"absolute"`` values, or
+            their ``"mean"``. Default: ``"sum"``.
+        reshape: Function that brings attributions of a layer to (N, C, h, w). Default: the reshape of a suggestion, else None.
+        field: Part (top, left, height, width) of the images that the model reads, in pixels. Layer maps are placed on it. Default: the
+            whole image.
+        seed: Seed of methods that draw random numbers, which the images of a batch share. Default: 0.
+        batch_size: Maximum number of images in one call of the method, which may repeat them. Default: 8.
+        **options: Further arguments of the method's ``attribute``. ``baselines`` may also be a function of the images of a batch, for
             example :func:`~captum_leam.maps.default_blur`.
 
     Raises:
-        InputTypeError: for a method that is no callable, and a layer that is neither module nor suggestion; in use, for a method that
-            does not return a tensor.
-        CaptumLeamError: for an unknown norm, reading or option, and a method that lacks its layer; in use, for attributions that are
-            not of shape (N, C, h, w).
+        InputTypeError: If the method is not callable, or the layer is neither a module nor a suggestion; in use, if the method does not
+            return a tensor.
+        CaptumLeamError: If the norm, the reading or an option is unknown, or the method lacks its layer; in use, if the attributions do
+            not have shape (N, C, h, w).
 
     Example:
         >>> from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
@@ -189,7 +191,7 @@ class CaptumExplainer(Explainer):
         module = layer.module if isinstance(layer, LayerSuggestion) else layer
         self._objective = _CountedSimilarity(self, norm=norm or "detach")
         self.method = method(self._objective) if module is None else method(self._objective, module)
-        if norm is None and _is_along_path(self.method):
+        if norm is None and _is_path_method(self.method):
             self._objective.norm = "fixed"
         self.norm: Norm = self._objective.norm
         _check_options(self.method, options)
@@ -202,7 +204,7 @@ class CaptumExplainer(Explainer):
         options = dict(self.options)
         if callable(options.get("baselines")):
             options["baselines"] = options["baselines"](images)
-        # The model runs under the caller's autocast; Captum's gradients do not, nor may its random numbers be those of other calls.
+        # Only the forward pass runs under the caller's autocast: Captum's own arithmetic would lose precision there.
         self._objective.autocast = callers_autocast(images.device)
         with at_seed(self.seed), without_autocast(images.device):
             attributions = self.method.attribute(
@@ -213,11 +215,11 @@ class CaptumExplainer(Explainer):
         return self._read(attributions, images)
 
     def _read(self, attributions: Any, images: Tensor) -> Tensor:
-        """Return the map (n, 1, H, W) of attributions of the input or of a layer."""
+        """Return the maps (n, 1, H, W) of attributions of the input or of a layer."""
         if not isinstance(attributions, Tensor):
             raise InputTypeError(
-                f"Expected {type(self.method).__name__} to return one tensor, got a {type(attributions).__name__}. Choose a layer that "
-                "puts out one tensor, and no convergence delta."
+                f"Expected {type(self.method).__name__} to return one tensor, got a {type(attributions).__name__}. Choose a layer with a "
+                "single output tensor, and omit return_convergence_delta."
             )
         attributions = attributions.detach()
         if self.reshape is not None:
@@ -225,30 +227,30 @@ class CaptumExplainer(Explainer):
         if attributions.ndim != 4 or len(attributions) != len(images):
             raise CaptumLeamError(
                 f"Expected {type(self.method).__name__} to return attributions ({len(images)}, C, h, w), got {tuple(attributions.shape)}. "
-                "For tokens or channels-last layers pass `reshape`."
+                "Pass `reshape` for layers with tokens or channels last."
             )
         maps, size = READINGS[self.reading](attributions)[:, None], (images.shape[2], images.shape[3])
-        of_input = maps.shape[2:] == images.shape[2:] and not isinstance(self.method, LayerAttribution)
-        return as_map_batch(maps if of_input else place_on_field(maps, size, self.field))
+        is_at_image_size = maps.shape[2:] == images.shape[2:] and not isinstance(self.method, LayerAttribution)
+        return as_map_batch(maps if is_at_image_size else place_on_field(maps, size, self.field))
 
 
 class _CountedSimilarity(EmbeddingSimilarity):
-    """The objective, which counts the passes through the model for an explainer.
+    """Embedding similarity that counts the passes through the model for an explainer.
 
     Args:
-        explainer: Explainer whose model is run.
-        norm: As for :class:`~captum_leam.EmbeddingSimilarity`.
+        explainer: Explainer whose model is run and whose passes are counted.
+        norm: Norm of the similarity, as for :class:`~captum_leam.EmbeddingSimilarity`.
     """
 
     def __init__(self, explainer: CaptumExplainer, *, norm: Norm) -> None:
         super().__init__(explainer.model, norm=norm)
-        self._explainer = [explainer]  # in a list: no attribute that copies of the module would follow
+        self._explainer = [explainer]  # a list hides it from code that walks the attributes of modules
 
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
-    """Function that returns a context manager for the forward pass."""
+    """Function that returns the context manager of the forward pass."""
 
     def forward(self, inputs: Tensor, reference: Tensor | None = None, *args: Any) -> Tensor:
-        """Return the score of every image, (N,)."""
+        """Return the score of each image, shape (N,)."""
         with self.autocast():
             scores = super().forward(inputs, reference, *args)
         (explainer,) = self._explainer
@@ -260,7 +262,7 @@ class _CountedSimilarity(EmbeddingSimilarity):
     def fixed_weights(
         self, inputs: Tensor, reference: Tensor | None = None, contrast: Tensor | None = None, *args: Any
     ) -> Tensor:
-        """Return the weights of the images, (N, D)."""
+        """Return the weights of each image, shape (N, D)."""
         (explainer,) = self._explainer
         explainer._forwards += len(inputs)
         return super().fixed_weights(inputs.clone(), reference, contrast, *args)

@@ -1,12 +1,13 @@
-r"""Exact decompositions of a similarity over positions, where everything after a layer is affine.
+r"""Exact decompositions of a similarity over positions, for models that are affine after a layer.
 
-Then an embedding is a sum over positions p of the layer, :math:`f = \sum_p W_p A_p + b`, and so is a similarity,
+The embedding of such a model is a sum over the positions p of the layer, :math:`f = \sum_p W_p A_p + b`. A similarity is then a sum over
+positions as well, or over pairs of positions of two images:
 
 .. math:: s = \frac{1}{\|f\|}\Big(\sum_p \langle W_p A_p, \hat g\rangle + \langle b, \hat g\rangle\Big)
    \qquad
    s = \frac{1}{\|f\|\|g\|} \Big(\sum_{p,q} \langle W_p A_p, W_q B_q\rangle + \dots\Big)
 
-the second over pairs of positions of two images. Nothing is approximated; what is left out is what b adds.
+Nothing is approximated. The contribution of b belongs to no position and is reported separately.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,11 +34,11 @@ from captum_leam.objectives import direction
 
 @dataclass(frozen=True)
 class AffineHead:
-    r"""What a model does after a layer: :math:`f = \sum_p W_p A_p + b`.
+    r"""Affine part of a model after a layer, :math:`f = \sum_p W_p A_p + b`.
 
     Attributes:
-        weight: W, (D, C, h, w).
-        offset: b, (D,).
+        weight: Weights W of shape (D, C, h, w).
+        offset: Offset b of shape (D,).
 
     Example:
         >>> head = AffineHead(torch.ones(2, 1, 1, 2), torch.zeros(2))
@@ -49,23 +50,23 @@ class AffineHead:
     offset: Tensor
 
     def position_embeddings(self, activations: Tensor) -> Tensor:
-        """Return the contribution of every position to the embedding: (N, C, h, w) to (N, h·w, D)."""
+        """Return the contribution of each position to the embedding, (N, C, h, w) to (N, h·w, D)."""
         with own_arithmetic(activations.device):
             return torch.einsum("dcp,ncp->npd", self.weight.flatten(2), activations.flatten(2))
 
     def embed(self, activations: Tensor) -> Tensor:
-        """Return the embeddings of activations: (N, C, h, w) to (N, D)."""
+        """Return the embeddings of activations, (N, C, h, w) to (N, D)."""
         return self.position_embeddings(activations).sum(1) + self.offset
 
 
 @dataclass(frozen=True)
 class Correspondences:
-    """What every pair of positions of two images adds to their cosine.
+    """Contributions of pairs of positions of two images to their cosine.
 
     Attributes:
-        matrix: (N, h·w, h·w), signed: positions of the image × positions of its partner, in reading order.
-        rest: (N,), what the head's offset adds: the matrix sums to the cosine minus this.
-        grid: (h, w) of the positions.
+        matrix: Signed contributions of shape (N, h·w, h·w), positions of the image × positions of its partner, row by row.
+        rest: Contribution of the head's offset, shape (N,). Matrix and rest sum to the cosine.
+        grid: Number of rows and columns (h, w) of the positions.
 
     Example:
         >>> pairs = Correspondences(torch.tensor([[[0.1, 0.5], [0.2, 0.0]]]), torch.zeros(1), (1, 2))
@@ -78,32 +79,49 @@ class Correspondences:
     grid: tuple[int, int]
 
     def strengths(self, *, count: int = 10) -> Tensor:
-        """Return the contributions of the strongest correspondences to the cosine: (N, count), in the order of :meth:`lines`."""
+        """Return the contributions of the strongest correspondences to the cosine.
+
+        Args:
+            count: Number of correspondences per pair of images. Default: 10.
+
+        Returns:
+            Contributions of shape (N, count), strongest first, in the order of :meth:`lines`.
+
+        Raises:
+            CaptumLeamError: If there are fewer pairs of positions than ``count``.
+
+        Example:
+            >>> Correspondences(torch.tensor([[[0.25, 0.5], [0.125, 0.0]]]), torch.zeros(1), (1, 2)).strengths(count=2).tolist()
+            [[0.5, 0.25]]
+        """
         return self._strongest(count).values
 
     def lines(self, size: tuple[int, int], field: Field | None = None, *, count: int = 10) -> Tensor:
-        """Return the strongest correspondences, to be drawn between two images (:func:`captum_leam.plots.correspondence_lines`).
+        """Return the strongest correspondences as lines between two images (:func:`captum_leam.plots.correspondence_lines`).
 
         Args:
-            size: (H, W) of the images.
-            field: (top, left, height, width) of the part that the model reads; all by default.
-            count: lines per pair of images.
+            size: Height and width (H, W) of the images in pixels.
+            field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
+            count: Number of lines per pair of images. Default: 10.
 
         Returns:
-            (N, count, 4): x and y in the image, x and y in the partner, in pixels, strongest first; centres of the positions.
+            Lines of shape (N, count, 4) between the centres of positions, strongest first: x and y in the image, x and y in the partner,
+            in pixels.
 
         Raises:
-            CaptumLeamError: for more lines than there are pairs of positions.
+            CaptumLeamError: If there are fewer pairs of positions than ``count``.
         """
-        best = self._strongest(count).indices
+        strongest = self._strongest(count).indices
         positions = self.matrix.shape[2]
-        sides = [self._centres(side, size, field) for side in (best // positions, best % positions)]
-        return torch.cat(sides, dim=2)
+        ends = [self._centres(end, size, field) for end in (strongest // positions, strongest % positions)]
+        return torch.cat(ends, dim=2)
 
     def _strongest(self, count: int) -> torch.return_types.topk:
         pairs = self.matrix.flatten(1)
         if not 1 <= count <= pairs.shape[1]:
-            raise CaptumLeamError(f"count is {count}; there are {pairs.shape[1]} pairs of positions.")
+            raise CaptumLeamError(
+                f"Expected count to be between 1 and the number of pairs of positions, {pairs.shape[1]}, got {count}."
+            )
         return pairs.topk(count, dim=1)
 
     def _centres(self, positions: Tensor, size: tuple[int, int], field: Field | None) -> Tensor:
@@ -120,21 +138,21 @@ class PositionDecomposition(Explainer):
     .. math:: M_p = \frac{\langle W_p A_p, \hat g\rangle}{\|f\|}, \qquad
        C_{pq} = \frac{\langle W_p A_p, W_q B_q\rangle}{\|f\|\|g\|}
 
-    W is read from the model once for every call, by one gradient per dimension of the embedding; then every image costs one forward pass.
+    Each call reads W from the model by one gradient per dimension of the embedding. After that, each image costs one forward pass.
 
-    Source: Zhu, Yang, Chen, "Visual Explanation for Deep Metric Learning", IEEE TIP 2021, arXiv 1909.12977, which derives it head by head;
-    here W is what autograd gives, so that every affine head will do.
+    Source: Zhu, Yang, Chen, "Visual Explanation for Deep Metric Learning", IEEE TIP 2021, arXiv 1909.12977, which derives the decomposition
+    separately for each type of head. W is computed by autograd here, so that any affine head is supported.
 
     Args:
-        model: images to embeddings; affine after the layer.
-        layer: the module whose output (N, C, h, w) the affine part takes, usually the last spatial one.
-        reshape: brings the layer's output to (N, C, h, w).
-        field: (top, left, height, width) of the part of the image that the model reads; all of it by default.
-        seed: not used: nothing is drawn.
-        batch_size: images in one pass.
+        model: Function from images (N, C, H, W) to embeddings (N, D), affine after the layer.
+        layer: Module whose output (N, C, h, w) is the input of the affine part, usually the last one with spatial output.
+        reshape: Function that brings the layer's output to (N, C, h, w). Default: None.
+        field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
+        seed: Not used, because nothing is drawn. Default: 0.
+        batch_size: Maximum number of images in one pass. Default: 8.
 
     Raises:
-        CaptumLeamError: in use, if the model is not affine after the layer.
+        CaptumLeamError: In use, if the model is not affine after the layer.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -148,7 +166,7 @@ class PositionDecomposition(Explainer):
     """
 
     head: AffineHead
-    """What follows the layer, read at the last call."""
+    """Affine part after the layer, as read in the last call."""
 
     def __init__(
         self,
@@ -164,66 +182,72 @@ class PositionDecomposition(Explainer):
         self.layer, self.reshape, self.field = layer, reshape, field
 
     def decompose(self, inputs: Tensor, *, reference: Tensor | None = None) -> Tensor:
-        """Return maps at the size of the layer, whose sums are the cosines minus what the head's offset adds.
+        """Return the contribution of each position to the cosine, at the size of the layer.
 
         Args:
-            inputs: As for :meth:`Explainer.attribute`.
-            reference: As for :meth:`Explainer.attribute`.
+            inputs: Images of shape (N, C, H, W), floating point, preprocessed as the model expects.
+            reference: Reference embeddings of shape (D,) or (1, D), shared, or (N, D), one per image. Default: the image's own embedding.
 
         Returns:
-            (N, 1, h, w), signed, detached.
+            Signed maps of shape (N, 1, h, w), detached. Each sums to the cosine minus the contribution of the head's offset.
+
+        Raises:
+            InputTypeError: If inputs, reference or embeddings are not floating-point tensors.
+            CaptumLeamError: If a shape does not fit, or the model is not affine after the layer.
         """
-        return torch.cat([maps.detach() for maps in self._in_parts(self._decompose, inputs, reference)])
+        return torch.cat([maps.detach() for maps in self._map_batches(self._decompose, inputs, reference)])
 
     def correspondences(self, inputs: Tensor, partners: Tensor) -> Correspondences:
         """Return the contributions of pairs of positions of two images to their cosine.
 
         Args:
-            inputs: images (N, C, H, W).
-            partners: images (N, C, H, W), or (1, C, H, W) for all.
+            inputs: Images of shape (N, C, H, W), floating point, preprocessed as the model expects.
+            partners: Images of shape (N, C, H, W), one per image, or (1, C, H, W), shared.
 
         Returns:
-            :class:`Correspondences`, detached.
+            Contributions and their grid, detached.
 
         Raises:
-            CaptumLeamError: for another number of partners.
+            InputTypeError: If images or embeddings are not floating-point tensors.
+            CaptumLeamError: If the number of partners is neither 1 nor N, or the model is not affine after the layer.
         """
         check_images(partners)
         if len(partners) not in (1, len(inputs)):
             raise CaptumLeamError(
-                f"{len(partners)} partners for {len(inputs)} images; expected one for each, or one for all."
+                f"Expected partners to be one image, or one per image for {len(inputs)} images, got {len(partners)}."
             )
 
         def pairs(images: Tensor, rows: Tensor | None) -> Correspondences:
             others = images[:0] if rows is None else rows.view(-1, *partners.shape[1:])
             return self._pairs(images, others.expand(len(images), -1, -1, -1))
 
-        parts = self._in_parts(pairs, inputs, partners.flatten(1))
-        matrix, rest = (torch.cat(t).detach() for t in zip(*((p.matrix, p.rest) for p in parts), strict=True))
-        return Correspondences(matrix, rest, parts[0].grid)
+        batches = self._map_batches(pairs, inputs, partners.flatten(1))
+        matrix = torch.cat([batch.matrix for batch in batches]).detach()
+        rest = torch.cat([batch.rest for batch in batches]).detach()
+        return Correspondences(matrix, rest, batches[0].grid)
 
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
         maps = self._decompose(images, reference)
         return as_map_batch(place_on_field(maps, (images.shape[2], images.shape[3]), self.field))
 
     def _decompose(self, images: Tensor, reference: Tensor | None) -> Tensor:
-        f, of_positions, grid = self._run(images)
+        f, position_embeddings, grid = self._run(images)
         towards = direction(f, reference)
-        shares: Tensor = (of_positions * towards[:, None]).sum(2) / f.norm(dim=1, keepdim=True)
-        return shares.view(-1, 1, *grid)
+        contributions: Tensor = (position_embeddings * towards[:, None]).sum(2) / f.norm(dim=1, keepdim=True)
+        return contributions.view(-1, 1, *grid)
 
     def _pairs(self, images: Tensor, partners: Tensor) -> Correspondences:
-        f, of_image, grid = self._run(images)
-        g, of_partner, _ = self._run(partners)
+        f, image_positions, grid = self._run(images)
+        g, partner_positions, _ = self._run(partners)
         lengths = f.norm(dim=1) * g.norm(dim=1)
         with own_arithmetic(images.device):
-            matrix = torch.einsum("npd,nqd->npq", of_image, of_partner) / lengths[:, None, None]
+            matrix = torch.einsum("npd,nqd->npq", image_positions, partner_positions) / lengths[:, None, None]
         return Correspondences(matrix, (f * g).sum(1) / lengths - matrix.sum((1, 2)), grid)
 
     # -- the model up to the layer, and after it -------------------------------------------------------------
 
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """Return embeddings (n, D), the contribution of every position to them (n, h·w, D), and the grid (h, w)."""
+        """Return embeddings (n, D), the contribution of each position to them (n, h·w, D), and the grid (h, w)."""
         embeddings, activations = self._activations(images)
         return embeddings, self.head.position_embeddings(activations), (activations.shape[2], activations.shape[3])
 
@@ -235,7 +259,7 @@ class PositionDecomposition(Explainer):
         return as_embeddings(output, len(images)), activations[0][0]
 
     def _prepare(self, inputs: Tensor) -> None:
-        """Read the head from the first image, and check it on the image turned around at half the brightness."""
+        """Read the head from the first image and check it on the same image, rotated by 180° and half as bright."""
         raise_if_unexplainable(self.model, [self.layer])
         image = inputs[:1].detach().clone()
         self.head = self._read_head(image)
@@ -243,8 +267,8 @@ class PositionDecomposition(Explainer):
         error = (self.head.embed(activations) - embeddings).norm() / (embeddings.norm() + self.head.offset.norm())
         if bool(error > vanishing(embeddings)):
             raise CaptumLeamError(
-                f"the model is not affine after layer {layer_name(self.layer, self.model)} (relative error {error.item():.2g}): no exact "
-                "decomposition there. Choose the last layer with positions, after its activation function, or use LEAM or HiResCAM."
+                f"Expected the model to be affine after layer {layer_name(self.layer, self.model)}, got a relative error of "
+                f"{error.item():.2g}. Choose the last layer with spatial output, after its activation function, or use LEAM or HiResCAM."
             )
 
     def _read_head(self, image: Tensor) -> AffineHead:
@@ -253,28 +277,28 @@ class PositionDecomposition(Explainer):
         with recorder:
             embeddings = self._embed(image)
         try:
-            (kept,) = recorder.runs_of(self.layer)[0]
+            (output,) = recorder.runs_of(self.layer)[0]
             self._check_differentiable(embeddings)
             self._backwards += embeddings.shape[1]
-            weight = torch.cat(list(dimension_gradients(embeddings, kept, self._at_once)))
+            weight = torch.cat(list(dimension_gradients(embeddings, output, self._pass_size)))
         finally:
             recorder.release()
-        activations = spatial(kept, name, 1, tuple(image.shape[2:]), self.reshape)
+        activations = spatial(output, name, 1, tuple(image.shape[2:]), self.reshape)
         weight = weight if self.reshape is None else self.reshape(weight)
         linear = AffineHead(weight, torch.zeros_like(embeddings[0]))
         return AffineHead(weight, (embeddings - linear.embed(activations))[0].detach())
 
 
-def dimension_gradients(embedding: Tensor, activations: Tensor, at_once: int) -> Iterator[Tensor]:
-    """Gradients of single dimensions of one embedding, several in one vectorised backward pass.
+def dimension_gradients(embedding: Tensor, activations: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """Yield the gradients of the dimensions of one embedding, several per vectorised backward pass.
 
     Args:
-        embedding: (1, D), with a graph to the activations.
-        activations: (1, …), of one image.
-        at_once: dimensions in one backward pass.
+        embedding: Embedding of shape (1, D), with a graph to the activations.
+        activations: Activations of one image, shape (1, …).
+        batch_size: Number of dimensions k in one backward pass.
 
     Yields:
-        The gradients of the next dimensions, (k, …).
+        Gradients of the next dimensions, shape (k, …).
 
     Example:
         >>> x = torch.ones(1, 2, requires_grad=True)
@@ -283,23 +307,31 @@ def dimension_gradients(embedding: Tensor, activations: Tensor, at_once: int) ->
         [[[1.0, 2.0]], [[3.0, 4.0]]]
     """
     identity = torch.eye(embedding.shape[1], dtype=embedding.dtype, device=embedding.device)
-    for ones in torch.split(identity, at_once):
-        options = {"retain_graph": True, "is_grads_batched": True}
+    options = {"retain_graph": True, "is_grads_batched": True}
+    for ones in torch.split(identity, batch_size):
         (gradients,) = differentiate(embedding, activations, grad_outputs=ones[:, None], **options)
         yield gradients[:, 0]
 
 
 class GapDecomposition(PositionDecomposition):
-    r"""Decomposition of the cosine over positions, for global average pooling (and linear layers after it).
+    r"""Decomposition of the cosine over positions, for heads with global average pooling and optional linear layers.
 
     .. math:: M_p = \frac{1}{hw}\, \frac{\langle A_p, \hat g\rangle}{\|f\|}
 
-    the case of :class:`PositionDecomposition` in which the head treats all positions alike, which is checked.
+    This is the case of :class:`PositionDecomposition` with equal weights at all positions, which is checked in each call.
 
     Source: Stylianou, Souvenir, Pless, "Visualizing Deep Similarity Networks", WACV 2019, arXiv 1901.00536.
 
+    Args:
+        model: Function from images (N, C, H, W) to embeddings (N, D), affine after the layer.
+        layer: Module whose output (N, C, h, w) is pooled.
+        reshape: Function that brings the layer's output to (N, C, h, w). Default: None.
+        field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
+        seed: Not used, because nothing is drawn. Default: 0.
+        batch_size: Maximum number of images in one pass. Default: 8.
+
     Raises:
-        CaptumLeamError: in use, if the head is not affine, or treats positions differently.
+        CaptumLeamError: In use, if the head is not affine, or if its weights differ between positions.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -315,7 +347,7 @@ class GapDecomposition(PositionDecomposition):
         spread = (head.weight - head.weight.mean((2, 3), keepdim=True)).norm() / head.weight.norm()
         if bool(spread > vanishing(head.weight)):
             raise CaptumLeamError(
-                f"the head after layer {layer_name(self.layer, self.model)} treats positions differently: it does more than global average "
-                "pooling. Use PositionDecomposition."
+                f"Expected the head after layer {layer_name(self.layer, self.model)} to have equal weights at all positions, got a "
+                f"relative difference of {spread.item():.2g}. Use PositionDecomposition for heads without global average pooling."
             )
         return head

@@ -1,4 +1,4 @@
-"""Extremal perturbation of a similarity: the pixels of a given area that lower it most, found by descent. The limit of any map."""
+"""Extremal perturbation: search for the pixels of a given area whose replacement lowers a similarity most."""
 
 from collections.abc import Callable
 
@@ -14,40 +14,40 @@ from captum_leam.maps import default_blur, soft_mask
 from captum_leam.objectives import direction
 
 SOFTNESS = (1.0, 0.1)
-"""Width τ of the mask's edges at the first and at the last step, in units of the heights."""
+"""Width τ of the mask's edges at the first and the last step, in units of the heights."""
 
 
 class ExtremalPerturbation(Explainer):
-    r"""The mask of a given area whose replacement lowers the similarity most.
+    r"""Extremal perturbation: the mask of a given area whose replacement lowers the similarity most.
 
     .. math:: \min_\theta\; s\big((1 - m) \odot x + m \odot x'\big), \qquad
        m = \sigma\Big(\frac{U(\theta) - q}{\tau}\Big), \qquad \mathrm{mean}\, m = a
 
-    with :math:`\theta` heights on a coarse grid, U bilinear enlarging to image size, q the threshold under which the mask has the area a
-    (and through which the gradient flows: a pixel rises only where it does more than those it drives out), x′ the image that is
-    replaced everywhere, and :math:`\tau` falling from 1 to 0.1 in equal ratios. Adam takes ``n_steps`` steps from small random
-    heights; of several restarts, the one whose top pixels lower the score most, replaced outright, is kept for each image. The map
-    is :math:`U(\theta)` minus the height that a share a of the pixels exceeds: positive there.
+    with :math:`\theta` heights on a coarse grid, U their bilinear enlargement to image size, q the threshold that gives the mask the area
+    a, x′ the image with all pixels replaced, and :math:`\tau` decreasing from 1 to 0.1 in equal ratios. The gradient passes through q, so
+    that a pixel rises only if it lowers the score more than the pixels it displaces. Adam takes ``n_steps`` steps from small random
+    heights. For each image, the restart whose top pixels lower the score most is selected. The map is :math:`U(\theta)` minus the
+    height that a share a of the pixels exceeds, so that it is positive at the selected pixels.
 
-    It looks at the score of hundreds of changed images and is made for one area: slow, and no explanation to compare with, but the *limit*
-    against which the occlusion drops of maps are read.
+    The method evaluates hundreds of perturbed images for a single area. It is therefore slow, and serves as an upper *limit* for the
+    occlusion drops of other methods rather than as an explanation.
 
     Source: Fong, Patrick, Vedaldi, "Understanding Deep Networks via Extremal Perturbations and Smooth Masks", ICCV 2019, arXiv
-    1910.08485, where a penalty on the sorted mask keeps the area; here the threshold does. The masks are not smoothed.
+    1910.08485. The paper constrains the area by a penalty on the sorted mask instead of a threshold, and smooths the masks.
 
     Args:
-        model: images to embeddings, differentiable.
-        area: share of the pixels that is replaced, in (0, 1).
-        n_steps: of Adam.
-        restarts: from different random heights.
-        grid: heights in each direction.
-        fill: images to what replaces them; a blur of σ 10 px per 112 px by default, as in the occlusion check.
-        learning_rate: of Adam.
-        seed: of the random heights.
-        batch_size: images in one pass.
+        model: Function from images (N, C, H, W) to embeddings (N, D), differentiable.
+        area: Share of the pixels that is replaced, in (0, 1). Default: 0.05.
+        n_steps: Number of steps of Adam. Default: 300.
+        restarts: Number of descents from different random heights. Default: 3.
+        grid: Number of heights in each direction. Default: 28.
+        fill: Function from images to their replacement. Default: a blur of σ 10 px per 112 px, as in the occlusion check.
+        learning_rate: Learning rate of Adam. Default: 0.3.
+        seed: Seed of the random heights. Default: 0.
+        batch_size: Maximum number of images in one pass. Default: 8.
 
     Raises:
-        CaptumLeamError: for settings out of range.
+        CaptumLeamError: If an argument is out of range.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -73,12 +73,12 @@ class ExtremalPerturbation(Explainer):
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if not 0 < area < 1:
-            raise CaptumLeamError(f"area is {area}; expected a share of the pixels within (0, 1), for example 0.05.")
-        if min(n_steps, restarts, grid) < 1 or learning_rate <= 0:
-            raise CaptumLeamError(
-                f"n_steps is {n_steps}, restarts {restarts}, grid {grid}, learning_rate {learning_rate}; expected 1 or more, and a "
-                "rate > 0."
-            )
+            raise CaptumLeamError(f"Expected area to be a share of the pixels in (0, 1), such as 0.05, got {area}.")
+        for name, value in (("n_steps", n_steps), ("restarts", restarts), ("grid", grid)):
+            if value < 1:
+                raise CaptumLeamError(f"Expected {name} to be 1 or more, got {value}.")
+        if learning_rate <= 0:
+            raise CaptumLeamError(f"Expected learning_rate to be positive, got {learning_rate}.")
         self.area, self.n_steps, self.restarts, self.grid = area, n_steps, restarts, grid
         self.fill, self.learning_rate = fill, learning_rate
 
@@ -91,13 +91,13 @@ class ExtremalPerturbation(Explainer):
         for restart in range(self.restarts):
             maps = self._descend(images, replaced, rows, self.seed + restart)
             score = self._score(images, replaced, (maps > 0).to(images), rows).detach()
-            lower = score < lowest - vanishing(images)  # two restarts may find the same pixels
-            best = torch.where(lower[:, None, None, None], maps, best)
-            lowest = torch.where(lower, score, lowest)
+            is_lower = score < lowest - vanishing(images)  # rounding must not choose between equal masks
+            best = torch.where(is_lower[:, None, None, None], maps, best)
+            lowest = torch.where(is_lower, score, lowest)
         return as_map_batch(best)
 
     def _descend(self, images: Tensor, replaced: Tensor, rows: Tensor, seed: int) -> Tensor:
-        """Margins (n, 1, H, W) after the descent from one set of random heights, the same for every image."""
+        """Return the margins (n, 1, H, W) after a descent from random heights, which all images share."""
         size = (images.shape[2], images.shape[3])
         start = 0.1 * normal((1, 1, self.grid, self.grid), torch.Generator().manual_seed(seed))
         heights = start.to(at_least_float32(images)).repeat(len(images), 1, 1, 1).requires_grad_()
@@ -110,13 +110,17 @@ class ExtremalPerturbation(Explainer):
         return margins(enlarge(heights.detach(), size), self.area)
 
     def _score(self, images: Tensor, replaced: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
-        """Cosines (n,) of images that are replaced where the mask (n, 1, H, W) is 1."""
+        """Return the cosines (n,) of images that are replaced where the mask (n, 1, H, W) is 1."""
         embeddings = self._embed(images + mask.to(images) * (replaced - images))
         return cosines(embeddings, direction(embeddings, rows))
 
 
 def softness(step: int, n_steps: int) -> float:
-    """Width of the mask's edge at a step: from the first to the last value of :data:`SOFTNESS` in equal ratios.
+    """Return the width of the mask's edges at a step, which changes between the values of :data:`SOFTNESS` in equal ratios.
+
+    Args:
+        step: Number of the step, from 0.
+        n_steps: Total number of steps.
 
     Example:
         >>> [round(softness(step, 3), 3) for step in range(3)]
@@ -127,19 +131,19 @@ def softness(step: int, n_steps: int) -> float:
 
 
 def enlarge(heights: Tensor, size: tuple[int, int]) -> Tensor:
-    """Heights (N, 1, g, g) at image size (N, 1, H, W), bilinear."""
+    """Return heights (N, 1, g, g) at image size (N, 1, H, W), interpolated bilinearly."""
     return F.interpolate(heights, size, mode="bilinear", align_corners=False)
 
 
 def margins(heights: Tensor, area: float) -> Tensor:
-    """Heights minus the one that a share of the pixels exceeds.
+    """Return the heights minus the height that a given share of the pixels exceeds.
 
     Args:
-        heights: (N, 1, H, W).
-        area: share of the pixels, in (0, 1); at least one pixel, and not all.
+        heights: Heights of shape (N, 1, H, W).
+        area: Share of the pixels in (0, 1). At least one pixel and not all of them are selected.
 
     Returns:
-        (N, 1, H, W), positive for that share of the pixels, or for fewer where heights tie there.
+        Margins of shape (N, 1, H, W), positive for that share of the pixels, or for fewer if heights are equal.
 
     Example:
         >>> margins(torch.tensor([[[[1.0, 5.0], [2.0, 4.0]]]]), 0.5).flatten().tolist()
@@ -148,5 +152,5 @@ def margins(heights: Tensor, area: float) -> Tensor:
     pixels = heights[0].numel()
     count = min(max(1, round(area * pixels)), pixels - 1)
     highest = heights.flatten(1).topk(count + 1, dim=1).values
-    threshold = highest[:, -2:].mean(1)  # between the last pixel inside and the first outside
+    threshold = highest[:, -2:].mean(1)  # halfway between the lowest selected and the highest other pixel
     return heights - threshold[:, None, None, None]

@@ -1,7 +1,7 @@
-r"""Methods from input gradients: xSSAB, FGGB and FAME.
+r"""Methods that use gradients with respect to the image: xSSAB, FGGB and FAME.
 
-With unit embeddings :math:`f` of the image, :math:`g` of the reference, D dimensions and a decision threshold t, a similarity is a
-sum over dimensions, :math:`s = \sum_k f_k g_k`, and each dimension's share of the threshold is :math:`t/D`.
+With unit embeddings :math:`f` of the image and :math:`g` of the reference, the similarity is a sum over the D dimensions,
+:math:`s = \sum_k f_k g_k`, and each dimension's share of a decision threshold t is :math:`t/D`.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from captum_leam.objectives import direction, reliability
 
 
 class ThresholdExplainer(TwoSidedExplainer):
-    """A method that shares the decision's threshold t, a cosine, out over the dimensions."""
+    """Base class of methods that divide the decision threshold t, a cosine, evenly among the dimensions."""
 
     def __init__(
         self, model: Callable[..., Tensor], *, threshold: float = 0.0, seed: int = 0, batch_size: int = 8
@@ -35,22 +35,22 @@ class ThresholdExplainer(TwoSidedExplainer):
 
 
 class XSSAB(ThresholdExplainer):
-    r"""xSSAB: gradients of the dimensions that speak for the match, and of those that speak against it.
+    r"""Similarity score argument backpropagation (xSSAB): gradients of the dimensions for and against the match.
 
     .. math:: P = \{k : f_k g_k \ge t/D\}, \qquad
        M_+ = \mathrm{mean}_c \left|\frac{\partial}{\partial x} \sum_{k \in P} f_k g_k\right|
 
-    and :math:`M_-` the same over the other dimensions; f is normalised inside the graph, g is constant. The signed map is
+    and :math:`M_-` the same over the other dimensions. f is normalised inside the graph, and g is constant. The signed map is
     :math:`M_+ - M_-`.
 
     Source: Huber, Luu, Terhörst, Damer, "Efficient Explainable Face Verification based on Similarity Score Argument Backpropagation",
     WACV 2024, arXiv 2304.13409.
 
     Args:
-        model: images to embeddings, differentiable.
-        threshold: t, the cosine from which two images count as a match.
-        seed: not used: nothing is drawn.
-        batch_size: images in one pass.
+        model: Function from images (N, C, H, W) to embeddings (N, D), differentiable.
+        threshold: Cosine t from which two images count as a match. Default: 0.0.
+        seed: Not used, because nothing is drawn. Default: 0.
+        batch_size: Maximum number of images in one pass. Default: 8.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -65,29 +65,29 @@ class XSSAB(ThresholdExplainer):
         x = images.requires_grad_()
         f, g = unit_and_direction(self._embed(x), reference)
         products = f * g
-        speaks_for = products.detach() >= self.threshold / f.shape[1]
-        sides = [products.where(chosen, 0.0).sum(1) for chosen in (speaks_for, ~speaks_for)]
-        similar, dissimilar = (as_map_batch(self._gradient(side, x).abs().mean(1)) for side in sides)
+        is_similar = products.detach() >= self.threshold / f.shape[1]
+        scores = [products.where(side, 0.0).sum(1) for side in (is_similar, ~is_similar)]
+        similar, dissimilar = (as_map_batch(self._gradient(score, x).abs().mean(1)) for score in scores)
         return SimilarityMaps(similar, dissimilar)
 
 
 class FGGB(ThresholdExplainer):
-    r"""Feature-guided gradient backpropagation: every dimension's gradient, weighted by what it adds to the score.
+    r"""Feature-guided gradient backpropagation (FGGB): gradients of all dimensions, weighted by their part of the score.
 
     .. math:: S = \sum_k \frac{G_k}{\|G_k\|} \left(f_k g_k - \frac{t}{D}\right), \qquad G_k = \frac{\partial f_k}{\partial x}
 
-    with the norm over all pixels and channels of the image. The map is the mean of S over the channels; its positive part is the
-    similarity map, its negative part the dissimilarity map. The D gradients are not taken one by one: copies of the image go through
-    the model once, and in every backward pass each has the gradient of another dimension.
+    with the norm over all pixels and channels of the image. The map is the mean of S over the channels. Its positive part is the
+    similarity map, its negative part the dissimilarity map. The gradients are computed for several dimensions at once: copies of the
+    image pass through the model, and each backward pass takes the gradient of a different dimension for each copy.
 
     Source: Lu, Xu, Ebrahimi, "Explainable Face Verification via Feature-Guided Gradient Backpropagation", FG 2024, arXiv 2403.04549.
 
     Args:
-        model: images to embeddings, differentiable.
-        threshold: t, the cosine from which two images count as a match.
-        seed: not used: nothing is drawn.
-        batch_size: dimensions in one backward pass, and copies of the image in the forward one: bounds the memory. Four stay in the
-            caches of a CPU core, where sixteen take a third longer; on a GPU take as many as fit.
+        model: Function from images (N, C, H, W) to embeddings (N, D), differentiable.
+        threshold: Cosine t from which two images count as a match. Default: 0.0.
+        seed: Not used, because nothing is drawn. Default: 0.
+        batch_size: Maximum number of dimensions in one backward pass, and of copies of the image in the forward pass. Default: 4, which
+            fits into the caches of a CPU core (16 take a third longer). On a GPU, larger batches are faster.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -104,26 +104,26 @@ class FGGB(ThresholdExplainer):
 
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
         rows = [reference] * len(images) if reference is None or len(reference) == 1 else torch.split(reference, 1)
-        each = enumerate(zip(torch.split(images, 1), rows, strict=True))
-        sums = [self._sum_over_dimensions(row, x, r) for row, (x, r) in each]
+        pairs = enumerate(zip(torch.split(images, 1), rows, strict=True))
+        sums = [self._sum_over_dimensions(row, x, r) for row, (x, r) in pairs]
         signed = as_map_batch(torch.cat(sums).mean(1))
         return SimilarityMaps(signed.clamp(min=0), (-signed).clamp(min=0))
 
     def _sum_over_dimensions(self, row: int, image: Tensor, reference: Tensor | None) -> Tensor:
-        """S of one image: (1, C, H, W)."""
-        copies = image.repeat(self._at_once, 1, 1, 1).requires_grad_()
+        """Return the sum S of one image, shape (1, C, H, W)."""
+        copies = image.repeat(self._pass_size, 1, 1, 1).requires_grad_()
         with all_of_row(row):
             f, g = unit_and_direction(self._embed(copies), reference)
         self._check_differentiable(f)
         weights = (f * g).detach()[0] - self.threshold / f.shape[1]
         total = torch.zeros_like(image)
-        for dimensions in torch.split(torch.arange(f.shape[1], device=f.device), self._at_once):
-            gradients = self._of_dimensions(f, copies, dimensions)
+        for dimensions in torch.split(torch.arange(f.shape[1], device=f.device), self._pass_size):
+            gradients = self._dimension_gradients(f, copies, dimensions)
             total += weighted_directions(gradients[:, None], weights[dimensions, None])
         return total
 
-    def _of_dimensions(self, f: Tensor, copies: Tensor, dimensions: Tensor) -> Tensor:
-        """Gradients of k dimensions of the same embedding, each through a copy of its own: (k, C, H, W)."""
+    def _dimension_gradients(self, f: Tensor, copies: Tensor, dimensions: Tensor) -> Tensor:
+        """Return the gradients (k, C, H, W) of k dimensions of one embedding, each computed on its own copy of the image."""
         k = len(dimensions)
         score = f[torch.arange(k, device=f.device), dimensions].sum()
         gradients: Tensor = differentiate(score, copies, retain_graph=True)[0]
@@ -132,14 +132,14 @@ class FGGB(ThresholdExplainer):
 
 
 def weighted_directions(gradients: Tensor, weights: Tensor) -> Tensor:
-    """Sum over the first axis of gradients divided by their norms, times weights.
+    """Return the weighted sum, over the first axis, of gradients divided by their norms.
 
     Args:
-        gradients: (k, N, C, H, W).
-        weights: (k, N).
+        gradients: Gradients of shape (k, N, C, H, W).
+        weights: Weights of shape (k, N).
 
     Returns:
-        (N, C, H, W). A gradient of zero adds nothing.
+        Sums of shape (N, C, H, W), to which a gradient of zero contributes nothing.
 
     Example:
         >>> weighted_directions(torch.tensor([[[[[3.0, 4.0]]]]]), torch.tensor([[10.0]])).flatten().tolist()
@@ -152,24 +152,25 @@ def weighted_directions(gradients: Tensor, weights: Tensor) -> Tensor:
 
 
 class FAME(TwoSidedExplainer):
-    r"""FAME: what changes in an image that is pushed away from the match, and in one that is pushed towards it.
+    r"""FAME: change of an image that is optimised away from the match, and of one that is optimised towards it.
 
     .. math:: x \leftarrow x - \tfrac{1}{255}\, \nabla / \max|\nabla|
 
-    ``n_steps`` times, on :math:`s` (similar) and on :math:`1 - s` (dissimilar); the map is the change of the grey image, a Gaussian of
-    σ 7.7 px (on crops of 112 px, kernel 49) of :math:`|\mathrm{grey}(x') - \mathrm{grey}(x)|`.
+    The step is repeated ``n_steps`` times, on :math:`s` for the similar side and on :math:`1 - s` for the dissimilar side. The map is the
+    change of the grey image, :math:`|\mathrm{grey}(x') - \mathrm{grey}(x)|`, smoothed by a Gaussian of σ 7.7 px and kernel 49 px on crops
+    of 112 px.
 
-    Source: Zhang & Günther, 2026, arXiv 2605.12017, where up to 500 steps are taken and 75 to 200 suffice.
+    Source: Zhang & Günther, 2026, arXiv 2605.12017. The paper takes up to 500 steps and finds that 75 to 200 suffice.
 
     Args:
-        model: images to embeddings, differentiable.
-        n_steps: of the descent, on each side.
-        step: of the largest change in one step, 1/255 of the images' range: for images in [−1, 1], 2/255.
-        seed: not used: nothing is drawn.
-        batch_size: images in one pass.
+        model: Function from images (N, C, H, W) to embeddings (N, D), differentiable.
+        n_steps: Number of steps of the descent on each side. Default: 100.
+        step: Largest change of a pixel in one step. Default: 1/255, for images in [0, 1]. Pass 2/255 for images in [−1, 1].
+        seed: Not used, because nothing is drawn. Default: 0.
+        batch_size: Maximum number of images in one pass. Default: 8.
 
     Raises:
-        CaptumLeamError: for fewer than one step, or a reference that is the image's own embedding: no direction ...
+        CaptumLeamError: If ``n_steps`` is below 1; in use, if a reference is the image's own embedding, where the cosine has no gradient.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -190,20 +191,20 @@ class FAME(TwoSidedExplainer):
     ) -> None:
         super().__init__(model, seed=seed, batch_size=batch_size)
         if n_steps < 1:
-            raise CaptumLeamError(f"n_steps is {n_steps}; expected 1 or more, for example 100.")
+            raise CaptumLeamError(f"Expected n_steps to be 1 or more, such as 100, got {n_steps}.")
         self.n_steps, self.step = n_steps, step
 
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
         with torch.no_grad():
             embeddings = self._embed(images)
             towards = direction(embeddings, reference)
-        refuse_own(embeddings, towards)
+        raise_if_own_embedding(embeddings, towards)
         away, closer = (grey_change(self._descend(images, towards, sign), images) for sign in (1, -1))
         return SimilarityMaps(away, closer)
 
     def _descend(self, images: Tensor, towards: Tensor, sign: int) -> Tensor:
-        """Images after the descent on sign · s."""
-        x = at_least_float32(images.detach())  # a step of 1/255 is lost in bfloat16
+        """Return the images after the descent on sign · s."""
+        x = at_least_float32(images.detach())  # bfloat16 would round a step of 1/255 away
         for _ in range(self.n_steps):
             x.requires_grad_()
             gradient = self._gradient(sign * cosines(self._embed(x.to(images)), towards), x)
@@ -212,23 +213,33 @@ class FAME(TwoSidedExplainer):
         return x
 
 
-def refuse_own(embeddings: Tensor, towards: Tensor) -> None:
-    """Refuse references that are the image's own embedding, where the cosine has no gradient.
+def raise_if_own_embedding(embeddings: Tensor, towards: Tensor) -> None:
+    """Raise if a reference is the image's own embedding, where the cosine has no gradient.
+
+    Args:
+        embeddings: Embeddings of shape (N, D).
+        towards: Unit references of shape (1, D) or (N, D).
 
     Raises:
-        CaptumLeamError: with the images concerned.
+        CaptumLeamError: If the gradient vanishes for an image. The message lists these images.
     """
     raise_if_any(
         reliability(embeddings, towards) <= vanishing(embeddings),
         lambda rows: (
-            f"the cosine has zero gradient for images {rows}: their reference is their own embedding, where it is at its maximum. Give a "
-            "reference from other images of the person."
+            f"Expected references from other images, got the own embedding as reference for images {rows}, where the cosine has zero "
+            "gradient. Pass the embedding of another image of the person."
         ),
     )
 
 
 def grey(images: Tensor) -> Tensor:
-    """Luma (ITU-R BT.601) of colour images, the mean of other channels; (N, C, H, W) to (N, 1, H, W).
+    """Return the luma (ITU-R BT.601) of RGB images, or the mean over any other number of channels.
+
+    Args:
+        images: Images of shape (N, C, H, W).
+
+    Returns:
+        Grey images of shape (N, 1, H, W).
 
     Example:
         >>> grey(torch.ones(1, 3, 1, 1)).item()
@@ -241,7 +252,14 @@ def grey(images: Tensor) -> Tensor:
 
 
 def grey_change(changed: Tensor, images: Tensor) -> Tensor:
-    """Blurred absolute difference of two sets of images in grey: (N, 1, H, W).
+    """Return the blurred absolute difference of two batches of images in grey.
+
+    Args:
+        changed: Changed images of shape (N, C, H, W).
+        images: Original images of the same shape.
+
+    Returns:
+        Maps of shape (N, 1, H, W).
 
     Example:
         >>> grey_change(torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)).mean().round(decimals=4).item()

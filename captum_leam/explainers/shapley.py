@@ -1,4 +1,4 @@
-"""Shapley values of semantic regions: what the nose, the eyes, the hair add to a similarity, shared out fairly."""
+"""Shapley values of semantic regions, such as nose, eyes and hair, for a similarity."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,38 +10,38 @@ from torch import Tensor
 from captum_leam._engine.checks import all_of_row
 from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.explainers.base import as_map_batch, cosines
-from captum_leam.explainers.perturbation import Masking
+from captum_leam.explainers.perturbation import PerturbationExplainer
 from captum_leam.maps import default_blur
 from captum_leam.objectives import direction
 
 Parser = Callable[[Tensor], Tensor]
-"""Images (N, C, H, W) to label maps (N, H, W) of integers, as :mod:`captum_leam.regions` makes them."""
+"""Function from images (N, C, H, W) to integer label maps (N, H, W), such as the parsers of :mod:`captum_leam.regions`."""
 
 
-class RegionShapley(Masking):
-    r"""Shapley values of the regions of a face, shared out evenly over their pixels.
+class RegionShapley(PerturbationExplainer):
+    r"""Shapley values of the regions of a face, divided evenly among their pixels.
 
     .. math:: \phi_r = \mathbb{E}_\pi\left[s(x_{\mathrm{before}_\pi(r) \cup r}) - s(x_{\mathrm{before}_\pi(r)})\right],
        \qquad M(p) = \phi_{r(p)} / |r(p)|
 
-    where :math:`x_S` shows the regions S and replaces the others, and the orders :math:`\pi` are drawn by Captum's
-    ``ShapleyValueSampling``. Every region's pixels sum to its value, and the map to :math:`s(x) - s(x')` exactly, whatever the
-    number of orders, with x′ the image that is replaced everywhere. Signed.
+    where :math:`x_S` is the image with all regions but S replaced, and :math:`\pi` are random orders of the regions, evaluated by Captum's
+    ``ShapleyValueSampling``. The map is signed. The pixels of a region sum to its value, and for any number of orders the map sums to
+    :math:`s(x) - s(x')` exactly, with x′ the image with all regions replaced.
 
-    Source: Doh et al. 2025, arXiv 2501.05471, on semantic regions, area-weighted; Castro, Gómez, Tejada, "Polynomial calculation of the
-    Shapley value based on sampling", 2009.
+    Source: Doh et al. 2025, arXiv 2501.05471, for area-weighted semantic regions; Castro, Gómez, Tejada, "Polynomial calculation of the
+    Shapley value based on sampling", 2009, for the sampling.
 
     Args:
-        model: images to embeddings; any callable.
-        parser: images to label maps (N, H, W) of integers, for example :class:`captum_leam.regions.TemplateParser`.
-        orders: in which regions are added, drawn.
-        fill: images to what replaces them; a blur of σ 10 px per 112 px by default.
-        seed: of the orders.
-        batch_size: perturbed images in one pass.
+        model: Function from images (N, C, H, W) to embeddings (N, D), any callable.
+        parser: Function from images to integer label maps (N, H, W), for example :class:`captum_leam.regions.TemplateParser`.
+        orders: Number of random orders in which regions are added. Default: 10.
+        fill: Function from images to their replacement. Default: a blur of σ 10 px per 112 px.
+        seed: Seed of the orders. Default: 0.
+        batch_size: Maximum number of perturbed images in one pass. Default: 8.
 
     Raises:
-        CaptumLeamError: for no order, or label maps of another size.
-        InputTypeError: for a parser that cannot be called or that returns no integers.
+        InputTypeError: If the parser is not callable; in use, if it does not return integers.
+        CaptumLeamError: If ``orders`` is below 1; in use, if the label maps do not have the size of the images.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -66,20 +66,20 @@ class RegionShapley(Masking):
         super().__init__(model, seed=seed, batch_size=batch_size)
         if not callable(parser):
             raise InputTypeError(
-                f"parser is a {type(parser).__name__}; expected a function of images that returns label maps."
+                f"Expected parser to be a function from images to label maps, got a {type(parser).__name__}."
             )
         if orders < 1:
-            raise CaptumLeamError(f"orders is {orders}; expected 1 or more.")
+            raise CaptumLeamError(f"Expected orders to be 1 or more, got {orders}.")
         self.parser, self.orders, self.fill = parser, orders, fill
 
     def _signed(self, images: Tensor, reference: Tensor | None) -> Tensor:
         with torch.no_grad():
             regions = region_masks(self.parser(images), images)
-            pairs = zip(self._each(images, reference), regions, strict=True)
-            return as_map_batch(torch.cat([self._shared_out(i, x, g, r) for (i, x, g), r in pairs]).to(images))
+            rows = zip(self._single_images(images, reference), regions, strict=True)
+            return as_map_batch(torch.cat([self._pixel_values(i, x, g, r) for (i, x, g), r in rows]).to(images))
 
-    def _shared_out(self, row: int, image: Tensor, reference: Tensor, regions: Tensor) -> Tensor:
-        """Values of the regions (H, W) of one image, over their areas: (1, H, W)."""
+    def _pixel_values(self, row: int, image: Tensor, reference: Tensor, regions: Tensor) -> Tensor:
+        """Return the values (1, H, W) of the regions (H, W) of one image, divided by their areas."""
 
         def score(perturbed: Tensor) -> Tensor:
             with all_of_row(row):
@@ -87,25 +87,32 @@ class RegionShapley(Masking):
                 return cosines(embeddings, direction(embeddings, reference))
 
         sampling = ShapleyValueSampling(score)
-        # Captum's own draws from the process's generator, which other threads draw from, too
-        sampling.permutation_generator = partial(drawn_orders, torch.Generator().manual_seed(self.seed))
+        # Captum's generator of orders uses the random state of the process, which threads share.
+        sampling.permutation_generator = partial(random_orders, torch.Generator().manual_seed(self.seed))
         values: Tensor = sampling.attribute(
             image,
             baselines=self.fill(image),
             feature_mask=regions[None, None],
             n_samples=self.orders,
-            perturbations_per_eval=self._at_once,
+            perturbations_per_eval=self._pass_size,
         )
         areas = regions.flatten().bincount().to(values)
-        shared: Tensor = values[:, 0] / areas[regions]
-        return shared
+        return values[:, 0] / areas[regions]
 
 
-def drawn_orders(generator: torch.Generator, regions: int, orders: int) -> Iterator[list[int]]:
-    """Random orders of the regions.
+def random_orders(generator: torch.Generator, regions: int, orders: int) -> Iterator[list[int]]:
+    """Yield random orders of the regions.
+
+    Args:
+        generator: Generator of the random numbers.
+        regions: Number of regions.
+        orders: Number of orders.
+
+    Yields:
+        A permutation of the numbers from 0 to ``regions`` − 1.
 
     Example:
-        >>> [sorted(order) for order in drawn_orders(torch.Generator().manual_seed(0), 3, 2)]
+        >>> [sorted(order) for order in random_orders(torch.Generator().manual_seed(0), 3, 2)]
         [[0, 1, 2], [0, 1, 2]]
     """
     for _ in range(orders):
@@ -113,18 +120,18 @@ def drawn_orders(generator: torch.Generator, regions: int, orders: int) -> Itera
 
 
 def region_masks(labels: Tensor, images: Tensor) -> list[Tensor]:
-    """Label maps as Captum's feature masks: per image (H, W), regions counted from 0 without gaps.
+    """Return label maps as feature masks of Captum, with the regions of each image numbered from 0 without gaps.
 
     Args:
-        labels: (N, H, W), integers.
-        images: (N, C, H, W) that were parsed.
+        labels: Integer label maps of shape (N, H, W).
+        images: Parsed images of shape (N, C, H, W).
 
     Returns:
-        N masks (H, W), int64, on the device of the images.
+        One mask of shape (H, W) per image, int64, on the device of the images.
 
     Raises:
-        InputTypeError: for labels that are no integers.
-        CaptumLeamError: for another shape.
+        InputTypeError: If the labels are not integers.
+        CaptumLeamError: If the labels do not have shape (N, H, W).
 
     Example:
         >>> region_masks(torch.tensor([[[7, 2], [2, 9]]]), torch.rand(1, 3, 2, 2))[0].tolist()
@@ -133,10 +140,10 @@ def region_masks(labels: Tensor, images: Tensor) -> list[Tensor]:
     if not isinstance(labels, Tensor) or labels.is_floating_point():
         kind = f"a tensor of {labels.dtype}" if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
         raise InputTypeError(
-            f"the parser returned {kind}; expected integer label maps (N, H, W). From scores of classes, captum_leam.regions.parse "
-            "makes them."
+            f"Expected parser to return integer label maps (N, H, W), got {kind}. Convert scores of classes with "
+            "captum_leam.regions.parse."
         )
     expected = (len(images), *images.shape[2:])
     if labels.shape != expected:
-        raise CaptumLeamError(f"the parser returned shape {tuple(labels.shape)}; expected label maps {expected}.")
-    return [one.unique(return_inverse=True)[1].to(images.device) for one in labels]
+        raise CaptumLeamError(f"Expected parser to return label maps of shape {expected}, got {tuple(labels.shape)}.")
+    return [label_map.unique(return_inverse=True)[1].to(images.device) for label_map in labels]

@@ -1,6 +1,6 @@
-"""Faces from files: aligned crops as they are, photographs by detection and alignment, and results brought back to them.
+"""Read aligned crops, detect and align faces in photographs, and map results back onto the photographs.
 
-facexlib is imported when a :class:`FaceAligner` is made, not before.
+facexlib is imported only when a :class:`FaceAligner` is constructed.
 """
 
 from captum_leam.faces.aligned import AlignedFace, align, template_for

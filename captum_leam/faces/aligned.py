@@ -1,4 +1,4 @@
-"""One aligned face: its crop, and results drawn on the photograph again."""
+"""Align a face whose five points are known, and map results between its crop and the photograph."""
 
 from dataclasses import dataclass, field
 
@@ -11,20 +11,21 @@ from captum_leam.faces.detections import MAX_MISFIT
 from captum_leam.faces.geometry import (
     ARCFACE_112,
     ARCFACE_112X96,
+    POINT_ORDER,
     Floats,
     five_points,
     inverse,
     misfit,
-    moved,
-    scaled,
-    similarity,
+    scale_points,
+    similarity_transform,
+    transform_points,
     warp,
 )
 
 
 @dataclass(frozen=True)
 class AlignedFace:
-    """One face: its aligned crop, and the way between photograph and crop.
+    """Aligned crop of a face, with the transform between photograph and crop.
 
     Example:
         >>> import torch
@@ -35,61 +36,61 @@ class AlignedFace:
     """
 
     crop: Tensor = field(repr=False)
-    """(3, h, w), float32 in [0, 1]; black where it reaches beyond the photograph."""
+    """Pixels of the crop, shape (3, h, w), float32 in [0, 1]. Pixels beyond the photograph are black."""
     transform: Floats = field(repr=False)
-    """(2, 3), from pixels (x, y) of the photograph to pixels of the crop: a rotation, a scale and a shift."""
+    """Matrix of shape (2, 3) from pixels (x, y) of the photograph to pixels of the crop: rotation, scale and translation."""
     box: Floats
-    """(4,): left, top, right, bottom in pixels of the photograph."""
+    """Left, top, right and bottom of the face, shape (4,), in pixels of the photograph."""
     landmarks: Floats = field(repr=False)
-    """(5, 2) as (x, y) in pixels of the photograph."""
+    """Five points (x, y), shape (5, 2), in pixels of the photograph."""
     score: float
-    """Of the detector, in [0, 1]."""
+    """Score of the detector, in [0, 1]."""
     photo_size: tuple[int, int]
-    """(H, W) of the upright photograph."""
+    """Height and width (H, W) of the upright photograph in pixels."""
     index: int = 0
-    """Among the detections of the photograph, the largest first."""
+    """Index among the detections of the photograph, ordered from the largest."""
     antialias: bool = True
     """Whether pixels of a shrunk crop are averages over their area, see :func:`align`."""
-    found: int = 1
-    """Number of plausible faces that were found in the photograph."""
+    face_count: int = 1
+    """Number of plausible faces in the photograph."""
     turn: int = 0
-    """Degrees counter-clockwise (0, 90, 180 or 270) by which the photograph was turned to find the face upright."""
+    """Rotation of the photograph in degrees counter-clockwise (0, 90, 180 or 270) in which the face is upright."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """(h, w) of the crop."""
+        """Height and width (h, w) of the crop in pixels."""
         return (int(self.crop.shape[-2]), int(self.crop.shape[-1]))
 
     @property
     def crop_landmarks(self) -> Floats:
-        """(5, 2): where the landmarks lie on the crop."""
-        return moved(self.landmarks, self.transform)
+        """Landmarks (x, y) in pixels of the crop, shape (5, 2)."""
+        return transform_points(self.landmarks, self.transform)
 
     @property
     def outline(self) -> Floats:
-        """(4, 2): corners of the crop as (x, y) on the photograph."""
+        """Corners (x, y) of the crop in pixels of the photograph, shape (4, 2)."""
         height, width = self.size
         corners = np.array([(0, 0), (width, 0), (width, height), (0, height)]) - 0.5
-        return moved(corners, inverse(self.transform))
+        return transform_points(corners, inverse(self.transform))
 
     @property
     def scale(self) -> float:
-        """Pixels of the crop for one pixel of the photograph; over 1 the face was enlarged."""
+        """Number of crop pixels per pixel of the photograph along an axis. The face was enlarged if it is above 1."""
         return float(np.sqrt(abs(np.linalg.det(self.transform[:, :2]))))
 
     def to_photo(self, maps: Tensor, *, outside: float = 0.0) -> Tensor:
-        """Bring attributions or labels of the crop back onto the photograph.
+        """Return attributions or labels of the crop on the grid of the photograph.
 
         Args:
-            maps: (..., h, w), of the size of the crop. Floats are interpolated (bilinear); integers and booleans are labels: each
-                pixel takes the nearest.
-            outside: what pixels of the photograph get that the crop does not show; for labels usually the background.
+            maps: Maps of shape (..., h, w), of the size of the crop. Floating-point values are interpolated bilinearly. Integers and
+                booleans are labels, and each pixel takes the nearest one.
+            outside: Value of the pixels of the photograph outside the crop, for labels usually the background. Default: 0.0.
 
         Returns:
-            (..., H, W), same kind and device. Values are not rescaled: a map that summed to 1 no longer does.
+            Maps of shape (..., H, W), of the same data type and on the same device. Values are not rescaled, so that sums change.
 
         Raises:
-            CaptumLeamError: for maps of another size than the crop.
+            CaptumLeamError: If the maps do not have the size of the crop.
 
         Example:
             >>> import torch
@@ -101,29 +102,30 @@ class AlignedFace:
         height, width = self.photo_size
         back = inverse(self.transform)
         corners = np.array([(x, y) for x in (-1.0, self.size[1]) for y in (-1.0, self.size[0])])
-        reach = moved(corners, back)  # only these pixels can see the crop: photographs are large
-        left, top = np.clip(np.floor(reach.min(axis=0)).astype(int), 0, (width, height))
-        right, bottom = np.clip(np.ceil(reach.max(axis=0)).astype(int) + 1, 0, (width, height))
-        drawn = maps.new_full((*maps.shape[:-2], height, width), outside)
+        bounds = transform_points(corners, back)  # photographs are large, so only this part is computed
+        left, top = np.clip(np.floor(bounds.min(axis=0)).astype(int), 0, (width, height))
+        right, bottom = np.clip(np.ceil(bounds.max(axis=0)).astype(int) + 1, 0, (width, height))
+        on_photo = maps.new_full((*maps.shape[:-2], height, width), outside)
         if right > left and bottom > top:
-            from_part = self.transform.copy()
-            from_part[:, 2] += self.transform[:, :2] @ np.array([left, top], dtype=np.float64)
-            part = warp(maps, from_part, (int(bottom - top), int(right - left)), outside=outside)
-            drawn[..., top:bottom, left:right] = part
-        return drawn
+            part_transform = self.transform.copy()
+            part_transform[:, 2] += self.transform[:, :2] @ np.array([left, top], dtype=np.float64)
+            part = warp(maps, part_transform, (int(bottom - top), int(right - left)), outside=outside)
+            on_photo[..., top:bottom, left:right] = part
+        return on_photo
 
     def to_crop(self, maps: Tensor, *, outside: float = 0.0) -> Tensor:
-        """Bring attributions or labels of the photograph onto the crop, as the crop itself was made.
+        """Return attributions or labels of the photograph on the grid of the crop, sampled as the crop itself.
 
         Args:
-            maps: (..., H, W), of the size of the photograph; floats bilinear, labels nearest.
-            outside: what pixels of the crop get that lie beyond the photograph.
+            maps: Maps of shape (..., H, W), of the size of the photograph. Floating-point values are interpolated bilinearly. Integers
+                and booleans are labels, and each pixel takes the nearest one.
+            outside: Value of the pixels of the crop beyond the photograph. Default: 0.0.
 
         Returns:
-            (..., h, w), same kind and device.
+            Maps of shape (..., h, w), of the same data type and on the same device.
 
         Raises:
-            CaptumLeamError: for maps of another size than the photograph.
+            CaptumLeamError: If the maps do not have the size of the photograph.
 
         Example:
             >>> import torch
@@ -135,10 +137,10 @@ class AlignedFace:
         self._check(maps, self.photo_size, "photograph")
         return warp(maps, inverse(self.transform), self.size, outside=outside, antialias=self.antialias)
 
-    def _check(self, maps: Tensor, size: tuple[int, int], what: str) -> None:
+    def _check(self, maps: Tensor, size: tuple[int, int], owner: str) -> None:
         if maps.ndim < 2 or tuple(maps.shape[-2:]) != size:
             raise CaptumLeamError(
-                f"maps have shape {tuple(maps.shape)}, the {what} is {size}; expected (..., {size[0]}, {size[1]})."
+                f"Expected maps to have shape (..., {size[0]}, {size[1]}), as the {owner}, got {tuple(maps.shape)}."
             )
 
 
@@ -153,22 +155,24 @@ def align(
     index: int = 0,
     antialias: bool = True,
 ) -> AlignedFace:
-    """Align one face whose five points are known, from any detector or by hand.
+    """Align one face by five known points, from any detector or set by hand.
 
     Args:
-        photo: (3, H, W) in [0, 1].
-        landmarks: (5, 2) as (x, y) in pixels of the photograph.
-        template: (5, 2), where the points belong on the crop.
-        size: (h, w) of the crop.
-        box: (4,) of the face; by default what the landmarks span.
-        score: of the detector.
-        index: among the faces of the photograph.
-        antialias: where the face is shrunk, a pixel of the crop is the average over its area. False picks by bilinear
-            interpolation, as ``cv2.warpAffine`` does, which made the training crops of many published networks; from large
-            photographs that is noise.
+        photo: RGB photograph of shape (3, H, W), floating point in [0, 1].
+        landmarks: Five points (x, y), shape (5, 2), in pixels of the photograph.
+        template: Positions of the five points on the crop, shape (5, 2), in pixels. Default: :data:`ARCFACE_112`.
+        size: Height and width (h, w) of the crop in pixels. Default: (112, 112).
+        box: Left, top, right and bottom of the face, shape (4,), in pixels. Default: the bounding box of the landmarks.
+        score: Score of the detector, in [0, 1]. Default: 1.0.
+        index: Index among the faces of the photograph. Default: 0.
+        antialias: Whether pixels of a shrunk crop are averages over their area. False samples bilinearly as ``cv2.warpAffine`` does,
+            which many published networks were trained on but which is noisy for large photographs. Default: True.
+
+    Returns:
+        The aligned face.
 
     Raises:
-        CaptumLeamError: for another shape or range, or landmarks that fall onto one another.
+        CaptumLeamError: If a shape or the range of the photograph is wrong, or the landmarks coincide.
 
     Example:
         >>> import torch
@@ -177,12 +181,12 @@ def align(
     """
     photo = as_photo(photo)
     points = five_points(landmarks, "landmarks")
-    transform = similarity(points, five_points(template, "template"))
-    span = np.concatenate([points.min(axis=0), points.max(axis=0)])
+    transform = similarity_transform(points, five_points(template, "template"))
+    bounding_box = np.concatenate([points.min(axis=0), points.max(axis=0)])
     return AlignedFace(
         crop=warp(photo, inverse(transform), size, antialias=antialias).clamp(0, 1),
         transform=transform,
-        box=span if box is None else np.asarray(box, dtype=np.float64),
+        box=bounding_box if box is None else np.asarray(box, dtype=np.float64),
         landmarks=points,
         score=score,
         photo_size=(int(photo.shape[1]), int(photo.shape[2])),
@@ -195,42 +199,49 @@ TEMPLATES: dict[str, tuple[Floats, tuple[int, int]]] = {
     "arcface112": (ARCFACE_112, (112, 112)),
     "arcface112x96": (ARCFACE_112X96, (112, 96)),
 }
-"""Name → five points, and (h, w) of the crop that they belong to."""
+"""Five points of each standard template, and the size (h, w) of its crop in pixels."""
 
 
 def template_for(size: tuple[int, int]) -> str:
-    """Return the standard five-point template for a crop size: square, or 7 rows to 6 columns.
+    """Return the name of the standard template for a crop size, which is square or has 7 rows to 6 columns.
 
     Args:
-        size: (h, w).
+        size: Height and width (h, w) of the crop in pixels.
+
+    Returns:
+        ``"arcface112"`` or ``"arcface112x96"``.
 
     Raises:
-        CaptumLeamError: for another shape, which no standard template has.
+        CaptumLeamError: If no standard template has this aspect ratio.
 
     Example:
         >>> template_for((160, 160)), template_for((112, 96))
         ('arcface112', 'arcface112x96')
     """
     for name, (_, (height, width)) in TEMPLATES.items():
-        if abs(size[0] * width - size[1] * height) <= max(height, width) / 2:  # half a pixel of rounding
+        if abs(size[0] * width - size[1] * height) <= max(height, width) / 2:  # sizes are rounded to whole pixels
             return name
     raise CaptumLeamError(
-        f"no standard template has crops of (h, w) = {size}; there are square ones, and 112 × 96. Align with five points of your own: "
-        "FaceAligner(template=…, size=…)."
+        f"Expected size to be square or in the ratio 112 × 96, as the standard templates, got (h, w) = {size}. Pass five points as "
+        "template: FaceAligner(template=…, size=…)."
     )
 
 
 def resolve_template(
     template: str | ArrayLike, size: int | tuple[int, int] | None = None
 ) -> tuple[Floats, tuple[int, int]]:
-    """Where the five points belong, and on a crop of which size.
+    """Return the five points of a template and the size of its crop.
+
+    Args:
+        template: Name of a standard template, or five points (x, y), shape (5, 2), in pixels of the crop.
+        size: Height and width (h, w) of the crop in pixels, or one number for a square. Default: the template's own size.
 
     Returns:
-        (5, 2) as (x, y), and (h, w).
+        Five points (x, y), shape (5, 2), and the size (h, w).
 
     Raises:
-        CaptumLeamError: for an unknown name, a named template on a crop of another shape, a template without size, ...
-            are not a face or lie outside the crop.
+        CaptumLeamError: If the name is unknown, the size does not fit the template or is missing for custom points, or the points do not
+            form a face inside the crop.
 
     Example:
         >>> resolve_template("arcface112", 224)[0].round(2).tolist()[0]
@@ -242,38 +253,40 @@ def resolve_template(
     if isinstance(template, str):
         if template not in TEMPLATES:
             raise CaptumLeamError(
-                f"template is {template!r}; expected one of {', '.join(map(repr, TEMPLATES))}, or five points (5, 2)."
+                f"Expected template to be one of {', '.join(map(repr, TEMPLATES))} or five points (5, 2), got {template!r}."
             )
-        standard, own = TEMPLATES[template]
-        sides = sides or own
+        standard_points, standard_size = TEMPLATES[template]
+        sides = sides or standard_size
         if template_for(sides) != template:
             raise CaptumLeamError(
-                f"size is {sides}, and {template!r} belongs to crops of {own} or scaled; expected {template_for(sides)!r}, or "
-                "template= five points (5, 2) of such a crop."
+                f"Expected size to have the aspect ratio {standard_size} of {template!r}, got {sides}. Pass template="
+                f"{template_for(sides)!r}, or five points of such a crop."
             )
-        points = scaled(standard, sides[0] / own[0])
+        points = scale_points(standard_points, sides[0] / standard_size[0])
     else:
         if sides is None:
-            raise CaptumLeamError("a template of your own needs size=, of the crop that its points belong to.")
+            raise CaptumLeamError(
+                "Expected size with a template of five points, got None. Pass the size (h, w) of its crop."
+            )
         points = five_points(template, "template")
     if min(sides) < 16:
-        raise CaptumLeamError(f"size is {sides}; expected 16 px or more.")
+        raise CaptumLeamError(f"Expected size to be 16 px or more, got {sides}.")
     if (points < -0.5).any() or (points > np.array(sides[::-1]) - 0.5).any() or misfit(points) > MAX_MISFIT:
         raise CaptumLeamError(
-            f"template {points.round(1).tolist()} is no face within a crop of (h, w) = {tuple(sides)}; expected (x, y) in "
-            "pixels: the eye at smaller x, the other eye, tip of the nose, the corner of the mouth at smaller x, the other."
+            f"Expected template to be five points of a face within a crop of (h, w) = {tuple(sides)}, got {points.round(1).tolist()}. Pass "
+            f"points (x, y) in pixels in the order {POINT_ORDER}."
         )
     return points, (int(sides[0]), int(sides[1]))
 
 
 def as_photo(photo: Tensor) -> Tensor:
-    """Validate a photograph and return it as float32 on the CPU, without a graph.
+    """Return a photograph as float32 on the CPU, detached, after validating it.
 
     Args:
-        photo: (3, H, W), float in [0, 1].
+        photo: RGB photograph of shape (3, H, W), floating point in [0, 1].
 
     Raises:
-        CaptumLeamError: for another shape, kind or range.
+        CaptumLeamError: If the shape, the data type or the range is wrong.
 
     Example:
         >>> import torch
@@ -282,11 +295,11 @@ def as_photo(photo: Tensor) -> Tensor:
     """
     if photo.ndim != 3 or photo.shape[0] != 3 or not photo.is_floating_point():
         raise CaptumLeamError(
-            f"the photograph is {photo.dtype} of shape {tuple(photo.shape)}; expected RGB (3, H, W), float in [0, 1]: "
-            "read_photo(path) gives it, or picture.permute(2, 0, 1) / 255."
+            f"Expected photo to be an RGB photograph of shape (3, H, W), floating point in [0, 1], got {photo.dtype} of shape "
+            f"{tuple(photo.shape)}. Use read_photo(path), or picture.permute(2, 0, 1) / 255."
         )
     if not bool(((photo >= 0) & (photo <= 1)).all()):
         raise CaptumLeamError(
-            f"the photograph holds values from {float(photo.min()):.3g} to {float(photo.max()):.3g}; expected RGB in [0, 1]."
+            f"Expected photo to have RGB values in [0, 1], got values from {float(photo.min()):.3g} to {float(photo.max()):.3g}."
         )
     return photo.detach().cpu().float()

@@ -1,4 +1,4 @@
-"""From photographs to aligned crops: detection, five points, a similarity."""
+"""Detect faces in photographs and align them to a five-point template."""
 
 from __future__ import annotations
 
@@ -18,20 +18,24 @@ from captum_leam._stores import AnyPath
 from captum_leam._weights import find_weights, load_network
 from captum_leam.errors import CaptumLeamError, FileError
 from captum_leam.faces.aligned import AlignedFace, align, as_photo, resolve_template
-from captum_leam.faces.detections import MIN_FACE, Detection, implausible
-from captum_leam.faces.photos import pictures_of, read_photo
+from captum_leam.faces.detections import MIN_FACE, Detection, find_problem
+from captum_leam.faces.photos import read_photo, split_pictures
 from captum_leam.faces.turns import View, upright_view
 
 Which = Literal["all", "largest"] | int
 Detector = Literal["mobile0.25", "resnet50"]
 
 MAX_FACES = 20
-CLOSE_UP_SCORE = 0.5  # of a face that was found already
+CLOSE_UP_SCORE = 0.5  # a face in a close-up was detected before, so a lower score suffices
 
 
 @dataclass(frozen=True)
 class AlignedFaces(Sequence[AlignedFace]):
-    """The faces of one photograph, the largest first, and the detections that were refused.
+    """Aligned faces of one photograph, ordered from the largest.
+
+    Attributes:
+        faces: Aligned faces.
+        rejected: Detections that were not aligned, each with its :attr:`Detection.problem`.
 
     Example:
         >>> from captum_leam.faces import ARCFACE_112, align
@@ -41,7 +45,7 @@ class AlignedFaces(Sequence[AlignedFace]):
     """
 
     faces: tuple[AlignedFace, ...]
-    refused: tuple[Detection, ...] = ()
+    rejected: tuple[Detection, ...] = ()
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -58,26 +62,34 @@ class AlignedFaces(Sequence[AlignedFace]):
 
     @property
     def crops(self) -> Tensor:
-        """(N, 3, h, w), float32 in [0, 1]."""
+        """Crops of all faces, shape (N, 3, h, w), float32 in [0, 1]."""
         return torch.stack([face.crop for face in self.faces])
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for every face and refused detection: box, score, scale of the crop, and the problem of the refused."""
+        """Return a table with one row per face and per rejected detection.
+
+        Returns:
+            Columns index, left, top, right, bottom (px of the photograph), score, scale, problem.
+        """
         corners = ("left", "top", "right", "bottom")
         rows = [
             {"index": face.index, **dict(zip(corners, face.box, strict=True)), "score": face.score, "scale": face.scale}
             for face in self.faces
         ]
         rows += [
-            {**dict(zip(corners, bad.box, strict=True)), "score": bad.score, "problem": bad.problem}
-            for bad in self.refused
+            {**dict(zip(corners, detection.box, strict=True)), "score": detection.score, "problem": detection.problem}
+            for detection in self.rejected
         ]
         return pd.DataFrame(rows, columns=["index", *corners, "score", "scale", "problem"])
 
 
 @dataclass(frozen=True)
 class AlignedFiles:
-    """Photographs that were aligned, and files that were not with the reason.
+    """Result of :meth:`FaceAligner.align_files`.
+
+    Attributes:
+        done: Path and aligned faces of each photograph that was aligned.
+        failed: Path and reason of each file that was not aligned.
 
     Example:
         >>> AlignedFiles((), ((Path("a.jpg"), "no face found"),))  # FaceAligner.align_files returns it
@@ -90,22 +102,30 @@ class AlignedFiles:
 
     @property
     def crops(self) -> Tensor:
-        """(N, 3, h, w): all faces of all files that were done, in order; (0, 3, h, w) cannot be known, so none is an error."""
+        """Crops of all faces of all aligned files, in order, shape (N, 3, h, w).
+
+        Raises:
+            CaptumLeamError: If no file was aligned.
+        """
         if not self.done:
-            raise CaptumLeamError("no file was aligned; `failed` says why.")
+            raise CaptumLeamError("Expected at least one aligned file, got none. See `failed` for the reasons.")
         return torch.cat([faces.crops for _, faces in self.done])
 
     @property
     def paths(self) -> list[Path]:
-        """The file that each of :attr:`crops` is from."""
+        """Path of the file of each of :attr:`crops`."""
         return [path for path, faces in self.done for _ in faces]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for every face, and one for every file that failed, with the reason."""
+        """Return a table with one row per face and per file that failed.
+
+        Returns:
+            Columns path, reason (empty for faces), and those of :meth:`AlignedFaces.to_frame`.
+        """
         tables = [faces.to_frame().assign(path=str(path), reason="") for path, faces in self.done]
-        lost = pd.DataFrame([{"path": str(path), "reason": reason} for path, reason in self.failed])
-        whole = pd.concat([table for table in (*tables, lost) if len(table)], ignore_index=True)
-        return whole[["path", "reason", *[name for name in whole.columns if name not in ("path", "reason")]]]
+        failures = pd.DataFrame([{"path": str(path), "reason": reason} for path, reason in self.failed])
+        table = pd.concat([part for part in (*tables, failures) if len(part)], ignore_index=True)
+        return table[["path", "reason", *[name for name in table.columns if name not in ("path", "reason")]]]
 
     def __repr__(self) -> str:
         lines = [f"AlignedFiles: {len(self.done)} done, {len(self.failed)} failed"]
@@ -113,33 +133,36 @@ class AlignedFiles:
 
 
 class FaceAligner:
-    """Finds faces with facexlib's RetinaFace and aligns them to five points.
+    """Detector of faces in photographs (facexlib's RetinaFace) with alignment by five points.
 
-    Detectors find upside-down faces, too. A face is therefore detected again in a close-up, as it is and turned by 180°, and the
-    photograph is turned until a face is upright. Coordinates are those of the photograph as given.
+    The detector also reports upside-down faces. Each face is therefore detected a second time in a close-up, upright and rotated by 180°,
+    and the photograph is rotated until a face is upright. Coordinates always refer to the photograph before that rotation.
 
-    Source: Deng et al. 2020, "RetinaFace: Single-shot multi-level face localisation in the wild" (detector); Umeyama 1991
-    (alignment).
+    Source: Deng et al. 2020, "RetinaFace: Single-shot multi-level face localisation in the wild", for the detector; Umeyama 1991 for
+    the alignment.
 
     Args:
-        template: ``"arcface112"``, which nearly all recognition networks read, ``"arcface112x96"`` for the older ones that read its
-            middle, or (5, 2): where the five points belong, (x, y) in pixels of a crop of ``size``.
-        size: of the crop, (h, w) or one number; by default that of the template. Other sizes scale it; a template of your own
-            belongs to the size given.
-        detector: ``"mobile0.25"`` (1.8 MB, fast) or ``"resnet50"`` (110 MB, better in hard photographs).
-        weights: file or folder; by default the folder that ``CAPTUM_LEAM_WEIGHTS`` names, else facexlib's own.
-        sha256: what the weights must be, in hex; the attribute of that name says what they are.
-        download: let facexlib download weights that are not there.
-        device: of the detector; by default CUDA where there is one. Crops are on the CPU.
-        min_score: of a detection, in (0, 1).
-        min_face: least shorter side of a face in pixels.
-        max_faces: more in one photograph are refused, unless one is chosen by index.
-        max_side: larger photographs are detected on a copy scaled to this side, and aligned from the original.
-        antialias: see :func:`align`.
+        template: Positions of the five points on the crop: ``"arcface112"`` for nearly all recognition networks, ``"arcface112x96"`` for
+            older ones that read its middle, or points (x, y), shape (5, 2), in pixels of a crop of ``size``. Default: ``"arcface112"``.
+        size: Height and width (h, w) of the crop in pixels, or one number for a square. A named template is scaled to it. Default: the
+            size of the template; required for custom points.
+        detector: Backbone of the detector: ``"mobile0.25"`` (1.8 MB, fast) or ``"resnet50"`` (110 MB, better in difficult photographs).
+            Default: ``"mobile0.25"``.
+        weights: File of the weights, or folder that holds it. Default: the folder in ``CAPTUM_LEAM_WEIGHTS``, else facexlib's own.
+        sha256: Expected SHA-256 digest of the weights in hex. The attribute ``sha256`` holds their digest. Default: None, for no check.
+        download: Whether facexlib may download missing weights. Default: False.
+        device: Device of the detector; crops are on the CPU. Default: CUDA if available, else the CPU.
+        min_score: Minimum score of a detection, in (0, 1). Default: 0.8.
+        min_face: Minimum length of the shorter side of a face in pixels. Default: 20.
+        max_faces: Maximum number of faces in a photograph. With more, one must be selected by its index. Default: 20.
+        max_side: Longest side in pixels on which faces are detected. Larger photographs are shrunk for detection only. Default: 1280.
+        antialias: Whether pixels of shrunk crops are averages over their area, see :func:`align`. Default: True.
 
     Raises:
-        CaptumLeamError: for weights that are missing, broken, of another network or not those pinned; for other options.
-        ImportError: without facexlib.
+        MissingWeightsError: If the weights are not found.
+        CaptumLeamError: If the weights are broken, belong to another network or do not have the expected digest, or an argument is
+            invalid.
+        MissingExtraError: If facexlib is not installed.
 
     Example:
         >>> FaceAligner(weights="/nowhere")
@@ -165,12 +188,12 @@ class FaceAligner:
         antialias: bool = True,
     ) -> None:
         if detector not in ("mobile0.25", "resnet50"):
-            raise CaptumLeamError(f'detector is {detector!r}; expected "mobile0.25" or "resnet50".')
-        if not 0 < min_score < 1 or min_face < 1 or max_faces < 1 or max_side < 64:
-            raise CaptumLeamError(
-                f"min_score={min_score}, min_face={min_face}, max_faces={max_faces}, max_side={max_side}; expected a score "
-                "in (0, 1), a face of 1 px, 1 face and a side of 64 px or more."
-            )
+            raise CaptumLeamError(f'Expected detector to be "mobile0.25" or "resnet50", got {detector!r}.')
+        if not 0 < min_score < 1:
+            raise CaptumLeamError(f"Expected min_score to be in (0, 1), got {min_score}.")
+        for name, value, least in (("min_face", min_face, 1), ("max_faces", max_faces, 1), ("max_side", max_side, 64)):
+            if value < least:
+                raise CaptumLeamError(f"Expected {name} to be {least} or more, got {value}.")
         self.weights = find_weights(detector, weights, download=download)
         self.template, self.size = resolve_template(template, size)
         self.detector = detector
@@ -187,64 +210,71 @@ class FaceAligner:
         )
 
     def detect(self, photo: Tensor | str | Path) -> list[Detection]:
-        """Return all that the detector finds in the upright photograph, the largest first, plausible or not (:attr:`Detection.problem`).
+        """Return all detections in the upright photograph, plausible or not (:attr:`Detection.problem`), ordered from the largest.
 
         Args:
-            photo: (3, H, W), float in [0, 1], or a file.
-        """
-        view = self._view(_photo_of(photo))
-        return [view.in_photo(face) for face in view.found]
-
-    def __call__(self, photo: Tensor | str | Path, faces: Which = "all") -> AlignedFaces:
-        """Return the aligned faces of one photograph, which is turned upright first if it lies on its side or is upside down.
-
-        Args:
-            photo: (3, H, W), RGB, float in [0, 1], or a file.
-            faces: ``"all"``, the ``"largest"``, or the index of one, counted from the largest.
+            photo: RGB photograph of shape (3, H, W), floating point in [0, 1], or the path of a file.
 
         Returns:
-            The faces, the largest first. Under ``"all"`` implausible detections are left out and listed in ``refused``.
+            Detections with coordinates in pixels of the photograph.
 
         Raises:
-            CaptumLeamError: naming the file and why: what :func:`~captum_leam.faces.read_photo` refuses, no face, ...
-                or that the face asked for is implausible or not upright (a smaller one is never taken in its place).
+            CaptumLeamError: If the photograph is invalid, or its file cannot be read.
         """
-        pixels = _photo_of(photo)
+        view = self._view(_load_photo(photo))
+        return [view.in_photo(detection) for detection in view.detections]
+
+    def __call__(self, photo: Tensor | str | Path, faces: Which = "all") -> AlignedFaces:
+        """Return the aligned faces of one photograph, which is rotated first if it is not upright.
+
+        Args:
+            photo: RGB photograph of shape (3, H, W), floating point in [0, 1], or the path of a file.
+            faces: ``"all"``, ``"largest"``, or the index of one face, counted from the largest. Default: ``"all"``.
+
+        Returns:
+            Aligned faces, ordered from the largest. With ``"all"``, implausible detections are listed in ``rejected``.
+
+        Raises:
+            CaptumLeamError: If the photograph is invalid or its file cannot be read, if there is no face or there are too many, or if the
+                selected face is implausible or not upright. A smaller face is never used instead.
+        """
+        pixels = _load_photo(photo)
         view = self._view(pixels)
-        chosen = self._choose(view.found, faces, photo)
-        found = [view.in_photo(face) for face in view.found]
-        for i in chosen:
-            if found[i].problem is None:
-                found[i] = replace(found[i], problem=view.why_not_upright(i))
-        good = [i for i in chosen if found[i].problem is None]
-        refused = tuple(found[i] for i in chosen if i not in good)
-        if not good:
-            others = [str(i) for i, face in enumerate(found) if face.problem is None]
-            raise _refused(photo, self._refusal(refused, faces, len(found))).with_options(*_face_options(others))
-        plausible = sum(face.problem is None for face in found)
-        aligned = [self._align(pixels, found[i], i) for i in good]
-        return AlignedFaces(tuple(replace(face, found=plausible, turn=view.turn) for face in aligned), refused)
+        selection = self._select(view.detections, faces, photo)
+        detections = [view.in_photo(detection) for detection in view.detections]
+        for i in selection:
+            if detections[i].problem is None:
+                detections[i] = replace(detections[i], problem=view.why_not_upright(i))
+        plausible = [i for i, detection in enumerate(detections) if detection.problem is None]
+        rejected = tuple(detections[i] for i in selection if i not in plausible)
+        if len(rejected) == len(selection):
+            reason = self._reason(rejected, faces, len(detections))
+            raise _photo_error(photo, reason).with_options(*_face_options(plausible))
+        aligned = [self._align(pixels, detections[i], i) for i in selection if i in plausible]
+        return AlignedFaces(
+            tuple(replace(face, face_count=len(plausible), turn=view.turn) for face in aligned), rejected
+        )
 
     def align_files(
         self, paths: str | Path | Sequence[str | Path], *, faces: Which = "largest", progress: bool = False
     ) -> AlignedFiles:
-        """Align many files; one that fails does not stop the others.
+        """Align the faces of many files and continue after files that fail.
 
         Args:
-            paths: files, or a folder of pictures.
-            faces: as in a call.
-            progress: show a bar.
+            paths: Paths of files, or of a folder of pictures.
+            faces: ``"all"``, ``"largest"``, or the index of one face, counted from the largest. Default: ``"largest"``.
+            progress: Whether to show a progress bar. Default: False.
 
         Returns:
-            What was done, and (path, reason) of what failed or is skipped in a folder.
+            Aligned files, and the reasons of those that failed or were skipped.
 
         Raises:
-            CaptumLeamError: if nothing is given, or the folder cannot be read or holds no picture.
+            CaptumLeamError: If no path is passed, or the folder cannot be read or holds no picture.
         """
         from tqdm import tqdm
 
         done: list[tuple[Path, AlignedFaces]] = []
-        pictures, failed = pictures_of(paths)
+        pictures, failed = split_pictures(paths)
         for path in tqdm(pictures, desc="faces", unit="photo", disable=not progress):
             try:
                 done.append((path, self(path, faces)))
@@ -255,8 +285,8 @@ class FaceAligner:
         return AlignedFiles(tuple(done), tuple(failed))
 
     def _view(self, photo: Tensor) -> View:
-        def detect(turned: Tensor) -> list[Detection]:
-            return self._detect(turned, self.min_score, self.min_face)
+        def detect(rotated: Tensor) -> list[Detection]:
+            return self._detect(rotated, self.min_score, self.min_face)
 
         return upright_view(photo, detect, lambda close_up: self._detect(close_up, CLOSE_UP_SCORE, MIN_FACE))
 
@@ -267,18 +297,18 @@ class FaceAligner:
             shrunk = torch.nn.functional.interpolate(photo[None], small, mode="bilinear", antialias=True)[0]
         else:
             shrunk = photo
-        # facexlib reads BGR, 0 to 255, and would keep the graph
+        # facexlib expects BGR in [0, 255], and would otherwise record a graph.
         picture = (shrunk.flip(0) * 255).round().movedim(0, -1).contiguous().numpy()
         with plain_torch(self.device), torch.no_grad():
             rows = np.asarray(self._network.detect_faces(picture, conf_threshold=min_score), dtype=np.float64)
-        sides = np.array(photo.shape[:0:-1]) / np.array(shrunk.shape[:0:-1])  # (x, y): rounding differs by axis
-        points = (rows[:, [0, 1, 2, 3, *range(5, 15)]].reshape(-1, 7, 2) + 0.5) * sides - 0.5
+        ratios = np.array(photo.shape[:0:-1]) / np.array(shrunk.shape[:0:-1])  # (x, y), which rounding makes unequal
+        points = (rows[:, [0, 1, 2, 3, *range(5, 15)]].reshape(-1, 7, 2) + 0.5) * ratios - 0.5
         size = (int(photo.shape[1]), int(photo.shape[2]))
-        found = [
-            Detection(box, marks, float(score), implausible(box, marks, size, min_face))
-            for box, marks, score in zip(points[:, :2].reshape(-1, 4), points[:, 2:], rows[:, 4], strict=True)
+        detections = [
+            Detection(box, landmarks, float(score), find_problem(box, landmarks, size, min_face))
+            for box, landmarks, score in zip(points[:, :2].reshape(-1, 4), points[:, 2:], rows[:, 4], strict=True)
         ]
-        return sorted(found, key=lambda face: -face.area)
+        return sorted(detections, key=lambda detection: -detection.area)
 
     def _align(self, photo: Tensor, face: Detection, index: int) -> AlignedFace:
         return align(
@@ -292,56 +322,62 @@ class FaceAligner:
             antialias=self.antialias,
         )
 
-    def _choose(self, found: list[Detection], faces: Which, photo: Tensor | str | Path) -> list[int]:
+    def _select(self, detections: list[Detection], faces: Which, photo: Tensor | str | Path) -> list[int]:
         if isinstance(faces, bool) or not (faces in ("all", "largest") or isinstance(faces, int)):
-            raise CaptumLeamError(f'faces is {faces!r}; expected "all", "largest", or an index from 0, the largest.')
-        if not found:
-            raise _refused(
+            raise CaptumLeamError(
+                f'Expected faces to be "all", "largest" or an index from 0, the largest, got {faces!r}.'
+            )
+        count = len(detections)
+        if not detections:
+            raise _photo_error(
                 photo,
-                f"no face was found (score over {self.min_score:g}). If this is an aligned crop already, read it "
-                "with read_crop (on the command line --pictures crops).",
+                f"no face was found with a score above {self.min_score:g}. Read aligned crops with read_crop (on the command line "
+                "--pictures crops).",
             ).with_options("--pictures", "crops")
         if isinstance(faces, int):
-            if not 0 <= faces < len(found):
-                raise _refused(
-                    photo, f"there is no face {faces}; {len(found)} were found, counted from 0, the largest."
-                ).with_options(*_face_options(["0"]))
+            if not 0 <= faces < count:
+                raise _photo_error(
+                    photo,
+                    f"expected a face index below {count}, the number of detected faces, got {faces}. Index 0 is the largest face.",
+                ).with_options(*_face_options([0]))
             return [faces]
-        if len(found) > self.max_faces:
-            raise _refused(
+        if count > self.max_faces:
+            raise _photo_error(
                 photo,
-                f"{len(found)} faces were found, at most {self.max_faces} are taken; cut out the person, choose one "
-                "by faces=<index> (on the command line --face), or raise max_faces.",
-            ).with_options(*_face_options(["0"]))
-        return list(range(len(found))) if faces == "all" else [0]
+                f"{count} faces were found, but max_faces is {self.max_faces}. Crop the photograph, select a face by faces=<index> (on the "
+                "command line --face), or increase max_faces.",
+            ).with_options(*_face_options([0]))
+        return list(range(count)) if faces == "all" else [0]
 
     @staticmethod
-    def _refusal(refused: tuple[Detection, ...], faces: Which, number: int) -> str:
-        reason = refused[0].problem
-        if faces != "all" and number > 1:
-            which = "the largest face" if faces == "largest" else f"face {faces}"
-            return f"{which} was refused: {reason}. Choose another by faces=<index> (--face); {number} were found."
-        hint = " If that happens often, the weights are not of this detector." if number > 1 else ""
-        return f"{len(refused)} found, none is a face to align; the largest: {reason}.{hint}"
+    def _reason(rejected: tuple[Detection, ...], faces: Which, count: int) -> str:
+        problem = rejected[0].problem
+        if count == 1:
+            return f"the detected face cannot be aligned: {problem}."
+        if faces == "all":
+            hint = "If this happens often, check that the weights belong to this detector."
+            return f"none of the {count} detected faces can be aligned; the largest: {problem}. {hint}"
+        face = "the largest face" if faces == "largest" else f"face {faces}"
+        return f"{face} of {count} cannot be aligned: {problem}. Select another one by faces=<index> (--face)."
 
 
 def _retinaface(detector: str, device: torch.device) -> Any:
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torchvision, on how facexlib builds its backbone
+        warnings.simplefilter("ignore")  # torchvision deprecates the arguments that facexlib passes to its backbone
         return import_optional("facexlib.detection.retinaface").RetinaFace(network_name=detector, device=device)
 
 
-def _photo_of(photo: Tensor | str | Path) -> Tensor:
+def _load_photo(photo: Tensor | str | Path) -> Tensor:
     return as_photo(photo) if isinstance(photo, Tensor) else read_photo(photo)
 
 
-def _face_options(indices: Sequence[str]) -> tuple[str, ...]:
-    """Return the option that chooses the first of these faces; nothing without one."""
-    return ("--face", indices[0]) if indices else ()
+def _face_options(indices: Sequence[int]) -> tuple[str, ...]:
+    """Return the command-line option that selects the first of these faces, or nothing without faces."""
+    return ("--face", str(indices[0])) if indices else ()
 
 
-def _refused(photo: Tensor | str | Path, reason: str) -> CaptumLeamError:
+def _photo_error(photo: Tensor | str | Path, reason: str) -> CaptumLeamError:
     """Return the error of a photograph, which names the file if there is one."""
     return CaptumLeamError(reason) if isinstance(photo, Tensor) else FileError(photo, reason)

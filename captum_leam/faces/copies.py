@@ -1,4 +1,4 @@
-"""Pictures that show the same: re-encoded, recompressed and resized copies, which are no references for each other."""
+"""Find copies among pictures, also recompressed or resized ones, which cannot serve as references for each other."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,23 +9,23 @@ from torch import Tensor
 
 from captum_leam.faces.sources import FaceSource
 
-SIDE = 28
-LIKENESS = 0.995
-"""Cosine of two thumbnails from which on their pictures show the same.
+SIDE = 28  # side of a thumbnail in px
+MIN_COSINE = 0.995
+"""Minimum cosine of the thumbnails of two copies.
 
-Calibrated on 1492 pairs of different photographs (24 people in one session each, 15 people in colour, 40 portraits): the closest two have
-.9894. Copies as JPEG of quality 30 and more, WebP of quality 50, GIF, in grey, or at half the size have .9970 and more.
+It was calibrated on 1492 pairs of different photographs (24 people in one session each, 15 people in colour, 40 portraits), whose highest
+cosine is .9894. Copies as JPEG of quality 30 and more, as WebP of quality 50, as GIF, in grey or at half the size have .9970 and more.
 """
 
 ROUNDING = 1e-3
-"""Distance by which rounding may part thumbnails that are just alike."""
+"""Additional distance of similar thumbnails that allows for rounding."""
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, by which Pillow turns colours to grey
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's conversion to grey
 
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Thumbnails by which pictures are compared.
+    """Thumbnails of pictures and the positions of their faces.
 
     Example:
         >>> from pathlib import Path
@@ -35,75 +35,86 @@ class Thumbnails:
     """
 
     crops: Tensor
-    """(N, 784), of the aligned crops."""
+    """Thumbnails of the aligned crops, shape (N, 784)."""
     photographs: Tensor
-    """(N, 784), of the upright photographs as a whole; zeros where the file is a crop."""
+    """Thumbnails of the whole upright photographs, shape (N, 784), zero for files that are crops."""
     boxes: Tensor
-    """(N, 4), left, top, right and bottom of the face as shares of the upright photograph; zeros where the file is a crop."""
+    """Left, top, right and bottom of the faces as shares of the upright photographs, shape (N, 4), zero for files that are crops."""
 
 
 def thumbnails_of(sources: Sequence[FaceSource]) -> Thumbnails:
-    """Return the thumbnails of pictures."""
-    none = torch.zeros(0, SIDE * SIDE, device="cpu", dtype=torch.float32)
+    """Return the thumbnails of faces from files.
+
+    Args:
+        sources: Faces with their crops and photographs.
+
+    Example:
+        >>> from pathlib import Path
+        >>> thumbnails_of([FaceSource(Path("crop.png"), torch.rand(3, 112, 112))] * 2).crops.shape
+        torch.Size([2, 784])
+    """
+    empty = torch.zeros(0, SIDE * SIDE, device="cpu", dtype=torch.float32)
     crops = [thumbnails(source.crop[None]) for source in sources]
     photos = [_upright_photo(source) for source in sources]
-    photographs = [none.new_zeros(1, SIDE * SIDE) if photo is None else thumbnails(photo[None]) for photo in photos]
+    photographs = [empty.new_zeros(1, SIDE * SIDE) if photo is None else thumbnails(photo[None]) for photo in photos]
     boxes = [_upright_box(source)[None] for source in sources]
-    return Thumbnails(torch.cat([none, *crops]), torch.cat([none, *photographs]), torch.cat([none[:, :4], *boxes]))
+    return Thumbnails(torch.cat([empty, *crops]), torch.cat([empty, *photographs]), torch.cat([empty[:, :4], *boxes]))
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """Reduce images to grey thumbnails whose dot product is their likeness, whatever the brightness and contrast.
+    """Return grey thumbnails whose dot product measures similarity independently of brightness and contrast.
 
     Args:
-        images: RGB images of any size, (N, 3, H, W) in [0, 1].
+        images: RGB images of any size, shape (N, 3, H, W), in [0, 1].
 
     Returns:
-        (N, 784), each with mean 0 and length 1; zeros for an image of one colour.
+        Thumbnails of shape (N, 784) with mean 0 and length 1, or zero for images of one colour.
 
     Example:
         >>> image = torch.rand(1, 3, 56, 56)
-        >>> one, darker = thumbnails(image), thumbnails(image / 2)
-        >>> one.shape, round(float(one @ darker.T), 3)
+        >>> thumbnail, darker = thumbnails(image), thumbnails(image / 2)
+        >>> thumbnail.shape, round(float(thumbnail @ darker.T), 3)
         (torch.Size([1, 784]), 1.0)
     """
     small = torch.einsum("nchw,c->nhw", F.adaptive_avg_pool2d(images, SIDE), images.new_tensor(LUMA)).flatten(1)
     return F.normalize(small - small.mean(1, keepdim=True), dim=1)
 
 
-def copies(small: Thumbnails, confirm: Callable[[int, int], bool]) -> dict[int, int]:
-    """Find the pictures that show the same as an earlier one.
+def match_copies(thumbnails: Thumbnails, confirm: Callable[[int, int], bool]) -> dict[int, int]:
+    """Return the pictures that are copies of an earlier one.
 
-    The detector places its landmarks a little differently on a resized or recompressed photograph, so that crops of copies differ. Two
-    photographs that agree as a whole, with the face at the same place, are therefore looked at again.
+    The detector places landmarks slightly differently on a resized or recompressed photograph, so that the crops of copies may differ.
+    Pairs of similar photographs with the face at the same place are therefore passed to ``confirm``.
 
     Args:
-        small: Thumbnails of all pictures.
-        confirm: Whether two photographs, given by their indices, show the same face: :func:`shows_same_face`.
+        thumbnails: Thumbnails of all pictures.
+        confirm: Function from the indices of two photographs to whether they show the same face, usually :func:`shows_same_face`.
 
     Returns:
-        Index of a copy → index of the first picture that shows the same and is no copy itself.
+        Index of the first picture of which it is a copy, for the index of each copy.
 
     Example:
         >>> from pathlib import Path
         >>> images = torch.rand(2, 3, 112, 112)
         >>> sources = [FaceSource(Path(f"{i}.png"), image) for i, image in enumerate([*images, images[0] / 2, images[1]])]
-        >>> copies(thumbnails_of(sources), lambda a, b: shows_same_face(sources[a], sources[b]))
+        >>> match_copies(thumbnails_of(sources), lambda a, b: shows_same_face(sources[a], sources[b]))
         {2: 0, 3: 1}
     """
-    whole = _similar_pairs(small.photographs) if small.photographs.any() else iter(())
-    return _first_copies(set(_similar_pairs(small.crops)), whole, small.boxes, confirm)
+    photo_pairs = _similar_pairs(thumbnails.photographs) if thumbnails.photographs.any() else iter(())
+    return _first_copies(set(_similar_pairs(thumbnails.crops)), photo_pairs, thumbnails.boxes, confirm)
 
 
-def copies_of_many(read: Callable[[], Iterable[Thumbnails]], confirm: Callable[[int, int], bool]) -> dict[int, int]:
-    r"""Find the same as :func:`copies` without comparing all pairs, and without holding all thumbnails.
+def match_copies_of_many(
+    read: Callable[[], Iterable[Thumbnails]], confirm: Callable[[int, int], bool]
+) -> dict[int, int]:
+    r"""Return what :func:`match_copies` returns, without comparing all pairs and without holding all thumbnails.
 
     Thumbnails with a cosine of c or more are at most :math:`\sqrt{2 (1 - c)}` apart, and so are their lowest frequencies, an orthogonal
     projection. A tree of these finds all pairs that near, and only these are compared as a whole: no pair is missed.
 
     Args:
         read: Function that returns the thumbnails of all pictures part after part, called twice.
-        confirm: As in :func:`copies`.
+        confirm: As in :func:`match_copies`.
 
     Returns:
         Index of a copy → index of the first picture that shows the same and is no copy itself.
@@ -111,10 +122,10 @@ def copies_of_many(read: Callable[[], Iterable[Thumbnails]], confirm: Callable[[
     Example:
         >>> images = torch.rand(2, 3, 112, 112)
         >>> crops, nothing = thumbnails(torch.cat([images, images[:1] / 2])), torch.zeros(3, 784)
-        >>> copies_of_many(lambda: [Thumbnails(crops, nothing, torch.zeros(3, 4))], lambda a, b: True)
+        >>> match_copies_of_many(lambda: [Thumbnails(crops, nothing, torch.zeros(3, 4))], lambda a, b: True)
         {2: 0}
     """
-    low, boxes = _low_frequencies(), []
+    low, boxes = _low_frequencies(), list[Tensor]()
     projected: tuple[list[Tensor], list[Tensor]] = ([], [])
     for part in read():
         boxes.append(part.boxes)
@@ -130,7 +141,7 @@ def copies_of_many(read: Callable[[], Iterable[Thumbnails]], confirm: Callable[[
         rows.append((part.crops[own], part.photographs[own]))
         first += len(part.crops)
     alike = [
-        {(a, b) for a, b in pairs if float(small[place[a]] @ small[place[b]]) >= LIKENESS}
+        {(a, b) for a, b in pairs if float(small[place[a]] @ small[place[b]]) >= MIN_COSINE}
         for pairs, small in zip(near, map(torch.cat, zip(*rows, strict=True)), strict=True)
     ]
     return _first_copies(alike[0], iter(alike[1]), torch.cat(boxes), confirm)
@@ -152,27 +163,34 @@ def _near_pairs(points: Tensor) -> list[tuple[int, int]]:
     if not len(rows):
         return []
     tree = cKDTree(points[rows].double().numpy())
-    pairs = tree.query_pairs((2 * (1 - LIKENESS)) ** 0.5 + ROUNDING, output_type="ndarray")
+    pairs = tree.query_pairs((2 * (1 - MIN_COSINE)) ** 0.5 + ROUNDING, output_type="ndarray")
     return [(max(pair), min(pair)) for pair in rows.numpy()[pairs].tolist()]
 
 
 def _first_copies(
     pairs: set[tuple[int, int]],
-    whole: Iterator[tuple[int, int]],
+    photo_pairs: Iterator[tuple[int, int]],
     boxes: Tensor,
     confirm: Callable[[int, int], bool],
 ) -> dict[int, int]:
-    """Return the copies by pairs of crops that are alike, and pairs of whole photographs, which are confirmed."""
-    again = (pair for pair in whole if pair not in pairs and _same_place(*boxes[[*pair]]))
-    found: dict[int, int] = {}
-    for later, earlier in sorted([*pairs, *[pair for pair in again if confirm(*pair)]]):
-        if later not in found and earlier not in found:
-            found[later] = earlier
-    return found
+    """Return the copies from pairs of similar crops and from confirmed pairs of similar photographs."""
+    candidates = (pair for pair in photo_pairs if pair not in pairs and _is_same_place(*boxes[[*pair]]))
+    originals: dict[int, int] = {}
+    for later, earlier in sorted([*pairs, *[pair for pair in candidates if confirm(*pair)]]):
+        if later not in originals and earlier not in originals:
+            originals[later] = earlier
+    return originals
 
 
 def shows_same_face(a: FaceSource, b: FaceSource) -> bool:
-    """Return whether one photograph shows, at the place of the other's face, the same.
+    """Return whether a second photograph shows the same pixels at the place of the first photograph's face.
+
+    Args:
+        a: Face of the first photograph.
+        b: Face of the second photograph.
+
+    Returns:
+        True if the crops at that place are copies, False if they differ or a file is a crop.
 
     Example:
         >>> from pathlib import Path
@@ -187,20 +205,21 @@ def shows_same_face(a: FaceSource, b: FaceSource) -> bool:
     if a.face is None or photo is None or other_photo is None:
         return False
     resized = F.interpolate(other_photo[None], photo.shape[1:], mode="bilinear", antialias=True)[0]
-    one, other = thumbnails(torch.stack([a.crop, a.face.to_crop(torch.rot90(resized, -a.face.turn // 90, (1, 2)))]))
-    return bool(one @ other >= LIKENESS)
+    other_crop = a.face.to_crop(torch.rot90(resized, -a.face.turn // 90, (1, 2)))
+    thumbnail, other_thumbnail = thumbnails(torch.stack([a.crop, other_crop]))
+    return bool(thumbnail @ other_thumbnail >= MIN_COSINE)
 
 
-def _similar_pairs(small: Tensor, block: int = 1024) -> Iterator[tuple[int, int]]:
-    """Yield pairs of rows, the later first, that are alike; a block of rows is compared with all earlier ones at a time."""
-    for start in range(0, len(small), block):
-        table = small[start : start + block] @ small[: start + block].T >= LIKENESS
-        for row, earlier in table.tril(start - 1).nonzero().tolist():
+def _similar_pairs(rows: Tensor, block: int = 1024) -> Iterator[tuple[int, int]]:
+    """Yield the indices (later, earlier) of similar rows, comparing a block of rows with all earlier ones at a time."""
+    for start in range(0, len(rows), block):
+        is_similar = rows[start : start + block] @ rows[: start + block].T >= MIN_COSINE
+        for row, earlier in is_similar.tril(start - 1).nonzero().tolist():
             yield start + row, earlier
 
 
 def _upright_photo(source: FaceSource) -> Tensor | None:
-    """Return the photograph, turned as it was to find the face; None of an aligned crop."""
+    """Return the photograph in the rotation in which the face is upright, or None for an aligned crop."""
     if source.face is None or source.photo is None:
         return None
     return torch.rot90(source.photo, source.face.turn // 90, (1, 2))
@@ -216,7 +235,7 @@ def _upright_box(source: FaceSource) -> Tensor:
     return torch.tensor([left, top, right, bottom], device="cpu", dtype=torch.float32)
 
 
-def _same_place(a: Tensor, b: Tensor) -> bool:
-    """Return whether the centre of one box lies within the other."""
+def _is_same_place(a: Tensor, b: Tensor) -> bool:
+    """Return whether the centre of the second box lies within the first."""
     centre = (b[:2] + b[2:]) / 2
     return bool((centre >= a[:2]).all() and (centre <= a[2:]).all())

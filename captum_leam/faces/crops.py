@@ -1,4 +1,4 @@
-"""Reading aligned crops: any picture file to float RGB in [0, 1]."""
+"""Read aligned crops from picture files as floating-point RGB in [0, 1]."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,22 +7,26 @@ import torch
 from torch import Tensor
 
 from captum_leam.errors import CaptumLeamError, FileError
-from captum_leam.faces.photos import as_rgb, opened
+from captum_leam.faces.photos import as_rgb, open_picture
 
-MAX_SIDE = 4096  # a crop is small; what is larger is a photograph, or a bomb
+MAX_SIDE = 4096  # px; larger pictures are photographs or decompression bombs
 
 
 def read_crop(path: str | Path) -> Tensor:
-    """Read one aligned crop: grey becomes RGB, transparency lies on white, 16 bits keep their scale, EXIF orientation is applied.
+    """Read one aligned crop as upright RGB.
+
+    Grey pictures become RGB, transparent pixels are blended with white, 16-bit values keep their scale, and the EXIF orientation is
+    applied.
 
     Args:
-        path: of a picture (:data:`~captum_leam.faces.formats.FORMATS`).
+        path: Path of a picture in one of the :data:`~captum_leam.faces.formats.FORMATS`.
 
     Returns:
-        (3, H, W), float32 in [0, 1].
+        Crop of shape (3, H, W), float32 in [0, 1].
 
     Raises:
-        CaptumLeamError: naming the file and why: missing, empty, no picture, truncated, an animation, or larger ...
+        FileError: If the file is missing, not readable, empty, truncated, not a picture or an animation, or if a side exceeds 4096 px.
+            The message names the file.
 
     Example:
         >>> import tempfile
@@ -32,24 +36,28 @@ def read_crop(path: str | Path) -> Tensor:
         ...     read_crop(f"{folder}/white.png").shape
         torch.Size([3, 3, 4])
     """
-    with opened(path) as image:
+    with open_picture(path) as image:
         if max(image.size) > MAX_SIDE:
             raise FileError(
                 path,
-                f"{image.size[0]} × {image.size[1]} px; an aligned crop has at most {MAX_SIDE} a side. Photographs "
-                "are read by read_photo and aligned by FaceAligner.",
+                f"expected an aligned crop with at most {MAX_SIDE} px a side, got {image.size[0]} × {image.size[1]} px. Read photographs "
+                "with read_photo and align them with FaceAligner.",
             )
         return as_rgb(image)
 
 
 def read_crops(paths: Sequence[str | Path]) -> Tensor:
-    """Read aligned crops of one size.
+    """Read aligned crops of equal size.
+
+    Args:
+        paths: Paths of pictures in one of the :data:`~captum_leam.faces.formats.FORMATS`.
 
     Returns:
-        (N, 3, H, W), float32 in [0, 1].
+        Crops of shape (N, 3, H, W), float32 in [0, 1].
 
     Raises:
-        CaptumLeamError: as :func:`read_crop`; or for files of another size than the first, by name.
+        CaptumLeamError: If no path is passed.
+        FileError: If a file cannot be read by :func:`read_crop`, or its size differs from that of the first. The message names the file.
 
     Example:
         >>> import tempfile
@@ -60,13 +68,14 @@ def read_crops(paths: Sequence[str | Path]) -> Tensor:
         torch.Size([2, 3, 3, 4])
     """
     if not paths:
-        raise CaptumLeamError("no picture is given.")
+        raise CaptumLeamError("Expected at least one picture, got none.")
     crops = [read_crop(path) for path in paths]
     size = crops[0].shape
     for path, crop in zip(paths, crops, strict=True):
         if crop.shape != size:
             raise FileError(
                 path,
-                f"{crop.shape[2]} × {crop.shape[1]} px, but {paths[0]} has {size[2]} × {size[1]}. Aligned crops have one size.",
+                f"expected {size[2]} × {size[1]} px, as {paths[0]}, got {crop.shape[2]} × {crop.shape[1]} px. Pass aligned crops of equal "
+                "size.",
             )
     return torch.stack(crops)

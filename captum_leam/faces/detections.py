@@ -1,4 +1,4 @@
-"""What a detector found, and whether it can be a face at all."""
+"""Detections of faces and checks of their plausibility."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ import numpy as np
 
 from captum_leam.faces.geometry import Floats, misfit
 
-MIN_FACE = 20.0  # of the shorter side of the box, px: less is enlarged more than five times
-MAX_MISFIT = 0.5  # a head turned by 65° is at it; swapped sides lie at 0.8 and more
-MARGIN = 0.1  # how far landmarks may lie beyond the box, in its sides; a nose in profile does
+MIN_FACE = 20.0  # shorter side of the box in px; smaller faces would be enlarged more than five times
+MAX_MISFIT = 0.5  # reached by a head turned by 65°; swapped sides have 0.8 and more
+MARGIN = 0.1  # share of the box's sides by which landmarks may lie outside, as the nose of a profile does
 
 
 @dataclass(frozen=True)
 class Detection:
-    """A face that the detector found, or says to have found.
+    """Detection of a face, plausible or not.
 
     Example:
         >>> from captum_leam.faces import ARCFACE_112
@@ -23,51 +23,51 @@ class Detection:
     """
 
     box: Floats
-    """(4,): left, top, right, bottom in pixels of the photograph."""
+    """Left, top, right and bottom, shape (4,), in pixels of the photograph."""
     landmarks: Floats
-    """(5, 2) as (x, y) in pixels of the photograph: the eye that is on the left when the face is upright, the other eye, tip of the
-    nose, the corner of the mouth on the left, the other."""
+    """Five points (x, y), shape (5, 2), in pixels of the photograph: the eye that is on the left in the upright face, the other eye, the
+    tip of the nose, the corner of the mouth on the left, the other corner."""
     score: float
-    """Of the detector, in [0, 1]."""
+    """Score of the detector, in [0, 1]."""
     problem: str | None = None
-    """Why it cannot be a face that is to be aligned, in words; None if it can."""
+    """Reason why the face cannot be aligned, or None if it can."""
     turn: int = 0
-    """Degrees counter-clockwise by which the photograph was turned to find it."""
+    """Rotation of the photograph in degrees counter-clockwise in which the face was detected."""
 
     @property
     def area(self) -> float:
-        """Of the box, in px²."""
+        """Area of the box in px²."""
         return float(max(0.0, self.box[2] - self.box[0]) * max(0.0, self.box[3] - self.box[1]))
 
     def __repr__(self) -> str:
         return f"Detection(box={self.box.round(1).tolist()}, score={self.score:.3f}, problem={self.problem!r})"
 
 
-def implausible(box: Floats, landmarks: Floats, photo_size: tuple[int, int], min_face: float = MIN_FACE) -> str | None:
-    """Return why a detection cannot be a face to align, or None if it can.
+def find_problem(box: Floats, landmarks: Floats, photo_size: tuple[int, int], min_face: float = MIN_FACE) -> str | None:
+    """Return the first reason why a detection cannot be aligned, or None if it can.
 
-    Weights of another detector load without an error and detect rubbish: this is where it shows.
+    Weights of another detector load without an error but yield implausible detections, which this check reports.
 
     Args:
-        box: (4,), left, top, right, bottom.
-        landmarks: (5, 2) as (x, y).
-        photo_size: (H, W).
-        min_face: least length of the shorter side of the box, in pixels.
+        box: Left, top, right and bottom, shape (4,), in pixels.
+        landmarks: Five points (x, y), shape (5, 2), in pixels.
+        photo_size: Height and width (H, W) of the photograph in pixels.
+        min_face: Minimum length of the shorter side of the box in pixels. Default: 20.
 
     Example:
         >>> from captum_leam.faces import ARCFACE_112
-        >>> implausible(np.array([0.0, 0.0, 9.0, 12.0]), ARCFACE_112 / 12, (200, 200))
+        >>> find_problem(np.array([0.0, 0.0, 9.0, 12.0]), ARCFACE_112 / 12, (200, 200))
         'it is too small (9 × 12 px, expected 20)'
-        >>> implausible(np.array([0.0, 0.0, 50.0, 50.0]), ARCFACE_112, (200, 200))
+        >>> find_problem(np.array([0.0, 0.0, 50.0, 50.0]), ARCFACE_112, (200, 200))
         'its landmarks lie outside its box'
-        >>> implausible(np.array([20.0, 20.0, 90.0, 105.0]), ARCFACE_112[[1, 0, 2, 4, 3]], (200, 200))
-        'its landmarks are in a wrong order, or not those of a face (misfit 0.97, allowed 0.5)'
+        >>> find_problem(np.array([20.0, 20.0, 90.0, 105.0]), ARCFACE_112[[1, 0, 2, 4, 3]], (200, 200))
+        'its landmarks are in the wrong order or are not those of a face (misfit 0.97, at most 0.5)'
     """
     return next(_problems(box, landmarks, photo_size, min_face), None)
 
 
 def _problems(box: Floats, landmarks: Floats, photo_size: tuple[int, int], min_face: float) -> Iterator[str]:
-    """Yield what is wrong with a detection; a later check may rely on the earlier ones."""
+    """Yield the reasons why a detection cannot be aligned, in an order in which each check may rely on those before."""
     if not (np.isfinite(box).all() and np.isfinite(landmarks).all()):
         yield "its box or landmarks are NaN or infinite"
     sides = box[2:] - box[:2]
@@ -79,6 +79,6 @@ def _problems(box: Floats, landmarks: Floats, photo_size: tuple[int, int], min_f
     if (landmarks < box[:2] - MARGIN * sides).any() or (landmarks > box[2:] + MARGIN * sides).any():
         yield "its landmarks lie outside its box"
     if not (np.ptp(landmarks, axis=0) > 0).any():
-        yield "its landmarks fall onto one another"
-    if (off := misfit(landmarks)) > MAX_MISFIT:
-        yield f"its landmarks are in a wrong order, or not those of a face (misfit {off:.2f}, allowed {MAX_MISFIT:g})"
+        yield "its landmarks coincide"
+    if (error := misfit(landmarks)) > MAX_MISFIT:
+        yield f"its landmarks are in the wrong order or are not those of a face (misfit {error:.2f}, at most {MAX_MISFIT:g})"

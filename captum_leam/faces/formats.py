@@ -1,4 +1,4 @@
-"""Picture formats: what this Pillow decodes, under which endings, and what to do about the others."""
+"""Picture formats that the installed Pillow decodes, and their file suffixes."""
 
 from functools import cache
 from pathlib import Path
@@ -8,17 +8,20 @@ from PIL import Image, features
 from captum_leam.errors import next_command
 
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-"""What is decoded, as far as this Pillow can; of its other formats some start programs (EPS: Ghostscript), and none is of photographs."""
+"""Formats that are read if the installed Pillow decodes them.
+
+The other formats of Pillow are not used for photographs, and some of them start programs, as EPS starts Ghostscript.
+"""
 
 LIBRARIES = {"AVIF": "avif", "JPEG": "jpg", "JPEG2000": "jpg_2000", "WEBP": "webp"}
 """Formats that Pillow registers even if it was built without the library that decodes them."""
 
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-HEIF_ENDINGS = (".heic", ".heics", ".heif", ".heifs", ".hif")
+HEIF_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")
 
 
 def readable_formats() -> list[str]:
-    """Return those of :data:`FORMATS` that this Pillow decodes. HEIF is among them once pillow-heif is installed.
+    """Return the :data:`FORMATS` that the installed Pillow decodes, which include HEIF if pillow-heif is installed.
 
     Example:
         >>> {"JPEG", "PNG"} <= set(readable_formats())
@@ -29,30 +32,33 @@ def readable_formats() -> list[str]:
     return [name for name in FORMATS if _is_decoded("JPEG" if name == "MPO" else name)]
 
 
-def picture_endings() -> tuple[str, ...]:
-    """Return the endings, in lower case, under which files of :func:`readable_formats` go.
+def picture_suffixes() -> tuple[str, ...]:
+    """Return the file suffixes of :func:`readable_formats` in lower case, sorted.
 
     Example:
-        >>> {".jfif", ".jpg", ".mpo", ".png", ".tiff"} <= set(picture_endings())
+        >>> {".jfif", ".jpg", ".mpo", ".png", ".tiff"} <= set(picture_suffixes())
         True
     """
     readable = readable_formats()
-    return tuple(sorted(ending for ending, name in Image.registered_extensions().items() if name in readable))
+    return tuple(sorted(suffix for suffix, name in Image.registered_extensions().items() if name in readable))
 
 
 def why_unreadable(path: Path) -> str:
-    """Return why a file that Pillow does not identify is none of :func:`readable_formats`, and what to do.
+    """Return the reason why Pillow does not recognise a file, and what to do about it.
+
+    Args:
+        path: Path of the file.
 
     Example:
         >>> why_unreadable(Path("notes.txt"))
         'not a picture that this Pillow can read (AVIF, BMP, ...'
     """
     readable = readable_formats()
-    ending = path.suffix.lower()
-    if "HEIF" not in readable and (ending in HEIF_ENDINGS or _is_heif(path)):
+    suffix = path.suffix.lower()
+    if "HEIF" not in readable and (suffix in HEIF_SUFFIXES or _is_heif(path)):
         return (
-            f"not a picture that this Pillow can read ({ending if ending in HEIF_ENDINGS else 'HEIF'}): it cannot decode HEIF. Save the "
-            f"picture as JPEG, or install pillow-heif, which is then registered with Pillow. {next_command('pip install pillow-heif')}"
+            f"not a picture that this Pillow can read ({suffix if suffix in HEIF_SUFFIXES else 'HEIF'}), because it cannot decode HEIF. "
+            f"Save the picture as JPEG, or install pillow-heif. {next_command('pip install pillow-heif')}"
         )
     return f"not a picture that this Pillow can read ({', '.join(readable)})."
 
@@ -61,8 +67,8 @@ def _is_decoded(name: str) -> bool:
     opener = Image.OPEN.get(name)
     if opener is None:
         return False
-    of_pillow = opener[0].__module__.startswith("PIL.")  # else of a plugin that brings its own library
-    return not of_pillow or name not in LIBRARIES or bool(features.check(LIBRARIES[name]))
+    is_built_in = opener[0].__module__.startswith("PIL.")  # plugins bring their own library
+    return not is_built_in or name not in LIBRARIES or bool(features.check(LIBRARIES[name]))
 
 
 @cache

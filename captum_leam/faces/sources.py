@@ -1,4 +1,4 @@
-"""Files of faces, whichever they are: aligned crops as they are, photographs by detection and alignment."""
+"""Read faces from files of either kind, aligned crops or photographs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,20 +12,20 @@ from captum_leam.faces.aligned import AlignedFace, resolve_template, template_fo
 from captum_leam.faces.aligner import FaceAligner, Which
 from captum_leam.faces.crops import read_crop
 from captum_leam.faces.geometry import distance_to
-from captum_leam.faces.photos import MIN_SIDE, opened, read_photo
+from captum_leam.faces.photos import MIN_SIDE, open_picture, read_photo
 
 How = Literal["auto", "crops", "photos"]
 
 MAX_CROP = 256
-"""Longest side in pixels up to which a picture is taken for an aligned crop."""
+"""Longest side of pictures that are treated as aligned crops, in pixels."""
 
-MAX_AWAY = 0.13
-"""Root mean square distance in heights of a crop by which alignment may still move its face: 289 aligned crops have at most .09."""
+MAX_DISTANCE = 0.13
+"""Root mean square distance, in heights of a crop, by which alignment may move the face of a crop; 289 aligned crops have at most .09."""
 
 
 @dataclass(frozen=True)
 class FaceSource:
-    """One face and where it is from.
+    """Crop of a face, with its file and, if it was aligned, its photograph.
 
     Example:
         >>> import torch
@@ -35,27 +35,33 @@ class FaceSource:
     """
 
     path: Path
+    """Path of the file."""
     crop: Tensor = field(repr=False)
-    """(3, h, w) in [0, 1]."""
+    """Crop of shape (3, h, w) in [0, 1]."""
     face: AlignedFace | None = None
-    """The way back to the photograph; None for a file that was a crop."""
+    """Aligned face with its transform to the photograph; None if the file is a crop."""
     photo: Tensor | None = field(default=None, repr=False)
-    """(3, H, W) in [0, 1]; None for a crop."""
+    """Photograph of shape (3, H, W) in [0, 1]; None if the file is a crop."""
 
 
 def read_faces(
     paths: Sequence[str | Path], make_aligner: Callable[[], FaceAligner], how: How = "auto", faces: Which = "largest"
 ) -> list[FaceSource]:
-    """One face of every file.
+    """Read one face from each file.
 
     Args:
-        paths: pictures.
-        make_aligner: called once, and only if there is a photograph among them.
-        how: ``"crops"``, ``"photos"``, or ``"auto"``: pictures of at most 256 px a side are crops.
-        faces: which face of a photograph: the ``"largest"``, or an index.
+        paths: Paths of pictures.
+        make_aligner: Function that returns an aligner, called at most once and only if there is a photograph.
+        how: Kind of the files: ``"crops"``, ``"photos"``, or ``"auto"`` to treat pictures of at most 256 px a side as crops. Default:
+            ``"auto"``.
+        faces: Face of a photograph: ``"largest"``, or an index from 0, the largest. Default: ``"largest"``.
+
+    Returns:
+        One face per file.
 
     Raises:
-        CaptumLeamError: naming the file and why; or for another ``how``.
+        FileError: If a file cannot be read or has no face that can be aligned. The message names the file.
+        CaptumLeamError: If ``how`` or ``faces`` is invalid.
 
     Example:
         >>> import tempfile
@@ -65,25 +71,30 @@ def read_faces(
         ...     read_faces([f"{folder}/crop.png"], FaceAligner)[0].face is None
         True
     """
-    if how not in ("auto", "crops", "photos") or faces == "all":
+    if how not in ("auto", "crops", "photos"):
+        raise CaptumLeamError(f'Expected how to be "auto", "crops" or "photos", got {how!r}.')
+    if faces == "all":
         raise CaptumLeamError(
-            f'how={how!r}, faces={faces!r}; expected "auto", "crops" or "photos", and one face of each.'
+            'Expected faces to select one face per photograph, got "all". Pass "largest" or an index.'
         )
-    crops = [how == "crops" or (how == "auto" and looks_like_a_crop(path)) for path in paths]
-    aligner = None if all(crops) else make_aligner()
-    return [read_face(path, None if crop else aligner, faces) for path, crop in zip(paths, crops, strict=True)]
+    is_crop = [how == "crops" or (how == "auto" and looks_like_a_crop(path)) for path in paths]
+    aligner = None if all(is_crop) else make_aligner()
+    return [read_face(path, None if crop else aligner, faces) for path, crop in zip(paths, is_crop, strict=True)]
 
 
 def read_face(path: str | Path, aligner: FaceAligner | None = None, face: Which = "largest") -> FaceSource:
-    """One face of one file: of a crop as it is, or of a photograph, aligned.
+    """Read one face from a file, as a crop or by aligning a photograph.
 
     Args:
-        path: of a picture.
-        aligner: for a photograph; None for a crop.
-        face: which of a photograph.
+        path: Path of a picture.
+        aligner: Aligner of a photograph, or None if the file is a crop. Default: None.
+        face: Face of a photograph: ``"largest"``, or an index from 0, the largest. Default: ``"largest"``.
+
+    Returns:
+        Face with its crop.
 
     Raises:
-        CaptumLeamError: naming the file and why.
+        FileError: If the file cannot be read or has no face that can be aligned. The message names the file.
 
     Example:
         >>> read_face("nowhere.png")
@@ -96,7 +107,8 @@ def read_face(path: str | Path, aligner: FaceAligner | None = None, face: Which 
         crop = read_crop(path)
         if min(crop.shape[1:]) < MIN_SIDE:
             raise FileError(
-                path, f"{crop.shape[2]} × {crop.shape[1]} px; too small to show a face (expected {MIN_SIDE} a side)."
+                path,
+                f"expected a crop with sides of {MIN_SIDE} px or more, got {crop.shape[2]} × {crop.shape[1]} px.",
             )
         return FaceSource(path, crop)
     photo = read_photo(path)
@@ -108,14 +120,14 @@ def read_face(path: str | Path, aligner: FaceAligner | None = None, face: Which 
 
 
 def alignment_doubt(crop: Tensor, make_aligner: Callable[[], FaceAligner] = FaceAligner) -> str | None:
-    """Return why a picture is hardly an aligned crop: the face found in it lies elsewhere than the standard template has it.
+    """Return the reason why a picture is probably not an aligned crop, from the position of the face detected in it.
 
     Args:
-        crop: (3, H, W), float in [0, 1].
-        make_aligner: Called once. Default: a :class:`FaceAligner` with the weights that are found.
+        crop: RGB picture of shape (3, H, W), floating point in [0, 1].
+        make_aligner: Function that returns an aligner. Default: :class:`FaceAligner` with its default weights.
 
     Returns:
-        One sentence; None if the face is at its place, or if there is no detector, no face or no standard template to compare with.
+        One sentence, or None if the face is where the standard template has it. None also without a detector, a face or a template.
 
     Example:
         >>> import torch
@@ -124,24 +136,27 @@ def alignment_doubt(crop: Tensor, make_aligner: Callable[[], FaceAligner] = Face
     """
     try:
         points, _ = resolve_template(template_for((crop.shape[1], crop.shape[2])), (crop.shape[1], crop.shape[2]))
-        found = [face for face in make_aligner().detect(crop) if face.problem is None]
+        faces = [face for face in make_aligner().detect(crop) if face.problem is None]
     except (ImportError, CaptumLeamError):
         return None
-    if not found:
+    if not faces:
         return None
-    if found[0].turn:
-        return f"its face is upright only after a turn by {found[0].turn}° counter-clockwise."
-    away = distance_to(found[0].landmarks, points) / crop.shape[1]
-    if away <= MAX_AWAY:
+    if faces[0].turn:
+        return f"its face is upright only after a turn by {faces[0].turn}° counter-clockwise."
+    distance = distance_to(faces[0].landmarks, points) / crop.shape[1]
+    if distance <= MAX_DISTANCE:
         return None
-    return f"its face lies {away:.0%} of the height away from where an aligned crop has it."
+    return f"its face lies {distance:.0%} of the height away from where an aligned crop has it."
 
 
 def looks_like_a_crop(path: str | Path) -> bool:
-    """Whether a picture has at most 256 px a side: photographs have more.
+    """Return whether a picture has at most 256 px a side, which photographs exceed.
+
+    Args:
+        path: Path of a picture.
 
     Raises:
-        CaptumLeamError: naming the file, if it is no picture that can be read.
+        FileError: If the file cannot be read. The message names the file.
 
     Example:
         >>> looks_like_a_crop("nowhere.png")
@@ -149,5 +164,5 @@ def looks_like_a_crop(path: str | Path) -> bool:
             ...
         captum_leam.errors.FileError: nowhere.png: there is no such file.
     """
-    with opened(path) as image:
+    with open_picture(path) as image:
         return bool(max(image.size) <= MAX_CROP)

@@ -1,6 +1,6 @@
-"""Models from the outside: ONNX files, published networks, black boxes; and whether they tell people apart.
+"""Load and wrap recognition models: ONNX files, published networks, models from code, and black boxes.
 
-Optional packages are imported when a model is loaded, not before.
+Optional packages are imported only when a model is loaded.
 """
 
 from captum_leam.models.black_box import BlackBox

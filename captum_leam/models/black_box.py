@@ -1,4 +1,4 @@
-"""Recognisers without gradients: scores and faithfulness, no maps of layers."""
+"""Wrapper of recognition systems without gradients, for scores and faithfulness."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,15 +14,17 @@ from captum_leam.models.preprocessing import UNIT, Preprocessing
 
 
 class BlackBox(nn.Module):
-    """Anything that turns pictures into embeddings: a remote service, an SDK, an ONNX Runtime session.
+    """Module around any function from pictures to embeddings, such as a remote service, an SDK or an ONNX Runtime session.
 
-    It can be what a map is measured on (:class:`~captum_leam.faithfulness.OcclusionEvaluator`,
-    :func:`~captum_leam.verification.verify`), not what is explained by gradients: asked for one, it says so.
+    Maps can be evaluated on it (:class:`~captum_leam.faithfulness.OcclusionEvaluator`, :func:`~captum_leam.verification.verify`), and
+    methods without gradients can explain it. Methods that need gradients raise.
 
     Args:
-        function: gets pictures as a float32 array (N, 3, H, W), as ``preprocessing`` makes them, and returns (N, D), of NumPy, torch
-            or lists.
-        preprocessing: from RGB in [0, 1].
+        function: Function from preprocessed pictures, a float32 array (N, 3, H, W), to embeddings (N, D) as array, tensor or list.
+        preprocessing: Preprocessing of RGB images in [0, 1]. Default: :data:`UNIT`.
+
+    Raises:
+        InputTypeError: If the function is not callable.
 
     Example:
         >>> means = BlackBox(lambda pictures: pictures.mean((2, 3)))
@@ -34,28 +36,34 @@ class BlackBox(nn.Module):
         super().__init__()
         if not callable(function):
             raise InputTypeError(
-                f"function is a {type(function).__name__}; expected a callable: pictures → embeddings."
+                f"Expected function to be a callable from pictures to embeddings, got a {type(function).__name__}."
             )
         self.function = function
         self.preprocessing = preprocessing
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embeddings (N, D), float32, of RGB (N, 3, H, W) in [0, 1].
+        """Return the embeddings of images.
+
+        Args:
+            images: RGB images of shape (N, 3, H, W), in [0, 1].
+
+        Returns:
+            Embeddings of shape (N, D), float32, on the device of the images.
 
         Raises:
-            CaptumLeamError: if a gradient is asked for, or the function returns anything but one finite embedding ...
+            CaptumLeamError: If the images require a gradient, or the function does not return one finite embedding per image.
         """
         if images.requires_grad and torch.is_grad_enabled():
             raise CaptumLeamError(
-                "a BlackBox has no gradients and no layers: it can be scored and occluded, not explained by LEAM or any method that "
-                "needs gradients. Explain a network whose layers are there, and measure its maps on this one."
+                "Expected images without a gradient, because a BlackBox has no gradients and no layers. Use a method without gradients, or "
+                "explain another network and measure its maps on this one."
             )
         pictures = self.preprocessing(images.detach()).float().cpu().numpy()
-        returned = self.function(pictures)
-        values = as_array(returned) if isinstance(returned, Tensor) else np.asarray(returned)
+        output = self.function(pictures)
+        values = as_array(output) if isinstance(output, Tensor) else np.asarray(output)
         if values.dtype.kind not in "fiu":
             raise CaptumLeamError(
-                f"the function returned {values.dtype}; expected numbers, one embedding (D,) per picture."
+                f"Expected function to return numbers, one embedding (D,) per picture, got {values.dtype}."
             )
         return as_embeddings(torch.from_numpy(values.astype(np.float32)).to(images.device), len(images))

@@ -1,4 +1,4 @@
-"""Models named on a command line: FILE.py:callable, package.module:callable or FILE.onnx."""
+"""Load models by name: FILE.py:callable, package.module:callable or FILE.onnx."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,49 +16,49 @@ from captum_leam.models.up_to import UpTo
 def load_model(
     where: str, preprocessing: str | None = None, *, colour: str | None = None, output: str | None = None
 ) -> nn.Module:
-    """Load a model: a module, a class of one without arguments, a function that returns one, or an ONNX file.
+    """Load a model from Python code or an ONNX file.
 
-    It is put in evaluation mode. All but ONNX files runs the code of the file or package named. Modules beside a file, or in the
-    current folder for a package there, are imported anew and for this model alone, see
-    :class:`~captum_leam._neighbours.Folder`.
+    The code of the named file or package is executed, except for ONNX files. Modules beside the file, or in the current folder for a
+    package there, are imported separately for each model, see :class:`~captum_leam._neighbours.Folder`.
 
     Args:
-        where: ``FILE.py:name``, ``package.module:name`` or ``FILE.onnx``.
-        preprocessing: ``"insightface"``, ``"imagenet"``, ``"unit"`` or ``"bytes"``, what the network wants its pixels to be; by
-            default it takes RGB in [0, 1]. Most ONNX files need it: see :func:`~captum_leam.models.from_onnx`.
-        colour: ``"rgb"`` or ``"bgr"``, the order that the network was trained with; by default that of the preprocessing.
-        output: what the embedding is, for models that go on after it (dividing by the length, mostly): the name of a layer, or of
-            a value in an ONNX file.
+        where: Model as ``FILE.py:name`` or ``package.module:name``, with the name of a module, or of a class or function without
+            arguments that returns one; or the path ``FILE.onnx``.
+        preprocessing: Preprocessing of the network: ``"insightface"``, ``"imagenet"``, ``"unit"`` or ``"bytes"``. Default: None, for RGB
+            in [0, 1]. Most ONNX files require it, see :func:`~captum_leam.models.from_onnx`.
+        colour: Channel order of the network's training data, ``"rgb"`` or ``"bgr"``. Default: that of the preprocessing.
+        output: Name of the layer, or of the value in an ONNX file, whose output is the embedding. Use it for models that process the
+            embedding further, for example by L2 normalisation. Default: None, for the model's output.
 
     Returns:
-        The model, in evaluation mode.
+        Model in evaluation mode.
 
     Raises:
-        CaptumLeamError: with what is wrong: no such file, package or name, code that raises, or something that is ...
+        CaptumLeamError: If the file, package or name does not exist, the code raises, or the result is not an ``nn.Module``.
 
     Example:
         >>> type(load_model("torch.nn:Identity")).__name__
         'Identity'
     """
     if preprocessing is not None and preprocessing not in NAMED:
-        raise CaptumLeamError(f"preprocessing is {preprocessing!r}; expected one of {', '.join(NAMED)}.")
+        raise CaptumLeamError(f"Expected preprocessing to be one of {', '.join(NAMED)}, got {preprocessing!r}.")
     if colour not in (None, "rgb", "bgr"):
-        raise CaptumLeamError(f"colour is {colour!r}; expected rgb or bgr.")
-    wanted = None if preprocessing is None else NAMED[preprocessing]
+        raise CaptumLeamError(f"Expected colour to be rgb or bgr, got {colour!r}.")
+    named = None if preprocessing is None else NAMED[preprocessing]
     if where.endswith(".onnx"):
         with local_file(as_path(where)) as file:
-            loaded = from_onnx(file, wanted, output=output)
-        return loaded if colour is None else Prepared(loaded.network, _coloured(loaded.preprocessing, colour))
+            prepared = from_onnx(file, named, output=output)
+        return prepared if colour is None else Prepared(prepared.network, _with_colour(prepared.preprocessing, colour))
     model = made_in_code(where)
     if not isinstance(model, nn.Module):
         raise CaptumLeamError(
-            f"{where} gave a {type(model).__name__}; expected a torch.nn.Module that returns embeddings."
+            f"Expected {where} to be a torch.nn.Module that returns embeddings, got a {type(model).__name__}."
         )
     model = model.eval() if output is None else UpTo(model.eval(), output)
-    if wanted is None and colour is None:
+    if named is None and colour is None:
         return model
-    return Prepared(model, wanted or UNIT if colour is None else _coloured(wanted or UNIT, colour))
+    return Prepared(model, named or UNIT if colour is None else _with_colour(named or UNIT, colour))
 
 
-def _coloured(preprocessing: Preprocessing, colour: Any) -> Preprocessing:
+def _with_colour(preprocessing: Preprocessing, colour: Any) -> Preprocessing:
     return replace(preprocessing, colour=colour)

@@ -1,4 +1,4 @@
-"""Networks from ONNX files: repaired, converted to PyTorch, and proved equal to ONNX Runtime before anything is explained."""
+"""Load ONNX files as PyTorch networks, repair their graphs, and verify the result against ONNX Runtime."""
 
 import warnings
 from contextlib import suppress
@@ -16,7 +16,6 @@ from captum_leam.faces.crops import MAX_SIDE
 from captum_leam.faces.photos import MAX_PIXELS
 from captum_leam.models.onnx_graph import (
     all_tensors,
-    before_division,
     constants,
     fold_constants,
     keep_output,
@@ -24,19 +23,20 @@ from captum_leam.models.onnx_graph import (
     set_input_shape,
     sort_nodes,
     use_float32,
+    value_before_division,
 )
-from captum_leam.models.onnx_network import convert, flatten_output, keep_images_apart
+from captum_leam.models.onnx_network import convert, flatten_output, separate_images
 from captum_leam.models.onnx_runtime import first_line, open_session, run
 from captum_leam.models.preprocessing import Prepared, Preprocessing, smooth_images
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
 
-TOLERANCE = 1e-4  # of the largest value of the embeddings
-HALF_TOLERANCE = 0.02  # of a file that computes in float16, against the same file in float32
+TOLERANCE = 1e-4  # maximum difference of embeddings, as a share of their largest value
+HALF_TOLERANCE = 0.02  # the same between float16 and float32
 DEFAULT_SIZE = (112, 112)
-WAY_OUT = (
-    "Use the original PyTorch network, or for scores and faithfulness alone a BlackBox around an ONNX Runtime session."
+ALTERNATIVES = (
+    "Use the original PyTorch network, or, for scores and faithfulness only, a BlackBox around an ONNX Runtime session."
 )
 
 
@@ -46,27 +46,27 @@ def from_onnx(
     *,
     output: str | None = None,
 ) -> Prepared:
-    """Load an ONNX file as a PyTorch network for batches of any size, whose layers can be hooked under readable names.
+    """Load an ONNX file as a PyTorch network for batches of any size, with named layers that can be hooked.
 
-    Weights are computed where the file computes them from constants, float16 becomes float32, operators are brought to an operator
-    set that the converter knows, and operations that are fixed to the batch of the export run image by image. Then images in a
-    batch are compared with ONNX Runtime on the file as it is, image by image.
+    Weights that the file computes from constants are precomputed, float16 becomes float32, operators are converted to a version that the
+    converter supports, and operations that are fixed to the batch size of the export run image by image. The embeddings of a batch
+    are then compared with those of ONNX Runtime for each image of the original file.
 
     Args:
         path: Path of the file.
-        preprocessing: What the network expects of its pixels; most files do not say. ``INSIGHTFACE`` fits InsightFace's packs
-            (``w600k_r50.onnx``, …), ``IMAGENET`` others. Default: read off a graph that begins by normalising.
-        output: Name of the value that is the embedding, in a file with several outputs or one that ends by dividing by the
-            length. Default: the only output.
+        preprocessing: Preprocessing that the network expects, which most files do not state. ``INSIGHTFACE`` fits the packs of
+            InsightFace (``w600k_r50.onnx``, …), ``IMAGENET`` many others. Default: None, for a graph that begins with a normalisation.
+        output: Name of the value that is the embedding, for files with several outputs or with a final L2 normalisation. Default: None,
+            for the only output.
 
     Returns:
-        Network in evaluation mode on the CPU, from RGB (N, 3, H, W) in [0, 1] to embeddings (N, D). Its layers are named
-        ``network.…``.
+        Network in evaluation mode on the CPU, from RGB images (N, 3, H, W) in [0, 1] to embeddings (N, D). The names of its layers begin
+        with ``network.``.
 
     Raises:
-        CaptumLeamError: With the name of the file, if it is missing or broken, lacks its weights, has no image as ...
-            outputs, cannot be converted, or gives other embeddings than ONNX Runtime.
-        ImportError: Without onnx, onnx2torch or onnxruntime.
+        CaptumLeamError: If the file is missing, broken or without weights, has no image input or several outputs, cannot be converted, or
+            yields other embeddings than ONNX Runtime. The message names the file.
+        MissingExtraError: If onnx, onnx2torch or onnxruntime is not installed.
 
     Example:
         >>> from_onnx("nowhere.onnx")
@@ -77,13 +77,19 @@ def from_onnx(
     path = Path(path)
     model = read_onnx(path)
     try:
-        with own_arithmetic(), torch.inference_mode(False), torch.no_grad():  # whatever modes the caller has set
+        with own_arithmetic(), torch.inference_mode(False), torch.no_grad():  # independent of the caller's modes
             return _network(model, preprocessing, output)
     except ValueError as error:
         raise CaptumLeamError(f"{path}: {error}") from None
-    except (TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:  # broken, in spite of the checker
+    except (
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        RuntimeError,
+    ) as error:  # broken files that pass ONNX's checker
         raise CaptumLeamError(
-            f"{path}: this network cannot be loaded ({type(error).__name__}: {error}). {WAY_OUT}"
+            f"{path}: this network cannot be loaded ({type(error).__name__}: {error}). {ALTERNATIVES}"
         ) from None
 
 
@@ -93,28 +99,28 @@ def _network(model: "ModelProto", preprocessing: Preprocessing | None, output: s
     size = _input_size(model)
     original = type(model)()
     original.CopyFrom(model)
-    model.ir_version = max(model.ir_version, 4)  # from there on, shapes of weights that are no inputs are inferred, too
+    model.ir_version = max(model.ir_version, 4)  # older versions infer no shapes of weights that are not inputs
     fold_constants(model)
     is_half = use_float32(model)
-    preprocessing = _declared(model, preprocessing, size)
+    preprocessing = _with_size(model, preprocessing, size)
     images = smooth_images(3, preprocessing.size or DEFAULT_SIZE)
-    set_input_shape(model, (_batch(model) or 1, *preprocessing(images).shape[1:]))
+    set_input_shape(model, (_batch_size(model) or 1, *preprocessing(images).shape[1:]))
     rename_nodes(model)
     network = Prepared(convert(model), preprocessing).eval().requires_grad_(False)
-    embeddings = _prove(network, original, images, model if is_half else None)
+    embeddings = _verify(network, original, images, model if is_half else None)
     if embeddings.shape[1] > 1 and bool(((embeddings.norm(dim=1) - 1).abs() < 1e-3).all()):
-        _warn_of_the_division(before_division(original))
+        _warn_about_division(value_before_division(original))
     return network
 
 
 def read_onnx(path: Path) -> "ModelProto":
-    """Read and check an ONNX file.
+    """Read an ONNX file with its weights and check it.
 
     Args:
         path: Path of the file.
 
     Raises:
-        CaptumLeamError: With the name of the file and the reason.
+        CaptumLeamError: If the file or its weights are missing, or the file is not a valid ONNX network. The message names the file.
 
     Example:
         >>> read_onnx(Path("nowhere.onnx"))
@@ -133,7 +139,7 @@ def read_onnx(path: Path) -> "ModelProto":
         onnx.checker.check_model(model)
     except OSError as error:
         raise CaptumLeamError(f"{path}: weights beside the file are missing ({error}).") from None
-    except Exception as error:  # broken files make protobuf and the checker raise nearly anything
+    except Exception as error:  # protobuf and the checker raise exceptions of many types for broken files
         reason = first_line(error)
         if "symbolic link" in reason:
             raise CaptumLeamError(
@@ -141,7 +147,7 @@ def read_onnx(path: Path) -> "ModelProto":
             ) from None
         if "external" in reason.lower() or "should be stored in" in reason:
             raise CaptumLeamError(f"{path}: weights beside the file are missing ({reason}).") from None
-        raise CaptumLeamError(f"{path}: this is no ONNX network that can be read ({reason}).") from None
+        raise CaptumLeamError(f"{path}: expected an ONNX network, got a file that cannot be read ({reason}).") from None
     _normalise_inputs(model)
     return model
 
@@ -152,12 +158,12 @@ def _normalise_inputs(model: "ModelProto") -> None:
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     for dim in (dim for value in model.graph.input for dim in value.type.tensor_type.shape.dim):
-        if dim.HasField("dim_value") and dim.dim_value < 1:  # 0 or −1: any length
+        if dim.HasField("dim_value") and dim.dim_value < 1:  # some exporters write 0 or −1 for a dynamic length
             dim.dim_param = "any"
 
 
 def _load_weights(tensor: "TensorProto", path: Path) -> None:
-    """Load a tensor that lies beside an ONNX file, or beside its target where the file is a link, as in caches of downloads."""
+    """Load an external tensor from the folder of the file, or from that of its target if the file is a link, as in download caches."""
     from onnx.external_data_helper import load_external_data_for_tensor
 
     location = next(entry for entry in tensor.external_data if entry.key == "location")
@@ -167,12 +173,12 @@ def _load_weights(tensor: "TensorProto", path: Path) -> None:
     elif beside.exists():
         folder = path.parent
     load_external_data_for_tensor(tensor, str(folder))
-    tensor.data_location = tensor.DEFAULT  # onnx does this itself only in newer versions
+    tensor.data_location = tensor.DEFAULT  # older versions of onnx do not reset it
     del tensor.external_data[:]
 
 
 def _input_size(model: "ModelProto") -> tuple[int, int] | None:
-    """Return (h, w) of the images that the graph reads; None if it is open."""
+    """Return the height and width (h, w) of the graph's input, or None if they are dynamic."""
     from onnx import TensorProto
 
     inputs, outputs = [v.name for v in model.graph.input], [v.name for v in model.graph.output]
@@ -182,98 +188,97 @@ def _input_size(model: "ModelProto") -> tuple[int, int] | None:
         )
     if len(outputs) != 1:
         raise CaptumLeamError(
-            f"the network has {len(outputs)} outputs; say which is the embedding: output= (on the command line --output) one of {outputs}."
+            f"expected one output, the embedding, got {len(outputs)} outputs {outputs}. Select one with output= (on the command line "
+            "--output)."
         )
     tensor = model.graph.input[0].type.tensor_type
     shape = [dim.dim_value for dim in tensor.shape.dim]
-    kind = TensorProto.DataType.Name(tensor.elem_type)
-    if len(shape) != 4 or kind not in ("FLOAT", "FLOAT16", "DOUBLE") or 3 not in (shape[1] or 3, shape[3]):
+    data_type = TensorProto.DataType.Name(tensor.elem_type)
+    if len(shape) != 4 or data_type not in ("FLOAT", "FLOAT16", "DOUBLE") or 3 not in (shape[1] or 3, shape[3]):
         raise CaptumLeamError(
-            f"expected pictures of floating type and shape (N, 3, H, W) or (N, H, W, 3) as input, got {inputs[0]!r} of type "
-            f"{kind} and shape {shape} (0 is open). Cut the network at its image input."
+            f"expected images of floating-point type and shape (N, 3, H, W) or (N, H, W, 3) as input, got {inputs[0]!r} of type "
+            f"{data_type} and shape {shape} (0 is dynamic). Export the network from its image input on."
         )
-    height, width = (shape[1], shape[2]) if _channels_last(model) else (shape[2], shape[3])
+    height, width = (shape[1], shape[2]) if _is_channels_last(model) else (shape[2], shape[3])
     pixels = max(shape[0], 1) * (height or DEFAULT_SIZE[0]) * (width or DEFAULT_SIZE[1])
-    if max(height, width) > MAX_SIDE or pixels > MAX_PIXELS:  # such inputs are made to ask ONNX Runtime
+    if max(height, width) > MAX_SIDE or pixels > MAX_PIXELS:  # inputs of this size would be computed for the comparison
         raise CaptumLeamError(
-            f"input {inputs[0]!r} has shape {shape}; an aligned crop has at most {MAX_SIDE} px a side, a batch {MAX_PIXELS} in all."
+            f"expected an input of at most {MAX_SIDE} px a side and {MAX_PIXELS} pixels per batch, got {inputs[0]!r} of shape {shape}."
         )
     return (height, width) if height and width else None
 
 
-def _channels_last(model: "ModelProto") -> bool:
+def _is_channels_last(model: "ModelProto") -> bool:
     shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
     return bool(shape[3] == 3 and shape[1] != 3)
 
 
-def _batch(model: "ModelProto") -> int:
-    """Return the number of images that the input is fixed to; 0 if it is open."""
+def _batch_size(model: "ModelProto") -> int:
+    """Return the batch size of the input, or 0 if it is dynamic."""
     return max(0, int(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value))
 
 
-def _declared(model: "ModelProto", preprocessing: Preprocessing | None, size: tuple[int, int] | None) -> Preprocessing:
+def _with_size(model: "ModelProto", preprocessing: Preprocessing | None, size: tuple[int, int] | None) -> Preprocessing:
     from dataclasses import replace
 
     if preprocessing is None:
-        preprocessing = _inside(model)
-    if (preprocessing.layout == "NHWC") != _channels_last(model):
-        raise CaptumLeamError(
-            f"preprocessing says layout {preprocessing.layout}, the file {'NHWC' if _channels_last(model) else 'NCHW'}."
-        )
+        preprocessing = _infer_preprocessing(model)
+    layout = "NHWC" if _is_channels_last(model) else "NCHW"
+    if preprocessing.layout != layout:
+        raise CaptumLeamError(f"expected preprocessing with layout {layout}, as the file, got {preprocessing.layout}.")
     if size and preprocessing.size and tuple(preprocessing.size) != size:
-        raise CaptumLeamError(f"preprocessing says size {preprocessing.size}, the file {size}.")
+        raise CaptumLeamError(f"expected preprocessing with size {size}, as the file, got {preprocessing.size}.")
     return replace(preprocessing, size=preprocessing.size or size)
 
 
-def _inside(model: "ModelProto") -> Preprocessing:
-    """Return the preprocessing for a graph that subtracts a mean first: pixels in [0, 1] or [0, 255]."""
+def _infer_preprocessing(model: "ModelProto") -> Preprocessing:
+    """Return the preprocessing of a graph that begins by subtracting a mean, for pixels in [0, 1] or [0, 255]."""
     value = model.graph.input[0].name
     first = next((node for node in model.graph.node if value in node.input), None)
     while first is not None and first.op_type in ("Cast", "Identity"):
         value = first.output[0]
         first = next((node for node in model.graph.node if value in node.input), None)
-    known = constants(model)
-    if first is None or first.op_type != "Sub" or first.input[1] not in known:
+    arrays = constants(model)
+    if first is None or first.op_type != "Sub" or first.input[1] not in arrays:
         raise CaptumLeamError(
-            "an ONNX file does not say what its pixels must be. Give preprocessing=: INSIGHTFACE for InsightFace's packs and "
-            "most networks trained like ArcFace, IMAGENET, UNIT for RGB in [0, 1], BYTES for 0 to 255, or a Preprocessing of your "
-            "own (on the command line --preprocessing insightface, imagenet, unit or bytes); verify(model, images, labels) shows "
-            "whether it is right."
+            "expected preprocessing, because an ONNX file does not state it, got None. Pass INSIGHTFACE for the packs of InsightFace and "
+            "most networks trained like ArcFace, IMAGENET, UNIT for RGB in [0, 1], BYTES for 0 to 255, or a custom Preprocessing (on the "
+            "command line --preprocessing insightface, imagenet, unit or bytes), and check it with verify(model, images, labels)."
         )
-    layout: Any = "NHWC" if _channels_last(model) else "NCHW"
-    mean = np.asarray(known[first.input[1]], dtype=np.float64)
-    of_bytes = float(np.abs(mean).max()) > 1
-    return Preprocessing(std=(1 / 255,) * 3, layout=layout) if of_bytes else Preprocessing(layout=layout)
+    layout: Any = "NHWC" if _is_channels_last(model) else "NCHW"
+    mean = np.asarray(arrays[first.input[1]], dtype=np.float64)
+    reads_bytes = float(np.abs(mean).max()) > 1
+    return Preprocessing(std=(1 / 255,) * 3, layout=layout) if reads_bytes else Preprocessing(layout=layout)
 
 
-def _prove(network: Prepared, original: "ModelProto", images: Tensor, in_float32: "ModelProto | None") -> Tensor:
-    """Refuse a network that gives anything else than ONNX Runtime does on the file, image by image.
+def _verify(network: Prepared, original: "ModelProto", images: Tensor, in_float32: "ModelProto | None") -> Tensor:
+    """Raise if a network does not equal ONNX Runtime on the original file for each image.
 
     Args:
-        network: The converted network. Operations that are fixed to a batch are changed to run image by image.
-        original: The file as it is.
-        images: Images (3, 3, H, W) to compare on.
-        in_float32: The repaired graph, if the file computes in another precision.
+        network: Converted network. Operations that are fixed to a batch size are changed to run image by image.
+        original: Graph of the file without repairs.
+        images: Images of shape (3, 3, H, W) for the comparison.
+        in_float32: Repaired graph, if the file computes in half precision.
 
     Returns:
         Embeddings (3, D) of ONNX Runtime in float32.
     """
     pictures, graph = network.preprocessing(images), cast(fx.GraphModule, network.network)
-    expected = exact = _one_by_one(original, pictures)
+    expected = exact = _embed_separately(original, pictures)
     if in_float32 is not None:
-        exact = _one_by_one(in_float32, pictures)
-    difference = _difference(network, images, exact)
-    if difference:
+        exact = _embed_separately(in_float32, pictures)
+    problem = _find_difference(network, images, exact)
+    if problem:
         if _mixes_images(original, pictures, expected, TOLERANCE if in_float32 is None else HALF_TOLERANCE):
             raise CaptumLeamError(
-                "expected embeddings that do not depend on the other images of a batch, got others from ONNX Runtime for a "
-                "batch of images than for its images alone. Export the network without operations across the batch."
+                "expected embeddings that do not depend on the other images of a batch, got different ones from ONNX Runtime for a "
+                "batch and for its single images. Export the network without operations across the batch."
             )
-        with suppress(Exception):  # the modules raise whatever their operation raises; the difference is what counts
-            keep_images_apart(graph, pictures, _batch(original) or 1)
-        difference = _difference(network, images, exact)
-    if difference:
-        raise CaptumLeamError(difference)
+        with suppress(Exception):  # operations raise exceptions of any type, and the comparison below decides
+            separate_images(graph, pictures, _batch_size(original) or 1)
+        problem = _find_difference(network, images, exact)
+    if problem:
+        raise CaptumLeamError(problem)
     if network(images[:1]).ndim != 2:
         flatten_output(graph)
     if in_float32 is not None:
@@ -281,23 +286,23 @@ def _prove(network: Prepared, original: "ModelProto", images: Tensor, in_float32
     return exact
 
 
-def _one_by_one(model: "ModelProto", pictures: Tensor) -> Tensor:
-    """Return what ONNX Runtime gives for pictures alone: (N, D). A batch that the file fixes is filled with copies."""
-    session, count = open_session(model), _batch(model) or 1
-    answers = []
+def _embed_separately(model: "ModelProto", pictures: Tensor) -> Tensor:
+    """Return the embeddings (N, D) of ONNX Runtime for single pictures. A fixed batch size is filled with copies."""
+    session, count = open_session(model), _batch_size(model) or 1
+    rows = []
     for picture in pictures:
-        answer = run(session, _feed(model, picture[None].expand(count, -1, -1, -1)))[0]
-        if answer.size % count:
+        output = run(session, _feed(model, picture[None].expand(count, -1, -1, -1)))[0]
+        if output.size % count:
             raise CaptumLeamError(
-                f"expected one embedding for each of {count} images, got an output of shape {answer.shape}."
+                f"expected one embedding for each of {count} images, got an output of shape {output.shape}."
             )
-        answers.append(answer.reshape(count, -1)[:1])
-    found = torch.from_numpy(np.concatenate(answers).astype(np.float32))
-    if not bool(found.isfinite().all()):
+        rows.append(output.reshape(count, -1)[:1])
+    embeddings = torch.from_numpy(np.concatenate(rows).astype(np.float32))
+    if not bool(embeddings.isfinite().all()):
         raise CaptumLeamError(
             "expected finite embeddings, got NaN or infinity from ONNX Runtime. Check how the file was exported."
         )
-    return found
+    return embeddings
 
 
 def _feed(model: "ModelProto", pictures: Tensor) -> dict[str, Any]:
@@ -308,66 +313,67 @@ def _feed(model: "ModelProto", pictures: Tensor) -> dict[str, Any]:
 
 
 def _mixes_images(model: "ModelProto", pictures: Tensor, expected: Tensor, tolerance: float) -> bool:
-    """Whether ONNX Runtime gives other embeddings for pictures in a batch than for pictures alone."""
-    count = _batch(model) or len(pictures)
+    """Return whether ONNX Runtime returns different embeddings for a batch and for its single pictures."""
+    count = _batch_size(model) or len(pictures)
     try:
-        found = run(open_session(model), _feed(model, pictures[torch.arange(count, device="cpu") % len(pictures)]))[0]
-    except ValueError:  # what cannot run on a batch does not mix it
+        output = run(open_session(model), _feed(model, pictures[torch.arange(count, device="cpu") % len(pictures)]))[0]
+    except ValueError:  # a graph that cannot run on a batch does not mix its images
         return False
     rows = expected[torch.arange(count, device="cpu") % len(expected)]
-    if count == 1 or found.shape[:1] != (count,) or found.size != rows.numel():
+    if count == 1 or output.shape[:1] != (count,) or output.size != rows.numel():
         return False
-    return _distance(torch.from_numpy(found.astype(np.float32)).flatten(1), rows) > tolerance
+    return _relative_difference(torch.from_numpy(output.astype(np.float32)).flatten(1), rows) > tolerance
 
 
-def _difference(network: Prepared, images: Tensor, expected: Tensor) -> str | None:
-    """Return what is wrong with the network's embeddings of one image and of all; None if they are the expected ones."""
-    for rows in (images[:1], images):
-        what, way_out = "one image", WAY_OUT
-        if len(rows) > 1:
-            what, way_out = f"a batch of {len(rows)}", f"Export the file with a dynamic batch axis. {WAY_OUT}"
-        wanted = expected[: len(rows)]
+def _find_difference(network: Prepared, images: Tensor, expected: Tensor) -> str | None:
+    """Return the difference of the network's embeddings from the expected ones, or None if they are equal."""
+    for batch in (images[:1], images):
+        description, advice = "one image", ALTERNATIVES
+        if len(batch) > 1:
+            description = f"a batch of {len(batch)}"
+            advice = f"Export the file with a dynamic batch axis. {ALTERNATIVES}"
+        rows = expected[: len(batch)]
         try:
-            found = network(rows)
-        except Exception as error:  # onnx2torch's modules raise whatever their operation raises
-            return f"the converted network fails on {what} ({first_line(error)}). {way_out}"
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        if shape[:1] != (len(rows),) or found.numel() != wanted.numel():
-            return f"expected embeddings of shape {tuple(wanted.shape)} for {what}, got {shape}. {way_out}"
-        if not (off := _distance(found.flatten(1), wanted)) <= TOLERANCE:
+            embeddings = network(batch)
+        except Exception as error:  # converted operations raise exceptions of any type
+            return f"the converted network fails on {description} ({first_line(error)}). {advice}"
+        shape = tuple(embeddings.shape) if isinstance(embeddings, Tensor) else type(embeddings).__name__
+        if shape[:1] != (len(batch),) or embeddings.numel() != rows.numel():
+            return f"expected embeddings of shape {tuple(rows.shape)} for {description}, got {shape}. {advice}"
+        if not (difference := _relative_difference(embeddings.flatten(1), rows)) <= TOLERANCE:
             return (
                 f"expected the converted network to equal ONNX Runtime within {TOLERANCE:g} of the largest value, got a "
-                f"difference of {off:.2g} on {what}. {way_out}"
+                f"difference of {difference:.2g} on {description}. {advice}"
             )
     return None
 
 
-def _distance(found: Tensor, expected: Tensor) -> float:
+def _relative_difference(embeddings: Tensor, expected: Tensor) -> float:
     """Return the largest difference as a share of the largest expected value."""
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+    return float((embeddings - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
 def _check_precision(exact: Tensor, expected: Tensor) -> None:
-    """Warn that a file in half precision is computed in float32."""
-    off = _distance(exact, expected)
-    if not off <= HALF_TOLERANCE:
+    """Warn that a file in half precision is computed in float32, and raise if the embeddings differ too much."""
+    difference = _relative_difference(exact, expected)
+    if not difference <= HALF_TOLERANCE:
         raise CaptumLeamError(
             f"expected embeddings in float32 within {HALF_TOLERANCE:g} of the largest value of those in half precision, got a "
-            f"difference of {off:.2g}. Use the file in float32."
+            f"difference of {difference:.2g}. Use the file in float32."
         )
     warnings.warn(
         "the file computes in half precision. The network computes in float32 with the same weights; its embeddings differ "
-        f"from ONNX Runtime's on the file by up to {off:.1g} of the largest value.",
+        f"from ONNX Runtime's on the file by up to {difference:.1g} of the largest value.",
         HalfPrecisionWarning,
         stacklevel=5,
     )
 
 
-def _warn_of_the_division(before: str | None) -> None:
-    what = "the value before the division" if before is None else f"{before!r}, the value before the division"
+def _warn_about_division(value: str | None) -> None:
+    output = "the value before the division" if value is None else f"{value!r}, the value before the division"
     warnings.warn(
-        "embeddings have length 1 within the network, so that only the differentiated cosine can be explained: maps "
-        f"are less faithful, and an image's own embedding gives none. Give output= {what} (on the command line --output).",
+        "Expected un-normalised embeddings, got embeddings of length 1, so that only the differentiated cosine can be explained, less "
+        f"faithfully and not for an image's own embedding. Pass output= {output} (on the command line --output).",
         NormalisedWarning,
         stacklevel=4,
     )

@@ -1,4 +1,4 @@
-"""ONNX Runtime as the reference: what a file computes, value by value."""
+"""Run ONNX models with ONNX Runtime, as the reference of converted networks."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,13 @@ Array = NDArray[np.generic]
 
 
 def open_session(model: "ModelProto") -> Any:
-    """Open an ONNX Runtime session on the CPU that computes the model with one thread.
+    """Open an ONNX Runtime session of a model, on one thread of the CPU.
 
     Args:
-        model: Model, with its weights in memory.
+        model: Model with its weights in memory.
 
     Raises:
-        CaptumLeamError: If ONNX Runtime refuses the model.
+        CaptumLeamError: If ONNX Runtime cannot run the model.
 
     Example:
         >>> from onnx import ModelProto
@@ -33,11 +33,11 @@ def open_session(model: "ModelProto") -> Any:
     """
     runtime = import_optional("onnxruntime")
     options = runtime.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised, and need not be printed as well
+    options.log_severity_level = 4  # failures are raised, so that they need not be logged as well
     options.intra_op_num_threads = 1
     try:
         return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises exceptions of its own, some with pages of text
+    except Exception as error:  # ONNX Runtime raises exceptions of its own, some with very long messages
         raise CaptumLeamError(f"ONNX Runtime cannot run this network ({first_line(error)}).") from None
 
 
@@ -46,10 +46,13 @@ def run(session: Any, inputs: Mapping[str, Array]) -> list[Array]:
 
     Args:
         session: Session of :func:`open_session`.
-        inputs: Arrays by the names of the inputs.
+        inputs: Array for the name of each input.
+
+    Returns:
+        Arrays in the order of the outputs.
 
     Raises:
-        CaptumLeamError: If ONNX Runtime refuses the inputs or fails.
+        CaptumLeamError: If ONNX Runtime fails on the inputs.
     """
     try:
         return list(session.run(None, dict(inputs)))
@@ -58,7 +61,12 @@ def run(session: Any, inputs: Mapping[str, Array]) -> list[Array]:
 
 
 def first_line(error: Exception) -> str:
-    """Return the beginning of an error's text; of a KeyError, whose text is the key alone, with its type.
+    """Return the first line of an error's message, at most 200 characters.
+
+    A KeyError, whose message is only the key, is preceded by its type. An error without a message yields its type.
+
+    Args:
+        error: Exception whose message is shortened.
 
     Example:
         >>> first_line(KeyError("w")), first_line(ValueError("no way")), first_line(RuntimeError())

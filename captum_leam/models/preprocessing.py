@@ -1,4 +1,4 @@
-"""What a network wants its pixels to be, declared once."""
+"""Preprocessing of images for recognition networks, as a differentiable part of the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,22 +14,23 @@ from captum_leam.errors import CaptumLeamError
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From RGB images in [0, 1], (N, 3, H, W), to what a network reads: differentiable, so that maps belong to the image.
+    """Differentiable preprocessing of RGB images (N, 3, H, W) in [0, 1], so that maps refer to the image itself.
 
     Args:
-        mean: subtracted, in the units of [0, 1] and in the order of ``colour``.
-        std: what is divided by then. Networks that read 0 to 255 have ``std = 1/255``; (v − 127.5)/128 is mean 0.5, std 128/255.
-        colour: order of the channels that the network was trained with.
-        layout: ``"NCHW"``, or ``"NHWC"`` for networks with channels last.
-        size: (h, w) of the images that the network reads; others are refused, not resized: a crop of another size was aligned to
-            another template. None: any.
+        mean: Mean that is subtracted, one number per channel in the order of ``colour``, on the scale [0, 1]. Default: (0, 0, 0).
+        std: Standard deviation by which the difference is divided, on the scale [0, 1]. Networks that read values from 0 to 255 have
+            ``std = 1/255``; (v − 127.5)/128 is mean 0.5 and std 128/255. Default: (1, 1, 1).
+        colour: Channel order of the network's training data, ``"rgb"`` or ``"bgr"``. Default: ``"rgb"``.
+        layout: Axis order of the network's input, ``"NCHW"`` or ``"NHWC"``. Default: ``"NCHW"``.
+        size: Height and width (h, w) of the network's input in pixels. Images of another size raise instead of being resized, because
+            they were aligned to another template. Default: None, for any size.
 
     Raises:
-        CaptumLeamError: for anything else.
+        CaptumLeamError: If an argument is invalid.
 
     Example:
-        >>> first = Preprocessing(mean=(0.5, 0.25, 0.0), std=(0.5, 0.5, 0.5), colour="bgr")(torch.ones(1, 3, 2, 2))
-        >>> first[0, :, 0, 0].tolist()
+        >>> preprocessing = Preprocessing(mean=(0.5, 0.25, 0.0), std=(0.5, 0.5, 0.5), colour="bgr")
+        >>> preprocessing(torch.ones(1, 3, 2, 2))[0, :, 0, 0].tolist()
         [1.0, 1.5, 2.0]
         >>> IMAGENET.mean, INSIGHTFACE.mean, UNIT.mean
         ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0))
@@ -45,56 +46,62 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if len(self.mean) != 3 or len(self.std) != 3 or not all(0 < v < float("inf") for v in self.std):
-            raise CaptumLeamError(f"mean={self.mean}, std={self.std}; expected three numbers each, deviations over 0.")
-        if self.colour not in ("rgb", "bgr") or self.layout not in ("NCHW", "NHWC"):
             raise CaptumLeamError(
-                f'colour={self.colour!r}, layout={self.layout!r}; expected "rgb" or "bgr", "NCHW" or "NHWC".'
+                f"Expected mean and std to be three numbers each, with std above 0, got {self.mean} and {self.std}."
             )
+        if self.colour not in ("rgb", "bgr"):
+            raise CaptumLeamError(f'Expected colour to be "rgb" or "bgr", got {self.colour!r}.')
+        if self.layout not in ("NCHW", "NHWC"):
+            raise CaptumLeamError(f'Expected layout to be "NCHW" or "NHWC", got {self.layout!r}.')
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images as the network reads them.
+        """Return images as the network expects them.
 
         Args:
-            images: (N, 3, H, W), RGB in [0, 1]. Values a little outside pass: noise and paths go there.
+            images: RGB images of shape (N, 3, H, W), in [0, 1]. Values slightly outside are accepted, since noise and paths reach there.
+
+        Returns:
+            Preprocessed images of shape (N, 3, H, W), or (N, H, W, 3) for the layout ``"NHWC"``.
 
         Raises:
-            CaptumLeamError: for another shape or size, or pixels up to 255.
+            CaptumLeamError: If the shape or size does not fit, or the values reach up to 255.
         """
         if images.ndim != 4 or images.shape[1] != 3:
-            raise CaptumLeamError(f"images have shape {tuple(images.shape)}; expected RGB (N, 3, H, W).")
+            raise CaptumLeamError(f"Expected images to be RGB of shape (N, 3, H, W), got {tuple(images.shape)}.")
         if self.size is not None and tuple(images.shape[2:]) != self.size:
             raise CaptumLeamError(
-                f"images are {tuple(images.shape[2:])}, the network reads {self.size}: align the faces to that size "
-                "(FaceAligner(size=…))."
+                f"Expected images of size {self.size}, as the network reads, got {tuple(images.shape[2:])}. Align the faces to that size, "
+                "with FaceAligner(size=…)."
             )
         if images.numel() and float(images.detach().abs().amax()) > 16:
             raise CaptumLeamError(
-                f"images hold values up to {float(images.detach().abs().amax()):.3g}; expected RGB in [0, 1]: divide by 255."
+                f"Expected images to be RGB in [0, 1], got values up to {float(images.detach().abs().amax()):.3g}. Divide by 255."
             )
         mean, std = (torch.tensor(list(v), dtype=images.dtype, device=images.device) for v in (self.mean, self.std))
-        ordered = images.flip(1) if self.colour == "bgr" else images
-        read = (ordered - mean.view(3, 1, 1)) / std.view(3, 1, 1)
-        return read.movedim(1, -1) if self.layout == "NHWC" else read
+        channels = images.flip(1) if self.colour == "bgr" else images
+        pixels = (channels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+        return pixels.movedim(1, -1) if self.layout == "NHWC" else pixels
 
 
 INSIGHTFACE = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
-"""RGB as (v − 127.5) / 127.5: InsightFace's packs and most networks trained like ArcFace."""
+"""RGB as (v − 127.5) / 127.5, for the packs of InsightFace and most networks trained like ArcFace."""
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-"""RGB less ImageNet's mean, over its deviation: torchvision's backbones, and some face networks."""
+"""RGB normalised by mean and standard deviation of ImageNet, for the backbones of torchvision and some face networks."""
 UNIT = Preprocessing()
-"""RGB in [0, 1] as it is: networks that normalise by themselves."""
+"""RGB in [0, 1], for networks that normalise their input themselves."""
 BYTES = Preprocessing(std=(1 / 255,) * 3)
-"""RGB from 0 to 255."""
+"""RGB in [0, 255]."""
 
 NAMED = {"insightface": INSIGHTFACE, "imagenet": IMAGENET, "unit": UNIT, "bytes": BYTES}
+"""Preprocessings by the names of the command line."""
 
 
 class Prepared(nn.Module):
-    """A network behind its preprocessing: takes RGB in [0, 1], (N, 3, H, W), as everything in this package does.
+    """Network with its preprocessing, which accepts RGB images (N, 3, H, W) in [0, 1] as the rest of the package.
 
     Args:
-        network: as it was trained.
-        preprocessing: what it wants its pixels to be.
+        network: Network as it was trained.
+        preprocessing: Preprocessing that the network expects.
 
     Example:
         >>> Prepared(nn.Flatten(), INSIGHTFACE)(torch.ones(1, 3, 1, 1)).tolist()
@@ -108,7 +115,7 @@ class Prepared(nn.Module):
         self.train(network.training)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Embeddings (N, D) of RGB images (N, 3, H, W) in [0, 1]."""
+        """Return the embeddings (N, D) of RGB images (N, 3, H, W) in [0, 1]."""
         embeddings: Tensor = self.network(self.preprocessing(images))
         return embeddings
 
@@ -118,13 +125,21 @@ class Prepared(nn.Module):
 
 
 def smooth_images(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
-    """Random smooth colour images to compare networks on: (N, 3, h, w) in [0, 1]; the global random numbers stay untouched.
+    """Return random smooth colour images, on which networks can be compared.
+
+    Args:
+        count: Number N of images.
+        size: Height and width (h, w) in pixels.
+        seed: Seed of the images. The random state of the process is left unchanged. Default: 0.
+
+    Returns:
+        Images of shape (N, 3, h, w), in [0, 1].
 
     Example:
         >>> images = smooth_images(2, (8, 8))
         >>> images.shape, bool((images >= 0).all()), bool((images <= 1).all())
         (torch.Size([2, 3, 8, 8]), True, True)
     """
-    drawn = uniform((count, 3, 9, 9), torch.Generator().manual_seed(seed))
+    coarse = uniform((count, 3, 9, 9), torch.Generator().manual_seed(seed))
     fine = uniform((count, 3, *size), torch.Generator().manual_seed(seed + 1))
-    return 0.8 * F.interpolate(drawn, size, mode="bilinear") + 0.2 * fine
+    return 0.8 * F.interpolate(coarse, size, mode="bilinear") + 0.2 * fine

@@ -1,4 +1,4 @@
-"""Networks that packages publish, built without what those packages hard-code."""
+"""Published networks of other packages, without the restrictions of their own loaders."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -20,27 +20,28 @@ def facexlib_arcface(
     device: str | torch.device | None = None,
     colour: Literal["rgb", "bgr"] = "rgb",
 ) -> Prepared:
-    """Facexlib's ArcFace (IR-SE50, 175 MB) on any device, without the division by the length that ends it.
+    """Return facexlib's ArcFace network (IR-SE50, 175 MB) without its final L2 normalisation, on any device.
 
-    facexlib's own loader needs CUDA, and its network returns vectors of length 1, of which only the differentiated cosine can be
-    explained. Cosines are the same.
+    The loader of facexlib needs CUDA, and its network returns embeddings of length 1, for which only the differentiated cosine can be
+    explained. The cosines are identical.
 
     Source: Deng et al. 2019, "ArcFace: Additive angular margin loss for deep face recognition".
 
     Args:
-        weights: file or folder; by default the folder that ``CAPTUM_LEAM_WEIGHTS`` names, else facexlib's own.
-        sha256: what the weights must be, in hex.
-        download: let facexlib download weights that are not there.
-        device: by default CUDA where there is one.
-        colour: the order of channels in training is not documented; :func:`~captum_leam.verification.verify` tells which separates people
-            better.
+        weights: File of the weights, or folder that holds it. Default: the folder in ``CAPTUM_LEAM_WEIGHTS``, else facexlib's own.
+        sha256: Expected SHA-256 digest of the weights in hex. Default: None, for no check.
+        download: Whether facexlib may download missing weights. Default: False.
+        device: Device of the network. Default: CUDA if available, else the CPU.
+        colour: Channel order, ``"rgb"`` or ``"bgr"``. That of the training data is not documented; compare both with
+            :func:`~captum_leam.verification.verify`. Default: ``"rgb"``.
 
     Returns:
-        In evaluation mode, RGB (N, 3, 112, 112) in [0, 1] → (N, 512), un-normalised.
+        Network in evaluation mode, from RGB images (N, 3, 112, 112) in [0, 1] to un-normalised embeddings (N, 512).
 
     Raises:
-        CaptumLeamError: for weights that are missing, broken, of another network or not those pinned.
-        ImportError: without facexlib.
+        MissingWeightsError: If the weights are not found.
+        CaptumLeamError: If the weights are broken, belong to another network or do not have the expected digest.
+        MissingExtraError: If facexlib is not installed.
 
     Example:
         >>> facexlib_arcface(weights="/nowhere")

@@ -1,7 +1,6 @@
-"""Untrained twins: copies of a model with new random weights."""
+"""Randomise the weights of a copy of a model, as an untrained control."""
 
 import copy
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +10,24 @@ from captum_leam.errors import CaptumLeamError
 
 
 def randomised(model: nn.Module, images: Tensor, share: float = 1.0, *, seed: int = 0) -> nn.Module:
-    """Return a copy with new random weights in a share of its layers, from the head down; with all of them, an untrained twin.
+    """Return a copy of a model with new random weights in a share of its layers, from the last layer backwards.
 
-    Layers are initialised as PyTorch does; parameters outside of such layers are shuffled. The running statistics of BatchNorm are then
-    taken from the images, since those of other weights would let activations vanish or explode.
+    Layers are initialised by their ``reset_parameters``, and parameters of modules without it are shuffled. The running statistics of
+    BatchNorm are then estimated on the images, because those of the trained weights would make activations vanish or explode.
+
+    Source: Adebayo et al. 2018, "Sanity checks for saliency maps", arXiv 1810.03292, model parameter randomisation test.
 
     Args:
-        model: it is copied, and not changed.
-        images: (N, C, H, W), for the statistics.
-        share: of the modules with parameters of their own, in (0, 1].
-        seed: of the weights. The global random numbers are left alone.
+        model: Model that is copied and left unchanged.
+        images: Images of shape (N, C, H, W) for the statistics of BatchNorm.
+        share: Share of the modules with parameters that is randomised, in (0, 1]. Default: 1.0, for an untrained network.
+        seed: Seed of the weights. The random state of the process is left unchanged. Default: 0.
+
+    Returns:
+        Copy in evaluation mode.
+
+    Raises:
+        CaptumLeamError: If the share is outside (0, 1], or the model has no parameters.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
@@ -29,21 +36,21 @@ def randomised(model: nn.Module, images: Tensor, share: float = 1.0, *, seed: in
         (True, False)
     """
     if not 0 < share <= 1:
-        raise CaptumLeamError(f"share is {share}; expected a share of the layers in (0, 1].")
-    with torch.inference_mode(False):  # the twin is explained, which needs parameters that have gradients
+        raise CaptumLeamError(f"Expected share to be a share of the layers in (0, 1], got {share}.")
+    with torch.inference_mode(False):  # explaining the copy needs parameters with gradients
         twin = copy.deepcopy(model)
     layers = [m for m in twin.modules() if any(True for _ in m.parameters(recurse=False))]
     if not layers:
-        raise CaptumLeamError("the model has no parameters to randomise.")
-    chosen = layers[len(layers) - max(1, round(share * len(layers))) :]
+        raise CaptumLeamError("Expected a model with parameters to randomise, got one without.")
+    last_layers = layers[len(layers) - max(1, round(share * len(layers))) :]
     with at_seed(seed), torch.inference_mode(False), torch.no_grad():
-        for layer in chosen:
-            _renew(layer)
-        _calibrate(twin, chosen, images)
+        for layer in last_layers:
+            _reset(layer)
+        _calibrate(twin, last_layers[0], images)
     return twin.eval()
 
 
-def _renew(layer: nn.Module) -> None:
+def _reset(layer: nn.Module) -> None:
     reset = getattr(layer, "reset_parameters", None)
     if callable(reset):
         reset()
@@ -53,14 +60,15 @@ def _renew(layer: nn.Module) -> None:
         parameter.copy_(parameter.flatten()[order].view_as(parameter))
 
 
-def _calibrate(twin: nn.Module, renewed: Sequence[nn.Module], images: Tensor) -> None:
-    """Statistics over these images of BatchNorm from the first renewed layer on; all else stays in evaluation mode (no Dropout)."""
+def _calibrate(twin: nn.Module, first_layer: nn.Module, images: Tensor) -> None:
+    """Estimate the statistics of BatchNorm from a layer on, with all other modules in evaluation mode."""
     modules = list(twin.modules())
-    later = modules[modules.index(renewed[0]) :]
+    later = modules[modules.index(first_layer) :]
     norms = [m for m in later if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
+        norm.momentum = None  # the cumulative mean over all batches
         norm.train()
-    for part in images.tensor_split(-(-len(images) // 64)) if norms else ():  # even parts: one image has no variance
-        twin(part)
+    # Batches of even size avoid a last batch of one image, which has no variance.
+    for batch in images.tensor_split(-(-len(images) // 64)) if norms else ():
+        twin(batch)

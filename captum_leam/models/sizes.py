@@ -1,4 +1,4 @@
-"""The size of crops that a network was made for, and sizes at which its embeddings are others."""
+"""Determine the crop size of a network, and detect sizes at which its embeddings have another length."""
 
 import torch
 from torch import nn
@@ -19,18 +19,18 @@ COMMON_SIZES: tuple[Size, ...] = (
     (256, 256),
     (64, 64),
 )
-"""(h, w) of the crops of published networks; the first that a network takes is its own, unless it declares one."""
+"""Crop sizes (h, w) of published networks in pixels, in the order in which they are tried."""
 
 
 def own_size(network: nn.Module, device: str | torch.device = "cpu") -> Size | None:
-    """Return the size of crops that a network was made for: as it declares, or the first common one that it takes.
+    """Return the crop size of a network, as its preprocessing declares it, or the first of the common sizes that it accepts.
 
     Args:
-        network: Takes RGB in [0, 1].
+        network: Network that accepts RGB images in [0, 1].
         device: Device of the network. Default: ``"cpu"``.
 
     Returns:
-        (h, w), or None if the network takes none of :data:`COMMON_SIZES`.
+        Height and width (h, w) in pixels, or None if the network accepts none of :data:`COMMON_SIZES`.
 
     Example:
         >>> own_size(nn.Sequential(nn.Flatten(), nn.Linear(3 * 160 * 160, 8)))
@@ -47,23 +47,23 @@ def size_problem(
     size: Size,
     device: str | torch.device = "cpu",
     *,
-    chosen: bool = False,
+    is_explicit: bool = False,
     own: Size | None = None,
 ) -> str:
-    """Return why a network must not be run at a size: its embeddings have another length there than at its own.
+    """Return the reason why a network should not be used at a size, because its embeddings have another length there.
 
-    A network that takes all common sizes, each with another length, has no size of its own. It accepts every common size, and any size
-    that the user chose.
+    A network that accepts all common sizes with different lengths has no size of its own. For such a network, all common sizes and any
+    explicit size are accepted.
 
     Args:
-        network: Takes RGB in [0, 1].
-        size: (h, w) of the crops.
+        network: Network that accepts RGB images in [0, 1].
+        size: Height and width (h, w) of the crops in pixels.
         device: Device of the network. Default: ``"cpu"``.
-        chosen: Whether the user named the size. Default: False.
-        own: (h, w) that the network was made for, where it is known. Default: :func:`own_size`.
+        is_explicit: Whether the user specified the size. Default: False.
+        own: Height and width (h, w) of the network's crops, if known. Default: the result of :func:`own_size`.
 
     Returns:
-        One sentence with both sizes and lengths; empty if there is nothing to object to.
+        One sentence with both sizes and lengths, or an empty string if the size is accepted.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 2, 3, 16), nn.Conv2d(2, 8, 7), nn.Flatten())  # a map of 7 × 7 at 112 px
@@ -75,24 +75,24 @@ def size_problem(
     own = own or own_size(network, device)
     if own is None or own == size:
         return ""
-    there, here = _length(network, own, device), _length(network, size, device)
-    if here is None or here == there:
+    own_length, length = _length(network, own, device), _length(network, size, device)
+    if length is None or length == own_length:
         return ""
-    takes_all = all(_length(network, common, device) is not None for common in COMMON_SIZES)
-    if takes_all and (chosen or size in COMMON_SIZES):
+    accepts_all = all(_length(network, common, device) is not None for common in COMMON_SIZES)
+    if accepts_all and (is_explicit or size in COMMON_SIZES):
         return ""
     return (
-        f"Expected crops of {own[1]} × {own[0]} px, on which the embeddings have {there} numbers, got {size[1]} × {size[0]} px, on which "
-        f"they have {here}."
+        f"Expected crops of {own[1]} × {own[0]} px, on which the embeddings have {own_length} numbers, got {size[1]} × {size[0]} px, on "
+        f"which they have {length}."
     )
 
 
 def _length(network: nn.Module, size: Size, device: str | torch.device) -> int | None:
-    """Return the length of embeddings of crops of a size; None if the network does not take them."""
+    """Return the length of the embeddings at a crop size, or None if the network does not accept it."""
     image = uniform((1, 3, *size), torch.Generator().manual_seed(0)).to(device)
     try:
         return int(embed(network, image).shape[1])
-    except Exception as error:  # a network refuses a size as it likes
+    except Exception as error:  # networks raise exceptions of any type at other sizes
         if is_out_of_memory(error):
             raise
         return None

@@ -1,4 +1,4 @@
-"""The part of a model up to a layer: for models that divide their embeddings by their length at the end."""
+"""Truncate a model at a layer, for models that end with an L2 normalisation of their embeddings."""
 
 from functools import partial
 from typing import Any
@@ -13,17 +13,19 @@ from captum_leam.layers import get_layer
 
 
 class UpTo(nn.Module):
-    """A model whose embedding is what one of its layers puts out, for example the one before the division by the length.
+    """Model whose embedding is the output of one of its layers, for example the one before L2 normalisation.
 
-    LEAM explains un-normalised embeddings: with the division inside, every norm would be that of the differentiated cosine, whose
-    maps are less faithful. facenet-pytorch's InceptionResnetV1 divides: ``UpTo(model, "last_bn")`` is the same without.
+    LEAM explains un-normalised embeddings. With the normalisation inside the model, every norm would act as that of the differentiated
+    cosine, whose maps are less faithful. For example, ``UpTo(model, "last_bn")`` is InceptionResnetV1 of facenet-pytorch without its
+    final normalisation.
 
     Args:
-        model: it is held, not copied; its layers are hooked as before.
-        layer: name of the layer whose output is the embedding, as in ``model.named_modules()``.
+        model: Model, which is not copied and whose layers can be hooked as before.
+        layer: Name of the layer whose output is the embedding, as in ``model.named_modules()``.
 
     Raises:
-        CaptumLeamError: for a name that is not there; in ``forward`` if the layer does not run just once.
+        UnknownLayerError: If the model has no such layer.
+        CaptumLeamError: In ``forward``, if the layer does not run exactly once.
 
     Example:
         >>> import torch
@@ -45,28 +47,30 @@ class UpTo(nn.Module):
         self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the layer's output for these images, (N, D)."""
+        """Return the output (N, D) of the layer for images (N, C, H, W)."""
         outputs: list[Any] = []
         layer = self.model.get_submodule(self.layer)
         with hooked([(layer, lambda module, args, output: outputs.append(output))]):
             self.model(images)
         if len(outputs) != 1:
             raise CaptumLeamError(
-                f"layer {self.layer!r} ran {len(outputs)} times; expected one run, whose output is the embedding."
+                f"Expected layer {self.layer!r} to run once per forward pass, got {len(outputs)} runs. Choose a layer that runs once."
             )
         embedding: Tensor = outputs[0]
         return embedding
 
 
 def layer_before_division(model: nn.Module, images: Tensor) -> str | None:
-    """Of a model that divides its embeddings by their length: the last layer whose output has their direction but not their length.
+    """Return the last layer before L2 normalisation, or None.
+
+    It is the last layer whose output has the direction of the embedding but not its length.
 
     Args:
-        model: returns embeddings (N, D).
-        images: a few, as it takes them.
+        model: Model that returns embeddings (N, D).
+        images: Some images of shape (N, C, H, W), preprocessed as the model expects.
 
     Returns:
-        Name of the layer, for :class:`UpTo`; None if embeddings have other lengths than 1, or no layer puts out the vectors before.
+        Name of the layer for :class:`UpTo`, or None if the embeddings do not have length 1 or there is no such layer.
 
     Example:
         >>> import torch
@@ -76,26 +80,26 @@ def layer_before_division(model: nn.Module, images: Tensor) -> str | None:
         >>> layer_before_division(Normalised(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2))
         '1'
     """
-    found: list[str] = []
+    names: list[str] = []
     outputs: dict[str, Any] = {}
 
     def hook(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
-        outputs[name] = None if name in outputs else output  # of a layer that runs twice, neither
+        outputs[name] = None if name in outputs else output  # UpTo cannot use a layer that runs twice
 
     with hooked((layer, partial(hook, name)) for name, layer in model.named_modules() if name), torch.no_grad():
         embeddings = model(images)
     if isinstance(embeddings, tuple | list) and embeddings:  # AdaFace returns the embedding and its length
         embeddings = embeddings[0]
-    if not _of_length_one(embeddings):
+    if not _has_unit_length(embeddings):
         return None
     for name, output in outputs.items():
         if isinstance(output, Tensor) and output.numel() == embeddings.numel():
             vectors = output.reshape(embeddings.shape)
-            same = torch.allclose(functional.normalize(vectors), embeddings, atol=1e-4)
-            if same and not _of_length_one(vectors):
-                found.append(name)
-    return found[-1] if found else None
+            has_direction = torch.allclose(functional.normalize(vectors), embeddings, atol=1e-4)
+            if has_direction and not _has_unit_length(vectors):
+                names.append(name)
+    return names[-1] if names else None
 
 
-def _of_length_one(vectors: Any) -> bool:
+def _has_unit_length(vectors: Any) -> bool:
     return isinstance(vectors, Tensor) and bool(((vectors.flatten(1).norm(dim=1) - 1).abs() < 1e-3).all())

@@ -1,11 +1,17 @@
-"""Face regions: named label maps, parsers with and without weights, and reports of what the maps stand on.
+"""Regions of the face: schemes of label maps, parsers with and without weights, and reports of attribution per region.
 
-Left and right: a :class:`RegionScheme` says whose left it means. The five landmarks and ``TEMPLATE`` use the image's (the
-left eye lies at smaller x), ``CELEBAMASK_HQ`` the person's; ``scheme.swap_sides()`` goes from one to the other, and
-``scheme.merge_sides()`` does without.
+Each :class:`RegionScheme` states whose left its names mean. The five landmarks and ``TEMPLATE`` use the left of the image (the left eye
+lies at smaller x), and ``CELEBAMASK_HQ`` that of the person. ``scheme.swap_sides()`` converts between the two, and
+``scheme.merge_sides()`` removes the distinction.
 """
 
-from captum_leam.regions.components import COARSE, FISWG_CELEBAMASK_HQ, FISWG_COMPONENTS, FISWG_TEMPLATE, merged
+from captum_leam.regions.components import (
+    COARSE,
+    FISWG_CELEBAMASK_HQ,
+    FISWG_COMPONENTS,
+    FISWG_TEMPLATE,
+    merge_regions,
+)
 from captum_leam.regions.label_files import LabelMapParser, read_labels
 from captum_leam.regions.named import FaceRegions, label_faces
 from captum_leam.regions.parsers import FacexlibParser, NetworkParser, parse_on_photo
@@ -49,7 +55,7 @@ __all__ = [
     "label_faces",
     "landmark_table",
     "lift_drawing",
-    "merged",
+    "merge_regions",
     "over_people",
     "parse",
     "parse_on_photo",

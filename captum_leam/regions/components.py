@@ -1,4 +1,4 @@
-"""Coarser schemes: the seven regions of studies, and the facial components that examiners name."""
+"""Coarser region schemes: seven regions for studies, and the facial components of forensic examiners."""
 
 from dataclasses import replace
 
@@ -27,39 +27,41 @@ FISWG_COMPONENTS = (
 )
 """Facial components of morphological comparison, after the feature list of FISWG (version 2.0, 2018) and ASTM E3149.
 
-Those that are no place on the face (composition, lines, scars, marks, alterations), and facial hair, no parser here shows.
+No parser of this package detects facial hair and the components without a fixed place on the face (composition, lines, scars, marks,
+alterations).
 """
 
 NOT_A_COMPONENT = "not_a_component"
 
 
-def merged(scheme: RegionScheme, groups: dict[str, list[str]], name: str) -> RegionScheme:
-    """Return a scheme in which every region belongs to a group with a new name, without left and right.
+def merge_regions(scheme: RegionScheme, groups: dict[str, list[str]], name: str) -> RegionScheme:
+    """Return a scheme in which every region belongs to a named group, without left and right.
 
     Args:
-        scheme: that is merged.
-        groups: new name → names of the regions that become one; all regions, each once.
-        name: of the new scheme.
+        scheme: Scheme whose regions are merged.
+        groups: Names of the merged regions for each new name. Every region of the scheme must occur exactly once.
+        name: Name of the new scheme.
 
     Returns:
-        The new scheme; label maps of ``scheme`` become its own by ``relabel``, which reports do by themselves.
+        New scheme. Its ``relabel`` converts label maps of ``scheme``, which reports do automatically.
 
     Raises:
-        CaptumLeamError: for a region that is left over, unknown or in two groups.
+        CaptumLeamError: If a region is in no group or in several, or is unknown.
 
     Example:
-        >>> merged(RegionScheme({0: "background", 1: "left_eye", 2: "right_eye"}), {"eyes": ["left_eye", "right_eye"]}, "x")
-        Traceback (most recent call last):
-            ...
-        captum_leam.errors.CaptumLeamError: 'background' belongs to no group; expected one for every region.
+        >>> scheme = RegionScheme({0: "background", 1: "left_eye", 2: "right_eye"})
+        >>> merge_regions(scheme, {"rest": ["background"], "eyes": ["left_eye", "right_eye"]}, "small").names
+        ('rest', 'eyes')
     """
-    grouped = [part for parts in groups.values() for part in parts]
-    if left_over := [region for region in scheme.names if region not in grouped]:
-        raise CaptumLeamError(f"{', '.join(map(repr, left_over))} belongs to no group; expected one for every region.")
+    grouped = [region for regions in groups.values() for region in regions]
+    if missing := [region for region in scheme.names if region not in grouped]:
+        raise CaptumLeamError(
+            f"Expected groups to hold every region of scheme {scheme.name!r}, got none for {', '.join(map(repr, missing))}."
+        )
     return replace(scheme.merge(groups), name=name, left=None)
 
 
-COARSE = merged(
+COARSE = merge_regions(
     CELEBAMASK_HQ,
     {
         "eyes": ["left_eye", "right_eye"],
@@ -82,9 +84,9 @@ COARSE = merged(
     },
     "coarse",
 )
-"""CelebAMask-HQ in seven regions. ``other``, its background, holds ears, neck and glasses too; ``skin`` is that of the face."""
+"""Seven regions of CelebAMask-HQ. ``skin`` is that of the face. ``other``, its background, includes ears, neck and glasses."""
 
-FISWG_CELEBAMASK_HQ = merged(
+FISWG_CELEBAMASK_HQ = merge_regions(
     CELEBAMASK_HQ,
     {
         "skin": ["skin"],
@@ -99,9 +101,9 @@ FISWG_CELEBAMASK_HQ = merged(
     },
     "fiswg, from celebamask_hq",
 )
-"""FISWG components as far as CelebAMask-HQ labels show them. ``skin`` there is forehead, cheeks, chin and any beard in one."""
+"""FISWG components that CelebAMask-HQ labels distinguish. ``skin`` includes forehead, cheeks, chin and any beard."""
 
-FISWG_TEMPLATE = merged(
+FISWG_TEMPLATE = merge_regions(
     TEMPLATE,
     {
         "face_head_outline": ["outline"],
@@ -116,4 +118,4 @@ FISWG_TEMPLATE = merged(
     },
     "fiswg, from template",
 )
-"""FISWG components as far as the template shows them: where they usually lie, not where they lie in this face."""
+"""FISWG components that the template distinguishes, at their usual places rather than those in a specific face."""

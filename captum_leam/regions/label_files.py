@@ -1,4 +1,4 @@
-"""Label maps from files: hand-made, or another program's."""
+"""Read label maps from files that were made by hand or by another program."""
 
 import errno
 from collections.abc import Sequence
@@ -8,25 +8,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_leam.errors import CaptumLeamError
-from captum_leam.faces.photos import opened
+from captum_leam.errors import CaptumLeamError, FileError
+from captum_leam.faces.photos import open_picture
 from captum_leam.regions.scheme import CELEBAMASK_HQ, RegionScheme
 
 LABEL_FILES = (".npy", ".png", ".bmp", ".tif", ".tiff")
 
 
 class LabelMapParser:
-    """Label maps from files, in the order of the images: hand-made labels, or those of another program.
+    """Parser that returns label maps from files, in the order of the images.
 
     Args:
-        files: label files (PNG, BMP or TIFF with one channel, or a palette, whose numbers count; or ``.npy`` with integers), or a
-            folder of them, taken by name.
-        names: of the images in their order, for a folder: the label file of ``"ann_1"`` is ``ann_1<suffix>.png`` or ``.npy``.
-        suffix: what label files have at the end of their names; others in the folder are left alone.
-        scheme: of the integers.
+        files: Paths of label files, or of a folder of them, which are sorted by name. Files are PNG, BMP or TIFF pictures with one channel
+            or a palette, whose indices are the labels, or ``.npy`` files of integers.
+        names: Names of the images in their order, to select files of a folder. The label file of ``"ann_1"`` is ``ann_1<suffix>.png`` or
+            ``.npy``. Default: all files of the folder.
+        suffix: End of the names of label files. Other files of the folder are ignored. Default: ``""``.
+        scheme: Scheme of the labels. Default: :data:`CELEBAMASK_HQ`.
 
     Raises:
-        CaptumLeamError: naming the file and why: missing, broken, in colours, labels that the scheme does not know.
+        CaptumLeamError: If a file is missing, cannot be read or is not a label map of the scheme. The message names the file.
 
     Example:
         >>> import tempfile
@@ -46,13 +47,13 @@ class LabelMapParser:
         scheme: RegionScheme = CELEBAMASK_HQ,
     ) -> None:
         if isinstance(files, (str, Path)):
-            self.files = _in_folder(Path(files), names, suffix)
+            self.files = _find_label_files(Path(files), names, suffix)
         elif names is not None:
-            raise CaptumLeamError("names= choose among the files of a folder; leave them out when files are given.")
+            raise CaptumLeamError("Expected names only with a folder, got names and files. Omit names.")
         else:
             self.files = tuple(Path(path) for path in files)
         if not self.files:
-            raise CaptumLeamError("no label file is given.")
+            raise CaptumLeamError("Expected at least one label file, got none.")
         self.scheme = scheme
         self.names = tuple(path.stem.removesuffix(suffix) for path in self.files)
         self._labels = [read_labels(path, scheme) for path in self.files]
@@ -61,44 +62,44 @@ class LabelMapParser:
         return f"LabelMapParser({len(self.files)} files, scheme={self.scheme.name!r})"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Label maps of all images, in the order of the files.
+        """Return the label maps of all images.
 
         Args:
-            images: (N, C, H, W), all of them at once.
+            images: All images in the order of the files, shape (N, C, H, W).
 
         Returns:
-            (N, H, W), int64, on the device of the images.
+            Label maps of shape (N, H, W), int64, on the device of the images.
 
         Raises:
-            CaptumLeamError: for another number of images than files, or another size, naming the file.
+            CaptumLeamError: If the number or the size of the images differs from that of the label maps.
         """
         if images.ndim != 4 or len(images) != len(self.files):
             raise CaptumLeamError(
-                f"images have shape {tuple(images.shape)}, and there are {len(self.files)} label files; expected one each: "
-                "(N, C, H, W), in one call and in the order of the files."
+                f"Expected images of shape (N, C, H, W), one for each of the {len(self.files)} label files, got {tuple(images.shape)}. "
+                "Pass all images in one call, in the order of the files."
             )
         size = tuple(images.shape[-2:])
         for path, labels in zip(self.files, self._labels, strict=True):
             if tuple(labels.shape) != size:
                 raise CaptumLeamError(
-                    f"{path}: labels of (H, W) = {tuple(labels.shape)}, the images have {size}. Labels belong to the very crop: bring "
-                    "them there first (AlignedFace.to_crop)."
+                    f"{path}: expected labels of shape {size}, as the images, got {tuple(labels.shape)}. Convert labels of the photograph "
+                    "with AlignedFace.to_crop."
                 )
         return torch.stack(self._labels).to(images.device)
 
 
 def read_labels(path: str | Path, scheme: RegionScheme | None = None) -> Tensor:
-    """One label map from a file.
+    """Read a label map from a file.
 
     Args:
-        path: PNG, BMP or TIFF with one channel or a palette, or ``.npy``.
-        scheme: whose integers they must be.
+        path: Path of a PNG, BMP or TIFF picture with one channel or a palette, or of an ``.npy`` file of integers.
+        scheme: Scheme that the labels must belong to. Default: None, for any integers.
 
     Returns:
-        (H, W), int64.
+        Label map of shape (H, W), int64.
 
     Raises:
-        CaptumLeamError: naming the file and why.
+        CaptumLeamError: If the file cannot be read or is not a label map of the scheme. The message names the file.
 
     Example:
         >>> read_labels("nowhere.npy")
@@ -118,44 +119,49 @@ def read_labels(path: str | Path, scheme: RegionScheme | None = None) -> Tensor:
 def _from_array(path: Path) -> Tensor:
     try:
         if path.exists() and not path.is_file():
-            raise OSError(errno.EINVAL, "it is no file")
+            raise OSError(errno.EINVAL, "not a file")
         values = np.load(path, allow_pickle=False)
     except OSError as error:
         raise CaptumLeamError(f"{path}: the labels cannot be read ({error.strerror or error}).") from None
-    except Exception as error:  # a broken file, or a pickle
-        raise CaptumLeamError(f"{path}: this is no array of numbers ({error}).") from None
+    except Exception as error:  # NumPy raises exceptions of several types for broken files and pickles
+        raise CaptumLeamError(
+            f"{path}: expected an array of integers (H, W), got an unreadable file ({error})."
+        ) from None
     if not isinstance(values, np.ndarray):
-        raise CaptumLeamError(f"{path}: this is an archive of arrays; expected one array of integers (H, W).")
+        raise CaptumLeamError(f"{path}: expected an array of integers (H, W), got an archive of arrays.")
     if values.ndim != 2 or values.dtype.kind not in "iub":
-        raise CaptumLeamError(f"{path}: {values.dtype} of shape {values.shape}; expected integers (H, W).")
+        raise CaptumLeamError(
+            f"{path}: expected an array of integers (H, W), got {values.dtype} of shape {values.shape}."
+        )
     return torch.from_numpy(values.astype(np.int64))
 
 
 def _from_picture(path: Path) -> Tensor:
-    with opened(path) as image:
+    with open_picture(path) as image:
         if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
-            raise CaptumLeamError(
-                f"{path}: a picture in colours ({image.mode}); expected one integer a pixel: grey, or with a palette."
+            raise FileError(
+                path, f"expected a picture in grey or with a palette, one label per pixel, got colours ({image.mode})."
             )
         return torch.from_numpy(np.asarray(image).astype(np.int64))
 
 
-def _in_folder(folder: Path, names: Sequence[str] | None, suffix: str) -> tuple[Path, ...]:
+def _find_label_files(folder: Path, names: Sequence[str] | None, suffix: str) -> tuple[Path, ...]:
     try:
-        found = sorted(path for path in folder.iterdir() if path.suffix in LABEL_FILES and path.stem.endswith(suffix))
+        paths = sorted(path for path in folder.iterdir() if path.suffix in LABEL_FILES and path.stem.endswith(suffix))
     except OSError as error:
         raise CaptumLeamError(f"{folder}: the folder cannot be read ({error.strerror}).") from None
     if names is None:
-        if not found:
+        if not paths:
             raise CaptumLeamError(f"{folder}: the folder holds no label file (*{suffix}, {', '.join(LABEL_FILES)}).")
-        return tuple(found)
+        return tuple(paths)
     by_name: dict[str, list[Path]] = {}
-    for path in found:
+    for path in paths:
         by_name.setdefault(path.stem.removesuffix(suffix), []).append(path)
     if missing := [name for name in names if name not in by_name]:
-        raise CaptumLeamError(f"{folder}: no label file for {missing[:5]} ({missing[0]}{suffix}.png or so).")
-    if twice := [name for name in names if len(by_name[name]) > 1]:
         raise CaptumLeamError(
-            f"{folder}: several label files for {twice[0]!r}: {[path.name for path in by_name[twice[0]]]}."
+            f"{folder}: expected a label file for every name, such as {missing[0]}{suffix}.png, got none for {missing[:5]}."
         )
+    if ambiguous := [name for name in names if len(by_name[name]) > 1]:
+        files = [path.name for path in by_name[ambiguous[0]]]
+        raise CaptumLeamError(f"{folder}: expected one label file for {ambiguous[0]!r}, got {files}.")
     return tuple(by_name[name][0] for name in names)

@@ -1,4 +1,4 @@
-"""Regions named on a command line: the template, a parser with weights, a callable, label files or superpixels."""
+"""Label faces by the name of a method: template, network, callable, label files or superpixels."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from captum_leam.regions.superpixels import superpixels
 from captum_leam.regions.template import TemplateParser
 
 Labels = tuple[Tensor, RegionScheme, str]
+"""Label maps, their scheme and a description of their source."""
 
 NAMES = (
     "template, bisenet, parsenet, superpixels, FILE.py:callable, package.module:callable, or a folder of label files"
@@ -30,22 +31,22 @@ MOUTH = ["mouth", "upper_lip", "lower_lip"]
 
 @dataclass(frozen=True)
 class FaceRegions:
-    """Label maps of some faces.
+    """Label maps of faces with their scheme.
 
     Example:
         >>> from captum_leam.regions import COARSE
-        >>> FaceRegions(torch.zeros(2, 112, 112, dtype=torch.int64), COARSE, "painted by hand").comparable
+        >>> FaceRegions(torch.zeros(2, 112, 112, dtype=torch.int64), COARSE, "painted by hand").is_comparable
         True
     """
 
     labels: Tensor = field(repr=False)
-    """(N, h, w), int64."""
+    """Label maps of shape (N, h, w), int64."""
     scheme: RegionScheme
-    """Of the labels; left and right are merged where it has both, and lips with the mouth."""
+    """Scheme of the labels, in which left and right are merged, and lips with the mouth."""
     source: str
-    """What they are from, in words."""
-    comparable: bool = True
-    """Whether a region of one face is the same part of another; superpixels are not."""
+    """Description of the parser or the files, as reports show it."""
+    is_comparable: bool = True
+    """Whether a region is the same part of every face, which superpixels are not."""
 
 
 def label_faces(
@@ -56,21 +57,28 @@ def label_faces(
     weights: str | Path | None = None,
     device: str | torch.device | None = None,
 ) -> FaceRegions:
-    """Regions of faces, from whatever is named.
+    """Return label maps of faces from a named method.
 
     Args:
-        where: ``"template"`` (where parts usually lie), ``"bisenet"`` or ``"parsenet"`` (facexlib's; of photographs, parsed on the
-            photograph around the face), ``"superpixels"``; ``"FILE.py:name"`` or ``"package.module:name"``, a parser, see
-            :func:`parse`, or a class or function without arguments that gives one, with its ``scheme`` beside it or else in the
-            classes of ``CELEBAMASK_HQ``; or a folder with ``<name of the picture>.png`` (or ``.npy``, or ``…_labels.png``), labels of
-            ``CELEBAMASK_HQ`` on the crop or on the photograph.
-        sources: of the faces.
-        images: (N, 3, h, w), their crops.
-        weights: of bisenet or parsenet, file or folder.
-        device: of the parser.
+        where: Method of labelling:
+
+            * ``"template"``: the usual places of regions on a standard crop;
+            * ``"bisenet"`` or ``"parsenet"``: a network of facexlib, on the photograph around the face if there is one;
+            * ``"superpixels"``: segments of similar colour;
+            * ``"FILE.py:name"`` or ``"package.module:name"``: a parser as for :func:`parse`, or a class or function without arguments that
+              returns one. Its scheme is its attribute ``scheme``, by default ``CELEBAMASK_HQ``;
+            * the path of a folder with a label file ``<name of the picture>.png``, ``…_labels.png`` or ``….npy`` for each face, in the
+              labels of ``CELEBAMASK_HQ``, on the crop or on the photograph.
+        sources: Faces with their files.
+        images: Crops of the faces, shape (N, 3, h, w), in [0, 1].
+        weights: Path of the weights of BiSeNet or ParseNet, a file or a folder. Default: where :class:`FacexlibParser` finds them.
+        device: Device of the parser. Default: that of the parser.
+
+    Returns:
+        Label maps with their scheme.
 
     Raises:
-        CaptumLeamError: for another name, and what the parser or the files refuse.
+        CaptumLeamError: If the method is unknown, or the parser or a label file fails.
 
     Example:
         >>> source = FaceSource(Path("ann.png"), torch.rand(3, 112, 96))
@@ -78,39 +86,38 @@ def label_faces(
         'TemplateParser, the standard crop of 112 × 96'
     """
     if where == "template":
-        found = _of_template(images)
+        labels, scheme, source = _template_labels(images)
     elif where in ("bisenet", "parsenet"):
-        found = _of_facexlib(where, sources, images, weights, device)
+        labels, scheme, source = _facexlib_labels(where, sources, images, weights, device)
     elif where == "superpixels":
         labels, scheme = superpixels(images.cpu())
-        return FaceRegions(labels, scheme, "superpixels (SLIC): by colour, anew in every picture", comparable=False)
+        return FaceRegions(labels, scheme, "superpixels (SLIC), by colour in each picture", is_comparable=False)
     elif Path(where).is_dir():
-        found = _of_files(Path(where), sources)
+        labels, scheme, source = _file_labels(Path(where), sources)
     elif ":" in where:
-        found = _of_callable(where, images, device)
+        labels, scheme, source = _callable_labels(where, images, device)
     else:
-        raise CaptumLeamError(f"regions are {where!r}; expected {NAMES}.")
-    labels, scheme, source = found
+        raise CaptumLeamError(f"Expected regions to be {NAMES}, got {where!r}.")
     scheme = scheme.merge_sides()
-    if all(part in scheme.names for part in MOUTH):
+    if all(region in scheme.names for region in MOUTH):
         scheme = scheme.merge({"mouth": MOUTH})
     return FaceRegions(labels.cpu(), scheme, source)
 
 
-def _of_template(images: Tensor) -> Labels:
+def _template_labels(images: Tensor) -> Labels:
     height, width = images.shape[-2:]
     try:
-        parser = TemplateParser.of_size((height, width))
+        parser = TemplateParser.from_size((height, width))
     except CaptumLeamError as error:
         raise CaptumLeamError(f"{error} Without a template, regions need a parser: {NAMES}.") from None
     shape = "" if height == width else f" of {parser.size[0]} × {parser.size[1]}"
     return parser(images), parser.scheme, f"TemplateParser, the standard crop{shape}"
 
 
-def _of_facexlib(
-    where: Any, sources: Sequence[FaceSource], images: Tensor, weights: str | Path | None, device: Any
+def _facexlib_labels(
+    network: Any, sources: Sequence[FaceSource], images: Tensor, weights: str | Path | None, device: Any
 ) -> Labels:
-    parser = FacexlibParser(where, weights=weights, device=device)
+    parser = FacexlibParser(network, weights=weights, device=device)
     labels = [
         parse(parser, image[None].cpu())[0]
         if source.face is None or source.photo is None
@@ -120,19 +127,19 @@ def _of_facexlib(
     return torch.stack(labels), parser.scheme, repr(parser)
 
 
-def _of_callable(where: str, images: Tensor, device: Any) -> Labels:
+def _callable_labels(where: str, images: Tensor, device: Any) -> Labels:
     parser = made_in_code(where)
     if not callable(parser):
         raise CaptumLeamError(
-            f"{where} is a {type(parser).__name__}; expected a parser: images (N, 3, h, w) → label maps."
+            f"Expected {where} to be a parser from images (N, 3, h, w) to label maps, got a {type(parser).__name__}."
         )
     scheme = getattr(parser, "scheme", CELEBAMASK_HQ)
     if not isinstance(scheme, RegionScheme):
-        raise CaptumLeamError(f"{where}: its scheme is a {type(scheme).__name__}; expected a RegionScheme.")
+        raise CaptumLeamError(f"Expected the scheme of {where} to be a RegionScheme, got a {type(scheme).__name__}.")
     if isinstance(parser, nn.Module):
         parser = parser.eval().to(device or "cpu")
     try:
-        labels = parse(_checked(parser, scheme), images)
+        labels = parse(_with_class_check(parser, scheme), images)
     except (ValueError, TypeError) as error:
         raise CaptumLeamError(f"{where}: {error}") from None
     except Exception as error:
@@ -142,46 +149,46 @@ def _of_callable(where: str, images: Tensor, device: Any) -> Labels:
     return labels, scheme, f"{where}, classes of {scheme.name}"
 
 
-def _checked(parser: Callable[[Tensor], Tensor], scheme: RegionScheme) -> Callable[[Tensor], Tensor]:
-    """Return the parser, which raises if its scores have another number of classes than the scheme."""
+def _with_class_check(parser: Callable[[Tensor], Tensor], scheme: RegionScheme) -> Callable[[Tensor], Tensor]:
+    """Return a parser that raises if the number of classes in its scores differs from that of the scheme."""
 
-    def checked(images: Tensor) -> Tensor:
-        answer = parser(images)
-        scores = isinstance(answer, Tensor) and answer.is_floating_point() and answer.ndim == 4
-        if scores and scheme.labels != tuple(range(answer.shape[1])):
+    def parse_and_check(images: Tensor) -> Tensor:
+        output = parser(images)
+        is_score = isinstance(output, Tensor) and output.is_floating_point() and output.ndim == 4
+        if is_score and scheme.labels != tuple(range(output.shape[1])):
             raise CaptumLeamError(
-                f"scores of {answer.shape[1]} classes, and the scheme {scheme.name!r} has {len(scheme)}; give the parser the "
-                "attribute scheme, a RegionScheme that names its classes."
+                f"Expected scores of the {len(scheme)} classes of scheme {scheme.name!r}, got scores of {output.shape[1]} classes. Give "
+                "the parser an attribute `scheme`, a RegionScheme that names its classes."
             )
-        return answer
+        return output
 
-    return checked
+    return parse_and_check
 
 
 # -- label files ---------------------------------------------------------------------------------------
 
 
-def _of_files(folder: Path, sources: Sequence[FaceSource]) -> Labels:
-    labels = [_on_crop(_label_file(folder, source.path), source) for source in sources]
+def _file_labels(folder: Path, sources: Sequence[FaceSource]) -> Labels:
+    labels = [_crop_labels(_label_file(folder, source.path), source) for source in sources]
     return torch.stack(labels), CELEBAMASK_HQ, f"label files of {folder.name}, classes of {CELEBAMASK_HQ.name}"
 
 
 def _label_file(folder: Path, picture: Path) -> Path:
-    names = [f"{picture.stem}{suffix}{ending}" for suffix in ("_labels", "") for ending in LABEL_FILES]
-    found = [folder / name for name in names if (folder / name).is_file() and (folder / name) != picture]
-    if not found:
+    names = [f"{picture.stem}{end}{suffix}" for end in ("_labels", "") for suffix in LABEL_FILES]
+    paths = [folder / name for name in names if (folder / name).is_file() and (folder / name) != picture]
+    if not paths:
         raise CaptumLeamError(
-            f"{folder}: there is no label file of {picture.name} ({names[0]}, {picture.stem}.npy, …)."
+            f"{folder}: expected a label file for {picture.name}, such as {names[0]} or {picture.stem}.npy, got none."
         )
-    return found[0]
+    return paths[0]
 
 
-def _on_crop(path: Path, source: FaceSource) -> Tensor:
+def _crop_labels(path: Path, source: FaceSource) -> Tensor:
     labels = read_labels(path, CELEBAMASK_HQ)
-    size = tuple(source.crop.shape[-2:])
-    if source.face is not None and tuple(labels.shape) == source.face.photo_size and tuple(labels.shape) != size:
+    shape, size = tuple(labels.shape), tuple(source.crop.shape[-2:])
+    if source.face is not None and shape == source.face.photo_size and shape != size:
         return source.face.to_crop(labels, outside=CELEBAMASK_HQ.index("background"))
-    if tuple(labels.shape) != size:
-        photo = "" if source.face is None else f", the photograph {source.face.photo_size}"
-        raise CaptumLeamError(f"{path}: labels of (H, W) = {tuple(labels.shape)}; the crop is {size}{photo}.")
+    if shape != size:
+        photo = "" if source.face is None else f" or that of the photograph, {source.face.photo_size}"
+        raise CaptumLeamError(f"{path}: expected labels of the size of the crop, {size}{photo}, got {shape}.")
     return labels

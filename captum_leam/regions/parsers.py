@@ -1,7 +1,6 @@
-"""Parsers with weights, on crops or on the photograph around them.
+"""Face parsers with trained weights, for crops and for the photographs around them.
 
-Every parser here is a callable from images (N, 3, H, W) in [0, 1] to label maps (N, H, W), as
-:func:`~captum_leam.regions.parse` takes any.
+A parser is a callable from images (N, 3, H, W) in [0, 1] to label maps (N, H, W), as :func:`~captum_leam.regions.parse` accepts.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,39 +44,39 @@ BISENET_CLASSES = (
     "hair",
     "hat",
 )
-"""Classes of facexlib's BiSeNet in the order of its scores, by the names of ``CELEBAMASK_HQ``."""
+"""Classes of facexlib's BiSeNet in the order of its scores, with the names of ``CELEBAMASK_HQ``."""
 
 PARSENET_CLASSES = CELEBAMASK_HQ.names
-"""Classes of facexlib's ParseNet in the order of its scores: that of CelebAMask-HQ."""
+"""Classes of facexlib's ParseNet in the order of its scores, which is that of CelebAMask-HQ."""
 
 WIDE_512 = np.array(
     [(192.98, 239.95), (318.9, 240.19), (256.63, 314.02), (201.26, 371.41), (313.09, 371.15)], dtype=np.float64
 )
-"""The five points, (x, y), on the 512 × 512 crops that published face parsers were trained on: the whole head, with hair and neck."""
+"""Five points (x, y) of the 512 × 512 crops on which published face parsers were trained, which show the head with hair and neck."""
 WIDE_512.setflags(write=False)
 
 
 class NetworkParser:
-    """Face regions from any segmentation network, its classes brought to the order of a scheme.
+    """Parser from a segmentation network.
 
     Args:
-        network: images (N, 3, size, size) → scores (N, K, h, w), or a tuple whose first is. In evaluation mode.
-        classes: names of the K scores in order, each a region of ``scheme``; several scores may go to one region (the best counts).
-        mean: subtracted from RGB in [0, 1], three numbers.
-        std: what it is divided by, three numbers.
-        size: side of the images that the network reads.
-        scheme: of the label maps.
-        batch_size: images in one forward pass.
-        device: where the network is moved; by default it stays where it is.
+        network: Module in evaluation mode, from images (N, 3, size, size) to scores (N, K, h, w), or to a tuple that begins with them.
+        classes: Names of the K classes in the order of the scores. Each is a region of ``scheme``, and several may be the same.
+        mean: Mean that is subtracted from RGB values in [0, 1], one per channel. Default: (0, 0, 0).
+        std: Standard deviation by which they are divided, one per channel. Default: (1, 1, 1).
+        size: Side of the network's input in pixels, to which images are resized. Default: 512.
+        scheme: Scheme of the label maps. Default: :data:`CELEBAMASK_HQ`.
+        batch_size: Maximum number of images in one forward pass. Default: 8.
+        device: Device to which the network is moved. Default: the device of its parameters.
 
     Raises:
-        CaptumLeamError: for a class that the scheme does not have, or a network in training mode.
+        CaptumLeamError: If a class is not a region of the scheme, the network is in training mode, or an argument is out of range.
 
     Example:
         >>> scheme = RegionScheme({0: "background", 1: "face"})
-        >>> light = nn.Conv2d(3, 2, 1)  # scores of: face, background
-        >>> _ = light.weight.data.fill_(0), light.bias.data.copy_(torch.tensor([1.0, 0.0]))
-        >>> parser = NetworkParser(light.eval(), ["face", "background"], scheme=scheme, size=32)
+        >>> network = nn.Conv2d(3, 2, 1)  # scores of face and background
+        >>> _ = network.weight.data.fill_(0), network.bias.data.copy_(torch.tensor([1.0, 0.0]))
+        >>> parser = NetworkParser(network.eval(), ["face", "background"], scheme=scheme, size=32)
         >>> parser(torch.rand(2, 3, 8, 8)).unique().tolist()
         [1]
     """
@@ -95,110 +94,122 @@ class NetworkParser:
         device: str | torch.device | None = None,
     ) -> None:
         if unknown := [name for name in classes if name not in scheme.names]:
-            raise CaptumLeamError(f"scheme {scheme.name!r} has no region {unknown}; it has {list(scheme.names)}.")
-        if network.training:
-            raise CaptumLeamError("the parsing network is in training mode; call .eval() first.")
-        if min(std) <= 0 or len(mean) != 3 or len(std) != 3 or size < 1 or batch_size < 1:
             raise CaptumLeamError(
-                "expected three means, three deviations over 0, a size and a batch size of 1 or more."
+                f"Expected classes to be regions of scheme {scheme.name!r}, {list(scheme.names)}, got {unknown}."
             )
+        if network.training:
+            raise CaptumLeamError(
+                "Expected network to be in evaluation mode, got one in training mode. Call network.eval()."
+            )
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise CaptumLeamError(
+                f"Expected mean and std to be three numbers each, with std above 0, got {mean} and {std}."
+            )
+        for name, value in (("size", size), ("batch_size", batch_size)):
+            if value < 1:
+                raise CaptumLeamError(f"Expected {name} to be 1 or more, got {value}.")
         self.classes = tuple(classes)
         self.scheme = scheme
         self.size = size
         self.batch_size = batch_size
-        first = next(network.parameters(), None)
-        self.device = torch.device(device or ("cpu" if first is None else first.device))
+        parameter = next(network.parameters(), None)
+        self.device = torch.device(device or ("cpu" if parameter is None else parameter.device))
         self.network = network.to(self.device)
-        self._dtype = torch.float32 if first is None else first.dtype
+        self._dtype = torch.float32 if parameter is None else parameter.dtype
         self._mean, self._std = (
             torch.tensor(list(v), dtype=torch.float32, device=self.device).view(3, 1, 1) for v in (mean, std)
         )
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Label map of every image: the region with the highest score, decided at the size of the images.
+        """Return label maps with the region of the highest score at each pixel of the images.
 
         Args:
-            images: (N, 3, H, W) or (N, 1, H, W), float in [0, 1].
+            images: Images of shape (N, 3, H, W) or (N, 1, H, W), floating point in [0, 1].
 
         Returns:
-            (N, H, W), int64, integers of ``scheme``, on the device of the images.
+            Label maps of shape (N, H, W), int64, in the labels of ``scheme``, on the device of the images.
 
         Raises:
-            CaptumLeamError: for images of another shape or range, or scores of another number of classes, or NaN.
+            CaptumLeamError: If the shape or the range of the images is wrong, or the network returns NaN or scores of another shape.
         """
         labels = torch.tensor(
             [self.scheme.index(name) for name in self.classes], dtype=torch.int64, device=images.device
         )
         empty = torch.zeros(0, *images.shape[-2:], dtype=torch.int64, device=images.device)
         _check_images(images)
-        return torch.cat([empty, *[labels[part.argmax(dim=1)] for part in self._parts(images)]])
+        return torch.cat([empty, *[labels[scores.argmax(dim=1)] for scores in self._score_batches(images)]])
 
     def scores(self, images: Tensor) -> Tensor:
-        """Scores of the classes at the size of the images, in the order of ``classes``.
+        """Return the scores of the classes, interpolated bilinearly to the size of the images.
 
         Args:
-            images: as in a call.
+            images: Images of shape (N, 3, H, W) or (N, 1, H, W), floating point in [0, 1].
 
         Returns:
-            (N, K, H, W), float, bilinear from what the network gives, on the device of the images.
+            Scores of shape (N, K, H, W), float32, in the order of ``classes``, on the device of the images.
+
+        Raises:
+            CaptumLeamError: If the shape or the range of the images is wrong, or the network returns NaN or scores of another shape.
         """
         _check_images(images)
         empty = torch.zeros(0, len(self.classes), *images.shape[-2:], dtype=torch.float32, device=images.device)
-        return torch.cat([empty, *self._parts(images)])
+        return torch.cat([empty, *self._score_batches(images)])
 
-    def _parts(self, images: Tensor) -> list[Tensor]:
+    def _score_batches(self, images: Tensor) -> list[Tensor]:
         if not len(images):
             return []
         return in_batches(lambda rows: self._score(images[rows]), len(images), self.batch_size)
 
     @torch.no_grad()
     def _score(self, images: Tensor) -> Tensor:
-        read = images.to(self.device).float().expand(-1, 3, -1, -1)
-        read = F.interpolate(read, (self.size, self.size), mode="bilinear", antialias=True)
-        answer = self.network(((read - self._mean) / self._std).to(self._dtype))
-        scores = answer[0] if isinstance(answer, (tuple, list)) else answer
+        rgb = images.to(self.device).float().expand(-1, 3, -1, -1)
+        rgb = F.interpolate(rgb, (self.size, self.size), mode="bilinear", antialias=True)
+        output = self.network(((rgb - self._mean) / self._std).to(self._dtype))
+        scores = output[0] if isinstance(output, (tuple, list)) else output
         if scores.ndim != 4 or scores.shape[:2] != (len(images), len(self.classes)):
             raise CaptumLeamError(
-                f"the network returned scores of shape {tuple(scores.shape)}; expected ({len(images)}, "
-                f"{len(self.classes)}, h, w), one for every class."
+                f"Expected network to return scores of shape ({len(images)}, {len(self.classes)}, h, w), one for each class, got "
+                f"{tuple(scores.shape)}."
             )
         if bool(torch.isnan(scores).any()):
-            raise CaptumLeamError("the network returned NaN scores; check its weights.")
+            raise CaptumLeamError("Expected network to return finite scores, got NaN. Check its weights.")
         return F.interpolate(scores.float(), images.shape[-2:], mode="bilinear", antialias=True).to(images.device)
 
 
 def _check_images(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not images.is_floating_point():
         raise CaptumLeamError(
-            f"images are {images.dtype} of shape {tuple(images.shape)}; expected (N, 3, H, W), float RGB in [0, 1]."
+            "Expected images to be RGB of shape (N, 3, H, W), floating point in [0, 1], got "
+            f"{images.dtype} of shape {tuple(images.shape)}."
         )
     if images.numel() and not (images.min() >= -1e-3 and images.max() <= 1 + 1e-3):
         raise CaptumLeamError(
-            f"images hold values from {float(images.min()):.3g} to {float(images.max()):.3g}; expected RGB in [0, 1]: undo "
-            "the preprocessing of the recognition network."
+            f"Expected images to be RGB in [0, 1], got values from {float(images.min()):.3g} to {float(images.max()):.3g}. "
+            "Undo the preprocessing of the recognition network."
         )
 
 
 class FacexlibParser(NetworkParser):
-    """Face regions from the parsing networks that facexlib publishes, in the integers of ``CELEBAMASK_HQ``.
+    """Parser from a face parsing network of facexlib, with labels of ``CELEBAMASK_HQ``.
 
-    Both give 19 classes, each in an order of its own; ``classes`` holds it. Both were trained on crops that show the whole head;
-    on crops aligned for recognition, which cut the chin and most hair, they do less well: :func:`parse_on_photo` shows them what
-    they expect.
+    Both networks return 19 classes in different orders, which ``classes`` holds. They were trained on crops of the whole head. On crops
+    aligned for recognition, which lack the chin and most of the hair, they are less accurate, so prefer :func:`parse_on_photo` there.
 
     Source: Yu et al. 2018, "BiSeNet"; Chen et al. 2021, "Progressive semantic-aware style transformation" (ParseNet).
 
     Args:
-        network: ``"bisenet"`` (53 MB) or ``"parsenet"`` (85 MB, some ten times slower).
-        weights: file or folder; by default the folder that ``CAPTUM_LEAM_WEIGHTS`` names, else facexlib's own.
-        sha256: what the weights must be, in hex; the attribute of that name says what they are.
-        download: let facexlib download weights that are not there.
-        device: of the network; by default CUDA where there is one.
-        batch_size: images in one forward pass.
+        network: ``"bisenet"`` (53 MB) or ``"parsenet"`` (85 MB, about ten times slower). Default: ``"bisenet"``.
+        weights: File of the weights, or folder that holds it. Default: the folder in ``CAPTUM_LEAM_WEIGHTS``, else facexlib's own.
+        sha256: Expected SHA-256 digest of the weights in hex. The attribute ``sha256`` holds their digest. Default: None, for no check.
+        download: Whether facexlib may download missing weights. Default: False.
+        device: Device of the network. Default: CUDA if available, else the CPU.
+        batch_size: Maximum number of images in one forward pass. Default: 8.
 
     Raises:
-        CaptumLeamError: for weights that are missing, broken, of another network or not those pinned.
-        ImportError: without facexlib.
+        MissingWeightsError: If the weights are not found.
+        CaptumLeamError: If the weights are broken, belong to another network or do not have the expected digest, or the network is
+            unknown.
+        MissingExtraError: If facexlib is not installed.
 
     Example:
         >>> FacexlibParser("parsenet", weights="/nowhere")
@@ -218,7 +229,7 @@ class FacexlibParser(NetworkParser):
         batch_size: int = 8,
     ) -> None:
         if network not in ("bisenet", "parsenet"):
-            raise CaptumLeamError(f'network is {network!r}; expected "bisenet" or "parsenet".')
+            raise CaptumLeamError(f'Expected network to be "bisenet" or "parsenet", got {network!r}.')
         self.weights = find_weights(network, weights, download=download)
         net, self.sha256 = load_network(_bisenet if network == "bisenet" else _parsenet, self.weights, sha256)
         imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -260,21 +271,21 @@ def parse_on_photo(
     size: tuple[int, int] = (512, 512),
     background: int = 0,
 ) -> Tensor:
-    """Label map of a crop from the photograph around it: parsed where the parser sees the whole head, then brought to the crop.
+    """Return the label map of a crop, parsed on a wider crop of the photograph that shows the whole head.
 
     Args:
-        parser: see :func:`~captum_leam.regions.parse`.
-        photo: (3, H, W) in [0, 1], that the face is from.
-        face: as :class:`~captum_leam.faces.FaceAligner` gives it.
-        template: (5, 2), where the five points lie on the crops that the parser was trained on.
-        size: (h, w) of these crops.
-        background: label of what they do not show.
+        parser: Function from images to label maps or scores, as for :func:`~captum_leam.regions.parse`.
+        photo: Photograph of the face, shape (3, H, W), in [0, 1].
+        face: Aligned face from :class:`~captum_leam.faces.FaceAligner`.
+        template: Five points (x, y), shape (5, 2), in pixels of the crops on which the parser was trained. Default: :data:`WIDE_512`.
+        size: Height and width (h, w) of these crops in pixels. Default: (512, 512).
+        background: Label of pixels outside the wider crop. Default: 0.
 
     Returns:
-        (h, w), int64, of the size of ``face.crop``. ``face.to_photo`` brings it to the photograph.
+        Label map of shape (h, w), int64, of the size of ``face.crop``. Convert it with ``face.to_photo`` to the photograph.
 
     Raises:
-        CaptumLeamError: if the photograph has another size than the one the face is from.
+        CaptumLeamError: If the size of the photograph differs from ``face.photo_size``.
 
     Example:
         >>> face = align(torch.rand(3, 200, 300), 2 * WIDE_512 / 10)
@@ -283,9 +294,9 @@ def parse_on_photo(
     """
     if tuple(photo.shape[-2:]) != face.photo_size:
         raise CaptumLeamError(
-            f"the photograph is {tuple(photo.shape[-2:])}, the face is from one of {face.photo_size}."
+            f"Expected photo to have the size {face.photo_size} of the face's photograph, got {tuple(photo.shape[-2:])}."
         )
-    wide = align(photo, face.landmarks, template, size)
-    labels = parse(parser, wide.crop[None])[0]
-    steps = [np.vstack([matrix, (0, 0, 1)]) for matrix in (wide.transform, inverse(face.transform))]
-    return warp(labels, (steps[0] @ steps[1])[:2], face.size, outside=background)
+    wide_face = align(photo, face.landmarks, template, size)
+    labels = parse(parser, wide_face.crop[None])[0]
+    to_wide, to_photo = (np.vstack([m, (0, 0, 1)]) for m in (wide_face.transform, inverse(face.transform)))
+    return warp(labels, (to_wide @ to_photo)[:2], face.size, outside=background)

@@ -1,4 +1,4 @@
-"""Region reports over people: image by image, then one number for every person, then means with intervals."""
+"""Summarise region reports per person, and over people with confidence intervals."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ QUANTITIES = ("share", "mass", "area", "lift")
 
 
 def per_person(report: pd.DataFrame, people: Sequence[Hashable]) -> pd.DataFrame:
-    """Mean of every region's quantities over the images of each person, so that a person counts once however many images there are.
+    """Return the mean of each region's quantities over the images of each person.
+
+    Each person then has the same weight, whatever the number of images.
 
     Args:
-        report: of :func:`~captum_leam.regions.region_report`.
-        people: who is in each image, in the order of the images.
+        report: Report of :func:`~captum_leam.regions.region_report`.
+        people: Person in each image, in the order of the images.
 
     Returns:
-        One row for every person and region, in order of appearance: person, region, images, share, mass, area, lift. Images that
-        lack a region (lift NaN) are left out of that lift.
+        One row per person and region in order of appearance, with columns person, region, images, share, mass, area, lift. Images that
+        lack a region (lift NaN) do not enter its lift.
 
     Raises:
-        CaptumLeamError: if there are not as many people as images, or the report lacks columns.
+        CaptumLeamError: If the number of people differs from the number of images, or the report lacks a column.
 
     Example:
         >>> report = pd.DataFrame({"image": [0, 1, 2], "region": "nose", "share": [0.2, 0.4, 0.6], "mass": 0.1, "area": 0.1,
@@ -35,10 +37,12 @@ def per_person(report: pd.DataFrame, people: Sequence[Hashable]) -> pd.DataFrame
         [['ann', 2, 3.0], ['bob', 1, 6.0]]
     """
     if missing := [name for name in ("image", "region", *QUANTITIES) if name not in report.columns]:
-        raise CaptumLeamError(f"the report has no column {missing}; expected what region_report returns.")
+        raise CaptumLeamError(
+            f"Expected report to have the columns of region_report, got a table without {', '.join(missing)}."
+        )
     images = int(report["image"].max()) + 1 if len(report) else 0
     if len(people) != images:
-        raise CaptumLeamError(f"{len(people)} people are given for {images} images; expected one for each.")
+        raise CaptumLeamError(f"Expected people to name one person for each of {images} images, got {len(people)}.")
     table = report.assign(person=report["image"].map(dict(enumerate(people))))
     grouped = table.groupby(["person", "region"], sort=False, dropna=False)
     means = grouped[list(QUANTITIES)].mean()
@@ -55,44 +59,45 @@ def over_people(
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Mean of every region's quantities over people, with studentised bootstrap intervals: people are drawn, not images.
+    """Return the mean of each region's quantities over people, with studentised bootstrap intervals.
 
-    Intervals say how far other people would change the mean, with this network and these labels. Under ten people they are
-    Student's t; they are too narrow for lifts of regions so small that a few people carry the mean.
+    People are resampled, not images. The intervals describe the variation between people for one network and one set of labels. With fewer
+    than ten people they are Student's t intervals. They are too narrow for the lift of a region so small that few people determine it.
 
     Source: :func:`~captum_leam.stats.bootstrap.interval_of_sums`.
 
     Args:
-        report: of :func:`~captum_leam.regions.region_report`.
-        people: who is in each image, in the order of the images.
-        groups: person → group; means are then within each.
-        confidence: of the intervals, in (0, 1).
-        resamples: Number of bootstrap draws of people. Default: 2000.
-        seed: Seed of the draws. Default: 0.
+        report: Report of :func:`~captum_leam.regions.region_report`.
+        people: Person in each image, in the order of the images.
+        groups: Group of each person, to compute means within groups. Default: None, for one group.
+        confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
+        resamples: Number of bootstrap resamples of people. Default: 2000.
+        seed: Seed of the resamples. Default: 0.
 
     Returns:
-        One row for every (group,) region and quantity: group, region, quantity, people, mean, low, high. ``people`` counts those whose
-        images have the region; under two, low and high are NaN.
+        One row per region and quantity (and group), with columns group, region, quantity, people, mean, low, high. ``people`` is the
+        number of people whose images have the region. Below two, low and high are NaN.
 
     Raises:
-        CaptumLeamError: as :func:`per_person`; for a person without group; or other options out of range.
+        CaptumLeamError: If the number of people differs from the number of images, the report lacks a column, a person has no group, or
+            an argument is out of range.
 
     Example:
         >>> report = pd.DataFrame({"image": [0, 1, 2], "region": "nose", "share": [0.2, 0.4, 0.6], "mass": 0.1, "area": 0.1,
         ...                        "lift": [2.0, 4.0, 6.0]})
         >>> table = over_people(report, ["ann", "ann", "bob"]).set_index("quantity")
-        >>> table.loc["lift", ["mean", "low", "high"]].astype(float).round(1).tolist()  # two people say next to nothing
+        >>> table.loc["lift", ["mean", "low", "high"]].astype(float).round(1).tolist()  # the interval of two people is wide
         [4.5, 0.0, 23.6]
     """
-    if not 0 < confidence < 1 or resamples < 1:
-        raise CaptumLeamError(
-            f"confidence={confidence}, resamples={resamples}; expected a share in (0, 1) and 1 or more."
-        )
+    if not 0 < confidence < 1:
+        raise CaptumLeamError(f"Expected confidence to be in (0, 1), got {confidence}.")
+    if resamples < 1:
+        raise CaptumLeamError(f"Expected resamples to be 1 or more, got {resamples}.")
     table = per_person(report, people)
     keys = ["region"]
     if groups is not None:
         if missing := [person for person in dict.fromkeys(people) if person not in groups]:
-            raise CaptumLeamError(f"{missing[:5]} have no group; expected one for every person.")
+            raise CaptumLeamError(f"Expected groups to hold every person, got no group for {missing[:5]}.")
         table = table.assign(group=table["person"].map(dict(groups)))
         keys = ["group", "region"]
     rows = []
@@ -106,8 +111,8 @@ def over_people(
 
 
 def _interval(values: NDArray[np.float64], confidence: float, resamples: int, seed: int) -> tuple[float, float]:
-    of_each = np.ones(len(values))
+    weights = np.ones(len(values))
     low, high = interval_of_sums(
-        values, of_each, confidence=confidence, resamples=resamples, seed=seed, bounds=(0.0, np.inf)
+        values, weights, confidence=confidence, resamples=resamples, seed=seed, bounds=(0.0, np.inf)
     )
     return float(low), float(high)

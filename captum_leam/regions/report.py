@@ -1,4 +1,4 @@
-"""Which parts of the face a map stands on: shares, areas, lift, fragments and the nearest landmark."""
+"""Report how attribution is distributed over regions of the face: share, mass, area, lift, fragments and nearest landmark."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ LANDMARK_COLUMNS = ("image", "landmark", "share", "distance")
 
 
 def parse(parser: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Label maps from any parser: a callable that returns label maps, or scores of classes.
+    """Return the label maps of any parser that returns labels or scores of classes.
 
     Args:
-        parser: images -> integers (N, H, W), or floats (N, K, H, W), one score for every class.
-        images: (N, C, H, W), in the range that the parser reads.
+        parser: Function from images to integer labels (N, H, W), or to floating-point scores (N, K, H, W) of K classes.
+        images: Images of shape (N, C, H, W), in the range that the parser expects.
 
     Returns:
-        (N, H, W), int64; of scores, the class with the highest.
+        Label maps of shape (N, H, W), int64. Scores become the class with the highest score.
 
     Raises:
-        InputTypeError: if the parser returns something else than one tensor.
-        CaptumLeamError: for another shape, scores of one class only, or NaN scores.
+        InputTypeError: If the parser does not return one tensor.
+        CaptumLeamError: If the output has another shape, or scores of a single class or NaN.
 
     Example:
         >>> def skin_or_hair(images):  # scores of two classes
@@ -56,28 +56,32 @@ def parse(parser: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         [[[0, 1]]]
     """
     with torch.no_grad():
-        answer = parser(images)
-    if not isinstance(answer, Tensor):
+        output = parser(images)
+    if not isinstance(output, Tensor):
         raise InputTypeError(
-            f"the parser returned a {type(answer).__name__}; expected one tensor, integers (N, H, W) or scores "
-            "(N, K, H, W). If it is a tuple: parse(lambda x: net(x)[0], images)."
+            f"Expected parser to return one tensor of integers (N, H, W) or scores (N, K, H, W), got a {type(output).__name__}. Select the "
+            "tensor of a tuple with parse(lambda x: net(x)[0], images)."
         )
-    scores = answer.is_floating_point()
-    wanted = (len(images), *images.shape[-2:])
-    got = (len(answer), *answer.shape[-2:]) if answer.ndim == (4 if scores else 3) else None
-    if got != wanted:
+    is_score = output.is_floating_point()
+    expected = (len(images), *images.shape[-2:])
+    shape = (len(output), *output.shape[-2:]) if output.ndim == (4 if is_score else 3) else None
+    if shape != expected:
         raise CaptumLeamError(
-            f"the parser returned {answer.dtype} of shape {tuple(answer.shape)} for images {tuple(images.shape)}; expected "
-            f"integers {wanted}, or float scores ({wanted[0]}, K, {wanted[1]}, {wanted[2]})."
+            f"Expected parser to return integers {expected} or scores ({expected[0]}, K, {expected[1]}, {expected[2]}) for images "
+            f"{tuple(images.shape)}, got {output.dtype} of shape {tuple(output.shape)}."
         )
-    return _best_class(answer) if scores else as_integers(answer)
+    return _best_class(output) if is_score else as_integers(output)
 
 
 def _best_class(scores: Tensor) -> Tensor:
     if scores.shape[1] < 2:
-        raise CaptumLeamError("the parser returned scores of one class only; expected two or more, or integer labels.")
+        raise CaptumLeamError(
+            "Expected parser to return scores of two classes or more, or integer labels, got one class."
+        )
     if bool(torch.isnan(scores).any()):
-        raise CaptumLeamError("the parser returned NaN scores; check its weights and the range of the images.")
+        raise CaptumLeamError(
+            "Expected parser to return finite scores, got NaN. Check its weights and the range of the images."
+        )
     return scores.argmax(dim=1)
 
 
@@ -85,41 +89,41 @@ def _best_class(scores: Tensor) -> Tensor:
 
 
 def region_sums(values: Tensor, labels: Tensor, regions: Sequence[int]) -> Tensor:
-    """Return the sum of the values over the pixels of every region.
+    """Return the sums of values over the pixels of each region.
 
     Args:
-        values: Values (N, H, W), or (N, L, H, W) of several maps of each image.
-        labels: Integers (N, H, W), or (1, H, W) for all.
-        regions: K label integers.
+        values: Values of shape (N, H, W), or (N, L, H, W) for several maps per image.
+        labels: Label maps of shape (N, H, W), or (1, H, W) for all images.
+        regions: K labels.
 
     Returns:
-        Sums (N, K) or (N, L, K), float64; of float32 maps (N, L, H, W) float32, from one matrix product, which is many times faster.
+        Sums of shape (N, K) or (N, L, K), float64. For float32 maps (N, L, H, W) they are float32, from a faster matrix product.
 
     Example:
         >>> region_sums(torch.tensor([[[1.0, 2.0, 4.0]]]), torch.tensor([[[5, 0, 5]]]), [0, 5]).tolist()
         [[2.0, 5.0]]
     """
     if values.ndim == 4 and values.dtype == torch.float32:
-        inside = torch.stack([labels.flatten(1) == region for region in regions], -1).float()
+        masks = torch.stack([labels.flatten(1) == region for region in regions], -1).float()
         with own_arithmetic(values.device):
-            return values.flatten(2) @ (inside[0] if len(inside) == 1 else inside)
-    flat, where = values.double().flatten(-2), labels.flatten(1)
-    where = where[:, None] if values.ndim == 4 else where
-    sums = [(flat * (where == region)).sum(-1) for region in regions]
+            return values.flatten(2) @ (masks[0] if len(masks) == 1 else masks)
+    flat, pixel_labels = values.double().flatten(-2), labels.flatten(1)
+    pixel_labels = pixel_labels[:, None] if values.ndim == 4 else pixel_labels
+    sums = [(flat * (pixel_labels == region)).sum(-1) for region in regions]
     return torch.stack(sums, dim=-1) if sums else flat.new_zeros(*flat.shape[:-1], 0)
 
 
 def region_share(critical: Tensor, labels: Tensor, regions: Sequence[int]) -> Tensor:
-    """Return the share of the critical pixels that lies in every region.
+    """Return the share of the critical pixels in each region.
 
     Args:
-        critical: Booleans (N, H, W), see :func:`~captum_leam.top_fraction`, one pixel or more; or indices of pixels (N, L, C), int64, of
-            several maps of each image.
-        labels: Integers (N, H, W), or (1, H, W) for all.
-        regions: K label integers.
+        critical: Boolean masks of shape (N, H, W) with one critical pixel or more, see :func:`~captum_leam.top_fraction`; or indices of
+            critical pixels, shape (N, L, C), int64, for several maps per image.
+        labels: Label maps of shape (N, H, W), or (1, H, W) for all images.
+        regions: K labels.
 
     Returns:
-        Shares (N, K) or (N, L, K) within [0, 1], float64; they sum to 1 where ``regions`` holds every label.
+        Shares of shape (N, K) or (N, L, K) in [0, 1], float64. They sum to 1 if ``regions`` holds every label.
 
     Example:
         >>> critical = torch.tensor([[[True, True, True, True, False]]])
@@ -130,23 +134,23 @@ def region_share(critical: Tensor, labels: Tensor, regions: Sequence[int]) -> Te
     """
     if critical.dtype == torch.bool:
         return region_sums(critical, labels, regions) / critical.double().sum((1, 2))[:, None]
-    where = labels.flatten(1).expand(len(critical), -1).gather(1, critical.flatten(1)).view(critical.shape)
-    return torch.stack([(where == region).sum(-1) for region in regions], -1).double() / critical.shape[-1]
+    pixel_labels = labels.flatten(1).expand(len(critical), -1).gather(1, critical.flatten(1)).view(critical.shape)
+    return torch.stack([(pixel_labels == region).sum(-1) for region in regions], -1).double() / critical.shape[-1]
 
 
 def region_mass(maps: Tensor, labels: Tensor, regions: Sequence[int]) -> Tensor:
-    """Return the share of the positive attribution that lies in every region.
+    """Return the share of the positive attribution in each region.
 
     Args:
-        maps: Maps (N, H, W) or (N, 1, H, W), signed.
-        labels: Integers (N, H, W).
-        regions: K label integers.
+        maps: Signed maps of shape (N, H, W) or (N, 1, H, W).
+        labels: Label maps of shape (N, H, W).
+        regions: K labels.
 
     Returns:
-        Shares (N, K) within [0, 1], float64; they sum to 1 where ``regions`` holds every label.
+        Shares of shape (N, K) in [0, 1], float64. They sum to 1 if ``regions`` holds every label.
 
     Raises:
-        CaptumLeamError: For a map without any positive value.
+        NoEvidenceError: If a map has no positive value.
 
     Example:
         >>> region_mass(torch.tensor([[[3.0, -9.0, 1.0]]]), torch.tensor([[[1, 1, 0]]]), [0, 1]).tolist()
@@ -156,14 +160,14 @@ def region_mass(maps: Tensor, labels: Tensor, regions: Sequence[int]) -> Tensor:
 
 
 def region_area(labels: Tensor, regions: Sequence[int]) -> Tensor:
-    """Return the share of the pixels of the crop that every region covers.
+    """Return the share of the pixels of the crop in each region.
 
     Args:
-        labels: Integers (N, H, W).
-        regions: K label integers.
+        labels: Label maps of shape (N, H, W).
+        regions: K labels.
 
     Returns:
-        Shares (N, K) within [0, 1], float64.
+        Shares of shape (N, K) in [0, 1], float64.
 
     Example:
         >>> region_area(torch.tensor([[[1, 1], [1, 0]]]), [0, 1, 2]).tolist()
@@ -176,13 +180,13 @@ def region_area(labels: Tensor, regions: Sequence[int]) -> Tensor:
 
 
 def effective_number(shares: Tensor) -> Tensor:
-    r"""Effective number of regions: :math:`\exp(-\sum_k p_k \log p_k)`.
+    r"""Return the effective number of regions, :math:`\exp(-\sum_k p_k \log p_k)`.
 
     Args:
-        shares: (..., K), not negative, sums to 1 over the last axis.
+        shares: Shares p of shape (..., K), non-negative, with sum 1 over the last axis.
 
     Returns:
-        (...), from 1 (all in one region) to K (the same in each), float64.
+        Numbers of shape (...), float64, from 1 (one region holds everything) to K (all regions hold the same).
 
     Example:
         >>> effective_number(torch.tensor([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])).tolist()
@@ -197,7 +201,7 @@ def effective_number(shares: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Fragments:
-    """Connected pieces of the critical pixels of one image.
+    """Connected fragments of the critical pixels of one image.
 
     Example:
         >>> Fragments(count=2, largest=0.75, centroid=(10.0, 20.5)).largest
@@ -205,21 +209,21 @@ class Fragments:
     """
 
     count: int
-    """How many pieces there are; pixels that touch at a corner are one piece."""
+    """Number of fragments. Pixels that touch at a corner are connected."""
     largest: float
-    """Share of the critical pixels that is in the largest piece."""
+    """Share of the critical pixels in the largest fragment."""
     centroid: tuple[float, float]
-    """Mean (x, y) of the largest piece in pixels; of several, the one that begins highest in the image."""
+    """Mean position (x, y) of the largest fragment in pixels. Among several, the one with the topmost pixel is used."""
 
 
 def fragments(critical: Tensor) -> Fragments:
-    """Find the connected pieces (8 neighbours) of the critical pixels of one image.
+    """Return the connected fragments (8 neighbours) of the critical pixels of one image.
 
     Args:
-        critical: boolean, (H, W), one pixel or more.
+        critical: Boolean mask of shape (H, W) with one critical pixel or more.
 
     Raises:
-        CaptumLeamError: for another shape, or without any pixel.
+        CaptumLeamError: If the mask has another shape or no critical pixel.
 
     Example:
         >>> fragments(torch.tensor([[1, 0, 0, 1], [0, 1, 0, 0]], dtype=torch.bool))
@@ -228,23 +232,23 @@ def fragments(critical: Tensor) -> Fragments:
     mask = np.asarray(critical.cpu(), dtype=np.bool_)
     if mask.ndim != 2 or not mask.any():
         raise CaptumLeamError(
-            f"critical has shape {mask.shape} and {int(mask.sum())} pixels; expected (H, W), 1 or more."
+            f"Expected critical to be a mask of shape (H, W) with one pixel or more, got shape {mask.shape} with {int(mask.sum())} pixels."
         )
-    pieces, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    sizes = np.bincount(pieces.ravel())[1:]
-    rows, columns = np.nonzero(pieces == sizes.argmax() + 1)
+    numbers, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    sizes = np.bincount(numbers.ravel())[1:]
+    rows, columns = np.nonzero(numbers == sizes.argmax() + 1)
     return Fragments(int(count), float(sizes.max() / sizes.sum()), (float(columns.mean()), float(rows.mean())))
 
 
 def landmark_distances(points: ArrayLike, landmarks: Points) -> Points:
-    """Distance of every point to every landmark.
+    """Return the distance of each point to each landmark.
 
     Args:
-        points: (P, 2) as (x, y).
-        landmarks: (5, 2) as (x, y).
+        points: Points (x, y) of shape (P, 2), in pixels.
+        landmarks: Five landmarks (x, y), shape (5, 2), in pixels.
 
     Returns:
-        (P, 5), in pixels.
+        Distances of shape (P, 5) in pixels.
 
     Example:
         >>> landmark_distances([(0, 0)], np.array([(3, 4), (0, 0), (1, 0), (0, 2), (6, 8)])).tolist()
@@ -269,47 +273,47 @@ def region_report(
     landmarks: ArrayLike | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Which regions of the face the maps stand on: one row for every image and region.
+    """Return a table of the attribution in each region of the face, with one row per image and region.
 
-    Columns, of every region:
+    Columns that describe a region:
 
-    * ``share``: of the critical pixels (the top fraction by rank); sums to 1 over the regions of an image.
-    * ``mass``: share of the positive attribution of the whole crop; sums to 1.
+    * ``share``: share of the critical pixels (the top fraction by rank). It sums to 1 over the regions of an image.
+    * ``mass``: share of the positive attribution of the crop. It sums to 1 over the regions of an image.
     * ``area``: share of the pixels of the crop.
-    * ``lift``: share / area. Pixels drawn by chance from the crop give 1; NaN for a region that the image lacks. Under
-      ``of="face"`` chance gives 1 / (share of the crop that is face) within the face, and 0 outside.
+    * ``lift``: share / area, 1 for pixels drawn at random from the crop, NaN for a region that the image lacks. With ``of="face"``, pixels
+      drawn at random have a lift of 1 / (share of the face in the crop) inside the face and 0 outside.
 
-    The same in all rows of an image:
+    Columns that describe an image, equal in all of its rows:
 
-    * ``fragments``: number of connected pieces (8 neighbours) of the critical pixels; ``largest_fragment``: share of
-      the critical pixels that the largest has.
-    * ``effective_regions``: exp of the entropy of ``mass``, from 1 (all in one region) to the number of regions.
-    * ``nearest_landmark``, ``landmark_distance``: of the five points, the one nearest to the centroid of the largest
-      piece, and how many pixels lie between. Within a report left has one meaning, that of the scheme: under one that
-      means the person's left (``scheme.left == "person"``, as CelebAMask-HQ), so do the names of landmarks. Without
-      scheme, or without a side in it, left is the image's.
+    * ``fragments``: number of connected fragments (8 neighbours) of the critical pixels.
+    * ``largest_fragment``: share of the critical pixels in the largest fragment.
+    * ``effective_regions``: exponential of the entropy of ``mass``, from 1 (one region holds everything) to the number of regions.
+    * ``nearest_landmark``: landmark nearest to the centroid of the largest fragment. Its side is the left or right of the person if
+      ``scheme.left == "person"``, as in CelebAMask-HQ, else that of the image.
+    * ``landmark_distance``: distance between the two in pixels.
 
     Args:
-        maps: (N, H, W) or (N, 1, H, W), tensor or array, signed, larger speaks for the match.
-        labels: integers, (N, H, W), or (H, W) shared: from :class:`TemplateParser`, or any parser through :func:`parse`.
-        scheme: names of the integers; labels of a scheme it was merged from are relabelled. Without one, the regions are
-            the integers that occur, named by themselves.
+        maps: Signed maps of shape (N, H, W) or (N, 1, H, W), tensor or array. Positive values support the match.
+        labels: Integer label maps of shape (N, H, W), or (H, W) for all images, from :class:`TemplateParser` or any parser through
+            :func:`parse`.
+        scheme: Scheme of the labels, or one that was merged from it. Default: None, for regions named by the labels that occur.
         fraction: Fraction of the pixels that is critical, in (0, 1]. Default: 0.01.
-        of: fraction of the pixels of the ``"crop"``, or of the ``"face"`` only.
-        face: boolean, (N, H, W) or (H, W), the face under ``of="face"``. By default everything that is not the
-            background of the scheme (without scheme, label 0): for CelebAMask-HQ that counts hair and clothes, so
-            give ``scheme.mask(labels, "skin", "nose", …)`` there.
-        landmarks: (5, 2), or (N, 5, 2): (x, y) in pixels of the maps, in the order of ``LANDMARK_NAMES``. By default those
+        of: Pixels that the fraction refers to, those of the ``"crop"`` or of the ``"face"``. Default: ``"crop"``.
+        face: Boolean masks of the face for ``of="face"``, shape (N, H, W) or (H, W). Default: everything except the background of the
+            scheme, or label 0 without a scheme. For CelebAMask-HQ this includes hair and clothes, so that
+            ``scheme.mask(labels, "skin", "nose", …)`` is preferable.
+        landmarks: Landmarks (x, y) in pixels of the maps, shape (5, 2) or (N, 5, 2), in the order of ``LANDMARK_NAMES``. Default: those
             of the standard crop, scaled to the size of the maps.
         seed: Seed of the permutations, one per image, that break ties. Default: 0.
 
     Returns:
-        N × regions rows, images from 0, regions in the order of the scheme.
+        Table of N × regions rows, with images numbered from 0 and regions in the order of the scheme.
 
     Raises:
-        CaptumLeamError: for labels or a face of another size than the maps, integers that the scheme does not know, NaN
-            maps, maps without positive value, a fraction outside (0, 1], or an empty face.
-        InputTypeError: for labels that are no integers.
+        InputTypeError: If the labels are not integers.
+        NoEvidenceError: If a map has no positive value.
+        CaptumLeamError: If labels or face do not have the size of the maps, the scheme does not have a label, a map is not finite, the
+            fraction is outside (0, 1], or a face is empty.
 
     Example:
         >>> from captum_leam.regions import TemplateParser
@@ -327,15 +331,15 @@ def region_report(
 
 
 class RegionReport:
-    """The table of :func:`region_report`, batch after batch, for maps that do not fit into memory.
+    """Accumulator of :func:`region_report` over batches, for maps that do not fit into memory.
 
-    Any split of the maps gives the table of one call; states of several parts can be merged, in any order.
+    The table does not depend on how the maps are split. Reports of several parts of the data can be merged in any order.
 
     Args:
-        scheme: As for :func:`region_report`.
-        fraction: As for :func:`region_report`.
-        of: As for :func:`region_report`.
-        seed: As for :func:`region_report`.
+        scheme: Scheme of the labels, or one that was merged from it. Default: None, for regions named by the labels that occur.
+        fraction: Fraction of the pixels that is critical, in (0, 1]. Default: 0.01.
+        of: Pixels that the fraction refers to, those of the ``"crop"`` or of the ``"face"``. Default: ``"crop"``.
+        seed: Seed of the permutations, one per image, that break ties. Default: 0.
 
     Example:
         >>> maps, labels = torch.rand(3, 8, 8), torch.ones(3, 8, 8, dtype=torch.int64)
@@ -366,26 +370,28 @@ class RegionReport:
         landmarks: ArrayLike | None = None,
         start: int | None = None,
     ) -> None:
-        """Add maps.
+        """Add a batch of maps.
 
         Args:
-            maps: As for :func:`region_report`.
-            labels: As for :func:`region_report`.
-            face: As for :func:`region_report`.
-            landmarks: As for :func:`region_report`.
-            start: Number of the first image. Default: as many as were given before.
+            maps: Signed maps of shape (N, H, W) or (N, 1, H, W), tensor or array.
+            labels: Integer label maps of shape (N, H, W), or (H, W) for all images.
+            face: Boolean masks of the face for ``of="face"``, shape (N, H, W) or (H, W). Default: as for :func:`region_report`.
+            landmarks: Landmarks (x, y) in pixels of the maps, shape (5, 2) or (N, 5, 2). Default: those of the standard crop.
+            start: Number of the first image of the batch. Default: the number after that of the last image.
 
         Raises:
-            CaptumLeamError: As for :func:`region_report`.
+            InputTypeError: If the labels are not integers.
+            NoEvidenceError: If a map has no positive value.
+            CaptumLeamError: If the arguments do not fit, as for :func:`region_report`.
         """
         if start is None:
             start = max((part.start + len(part.share) for part in self._parts), default=0)
         maps = as_maps(maps).detach().cpu().double()
-        labels = _fit(as_integers(labels).cpu(), maps, "labels")
-        points = _landmarks_of(maps, landmarks)
-        regions = _regions_of(labels, self.scheme)
+        labels = _expand_to_maps(as_integers(labels).cpu(), maps, "labels")
+        points = _map_landmarks(maps, landmarks)
+        regions = _region_names(labels, self.scheme)
         labels = labels if self.scheme is None else self.scheme.relabel(labels)
-        within = _within(maps, labels, self.scheme, self.of, face)
+        within = _face_mask(maps, labels, self.scheme, self.of, face)
         critical = top_fraction(maps, self.fraction, within=within, seed=self.seed, start=start)
         numbers = list(regions)
         mass = region_mass(maps, labels, numbers)
@@ -396,47 +402,50 @@ class RegionReport:
     def merge(self, other: RegionReport) -> None:
         """Add the maps of another report with the same settings.
 
+        Args:
+            other: Report of other images.
+
         Raises:
-            InputTypeError: If it is no report.
+            InputTypeError: If ``other`` is not a report.
             CaptumLeamError: If the settings differ.
         """
         if not isinstance(other, RegionReport):
-            raise InputTypeError(f"Expected a RegionReport, got a {type(other).__name__}.")
+            raise InputTypeError(f"Expected other to be a RegionReport, got a {type(other).__name__}.")
         if self._settings() != other._settings():
-            raise CaptumLeamError(f"Expected a report with the settings {self._settings()}, got {other._settings()}.")
+            raise CaptumLeamError(f"Expected other to have the settings {self._settings()}, got {other._settings()}.")
         self._parts = [*self._parts, *other._parts]
 
     def _settings(self) -> dict[str, Any]:
         return {"scheme": self.scheme, "fraction": self.fraction, "of": self.of, "seed": self.seed}
 
     def compute(self) -> pd.DataFrame:
-        """Return the table of all maps so far.
+        """Return the table of all maps, as :func:`region_report` returns it for a single call.
 
         Raises:
-            CaptumLeamError: If parts overlap.
+            CaptumLeamError: If there are no maps, or an image was added twice.
         """
         if not self._parts:
             raise CaptumLeamError("Expected maps, got none. Call update first.")
         parts = sorted(self._parts, key=lambda part: part.start)
-        if any(one.start + len(one.share) > two.start for one, two in pairwise(parts)):
-            raise CaptumLeamError("Expected every image once, got parts that overlap. Pass `start` to update.")
+        if any(part.start + len(part.share) > following.start for part, following in pairwise(parts)):
+            raise CaptumLeamError("Expected each image once, got batches that overlap. Pass `start` to update.")
         regions = dict(sorted({label: name for part in parts for label, name in part.regions.items()}.items()))
         if self.scheme is not None:
             regions = parts[0].regions
         images = np.concatenate([np.arange(len(part.share)) + part.start for part in parts])
         columns: dict[str, Any] = {"image": images.repeat(len(regions)), "region": [*regions.values()] * len(images)}
         for name in ("share", "mass", "area"):
-            columns[name] = np.concatenate([part.of_regions(name, regions).reshape(-1) for part in parts])
+            columns[name] = np.concatenate([part.region_columns(name, regions).reshape(-1) for part in parts])
         with np.errstate(invalid="ignore"):
-            columns["lift"] = columns["share"] / columns["area"]  # 0 / 0, NaN, where the image lacks the region
+            columns["lift"] = columns["share"] / columns["area"]  # 0 / 0 = NaN if the image lacks the region
         rows = [row for part in parts for row in part.crops]
-        of_crops = pd.DataFrame(rows, columns=list(CROP_COLUMNS)).assign(image=images)
-        return pd.DataFrame(columns, columns=list(COLUMNS)).merge(of_crops, on="image", how="left")
+        crop_table = pd.DataFrame(rows, columns=list(CROP_COLUMNS)).assign(image=images)
+        return pd.DataFrame(columns, columns=list(COLUMNS)).merge(crop_table, on="image", how="left")
 
 
 @dataclass(frozen=True)
 class _ReportPart:
-    """What one update found: regions by label, arrays (N, K), and a row of each crop."""
+    """Result of one update: names by label, arrays (N, K) per region, and one row per crop."""
 
     start: int
     regions: dict[int, str]
@@ -445,36 +454,35 @@ class _ReportPart:
     area: NDArray[np.float64]
     crops: list[tuple[Any, ...]]
 
-    def of_regions(self, name: str, regions: dict[int, str]) -> NDArray[np.float64]:
-        """Return an array by name with a column for each region, 0 where it occurs in no image of this part."""
-        own: NDArray[np.float64] = getattr(self, name)
+    def region_columns(self, name: str, regions: dict[int, str]) -> NDArray[np.float64]:
+        """Return an array by name with one column per region, 0 for regions that occur in no image of this part."""
+        values: NDArray[np.float64] = getattr(self, name)
         if regions == self.regions:
-            return own
-        table = np.zeros((len(own), len(regions)))
-        table[:, [list(regions).index(label) for label in self.regions]] = own
-        return table
+            return values
+        columns = np.zeros((len(values), len(regions)))
+        columns[:, [list(regions).index(label) for label in self.regions]] = values
+        return columns
 
 
 def landmark_table(
     maps: Tensor, landmarks: ArrayLike | None = None, *, fraction: float = 0.01, seed: int = 0
 ) -> pd.DataFrame:
-    """Which of the five landmarks the critical pixels lie next to: one row for every image and landmark.
-
-    Columns: ``share`` of the critical pixels whose nearest landmark it is (sums to 1 over an image), and their mean
-    ``distance`` to it in pixels, NaN where there are none. Left is the image's.
+    """Return a table of the critical pixels nearest to each of the five landmarks, with one row per image and landmark.
 
     Args:
-        maps: Maps (N, H, W) or (N, 1, H, W), tensor or array.
-        landmarks: (5, 2), or (N, 5, 2): (x, y) in pixels of the maps, in the order of ``LANDMARK_NAMES``. By default those
+        maps: Signed maps of shape (N, H, W) or (N, 1, H, W), tensor or array.
+        landmarks: Landmarks (x, y) in pixels of the maps, shape (5, 2) or (N, 5, 2), in the order of ``LANDMARK_NAMES``. Default: those
             of the standard crop, scaled to the size of the maps.
         fraction: Fraction of the pixels that is critical, in (0, 1]. Default: 0.01.
         seed: Seed of the permutations, one per image, that break ties. Default: 0.
 
     Returns:
-        N × 5 rows.
+        Table of N × 5 rows with columns image, landmark (left and right of the image), share and distance. ``share`` is the share of the
+        critical pixels with this landmark as the nearest, which sums to 1 over an image. ``distance`` is their mean distance to it
+        in pixels, NaN if there are none.
 
     Raises:
-        CaptumLeamError: for maps that cannot be ranked, or landmarks of another shape.
+        CaptumLeamError: If a map is not finite, or the landmarks have another shape.
 
     Example:
         >>> maps = torch.zeros(1, 112, 112)
@@ -488,7 +496,7 @@ def landmark_table(
         4      0   right_mouth_corner    0.0       NaN
     """
     maps = as_maps(maps).detach().cpu().double()
-    points = _landmarks_of(maps, landmarks)
+    points = _map_landmarks(maps, landmarks)
     critical = top_fraction(maps, fraction, seed=seed)
     rows = [
         (image, name, *values)
@@ -504,64 +512,68 @@ def _landmark_rows(critical: Tensor, landmarks: Points) -> list[tuple[str, float
     nearest = distances.argmin(axis=1)
     rows = []
     for index, name in enumerate(LANDMARK_NAMES):
-        own = distances[nearest == index, index]
-        rows.append((name, len(own) / len(pixels), float(own.mean()) if len(own) else float("nan")))
+        to_landmark = distances[nearest == index, index]
+        mean = float(to_landmark.mean()) if len(to_landmark) else float("nan")
+        rows.append((name, len(to_landmark) / len(pixels), mean))
     return rows
 
 
 def _crop_rows(critical: Tensor, mass: Tensor, landmarks: Points, names: Sequence[str]) -> list[tuple[Any, ...]]:
     rows = []
     for image, regions in enumerate(effective_number(mass).tolist()):
-        pieces = fragments(critical[image])
-        distances = landmark_distances([pieces.centroid], landmarks[image])[0]
+        found = fragments(critical[image])
+        distances = landmark_distances([found.centroid], landmarks[image])[0]
         nearest = int(distances.argmin())
-        rows.append((pieces.count, pieces.largest, regions, names[nearest], float(distances[nearest])))
+        rows.append((found.count, found.largest, regions, names[nearest], float(distances[nearest])))
     return rows
 
 
-# -- what was given ------------------------------------------------------------------------------------
+# -- validation ----------------------------------------------------------------------------------------
 
 
-def _fit(given: Tensor, maps: Tensor, what: str) -> Tensor:
-    if tuple(given.shape) not in (tuple(maps.shape), tuple(maps.shape[1:])):
+def _expand_to_maps(values: Tensor, maps: Tensor, name: str) -> Tensor:
+    if tuple(values.shape) not in (tuple(maps.shape), tuple(maps.shape[1:])):
         raise CaptumLeamError(
-            f"{what} have shape {tuple(given.shape)}, the maps {tuple(maps.shape)}; expected one for every pixel: "
-            f"{tuple(maps.shape)}, or {tuple(maps.shape[1:])} shared. Bring layer maps to image size first: "
-            "place_on_field(maps, size)."
+            f"Expected {name} to have shape {tuple(maps.shape)} or {tuple(maps.shape[1:])}, as the maps, got {tuple(values.shape)}. "
+            "Resize layer maps to image size first, with place_on_field(maps, size)."
         )
-    return given.expand_as(maps)
+    return values.expand_as(maps)
 
 
-def _regions_of(labels: Tensor, scheme: RegionScheme | None) -> dict[int, str]:
+def _region_names(labels: Tensor, scheme: RegionScheme | None) -> dict[int, str]:
     if scheme is None:
         return {label: str(label) for label in torch.unique(labels).tolist()}
     return dict(scheme.regions)
 
 
-def _within(maps: Tensor, labels: Tensor, scheme: RegionScheme | None, of: str, face: Tensor | None) -> Tensor | None:
+def _face_mask(
+    maps: Tensor, labels: Tensor, scheme: RegionScheme | None, of: str, face: Tensor | None
+) -> Tensor | None:
     if of not in ("crop", "face"):
-        raise CaptumLeamError(f'of is {of!r}; expected "crop" or "face".')
+        raise CaptumLeamError(f'Expected of to be "crop" or "face", got {of!r}.')
     if of == "crop":
         if face is not None:
-            raise CaptumLeamError('face= is given, but the fraction is of the crop; add of="face" or leave it out.')
+            raise CaptumLeamError(
+                'Expected face only with of="face", got face and of="crop". Omit face, or pass of="face".'
+            )
         return None
     if face is not None:
-        return _fit(as_tensor(face).bool().cpu(), maps, "face")
+        return _expand_to_maps(as_tensor(face).bool().cpu(), maps, "face")
     if scheme is None:
         return labels != 0
     if scheme.background not in scheme.names:
         raise CaptumLeamError(
-            f"scheme {scheme.name!r} has no background, so what is face is unknown; give face=, a boolean mask."
+            f"Expected face with a scheme that has no background, got None for scheme {scheme.name!r}. Pass face, a boolean mask."
         )
     return ~scheme.mask(labels, scheme.background)
 
 
-def _landmarks_of(maps: Tensor, landmarks: ArrayLike | None) -> Points:
+def _map_landmarks(maps: Tensor, landmarks: ArrayLike | None) -> Points:
     size = (maps.shape[1], maps.shape[2])
     points = rescale(ARCFACE_LANDMARKS, STANDARD_SIZE, size) if landmarks is None else as_landmarks(landmarks)
     if points.ndim == 3 and len(points) != len(maps):
         raise CaptumLeamError(
-            f"landmarks have shape {points.shape} for {len(maps)} maps; expected (5, 2) or (N, 5, 2)."
+            f"Expected landmarks to have shape (5, 2) or ({len(maps)}, 5, 2) for {len(maps)} maps, got {points.shape}."
         )
     return np.broadcast_to(points, (len(maps), 5, 2))
 

@@ -1,4 +1,4 @@
-"""Region schemes: which integer of a label map means which part of the face, and how regions are merged."""
+"""Region schemes, which name the integers of label maps and define how regions are merged."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,26 +11,28 @@ from captum_leam._engine.arithmetic import as_tensor
 from captum_leam.errors import CaptumLeamError, InputTypeError
 
 Side = Literal["image", "person"]
-"""Whose left: the image's (smaller x) or the person's (larger x in a photo that is not mirrored)."""
+"""Whose left is meant: that of the image (smaller x), or that of the person (larger x in a photograph that is not mirrored)."""
 
 PLURALS = {"brow": "brows", "eye": "eyes", "cheek": "cheeks", "ear": "ears"}
-"""What a pair of sides is called when merged; other pairs get an s."""
+"""Names of merged pairs of sides; other pairs get an s."""
 
 
 @dataclass(frozen=True)
 class RegionScheme:
-    """Names of the integers in a label map, in the order in which reports list them.
+    """Names of the regions in a label map, in the order of reports.
 
     Args:
-        regions: label integer -> region name; names are unique.
-        name: of the scheme.
-        left: whose left the names mean, ``"image"`` (smaller x) or ``"person"``; None where no side is named.
-        background: name of the region that is not face; None, or a name not in ``regions``, where there is none.
-        origin: integers of the schemes that this one was merged from -> own integers; :meth:`merge` fills it.
+        regions: Unique region name for each label.
+        name: Name of the scheme. Default: ``"custom"``.
+        left: Whose left the names mean, ``"image"`` (smaller x) or ``"person"``. Default: None, for names without sides.
+        background: Name of the region that is not part of the face; None, or a name that is not in ``regions``, without one. Default:
+            ``"background"``.
+        origin: Label of this scheme for each label of the schemes that it was merged from, filled by :meth:`merge`. Default: empty.
 
     Raises:
-        CaptumLeamError: without regions, for two regions of one name, an unknown side, or an origin that leads nowhere.
-        InputTypeError: for labels that are no integers, or names that are no text.
+        CaptumLeamError: If there are no regions, two have the same name, ``left`` is unknown, or ``origin`` has a label that the scheme
+            lacks.
+        InputTypeError: If a label is not an integer, or a name is not a string.
 
     Example:
         >>> scheme = RegionScheme({0: "background", 1: "nose", 2: "mouth"}, name="small")
@@ -50,10 +52,10 @@ class RegionScheme:
         regions = dict(self.regions)
         _check_regions(regions)
         if self.left not in (None, "image", "person"):
-            raise CaptumLeamError(f'left is {self.left!r}; expected "image", "person" or None.')
+            raise CaptumLeamError(f'Expected left to be "image", "person" or None, got {self.left!r}.')
         origin = {**dict(self.origin), **{label: label for label in regions}}
-        if lost := sorted(set(origin.values()) - set(regions)):
-            raise CaptumLeamError(f"origin leads to the labels {lost}, which scheme {self.name!r} does not have.")
+        if unknown := sorted(set(origin.values()) - set(regions)):
+            raise CaptumLeamError(f"Expected origin to hold labels of scheme {self.name!r}, got {unknown}.")
         object.__setattr__(self, "regions", regions)
         object.__setattr__(self, "origin", origin)
 
@@ -65,41 +67,44 @@ class RegionScheme:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Region names, in order."""
+        """Region names in order."""
         return tuple(self.regions.values())
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """Label integers, in the order of :attr:`names`."""
+        """Labels in the order of :attr:`names`."""
         return tuple(self.regions)
 
     def index(self, name: str) -> int:
-        """Label integer of a region.
+        """Return the label of a region.
+
+        Args:
+            name: Name of the region.
 
         Raises:
-            CaptumLeamError: for a name that the scheme does not have.
+            CaptumLeamError: If the scheme has no such region.
 
         Example:
             >>> CELEBAMASK_HQ.index("nose")
             2
         """
-        self._check_known([name])
-        return next(label for label, known in self.regions.items() if known == name)
+        self._check_names([name])
+        return next(label for label, region in self.regions.items() if region == name)
 
     def relabel(self, labels: Tensor) -> Tensor:
-        """Bring a label map of the scheme that this one was merged from to the integers of this one.
+        """Convert a label map of a scheme from which this one was merged to the labels of this one.
 
-        Integers of merged regions are ones their parts had before, so relabelling twice changes nothing.
+        A merged region keeps the label of one of its parts, so that relabelling a second time changes nothing.
 
         Args:
-            labels: integers of any shape; of this scheme, or of any it was merged from.
+            labels: Integer labels of any shape, of this scheme or one that it was merged from.
 
         Returns:
-            Integers of this scheme, same shape and device, int64.
+            Labels of this scheme, int64, of the same shape and on the same device.
 
         Raises:
-            InputTypeError: for labels that are no integers.
-            CaptumLeamError: for integers that the scheme does not know.
+            InputTypeError: If the labels are not integers.
+            CaptumLeamError: If the scheme does not have a label.
 
         Example:
             >>> merged = CELEBAMASK_HQ.merge({"mouth": ["mouth", "upper_lip", "lower_lip"]})
@@ -107,53 +112,54 @@ class RegionScheme:
             [0, 10, 10, 10, 13]
         """
         labels = as_integers(labels)
-        values, where = torch.unique(labels, return_inverse=True)
+        values, positions = torch.unique(labels, return_inverse=True)
         if unknown := [value for value in values.tolist() if value not in self.origin]:
             raise CaptumLeamError(
-                f"labels hold {unknown}, which scheme {self.name!r} does not know; its labels are "
-                f"{_listed(self.regions)}. Give the scheme that the labels were made with."
+                f"Expected labels of scheme {self.name!r}, {_join(self.regions)}, got {unknown}. Pass the scheme with which the labels "
+                "were made."
             )
         own = torch.tensor([self.origin[value] for value in values.tolist()], dtype=torch.long, device=labels.device)
-        return own[where]
+        return own[positions]
 
     def mask(self, labels: Tensor, *names: str) -> Tensor:
-        """Where a label map shows one of the named regions.
+        """Return a mask of the pixels that belong to one of the named regions.
 
         Args:
-            labels: integers of any shape, as :meth:`relabel` takes them.
-            *names: one or more regions.
+            labels: Integer labels of any shape, of this scheme or one that it was merged from.
+            *names: Names of one or more regions.
 
         Returns:
-            Boolean, the shape of ``labels``.
+            Boolean mask of the shape of ``labels``.
 
         Raises:
-            CaptumLeamError: without names, or for names or integers that the scheme does not have.
+            InputTypeError: If the labels are not integers.
+            CaptumLeamError: If there is no name, or the scheme does not have a name or a label.
 
         Example:
             >>> CELEBAMASK_HQ.mask(torch.tensor([[0, 2, 10]]), "nose", "mouth").tolist()
             [[False, True, True]]
         """
         if not names:
-            raise CaptumLeamError(f"mask needs the names of regions, one or more of {_listed(self.names)}.")
-        wanted = [self.index(name) for name in names]
+            raise CaptumLeamError(f"Expected names of one or more regions of {_join(self.names)}, got none.")
+        selection = [self.index(name) for name in names]
         own = self.relabel(labels)
-        return torch.isin(own, torch.tensor(wanted, dtype=torch.int64, device=own.device))
+        return torch.isin(own, torch.tensor(selection, dtype=torch.int64, device=own.device))
 
     def merge(self, groups: Mapping[str, list[str] | tuple[str, ...]]) -> "RegionScheme":
-        """Return a scheme in which groups of regions are one region each.
+        """Return a scheme in which each group of regions is one region.
 
-        A merged region stands where the first of its parts stood and keeps that part's integer. Label maps of this
-        scheme become label maps of the new one by its :meth:`relabel`.
+        A merged region has the position and the label of the first of its parts. The :meth:`relabel` of the new scheme converts label maps
+        of this one.
 
         Args:
-            groups: new name -> names of the regions that become one. Regions that are not named stay.
+            groups: Names of the merged regions for each new name. Other regions stay as they are.
 
         Returns:
-            The new scheme. If the background is merged, the region that holds it is the new background.
+            New scheme. If the background is merged, its group is the new background.
 
         Raises:
-            CaptumLeamError: for a group without regions, an unknown region, one in two groups, or a new name that a
-                region outside the group has.
+            CaptumLeamError: If a group is empty, a region is unknown or in two groups, or a new name is that of a region outside the
+                group.
 
         Example:
             >>> merged = CELEBAMASK_HQ.merge({"lips": ["upper_lip", "lower_lip"]})
@@ -162,20 +168,17 @@ class RegionScheme:
         """
         self._check_groups(groups)
         new_names = {old: new for new, parts in groups.items() for old in parts}
-        regions: dict[int, str] = {}
-        first: dict[str, int] = {}
+        first_labels: dict[str, int] = {}
         for label, old in self.regions.items():
-            new = new_names.get(old, old)
-            if new not in first:
-                first[new] = label
-                regions[label] = new
-        step = {label: first[new_names.get(old, old)] for label, old in self.regions.items()}
-        origin = {label: step[own] for label, own in self.origin.items()}
+            first_labels.setdefault(new_names.get(old, old), label)
+        regions = {label: name for name, label in first_labels.items()}
+        new_labels = {label: first_labels[new_names.get(old, old)] for label, old in self.regions.items()}
+        origin = {label: new_labels[own] for label, own in self.origin.items()}
         background = None if self.background is None else new_names.get(self.background, self.background)
         return replace(self, regions=regions, origin=origin, background=background, name=f"{self.name}, merged")
 
     def merge_sides(self) -> "RegionScheme":
-        """Return a scheme in which left and right are one region: eyes, brows, cheeks, ears.
+        """Return a scheme in which the left and right of each pair of regions, such as the eyes, are one region.
 
         Example:
             >>> TEMPLATE.merge_sides().names
@@ -186,10 +189,10 @@ class RegionScheme:
         return self.merge({PLURALS.get(part, f"{part}s"): [f"left_{part}", f"right_{part}"] for part in paired})
 
     def swap_sides(self) -> "RegionScheme":
-        """Return the same regions named by the other's left: by the image's instead of the person's, or the reverse.
+        """Return the same regions with left and right of the image instead of those of the person, or the reverse.
 
         Raises:
-            CaptumLeamError: if the scheme does not say whose left it means.
+            CaptumLeamError: If ``left`` is None.
 
         Example:
             >>> CELEBAMASK_HQ.left, CELEBAMASK_HQ.regions[4]
@@ -200,39 +203,39 @@ class RegionScheme:
         """
         if self.left is None:
             raise CaptumLeamError(
-                f'scheme {self.name!r} does not say whose left it means; make it with left="image" or so.'
+                f'Expected a scheme with left="image" or left="person", got None for scheme {self.name!r}.'
             )
         regions = {label: other_side(name) for label, name in self.regions.items()}
         return replace(self, regions=regions, left="image" if self.left == "person" else "person")
 
-    def _check_known(self, names: list[str]) -> None:
+    def _check_names(self, names: list[str]) -> None:
         if unknown := [name for name in names if name not in self.names]:
             raise CaptumLeamError(
-                f"scheme {self.name!r} has no region {_listed(unknown)}; it has {_listed(self.names)}."
+                f"Expected names of regions of scheme {self.name!r}, {_join(self.names)}, got {_join(unknown)}."
             )
 
     def _check_groups(self, groups: Mapping[str, list[str] | tuple[str, ...]]) -> None:
         for new, parts in groups.items():
             if isinstance(parts, str) or not parts:
                 raise CaptumLeamError(
-                    f"{new!r} is to be made of {parts!r}; expected a list of one or more region names."
+                    f"Expected group {new!r} to be a list of one or more region names, got {parts!r}."
                 )
-            self._check_known(list(parts))
-        named = [part for parts in groups.values() for part in parts]
-        if twice := sorted({part for part in named if named.count(part) > 1}):
-            raise CaptumLeamError(f"{_listed(twice)} is merged more than once; expected one group for every region.")
-        if taken := [new for new in groups if new in self.names and new not in named]:
+            self._check_names(list(parts))
+        grouped = [part for parts in groups.values() for part in parts]
+        if repeated := sorted({part for part in grouped if grouped.count(part) > 1}):
+            raise CaptumLeamError(f"Expected each region to be in one group, got {_join(repeated)} more than once.")
+        if conflicts := [new for new in groups if new in self.names and new not in groups[new]]:
             raise CaptumLeamError(
-                f"{_listed(taken)} is the name of a region that is not merged; add it to its group or choose another name."
-            )
-        if taken := [new for new, parts in groups.items() if new in named and new not in parts]:
-            raise CaptumLeamError(
-                f"{_listed(taken)} is the name of a region that goes to another group; choose another name."
+                f"Expected new names for the groups, got {_join(conflicts)}, the name of a region outside the group. Add that region to "
+                "the group, or choose another name."
             )
 
 
 def other_side(name: str) -> str:
-    """Left for right at the beginning of a name, and the reverse; other names stay.
+    """Return a region name with left and right exchanged at its beginning.
+
+    Args:
+        name: Name of a region. Names without a side are returned unchanged.
 
     Example:
         >>> other_side("left_eye"), other_side("right_mouth_corner"), other_side("nose")
@@ -249,10 +252,10 @@ def as_integers(labels: Any) -> Tensor:
     """Return a label map as an int64 tensor.
 
     Args:
-        labels: tensor or array of integers, any shape.
+        labels: Integer tensor or array of any shape.
 
     Raises:
-        InputTypeError: for floats (they may be scores of classes).
+        InputTypeError: If the labels are not integers.
 
     Example:
         >>> as_integers(torch.tensor([[0, 3]], dtype=torch.uint8)).dtype
@@ -261,27 +264,27 @@ def as_integers(labels: Any) -> Tensor:
     integers = as_tensor(labels)
     if integers.is_floating_point() or integers.is_complex():
         raise InputTypeError(
-            f"labels are {integers.dtype}; expected a map of integers, one region each. Scores (N, K, H, W) become one by "
-            "labels = scores.argmax(1), float integers by labels.long()."
+            f"Expected labels to be integers, one per pixel, got {integers.dtype}. Convert scores (N, K, H, W) by scores.argmax(1), and "
+            "float integers by labels.long()."
         )
     return integers.long()
 
 
-def _listed(names: Any) -> str:
+def _join(names: Any) -> str:
     return ", ".join(repr(name) for name in names)
 
 
 def _check_regions(regions: dict[Any, Any]) -> None:
     if not regions:
-        raise CaptumLeamError("a scheme needs regions: {label integer: region name}, one or more.")
+        raise CaptumLeamError("Expected regions to hold one name or more, {label: name}, got none.")
     if wrong := [label for label in regions if not isinstance(label, int) or isinstance(label, bool)]:
-        raise InputTypeError(f"labels {_listed(wrong)} are no integers; expected {{label integer: region name}}.")
-    if unnamed := [name for name in regions.values() if not isinstance(name, str)]:
-        raise InputTypeError(f"names {_listed(unnamed)} are no text; expected {{label integer: region name}}.")
+        raise InputTypeError(f"Expected regions to be {{label: name}} with integers as labels, got {_join(wrong)}.")
+    if wrong := [name for name in regions.values() if not isinstance(name, str)]:
+        raise InputTypeError(f"Expected regions to be {{label: name}} with strings as names, got {_join(wrong)}.")
     names = list(regions.values())
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise CaptumLeamError(
-            f"two regions are called {_listed(twice)}; expected one name each. Merge them with merge()."
+            f"Expected regions to have unique names, got {_join(repeated)} more than once. Merge regions with merge()."
         )
 
 
@@ -303,7 +306,7 @@ TEMPLATE = RegionScheme(
     name="template",
     left="image",
 )
-"""Regions of :class:`~captum_leam.regions.TemplateParser`. Left is the *image's*, as in the five-point template."""
+"""Regions of :class:`~captum_leam.regions.TemplateParser`. Left is that of the *image*, as in the five-point template."""
 
 CELEBAMASK_HQ = RegionScheme(
     {
@@ -330,10 +333,9 @@ CELEBAMASK_HQ = RegionScheme(
     name="celebamask_hq",
     left="person",
 )
-"""The 19 classes of CelebAMask-HQ (Lee et al. 2020). Left is the *person's*: label 4 lies at larger x than label 5.
-The hand labels themselves swap both sides in some images (2 of 40 that were looked at), so where sides do not matter,
-:meth:`~RegionScheme.merge_sides` first.
+"""The 19 classes of CelebAMask-HQ (Lee et al. 2020).
 
-Parsers that order their classes differently need a scheme of their own. ``mouth`` is the inside of the mouth; for what
-the template calls mouth, merge it with both lips.
+Left is that of the *person*: label 4 lies at larger x than label 5. The hand labels of the data set swap the sides in some images (2 of
+40 inspected ones), so apply :meth:`~RegionScheme.merge_sides` where sides do not matter. ``mouth`` is the inside of the mouth; merge it
+with both lips for the mouth of the template. Parsers with another order of classes need their own scheme.
 """

@@ -1,4 +1,4 @@
-"""Superpixels: regions by colour and place, for faces that no parser knows."""
+"""Superpixels as regions, for images on which no face parser works."""
 
 import numpy as np
 import torch
@@ -12,24 +12,24 @@ from captum_leam.regions.scheme import RegionScheme
 def superpixels(
     images: Tensor, n_segments: int = 50, *, compactness: float = 10.0, sigma: float = 0.0
 ) -> tuple[Tensor, RegionScheme]:
-    """Regions of similar colour, connected, by SLIC; nothing of them is about faces.
+    """Return connected regions of similar colour (SLIC), which need not correspond to parts of the face.
 
-    A region with the same integer in two images is not the same part of the face: read such reports image by image.
+    Regions with the same label in two images are unrelated, so that reports must be read per image.
 
     Source: Achanta et al. 2012, "SLIC superpixels compared to state-of-the-art superpixel methods".
 
     Args:
-        images: (N, 3, H, W) or (N, 1, H, W), float in [0, 1].
-        n_segments: about how many regions an image gets.
-        compactness: larger gives squarer regions, smaller follows colours.
-        sigma: standard deviation in pixels of a blur before.
+        images: Images of shape (N, 3, H, W) or (N, 1, H, W), floating point in [0, 1].
+        n_segments: Approximate number of regions per image. Default: 50.
+        compactness: Weight of distance against colour. Larger values give more regular regions. Default: 10.0.
+        sigma: Standard deviation in pixels of a Gaussian blur before the segmentation. Default: 0.0.
 
     Returns:
-        Label maps (N, H, W), int64, from 0, on the device of the images; and a scheme of as many regions as the image with most
-        has, without background.
+        Label maps of shape (N, H, W), int64, from 0, on the device of the images; and a scheme without background that has as many
+        regions as the image with the most.
 
     Raises:
-        CaptumLeamError: for images of another shape or range, or other options.
+        CaptumLeamError: If the shape or the range of the images is wrong, or an argument is out of range.
 
     Example:
         >>> image = torch.zeros(1, 3, 16, 16)
@@ -41,18 +41,24 @@ def superpixels(
     slic = import_optional("skimage.segmentation").slic
 
     if images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
-        raise CaptumLeamError(f"images have shape {tuple(images.shape)}; expected (N, 3, H, W), one image or more.")
-    if not bool(((images >= 0) & (images <= 1)).all()):
-        raise CaptumLeamError("images hold values outside [0, 1]; undo the preprocessing of the recognition network.")
-    if n_segments < 1 or compactness <= 0 or sigma < 0:
         raise CaptumLeamError(
-            f"n_segments={n_segments}, compactness={compactness}, sigma={sigma}; expected 1 or more, over 0, and 0 or more."
+            f"Expected images to have shape (N, 3, H, W) with one image or more, got {tuple(images.shape)}."
         )
+    if not bool(((images >= 0) & (images <= 1)).all()):
+        raise CaptumLeamError(
+            "Expected images to be in [0, 1], got other values. Undo the preprocessing of the recognition network."
+        )
+    if n_segments < 1:
+        raise CaptumLeamError(f"Expected n_segments to be 1 or more, got {n_segments}.")
+    if compactness <= 0:
+        raise CaptumLeamError(f"Expected compactness to be positive, got {compactness}.")
+    if sigma < 0:
+        raise CaptumLeamError(f"Expected sigma to be 0 or more, got {sigma}.")
     pictures = images.detach().cpu().double().expand(-1, 3, -1, -1).movedim(1, -1).numpy()
-    drawn = [
+    segments = [
         slic(picture, n_segments, compactness=compactness, sigma=sigma, start_label=0, channel_axis=-1)
         for picture in pictures
     ]
-    labels = torch.from_numpy(np.stack(drawn).astype(np.int64)).to(images.device)
+    labels = torch.from_numpy(np.stack(segments).astype(np.int64)).to(images.device)
     names = {label: f"segment_{label:03d}" for label in range(int(labels.max()) + 1)}
     return labels, RegionScheme(names, name="superpixels", background=None)

@@ -265,7 +265,7 @@ def _section(explanation: Explanation, prefix: str) -> Section:
     if explored:
         faces = [_face(explanation, i, both, explored=True) for i in range(explored)]
         certainty = [_certainty(explanation, i) for i in range(explored)]
-        comparable = explanation.parts is None or explanation.parts.comparable
+        comparable = explanation.parts is None or explanation.parts.is_comparable
         blocks.append(explorer(explanation, f"{prefix}face", faces, certainty=certainty, comparable=comparable))
     if explored < count:
         cards = [
@@ -420,7 +420,7 @@ def _correspondences(explanation: Explanation, prefix: str) -> list[Block]:
 
 def _regions(explanation: Explanation, prefix: str) -> list[Block]:
     parts, count = explanation.parts, len(explanation.names)
-    if parts is not None and not parts.comparable:
+    if parts is not None and not parts.is_comparable:
         return [
             Note(
                 "Regions of different pictures are different parts of the face, so that there is no mean over faces.",

@@ -21,7 +21,7 @@ from captum_leam.plots import COLOURS, POSITIVE
 from captum_leam.regions.region_plots import COLOURS as LIFT_COLOURS
 from captum_leam.regions.region_plots import lift_drawing
 from captum_leam.regions.scheme import RegionScheme
-from captum_leam.regions.template import STANDARD_SIZE, shapes
+from captum_leam.regions.template import STANDARD_SIZE, template_outlines
 from captum_leam.reporting.figure_style import INK, LINE, NOTE, PAPER, styled
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def lift_face(lifts: pd.DataFrame, scheme: RegionScheme | None = None) -> Figure
         scheme: Scheme of the regions, which defines left and right. Default: left and right of the image.
     """
     readable = lifts.assign(region=[shown(region) for region in lifts["region"]])
-    figure = lift_drawing(readable, scheme, listed=0.0 if scheme else 1.0)
+    figure = lift_drawing(readable, scheme, min_listed_lift=0.0 if scheme else 1.0)
     figure.set_size_inches(WIDTH, 0.92 * WIDTH)
     face, bar = figure.axes
     bar.tick_params(labelcolor=NOTE, color=LINE)
@@ -256,7 +256,9 @@ def mean_maps(maps: Mapping[str, NDArray[Any]]) -> Figure:
     figure = Figure(figsize=(size[0], size[1] + 0.35), layout="constrained")
     axes = figure.subplots(-(-len(maps) // columns), columns, squeeze=False)
     extent = (-0.5, STANDARD_SIZE[1] - 0.5, STANDARD_SIZE[0] - 0.5, -0.5)
-    outlines = [outline for _, outline, inside in shapes() if not inside]  # inner shapes are edges of a parser only
+    outlines = [
+        outline for _, outline, is_clipped in template_outlines() if not is_clipped
+    ]  # clipped outlines continue beyond the face
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, (layer, values) in zip(axes.flat, maps.items(), strict=False):

@@ -21,8 +21,8 @@ from captum_leam.explain import PRESETS, path_passes
 from captum_leam.faces import FaceAligner, FaceSource, read_face, template_for
 from captum_leam.faces.aligned import resolve_template
 from captum_leam.faces.aligner import Which
-from captum_leam.faces.copies import copies, shows_same_face, thumbnails_of
-from captum_leam.faces.photos import pictures_of
+from captum_leam.faces.copies import match_copies, shows_same_face, thumbnails_of
+from captum_leam.faces.photos import split_pictures
 from captum_leam.faces.sources import alignment_doubt, looks_like_a_crop
 from captum_leam.match import MatchExplanation, explain_match
 from captum_leam.models import layer_before_division, load_model
@@ -352,7 +352,7 @@ def _distinct(paths: Sequence[str | Path], faces: Sequence[int]) -> tuple[list[t
     """Return files without repetitions, each with its face, and skipped files, because a picture cannot be its own reference."""
     if not paths:
         raise CaptumLeamError("Expected one picture or more, got none.")
-    listed = [pictures_of(path) for path in paths]
+    listed = [split_pictures(path) for path in paths]
     files = [file for found, _ in listed for file in found]
     skipped = [FileError(path, reason) for _, others in listed for path, reason in others]
     if len(faces) not in (0, 1, len(files)):
@@ -415,7 +415,9 @@ def _read(
 def _without_copies(read: list[_Read]) -> tuple[list[_Read], list[FileError]]:
     """Skip re-encoded, recompressed or resized copies of an earlier picture. Of a pair, none can be skipped."""
     sources = [source for source, _ in read]
-    found = copies(thumbnails_of(sources), lambda later, earlier: shows_same_face(sources[earlier], sources[later]))
+    found = match_copies(
+        thumbnails_of(sources), lambda later, earlier: shows_same_face(sources[earlier], sources[later])
+    )
     distinct = [item for i, item in enumerate(read) if i not in found]
     for later, earlier in found.items():
         if len(distinct) < 2:
@@ -443,7 +445,7 @@ def _gallery(
     if not sources:
         raise FileError(skipped[0].path, skipped[0].reason)
     both = [*probes, *sources]
-    found = copies(thumbnails_of(both), lambda later, earlier: shows_same_face(both[earlier], both[later]))
+    found = match_copies(thumbnails_of(both), lambda later, earlier: shows_same_face(both[earlier], both[later]))
     own = {later - len(probes): probes[earlier] for later, earlier in found.items() if earlier < len(probes) <= later}
     others = [i for i in range(len(sources)) if i not in own]
     for i, probe in own.items():
@@ -461,7 +463,7 @@ def _how_read(source: FaceSource) -> str:
     if source.face is None:
         return "crop"
     turned = f", turned by {source.face.turn}°" if source.face.turn else ""
-    several = f", face {source.face.index} of {source.face.found}" if source.face.found > 1 else ""
+    several = f", face {source.face.index} of {source.face.face_count}" if source.face.face_count > 1 else ""
     return f"photograph, aligned{turned}{several}"
 
 
@@ -480,8 +482,8 @@ def _picture_notes(
             reason = f": {doubt}" if doubt else "."
             yield f"{name}: taken for an aligned crop ({width} × {height} px){reason} --pictures photos aligns it."
         return
-    if face.found > 1 and which == "largest":
-        yield f"{name}: {face.found} faces were found, the largest was taken (--face chooses another)"
+    if face.face_count > 1 and which == "largest":
+        yield f"{name}: {face.face_count} faces were found, the largest was taken (--face chooses another)"
     if face.turn:
         yield f"{name}: the photograph was turned by {face.turn}° counter-clockwise to find the face upright"
 
@@ -546,7 +548,7 @@ def _division_notes(network: nn.Module, images: Tensor, model: str, wrapped: boo
 
 def _check_size(network: nn.Module, images: Tensor, own: Size | None, chosen: bool) -> None:
     height, width = images.shape[2:]
-    if own and (problem := size_problem(network, (height, width), images.device, chosen=chosen, own=own)):
+    if own and (problem := size_problem(network, (height, width), images.device, is_explicit=chosen, own=own)):
         raise CaptumLeamError(
             f"{problem} If the pictures are not aligned crops, --pictures photos aligns them; --size {own[0]}x{own[1]} scales crops."
         ).with_options("--size", f"{own[0]}x{own[1]}")

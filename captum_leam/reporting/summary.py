@@ -99,7 +99,7 @@ def top_region(explanation: Explanation) -> tuple[str, float, float] | None:
     Returns:
         Name, share and area in [0, 1], means over the faces; None where regions of different faces are different parts.
     """
-    if explanation.parts is not None and not explanation.parts.comparable and len(explanation.names) > 1:
+    if explanation.parts is not None and not explanation.parts.is_comparable and len(explanation.names) > 1:
         return None
     means = explanation.regions.groupby("region", sort=False)[["share", "area"]].mean()
     if means["share"].isna().all():

@@ -18,7 +18,7 @@ from captum_leam._storage import file_sha256, hash_of
 from captum_leam._stores import AnyPath, StoreError, StorePath, as_path, is_url, relative_path
 from captum_leam._text import as_text
 from captum_leam.errors import CaptumLeamError, ConfigError, FileError
-from captum_leam.faces.formats import picture_endings
+from captum_leam.faces.formats import picture_suffixes
 from captum_leam.faces.photos import list_pictures
 from captum_leam.study.config import Config, Groups
 
@@ -104,7 +104,7 @@ def list_people(config: Config) -> Listing:
     """
     found, skipped_paths = (list(_of_table(config)), []) if config.people.is_table else _of_folder(config)
     if not found:
-        endings = ", ".join(picture_endings())
+        endings = ", ".join(picture_suffixes())
         seen = "; ".join(f"{other.name}: {other.reason}" for other in skipped_paths[:3])
         raise ConfigError(f"people: {config.people.path} holds no picture ({endings}) of anyone. {seen}".rstrip())
     check_names_differ(picture.person for picture in found)

@@ -176,7 +176,7 @@ def describe(network: Network, module: nn.Module, faces: Tensor, device: str) ->
         ConfigError: If it does not run on these crops, or a layer that was named cannot be explained.
     """
     crops = faces.to(device)
-    if problem := size_problem(module, (faces.shape[2], faces.shape[3]), device, chosen=True):
+    if problem := size_problem(module, (faces.shape[2], faces.shape[3]), device, is_explicit=True):
         raise ConfigError(
             f"models.{network.name}: {problem} Set pictures.size, or pictures: photos if the pictures are not aligned crops."
         )

@@ -17,7 +17,7 @@ from captum_leam._stores import StoreError, local_file
 from captum_leam._text import as_text
 from captum_leam.errors import FileError, ReliabilityWarning
 from captum_leam.faces import FaceSource, read_faces
-from captum_leam.faces.copies import Thumbnails, copies, copies_of_many, shows_same_face, thumbnails_of
+from captum_leam.faces.copies import Thumbnails, match_copies, match_copies_of_many, shows_same_face, thumbnails_of
 from captum_leam.objectives import leave_one_out_centroids
 from captum_leam.study.listing import Picture, too_few
 from captum_leam.study.worker import Worker
@@ -88,7 +88,7 @@ def crops_shard(worker: Worker, pictures: Sequence[Picture]) -> Shard:
     notes: dict[str, Any] = {
         "failed": failed,
         "how": ["crop" if face is None else "photograph" for face in faces],
-        "faces": [-1 if face is None else face.found for face in faces],
+        "faces": [-1 if face is None else face.face_count for face in faces],
         "turns": [-1 if face is None else face.turn for face in faces],
         "people": [pictures[i].person for i in kept],
     }
@@ -144,11 +144,11 @@ def find_copies(worker: Worker, pictures: Sequence[Picture], read: Callable[[], 
         return not isinstance(one, str) and not isinstance(other, str) and shows_same_face(one, other)
 
     if len(pictures) > ALL_PAIRS:
-        found = copies_of_many(parts, confirm)
+        found = match_copies_of_many(parts, confirm)
     else:
         small = list(parts())
         whole = (torch.cat([getattr(part, name) for part in small]) for name in ("crops", "photographs", "boxes"))
-        found = copies(Thumbnails(*whole), confirm) if pictures else {}
+        found = match_copies(Thumbnails(*whole), confirm) if pictures else {}
     return {pictures[later].number: pictures[earlier] for later, earlier in found.items()}
 
 

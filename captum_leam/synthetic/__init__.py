@@ -1,10 +1,10 @@
-"""Synthetic faces with planted evidence, and a small network that trains on them: where the right answer is known.
+"""Synthetic faces with planted evidence and networks trained on them, as a ground truth for attribution methods.
 
-A face is a set of *parts* (eyes, brows, nose, mouth, face, hair), each described by a few numbers in [0, 1]. A person is a set of such
-numbers; an image of a person adds nuisance: shift, light, expression, background, sometimes an occluder. With
-``evidence="nose"`` only the nose belongs to the person: all other parts are drawn anew for every image and carry nothing.
+A face has *parts* (eyes, brows, nose, mouth, face, hair), each described by a few numbers in [0, 1]. A person is a set of these numbers. An
+image of the person adds nuisance factors: translation, light, expression, background and sometimes an occluder. With
+``evidence="nose"``, only the nose belongs to the person. All other parts are random in each image and carry no information.
 
-Faces are drawn in the standard five-point alignment of a 112×112 crop. Left and right are those of the image.
+Faces have the standard five-point alignment of a 112 × 112 px crop. Left and right are those of the image.
 """
 
 from captum_leam.synthetic.drawing import PARTS, REGIONS

@@ -1,4 +1,4 @@
-"""Drawing faces: numbers in [0, 1] for every part, to images and exact region labels. All faces of a batch at once."""
+"""Draw batches of faces with exact region labels from numbers in [0, 1] for each part."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from torch import Tensor
 
 SIZE = 112
 PARTS: dict[str, int] = {"hair": 4, "face": 4, "brows": 4, "eyes": 5, "nose": 6, "mouth": 5}
-"""Parts of a face, from back to front, and how many numbers describe each."""
+"""Parts of a face from back to front, with the number of values that describe each."""
 
 NUISANCE = 16
-"""Numbers that describe what is not the person: shift 2, light 3, expression 2, background 6, occluder 3."""
+"""Number of nuisance values: translation 2, light 3, expression 2, background 6, occluder 3."""
 
 REGIONS = (
     "background",
@@ -25,9 +25,9 @@ REGIONS = (
     "mouth",
     "occluder",
 )
-"""Regions by label: what the pixels of a drawn face belong to."""
+"""Names of the regions, in the order of their labels."""
 
-REGIONS_OF: dict[str, tuple[str, ...]] = {
+PART_REGIONS: dict[str, tuple[str, ...]] = {
     "hair": ("hair",),
     "face": ("skin",),
     "brows": ("left_brow", "right_brow"),
@@ -35,18 +35,18 @@ REGIONS_OF: dict[str, tuple[str, ...]] = {
     "nose": ("nose",),
     "mouth": ("mouth",),
 }
-OCCLUDED = 0.1  # share of images with an occluder
+OCCLUDER_SHARE = 0.1  # share of images with an occluder
 
 
 def draw(parts: Mapping[str, Tensor], nuisance: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw faces.
+    """Draw faces from the numbers that describe them.
 
     Args:
-        parts: name → numbers in [0, 1], (N, K) with K as in :data:`PARTS`.
-        nuisance: (N, 16) in [0, 1].
+        parts: Numbers in [0, 1] for each part, shape (N, K) with K as in :data:`PARTS`.
+        nuisance: Nuisance values of shape (N, 16), in [0, 1].
 
     Returns:
-        Images (N, 3, 112, 112), RGB in [0, 1], and labels (N, 112, 112), int64, numbers of :data:`REGIONS`.
+        Images of shape (N, 3, 112, 112), RGB in [0, 1], and labels of shape (N, 112, 112), int64, indices of :data:`REGIONS`.
 
     Example:
         >>> images, labels = draw({name: torch.full((2, k), 0.5) for name, k in PARTS.items()}, torch.full((2, 16), 0.5))
@@ -55,89 +55,89 @@ def draw(parts: Mapping[str, Tensor], nuisance: Tensor) -> tuple[Tensor, Tensor]
         >>> (labels == REGIONS.index("nose")).any().item()
         True
     """
-    canvas = _blank(nuisance.T)
-    for name, (painter, rows, columns) in PAINTERS.items():
-        painter(canvas.within(rows, columns), parts[name].T, nuisance.T)
-    _occluder(canvas, nuisance.T)
-    return _light(canvas, nuisance.T), canvas.labels
+    canvas = _background(nuisance.T)
+    for name, (paint_part, rows, columns) in PAINTERS.items():
+        paint_part(canvas.window(rows, columns), parts[name].T, nuisance.T)
+    _paint_occluder(canvas, nuisance.T)
+    return _apply_light(canvas, nuisance.T), canvas.labels
 
 
 @dataclass
 class _Canvas:
-    """Images and labels of a batch, painted in place from back to front; or a window onto them."""
+    """Images and labels of a batch, or a window of them, painted in place from back to front."""
 
     x: Tensor
     y: Tensor
     images: Tensor
     labels: Tensor
 
-    def within(self, rows: slice, columns: slice) -> "_Canvas":
-        """Return a view of a part of the canvas, so that small parts do not touch the whole image."""
-        cut = (..., rows, columns)
-        return _Canvas(self.x[..., columns], self.y[:, rows], self.images[cut], self.labels[cut])
+    def window(self, rows: slice, columns: slice) -> "_Canvas":
+        """Return a window of the canvas, so that small parts are painted without touching the whole image."""
+        window = (..., rows, columns)
+        return _Canvas(self.x[..., columns], self.y[:, rows], self.images[window], self.labels[window])
 
-    def paint(self, inside: Tensor, colour: Tensor, region: str | None = None) -> None:
-        """Paint where ``inside`` (pixels from the edge, positive inside) is positive, with an edge one pixel soft.
+    def paint(self, distance: Tensor, colour: Tensor, region: str | None = None) -> None:
+        """Paint a shape with an edge of about one pixel.
 
         Args:
-            inside: (N, h, w).
-            colour: (3, N).
-            region: that the pixels now belong to; None for details within a region.
+            distance: Distance from the edge of the shape in pixels, positive inside, shape (N, h, w).
+            colour: RGB colour of each image, shape (3, N).
+            region: Region of the painted pixels. Default: None, for details inside a region.
         """
-        cover = torch.sigmoid(4 * inside)[:, None]
-        self.images += cover * (colour.T[..., None, None] - self.images)
+        opacity = torch.sigmoid(4 * distance)[:, None]
+        self.images += opacity * (colour.T[..., None, None] - self.images)
         if region is not None:
-            self.labels[inside > 0] = REGIONS.index(region)
+            self.labels[distance > 0] = REGIONS.index(region)
 
     def ellipse(self, cx: Tensor, cy: Tensor, rx: Tensor, ry: Tensor, tilt: Tensor | None = None) -> Tensor:
-        """Pixels from the edge of ellipses, positive inside; all (N,), tilt in radians."""
-        dx, dy = self.x - _cell(cx), self.y - _cell(cy)
+        """Return the distance from the edge of ellipses; centres, radii and tilts (radians) have shape (N,)."""
+        dx, dy = self.x - _per_image(cx), self.y - _per_image(cy)
         if tilt is not None:
-            cos, sin = _cell(torch.cos(tilt)), _cell(torch.sin(tilt))
+            cos, sin = _per_image(torch.cos(tilt)), _per_image(torch.sin(tilt))
             dx, dy = cos * dx + sin * dy, cos * dy - sin * dx
-        return _oval(dx, dy, _cell(rx), _cell(ry))
+        return _ellipse_distance(dx, dy, _per_image(rx), _per_image(ry))
 
 
-def _blank(n: Tensor) -> _Canvas:
-    """Return a background that fades between two colours, with the face shifted by up to two pixels."""
+def _background(n: Tensor) -> _Canvas:
+    """Return a canvas with a gradient between two colours, and the face translated by up to two pixels."""
     axis = torch.arange(SIZE, device="cpu", dtype=torch.float32)
-    y, x = axis[None, :, None] - _cell(4 * (n[0] - 0.5)), axis[None, None, :] - _cell(4 * (n[1] - 0.5))
-    blend = (_cell(n[7]) * axis[:, None] + (1 - _cell(n[7])) * axis[None, :])[:, None] / SIZE
-    one, two = (
-        0.35 + 0.5 * torch.stack([n[i] for i in three], 1)[..., None, None] for three in ((8, 9, 10), (11, 12, 7))
+    y, x = axis[None, :, None] - _per_image(4 * (n[0] - 0.5)), axis[None, None, :] - _per_image(4 * (n[1] - 0.5))
+    blend = (_per_image(n[7]) * axis[:, None] + (1 - _per_image(n[7])) * axis[None, :])[:, None] / SIZE
+    end, start = (
+        0.35 + 0.5 * torch.stack([n[i] for i in channels], 1)[..., None, None] for channels in ((8, 9, 10), (11, 12, 7))
     )
-    images = two + (one - two) * blend
+    images = start + (end - start) * blend
     return _Canvas(x, y, images.contiguous(), torch.zeros(len(images), SIZE, SIZE, device="cpu", dtype=torch.long))
 
 
-def _occluder(canvas: _Canvas, n: Tensor) -> None:
-    """Draw a slanted bar over some of the faces."""
-    along, across = (_cell(f(3 * n[15])) for f in (torch.cos, torch.sin))
-    offset = (canvas.x - _cell(112 * n[13])) * along + (canvas.y - _cell(112 * n[15])) * across
-    there = _cell(n[14] < OCCLUDED)
+def _paint_occluder(canvas: _Canvas, n: Tensor) -> None:
+    """Paint a slanted bar over some of the faces."""
+    cos, sin = (_per_image(f(3 * n[15])) for f in (torch.cos, torch.sin))
+    offset = (canvas.x - _per_image(112 * n[13])) * cos + (canvas.y - _per_image(112 * n[15])) * sin
+    has_occluder = _per_image(n[14] < OCCLUDER_SHARE)
     grey = torch.tensor([[0.2], [0.25], [0.3]], device="cpu", dtype=torch.float32).expand(3, len(canvas.images))
-    canvas.paint(torch.where(there, 4.0 - offset.abs(), torch.full_like(offset, -9.0)), grey, "occluder")
+    canvas.paint(torch.where(has_occluder, 4.0 - offset.abs(), torch.full_like(offset, -9.0)), grey, "occluder")
 
 
-def _light(canvas: _Canvas, n: Tensor) -> Tensor:
-    """Apply the light to the images: a gain and a slope to one side."""
-    slope = _cell(n[3] - 0.5) * (canvas.x - 56) / 112 + _cell(n[4] - 0.5) * (canvas.y - 56) / 112
-    return (canvas.images * (_cell(0.8 + 0.35 * n[2]) + 0.5 * slope)[:, None]).clamp(0, 1)
+def _apply_light(canvas: _Canvas, n: Tensor) -> Tensor:
+    """Return the images under a light with a gain and a gradient."""
+    gradient = _per_image(n[3] - 0.5) * (canvas.x - 56) / 112 + _per_image(n[4] - 0.5) * (canvas.y - 56) / 112
+    return (canvas.images * (_per_image(0.8 + 0.35 * n[2]) + 0.5 * gradient)[:, None]).clamp(0, 1)
 
 
-def _oval(dx: Tensor, dy: Tensor, rx: Tensor, ry: Tensor) -> Tensor:
-    """Pixels from the edge of an ellipse, positive inside, to first order: value over slope."""
-    reach = torch.sqrt((dx / rx) ** 2 + (dy / ry) ** 2 + 1e-6)
+def _ellipse_distance(dx: Tensor, dy: Tensor, rx: Tensor, ry: Tensor) -> Tensor:
+    """Return the distance from the edge of an ellipse in pixels, positive inside, to first order."""
+    radius = torch.sqrt((dx / rx) ** 2 + (dy / ry) ** 2 + 1e-6)
     slope = torch.sqrt((dx / rx**2) ** 2 + (dy / ry**2) ** 2 + 1e-6)
-    return reach * (1 - reach) / slope
+    return radius * (1 - radius) / slope
 
 
-def _cell(values: Tensor) -> Tensor:
+def _per_image(values: Tensor) -> Tensor:
     return values[:, None, None]
 
 
 def _mix(a: tuple[float, float, float], b: tuple[float, float, float], t: Tensor) -> Tensor:
-    """Colour between two, (3, N)."""
+    """Return colours (3, N) between two colours."""
     return torch.stack([p + (q - p) * t for p, q in zip(a, b, strict=True)])
 
 
@@ -159,10 +159,10 @@ def _brows(canvas: _Canvas, p: Tensor, n: Tensor) -> None:
     colour = _mix((0.1, 0.07, 0.05), (0.6, 0.42, 0.22), p[0])
     height = 38 - 4 * n[5]  # raised by the expression
     for side, cx, region in ((1, 38.3, "left_brow"), (-1, 73.5, "right_brow")):
-        dx, bow, tilt = canvas.x - cx, _cell(1.5 + 3.5 * p[1]), _cell(side * 0.25 * (p[2] - 0.5))
-        dy = canvas.y - _cell(height) - bow * ((dx / 11) ** 2 - 0.5) + tilt * dx
+        dx, bow, tilt = canvas.x - cx, _per_image(1.5 + 3.5 * p[1]), _per_image(side * 0.25 * (p[2] - 0.5))
+        dy = canvas.y - _per_image(height) - bow * ((dx / 11) ** 2 - 0.5) + tilt * dx
         dy = dy / torch.sqrt(1 + (tilt - 2 * bow * dx / 121) ** 2)  # across the bow, not down
-        canvas.paint(torch.minimum(11 - dx.abs(), _cell(1.5 + 2 * p[3]) - dy.abs()), colour, region)
+        canvas.paint(torch.minimum(11 - dx.abs(), _per_image(1.5 + 2 * p[3]) - dy.abs()), colour, region)
 
 
 def _eyes(canvas: _Canvas, p: Tensor, n: Tensor) -> None:
@@ -185,16 +185,18 @@ def _nose(canvas: _Canvas, p: Tensor, n: Tensor) -> None:
     )
     one = torch.ones_like(p[0])
     width, top = 7 + 5 * p[2], 70 - 12 - 6 * p[3]
-    along = ((canvas.y - _cell(top)) / _cell(76 - top)).clamp(0, 1)  # a triangle from the bridge down to a round tip
+    along = ((canvas.y - _per_image(top)) / _per_image(76 - top)).clamp(
+        0, 1
+    )  # a triangle from the bridge down to a round tip
     triangle = torch.minimum(
-        _cell(width) * (0.25 + 0.75 * along) - (canvas.x - 56).abs(),
-        torch.minimum(canvas.y - _cell(top), 76 - canvas.y),
+        _per_image(width) * (0.25 + 0.75 * along) - (canvas.x - 56).abs(),
+        torch.minimum(canvas.y - _per_image(top), 76 - canvas.y),
     )
     tip = canvas.ellipse(56 * one, 75 * one, width, 4 + 2.5 * p[4])
     whole = torch.maximum(triangle, tip)
     canvas.paint(whole, colour, "nose")
     canvas.paint(
-        torch.minimum(whole, 1.2 + 1.2 * _cell(p[5]) - (canvas.x - 56).abs()), (colour * 1.25).clamp(max=1)
+        torch.minimum(whole, 1.2 + 1.2 * _per_image(p[5]) - (canvas.x - 56).abs()), (colour * 1.25).clamp(max=1)
     )  # ridge
     for side in (-1, 1):
         nostril = canvas.ellipse(56 + side * 0.5 * width, 76 * one, 1.2 + 1.6 * p[5], 1 + 1.2 * p[4])
@@ -205,13 +207,13 @@ def _mouth(canvas: _Canvas, p: Tensor, n: Tensor) -> None:
     colour = _mix((0.38, 0.08, 0.16), (0.98, 0.58, 0.5), p[0]) * torch.stack(
         [1 + 0 * p[1], 0.6 + 0.7 * p[1], 0.6 + 1.0 * (1 - p[1])]
     )
-    width = _cell(13 + 8 * p[2])
+    width = _per_image(13 + 8 * p[2])
     dx = canvas.x - 56
-    bend = _cell(6 * (p[4] - 0.5) + 1.5 * (n[5] - 0.5)) * (dx / width) ** 2
+    bend = _per_image(6 * (p[4] - 0.5) + 1.5 * (n[5] - 0.5)) * (dx / width) ** 2
     dy = canvas.y - 92.3 + bend
-    lips = _oval(dx, dy, width, _cell(4 + 5 * p[3]))
+    lips = _ellipse_distance(dx, dy, width, _per_image(4 + 5 * p[3]))
     canvas.paint(lips, colour.clamp(max=1), "mouth")
-    gap = _oval(dx, dy, 0.85 * width, _cell(0.6 + 1.8 * n[6]))
+    gap = _ellipse_distance(dx, dy, 0.85 * width, _per_image(0.6 + 1.8 * n[6]))
     canvas.paint(torch.minimum(lips, gap), torch.full_like(colour, 0.15))
 
 
@@ -224,4 +226,4 @@ PAINTERS: dict[str, tuple[Callable[[_Canvas, Tensor, Tensor], None], slice, slic
     "nose": (_nose, slice(46, 90), slice(38, 74)),
     "mouth": (_mouth, slice(76, 109), slice(30, 82)),
 }
-"""Who paints a part, and the window that it cannot leave."""
+"""Function that paints each part, with the rows and columns of its window."""

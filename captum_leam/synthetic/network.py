@@ -1,4 +1,4 @@
-"""A small embedding network that trains on synthetic faces in under a minute, and the proof of what it looks at."""
+"""Train small embedding networks on synthetic faces, and verify on which parts their decisions depend."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,25 +15,28 @@ from captum_leam._progress import count_images
 from captum_leam.objectives import unit
 from captum_leam.synthetic.population import SyntheticPopulation, swap
 
-SPARSITY = 0.005
-"""How much smaller, in every step, each position's weight becomes, as a share of its channel's length."""
+POSITION_THRESHOLD = 0.005
+"""Soft threshold of the weights of positions in each step, as a share of the norm of their channel."""
 
-DECAY = 0.01
-"""How much shorter, in every step, each channel's column of the projection becomes, as a share of the mean length."""
+CHANNEL_THRESHOLD = 0.01
+"""Soft threshold of the norms of the projection's columns in each step, as a share of their mean norm."""
 
-ROUND, FRESH = 25, 25
-"""Every so many steps so many new faces of every person: from a fixed set the network would learn chance coincidences."""
+STEPS_PER_SAMPLE, IMAGES_PER_SAMPLE = 25, 25
+"""Number of steps with one sample of faces, and its images per person; with a fixed sample the network would learn coincidences."""
 
 
 FLOAT32: Any = {"device": "cpu", "dtype": torch.float32}
-"""Where and in which precision weights are made."""
+"""Device and data type of the weights, independent of PyTorch's defaults."""
 
 
 class EmbeddingNet(nn.Module):
-    """Convolutions of 56, 28 and 14 px, then one weight per channel and position, then an embedding.
+    """Convolutional network with feature maps of 56, 28 and 14 px, one weight per channel and position, and a linear projection.
 
-    RGB in [0, 1], (N, 3, 112, 112) in, un-normalised embeddings (N, D) out. Weights are float32 on the CPU, as the faces of a population
-    are, whatever PyTorch's defaults.
+    It maps RGB images (N, 3, 112, 112) in [0, 1] to un-normalised embeddings (N, D). Weights are float32 on the CPU, as the faces of a
+    population, whatever the defaults of PyTorch.
+
+    Args:
+        dimensions: Number of dimensions D of the embeddings. Default: 32.
 
     Example:
         >>> EmbeddingNet(32).eval()(torch.rand(2, 3, 112, 112)).shape
@@ -50,7 +53,7 @@ class EmbeddingNet(nn.Module):
         self.project = nn.Linear(48, dimensions, **FLOAT32)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embeddings of images."""
+        """Return the embeddings of images."""
         features = self.last(self.middle(self.stem(2 * x - 1)))
         embeddings: Tensor = self.project(self.norm(self.positions(features)).flatten(1))
         return embeddings
@@ -69,32 +72,31 @@ def train(
     seed: int = 0,
     progress: bool = True,
 ) -> EmbeddingNet:
-    """Train a network to tell the people of a population apart, by a softmax over cosines (CosFace's without margin).
+    """Train a network to identify the people of a population, with a softmax loss over cosines (CosFace without margin).
 
-    In every step the weights that choose positions are soft-thresholded, and so are the lengths of the projection's columns
-    (proximal gradients of a lasso and a group lasso): a network with so few people to tell apart would otherwise keep weights,
-    and whole channels, wherever they do no harm.
+    In each step, the weights of positions and the norms of the projection's columns are soft-thresholded (proximal gradient steps of a
+    lasso and a group lasso). Otherwise a network for so few people would retain weights and channels that have no effect.
 
     Args:
-        population: whom to tell apart.
-        steps: of the optimiser.
-        batch_size: faces in one step.
-        seed: of the weights, the faces and their order. The global random numbers are left alone.
-        progress: show a progress bar.
+        population: People to identify.
+        steps: Number of optimiser steps. Default: 500.
+        batch_size: Number of faces in one step. Default: 48.
+        seed: Seed of the weights, the faces and their order. The random state of the process is left unchanged. Default: 0.
+        progress: Whether to show a progress bar. Default: True.
 
     Returns:
-        The network in evaluation mode.
+        Network in evaluation mode.
 
     Example:
         >>> net = train(SyntheticPopulation(2), steps=2, batch_size=4, progress=False)
         >>> net.training
         False
     """
-    with own_arithmetic(), torch.inference_mode(False), torch.enable_grad(), _one_thread():
-        return _trained(population, steps, batch_size, seed, progress)
+    with own_arithmetic(), torch.inference_mode(False), torch.enable_grad(), _single_thread():
+        return _train(population, steps, batch_size, seed, progress)
 
 
-def _trained(population: SyntheticPopulation, steps: int, batch_size: int, seed: int, progress: bool) -> EmbeddingNet:
+def _train(population: SyntheticPopulation, steps: int, batch_size: int, seed: int, progress: bool) -> EmbeddingNet:
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -103,24 +105,24 @@ def _trained(population: SyntheticPopulation, steps: int, batch_size: int, seed:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
     net.train()
     for step in tqdm(range(steps), desc="training", disable=not progress):
-        if step % ROUND == 0:
-            faces = population.sample(FRESH, seed=1_000 * (seed + 1) + step)
-        chosen = torch.randint(len(faces), (batch_size,), generator=generator, device="cpu")
-        logits = 16 * F.normalize(net(_jitter(faces.images[chosen], generator))) @ F.normalize(centres).T
-        loss = F.cross_entropy(logits, faces.people[chosen])
+        if step % STEPS_PER_SAMPLE == 0:
+            faces = population.sample(IMAGES_PER_SAMPLE, seed=1_000 * (seed + 1) + step)
+        rows = torch.randint(len(faces), (batch_size,), generator=generator, device="cpu")
+        logits = 16 * F.normalize(net(_augment(faces.images[rows], generator))) @ F.normalize(centres).T
+        loss = F.cross_entropy(logits, faces.people[rows])
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
-        _choose_positions(net.positions.weight)
-        _choose_channels(net.project.weight)
+        _threshold_positions(net.positions.weight)
+        _threshold_channels(net.project.weight)
         count_images()
     return net.eval()
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run on one thread: the same sums on any machine, and no waiting between threads on so small a network."""
+def _single_thread() -> Iterator[None]:
+    """Context manager that runs PyTorch on one thread, for equal sums on any machine and because the network is too small for more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -130,40 +132,41 @@ def _one_thread() -> Iterator[None]:
 
 
 @torch.no_grad()
-def _choose_positions(weight: Tensor) -> None:
-    """Soft-threshold the positions of every channel, and keep its length (BatchNorm follows): few positions remain."""
+def _threshold_positions(weight: Tensor) -> None:
+    """Soft-threshold the weights of positions and normalise each channel, since BatchNorm follows."""
     scaled = weight / torch.linalg.vector_norm(weight, dim=(2, 3), keepdim=True)
-    shrunk = scaled.sign() * (scaled.abs() - SPARSITY).clamp(min=0)
+    shrunk = scaled.sign() * (scaled.abs() - POSITION_THRESHOLD).clamp(min=0)
     weight.copy_(shrunk / torch.linalg.vector_norm(shrunk, dim=(2, 3), keepdim=True).clamp(min=1e-12))
 
 
 @torch.no_grad()
-def _choose_channels(weight: Tensor) -> None:
-    """Soft-threshold the length of every column: channels that settled on a place of no use go silent."""
-    lengths = torch.linalg.vector_norm(weight, dim=0)
-    weight.mul_((1 - DECAY * lengths.mean() / lengths.clamp(min=1e-12)).clamp(min=0))
+def _threshold_channels(weight: Tensor) -> None:
+    """Soft-threshold the norm of each column, which disables channels without useful positions."""
+    norms = torch.linalg.vector_norm(weight, dim=0)
+    weight.mul_((1 - CHANNEL_THRESHOLD * norms.mean() / norms.clamp(min=1e-12)).clamp(min=0))
 
 
-def _jitter(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Every image moved by up to two pixels, and brightened or darkened."""
+def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return images translated by up to two pixels, each with a random gain."""
     down, right = (int(v) for v in torch.randint(-2, 3, (2,), generator=generator, device="cpu"))
     gain = 0.85 + 0.3 * uniform((len(images), 1, 1, 1), generator)
     return (images.roll((down, right), (2, 3)) * gain).clamp(0, 1)
 
 
-# -- what the network looks at, proved ------------------------------------------------------------------
+# -- verification of the evidence ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class SwapTest:
-    """How often a decision between two people flips when parts of the face change hands.
+    """Result of :func:`swap_test`.
 
     Attributes:
-        parts: what was swapped.
-        accuracy: share of fresh images whose nearest person is the right one.
-        part_flips: share of decisions that flip when the parts are taken from the other person.
-        rest_flips: share that flip when everything else, nuisance included, is.
-        images: how many fresh images.
+        parts: Names of the swapped parts.
+        accuracy: Share of new images whose nearest centroid is that of their person, in [0, 1].
+        part_flips: Share of decisions that flip if the parts come from another person, in [0, 1]; 1 if the parts decide.
+        rest_flips: Share of decisions that flip if everything else, including the nuisance, comes from another person, in [0, 1]; 0 if
+            the parts decide.
+        images: Number of new images.
 
     Example:
         >>> SwapTest(("nose",), accuracy=0.98, part_flips=1.0, rest_flips=0.02, images=48).part_flips
@@ -186,50 +189,62 @@ def swap_test(
     images_per_person: int = 8,
     seed: int = 0,
 ) -> SwapTest:
-    """Prove what a network decides by, with fresh images of the people of a population.
+    """Test whether the decisions of a network depend on certain parts of the face, by swapping them between people.
 
-    A decision is the nearer of two people's centroids, each of 8 other fresh images. It flips when it falls on the person that
-    the swapped parts come from.
+    A decision is the nearer of the centroids of two people, each from 8 other images. It flips if it becomes the person from whom the
+    swapped parts come. All images are new to the network.
 
     Args:
-        model: images → embeddings.
-        population: the people, as trained on.
-        parts: what to swap; the planted parts by default.
-        images_per_person: fresh images, each paired with one of another person.
-        seed: of the images; not those trained on.
+        model: Function from images (N, 3, 112, 112) to embeddings (N, D).
+        population: Population on which the network was trained.
+        parts: Names of the parts to swap. Default: the parts that hold the evidence.
+        images_per_person: Number of images of each person, each paired with one of another person. Default: 8.
+        seed: Seed of the images, which differ from those of the training. Default: 0.
+
+    Returns:
+        Accuracy and shares of flipped decisions.
+
+    Raises:
+        CaptumLeamError: If a part is unknown.
 
     Example:
         >>> swap_test(EmbeddingNet().eval(), SyntheticPopulation(3, evidence="nose"), images_per_person=2).images
         6
     """
-    chosen = population.planted if parts is None else tuple(parts)
+    names = population.evidence_parts if parts is None else tuple(parts)
     people = centroids(model, population, seed=seed)
     faces = population.sample(images_per_person, seed=20_000 + seed)
     step = torch.arange(len(faces), device="cpu") % (population.n_people - 1) + 1
     others = population.sample((faces.people + step) % population.n_people, seed=30_000 + seed)
-    swapped = swap(faces, others, chosen)
-    rest = swap(others, faces, chosen)  # the other person's image with the parts of this one
+    part_swap = swap(faces, others, names)
+    rest_swap = swap(others, faces, names)  # the image of the other person with the parts of this one
 
-    def towards_other(images: Tensor) -> float:
+    def flips(images: Tensor) -> float:
         embeddings = unit(at_least_float32(model(images)), "embeddings")
-        own, other = ((embeddings * people[who]).sum(1) for who in (faces.people, others.people))
+        own, other = ((embeddings * people[rows]).sum(1) for rows in (faces.people, others.people))
         return (other > own).double().mean().item()
 
     embeddings = unit(at_least_float32(model(faces.images)), "embeddings")
     with own_arithmetic():
         nearest = (embeddings @ people.T).argmax(1)
     accuracy = (nearest == faces.people).double().mean().item()
-    return SwapTest(chosen, accuracy, towards_other(swapped.images), towards_other(rest.images), len(faces))
+    return SwapTest(names, accuracy, flips(part_swap.images), flips(rest_swap.images), len(faces))
 
 
 @torch.no_grad()
 def centroids(
     model: nn.Module, population: SyntheticPopulation, *, images_per_person: int = 8, seed: int = 0
 ) -> Tensor:
-    """Return the unit centroid of each person from fresh images, as references and contrasts for the faces of a population.
+    """Return the unit centroid of each person from new images, as references and contrasts for faces of the population.
+
+    Args:
+        model: Function from images (N, 3, 112, 112) to embeddings (N, D).
+        population: Population of P people.
+        images_per_person: Number of images of each person. Default: 8.
+        seed: Seed of the images, which differ from those of the training. Default: 0.
 
     Returns:
-        (P, D).
+        Unit centroids of shape (P, D).
 
     Example:
         >>> centroids(EmbeddingNet().eval(), SyntheticPopulation(3), images_per_person=1).shape

@@ -1,4 +1,4 @@
-"""People whose identity lies in chosen parts of the face, and images of them."""
+"""Populations of synthetic people whose identity is in selected parts of the face, and images of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,19 +9,19 @@ from torch import Tensor
 from captum_leam._engine.arithmetic import as_tensor, uniform
 from captum_leam.errors import CaptumLeamError
 from captum_leam.regions import RegionScheme
-from captum_leam.synthetic.drawing import NUISANCE, PARTS, REGIONS, REGIONS_OF, draw
+from captum_leam.synthetic.drawing import NUISANCE, PART_REGIONS, PARTS, REGIONS, draw
 
 
 @dataclass(frozen=True)
 class SyntheticFaces:
-    """Images of synthetic people.
+    """Images of synthetic people with exact labels.
 
     Attributes:
-        images: (N, 3, 112, 112), RGB in [0, 1].
-        labels: (N, 112, 112), int64, exact regions, see :attr:`scheme`.
-        people: (N,), int64, who is shown.
-        parts: name → the numbers that each part was drawn from, (N, K).
-        nuisance: (N, 16), what is not the person.
+        images: RGB images of shape (N, 3, 112, 112), in [0, 1].
+        labels: Exact label maps of shape (N, 112, 112), int64, in the labels of :attr:`scheme`.
+        people: Number of the person in each image, shape (N,), int64.
+        parts: Numbers that describe each part, shape (N, K), by its name.
+        nuisance: Nuisance values of shape (N, 16).
 
     Example:
         >>> faces = SyntheticPopulation(3, evidence="eyes").sample([0, 2], seed=1)
@@ -40,18 +40,27 @@ class SyntheticFaces:
 
     @property
     def scheme(self) -> RegionScheme:
-        """Names of the labels."""
+        """Scheme of the labels."""
         return SCHEME
 
     def mask(self, parts: Sequence[str]) -> Tensor:
-        """Where these parts are: boolean (N, 112, 112).
+        """Return masks of the pixels of some parts.
+
+        Args:
+            parts: Names of one or more parts.
+
+        Returns:
+            Boolean masks of shape (N, 112, 112).
+
+        Raises:
+            CaptumLeamError: If a part is unknown.
 
         Example:
             >>> faces = SyntheticPopulation(4).sample(1)
             >>> faces.mask(["nose"]).shape
             torch.Size([4, 112, 112])
         """
-        return SCHEME.mask(self.labels, *(region for part in _known(parts) for region in REGIONS_OF[part]))
+        return SCHEME.mask(self.labels, *(region for part in _check_parts(parts) for region in PART_REGIONS[part]))
 
 
 SCHEME = RegionScheme(name="synthetic", regions=dict(enumerate(REGIONS)))
@@ -59,16 +68,16 @@ SCHEME = RegionScheme(name="synthetic", regions=dict(enumerate(REGIONS)))
 
 @dataclass(frozen=True)
 class SyntheticPopulation:
-    """People with identity in some parts of the face.
+    """Population of synthetic people whose identity is in some parts of the face.
 
     Args:
-        n_people: two or more.
-        evidence: the parts that belong to the person: one name or several of eyes, brows, nose, mouth, face, hair; all by
-            default. The other parts are drawn anew for every image.
-        seed: of the people.
+        n_people: Number of people, two or more.
+        evidence: Name or names of the parts that belong to the person, of eyes, brows, nose, mouth, face and hair. Other parts are random
+            in each image. Default: None, for all parts.
+        seed: Seed of the people. Default: 0.
 
     Raises:
-        CaptumLeamError: for fewer than two people, or an unknown part.
+        CaptumLeamError: If there are fewer than two people, or a part is unknown.
 
     Example:
         >>> population = SyntheticPopulation(5, evidence="nose", seed=0)
@@ -84,47 +93,54 @@ class SyntheticPopulation:
 
     def __post_init__(self) -> None:
         if self.n_people < 2:
-            raise CaptumLeamError(f"n_people is {self.n_people}; expected two or more, to be told apart.")
-        _known(self.planted)
+            raise CaptumLeamError(f"Expected n_people to be 2 or more, got {self.n_people}.")
+        _check_parts(self.evidence_parts)
         generator = torch.Generator().manual_seed(self.seed)
-        identity = {name: _spread(self.n_people, k, generator) for name, k in PARTS.items()}
+        identity = {name: _distant_points(self.n_people, k, generator) for name, k in PARTS.items()}
         object.__setattr__(self, "identity", identity)
 
     @property
-    def planted(self) -> tuple[str, ...]:
+    def evidence_parts(self) -> tuple[str, ...]:
         """Names of the parts that belong to the person."""
         if self.evidence is None:
             return tuple(PARTS)
         return (self.evidence,) if isinstance(self.evidence, str) else tuple(self.evidence)
 
     def sample(self, people: int | Tensor | Sequence[int], *, seed: int = 0) -> SyntheticFaces:
-        """Draw images.
+        """Return random images of people.
 
         Args:
-            people: how many of every person, or whom, (N,).
-            seed: of the nuisance and of the parts that carry nothing.
+            people: Number of images of every person, or the person of each image, shape (N,).
+            seed: Seed of the nuisance values and the parts without evidence. Default: 0.
 
         Returns:
-            :class:`SyntheticFaces`; of a number per person, sorted by person.
+            Images of the people. If ``people`` is a number per person, they are sorted by person.
 
         Raises:
-            CaptumLeamError: for people that do not exist, or none.
+            CaptumLeamError: If there is no image, or a person does not exist.
         """
-        who = (
+        rows = (
             torch.arange(self.n_people, device="cpu").repeat_interleave(people)
             if isinstance(people, int)
             else as_tensor(people)
         )
-        if who.ndim != 1 or not len(who) or bool((who < 0).any()) or bool((who >= self.n_people).any()):
-            raise CaptumLeamError(f"people are {people!r}; expected one or more numbers from 0 to {self.n_people - 1}.")
+        if rows.ndim != 1 or not len(rows) or bool((rows < 0).any()) or bool((rows >= self.n_people).any()):
+            raise CaptumLeamError(
+                f"Expected people to be a positive number, or numbers from 0 to {self.n_people - 1}, got {people!r}."
+            )
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + seed)
-        fresh = {name: uniform((len(who), k), generator) for name, k in PARTS.items()}
-        parts = {name: self.identity[name][who] if name in self.planted else fresh[name] for name in PARTS}
-        return render(parts, uniform((len(who), NUISANCE), generator), who)
+        random_parts = {name: uniform((len(rows), k), generator) for name, k in PARTS.items()}
+        own_parts = {name: self.identity[name][rows] for name in self.evidence_parts}
+        return render({**random_parts, **own_parts}, uniform((len(rows), NUISANCE), generator), rows)
 
 
 def render(parts: dict[str, Tensor], nuisance: Tensor, people: Tensor) -> SyntheticFaces:
-    """Faces from their numbers, see :func:`captum_leam.synthetic.drawing.draw`.
+    """Return images of faces from the numbers that describe them.
+
+    Args:
+        parts: Numbers in [0, 1] for each part, shape (N, K) with K as in :data:`PARTS`.
+        nuisance: Nuisance values of shape (N, 16), in [0, 1].
+        people: Number of the person in each image, shape (N,).
 
     Example:
         >>> faces = SyntheticPopulation(3).sample(1)
@@ -136,40 +152,42 @@ def render(parts: dict[str, Tensor], nuisance: Tensor, people: Tensor) -> Synthe
 
 
 def swap(faces: SyntheticFaces, others: SyntheticFaces, parts: Sequence[str]) -> SyntheticFaces:
-    """Replace some parts of the faces by those of other faces; everything else, nuisance included, stays.
+    """Return faces in which some parts are replaced by those of other faces, with the same nuisance.
 
     Args:
         faces: N faces.
-        others: N faces, the part donors.
-        parts: names of the parts taken.
+        others: N faces from which the parts come.
+        parts: Names of the replaced parts.
+
+    Raises:
+        CaptumLeamError: If a part is unknown, or the numbers of faces differ.
 
     Example:
         >>> population = SyntheticPopulation(2, seed=0)
         >>> a, b = population.sample([0], seed=1), population.sample([1], seed=2)
-        >>> changed = (swap(a, b, ["nose"]).images != a.images).any(1)[0]
-        >>> bool(changed.any()), bool(changed[:40].any())  # the nose, nothing above it
+        >>> is_different = (swap(a, b, ["nose"]).images != a.images).any(1)[0]
+        >>> bool(is_different.any()), bool(is_different[:40].any())  # only the nose, not the rows above it
         (True, False)
     """
-    chosen = _known(parts)
+    names = _check_parts(parts)
     if len(faces) != len(others):
-        raise CaptumLeamError(f"{len(faces)} faces and {len(others)} others; expected as many.")
-    mixed = {name: others.parts[name] if name in chosen else numbers for name, numbers in faces.parts.items()}
-    return render(mixed, faces.nuisance, faces.people)
+        raise CaptumLeamError(f"Expected others to be {len(faces)} faces, as many as faces, got {len(others)}.")
+    return render({**faces.parts, **{name: others.parts[name] for name in names}}, faces.nuisance, faces.people)
 
 
-def _known(parts: Sequence[str]) -> tuple[str, ...]:
+def _check_parts(parts: Sequence[str]) -> tuple[str, ...]:
     unknown = [part for part in parts if part not in PARTS]
     if unknown or not parts:
-        raise CaptumLeamError(f"parts {unknown or list(parts)} are not there; expected some of {', '.join(PARTS)}.")
+        raise CaptumLeamError(f"Expected parts to be among {', '.join(PARTS)}, got {unknown or list(parts)}.")
     return tuple(parts)
 
 
-def _spread(people: int, numbers: int, generator: torch.Generator) -> Tensor:
-    """People apart from each other: of many drawn, each time the one farthest from those chosen (Gonzalez 1985)."""
-    pool = uniform((64 * people, numbers), generator)
-    chosen = [pool[0]]
-    distance = torch.linalg.vector_norm(pool - pool[0], dim=1)
-    for _ in range(people - 1):
-        chosen.append(pool[int(distance.argmax())])
-        distance = torch.minimum(distance, torch.linalg.vector_norm(pool - chosen[-1], dim=1))
-    return torch.stack(chosen)
+def _distant_points(count: int, dimensions: int, generator: torch.Generator) -> Tensor:
+    """Return points with large distances by farthest-point sampling (Gonzalez 1985)."""
+    candidates = uniform((64 * count, dimensions), generator)
+    points = [candidates[0]]
+    distance = torch.linalg.vector_norm(candidates - candidates[0], dim=1)
+    for _ in range(count - 1):
+        points.append(candidates[int(distance.argmax())])
+        distance = torch.minimum(distance, torch.linalg.vector_norm(candidates - points[-1], dim=1))
+    return torch.stack(points)

@@ -1,4 +1,4 @@
-"""Networks trained on synthetic faces that come with the package: those of the demo, each with its evidence in one part."""
+"""Load the networks of the demo, which were trained on synthetic faces with the evidence in one part."""
 
 from importlib.resources import files
 from io import BytesIO
@@ -11,25 +11,25 @@ from captum_leam.synthetic.network import EmbeddingNet
 from captum_leam.synthetic.population import SyntheticPopulation
 
 TRAINED = ("nose", "eyes", "mouth")
-"""Parts that hold the identity of the people of one network each."""
+"""Parts that hold the evidence, one per network."""
 
 PEOPLE, SEED = 12, 0
-"""Population and seed that the networks were trained with."""
+"""Number of people, and seed of the populations and the training."""
 
 
 def load_trained(population: SyntheticPopulation) -> EmbeddingNet:
-    """Return the network that :func:`train` made for a population, from the weights that come with the package.
+    """Return the network of a population with the weights that are part of the package.
 
-    ``python tools/train_demo.py`` makes the weights anew. What a network decides by is not taken on trust: :func:`swap_test` proves it.
+    ``python tools/train_demo.py`` reproduces the weights with :func:`train`. :func:`swap_test` verifies on which parts a network depends.
 
     Args:
-        population: Twelve people with seed 0 whose evidence is the nose, the eyes or the mouth.
+        population: Population of twelve people with seed 0 whose evidence is the nose, the eyes or the mouth.
 
     Returns:
-        The network in evaluation mode.
+        Network in evaluation mode.
 
     Raises:
-        CaptumLeamError: For any other population.
+        CaptumLeamError: If the package has no weights for the population.
 
     Example:
         >>> load_trained(SyntheticPopulation(12, evidence="nose")).training
@@ -39,7 +39,7 @@ def load_trained(population: SyntheticPopulation) -> EmbeddingNet:
         raise CaptumLeamError(
             f"Expected 12 people of seed 0 with evidence in one of {', '.join(TRAINED)}, got {population}. Use train()."
         )
-    content = files("captum_leam.synthetic").joinpath(f"trained_{population.planted[0]}.npz").read_bytes()
+    content = files("captum_leam.synthetic").joinpath(f"trained_{population.evidence_parts[0]}.npz").read_bytes()
     net = EmbeddingNet()
     with np.load(BytesIO(content), allow_pickle=False) as arrays:
         net.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays.files})
@@ -47,11 +47,16 @@ def load_trained(population: SyntheticPopulation) -> EmbeddingNet:
 
 
 def has_weights(population: SyntheticPopulation, seed: int = SEED) -> bool:
-    """Return whether the package has the network of a population, trained with a seed.
+    """Return whether the package has the weights of a network for a population.
+
+    Args:
+        population: Population on which the network was trained.
+        seed: Seed of the training. Default: 0.
 
     Example:
         >>> has_weights(SyntheticPopulation(12, evidence="nose")), has_weights(SyntheticPopulation(3, evidence="nose"))
         (True, False)
     """
-    who = (population.n_people, population.seed, seed)
-    return who == (PEOPLE, SEED, SEED) and len(population.planted) == 1 and population.planted[0] in TRAINED
+    settings = (population.n_people, population.seed, seed)
+    parts = population.evidence_parts
+    return settings == (PEOPLE, SEED, SEED) and len(parts) == 1 and parts[0] in TRAINED

@@ -69,7 +69,7 @@ original = captum_leam.synthetic.train
 
 def remembered(population: SyntheticPopulation, **options: Any) -> EmbeddingNet:
     """As :func:`captum_leam.synthetic.train`, without a progress bar, once for the same arguments."""
-    key = (population.n_people, population.planted, population.seed, tuple(sorted(options.items())))
+    key = (population.n_people, population.evidence_parts, population.seed, tuple(sorted(options.items())))
     return copy.deepcopy(_trained(key, population))
 
 

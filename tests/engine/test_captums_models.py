@@ -254,7 +254,7 @@ def test_every_explainer_gives_finite_maps_of_captums_networks_and_leaves_them_a
     before = {key: value.clone() for key, value in model.state_dict().items()}
     explainer = OF_A_LAYER[method](model, layer) if method in OF_A_LAYER else MADE[method](model)
     if method == "PositionDecomposition" and name == "deep":
-        with pytest.raises(ValueError, match="the model is not affine after layer"):
+        with pytest.raises(ValueError, match="Expected the model to be affine after layer"):
             explainer.attribute(images, reference=towards)
         return
     maps = explainer.attribute(images, reference=towards)

@@ -173,14 +173,17 @@ def test_wrong_methods_and_inputs_raise(model, faces, references):
         (lambda net: CaptumExplainer(ca.IntegratedGradients, net, net[1]), "no layer with IntegratedGradients"),
         (lambda net: CaptumExplainer(ca.LayerGradCam, net, "1"), r"got a str\. Pass model.get_submodule\('1'\)"),
         (lambda net: CaptumExplainer(ca.LayerGradCam, net, [net[1]]), "one suggestion of suggest_layers, got a list"),
-        (lambda net: CaptumExplainer(net, ca.LayerGradCam), "the method first and the model second.* got a Sequential"),
+        (
+            lambda net: CaptumExplainer(net, ca.LayerGradCam),
+            "method to be a class of captum.attr, got a Sequential.* the method first",
+        ),
         (lambda net: CaptumExplainer(ca.Saliency, net, absolute=True), "options of Saliency .* abs, got 'absolute'"),
         (lambda net: CaptumExplainer(ca.Saliency, net, inputs=None), "options of Saliency .* got 'inputs'"),
         (
             lambda net: CaptumExplainer(lambda f: ca.NoiseTunnel(ca.Saliency(f)), net, nt_sample=2),
             "options of NoiseTunnel .*nt_samples.* got 'nt_sample'",
         ),
-        (lambda net: CaptumExplainer(lambda f: f, net), "to make a method of Captum"),
+        (lambda net: CaptumExplainer(lambda f: f, net), "to return a method of Captum"),
         (lambda net: CaptumExplainer(ca.Saliency, net, reading=["sum"]), "Expected reading to be one of"),
     ],
 )

@@ -90,7 +90,7 @@ def test_default_patches_are_30_of_112():
 
 def test_rise_equals_the_literal_sum(net, faces, references):
     masks = smooth_masks(30, (16, 16), 4, 0.3, seed=2)
-    maps = RISE(net, masks=30, cells=4, shown=0.3, seed=2, batch_size=8).attribute(faces, reference=references)
+    maps = RISE(net, masks=30, cells=4, probability=0.3, seed=2, batch_size=8).attribute(faces, reference=references)
     for i in range(3):
         scores = literal_scores(net, faces[i], masks, references[i])
         expected = sum(s * m.double() for s, m in zip(scores, masks, strict=True)) / 30 / 0.3
@@ -129,13 +129,13 @@ def test_xfaces_defaults_are_the_papers():
 
 
 def test_wrong_settings_raise(net, faces, references):
-    with pytest.raises(ValueError, match="patch is 17 px"):
+    with pytest.raises(ValueError, match="patch to be a width from 1 to 16 px, got 17"):
         CorrRISE(net, patch=17).attribute(faces, reference=references)
-    with pytest.raises(ValueError, match="3 masks or more"):
+    with pytest.raises(ValueError, match="masks to be 3 or more, got 2"):
         CorrRISE(net, masks=2)
-    with pytest.raises(ValueError, match=r"shown 1\.0"):
-        RISE(net, shown=1.0)
-    with pytest.raises(ValueError, match="below 16"):
+    with pytest.raises(ValueError, match=r"probability to be in \(0, 1\), got 1\.0"):
+        RISE(net, probability=1.0)
+    with pytest.raises(ValueError, match="below 16 px"):
         XFace(net, patches=(16,)).attribute(faces, reference=references)
 
 

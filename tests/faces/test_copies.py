@@ -14,10 +14,10 @@ from PIL import Image
 
 from captum_leam.faces import ARCFACE_112, FaceSource, align, read_crop, read_face
 from captum_leam.faces.copies import (
-    LIKENESS,
+    MIN_COSINE,
     Thumbnails,
-    copies,
-    copies_of_many,
+    match_copies,
+    match_copies_of_many,
     shows_same_face,
     thumbnails,
     thumbnails_of,
@@ -71,17 +71,17 @@ def test_a_copy_is_found_whatever_it_is_saved_as(kind, seed):
     how, change = kind
     face, other = SyntheticPopulation(2, seed=seed % 7).sample([0, 0], seed=seed).images
     copy = saved(CHANGED[change](picture(face)), how)
-    assert likeness(face, copy) >= LIKENESS
-    assert likeness(other, copy) < LIKENESS
+    assert likeness(face, copy) >= MIN_COSINE
+    assert likeness(other, copy) < MIN_COSINE
 
 
 def test_a_copy_names_the_first_that_is_none_itself():
     images = torch.rand(4, 3, 56, 56)
     sources = [FaceSource(Path(f"{i}.png"), images[i]) for i in (0, 1, 1, 0, 2, 0, 2)]
-    assert copies(thumbnails_of(sources), lambda a, b: False) == {2: 1, 3: 0, 5: 0, 6: 4}
-    assert copies(thumbnails_of([]), lambda a, b: False) == {}
+    assert match_copies(thumbnails_of(sources), lambda a, b: False) == {2: 1, 3: 0, 5: 0, 6: 4}
+    assert match_copies(thumbnails_of([]), lambda a, b: False) == {}
     blank = [FaceSource(Path(f"{i}.png"), torch.full((3, 56, 56), i / 4)) for i in (1, 2)]
-    assert copies(thumbnails_of(blank), lambda a, b: False) == {}
+    assert match_copies(thumbnails_of(blank), lambda a, b: False) == {}
 
 
 def photographs(turn: int = 0, move: float = 0.0, size: int = 400) -> tuple[FaceSource, FaceSource]:
@@ -103,13 +103,13 @@ def photographs(turn: int = 0, move: float = 0.0, size: int = 400) -> tuple[Face
 @pytest.mark.parametrize(("turn", "size"), list(product((0, 90, 180, 270), (400, 200))))
 def test_a_photograph_is_found_again_resized_turned_and_with_other_landmarks(turn, size):
     sources = photographs(turn, move=4.0, size=size)
-    assert likeness(sources[0].crop, sources[1].crop) < LIKENESS  # the crops alone do not say so
-    assert copies(thumbnails_of(sources), lambda a, b: shows_same_face(sources[a], sources[b])) == {1: 0}
+    assert likeness(sources[0].crop, sources[1].crop) < MIN_COSINE  # the crops alone do not say so
+    assert match_copies(thumbnails_of(sources), lambda a, b: shows_same_face(sources[a], sources[b])) == {1: 0}
 
 
 def test_another_face_of_the_same_photograph_is_no_copy():
     first, second = photographs(move=130.0)
-    assert copies(thumbnails_of([first, second]), lambda a, b: shows_same_face(first, second)) == {}
+    assert match_copies(thumbnails_of([first, second]), lambda a, b: shows_same_face(first, second)) == {}
 
 
 def test_other_faces_before_the_same_wall_are_no_copies():
@@ -119,7 +119,7 @@ def test_other_faces_before_the_same_wall_are_no_copies():
     changed[:, 225:240, 240:270] += 0.3 * torch.rand(15, 30)
     face = align(changed.clamp(0, 1), first.face.landmarks)
     other = FaceSource(Path("b.png"), face.crop, face, changed.clamp(0, 1))
-    assert likeness(first.photo, other.photo) >= LIKENESS
+    assert likeness(first.photo, other.photo) >= MIN_COSINE
     assert not shows_same_face(first, other)
 
 
@@ -142,7 +142,7 @@ def test_no_two_photographs_of_one_session_are_copies(real_dir):
         alike = torch.tensor([float(small[i] @ small[j]) for i, j in combinations(range(len(small)), 2)])
         closest, pairs = max(closest, float(alike.max())), pairs + len(alike)
     assert pairs == 1492
-    assert 1 - closest > 2 * (1 - LIKENESS)
+    assert 1 - closest > 2 * (1 - MIN_COSINE)
 
 
 @pytest.mark.real
@@ -151,7 +151,7 @@ def test_copies_of_real_pictures_are_found(real_dir):
         with Image.open(path) as opened:
             image = opened.convert("RGB")
         for how, change in [*[(how, "as it is") for how in SAVED], *[("jpeg 75", change) for change in CHANGED]]:
-            assert likeness(as_rgb(image), saved(CHANGED[change](image), how)) >= LIKENESS, (path, how, change)
+            assert likeness(as_rgb(image), saved(CHANGED[change](image), how)) >= MIN_COSINE, (path, how, change)
 
 
 @pytest.mark.real
@@ -175,7 +175,11 @@ def test_copies_of_real_photographs_are_found_by_their_place(real_dir, tmp_path,
     ]
     sources = [read_face(path, aligner) for path in paths]
     assert sources[3].face.turn == 270
-    assert copies(thumbnails_of(sources), lambda a, b: shows_same_face(sources[a], sources[b])) == {1: 0, 2: 0, 3: 0}
+    assert match_copies(thumbnails_of(sources), lambda a, b: shows_same_face(sources[a], sources[b])) == {
+        1: 0,
+        2: 0,
+        3: 0,
+    }
 
 
 @settings(max_examples=20, deadline=None)
@@ -194,4 +198,4 @@ def test_copies_of_many_are_those_of_all_pairs(seed, count, size):
     starts = range(0, len(crops), size)
     parts = [Thumbnails(*(t[i : i + size] for t in (crops, photographs, small.boxes))) for i in starts]
     confirm = lambda later, earlier: (later + earlier) % 3 > 0  # noqa: E731
-    assert copies_of_many(lambda: iter(parts), confirm) == copies(small, confirm)
+    assert match_copies_of_many(lambda: iter(parts), confirm) == match_copies(small, confirm)

@@ -20,7 +20,7 @@ from PIL import Image, ImageFile
 from captum_leam.errors import FileError
 from captum_leam.faces import formats
 from captum_leam.faces.crops import read_crop
-from captum_leam.faces.formats import picture_endings, readable_formats
+from captum_leam.faces.formats import picture_suffixes, readable_formats
 from captum_leam.faces.photos import MAX_SIDE, list_pictures, picture_files, read_photo
 
 RAMP = (np.arange(20)[:, None] * 5 + np.arange(30)[None] * 4).astype(np.uint8)
@@ -135,14 +135,14 @@ BAD = {
     "empty": "the file is empty",
     "text": "not a picture",
     "truncated": "the picture cannot be read .*[Tt]runcated",
-    "1×1": "1 × 1 px; too small to show a face",
-    "wide": "20000 × 20 px; a photograph has at most 16384 a side",
-    "animation": "holds several pictures .an animation",
-    "bomb": "too large, perhaps a decompression bomb",
-    "large": "too large, perhaps a decompression bomb",
-    "huge header": "9000 × 9000 px; a photograph has at most .* 64 million",
+    "1×1": "expected a photograph with sides of 16 px or more, got 1 × 1 px",
+    "wide": "at most 16384 px a side .* got 20000 × 20 px",
+    "animation": "expected a single picture, got an animation",
+    "bomb": "too large and may be a decompression bomb",
+    "large": "too large and may be a decompression bomb",
+    "huge header": "a photograph with at most .* 64 million pixels, got 9000 × 9000 px",
     "text bomb": "cannot be read",
-    "folder": "this is a folder",
+    "folder": "expected a picture, got a folder",
 }
 
 
@@ -159,7 +159,7 @@ def test_bad_files_give_one_line_that_names_them(tmp_path, kind):
 
 def test_crops_refuse_animations_too(tmp_path):
     bad_file(tmp_path / "a.gif", "animation")
-    with pytest.raises(ValueError, match="several pictures"):
+    with pytest.raises(ValueError, match="got an animation"):
         read_crop(tmp_path / "a.gif")
 
 
@@ -209,7 +209,7 @@ def test_picture_files_lists_pictures_that_are_not_hidden_in_order(tmp_path, mon
     assert [path.name for path in picture_files(tmp_path)] == ["a.jpeg", "b.PNG"]
     assert picture_files(tmp_path / "b.PNG") == [tmp_path / "b.PNG"]
     assert picture_files([tmp_path / "z.png", "y.png"])[0] == tmp_path / "z.png"
-    with pytest.raises(ValueError, match="no picture is given"):
+    with pytest.raises(ValueError, match="at least one picture, got none"):
         picture_files([])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty: the folder holds no picture"):
@@ -247,7 +247,7 @@ def content_of(kind: str) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("ending", picture_endings())
+@pytest.mark.parametrize("ending", picture_suffixes())
 def test_every_ending_of_a_format_that_is_decoded_is_listed_and_read(tmp_path, ending):
     kind = Image.registered_extensions()[ending]
     try:
@@ -265,7 +265,7 @@ def test_a_format_that_this_pillow_cannot_decode_is_not_listed(tmp_path, monkeyp
     (tmp_path / "a.avif").write_bytes(content_of("AVIF"))
     monkeypatch.setattr("PIL.features.check", lambda name: name != "avif")
     assert "AVIF" not in readable_formats()
-    assert ".avif" not in picture_endings()
+    assert ".avif" not in picture_suffixes()
     assert [path.name for path, _ in list_pictures(tmp_path)[1]] == ["a.avif"]
     with pytest.raises(ValueError, match=r"a\.avif: not a picture that this Pillow can read \(BMP, GIF"):
         read_photo(tmp_path / "a.avif")
@@ -323,8 +323,8 @@ def test_content_decides_where_there_is_no_ending(tmp_path):
     pictures, skipped = list_pictures(tmp_path)
     assert pictures == [tmp_path / "IMG_0001"]
     reasons = {path.name: reason for path, reason in skipped}
-    assert reasons["raw.nef"] == "its content is TIFF, but it is called .nef. Rename it if it is meant."
-    assert reasons["a.png.bak"] == "its content is PNG, but it is called .bak. Rename it if it is meant."
+    assert reasons["raw.nef"] == "its content is TIFF, but its suffix is .nef. Rename it to include it."
+    assert reasons["a.png.bak"] == "its content is PNG, but its suffix is .bak. Rename it to include it."
     assert all(
         reasons[name].startswith("not a picture that this Pillow can read (") for name in ("README", "film.webm")
     )

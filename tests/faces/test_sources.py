@@ -49,7 +49,7 @@ def test_pictures_named_crops_are_not_aligned_and_those_named_photos_are(files):
     assert read_faces([files / "square.png"], Aligner, "photos")[0].face is not None
     with pytest.raises(ValueError, match=r"black\.png: no face was found"):
         read_faces([files / "black.png"], Aligner)
-    with pytest.raises(ValueError, match="how='guess'"):
+    with pytest.raises(ValueError, match="how to be .* got 'guess'"):
         read_faces([files / "photo.png"], Aligner, "guess")
-    with pytest.raises(ValueError, match="faces='all'"):
+    with pytest.raises(ValueError, match='one face per photograph, got "all"'):
         read_faces([files / "photo.png"], Aligner, faces="all")

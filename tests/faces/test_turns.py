@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from captum_leam.faces import ARCFACE_112, FaceAligner, read_crop, read_photo
-from captum_leam.faces.geometry import inverse, moved, warp
+from captum_leam.faces.geometry import inverse, transform_points, warp
 from captum_leam.faces.sources import alignment_doubt
 from captum_leam.faces.turns import tilt
 
@@ -21,7 +21,7 @@ def turned_by(degrees: float, scale: float, centre: tuple[float, float]) -> np.n
     """From an upright crop to a photograph that shows it about a centre."""
     c, s = scale * math.cos(math.radians(degrees)), scale * math.sin(math.radians(degrees))
     matrix = np.array([[c, -s, 0.0], [s, c, 0.0]])
-    matrix[:, 2] = np.array(centre) - moved(np.array([[55.5, 55.5]]), matrix)[0]
+    matrix[:, 2] = np.array(centre) - transform_points(np.array([[55.5, 55.5]]), matrix)[0]
     return matrix
 
 
@@ -86,12 +86,12 @@ def turn(photo: torch.Tensor, quarters: int) -> torch.Tensor:
     y=st.integers(-10, 10),
 )
 def test_a_turned_photograph_gives_the_crop_of_the_upright_one(spotting, quarters, degrees, scale, x, y):
-    points = moved(ARCFACE_112, turned_by(degrees, scale, (100 + x, 90 + y)))
+    points = transform_points(ARCFACE_112, turned_by(degrees, scale, (100 + x, 90 + y)))
     photo = drawn(points, (180, 200), 4 * scale)
     (upright,) = spotting(photo)
     (face,) = spotting(turn(photo, quarters), "largest")
     assert (upright.turn, face.turn) == (0, -90 * quarters % 360)
-    assert face.found == 1
+    assert face.face_count == 1
     torch.testing.assert_close(face.crop, upright.crop, atol=0.02, rtol=0)
     # everything else is of the photograph as it was given
     given_photo = turn(photo, quarters)
@@ -101,7 +101,7 @@ def test_a_turned_photograph_gives_the_crop_of_the_upright_one(spotting, quarter
         assert (given_photo[:, row, column] - colour).abs().max() < 0.2
     assert (face.box[:2] < face.landmarks.min(0)).all()
     assert (face.box[2:] > face.landmarks.max(0)).all()
-    corners = moved(face.outline, face.transform)
+    corners = transform_points(face.outline, face.transform)
     assert corners == pytest.approx(np.array([(0, 0), (112, 0), (112, 112), (0, 112)]) - 0.5)
     back = face.to_photo(face.crop)
     inside = face.to_photo(torch.ones(112, 112)) > 0.99
@@ -115,15 +115,15 @@ def test_a_turned_photograph_gives_the_crop_of_the_upright_one(spotting, quarter
 
 
 def test_an_upright_photograph_costs_one_detection_and_two_looks(spotting):
-    photo = drawn(moved(ARCFACE_112, turned_by(10, 1.2, (150, 130))), (260, 300), 5)
+    photo = drawn(transform_points(ARCFACE_112, turned_by(10, 1.2, (150, 130))), (260, 300), 5)
     spotting._network.calls = 0
     spotting(photo, "largest")
     assert spotting._network.calls == 3
 
 
 def test_a_face_that_no_close_up_confirms_raises(spotting, monkeypatch):
-    photo = drawn(moved(ARCFACE_112, turned_by(0, 1.2, (100, 90))), (180, 200), 5)
-    monkeypatch.setattr("captum_leam.faces.turns.SecondLook.is_upright", lambda *_: False)
+    photo = drawn(transform_points(ARCFACE_112, turned_by(0, 1.2, (100, 90))), (180, 200), 5)
+    monkeypatch.setattr("captum_leam.faces.turns.CloseUpResult.is_upright", lambda *_: False)
     for quarters in range(4):
         with pytest.raises(ValueError, match="not certain which way up it is"):
             spotting(turn(photo, quarters))
@@ -163,17 +163,17 @@ def test_a_pasted_face_is_set_upright_or_refused(real_aligner, real_dir, seed):
         try:
             (face,) = real_aligner(turn(photo, quarters), "largest")
         except ValueError as error:
-            assert "no face was found" in str(error) or "refused" in str(error) or "none is a face" in str(error)  # noqa: PT017
+            assert "no face was found" in str(error) or "cannot be aligned" in str(error)  # noqa: PT017
             continue
         aligned += 1
-        there = moved(similarity_points(face.transform, photo, quarters), inverse(onto))
+        there = transform_points(similarity_points(face.transform, photo, quarters), inverse(onto))
         assert np.linalg.norm(there - ARCFACE_112, axis=1).max() < 20
     assert aligned in (0, 4)
 
 
 def similarity_points(transform: np.ndarray, photo: torch.Tensor, quarters: int) -> np.ndarray:
     """Where a crop has the points of the template, in the photograph before it was turned."""
-    points = moved(ARCFACE_112, inverse(transform))
+    points = transform_points(ARCFACE_112, inverse(transform))
     height, width = turn(photo, quarters).shape[1:]
     for _ in range(quarters):
         points = np.stack([height - 1 - points[:, 1], points[:, 0]], axis=1)
@@ -194,14 +194,14 @@ def test_of_two_faces_the_one_that_is_upside_down_raises(real_aligner, real_dir)
     for photo in (both, turn(both, 2)):
         faces = real_aligner(photo)
         assert len(faces) == 1
-        assert [bad.problem for bad in faces.refused] == ["it is upside down against the rest of the photograph"]
-        with pytest.raises(ValueError, match=r"was refused: it is upside down against .*faces=<index>"):
+        assert [bad.problem for bad in faces.rejected] == ["it is upside down against the rest of the photograph"]
+        with pytest.raises(ValueError, match=r"cannot be aligned: it is upside down against .*faces=<index>"):
             real_aligner(photo, 1 - faces[0].index)
     upright = both.clone()
     upright[:, :, 400:] = large
     faces = real_aligner(upright)
-    assert [face.found for face in faces] == [2, 2]
-    assert real_aligner(upright, "largest")[0].found == 2
+    assert [face.face_count for face in faces] == [2, 2]
+    assert real_aligner(upright, "largest")[0].face_count == 2
 
 
 @pytest.mark.real

@@ -410,7 +410,7 @@ KINDS = [
     refused("A layer of another copy of the network", "layer … did not run during the forward pass",
         lambda _: layer_map(seeded(Inner), seeded(Inner))),
     refused("One ReLU used twice", "layer … ran 2 times in one forward pass", shared_relu),
-    refused("A black box", "a BlackBox has no gradients and no layers: it can be scored and occluded",
+    refused("A black box", "Expected images without a gradient, because a BlackBox has no gradients and no layers",
         lambda _: suggest_layers(BlackBox(lambda x: x.mean((2, 3))), IMAGES)),
     refused("A model that changed after it was explained",
         "Expected layer … to put out one row per image, got 2 rows for each image",

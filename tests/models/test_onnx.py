@@ -141,7 +141,7 @@ def test_a_result_that_differs_from_onnx_runtime_raises(tmp_path, monkeypatch, f
 
 
 def test_a_fixed_batch_that_cannot_be_freed_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_file, "keep_images_apart", lambda *args: None)
+    monkeypatch.setattr(onnx_file, "separate_images", lambda *args: None)
     with pytest.raises(ValueError, match=r"fails on a batch of 3 \(.*Export the file with a dynamic batch axis"):
         from_onnx(saved(tmp_path, network(shape=(1, 4))), UNIT)
     mean = helper.make_node("ReduceMean", ["embedding"], ["mixed"], axes=[0], keepdims=1)
@@ -183,14 +183,17 @@ def test_operators_without_a_counterpart_raise_and_are_named(tmp_path):
 
 def test_pixels_are_never_guessed(tmp_path):
     path = saved(tmp_path, network())
-    with pytest.raises(ValueError, match=r"net\.onnx: an ONNX file does not say .* INSIGHTFACE"):
+    with pytest.raises(
+        ValueError,
+        match=r"net\.onnx: expected preprocessing, because an ONNX file does not state it, got None.* INSIGHTFACE",
+    ):
         from_onnx(path)
     assert from_onnx(path, INSIGHTFACE).preprocessing == Preprocessing((0.5,) * 3, (0.5,) * 3, size=(SIZE, SIZE))
-    with pytest.raises(ValueError, match="preprocessing says layout NHWC, the file NCHW"):
+    with pytest.raises(ValueError, match="preprocessing with layout NCHW, as the file, got NHWC"):
         from_onnx(path, Preprocessing(layout="NHWC"))
-    with pytest.raises(ValueError, match=r"preprocessing says size \(112, 112\), the file \(8, 8\)"):
+    with pytest.raises(ValueError, match=r"preprocessing with size \(8, 8\), as the file, got \(112, 112\)"):
         from_onnx(path, Preprocessing(size=(112, 112)))
-    with pytest.raises(ValueError, match=r"images are \(9, 9\), the network reads \(8, 8\)"):
+    with pytest.raises(ValueError, match=r"images of size \(8, 8\), as the network reads, got \(9, 9\)"):
         from_onnx(path, UNIT)(smooth_images(1, (9, 9)))
 
 
@@ -207,16 +210,14 @@ def test_a_mean_within_the_graph_gives_the_preprocessing(tmp_path, mean, std):
 
 def test_one_of_several_outputs_must_be_chosen(tmp_path):
     path = saved(tmp_path, network(outputs=("flat", "embedding")))
-    with pytest.raises(
-        ValueError, match=r"2 outputs; say which is the embedding: output= .* one of \['flat', 'embedding'\]"
-    ):
+    with pytest.raises(ValueError, match=r"got 2 outputs \['flat', 'embedding'\]\. Select one with output="):
         from_onnx(path, UNIT)
     images = smooth_images(2, (SIZE, SIZE))
     assert from_onnx(path, UNIT, output="embedding")(images).shape == (2, 5)
     chosen = from_onnx(path, UNIT, output="flat")
     assert chosen(images).shape == (2, 4)
     assert "network.head" not in dict(chosen.named_modules())
-    with pytest.raises(ValueError, match=r"net\.onnx: no value is called 'lost'"):
+    with pytest.raises(ValueError, match=r"net\.onnx: expected output to be the name of a value, .* got 'lost'"):
         from_onnx(path, UNIT, output="lost")
 
 
@@ -260,7 +261,9 @@ def test_graphs_with_other_inputs_raise(tmp_path):
         from_onnx(saved(tmp_path, model), UNIT)
     wrong = network()
     wrong.graph.node[0].input[0] = "photos"
-    with pytest.raises(ValueError, match=r"net\.onnx: this is no ONNX network that can be read .*photos"):
+    with pytest.raises(
+        ValueError, match=r"net\.onnx: expected an ONNX network, got a file that cannot be read .*photos"
+    ):
         from_onnx(saved_unchecked(tmp_path, wrong), UNIT)
 
 

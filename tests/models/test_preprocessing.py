@@ -39,10 +39,10 @@ def test_the_mode_is_that_of_the_network():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"std": (1, 0, 1)}, "deviations over 0"),
+        ({"std": (1, 0, 1)}, "std above 0"),
         ({"mean": (0.5,)}, "three numbers"),
-        ({"colour": "RGB"}, "colour='RGB'"),
-        ({"layout": "CHW"}, "layout='CHW'"),
+        ({"colour": "RGB"}, "colour to be .* got 'RGB'"),
+        ({"layout": "CHW"}, "layout to be .* got 'CHW'"),
     ],
 )
 def test_options_are_checked(options, message):
@@ -53,10 +53,10 @@ def test_options_are_checked(options, message):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (torch.rand(3, 4, 4), r"shape \(3, 4, 4\)"),
-        (torch.rand(1, 1, 4, 4), r"shape \(1, 1, 4, 4\)"),
-        (torch.rand(1, 3, 5, 4), r"images are \(5, 4\), the network reads \(4, 4\)"),
-        (torch.full((1, 3, 4, 4), 255.0), "divide by 255"),
+        (torch.rand(3, 4, 4), r"got \(3, 4, 4\)"),
+        (torch.rand(1, 1, 4, 4), r"got \(1, 1, 4, 4\)"),
+        (torch.rand(1, 3, 5, 4), r"images of size \(4, 4\), as the network reads, got \(5, 4\)"),
+        (torch.full((1, 3, 4, 4), 255.0), "Divide by 255"),
     ],
 )
 def test_images_are_checked(images, message):

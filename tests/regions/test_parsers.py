@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 from captum_leam.faces.aligned import align
-from captum_leam.faces.geometry import ARCFACE_112, moved
+from captum_leam.faces.geometry import ARCFACE_112, transform_points
 from captum_leam.models import IMAGENET, INSIGHTFACE
 from captum_leam.regions import CELEBAMASK_HQ, TEMPLATE, RegionScheme, TemplateParser, parse, region_report
 from captum_leam.regions.components import (
@@ -16,7 +16,7 @@ from captum_leam.regions.components import (
     FISWG_COMPONENTS,
     FISWG_TEMPLATE,
     NOT_A_COMPONENT,
-    merged,
+    merge_regions,
 )
 from captum_leam.regions.label_files import LabelMapParser, read_labels
 from captum_leam.regions.parsers import (
@@ -170,7 +170,7 @@ def halves(*classes, **options):
     "options", [{"std": (1.0, 0.0, 1.0)}, {"std": (1.0, 1.0)}, {"mean": (0.5,)}, {"size": 0}, {"batch_size": 0}]
 )
 def test_wrong_options_of_network_parsers_raise(options):
-    with pytest.raises(ValueError, match="expected three means, three deviations over 0, a size and a batch size"):
+    with pytest.raises(ValueError, match="Expected (mean and std|size|batch_size) to be"):
         NetworkParser(nn.Conv2d(3, 2, 1).eval(), ("background", "nose"), **options)
 
 
@@ -200,21 +200,21 @@ def test_edges_stay_where_they_are():
 def test_images_of_wrong_shape_or_range_raise():
     parser = halves("left", "right")
     for wrong in (torch.rand(3, 8, 8), torch.rand(1, 4, 8, 8), torch.ones(1, 3, 8, 8, dtype=torch.uint8)):
-        with pytest.raises(ValueError, match=r"expected \(N, 3, H, W\)"):
+        with pytest.raises(ValueError, match=r"of shape \(N, 3, H, W\)"):
             parser(wrong)
     for wrong in (2 * torch.rand(1, 3, 8, 8) - 1, 255 * torch.rand(1, 3, 8, 8)):
-        with pytest.raises(ValueError, match="undo the preprocessing"):
+        with pytest.raises(ValueError, match="Undo the preprocessing"):
             parser(wrong)
 
 
 def test_networks_with_other_classes_or_in_training_mode_raise():
-    with pytest.raises(ValueError, match=r"has no region \['beard'\]"):
+    with pytest.raises(ValueError, match=r"classes to be regions .* got \['beard'\]"):
         halves("left", "beard")
     scheme = RegionScheme({0: "a", 1: "b"})
     with pytest.raises(ValueError, match="training mode"):
         NetworkParser(Painted(2), ["a", "b"], scheme=scheme)
     parser = NetworkParser(Painted(3).eval(), ["a", "b"], scheme=scheme, size=8)
-    with pytest.raises(ValueError, match=r"scores of shape \(1, 3, 8, 8\); expected \(1, 2, h, w\)"):
+    with pytest.raises(ValueError, match=r"scores of shape \(1, 2, h, w\), .* got \(1, 3, 8, 8\)"):
         parser(torch.rand(1, 3, 8, 8))
     broken = NetworkParser(Painted(2, wrap=lambda s: s * torch.nan).eval(), ["a", "b"], scheme=scheme, size=8)
     with pytest.raises(ValueError, match="NaN"):
@@ -226,9 +226,9 @@ def test_labels_parsed_on_the_photograph_lie_on_the_crop():
     c, s = 2.5 * np.cos(0.3), 2.5 * np.sin(0.3)
     onto = np.array([[c, -s, 180.0], [s, c, 60.0]])
     photo = torch.zeros(3, 500, 600)
-    nose = moved(ARCFACE_112, onto)[2].round().astype(int)
+    nose = transform_points(ARCFACE_112, onto)[2].round().astype(int)
     photo[:, nose[1] - 12 : nose[1] + 13, nose[0] - 12 : nose[0] + 13] = 1
-    face = align(photo, moved(ARCFACE_112, onto))
+    face = align(photo, transform_points(ARCFACE_112, onto))
     sizes = []
 
     def bright(images):
@@ -240,7 +240,7 @@ def test_labels_parsed_on_the_photograph_lie_on_the_crop():
     assert labels.unique().tolist() == [0, 2]
     overlap = (labels == 2) & (face.crop[0] > 0.5)
     assert overlap.sum() / ((labels == 2) | (face.crop[0] > 0.5)).sum() > 0.85
-    with pytest.raises(ValueError, match="the face is from one of"):
+    with pytest.raises(ValueError, match="the size .* of the face's photograph"):
         parse_on_photo(bright, photo[:, :-1], face)
     assert align(photo, WIDE_512, WIDE_512, (512, 512)).transform == pytest.approx(np.eye(3)[:2], abs=1e-9)
 
@@ -275,25 +275,25 @@ def test_label_files_go_with_names(tmp_path):
     parser = LabelMapParser(tmp_path, ["1", "10"], suffix="_labels")
     assert parser(torch.rand(2, 3, 2, 2))[:, 0, 0].tolist() == [2, 0]
     assert LabelMapParser([tmp_path / "9_labels.npy"]).names == ("9_labels",)
-    with pytest.raises(ValueError, match=r"no label file for \['8'\]"):
+    with pytest.raises(ValueError, match=r"got none for \['8'\]"):
         LabelMapParser(tmp_path, ["8"], suffix="_labels")
     Image.new("L", (2, 2)).save(tmp_path / "1_labels.png")
-    with pytest.raises(ValueError, match="several label files for '1'"):
+    with pytest.raises(ValueError, match="one label file for '1', got"):
         LabelMapParser(tmp_path, ["1"], suffix="_labels")
 
 
 def test_label_files_of_other_sizes_or_counts_raise(tmp_path):
     np.save(tmp_path / "a.npy", LABELS)
     parser = LabelMapParser([tmp_path / "a.npy"])
-    with pytest.raises(ValueError, match=r"a\.npy: labels of \(H, W\) = \(3, 4\), the images have \(6, 8\)"):
+    with pytest.raises(ValueError, match=r"a\.npy: expected labels of shape \(6, 8\), as the images, got \(3, 4\)"):
         parser(torch.rand(1, 3, 6, 8))
-    with pytest.raises(ValueError, match="there are 1 label files"):
+    with pytest.raises(ValueError, match="each of the 1 label files"):
         parser(torch.rand(2, 3, 3, 4))
     np.save(tmp_path / "a.npy", LABELS + 10)
-    with pytest.raises(ValueError, match=r"a\.npy: labels hold \[19, 20, 21\]"):
+    with pytest.raises(ValueError, match=r"a\.npy: Expected labels of scheme .* got \[19, 20, 21\]"):
         LabelMapParser([tmp_path / "a.npy"])
     for wrong in (None, ["x"]):
-        with pytest.raises(ValueError, match="no label file is given|names= choose"):
+        with pytest.raises(ValueError, match="at least one label file, got none|Expected names only with a folder"):
             LabelMapParser([], wrong)
     with pytest.raises(ValueError, match="cannot be read"):
         LabelMapParser(tmp_path / "lost")
@@ -311,12 +311,12 @@ def test_bad_label_files_are_named(tmp_path):
     (tmp_path / "text.npy").write_text("1 2 3")
     (tmp_path / "text.png").write_text("1 2 3")
     said = {
-        "colours.png": "a picture in colours",
+        "colours.png": "got colours",
         "floats.npy": "float64 of shape",
         "stack.npy": r"shape \(1, 3, 4\)",
-        "objects.npy": "no array of numbers",
-        "empty.npy": "no array of numbers",
-        "text.npy": "no array of numbers",
+        "objects.npy": "array of integers .* unreadable file",
+        "empty.npy": "array of integers .* unreadable file",
+        "text.npy": "array of integers .* unreadable file",
         "text.png": "not a picture",
         "lost.npy": "No such file",
     }
@@ -347,11 +347,11 @@ def test_superpixels_follow_colours():
 
 
 def test_superpixels_of_wrong_images_raise():
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match="Expected"):
         superpixels(torch.rand(3, 8, 8))
-    with pytest.raises(ValueError, match=r"outside \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"to be in \[0, 1\], got other values"):
         superpixels(torch.rand(1, 3, 8, 8) * 255)
-    with pytest.raises(ValueError, match="n_segments=0"):
+    with pytest.raises(ValueError, match="n_segments to be 1 or more, got 0"):
         superpixels(torch.rand(1, 3, 8, 8), 0)
 
 
@@ -400,14 +400,14 @@ def test_fiswg_schemes_use_the_names_of_examiners():
 
 def test_merges_of_your_own_are_validated():
     scheme = RegionScheme({0: "background", 1: "left_eye", 2: "right_eye", 3: "nose"}, left="image")
-    own = merged(scheme, {"rest": ["background", "nose"], "eyes": ["left_eye", "right_eye"]}, "own")
+    own = merge_regions(scheme, {"rest": ["background", "nose"], "eyes": ["left_eye", "right_eye"]}, "own")
     assert (own.name, own.left, own.background, own.names) == ("own", None, "rest", ("rest", "eyes"))
-    with pytest.raises(ValueError, match="'nose' belongs to no group"):
-        merged(scheme, {"rest": ["background"], "eyes": ["left_eye", "right_eye"]}, "own")
-    with pytest.raises(ValueError, match="no region 'mouth'"):
-        merged(scheme, {"rest": list(scheme.names), "mouth": ["mouth"]}, "own")
-    with pytest.raises(ValueError, match="merged more than once"):
-        merged(scheme, {"rest": list(scheme.names), "eyes": ["left_eye"]}, "own")
+    with pytest.raises(ValueError, match="got none for 'nose'"):
+        merge_regions(scheme, {"rest": ["background"], "eyes": ["left_eye", "right_eye"]}, "own")
+    with pytest.raises(ValueError, match="regions of scheme .* got 'mouth'"):
+        merge_regions(scheme, {"rest": list(scheme.names), "mouth": ["mouth"]}, "own")
+    with pytest.raises(ValueError, match="more than once"):
+        merge_regions(scheme, {"rest": list(scheme.names), "eyes": ["left_eye"]}, "own")
 
 
 # -- real labels ---------------------------------------------------------------------------------------

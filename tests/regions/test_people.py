@@ -60,22 +60,23 @@ def test_groups_have_means_of_their_own_in_the_order_given():
 
 
 def test_people_columns_and_groups_that_do_not_fit_raise():
-    with pytest.raises(ValueError, match="1 people are given for 2 images"):
+    with pytest.raises(ValueError, match="each of 2 images, got 1"):
         per_person(report([1, 2]), ["ann"])
-    with pytest.raises(ValueError, match=r"no column \['share'"):
+    with pytest.raises(ValueError, match=r"got a table without share"):
         per_person(report([1]).drop(columns="share"), ["ann"])
-    with pytest.raises(ValueError, match=r"\['bob'\] have no group"):
+    with pytest.raises(ValueError, match=r"got no group for \['bob'\]"):
         over_people(report([1, 2]), ["ann", "bob"], groups={"ann": "x"})
-    with pytest.raises(ValueError, match="a share in"):
+    with pytest.raises(ValueError, match="confidence to be in"):
         over_people(report([1]), ["ann"], confidence=1)
 
 
 def colours(figure) -> dict[str, tuple[float, ...]]:
     """Colour of every part of the drawing, in the order of the shapes."""
-    from captum_leam.regions.template import shapes
+    from captum_leam.regions.template import template_outlines
 
     return {
-        part: patch.get_facecolor()[:3] for (part, _, _), patch in zip(shapes(), figure.axes[0].patches, strict=False)
+        part: patch.get_facecolor()[:3]
+        for (part, _, _), patch in zip(template_outlines(), figure.axes[0].patches, strict=False)
     }
 
 
@@ -99,9 +100,9 @@ def test_the_persons_left_is_drawn_at_larger_x():
 
 
 def test_wrong_tables_raise_and_absent_regions_are_named():
-    with pytest.raises(ValueError, match="no column"):
+    with pytest.raises(ValueError, match="got a table without lift"):
         lift_drawing(pd.DataFrame({"region": ["nose"]}))
-    with pytest.raises(ValueError, match="limit is 1"):
+    with pytest.raises(ValueError, match="limit to be a lift above 1, got 1"):
         lift_drawing(pd.DataFrame({"region": ["nose"], "lift": [1.0]}), limit=1)
     absent = lift_drawing(pd.DataFrame({"region": list(COARSE.names), "lift": np.nan}))
     assert absent.axes[0].get_xlabel() == "absent: other, hair"
@@ -110,8 +111,8 @@ def test_wrong_tables_raise_and_absent_regions_are_named():
 def test_what_is_absent_is_named_only_where_all_is_listed():
     table = pd.DataFrame({"region": ["nose", "hat", "hair"], "lift": [2.0, np.nan, 0.5]})
     assert lift_drawing(table).axes[0].get_xlabel() == "not drawn: hair 0.5; absent: hat"
-    assert lift_drawing(table, listed=0.2).axes[0].get_xlabel() == "not drawn: hair 0.5"
-    assert lift_drawing(table, listed=1.0).axes[0].get_xlabel() == ""
+    assert lift_drawing(table, min_listed_lift=0.2).axes[0].get_xlabel() == "not drawn: hair 0.5"
+    assert lift_drawing(table, min_listed_lift=1.0).axes[0].get_xlabel() == ""
 
 
 def test_numbers_on_the_drawing_can_be_read():

@@ -44,7 +44,7 @@ def test_parts_that_overlap_and_no_parts_raise():
 
 def test_reports_of_other_settings_do_not_merge():
     report, other = RegionReport(fraction=0.1), RegionReport(fraction=0.5)
-    with pytest.raises(CaptumLeamError, match="Expected a report with the settings"):
+    with pytest.raises(CaptumLeamError, match="Expected other to have the settings"):
         report.merge(other)
-    with pytest.raises(TypeError, match="Expected a RegionReport, got a int"):
+    with pytest.raises(TypeError, match="Expected other to be a RegionReport, got a int"):
         report.merge(3)

@@ -328,13 +328,17 @@ def test_parse_keeps_no_graph():
 @pytest.mark.parametrize(
     ("answer", "kind", "message"),
     [
-        ((torch.zeros(2, 4, 5),), TypeError, r"returned a tuple.*net\(x\)\[0\]"),
-        (torch.zeros(2, 4, 5), ValueError, r"torch.float32 of shape \(2, 4, 5\).*float scores \(2, K, 4, 5\)"),
-        (torch.zeros(2, 3, 4, 5).long(), ValueError, r"torch.int64 of shape \(2, 3, 4, 5\).*integers \(2, 4, 5\)"),
-        (torch.zeros(2, 5, 4).long(), ValueError, r"expected integers \(2, 4, 5\)"),
-        (torch.zeros(1, 3, 4, 5), ValueError, r"float scores \(2, K, 4, 5\)"),
-        (torch.zeros(2, 1, 4, 5), ValueError, "one class only"),
-        (torch.full((2, 3, 4, 5), math.nan), ValueError, "NaN scores"),
+        ((torch.zeros(2, 4, 5),), TypeError, r"got a tuple.*net\(x\)\[0\]"),
+        (torch.zeros(2, 4, 5), ValueError, r"scores \(2, K, 4, 5\) .* got torch.float32 of shape \(2, 4, 5\)"),
+        (
+            torch.zeros(2, 3, 4, 5).long(),
+            ValueError,
+            r"integers \(2, 4, 5\) .* got torch.int64 of shape \(2, 3, 4, 5\)",
+        ),
+        (torch.zeros(2, 5, 4).long(), ValueError, r"integers \(2, 4, 5\) .* got torch.int64 of shape \(2, 5, 4\)"),
+        (torch.zeros(1, 3, 4, 5), ValueError, r"scores \(2, K, 4, 5\)"),
+        (torch.zeros(2, 1, 4, 5), ValueError, "got one class"),
+        (torch.full((2, 3, 4, 5), math.nan), ValueError, "finite scores, got NaN"),
     ],
 )
 def test_parsers_that_return_no_labels_or_scores_raise(answer, kind, message):
@@ -350,21 +354,21 @@ MAPS = MAP[None]
 @pytest.mark.parametrize(
     ("maps", "labels", "options", "message"),
     [
-        (MAPS, LABELS[:3], {}, r"labels have shape \(3, 5\), the maps \(1, 4, 5\).*place_on_field"),
-        (MAPS, LABELS.expand(2, 4, 5), {}, r"labels have shape \(2, 4, 5\), the maps \(1, 4, 5\)"),
-        (MAPS, LABELS + 2, {}, r"labels hold \[4\], which scheme 'halves' does not know"),
+        (MAPS, LABELS[:3], {}, r"labels to have shape \(1, 4, 5\) .* got \(3, 5\).*place_on_field"),
+        (MAPS, LABELS.expand(2, 4, 5), {}, r"labels to have shape \(1, 4, 5\) .* got \(2, 4, 5\)"),
+        (MAPS, LABELS + 2, {}, r"labels of scheme 'halves', .* got \[4\]"),
         (MAPS * math.nan, LABELS, {}, "NaN or infinite"),
         (-MAPS.abs(), LABELS, {}, r"maps \[0\] have no positive value"),
         (MAPS.expand(2, 3, 4, 5)[:, :2], LABELS, {}, "maps have shape"),
         (MAPS, LABELS, {"fraction": 0.0}, "fraction is 0.0"),
         (MAPS, LABELS, {"fraction": 5}, "fraction is 5"),
-        (MAPS, LABELS, {"of": "head"}, 'of is .head.; expected "crop" or "face"'),
-        (MAPS, LABELS, {"face": LABELS > 0}, 'add of="face"'),
-        (MAPS, LABELS, {"of": "face", "face": LABELS[1:] > 0}, r"face have shape \(3, 5\)"),
+        (MAPS, LABELS, {"of": "head"}, 'of to be "crop" or "face", got .head.'),
+        (MAPS, LABELS, {"face": LABELS > 0}, 'or pass of="face"'),
+        (MAPS, LABELS, {"of": "face", "face": LABELS[1:] > 0}, r"face to have shape .* got \(3, 5\)"),
         (MAPS, LABELS, {"of": "face", "face": LABELS > 9}, "`within` is empty for images"),
-        (MAPS, LABELS, {"landmarks": POINTS[:3]}, r"landmarks have shape \(3, 2\)"),
-        (MAPS, LABELS, {"landmarks": POINTS * math.nan}, "landmarks hold NaN"),
-        (MAPS, LABELS, {"landmarks": np.stack([POINTS] * 2)}, r"landmarks have shape \(2, 5, 2\) for 1 maps"),
+        (MAPS, LABELS, {"landmarks": POINTS[:3]}, r"landmarks to have shape .* got \(3, 2\)"),
+        (MAPS, LABELS, {"landmarks": POINTS * math.nan}, "landmarks to be finite, got NaN"),
+        (MAPS, LABELS, {"landmarks": np.stack([POINTS] * 2)}, r"for 1 maps, got \(2, 5, 2\)"),
     ],
 )
 def test_wrong_maps_and_labels_raise(maps, labels, options, message):
@@ -373,11 +377,11 @@ def test_wrong_maps_and_labels_raise(maps, labels, options, message):
 
 
 def test_labels_of_floats_and_schemes_without_background_raise():
-    with pytest.raises(TypeError, match="labels are torch.float32; expected a map of integers"):
+    with pytest.raises(TypeError, match="labels to be integers, one per pixel, got torch.float32"):
         region_report(MAPS, LABELS.float(), SCHEME)
-    with pytest.raises(ValueError, match="has no background.*give face="):
+    with pytest.raises(ValueError, match="has no background.*Pass face"):
         region_report(MAPS, LABELS, RegionScheme(dict(enumerate("abcd"))), of="face")
-    with pytest.raises(ValueError, match="1 or more"):
+    with pytest.raises(ValueError, match="one pixel or more"):
         fragments(torch.zeros(3, 3, dtype=torch.bool))
 
 

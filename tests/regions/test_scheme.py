@@ -123,13 +123,16 @@ def test_schemes_are_immutable_values():
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ({"eyes": ["left_eye", "rigth_eye"]}, "has no region 'rigth_eye'; it has 'background', 'left_eye'"),
-        ({"a": ["left_eye", "nose"], "b": ["nose", "right_eye"]}, "'nose' is merged more than once"),
-        ({"a": ["nose", "nose"]}, "'nose' is merged more than once"),
-        ({"nose": ["left_eye", "right_eye"]}, "'nose' is the name of a region that is not merged"),
-        ({"nose": ["left_eye"], "x": ["nose"]}, "'nose' is the name of a region that goes to another group"),
-        ({"eyes": []}, "'eyes' is to be made of \\[\\]"),
-        ({"eyes": "left_eye"}, "'eyes' is to be made of 'left_eye'; expected a list"),
+        (
+            {"eyes": ["left_eye", "rigth_eye"]},
+            "regions of scheme 'small', 'background', 'left_eye', .* got 'rigth_eye'",
+        ),
+        ({"a": ["left_eye", "nose"], "b": ["nose", "right_eye"]}, "in one group, got 'nose' more than once"),
+        ({"a": ["nose", "nose"]}, "in one group, got 'nose' more than once"),
+        ({"nose": ["left_eye", "right_eye"]}, "got 'nose', the name of a region outside the group"),
+        ({"nose": ["left_eye"], "x": ["nose"]}, "got 'nose', the name of a region outside the group"),
+        ({"eyes": []}, "group 'eyes' to be a list .* got \\[\\]"),
+        ({"eyes": "left_eye"}, "group 'eyes' to be a list .* got 'left_eye'"),
     ],
 )
 def test_wrong_merges_raise(groups, message):
@@ -140,11 +143,11 @@ def test_wrong_merges_raise(groups, message):
 @pytest.mark.parametrize(
     ("regions", "kind", "message"),
     [
-        ({}, ValueError, "a scheme needs regions"),
-        ({0: "nose", 1: "nose"}, ValueError, "two regions are called 'nose'"),
-        ({"0": "nose"}, TypeError, "labels '0' are no integers"),
-        ({True: "nose"}, TypeError, "labels True are no integers"),
-        ({0: 1}, TypeError, "names 1 are no text"),
+        ({}, ValueError, "one name or more, {label: name}, got none"),
+        ({0: "nose", 1: "nose"}, ValueError, "unique names, got 'nose' more than once"),
+        ({"0": "nose"}, TypeError, "integers as labels, got '0'"),
+        ({True: "nose"}, TypeError, "integers as labels, got True"),
+        ({0: 1}, TypeError, "strings as names, got 1"),
     ],
 )
 def test_wrong_regions_raise(regions, kind, message):
@@ -153,19 +156,19 @@ def test_wrong_regions_raise(regions, kind, message):
 
 
 def test_wrong_sides_origins_and_labels_raise():
-    with pytest.raises(ValueError, match='left is .west.; expected "image", "person" or None'):
+    with pytest.raises(ValueError, match='left to be "image", "person" or None, got .west.'):
         RegionScheme({0: "nose"}, left="west")
-    with pytest.raises(ValueError, match="origin leads to the labels \\[5\\]"):
+    with pytest.raises(ValueError, match="origin to hold labels of scheme .* got \\[5\\]"):
         RegionScheme({0: "nose"}, origin={3: 5})
-    with pytest.raises(ValueError, match="labels hold \\[2, 9\\], which scheme 'small' does not know"):
+    with pytest.raises(ValueError, match="labels of scheme 'small', 0, .* got \\[2, 9\\]"):
         SMALL.relabel(torch.tensor([0, 2, 9]))
-    with pytest.raises(TypeError, match=r"labels are torch.float32.*labels.long\(\)"):
+    with pytest.raises(TypeError, match=r"labels to be integers, .* got torch.float32.*labels.long\(\)"):
         SMALL.relabel(torch.zeros(2, 2))
-    with pytest.raises(ValueError, match="has no region 'ear'; it has"):
+    with pytest.raises(ValueError, match="regions of scheme 'small', .* got 'ear'"):
         SMALL.index("ear")
-    with pytest.raises(ValueError, match="mask needs the names of regions"):
+    with pytest.raises(ValueError, match="names of one or more regions .* got none"):
         SMALL.mask(torch.tensor([0]))
-    with pytest.raises(ValueError, match="does not say whose left"):
+    with pytest.raises(ValueError, match='left="image" or left="person", got None'):
         RegionScheme({0: "left_eye"}).swap_sides()
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captum_leam.regions import ARCFACE_LANDMARKS, CELEBAMASK_HQ, LANDMARK_NAMES, TEMPLATE, TemplateParser
-from captum_leam.regions.template import as_landmarks, fill, mirrored, move, rescale
+from captum_leam.regions.template import align_to_landmarks, as_landmarks, mirror, polygon_mask, rescale
 
 REGION_AT = dict(zip(LANDMARK_NAMES, ("left_eye", "right_eye", "nose", "mouth", "mouth"), strict=True))
 
@@ -99,15 +99,15 @@ def test_other_alignments_move_the_drawing_by_their_similarity(angle, scale, rig
         assert region_at(labels, point) == REGION_AT[name]
     everything = [(10.0, 20.0), (70.0, 3.0)]
     expected = (np.array(everything) - 80) @ matrix.T + 112 + (right, down)
-    np.testing.assert_allclose(move(np.array(everything), landmarks), expected, atol=1e-6)
+    np.testing.assert_allclose(align_to_landmarks(np.array(everything), landmarks), expected, atol=1e-6)
 
 
 def test_fill_covers_the_pixels_within_a_polygon():
     square = np.array([(1.0, 2.0), (3.0, 2.0), (3.0, 3.0), (1.0, 3.0)])
     expected = np.zeros((5, 6), dtype=bool)
     expected[2:4, 1:4] = True
-    np.testing.assert_array_equal(fill(square, (5, 6)), expected)
-    np.testing.assert_array_equal(fill(square + 50, (5, 6)), np.zeros((5, 6), dtype=bool))
+    np.testing.assert_array_equal(polygon_mask(square, (5, 6)), expected)
+    np.testing.assert_array_equal(polygon_mask(square + 50, (5, 6)), np.zeros((5, 6), dtype=bool))
 
 
 def test_rescale_keeps_pixel_centres():
@@ -118,7 +118,7 @@ def test_rescale_keeps_pixel_centres():
 
 def test_mirrored_twice_is_the_same():
     points = np.random.default_rng(0).random((6, 2))
-    np.testing.assert_allclose(mirrored(mirrored(points)), points)
+    np.testing.assert_allclose(mirror(mirror(points)), points)
 
 
 def test_standard_landmarks_cannot_be_changed():
@@ -129,14 +129,14 @@ def test_standard_landmarks_cannot_be_changed():
 @pytest.mark.parametrize(
     ("landmarks", "message"),
     [
-        (ARCFACE_LANDMARKS[:4], r"landmarks have shape \(4, 2\); expected \(5, 2\)"),
-        (np.stack([ARCFACE_LANDMARKS] * 2), r"landmarks have shape \(2, 5, 2\); expected \(5, 2\), shared"),
+        (ARCFACE_LANDMARKS[:4], r"landmarks to have shape \(5, 2\) .* got \(4, 2\)"),
+        (np.stack([ARCFACE_LANDMARKS] * 2), r"shape \(5, 2\), shared by all crops, got \(2, 5, 2\)"),
         (ARCFACE_LANDMARKS * np.nan, "NaN or infinite"),
-        (2 * ARCFACE_LANDMARKS, "outside the crop of .* give the size="),
-        (ARCFACE_LANDMARKS - (50, 0), "outside the crop"),
-        (ARCFACE_LANDMARKS[[1, 0, 2, 4, 3]], "do not look like a face.*in this order"),
-        (ARCFACE_LANDMARKS[:, ::-1], "do not look like a face"),
-        (np.full((5, 2), 56.0), "fall onto one another"),
+        (2 * ARCFACE_LANDMARKS, "to lie inside the crop of .* Pass the size"),
+        (ARCFACE_LANDMARKS - (50, 0), "to lie inside the crop"),
+        (ARCFACE_LANDMARKS[[1, 0, 2, 4, 3]], "to look like a face.*in this order"),
+        (ARCFACE_LANDMARKS[:, ::-1], "to look like a face"),
+        (np.full((5, 2), 56.0), "coincide"),
     ],
 )
 def test_wrong_landmarks_raise(landmarks, message):
@@ -146,13 +146,15 @@ def test_wrong_landmarks_raise(landmarks, message):
 
 def test_images_of_other_sizes_than_the_template_raise():
     parser = TemplateParser()
-    with pytest.raises(ValueError, match=r"images have shape \(3, 112, 112\); expected \(N, C, H, W\)"):
+    with pytest.raises(ValueError, match=r"shape \(N, C, H, W\), got \(3, 112, 112\)"):
         parser(torch.rand(3, 112, 112))
-    with pytest.raises(ValueError, match=r"\(H, W\) = \(112, 96\), the template \(112, 112\): another alignment"):
+    with pytest.raises(
+        ValueError, match=r"the template, \(112, 112\), got \(H, W\) = \(112, 96\), which is another alignment"
+    ):
         parser(torch.rand(1, 3, 112, 96))
     with pytest.raises(ValueError, match="another alignment"):
         parser(torch.rand(1, 3, 112, 160))
-    with pytest.raises(ValueError, match="landmarks have shape"):
+    with pytest.raises(ValueError, match="landmarks to have shape"):
         as_landmarks([[1.0, 2.0, 3.0]])
 
 

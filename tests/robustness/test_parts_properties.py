@@ -27,7 +27,7 @@ from captum_leam.explainers import (
     RegionShapley,
     XFace,
 )
-from captum_leam.faces.geometry import inverse, moved, similarity
+from captum_leam.faces.geometry import inverse, similarity_transform, transform_points
 from captum_leam.faithfulness.fills import FILLS, as_fill, noisy_linear
 from captum_leam.maps import gaussian_blur, normalize_max, normalize_sum, place_on_field, rank_pixels
 from captum_leam.regions import TEMPLATE, TemplateParser
@@ -420,9 +420,9 @@ def test_a_similarity_transform_is_found_again(scale, angle, right, down, seed):
     points = np.random.default_rng(seed).normal(size=(5, 2)) * 20
     turn = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     target = points @ turn.T + (right, down)
-    matrix = similarity(points, target)
-    assert np.allclose(moved(points, matrix), target, atol=1e-6)
-    assert np.allclose(moved(target, inverse(matrix)), points, atol=1e-6)
+    matrix = similarity_transform(points, target)
+    assert np.allclose(transform_points(points, matrix), target, atol=1e-6)
+    assert np.allclose(transform_points(target, inverse(matrix)), points, atol=1e-6)
 
 
 # -- explainers --------------------------------------------------------------------------------------------------

@@ -630,7 +630,7 @@ def test_paths_that_lead_out_of_the_folder_only_read(tmp_path):
     ("changes", "said"),
     [
         ({"models": {"a": "nets.py:lost"}}, "models.a: .*nets.py has no 'lost'"),
-        ({"models": {"a": "nets.py:PX"}}, "models.a: .* gave a int"),
+        ({"models": {"a": "nets.py:PX"}}, "models.a: .* got a int"),
         (
             {"models": {"a": "nets.py:flat"}},
             "models.a: on crops of 48 × 48 px it raised CaptumLeamError: no layer of the model",

@@ -102,7 +102,7 @@ def test_only_the_planted_parts_belong_to_the_person():
     for part, numbers in faces.parts.items():
         same = bool((numbers[0] == numbers[1]).all())
         assert same is (part in ("eyes", "mouth"))
-    assert SyntheticPopulation(4).planted == tuple(PARTS)
+    assert SyntheticPopulation(4).evidence_parts == tuple(PARTS)
     everything = SyntheticPopulation(4).sample(2)
     assert all(torch.equal(n[0], n[1]) for n in everything.parts.values())
     assert not torch.equal(everything.images[0], everything.images[1])  # nuisance
@@ -116,17 +116,20 @@ def test_identities_of_people_are_apart():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SyntheticPopulation(1), "expected two or more"),
-        (lambda: SyntheticPopulation(3, evidence="ears"), r"parts \['ears'\] are not there"),
-        (lambda: SyntheticPopulation(3, evidence=()), "are not there"),
+        (lambda: SyntheticPopulation(1), "n_people to be 2 or more, got 1"),
+        (lambda: SyntheticPopulation(3, evidence="ears"), r"parts to be among .* got \['ears'\]"),
+        (lambda: SyntheticPopulation(3, evidence=()), "parts to be among"),
         (lambda: SyntheticPopulation(3).sample([3]), "numbers from 0 to 2"),
-        (lambda: SyntheticPopulation(3).sample([]), "expected one or more"),
-        (lambda: SyntheticPopulation(3).sample(0), "expected one or more"),
+        (lambda: SyntheticPopulation(3).sample([]), "people to be a positive number"),
+        (lambda: SyntheticPopulation(3).sample(0), "people to be a positive number"),
         (
             lambda: swap(SyntheticPopulation(3).sample(1), SyntheticPopulation(3).sample(2), ["nose"]),
-            "expected as many",
+            "others to be 3 faces",
         ),
-        (lambda: swap(SyntheticPopulation(3).sample(1), SyntheticPopulation(3).sample(1), ["chin"]), "are not there"),
+        (
+            lambda: swap(SyntheticPopulation(3).sample(1), SyntheticPopulation(3).sample(1), ["chin"]),
+            "parts to be among",
+        ),
     ],
 )
 def test_unknown_parts_and_wrong_counts_raise(make, message):
