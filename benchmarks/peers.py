@@ -359,9 +359,9 @@ def controls(scene: Scenario, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
     size = scene.images.shape[2:]
     face = package_controls.central_ellipse((size[0], size[1])).expand(len(scene.chosen), -1, -1)
     x = scene.explained
-    found = {CONTROL + c: package_controls.CONTROLS[c](package_controls.Scene(x, face)) for c in CONTROLS}
+    found = {CONTROL + c: package_controls.CONTROLS[c](package_controls.ControlContext(x, face)) for c in CONTROLS}
     if DEFAULT in maps and len(set(scene.people)) > 1:
-        of_default = package_controls.Scene(x, face, scene.people, maps[DEFAULT])
+        of_default = package_controls.ControlContext(x, face, scene.people, maps[DEFAULT])
         found[CONTROL + f"mean map of other people ({DEFAULT})"] = package_controls.other_people(of_default)
     return found
 
@@ -442,7 +442,9 @@ def find_planted(setting: Setting, part: str, chosen: Mapping[str, Reading]) -> 
         maps[method] = of_method
         found.seconds[method] = cost["seconds"] * len(of_method)
     face = package_controls.central_ellipse((112, 112)).expand(len(who), -1, -1)
-    of_controls = {c: package_controls.CONTROLS[c](package_controls.Scene(faces.images, face)) for c in CONTROLS}
+    of_controls = {
+        c: package_controls.CONTROLS[c](package_controls.ControlContext(faces.images, face)) for c in CONTROLS
+    }
     of_controls["centre"] = of_controls["centre"] - of_controls["centre"].amin((1, 2), keepdim=True)
     maps |= {CONTROL + c: of_control for c, of_control in of_controls.items()}
     for method, of_method in maps.items():

@@ -192,11 +192,11 @@ class Folder:
 
 
 @contextmanager
-def recorded_sources() -> Iterator[dict[str, str]]:
+def record_sources() -> Iterator[dict[str, str]]:
     """Record the path and SHA-256 of every file of code that is imported from the folders of model files.
 
     Example:
-        >>> with recorded_sources() as sources:
+        >>> with record_sources() as sources:
         ...     _ = Folder(Path(__file__).parent).import_module("maps")
         >>> [Path(path).name for path in sources]
         ['maps.py']

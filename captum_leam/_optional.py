@@ -1,4 +1,4 @@
-"""Packages of the extras: imported on first use; a missing one raises an error that names the command which installs it."""
+"""Import of optional packages on first use, with an error that names the command that installs a missing one."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ EXTRAS = {
     "fsspec": "cloud",
     "s3fs": "cloud",
 }
-"""Extra that installs each package, by the name that it is imported by."""
+"""Extra that installs each package, by the name of its top-level module."""
 
 
 def missing_extra(module: str, error: ImportError) -> MissingExtraError:
-    """Return the error that names the command which installs a missing module.
+    """Return the error that names the command that installs a missing module.
 
     Args:
         module: Dotted name of a module of one of the packages in :data:`EXTRAS`.
@@ -58,7 +58,7 @@ def import_optional(module: str) -> Any:
         module: Dotted name of a module of one of the packages in :data:`EXTRAS`.
 
     Raises:
-        MissingExtraError: With the command that installs it, if it cannot be imported.
+        MissingExtraError: If it cannot be imported; the message has the command that installs it.
 
     Example:
         >>> import_optional("jinja2").__name__

@@ -1,7 +1,7 @@
 """Atomic, checksummed file storage, on disks and in stores.
 
-A shard is a safetensors payload followed by its SHA-256 and a mark. A torn file, or one with a flipped bit, does not fit its checksum: it
-is never read, counts as missing, and is made again.
+A shard is a safetensors payload followed by its SHA-256 and a mark. A file that is truncated or changed does not fit its checksum. It is
+never read, counts as missing, and is recomputed.
 """
 
 import errno
@@ -41,10 +41,13 @@ Array = NDArray[Any]
 
 @contextmanager
 def atomic_write(path: AnyPath) -> Iterator[Path]:
-    """Yield a temporary path whose file takes its name only once it is complete and on the disk.
+    """Context manager that yields a temporary path, whose file replaces another one when it is complete and on the disk.
 
-    The bytes go to another name in the same folder, are synced, and then renamed: at no moment does ``path`` hold part of a file.
-    Whatever goes wrong, the temporary file is removed and ``path`` is as it was. An object of a store is written from a local file.
+    The temporary file is in the same folder, is synced and then renamed, so that ``path`` is never an incomplete file. If anything
+    fails, the temporary file is removed and ``path`` is not changed. An object of a store is written from a local file.
+
+    Args:
+        path: AnyPath of the file.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -70,7 +73,7 @@ def atomic_write(path: AnyPath) -> Iterator[Path]:
         with suppress(OSError):
             place.unlink()
         raise
-    with suppress(OSError):  # the rename itself; not every file system can
+    with suppress(OSError):  # not every file system can sync the folder, and with it the new name
         _sync(path.parent)
 
 
@@ -89,7 +92,12 @@ def _umask() -> int:
 
 
 def write_bytes(path: AnyPath, content: bytes) -> None:
-    """Write a file atomically."""
+    """Write a file atomically.
+
+    Args:
+        path: AnyPath of the file.
+        content: Bytes of the file.
+    """
     if isinstance(path, StorePath):
         path.write_bytes(content)
         return
@@ -98,21 +106,30 @@ def write_bytes(path: AnyPath, content: bytes) -> None:
 
 
 def file_sha256(path: AnyPath) -> str:
-    """Return the SHA-256 of a file in hex; it is read piece by piece.
+    """Return the SHA-256 of a file in hex without loading it as a whole.
+
+    Args:
+        path: AnyPath of the file.
+
+    Raises:
+        OSError: If it is not a file or cannot be read.
 
     Example:
         >>> with tempfile.NamedTemporaryFile() as file:
         ...     file_sha256(Path(file.name))[:8]
         'e3b0c442'
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for, a device be read without end
+    if path.exists() and not path.is_file():  # reading a pipe or a device might never end
         raise OSError(errno.EINVAL, "it is no file")
     with local_file(path) as local, open(local, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_of(*parts: Any) -> str:
-    """Return a name of 32 hex digits from what a shard depends on: anything that JSON can hold.
+    """Return a name of 32 hex digits for the values that a shard depends on.
+
+    Args:
+        *parts: Values that JSON can represent.
 
     Example:
         >>> hash_of("a", 1) == hash_of("a", 1), hash_of("a", 1) == hash_of("a", 1.5)
@@ -124,14 +141,14 @@ def hash_of(*parts: Any) -> str:
 
 @contextmanager
 def atomic_folder(folder: AnyPath, earlier: Sequence[str] = ()) -> Iterator[Path]:
-    """Yield a place to write files to, which come into a folder together once all of them are on the disk.
+    """Context manager that yields a temporary folder, whose files move to another folder together when all are on the disk.
 
-    Whatever goes wrong, the folder holds what it held before; one that was not there is not there. Into a folder of a store files come one
-    after the other, each whole, in the order of their names.
+    If anything fails, the other folder is not changed, or not created. In a store, complete files follow one another in the order of their
+    names.
 
     Args:
-        folder: Folder that gets the files, and the folders that they are in. Files of the same names are replaced.
-        earlier: Names of files in it that are removed.
+        folder: Folder that the files, with their subfolders, move to. Files of the same names are replaced.
+        earlier: Names of files in it that are removed. Default: none.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -180,7 +197,7 @@ def _missing(folders: Iterable[Path]) -> list[Path]:
 
 
 def _move(files: Sequence[tuple[Path, Path]]) -> None:
-    """Move files, all or none."""
+    """Move all files, or none if one cannot be moved."""
     try:
         for source, target in files:
             source.replace(target)
@@ -196,11 +213,11 @@ def _move(files: Sequence[tuple[Path, Path]]) -> None:
 
 @dataclass(frozen=True)
 class Shard:
-    """Arrays and notes of one piece of work.
+    """Arrays and notes of one task.
 
     Attributes:
-        arrays: Name → array.
-        notes: Anything that JSON can hold, such as failures.
+        arrays: Arrays by name.
+        notes: Values that JSON can represent, such as failures. Default: empty.
     """
 
     arrays: Mapping[str, Array]
@@ -212,7 +229,11 @@ class Shard:
 
 
 def write_shard(path: AnyPath, shard: Shard) -> str:
-    """Write a shard and return the SHA-256 of its payload; the same shard is always the same bytes.
+    """Write a shard and return the SHA-256 of its payload; equal shards have equal bytes.
+
+    Args:
+        path: AnyPath of the file.
+        shard: Arrays and notes.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -235,8 +256,11 @@ def write_shard(path: AnyPath, shard: Shard) -> str:
 def read_shard(path: AnyPath) -> Shard:
     """Read a shard.
 
+    Args:
+        path: Path of the file.
+
     Raises:
-        BrokenFileError: If it is missing, torn or changed.
+        BrokenFileError: If it is missing, truncated or changed.
     """
     safetensors, load = import_optional("safetensors"), import_optional("safetensors.numpy").load
 
@@ -252,7 +276,10 @@ def read_shard(path: AnyPath) -> Shard:
 
 
 def shard_digest(path: AnyPath) -> str | None:
-    """Return the checksum that a shard fits; None if it is missing, torn or changed and has to be made.
+    """Return the checksum of a valid shard; None if it is missing, truncated or changed and must be computed.
+
+    Args:
+        path: AnyPath of the file.
 
     Example:
         >>> shard_digest(Path("/nowhere")) is None
@@ -285,18 +312,21 @@ def _read_payload(path: AnyPath) -> tuple[bytes, str]:
 
 
 @contextmanager
-def locked(folder: AnyPath) -> Iterator[None]:
-    """Keep other runs out of a folder; the lock ends with the process, however that ends.
+def lock_folder(folder: AnyPath) -> Iterator[None]:
+    """Context manager that locks a folder against other runs, at most until the process ends.
+
+    Args:
+        folder: Folder to lock.
 
     In a store the lock is an object that its run writes anew every :data:`BEAT` seconds. One that nobody writes for :data:`SILENCE` seconds
     is of a run that was killed, and is taken over; no two clocks are compared.
 
     Raises:
-        BusyError: If another run holds it.
+        BusyError: If another run has locked it.
 
     Example:
-        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder)):
-        ...     with locked(Path(folder)):
+        >>> with tempfile.TemporaryDirectory() as folder, lock_folder(Path(folder)):
+        ...     with lock_folder(Path(folder)):
         ...         pass
         Traceback (most recent call last):
             ...
@@ -375,7 +405,11 @@ def _is_abandoned(lock: StorePath) -> bool:
 
 
 def remove_parts(folder: AnyPath) -> None:
-    """Remove what killed runs left behind: temporary files, which are never read. In a store there are none."""
+    """Remove temporary files that killed runs have left; stores have none.
+
+    Args:
+        folder: Folder that contains them.
+    """
     if isinstance(folder, StorePath):
         return
     for part in list(folder.rglob(".*.part")):

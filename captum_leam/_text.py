@@ -1,4 +1,4 @@
-"""Names of files, people and networks, which others gave: as text that can be shown, as cells of a table, as names of files."""
+"""Sanitising of untrusted names of files, people and networks for display, for CSV files and for file names."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from typing import Any
 from captum_leam._optional import pd
 
 FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")
-"""What a spreadsheet takes for the beginning of a formula."""
+"""Characters that a spreadsheet interprets as the beginning of a formula."""
 
 
-def shown(text: object) -> str:
-    r"""Text as it may be shown: characters that cannot be seen, or that turn others around, are written as their code.
+def printable(text: object) -> str:
+    r"""Return a text with invisible characters and characters that change the direction of others replaced by their codes.
 
-    Escape sequences of terminals and halves of characters (file names that are no UTF-8) are among them.
+    These include escape sequences of terminals and the surrogates of file names that are not valid UTF-8.
+
+    Args:
+        text: Text, or any other object.
 
     Example:
-        >>> shown("ann\u202ebob\n")
+        >>> printable("ann\u202ebob\n")
         'ann\\u202ebob\\u000a'
     """
     text = str(text)
@@ -27,7 +30,10 @@ def shown(text: object) -> str:
 
 
 def as_text(name: str) -> str:
-    r"""Return a file name as valid text, with bytes that are not UTF-8 written as escapes.
+    r"""Return a file name as valid text, with bytes that are not valid UTF-8 replaced by escapes.
+
+    Args:
+        name: File name as Python decodes it.
 
     Example:
         >>> as_text("ümlaut"), as_text("\udcff.png")
@@ -37,7 +43,10 @@ def as_text(name: str) -> str:
 
 
 def for_terminal(value: object) -> str:
-    r"""Text for rich to print: nothing in it is markup, nothing steers the terminal; lines stay lines.
+    r"""Return a text for rich to print, with markup and control characters other than newlines escaped.
+
+    Args:
+        value: Text, or any other object.
 
     Example:
         >>> for_terminal("a\x1b]0;owned\x07 [bold]")
@@ -45,15 +54,18 @@ def for_terminal(value: object) -> str:
     """
     from rich.markup import escape
 
-    return escape("\n".join(shown(line) for line in str(value).split("\n")))
+    return escape("\n".join(printable(line) for line in str(value).split("\n")))
 
 
 def safe_cell(value: Any) -> Any:
-    r"""Return a value that is safe in a CSV file: text that a spreadsheet would read as a formula gets an apostrophe in front.
+    r"""Return a value that is safe in a CSV file, with an apostrophe before texts that a spreadsheet would interpret as a formula.
 
-    A carriage return, which writers of CSV leave unquoted and which would begin a row, is written as its code.
+    Carriage returns, which CSV writers do not quote and which would begin a row, are replaced by their code.
 
     Source: OWASP, CSV injection.
+
+    Args:
+        value: Value of a cell.
 
     Example:
         >>> safe_cell("=1+1"), safe_cell(-2.5), safe_cell("a\r=1")
@@ -68,6 +80,9 @@ def safe_cell(value: Any) -> Any:
 def safe_cells(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with :func:`safe_cell` applied to every text.
 
+    Args:
+        table: Table to write to a CSV file.
+
     Example:
         >>> import pandas as pd
         >>> safe_cells(pd.DataFrame({"name": ["@ann"], "drop": [-0.1]})).to_numpy().tolist()
@@ -80,7 +95,10 @@ def safe_cells(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def safe_name(name: str) -> str:
-    """Return a file name of letters, digits, dots, dashes and underscores for any name.
+    """Return a file name of letters, digits, dots, dashes and underscores, at most 80 characters long.
+
+    Args:
+        name: Any name.
 
     Example:
         >>> safe_name("<b>../ann 1.png")

@@ -1,4 +1,4 @@
-"""Weights of facexlib's networks: found, checked and loaded without running anything that a file may hold."""
+"""Weights of facexlib's networks, which are found, checked and loaded without executing code of the files."""
 
 import errno
 import hashlib
@@ -30,7 +30,7 @@ FACEXLIB_WEIGHTS = {
     "parsenet": "https://github.com/xinntao/facexlib/releases/download/v0.2.2/parsing_parsenet.pth",
     "arcface": "https://github.com/xinntao/facexlib/releases/download/v0.1.0/recognition_arcface_ir_se50.pth",
 }
-"""Where facexlib publishes the weights of its networks; the last part is the name that a file has in a folder of weights."""
+"""URLs of the weights of facexlib's networks, whose last parts are the names of the files in a folder of weights."""
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -38,16 +38,18 @@ Net = TypeVar("Net", bound=nn.Module)
 def find_weights(network: str, weights: str | AnyPath | None = None, *, download: bool = False) -> AnyPath:
     """Return the path of the weights of one of facexlib's networks.
 
-    Looked for in: ``weights``; else the folder that ``CAPTUM_LEAM_WEIGHTS`` names; else where facexlib keeps its own.
-
     Args:
-        network: a key of :data:`FACEXLIB_WEIGHTS`.
-        weights: a file, or a folder that holds the file under its published name; or its URL in a store.
-        download: if it is not there, let facexlib download it to that place.
+        network: Key of :data:`FACEXLIB_WEIGHTS`.
+        weights: File, or folder with the file under its published name. Default: the folder in the environment variable
+            ``CAPTUM_LEAM_WEIGHTS``, or else that of facexlib.
+        download: Whether facexlib downloads a missing file to this folder. Default: False.
+
+    Returns:
+        Path of the file.
 
     Raises:
-        ImportError: without facexlib, with the command that installs it.
-        MissingWeightsError: if there is no such file: where it was looked for, and the command that fetches it.
+        MissingExtraError: If facexlib is not installed.
+        MissingWeightsError: If there is no such file; the message has the command that downloads it.
 
     Example:
         >>> find_weights("bisenet", "/nowhere")
@@ -55,16 +57,18 @@ def find_weights(network: str, weights: str | AnyPath | None = None, *, download
             ...
         captum_leam.errors.MissingWeightsError: weights /nowhere: there is no such file or folder. ...
     """
-    installed = _facexlib_folder()  # without facexlib, weights are of no use: this is raised first
+    installed = _facexlib_folder()  # raises first if facexlib is missing, without which weights are of no use
     url = FACEXLIB_WEIGHTS[network]
     name = url.rsplit("/", 1)[1]
-    ways = (
-        f"Give weights= (the file, or a folder with {name}), set {ENVIRONMENT} to such a folder, or pass download=True."
+    hint = (
+        f"Pass weights= (the file, or a folder with {name}), set {ENVIRONMENT} to such a folder, or pass download=True."
     )
     given = None if weights is None else as_path(weights)
     if given is not None and not given.exists() and not download:
         place = given if given.suffix else given / name
-        raise MissingWeightsError(f"weights {weights}: there is no such file or folder. {ways} {_fetching(url, place)}")
+        raise MissingWeightsError(
+            f"weights {weights}: there is no such file or folder. {hint} {_download_command(url, place)}"
+        )
     if given is not None and given.is_file():
         return given
     folder = given or as_path(os.environ.get(ENVIRONMENT) or installed)
@@ -73,34 +77,33 @@ def find_weights(network: str, weights: str | AnyPath | None = None, *, download
     if download:
         misc = import_optional("facexlib.utils.misc")
         return Path(misc.load_file_from_url(url=url, save_dir=str(folder)))
-    raise MissingWeightsError(f"{folder} holds no {name}. {ways} {_fetching(url, folder / name)}")
+    raise MissingWeightsError(f"{folder} holds no {name}. {hint} {_download_command(url, folder / name)}")
 
 
-def _fetching(url: str, place: AnyPath) -> str:
-    """Return the command that puts the file where it is looked for."""
-    return next_command(shlex.join(["curl", "-fL", "--create-dirs", "-o", str(place), url]))
+def _download_command(url: str, target: AnyPath) -> str:
+    """Return the command that downloads a file."""
+    return next_command(shlex.join(["curl", "-fL", "--create-dirs", "-o", str(target), url]))
 
 
 def _facexlib_folder() -> Path:
-    """Return the folder in which facexlib keeps its weights, without importing facexlib, which takes seconds."""
+    """Return the folder of facexlib's weights without importing facexlib, which takes seconds."""
     spec = find_spec("facexlib")
     origin = import_optional("facexlib").__file__ if spec is None else spec.origin  # the import raises
     return Path(str(origin)).parent / "weights"
 
 
 def load_state(path: str | AnyPath, sha256: str | None = None) -> tuple[dict[str, Tensor], str]:
-    """Tensors of a checkpoint, and the SHA-256 of the very bytes they were read from.
+    """Return the tensors of a checkpoint and the SHA-256 of its bytes.
 
     Args:
-        path: of a checkpoint of tensors, as ``torch.save(model.state_dict(), path)`` writes it.
-        sha256: what the file must be, in hex.
+        path: Path of a checkpoint of tensors, as ``torch.save(model.state_dict(), path)`` writes it.
+        sha256: Expected SHA-256 in hex. Default: any.
 
     Returns:
-        Name → tensor on the CPU, ``module.`` taken off the names; and the SHA-256 in hex.
+        Tensors on the CPU by name, without the prefix ``module.``, and the SHA-256 in hex.
 
     Raises:
-        CaptumLeamError: naming the file, if it cannot be read, is another than was asked for, or holds anything but ...
-            it is run.
+        CaptumLeamError: If the file cannot be read, has another SHA-256, or has anything but tensors; no code of it is executed.
 
     Example:
         >>> import tempfile
@@ -119,7 +122,7 @@ def load_state(path: str | AnyPath, sha256: str | None = None) -> tuple[dict[str
         raise CaptumLeamError(
             f"{path}: SHA-256 is {found}, asked for was {sha256}. This is another file: it is not loaded."
         )
-    _refuse_bombs(path, content)
+    _raise_if_compressed(path, content)
     try:
         state: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -127,13 +130,13 @@ def load_state(path: str | AnyPath, sha256: str | None = None) -> tuple[dict[str
             f"{path}: this is no checkpoint of tensors only. Loading anything else could run code, so it is refused. Save "
             "model.state_dict() on a machine where the file is trusted."
         ) from None
-    except Exception as error:  # a broken archive makes torch raise nearly anything
+    except Exception as error:  # torch raises many kinds of errors for broken archives
         raise CaptumLeamError(
             f"{path}: the weights cannot be read ({type(error).__name__}); the file is broken or incomplete."
         ) from None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CaptumLeamError(f"{path}: this holds no name → tensor of one network; save model.state_dict().")
-    if bad := [str(name) for name, value in state.items() if not _is_held(value)]:
+    if bad := [str(name) for name, value in state.items() if not _is_stored(value)]:
         raise CaptumLeamError(
             f"{path}: {bad[0]} is no tensor whose every value is in the file; save model.state_dict()."
         )
@@ -141,17 +144,17 @@ def load_state(path: str | AnyPath, sha256: str | None = None) -> tuple[dict[str
 
 
 def _bytes_of(path: AnyPath) -> bytes:
-    if path.exists() and not path.is_file():  # a pipe would be waited for, a device be read without end
+    if path.exists() and not path.is_file():  # reading a pipe or a device might never end
         raise OSError(errno.EINVAL, "it is no file")
     return path.read_bytes()
 
 
-def _refuse_bombs(path: str | AnyPath, content: bytes) -> None:
-    """Refuse archives that hold more than their bytes: torch.save compresses nothing, and writes nothing twice."""
+def _raise_if_compressed(path: str | AnyPath, content: bytes) -> None:
+    """Raise if an archive is larger when unpacked, because torch.save does not compress and writes nothing twice."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # the older format, or broken: torch.load says so
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # the older format, or a broken file, for torch.load
         return
     if any(entry.compress_type for entry in entries) or sum(entry.file_size for entry in entries) > len(content):
         raise CaptumLeamError(
@@ -159,26 +162,26 @@ def _refuse_bombs(path: str | AnyPath, content: bytes) -> None:
         )
 
 
-def _is_held(value: Tensor) -> bool:
-    """Whether a tensor is dense, on the CPU, and not larger than what is stored of it: a few bytes can claim to be terabytes."""
+def _is_stored(value: Tensor) -> bool:
+    """Return whether a tensor is dense, on the CPU and stored in full, because a few bytes can declare terabytes."""
     if value.layout is not torch.strided or value.device.type != "cpu" or value.is_quantized:
         return False
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def load_network(make: Callable[[], Net], path: str | AnyPath, sha256: str | None = None) -> tuple[Net, str]:
-    """Load a network's weights from a file; return it in evaluation mode, without gradients, on the CPU.
+    """Load the weights of a network from a file.
 
     Args:
-        make: builds the network; the global random numbers it draws are put back.
-        path: see :func:`load_state`.
-        sha256: see :func:`load_state`.
+        make: Function that builds the network. Global random numbers that it draws are restored.
+        path: Path of the file, see :func:`load_state`.
+        sha256: Expected SHA-256 in hex. Default: any.
 
     Returns:
-        The network, and the SHA-256 of the file.
+        Network in evaluation mode, without gradients, on the CPU, and the SHA-256 of the file.
 
     Raises:
-        CaptumLeamError: as :func:`load_state`; or if names, shapes or values do not fit the network.
+        CaptumLeamError: If :func:`load_state` raises it, or if names, shapes or values do not fit the network.
 
     Example:
         >>> import tempfile

@@ -1,10 +1,10 @@
-r"""How sure one attribution map is: a randomisation test of its place, its stability, and its agreement with other models.
+r"""Certainty of single attribution maps: a randomisation test of their place, their stability, and their agreement with other models.
 
-The test asks whether the critical pixels lie where they do for a reason. The region of a map's critical pixels is moved to other places
-that cover as much of the face and as much detail, and the cosine is measured with each of these regions occluded
-(:func:`captum_leam.controls.placements`). The p-value is that of the null hypothesis that *given its shape, how much of it lies on the
-face and how much detail it covers, the region lies at a place drawn at random*. It is exact for maps of which that is true, and says
-nothing about shape, size or scale of a map. :doc:`/explanation/one_map` has the reasons, and what was measured.
+The test measures whether the place of the critical pixels matters. Their region is moved to other places that cover as much of the face
+and as much detail (:func:`captum_leam.controls.placements`), and the cosine is measured with each of these regions occluded. The p-value is
+that of the null hypothesis that *given its shape, how much of it lies on the face and how much detail it covers, the region lies at a place
+drawn at random*. It is exact for maps for which the hypothesis is true, and does not test shape, size or scale of a map. See
+:doc:`/explanation/one_map` for the reasons and measurements.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from captum_leam.layers import LayerSuggestions
 from captum_leam.maps import as_maps, top_fraction
 from captum_leam.objectives import embed, match_rows, unit
 from captum_leam.stats.inference import randomisation_p_value
-from captum_leam.suggest import Layers, chosen_layers
+from captum_leam.suggest import Layers, resolve_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,22 +51,23 @@ NULL = (
 """Null hypothesis of the p-values."""
 
 SMALL_P = 0.05
+"""p-value up to which the place of a map is reported to matter."""
 MAX_LEFT_OUT = 5
-"""References that are left out, one at a time; of more, so many spread evenly."""
+"""Maximum number of references that are left out, one at a time, spread evenly over all."""
 SHIFTS = ((1, 0), (-2, 0), (0, -1), (0, 2))
 """Shifts of the image in pixels, down and to the right."""
 MARGIN = 2
-"""Pixels at the border that shifted maps are not compared at."""
+"""Width in pixels of the border in which shifted maps are not compared."""
 
 
 class Change(NamedTuple):
-    """Small change of an image under which a map should stay the same.
+    """Small change of an image under which a map should be stable.
 
     Attributes:
-        kind: ``"shift"``, ``"mirror"`` or ``"light"``.
+        kind: Kind of the change: ``"shift"``, ``"mirror"`` or ``"light"``.
         name: Name of the change.
-        apply: Function of images (N, C, H, W).
-        undo: Function that brings maps (N, H, W) of the changed images back to the original ones.
+        apply: Function from images (N, C, H, W) to changed images.
+        undo: Function from maps (N, H, W) of changed images to maps aligned with the original images.
     """
 
     kind: str
@@ -75,11 +76,16 @@ class Change(NamedTuple):
     undo: Callable[[Tensor], Tensor]
 
 
-def shifted(images: Tensor, down: int, right: int) -> Tensor:
-    """Shift images (..., H, W) by whole pixels; the border is repeated.
+def shift(images: Tensor, down: int, right: int) -> Tensor:
+    """Shift images by whole pixels and repeat their border.
+
+    Args:
+        images: Images (..., H, W).
+        down: Number of pixels down, or up if negative.
+        right: Number of pixels to the right, or to the left if negative.
 
     Example:
-        >>> shifted(torch.tensor([[1, 2, 3]]), 0, 1).tolist()
+        >>> shift(torch.tensor([[1, 2, 3]]), 0, 1).tolist()
         [[1, 1, 2]]
     """
     height, width = images.shape[-2:]
@@ -88,11 +94,11 @@ def shifted(images: Tensor, down: int, right: int) -> Tensor:
     return images[..., rows, :][..., columns]
 
 
-def _same(maps: Tensor) -> Tensor:
+def _identity(maps: Tensor) -> Tensor:
     return maps
 
 
-def _mirrored(images: Tensor) -> Tensor:
+def _mirror(images: Tensor) -> Tensor:
     return images.flip(-1)
 
 
@@ -101,26 +107,26 @@ CHANGES = (
         Change(
             "shift",
             f"{down} px down, {right} px right",
-            partial(shifted, down=down, right=right),
-            partial(shifted, down=-down, right=-right),
+            partial(shift, down=down, right=right),
+            partial(shift, down=-down, right=-right),
         )
         for down, right in SHIFTS
     ),
-    Change("mirror", "mirrored", _mirrored, _mirrored),
-    Change("light", "gain 0.8", lambda images: 0.8 * images, _same),
-    Change("light", "gamma 1.25", lambda images: images**1.25, _same),
+    Change("mirror", "mirrored", _mirror, _mirror),
+    Change("light", "gain 0.8", lambda images: 0.8 * images, _identity),
+    Change("light", "gamma 1.25", lambda images: images**1.25, _identity),
 )
-"""Changes of the images. Those of light need images in [0, 1]."""
+"""Changes under which the stability of maps is measured. Changes of light need images in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class PlacementTest:
-    """Drop of a map's critical pixels on one model among the drops of the same region elsewhere.
+    """Randomisation test of the place of a map on one model.
 
     Attributes:
-        drop: Fall of the cosine with the map's critical pixels occluded.
-        placed: Falls of the cosine with the region moved, shape (n,).
-        p: p-value in (0, 1]; NaN without any other place.
+        drop: Drop of the cosine with the critical pixels of the map occluded.
+        placement_drops: Drops of the cosine with the same region occluded at other places, shape (n,).
+        p: p-value in (0, 1]; NaN if there is no other place.
 
     Example:
         >>> PlacementTest(0.3, np.array([0.1, 0.2, 0.4]), 0.5).share_beaten
@@ -128,43 +134,43 @@ class PlacementTest:
     """
 
     drop: float
-    placed: NDArray[np.float64]
+    placement_drops: NDArray[np.float64]
     p: float
 
     @property
     def share_beaten(self) -> float:
-        """Share of the placements with a smaller drop, ties as in the p-value."""
-        count = len(self.placed)
+        """Share of the placements with a smaller drop, with ties counted as in the p-value."""
+        count = len(self.placement_drops)
         return float("nan") if np.isnan(self.p) else round((1 - self.p) * (count + 1)) / count
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the test by name, for a file; NaN is None."""
+        """Return the test as a dictionary for a file, with None in place of NaN."""
         return {
             "drop": _number(self.drop),
             "p": _number(self.p),
             "share_beaten": _number(self.share_beaten),
-            "placements": len(self.placed),
-            "drops_of_placements": [_number(drop) for drop in self.placed.tolist()],
+            "placements": len(self.placement_drops),
+            "drops_of_placements": [_number(drop) for drop in self.placement_drops.tolist()],
         }
 
 
 @dataclass(frozen=True)
 class MapCertainty:
-    """How sure the maps of faces are, each by itself.
+    """Certainty of the maps of faces, measured for each map by itself.
 
     Attributes:
-        tests: Model → test, for each image. The explained model comes first.
-        stability: Similarity of the maps remade under changes, columns image, kind ("shift", "mirror", "light" or "reference"), change,
-            overlap (share of the critical pixels that stay), rank_correlation (Spearman's, over the pixels of the face). NaN where no map
-            could be made.
-        agreement: Similarity to the maps of the other models, columns image, model, overlap, rank_correlation.
-        passes: Model → forward and backward passes per face, without those that find layers and probe the model.
-        settings: How it was measured: fraction, fill, placements, seed.
+        tests: Tests by model, one dictionary per image. The explained model comes first.
+        stability: Similarity of each map to maps of slightly changed inputs, with columns image, kind ("shift", "mirror", "light" or
+            "reference"), change, overlap (share of the critical pixels that stay) and rank_correlation (Spearman's, over the pixels of
+            the face). NaN if there is no map.
+        agreement: Similarity to the maps of the other models, with columns image, model, overlap and rank_correlation.
+        passes: Numbers of forward and backward passes per face by model, without those that find layers and probe the model.
+        settings: Settings of the measurement: fraction, fill, placements and seed.
 
     Example:
         >>> test = PlacementTest(0.3, np.array([0.1, 0.2, 0.4]), 0.5)
-        >>> remade = pd.DataFrame({"image": [0], "kind": ["mirror"], "change": ["mirrored"], "overlap": [0.8], "rank_correlation": [0.9]})
-        >>> MapCertainty(({"model": test},), remade, remade[:0], {"model": (4, 0)}, {"fraction": 0.05}).to_frame()["overlap"].item()
+        >>> table = pd.DataFrame({"image": [0], "kind": ["mirror"], "change": ["mirrored"], "overlap": [0.8], "rank_correlation": [0.9]})
+        >>> MapCertainty(({"model": test},), table, table[:0], {"model": (4, 0)}, {"fraction": 0.05}).to_frame()["overlap"].item()
         0.8
     """
 
@@ -178,42 +184,46 @@ class MapCertainty:
         return len(self.tests)
 
     def sentence(self, image: int = 0) -> str:
-        """Return what was measured on one face as a sentence.
+        """Return the results for one face as a sentence.
 
         Args:
-            image: Number of the face. Default: 0.
+            image: Index of the face. Default: 0.
         """
         (_, own), *others = self.tests[image].items()
-        texts = [self._place(own), self._remade(image), *(self._other(image, *other) for other in others)]
+        texts = [
+            self._place_text(own),
+            self._stability_text(image),
+            *(self._agreement_text(image, *other) for other in others),
+        ]
         return "; ".join(text for text in texts if text) + "."
 
-    def _place(self, test: PlacementTest) -> str:
+    def _place_text(self, test: PlacementTest) -> str:
         share = f"{100 * self.settings['fraction']:g} %"
         if np.isnan(test.p):
             return f"Occluding the map's top {share} lowers the cosine by {test.drop:.3f}; there is no other place to compare with"
-        less = "" if test.p <= SMALL_P else ", which is no evidence that its place matters"
+        caveat = "" if test.p <= SMALL_P else ", which is no evidence that its place matters"
         return (
-            f"Occluding the map's top {share} lowers the cosine by {test.drop:.3f}, more than {self._beaten(test)} equally shaped regions "
-            f"elsewhere on the face (p = {test.p:.2g}{less})"
+            f"Occluding the map's top {share} lowers the cosine by {test.drop:.3f}, more than {self._format_beaten(test)} equally shaped "
+            f"regions elsewhere on the face (p = {test.p:.2g}{caveat})"
         )
 
     @staticmethod
-    def _beaten(test: PlacementTest) -> str:
-        count = len(test.placed)
+    def _format_beaten(test: PlacementTest) -> str:
+        count = len(test.placement_drops)
         return f"all {count}" if test.share_beaten == 1 else f"{_percent(test.share_beaten)} of {count}"
 
-    def _remade(self, image: int) -> str:
+    def _stability_text(self, image: int) -> str:
         rows = self.stability[(self.stability["image"] == image) & self.stability["overlap"].notna()]
         if rows.empty:
             return ""
-        least = rows.nsmallest(1, "overlap").iloc[0]
+        lowest = rows.nsmallest(1, "overlap").iloc[0]
         return (
             f"remade under {len(rows)} small changes it keeps {_percent(rows['overlap'].mean())} of these pixels on average and at least "
-            f"{_percent(least['overlap'])} ({least['kind']}: {least['change']})"
+            f"{_percent(lowest['overlap'])} ({lowest['kind']}: {lowest['change']})"
         )
 
-    def _other(self, image: int, model: str, test: PlacementTest) -> str:
-        text = "has no other place" if np.isnan(test.p) else f"beats {self._beaten(test)} (p = {test.p:.2g})"
+    def _agreement_text(self, image: int, model: str, test: PlacementTest) -> str:
+        text = "has no other place" if np.isnan(test.p) else f"beats {self._format_beaten(test)} (p = {test.p:.2g})"
         rows = self.agreement[(self.agreement["image"] == image) & (self.agreement["model"] == model)]
         rows = rows[rows["overlap"].notna()]
         shared = (
@@ -222,28 +232,29 @@ class MapCertainty:
         return f"on {model} it {text}{shared}"
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row for each image and model.
+        """Return a table with one row per image and model.
 
         Returns:
-            Columns image, model, drop, moved (mean drop of the placements), p, share_beaten, placements, overlap and rank_correlation: of
-            the explained model, means over the remade maps; of others, the similarity to their own map.
+            Table with columns image, model, drop, moved (mean drop of the placements), p, share_beaten, placements, overlap and
+            rank_correlation. The last two are means over the changes for the explained model, and the similarity to its own map for
+            another model.
         """
         rows = []
         for image, tests in enumerate(self.tests):
             for number, (model, test) in enumerate(tests.items()):
-                moved = float(test.placed.mean()) if len(test.placed) else float("nan")
-                row = {"image": image, "model": model, "drop": test.drop, "moved": moved, "p": test.p}
-                row |= {"share_beaten": test.share_beaten, "placements": len(test.placed)}
+                mean_drop = float(test.placement_drops.mean()) if len(test.placement_drops) else float("nan")
+                row = {"image": image, "model": model, "drop": test.drop, "moved": mean_drop, "p": test.p}
+                row |= {"share_beaten": test.share_beaten, "placements": len(test.placement_drops)}
                 table = self.agreement[self.agreement["model"] == model] if number else self.stability
                 means = table.loc[table["image"] == image, ["overlap", "rank_correlation"]].mean()
                 rows.append(row | means.to_dict())
         return pd.DataFrame(rows)
 
     def to_dict(self, image: int = 0) -> dict[str, Any]:
-        """Return what was measured on one face by name, for a file; NaN is None.
+        """Return the results for one face as a dictionary for a file, with None in place of NaN.
 
         Args:
-            image: Number of the face. Default: 0.
+            image: Index of the face. Default: 0.
         """
         tables = {"stability": self.stability, "agreement": self.agreement}
         return {
@@ -256,10 +267,10 @@ class MapCertainty:
         }
 
     def plot(self, image: int = 0) -> Figure:
-        """Draw the drop of one map among those of its placements, and the overlap of the remade maps.
+        """Draw the drop of one map among those of its placements, and its overlap with the maps of changed inputs.
 
         Args:
-            image: Number of the face. Default: 0.
+            image: Index of the face. Default: 0.
         """
         from matplotlib.figure import Figure
 
@@ -270,10 +281,10 @@ class MapCertainty:
         figure = Figure(figsize=(5.6, 1.5 + 0.5 * len(tests)), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
         for i, test in enumerate(tests.values()):
-            offsets = np.linspace(-0.25, 0.25, max(1, len(test.placed)))
-            left.plot(test.placed, i + offsets, "o", color="0.6", markersize=2)
+            offsets = np.linspace(-0.25, 0.25, max(1, len(test.placement_drops)))
+            left.plot(test.placement_drops, i + offsets, "o", color="0.6", markersize=2)
             left.plot([test.drop], [i], "D", color=COLOURS[0], markersize=6)
-        names = [name.rpartition("/")[2] for name in tests]  # of files without their folders
+        names = [name.rpartition("/")[2] for name in tests]  # without the folders of model files
         left.set_yticks(range(len(tests)), names, parse_math=False)
         left.set_ylim(len(tests) - 0.5, -0.5)
         left.set_xlabel("fall of the cosine:\nmap (diamond), elsewhere (dots)")
@@ -291,7 +302,7 @@ class MapCertainty:
         return figure
 
 
-def map_certainty(  # noqa: PLR0913  the options are named one by one
+def map_certainty(  # noqa: PLR0913 (every option is a keyword)
     model: nn.Module,
     x: Tensor,
     maps: Tensor,
@@ -309,44 +320,48 @@ def map_certainty(  # noqa: PLR0913  the options are named one by one
     batch_size: int = 16,
     progress: bool = False,
 ) -> MapCertainty:
-    """Measure how sure each single map is: a randomisation test of its place, its stability, its agreement with other models.
+    """Measure the certainty of each single map: a randomisation test of its place, its stability and its agreement with other models.
 
-    By default a face takes 101 forward passes for the test, and 9 forward and 9 backward passes for each of 7 remade maps; with several
-    references, as many for each of up to 5 that are left out. That is at most 209 forward passes. On each other model it takes 101
-    forward passes and those of a map.
+    By default a face takes 101 forward passes for the test, and 9 forward and 9 backward passes for each of 7 changes and, with several
+    references, for each of up to 5 references that are left out. That is at most 209 forward passes. Each other model takes 101 forward
+    passes and those of one map.
 
     Args:
-        model: Model that was explained, in evaluation mode, that returns embeddings (N, D).
+        model: Explained model, in evaluation mode, that returns embeddings (N, D).
         x: Faces, shape (N, C, H, W), as the model takes them.
-        maps: Attribution maps, shape (N, H, W) or (N, 1, H, W). They may come from any method.
-        reference: Embeddings, shape (D,), (1, D) or (N, D), from other images; or all of several references per image, shape (N, K, D),
-            whose mean of unit vectors is the reference, and of which one at a time is left out. Default: each image's own.
-        models: Name → another model and its references, in one of these forms. Default: none.
-        explain: How maps are remade: a preset of :func:`~captum_leam.explain_faces`; a function of a model, images and references (N, D)
-            that returns maps (N, H, W); or None to leave stability and agreement out. It should be how ``maps`` were made. Default:
-            ``"default"``.
-        layers: Layers of the explained model for a preset, see :func:`~captum_leam.explain_faces`. The regions move in their field.
-        face: Where the face is, booleans (N, H, W) or (H, W). Default: a central ellipse.
+        maps: Attribution maps of any method, shape (N, H, W) or (N, 1, H, W).
+        reference: Reference embeddings from other images, shape (D,), (1, D) or (N, D); or several per image, shape (N, K, D), whose mean
+            unit vector is the reference and which are left out one at a time. Default: each image's own embedding.
+        models: Other models by name, each with its references in one of these forms. Default: None.
+        explain: Method that maps of changed inputs and other models are computed with, which should be that of ``maps``: a preset of
+            :func:`~captum_leam.explain_faces`, or a function from a model, images and references (N, D) to maps (N, H, W). None omits
+            stability and agreement. Default: ``"default"``.
+        layers: Layers of the explained model for a preset, see :func:`~captum_leam.explain_faces`. Regions move within their field.
+            Default: those of the overall map.
+        face: Mask of the face, booleans (N, H, W) or (H, W). Default: a central ellipse.
         name: Name of the explained model. Default: ``"model"``.
         placements: Number of placements; the smallest possible p-value is 1 / (placements + 1). Default: 99.
-        fraction: Share of the critical pixels, of the crop. Default: 0.05.
+        fraction: Share of the pixels of the crop that are critical, in (0, 1]. Default: 0.05.
         fill: Replacement of occluded pixels, see :mod:`captum_leam.faithfulness.fills`. Default: ``"blur"``.
-        seed: Seed of the placements and of the tie-breaking. Default: 0.
-        batch_size: Images in one pass. Default: 16.
+        seed: Seed of the placements and of the permutations that break ties. Default: 0.
+        batch_size: Number of images per pass. Default: 16.
         progress: Whether to show a progress bar. Default: False.
 
+    Returns:
+        Tests, stability and agreement of all maps.
+
     Raises:
-        CaptumLeamError: For maps of another size than the images, a face that is empty, and what ``explain_faces`` refuses.
+        CaptumLeamError: If the maps do not fit the images, a face is empty, or ``explain_faces`` would raise it.
 
     Example:
         >>> from torchvision.models import resnet18
         >>> model, faces = resnet18(num_classes=32).eval(), torch.rand(2, 3, 112, 112)
         >>> references = torch.randn(2, 32)
         >>> maps = explain_faces(model, faces, "fast", layers="layer2", reference=references)
-        >>> found = map_certainty(
+        >>> certainty = map_certainty(
         ...     model, faces, maps, reference=references, explain="fast", layers="layer2", placements=9
         ... )
-        >>> found.to_frame()[["image", "placements"]].values.tolist(), found.passes
+        >>> certainty.to_frame()[["image", "placements"]].values.tolist(), certainty.passes
         ([[0, 9], [1, 9]], {'model': (18, 7)})
     """
     others = dict(models or {})
@@ -357,54 +372,63 @@ def map_certainty(  # noqa: PLR0913  the options are named one by one
             f"Expected maps of shape {(len(x), *x.shape[2:])}, one for each image, got {tuple(maps.shape)}."
         )
     if isinstance(explain, str) or isinstance(layers, LayerSuggestions):
-        layers = chosen_layers(model, x, layers)
-    moving = layers.field if isinstance(layers, LayerSuggestions) else None
-    scene = _Scene(x, maps, _face(face, x), fraction, moving, seed)
-    measured = {name: _Measured(model, reference, x, batch_size)}
-    measured |= {key: _Measured(other, towards, x, batch_size) for key, (other, towards) in others.items()}
-    with tqdm(total=len(x) * len(measured), disable=not progress, desc="moving the map", unit="face") as bar:
-        tests = [scene.test(i, placements, as_fill(fill), measured, bar.update) for i in range(len(x))]
-    own, *rest = measured.items()
-    stability, agreement = _Table("image", "kind", "change"), _Table("image", "model")
+        layers = resolve_layers(model, x, layers)
+    field = layers.field if isinstance(layers, LayerSuggestions) else None
+    experiment = _Experiment(x, maps, _face_masks(face, x), fraction, field, seed)
+    subjects = {name: _Subject(model, reference, x, batch_size)}
+    subjects |= {key: _Subject(other, references, x, batch_size) for key, (other, references) in others.items()}
+    with tqdm(total=len(x) * len(subjects), disable=not progress, desc="moving the map", unit="face") as bar:
+        tests = [experiment.test(i, placements, as_fill(fill), subjects, bar.update) for i in range(len(x))]
+    own, *rest = subjects.items()
+    stability, agreement = _SimilarityTable("image", "kind", "change"), _SimilarityTable("image", "model")
     if explain is not None:
-        kinds = scene.variants(own[1])
-        for kind, changed, towards, undo in tqdm(kinds, disable=not progress, desc="remaking the map", unit="map"):
-            remade = _remake(explain, model, changed, towards, layers, batch_size)
-            stability.add(scene.similarity(undo(remade)), *kind)
+        variants = experiment.variants(own[1])
+        for labels, images, references, undo in tqdm(
+            variants, disable=not progress, desc="remaking the map", unit="map"
+        ):
+            variant_maps = _compute_maps(explain, model, images, references, layers, batch_size)
+            stability.add(experiment.similarity(undo(variant_maps)), *labels)
         for key, other in rest:
             if isinstance(other.model, nn.Module):
-                agreement.add(scene.similarity(_remake(explain, other.model, x, other.towards, None, batch_size)), key)
-    placed = {key: max(len(test[key].placed) for test in tests) for key in measured}
+                other_maps = _compute_maps(explain, other.model, x, other.reference, None, batch_size)
+                agreement.add(experiment.similarity(other_maps), key)
+    counts = {key: max(len(test[key].placement_drops) for test in tests) for key in subjects}
     return MapCertainty(
         tuple(tests),
         stability.frame(),
         agreement.frame(),
-        _passes(explain, measured, placed, stability.maps, agreement.maps),
+        _count_passes(explain, subjects, counts, stability.maps, agreement.maps),
         {"fraction": fraction, "fill": as_fill(fill).name, "placements": placements, "seed": seed},
     )
 
 
-# -- what is measured ----------------------------------------------------------------------------------
+# -- measurements --------------------------------------------------------------------------------------
 
 
-class _Measured:
-    """A model with the references of the images, and the cosines of the images as they are."""
+class _Subject:
+    """A model with the references of the images and the cosines without occlusion.
+
+    Args:
+        model: Function from images to embeddings (N, D).
+        reference: References as :func:`map_certainty` takes them.
+        x: Faces (N, C, H, W).
+        batch_size: Number of images per pass.
+    """
 
     def __init__(self, model: Callable[[Tensor], Tensor], reference: Tensor | None, x: Tensor, batch_size: int) -> None:
         self.model, self.x, self.batch_size = model, x, batch_size
-        clean = embed(model, x, batch_size)
-        directions = unit(clean, "embeddings").double()
-        self.several: Tensor | None = None
-        if reference is None:
-            self.towards: Tensor | None = None
-            self.directions = directions
-        else:
+        embeddings = embed(model, x, batch_size)
+        units = unit(embeddings, "embeddings").double()
+        self.all_references: Tensor | None = None  # (N, K, D) if there are several per image
+        self.reference: Tensor | None = None
+        self.directions = units
+        if reference is not None:
             if reference.ndim == 3:
-                self.several = unit(reference.to(clean), "references")
-                reference = self.several.mean(1)
-            self.towards = unit(match_rows(reference, clean), "references").expand_as(clean)
-            self.directions = self.towards.double()
-        self.cosines = (directions * self.directions).sum(1)
+                self.all_references = unit(reference.to(embeddings), "references")
+                reference = self.all_references.mean(1)
+            self.reference = unit(match_rows(reference, embeddings), "references").expand_as(embeddings)
+            self.directions = self.reference.double()
+        self.cosines = (units * self.directions).sum(1)
 
     def drops(self, i: int, regions: Tensor, fill: Fill) -> NDArray[np.float64]:
         """Return the drops (n,) of image ``i`` with each of the regions (n, H, W) occluded."""
@@ -418,20 +442,20 @@ class _Measured:
         drops: NDArray[np.float64] = (self.cosines[i] - torch.cat(cosines)).cpu().numpy()
         return drops
 
-    def left_out(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield references (N, D) without one of the several, and a name for that one."""
-        if self.several is None or self.several.shape[1] < 2:
+    def leave_one_out(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield a name and references (N, D) for each of several references that is left out."""
+        if self.all_references is None or self.all_references.shape[1] < 2:
             return
-        count = self.several.shape[1]
-        chosen = sorted({round(i * (count - 1) / max(1, MAX_LEFT_OUT - 1)) for i in range(MAX_LEFT_OUT)})
-        for k in range(count) if count <= MAX_LEFT_OUT else chosen:
-            rest = torch.cat([self.several[:, :k], self.several[:, k + 1 :]], 1).mean(1)
+        count = self.all_references.shape[1]
+        spread = sorted({round(i * (count - 1) / max(1, MAX_LEFT_OUT - 1)) for i in range(MAX_LEFT_OUT)})
+        for k in range(count) if count <= MAX_LEFT_OUT else spread:
+            rest = torch.cat([self.all_references[:, :k], self.all_references[:, k + 1 :]], 1).mean(1)
             yield f"without reference {k + 1}", unit(rest, "references")
 
 
 @dataclass(frozen=True)
-class _Scene:
-    """Images with their maps, and where the regions may lie."""
+class _Experiment:
+    """Images with their maps, and the places that regions may take."""
 
     x: Tensor
     maps: Tensor
@@ -441,41 +465,41 @@ class _Scene:
     seed: int
 
     def test(
-        self, i: int, count: int, fill: Fill, measured: Mapping[str, _Measured], done: Callable[[], Any]
+        self, i: int, count: int, fill: Fill, subjects: Mapping[str, _Subject], on_model: Callable[[], Any]
     ) -> dict[str, PlacementTest]:
-        """Return the test of image ``i`` on each model; the placements are the same on all."""
+        """Return the test of image ``i`` on each model, with the same placements on all."""
         region = top_fraction(self.maps[i : i + 1], self.fraction, seed=self.seed, start=i)[0].cpu()
         height, width = self.field[2:] if self.field else region.shape
         motions = len(MIRRORS) * height * width
-        # numbers of an image do not depend on the images before it
+        # The random numbers of an image do not depend on the images before it.
         keys = draw_by_image(
             lambda generator, row: uniform((motions + 1,), generator), ("placements", motions), self.seed, 1, i
         )[0]
-        whole = fill(self.x[i : i + 1], torch.ones_like(self.face[i : i + 1]))
-        detail = (whole - self.x[i : i + 1]).square().sum((0, 1)).double().cpu()
-        moved = controls.placements(region, self.face[i].cpu(), count, detail=detail, field=self.field, keys=keys[1:])
-        regions = torch.cat([region[None], moved]).to(self.x.device)
+        filled = fill(self.x[i : i + 1], torch.ones_like(self.face[i : i + 1]))
+        detail = (filled - self.x[i : i + 1]).square().sum((0, 1)).double().cpu()
+        masks = controls.placements(region, self.face[i].cpu(), count, detail=detail, field=self.field, keys=keys[1:])
+        regions = torch.cat([region[None], masks]).to(self.x.device)
         tests = {}
-        for name, model in measured.items():
-            drops = model.drops(i, regions, fill)
+        for name, subject in subjects.items():
+            drops = subject.drops(i, regions, fill)
             p = randomisation_p_value(drops[0], drops[1:], float(keys[0]))
             tests[name] = PlacementTest(float(drops[0]), drops[1:], p)
-            done()
+            on_model()
         return tests
 
     def variants(
-        self, model: _Measured
+        self, subject: _Subject
     ) -> list[tuple[tuple[str, str], Tensor, Tensor | None, Callable[[Tensor], Tensor]]]:
-        """Return kind and name, images, references, and the way back of the maps, for each map that is remade."""
-        has_light = bool((self.x >= 0).all()) and bool((self.x <= 1).all())
-        changes = [change for change in CHANGES if has_light or change.kind != "light"]
-        variants = [((c.kind, c.name), c.apply(self.x), model.towards, c.undo) for c in changes]
-        return variants + [(("reference", name), self.x, towards, _same) for name, towards in model.left_out()]
+        """Return kind and name, images, references and the function that aligns the maps, for each change."""
+        is_unit_range = bool((self.x >= 0).all()) and bool((self.x <= 1).all())
+        changes = [change for change in CHANGES if is_unit_range or change.kind != "light"]
+        variants = [((c.kind, c.name), c.apply(self.x), subject.reference, c.undo) for c in changes]
+        return variants + [(("reference", name), self.x, r, _identity) for name, r in subject.leave_one_out()]
 
-    def similarity(self, remade: Tensor) -> list[tuple[float, float]]:
+    def similarity(self, others: Tensor) -> list[tuple[float, float]]:
         """Return the share of common critical pixels and the rank correlation over the face, for each image."""
         pairs = []
-        for first, second, face in zip(self.maps, remade.to(self.maps), self.face, strict=True):
+        for first, second, face in zip(self.maps, others.to(self.maps), self.face, strict=True):
             inner = tuple(slice(MARGIN, side - MARGIN) for side in first.shape)
             both = torch.stack([first[inner], second[inner]])
             if not bool(torch.isfinite(both).all()):
@@ -487,8 +511,8 @@ class _Scene:
         return pairs
 
 
-class _Table:
-    """Similarities of remade maps, row after row."""
+class _SimilarityTable:
+    """Table of the similarities of maps."""
 
     def __init__(self, *names: str) -> None:
         self.columns = [*names, "overlap", "rank_correlation"]
@@ -496,12 +520,12 @@ class _Table:
         self.maps = 0
 
     def add(self, similarities: list[tuple[float, float]], *names: str) -> None:
-        """Add one map of every image."""
+        """Add the similarities of one map of every image."""
         self.rows += [(i, *names, *pair) for i, pair in enumerate(similarities)]
         self.maps += 1
 
     def frame(self) -> pd.DataFrame:
-        """Return the rows, image by image."""
+        """Return the table, sorted by image."""
         return pd.DataFrame(self.rows, columns=self.columns).sort_values("image", kind="stable", ignore_index=True)
 
 
@@ -521,35 +545,34 @@ def _check(
         raise CaptumLeamError(f"Expected names other than {name!r} for other models, got {list(others)}. Pass `name`.")
 
 
-def _face(face: Tensor | None, x: Tensor) -> Tensor:
+def _face_masks(face: Tensor | None, x: Tensor) -> Tensor:
     height, width = x.shape[2:]
-    given = central_ellipse((height, width)) if face is None else face
-    if given.dtype != torch.bool or given.shape not in ((height, width), (len(x), height, width)):
+    mask = central_ellipse((height, width)) if face is None else face
+    if mask.dtype != torch.bool or mask.shape not in ((height, width), (len(x), height, width)):
         raise CaptumLeamError(
-            f"Expected face to be boolean, {(height, width)} or {(len(x), height, width)}, got {given.dtype}, {tuple(given.shape)}."
+            f"Expected face to be boolean, {(height, width)} or {(len(x), height, width)}, got {mask.dtype}, {tuple(mask.shape)}."
         )
-    face = given.to(x.device).expand(len(x), height, width)
-    if not bool(face.flatten(1).any(1).all()):
+    masks = mask.to(x.device).expand(len(x), height, width)
+    if not bool(masks.flatten(1).any(1).all()):
         raise CaptumLeamError("Expected a face in every image, got an empty one.")
-    return face
+    return masks
 
 
-def _remake(
-    explain: Preset | Explain, model: nn.Module, x: Tensor, towards: Tensor | None, layers: Layers, batch_size: int
+def _compute_maps(
+    explain: Preset | Explain, model: nn.Module, x: Tensor, reference: Tensor | None, layers: Layers, batch_size: int
 ) -> Tensor:
-    """Return maps (N, H, W); NaN for images without evidence for the match."""
-    if isinstance(explain, str):
-        options: Any = {"layers": layers, "reference": towards, "batch_size": batch_size}
-        make: Callable[[], Tensor] = partial(explain_faces, model, x, explain, **options)
-    else:
-        make = partial(explain, model, x, towards)
+    """Return maps (N, H, W), NaN for images without evidence for the match."""
     try:
-        return as_maps(make())
+        if isinstance(explain, str):
+            maps = explain_faces(model, x, explain, layers=layers, reference=reference, batch_size=batch_size)
+        else:
+            maps = explain(model, x, reference)
+        return as_maps(maps)
     except NoEvidenceError:
         if len(x) == 1:
             return torch.full((1, *x.shape[2:]), torch.nan, dtype=torch.float32, device=x.device)
-    each = [(x[i : i + 1], None if towards is None else towards[i : i + 1]) for i in range(len(x))]
-    return torch.cat([_remake(explain, model, *one, layers, batch_size) for one in each])
+    single = [(x[i : i + 1], None if reference is None else reference[i : i + 1]) for i in range(len(x))]
+    return torch.cat([_compute_maps(explain, model, *image, layers, batch_size) for image in single])
 
 
 def _mean_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
@@ -565,19 +588,20 @@ def _rank_correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
     return float(a @ b) / scale if scale else float("nan")
 
 
-def _passes(
+def _count_passes(
     explain: Preset | Explain | None,
-    measured: Mapping[str, _Measured],
-    placed: Mapping[str, int],
-    remade: int,
-    compared: int,
+    subjects: Mapping[str, _Subject],
+    placements: Mapping[str, int],
+    variants: int,
+    other_maps: int,
 ) -> dict[str, tuple[int, int]]:
-    """Return the forward and backward passes per face on each model; of the maps only where a preset makes them."""
+    """Return the numbers of forward and backward passes per face by model, without those of maps that are not of a preset."""
     passes = {}
-    for number, (name, model) in enumerate(measured.items()):
-        maps = (int(isinstance(model.model, nn.Module)) if compared else 0) if number else remade
-        per_map = PRESETS[explain].passes(own_reference=model.towards is None) if isinstance(explain, str) else (0, 0)
-        passes[name] = (2 + placed[name] + maps * per_map[0], maps * per_map[1])
+    for number, (name, subject) in enumerate(subjects.items()):
+        maps = (int(isinstance(subject.model, nn.Module)) if other_maps else 0) if number else variants
+        own_reference = subject.reference is None
+        per_map = PRESETS[explain].passes(own_reference=own_reference) if isinstance(explain, str) else (0, 0)
+        passes[name] = (2 + placements[name] + maps * per_map[0], maps * per_map[1])
     return passes
 
 

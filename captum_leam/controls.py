@@ -1,7 +1,8 @@
 """Baseline maps that a faithful and person-specific attribution must outperform, and the names of all controls.
 
-A control computes maps (N, H, W) from a :class:`Scene`. Those of a method's own maps (``moved``, ``other_people``) are computed once per
-method, the others once for all. What is drawn for an image depends on its number, not on the batch that it comes in.
+A control is a function from a :class:`ControlContext` to maps (N, H, W). Controls made from a method's own maps (:func:`moved_map`,
+:func:`other_people`) are computed once per method, the others once for all methods. Random numbers of an image depend on its index and not
+on its batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,14 +19,18 @@ from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import gaussian_blur
 from captum_leam.stats.labels import people_of, person_codes
 
-__all__ = ["CONTROLS", "CONTROL_NAMES", "PersonMaps", "Scene", "central_ellipse", "placements"]
+__all__ = ["CONTROLS", "CONTROL_NAMES", "ControlContext", "PersonMaps", "central_ellipse", "placements"]
 
 
 @dataclass
 class PersonMaps:
-    """Sums of the maps of every person, batch after batch, for the mean map of other people.
+    """Accumulator of the maps of every person, for the mean map of other people.
 
-    States of several parts of the data can be merged, in any order.
+    Accumulators of several parts of the data can be merged in any order.
+
+    Attributes:
+        sums: Sum of the maps by person, (H, W), float64.
+        counts: Number of maps by person.
 
     Example:
         >>> maps = PersonMaps()
@@ -38,7 +43,7 @@ class PersonMaps:
     counts: dict[str, int] = field(default_factory=dict)
 
     def update(self, maps: Tensor, people: Sequence[Any]) -> None:
-        """Add maps, each divided by the sum of its positive part; one without a positive value adds nothing.
+        """Add maps, each divided by the sum of its positive part, which is 0 for a map without a positive value.
 
         Args:
             maps: Maps (N, H, W), signed.
@@ -51,49 +56,66 @@ class PersonMaps:
             self.counts[person] = self.counts.get(person, 0) + 1
 
     def merge(self, other: "PersonMaps") -> None:
-        """Add the sums of other images."""
+        """Add the sums of another accumulator.
+
+        Args:
+            other: Accumulator of other images.
+        """
         for person, total in other.sums.items():
             self.sums[person] = self.sums[person] + total if person in self.sums else total
             self.counts[person] = self.counts.get(person, 0) + other.counts[person]
 
     def of_others(self, people: Sequence[Any]) -> Tensor:
-        """Return the mean map of all other people for each image, (N, H, W), float64.
+        """Return the mean map of all other people for each image.
+
+        Args:
+            people: Person of each image.
+
+        Returns:
+            Shape (N, H, W), float64.
 
         Raises:
             CaptumLeamError: If there are maps of fewer than two people.
         """
         if len(self.sums) < 2:
-            raise CaptumLeamError("the mean map of other people needs labels of two people or more.")
-        totals = torch.stack([self.sums[person] for person in sorted(self.sums)])
-        everyone, count = totals.sum(0), sum(self.counts.values())
+            raise CaptumLeamError(
+                f"Expected maps of two people or more for the mean map of other people, got {len(self.sums)}."
+            )
+        total = torch.stack([self.sums[person] for person in sorted(self.sums)]).sum(0)
+        count = sum(self.counts.values())
         names, codes = person_codes([str(person) for person in people])
-        means = [
-            mean_without(everyone, count, self.sums.get(name, 0 * everyone), self.counts.get(name, 0)) for name in names
-        ]
-        return torch.stack(means)[torch.from_numpy(codes).to(everyone.device)]
+        means = [mean_without(total, count, self.sums.get(name, 0 * total), self.counts.get(name, 0)) for name in names]
+        return torch.stack(means)[torch.from_numpy(codes).to(total.device)]
 
 
 def mean_without(total: Any, count: Any, own_total: Any, own_count: Any) -> Any:
-    """Return the mean of all maps but a person's own, from sums and counts (tensors or arrays that broadcast)."""
+    """Return the mean of the maps of all other people.
+
+    Args:
+        total: Sum of all maps, a tensor or array.
+        count: Number of all maps.
+        own_total: Sum of the person's own maps.
+        own_count: Number of the person's own maps.
+    """
     return (total - own_total) / (count - own_count)
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Images and what controls need to know about them.
+class ControlContext:
+    """Images that controls are computed for, with the data that they need.
 
     Attributes:
         images: Images (N, C, H, W).
-        face: Booleans (N, H, W), True where the face is. Default: :func:`central_ellipse`.
-        people: Person of each image, or None.
-        maps: Maps (N, H, W) of the method that the control belongs to; None for controls shared by all.
-        seed: Seed of what is drawn. Default: 0.
-        start: Number of the first image, for batches of a larger set. Default: 0.
-        population: Maps of all people, of whom other images than these may be. Default: those of ``maps``.
+        face: Mask of the face, booleans (N, H, W). Default: :func:`central_ellipse`.
+        people: Person of each image. Default: None.
+        maps: Maps (N, H, W) of the method that a control is made from. Default: None, for controls that all methods share.
+        seed: Seed of random controls. Default: 0.
+        start: Index of the first image in a larger set. Default: 0.
+        population: Maps of all people, which may come from other images. Default: those of ``maps``.
 
     Example:
-        >>> scene = Scene(torch.rand(2, 3, 8, 8))
-        >>> CONTROLS["random pixels"](scene).shape
+        >>> context = ControlContext(torch.rand(2, 3, 8, 8))
+        >>> CONTROLS["random pixels"](context).shape
         torch.Size([2, 8, 8])
         >>> CONTROL_NAMES["parser"]
         'regions only'
@@ -113,24 +135,27 @@ class Scene:
         return len(self.images), self.images.shape[2], self.images.shape[3]
 
     def faces(self) -> Tensor:
-        """Return where the face is, booleans (N, H, W), on the device of the images."""
+        """Return the masks of the faces, booleans (N, H, W), on the device of the images."""
         face = central_ellipse(self.size[1:]) if self.face is None else self.face
         return face.to(self.images.device).expand(self.size)
 
     def generator(self) -> torch.Generator:
-        """Return a new generator with the scene's seed, on the CPU: the same numbers on every device."""
+        """Return a new generator with the seed, on the CPU so that the numbers are the same on every device."""
         return torch.Generator().manual_seed(self.seed)
 
     def draw(self, draw: Callable[[Sequence[int], torch.Generator], Tensor]) -> Tensor:
-        """Draw a map (H, W) for each image, on the device of the images.
+        """Draw a map for each image.
 
         Args:
-            draw: Function of the size and a generator; the same function for all batches of a set.
+            draw: Function from the size (H, W) and a generator to a map. It must be the same object for all batches of a set.
+
+        Returns:
+            Shape (N, H, W), on the device of the images.
         """
         count, *size = self.size
         kind = (draw, *size)
-        drawn = draw_by_image(lambda generator, row: draw(size, generator), kind, self.seed, count, self.start)
-        return torch.stack(drawn).to(self.images.device)
+        maps = draw_by_image(lambda generator, row: draw(size, generator), kind, self.seed, count, self.start)
+        return torch.stack(maps).to(self.images.device)
 
     def own_maps(self) -> Tensor:
         """Return the maps of the method.
@@ -139,15 +164,23 @@ class Scene:
             CaptumLeamError: If there are none.
         """
         if self.maps is None:
-            raise CaptumLeamError("this control is made from a method's maps: give the scene maps=.")
+            raise CaptumLeamError(
+                "Expected the context to have maps of a method, from which this control is made, got none. Pass maps=."
+            )
         return self.maps
 
 
-Control = Callable[[Scene], Tensor]
+Control = Callable[[ControlContext], Tensor]
 
 
 def central_ellipse(size: tuple[int, int]) -> Tensor:
-    """Return roughly where the face is in the standard aligned crop: booleans (H, W), 54 % of the pixels.
+    """Return the mask of an ellipse that approximates the face in the standard aligned crop and covers 54 % of its pixels.
+
+    Args:
+        size: (H, W) of the crop.
+
+    Returns:
+        Booleans (H, W).
 
     Example:
         >>> round(central_ellipse((112, 112)).double().mean().item(), 2)
@@ -158,65 +191,71 @@ def central_ellipse(size: tuple[int, int]) -> Tensor:
     return (rows[:, None] / 0.44) ** 2 + (columns[None] / 0.39) ** 2 <= 1
 
 
-def random_pixels(scene: Scene) -> Tensor:
-    """Rank the pixels of the crop at random.
+def random_pixels(context: ControlContext) -> Tensor:
+    """Return maps that rank the pixels of the crop at random.
+
+    Args:
+        context: Images that the maps are drawn for.
+
+    Returns:
+        Shape (N, H, W).
 
     Example:
-        >>> scene = Scene(torch.rand(2, 3, 8, 8))
-        >>> random_pixels(scene).shape
+        >>> context = ControlContext(torch.rand(2, 3, 8, 8))
+        >>> random_pixels(context).shape
         torch.Size([2, 8, 8])
     """
-    return scene.draw(uniform)
+    return context.draw(uniform)
 
 
-def random_face_pixels(scene: Scene) -> Tensor:
-    """Rank the pixels of the face at random, and the rest behind them, at random too."""
-    return random_pixels(scene) + scene.faces()
+def random_face_pixels(context: ControlContext) -> Tensor:
+    """Return maps that rank the pixels of the face at random, before all others at random."""
+    return random_pixels(context) + context.faces()
 
 
-def centre(scene: Scene) -> Tensor:
-    """Rank pixels by their distance to the centre of the crop, nearest first. A strong control, because the nose is there."""
-    _, height, width = scene.size
+def centre(context: ControlContext) -> Tensor:
+    """Return maps that rank pixels by their distance to the centre of the crop, a strong control because the nose is there."""
+    _, height, width = context.size
     rows = torch.arange(height, device="cpu", dtype=torch.float64) - (height - 1) / 2
     columns = torch.arange(width, device="cpu", dtype=torch.float64) - (width - 1) / 2
     distance = rows[:, None] ** 2 + columns[None] ** 2
-    return (-distance).expand(scene.size).to(scene.images.device)
+    return (-distance).expand(context.size).to(context.images.device)
 
 
-def edges(scene: Scene) -> Tensor:
+def edges(context: ControlContext) -> Tensor:
     """Return smoothed Sobel edges of the grey image, which pass "same person > different people" without any model."""
-    grey = scene.images.detach().mean(1, keepdim=True).float()
+    grey = context.images.detach().mean(1, keepdim=True).float()
     ramp = torch.tensor([[1, 0, -1], [2, 0, -2], [1, 0, -1]], dtype=grey.dtype, device=grey.device)
     kernels = torch.stack([ramp, ramp.T])[:, None]
     padded = torch.nn.functional.pad(grey, (1, 1, 1, 1), mode="replicate")
     with own_arithmetic(grey.device):
         strength = torch.nn.functional.conv2d(padded, kernels).square().sum(1).sqrt()
-    return gaussian_blur(strength, 2 * scene.size[2] / 112)
+    return gaussian_blur(strength, 2 * context.size[2] / 112)
 
 
-def random_field(scene: Scene) -> Tensor:
-    """Return a blurred random field: blobs of the size that maps have, anywhere."""
-    return gaussian_blur(scene.draw(normal), 6 * scene.size[2] / 112)
+def random_field(context: ControlContext) -> Tensor:
+    """Return a blurred random field, with blobs as large as those of maps at random places."""
+    return gaussian_blur(context.draw(normal), 6 * context.size[2] / 112)
 
 
-def moved(scene: Scene) -> Tensor:
-    """Return the method's own map, flipped and rolled at random within the box around the face: its shape, elsewhere."""
-    out, boxes = scene.own_maps().clone(), []
-    for face in scene.faces().cpu():
+def moved_map(context: ControlContext) -> Tensor:
+    """Return the method's own maps at other places, flipped and rolled at random within the box around the face."""
+    maps, boxes = context.own_maps().clone(), []
+    for face in context.faces().cpu():
         rows, columns = (face.any(axis).nonzero().flatten() for axis in (1, 0))
         boxes.append((slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)))
 
     def draw(generator: torch.Generator, row: int) -> tuple[list[int], list[int]]:
-        height, width = out[row][boxes[row]].shape if row >= 0 else (1, 1)
+        height, width = maps[row][boxes[row]].shape if row >= 0 else (1, 1)
         return _draw_shifts_and_flips(height, width, generator)
 
-    for i, (shifts, flips) in enumerate(draw_by_image(draw, "moved", scene.seed, len(out), scene.start)):
-        out[i][boxes[i]] = out[i][boxes[i]].flip(flips).roll(shifts, (0, 1))
-    return out
+    for i, (shifts, flips) in enumerate(draw_by_image(draw, "moved", context.seed, len(maps), context.start)):
+        maps[i][boxes[i]] = maps[i][boxes[i]].flip(flips).roll(shifts, (0, 1))
+    return maps
 
 
 def _draw_shifts_and_flips(height: int, width: int, generator: torch.Generator) -> tuple[list[int], list[int]]:
-    # At least a quarter of the box away in both directions: a control that stays in place would be none.
+    # The shift is at least a quarter of the box in both directions, because a map that stays in place would be no control.
     sides = (height, width)
     shifts = [int(n // 4 + torch.randint(max(1, n // 2), (1,), generator=generator, device="cpu")) for n in sides]
     flips = [axis for axis in (0, 1) if int(torch.randint(2, (1,), generator=generator, device="cpu"))]
@@ -224,10 +263,10 @@ def _draw_shifts_and_flips(height: int, width: int, generator: torch.Generator) 
 
 
 COVERAGE_CLASSES = 10
-"""Classes of the share of a region that lies on the face; placements are of the region's own class."""
+"""Number of classes of the share of a region that lies on the face. Placements are in the class of the region."""
 
 MAX_DETAIL_CLASSES = 20
-"""Classes of the detail that a region covers, fewer where one would hold less than 100 placements."""
+"""Maximum number of classes of the detail that a region covers, each of which has at least 100 placements."""
 
 
 def placements(
@@ -239,35 +278,35 @@ def placements(
     field: Field | None = None,
     keys: Tensor | None = None,
 ) -> Tensor:
-    r"""Return a region moved to other places, drawn without replacement from those that are comparable to its own.
+    r"""Return a region at other places, drawn without replacement from those comparable to its own place.
 
-    Candidates are the region mirrored (not, horizontally, vertically, or both) and shifted around the field. A pixel that leaves the field
-    on one side enters it on the other. Comparable candidates agree with the region in two properties:
+    Candidates are the region in its four orientations (unchanged, mirrored horizontally, vertically, or both) at all cyclic shifts within
+    the field. Comparable candidates agree with the region in two properties:
 
-    * the tenth that its share on the face falls into (the last one includes 1);
-    * with ``detail``, the class of the detail that it covers. Classes have equal numbers of candidates, at least 100, and are at most
-      20.
+    * the tenth that contains its share on the face (the last tenth includes 1);
+    * with ``detail``, the class of the detail that it covers. There are at most 20 classes with equal numbers of candidates, at least 100.
 
-    The motions form a group and both classes are properties of a moved region among all its candidates, so that the comparable candidates
-    of a moved region are those of the region itself. A region at a uniformly drawn one of these places and the regions returned here are
-    therefore exchangeable, and :func:`captum_leam.stats.randomisation_p_value` is exact for it.
+    The motions form a group, and both classes are properties of a moved region among all its candidates, so that the comparable candidates
+    of a moved region are those of the region itself. A region at a place drawn uniformly from these and the regions returned here are
+    therefore exchangeable, and :func:`captum_leam.stats.randomisation_p_value` is exact.
 
     Args:
-        region: Booleans (H, W).
-        face: Booleans (H, W), True where the face is.
-        count: Number of placements. Fewer are returned where fewer exist.
-        detail: Change of each pixel when it is occluded, (H, W), not negative. Default: not compared.
-        field: (top, left, height, width) that the region moves in. Default: the whole image. Pixels beyond it stay where they are.
-        keys: Uniform random numbers, shape (4 × height × width,), one for each motion; the smallest are taken. Default: of seed 0.
+        region: Mask of the region, booleans (H, W).
+        face: Mask of the face, booleans (H, W).
+        count: Number of placements. Fewer are returned if fewer exist.
+        detail: Change of each pixel by occlusion, (H, W), not negative. Default: detail is not compared.
+        field: (top, left, height, width) that the region moves in; pixels outside do not move. Default: the whole image.
+        keys: Uniform random numbers (4 × height × width,), one per motion, of which the smallest are selected. Default: random numbers of
+            seed 0.
 
     Returns:
-        Booleans (n, H, W), n at most ``count``, each with as many pixels as the region.
+        Masks (n, H, W), n at most ``count``, each with as many pixels as the region.
 
     Example:
         >>> region, face = torch.zeros(2, 8, 8, dtype=torch.bool)
         >>> region[3, 3:5], face[2:6, 2:6] = True, True
-        >>> moved = placements(region, face, 99)
-        >>> len(moved), moved.flatten(1).sum(1).unique().tolist(), bool((moved & ~face).any())
+        >>> masks = placements(region, face, 99)
+        >>> len(masks), masks.flatten(1).sum(1).unique().tolist(), bool((masks & ~face).any())
         (47, [2], False)
     """
     top, left, height, width = field or (0, 0, *region.shape)
@@ -286,11 +325,11 @@ def placements(
     order = (
         keys.to(allowed.device).masked_fill(~allowed, torch.inf).argsort(stable=True)[: min(count, int(allowed.sum()))]
     )
-    moved = region.repeat(len(order), 1, 1)
+    masks = region.repeat(len(order), 1, 1)
     for i, motion in enumerate(order.tolist()):
         mirror, down, right = motion // (height * width), motion // width % height, motion % width
-        moved[i, rows, columns] = copies[mirror].roll((down, right), (0, 1))
-    return moved
+        masks[i, rows, columns] = copies[mirror].roll((down, right), (0, 1))
+    return masks
 
 
 def _sums(copies: Tensor, values: Tensor) -> Tensor:
@@ -301,7 +340,7 @@ def _sums(copies: Tensor, values: Tensor) -> Tensor:
 
 
 def _in_first_class(values: Tensor, allowed: Tensor) -> Tensor:
-    """Return which candidates are in the class of the first one, of classes of equal numbers of those allowed; booleans (n,)."""
+    """Return whether each candidate is in the class of the first one, booleans (n,); classes have equal numbers of allowed candidates."""
     total = int(allowed.sum())
     number = max(1, min(MAX_DETAIL_CLASSES, total // 100))
     ranks = torch.full(values.shape, -1, dtype=torch.int64, device=values.device)
@@ -311,22 +350,24 @@ def _in_first_class(values: Tensor, allowed: Tensor) -> Tensor:
 
 
 MIRRORS = ((), (0,), (1,), (0, 1))
-"""Axes that are reversed."""
+"""Axes that each orientation of a region reverses."""
 
 
-def other_people(scene: Scene) -> Tensor:
-    """Return the mean of the method's maps of *other* people: where faces are, not who they are. The strongest control.
+def other_people(context: ControlContext) -> Tensor:
+    """Return the mean of the method's maps of *other* people, the strongest control, which shows where faces are but not whose.
 
     Raises:
-        CaptumLeamError: Without the people of the images, or with one person only.
+        CaptumLeamError: If the people of the images are unknown, or if there is only one person.
     """
-    if scene.people is None:
-        raise CaptumLeamError("the mean map of other people needs labels of two people or more.")
-    population = scene.population
+    if context.people is None:
+        raise CaptumLeamError(
+            "Expected the people of the images for the mean map of other people, got None. Pass labels of two people or more."
+        )
+    population = context.population
     if population is None:
         population = PersonMaps()
-        population.update(scene.own_maps(), scene.people)
-    return population.of_others(scene.people)
+        population.update(context.own_maps(), context.people)
+    return population.of_others(context.people)
 
 
 SHARED_CONTROLS: dict[str, Control] = {
@@ -336,11 +377,13 @@ SHARED_CONTROLS: dict[str, Control] = {
     "edges": edges,
     "random field": random_field,
 }
-"""Controls that need the images alone: name → function of a :class:`Scene`."""
+"""Controls that need the images only, by name."""
 
-OWN_CONTROLS: dict[str, Control] = {"moved": moved, "other people": other_people}
+OWN_CONTROLS: dict[str, Control] = {"moved": moved_map, "other people": other_people}
+"""Controls that are made from a method's own maps, by name."""
+
 CONTROLS: dict[str, Control] = {**SHARED_CONTROLS, **OWN_CONTROLS}
-"""All controls by name: those that need the images alone, and those made from a method's own maps."""
+"""All controls by name."""
 
 CONTROL_NAMES = {
     **{name: name for name in CONTROLS},
@@ -348,4 +391,4 @@ CONTROL_NAMES = {
     "parser": "regions only",
     "pose": "strangers in the same pose",
 }
-"""What texts and figures call a control: identifier → name. Tables, options and mappings hold the identifier."""
+"""Names of controls in texts and figures, by the identifier used in tables, options and mappings."""

@@ -1,4 +1,4 @@
-"""Exceptions and warnings of the package: what a caller can catch."""
+"""Exceptions and warnings that callers of the package can catch."""
 
 from pathlib import Path
 from typing import Self
@@ -26,7 +26,10 @@ __all__ = [
 
 
 def next_command(command: str) -> str:
-    """Return the end of a message: the exact command to run next.
+    """Return the end of a message with the command to run next.
+
+    Args:
+        command: Command line.
 
     Example:
         >>> next_command("pip install pillow-heif")
@@ -36,15 +39,15 @@ def next_command(command: str) -> str:
 
 
 class CaptumLeamError(ValueError):
-    """An input or a request that the package refuses, with a message that says what was expected.
+    """Error of an input or request, with a message that states what was expected, what came and what to do.
 
-    Refusals of the package are of this class. A missing extra (:class:`MissingExtraError`) and too little memory
-    (:class:`~captum_leam.TooLargeError`) are not, because they are no fault of the input. The command line prints all of these
-    on one line; any other exception is a fault and shows its traceback.
+    All errors that the package raises for inputs are of this class. A missing extra (:class:`MissingExtraError`) and insufficient memory
+    (:class:`~captum_leam.TooLargeError`) are not, because the input is not their cause. The command line prints all of these on one line,
+    and other exceptions with their traceback.
 
     Attributes:
-        options: Options of the command line, each with its value, with which the same command works around the error; the command line
-            prints that command. Empty where there are none.
+        options: Options of the command line, each with its value, that work around the error. The command line prints the same command
+            with these options. Default: empty.
 
     Example:
         >>> import torch
@@ -61,6 +64,9 @@ class CaptumLeamError(ValueError):
     def with_options(self, *options: str) -> Self:
         """Return this error with options of the command line that work around it.
 
+        Args:
+            *options: Options, each with its value.
+
         Example:
             >>> CaptumLeamError("no face was found.").with_options("--pictures", "crops").options
             ('--pictures', 'crops')
@@ -70,7 +76,7 @@ class CaptumLeamError(ValueError):
 
 
 class InputTypeError(CaptumLeamError, TypeError):
-    """An argument of the wrong type.
+    """Error of an argument of the wrong type.
 
     Example:
         >>> issubclass(InputTypeError, TypeError), issubclass(InputTypeError, CaptumLeamError)
@@ -79,11 +85,11 @@ class InputTypeError(CaptumLeamError, TypeError):
 
 
 class FileError(CaptumLeamError):
-    """A file that cannot be used.
+    """Error of a file that cannot be used.
 
     Attributes:
-        path: Path of the file, as it was given.
-        reason: What is wrong with it, one sentence.
+        path: Path of the file, as the caller passed it.
+        reason: Reason in one sentence.
 
     Example:
         >>> error = FileError("ann.png", "the file is empty.")
@@ -100,7 +106,7 @@ class FileError(CaptumLeamError):
 
 
 class UnknownLayerError(CaptumLeamError, KeyError):
-    """A name that no layer has.
+    """Error of a name that no layer has.
 
     Example:
         >>> issubclass(UnknownLayerError, KeyError), issubclass(UnknownLayerError, CaptumLeamError)
@@ -111,7 +117,7 @@ class UnknownLayerError(CaptumLeamError, KeyError):
 
 
 class NoEvidenceError(CaptumLeamError):
-    """A map without any positive value, which has no evidence for the match.
+    """Error of a map without a positive value, which has no evidence for the match.
 
     Example:
         >>> issubclass(NoEvidenceError, CaptumLeamError)
@@ -120,7 +126,7 @@ class NoEvidenceError(CaptumLeamError):
 
 
 class MissingWeightsError(CaptumLeamError):
-    """Weights of a network that are not where they were looked for; the message ends with the command that fetches them.
+    """Error of weights that are not found; the message ends with the command that downloads them.
 
     Example:
         >>> issubclass(MissingWeightsError, CaptumLeamError)
@@ -129,9 +135,9 @@ class MissingWeightsError(CaptumLeamError):
 
 
 class MissingExtraError(ImportError):
-    """An optional dependency that is not installed; the message ends with the command that installs it.
+    """Error of an optional dependency that is not installed; the message ends with the command that installs it.
 
-    Not a :class:`CaptumLeamError`: whoever skips unusable pictures and files must not skip them all for want of a package.
+    It is not a :class:`CaptumLeamError`, so that code that skips unusable files does not skip all of them if a package is missing.
 
     Example:
         >>> issubclass(MissingExtraError, CaptumLeamError)
@@ -140,7 +146,12 @@ class MissingExtraError(ImportError):
 
     @classmethod
     def of(cls, module: str, extra: str, error: ImportError) -> Self:
-        """Return the error of a module that an extra of this package brings.
+        """Return the error of a module that an extra of this package installs.
+
+        Args:
+            module: Name of the module.
+            extra: Name of the extra.
+            error: Error that the import raised.
 
         Example:
             >>> print(MissingExtraError.of("ray", "ray", ImportError("No module named 'ray'")))
@@ -151,7 +162,7 @@ class MissingExtraError(ImportError):
 
 
 class BrokenFileError(CaptumLeamError):
-    """A file of a study that is torn, changed or of another kind, and must be made again.
+    """Error of a file of a study that is truncated, changed or of another kind, and must be recomputed.
 
     Example:
         >>> issubclass(BrokenFileError, CaptumLeamError)
@@ -160,7 +171,7 @@ class BrokenFileError(CaptumLeamError):
 
 
 class BusyError(CaptumLeamError):
-    """A results folder that another run writes into.
+    """Error of a results folder that another run writes to.
 
     Example:
         >>> issubclass(BusyError, CaptumLeamError)
@@ -169,7 +180,7 @@ class BusyError(CaptumLeamError):
 
 
 class ConfigError(CaptumLeamError):
-    """A mistake in the configuration of a study, with its key, value, allowed values and line.
+    """Error in the configuration of a study, with its key, value, allowed values and line.
 
     Example:
         >>> from captum_leam.study.config import config_from
@@ -181,7 +192,7 @@ class ConfigError(CaptumLeamError):
 
 
 class IncompleteError(CaptumLeamError):
-    """Shards that could not be made or written, or workers that died. Finished shards are kept, and the same call resumes.
+    """Error of a study whose shards could not all be computed or written; the same call resumes from the finished shards.
 
     Example:
         >>> issubclass(IncompleteError, CaptumLeamError)
@@ -190,7 +201,7 @@ class IncompleteError(CaptumLeamError):
 
 
 class EngineError(CaptumLeamError):
-    """Workers of a study that died or cannot be reached.
+    """Error of workers of a study that died or cannot be reached.
 
     Example:
         >>> issubclass(EngineError, CaptumLeamError)
@@ -199,7 +210,7 @@ class EngineError(CaptumLeamError):
 
 
 class UnknownWhiteError(CaptumLeamError):
-    """A picture whose bit depth does not say which value is white.
+    """Error of a picture whose bit depth does not determine which value is white.
 
     Example:
         >>> issubclass(UnknownWhiteError, CaptumLeamError)
@@ -208,7 +219,7 @@ class UnknownWhiteError(CaptumLeamError):
 
 
 class DarkPictureWarning(UserWarning):
-    """A picture so dark that its bit depth may have been read wrongly.
+    """Warning of a picture so dark that its bit depth may be wrong.
 
     Example:
         >>> issubclass(DarkPictureWarning, UserWarning)
@@ -217,7 +228,7 @@ class DarkPictureWarning(UserWarning):
 
 
 class ReliabilityWarning(UserWarning):
-    """A gradient so small that the map would be rounding noise.
+    """Warning of a gradient so small that the map would be rounding noise.
 
     Example:
         >>> import warnings
@@ -227,7 +238,7 @@ class ReliabilityWarning(UserWarning):
 
 
 class HalfPrecisionWarning(UserWarning):
-    """An ONNX file in float16 that is computed in float32.
+    """Warning of an ONNX file in float16 that is computed in float32.
 
     Example:
         >>> import warnings
@@ -237,7 +248,7 @@ class HalfPrecisionWarning(UserWarning):
 
 
 class NormalisedWarning(UserWarning):
-    """A network whose embeddings already have length 1.
+    """Warning of a network whose embeddings have length 1.
 
     Example:
         >>> import warnings
@@ -247,7 +258,7 @@ class NormalisedWarning(UserWarning):
 
 
 class SeparationWarning(UserWarning):
-    """A model that hardly separates people, as with a wrong preprocessing or alignment.
+    """Warning of a model that hardly separates people, as with a wrong preprocessing or alignment.
 
     Example:
         >>> import warnings, torch

@@ -17,15 +17,19 @@ from captum_leam.errors import CaptumLeamError, UnknownLayerError
 
 __all__ = ["LayerSuggestion", "LayerSuggestions", "channels_last_to_first", "get_layer", "tokens_to_map"]
 
-MOST_PREFIX_TOKENS = 16
-"""Class and register tokens that may come before the patches."""
+MAX_PREFIX_TOKENS = 16
+"""Maximum number of class and register tokens before the patches."""
 
 
 def get_layer(model: nn.Module, name: str) -> nn.Module:
-    """Return the layer of this name.
+    """Return the layer with a given name.
+
+    Args:
+        model: Model that contains the layer.
+        name: Name of the layer, as ``model.named_modules()`` lists it.
 
     Raises:
-        UnknownLayerError: with the nearest names, if there is none.
+        UnknownLayerError: If the model has no such layer; the message lists similar names.
 
     Example:
         >>> get_layer(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "1")
@@ -37,7 +41,8 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
     if name not in modules:
         near = difflib.get_close_matches(name, [n for n in modules if n], n=5, cutoff=0.3)
         raise UnknownLayerError(
-            f"the model has no layer {name!r}. Near it: {', '.join(near) or 'nothing'}. suggest_layers(model, faces) proposes some."
+            f"Expected the name of a layer of the model, got {name!r}. Similar names: {', '.join(near) or 'none'}; "
+            "suggest_layers(model, faces) lists layers to explain."
         )
     return model.get_submodule(name)
 
@@ -49,11 +54,14 @@ def tokens_to_map(tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor
     """Return transformer tokens (N, T, C) as (N, C, h, w), without the class and register tokens that come first.
 
     Args:
-        tokens: shape (N, T, C), patches last, in reading order.
-        grid: (h, w) of the patches; by default the largest square that fits into T.
+        tokens: Tokens, shape (N, T, C), with the patches last, row by row.
+        grid: (h, w) of the patches. Default: the largest square with at most T cells.
+
+    Returns:
+        Shape (N, C, h, w).
 
     Raises:
-        CaptumLeamError: for a grid that does not fit, or without one for tokens that are no square.
+        CaptumLeamError: If the grid does not fit the tokens, or if none is given and the patches do not form a square.
 
     Example:
         >>> import torch
@@ -61,17 +69,17 @@ def tokens_to_map(tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor
         torch.Size([2, 192, 14, 14])
     """
     if tokens.ndim != 3:
-        raise CaptumLeamError(f"tokens have shape {tuple(tokens.shape)}; expected (N, T, C).")
+        raise CaptumLeamError(f"Expected tokens to have shape (N, T, C), got {tuple(tokens.shape)}.")
     side = int(tokens.shape[1] ** 0.5)
-    if grid is None and tokens.shape[1] - side * side > MOST_PREFIX_TOKENS:
+    if grid is None and tokens.shape[1] - side * side > MAX_PREFIX_TOKENS:
         raise CaptumLeamError(
-            f"{tokens.shape[1]} tokens are no square of patches after at most {MOST_PREFIX_TOKENS} others; give the grid: "
+            f"Expected a square of patches after at most {MAX_PREFIX_TOKENS} class or register tokens, got {tokens.shape[1]} tokens. Pass "
             "reshape=functools.partial(tokens_to_map, grid=(h, w))."
         )
     height, width = grid or (side, side)
-    if not 0 <= tokens.shape[1] - height * width <= MOST_PREFIX_TOKENS:
+    if not 0 <= tokens.shape[1] - height * width <= MAX_PREFIX_TOKENS:
         raise CaptumLeamError(
-            f"Expected a grid of {height} × {width} patches to have {height * width} tokens and at most {MOST_PREFIX_TOKENS} class or "
+            f"Expected a grid of {height} × {width} patches to have {height * width} tokens and at most {MAX_PREFIX_TOKENS} class or "
             f"register tokens before them, got {tokens.shape[1]}. Was the grid found at another image size?"
         )
     patches = tokens[:, tokens.shape[1] - height * width :]
@@ -79,7 +87,13 @@ def tokens_to_map(tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor
 
 
 def channels_last_to_first(activations: Tensor) -> Tensor:
-    """Return (N, h, w, C), as inside torchvision's Swin, as (N, C, h, w).
+    """Return channels-last activations (N, h, w, C), such as those of torchvision's Swin, as (N, C, h, w).
+
+    Args:
+        activations: Activations, shape (N, h, w, C).
+
+    Returns:
+        Shape (N, C, h, w).
 
     Example:
         >>> import torch
@@ -100,8 +114,9 @@ class LayerSuggestion:
         name: Name within the model.
         module: The layer itself.
         shape: Shape (C, h, w) of its map, after ``reshape``.
-        cell: Width of one of its cells in pixels of the field.
-        reshape: Function that brings its output to (N, C, h, w), for tokens and channels-last layers. None elsewhere.
+        cell: Width of one cell of the map in pixels of the field.
+        reshape: Function that brings the output to (N, C, h, w), for tokens and channels-last layers. Default: None, for outputs that
+            have this shape.
 
     Example:
         >>> layer = nn.Conv2d(3, 8, 3, 2, 1)
@@ -118,16 +133,27 @@ class LayerSuggestion:
 
 @dataclass(frozen=True, repr=False)
 class LayerSuggestions(Sequence[LayerSuggestion]):
-    """Layers from fine to coarse, one for every spatial size, and the field that the network reads.
+    """Sequence of layers from fine to coarse, one for every spatial size, with the field that the network reads.
 
-    Index by number or by name.
+    It can be indexed by number or by name.
+
+    Attributes:
+        layers: Suggestions in order.
+        field: (top, left, height, width) of the images that the network reads, in pixels.
+        image_size: (H, W) of the images that the layers were suggested for.
+        is_manual: Whether the user chose the layers, all of which the overall map then uses. Default: False.
+
+    Example:
+        >>> layer = LayerSuggestion("stem", nn.Conv2d(3, 8, 3, 2, 1), (8, 56, 56), 2.0)
+        >>> layers = LayerSuggestions((layer,), (0, 0, 112, 112), (112, 112))
+        >>> layers["stem"] is layers[0]
+        True
     """
 
     layers: tuple[LayerSuggestion, ...]
     field: Field
     image_size: tuple[int, int]
-    chosen: bool = False
-    """Whether the layers were chosen by hand: the overall map then takes all of them."""
+    is_manual: bool = False
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -136,10 +162,10 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
         return iter(self.layers)
 
     def __getitem__(self, key: Any) -> Any:
-        """Return the suggestion at this position or of this name.
+        """Return the suggestion with this number or name.
 
         Raises:
-            UnknownLayerError: for a name that no suggestion has.
+            UnknownLayerError: If no suggestion has the name.
         """
         if isinstance(key, str):
             found = [layer for layer in self.layers if layer.name == key]
@@ -151,10 +177,13 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
         return self.layers[key]
 
     def for_images(self, images: Tensor) -> LayerSuggestions:
-        """Return the suggestions themselves, if they are for images of this size.
+        """Return the suggestions after a check that they are for images of this size.
+
+        Args:
+            images: Images (N, C, H, W).
 
         Raises:
-            CaptumLeamError: for another size, at which layers have other grids and the network may read another field.
+            CaptumLeamError: If the size differs, because layers then have other grids and the network may read another field.
         """
         size = (images.shape[-2], images.shape[-1])
         if size != self.image_size:
@@ -165,20 +194,21 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
         return self
 
     def for_overall_map(self) -> tuple[LayerSuggestion, ...]:
-        """Return the layers of the overall map: cells of 2 to 8 px per 112 px of width, or the finest if there are none.
+        """Return the layers with cells of 2 to 8 px per 112 px of width, or the finest layer if there are none.
 
-        Layers of 56, 28 and 14 px of a 112-px crop were the best set measured; the last layer's 7 px the worst. Of layers of
-        nearly the same size (convolutions without padding take off a pixel or two), the later one. All of them, if chosen by hand.
+        For a crop of 112 px, maps of 56, 28 and 14 px were the best set measured and that of the last layer, with 7 px, the worst. Of
+        layers with nearly the same size, which convolutions without padding produce, the later one is returned. If the user chose the
+        layers, all of them are returned.
         """
-        if self.chosen:
+        if self.is_manual:
             return self.layers
         unit = self.image_size[1] / 112
-        apart = [a for a, b in pairwise(self.layers) if b.cell > 1.25 * a.cell or b.cell < a.cell] + [*self.layers[-1:]]
-        chosen = tuple(layer for layer in apart if 1.5 * unit < layer.cell < 9 * unit)
-        return chosen or self.layers[:1]
+        distinct = [a for a, b in pairwise(self.layers) if b.cell > 1.25 * a.cell or b.cell < a.cell]
+        suitable = tuple(layer for layer in [*distinct, *self.layers[-1:]] if 1.5 * unit < layer.cell < 9 * unit)
+        return suitable or self.layers[:1]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a table with name, kind, channels, height, width, cell and the reshape needed."""
+        """Return a table with one row per layer and the columns name, kind, channels, height, width, cell and reshape."""
         rows = [
             {
                 "name": layer.name,

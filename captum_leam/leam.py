@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial, reduce
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, cast, get_args, overload
 
 import torch
 from captum.attr import GradientAttribution, LayerAttribution
@@ -34,10 +34,10 @@ from captum_leam._engine.checks import (
     raise_if_any,
     rows_of_caller,
 )
-from captum_leam._engine.guards import eager, with_gradients
+from captum_leam._engine.guards import enable_gradients, force_eager
 from captum_leam._engine.layer_probe import LayerProbe, check_layers
 from captum_leam._engine.memory import in_batches
-from captum_leam._engine.outputs import as_output, float16_hint, vanishing
+from captum_leam._engine.outputs import as_output, float16_hint, noise_floor
 from captum_leam._engine.passes import LayerPasses, PassResult, PerLayer
 from captum_leam._engine.shapes import Reshape
 from captum_leam._engine.types import Field
@@ -50,13 +50,13 @@ Weighting = Literal["elementwise", "positive", "channel"]
 Path = Literal["mean_gradient", "conductance"]
 
 Layer = nn.Module | LayerSuggestion
-"""A module, or what :func:`~captum_leam.suggest_layers` returns for one, which brings its reshape along."""
+"""A module, or a suggestion of :func:`~captum_leam.suggest_layers`, which has its own reshape."""
 
 LayerMap = Tensor | tuple[Tensor, ...]
-"""The map of one layer, a tuple where the layer puts out several tensors."""
+"""The map of one layer, a tuple if the layer puts out several tensors."""
 
 Ends = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
-"""Baselines and images: where a path starts and ends."""
+"""Baselines and images, the ends of a path."""
 
 
 class LEAM(LayerAttribution, GradientAttribution):
@@ -65,45 +65,46 @@ class LEAM(LayerAttribution, GradientAttribution):
     .. math:: M = \sum_c G_c \odot A_c, \qquad G = \partial s / \partial A,
        \qquad s = \langle f(x), \hat r\rangle / \mathrm{sg}(\|f(x)\|)
 
-    with :math:`A` the activations of the layer, :math:`f` the embedding, :math:`\hat r` the unit reference and sg constant
-    under differentiation. Positive values speak for the match, negative ones against it. Without a reference, an image's
-    own embedding is taken, and the map is that of :math:`\log\|f(x)\|`: an *embedding-strength* map.
+    where :math:`A` are the activations of the layer, :math:`f` is the embedding, :math:`\hat r` the unit reference and sg the
+    stop-gradient operator. Positive values are evidence for the match, negative values evidence against it. Without a reference, the
+    embedding of each image itself is used, and the map is that of :math:`\log\|f(x)\|`, an *embedding-strength* map.
+
+    The first call for a model, a layer and a kind of images probes the model. Two forward passes and one backward pass on two images show
+    whether each row of the output depends on its own image only (:mod:`captum_leam._engine.probe`).
 
     Source: reconstructed from the abstract of Borsukiewicz et al., arXiv 2509.17457. The elementwise weighting is that
     of HiResCAM (Draelos & Carin 2020), ``"positive"`` that of LayerCAM (Jiang et al. 2021), ``"channel"`` that of Grad-CAM
     (Selvaraju et al. 2017); conductance is due to Dhamdhere et al. 2018.
 
     Args:
-        forward_func: Module or callable that returns embeddings (N, D), un-normalised; or scores (N,), as
-            :class:`~captum_leam.EmbeddingSimilarity` does, which then hold their own reference and norm.
-        layer: Module or layer suggestion of :func:`~captum_leam.suggest_layers`; or a list of these, or all suggestions, explained
-            in one forward and one backward pass.
-        device_ids: Devices of a ``DataParallel`` model, as for every Captum layer method.
-        weighting: ``"elementwise"``, ``"positive"`` or ``"channel"``.
-        norm: Norm of the similarity: ``"detach"``, ``"differentiate"`` or ``"fixed"``, see :mod:`captum_leam.objectives`.
-        reshape: Function that brings the output of a module to (N, C, h, w): :func:`~captum_leam.layers.tokens_to_map`,
-            :func:`~captum_leam.layers.channels_last_to_first` or a function that only rearranges or selects. A list of modules takes one
-            for all or a list, one (or None) per module. Suggestions bring their own.
-
-    The first call for a model, a layer and a kind of images probes the model: two forward passes and one backward pass on two images show
-    whether every image has its own row (:mod:`captum_leam._engine.probe`).
+        forward_func: Module or callable that returns embeddings (N, D), not normalised, or scores (N,) as
+            :class:`~captum_leam.EmbeddingSimilarity` does, which has a reference and a norm of its own.
+        layer: Module, or layer suggestion of :func:`~captum_leam.suggest_layers`. A list of these, or all suggestions, is explained in
+            one forward and one backward pass.
+        device_ids: Devices of a ``DataParallel`` model, as for every Captum layer method. Default: None.
+        weighting: Weighting of the gradients: ``"elementwise"``, ``"positive"`` or ``"channel"``. Default: ``"elementwise"``.
+        norm: Treatment of the norm of the embedding in the score: ``"detach"``, ``"differentiate"`` or ``"fixed"``, see
+            :mod:`captum_leam.objectives`. Default: ``"detach"``.
+        reshape: Function that brings the output of a module to (N, C, h, w), such as :func:`~captum_leam.layers.tokens_to_map` or
+            :func:`~captum_leam.layers.channels_last_to_first`. It may only rearrange or select values. For a list of modules, one function
+            for all, or a list with one function or None per module. Default: None; layer suggestions have their own.
 
     Raises:
-        InputTypeError: if forward_func or a layer is of the wrong kind.
-        CaptumLeamError: for an unknown weighting or norm.
+        InputTypeError: If ``forward_func``, a layer or a reshape has the wrong type.
+        CaptumLeamError: If the weighting or norm is unknown, there is no layer, or the reshapes do not fit the layers.
 
     Example:
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 28 * 28, 16)).eval()
         >>> faces = torch.rand(2, 3, 56, 56)
         >>> leam = LEAM(model, model[1])
-        >>> leam.attribute(faces).shape                            # own embeddings
+        >>> leam.attribute(faces).shape  # towards each image's own embedding
         torch.Size([2, 1, 28, 28])
-        >>> references = torch.randn(2, 16)                        # e.g. leave_one_out_centroids(...)
+        >>> references = torch.randn(2, 16)  # for example from leave_one_out_centroids
         >>> leam.attribute(faces, reference=references, n_steps=4).shape
         torch.Size([2, 1, 28, 28])
         >>> from captum_leam import suggest_layers
-        >>> LEAM(model, suggest_layers(model, faces)["1"]).attribute(faces).shape  # a suggestion, with its reshape
+        >>> LEAM(model, suggest_layers(model, faces)["1"]).attribute(faces).shape  # a suggestion brings its reshape
         torch.Size([2, 1, 28, 28])
     """
 
@@ -126,7 +127,7 @@ class LEAM(LayerAttribution, GradientAttribution):
         is_list = isinstance(layer, list | tuple | LayerSuggestions)
         layers = list(cast(Sequence[Layer], layer)) if is_list else [cast(Layer, layer)]
         self._reshapes = _reshapes_of(layers, reshape)
-        modules = [one.module if isinstance(one, LayerSuggestion) else one for one in layers]
+        modules = [item.module if isinstance(item, LayerSuggestion) else item for item in layers]
         LayerAttribution.__init__(self, forward_func, cast(Any, modules if is_list else modules[0]), device_ids)
         GradientAttribution.__init__(self, forward_func)
         self.weighting: Weighting = weighting
@@ -138,12 +139,12 @@ class LEAM(LayerAttribution, GradientAttribution):
         return "LEAM"
 
     def has_convergence_delta(self) -> bool:
-        """Return True: ``path="conductance"`` has one, ``"mean_gradient"`` has none."""
+        """Return True, because ``path="conductance"`` has a convergence delta; ``"mean_gradient"`` has none."""
         return True
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """True: gradients are multiplied by activations (or their change)."""
+        """True, because gradients are multiplied by activations or their change."""
         return True
 
     # -- the public call -----------------------------------------------------------------------------------
@@ -207,39 +208,42 @@ class LEAM(LayerAttribution, GradientAttribution):
         internal_batch_size: int | None = None,
         return_convergence_delta: bool = False,
     ) -> LayerMap | list[LayerMap] | tuple[LayerMap | list[LayerMap], Tensor | list[Tensor]]:
-        r"""Explain a batch of images.
+        r"""Compute the attribution maps of a batch of images.
 
         Args:
             inputs: Images (N, C, H, W), or a tuple of inputs with one batch size.
-            target: Must be None, because embeddings have no classes. Pass ``reference`` instead.
-            additional_forward_args: Arguments that reach the model unchanged (tensors with one row per image are repeated where
-                ``internal_batch_size`` batches several steps of the path); none of them is taken for a reference.
-            attribute_to_layer_input: Whether to explain what the layer takes in rather than what it puts out.
-            relu_attributions: Whether to keep the positive part only.
-            attr_dim_summation: Whether to sum over the channels; False returns (N, C, h, w).
-            grad_kwargs: More arguments of ``torch.autograd.grad``.
-            reference: Embeddings (D,) or (1, D), shared, or (N, D), one per image. Default: each image's own.
-            contrast: Embeddings to distinguish the person from: (D,), (M, D) shared by all images, or (N, M, D). The
-                score is then :math:`\langle f, \hat r_+\rangle - \mathrm{mean}\langle f, \hat r_-\rangle`, over the norm.
+            target: None, because embeddings have no classes. Pass ``reference`` instead. Default: None.
+            additional_forward_args: Arguments passed to the model unchanged, none of which is used as a reference. Tensors with one row
+                per image are repeated if ``internal_batch_size`` batches several steps of a path. Default: None.
+            attribute_to_layer_input: Whether to explain the input of the layer rather than its output. Default: False.
+            relu_attributions: Whether to keep the positive part only. Default: False.
+            attr_dim_summation: Whether to sum over the channels; False returns (N, C, h, w). Default: True.
+            grad_kwargs: Additional arguments of ``torch.autograd.grad``. Default: None.
+            reference: Reference embeddings, (D,) or (1, D) shared by all images, or (N, D), one per image. Default: each image's own
+                embedding.
+            contrast: Embeddings to tell the person apart from, (D,) or (M, D) shared by all images, or (N, M, D). The score is then
+                :math:`(\langle f, \hat r_+\rangle - \mathrm{mean}\langle f, \hat r_-\rangle)/\|f\|`. Default: None.
             baselines: Start of the path, in any of Captum's forms. Default: a Gaussian blur of the images (σ = 10 px per 112 px of
                 width).
-            n_steps: Number of points ``(i + ½)/n`` on the straight line from the baseline; 1 for no path.
-            path: ``"mean_gradient"``: :math:`w(\mathrm{mean}_t G_t) \odot (A(x) - A(x'))`, n + 2 forward and n backward
-                passes. ``"conductance"``: :math:`\sum_t w(G_t) \odot \Delta A_t`, with :math:`\Delta A_t` the change over the
-                t-th step and, unless the norm is ``"differentiate"``, the fixed norm; 2n + 1 forward and n backward passes.
-            internal_batch_size: Largest number of images in one pass of a path, which sets how many steps are batched. Default: one
+            n_steps: Number of points ``(i + ½)/n`` on the straight line from the baseline to the image; 1 for no path. Default: 1.
+            path: ``"mean_gradient"`` for :math:`w(\mathrm{mean}_t G_t) \odot (A(x) - A(x'))`, which takes n + 2 forward and n backward
+                passes; or ``"conductance"`` for :math:`\sum_t w(G_t) \odot \Delta A_t`, where :math:`\Delta A_t` is the change over
+                the t-th step and the norm is fixed unless it is ``"differentiate"``, which takes 2n + 1 forward and n backward passes.
+                Default: ``"mean_gradient"``.
+            internal_batch_size: Maximum number of images in one pass of a path, which sets how many steps are batched. Default: one
                 step at a time.
-            return_convergence_delta: Whether to return, for ``path="conductance"``, also the sum of each map minus the sum at a layer
-                that everything passes through, :math:`\langle f(x) - f(x'), d\rangle/\|f(x)\|`.
+            return_convergence_delta: Whether to return the convergence delta too, which only ``path="conductance"`` has: the sum of
+                each map minus :math:`\langle f(x) - f(x'), d\rangle/\|f(x)\|`, the sum at a layer that everything passes through.
+                Default: False.
 
         Returns:
-            For one layer a tensor (N, 1, h, w), or a tuple if the layer puts out several; for a list of layers a list.
-            Signed, on the raw scale of the score, detached, in the precision of the layer. With
-            ``return_convergence_delta``, a pair with the delta (N,), or a list of them.
+            Map (N, 1, h, w) of one layer, or a tuple if the layer puts out several tensors; for a list of layers, a list of these.
+            Signed, on the raw scale of the score, detached, in the precision of the layer. With ``return_convergence_delta``, a pair of
+            the maps and the delta (N,), or a list of deltas.
 
         Raises:
-            InputTypeError: for inputs, models or layers of the wrong kind.
-            CaptumLeamError: for what would give a wrong picture: see the troubleshooting page for every message.
+            InputTypeError: If inputs, model or layers have the wrong type.
+            CaptumLeamError: If arguments contradict each other, or if a map would be wrong, as :doc:`/troubleshooting` lists.
         """
         if internal_batch_size is not None:
             check_count("internal_batch_size", internal_batch_size)
@@ -250,23 +254,25 @@ class LEAM(LayerAttribution, GradientAttribution):
         passes = self._passes(xs, forward_args(additional_forward_args), attribute_to_layer_input, grad_kwargs)
         objective = Objective(reference, contrast, self.norm)
         total = _MapSum(passes, self.weighting, attr_dim_summation)
-        with with_gradients(), deferred_checks():
+        with enable_gradients(), deferred_checks():
             xs = tuple(x.clone() if x.is_inference() else x.detach() for x in xs)
             probe = check_layers(passes, xs, within=self._without_objective(passes))
             if n_steps == 1:
                 _add_single_pass(total, xs, objective, probe)
             elif path == "mean_gradient":
-                at_once = _steps_at_once(internal_batch_size, len(xs[0]))
-                _add_mean_gradient(total, (self._baselines(baselines, xs), xs), n_steps, at_once, objective, probe)
+                batched_steps = _batched_steps(internal_batch_size, len(xs[0]))
+                _add_mean_gradient(
+                    total, (self._baselines(baselines, xs), xs), n_steps, batched_steps, objective, probe
+                )
             else:
                 _add_conductance(total, (self._baselines(baselines, xs), xs), n_steps, objective, probe)
         maps = [m if len(m) > 1 else m[0] for m in total.maps]
         if relu_attributions:
             maps = [tuple(t.clamp(min=0) for t in m) if isinstance(m, tuple) else m.clamp(min=0) for m in maps]
-        of_layers = maps if isinstance(self.layer, list) else maps[0]
+        attributions = maps if isinstance(self.layer, list) else maps[0]
         if not return_convergence_delta:
-            return of_layers
-        difference = partial(
+            return attributions
+        convergence_delta = partial(
             self.compute_convergence_delta,
             start_point=baselines,
             end_point=inputs,
@@ -274,8 +280,8 @@ class LEAM(LayerAttribution, GradientAttribution):
             reference=reference,
             contrast=contrast,
         )
-        deltas: list[Tensor] = [difference(m) for m in maps]
-        return of_layers, deltas if isinstance(self.layer, list) else deltas[0]
+        deltas: list[Tensor] = [convergence_delta(m) for m in maps]
+        return attributions, deltas if isinstance(self.layer, list) else deltas[0]
 
     def attribute_with_inputs(
         self,
@@ -285,21 +291,21 @@ class LEAM(LayerAttribution, GradientAttribution):
         reference: Tensor | None = None,
         contrast: Tensor | None = None,
     ) -> tuple[list[Tensor], Tensor]:
-        """Return the map of every layer and, from the same two passes, the gradient of the score by the images.
+        """Return the map of every layer and, from the same two passes, the gradient of the score with respect to the images.
 
         Args:
             images: Images (N, C, H, W).
-            ends: Images (N, C, H, W) at the end of the path that ``images`` lie on. One more forward pass of the first batch of a model
+            ends: Images (N, C, H, W) at the end of the path that ``images`` lie on. For the first batch of a model, one more forward pass
                 compares their results with those of the probe. Default: ``images``, which needs no further pass.
-            reference: As in :meth:`attribute`.
-            contrast: As in :meth:`attribute`.
+            reference: Reference embeddings, as in :meth:`attribute`. Default: each image's own embedding.
+            contrast: Embeddings to tell the person apart from, as in :meth:`attribute`. Default: None.
 
         Returns:
-            One map (N, 1, h, w) for each layer, as :meth:`attribute` gives them, and the gradient (N, C, H, W).
+            List of one map (N, 1, h, w) per layer, as :meth:`attribute` returns them, and the gradient (N, C, H, W).
 
         Raises:
-            InputTypeError: For inputs, models or layers of the wrong kind.
-            CaptumLeamError: For what :meth:`attribute` refuses, and a layer of several tensors.
+            InputTypeError: If images, model or layers have the wrong type.
+            CaptumLeamError: If a layer puts out several tensors, or if :meth:`attribute` would raise it.
 
         Example:
             >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 256, 8)).eval()
@@ -311,7 +317,7 @@ class LEAM(LayerAttribution, GradientAttribution):
         xs = (images.clone() if images.is_inference() else images.detach(),)
         passes = replace(self._passes(xs, (), False, None), with_inputs=True)
         total = _MapSum(passes, self.weighting, sum_channels=True)
-        with with_gradients(), deferred_checks():
+        with enable_gradients(), deferred_checks():
             probe = check_layers(passes, xs, within=self._without_objective(passes))
             if ends is not None and probe.record is not None and len(ends) > 2:
                 probe.compare((ends,), *passes.activations((ends,)))
@@ -335,20 +341,23 @@ class LEAM(LayerAttribution, GradientAttribution):
         r"""Return the sum of a conductance map minus :math:`s(x) - s(x')`, per image.
 
         Args:
-            attributions: Map of one layer, (N, …), or a tuple.
-            start_point: Baseline x′ of the path. None: the default blur.
-            end_point: Images x.
-            target: Must be None.
-            additional_forward_args: As in :meth:`attribute`.
-            reference: As in :meth:`attribute`.
-            contrast: As in :meth:`attribute`.
+            attributions: Map of one layer, (N, …), or a tuple of maps.
+            start_point: Baseline x′ of the path, in any of Captum's forms. None for the default blur.
+            end_point: Images x, (N, C, H, W), or a tuple of inputs.
+            target: None, because embeddings have no classes. Default: None.
+            additional_forward_args: Arguments passed to the model unchanged. Default: None.
+            reference: Reference embeddings, as in :meth:`attribute`. Default: each image's own embedding.
+            contrast: Embeddings to tell the person apart from, as in :meth:`attribute`. Default: None.
 
         Returns:
-            Shape (N,); 0 for a complete attribution.
+            Deltas (N,), 0 for a complete attribution.
+
+        Raises:
+            CaptumLeamError: If the arguments do not fit the inputs or each other, as in :meth:`attribute`.
         """
         self._check_options(target, 2, "conductance", additional_forward_args, start_point)
         xs, args = as_tuple(end_point), forward_args(additional_forward_args)
-        with torch.no_grad(), eager():
+        with torch.no_grad(), force_eager():
             out = as_output(self.forward_func(*[x.clone() for x in xs], *args), len(xs[0]))
             start = as_output(self.forward_func(*self._baselines(start_point, xs), *args), len(xs[0]))
             objective = Objective(reference, contrast, self.norm).at(out, along_path=True)
@@ -357,16 +366,16 @@ class LEAM(LayerAttribution, GradientAttribution):
         return torch.stack(totals).sum(0) - change
 
     def check_grids(self, images: Tensor, field: Field | None = None) -> None:
-        """Raise if the grid of a layer does not lie on the images, so that its map would be drawn in the wrong place.
+        """Raise if the grid of a layer is not aligned with the images, so that its map would be drawn in the wrong place.
 
-        Two forward passes and one backward pass on two images, once for each state of the model and kind of images.
+        The check takes two forward passes and one backward pass on two images, once for each state of the model and kind of images.
 
         Args:
             images: Images (N, C, H, W).
-            field: Part (top, left, height, width) of the images that the network reads. Default: the whole image.
+            field: Part (top, left, height, width) of the images that the network reads, in pixels. Default: the whole image.
 
         Raises:
-            CaptumLeamError: for a model that pads, turns, mirrors or warps the images inside.
+            CaptumLeamError: If the model pads, turns, mirrors or warps the images inside.
 
         Example:
             >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 256, 8)).eval()
@@ -378,7 +387,7 @@ class LEAM(LayerAttribution, GradientAttribution):
         """
         check_images(images, "images")
         passes = self._passes((images,), (), False, None)
-        with with_gradients():
+        with enable_gradients():
             x = images.clone() if images.is_inference() else images.detach()
             within = self._without_objective(passes)
             probe = check_layers(passes, (x,), field or (0, 0, x.shape[2], x.shape[3]), within=within)
@@ -386,10 +395,17 @@ class LEAM(LayerAttribution, GradientAttribution):
             raise CaptumLeamError(displacement.message(passes.names[passes.layers.index(layer)]))
 
     def baselines(self, images: Tensor, baselines: BaselineType = None) -> Tensor:
-        """Return the start of a path to the images: what is given, in any of Captum's forms, or a Gaussian blur.
+        """Return the baselines of a path to the images as a tensor of their shape.
+
+        Args:
+            images: Images (N, C, H, W).
+            baselines: Baselines in any of Captum's forms. Default: a Gaussian blur of the images.
+
+        Returns:
+            Baselines (N, C, H, W).
 
         Raises:
-            CaptumLeamError: For images that are not floating point, and an objective whose reference would change along the path.
+            CaptumLeamError: If the images are not floating point, or if the reference of the objective would change along the path.
 
         Example:
             >>> LEAM(nn.Flatten(), nn.Identity()).baselines(torch.ones(1, 3, 8, 8), 0.5).unique().tolist()
@@ -403,16 +419,14 @@ class LEAM(LayerAttribution, GradientAttribution):
 
     def _check_options(self, target: TargetType, n_steps: int, path: str, args: Any, baselines: BaselineType) -> None:
         raise_if_target(target)
-        if path not in ("mean_gradient", "conductance"):
-            raise CaptumLeamError(f"path is {path!r}; expected 'mean_gradient' or 'conductance'.")
-        if isinstance(n_steps, bool) or not isinstance(n_steps, int) or n_steps < 1:
-            raise CaptumLeamError(f"n_steps is {n_steps!r}; expected a whole number: 1 for no path, 2 or more for one.")
+        check_choice("path", path, get_args(Path))
+        check_count("n_steps", n_steps)
         if n_steps == 1 and baselines is not None:
             raise CaptumLeamError(
-                "baselines are given but n_steps is 1, where there is no path from them; set n_steps=4 or more."
+                "Expected `baselines` only with a path, got them with n_steps=1. Pass n_steps=4 or more."
             )
         if n_steps == 1 and path == "conductance":
-            raise CaptumLeamError('path="conductance" needs n_steps of 2 or more.')
+            raise CaptumLeamError('Expected n_steps to be 2 or more with path="conductance", got 1.')
         if n_steps > 1 and isinstance(self.forward_func, EmbeddingSimilarity):
             self._check_along_path(self.forward_func, path, args)
 
@@ -420,20 +434,21 @@ class LEAM(LayerAttribution, GradientAttribution):
     def _check_along_path(objective: EmbeddingSimilarity, path: str, args: Any) -> None:
         if path == "conductance" and objective.norm == "detach":
             raise CaptumLeamError(
-                'path="conductance" of EmbeddingSimilarity(norm="detach"): along a path the detached cosine is no function\'s gradient. '
-                'Use LEAM(model, layer), which takes the fixed norm there, or EmbeddingSimilarity(norm="fixed") with its weights.'
+                'Expected EmbeddingSimilarity to have norm="fixed" or "differentiate" for path="conductance", got norm="detach", whose '
+                "gradients along a path are not those of a function. Use LEAM(model, layer), which fixes the norm there, or the weights of "
+                'norm="fixed".'
             )
         if objective.reference is None and args is None:
             raise CaptumLeamError(
-                "a path of EmbeddingSimilarity without a reference would take the own embedding of every point of the path. Use "
-                "LEAM(model, layer), which takes that of the image, or give a reference."
+                "Expected EmbeddingSimilarity to have a reference for a path, got none, so that every point of the path would be its own "
+                "reference. Pass a reference, or use LEAM(model, layer), whose default reference is the embedding of the image."
             )
 
     def _check_complete(self, path: str, n_steps: int, relu: bool) -> None:
         if path != "conductance" or self.weighting != "elementwise" or relu:
             raise CaptumLeamError(
-                'return_convergence_delta needs path="conductance", n_steps ≥ 2, weighting="elementwise" and relu_attributions=False: '
-                "no other form sums to a difference of scores."
+                'Expected path="conductance", weighting="elementwise" and relu_attributions=False with return_convergence_delta, got '
+                f"path={path!r}, weighting={self.weighting!r} and relu_attributions={relu}. Other maps sum to no difference of scores."
             )
 
     def _passes(
@@ -446,7 +461,7 @@ class LEAM(LayerAttribution, GradientAttribution):
         )
 
     def _without_objective(self, passes: LayerPasses) -> LayerPasses | None:
-        """Return the passes of the model within an objective, whose references may be of one batch size only; else None."""
+        """Return the passes of the model inside an objective, whose references may fit one batch size only; else None."""
         if not isinstance(self.forward_func, EmbeddingSimilarity):
             return None
         return replace(passes, forward_func=self.forward_func.model, args=passes.args[1:])
@@ -454,15 +469,14 @@ class LEAM(LayerAttribution, GradientAttribution):
     def _baselines(self, baselines: BaselineType, xs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if any(not torch.is_floating_point(x) for x in xs):
             raise CaptumLeamError(
-                f"inputs are {[str(x.dtype) for x in xs]}; on a path lie numbers between two, so floating point is needed: x.float(), or "
-                "additional_forward_args for what is not to be explained."
+                "Expected floating-point inputs for a path, which interpolates between baseline and image, got "
+                f"{[str(x.dtype) for x in xs]}. Pass x.float(), and inputs that are not to be explained as additional_forward_args."
             )
         if baselines is not None:
             return baseline_tensors(baselines, xs)
         if any(x.ndim != 4 for x in xs):
             raise CaptumLeamError(
-                f"inputs have shapes {[tuple(x.shape) for x in xs]}; the default baseline, a blur, needs floating-point images "
-                "(N, C, H, W). Pass baselines=."
+                f"Expected images (N, C, H, W) for the default baseline, got shapes {[tuple(x.shape) for x in xs]}. Pass `baselines`."
             )
         return tuple(default_blur(x.detach()) for x in xs)
 
@@ -490,33 +504,33 @@ class _MapSum:
         gradients = [tuple(g.detach() for g in of_layer) for of_layer in gradients]
         terms = _pairwise(self._weigh, gradients, changes)
         self.maps = _pairwise(torch.add, self.maps, terms) if self.maps else terms
-        moved = [torch.stack([_largest(g) > 0 for g in of_layer]).any(0) for of_layer in gradients]
-        pairs = zip(self._has_gradient, moved, strict=True)
-        self._has_gradient = [a | b for a, b in pairs] if self._has_gradient else moved
+        is_nonzero = [torch.stack([_largest(g) > 0 for g in of_layer]).any(0) for of_layer in gradients]
+        pairs = zip(self._has_gradient, is_nonzero, strict=True)
+        self._has_gradient = [a | b for a, b in pairs] if self._has_gradient else is_nonzero
 
     def check(self) -> None:
-        """Raise if a map is not finite, or no term of it has a gradient."""
+        """Raise if a map is not finite, or if no term of it has a gradient."""
         for i, (maps, has_gradient) in enumerate(zip(self.maps, self._has_gradient, strict=True)):
-            finite = torch.stack([torch.isfinite(m).flatten(1).all(1) for m in maps]).all(0)
-            raise_if_any(~finite, partial(self._not_finite, i))
-            raise_if_any(~has_gradient, partial(self._no_gradient, i))
+            is_finite = torch.stack([torch.isfinite(m).flatten(1).all(1) for m in maps]).all(0)
+            raise_if_any(~is_finite, partial(self._not_finite_message, i))
+            raise_if_any(~has_gradient, partial(self._no_gradient_message, i))
 
-    def _not_finite(self, i: int, rows: list[int]) -> str:
+    def _not_finite_message(self, i: int, rows: list[int]) -> str:
         return (
-            f"the map of layer {self.passes.names[i]} is NaN or infinite for images {rows}: check these images, the activations there, "
-            f"and the precision.{float16_hint(self.maps[i][0])}"
+            f"Expected the map of layer {self.passes.names[i]} to be finite, got NaN or infinite values for images {rows}. Check these "
+            f"images, the activations of the layer and the precision.{float16_hint(self.maps[i][0])}"
         )
 
-    def _no_gradient(self, i: int, rows: list[int]) -> str:
+    def _no_gradient_message(self, i: int, rows: list[int]) -> str:
         return (
-            f"the score has zero gradient at layer {self.passes.names[i]} for images {rows}: nothing to show. A constant score, dead "
-            "units, or a layer after which only other positions count (a transformer's last block)."
+            f"Expected the score to depend on layer {self.passes.names[i]}, got zero gradient for images {rows}. The score is constant, "
+            "the units are dead, or only other positions are used after the layer, as after a transformer's last block."
             + float16_hint(self.maps[i][0])
         )
 
 
 def _add_single_pass(total: _MapSum, xs: tuple[Tensor, ...], objective: Objective, probe: LayerProbe) -> PassResult:
-    """Add G ⊙ A at the images."""
+    """Add G ⊙ A at the images, and check the sum."""
     result = total.passes.gradients(xs, objective.score)
     probe.compare(xs, result.output, result.activations)
     total.add(result.gradients, result.activations)
@@ -526,40 +540,40 @@ def _add_single_pass(total: _MapSum, xs: tuple[Tensor, ...], objective: Objectiv
 
 
 def _add_mean_gradient(
-    total: _MapSum, ends: Ends, n_steps: int, at_once: int, objective: Objective, probe: LayerProbe
+    total: _MapSum, ends: Ends, n_steps: int, batched_steps: int, objective: Objective, probe: LayerProbe
 ) -> None:
-    """Add mean_t G(x_t) ⊙ (A(x) − A(x′))."""
+    """Add mean_t G(x_t) ⊙ (A(x) − A(x′)), and check the sum."""
     starts, xs = ends
     output, at_x = total.passes.activations(xs)
     probe.compare(xs, output, at_x)
     _, at_start = total.passes.activations(starts)
-    held = objective.at(output)
+    at_image = objective.at(output)
     sums: PerLayer = []
 
     def add_steps(rows: slice) -> None:
         points = path_midpoints(n_steps)[rows]
-        score = partial(held.score, steps=len(points))
+        score = partial(at_image.score, steps=len(points))
         with rows_of_caller(lambda numbers: [number % len(xs[0]) for number in numbers]):
             gradients = total.passes.gradients(_line(starts, xs, points), score, len(points)).gradients
         parts = [tuple(_sum_of_chunks(g, len(points)) for g in of_layer) for of_layer in gradients]
         sums[:] = _pairwise(torch.add, sums, parts) if sums else parts
 
-    in_batches(add_steps, n_steps, at_once, what="step")
+    in_batches(add_steps, n_steps, batched_steps, what="step")
     means = [tuple(g / n_steps for g in of_layer) for of_layer in sums]
     total.add(means, _pairwise(torch.sub, at_x, at_start))
     total.check()
 
 
 def _add_conductance(total: _MapSum, ends: Ends, n_steps: int, objective: Objective, probe: LayerProbe) -> None:
-    """Add, for every step, G at its midpoint ⊙ the change of A from its start to its end."""
+    """Add, for every step, G at its midpoint ⊙ the change of A over the step, and check the sum."""
     starts, xs = ends
     output, at_x = total.passes.activations(xs)
     probe.compare(xs, output, at_x)
-    held = objective.at(output, along_path=True)
+    at_image = objective.at(output, along_path=True)
     _, before = total.passes.activations(starts)
     for i, midpoint in enumerate(path_midpoints(n_steps)):
         _, after = total.passes.activations(_line(starts, xs, [(i + 1) / n_steps]))
-        result = total.passes.gradients(_line(starts, xs, [midpoint]), held.score)
+        result = total.passes.gradients(_line(starts, xs, [midpoint]), at_image.score)
         total.add(result.gradients, _pairwise(torch.sub, after, before))
         before = after
     total.check()
@@ -573,90 +587,91 @@ def _pairwise(function: Callable[[Tensor, Tensor], Tensor], left: PerLayer, righ
 
 
 def _sum_of_chunks(values: Tensor, chunks: int) -> Tensor:
-    return reduce(torch.add, values.detach().chunk(chunks))  # of one chunk: no copy
+    return reduce(torch.add, values.detach().chunk(chunks))  # a single chunk is not copied
 
 
 def _line(starts: tuple[Tensor, ...], ends: tuple[Tensor, ...], points: Sequence[float]) -> tuple[Tensor, ...]:
-    """Points on the straight line between two batches, step after step: (len(points) · N, …)."""
-    return tuple(_points(a, b.detach(), points) for a, b in zip(starts, ends, strict=True))
+    """Return points on the straight line between two batches, step after step, (len(points) · N, …)."""
+    return tuple(_interpolate(a, b.detach(), points) for a, b in zip(starts, ends, strict=True))
 
 
-def _points(start: Tensor, end: Tensor, points: Sequence[float]) -> Tensor:
-    at = [torch.lerp(start, end, t) for t in points]
-    return at[0] if len(at) == 1 else torch.cat(at)
+def _interpolate(start: Tensor, end: Tensor, points: Sequence[float]) -> Tensor:
+    steps = [torch.lerp(start, end, t) for t in points]
+    return steps[0] if len(steps) == 1 else torch.cat(steps)
 
 
-def _steps_at_once(internal_batch_size: int | None, batch: int) -> int:
+def _batched_steps(internal_batch_size: int | None, batch: int) -> int:
     if internal_batch_size is None:
         return 1
     if internal_batch_size < batch:
         warnings.warn(
-            f"internal_batch_size {internal_batch_size} is smaller than the batch of {batch} images; {batch} are run at once.",
+            f"Expected internal_batch_size to be at least the number of images, {batch}, got {internal_batch_size}. One step of {batch} "
+            "images is run at a time.",
             stacklevel=4,
         )
     return max(1, internal_batch_size // max(1, batch))
 
 
 def _check_above_noise(maps: PerLayer, passes: LayerPasses, xs: tuple[Tensor, ...], result: PassResult) -> None:
-    """Raise for maps of a score whose gradient is numerically zero, as of the cosine to one's own embedding.
+    """Raise if the gradient of the score is numerically zero, as that of the cosine to an image's own embedding is.
 
-    Real maps sum to the order of the score (0.1 to 10 times it on the networks measured), rounding noise to 1e-7 of it. Where a map of
-    embeddings is as small, a random direction shows whether the layer has little influence on anything, or none on this score alone.
+    On the networks measured, the absolute values of a map sum to 0.1 to 10 times the score, and those of rounding noise to 1e-7 times the
+    score. If a map of embeddings is that small, the gradient towards a random direction shows whether the layer has little influence on
+    any score or only on this one.
     """
-    tiny = vanishing(result.scores)
-    totals = [_total(of_layer) for of_layer in maps]
-    noise = torch.stack([total <= 0.1 * tiny * result.scores.abs() for total in totals])
+    noise_level = noise_floor(result.scores)
+    totals = [_absolute_sum(of_layer) for of_layer in maps]
+    is_small = torch.stack([total <= 0.1 * noise_level * result.scores.abs() for total in totals])
 
-    def look_closer(rows: list[int]) -> None:
-        still_noise = noise
+    def compare_with_random_direction(rows: list[int]) -> None:
+        is_noise = is_small
         if result.output.ndim > 1:
-            other = passes.gradients(xs, _towards_anything)
-            probes = [_total(m) for m in _pairwise(weigh, other.gradients, other.activations)]
+            other = passes.gradients(xs, _random_similarity)
             for name, of_layer in zip(passes.names, other.activations, strict=True):
-                raise_if_any(_total(of_layer) == 0, partial(_silent, name))
-            smaller = [total <= tiny * probe for total, probe in zip(totals, probes, strict=True)]
-            still_noise = noise & torch.stack(smaller)
-        for name, of_layer in zip(passes.names, still_noise, strict=True):
-            raise_if_any(of_layer, partial(_noise, name))
+                raise_if_any(_absolute_sum(of_layer) == 0, partial(_zero_activations_message, name))
+            others = [_absolute_sum(m) for m in _pairwise(weigh, other.gradients, other.activations)]
+            is_noise = is_small & torch.stack([a <= noise_level * b for a, b in zip(totals, others, strict=True)])
+        for name, of_layer in zip(passes.names, is_noise, strict=True):
+            raise_if_any(of_layer, partial(_rounding_noise_message, name))
 
-    call_if_any(noise.any(0), look_closer)
+    call_if_any(is_small.any(0), compare_with_random_direction)
 
 
-def _silent(layer: str, rows: list[int]) -> str:
+def _zero_activations_message(layer: str, rows: list[int]) -> str:
     return (
-        f"all activations of layer {layer} are zero for images {rows}: nothing to show there. Choose a layer before it, or look at what is "
-        "wrong with these images (their range, their preprocessing)."
+        f"Expected activations of layer {layer} other than 0, got only zeros for images {rows}. Choose an earlier layer, or check the "
+        "range and the preprocessing of these images."
     )
 
 
-def _noise(layer: str, rows: list[int]) -> str:
+def _rounding_noise_message(layer: str, rows: list[int]) -> str:
     return (
-        f"the score has zero gradient at layer {layer} but for rounding, for images {rows}: it is at a maximum there, as the cosine to an "
-        'image\'s own embedding is. Use LEAM(model, layer), whose norm="detach" has a gradient, or a reference from other images. If the '
-        "model divides its embeddings by their length (or ends in a LayerNorm), give the part before that, or a reference."
+        f"Expected a gradient of the score at layer {layer}, got a numerically zero gradient for images {rows}, as at the maximum of the "
+        'cosine to an image\'s own embedding. Use LEAM(model, layer) with norm="detach" or a reference from other images, and the part of '
+        "the model before it normalises its embeddings."
     )
 
 
 def _largest(values: Tensor) -> Tensor:
     """Return the largest absolute value of every image, without a copy of the values."""
     flat = values.detach().flatten(1)
-    return torch.maximum(flat.amax(1), -flat.amin(1))  # the infinity norm, which costs 30 times as much on a CPU
+    return torch.maximum(flat.amax(1), -flat.amin(1))  # torch's infinity norm takes 30 times as long on a CPU
 
 
-def _total(of_layer: tuple[Tensor, ...]) -> Tensor:
+def _absolute_sum(of_layer: tuple[Tensor, ...]) -> Tensor:
     return torch.stack([m.abs().flatten(1).sum(1) for m in of_layer]).sum(0)
 
 
-def _towards_anything(embeddings: Tensor) -> Tensor:
-    """Return the similarity to a random direction, always the same one."""
-    drawn = normal((1, embeddings.shape[1]), torch.Generator().manual_seed(0))
-    return Objective(reference=drawn).score(embeddings)
+def _random_similarity(embeddings: Tensor) -> Tensor:
+    """Return the similarity to a random direction, the same in every call."""
+    reference = normal((1, embeddings.shape[1]), torch.Generator().manual_seed(0))
+    return Objective(reference=reference).score(embeddings)
 
 
 def _reshapes_of(
     layers: Sequence[Layer], reshape: Reshape | Sequence[Reshape | None] | None
 ) -> Sequence[Reshape | None]:
-    """Return one reshape per layer: its own for a suggestion, that of the caller for a module."""
+    """Return one reshape per layer, which is its own for a suggestion and the caller's for a module."""
     if not layers:
         raise CaptumLeamError("Expected layer to be one or more modules, got an empty list.")
     for layer in layers:
@@ -673,7 +688,7 @@ def _reshapes_of(
         )
     if callable(reshape):
         return [reshape] * len(layers)
-    if not isinstance(reshape, list | tuple) or not all(one is None or callable(one) for one in reshape):
+    if not isinstance(reshape, list | tuple) or not all(item is None or callable(item) for item in reshape):
         raise InputTypeError(
             f"Expected `reshape` to be one function, or a list with one (or None) per layer, got {reshape!r}."
         )

@@ -1,7 +1,7 @@
-r"""Pure functions on attribution maps: weighting, placing, normalising, ranking, averaging.
+r"""Functions of attribution maps that need no model: weighting, placing, normalising, ranking and averaging.
 
 A *layer map* has shape (N, 1, h, w), is signed and on the raw scale of the objective. A *map* has the size
-of the image, shape (N, H, W). Nothing here knows about models.
+of the image, shape (N, H, W).
 """
 
 from collections.abc import Callable, Sequence
@@ -34,17 +34,17 @@ __all__ = [
 
 
 def elementwise_weights(gradients: Tensor) -> Tensor:
-    """Return the gradients as they are (HiResCAM's weighting; LEAM's default)."""
+    """Return the gradients unchanged, the weighting of HiResCAM and the default of LEAM."""
     return gradients
 
 
 def positive_weights(gradients: Tensor) -> Tensor:
-    """Keep positive gradients only (LayerCAM, Jiang et al. 2021, equation 6)."""
+    """Return the positive part of the gradients (LayerCAM, Jiang et al. 2021, equation 6)."""
     return gradients.clamp(min=0)
 
 
 def channel_weights(gradients: Tensor) -> Tensor:
-    """Return one weight per channel, its mean over all positions (Grad-CAM, Selvaraju et al. 2017, equation 1)."""
+    """Return one weight per channel, its mean gradient over all positions (Grad-CAM, Selvaraju et al. 2017, equation 1)."""
     return gradients.mean(dim=tuple(range(2, gradients.ndim)), keepdim=True)
 
 
@@ -58,13 +58,13 @@ WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
 def weigh(
     gradients: Tensor, activations: Tensor, weighting: str = "elementwise", *, sum_channels: bool = True
 ) -> Tensor:
-    r"""Layer map :math:`M = \sum_c w(G)_c \odot A_c`.
+    r"""Return the layer map :math:`M = \sum_c w(G)_c \odot A_c`.
 
     Args:
-        gradients: :math:`G = \partial s / \partial A`, shape (N, C, h, w).
-        activations: :math:`A` (or a difference of activations), shape (N, C, h, w).
-        weighting: ``"elementwise"``, ``"positive"`` or ``"channel"``.
-        sum_channels: False keeps the channels.
+        gradients: Gradients :math:`G = \partial s / \partial A`, shape (N, C, h, w).
+        activations: Activations :math:`A`, or a difference of activations, shape (N, C, h, w).
+        weighting: Weighting of the gradients: ``"elementwise"``, ``"positive"`` or ``"channel"``. Default: ``"elementwise"``.
+        sum_channels: Whether to sum over the channels. Default: True.
 
     Returns:
         Shape (N, 1, h, w), or (N, C, h, w) without the sum; signed.
@@ -85,49 +85,55 @@ def weigh(
 
 
 def as_maps(maps: Tensor | ArrayLike) -> Tensor:
-    """Bring (H, W), (N, H, W) or (N, 1, H, W) to (N, H, W), float32 or float64, and refuse what cannot be ranked.
+    """Return maps as (N, H, W) in float32 or float64, and raise if they cannot be ranked.
 
-    Half precision becomes float32: the sum of a map overflows in float16, and bfloat16 has 256 values between two powers of two.
+    Half precision is converted to float32, because the sum of a map overflows in float16 and bfloat16 has too few values to rank pixels.
+
+    Args:
+        maps: Maps (H, W), (N, H, W) or (N, 1, H, W), a tensor or an array.
+
+    Returns:
+        Shape (N, H, W).
 
     Raises:
-        CaptumLeamError: for another shape, or NaN or infinite values.
+        CaptumLeamError: If the shape differs, or if values are NaN or infinite.
 
     Example:
         >>> as_maps(torch.ones(2, 1, 4, 4)).shape
         torch.Size([2, 4, 4])
     """
     maps = as_tensor(maps)
-    given = tuple(maps.shape)
+    shape = tuple(maps.shape)
     if maps.ndim == 2:
         maps = maps[None]
     elif maps.ndim == 4 and maps.shape[1] == 1:
         maps = maps[:, 0]
     if maps.ndim != 3:
         raise CaptumLeamError(
-            f"maps have shape {given}; expected (N, H, W) or (N, 1, H, W): sum or take one channel first."
+            f"Expected maps to have shape (N, H, W) or (N, 1, H, W), got {shape}. Sum the channels or select one first."
         )
     maps = at_least_float32(maps)
     if not bool(torch.isfinite(maps).all()):
         bad = caller_rows((~torch.isfinite(maps)).flatten(1).any(1).nonzero().flatten().tolist())
         raise CaptumLeamError(
-            f"maps {bad} hold NaN or infinite values, which cannot be ranked; leave these images out."
+            f"Expected finite maps, got NaN or infinite values in maps {bad}. Leave these images out."
         )
     return maps
 
 
 def place_on_field(maps: Tensor, size: tuple[int, int], field: Field | None = None) -> Tensor:
-    """Bring layer maps to image size: bilinear to the field the network reads, zero outside.
+    """Resize layer maps bilinearly to the field that the network reads, and pad them with zeros to the size of the image.
 
     Args:
-        maps: layer maps, shape (N, 1, h, w) or (N, h, w).
+        maps: Layer maps, shape (N, 1, h, w) or (N, h, w).
         size: (H, W) of the image.
-        field: (top, left, height, width) of the part that the network reads; the whole image by default.
+        field: (top, left, height, width) that the network reads, in pixels. Default: the whole image.
 
     Returns:
-        Shape (N, H, W).
+        Maps (N, H, W).
 
     Raises:
-        CaptumLeamError: if the field does not lie inside the image.
+        CaptumLeamError: If the field is not inside the image.
 
     Example:
         >>> placed = place_on_field(torch.ones(1, 1, 7, 6), (112, 112), field=(0, 8, 112, 96))
@@ -138,7 +144,7 @@ def place_on_field(maps: Tensor, size: tuple[int, int], field: Field | None = No
     top, left, height, width = field or (0, 0, *size)
     if min(top, left) < 0 or min(height, width) < 1 or top + height > size[0] or left + width > size[1]:
         raise CaptumLeamError(
-            f"field (top, left, height, width) = {field} does not lie inside the image of size {size}."
+            f"Expected field to be (top, left, height, width) inside an image of {size[0]} × {size[1]} px, got {field}."
         )
     on_field = F.interpolate(maps[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
     return F.pad(on_field, (left, size[1] - left - width, top, size[0] - top - height))
@@ -150,19 +156,20 @@ def overall_map(
     field: Field | None = None,
     weights: Sequence[float] | None = None,
 ) -> Tensor:
-    r"""Average of the positive parts of several layer maps, each placed on the image and divided by its sum.
+    r"""Return the mean of the positive parts of several layer maps, each placed on the image and divided by its sum.
 
     Args:
-        maps: layer maps, each (N, 1, h, w), usually one layer for every spatial size.
+        maps: Layer maps, (N, 1, h, w) each, usually one for every spatial size.
         size: (H, W) of the image.
-        field: the part that the network reads, see :func:`place_on_field`.
-        weights: one weight for every layer; equal by default.
+        field: (top, left, height, width) that the network reads, in pixels. Default: the whole image.
+        weights: Weights of the layers, not negative. Default: equal weights.
 
     Returns:
-        Shape (N, H, W), not negative; every image sums to 1.
+        Shape (N, H, W), not negative. Each map sums to 1.
 
     Raises:
-        CaptumLeamError: without layers, for layers that disagree on N, or for a map without any positive value.
+        NoEvidenceError: If a layer map has no positive value.
+        CaptumLeamError: If there is no layer, the numbers of images differ, or the weights do not fit the layers.
 
     Example:
         >>> coarse, fine = torch.rand(2, 1, 7, 7), torch.rand(2, 1, 28, 28)
@@ -171,12 +178,15 @@ def overall_map(
         (torch.Size([2, 112, 112]), [1.0, 1.0])
     """
     if isinstance(maps, Tensor) or not maps:
-        raise CaptumLeamError("overall_map takes a list of layer maps, one tensor for every layer.")
+        got = f"a tensor {tuple(maps.shape)}" if isinstance(maps, Tensor) else repr(maps)
+        raise CaptumLeamError(f"Expected maps to be a list of layer maps, one tensor per layer, got {got}.")
     shares = torch.tensor([1.0] * len(maps) if weights is None else list(weights), device="cpu", dtype=torch.float64)
     if len(shares) != len(maps) or bool((shares < 0).any()) or not bool(shares.sum() > 0):
-        raise CaptumLeamError(f"weights {weights} do not fit {len(maps)} layers: one number ≥ 0 each, not all 0.")
+        raise CaptumLeamError(
+            f"Expected `weights` to be {len(maps)} numbers of 0 or more, one per layer and not all 0, got {weights}."
+        )
     if len({len(m) for m in maps}) != 1:
-        raise CaptumLeamError(f"layer maps disagree on the number of images: {[len(m) for m in maps]}.")
+        raise CaptumLeamError(f"Expected layer maps of the same number of images, got {[len(m) for m in maps]}.")
     shares = shares / shares.sum()
     placed = (
         share * normalize_sum(place_on_field(m, size, field)) for m, share in zip(maps, shares.tolist(), strict=True)
@@ -188,16 +198,16 @@ def overall_map(
 
 
 def normalize_sum(maps: Tensor) -> Tensor:
-    """Positive part of every map, divided by its sum: a distribution over pixels.
+    """Return the positive part of every map divided by its sum, a distribution over the pixels.
 
     Args:
-        maps: shape (N, H, W) or (N, 1, H, W).
+        maps: Maps (N, H, W) or (N, 1, H, W).
 
     Returns:
-        Shape (N, H, W), sums to 1.
+        Shape (N, H, W). Each map sums to 1.
 
     Raises:
-        NoEvidenceError: for a map without any positive value (there is no evidence for the match to show).
+        NoEvidenceError: If a map has no positive value, and so no evidence for the match.
 
     Example:
         >>> normalize_sum(torch.tensor([[[1.0, -5.0], [0.0, 3.0]]])).tolist()
@@ -206,7 +216,9 @@ def normalize_sum(maps: Tensor) -> Tensor:
     shares, has_positive = positive_shares(as_maps(maps))
     if not bool(has_positive.all()):
         empty = caller_rows((~has_positive).nonzero().flatten().tolist())
-        raise NoEvidenceError(f"maps {empty} have no positive value. Leave these images out.")
+        raise NoEvidenceError(
+            f"Expected maps with a positive value, got no positive value in maps {empty}. Leave these images out."
+        )
     return shares
 
 
@@ -217,7 +229,7 @@ def positive_shares(maps: Tensor) -> tuple[Tensor, Tensor]:
         maps: Finite maps (..., H, W), signed.
 
     Returns:
-        Maps (..., H, W) that sum to 1, or are zero where no value is positive; booleans (...).
+        Maps (..., H, W) that sum to 1, or are 0 if no value is positive, and booleans (...).
 
     Example:
         >>> shares, has_positive = positive_shares(torch.tensor([[[1.0, 3.0]], [[-1.0, 0.0]]]))
@@ -227,19 +239,19 @@ def positive_shares(maps: Tensor) -> tuple[Tensor, Tensor]:
     positive = maps.clamp(min=0)
     peak = positive.amax((-2, -1), keepdim=True)
     has_positive = peak > 0
-    positive = positive / torch.where(has_positive, peak, 1)  # sums of very small values would underflow
+    positive = positive / torch.where(has_positive, peak, 1)  # because sums of very small values would underflow
     total = positive.sum((-2, -1), keepdim=True)
     return positive / torch.where(has_positive, total, 1), has_positive[..., 0, 0]
 
 
 def normalize_max(maps: Tensor) -> Tensor:
-    """Every map divided by its largest absolute value: signed, within [−1, 1], zero stays zero.
+    """Return every map divided by its largest absolute value.
 
     Args:
-        maps: shape (N, H, W) or (N, 1, H, W).
+        maps: Maps (N, H, W) or (N, 1, H, W).
 
     Returns:
-        Shape (N, H, W). A map of zeros stays a map of zeros.
+        Signed maps (N, H, W) in [−1, 1]. A map of zeros is returned unchanged.
 
     Example:
         >>> normalize_max(torch.tensor([[[1.0, -4.0], [0.0, 2.0]]])).tolist()
@@ -254,7 +266,11 @@ def normalize_max(maps: Tensor) -> Tensor:
 
 
 def pixel_count(fraction: float, pixels: int) -> int:
-    """Return how many pixels a fraction of them is, at least one.
+    """Return the number of pixels in a fraction of them, at least 1.
+
+    Args:
+        fraction: Fraction in (0, 1].
+        pixels: Number of all pixels.
 
     Example:
         >>> pixel_count(0.01, 112 * 112), pixel_count(1e-9, 100)
@@ -264,15 +280,15 @@ def pixel_count(fraction: float, pixels: int) -> int:
 
 
 def rank_pixels(maps: Tensor, *, seed: int = 0, start: int = 0) -> Tensor:
-    """Return the rank of every pixel within its image, 0 for the highest value; ties by a seeded permutation per image.
+    """Return the rank of every pixel within its image, 0 for the highest value.
 
     Args:
         maps: Maps (N, H, W) or (N, 1, H, W).
-        seed: Seed of the tie-breaking permutations. Image ``i`` always gets the same one, whatever the batch. Default: 0.
-        start: Number of the first image, for batches of a larger set. Default: 0.
+        seed: Seed of the permutations, one per image, that break ties. Default: 0.
+        start: Index of the first image in a larger set, so that the permutation of an image does not depend on its batch. Default: 0.
 
     Returns:
-        Shape (N, H, W), int64, on the device of the maps.
+        Ranks (N, H, W), int64, on the device of the maps.
 
     Example:
         >>> rank_pixels(torch.tensor([[[0.1, 0.9], [0.5, 0.3]]])).tolist()
@@ -288,33 +304,33 @@ def rank_pixels(maps: Tensor, *, seed: int = 0, start: int = 0) -> Tensor:
 def _permutations(flat: Tensor, seed: int, start: int) -> Tensor:
     """Return a permutation of the pixels for each image of (N, P)."""
     count, pixels = flat.shape
-    drawn = draw_by_image(
+    permutations = draw_by_image(
         lambda generator, row: torch.randperm(pixels, generator=generator, device="cpu"),
         ("permutation", pixels),
         seed,
         count,
         start,
     )
-    return torch.stack(drawn).to(flat.device) if drawn else flat.long()
+    return torch.stack(permutations).to(flat.device) if permutations else flat.long()
 
 
 def _order_by_value(flat: Tensor, permutations: Tensor) -> Tensor:
-    """Return the pixels of (N, P) from the highest to the lowest value, equal ones in the order of the permutations."""
+    """Return the pixels of (N, P) from the highest to the lowest value, those with equal values in the order of the permutations."""
     by_value = flat.gather(1, permutations).argsort(dim=1, descending=True, stable=True)
     return permutations.gather(1, by_value)
 
 
 def top_pixels(maps: Tensor, counts: Sequence[int], *, seed: int = 0, start: int | None = None) -> Tensor:
-    """Return the highest pixels of every map, ordered such that for each count the first so many are the highest.
+    """Return the highest pixels of every map, in an order whose first n pixels are the n highest for each count n.
 
-    Much faster than :func:`rank_pixels`: pixels are selected, not sorted.
+    Pixels are selected rather than sorted, which is much faster than :func:`rank_pixels`.
 
     Args:
         maps: Maps (N, P) without NaN.
-        counts: Numbers of pixels that will be used; as many as the largest are returned.
+        counts: Counts n of pixels. The largest sets how many pixels are returned.
         seed: Seed of the permutations that break ties at one of the counts. Default: 0.
-        start: Number of the first image, if each has a permutation of its own as in :func:`rank_pixels`. Default: None, one permutation
-            for all, so that a map's pixels do not depend on its place among the others.
+        start: Index of the first image in a larger set, to break ties as :func:`rank_pixels` does. Default: None, one permutation for
+            all maps, so that the pixels of a map do not depend on its index.
 
     Returns:
         Indices (N, max(counts)), int64.
@@ -345,16 +361,16 @@ def _break_ties(maps: Tensor, is_tied: Tensor, seed: int, start: int | None, lar
 
 
 def _select_top(maps: NDArray[Any], cuts: Sequence[int], largest: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Return the top pixels and which maps have ties at a cut, by selection, which is fast on a CPU."""
+    """Return the top pixels and whether each map has a tie at a cut, by selection, which is fast on a CPU."""
     order, is_tied = np.arange(largest)[None].repeat(len(maps), 0), np.zeros(len(maps), np.bool_)
-    values = -maps  # the many zeros of a map then come last, where they cost little
+    values = -maps  # so that the many zeros of a map come last, where they cost little
     for count in cuts:
         width = values.shape[1]
         selected = np.argpartition(values, count, axis=1)  # above the cut, the one below it, the rest
         ends = np.take_along_axis(values, selected[:, : count + 1], 1)
         values = np.ascontiguousarray(ends[:, :count])
         is_tied |= values.max(1) == ends[:, count]
-        if count < largest:  # the pixels of the larger cut, these first
+        if count < largest:  # reorder the pixels of the larger cut
             order[:, :width] = np.take_along_axis(order[:, :width], selected, 1)
         else:
             order = selected[:, :largest].copy()
@@ -374,17 +390,17 @@ def top_fraction(
     """Return the critical pixels: the top fraction of every map by rank within the image.
 
     Args:
-        maps: shape (N, H, W) or (N, 1, H, W).
-        fraction: of the crop, or of ``within``; in (0, 1]. At least one pixel is taken.
-        within: boolean (N, H, W) or (H, W), for example the face: only these pixels count.
+        maps: Maps (N, H, W) or (N, 1, H, W).
+        fraction: Share of the pixels of the crop, or of ``within``, in (0, 1]. Default: 0.01.
+        within: Pixels to select from, booleans (N, H, W) or (H, W), for example the face. Default: the whole crop.
         seed: Seed of the permutations, one per image, that break ties. Default: 0.
-        start: Number of the first image, see :func:`rank_pixels`. Default: 0.
+        start: Index of the first image in a larger set, see :func:`rank_pixels`. Default: 0.
 
     Returns:
-        Boolean masks, shape (N, H, W), with exactly ``max(1, round(fraction · pixels))`` pixels each.
+        Boolean masks (N, H, W) with exactly ``max(1, round(fraction · pixels))`` pixels each.
 
     Raises:
-        CaptumLeamError: for a fraction outside (0, 1], or an image where ``within`` is empty.
+        CaptumLeamError: If the fraction is outside (0, 1], or if ``within`` is empty for an image.
 
     Example:
         >>> top_fraction(torch.arange(16.0).view(1, 4, 4), 0.125).long()
@@ -395,7 +411,7 @@ def top_fraction(
     """
     if not 0 < fraction <= 1:
         raise CaptumLeamError(
-            f"fraction is {fraction}; expected a share of the pixels in (0, 1], for example 0.01 for 1 %."
+            f"Expected fraction to be a share of the pixels in (0, 1], got {fraction}. For 1 %, pass 0.01."
         )
     maps = as_maps(maps)
     if within is None:
@@ -408,9 +424,10 @@ def top_fraction(
     pixels = within.sum((1, 2))
     if bool((pixels == 0).any()):
         raise CaptumLeamError(
-            f"`within` is empty for images {caller_rows((pixels == 0).nonzero().flatten().tolist())}."
+            "Expected `within` to have a pixel in every image, got none for images "
+            f"{caller_rows((pixels == 0).nonzero().flatten().tolist())}."
         )
-    # what lies outside is ranked behind everything inside, whatever its value
+    # Pixels outside are ranked behind all pixels inside, whatever their value.
     ranks = rank_pixels(maps, seed=seed, start=start).masked_fill(~within, maps[0].numel()).neg().double()
     ranks = rank_pixels(ranks, seed=seed, start=start)
     counts = (fraction * pixels.double()).round().clamp(min=1)
@@ -421,19 +438,22 @@ def top_fraction(
 
 
 def gaussian_blur(images: Tensor, sigma: float, kernel: int | None = None) -> Tensor:
-    """Gaussian blur with reflected borders, one axis after the other.
+    """Blur images with a separable Gaussian and reflected borders.
 
-    torchvision's convolves with the full two-dimensional kernel, 20 times the work at the kernel of 41
-    that the fills and the path baseline use; a test checks that both give the same numbers. Of crops, each axis is one
-    matrix product, which is several times faster again.
+    The axes are blurred one after the other. torchvision convolves with the two-dimensional kernel, which takes 20 times the work at the
+    kernel size of 41 that fills and path baselines use; a test checks that both give the same numbers. For crops, each axis is one matrix
+    product, which is several times faster again.
 
     Args:
-        images: shape (..., H, W).
-        sigma: standard deviation in pixels; 0 returns the images.
-        kernel: odd width in pixels; by default two standard deviations to both sides (41 for σ = 10).
+        images: Images (..., H, W).
+        sigma: Standard deviation in pixels. 0 returns the images.
+        kernel: Size of the kernel in pixels, an odd number. Default: two standard deviations to both sides, 41 px for σ = 10 px.
 
     Returns:
-        The shape and kind of the images.
+        Blurred images of the same shape, dtype and device.
+
+    Raises:
+        CaptumLeamError: If sigma is negative.
 
     Example:
         >>> spot = torch.zeros(1, 1, 9, 9); spot[..., 4, 4] = 1
@@ -442,13 +462,13 @@ def gaussian_blur(images: Tensor, sigma: float, kernel: int | None = None) -> Te
         (1.0, 0.1621)
     """
     if sigma < 0:
-        raise CaptumLeamError(f"sigma is {sigma}; expected a standard deviation ≥ 0 in pixels.")
+        raise CaptumLeamError(f"Expected sigma to be a standard deviation in pixels, 0 or more, got {sigma}.")
     if sigma == 0:
         return images
     radius = max(1, round(2 * sigma)) if kernel is None else kernel // 2
     radius = min(radius, min(images.shape[-2:]) - 1)  # a reflection cannot be wider than the image
     with own_arithmetic(images.device):
-        if max(images.shape[-2:]) <= LARGEST_AS_PRODUCT:
+        if max(images.shape[-2:]) <= MAX_PRODUCT_SIDE:
             down, across = (_blur_matrix(length, radius, sigma).to(images) for length in images.shape[-2:])
             return torch.matmul(torch.matmul(down.T, images), across)
         weights = _blur_weights(radius, sigma).to(images)
@@ -458,7 +478,8 @@ def gaussian_blur(images: Tensor, sigma: float, kernel: int | None = None) -> Te
         return F.conv2d(rows, weights.view(1, 1, -1, 1)).reshape(images.shape)
 
 
-LARGEST_AS_PRODUCT = 512  # side up to which a blur as two matrix products is faster than as two convolutions
+MAX_PRODUCT_SIDE = 512
+"""Side of images in pixels up to which a blur by two matrix products is faster than one by two convolutions."""
 
 
 def _blur_weights(radius: int, sigma: float) -> Tensor:
@@ -468,14 +489,17 @@ def _blur_weights(radius: int, sigma: float) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _blur_matrix(length: int, radius: int, sigma: float) -> Tensor:
-    """Return the blur of a line of pixels as a matrix (length, length), float64: line @ matrix."""
-    with torch.inference_mode(False), torch.no_grad():  # it is kept, and the next call may want gradients through it
+    """Return the matrix (length, length), float64, that blurs a line of pixels as line @ matrix."""
+    with torch.inference_mode(False), torch.no_grad():  # a later call may need gradients through the cached matrix
         lines = F.pad(torch.eye(length, dtype=torch.float64, device="cpu")[:, None], (radius, radius), mode="reflect")
         return F.conv1d(lines, _blur_weights(radius, sigma).view(1, 1, -1))[:, 0]
 
 
 def default_blur(images: Tensor) -> Tensor:
-    """Return the blur of the path baseline and of the blur fill: σ = 10 px on a crop of 112 px, scaled with its width.
+    """Blur images as the path baseline and the blur fill do, with σ = 10 px per 112 px of width.
+
+    Args:
+        images: Images (..., H, W).
 
     Example:
         >>> default_blur(torch.rand(2, 3, 112, 112)).shape
@@ -485,7 +509,10 @@ def default_blur(images: Tensor) -> Tensor:
 
 
 def path_midpoints(n_steps: int) -> list[float]:
-    """Return the midpoints ``(i + ½) / n`` of the path from the baseline (0) to the image (1).
+    """Return the midpoints ``(i + ½) / n`` of the steps of a path from the baseline (0) to the image (1).
+
+    Args:
+        n_steps: Number n of steps.
 
     Example:
         >>> path_midpoints(4)
@@ -495,18 +522,17 @@ def path_midpoints(n_steps: int) -> list[float]:
 
 
 def soft_mask(heights: Tensor, area: float, width: float) -> Tensor:
-    r"""Mask with soft edges and a given mean.
+    r"""Return the mask :math:`m = \sigma((h - q) / \tau)` with soft edges, whose threshold q gives it a certain mean.
 
-    With :math:`w = m (1 - m)`, the threshold that keeps the mean moves by the w-weighted mean of the heights' changes; that is the gradient
-    it is given.
+    The gradient of the threshold is the mean of the changes of the heights, weighted by :math:`m (1 - m)`, which keeps the mean constant.
 
     Args:
-        heights: (N, 1, H, W).
-        area: mean of the mask, in (0, 1).
-        width: τ, of the edges.
+        heights: Heights h, shape (N, 1, H, W).
+        area: Mean of the mask, in (0, 1).
+        width: Width τ of the edges, on the scale of the heights.
 
     Returns:
-        (N, 1, H, W), within [0, 1]. Its gradient with respect to the heights leaves the mean as it is.
+        Mask (N, 1, H, W) in [0, 1]. Its gradient with respect to the heights keeps the mean constant.
 
     Example:
         >>> heights = torch.tensor([[[[1.0, 5.0], [2.0, 4.0]]]], requires_grad=True)
@@ -518,12 +544,20 @@ def soft_mask(heights: Tensor, area: float, width: float) -> Tensor:
     mask = ((heights.detach() - threshold) / width).sigmoid()
     weights = mask * (1 - mask)
     weights = weights / weights.sum((1, 2, 3), keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
-    moves = (weights * (heights - heights.detach())).sum((1, 2, 3), keepdim=True)  # 0, with a gradient
-    return ((heights - threshold - moves) / width).sigmoid()
+    shift = (weights * (heights - heights.detach())).sum((1, 2, 3), keepdim=True)  # its value is 0, its gradient is not
+    return ((heights - threshold - shift) / width).sigmoid()
 
 
 def mean_threshold(heights: Tensor, area: float, width: float) -> Tensor:
-    """Return the threshold at which a soft mask has a given mean, by 30 bisections; (N, 1, 1, 1).
+    """Return the threshold at which a soft mask has a certain mean, found by 30 bisections.
+
+    Args:
+        heights: Heights, shape (N, 1, H, W).
+        area: Mean of the mask, in (0, 1).
+        width: Width of the edges, on the scale of the heights.
+
+    Returns:
+        Thresholds (N, 1, 1, 1).
 
     Example:
         >>> round(mean_threshold(torch.tensor([[[[2.0, 4.0]]]]), 0.5, 1.0).item(), 4)
@@ -533,28 +567,30 @@ def mean_threshold(heights: Tensor, area: float, width: float) -> Tensor:
     high = heights.amax((1, 2, 3), keepdim=True) + 20 * width
     for _ in range(30):
         middle = (low + high) / 2
-        too_many = ((heights - middle) / width).sigmoid().mean((1, 2, 3), keepdim=True) > area
-        low, high = torch.where(too_many, middle, low), torch.where(too_many, high, middle)
+        is_low = ((heights - middle) / width).sigmoid().mean((1, 2, 3), keepdim=True) > area
+        low, high = torch.where(is_low, middle, low), torch.where(is_low, high, middle)
     return (low + high) / 2
 
 
 def bhattacharyya(a: Tensor, b: Tensor | None = None, *, fraction: float = 0.01, seed: int = 0) -> Tensor:
-    r"""Bhattacharyya coefficient :math:`\sum_i \sqrt{p_i q_i}` of maps, each kept to its top fraction, summing to 1.
+    r"""Return the Bhattacharyya coefficient :math:`\sum_i \sqrt{p_i q_i}` of the critical pixels of maps.
 
-    Source: Bhattacharyya 1943; used on maps of faces by Borsukiewicz et al., arXiv 2509.17457.
+    Each map is reduced to the positive values of its top fraction and divided by their sum.
+
+    Source: Bhattacharyya 1943; applied to maps of faces by Borsukiewicz et al., arXiv 2509.17457.
 
     Args:
-        a: maps (N, H, W) or (N, 1, H, W), or one map (H, W); the positive part counts.
-        b: maps to compare with, (M, H, W) or one (H, W); by default those of ``a``.
-        fraction: of the pixels kept; 1 for dense maps.
-        seed: of the tie-breaking, see :func:`~captum_leam.top_fraction`.
+        a: Maps (N, H, W) or (N, 1, H, W), or one map (H, W).
+        b: Maps to compare with, (M, H, W), or one map (H, W). Default: those of ``a``.
+        fraction: Share of the pixels that are kept, in (0, 1]; 1 for whole maps. Default: 0.01.
+        seed: Seed of the permutations that break ties. Default: 0.
 
     Returns:
-        Every map with every map, (N, M), within [0, 1]: 1 for equal maps, 0 for maps without a common pixel. For two
-        single maps, one number.
+        Coefficients (N, M) in [0, 1], 1 for equal maps and 0 for maps without a common pixel. A scalar for two single maps.
 
     Raises:
-        CaptumLeamError: for maps of different size, NaN, or a map without any positive value.
+        NoEvidenceError: If a map has no positive value.
+        CaptumLeamError: If the maps have different sizes or are not finite.
 
     Example:
         >>> left, right = torch.zeros(4, 4), torch.zeros(4, 4)
@@ -565,7 +601,7 @@ def bhattacharyya(a: Tensor, b: Tensor | None = None, *, fraction: float = 0.01,
     other = a if b is None else b
     if tuple(a.shape[-2:]) != tuple(other.shape[-2:]):
         raise CaptumLeamError(
-            f"maps have sizes {tuple(a.shape[-2:])} and {tuple(other.shape[-2:])}; expected one aligned grid."
+            f"Expected maps of one size, got {tuple(a.shape[-2:])} and {tuple(other.shape[-2:])}. Place both on the same image first."
         )
     roots = _root_distribution(a, fraction, seed)
     others = roots if b is None else _root_distribution(b, fraction, seed)

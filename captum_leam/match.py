@@ -1,4 +1,4 @@
-"""Identification, 1 : N: what makes the first candidate of a gallery win over the next, and whether the named pixels decide it."""
+"""Explanation of identifications (1 : N): evidence for the first candidate of a gallery against the next, and its occlusion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from captum_leam._engine.checks import check_choice, check_count, check_images
 from captum_leam._notebook import HtmlResult
 from captum_leam._optional import pd
-from captum_leam.controls import CONTROLS, Scene, central_ellipse
+from captum_leam.controls import CONTROLS, ControlContext, central_ellipse
 from captum_leam.errors import CaptumLeamError, InputTypeError, NoEvidenceError
 from captum_leam.explain import MapSettings, Preset, check_preset, layer_maps
 from captum_leam.faces import AlignedFace
@@ -25,24 +25,25 @@ from captum_leam.objectives import SAME_PICTURE, embed, unit
 from captum_leam.pairs import evidence_against, evidence_for
 from captum_leam.stats.inference import bootstrap_interval
 from captum_leam.stats.labels import as_list, is_missing, person_codes
-from captum_leam.suggest import Layers, chosen_layers
+from captum_leam.suggest import Layers, resolve_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIRST: Literal["first candidate"] = "first candidate"
 PERSON = "person"
-"""Whose rank is followed: that of the first candidate, and that of the person on the probe where it is known."""
+"""Names whose rank is followed: that of the first candidate, and that of the person on the probe if known."""
 
 QUANTITIES = ("rank change", "margin fall", "rank 1 lost")
+"""Changes by occlusion that a summary reports."""
 
 
 class Gallery(NamedTuple):
-    """Names of a gallery, each with the centroid of its images.
+    """Gallery with the centroid of the images of each name.
 
     Attributes:
         names: Names in order of first appearance, P of them.
-        centroids: Unit vectors (P, D): means of the unit embeddings of each name, re-normalised.
+        centroids: Unit vectors (P, D), the re-normalised means of the unit embeddings of each name.
         images: Number of images of each name.
         portraits: First image of each name, (P, C, H, W); None for a gallery of embeddings.
     """
@@ -55,28 +56,29 @@ class Gallery(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class MatchExplanation(HtmlResult):
-    """Maps of probes towards the first candidate against the next, with the ranking and its change under occlusion.
+    """Maps of probes for the first candidate against the next, with the ranking and its change by occlusion.
 
-    A *margin* is the score of a name minus the highest score of any other name: it is positive at rank 1 only.
+    A *margin* is the score of a name minus the highest score of any other name, which is positive at rank 1 only.
 
     Attributes:
         images: Probes, shape (N, C, H, W) in [0, 1].
         gallery: Names, centroids and numbers of images.
         scores: Cosine of every probe to every name, shape (N, P), float64.
-        maps: What makes the first candidate win over the next, shape (N, H, W): the overall map with the first candidate as the
-            reference and the next as the contrast. Not negative; each sums to 1.
-        against: Evidence for the next candidate, shape (N, H, W): the mean negative part of the signed layer maps. Not negative; each
+        maps: Evidence for the first candidate against the next, shape (N, H, W): the overall map with the first candidate as the
+            reference and the next as the contrast. Not negative. Each sums to 1.
+        against: Evidence for the next candidate, shape (N, H, W): the mean negative part of the signed layer maps. Not negative. Each
             sums to 1, or is 0.
-        layers: Layer name → signed map, shape (N, H, W), on the raw scale of the score.
-        changes: One row per probe, ``of`` (``"first candidate"``, or ``"person"`` where the person is known and in the gallery) and
-            ``control`` (``""`` for the map): probe, person, of, name, control, draws, rank_before, rank_after, margin_before,
-            margin_after, rank_1_lost. Controls are means over their draws.
-        settings: How the maps were made.
-        candidates: Number of next candidates in the contrast.
-        fraction: Share of the pixels that were occluded.
-        fill: Replacement of occluded pixels.
-        people: Name of the person on each probe, ``""`` where it is not known.
-        threshold: Threshold of the decision; a first candidate with a score of at least the threshold is accepted.
+        layers: Signed maps by layer name, shape (N, H, W), on the raw scale of the score.
+        changes: Table with one row per probe, ``of`` (``"first candidate"``, or ``"person"`` if the person is known and in the gallery)
+            and ``control`` (``""`` for the map), and the columns probe, person, of, name, control, draws, rank_before, rank_after,
+            margin_before, margin_after and rank_1_lost. Values of controls are means over their draws.
+        settings: Settings that the maps were computed with.
+        candidates: Number of next candidates in the contrast. Default: 1.
+        fraction: Share of the pixels that were occluded, in (0, 1]. Default: 0.05.
+        fill: Name of the replacement of occluded pixels. Default: ``"blur"``.
+        people: Name of the person on each probe, ``""`` if unknown. Default: no names.
+        threshold: Threshold of the decision, a cosine; a first candidate with a score of at least the threshold is accepted. Default:
+            None, no decision.
     """
 
     images: Tensor = field(repr=False)
@@ -132,14 +134,14 @@ class MatchExplanation(HtmlResult):
         return [None if self.threshold is None else score >= self.threshold for score in best]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the ranking: one row per probe and name, the highest score first.
+        """Return the ranking as a table with one row per probe and name, the highest score first.
 
         Returns:
-            Columns probe, person, rank, name, images (of the name in the gallery), score, and behind: the score of the first
-            candidate minus this one.
+            Table with columns probe, person, rank, name, images (number of images of the name), score, and behind (score of the first
+            candidate minus this one).
         """
         scores = self.scores.numpy()
-        ranks = _standing(self.scores)[0].numpy()
+        ranks = _ranks_and_margins(self.scores)[0].numpy()
         rows = [
             (i, person, int(ranks[i, j]), self.gallery.names[j], self.gallery.images[j], scores[i, j])
             for i, person in enumerate(self.people)
@@ -149,23 +151,23 @@ class MatchExplanation(HtmlResult):
         return table.assign(behind=table.groupby("probe")["score"].transform("max") - table["score"])
 
     def summary(self, *, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
-        """Return how far ranks and margins change when the named pixels are occluded, beside controls.
+        """Return the mean changes of ranks and margins when the critical pixels are occluded, and those of controls.
 
         Args:
             confidence: Confidence level of the intervals. Default: 0.95.
-            seed: Seed of the bootstrap draws of people. Default: 0.
+            seed: Seed of the bootstrap over people. Default: 0.
 
         Returns:
-            One row per ``of``, ``quantity`` and ``control`` (``""`` for the map): mean ``value`` with the interval ``low``, ``high`` over
-            people, and ``difference`` of the map from the control with its interval ``difference_low``, ``difference_high``.
-            Quantities: ``"rank change"``, the rank after minus before; ``"margin fall"``, the margin before minus after; ``"rank 1
-            lost"``, the share of the probes at rank 1 that lose it. Probes without a known person count as people of their own.
-            Intervals are NaN with fewer than two people.
+            Table with one row per ``of``, ``quantity`` and ``control`` (``""`` for the map): the mean ``value`` with its interval
+            ``low``, ``high`` over people, and the ``difference`` of the map from the control with its interval ``difference_low``,
+            ``difference_high``. Quantities are ``"rank change"`` (rank after minus before), ``"margin fall"`` (margin before minus
+            after) and ``"rank 1 lost"`` (share of the probes at rank 1 that lose it). A probe without a known person counts as a
+            person of its own. Intervals are NaN with fewer than two people.
         """
         rows = []
         for of, table in self.changes.groupby("of", sort=False):
             for quantity in QUANTITIES:
-                rows += _summarised(table, quantity, confidence, seed, {"of": of})
+                rows += _summarise(table, quantity, confidence, seed, {"of": of})
         return pd.DataFrame(rows)
 
     def sentence(self, probe: int = 0) -> str:
@@ -182,33 +184,36 @@ class MatchExplanation(HtmlResult):
         )
         if (accepted := self.accepted[probe]) is not None:
             text += f" ({'accepted' if accepted else 'rejected'} at threshold {self.threshold:g})"
-        own = self.changes[(self.changes["probe"] == probe) & (self.changes["of"] == FIRST)].set_index("control")
-        falls = (own["margin_before"] - own["margin_after"]).to_dict()
-        of_map = falls.pop("")
+        changes = self.changes[(self.changes["probe"] == probe) & (self.changes["of"] == FIRST)].set_index("control")
+        falls = (changes["margin_before"] - changes["margin_after"]).to_dict()
+        map_fall = falls.pop("")
         controls = ", ".join(f"{fall:.3f} for {control}" for control, fall in falls.items())
-        text += f". Without the top {100 * self.fraction:g} % of the pixels the margin falls by {of_map:.3f}"
+        text += f". Without the top {100 * self.fraction:g} % of the pixels the margin falls by {map_fall:.3f}"
         text += f" ({controls})" * bool(controls)
-        rank = round(float(own["rank_after"][""]))
+        rank = round(float(changes["rank_after"][""]))
         return f"{text}, and {first} {'stays at' if rank == 1 else 'goes to'} rank {rank}."
 
     def facts(self) -> dict[str, str]:
-        """Return what was compared, by name."""
+        """Return gallery, contrast, threshold and occlusion by name."""
         several = sum(count > 1 for count in self.gallery.images)
         names = f"{len(self.gallery.names)} names, {sum(self.gallery.images)} images"
         if several:
             names += f" (the mean of the unit embeddings for each of {several} names with several)"
-        known = {"gallery": names}
-        known["contrast"] = "the next candidate" if self.candidates == 1 else f"the next {self.candidates} candidates"
+        facts = {"gallery": names}
+        facts["contrast"] = "the next candidate" if self.candidates == 1 else f"the next {self.candidates} candidates"
         if self.threshold is not None:
-            known["threshold"] = f"{self.threshold:g}"
-        known["occluded"] = f"top {100 * self.fraction:g} % of the pixels, fill {self.fill}"
-        return known
+            facts["threshold"] = f"{self.threshold:g}"
+        facts["occluded"] = f"top {100 * self.fraction:g} % of the pixels, fill {self.fill}"
+        return facts
 
     def plot(self, *, probes: int = 6) -> Figure:
-        """Draw probes with the evidence for the first candidate and for the next, and both candidates where their images are known.
+        """Draw probes with the evidence for the first and the next candidate, and both candidates if their images are known.
 
         Args:
-            probes: Most probes to draw. Default: 6.
+            probes: Maximum number of probes to draw. Default: 6.
+
+        Returns:
+            Figure with one row per probe.
         """
         from matplotlib.figure import Figure
 
@@ -220,17 +225,15 @@ class MatchExplanation(HtmlResult):
         axes: Any = figure.subplots(count, columns, squeeze=False)
         for i in range(count):
             order, scores = self.order[i, :2].tolist(), self.scores[i]
-            drawn = [(_pixels(self.images[i]), f"probe {i}")]
-            drawn += [
+            panels = [
+                (_pixels(self.images[i]), f"probe {i}"),
                 (overlay(self.images[i], self.maps[i]), "for the first"),
                 (overlay(self.images[i], self.against[i]), "for the next"),
             ]
             if portraits is not None:
-                named = [
-                    (j, f"{rank}: {self.gallery.names[j]}, {float(scores[j]):.3f}") for rank, j in enumerate(order, 1)
-                ]
-                drawn += [(_pixels(portraits[j]), title) for j, title in named]
-            for axis, (picture, title) in zip(axes[i], drawn, strict=True):
+                titles = [f"{rank}: {self.gallery.names[j]}, {float(scores[j]):.3f}" for rank, j in enumerate(order, 1)]
+                panels += [(_pixels(portraits[j]), title) for j, title in zip(order, titles, strict=True)]
+            for axis, (picture, title) in zip(axes[i], panels, strict=True):
                 axis.imshow(picture)
                 axis.set_title(title, fontsize=8, parse_math=False)
                 axis.set_axis_off()
@@ -243,7 +246,7 @@ class MatchExplanation(HtmlResult):
         return "\n".join([*lines, *([f"... and {rest} more probes"] if rest else [])])
 
 
-def explain_match(  # noqa: PLR0913  every option is named
+def explain_match(  # noqa: PLR0913 (every option is a keyword)
     model: nn.Module,
     probe: Tensor | AlignedFace,
     gallery: Tensor,
@@ -262,40 +265,41 @@ def explain_match(  # noqa: PLR0913  every option is named
     seed: int = 0,
     batch_size: int = 32,
 ) -> MatchExplanation:
-    r"""Explain an identification: what makes the first candidate of a gallery win over the next.
+    r"""Explain an identification by the evidence for the first candidate of a gallery against the next.
 
-    The score of a name is the cosine between the embedding of the probe and the centroid of the name: the mean of the unit embeddings of
-    its images, re-normalised. The map is that of :func:`~captum_leam.explain_faces` with the centroid of the first candidate as the
-    reference and those of the next ``candidates`` as the contrast: with one, it explains the margin
-    :math:`\cos(f, \hat r_1) - \cos(f, \hat r_2)`. Then the top ``fraction`` of its pixels is occluded, and as many pixels of control maps,
-    and the gallery is ranked again. All names count in the new ranking, not the contrasted ones alone.
+    The score of a name is the cosine between the embedding of the probe and the centroid of the name, which is the re-normalised mean of
+    the unit embeddings of its images. The map is that of :func:`~captum_leam.explain_faces` with the centroid of the first candidate as the
+    reference and those of the next ``candidates`` as the contrast. With one next candidate, it explains the margin
+    :math:`\cos(f, \hat r_1) - \cos(f, \hat r_2)`. Then the top ``fraction`` of its pixels, and as many pixels of control maps, are occluded
+    and the whole gallery is ranked again.
 
     Args:
         model: Model in evaluation mode that returns embeddings (N, D).
-        probe: Probe as the model takes it, shape (C, H, W); several, shape (N, C, H, W); or an aligned face.
+        probe: Probe as the model takes it, shape (C, H, W); several probes, shape (N, C, H, W); or an aligned face.
         gallery: Images of the gallery, shape (G, C, H, W), or their embeddings, shape (G, D).
-        names: Name of each image of the gallery, G of them. Several images may share a name.
+        names: Name of each of the G images of the gallery. Several images may have the same name.
         preset: Preset of :func:`~captum_leam.explain_faces`. Default: ``"default"``.
-        candidates: Number of next candidates that the first is contrasted with. Default: 1.
-        people: Name of the person on each probe, None where it is not known: the person's rank is followed too, where the gallery has the
-            name, and intervals are over people. Default: not known.
+        candidates: Number of next candidates in the contrast. Default: 1.
+        people: Name of the person on each probe, None if unknown. The rank of a person in the gallery is followed, too, and intervals are
+            over people. Default: None, all unknown.
         threshold: Threshold of the decision about the first candidate, a cosine. Default: no decision.
-        layers: Layers as :func:`~captum_leam.explain_faces` takes them. Default: those of the overall map.
-        n_steps: Steps of the path of the signed layer maps. Default: 4.
+        layers: Layers in any form that :func:`~captum_leam.explain_faces` takes. Default: those of the overall map.
+        n_steps: Number of steps of the path of the signed layer maps. Default: 4.
         fraction: Share of the pixels that are occluded, in (0, 1]. Default: 0.05.
         fill: Replacement of occluded pixels, see :mod:`captum_leam.faithfulness.fills`. Default: ``"blur"``.
         controls: Names of :data:`~captum_leam.controls.CONTROLS`. Default: ``("random pixels", "moved")``.
         draws: Number of draws of each random control. Default: 10.
-        seed: Seed of ties and controls. Default: 0.
-        batch_size: Images per pass. Default: 32.
+        seed: Seed of the tie-breaking permutations and of the controls. Default: 0.
+        batch_size: Number of images per pass. Default: 32.
 
     Returns:
-        The ranking, the maps, and how ranks and margins change.
+        Ranking, maps, and changes of ranks and margins by occlusion.
 
     Raises:
-        NoEvidenceError: For a probe whose map has no positive value.
-        CaptumLeamError: For an empty gallery, a single name, as many names as do not fit, names with equal embeddings, too many
-            ``candidates``, embeddings of another model, images of another size, and what ``LEAM.attribute`` refuses.
+        InputTypeError: If an argument has the wrong type.
+        NoEvidenceError: If the map of a probe has no positive value.
+        CaptumLeamError: If the gallery has fewer than two names or names with equal embeddings, if names, embeddings, image sizes or
+            ``candidates`` do not fit, or if ``LEAM.attribute`` would raise it.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -315,47 +319,49 @@ def explain_match(  # noqa: PLR0913  every option is named
     replacement = as_fill(fill)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     images = _probes(probe).to(device)
-    known = _people(people, len(images))
+    person_names = _person_names(people, len(images))
     embeddings = unit(embed(model, images, batch_size), "embeddings of the probes")
-    stored = _gallery(model, gallery, names, images, embeddings, batch_size)
-    if candidates >= len(stored.names):
+    enrolled = _enrol(model, gallery, names, images, embeddings, batch_size)
+    if candidates >= len(enrolled.names):
         raise CaptumLeamError(
-            f"Expected candidates to be at most {len(stored.names) - 1}, the number of names after the first, got {candidates}."
+            f"Expected candidates to be at most {len(enrolled.names) - 1}, the number of names after the first, got {candidates}."
         )
-    scores = _cosines(embeddings, stored)
-    order = scores.argsort(dim=1, descending=True, stable=True).to(stored.centroids.device)
-    ranked = stored.centroids[order].to(images)
-    towards: dict[str, Any] = {"reference": ranked[:, 0], "contrast": ranked[:, 1 : 1 + candidates]}
-    chosen = chosen_layers(model, images, layers)
-    maps = evidence_for(model, images, ranked[:, 0], chosen, preset, towards["contrast"], batch_size)
+    scores = _cosines(embeddings, enrolled)
+    order = scores.argsort(dim=1, descending=True, stable=True).to(enrolled.centroids.device)
+    ranked = enrolled.centroids[order].to(images)
+    reference, contrast = ranked[:, 0], ranked[:, 1 : 1 + candidates]
+    suggestions = resolve_layers(model, images, layers)
+    maps = evidence_for(model, images, reference, suggestions, preset, contrast, batch_size)
     if empty := (~maps.flatten(1).any(1)).nonzero().flatten().tolist():
         raise NoEvidenceError(
             f"Expected a map with a positive value for each probe, got none for probes {empty}. Leave these out."
         )
-    signed = layer_maps(model, images, chosen, n_steps=n_steps, batch_size=batch_size, **towards)
+    signed = layer_maps(
+        model, images, suggestions, reference=reference, contrast=contrast, n_steps=n_steps, batch_size=batch_size
+    )
 
     def score(occluded: Tensor) -> Tensor:
-        return _cosines(unit(embed(model, occluded, batch_size), "embeddings of occluded probes"), stored)
+        return _cosines(unit(embed(model, occluded, batch_size), "embeddings of occluded probes"), enrolled)
 
-    occlusion = Occlusion(images, maps, known, fraction, replacement, seed)
+    occlusion = Occlusion(images, maps, person_names, fraction, replacement, seed)
     return MatchExplanation(
         images=images,
-        gallery=stored,
+        gallery=enrolled,
         scores=scores,
         maps=maps,
         against=evidence_against([*signed.values()]),
         layers=signed,
-        changes=occlusion.changes(score, scores, stored.names, controls, draws),
-        settings=MapSettings.of(preset, FIRST, chosen, n_steps),
+        changes=occlusion.changes(score, scores, enrolled.names, controls, draws),
+        settings=MapSettings.of(preset, FIRST, suggestions, n_steps),
         candidates=candidates,
         fraction=fraction,
         fill=replacement.name,
-        people=known,
+        people=person_names,
         threshold=threshold,
     )
 
 
-# -- what is given -------------------------------------------------------------------------------------
+# -- inputs --------------------------------------------------------------------------------------------
 
 
 def _check_model(model: Any) -> None:
@@ -372,8 +378,8 @@ def _probes(probe: Any) -> Tensor:
     return batch
 
 
-def _people(people: Sequence[Any] | None, count: int) -> tuple[str, ...]:
-    """Return the name of the person on each probe, empty where it is not known."""
+def _person_names(people: Sequence[Any] | None, count: int) -> tuple[str, ...]:
+    """Return the name of the person on each probe, empty if it is unknown."""
     if people is None:
         return ("",) * count
     labels = as_list(people)
@@ -382,7 +388,7 @@ def _people(people: Sequence[Any] | None, count: int) -> tuple[str, ...]:
     return tuple("" if is_missing(label) else str(label) for label in labels)
 
 
-def _gallery(
+def _enrol(
     model: nn.Module, gallery: Any, names: Sequence[Any], probes: Tensor, embeddings: Tensor, batch_size: int
 ) -> Gallery:
     """Return the centroid of each name, from images or from embeddings."""
@@ -399,21 +405,20 @@ def _gallery(
         raise CaptumLeamError(
             f"Expected a gallery of two names or more, got {labels[0]!r} alone. Use explain_pair to compare two faces."
         )
-    of_images = unit(_embedded(model, gallery, probes, embeddings, batch_size).double(), "embeddings of the gallery")
-    person = torch.from_numpy(codes)
-    sums = torch.zeros(len(labels), of_images.shape[1], dtype=torch.float64, device="cpu").index_add_(
-        0, person, of_images.cpu()
+    units = unit(_embed_gallery(model, gallery, probes, embeddings, batch_size).double(), "embeddings of the gallery")
+    sums = torch.zeros(len(labels), units.shape[1], dtype=torch.float64, device="cpu").index_add_(
+        0, torch.from_numpy(codes), units.cpu()
     )
     centroids = unit(sums, "centroids of the gallery").to(embeddings.device)
     _check_distinct(centroids, labels)
-    _warn_of_probes_inside(embeddings, of_images, [labels[code] for code in codes.tolist()])
+    _warn_of_probes_in_gallery(embeddings, units, [labels[code] for code in codes.tolist()])
     first = [int(np.flatnonzero(codes == i)[0]) for i in range(len(labels))]
     counts = tuple(np.bincount(codes).tolist())
     return Gallery(labels, centroids, counts, gallery[first].detach() if gallery.ndim == 4 else None)
 
 
-def _embedded(model: nn.Module, gallery: Tensor, probes: Tensor, embeddings: Tensor, batch_size: int) -> Tensor:
-    """Return the embeddings (G, D) of a gallery, which may be embeddings already."""
+def _embed_gallery(model: nn.Module, gallery: Tensor, probes: Tensor, embeddings: Tensor, batch_size: int) -> Tensor:
+    """Return the embeddings (G, D) of a gallery of images or embeddings."""
     if gallery.ndim == 4:
         check_images(gallery, "gallery")
         if gallery.shape[1:] != probes.shape[1:]:
@@ -429,7 +434,7 @@ def _embedded(model: nn.Module, gallery: Tensor, probes: Tensor, embeddings: Ten
 
 
 def _check_distinct(centroids: Tensor, names: tuple[Any, ...]) -> None:
-    """Raise if two names have the same embedding: the one cannot win over the other."""
+    """Raise if two names have the same embedding, so that neither can be ranked before the other."""
     distances = torch.cdist(centroids, centroids, compute_mode="donot_use_mm_for_euclid_dist")
     if pairs := (distances.triu(1) + torch.ones_like(distances).tril() <= SAME_PICTURE).nonzero().tolist():
         first, other = (names[i] for i in pairs[0])
@@ -438,13 +443,13 @@ def _check_distinct(centroids: Tensor, names: tuple[Any, ...]) -> None:
         )
 
 
-def _warn_of_probes_inside(embeddings: Tensor, of_images: Tensor, names: list[Any]) -> None:
-    """Warn of probes that are in the gallery themselves: their first candidate is no recognition."""
-    distances = torch.cdist(embeddings.double(), of_images, compute_mode="donot_use_mm_for_euclid_dist")
-    if inside := (distances <= SAME_PICTURE).nonzero().tolist():
-        found = ", ".join(f"probe {i} under {names[j]!r}" for i, j in inside[:3])
+def _warn_of_probes_in_gallery(embeddings: Tensor, gallery: Tensor, names: list[Any]) -> None:
+    """Warn of probes that are in the gallery, which match themselves."""
+    distances = torch.cdist(embeddings.double(), gallery, compute_mode="donot_use_mm_for_euclid_dist")
+    if matches := (distances <= SAME_PICTURE).nonzero().tolist():
+        examples = ", ".join(f"probe {i} under {names[j]!r}" for i, j in matches[:3])
         warnings.warn(
-            f"Expected probes that are not in the gallery, got the same picture for {found}. Leave it out of the gallery, because a "
+            f"Expected probes that are not in the gallery, got the same picture for {examples}. Leave it out of the gallery, because a "
             "picture matches itself whoever it shows.",
             stacklevel=4,
         )
@@ -457,11 +462,11 @@ def _cosines(embeddings: Tensor, gallery: Gallery) -> Tensor:
     return (embeddings.double() @ gallery.centroids.T).cpu()
 
 
-def _standing(scores: Tensor) -> tuple[Tensor, Tensor]:
+def _ranks_and_margins(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return the rank of every name, 1 for the highest score, and its margin, both (N, P).
 
     Example:
-        >>> ranks, margins = _standing(torch.tensor([[0.5, 0.75, 0.25]]))
+        >>> ranks, margins = _ranks_and_margins(torch.tensor([[0.5, 0.75, 0.25]]))
         >>> ranks.tolist(), margins.tolist()
         ([[2, 1, 3]], [[-0.25, 0.25, -0.5]])
     """
@@ -473,7 +478,16 @@ def _standing(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Occlusion:
-    """Probes that are occluded where maps and controls are highest, and ranked again."""
+    """Occlusion of the critical pixels of maps and controls on probes, and the ranking after it.
+
+    Attributes:
+        images: Probes (N, C, H, W).
+        maps: Maps of the probes (N, H, W).
+        people: Name of the person on each probe, ``""`` if unknown.
+        fraction: Share of the pixels that are occluded, in (0, 1].
+        fill: Replacement of occluded pixels.
+        seed: Seed of the tie-breaking permutations and of the controls.
+    """
 
     images: Tensor
     maps: Tensor
@@ -490,36 +504,44 @@ class Occlusion:
         controls: Sequence[str],
         draws: int,
     ) -> pd.DataFrame:
-        """Return the table of :attr:`MatchExplanation.changes`."""
-        followed: list[tuple[str, Tensor]] = [(FIRST, before.argmax(1))]
+        """Return the table of :attr:`MatchExplanation.changes`.
+
+        Args:
+            score: Function from images to the scores (N, P) of all names.
+            before: Scores (N, P) without occlusion.
+            names: Names of the gallery.
+            controls: Names of the controls.
+            draws: Number of draws of each random control.
+        """
+        columns: list[tuple[str, Tensor]] = [(FIRST, before.argmax(1))]
         if any(person in names for person in self.people):
             codes = [names.index(person) if person in names else -1 for person in self.people]
-            followed.append((PERSON, torch.tensor(codes, dtype=torch.int64, device="cpu")))
-        clean = _standing(before)
+            columns.append((PERSON, torch.tensor(codes, dtype=torch.int64, device="cpu")))
+        clean = _ranks_and_margins(before)
         tables = []
         for control in ("", *controls):
-            after = [_standing(score(occluded)) for occluded in self._occluded(control, draws)]
-            tables += [self._rows(of, names, column, clean, after).assign(control=control) for of, column in followed]
+            after = [_ranks_and_margins(score(images)) for images in self._occluded_images(control, draws)]
+            tables += [self._rows(of, names, column, clean, after).assign(control=control) for of, column in columns]
         table = pd.concat(tables, ignore_index=True).sort_values("of", key=lambda of: of != FIRST, kind="stable")
         head = ["probe", "person", "of", "name", "control", "draws"]
         return table[head + [name for name in table if name not in head]].reset_index(drop=True)
 
-    def _occluded(self, control: str, draws: int) -> list[Tensor]:
-        """Return the probes occluded by the map, or once for each draw of a control; a control without chance has one."""
-        drawn = [self.maps] if not control else []
+    def _occluded_images(self, control: str, draws: int) -> list[Tensor]:
+        """Return the probes occluded by the map, or by each draw of a control; deterministic controls have one draw."""
+        all_maps = [self.maps] if not control else []
         for i in range(draws if control else 0):
-            one = CONTROLS[control](self._scene(self.seed + i))
-            if drawn and torch.equal(one, drawn[0]):
+            maps = CONTROLS[control](self._control_context(self.seed + i))
+            if all_maps and torch.equal(maps, all_maps[0]):
                 break
-            drawn.append(one)
-        masks = [top_fraction(maps, self.fraction, seed=self.seed) for maps in drawn]
+            all_maps.append(maps)
+        masks = [top_fraction(maps, self.fraction, seed=self.seed) for maps in all_maps]
         return [occlude(self.images, mask, self.fill) for mask in masks]
 
-    def _scene(self, seed: int) -> Scene:
+    def _control_context(self, seed: int) -> ControlContext:
         _, _, height, width = self.images.shape
         face = central_ellipse((height, width)).expand(len(self.images), height, width)
         people = self.people if all(self.people) else None
-        return Scene(self.images, face, people, self.maps, seed)
+        return ControlContext(self.images, face, people, self.maps, seed)
 
     def _rows(
         self,
@@ -531,26 +553,26 @@ class Occlusion:
     ) -> pd.DataFrame:
         """Return one row per probe whose name is in the gallery, with means over the draws."""
         rows = (column >= 0).nonzero().flatten()
-        at = (rows, column[rows])
-        rank = clean[0][at].numpy()
-        later = np.stack([ranks[at].numpy() for ranks, _ in after])
+        index = (rows, column[rows])
+        rank_before = clean[0][index].numpy()
+        ranks_after = np.stack([ranks[index].numpy() for ranks, _ in after])
         return pd.DataFrame(
             {
                 "probe": rows.numpy(),
                 "person": [self.people[i] for i in rows.tolist()],
                 "of": of,
-                "name": [names[i] for i in at[1].tolist()],
+                "name": [names[i] for i in index[1].tolist()],
                 "draws": len(after),
-                "rank_before": rank,
-                "rank_after": later.mean(0),
-                "margin_before": clean[1][at].numpy(),
-                "margin_after": torch.stack([margins[at] for _, margins in after]).mean(0).numpy(),
-                "rank_1_lost": np.where(rank == 1, (later > 1).mean(0), np.nan),
+                "rank_before": rank_before,
+                "rank_after": ranks_after.mean(0),
+                "margin_before": clean[1][index].numpy(),
+                "margin_after": torch.stack([margins[index] for _, margins in after]).mean(0).numpy(),
+                "rank_1_lost": np.where(rank_before == 1, (ranks_after > 1).mean(0), np.nan),
             }
         )
 
 
-def _summarised(
+def _summarise(
     table: pd.DataFrame, quantity: str, confidence: float, seed: int, head: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Return the mean of one quantity for the map and each control, with intervals over people."""

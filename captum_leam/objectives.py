@@ -1,7 +1,7 @@
-r"""What is explained: the similarity of an embedding to a reference, as a score with one number per image.
+r"""Objectives to explain: the similarity of an embedding to a reference, as a score with one number per image.
 
-Let :math:`f` be an embedding, :math:`\hat r` a unit reference and :math:`d` the *direction*:
-:math:`\hat r` itself, or :math:`\hat r_+ - \mathrm{mean}\,\hat r_-` for a contrast. The three norms are
+Let :math:`f` be an embedding, :math:`\hat r` a unit reference and :math:`d` the *direction*, which is
+:math:`\hat r` itself, or :math:`\hat r_+ - \mathrm{mean}\,\hat r_-` with a contrast. The three norms are
 
 =====================  ==============================================  ================================================
 ``norm``               score                                           gradient
@@ -11,9 +11,9 @@ Let :math:`f` be an embedding, :math:`\hat r` a unit reference and :math:`d` the
 ``"fixed"``            :math:`\langle f, w\rangle`, :math:`w` given    :math:`w`
 =====================  ==============================================  ================================================
 
-where sg is constant under differentiation. With :math:`w = d / \|f(x)\|` taken once at the explained image, all
-three have the value of the cosine at :math:`x`, and the first and last the same gradient there. Only the last two
-are functions, so only under them are path methods (integrated gradients, conductance) complete.
+where sg is the stop-gradient operator. With :math:`w = d / \|f(x)\|` computed once at the explained image, all three
+have the value of the cosine at :math:`x`, and the first and last have the same gradient there. Path methods (integrated
+gradients, conductance) are complete only for the last two, because the gradients of the first are those of no function.
 """
 
 import warnings
@@ -27,10 +27,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from captum_leam._engine.arithmetic import at_least_float32
-from captum_leam._engine.checks import call_if_any, caller_rows, check_tensor, deferred_checks, raise_if_any
+from captum_leam._engine.checks import (
+    call_if_any,
+    caller_rows,
+    check_choice,
+    check_tensor,
+    deferred_checks,
+    raise_if_any,
+)
 from captum_leam._engine.guards import check_forward_is_deterministic, raise_if_active
 from captum_leam._engine.memory import in_batches
-from captum_leam._engine.outputs import as_embeddings, float16_hint, vanishing
+from captum_leam._engine.outputs import as_embeddings, float16_hint, noise_floor
 from captum_leam._engine.probe import check_model
 from captum_leam.errors import CaptumLeamError, InputTypeError, ReliabilityWarning
 from captum_leam.stats.labels import person_codes
@@ -42,27 +49,26 @@ NORMS: tuple[Norm, ...] = ("detach", "differentiate", "fixed")
 
 
 SAME_PICTURE = 1e-5
-"""Relative distance up to which two embeddings of a person are those of one picture."""
+"""Relative distance up to which two embeddings of a person are considered to be of the same picture."""
 
 
 # -- embeddings and directions -------------------------------------------------------------------------
 
 
 def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 64) -> Tensor:
-    """Return the embeddings of images without gradients, in batches.
+    """Compute the embeddings of images in batches, without gradients.
 
     Args:
-        model: Function from images (N, C, H, W) to embeddings (N, D), with or without gradients.
+        model: Function from images (N, C, H, W) to embeddings (N, D).
         images: Images (N, C, H, W).
-        batch_size: Number of images in one pass; fewer where they do not fit into memory, with a warning. Default: 64.
+        batch_size: Number of images per pass, halved with a warning if they do not fit into memory. Default: 64.
 
     Returns:
-        (N, D), un-normalised.
+        Embeddings (N, D), not normalised.
 
     Raises:
-        TooLargeError: if one image alone does not fit into memory.
-        CaptumLeamError: if the model does not return one finite embedding per image, or has active
-            BatchNorm, Dropout or the like.
+        TooLargeError: If a single image does not fit into memory.
+        CaptumLeamError: If the model does not return one finite embedding per image, or has active BatchNorm, Dropout or the like.
 
     Example:
         >>> embed(nn.Flatten(), torch.rand(5, 3, 2, 2), batch_size=2).shape
@@ -90,8 +96,15 @@ def _length(vectors: Tensor) -> Tensor:
 def unit(vectors: Tensor, name: str = "vectors") -> Tensor:
     """Divide vectors by their norm over the last dimension.
 
+    Args:
+        vectors: Vectors (..., D).
+        name: Name of the vectors, for messages. Default: ``"vectors"``.
+
+    Returns:
+        Unit vectors (..., D).
+
     Raises:
-        CaptumLeamError: for a vector of norm 0, NaN or infinity, by its index.
+        CaptumLeamError: If the norm of a vector is zero, NaN or infinite; the message lists the rows.
 
     Example:
         >>> unit(torch.tensor([[3.0, 4.0]])).tolist()
@@ -101,51 +114,58 @@ def unit(vectors: Tensor, name: str = "vectors") -> Tensor:
     raise_if_any(
         ~(torch.isfinite(norms) & (norms > 0)).flatten(),
         lambda rows: (
-            f"{name}: rows {rows} are zero, NaN or infinite and have no direction; leave these out.{float16_hint(vectors)}"
+            f"Expected {name} to have a direction, got rows {rows} that are zero, NaN or infinite. Leave these out.{float16_hint(vectors)}"
         ),
     )
     return vectors / norms
 
 
 def match_rows(vectors: Tensor, embeddings: Tensor, name: str = "reference") -> Tensor:
-    """Bring a reference of shape (D,), (1, D) or (N, D) to (1, D) or (N, D), on the embeddings' device and dtype.
+    """Return a reference with the rows, device and dtype of the embeddings.
+
+    Args:
+        vectors: Reference (D,), (1, D) or (N, D).
+        embeddings: Embeddings (N, D).
+        name: Name of the reference, for messages. Default: ``"reference"``.
+
+    Returns:
+        Shape (1, D) or (N, D).
 
     Raises:
-        InputTypeError: if it is no tensor.
-        CaptumLeamError: for another shape: a per-image reference is never broadcast to another batch size.
+        InputTypeError: If the reference is not a tensor.
+        CaptumLeamError: If it has another shape, because a per-image reference is never broadcast to another batch size.
 
     Example:
         >>> match_rows(torch.ones(4), torch.zeros(2, 4)).shape
         torch.Size([1, 4])
     """
     if not isinstance(vectors, Tensor):
-        raise InputTypeError(f"{name} is a {type(vectors).__name__}; expected a tensor (D,), (1, D) or (N, D).")
+        raise InputTypeError(f"Expected {name} to be a tensor (D,), (1, D) or (N, D), got a {type(vectors).__name__}.")
     batch, dimensions = embeddings.shape
     rows = vectors[None] if vectors.ndim == 1 else vectors
     if rows.ndim != 2 or rows.shape[1] != dimensions or rows.shape[0] not in (1, batch):
         raise CaptumLeamError(
-            f"{name} has shape {tuple(vectors.shape)}, the embeddings {tuple(embeddings.shape)}; expected ({dimensions},) or "
-            f"(1, {dimensions}), shared, or ({batch}, {dimensions}), one per image. Where a method repeats the images "
-            "(NoiseTunnel, IntegratedGradients), pass per-image references as additional_forward_args=(references,): "
-            "they are repeated along."
+            f"Expected {name} to have shape ({dimensions},), (1, {dimensions}) or ({batch}, {dimensions}), got {tuple(vectors.shape)}. For "
+            "methods that repeat the images (NoiseTunnel, IntegratedGradients), pass one reference per image as "
+            "additional_forward_args=(references,)."
         )
     return rows.to(embeddings)
 
 
 def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Tensor | None = None) -> Tensor:
-    r"""Return the direction d that the score projects on: :math:`\hat r`, or :math:`\hat r_+ - \mathrm{mean}\,\hat r_-`.
+    r"""Return the direction d that embeddings are projected on: :math:`\hat r`, or :math:`\hat r_+ - \mathrm{mean}\,\hat r_-`.
 
     Args:
-        embeddings: Embeddings of the explained images, (N, D); their own unit embeddings are the default reference.
-        reference: Embeddings (D,) or (1, D), shared, or (N, D), one per image.
-        contrast: Embeddings to be distinguished from: (D,) one, (M, D) M of them, shared by all images, or (N, M, D) M of them for
-            every image.
+        embeddings: Embeddings (N, D) of the explained images.
+        reference: Reference embeddings, (D,) or (1, D) shared by all images, or (N, D), one per image. Default: ``embeddings``.
+        contrast: Embeddings to tell the person apart from, (D,) or (M, D) shared by all images, or (N, M, D). Default: None.
 
     Returns:
-        (1, D) or (N, D), constant under differentiation. Of length 1 without a contrast.
+        Shape (1, D) or (N, D), detached; of length 1 without a contrast.
 
     Raises:
-        CaptumLeamError: for wrong shapes, or a contrast equal to the reference: then there is nothing to explain.
+        InputTypeError: If the reference or contrast is not a tensor.
+        CaptumLeamError: If a shape does not fit, or if the contrast equals the reference, so that there is nothing to explain.
 
     Example:
         >>> f = torch.tensor([[3.0, 4.0]])
@@ -155,28 +175,28 @@ def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Ten
         [[1.0, -1.0]]
     """
     embeddings = embeddings.detach()
-    given = (
-        embeddings
-        if reference is None
-        else match_rows(reference.detach() if isinstance(reference, Tensor) else reference, embeddings)
-    )
-    target = unit(given, "embeddings" if reference is None else "reference")
+    vectors = embeddings if reference is None else match_rows(reference, embeddings).detach()
+    unit_reference = unit(vectors, "embeddings" if reference is None else "reference")
     if contrast is None:
-        return target
+        return unit_reference
     if not isinstance(contrast, Tensor):
-        raise InputTypeError(f"contrast is a {type(contrast).__name__}; expected a tensor (D,), (M, D) or (N, M, D).")
+        raise InputTypeError(
+            f"Expected contrast to be a tensor (D,), (M, D) or (N, M, D), got a {type(contrast).__name__}."
+        )
     others = contrast.detach().to(embeddings)
     others = others.view(1, 1, -1) if others.ndim == 1 else others[None] if others.ndim == 2 else others
     batch, dimensions = embeddings.shape
     if others.ndim != 3 or others.shape[2] != dimensions or others.shape[0] not in (1, batch) or not others.shape[1]:
         raise CaptumLeamError(
-            f"contrast has shape {tuple(contrast.shape)}, the embeddings {tuple(embeddings.shape)}; expected "
-            f"({dimensions},), (M, {dimensions}) shared, or ({batch}, M, {dimensions}) per image, M ≥ 1."
+            f"Expected contrast to have shape ({dimensions},), (M, {dimensions}) or ({batch}, M, {dimensions}) with M of 1 or more, got "
+            f"{tuple(contrast.shape)}."
         )
-    difference = target - unit(others, "contrast").mean(1)
+    difference = unit_reference - unit(others, "contrast").mean(1)
     raise_if_any(
-        _length(difference) <= vanishing(embeddings),
-        lambda rows: f"reference and contrast are equal for rows {rows}: the score is zero everywhere.",
+        _length(difference) <= noise_floor(embeddings),
+        lambda rows: (
+            f"Expected contrast to differ from reference, got equal embeddings in rows {rows}. Omit the person from it."
+        ),
     )
     return difference
 
@@ -184,27 +204,33 @@ def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Ten
 # -- scores --------------------------------------------------------------------------------------------
 
 
-def similarity(embeddings: Tensor, towards: Tensor, norm: Norm = "detach") -> Tensor:
-    """Return the score of every embedding along a direction, see the table above.
+def similarity(embeddings: Tensor, direction: Tensor, norm: Norm = "detach") -> Tensor:
+    """Return the score of every embedding along a direction, as tabulated in :mod:`captum_leam.objectives`.
 
     Args:
-        embeddings: Embeddings (N, D), un-normalised, differentiable.
-        towards: Direction, (1, D) or (N, D); under ``"fixed"`` already divided by ``‖f(x)‖``.
-        norm: Treatment of the norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``.
+        embeddings: Embeddings (N, D), not normalised, differentiable.
+        direction: Direction (1, D) or (N, D); for ``"fixed"`` weights, which are divided by ``‖f(x)‖`` already.
+        norm: Treatment of the norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``. Default: ``"detach"``.
 
     Returns:
-        (N,); the cosine at the explained images when the direction is a unit reference.
+        Scores (N,). If the direction is a unit reference, the cosine at the explained images.
+
+    Raises:
+        CaptumLeamError: If an embedding is zero.
 
     Example:
         >>> f = torch.tensor([[3.0, 4.0]], requires_grad=True)
         >>> similarity(f, torch.tensor([[1.0, 0.0]])).item()
         0.6000000238418579
     """
-    score = (embeddings * towards).sum(1)
+    score = (embeddings * direction).sum(1)
     if norm == "fixed":
         return score
     lengths = _length(embeddings.detach() if norm == "detach" else embeddings)
-    raise_if_any(lengths.detach() <= 0, lambda rows: f"the embeddings of images {rows} are zero: no cosine there.")
+    raise_if_any(
+        lengths.detach() <= 0,
+        lambda rows: f"Expected embeddings other than 0, got embeddings that are zero for images {rows}.",
+    )
     return score / lengths
 
 
@@ -213,11 +239,14 @@ def fixed_weights(embeddings: Tensor, reference: Tensor | None = None, contrast:
 
     Args:
         embeddings: Embeddings (N, D) of the explained images.
-        reference: see :func:`direction`.
-        contrast: see :func:`direction`.
+        reference: Reference embeddings, see :func:`direction`. Default: ``embeddings``.
+        contrast: Embeddings to tell the person apart from, see :func:`direction`. Default: None.
 
     Returns:
-        (N, D), constant under differentiation.
+        Weights (N, D), detached.
+
+    Raises:
+        CaptumLeamError: If :func:`direction` raises it.
 
     Example:
         >>> f = torch.tensor([[3.0, 4.0]])
@@ -229,40 +258,44 @@ def fixed_weights(embeddings: Tensor, reference: Tensor | None = None, contrast:
     return direction(embeddings, reference, contrast) / lengths
 
 
-def reliability(embeddings: Tensor, towards: Tensor) -> Tensor:
-    r"""Return the share of the direction that the differentiated cosine can still move along: the sine of the angle between them.
+def reliability(embeddings: Tensor, direction: Tensor) -> Tensor:
+    r"""Return the sine of the angle between embeddings and a direction.
 
-    :math:`\|\partial\cos/\partial f\| = \sqrt{1-\cos^2}/\|f\|`: near 0 the differentiated cosine has no gradient, and its
-    map is rounding noise. Computed in float64, from the part of d orthogonal to f, since 1 − cos² cancels.
+    The gradient of the differentiated cosine is proportional to it, :math:`\|\partial\cos/\partial f\| = \sqrt{1-\cos^2}/\|f\|`. Near 0
+    that gradient vanishes and its map is rounding noise. The sine is computed in float64 from the part of d orthogonal to f, because
+    1 − cos² cancels.
 
     Args:
         embeddings: Embeddings (N, D).
-        towards: Direction, (1, D) or (N, D).
+        direction: Direction (1, D) or (N, D).
 
     Returns:
-        (N,), within [0, 1], float64.
+        Sines (N,) in [0, 1], float64.
 
     Example:
         >>> reliability(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.6, 0.8]])).item() < 1e-6
         True
     """
-    f, d = unit(embeddings.detach().double()), unit(towards.detach().double())
+    f, d = unit(embeddings.detach().double()), unit(direction.detach().double())
     orthogonal = d - (d * f).sum(1, keepdim=True) * f
     return _length(orthogonal)
 
 
-def check_reliable(embeddings: Tensor, towards: Tensor) -> None:
-    """Raise if the differentiated cosine has zero gradient: its map would be rounding noise.
+def check_reliable(embeddings: Tensor, direction: Tensor) -> None:
+    """Raise if the differentiated cosine has zero gradient, so that its map would be rounding noise.
+
+    Args:
+        embeddings: Embeddings (N, D).
+        direction: Direction (1, D) or (N, D).
 
     Raises:
-        CaptumLeamError: with the images concerned.
+        CaptumLeamError: If the direction is that of an embedding; the message lists the images.
     """
     raise_if_any(
-        reliability(embeddings, towards) <= vanishing(embeddings),
+        reliability(embeddings, direction) <= noise_floor(embeddings),
         lambda rows: (
-            f'norm="differentiate" has zero gradient for images {rows}: their reference is their own '
-            "embedding, where the cosine is at its maximum, and a map of it would be rounding noise. Use "
-            'norm="detach", or a reference from other images of the person.'
+            f'Expected a reference other than the embedding of the image with norm="differentiate", got zero gradient for images {rows}. '
+            'Use norm="detach", or a reference from other images of the person.'
         ),
     )
 
@@ -272,13 +305,13 @@ def check_reliable(embeddings: Tensor, towards: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Objective:
-    """The score that LEAM explains, as a function of embeddings (N, D); of a model that returns scores (N,), these scores.
+    """Score that LEAM explains, as a function of embeddings (N, D); scores (N,) of a model are returned unchanged.
 
     Attributes:
-        reference: Embeddings to compare with, (D,), (1, D) or (N, D). None: the embeddings themselves.
-        contrast: Embeddings to tell the person apart from, see :func:`direction`. None: no contrast.
-        norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``.
-        towards: Direction or, under ``"fixed"``, weights, held by :meth:`at`. None: taken from the embeddings that are scored.
+        reference: Reference embeddings, (D,), (1, D) or (N, D). Default: the embeddings themselves.
+        contrast: Embeddings to tell the person apart from, see :func:`direction`. Default: None.
+        norm: Treatment of the norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``. Default: ``"detach"``.
+        direction: Direction, or weights for ``"fixed"``, which :meth:`at` sets. Default: computed from the embeddings that are scored.
 
     Example:
         >>> f = torch.tensor([[3.0, 4.0]])
@@ -291,66 +324,71 @@ class Objective:
     reference: Tensor | None = None
     contrast: Tensor | None = None
     norm: Norm = "detach"
-    towards: Tensor | None = None
+    direction: Tensor | None = None
 
     def at(self, output: Tensor, *, along_path: bool = False) -> "Objective":
-        """Return the objective whose direction is held from these embeddings, for other points of a path.
+        """Return the objective with the direction at the explained images, to score other points of a path.
 
         Args:
             output: Embeddings (N, D) of the explained images, or scores (N,).
-            along_path: Whether gradients along the path are to sum to a difference of scores: a detached norm is then fixed.
+            along_path: Whether gradients along the path must sum to a difference of scores, for which a detached norm is fixed.
+                Default: False.
 
         Raises:
-            CaptumLeamError: for a reference, contrast or norm beside scores (N,), and under ``"differentiate"`` for a zero gradient.
+            CaptumLeamError: If the output are scores (N,) and there is a reference, contrast or norm, or if the gradient is zero with
+                ``"differentiate"``.
         """
         if output.ndim == 1:
-            self._raise_if_meaningless()
+            self._raise_if_options_with_scores()
             return self
         if self.norm == "fixed" or (along_path and self.norm == "detach"):
-            return replace(self, norm="fixed", towards=fixed_weights(output, self.reference, self.contrast))
-        towards = direction(output, self.reference, self.contrast)
+            return replace(self, norm="fixed", direction=fixed_weights(output, self.reference, self.contrast))
+        at_images = direction(output, self.reference, self.contrast)
         if self.norm == "differentiate":
-            check_reliable(output, towards)
+            check_reliable(output, at_images)
         else:
             _warn_of_unit_embeddings(output)
-        return replace(self, towards=towards)
+        return replace(self, direction=at_images)
 
     def score(self, output: Tensor, steps: int = 1) -> Tensor:
-        """Return the scores of embeddings, differentiable.
+        """Return the differentiable scores of embeddings.
 
         Args:
             output: Embeddings (steps · N, D), step after step, or scores (steps · N,).
             steps: Number of points of the path in the batch. Default: 1.
 
         Returns:
-            Shape (steps · N,).
+            Scores (steps · N,).
+
+        Raises:
+            CaptumLeamError: If :meth:`at` raises it, or if an embedding is zero.
         """
         if output.ndim == 1:
-            self._raise_if_meaningless()
+            self._raise_if_options_with_scores()
             return output
-        if self.towards is None:
+        if self.direction is None:
             return self.at(output).score(output, steps)
         if steps == 1:
-            return similarity(output, self.towards, self.norm)
-        return torch.cat([similarity(part, self.towards, self.norm) for part in output.chunk(steps)])
+            return similarity(output, self.direction, self.norm)
+        return torch.cat([similarity(part, self.direction, self.norm) for part in output.chunk(steps)])
 
-    def _raise_if_meaningless(self) -> None:
+    def _raise_if_options_with_scores(self) -> None:
         if self.reference is not None or self.contrast is not None:
             raise CaptumLeamError(
-                "forward_func returns scores (N,), so a reference or contrast has no meaning here: it is the objective that holds it. "
-                "Give EmbeddingSimilarity the reference, or LEAM the model that returns embeddings."
+                "Expected reference and contrast to be None because forward_func returns scores (N,), got embeddings. Pass the reference "
+                "to EmbeddingSimilarity, or pass LEAM a model that returns embeddings."
             )
         if self.norm != "detach":
             raise CaptumLeamError(
-                f"norm is {self.norm!r}, but forward_func returns scores (N,), whose norm is their own: give it to EmbeddingSimilarity."
+                f'Expected norm="detach" because forward_func returns scores (N,), got {self.norm!r}. Pass the norm to EmbeddingSimilarity.'
             )
 
 
 def _warn_of_unit_embeddings(embeddings: Tensor) -> None:
     def warn(rows: list[int]) -> None:
         warnings.warn(
-            "all embeddings have length 1: the model seems to divide by it, and what is explained is the differentiated cosine, whatever "
-            "the norm. Its maps are less faithful and less person-specific; give the part of the model before that division.",
+            "Expected embeddings that are not normalised, but all embeddings have length 1. The maps are those of the differentiated "
+            "cosine, which are less faithful and less person-specific; explain the part of the model before the normalisation.",
             stacklevel=8,  # through the end of deferred_checks
         )
 
@@ -362,17 +400,17 @@ def _warn_of_unit_embeddings(embeddings: Tensor) -> None:
 
 
 def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) -> Tensor:
-    """Return the reference of every image from the *other* images of its person: mean of unit vectors, re-normalised.
+    """Return the reference of every image, the re-normalised mean of the unit embeddings of its person's *other* images.
 
     Args:
-        embeddings: Embeddings (N, D), un-normalised.
-        labels: Names or numbers of the N people.
+        embeddings: Embeddings (N, D), not normalised.
+        labels: Person of each image, N names or numbers.
 
     Returns:
-        (N, D), unit rows, constant under differentiation.
+        Unit references (N, D), detached.
 
     Raises:
-        CaptumLeamError: naming the people with one image only, or if the counts disagree.
+        CaptumLeamError: If a person has one image only, or if there is not one label per image.
 
     Example:
         >>> f = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [4.0, 0.0]])
@@ -382,10 +420,11 @@ def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) 
     embeddings = at_least_float32(as_embeddings(embeddings, len(embeddings)).detach())
     people, codes = person_codes(labels, len(embeddings), "embeddings")
     person = torch.from_numpy(codes).to(embeddings.device)
-    alone = [str(name) for name, count in zip(people, np.bincount(codes).tolist(), strict=True) if count == 1]
-    if alone:
+    single = [str(name) for name, count in zip(people, np.bincount(codes).tolist(), strict=True) if count == 1]
+    if single:
         raise CaptumLeamError(
-            f"one image only of: {', '.join(alone)}. A reference from other images needs two or more of every person."
+            "Expected two or more images of every person for leave-one-out references, got one image only of: "
+            f"{', '.join(single)}. Leave these people out."
         )
     units = unit(embeddings, "embeddings")
     _warn_of_copies(embeddings, codes)
@@ -396,7 +435,7 @@ def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) 
 
 
 def _warn_of_copies(embeddings: Tensor, codes: NDArray[np.int64]) -> None:
-    """Warn of images of one person with equal embeddings."""
+    """Warn if images of one person have equal embeddings."""
     values = embeddings.double().cpu()
     copies: list[int] = []
     for code in range(int(codes.max(initial=-1)) + 1):
@@ -417,29 +456,30 @@ def _warn_of_copies(embeddings: Tensor, codes: NDArray[np.int64]) -> None:
 
 
 class EmbeddingSimilarity(nn.Module):
-    """The similarity to a reference as a Captum forward function: images in, one score per image out.
+    """Similarity to a reference as a Captum forward function from images to one score per image.
 
-    Give it to any Captum method: ``LayerGradCam(EmbeddingSimilarity(model, reference), layer)``,
-    ``Occlusion(EmbeddingSimilarity(model, reference))`` and so on. Which norm a method needs:
+    Pass it to any Captum method, for example ``LayerGradCam(EmbeddingSimilarity(model, reference), layer)`` or
+    ``Occlusion(EmbeddingSimilarity(model, reference))``. The norm depends on the method:
 
-    * gradient and CAM methods: ``"detach"`` (default), or ``"differentiate"`` for what others call the cosine;
-    * methods with a completeness axiom, which walk a path (IntegratedGradients, LayerIntegratedGradients,
-      LayerConductance, DeepLift, GradientShap) and ``infidelity``: ``"fixed"``, with the weights of the explained
-      images from :meth:`fixed_weights`, passed as ``additional_forward_args``;
-    * perturbation methods (Occlusion, FeatureAblation, Shapley values): ``"detach"`` or ``"differentiate"``, whose
-      values are both the cosine; they need a reference, since the cosine to the own embedding is 1 whatever the image.
+    * gradient and CAM methods use ``"detach"`` (default), or ``"differentiate"`` for the gradient of the plain cosine;
+    * path methods with a completeness axiom (IntegratedGradients, LayerIntegratedGradients, LayerConductance, DeepLift,
+      GradientShap) and ``infidelity`` use ``"fixed"``, with the weights of the explained images from
+      :meth:`fixed_weights` as ``additional_forward_args``;
+    * perturbation methods (Occlusion, FeatureAblation, Shapley values) use ``"detach"`` or ``"differentiate"``, both of
+      which have the value of the cosine. They need a reference, because the cosine of an embedding to itself is always 1.
 
-    The model is held, not copied, and its mode, gradients and hooks are left as they are.
+    The model is not copied, and its mode, gradients and hooks are not changed.
 
     Args:
-        model: returns embeddings (N, D); a module or any callable.
-        reference: (D,) or (1, D), shared; or (N, D), one per image, which then fits a batch of N only. Under
-            ``norm="fixed"`` these are weights, used as they are. Without any, an image's own embedding.
-        norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``.
+        model: Module or callable that returns embeddings (N, D).
+        reference: Reference embeddings, (D,) or (1, D) shared by all images, or (N, D), one per image of a batch of N. With
+            ``norm="fixed"``, the weights. Default: each image's own embedding.
+        norm: Treatment of the norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``. Default: ``"detach"``.
 
     Raises:
-        CaptumLeamError: for an unknown norm; in ``forward`` for references that do not fit, for
-            ``norm="differentiate"`` without a reference (zero gradient), for ``norm="fixed"`` without weights.
+        InputTypeError: If the model is not callable, or if the reference is not a tensor.
+        CaptumLeamError: If the norm is unknown. ``forward`` raises it if the reference does not fit the batch, or if it is missing
+            with ``norm="differentiate"`` (zero gradient) or ``norm="fixed"``.
 
     Example:
         >>> from captum.attr import Saliency
@@ -463,15 +503,14 @@ class EmbeddingSimilarity(nn.Module):
         norm: Norm = "detach",
     ) -> None:
         super().__init__()
-        if norm not in NORMS:
-            raise CaptumLeamError(f"norm is {norm!r}; expected one of {', '.join(map(repr, NORMS))}.")
+        check_choice("norm", norm, NORMS)
         if not callable(model):
             raise InputTypeError(
-                f"model is a {type(model).__name__}; expected a module or a callable that returns embeddings."
+                f"Expected model to be a module or callable that returns embeddings, got a {type(model).__name__}."
             )
         if reference is not None and not isinstance(reference, Tensor):
             raise InputTypeError(
-                f"reference is a {type(reference).__name__}; expected a tensor (D,), (1, D) or (N, D)."
+                f"Expected reference to be a tensor (D,), (1, D) or (N, D), got a {type(reference).__name__}."
             )
         self.model = model
         self.norm: Norm = norm
@@ -479,39 +518,48 @@ class EmbeddingSimilarity(nn.Module):
         self.training = getattr(model, "training", False)
 
     def forward(self, inputs: Tensor, reference: Tensor | None = None, *args: Any) -> Tensor:
-        """Score of every image.
+        """Return the score of every image.
 
         Args:
-            inputs: images (N, …).
-            reference: instead of the held one: (D,), (1, D) or (N, D); weights under ``norm="fixed"``.
-            *args: reach the model unchanged.
+            inputs: Images (N, …).
+            reference: Reference embeddings, (D,), (1, D) or (N, D), or weights with ``norm="fixed"``. Default: those of the objective.
+            *args: Arguments passed to the model unchanged.
 
         Returns:
-            (N,): the cosine (under ``"fixed"``: at the images whose weights these are).
+            Scores (N,). These are cosines, with ``norm="fixed"`` only at the images that the weights belong to.
         """
-        chosen = self.reference if reference is None else reference
-        if chosen is None and self.norm != "detach":
+        reference = self.reference if reference is None else reference
+        if reference is None and self.norm != "detach":
             raise CaptumLeamError(
-                'norm="differentiate" without a reference has zero gradient: an image\'s cosine to itself is at its maximum. '
-                'Give a reference or use norm="detach".'
+                'Expected a reference with norm="differentiate", got none, for which the score has zero gradient. Pass a reference, or use '
+                'norm="detach".'
                 if self.norm == "differentiate"
-                else 'norm="fixed" needs the weights of the explained images: w = objective.fixed_weights(images, '
-                "reference), then additional_forward_args=(w,)."
+                else 'Expected the weights of the explained images with norm="fixed", got none. Pass '
+                "additional_forward_args=(objective.fixed_weights(images, reference),)."
             )
         embeddings = as_embeddings(self.model(inputs, *args), len(inputs))
         if self.norm == "fixed":
-            return similarity(embeddings, match_rows(cast(Tensor, chosen), embeddings), "fixed")
-        towards = direction(embeddings, chosen)
-        if chosen is None and not embeddings.requires_grad:
+            return similarity(embeddings, match_rows(cast(Tensor, reference), embeddings), "fixed")
+        unit_reference = direction(embeddings, reference)
+        if reference is None and not embeddings.requires_grad:
             self._warn_of_constant()
         if self.norm == "differentiate" and embeddings.requires_grad:
-            self._warn_if_flat(embeddings, towards)
-        return similarity(embeddings, towards, self.norm)
+            self._warn_if_flat(embeddings, unit_reference)
+        return similarity(embeddings, unit_reference, self.norm)
 
     def fixed_weights(
         self, inputs: Tensor, reference: Tensor | None = None, contrast: Tensor | None = None, *args: Any
     ) -> Tensor:
-        """Weights of ``norm="fixed"`` for these images, see :func:`fixed_weights`; (N, D). ``args`` reach the model unchanged.
+        """Return the weights of ``norm="fixed"`` for images.
+
+        Args:
+            inputs: Images (N, …).
+            reference: Reference embeddings, see :func:`direction`. Default: each image's own embedding.
+            contrast: Embeddings to tell the person apart from, see :func:`direction`. Default: None.
+            *args: Arguments passed to the model unchanged.
+
+        Returns:
+            Weights (N, D), detached.
 
         Example:
             >>> model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8)).eval()
@@ -527,20 +575,20 @@ class EmbeddingSimilarity(nn.Module):
     @staticmethod
     def _warn_of_constant() -> None:
         warnings.warn(
-            "EmbeddingSimilarity without a reference is 1 whatever the image: methods that look at its values (Occlusion, FeatureAblation, "
-            "Shapley values, infidelity) see rounding noise. Give it a reference; without one only its gradients mean something.",
+            "Expected EmbeddingSimilarity to have a reference for methods that use its values (Occlusion, FeatureAblation, Shapley values, "
+            "infidelity), got none, so that it is 1 for every image. Pass a reference; without one, only gradients have a meaning.",
             ReliabilityWarning,
             stacklevel=4,
         )
 
     @staticmethod
-    def _warn_if_flat(embeddings: Tensor, towards: Tensor) -> None:
-        # a warning, not an error: the end point of a path may rightly lie on the reference
-        flat = reliability(embeddings, towards) <= vanishing(embeddings)
-        if rows := flat.nonzero().flatten().tolist():
+    def _warn_if_flat(embeddings: Tensor, unit_reference: Tensor) -> None:
+        # This is a warning, not an error, because the end of a path may be the image of the reference.
+        is_flat = reliability(embeddings, unit_reference) <= noise_floor(embeddings)
+        if rows := is_flat.nonzero().flatten().tolist():
             warnings.warn(
-                f'norm="differentiate" has zero gradient for images {caller_rows(rows)}, whose embedding is the reference: gradients there '
-                "are rounding noise.",
+                'Expected a reference other than the embedding of the image with norm="differentiate", got zero gradient for images '
+                f"{caller_rows(rows)}. Gradients there are rounding noise.",
                 ReliabilityWarning,
                 stacklevel=4,
             )

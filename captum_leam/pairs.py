@@ -20,7 +20,7 @@ from captum_leam.explain import MapSettings, Preset, check_preset, explain_faces
 from captum_leam.faces import AlignedFace
 from captum_leam.layers import LayerSuggestions
 from captum_leam.objectives import embed, reliability, unit
-from captum_leam.suggest import Layers, chosen_layers
+from captum_leam.suggest import Layers, resolve_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from captum_leam.regions import RegionScheme
 
-NEARLY_THE_SAME = 0.1
-"""Sine of the angle between two embeddings (a cosine of .995) up to which they are nearly the same."""
+MIN_SINE = 0.1
+"""Sine of the angle between two embeddings, a cosine of .995, up to which they are nearly equal and the maps show their strength only."""
 
 SIDES = ("a", "b")
 
@@ -44,15 +44,15 @@ class PairExplanation(HtmlResult):
         images: Both faces, shape (2, C, H, W) in [0, 1].
         score: Cosine of the two embeddings.
         similar: Evidence for the match, shape (2, H, W): the map of :func:`~captum_leam.explain_faces` of each face towards the
-            other, from the layers with a positive value. Not negative; each sums to 1, or is 0 if no layer has one.
-        dissimilar: Evidence against the match, shape (2, H, W): the mean negative part of the signed layer maps. Not negative;
-            each sums to 1, or is 0 where nothing speaks against the match.
-        layers: Layer name → signed map, shape (2, H, W), on the raw scale of the score (:func:`~captum_leam.explain.layer_maps`).
-        sine: Sine of the angle between the embeddings, in [0, 1]; 0 for the same embedding.
-        settings: How the maps were made.
-        threshold: Threshold of the decision; a score of at least the threshold is accepted.
-        same_person: Whether both faces show the same person, where it is known.
-        faces: Alignments of the crops in their photographs, if they come from photographs.
+            other, from the layers with a positive value. Not negative. Each sums to 1, or is 0 if no layer has a positive value.
+        dissimilar: Evidence against the match, shape (2, H, W): the mean negative part of the signed layer maps. Not negative.
+            Each sums to 1, or is 0 if no layer has a negative value.
+        layers: Signed maps by layer name, shape (2, H, W), on the raw scale of the score (:func:`~captum_leam.explain.layer_maps`).
+        sine: Sine of the angle between the embeddings, in [0, 1]; 0 for equal embeddings.
+        settings: Settings that the maps were computed with.
+        threshold: Threshold of the decision, a cosine; a score of at least the threshold is accepted. Default: None, no decision.
+        same_person: Whether both faces show the same person; None if it is unknown. Default: None.
+        faces: Alignments of the crops in their photographs; None for crops without one. Default: ``(None, None)``.
     """
 
     images: Tensor = field(repr=False)
@@ -85,8 +85,8 @@ class PairExplanation(HtmlResult):
 
     @property
     def reliable(self) -> bool:
-        """Whether the maps describe the *match*: False where the embeddings are nearly the same, and the maps show their strength only."""
-        return self.sine > NEARLY_THE_SAME
+        """Whether the maps describe the *match*; False if the embeddings are nearly equal, so that the maps show their strength only."""
+        return self.sine > MIN_SINE
 
     @property
     def angle(self) -> float:
@@ -99,23 +99,23 @@ class PairExplanation(HtmlResult):
         return {True: "the same person", False: "different people", None: None}[self.same_person]
 
     def facts(self) -> dict[str, str]:
-        """Return score, decision, truth and reliability by name, as far as they are known."""
-        known = {"cosine": f"{self.score:.3f}"}
+        """Return score, decision, truth and reliability by name, without what is unknown."""
+        facts = {"cosine": f"{self.score:.3f}"}
         if self.accepted is not None and self.margin is not None:
-            known |= {"threshold": f"{self.threshold:g}", "decision": "accepted" if self.accepted else "rejected"}
-            known |= {"margin": f"{self.margin:+.3f}"}
+            facts |= {"threshold": f"{self.threshold:g}", "decision": "accepted" if self.accepted else "rejected"}
+            facts |= {"margin": f"{self.margin:+.3f}"}
         if self.truth is not None:
-            known["in truth"] = self.truth
+            facts["in truth"] = self.truth
         if self.outcome is not None:
-            known["outcome"] = f"{self.outcome}, {OUTCOMES[self.outcome]}"
-        angles = f"angle {self.angle:.1f}°, more than {math.degrees(math.asin(NEARLY_THE_SAME)):.1f}° is enough"
+            facts["outcome"] = f"{self.outcome}, {OUTCOMES[self.outcome]}"
+        angles = f"angle {self.angle:.1f}°, more than {math.degrees(math.asin(MIN_SINE)):.1f}° is enough"
         if self.reliable:
-            known["maps about the match"] = f"yes: the embeddings differ enough ({angles})"
+            facts["maps about the match"] = f"yes: the embeddings differ enough ({angles})"
         else:
-            known["maps about the match"] = (
+            facts["maps about the match"] = (
                 f"NO: the embeddings are nearly the same ({angles}), so that the maps show their strength only"
             )
-        return known
+        return facts
 
     def sentence(self) -> str:
         """Return score, decision and reliability as a sentence."""
@@ -136,8 +136,8 @@ class PairExplanation(HtmlResult):
         Args:
             labels: Region labels, shape (2, H, W) or (H, W).
             scheme: Names of the labels.
-            fraction: Share of the critical pixels. Default: 0.01.
-            seed: Seed that breaks ties. Default: 0.
+            fraction: Share of the pixels that are critical, in (0, 1]. Default: 0.01.
+            seed: Seed of the permutations that break ties. Default: 0.
 
         Returns:
             Table of :func:`~captum_leam.regions.region_report` with the leading columns ``face`` ("a" or "b") and ``speaks`` ("for"
@@ -147,12 +147,12 @@ class PairExplanation(HtmlResult):
 
         tables = []
         for speaks, maps in (("for", self.similar), ("against", self.dissimilar)):
-            some = maps.flatten(1).sum(1) > 0
-            if not bool(some.any()):
+            has_evidence = maps.flatten(1).sum(1) > 0
+            if not bool(has_evidence.any()):
                 continue
-            chosen = labels[some] if labels.ndim == 3 else labels
-            table = region_report(maps[some], chosen, scheme, fraction=fraction, seed=seed)
-            names = [name for name, there in zip(SIDES, some.tolist(), strict=True) if there]
+            map_labels = labels[has_evidence] if labels.ndim == 3 else labels
+            table = region_report(maps[has_evidence], map_labels, scheme, fraction=fraction, seed=seed)
+            names = [name for name, has_map in zip(SIDES, has_evidence.tolist(), strict=True) if has_map]
             table.insert(0, "speaks", speaks)
             table.insert(0, "face", table.pop("image").map(dict(enumerate(names))))
             tables.append(table)
@@ -164,22 +164,25 @@ class PairExplanation(HtmlResult):
         *,
         pictures: Sequence[NDArray[np.uint8] | None] | None = None,
     ) -> Figure:
-        """Draw the evidence for and against on both faces, and on their photographs if these are given.
+        """Draw the evidence for and against the match on both faces, and on their photographs if these are given.
 
         Args:
-            photographs: Photographs of a and b, shape (3, H, W) in [0, 1]; None for one that is not shown.
-            pictures: Photographs with the maps drawn already by :func:`captum_leam.plots.overlay_on_photo`.
+            photographs: Photographs of a and b, shape (3, H, W) in [0, 1]; None for one that is not shown. Default: None.
+            pictures: Photographs on which :func:`captum_leam.plots.overlay_on_photo` has drawn the maps already. Default: None.
+
+        Returns:
+            Figure with one row per face.
         """
         from matplotlib.figure import Figure
 
         from captum_leam.plots import add_colour_bar, overlay, overlay_on_photo
 
-        drawn = list(pictures or ())
+        overlays = list(pictures or ())
         for i, (photo, face) in enumerate(zip(photographs or (), self.faces, strict=False)):
-            drawn.append(None if photo is None or face is None else overlay_on_photo(photo, face, self.similar[i]))
-        shown = [(i, picture) for i, picture in enumerate(drawn) if picture is not None]
-        figure = Figure(figsize=(7.2, 5.2 + 3.8 * bool(shown)), layout="constrained")
-        rows: Any = figure.subfigures(2, 1, height_ratios=[5.2, 3.8]) if shown else [figure]
+            overlays.append(None if photo is None or face is None else overlay_on_photo(photo, face, self.similar[i]))
+        panels = [(i, picture) for i, picture in enumerate(overlays) if picture is not None]
+        figure = Figure(figsize=(7.2, 5.2 + 3.8 * bool(panels)), layout="constrained")
+        rows: Any = figure.subfigures(2, 1, height_ratios=[5.2, 3.8]) if panels else [figure]
         axes = rows[0].subplots(2, 3)
         for i, image in enumerate(self.images.detach().cpu().float()):
             row = [image.movedim(0, -1).clamp(0, 1).expand(-1, -1, 3).numpy()]
@@ -189,8 +192,8 @@ class PairExplanation(HtmlResult):
                 axis.set_title(title, fontsize=9)
                 axis.set_axis_off()
         add_colour_bar(rows[0], axes, labels=("no\nevidence", "strongest\nevidence"))
-        for place, (i, picture) in enumerate(shown):
-            axis = rows[1].add_subplot(1, len(shown), place + 1)
+        for column, (i, picture) in enumerate(panels, 1):
+            axis = rows[1].add_subplot(1, len(panels), column)
             axis.imshow(picture)
             axis.set_title(f"{SIDES[i]}, for the match, on the photograph", fontsize=9)
             axis.set_axis_off()
@@ -209,24 +212,28 @@ def explain_pair(
     preset: Preset = "default",
     n_steps: int = 4,
 ) -> PairExplanation:
-    r"""Explain the similarity of two faces: each face towards the embedding of the other.
+    r"""Explain the similarity of two faces by maps of each face towards the embedding of the other.
 
-    The map for the match is that of :func:`~captum_leam.explain_faces` with the preset. The map against the match is the mean over layers
-    of the negative part of the signed layer maps, each divided by its sum, because the overall map has no negative part. The two say where
-    evidence lies, not how much: the signed maps in ``layers`` keep their scale.
+    The map for the match is that of :func:`~captum_leam.explain_faces` with the preset. Because it has no negative part, the map against
+    the match is the mean over layers of the negative part of the signed layer maps, each divided by its sum. Both maps show where
+    evidence lies, but not how much; only the signed maps in ``layers`` keep their scale.
 
     Args:
         model: Model in evaluation mode that returns embeddings (N, D).
         a: Face as the model takes it, shape (C, H, W) or (1, C, H, W), or an aligned face.
         b: Face of the same size.
         layers: Layer by name, as a module or as a suggestion; a list of these; or all suggestions. Default: those of the overall map.
-        threshold: Threshold of the decision. Default: no decision.
-        same_person: Whether both faces show the same person, if it is known.
+        threshold: Threshold of the decision, a cosine. Default: no decision.
+        same_person: Whether both faces show the same person. Default: None, unknown.
         preset: Preset of :func:`~captum_leam.explain_faces`. Default: ``"default"``.
-        n_steps: Steps of the path of the signed layer maps. Default: 4.
+        n_steps: Number of steps of the path of the signed layer maps. Default: 4.
+
+    Returns:
+        Maps of both faces, with the score and the decision.
 
     Raises:
-        CaptumLeamError: For images of different sizes, an unknown preset or layer, and what ``LEAM.attribute`` refuses.
+        InputTypeError: If an argument has the wrong type.
+        CaptumLeamError: If the images have different sizes, the preset or a layer is unknown, or ``LEAM.attribute`` would raise it.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -236,14 +243,14 @@ def explain_pair(
         (False, 'FR', torch.Size([2, 112, 112]))
     """
     check_preset(preset)
-    check_truth(same_person)
+    check_same_person(same_person)
     if not isinstance(model, nn.Module):
         raise InputTypeError(
             f"Expected model to be a torch.nn.Module that returns embeddings, got a {type(model).__name__}."
         )
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    images = _both(a, b).to(device)
-    layers = chosen_layers(model, images, layers)
+    images = _stack_pair(a, b).to(device)
+    layers = resolve_layers(model, images, layers)
     embeddings = embed(model, images)
     directions = unit(embeddings, "embeddings")
     signed = layer_maps(model, images, layers, reference=directions.flip(0), n_steps=n_steps)
@@ -261,19 +268,22 @@ def explain_pair(
     )
 
 
-def check_truth(same_person: Any) -> None:
-    """Raise if what is known about a pair is neither True, False nor None.
+def check_same_person(same_person: Any) -> None:
+    """Raise if ``same_person`` is neither True, False nor None.
+
+    Raises:
+        InputTypeError: If it has another type.
 
     Example:
-        >>> check_truth(None)
+        >>> check_same_person(None)
     """
     if not isinstance(same_person, bool | np.bool_ | None):
         raise InputTypeError(f"Expected same_person to be True, False or None, got {same_person!r}.")
 
 
-def _both(a: Tensor | AlignedFace, b: Tensor | AlignedFace) -> Tensor:
+def _stack_pair(a: Tensor | AlignedFace, b: Tensor | AlignedFace) -> Tensor:
     first, second = (
-        batch_of_one(x.crop if isinstance(x, AlignedFace) else x, name) for x, name in ((a, "a"), (b, "b"))
+        as_single_image(x.crop if isinstance(x, AlignedFace) else x, name) for x, name in ((a, "a"), (b, "b"))
     )
     if first.shape != second.shape:
         raise CaptumLeamError(
@@ -282,8 +292,17 @@ def _both(a: Tensor | AlignedFace, b: Tensor | AlignedFace) -> Tensor:
     return torch.cat([first, second.to(first)])
 
 
-def batch_of_one(image: Any, name: str) -> Tensor:
-    """Return one image (C, H, W) or (1, C, H, W) as a batch."""
+def as_single_image(image: Any, name: str) -> Tensor:
+    """Return one image (C, H, W) or (1, C, H, W) as a batch (1, C, H, W).
+
+    Args:
+        image: The image.
+        name: Name of the argument, for messages.
+
+    Raises:
+        InputTypeError: If it is not a floating-point tensor.
+        CaptumLeamError: If it has another shape or several images.
+    """
     batch = image[None] if isinstance(image, Tensor) and image.ndim == 3 else image
     check_images(batch, name)
     if len(batch) > 1:
@@ -300,44 +319,43 @@ def evidence_for(
     contrast: Tensor | None = None,
     batch_size: int = 32,
 ) -> Tensor:
-    """Return the overall maps (N, H, W); zero for images without evidence for the match.
+    """Return the overall maps (N, H, W), which are zero for images without evidence for the match.
 
     Args:
         model: Model in evaluation mode that returns embeddings (N, D).
         images: Faces (N, C, H, W).
-        references: Embeddings (N, D) to match.
+        references: Reference embeddings (N, D).
         layers: Layers of the overall map.
         preset: Preset of the overall map.
-        contrast: Embeddings (N, M, D) to tell the reference apart from. Default: none.
-        batch_size: Images per pass. Default: 32.
+        contrast: Embeddings (N, M, D) to tell the person apart from. Default: None.
+        batch_size: Number of images per pass. Default: 32.
     """
-    towards: dict[str, Any] = (
-        {"reference": references} if contrast is None else {"reference": references, "contrast": contrast}
-    )
     try:
-        return explain_faces(model, images, preset, layers=layers, batch_size=batch_size, **towards)
+        return explain_faces(
+            model, images, preset, layers=layers, batch_size=batch_size, reference=references, contrast=contrast
+        )
     except NoEvidenceError:
         rows = [slice(i, i + 1) for i in range(len(images))]
     if len(rows) == 1:
         return torch.zeros_like(at_least_float32(images[:, 0]))
-    of_rows = [(images[row], references[row], None if contrast is None else contrast[row]) for row in rows]
-    return torch.cat([evidence_for(model, x, r, layers, preset, c) for x, r, c in of_rows])
+    parts = [(images[row], references[row], None if contrast is None else contrast[row]) for row in rows]
+    return torch.cat([evidence_for(model, x, r, layers, preset, c) for x, r, c in parts])
 
 
 def evidence_against(maps: list[Tensor]) -> Tensor:
-    """Return the negative parts of signed layer maps, each divided by its sum, averaged over the layers that have any.
+    """Return the mean negative part of signed layer maps, each divided by its sum, over the layers that have a negative part.
 
     Args:
-        maps: Signed maps of the layers, shape (N, H, W).
+        maps: Signed maps of the layers, shape (N, H, W) each.
 
     Returns:
-        Shape (N, H, W), not negative; each sums to 1, or is 0 where no layer has a negative value.
+        Shape (N, H, W), not negative. Each sums to 1, or is 0 if no layer has a negative value.
 
     Example:
         >>> evidence_against([torch.tensor([[[1.0, -2.0, -2.0]]]), torch.tensor([[[1.0, 0.0, 0.0]]])]).tolist()
         [[[0.0, 0.5, 0.5]]]
     """
-    parts = torch.stack([(-m).clamp(min=0) for m in maps])
-    sums = parts.sum((-2, -1), keepdim=True)
-    some = (sums > 0).to(parts).sum(0).clamp_min(1)
-    return (parts / torch.where(sums > 0, sums, 1)).sum(0) / some
+    negative = torch.stack([(-m).clamp(min=0) for m in maps])
+    sums = negative.sum((-2, -1), keepdim=True)
+    counts = (sums > 0).to(negative).sum(0).clamp_min(1)
+    return (negative / torch.where(sums > 0, sums, 1)).sum(0) / counts

@@ -1,4 +1,4 @@
-"""Figures: matplotlib, returned and never shown; colour-blind safe (Okabe & Ito 2008), readable in print."""
+"""Matplotlib figures with a palette that is safe in colour blindness (Okabe & Ito 2008); returned, never shown."""
 
 from __future__ import annotations
 
@@ -33,25 +33,26 @@ __all__ = [
 ]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")
-"""Colours of lines, told apart in every common form of colour blindness."""
+"""Colours of lines, which can be distinguished in every common form of colour blindness."""
 POSITIVE = "inferno"
 SIGNED = "PuOr_r"
+"""Colour maps of positive and of signed maps."""
 
 
 def overlay(image: Tensor, maps: Tensor, *, signed: bool = False, strength: float = 0.75) -> NDArray[np.uint8]:
-    """Draw a map over its grey image and return an RGB picture.
+    """Draw a map over its image in grey and return an RGB picture.
 
     Args:
-        image: (C, H, W) in [0, 1], C of 1 or 3.
-        maps: one map of the image's size, (H, W); divided by its largest absolute value.
-        signed: show negative values too (purple against the match, orange for it); else the positive part.
-        strength: how much of the picture is map where the map is strongest, in [0, 1].
+        image: Image (C, H, W) in [0, 1], with C = 1 or 3.
+        maps: Map (H, W), which is divided by its largest absolute value.
+        signed: Whether to show negative values, purple against the match and orange for it. Default: False, the positive part only.
+        strength: Opacity of the map where it is strongest, in [0, 1]. Default: 0.75.
 
     Returns:
-        (H, W, 3), uint8.
+        Picture (H, W, 3), uint8.
 
     Raises:
-        CaptumLeamError: if the sizes differ, or the image is far from [0, 1].
+        CaptumLeamError: If the sizes differ, or if the image is far from [0, 1].
 
     Example:
         >>> import torch
@@ -62,36 +63,36 @@ def overlay(image: Tensor, maps: Tensor, *, signed: bool = False, strength: floa
 
     if tuple(image.shape[-2:]) != tuple(maps.shape[-2:]):
         raise CaptumLeamError(
-            f"the map is {tuple(maps.shape[-2:])}, the image {tuple(image.shape[-2:])}; place the map first."
+            f"Expected a map of the size of the image, {tuple(image.shape[-2:])}, got {tuple(maps.shape[-2:])}. Call "
+            "captum_leam.maps.place_on_field first."
         )
-    least, most = (float(v) for v in image.detach().aminmax())
-    if (
-        least < -0.5 or most > 1.5
-    ):  # noise and light leave [0, 1] a little; normalised pixels would be drawn as another picture
+    low, high = (float(v) for v in image.detach().aminmax())
+    # Noise and changes of light leave [0, 1] a little, but normalised pixels would be drawn as another picture.
+    if low < -0.5 or high > 1.5:
         raise CaptumLeamError(
-            f"the image has values from {least:.3g} to {most:.3g}; to be drawn it must be RGB in [0, 1]. Keep the normalisation "
-            "inside the model: captum_leam.models.Prepared(network, preprocessing)."
+            f"Expected an image in RGB with values in [0, 1], got values from {low:.3g} to {high:.3g}. Move the normalisation into the "
+            "model: captum_leam.models.Prepared(network, preprocessing)."
         )
     scaled = normalize_max(maps)[0].detach().cpu().double().numpy()
     grey = image.detach().cpu().double().clamp(0, 1).mean(0).numpy()[..., None].repeat(3, -1)
     values = scaled if signed else scaled.clip(min=0)
     colours = colormaps[SIGNED]((values + 1) / 2) if signed else colormaps[POSITIVE](0.15 + 0.8 * values)
-    cover = strength * np.abs(values)[..., None] ** 0.7
-    blended = grey * (1 - cover) + colours[..., :3] * cover
+    opacity = strength * np.abs(values)[..., None] ** 0.7
+    blended = grey * (1 - opacity) + colours[..., :3] * opacity
     picture: NDArray[np.uint8] = (blended * 255).round().astype(np.uint8)
     return picture
 
 
 def region_outlines(image: Tensor, labels: Tensor, *, side: int = 448) -> NDArray[np.uint8]:
-    """Where the regions of a face end, as lines on it: to see whether a parser was right.
+    """Draw the outlines of regions on a face, to check a parser, and return an RGB picture.
 
     Args:
-        image: (C, H, W) in [0, 1], C of 1 or 3.
-        labels: (H, W), integers.
-        side: width of the picture in pixels, at least.
+        image: Image (C, H, W) in [0, 1], with C = 1 or 3.
+        labels: Region labels (H, W), integers.
+        side: Minimum width of the picture in pixels. Default: 448.
 
     Returns:
-        (H', W', 3), uint8, a whole number of times the size of the image.
+        Picture (H', W', 3), uint8, whose size is a multiple of that of the image.
 
     Example:
         >>> import torch
@@ -105,8 +106,8 @@ def region_outlines(image: Tensor, labels: Tensor, *, side: int = 448) -> NDArra
     large = picture.repeat(times, 0).repeat(times, 1)
     lines = find_boundaries(labels.cpu().numpy().repeat(times, 0).repeat(times, 1), mode="thick")
     large[lines] = np.array([0x00, 0x72, 0xB2]) / 255  # COLOURS[0]
-    drawn: NDArray[np.uint8] = (large * 255).round().astype(np.uint8)
-    return drawn
+    outlined: NDArray[np.uint8] = (large * 255).round().astype(np.uint8)
+    return outlined
 
 
 def overlay_on_photo(
@@ -115,14 +116,14 @@ def overlay_on_photo(
     """Draw the map of a crop on its photograph, with the outline of the crop, and return an RGB picture.
 
     Args:
-        photo: (3, H, W) in [0, 1].
-        face: that the map belongs to.
-        maps: (h, w), of the size of the crop.
-        signed: see :func:`overlay`.
-        side: longest side of the picture in pixels; smaller photographs stay as they are.
+        photo: Photograph (3, H, W) in [0, 1].
+        face: Aligned face that the map belongs to.
+        maps: Map (h, w) of the size of the crop.
+        signed: Whether to show negative values, see :func:`overlay`. Default: False.
+        side: Maximum side of the picture in pixels; smaller photographs are not enlarged. Default: 720.
 
     Returns:
-        (H', W', 3), uint8.
+        Picture (H', W', 3), uint8.
 
     Example:
         >>> import torch
@@ -144,14 +145,20 @@ def overlay_on_photo(
 def overlay_grid(
     images: Tensor, maps: Tensor, titles: Sequence[str] | None = None, *, columns: int = 6, signed: bool = False
 ) -> Figure:
-    """Faces above their maps, in rows, with a legend that says what the colours mean.
+    """Draw faces above their maps in rows, with a colour bar.
 
     Args:
-        images: (N, C, H, W) in [0, 1].
-        maps: (N, H, W) or (N, 1, H, W).
-        titles: one per image.
-        columns: faces in a row.
-        signed: see :func:`overlay`.
+        images: Images (N, C, H, W) in [0, 1].
+        maps: Maps (N, H, W) or (N, 1, H, W).
+        titles: Titles of the images, N of them. Default: no titles.
+        columns: Maximum number of faces in a row. Default: 6.
+        signed: Whether to show negative values, see :func:`overlay`. Default: False.
+
+    Returns:
+        Figure with two rows of axes per row of faces.
+
+    Raises:
+        CaptumLeamError: If there is not one map and one title per image.
 
     Example:
         >>> import torch
@@ -161,9 +168,9 @@ def overlay_grid(
     """
     maps = as_maps(maps)
     if len(images) != len(maps) or (titles is not None and len(titles) != len(images)):
-        given = "" if titles is None else f" and {len(titles)} titles"
+        and_titles = "" if titles is None else f" and {len(titles)} titles"
         raise CaptumLeamError(
-            f"Expected one map and one title for each of the {len(images)} images, got {len(maps)} maps{given}."
+            f"Expected one map and one title for each of the {len(images)} images, got {len(maps)} maps{and_titles}."
         )
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
@@ -188,7 +195,7 @@ def add_colour_bar(
     axes: NDArray[Any],
     *,
     signed: bool = False,
-    labels: tuple[str, str] = ("nothing", "speaks for\nthe match"),
+    labels: tuple[str, str] = ("no\nevidence", "for the\nmatch"),
 ) -> None:
     """Add the colour bar of :func:`overlay` to a figure.
 
@@ -211,17 +218,21 @@ def add_colour_bar(
 def correspondence_lines(
     image: Tensor, partner: Tensor, lines: Tensor, strengths: Tensor | Sequence[float] | None = None
 ) -> Figure:
-    """Two faces, the partner to the right and lower, and lines between places that correspond: thicker where they add more.
+    """Draw two faces with lines between corresponding places, whose width shows their contribution to the similarity.
 
     Args:
-        image: (C, H, W) in [0, 1], C of 1 or 3.
-        partner: (C, H, W), of the same size.
-        lines: (K, 4): x and y in the image, x and y in the partner, in pixels, as
-            :meth:`captum_leam.explainers.Correspondences.lines` gives them for one pair.
-        strengths: K numbers, what each pair of places adds (below 0 as 0), as ``Correspondences.strengths`` gives them; equal by default.
+        image: Image (C, H, W) in [0, 1], with C = 1 or 3.
+        partner: Image of the other face, (C, H, W), which is drawn to the right and lower.
+        lines: Ends of the lines (K, 4) in pixels, x and y in the image and x and y in the partner, as
+            :meth:`captum_leam.explainers.Correspondences.lines` returns them for one pair.
+        strengths: Contributions of the lines (K,), with negative ones drawn as 0, as ``Correspondences.strengths`` returns them. Default:
+            equal contributions.
+
+    Returns:
+        Figure with one axis.
 
     Raises:
-        CaptumLeamError: for images of different size, or another shape of the lines or strengths.
+        CaptumLeamError: If the images differ in size, or if lines or strengths have another shape.
 
     Example:
         >>> import torch
@@ -231,28 +242,29 @@ def correspondence_lines(
     """
     if image.shape[-2:] != partner.shape[-2:]:
         raise CaptumLeamError(
-            f"the images are {tuple(image.shape[-2:])} and {tuple(partner.shape[-2:])}; expected one size for both."
+            f"Expected two images of one size, got {tuple(image.shape[-2:])} and {tuple(partner.shape[-2:])}."
         )
-    given = [1.0] * len(lines) if strengths is None else [float(s) for s in strengths]
-    if lines.ndim != 2 or lines.shape[1] != 4 or len(given) != len(lines):
+    widths = [1.0] * len(lines) if strengths is None else [float(s) for s in strengths]
+    if lines.ndim != 2 or lines.shape[1] != 4 or len(widths) != len(lines):
         raise CaptumLeamError(
-            f"lines have shape {tuple(lines.shape)}, and there are {len(given)} strengths; expected (K, 4) and K, of one pair of images."
+            f"Expected lines of shape (K, 4) and K strengths of one pair of images, got {tuple(lines.shape)} and {len(widths)} strengths."
         )
     height, width = image.shape[-2:]
-    right, down = (
-        width + width // 8,
-        height // 3,
-    )  # the partner lower: lines between equal places do not cover each other
+    # The partner is drawn lower so that lines between equal places do not cover each other.
+    right, down = width + width // 8, height // 3
     left, other = (side.detach().cpu().double().clamp(0, 1).mean(0).numpy() for side in (image, partner))
     picture = np.ones((height + down, right + width))
     picture[:height, :width], picture[down:, right:] = left, other
     figure = Figure(figsize=(7, 4.4), layout="constrained")
     axis = figure.subplots()
     axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
-    strongest = max([*given, 0.0]) or 1.0
-    for (x, y, u, v), strength in zip(lines.tolist(), given, strict=True):
+    strongest = max([*widths, 0.0]) or 1.0
+    for (x, y, u, v), strength in zip(lines.tolist(), widths, strict=True):
         share = max(strength, 0.0) / strongest
-        ends = ([x - 0.5, u + right - 0.5], [y - 0.5, v + down - 0.5])  # imshow has pixels' centres at whole numbers
+        ends = (
+            [x - 0.5, u + right - 0.5],
+            [y - 0.5, v + down - 0.5],
+        )  # imshow draws centres of pixels at whole numbers
         axis.plot(*ends, "-o", color=COLOURS[4], linewidth=0.5 + 2.5 * share, markersize=3, alpha=0.35 + 0.6 * share)
     axis.set_axis_off()
     axis.set_title("what adds most to the similarity of the two faces: thicker is more", fontsize=9)
@@ -260,10 +272,13 @@ def correspondence_lines(
 
 
 def region_bars(report: pd.DataFrame) -> Figure:
-    """Lift of every region: the mean over images as a bar, every image as a dot, chance as a line at 1.
+    """Draw the lift of every region, with the mean over images as a bar, images as dots, and chance as a line at 1.
 
     Args:
-        report: of :func:`captum_leam.regions.region_report`.
+        report: Table of :func:`captum_leam.regions.region_report`.
+
+    Returns:
+        Figure with one axis.
 
     Example:
         >>> report = pd.DataFrame({"image": [0, 0], "region": ["nose", "skin"], "lift": [5.0, 0.5], "share": [0.5, 0.5]})
@@ -284,12 +299,15 @@ def region_bars(report: pd.DataFrame) -> Figure:
 
 
 def occlusion_curves(result: Any, *, fill: str | None = None, order: str | None = None) -> Figure:
-    """Mean drop against the fraction occluded, with 95 % bands over people; a panel per model the drop was measured on.
+    """Draw the mean drop over the share of pixels occluded, with 95 % bands over people, one panel per measured model.
 
     Args:
-        result: :class:`captum_leam.faithfulness.OcclusionResult`.
-        fill: which fill; the first by default.
-        order: which order; the first by default.
+        result: Result of :class:`captum_leam.faithfulness.OcclusionEvaluator`.
+        fill: Name of the fill. Default: the first one.
+        order: Order of the pixels. Default: the first one.
+
+    Returns:
+        Figure with one axis per pair of explained and measured model.
 
     Example:
         >>> import torch
@@ -322,7 +340,7 @@ def occlusion_curves(result: Any, *, fill: str | None = None, order: str | None 
 
 
 def _curves(axis: Axes, table: pd.DataFrame) -> None:
-    """Methods in colour, shared controls in grey; a method's own controls are left to the tables."""
+    """Draw methods in colour and shared controls in grey; controls of single methods are in the tables only."""
     methods = [m for m in dict.fromkeys(table["method"]) if m]
     shared = [c for c in dict.fromkeys(table.loc[table["method"] == "", "control"]) if c]
     styles = [(m, "", COLOURS[i % 7], "-") for i, m in enumerate(methods)]
@@ -349,17 +367,20 @@ def verification_curves(
     model: str | None = None,
     operating_point: str | None = None,
 ) -> Figure:
-    """Genuine accept rate, impostor reject rate and balanced accuracy, with the area under each; the 50 % floor is drawn.
+    """Draw genuine accept rate, impostor reject rate and balanced accuracy over the share of pixels, with the areas under them.
 
     Args:
-        result: :class:`captum_leam.verification.VerificationResult`.
-        kind: ``"similar"`` or ``"dissimilar"`` maps.
-        protocol: ``"deletion"`` or ``"insertion"``.
-        model: which model decides; the first by default.
-        operating_point: which threshold; the first by default.
+        result: Result of :class:`captum_leam.verification.VerificationEvaluator`.
+        kind: Kind of the maps, ``"similar"`` or ``"dissimilar"``. Default: ``"similar"``.
+        protocol: ``"deletion"`` or ``"insertion"``. Default: ``"deletion"``.
+        model: Name of the model that decides. Default: the first one.
+        operating_point: Name of the threshold. Default: the first one.
+
+    Returns:
+        Figure with three axes.
 
     Raises:
-        CaptumLeamError: if there are no such curves.
+        CaptumLeamError: If the result has no such curves.
 
     Example:
         >>> import torch
@@ -377,7 +398,7 @@ def verification_curves(
     for column, value in query.items():
         table = table[table[column] == value]
     if not len(table):
-        raise CaptumLeamError(f"there are no curves of {query}.")
+        raise CaptumLeamError(f"Expected curves of {query} in the result, got none. Pass values of result.curves().")
     figure = Figure(figsize=(12, 3.4), layout="constrained")
     panels = figure.subplots(1, len(RATE_NAMES), sharey=True)
     for axis, (rate, name) in zip(panels, RATE_NAMES.items(), strict=True):
@@ -397,10 +418,13 @@ def verification_curves(
 
 
 def patch_curves(result: Any) -> Figure:
-    """FMR and FNMR as more and more of the pasted patches is given back, see :mod:`captum_leam.faithfulness.patch_pairs`.
+    """Draw FMR and FNMR over the share of the pasted pixels that is restored, see :mod:`captum_leam.faithfulness.patch_pairs`.
 
     Args:
-        result: :class:`captum_leam.faithfulness.PatchResult`.
+        result: Result of :func:`captum_leam.faithfulness.evaluate_patch_pairs`.
+
+    Returns:
+        Figure with two axes.
 
     Example:
         >>> import torch
@@ -432,6 +456,10 @@ def patch_curves(result: Any) -> Figure:
 
 
 def tidy(axis: Axes) -> None:
-    """Without the frame above and to the right, small figures at the ticks."""
+    """Remove the frame above and to the right, and reduce the tick labels.
+
+    Args:
+        axis: Axis to change.
+    """
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=9)

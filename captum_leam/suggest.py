@@ -1,4 +1,4 @@
-"""Which layers to explain: one for every spatial size, found by running the model once."""
+"""Suggestion of layers to explain, one for every spatial size, found by running the model once."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from captum_leam._engine.arithmetic import differentiate, normal
 from captum_leam._engine.checks import check_images, check_tensor, rows_of_caller
-from captum_leam._engine.guards import eager, raise_if_unexplainable, with_gradients
+from captum_leam._engine.guards import enable_gradients, force_eager, raise_if_unexplainable
 from captum_leam._engine.layer_probe import Displacement, check_layers
 from captum_leam._engine.outputs import as_output, float16_hint
 from captum_leam._engine.passes import LayerPasses
-from captum_leam._engine.recording import ValueRecorder, hooked
+from captum_leam._engine.recording import ValueRecorder, forward_hooks
 from captum_leam._engine.shapes import Reshape, looks_channels_last, rows_message
 from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.layers import (
-    MOST_PREFIX_TOKENS,
+    MAX_PREFIX_TOKENS,
     channels_last_to_first,
     get_layer,
     tokens_to_map,
@@ -29,36 +29,36 @@ from captum_leam.layers import LayerSuggestions as LayerSuggestions
 from captum_leam.maps import gaussian_blur
 
 Layers = str | nn.Module | LayerSuggestion | LayerSuggestions | Sequence[str | nn.Module | LayerSuggestion] | None
-"""Layers to explain: a name, a module, a suggestion, a list of these, all suggestions, or None for those of the overall map."""
+"""Layers to explain: a name, module or suggestion, a list of these, all suggestions, or None for the layers of the overall map."""
 
 
 def suggest_layers(
     model: nn.Module, faces: Tensor, *, best_of: Callable[[LayerSuggestions], Sequence[str]] | None = None
 ) -> LayerSuggestions:
-    """Find, for every spatial size, the layer to explain.
+    """Suggest one layer to explain for every spatial size.
 
-    That is the last module before the size changes or the head begins that runs once, puts out a spatial map, is a
-    *cut* (everything that reaches the embedding passes through it), and whose positions the embedding depends on;
-    of modules with the same output, the outermost. What lies inside a block that changes the size, before the
-    change, is passed over for the block before, and what comes before the first weights is passed over altogether. Tokens and
-    channels-last layers come with the reshape they need.
+    A suggested layer is the last module before the size changes or the head begins that meets four conditions: it runs once; it puts out a
+    spatial map; it is a *cut*, which everything that reaches the embedding passes through; and the embedding depends on its positions. Of
+    modules with the same output, the outermost is suggested. Modules inside a block that changes the size are skipped in favour of the
+    block before, and modules before the first weights are skipped altogether. Suggestions of tokens and channels-last layers have the
+    reshape that they need.
 
-    In a network of operators, as :func:`~captum_leam.models.from_onnx` gives it, blocks do not run. They are read off the names
-    (``stages.1.0.conv`` belongs to ``stages.1.0``); where those say nothing, the last sum with a skip connection ends the last block.
+    In a network of operators, such as that of :func:`~captum_leam.models.from_onnx`, blocks do not run. They are inferred from the names
+    (``stages.1.0.conv`` belongs to ``stages.1.0``), or else the last sum with a skip connection ends the last block.
 
     Args:
-        model: returns embeddings (N, D) (or any scores); in evaluation mode.
-        faces: a few images (N, C, H, W) as the model takes them; the first two are used.
-        best_of: orders the suggestions: gets them, returns names, the best first (and leaves others out). For
-            example ``lambda found: rank_layers(model, images, labels, layers=found).names`` of
-            :func:`captum_leam.faithfulness.rank_layers`.
+        model: Model in evaluation mode that returns embeddings (N, D) or scores.
+        faces: Images (N, C, H, W) as the model takes them, of which the first two are used.
+        best_of: Function from the suggestions to the names of those to return, the best first, for example
+            ``lambda layers: rank_layers(model, images, labels, layers=layers).names`` with
+            :func:`captum_leam.faithfulness.rank_layers`. Default: all suggestions, from fine to coarse.
 
     Returns:
-        :class:`LayerSuggestions`, fine to coarse (or as ``best_of`` says), with the :func:`field <find_field>`.
+        Suggestions with the :func:`field <find_field>` that the model reads.
 
     Raises:
-        InputTypeError: if the model is no eager ``nn.Module``.
-        CaptumLeamError: if no layer qualifies, or the model is in training mode.
+        InputTypeError: If the model is not an eager ``nn.Module``.
+        CaptumLeamError: If no layer qualifies, or if the model is in training mode.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -72,96 +72,106 @@ def suggest_layers(
     """
     raise_if_unexplainable(model, [])
     if not isinstance(model, nn.Module):
-        raise InputTypeError(
-            f"model is a {type(model).__name__}; suggest_layers walks the modules of a torch.nn.Module."
-        )
+        raise InputTypeError(f"Expected model to be a torch.nn.Module, got a {type(model).__name__}.")
     check_images(faces, "faces")
-    size = (faces.shape[2], faces.shape[3])
-    reads = find_field(model, faces)
-    few, rows = first_images(faces)
-    with rows_of_caller(lambda found: [rows[i] for i in found if i < len(rows)]):
-        candidates, sums = _spatial_cuts(model, torch.cat([few, _smooth_probe(few)]), size, reads)
+    image_size = (faces.shape[2], faces.shape[3])
+    field = find_field(model, faces)
+    sample, rows = first_images(faces)
+    with rows_of_caller(lambda flagged: [rows[i] for i in flagged if i < len(rows)]):
+        candidates, sums = _spatial_cuts(model, torch.cat([sample, _smooth_probe(sample)]), image_size, field)
     blocks = _shrinking_blocks(candidates)
-    of_size: dict[tuple[int, int], list[LayerSuggestion]] = {}
-    for layer in sorted(candidates, key=lambda layer: not _inside(layer, blocks)):  # stable: those inside come first
-        of_size.setdefault(layer.shape[1:], []).append(layer)
-    coarsest = min(of_size)
-    # the last is the latest to run, and of equal outputs the outermost
-    chosen = [layers[-1] if size == coarsest else _end_of_block(layers, sums) for size, layers in of_size.items()]
-    in_order = [layer for layer in candidates if layer in chosen]
-    fine_to_coarse = sorted(_on_the_picture(model, few, reads, in_order), key=lambda layer: layer.cell)
-    found = LayerSuggestions(tuple(fine_to_coarse), reads, size)
-    return found if best_of is None else replace(found, layers=tuple(found[name] for name in best_of(found)))
+    by_size: dict[tuple[int, int], list[LayerSuggestion]] = {}
+    for layer in sorted(candidates, key=lambda layer: not _is_inside(layer, blocks)):  # stable: those inside come first
+        by_size.setdefault(layer.shape[1:], []).append(layer)
+    coarsest = min(by_size)
+    # The last layer of a size is the latest to run and, of equal outputs, the outermost.
+    selected = [layers[-1] if size == coarsest else _end_of_block(layers, sums) for size, layers in by_size.items()]
+    in_order = [layer for layer in candidates if layer in selected]
+    fine_to_coarse = sorted(_aligned_layers(model, sample, field, in_order), key=lambda layer: layer.cell)
+    suggestions = LayerSuggestions(tuple(fine_to_coarse), field, image_size)
+    if best_of is None:
+        return suggestions
+    return replace(suggestions, layers=tuple(suggestions[name] for name in best_of(suggestions)))
 
 
-def layer_list(layers: Layers) -> list[str | nn.Module | LayerSuggestion]:
-    """Return layers as a list, however they were given: one by one, several, or none.
+def as_layer_list(layers: Layers) -> list[str | nn.Module | LayerSuggestion]:
+    """Return one layer, several or none as a list.
+
+    Args:
+        layers: Layers in any of the forms of :data:`Layers`.
+
+    Returns:
+        Names, modules and suggestions; an empty list for None.
 
     Raises:
-        InputTypeError: for anything but names, modules and suggestions.
+        InputTypeError: If a layer is neither a name, a module nor a suggestion.
 
     Example:
-        >>> layer_list("layer2"), layer_list(None), layer_list(["layer1", nn.ReLU()])
+        >>> as_layer_list("layer2"), as_layer_list(None), as_layer_list(["layer1", nn.ReLU()])
         (['layer2'], [], ['layer1', ReLU()])
     """
     if layers is None:
         return []
     is_list = isinstance(layers, list | tuple | LayerSuggestions)
-    listed: list[Any] = list(cast(Sequence[Any], layers)) if is_list else [layers]
-    for layer in listed:
+    items: list[Any] = list(cast(Sequence[Any], layers)) if is_list else [layers]
+    for layer in items:
         if not isinstance(layer, str | nn.Module | LayerSuggestion):
             raise InputTypeError(
-                "Expected layers to be names or modules of the model, or what suggest_layers returns, or a list of these, got a "
+                "Expected layers to be names or modules of the model, suggestions of suggest_layers, or a list of these, got a "
                 f"{type(layer).__name__}."
             )
-    return listed
+    return items
 
 
-def chosen_layers(
+def resolve_layers(
     model: nn.Module, faces: Tensor, layers: Layers = None, field: Field | None = None
 ) -> LayerSuggestions:
-    """Return the layers chosen, described as the suggested ones are, or those of the overall map.
+    """Return layers in any form as suggestions.
 
     Args:
-        model: Returns embeddings (N, D), in evaluation mode.
-        faces: (N, C, H, W) as the model takes them.
-        layers: A name or module of the model, a suggestion, or a list of these, which may be mixed; or all that
-            :func:`suggest_layers` returned. None or nothing: the layers of the overall map.
-        field: (top, left, height, width) that the model reads. Default: found, unless the layers bring it.
+        model: Model in evaluation mode that returns embeddings (N, D).
+        faces: Images (N, C, H, W) as the model takes them.
+        layers: Name, module or suggestion of a layer, or a list of these, which may be mixed; or all suggestions of
+            :func:`suggest_layers`. Default: the layers of the overall map.
+        field: (top, left, height, width) that the model reads, in pixels. Default: that of the suggestions, or else found by
+            :func:`find_field`.
+
+    Returns:
+        Suggestions, which are marked as manual unless :func:`suggest_layers` made them.
 
     Raises:
-        InputTypeError: for anything but names, modules and suggestions.
-        CaptumLeamError: for a layer that the model does not have, or one without a spatial map.
+        InputTypeError: If a layer is neither a name, a module nor a suggestion.
+        CaptumLeamError: If a layer is not in the model, has no spatial map, or has a grid that is not aligned with the images.
 
     Example:
         >>> from torchvision.models import resnet18
         >>> model, faces = resnet18().eval(), torch.rand(1, 3, 112, 112)
-        >>> [layer.name for layer in chosen_layers(model, faces, "layer2")]
+        >>> [layer.name for layer in resolve_layers(model, faces, "layer2")]
         ['layer2']
-        >>> [layer.name for layer in chosen_layers(model, faces, [suggest_layers(model, faces)[1], model.layer3])]
+        >>> [layer.name for layer in resolve_layers(model, faces, [suggest_layers(model, faces)[1], model.layer3])]
         ['layer1', 'layer3']
     """
     check_tensor(faces, "images")
     if isinstance(layers, LayerSuggestions):
         return layers.for_images(faces)
-    listed = layer_list(layers)
-    if not listed:
-        suggested = suggest_layers(model, faces)
-        return replace(suggested, layers=suggested.for_overall_map(), field=field or suggested.field)
+    items = as_layer_list(layers)
+    if not items:
+        suggestions = suggest_layers(model, faces)
+        return replace(suggestions, layers=suggestions.for_overall_map(), field=field or suggestions.field)
     check_images(faces, "images")
     raise_if_unexplainable(model, [])
-    size = (faces.shape[2], faces.shape[3])
-    found = LayerSuggestions((), field or find_field(model, faces), size, chosen=True)
-    few, _ = first_images(faces)
+    image_size = (faces.shape[2], faces.shape[3])
+    empty = LayerSuggestions((), field or find_field(model, faces), image_size, is_manual=True)
+    sample, _ = first_images(faces)
     by_name: dict[str, LayerSuggestion] = {}
-    for layer in listed:
-        suggestion = layer if isinstance(layer, LayerSuggestion) else _described(model, layer, few, found)
+    for layer in items:
+        suggestion = layer if isinstance(layer, LayerSuggestion) else _suggestion_of(model, layer, sample, empty)
         by_name.setdefault(suggestion.name, suggestion)
-    _raise_if_displaced(model, few, found.field, [*by_name.values()])
-    return replace(found, layers=tuple(by_name.values()))
+    _raise_if_displaced(model, sample, empty.field, [*by_name.values()])
+    return replace(empty, layers=tuple(by_name.values()))
 
 
-def _name_within(model: nn.Module, layer: str | nn.Module) -> str:
+def _module_name(model: nn.Module, layer: str | nn.Module) -> str:
     if isinstance(layer, str):
         return layer
     for name, module in model.named_modules():
@@ -173,19 +183,19 @@ def _name_within(model: nn.Module, layer: str | nn.Module) -> str:
 
 
 def layer_suggestion(
-    model: nn.Module, name: str, layer: nn.Module, faces: Tensor, found: LayerSuggestions
+    model: nn.Module, name: str, layer: nn.Module, faces: Tensor, suggestions: LayerSuggestions
 ) -> LayerSuggestion:
-    """Describe a layer chosen by hand as the suggested ones are: its shape, cell and reshape.
+    """Return the suggestion of a given layer, with its shape, cell and reshape.
 
     Args:
-        model: in evaluation mode.
-        name: of the layer.
-        layer: the module.
-        faces: as given to :func:`suggest_layers`.
-        found: what that returned, for the field.
+        model: Model in evaluation mode.
+        name: Name of the layer.
+        layer: The layer itself.
+        faces: Images (N, C, H, W) that :func:`suggest_layers` was called with.
+        suggestions: Result of that call, whose field is used.
 
     Raises:
-        CaptumLeamError: if the layer does not run just once, or puts out no spatial map.
+        CaptumLeamError: If the layer does not run exactly once, has no spatial map, or has a grid that is not aligned with the images.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -193,45 +203,54 @@ def layer_suggestion(
         >>> layer_suggestion(model, "layer1.0", model.layer1[0], faces, suggest_layers(model, faces)).shape
         (64, 28, 28)
     """
-    few, _ = first_images(faces)
-    suggestion = _with_map(model, name, layer, few, found.for_images(faces))
-    _raise_if_displaced(model, few, found.field, [suggestion])
+    sample, _ = first_images(faces)
+    suggestion = _suggestion_of_module(model, name, layer, sample, suggestions.for_images(faces))
+    _raise_if_displaced(model, sample, suggestions.field, [suggestion])
     return suggestion
 
 
-def _described(model: nn.Module, layer: str | nn.Module, few: Tensor, found: LayerSuggestions) -> LayerSuggestion:
+def _suggestion_of(
+    model: nn.Module, layer: str | nn.Module, sample: Tensor, suggestions: LayerSuggestions
+) -> LayerSuggestion:
     """Return the suggestion of a layer given by name or as a module."""
     if not isinstance(model, nn.Module):
         raise InputTypeError(f"Expected model to be a torch.nn.Module, got a {type(model).__name__}.")
-    name = _name_within(model, layer)
-    return _with_map(model, name, get_layer(model, name), few, found)
+    name = _module_name(model, layer)
+    return _suggestion_of_module(model, name, get_layer(model, name), sample, suggestions)
 
 
-def _with_map(model: nn.Module, name: str, layer: nn.Module, few: Tensor, found: LayerSuggestions) -> LayerSuggestion:
-    with torch.no_grad(), eager(), ValueRecorder([layer], model) as recorder:
-        model(_smooth_probe(few))
+def _suggestion_of_module(
+    model: nn.Module, name: str, layer: nn.Module, sample: Tensor, suggestions: LayerSuggestions
+) -> LayerSuggestion:
+    with torch.no_grad(), force_eager(), ValueRecorder([layer], model) as recorder:
+        model(_smooth_probe(sample))
     tensors = recorder.runs_of(layer)[0]
-    described = _map_shape(tensors[0], found.image_size) if len(tensors) == 1 else None
-    if described is None:
+    shape_and_reshape = _map_shape(tensors[0], suggestions.image_size) if len(tensors) == 1 else None
+    if shape_and_reshape is None:
         raise CaptumLeamError(
-            f"layer {name!r} puts out {[tuple(t.shape) for t in tensors]}, no spatial map (N, C, h, w)."
+            f"Expected layer {name!r} to put out a spatial map (N, C, h, w), got no spatial map but {[tuple(t.shape) for t in tensors]}."
         )
-    shape, reshape = described
-    return LayerSuggestion(name, layer, shape, found.field[3] / shape[2], reshape)
+    shape, reshape = shape_and_reshape
+    return LayerSuggestion(name, layer, shape, suggestions.field[3] / shape[2], reshape)
 
 
-def _raise_if_displaced(model: nn.Module, few: Tensor, field: Field, layers: Sequence[LayerSuggestion]) -> None:
-    displaced = _displaced(model, few, field, layers)
+def _raise_if_displaced(model: nn.Module, sample: Tensor, field: Field, layers: Sequence[LayerSuggestion]) -> None:
+    displaced = _find_displaced(model, sample, field, layers)
     for layer in layers:
         if layer.module in displaced:
             raise CaptumLeamError(displaced[layer.module].message(repr(layer.name)))
 
 
 def first_images(faces: Tensor) -> tuple[Tensor, list[int]]:
-    """Return the first two images without NaN or infinite values, and their rows; one that has some is named when it is explained.
+    """Return the first two images without NaN or infinite values, and their rows.
+
+    Images with such values raise an error that names them when they are explained.
+
+    Args:
+        faces: Images (N, C, H, W).
 
     Raises:
-        CaptumLeamError: if every image has such values.
+        CaptumLeamError: If every image has NaN or infinite values.
 
     Example:
         >>> faces = torch.zeros(4, 1, 2, 2)
@@ -247,52 +266,52 @@ def first_images(faces: Tensor) -> tuple[Tensor, list[int]]:
     return faces[finite[:2]].detach(), finite[:2]
 
 
-def _on_the_picture(
-    model: nn.Module, few: Tensor, reads: Field, layers: list[LayerSuggestion]
+def _aligned_layers(
+    model: nn.Module, sample: Tensor, field: Field, layers: list[LayerSuggestion]
 ) -> list[LayerSuggestion]:
-    """Return the layers, in order of running, whose grid is that of the image: the last axes of others are not positions.
+    """Return the layers, in order of running, whose grid is aligned with the image; the last axes of others are not positions.
 
     Raises:
-        CaptumLeamError: if the network moves the image before the first of them.
+        CaptumLeamError: If the network moves the image before the first of them.
     """
-    displaced = _displaced(model, few, reads, layers)
+    displaced = _find_displaced(model, sample, field, layers)
     first = displaced.get(layers[0].module)
     if first is not None and (first.is_certain or len(displaced) == len(layers)):
         raise CaptumLeamError(first.message(repr(layers[0].name)))
     return [layer for layer in layers if layer.module not in displaced]
 
 
-def _displaced(
-    model: nn.Module, few: Tensor, reads: Field, layers: Sequence[LayerSuggestion]
+def _find_displaced(
+    model: nn.Module, sample: Tensor, field: Field, layers: Sequence[LayerSuggestion]
 ) -> dict[nn.Module, Displacement]:
-    # without the size of the images: where the channels of these layers are was found out
+    # The image size, which serves to recognise channels-last layers, is omitted because the reshapes are known.
     passes = LayerPasses(
         model, [layer.module for layer in layers], reshapes=[layer.reshape for layer in layers], image_size=None
     )
-    with with_gradients():
-        return check_layers(passes, (few.clone(),), reads).displaced
+    with enable_gradients():
+        return check_layers(passes, (sample.clone(),), field).displaced
 
 
 # -- the field -----------------------------------------------------------------------------------------
 
 
 def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) -> Field:
-    """Return the part of the input that a network reads: the bounding box of the support of the input gradient.
+    """Return the field that a network reads, the bounding box of the support of the input gradient.
 
-    The gradient is that of the first spatial map behind weights that everything passes through, where there is one: later layers may be
-    blind to parts of what it covers, and their maps are spread over all of it nevertheless.
+    The gradient is that of the first spatial map behind weights that everything passes through, if there is one. Later layers may be
+    blind to parts of the field of this map, although their maps are spread over all of it.
 
     Args:
-        model: returns embeddings (N, D) or scores (N,).
-        faces: images (N, C, H, W); the first two are used, and two with their pixels shuffled, in case a face
-            leaves units dead somewhere.
-        seed: of the shuffling.
+        model: Model that returns embeddings (N, D) or scores (N,).
+        faces: Images (N, C, H, W), of which the first two are used, and two copies with shuffled pixels in case a face leaves units
+            dead.
+        seed: Seed of the shuffling. Default: 0.
 
     Returns:
         (top, left, height, width) in pixels.
 
     Raises:
-        CaptumLeamError: if the output does not depend on the images.
+        CaptumLeamError: If the output does not depend on the images.
 
     Example:
         >>> class Crop(nn.Module):
@@ -302,42 +321,42 @@ def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) ->
         (0, 8, 112, 96)
     """
     generator = torch.Generator().manual_seed(seed)
-    few, numbers = first_images(faces)
-    order = torch.randperm(few[0, 0].numel(), generator=generator, device="cpu").to(few.device)
-    shuffled = few.flatten(2)[:, :, order].view_as(few)
-    with with_gradients():
-        x = torch.cat([few, shuffled]).clone().requires_grad_()
-        with rows_of_caller(lambda found: [numbers[i] for i in found if i < len(numbers)]):
+    sample, numbers = first_images(faces)
+    order = torch.randperm(sample[0, 0].numel(), generator=generator, device="cpu").to(sample.device)
+    shuffled = sample.flatten(2)[:, :, order].view_as(sample)
+    with enable_gradients():
+        x = torch.cat([sample, shuffled]).clone().requires_grad_()
+        with rows_of_caller(lambda flagged: [numbers[i] for i in flagged if i < len(numbers)]):
             first = _first_map(model, x)
-        signs = torch.randn(first.shape, generator=generator, device="cpu", dtype=torch.float64).to(first)
-        gradient = differentiate((first * signs).sum(), x, allow_unused=True)[0] if first.requires_grad else None
-    touched = (torch.zeros_like(x) if gradient is None else gradient.nan_to_num().abs()).amax((0, 1))
-    rows, columns = touched.amax(1).nonzero().flatten(), touched.amax(0).nonzero().flatten()
+        weights = torch.randn(first.shape, generator=generator, device="cpu", dtype=torch.float64).to(first)
+        gradient = differentiate((first * weights).sum(), x, allow_unused=True)[0] if first.requires_grad else None
+    support = (torch.zeros_like(x) if gradient is None else gradient.nan_to_num().abs()).amax((0, 1))
+    rows, columns = support.amax(1).nonzero().flatten(), support.amax(0).nonzero().flatten()
     if not len(rows):
         raise CaptumLeamError(
-            "the model's output does not depend on the images: no field. Is it detached or run under no_grad inside, or is the "
-            f"head initialised to zero, as torchvision's ViT classifier is?{float16_hint(faces)}"
+            "Expected the output of the model to depend on the images, got zero gradient. Check for operations that detach it or run under "
+            f"no_grad, and for a head initialised to zero, as in torchvision's ViT.{float16_hint(faces)}"
         )
     top, left = int(rows[0]), int(columns[0])
     return top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
 
 
 def _first_map(model: Callable[..., Tensor], x: Tensor) -> Tensor:
-    """Output of the first layer behind weights that is a cut and spatial; of a network without one, the output."""
+    """Return the output of the first spatial cut behind weights, or that of the network if there is none."""
     if not isinstance(model, nn.Module):
         return as_output(model(x), len(x))
-    outputs, out, _ = _run_recorded(model, x)
-    cuts = _cut_nodes(out.sum(), x) if out.requires_grad else set()
+    outputs, output, _ = _record_outputs(model, x)
+    cuts = _cut_nodes(output.sum(), x) if output.requires_grad else set()
     size = (x.shape[2], x.shape[3])
-    maps = (t for t in _behind_weights(model, outputs).values() if t.grad_fn in cuts and _map_shape(t, size))
-    return next(maps, out)
+    maps = (t for t in _outputs_behind_weights(model, outputs).values() if t.grad_fn in cuts and _map_shape(t, size))
+    return next(maps, output)
 
 
 # -- candidates ----------------------------------------------------------------------------------------
 
 
 def _smooth_probe(faces: Tensor) -> Tensor:
-    """One smooth image within the faces' range: neighbours in space are alike in it, even in an untrained network."""
+    """Return one smooth image within the range of the faces, whose activations are similar at neighbouring positions."""
     noise = normal(faces[:1].shape, torch.Generator().manual_seed(0)).to(faces)
     smooth = gaussian_blur(noise, faces.shape[-1] / 16)
     unit_range = (smooth - smooth.min()) / (smooth.max() - smooth.min())
@@ -345,27 +364,27 @@ def _smooth_probe(faces: Tensor) -> Tensor:
 
 
 def _shrinking_blocks(candidates: Sequence[LayerSuggestion]) -> dict[str, tuple[int, int]]:
-    """Blocks that put out one size and hold layers of one other, with that other size: they change it once.
+    """Return the blocks that change the size once, each with the size before the change.
 
-    What a block puts out is the last thing that ran in it: the block itself, or an operator where blocks do not run.
+    The output of a block is that of the last module that ran in it, which is the block itself, or an operator if blocks do not run.
     """
     sizes: dict[str, list[tuple[int, int]]] = {}
     for candidate in candidates:
         parts = candidate.name.split(".")
         for depth in range(1, len(parts) + 1):
             sizes.setdefault(".".join(parts[:depth]), []).append(candidate.shape[1:])
-    inner = {name: set(inside) - {inside[-1]} for name, inside in sizes.items()}
-    return {name: others.pop() for name, others in inner.items() if len(others) == 1}
+    others = {name: set(of_block) - {of_block[-1]} for name, of_block in sizes.items()}
+    return {name: before.pop() for name, before in others.items() if len(before) == 1}
 
 
-def _inside(layer: LayerSuggestion, blocks: dict[str, tuple[int, int]]) -> bool:
+def _is_inside(layer: LayerSuggestion, blocks: dict[str, tuple[int, int]]) -> bool:
     return any(layer.name.startswith(name + ".") and layer.shape[1:] == size for name, size in blocks.items())
 
 
 def _end_of_block(layers: Sequence[LayerSuggestion], sums: set[str]) -> LayerSuggestion:
-    """Return the last layer; where it only widens what came out of a sum with a skip connection, what still has that width.
+    """Return the last layer, or the last one before the layers that widen the output of a sum with a skip connection.
 
-    An inverted bottleneck that changes the size has no skip connection: its first, widening layers are cuts as well.
+    An inverted bottleneck that changes the size has no skip connection, so that its first, widening layers are cuts as well.
     """
     last = max((i for i, layer in enumerate(layers) if layer.name in sums), default=None)
     if last is None:
@@ -375,94 +394,95 @@ def _end_of_block(layers: Sequence[LayerSuggestion], sums: set[str]) -> LayerSug
 
 
 def _spatial_cuts(
-    model: nn.Module, faces: Tensor, size: tuple[int, int], reads: Field
+    model: nn.Module, faces: Tensor, size: tuple[int, int], field: Field
 ) -> tuple[list[LayerSuggestion], set[str]]:
-    """Layers that run once, are cuts, spatial, behind some weights, and have gradients at their positions; in order of running.
+    """Return the layers that could be suggested in order of running, and the names of those that put out a sum.
 
-    And the names of those that put out a sum of two things which both depend on the image.
+    These layers run once, are cuts behind some weights, have a spatial map and gradients at several positions. A sum counts if both
+    summands depend on the image.
     """
-    with with_gradients():
+    with enable_gradients():
         x = faces.detach().clone().requires_grad_()
-        outputs, out, counts = _run_recorded(model, x)
-        score = (out * out.detach()).sum()
+        outputs, output, counts = _record_outputs(model, x)
+        score = (output * output.detach()).sum()
         cuts = _cut_nodes(score, x) if score.requires_grad else set()
-        outputs = _one_row_per_image(_behind_weights(model, outputs), len(x))
+        outputs = _outputs_by_image(_outputs_behind_weights(model, outputs), len(x))
         tokens = {id(t) for t in outputs.values() if t.ndim == 3 and not _is_flattened_map(t, outputs.values())}
-        shown = {name: t for name, t in outputs.items() if t.ndim != 3 or id(t) in tokens}
-        spatial = {name: t for name, t in shown.items() if t.grad_fn in cuts and _map_shape(t, size)}
+        maps_or_tokens = {name: t for name, t in outputs.items() if t.ndim != 3 or id(t) in tokens}
+        spatial = {name: t for name, t in maps_or_tokens.items() if t.grad_fn in cuts and _map_shape(t, size)}
         if not spatial:
-            raise CaptumLeamError(_no_layer(outputs, counts, has_gradient=out.requires_grad))
+            raise CaptumLeamError(_no_layer_message(outputs, counts, has_gradient=output.requires_grad))
         gradients = differentiate(score, list(spatial.values()), allow_unused=True)
     modules = dict(model.named_modules())
-    found = []
+    candidates = []
     for (name, tensor), gradient in zip(spatial.items(), gradients, strict=True):
         shape, reshape = _map_shape(tensor, size) or ((0, 0, 0), None)
         if gradient is not None and _reaches_positions(gradient if reshape is None else reshape(gradient)):
-            found.append(LayerSuggestion(name, modules[name], shape, reads[3] / shape[2], reshape))
-    if not found:
-        reached = any(g is not None and bool(g.any()) for g in gradients)
-        raise CaptumLeamError(_no_layer(outputs, counts, has_gradient=reached))
-    return found, {name for name, tensor in spatial.items() if _is_sum(tensor.grad_fn)}
+            candidates.append(LayerSuggestion(name, modules[name], shape, field[3] / shape[2], reshape))
+    if not candidates:
+        has_gradient = any(g is not None and bool(g.any()) for g in gradients)
+        raise CaptumLeamError(_no_layer_message(outputs, counts, has_gradient=has_gradient))
+    return candidates, {name for name, tensor in spatial.items() if _is_sum(tensor.grad_fn)}
 
 
 def _is_sum(node: Any) -> bool:
     return type(node).__name__ == "AddBackward0" and sum(before is not None for before, _ in node.next_functions) == 2
 
 
-def _behind_weights(model: nn.Module, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without what ran before the first module with weights: a mean taken off, a window cut out. All, where none has weights."""
+def _outputs_behind_weights(model: nn.Module, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the outputs from the first module with weights on, without normalisation and cropping before; all if none has weights."""
     names = list(outputs)
     first = next((i for i, n in enumerate(names) if [*model.get_submodule(n).parameters(recurse=False)]), 0)
     return {name: outputs[name] for name in names[first:]}
 
 
-def _one_row_per_image(outputs: dict[str, Tensor], images: int) -> dict[str, Tensor]:
-    """Raise if no output has one row per image; else those that have."""
-    kept = {name: t for name, t in outputs.items() if t.ndim and len(t) == images}
+def _outputs_by_image(outputs: dict[str, Tensor], images: int) -> dict[str, Tensor]:
+    """Return the outputs with one row per image; raise if no map of several has."""
+    by_image = {name: t for name, t in outputs.items() if t.ndim and len(t) == images}
     for name, t in outputs.items():
-        if t.ndim == 4 and not any(u.ndim == 4 for u in kept.values()):
+        if t.ndim == 4 and not any(u.ndim == 4 for u in by_image.values()):
             raise CaptumLeamError(rows_message(repr(name), tuple(t.shape), images))
-    return kept
+    return by_image
 
 
-def _no_layer(outputs: dict[str, Tensor], counts: dict[str, int], has_gradient: bool) -> str:
-    """Why there is no layer to suggest."""
+def _no_layer_message(outputs: dict[str, Tensor], counts: dict[str, int], has_gradient: bool) -> str:
+    """Return the reason why there is no layer to suggest."""
     if not has_gradient:
         return (
-            "Expected the embedding to depend on the images through differentiable operations, but no gradient reaches any layer: the "
-            "model ends in torch.round, a quantised layer, numpy or no_grad. Explain the part before it (UpTo(model, layer))."
+            "Expected the embedding to depend on the images through differentiable operations, but no gradient reaches any layer. Explain "
+            "the part of the model before torch.round, quantised layers, numpy or no_grad: UpTo(model, layer)."
         )
-    often = {name: count for name, count in counts.items() if count > 1 and name not in outputs}
-    if often:
-        name = min(often, key=lambda n: n.count("."))
+    repeated = {name: count for name, count in counts.items() if count > 1 and name not in outputs}
+    if repeated:
+        name = min(repeated, key=lambda n: n.count("."))
         return (
-            f"Expected a layer that runs once and that everything passes through, but module {name!r} ran {often[name]} times in one "
+            f"Expected a layer that runs once and that everything passes through, but module {name!r} ran {repeated[name]} times in one "
             "forward pass (micro-batches, several views, shared weights). Explain the network inside, or choose layers by hand."
         )
     return (
-        "no layer of the model puts out a spatial map that everything passes through; choose layers by hand. Of a model with several "
-        "networks, explain one."
+        "Expected a layer with a spatial map that everything passes through, got no such layer. Choose layers by hand, or explain one "
+        "network of a model with several."
     )
 
 
-def _run_recorded(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor, dict[str, int]]:
-    """Return the outputs of modules that ran once with one tensor, in order of running; the model's output; and how often each ran."""
+def _record_outputs(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor, dict[str, int]]:
+    """Return the outputs of modules that ran once with one tensor, in order of running; the output of the model; and run counts."""
     runs: dict[str, list[Any]] = {}
 
     def hook(name: str, module: nn.Module, args: Any, output: Any) -> Any:
         runs.setdefault(name, []).append(output)
-        # the model goes on with a copy, so that in-place operations leave what is recorded alone
+        # The model continues with a copy, so that in-place operations do not change the recorded tensor.
         return output.clone() if isinstance(output, Tensor) else None
 
-    with hooked((m, partial(hook, name)) for name, m in model.named_modules() if name):
-        out = as_output(model(x), len(x))
-    once = {name: r[0] for name, r in runs.items() if len(r) == 1 and isinstance(r[0], Tensor)}
-    # a dict keeps the place of the first insertion, which is the time the (only) run ended
-    return once, out, {name: len(r) for name, r in runs.items()}
+    with forward_hooks((m, partial(hook, name)) for name, m in model.named_modules() if name):
+        model_output = as_output(model(x), len(x))
+    # A dict is in the order of first insertion, which for a module that ran once is the order in which the runs ended.
+    outputs = {name: r[0] for name, r in runs.items() if len(r) == 1 and isinstance(r[0], Tensor)}
+    return outputs, model_output, {name: len(r) for name, r in runs.items()}
 
 
 def _map_shape(tensor: Tensor, size: tuple[int, int]) -> tuple[tuple[int, int, int], Reshape | None] | None:
-    """(C, h, w) and the reshape that a layer's output needs, or None where it has no positions."""
+    """Return (C, h, w) and the reshape of a layer's output, or None if it has no positions."""
     reshape: Reshape | None = None
     if tensor.ndim == 3:
         grid = _token_grid(tensor.shape[1], size)
@@ -479,32 +499,32 @@ def _map_shape(tensor: Tensor, size: tuple[int, int]) -> tuple[tuple[int, int, i
 
 
 def _is_flattened_map(tensor: Tensor, maps: Iterable[Tensor]) -> bool:
-    """Whether (N, a, b) is a map (N, C, h, w) with its positions in one row, b = h · w, rather than tokens (N, T, C)."""
+    """Return whether (N, a, b) is a map (N, C, h, w) with flattened positions, b = h · w, rather than tokens (N, T, C)."""
     positions = {t.shape[2] * t.shape[3] for t in maps if t.ndim == 4}
-    return tensor.shape[2] in positions and not any(0 <= tensor.shape[1] - n <= MOST_PREFIX_TOKENS for n in positions)
+    return tensor.shape[2] in positions and not any(0 <= tensor.shape[1] - n <= MAX_PREFIX_TOKENS for n in positions)
 
 
 def _token_grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
-    """Return the largest grid of the image's proportions that leaves a few tokens over for class and registers."""
+    """Return the largest grid with the aspect ratio of the image that leaves a few tokens for class and registers."""
     for height in range(int(tokens**0.5 * max(size) / min(size)) + 1, 1, -1):
         width = round(height * size[1] / size[0])
-        if 0 <= tokens - height * width <= MOST_PREFIX_TOKENS and width > 1:
+        if 0 <= tokens - height * width <= MAX_PREFIX_TOKENS and width > 1:
             return height, width
     return None
 
 
 def _reaches_positions(gradient: Tensor) -> bool:
-    """Whether the score depends on several positions (after the last attention it depends on the class token only)."""
+    """Return whether the score depends on several positions; after the last attention it depends on the class token only."""
     return int((gradient.abs().sum((0, 1)) > 0).sum()) > 1
 
 
 def _cut_nodes(score: Tensor, x: Tensor) -> set[Any]:
-    """Nodes of the autograd graph that every path from the score to the input passes through.
+    """Return the nodes of the autograd graph that every path from the score to the input passes through.
 
-    A node is one if (paths down to it) × (paths from it to the input) = all paths; Python's integers are exact.
+    For these, (paths from the score) × (paths to the input) equals the number of all paths. Python's integers are exact.
     """
     root = score.grad_fn
-    order = _topological(root)
+    order = _topological_order(root)
     to_input: dict[Any, int] = {}
     for node in reversed(order):
         is_input = getattr(node, "variable", None) is x
@@ -515,12 +535,12 @@ def _cut_nodes(score: Tensor, x: Tensor) -> set[Any]:
         for following, _ in node.next_functions:
             if following is not None:
                 from_root[following] += from_root[node]
-    everything = to_input.get(root, 0)
-    return {node for node in order if everything and from_root[node] * to_input[node] == everything}
+    all_paths = to_input.get(root, 0)
+    return {node for node in order if all_paths and from_root[node] * to_input[node] == all_paths}
 
 
-def _topological(root: Any) -> list[Any]:
-    """Nodes reachable from the root, every node before those it leads to (no recursion: graphs are deep)."""
+def _topological_order(root: Any) -> list[Any]:
+    """Return the nodes reachable from the root, each before those it leads to; without recursion, because graphs are deep."""
     finished: list[Any] = []
     seen, stack = set(), [(root, False)]
     while stack:

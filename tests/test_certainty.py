@@ -9,7 +9,7 @@ from scipy import stats
 from torch import nn
 
 from captum_leam import explain_faces, suggest_layers
-from captum_leam.certainty import CHANGES, map_certainty, shifted
+from captum_leam.certainty import CHANGES, map_certainty, shift
 from captum_leam.controls import placements
 from captum_leam.errors import CaptumLeamError, NoEvidenceError
 from captum_leam.stats import randomisation_p_value
@@ -140,7 +140,7 @@ def test_a_map_on_the_evidence_beats_all_places_and_one_beside_it_does_not():
     on = map_certainty(Spots(), x, planted(slice(24, 32), slice(24, 32)), face=face, **options)
     off = map_certainty(Spots(), x, planted(slice(0, 8), slice(0, 8)), face=face, **options)
     assert on.tests[0]["model"].p <= 0.05
-    assert on.tests[0]["model"].drop > on.tests[0]["model"].placed.mean()
+    assert on.tests[0]["model"].drop > on.tests[0]["model"].placement_drops.mean()
     assert off.tests[0]["model"].drop == 0
     assert off.tests[0]["model"].p > 0.05
     assert "no evidence" in off.sentence()
@@ -165,10 +165,12 @@ def test_results_depend_neither_on_the_batch_size_nor_on_the_other_images(synthe
     again = map_certainty(model, x, maps, reference=references, batch_size=3, **options)
     first = map_certainty(model, x[:1], maps[:1], reference=references[:1], **options)
     for image in range(2):
-        assert both.tests[image]["model"].placed == pytest.approx(again.tests[image]["model"].placed, abs=1e-6)
-    assert first.tests[0]["model"].placed == pytest.approx(both.tests[0]["model"].placed, abs=1e-6)
+        assert both.tests[image]["model"].placement_drops == pytest.approx(
+            again.tests[image]["model"].placement_drops, abs=1e-6
+        )
+    assert first.tests[0]["model"].placement_drops == pytest.approx(both.tests[0]["model"].placement_drops, abs=1e-6)
     other = map_certainty(model, x, maps, reference=references, seed=1, **options)
-    assert not np.allclose(other.tests[0]["model"].placed, both.tests[0]["model"].placed)
+    assert not np.allclose(other.tests[0]["model"].placement_drops, both.tests[0]["model"].placement_drops)
 
 
 # -- stability, agreement, cost ------------------------------------------------------------------------
@@ -293,8 +295,8 @@ def test_light_is_left_out_for_images_beyond_0_and_1(synthetic):
 
 def test_shifts_repeat_the_border():
     x = torch.arange(12.0).view(3, 4)
-    assert torch.equal(shifted(x, 1, 0), x[[0, 0, 1]])
-    assert torch.equal(shifted(x, 0, -2), x[:, [2, 3, 3, 3]])
+    assert torch.equal(shift(x, 1, 0), x[[0, 0, 1]])
+    assert torch.equal(shift(x, 0, -2), x[:, [2, 3, 3, 3]])
 
 
 def test_nothing_of_the_users_changes(synthetic):
@@ -362,6 +364,6 @@ def test_default_maps_of_real_faces_beat_their_placements(real_dir, real_models)
     found = map_certainty(model, x, maps, reference=reference, layers=layers)
     test = found.tests[0]["model"]
     assert test.p <= 0.05
-    assert test.drop > 1.5 * test.placed.mean()
+    assert test.drop > 1.5 * test.placement_drops.mean()
     assert found.stability["overlap"].min() > 0.3
     assert found.passes["model"] == (101 + 9 * 9, 9 * 9)

@@ -233,7 +233,7 @@ def test_named_layers_are_explained_and_a_seed_repeats_the_numbers(folder):
     [
         ({"model": ""}, "--model is missing"),
         ({"model": "nowhere.py:small"}, "there is no such file"),
-        ({"model": "{folder}/my_models.py:smaller"}, "Near it: small"),
+        ({"model": "{folder}/my_models.py:smaller"}, "Similar names: small"),
         ({"model": "{folder}/my_models.py:broken"}, "no weights here"),
         ({"model": "{folder}/my_models.py:number"}, "returns embeddings, got a int"),
         ({"model": "{folder}/my_models.py:picky"}, "on a crop of 112 × 112 px"),
@@ -564,7 +564,7 @@ def test_every_kind_of_regions_gives_a_table_of_regions(folder, regions, names):
         ("mouths", "Expected regions to be template, bisenet"),
         ("{folder}/parsers.py:few", "19 classes of scheme 'celebamask_hq', got scores of 4 classes"),
         ("{folder}/parsers.py:breaks", "raised RuntimeError: no weights here"),
-        ("{folder}/parsers.py:lost", "has no 'lost'"),
+        ("{folder}/parsers.py:lost", "got 'lost'"),
         ("math:pi", "to label maps, got a float"),
         ("{folder}/labels", "expected a label file for a.png"),
         ("parsenet", "no such file or folder"),

@@ -61,7 +61,7 @@ def test_anything_else_is_refused(model, faces):
         for wrong in (3, ["last", 3]):
             with pytest.raises(InputTypeError, match="Expected layers to be names or modules .* got a int"):
                 call(wrong)
-        with pytest.raises(CaptumLeamError, match="no layer 'none'"):
+        with pytest.raises(CaptumLeamError, match="layer of the model, got 'none'"):
             call("none")
         with pytest.raises(CaptumLeamError, match="not among them"):
             call(["last", nn.ReLU()])

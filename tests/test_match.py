@@ -16,7 +16,7 @@ from captum_leam.explain import layer_maps
 from captum_leam.faces import ARCFACE_112, align
 from captum_leam.faithfulness import occlude
 from captum_leam.maps import top_fraction
-from captum_leam.match import _standing
+from captum_leam.match import _ranks_and_margins
 from captum_leam.objectives import unit
 from captum_leam.stats import bootstrap_interval
 from captum_leam.synthetic import SyntheticPopulation, train
@@ -61,7 +61,7 @@ def test_scores_are_cosines_and_the_ranking_sorts_them(model, faces, match):
 
 
 def test_ranks_and_margins_by_hand():
-    ranks, margins = _standing(torch.tensor([[0.5, 0.75, 0.25, 0.0], [0.5, 0.5, 0.25, 0.0]]))
+    ranks, margins = _ranks_and_margins(torch.tensor([[0.5, 0.75, 0.25, 0.0], [0.5, 0.5, 0.25, 0.0]]))
     assert ranks.tolist() == [[2, 1, 3, 4], [1, 1, 3, 4]]
     assert margins.tolist() == [[-0.25, 0.25, -0.5, -0.75], [0, 0, -0.25, -0.5]]
 
@@ -203,7 +203,11 @@ def test_a_face_from_a_photograph_is_its_crop(model, faces):
         ({"gallery": [torch.rand(3, 112, 112)] * 3}, InputTypeError, "got a list"),
         ({"gallery": torch.rand(3, 7)}, CaptumLeamError, "of 32 dimensions, as the model returns, got 7"),
         ({"gallery": torch.rand(3, 3, 56, 56)}, CaptumLeamError, "images of one size"),
-        ({"gallery": torch.zeros(3, 32)}, CaptumLeamError, "embeddings of the gallery: rows [0, 1, 2]"),
+        (
+            {"gallery": torch.zeros(3, 32)},
+            CaptumLeamError,
+            "embeddings of the gallery to have a direction, got rows [0, 1, 2]",
+        ),
         ({"names": ["ann", "ann", "ann"]}, CaptumLeamError, "two names or more, got 'ann' alone"),
         ({"names": ["ann", "bob"]}, CaptumLeamError, "one label for each of the 3 images of the gallery, got 2"),
         ({"names": ["ann", None, "cy"]}, CaptumLeamError, "Expected a label for each"),

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from captum_leam._loading import made_in_code
+from captum_leam._loading import import_object
 from captum_leam.faces.sources import FaceSource
 from captum_leam.models import load_model
 from captum_leam.regions.named import label_faces
@@ -241,7 +241,7 @@ def test_installed_packages_are_not_imported_again(tmp_path):
     write(
         tmp_path, {"load.py": code + "def get(): return found\n", **neighbours, "json.py": "", "torch/__init__.py": ""}
     )
-    for module in made_in_code(f"{tmp_path}/load.py:get"):
+    for module in import_object(f"{tmp_path}/load.py:get"):
         assert module is sys.modules[module.__name__]
 
 
@@ -329,7 +329,7 @@ def test_compiled_modules_are_loaded_once_per_file(tmp_path):
     for name in "AB":
         write(tmp_path / name, {"load.py": "import _speedups\ndef get(): return _speedups\n"})
         shutil.copy(compiled, tmp_path / name)
-    first, again, other = (made_in_code(f"{tmp_path}/{name}/load.py:get") for name in "AAB")
+    first, again, other = (import_object(f"{tmp_path}/{name}/load.py:get") for name in "AAB")
     assert first is again
     assert first is not other
     assert Path(other.__file__).parent == tmp_path / "B"
@@ -337,7 +337,7 @@ def test_compiled_modules_are_loaded_once_per_file(tmp_path):
     (tmp_path / "A" / compiled.name).unlink()
     (tmp_path / "A" / compiled.name).write_bytes(rebuilt)
     with pytest.raises(ValueError, match=r"got another build\. Load the model in a new process"):
-        made_in_code(f"{tmp_path}/A/load.py:get")
+        import_object(f"{tmp_path}/A/load.py:get")
 
 
 def test_messages_have_the_names_of_the_code(tmp_path):

@@ -31,7 +31,7 @@ def terminal():
 
 def shares():
     """Name of the step and done work in per cent, as the bar has them now."""
-    bar = _progress._shown.get().bar
+    bar = _progress._current_bar.get().bar
     return bar.desc.removesuffix(": "), round(100 * bar.n / bar.total)
 
 

@@ -257,7 +257,7 @@ def test_fast_is_layer_maps_and_contributions_of_one_pass(faces):
 
 
 def test_an_objective_with_its_images_own_embeddings_is_refused(faces):
-    with pytest.raises(ValueError, match="own embedding of every point"):
+    with pytest.raises(ValueError, match="every point of the path would be its own reference"):
         explain_faces(EmbeddingSimilarity(Net()), faces, "fast", layers=[nn.Identity()], field=(0, 0, 16, 16))
 
 

@@ -98,7 +98,7 @@ def out_of_memory(*args, **options):
 
 def test_a_parser_that_runs_out_of_memory_stays_out_of_memory():
     with (
-        patch("captum_leam.regions.named.made_in_code", return_value=out_of_memory),
+        patch("captum_leam.regions.named.import_object", return_value=out_of_memory),
         pytest.raises(torch.OutOfMemoryError),
     ):
         label_faces("package.module:parser", [], torch.rand(1, 3, 112, 112))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from captum_leam import _storage
-from captum_leam._storage import Shard, atomic_folder, atomic_write, locked, read_shard, shard_digest, write_shard
+from captum_leam._storage import Shard, atomic_folder, atomic_write, lock_folder, read_shard, shard_digest, write_shard
 from captum_leam.errors import BrokenFileError, BusyError
 
 SHARD = Shard({"x": np.arange(1000.0), "empty": np.zeros((0, 3), np.float16)}, {"failed": [["read", "", 1, "Ü \n"]]})
@@ -122,9 +122,9 @@ def test_permissions_are_those_of_other_files(tmp_path):
 
 
 def test_two_runs_do_not_write_into_one_folder(tmp_path):
-    with locked(tmp_path), pytest.raises(BusyError, match="another run"), locked(tmp_path):
+    with lock_folder(tmp_path), pytest.raises(BusyError, match="another run"), lock_folder(tmp_path):
         pass
-    with locked(tmp_path):  # free again
+    with lock_folder(tmp_path):  # free again
         pass
 
 

@@ -1,8 +1,8 @@
-"""The caller's modes of PyTorch (autocast, default device, default dtype) and the package's own arithmetic.
+"""Arithmetic of the package that does not depend on the caller's PyTorch modes (autocast, default device, default dtype).
 
-The caller's model runs under the caller's modes. Sums, masks, blurs and draws of the package do not: every factory names its device and
-dtype, values that are no tensors become tensors by :func:`as_tensor`, products of matrices run under :func:`own_arithmetic`, and gradients
-are taken by :func:`differentiate`.
+The caller's model runs in the caller's modes. Sums, masks, blurs and random numbers of the package do not: every factory specifies its
+device and dtype, other values become tensors by :func:`as_tensor`, matrix products run in :func:`own_arithmetic`, and gradients are
+computed by :func:`differentiate`.
 """
 
 import threading
@@ -45,7 +45,10 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def callers_autocast(device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    """Return a function that switches the present autocast of a device on again, within blocks without it.
+    """Return a function that returns a context manager with the current autocast of a device, for use in blocks without it.
+
+    Args:
+        device: Device of the autocast.
 
     Example:
         >>> with torch.autocast("cpu", torch.bfloat16):
@@ -60,15 +63,15 @@ def callers_autocast(device: torch.device) -> Callable[[], AbstractContextManage
 
 
 def differentiate(output: Tensor, inputs: Tensor | Sequence[Tensor], **options: Any) -> tuple[Tensor, ...]:
-    """Return ``torch.autograd.grad`` taken outside of the caller's autocast, as PyTorch advises.
+    """Return ``torch.autograd.grad`` computed outside of the caller's autocast, as PyTorch advises.
 
     Each operation is then differentiated in the precision of its forward pass. Under autocast, matrix products would be differentiated in
-    half precision even where the model left autocast.
+    half precision even if the model left autocast.
 
     Args:
         output: Tensor to differentiate.
-        inputs: Tensors to differentiate by.
-        **options: More arguments of ``torch.autograd.grad``.
+        inputs: Tensors to differentiate with respect to.
+        **options: Additional arguments of ``torch.autograd.grad``.
 
     Example:
         >>> x = torch.ones(2, requires_grad=True)
@@ -81,12 +84,13 @@ def differentiate(output: Tensor, inputs: Tensor | Sequence[Tensor], **options: 
 
 @contextmanager
 def plain_torch(device: torch.device = CPU) -> Iterator[None]:
-    """Run another package's code as if the caller had left PyTorch's modes alone, its default dtype included.
+    """Run code of another package in the default modes of PyTorch, including the default dtype.
 
-    For code that makes tensors without naming their dtype. The default dtype belongs to the process: other threads see it until the end.
+    It is meant for code that makes tensors without a dtype. The default dtype is that of the process, so that it changes for other threads
+    until the block exits.
 
     Args:
-        device: As for :func:`own_arithmetic`.
+        device: Device whose autocast is switched off. Default: the CPU.
 
     Example:
         >>> with torch.device("meta"), plain_torch():
@@ -102,7 +106,7 @@ def plain_torch(device: torch.device = CPU) -> Iterator[None]:
 
 
 class _DefaultDtype:
-    """The default dtype of the process, float32 from the first thread that needs it to the last."""
+    """Reference-counted default dtype float32, shared by all threads of the process."""
 
     def __init__(self) -> None:
         self._lock, self._threads, self._before = threading.Lock(), 0, torch.float32
@@ -125,7 +129,7 @@ _DEFAULT = _DefaultDtype()
 
 
 def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Draw from [0, 1), float32 on the CPU: the same numbers whatever the device of the images and PyTorch's defaults.
+    """Draw uniform random numbers in [0, 1), float32 on the CPU, independent of the device of the images and PyTorch's defaults.
 
     Args:
         shape: Shape of the tensor.
@@ -181,11 +185,11 @@ def as_tensor(values: Any) -> Tensor:
 
 
 def as_array(values: Any, dtype: DTypeLike = np.float64) -> NDArray[Any]:
-    """Return numbers as an array, also those of tensors on any device, in any precision, with a graph.
+    """Return numbers as an array; tensors may be on any device, in any precision, and have a graph.
 
     Args:
         values: Tensor, array, or nested lists of numbers.
-        dtype: Of the array. Default: float64.
+        dtype: Data type of the array. Default: float64.
 
     Example:
         >>> as_array(torch.ones(2, dtype=torch.bfloat16, requires_grad=True)).tolist()

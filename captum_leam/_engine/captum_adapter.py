@@ -1,4 +1,4 @@
-"""The only module that touches Captum's private helpers: formatting of inputs, baselines and arguments."""
+"""Formatting of inputs, baselines and arguments by Captum's private helpers, which no other module uses."""
 
 from typing import Any
 
@@ -26,34 +26,34 @@ __all__ = [
 
 
 def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:
-    """Return Captum's inputs, one tensor or a tuple of them, as a tuple.
+    """Return Captum's inputs, one tensor or a tuple of tensors, as a tuple.
 
     Raises:
-        InputTypeError: for anything else.
-        CaptumLeamError: if the tensors disagree on the batch size.
+        InputTypeError: If an input is not a tensor.
+        CaptumLeamError: If the tensors have different batch sizes.
     """
-    given = inputs if isinstance(inputs, tuple) else (inputs,)
-    for tensor in given:
+    tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+    for tensor in tensors:
         if not isinstance(tensor, Tensor):
             raise InputTypeError(
                 f"Expected inputs to be a tensor or a tuple of tensors, got a {type(tensor).__name__}."
             )
-    if len({tensor.shape[:1] for tensor in given}) != 1 or given[0].ndim == 0:
+    if len({tensor.shape[:1] for tensor in tensors}) != 1 or tensors[0].ndim == 0:
         raise CaptumLeamError(
-            f"inputs have shapes {[tuple(t.shape) for t in given]}; expected one batch size first in all."
+            f"Expected inputs with one batch size as their first dimension, got shapes {[tuple(t.shape) for t in tensors]}."
         )
-    return given
+    return tensors
 
 
 def forward_args(additional_forward_args: Any) -> tuple[Any, ...]:
-    """Return Captum's additional forward arguments, one or a tuple or None, as a tuple."""
+    """Return Captum's additional forward arguments, a value, a tuple or None, as a tuple."""
     if additional_forward_args is None:
         return ()
     return additional_forward_args if isinstance(additional_forward_args, tuple) else (additional_forward_args,)
 
 
 def raise_if_target(target: Any) -> None:
-    """Raise if a target is given, as Captum's methods take it for a class.
+    """Raise if a target is given, which in Captum's methods selects a class.
 
     Example:
         >>> raise_if_target(3)
@@ -69,7 +69,12 @@ def raise_if_target(target: Any) -> None:
 
 
 def repeat_args(args: tuple[Any, ...], times: int, batch: int) -> tuple[Any, ...]:
-    """Repeat the additional arguments with one row per image for a batch repeated ``times`` times; what all images share stays.
+    """Repeat the additional arguments that have one row per image, and return those that all images share unchanged.
+
+    Args:
+        args: Additional forward arguments.
+        times: Number of repetitions of the batch.
+        batch: Number of images in the batch.
 
     Example:
         >>> import torch
@@ -88,12 +93,12 @@ def baseline_tensors(baselines: BaselineType, inputs: tuple[Tensor, ...]) -> tup
     """Return Captum's baselines (number, tensor, one row, or a tuple of these) as tensors of the inputs' shapes.
 
     Raises:
-        CaptumLeamError: if a baseline is missing or has a shape that does not fit its input.
+        CaptumLeamError: If a baseline is missing or has a shape that does not fit its input.
     """
-    given = _format_baseline(baselines, inputs)
-    if len(given) != len(inputs):
-        raise CaptumLeamError(f"{len(given)} baselines for {len(inputs)} inputs; expected one for each.")
-    return tuple(_baseline_tensor(b, x) for b, x in zip(given, inputs, strict=True))
+    formatted = _format_baseline(baselines, inputs)
+    if len(formatted) != len(inputs):
+        raise CaptumLeamError(f"Expected one baseline for each of {len(inputs)} inputs, got {len(formatted)}.")
+    return tuple(_baseline_tensor(b, x) for b, x in zip(formatted, inputs, strict=True))
 
 
 def _baseline_tensor(baseline: Tensor | int | float, x: Tensor) -> Tensor:
@@ -101,7 +106,7 @@ def _baseline_tensor(baseline: Tensor | int | float, x: Tensor) -> Tensor:
         return x.new_full(x.shape, baseline)
     if baseline.shape[1:] != x.shape[1:] or baseline.shape[0] not in (1, x.shape[0]):
         raise CaptumLeamError(
-            f"a baseline has shape {tuple(baseline.shape)}, its input {tuple(x.shape)}; expected a number, "
-            f"{tuple(x.shape)}, or one row (1, {', '.join(map(str, x.shape[1:]))}) for all."
+            f"Expected a baseline to be a number or to have shape {tuple(x.shape)} or (1, {', '.join(map(str, x.shape[1:]))}), got "
+            f"{tuple(baseline.shape)}."
         )
     return baseline.detach().to(x).expand_as(x)

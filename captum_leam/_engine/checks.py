@@ -1,7 +1,7 @@
-"""Checks of values, deferred to the end of a call.
+"""Checks of arguments, and checks of tensor values that are deferred to the end of a call.
 
-Reading one value of a tensor makes the processor wait until the device has finished all queued work. A dozen of such reads between the
-operations of a pass leave a GPU idle, so that checks are gathered, and a single read at the end tells whether any of them failed.
+Reading a value of a tensor makes the processor wait until the device has finished all queued work. A dozen such reads between the
+operations of a pass leave a GPU idle. Checks are therefore gathered, and a single read at the end shows whether any of them failed.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,13 +24,13 @@ _CALLER_ROWS: ContextVar[tuple[Callable[[Rows], Rows], ...]] = ContextVar("calle
 
 @contextmanager
 def rows_of_caller(renumber: Callable[[Rows], Rows]) -> Iterator[None]:
-    """Context manager in which messages name the caller's rows instead of those of an inner batch.
+    """Context manager in which messages name rows of the caller's batch instead of rows of an inner batch.
 
-    Blocks nest: the innermost numbering is translated first.
+    Blocks can be nested; the numbers of the innermost block are translated first.
 
     Args:
-        renumber: Function from row numbers of the inner batch to row numbers of the batch around it. Rows that it leaves out are not the
-            caller's: no message names them, and nothing is raised for them alone.
+        renumber: Function from row numbers of the inner batch to row numbers of the batch around it. Rows that it omits are not the
+            caller's, so that no message names them and nothing is raised for them alone.
 
     Example:
         >>> drawn_order = [2, 0, 1]
@@ -46,7 +46,10 @@ def rows_of_caller(renumber: Callable[[Rows], Rows]) -> Iterator[None]:
 
 
 def rows_from(start: int) -> AbstractContextManager[None]:
-    """Return :func:`rows_of_caller` for a batch that begins at this row of the batch around it.
+    """Return :func:`rows_of_caller` for a batch that begins at a row of the batch around it.
+
+    Args:
+        start: Number of the first row.
 
     Example:
         >>> with rows_from(64):
@@ -57,7 +60,10 @@ def rows_from(start: int) -> AbstractContextManager[None]:
 
 
 def all_of_row(number: int) -> AbstractContextManager[None]:
-    """Return :func:`rows_of_caller` for a batch that is made of one row of the batch around it.
+    """Return :func:`rows_of_caller` for a batch made from a single row of the batch around it.
+
+    Args:
+        number: Number of the row.
 
     Example:
         >>> with all_of_row(7):
@@ -81,7 +87,12 @@ def caller_rows(rows: Rows) -> Rows:
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
-    """Raise if an option is none of its values.
+    """Raise if an option is not one of its values.
+
+    Args:
+        name: Name of the option, for the message.
+        value: Value of the option.
+        choices: Allowed values.
 
     Example:
         >>> check_choice("norm", ["fixed"], ("detach", "fixed"))
@@ -94,7 +105,12 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Raise if an option is not a whole number of at least this size.
+    """Raise if an option is not a whole number of a minimum size.
+
+    Args:
+        name: Name of the option, for the message.
+        value: Value of the option.
+        least: Minimum. Default: 1.
 
     Example:
         >>> check_count("batch_size", 0)
@@ -107,7 +123,15 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
 
 
 def check_field(field: Any, size: tuple[int, int]) -> None:
-    """Raise if a field is not the place of a rectangle inside images of this size.
+    """Raise if a field is not a rectangle inside images of a size.
+
+    Args:
+        field: (top, left, height, width) in pixels.
+        size: (H, W) of the images.
+
+    Raises:
+        InputTypeError: If the field is not a sequence of whole numbers.
+        CaptumLeamError: If it is not inside the images.
 
     Example:
         >>> check_field((0, 8, 112, 112), (112, 112))
@@ -132,6 +156,10 @@ def check_field(field: Any, size: tuple[int, int]) -> None:
 def check_tensor(images: Any, name: str = "inputs") -> None:
     """Raise if an argument is not a tensor.
 
+    Args:
+        images: Value of the argument.
+        name: Name of the argument, for the message. Default: ``"inputs"``.
+
     Example:
         >>> check_tensor([torch.zeros(3, 2, 2)], "x")
         Traceback (most recent call last):
@@ -139,16 +167,20 @@ def check_tensor(images: Any, name: str = "inputs") -> None:
         captum_leam.errors.InputTypeError: Expected x to be a tensor (N, C, H, W), got list. Pass torch.stack(x).
     """
     if not isinstance(images, Tensor):
-        fix = f"torch.from_numpy({name})" if type(images).__name__ == "ndarray" else f"torch.stack({name})"
-        raise InputTypeError(f"Expected {name} to be a tensor (N, C, H, W), got {type(images).__name__}. Pass {fix}.")
+        call = f"torch.from_numpy({name})" if type(images).__name__ == "ndarray" else f"torch.stack({name})"
+        raise InputTypeError(f"Expected {name} to be a tensor (N, C, H, W), got {type(images).__name__}. Pass {call}.")
 
 
 def check_images(images: Any, name: str = "inputs") -> None:
     """Raise if an argument is not a batch of images.
 
+    Args:
+        images: Value of the argument.
+        name: Name of the argument, for the message. Default: ``"inputs"``.
+
     Raises:
-        InputTypeError: for anything but a floating-point tensor.
-        CaptumLeamError: for another shape than (N, C, H, W), or no image.
+        InputTypeError: If it is not a floating-point tensor.
+        CaptumLeamError: If the shape is not (N, C, H, W), or if there is no image.
 
     Example:
         >>> check_images(torch.zeros(1, 3, 112, 112, dtype=torch.uint8), "x")
@@ -160,7 +192,7 @@ def check_images(images: Any, name: str = "inputs") -> None:
     if not torch.is_floating_point(images):
         raise InputTypeError(
             f"Expected {name} to be a floating-point tensor (N, C, H, W), got a tensor of {images.dtype}. Pass {name}.float() / 255, or "
-            "what else the model takes."
+            "the scale that the model takes."
         )
     if images.ndim != 4 or not images.numel():
         raise CaptumLeamError(
@@ -169,14 +201,14 @@ def check_images(images: Any, name: str = "inputs") -> None:
 
 
 def raise_if_any(bad: Tensor, message: Callable[[Rows], str]) -> None:
-    """Raise if a row is bad: now, or when the enclosing block of :func:`deferred_checks` exits.
+    """Raise if any row is flagged, now or when the enclosing block of :func:`deferred_checks` exits.
 
     Args:
-        bad: Flags of the rows, boolean (N,).
-        message: Function from the numbers of the bad rows to the message.
+        bad: Flags of the rows, booleans (N,).
+        message: Function from the numbers of the flagged rows to the message.
 
     Raises:
-        CaptumLeamError: with the message.
+        CaptumLeamError: If any row is flagged.
 
     Example:
         >>> raise_if_any(torch.tensor([False, True]), lambda rows: f"rows {rows} are bad")
@@ -185,17 +217,17 @@ def raise_if_any(bad: Tensor, message: Callable[[Rows], str]) -> None:
         captum_leam.errors.CaptumLeamError: rows [1] are bad
     """
 
-    def complain(rows: Rows) -> None:
+    def raise_error(rows: Rows) -> None:
         raise CaptumLeamError(message(rows))
 
-    call_if_any(bad, complain)
+    call_if_any(bad, raise_error)
 
 
 def call_if_any(flagged: Tensor, act: Callable[[Rows], None]) -> None:
-    """Call a function with the numbers of the flagged rows, if there are any: now, or when the enclosing deferred block exits.
+    """Call a function with the numbers of the flagged rows if there are any, now or when the enclosing deferred block exits.
 
     Args:
-        flagged: Flags of the rows, boolean (N,).
+        flagged: Flags of the rows, booleans (N,).
         act: Function of the numbers of the flagged rows.
 
     Example:
@@ -203,23 +235,23 @@ def call_if_any(flagged: Tensor, act: Callable[[Rows], None]) -> None:
         [1]
     """
     deferred = _DEFERRED.get()
-    numbering = copy_context()  # a deferred check is made when the blocks around it have ended
+    context = copy_context()  # with the numbering of this moment, whose blocks have ended when a deferred check runs
 
     def act_on_caller_rows(rows: Rows) -> None:
-        if named := numbering.run(caller_rows, rows):
-            act(named)
+        if numbers := context.run(caller_rows, rows):
+            act(numbers)
 
     if deferred is None:
-        _make([(flagged, act_on_caller_rows)])
+        _run_checks([(flagged, act_on_caller_rows)])
     else:
         deferred.append((flagged, act_on_caller_rows))
 
 
 @contextmanager
 def deferred_checks() -> Iterator[None]:
-    """Context manager that defers the checks of a block to its end, or to where it raises, and reads the device once for all of them.
+    """Context manager that runs the checks of a block when it exits, with a single read of the device.
 
-    If several checks fail, the first one registered is raised. A block within a block leaves its checks to the outer one.
+    If several checks fail, the first one registered is raised. Checks of a nested block run when the outer block exits.
 
     Example:
         >>> with deferred_checks():
@@ -238,14 +270,14 @@ def deferred_checks() -> Iterator[None]:
     finally:
         _DEFERRED.reset(token)
         try:
-            _make(checks)
+            _run_checks(checks)
         finally:
-            checks.clear()  # their contexts hold this list: a cycle that would keep the tensors until the next collection
+            checks.clear()  # their contexts refer to this list, a cycle that would keep the tensors until the next collection
 
 
 @contextmanager
 def immediate_checks() -> Iterator[None]:
-    """Context manager in which checks are made at once, also within a block of :func:`deferred_checks`.
+    """Context manager that runs checks immediately, also within a block of :func:`deferred_checks`.
 
     Example:
         >>> with deferred_checks(), immediate_checks():
@@ -261,8 +293,8 @@ def immediate_checks() -> Iterator[None]:
         _DEFERRED.reset(token)
 
 
-def _make(checks: list[_Check]) -> None:
-    """Call the functions of the checks that have flagged rows, after one read of the device for all."""
+def _run_checks(checks: list[_Check]) -> None:
+    """Call the functions of the checks with flagged rows, after a single read of the device."""
     if not checks:
         return
     device = checks[0][0].device

@@ -1,4 +1,4 @@
-"""Random numbers of image after image, the same however the images are split into batches."""
+"""Random numbers of images that do not depend on how the images are split into batches."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -10,27 +10,30 @@ Drawn = TypeVar("Drawn")
 
 MAX_ENDS = 64
 _ENDS: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
-"""State of a generator after the last image of recent batches, 5 kB each: the next batch goes on from there."""
+"""States of generators after the last image of recent batches, 5 kB each, from which the next batch continues."""
 
 
 def draw_by_image(
     draw: Callable[[torch.Generator, int], Drawn], kind: Hashable, seed: int, count: int, start: int = 0
 ) -> list[Drawn]:
-    """Return what is drawn for each image of a batch, from one sequence over all images.
+    """Return the results of a random function for each image of a batch, from one sequence over all images.
 
     Args:
-        draw: Function of a generator and the row of an image in the batch, negative for images before it. It takes as many numbers
-            from the generator for each image.
-        kind: Name of the sequence, with all that ``draw`` depends on.
+        draw: Function of a generator and the row of an image in the batch, which is negative for images before it. It must draw equally
+            many numbers for each image.
+        kind: Key of the sequence, with everything that ``draw`` depends on.
         seed: Seed of the sequence.
-        count: Number of images.
+        count: Number of images in the batch.
         start: Number of images before the batch. Default: 0.
+
+    Returns:
+        Results by image.
 
     Example:
         >>> def number(generator, row):
         ...     return int(torch.randint(100, (1,), generator=generator))
-        >>> whole = draw_by_image(number, "doctest", 0, 5)
-        >>> whole == draw_by_image(number, "doctest", 0, 2) + draw_by_image(number, "doctest", 0, 3, start=2)
+        >>> numbers = draw_by_image(number, "doctest", 0, 5)
+        >>> numbers == draw_by_image(number, "doctest", 0, 2) + draw_by_image(number, "doctest", 0, 3, start=2)
         True
     """
     generator = torch.Generator().manual_seed(seed)
@@ -40,8 +43,8 @@ def draw_by_image(
     else:
         for row in range(-start, 0):
             draw(generator, row)
-    drawn = [draw(generator, row) for row in range(count)]
+    results = [draw(generator, row) for row in range(count)]
     _ENDS[kind, seed, start + count] = generator.get_state()
     while len(_ENDS) > MAX_ENDS:
         _ENDS.popitem(last=False)
-    return drawn
+    return results

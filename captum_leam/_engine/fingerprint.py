@@ -1,9 +1,9 @@
-"""State of a model, entry by entry: what changes when its modules, attributes, parameters, hooks or code do.
+"""State of a model as entries that change with its modules, attributes, parameters, hooks or code.
 
-What was established about a model is trusted as long as its entries stay the same. They are identities, version counters, code and small
-values, not the values of large tensors, and cost one to three milliseconds for a network of 150 modules. Functions are followed into the
-functions that they use, and modules into what they hold, also in lists and objects; what a model reads from files, the environment or
-another thread is not seen, nor what lies deeper than two levels in objects.
+Findings about a model are valid as long as its entries do not change. Entries are identities, version counters, code and small values, not
+the values of large tensors, and take one to three milliseconds for a network of 150 modules. They include the functions that functions use
+and the contents of modules, lists and objects to a depth of two levels. They do not include data that a model reads from files, the
+environment or other threads.
 """
 
 import inspect
@@ -27,14 +27,17 @@ COLLECTIONS = frozenset({dict, OrderedDict, set})
 
 
 MAX_VALUES = 16
-"""Numbers up to which a tensor on the CPU or an array is compared by value: flags, orders and sizes, which may change in place."""
+"""Number of values up to which a tensor on the CPU or an array is compared by value, because flags and sizes may change in place."""
 
 MAX_CALLS = 4
-"""Functions in a row that are followed from a forward function into those that it uses."""
+"""Depth to which functions that a forward function uses are followed."""
 
 
 def anchor_of(forward_func: Callable[..., Any]) -> Any:
-    """Return the object that what is known about a forward function is kept with: its first module, or the function itself without one.
+    """Return the object that findings about a forward function are stored with: its first module, or else the function itself.
+
+    Args:
+        forward_func: Module or callable.
 
     Example:
         >>> model = nn.ReLU()
@@ -52,18 +55,18 @@ def anchor_of(forward_func: Callable[..., Any]) -> Any:
 def entries(
     forward_func: Callable[..., Any], layers: Sequence[nn.Module] = (), walk: "_Walk | None" = None
 ) -> dict[Any, dict[str, Any]]:
-    """Return the present state of a forward function, the modules behind it and the given layers, entry by entry.
+    """Return the present state of a forward function, the modules behind it and other layers.
 
-    Two results are equal as long as nothing has changed. Entries that a forward pass itself changes, such as a counter or a cached
-    tensor, are found by comparing the results before and after one.
+    Two results are equal if nothing has changed. Entries that a forward pass changes, such as a counter or a cached tensor, are found by a
+    comparison of the results before and after it.
 
     Args:
         forward_func: Module or callable.
-        layers: Modules that may lie outside of those behind the function. Default: none.
-        walk: Walk to take, which then knows the generators of random numbers. Default: a new one.
+        layers: Modules that may not be visible behind the function. Default: none.
+        walk: Walk to use, which collects the generators of random numbers. Default: a new one.
 
     Returns:
-        Identity of the module → name of the attribute → value, identity or version.
+        Values, identities or versions by the identity of the module and the name of the attribute.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
@@ -86,7 +89,10 @@ def entries(
 
 
 def generators_of(forward_func: Callable[..., Any]) -> list[Any]:
-    """Return the generators of random numbers that a forward function and its modules hold, of PyTorch, NumPy and Python.
+    """Return the generators of random numbers of PyTorch, NumPy and Python in a forward function and its modules.
+
+    Args:
+        forward_func: Module or callable.
 
     Example:
         >>> model = nn.ReLU()
@@ -101,6 +107,10 @@ def generators_of(forward_func: Callable[..., Any]) -> list[Any]:
 
 def changes(before: dict[Any, dict[str, Any]], after: dict[Any, dict[str, Any]]) -> set[tuple[Any, str]]:
     """Return the entries in which two results of :func:`entries` differ.
+
+    Args:
+        before: First result.
+        after: Second result.
 
     Example:
         >>> model = nn.ReLU()
@@ -117,7 +127,7 @@ def changes(before: dict[Any, dict[str, Any]], after: dict[Any, dict[str, Any]])
 
 
 def _attributes(walk: "_Walk", module: nn.Module) -> dict[str, Any]:
-    """State of one module. Most of its dictionaries are empty, and every call walks through every module: this is kept short."""
+    """Return the state of one module; fast, because every call visits every module, whose dictionaries are mostly empty."""
     found: dict[str, Any] = {"class": walk.kind(type(module))}
     for name, value in module.__dict__.items():
         kind = type(value)
@@ -128,14 +138,17 @@ def _attributes(walk: "_Walk", module: nn.Module) -> dict[str, Any]:
         elif name == "_modules":
             found[name] = [(key, id(child)) for key, child in value.items()]
         elif name == "_parameters":
-            found[name] = [None if p is None else _numbers(p) for p in value.values()]
+            found[name] = [None if p is None else _tensor_state(p) for p in value.values()]
         else:
             found[name] = walk.value(value, 2)
     return found
 
 
 def state_of(function: Any) -> Any:
-    """Return what the behaviour of a callable depends on, as far as it can be seen: code, closure, defaults and globals.
+    """Return the visible state that the behaviour of a callable depends on: code, closure, defaults and globals.
+
+    Args:
+        function: Callable.
 
     Example:
         >>> make = lambda n: lambda x: x + n
@@ -146,7 +159,7 @@ def state_of(function: Any) -> Any:
 
 
 class _Walk:
-    """One walk through a model: every function and class once, and the modules that lie hidden in objects and closures."""
+    """Walk through a model that visits every function and class once and collects modules hidden in objects and closures."""
 
     def __init__(self) -> None:
         self._functions: set[FunctionType] = set()
@@ -156,12 +169,12 @@ class _Walk:
         self.generators: list[Any] = []
 
     def take_modules(self) -> list[nn.Module]:
-        """Return the modules met since the last call."""
-        met, self._modules = self._modules, []
-        return met
+        """Return the modules found since the last call."""
+        found, self._modules = self._modules, []
+        return found
 
     def function(self, function: Any, calls: int = MAX_CALLS) -> Any:
-        """State of a callable."""
+        """Return the state of a callable."""
         if isinstance(function, partial):
             values = [*function.args, *function.keywords.items()]
             return self.function(function.func), *map(self.captured, values)
@@ -173,8 +186,8 @@ class _Walk:
             return self.value(owner, 2), method
         if not isinstance(function, FunctionType):
             return self.kind(type(function)), self.value(function, 2)
-        code = function.__code__  # held, not its identity: that of a freed one may come back for another
-        if not calls or function in self._functions or _is_torchs(function):
+        code = function.__code__  # the object itself, because the identity of freed code may be reused
+        if not calls or function in self._functions or _is_from_torch(function):
             return code
         self._functions.add(function)
         cells = (cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell))
@@ -182,8 +195,8 @@ class _Walk:
         return code, *map(self.captured, cells), *map(self.captured, defaults), *self._used(function, calls - 1)
 
     def _used(self, function: FunctionType, calls: int) -> Iterable[Any]:
-        """State of the globals that a function uses, and of the functions of other modules, which may be replaced there."""
-        names = _names(function.__code__)
+        """Return the states of the globals that a function uses, and of functions of other modules, which may be replaced."""
+        names = _used_names(function.__code__)
         for name in names:
             value = function.__globals__.get(name)
             if isinstance(value, ModuleType):
@@ -192,10 +205,10 @@ class _Walk:
                 yield self.function(value, calls) if isinstance(value, FunctionType) else self.value(value, 1)
 
     def kind(self, kind: type) -> Any:
-        """Methods and attributes of a class, which may be replaced; of PyTorch's own classes ``forward`` and the functions it uses."""
+        """Return the state of a class: its methods and attributes; for classes of PyTorch, ``forward`` and the functions it uses."""
         if kind not in self._kinds:
             self._kinds[kind] = kind  # a method may lead back here
-            own = [base for base in kind.__mro__ if not _is_torchs(base) and base.__module__ != "builtins"]
+            own = [base for base in kind.__mro__ if not _is_from_torch(base) and base.__module__ != "builtins"]
             values = [(name, value) for base in own for name, value in vars(base).items()]
             forward = inspect.getattr_static(kind, "forward", None)
             used = self._used(forward, 0) if isinstance(forward, FunctionType) else ()
@@ -203,20 +216,20 @@ class _Walk:
         return self._kinds[kind]
 
     def captured(self, value: Any) -> Any:
-        """State of what a closure holds; of a large tensor of numbers, as a reference is, only what it is like."""
+        """Return the state of a value in a closure; for large tensors such as references, only shape, dtype and device."""
         if isinstance(value, Tensor) and value.numel() > MAX_VALUES and value.is_floating_point():
             return value.shape, value.dtype, value.device
         return self.value(value)
 
     def value(self, value: Any, depth: int = 1) -> Any:  # noqa: PLR0911 (one return for every kind of value)
-        """Return a value itself where it is simple, else its visible state: code, version of a tensor, content of a container or object."""
+        """Return a simple value itself, else its visible state: code, version of a tensor, content of a container or object."""
         if type(value) in SIMPLE or (type(value) is tuple and SIMPLE.issuperset(map(type, value))):
             return value
         if isinstance(value, nn.Module):
             self._modules.append(value)
             return id(value)
         if isinstance(value, Tensor | np.ndarray):
-            return _numbers(value)
+            return _tensor_state(value)
         if isinstance(value, _generators()):
             self.generators.append(value)
             return id(value)
@@ -231,13 +244,13 @@ class _Walk:
         if isinstance(value, list | tuple | set | frozenset):
             return type(value), *(self.value(item, depth - 1) for item in value)
         attributes = getattr(value, "__dict__", None)
-        # A barrier counts who waits: that is no state of the model.
+        # Objects of threading, such as a barrier that counts waiting threads, are not state of the model.
         if attributes is None or type(value).__module__ == "threading":
             return id(value)
         return type(value), *((name, self.value(item, depth - 1)) for name, item in attributes.items())
 
     def global_hooks(self) -> Any:
-        """State of the hooks of all modules, but for the package's own, which live for one pass."""
+        """Return the state of the global hooks, except for the package's own, which are removed after each pass."""
         names = ("_global_forward_pre_hooks", "_global_forward_hooks", "_global_backward_hooks")
         hooks = (hook for name in names for hook in getattr(torch_module, name, {}).values())
         return tuple(
@@ -247,27 +260,27 @@ class _Walk:
 
 @cache
 def _generators() -> tuple[type, ...]:
-    """Types of random number generators; numpy.random is imported on first use."""
+    """Return the types of random number generators; numpy.random is imported on first use."""
     return torch.Generator, np.random.Generator, np.random.RandomState, random.Random
 
 
 @cache
-def _names(code: CodeType) -> tuple[str, ...]:
-    """Names of globals and attributes that a function uses, also in the functions and comprehensions within it."""
-    inner = [name for constant in code.co_consts if isinstance(constant, CodeType) for name in _names(constant)]
+def _used_names(code: CodeType) -> tuple[str, ...]:
+    """Return the names of globals and attributes that a function uses, including its inner functions and comprehensions."""
+    inner = [name for constant in code.co_consts if isinstance(constant, CodeType) for name in _used_names(constant)]
     return tuple(dict.fromkeys([*code.co_names, *inner]))
 
 
-def _is_torchs(thing: Any) -> bool:
-    return (getattr(thing, "__module__", None) or "").partition(".")[0] == "torch"
+def _is_from_torch(value: Any) -> bool:
+    return (getattr(value, "__module__", None) or "").partition(".")[0] == "torch"
 
 
 def _identity(value: Any) -> Any:
     return value.__code__ if isinstance(value, FunctionType) else id(value)
 
 
-def _numbers(value: Any) -> Any:
-    """Identity and version of a tensor or array, with its values where they are few and at hand."""
+def _tensor_state(value: Any) -> Any:
+    """Return identity and version of a tensor or array, or its values if they are few and on the CPU."""
     if isinstance(value, np.ndarray):
         return id(value), value.tobytes() if value.size <= MAX_VALUES else None
     version = 0 if value.is_inference() else value._version

@@ -19,30 +19,32 @@ def raise_if_unexplainable(forward_func: Callable[..., Any], layers: Sequence[nn
     """Raise if the model's layers cannot be hooked or its outputs depend on other images in the batch.
 
     Raises:
-        InputTypeError: for TorchScript modules and modules made by ``torch.export``.
-        CaptumLeamError: for active BatchNorm or Dropout, or parameters made under ``inference_mode``.
+        InputTypeError: If a module is TorchScript or was made by ``torch.export``.
+        CaptumLeamError: If BatchNorm or Dropout is active, or if parameters were made under ``inference_mode``.
     """
     if type(forward_func).__name__ == "ExportedProgram":
         raise InputTypeError(
-            "forward_func is an ExportedProgram: hooks do not reach into it. Explain the eager module it was exported from."
+            "Expected forward_func to be an eager module, got an ExportedProgram, in which hooks do not fire. Explain the eager module it "
+            "was exported from."
         )
     raise_if_active(forward_func)
-    seen: set[nn.Module] = set()  # each module once: as a rule, the layers are in the model
+    seen: set[nn.Module] = set()  # visits each module once, because most layers are in the model
     for root in [*modules_behind(forward_func), *layers]:
         for name, module in root.named_modules(seen):
             if _is_exported(module):
                 raise InputTypeError(
-                    f"module {name!r} was made by torch.export: its modules are flattened or run in copies, so that hooks do not fire, "
-                    "and its batch size may be fixed. Explain the eager module it was exported from."
+                    f"Expected eager modules, but module {name!r} was made by torch.export, so that hooks do not fire and its batch size "
+                    "may be fixed. Explain the eager module it was exported from."
                 )
             if isinstance(module, torch.jit.ScriptModule):
                 raise InputTypeError(
-                    f"module {name!r} is TorchScript ({type(module).__name__}): hooks never fire inside. "
+                    f"Expected eager modules, but module {name!r} is TorchScript ({type(module).__name__}), in which hooks never fire. "
                     "Explain the eager module it was scripted or traced from."
                 )
             if any(p is not None and p.is_inference() for p in module._parameters.values()):
                 raise CaptumLeamError(
-                    "the model's parameters were made under torch.inference_mode() and have no gradients; build or load it outside."
+                    "Expected parameters that can have gradients, but the model's parameters were made under torch.inference_mode(). Build "
+                    "or load the model outside of it."
                 )
 
 
@@ -52,16 +54,19 @@ def _is_exported(module: nn.Module) -> bool:
 
 
 def raise_if_active(forward_func: Callable[..., Any]) -> None:
-    """Raise if the output of a model for one image depends on the others, on chance, or on how often it ran.
+    """Raise if the output of a model for one image depends on other images, on random numbers, or on earlier calls.
+
+    Args:
+        forward_func: Module or callable.
 
     Raises:
-        CaptumLeamError: for active BatchNorm, Dropout and the like.
+        CaptumLeamError: If BatchNorm, Dropout or a similar module is active.
 
     Example:
         >>> raise_if_active(nn.Sequential(nn.Dropout()).train())
         Traceback (most recent call last):
         ...
-        captum_leam.errors.CaptumLeamError: Dropout '0' is active: results would be random. Call model.eval() first.
+        captum_leam.errors.CaptumLeamError: Expected a deterministic model, but Dropout '0' is active: results would be random. Call ...
     """
     for root in modules_behind(forward_func):
         for name, module in root.named_modules():
@@ -74,17 +79,15 @@ def check_forward_is_deterministic(
 ) -> Iterator[None]:
     """Context manager that raises if a hidden module is in training mode or consumes random numbers.
 
-    :func:`raise_if_active` sees modules from outside; this one sees those behind an opaque callable while they run.
-
-    Where a module in training mode ran, the random numbers of the CPU must not have moved (``F.dropout`` is no module); if they
-    have, they are put back.
+    :func:`raise_if_active` checks the modules that are visible from outside. This function checks those behind an opaque callable while
+    they run, and functions such as ``F.dropout`` by the state of the CPU's random numbers, which it restores.
 
     Args:
         forward_func: Function that runs in the block.
-        layers: Modules that run in it. If they are not found in it, other modules are hidden, too.
+        layers: Modules that run in the function. If they are not visible in it, other modules may be hidden, too. Default: none.
 
     Raises:
-        CaptumLeamError: for an active module that runs in this thread, or a module in training mode that draws random numbers.
+        CaptumLeamError: If an active module runs in this thread, or if a module in training mode draws random numbers.
 
     Example:
         >>> hidden = nn.Dropout()
@@ -92,19 +95,19 @@ def check_forward_is_deterministic(
         ...     _ = hidden(torch.ones(2))
         Traceback (most recent call last):
         ...
-        captum_leam.errors.CaptumLeamError: Dropout '' is active: results would be random. Call model.eval() first.
+        captum_leam.errors.CaptumLeamError: Expected a deterministic model, but Dropout '' is active: results would be random. Call ...
     """
-    caller, before = threading.get_ident(), torch.get_rng_state()
+    thread, before = threading.get_ident(), torch.get_rng_state()
     visible = {m for root in modules_behind(forward_func) for m in root.modules()}
     in_training = [type(m).__name__ for m in visible if m.training]
 
-    def look(module: nn.Module, args: Any) -> None:
-        if module.training and threading.get_ident() == caller:
+    def check(module: nn.Module, args: Any) -> None:
+        if module.training and threading.get_ident() == thread:
             in_training.append(type(module).__name__)
             _raise_if_module_active("", module)
 
-    opaque = not visible or any(layer not in visible for layer in layers)
-    handles = [register_module_forward_pre_hook(look)] if opaque else []
+    is_opaque = not visible or any(layer not in visible for layer in layers)
+    handles = [register_module_forward_pre_hook(check)] if is_opaque else []
     try:
         yield
     finally:
@@ -113,7 +116,7 @@ def check_forward_is_deterministic(
     if in_training and not torch.equal(torch.get_rng_state(), before):
         torch.set_rng_state(before)
         raise CaptumLeamError(
-            f"{in_training[0]} is in training mode and draws random numbers: results would be random. Call model.eval() first."
+            f"Expected a deterministic model, but {in_training[0]} is in training mode and draws random numbers. Call model.eval() first."
         )
 
 
@@ -123,17 +126,23 @@ def _raise_if_module_active(name: str, module: nn.Module) -> None:
         return
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         if module.training or module.running_mean is None:
-            fix = "call model.eval() first" if module.training else "it keeps no running statistics; give it some"
-            raise CaptumLeamError(
-                f"{kind} {name!r} uses the statistics of the batch: every image's map would depend on the others. To mend it, {fix}."
+            hint = (
+                "Call model.eval() first" if module.training else "Replace it, because it keeps no running statistics"
             )
-    elif _drops(module, kind):
-        raise CaptumLeamError(f"{kind} {name!r} is active: results would be random. Call model.eval() first.")
-    elif _learns(module, kind):
-        raise CaptumLeamError(f"{kind} {name!r} changes its buffers whenever it runs: call model.eval() first.")
+            raise CaptumLeamError(
+                f"Expected maps that do not depend on other images, but {kind} {name!r} uses the statistics of the batch. {hint}."
+            )
+    elif _is_random(module, kind):
+        raise CaptumLeamError(
+            f"Expected a deterministic model, but {kind} {name!r} is active: results would be random. Call model.eval() first."
+        )
+    elif _updates_buffers(module, kind):
+        raise CaptumLeamError(
+            f"Expected a model whose state is constant, but {kind} {name!r} updates its buffers in every pass. Call model.eval() first."
+        )
 
 
-def _drops(module: nn.Module, kind: str) -> bool:
+def _is_random(module: nn.Module, kind: str) -> bool:
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return module.p > 0
     if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
@@ -141,7 +150,7 @@ def _drops(module: nn.Module, kind: str) -> bool:
     return isinstance(module, nn.RReLU) or kind in ("StochasticDepth", "DropPath")
 
 
-def _learns(module: nn.Module, kind: str) -> bool:
+def _updates_buffers(module: nn.Module, kind: str) -> bool:
     """Return whether a module in training mode updates buffers: running statistics, or the power iteration of a spectral norm."""
     spectral = kind == "_SpectralNorm" or any(
         type(h).__name__ == "SpectralNorm" for h in module._forward_pre_hooks.values()
@@ -173,14 +182,14 @@ class _Eager:
 _EAGER = _Eager()
 
 
-def eager() -> AbstractContextManager[Any]:
-    """Return a context manager that runs compiled modules eagerly: ``torch.compile`` loses hooks that are set later."""
-    # Importing torch._dynamo takes seconds. Where nobody has imported it, nothing is compiled.
+def force_eager() -> AbstractContextManager[Any]:
+    """Return a context manager that runs compiled modules eagerly, because ``torch.compile`` ignores hooks that are added later."""
+    # Importing torch._dynamo takes seconds. If it is not imported yet, nothing is compiled.
     return _EAGER if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @contextmanager
-def with_gradients() -> Iterator[None]:
-    """Context manager that switches gradients on, whatever the caller turned off, and runs compiled modules eagerly."""
-    with torch.inference_mode(False), torch.enable_grad(), eager():
+def enable_gradients() -> Iterator[None]:
+    """Context manager that enables gradients in any mode of the caller and runs compiled modules eagerly."""
+    with torch.inference_mode(False), torch.enable_grad(), force_eager():
         yield

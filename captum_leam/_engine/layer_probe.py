@@ -1,6 +1,6 @@
-"""Probe of a model's layers: whose rows they put out, and whether their grid lies on the picture.
+"""Probe of the layers of a model: whether their rows belong to the images, and whether their grids are aligned with the images.
 
-See :mod:`captum_leam._engine.probe` for the two passes that this is read from.
+See :mod:`captum_leam._engine.probe` for the two passes that it uses.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,10 +22,10 @@ from captum_leam._engine.probe import (
     check_order_of_many,
     check_same,
     depends_message,
-    first_that_runs,
-    kind_of,
-    knowledge,
+    input_kind,
+    model_findings,
     record_of,
+    run_first_possible,
     tolerance_of,
     two_images,
     whole_batch,
@@ -34,21 +34,26 @@ from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError
 
 ALLOWED_CELLS, ALLOWED_SHARE = 1.75, 0.05
-"""How far a patch may appear from its place: cells of the layer, plus a share of the field's side. Receptive fields are not symmetric."""
+"""Maximum distance of a patch from its place: cells of the layer plus a share of the field. Receptive fields are asymmetric."""
 
 CONCENTRATED = {False: 0.5, True: 0.7}
-"""Spread of a patch's effect, relative to that of a uniform one, below which its place is certain: of coarse grids and of fine ones."""
+"""Spread of the effect of a patch relative to a uniform one, below which its place is certain, by whether the grid is fine."""
 
 RECORD = "record"
-"""What the results of the probe are kept as until the first batch."""
+"""Key of the results of the probe that the first batch is compared with."""
 
 COARSE_GRID = 9
-"""Cells in a row up to which a grid is coarse: late layers mix all positions, so that an effect that is spread out says nothing."""
+"""Number of cells in a row up to which a grid is coarse. Late layers mix all positions, so that a spread effect shows nothing there."""
 
 
 @dataclass(frozen=True)
 class Displacement:
-    """Where a change of the picture appears in a layer, instead of where it is.
+    """Difference between the place of a change of the image and its place in a layer.
+
+    Attributes:
+        expected: (row, column) of the change in pixels of the image.
+        found: (row, column) at which the map of the layer would show it.
+        is_certain: Whether the change is concentrated there. It is spread out if the last two axes of the layer are not positions.
 
     Example:
         >>> Displacement((10.0, 20.0), (10.0, 92.0), True)
@@ -56,14 +61,15 @@ class Displacement:
     """
 
     expected: tuple[float, float]
-    """(row, column) of the change in pixels of the picture."""
     found: tuple[float, float]
-    """Where the layer's map would show it."""
     is_certain: bool
-    """Whether the change is concentrated there. It is spread out where a layer's two last axes are not positions."""
 
     def message(self, name: str) -> str:
-        """Return the refusal, naming the layer and the way out."""
+        """Return the message of an error.
+
+        Args:
+            name: Name of the layer.
+        """
         (row, column), (to_row, to_column) = self.expected, self.found
         return (
             f"Expected the grid of layer {name} to lie on the picture, but a change around row {row:.0f}, column {column:.0f} appears "
@@ -74,18 +80,18 @@ class Displacement:
 
 @dataclass(frozen=True)
 class LayerProbe:
-    """What the probe found.
+    """Result of the probe of layers.
 
     Attributes:
-        displaced: Layers whose grid is not that of the images, with where a change appears in them.
-        record: Results to compare with those of the first batch; None where the probe did not run, or did so for an earlier call.
+        displaced: Displacement by layer, for layers whose grid is not aligned with the images.
+        record: Results to compare with those of the first batch. Default: None, if the probe did not run in this call.
     """
 
     displaced: dict[nn.Module, Displacement]
     record: ProbeRecord | None = None
 
     def compare(self, xs: Inputs, output: Tensor, activations: PerLayer) -> None:
-        """Raise if an image has other results in a batch of three or more than in the probe.
+        """Raise if an image has different results in a batch of three or more images than in the probe.
 
         Args:
             xs: Inputs, (N, …) each.
@@ -102,21 +108,22 @@ class LayerProbe:
 def check_layers(
     passes: LayerPasses, xs: Inputs, field: Field | None = None, *, within: LayerPasses | None = None
 ) -> LayerProbe:
-    """Raise if a layer's rows are not those of the images; find the layers whose grid is not that of the images.
+    """Raise if the rows of a layer do not belong to the images, and find layers whose grid is not aligned with the images.
 
     Args:
-        passes: The model with the layers to record.
+        passes: Passes with the layers to record.
         xs: Inputs of the call, (N, …) each.
-        field: Part (top, left, height, width) of the images that the layers' grids are laid on. None: grids are not compared.
-        within: The same for the model within an objective, which is probed instead. Default: ``passes``.
+        field: Part (top, left, height, width) of the images that the grids of the layers cover, in pixels. Default: None, grids are not
+            compared.
+        within: Passes of the model inside an objective, which is probed instead. Default: ``passes``.
 
     Returns:
-        What was found; without displaced layers for a sound model, or without a field.
+        Displaced layers, which a sound model does not have.
 
     Raises:
-        InputTypeError: if hooks do not reach into the model, see :func:`raise_if_unexplainable`.
-        CaptumLeamError: if the model is in training mode, or if rows of a layer or of the embedding depend on the rest of the batch,
-            or are in another order. Errors of the model itself in the probe are left to the call.
+        InputTypeError: If hooks do not fire in the model, see :func:`raise_if_unexplainable`.
+        CaptumLeamError: If the model is in training mode, or if rows of a layer or of the embedding depend on the rest of the batch or
+            are in another order. Errors that the model itself raises in the probe are not raised.
 
     Example:
         >>> from captum_leam._engine.passes import LayerPasses
@@ -128,43 +135,44 @@ def check_layers(
         >>> check_layers(LayerPasses(upside_down, [model[1]]), (images,), field=(0, 0, 32, 32)).displaced.keys() == {model[1]}
         True
     """
-    whole, passes = passes, within or passes
-    kind = (passes.layer_input, *map(kind_of, xs), *map(kind_of, passes.args))
+    outer, passes = passes, within or passes
+    kind = (passes.layer_input, *map(input_kind, xs), *map(input_kind, passes.args))
     pairs = zip(passes.layers, passes.reshapes, strict=True)
     keys = [(kind, id(layer), reshape and state_of(reshape)) for layer, reshape in pairs]
-    with knowledge(passes.forward_func, passes.layers) as established:
-        if "explainable" not in established:
-            raise_if_unexplainable(whole.forward_func, whole.layers)
-            established["explainable"] = True
-        if any((key, field) not in established for key in keys):
+    with model_findings(passes.forward_func, passes.layers) as findings:
+        if "explainable" not in findings:
+            raise_if_unexplainable(outer.forward_func, outer.layers)
+            findings["explainable"] = True
+        if any((key, field) not in findings for key in keys):
             results = _probe_layers(passes, xs, field) if can_be_probed(xs) else None
             if results is None:
                 return LayerProbe({})
-            places, record = results
-            established |= {(key, at): one for key, one in zip(keys, places, strict=True) for at in (None, field)}
-            established[RECORD] = None if record is None else (keys, record)
-        known = (
-            established.pop(RECORD, None) if field is None else None
-        )  # without a field, the passes of this call are next
-        record = None if known is None else _of_layers(known, keys)
-        places = [established[key, field] for key in keys]
-    return LayerProbe({layer: d for layer, d in zip(passes.layers, places, strict=True) if d is not None}, record)
+            displacements, record = results
+            findings |= {(key, f): d for key, d in zip(keys, displacements, strict=True) for f in (None, field)}
+            findings[RECORD] = None if record is None else (keys, record)
+        # Only a check without a field is followed by passes of the same call, which the record is compared with.
+        stored = findings.pop(RECORD, None) if field is None else None
+        record = None if stored is None else _select_layers(stored[0], stored[1], keys)
+        displacements = [findings[key, field] for key in keys]
+    displaced = {layer: d for layer, d in zip(passes.layers, displacements, strict=True) if d is not None}
+    return LayerProbe(displaced, record)
 
 
-def _of_layers(known: tuple[list[Any], ProbeRecord], keys: list[Any]) -> ProbeRecord | None:
-    """Return the record of some layers, where those of the probe are among them with one tensor each."""
-    if len(known[0]) != len(known[1].values) - 1 or not set(keys) <= set(known[0]):
+def _select_layers(stored_keys: list[Any], record: ProbeRecord, keys: list[Any]) -> ProbeRecord | None:
+    """Return the record of some of its layers; None if a layer is not in it or has several tensors."""
+    if len(stored_keys) != len(record.values) - 1 or not set(keys) <= set(stored_keys):
         return None
-    rows = [0, *(1 + known[0].index(key) for key in keys)]
-    return replace(known[1], values=[known[1].values[i] for i in rows], names=[known[1].names[i] for i in rows])
+    rows = [0, *(1 + stored_keys.index(key) for key in keys)]
+    return replace(record, values=[record.values[i] for i in rows], names=[record.names[i] for i in rows])
 
 
 def _probe_layers(
     passes: LayerPasses, xs: Inputs, field: Field | None
 ) -> tuple[list[Displacement | None], ProbeRecord | None] | None:
-    """Displacement of every layer or None, after the checks of rows, and the record; None if the model cannot be probed."""
-    own = generators_of(passes.forward_func)
-    experiment = first_that_runs((two_images, whole_batch), xs, field, partial(_two_passes, passes, len(xs[0])), own)
+    """Check the rows, and return the displacement of each layer or None and the record; None if the model cannot be probed."""
+    generators = generators_of(passes.forward_func)
+    run = partial(_two_passes, passes, len(xs[0]))
+    experiment = run_first_possible((two_images, whole_batch), xs, field, run, generators)
     if experiment is None:
         return None
     batches, (gradients, first, second), drew = experiment
@@ -175,16 +183,16 @@ def _probe_layers(
     tolerance = tolerance_of(passes.forward_func, [before for before, _ in named])
     flat, flat_names = [list(column) for column in zip(*named, strict=True)]
     again = partial(_flat_pass, passes, len(xs[0]), batches.first, batches.images)
-    check_same(flat, [t for ts in second for t in ts], batches, flat_names, tolerance, again, own)
+    check_same(flat, [t for ts in second for t in ts], batches, flat_names, tolerance, again, generators)
     if drew:
-        check_order_of_many(xs[0], partial(_many_pass, passes, xs), flat_names, tolerance, own)
+        check_order_of_many(xs[0], partial(_many_pass, passes, xs), flat_names, tolerance, generators)
     pairs = zip(first[1:], second[1:], strict=True)
     displaced = [_displacement(before, after, batches, field) for before, after in pairs]
     return displaced, record_of(batches, flat, flat_names, tolerance)
 
 
 def _two_passes(passes: LayerPasses, count: int, batches: Batches) -> tuple[PerLayer, PerLayer, PerLayer]:
-    """Gradients of the probed image's score by layer; output and activations in the first pass; the same in the second."""
+    """Return gradients of the score of the probed image by layer, and output and activations of the first and the second pass."""
     probed = passes.for_rows(batches.images, count)
     with torch.enable_grad():
         result = probed.gradients(batches.first, _score_of_first)
@@ -208,13 +216,13 @@ def _many_pass(passes: LayerPasses, xs: Inputs, many: Tensor) -> list[Tensor]:
 
 
 def _direction(output: Tensor) -> Tensor:
-    """Return a fixed direction: towards its own one, a normalised embedding has no gradient."""
+    """Return a fixed direction, because a normalised embedding has no gradient towards its own direction."""
     generator = torch.Generator(device="cpu").manual_seed(0)
     return torch.randn(output.shape[1], generator=generator, dtype=torch.float64, device="cpu").to(output)
 
 
 def _each_tensor(per_layer: PerLayer, names: Sequence[str]) -> Iterator[tuple[Tensor, str]]:
-    """Yield the tensors of all layers, each with the name of its layer, which may put out several."""
+    """Yield all tensors of all layers, each with the name of its layer."""
     for of_layer, name in zip(per_layer, names, strict=True):
         yield from ((t.detach(), name) for t in of_layer)
 
@@ -223,7 +231,7 @@ def _each_tensor(per_layer: PerLayer, names: Sequence[str]) -> Iterator[tuple[Te
 
 
 def _check_owner(gradient: Tensor, name: str) -> None:
-    """Raise if the gradient of the probed image's score lies in other rows."""
+    """Raise if the gradient of the score of the probed image is not in its own row."""
     largest = gradient.float().flatten(1).abs().amax(1)
     own, others = float(largest[0]), float(largest[1:].amax()) if len(largest) > 1 else 0.0
     if others <= 1e-5 * (own + others):
@@ -242,14 +250,14 @@ def _check_owner(gradient: Tensor, name: str) -> None:
 def _displacement(
     before: tuple[Tensor, ...], after: tuple[Tensor, ...], batches: Batches, field: Field | None
 ) -> Displacement | None:
-    """Where one of the patches appears in a layer's tensors (n, C, h, w), if that is too far from its place."""
+    """Return the displacement of the first patch that appears too far from its place in the tensors (n, C, h, w) of a layer."""
     if field is None or batches.changed is None:
         return None
     first, second = batches.changed
-    pictures = (x for x in zip(batches.first, batches.second, strict=True) if x[0].ndim == 4)
-    of_picture = torch.stack([energy_of(y[second].double() - x[first].double()) for x, y in pictures]).sum(0)
-    for one, other in zip(before, after, strict=True):
-        found = displacement(of_picture, energy_of(other[second] - one[first]), field)
+    images = (x for x in zip(batches.first, batches.second, strict=True) if x[0].ndim == 4)
+    image_energy = torch.stack([energy_of(y[second].double() - x[first].double()) for x, y in images]).sum(0)
+    for a, b in zip(before, after, strict=True):
+        found = displacement(image_energy, energy_of(b[second] - a[first]), field)
         if found is not None:
             return found
     return None
@@ -261,15 +269,14 @@ def energy_of(change: Tensor) -> Tensor:
 
 
 def displacement(of_picture: Tensor, of_layer: Tensor, field: Field) -> Displacement | None:
-    """Return where a change of the picture appears in a layer, or None if it is where the layer's grid says.
+    """Return the displacement of a change of the image in a layer, or None if it appears at its place in the grid of the layer.
 
-    The left and the right half of the field are looked at one by one. In each, a place is the centre of the squared change, as far as it
-    is above its mean.
+    The left and the right half of the field are analysed separately. The place of a change is the centroid of its square above the mean.
 
     Args:
-        of_picture: (H, W), squared change of the picture.
-        of_layer: (h, w), squared change of the layer's activations.
-        field: (top, left, height, width) that the grid is laid on.
+        of_picture: Squared change of the image, (H, W).
+        of_layer: Squared change of the activations of the layer, (h, w).
+        field: (top, left, height, width) that the grid covers, in pixels.
 
     Example:
         >>> of_picture, of_layer = torch.zeros(112, 112), torch.zeros(14, 14)
@@ -288,7 +295,7 @@ def displacement(of_picture: Tensor, of_layer: Tensor, field: Field) -> Displace
     pairs = []
     for half in ("left", "right"):
         expected = _place(on_field, half, field)
-        found = _place(of_layer, half, field) or _place(of_layer, "both", field)  # what left its half is in the other
+        found = _place(of_layer, half, field) or _place(of_layer, "both", field)  # a change may move to the other half
         if expected is None or found is None:
             continue
         off = [abs(e - f) / most for e, f, most in zip(expected.centre, found.centre, allowed, strict=True)]
@@ -297,20 +304,20 @@ def displacement(of_picture: Tensor, of_layer: Tensor, field: Field) -> Displace
         if max(off) > 1 and (is_certain or is_fine):
             return Displacement(expected.centre, found.centre, is_certain)
         pairs += [(expected, found)] if is_certain and is_fine else []
-    # a picture that was shrunk moves each patch a little, and the two towards each other by twice as much
+    # Shrinking the image moves each patch a little, and the two towards each other by twice as much.
     if len(pairs) == 2 and any(apart > most for apart, most in zip(_shrinking(*pairs), allowed, strict=True)):
         return Displacement(pairs[0][0].centre, pairs[0][1].centre, True)
     return None
 
 
 def _shrinking(one: "tuple[Place, Place]", other: "tuple[Place, Place]") -> list[float]:
-    """How much nearer to each other two changes appear than they are, by axis."""
+    """Return how much closer to each other two changes appear than they are, by axis."""
     expected, found = [[abs(a - b) for a, b in zip(one[i].centre, other[i].centre, strict=True)] for i in (0, 1)]
     return [e - f for e, f in zip(expected, found, strict=True)]
 
 
 class Place(NamedTuple):
-    """Where a change lies: (row, column) in pixels of the picture, and its spread relative to that of a uniform one."""
+    """Place of a change: (row, column) in pixels of the image, and its spread relative to that of a uniform change."""
 
     centre: tuple[float, float]
     spread: float

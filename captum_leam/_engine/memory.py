@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 
 from captum_leam._engine.checks import rows_from
-from captum_leam._progress import count_images, uncounted
+from captum_leam._progress import count_images, pause_counting
 from captum_leam.errors import CaptumLeamError
 
 T = TypeVar("T")
@@ -18,7 +18,7 @@ OUT_OF_MEMORY_MARKERS = ("out of memory", "not enough memory", "can't allocate m
 
 
 class TooLargeError(torch.OutOfMemoryError, MemoryError):
-    """Not even one image at a time fits into memory.
+    """Error of a single image that does not fit into memory.
 
     Example:
         >>> issubclass(TooLargeError, MemoryError), issubclass(TooLargeError, torch.OutOfMemoryError)
@@ -27,7 +27,10 @@ class TooLargeError(torch.OutOfMemoryError, MemoryError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory is used up: of a GPU, or of the computer, where PyTorch raises a ``RuntimeError``.
+    """Return whether an error is an out-of-memory error of a GPU or of the CPU, for which PyTorch raises a ``RuntimeError``.
+
+    Args:
+        error: Error that was raised.
 
     Example:
         >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory.")), is_out_of_memory(RuntimeError("shapes differ"))
@@ -46,25 +49,25 @@ def in_batches(
     what: str = "image",
     on_reduce: Callable[[int], None] | None = None,
 ) -> list[T]:
-    """Return the results of a function on batch after batch; a batch that does not fit into memory is halved and tried again.
+    """Return the results of a function on successive batches, and retry with half the size if a batch does not fit into memory.
 
-    The batches after it have the smaller size, too, and a warning names it. Returns a list, not a generator, so that the gradient mode is
-    always restored.
+    Later batches have the reduced size, too, and a warning reports it. The function returns a list rather than a generator so that the
+    gradient mode is always restored.
 
     Args:
-        make: Function of the rows of a batch. It may be called again for some of them, and should have changed nothing by then.
+        make: Function of the rows of a batch. It may be called again for the same rows and must not have changed anything before.
         count: Number of all rows.
         size: Number of rows in a batch.
-        what: Name of a row in messages. Default: "image".
-        on_reduce: Callback that receives the reduced batch size. With it, a batch of fewer rows than ``size`` may be tried again, too,
-            since the function splits a row into batches of its own. Default: None.
+        what: Name of a row, for messages. Default: ``"image"``.
+        on_reduce: Callback that receives the reduced batch size. With it, batches of fewer rows than ``size`` are retried, too, because
+            the function splits rows into batches of its own. Default: None.
 
     Returns:
-        The results, in order; without rows, that of an empty batch.
+        Results in order; without rows, the result of an empty batch.
 
     Raises:
-        TooLargeError: if one row alone does not fit.
-        CaptumLeamError: for a size below 1.
+        TooLargeError: If a single row does not fit into memory.
+        CaptumLeamError: If the size is below 1.
 
     Example:
         >>> def small(rows):
@@ -76,50 +79,52 @@ def in_batches(
         ...     in_batches(small, 5, 4)
         [[0, 1], [2, 3], [4]]
         >>> print(caught[0].message)
-        out of memory with 4 images at a time; done with 2. Give batch_size=2 or less to save the attempts.
+        Expected 4 images at a time to fit into memory, used 2 after an out-of-memory error. Pass batch_size=2 or less to avoid retries.
     """
     if size < 1:
         raise CaptumLeamError(f"Expected batch_size to be 1 or more, got {size}.")
     results: list[T] = []
-    start, first, now = 0, 0, size
+    start, first_size, current_size = 0, 0, size
     while start < count or not results:
-        rows = slice(start, min(start + now, count))
+        rows = slice(start, min(start + current_size, count))
         try:
-            with rows_from(rows.start) if what == "image" else nullcontext(), uncounted():
+            with rows_from(rows.start) if what == "image" else nullcontext(), pause_counting():
                 results.append(make(rows))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            tried = now if on_reduce else rows.stop - rows.start
-            first, now = first or tried, tried // 2
-            if not now:
-                raise TooLargeError(_too_large(what, error)) from error
+            failed_size = current_size if on_reduce else rows.stop - rows.start
+            first_size, current_size = first_size or failed_size, failed_size // 2
+            if not current_size:
+                raise TooLargeError(_too_large_message(what, error)) from error
             if on_reduce:
-                on_reduce(now)
+                on_reduce(current_size)
         else:
             start = rows.stop
             if what == "image":
                 count_images(rows.stop - rows.start)
-    if first:
-        warn_of_reduced_batch(f"{first} {what}s", now, "internal_batch_size" if what == "step" else "batch_size")
+    if first_size:
+        option = "internal_batch_size" if what == "step" else "batch_size"
+        warn_of_reduced_batch(f"{first_size} {what}s", current_size, option)
     return results
 
 
-def warn_of_reduced_batch(tried: str, done: int, option: str = "batch_size") -> None:
-    """Warn that a batch was made smaller.
+def warn_of_reduced_batch(failed: str, used: int, option: str = "batch_size") -> None:
+    """Warn that the batch size was reduced.
 
     Args:
-        tried: Size that did not fit, with its unit.
-        done: Size that did.
-        option: Name of the argument that sets the size. Default: "batch_size".
+        failed: Size that did not fit into memory, with its unit.
+        used: Size that did.
+        option: Name of the argument that sets the size. Default: ``"batch_size"``.
     """
     warnings.warn(
-        f"out of memory with {tried} at a time; done with {done}. Give {option}={done} or less to save the attempts.",
+        f"Expected {failed} at a time to fit into memory, used {used} after an out-of-memory error. Pass {option}={used} or less to avoid "
+        "retries.",
         stacklevel=4,
     )
 
 
-def _too_large(what: str, error: BaseException) -> str:
+def _too_large_message(what: str, error: BaseException) -> str:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     fewer = "" if what == "image" else "fewer images in a call, "
     return (

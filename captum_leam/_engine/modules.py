@@ -9,9 +9,12 @@ from torch import nn
 
 
 def modules_behind(forward_func: Callable[..., Any]) -> list[nn.Module]:
-    """Return the root modules that a forward function runs, as far as they can be seen.
+    """Return the visible root modules that a forward function runs.
 
     These are the function itself if it is a module, the owner of a bound method, and modules in a ``functools.partial`` or a closure.
+
+    Args:
+        forward_func: Module or callable.
 
     Example:
         >>> model = nn.Linear(2, 2)
@@ -21,20 +24,24 @@ def modules_behind(forward_func: Callable[..., Any]) -> list[nn.Module]:
     if isinstance(forward_func, nn.Module):
         return [forward_func]
     if isinstance(forward_func, partial):
-        held = [forward_func.func, *forward_func.args, *forward_func.keywords.values()]
-        return [m for h in held if callable(h) for m in modules_behind(h)]
+        values = [forward_func.func, *forward_func.args, *forward_func.keywords.values()]
+        return [module for value in values if callable(value) for module in modules_behind(value)]
     owner = getattr(forward_func, "__self__", None)
     if isinstance(owner, nn.Module):
         return [owner]
     if inspect.isfunction(forward_func):
-        seen = inspect.getclosurevars(inspect.unwrap(forward_func))
-        held = [*seen.nonlocals.values(), *seen.globals.values()]
-        return list({id(h): h for h in held if isinstance(h, nn.Module)}.values())
+        variables = inspect.getclosurevars(inspect.unwrap(forward_func))
+        values = [*variables.nonlocals.values(), *variables.globals.values()]
+        return list({id(value): value for value in values if isinstance(value, nn.Module)}.values())
     return []
 
 
 def layer_name(layer: nn.Module, forward_func: Callable[..., Any]) -> str:
-    """Return the name of a layer within the model, for messages; its class where the model cannot be seen.
+    """Return the name of a layer within the model, for messages, or its class if the model is not visible.
+
+    Args:
+        layer: The layer.
+        forward_func: Module or callable that runs it.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())

@@ -1,4 +1,4 @@
-"""Running a model with layers recorded: activations, and gradients of a score, of all layers in one pass."""
+"""Passes through a model that record the activations of several layers and the gradients of a score."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,9 +14,9 @@ from captum_leam._engine.checks import raise_if_any
 from captum_leam._engine.guards import check_forward_is_deterministic
 from captum_leam._engine.memory import is_out_of_memory
 from captum_leam._engine.modules import layer_name, modules_behind
-from captum_leam._engine.outputs import as_output, vanishing
+from captum_leam._engine.outputs import as_output, noise_floor
 from captum_leam._engine.recording import InputGraphRecorder, LayerGraphRecorder, Recorder, ValueRecorder
-from captum_leam._engine.shapes import Reshape, spatial
+from captum_leam._engine.shapes import Reshape, as_spatial
 from captum_leam.errors import CaptumLeamError
 
 PerLayer = list[tuple[Tensor, ...]]
@@ -27,7 +27,7 @@ Score = Callable[[Tensor], Tensor]
 
 
 class _NestedLayersError(Exception):
-    """A layer returns, or changes in place, the copy that was made for another one: it would miss what is used beside that."""
+    """A layer returns or changes the copy that was made for another layer, so that both cannot be recorded in one pass."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,8 @@ class LayerPasses:
             if "leaf Variable that requires grad is being used in an in-place operation" not in str(error):
                 raise
             raise CaptumLeamError(
-                f"a tensor of layer {self._names} is changed in place later in the pass, and has no gradient: the "
-                "model makes it under no_grad or detaches it. Choose a layer before or after, or write y = relu(x) for relu_(x)."
+                f"Expected tensors with gradients at layer {self._names}, but one that the model detaches or makes under no_grad is "
+                "changed in place later in the pass. Choose a layer before or after, or write y = relu(x) for relu_(x)."
             ) from error
         try:
             has_changed = recorder.has_changed_copies
@@ -210,10 +210,10 @@ class LayerPasses:
             alone = as_output(self.forward_func(*[x.clone() for x in xs], *args), len(xs[0]))
         distance = torch.linalg.vector_norm(output.detach() - alone)
         raise_if_any(
-            (distance > vanishing(alone) * torch.linalg.vector_norm(alone))[None],
+            (distance > noise_floor(alone) * torch.linalg.vector_norm(alone))[None],
             lambda _: (
-                f"recording layer {self._names} changes what the model computes: a tensor there is changed in place and "
-                "used beside it. Choose a layer before or after, or write y = torch.relu(x) for torch.relu_(x) in the model."
+                f"Expected the model to compute the same with layer {self._names} recorded, but a tensor there is changed in place and "
+                "used elsewhere. Choose a layer before or after, or write y = torch.relu(x) for torch.relu_(x) in the model."
             ),
         )
 
@@ -240,9 +240,9 @@ class LayerPasses:
             runs = recorder.runs_of(layer, self.device_ids)
             if all(gradient_of[id(t)] is None for run in runs for t in run):
                 raise CaptumLeamError(
-                    f"the score does not depend on layer {layer_name(layer, self.forward_func)} through differentiable operations: it is "
-                    "on a branch that does not reach the embedding, or the forward function detaches or leaves torch (numpy, no_grad) "
-                    "after it."
+                    f"Expected the score to depend on layer {layer_name(layer, self.forward_func)} through differentiable operations, got "
+                    "no gradient. The layer is on a branch that does not reach the embedding, or the forward function detaches or leaves "
+                    "torch (numpy, no_grad) after it."
                 )
             filled = [
                 tuple(torch.zeros_like(t) if (g := gradient_of[id(t)]) is None else g for t in run) for run in runs
@@ -257,7 +257,7 @@ class LayerPasses:
         for layer, reshape in zip(self.layers, self.reshapes, strict=True):
             tensors = _join(recorder.runs_of(layer, self.device_ids))
             name = partial(layer_name, layer, self.forward_func)
-            found.append(tuple(spatial(t.detach(), name, images, self.image_size, reshape) for t in tensors))
+            found.append(tuple(as_spatial(t.detach(), name, images, self.image_size, reshape) for t in tensors))
         return found
 
     @property

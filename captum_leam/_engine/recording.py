@@ -1,7 +1,7 @@
-"""Hooks that record what layers put out or take in during one forward pass, one class for each way to do it.
+"""Recorders of the inputs or outputs of layers in one forward pass.
 
 :class:`ValueRecorder` copies values. :class:`LayerGraphRecorder` starts the graph at the first layer, so that nothing before it is kept.
-:class:`InputGraphRecorder` also records tensors that are used beside a layer, for which the graph must start from the inputs.
+:class:`InputGraphRecorder` also records tensors that are used outside of a layer, for which the graph must start at the inputs.
 """
 
 import threading
@@ -22,13 +22,16 @@ ForwardHook = Callable[[nn.Module, Any, Any], Any]
 
 
 @contextmanager
-def hooked(hooks: Iterable[tuple[nn.Module, ForwardHook]]) -> Iterator[None]:
-    """Register forward hooks for the length of a block; they see what this thread runs and not what others run on the same model.
+def forward_hooks(hooks: Iterable[tuple[nn.Module, ForwardHook]]) -> Iterator[None]:
+    """Register forward hooks within a block, which are called for runs of this thread only.
+
+    Args:
+        hooks: Pairs of a module and a hook.
 
     Example:
         >>> seen = []
         >>> layer = nn.ReLU()
-        >>> with hooked([(layer, lambda module, args, output: seen.append(output))]):
+        >>> with forward_hooks([(layer, lambda module, args, output: seen.append(output))]):
         ...     _ = layer(torch.ones(1))
         >>> _ = layer(torch.ones(1))
         >>> seen
@@ -50,19 +53,19 @@ def hooked(hooks: Iterable[tuple[nn.Module, ForwardHook]]) -> Iterator[None]:
 
 
 class Recorder(ABC):
-    """Context manager that records layers for the length of one forward pass of this thread.
+    """Context manager that records layers in one forward pass of this thread.
 
     Args:
         layers: Distinct modules.
         forward_func: Function that runs them, for messages.
-        inputs: Whether to record what the layers take in rather than what they put out. Default: False.
+        inputs: Whether to record the inputs of the layers rather than their outputs. Default: False.
 
     Raises:
-        CaptumLeamError: on leaving, if a recorded tensor was changed in place meanwhile.
+        CaptumLeamError: If a recorded tensor was changed in place when the block exits.
     """
 
     has_aliases = False
-    """Whether a layer returned a tensor that it took in, whose other uses the recorder would miss: the pass is to be repeated."""
+    """Whether a layer returned one of its inputs, whose other uses the recorder misses, so that the pass must be repeated."""
 
     def __init__(self, layers: Sequence[nn.Module], forward_func: Callable[..., Any], *, inputs: bool = False) -> None:
         self.layers, self.forward_func, self.inputs = layers, forward_func, inputs
@@ -93,8 +96,8 @@ class Recorder(ABC):
             self._handles.pop().remove()
 
     def _on_run(self, layer: nn.Module, module: nn.Module, args: Any, output: Any = None) -> Any:
-        """Record one run of a layer; the model goes on with what this returns."""
-        # Another thread may run the same module. A replica of DataParallel is another module, and counts.
+        """Record one run of a layer and return what the model continues with."""
+        # Runs of the same module in other threads are ignored. Replicas of DataParallel are other modules and are recorded.
         if module is layer and threading.get_ident() != self._caller:
             return None
         value = args if self.inputs else output
@@ -115,10 +118,10 @@ class Recorder(ABC):
     def _keep(
         self, layer: nn.Module, tensors: Sequence[Tensor], args: Any
     ) -> tuple[tuple[Tensor, ...], list[Tensor] | None]:
-        """Return the tensors to record, and those that the model goes on with; None for its own."""
+        """Return the tensors to record, and the copies that the model continues with; None for its own tensors."""
 
     def release(self) -> None:  # noqa: B027 (most recorders change nothing)
-        """Leave tensors that are not the package's as they were; called after the backward pass, or where the forward pass raises."""
+        """Restore tensors of the caller and the model; called after the backward pass, or if the forward pass raises."""
 
     def runs_of(self, layer: nn.Module, device_ids: list[int] | None = None) -> list[tuple[Tensor, ...]]:
         """Return the runs of a layer in batch order: one, or one per device under ``DataParallel``.
@@ -128,19 +131,18 @@ class Recorder(ABC):
             device_ids: Devices in batch order. Default: those of the forward function.
 
         Raises:
-            CaptumLeamError: if the layer did not run, or ran more than once on one device.
+            CaptumLeamError: If the layer did not run, or ran more than once on one device.
         """
         runs = self.runs[layer]
         if not runs:
-            raise CaptumLeamError(self._did_not_run(layer))
+            raise CaptumLeamError(self._did_not_run_message(layer))
         if len(runs) == 1:
             return runs
         devices = [run[0].device for run in runs]
         if len(set(devices)) < len(devices):
             raise CaptumLeamError(
-                f"layer {self._name(layer)} ran {len(runs)} times in one forward pass, and the map could show any of them. Choose a "
-                "module that runs once, for example a block around it; if the forward function runs the model on the reference too, "
-                "compute the reference outside and pass it as a tensor."
+                f"Expected layer {self._name(layer)} to run once, but it ran {len(runs)} times in one forward pass. Choose a module that "
+                "runs once, such as a block around it, or compute the reference outside of the forward function."
             )
         order = device_ids or getattr(self.forward_func, "device_ids", None) or []
         return sorted(
@@ -150,13 +152,13 @@ class Recorder(ABC):
     def _name(self, layer: nn.Module) -> str:
         return layer_name(layer, self.forward_func)
 
-    def _did_not_run(self, layer: nn.Module) -> str:
+    def _did_not_run_message(self, layer: nn.Module) -> str:
         hint = ""
         if isinstance(layer, nn.ModuleList | nn.ModuleDict):
-            hint = f" A {type(layer).__name__} never runs itself: pass a list of the modules in it."
+            hint = f" A {type(layer).__name__} never runs itself: pass a list of its modules."
         elif not any(layer is m for root in modules_behind(self.forward_func) for m in root.modules()):
             hint = " It is not a module of forward_func (of another copy of the model?)."
-        return f"layer {self._name(layer)} did not run during the forward pass.{hint} Choose a layer that the images pass through."
+        return f"Expected layer {self._name(layer)} to run in the forward pass, but it did not run.{hint} Choose another layer."
 
     def _unusable(self, tensors: Sequence[Any], layer: nn.Module) -> CaptumLeamError:
         expected = f"Expected layer {self._name(layer)} to {self._verb}"
@@ -176,19 +178,18 @@ class Recorder(ABC):
         return "take in" if self.inputs else "put out"
 
     def _changed_layer(self) -> nn.Module | None:
-        """Return a layer of which a recorded tensor was changed in place: its value and its gradient would belong to two tensors."""
+        """Return a layer with a recorded tensor that was changed in place, whose value would not fit its gradient; None without one."""
         return next((layer for layer, tensor, version in self._versions if version_of(tensor) != version), None)
 
     def _on_change(self, layer: nn.Module) -> None:
         raise CaptumLeamError(
-            f"what layer {self._name(layer)} {'takes in' if self.inputs else 'puts out'} is changed in place later in the pass "
-            "(x += y), so that its gradient would be another tensor's. Choose a layer before or after, or write x = x + y in the "
-            "model."
+            f"Expected the {'input' if self.inputs else 'output'} of layer {self._name(layer)} to keep its values, but it is changed in "
+            "place later in the pass (x += y). Choose a layer before or after, or write x = x + y in the model."
         )
 
 
 class ValueRecorder(Recorder):
-    """Recorder of copies of the values: the model goes on with its own tensors.
+    """Recorder of copies of the values; the model continues with its own tensors.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True))
@@ -205,13 +206,13 @@ class ValueRecorder(Recorder):
 
 
 class LayerGraphRecorder(Recorder):
-    """Recorder that makes the first layer to run the start of the graph; for a forward pass under ``no_grad``.
+    """Recorder that starts the graph at the first layer to run, for a forward pass under ``no_grad``.
 
     Args:
         layers: Distinct modules.
         forward_func: Function that runs them, for messages.
-        copies: Whether the model goes on with copies, so that later changes in place leave the recorded tensors alone. Without,
-            PyTorch raises a ``RuntimeError`` for such a change, or the pass is to be repeated with copies, as ``has_aliases`` says.
+        copies: Whether the model continues with copies, so that later changes in place do not affect the recorded tensors. Without copies,
+            PyTorch raises a ``RuntimeError`` for such a change, or ``has_aliases`` shows that the pass must be repeated with copies.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True))
@@ -233,45 +234,44 @@ class LayerGraphRecorder(Recorder):
     def _keep(
         self, layer: nn.Module, tensors: Sequence[Tensor], args: Any
     ) -> tuple[tuple[Tensor, ...], list[Tensor] | None]:
-        # What is passed by keyword does not reach a hook: it may be what is returned.
-        if self.has_aliases or not args or any(t is taken for taken in flattened(args) for t in tensors):
+        # Hooks do not receive keyword arguments, one of which may be returned.
+        if self.has_aliases or not args or any(t is argument for argument in flatten_nested(args) for t in tensors):
             self.has_aliases = True
             return tuple(tensors), None
         is_first = not any(self.runs.values())
         if is_first:
             torch.set_grad_enabled(True)
         with torch.enable_grad():  # the model may have switched gradients off around the layer
-            own = without_repetitions(tensors)
+            own = copy_repeated(tensors)
             kept = tuple(t if t.requires_grad and not is_first else t.detach().requires_grad_() for t in own)
             return kept, [t.clone() for t in kept] if self.copies else list(kept)
 
 
 class InputGraphRecorder(Recorder):
-    """Recorder in a graph that starts from the inputs; records tensors that are used beside a layer, too.
+    """Recorder in a graph that starts at the inputs, which also records tensors that are used outside of a layer.
 
-    What a layer takes in, or returns as it is, may be used elsewhere (a skip connection). That tensor itself is recorded, and the model
-    goes on with a copy. It may be the user's or a frozen parameter, whose ``requires_grad`` is switched on until :meth:`release`.
+    An input of a layer, or an output that is one of its inputs, may be used elsewhere, as in a skip connection. The tensor itself is then
+    recorded and the model continues with a copy. If the tensor is the caller's or a frozen parameter, its ``requires_grad`` is set until
+    :meth:`release`.
     """
 
     def __init__(self, layers: Sequence[nn.Module], forward_func: Callable[..., Any], *, inputs: bool = False) -> None:
         super().__init__(layers, forward_func, inputs=inputs)
         self.has_nested_layers = False  # whether a layer returned the copy that was made for another one
-        self._copies: list[tuple[nn.Module, Tensor]] = []  # of shared tensors: what the model goes on with
+        self._copies: list[tuple[nn.Module, Tensor]] = []  # of shared tensors, with which the model continues
         self._lent: list[Tensor] = []  # tensors whose requires_grad is on for the length of the pass
 
     @property
     def has_changed_copies(self) -> bool:
-        """Whether the model changed a copy in place where, without hooks, it would change what may be used beside it, too."""
+        """Whether the model changed a copy in place, which without hooks would change a tensor that may be used elsewhere."""
         return any(version_of(t) > 0 for _, t in self._copies)
 
     def _keep(
         self, layer: nn.Module, tensors: Sequence[Tensor], args: Any
     ) -> tuple[tuple[Tensor, ...], list[Tensor] | None]:
-        taken = flattened(args)
-        is_shared = [self.inputs or not args or any(t is u for u in taken) for t in tensors]
-        own = [
-            t if shared else u for t, u, shared in zip(tensors, without_repetitions(tensors), is_shared, strict=True)
-        ]
+        arguments = flatten_nested(args)
+        is_shared = [self.inputs or not args or any(t is u for u in arguments) for t in tensors]
+        own = [t if shared else u for t, u, shared in zip(tensors, copy_repeated(tensors), is_shared, strict=True)]
         kept = tuple(self._node(t, shared) for t, shared in zip(own, is_shared, strict=True))
         earlier = [copy for other, copy in self._copies if other is not layer]
         self.has_nested_layers |= any(
@@ -283,7 +283,7 @@ class InputGraphRecorder(Recorder):
         return kept, copies
 
     def _node(self, tensor: Tensor, is_shared: bool) -> Tensor:
-        """Return the tensor to differentiate by: itself where it is part of the graph or used elsewhere, else a new leaf."""
+        """Return the tensor to differentiate with respect to: itself if it is in the graph or used elsewhere, else a new leaf."""
         if not is_shared:
             return tensor if tensor.requires_grad else tensor.detach().requires_grad_()
         with _LENDING:
@@ -293,13 +293,13 @@ class InputGraphRecorder(Recorder):
             return tensor.requires_grad_()
 
     def release(self) -> None:
-        """Switch ``requires_grad`` of other people's tensors off again, when no other pass needs it.
+        """Reset ``requires_grad`` of tensors that are not the recorder's own, if no other pass needs it.
 
         Example:
-            >>> model, given = nn.Sequential(nn.Identity(), nn.Flatten()), torch.ones(1, 2)
+            >>> model, images = nn.Sequential(nn.Identity(), nn.Flatten()), torch.ones(1, 2)
             >>> with InputGraphRecorder([model[0]], model) as recorder:
-            ...     _ = model(given)
-            >>> given.requires_grad, recorder.release(), given.requires_grad
+            ...     _ = model(images)
+            >>> images.requires_grad, recorder.release(), images.requires_grad
             (True, None, False)
         """
         while self._lent:
@@ -316,21 +316,29 @@ class InputGraphRecorder(Recorder):
 _LENDING = threading.Lock()
 
 _LENT: Counter[int] = Counter()
-"""Number of passes, in all threads, that need gradients of a tensor that had none."""
+"""Number of passes in all threads that need gradients of a tensor without ``requires_grad``, by its identity."""
 
 
 # -- small functions -----------------------------------------------------------------------------------
 
 
-def without_repetitions(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the tensors, those that occur twice as copies: a tensor that is put out twice has two gradients."""
+def copy_repeated(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the tensors with copies of repeated ones, because a tensor that is put out twice has two gradients.
+
+    Args:
+        tensors: Tensors that a layer puts out.
+    """
     if len(tensors) == 1:
         return tensors
     return [t.clone() if sum(t is u for u in tensors) > 1 else t for t in tensors]
 
 
-def flattened(values: Any) -> list[Any]:
-    """Return values that may be nested in tuples, lists and dictionaries as one list."""
+def flatten_nested(values: Any) -> list[Any]:
+    """Return values nested in tuples, lists and dictionaries as one list.
+
+    Args:
+        values: Nested values.
+    """
     found, waiting = [], [values]
     while waiting:
         value = waiting.pop()
@@ -344,5 +352,9 @@ def flattened(values: Any) -> list[Any]:
 
 
 def version_of(tensor: Tensor) -> int:
-    """Return how often a tensor was changed in place; 0 for tensors of ``inference_mode``, which do not count."""
+    """Return the number of in-place changes of a tensor; 0 for tensors of ``inference_mode``, which have no counter.
+
+    Args:
+        tensor: The tensor.
+    """
     return 0 if tensor.is_inference() else tensor._version

@@ -1,4 +1,4 @@
-"""The random numbers of the process at a seed, for the length of a block."""
+"""Temporary seed of the global random numbers."""
 
 import threading
 from collections.abc import Iterator
@@ -12,7 +12,10 @@ _DRAWING = threading.RLock()
 
 @contextmanager
 def at_seed(seed: int) -> Iterator[None]:
-    """Context manager that sets the random numbers of PyTorch and NumPy to a seed, for one thread at a time, and restores them.
+    """Context manager that seeds the global random numbers of PyTorch and NumPy, for one thread at a time, and restores them.
+
+    Args:
+        seed: Seed of both.
 
     Example:
         >>> with at_seed(0):
@@ -22,10 +25,10 @@ def at_seed(seed: int) -> Iterator[None]:
         (True, True)
     """
     with _DRAWING, torch.random.fork_rng():
-        of_numpy = np.random.get_state()
+        numpy_state = np.random.get_state()
         try:
             torch.manual_seed(seed)
             np.random.seed(seed)
             yield
         finally:
-            np.random.set_state(of_numpy)
+            np.random.set_state(numpy_state)

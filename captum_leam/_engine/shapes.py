@@ -12,10 +12,14 @@ Reshape = Callable[[Tensor], Tensor]
 
 
 def looks_channels_last(activations: Tensor, image_size: Sequence[int]) -> bool:
-    """Return whether a tensor (N, a, b, c) is rather (N, h, w, C) than (N, C, h, w).
+    """Return whether a tensor (N, a, b, c) is (N, h, w, C) rather than (N, C, h, w).
 
-    The height-to-width ratio of the image decides. Where both readings fit it (a = b = c) or neither does (a
-    network that crops), neighbours along a spatial axis are alike and channels are not.
+    The aspect ratio of the image decides. If both readings fit it (a = b = c) or neither does (a network that crops), the
+    axis with the greater differences between neighbours is that of the channels.
+
+    Args:
+        activations: Tensor (N, a, b, c).
+        image_size: (H, W) of the images.
 
     Example:
         >>> looks_channels_last(torch.rand(2, 14, 14, 384), (224, 224)), looks_channels_last(torch.rand(2, 64, 56, 56), (112, 112))
@@ -29,7 +33,7 @@ def _channels_last(activations: Tensor, image_size: Sequence[int]) -> Tensor:
     a, b, c = activations.shape[1:]
     first, last = _fits(b, c, image_size), _fits(a, b, image_size)
     if first == last and min(a, b, c) > 2:
-        values = activations.detach()[:2].float()  # two images tell, and the rest costs as much as a layer
+        values = activations.detach()[:2].float()  # two images suffice, and all of them would take as long as a layer
         return (_roughness(values, 3) > 1.5 * _roughness(values, 1))[None]
     return torch.full((1,), last and not first, dtype=torch.bool, device=activations.device)
 
@@ -44,24 +48,24 @@ def _roughness(values: Tensor, axis: int) -> Tensor:
     return centred.diff(dim=axis).square().mean() / (2 * centred.square().mean() + 1e-30)
 
 
-def spatial(
+def as_spatial(
     activations: Tensor, name: Callable[[], str], images: int, image_size: Sequence[int] | None, reshape: Reshape | None
 ) -> Tensor:
-    """Return activations as (N, C, h, w), reshaped if the caller declared how.
+    """Return activations as (N, C, h, w).
 
     Args:
         activations: Output of the layer.
         name: Function that returns the name of the layer, for messages.
         images: Number of images N.
-        image_size: (H, W) of the images. None for inputs that are no images.
-        reshape: Brings the activations to (N, C, h, w). None: they are so already.
+        image_size: (H, W) of the images. None for inputs that are not images.
+        reshape: Function that brings the activations to (N, C, h, w). None if they have this shape.
 
     Raises:
-        CaptumLeamError: for another number of rows than images, tokens or channels-last activations without a ...
-            positions.
+        CaptumLeamError: If there is not one row per image, if activations are tokens or channels-last and there is no reshape, or if they
+            have no positions.
 
     Example:
-        >>> spatial(torch.rand(2, 8, 7, 7), lambda: "'body'", 1, None, None)
+        >>> as_spatial(torch.rand(2, 8, 7, 7), lambda: "'body'", 1, None, None)
         Traceback (most recent call last):
         ...
         captum_leam.errors.CaptumLeamError: Expected layer 'body' to put out one row per image, got 2 rows for each image, each (8, 7, ...
@@ -79,18 +83,18 @@ def spatial(
         raise CaptumLeamError(rows_message(name(), shape, images))
     if activations.ndim == 3:
         raise CaptumLeamError(
-            f"layer {name()} has shape {shape}: tokens (N, T, C), not a map (N, C, h, w). Pass "
+            f"Expected layer {name()} to put out maps (N, C, h, w), got tokens (N, T, C) of shape {shape}. Pass "
             "reshape=captum_leam.layers.tokens_to_map, or a function of your own."
         )
     if activations.ndim != 4:
         raise CaptumLeamError(
-            f"layer {name()} has shape {shape}, which has no positions; choose a layer with output (N, C, h, w)."
+            f"Expected layer {name()} to put out maps (N, C, h, w), got shape {shape}, which has no positions. Choose an earlier layer."
         )
     if image_size is not None:
         raise_if_any(
             _channels_last(activations, image_size),
             lambda _: (
-                f"layer {name()} has shape {shape}, which looks like (N, h, w, C), channels last. Pass "
+                f"Expected layer {name()} to put out maps (N, C, h, w), got {shape}, which looks like (N, h, w, C), channels last. Pass "
                 "reshape=captum_leam.layers.channels_last_to_first, or reshape=lambda a: a if it is (N, C, h, w)."
             ),
         )
@@ -98,7 +102,13 @@ def spatial(
 
 
 def rows_message(name: str, shape: tuple[int, ...], images: int) -> str:
-    """Return the message for a layer whose rows are not the images."""
+    """Return the message for a layer without one row per image.
+
+    Args:
+        name: Name of the layer.
+        shape: Shape of its output.
+        images: Number of images.
+    """
     rows = shape[0] if shape else 0
     count = f"{rows // images} rows for each image" if rows % images == 0 else f"{rows} rows for {images} images"
     found = f"Expected layer {name} to put out one row per image, got {count}, each {shape[1:]}: "

@@ -14,7 +14,7 @@ from torch import Tensor
 from captum_leam._engine.arithmetic import at_least_float32, differentiate
 from captum_leam._engine.captum_adapter import raise_if_target
 from captum_leam._engine.checks import check_images
-from captum_leam._engine.guards import eager, raise_if_unexplainable, with_gradients
+from captum_leam._engine.guards import enable_gradients, force_eager, raise_if_unexplainable
 from captum_leam._engine.memory import in_batches
 from captum_leam._engine.outputs import as_embeddings
 from captum_leam._engine.probe import check_model
@@ -180,14 +180,14 @@ class Explainer(Attribution, ABC):
         check_images(inputs)
         rows = reference_rows(reference, len(inputs))
         raise_if_unexplainable(self.model, [])
-        with torch.no_grad(), eager():
+        with torch.no_grad(), force_eager():
             run = lambda images: as_embeddings(self.model(images.clone()), len(images))  # noqa: E731
             check_model(self.model, inputs, run, self.batch_size)
         self._forwards, self._backwards, self._images = 0, 0, len(inputs)
         self._pass_size = self.batch_size
 
         def explain_batch(batch: slice) -> T:
-            with with_gradients():
+            with enable_gradients():
                 if not batch.start:
                     self._prepare(inputs)
                 images = inputs[batch].detach().clone()

@@ -21,10 +21,10 @@ from captum_leam._engine.arithmetic import differentiate, own_arithmetic
 from captum_leam._engine.checks import check_images
 from captum_leam._engine.guards import raise_if_unexplainable
 from captum_leam._engine.modules import layer_name
-from captum_leam._engine.outputs import as_embeddings, vanishing
+from captum_leam._engine.outputs import as_embeddings, noise_floor
 from captum_leam._engine.passes import LayerPasses
 from captum_leam._engine.recording import InputGraphRecorder
-from captum_leam._engine.shapes import Reshape, spatial
+from captum_leam._engine.shapes import Reshape, as_spatial
 from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError
 from captum_leam.explainers.base import Explainer, as_map_batch
@@ -265,7 +265,7 @@ class PositionDecomposition(Explainer):
         self.head = self._read_head(image)
         embeddings, activations = self._activations(0.5 * image.flip(2, 3))
         error = (self.head.embed(activations) - embeddings).norm() / (embeddings.norm() + self.head.offset.norm())
-        if bool(error > vanishing(embeddings)):
+        if bool(error > noise_floor(embeddings)):
             raise CaptumLeamError(
                 f"Expected the model to be affine after layer {layer_name(self.layer, self.model)}, got a relative error of "
                 f"{error.item():.2g}. Choose the last layer with spatial output, after its activation function, or use LEAM or HiResCAM."
@@ -283,7 +283,7 @@ class PositionDecomposition(Explainer):
             weight = torch.cat(list(dimension_gradients(embeddings, output, self._pass_size)))
         finally:
             recorder.release()
-        activations = spatial(output, name, 1, tuple(image.shape[2:]), self.reshape)
+        activations = as_spatial(output, name, 1, tuple(image.shape[2:]), self.reshape)
         weight = weight if self.reshape is None else self.reshape(weight)
         linear = AffineHead(weight, torch.zeros_like(embeddings[0]))
         return AffineHead(weight, (embeddings - linear.embed(activations))[0].detach())
@@ -345,7 +345,7 @@ class GapDecomposition(PositionDecomposition):
     def _read_head(self, image: Tensor) -> AffineHead:
         head = super()._read_head(image)
         spread = (head.weight - head.weight.mean((2, 3), keepdim=True)).norm() / head.weight.norm()
-        if bool(spread > vanishing(head.weight)):
+        if bool(spread > noise_floor(head.weight)):
             raise CaptumLeamError(
                 f"Expected the head after layer {layer_name(self.layer, self.model)} to have equal weights at all positions, got a "
                 f"relative difference of {spread.item():.2g}. Use PositionDecomposition for heads without global average pooling."

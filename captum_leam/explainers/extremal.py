@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_leam._engine.arithmetic import at_least_float32, normal, own_arithmetic
-from captum_leam._engine.outputs import vanishing
+from captum_leam._engine.outputs import noise_floor
 from captum_leam.errors import CaptumLeamError
 from captum_leam.explainers.base import Explainer, as_map_batch, cosines
 from captum_leam.maps import default_blur, soft_mask
@@ -91,7 +91,7 @@ class ExtremalPerturbation(Explainer):
         for restart in range(self.restarts):
             maps = self._descend(images, replaced, rows, self.seed + restart)
             score = self._score(images, replaced, (maps > 0).to(images), rows).detach()
-            is_lower = score < lowest - vanishing(images)  # rounding must not choose between equal masks
+            is_lower = score < lowest - noise_floor(images)  # rounding must not choose between equal masks
             best = torch.where(is_lower[:, None, None, None], maps, best)
             lowest = torch.where(is_lower, score, lowest)
         return as_map_batch(best)

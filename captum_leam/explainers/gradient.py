@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_leam._engine.arithmetic import at_least_float32, differentiate, own_arithmetic
 from captum_leam._engine.checks import all_of_row, raise_if_any
-from captum_leam._engine.outputs import vanishing
+from captum_leam._engine.outputs import noise_floor
 from captum_leam.errors import CaptumLeamError
 from captum_leam.explainers.base import (
     SimilarityMaps,
@@ -224,7 +224,7 @@ def raise_if_own_embedding(embeddings: Tensor, towards: Tensor) -> None:
         CaptumLeamError: If the gradient vanishes for an image. The message lists these images.
     """
     raise_if_any(
-        reliability(embeddings, towards) <= vanishing(embeddings),
+        reliability(embeddings, towards) <= noise_floor(embeddings),
         lambda rows: (
             f"Expected references from other images, got the own embedding as reference for images {rows}, where the cosine has zero "
             "gradient. Pass the embedding of another image of the person."

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from captum_leam._engine.arithmetic import as_tensor
 from captum_leam._engine.checks import rows_from
 from captum_leam._optional import pd
-from captum_leam.controls import CONTROLS, OWN_CONTROLS, Control, PersonMaps, Scene, central_ellipse
+from captum_leam.controls import CONTROLS, OWN_CONTROLS, Control, ControlContext, PersonMaps, central_ellipse
 from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.faithfulness.occluded_batch import Embed, MeasuredModel, OccludedBatch, masks_of_pixels
@@ -76,7 +76,7 @@ class OcclusionEvaluator:
             function. A single function is named "model".
         fractions: Shares of the crop, or of the face, that are occluded, in (0, 1]. Default: 0.01, 0.02, 0.05, 0.1 and 0.2.
         fills: Replacements of occluded pixels, names or functions, see :mod:`captum_leam.faithfulness.fills`. Default: ``("blur",)``.
-        controls: Names in :data:`~captum_leam.controls.CONTROLS`, or name → function of a :class:`~captum_leam.controls.Scene`.
+        controls: Names in :data:`~captum_leam.controls.CONTROLS`, or name → function of a :class:`~captum_leam.controls.ControlContext`.
             Default: all; "other people" is left out with a warning if there are no labels.
         orders: ``"most"`` for the highest pixels first, ``"least"`` for the lowest first, or ``"insertion"`` to keep the highest
             pixels of an otherwise filled image. Default: ``("most",)``.
@@ -233,7 +233,7 @@ class OcclusionEvaluator:
         start = max(seen, default=0) if start is None else start
         people = list(range(start, start + len(images))) if labels is None else people_of(labels, len(images))
         known = None if labels is None else people
-        scene = Scene(images, _face(face, images), known, seed=self.seed, start=start)
+        scene = ControlContext(images, _face(face, images), known, seed=self.seed, start=start)
         methods = {name: self._map(name, m, images) for name, m in _as_mapping(maps).items()}
         if population is not None and not set(methods) <= set(population):
             raise CaptumLeamError(f"Expected a population of each method in {list(methods)}, got {list(population)}.")
@@ -308,7 +308,7 @@ class OcclusionEvaluator:
 
     def _drops(
         self,
-        scene: Scene,
+        scene: ControlContext,
         methods: Mapping[str, Tensor],
         measured: Mapping[str, MeasuredModel],
         population: Mapping[str, PersonMaps],
@@ -377,7 +377,7 @@ class OcclusionEvaluator:
         return maps
 
     def _maps(
-        self, methods: Mapping[str, Tensor], scene: Scene, population: Mapping[str, PersonMaps]
+        self, methods: Mapping[str, Tensor], scene: ControlContext, population: Mapping[str, PersonMaps]
     ) -> Iterator[tuple[str, str, Tensor]]:
         """Yield method, control and maps, one after the other, so that memory does not grow with their number."""
         own = {name: c for name, c in self._possible(scene, population).items() if name in OWN_CONTROLS}
@@ -390,7 +390,7 @@ class OcclusionEvaluator:
             if name not in OWN_CONTROLS:
                 yield "", name, self._map(name, control(scene), scene.images)
 
-    def _possible(self, scene: Scene, population: Mapping[str, PersonMaps]) -> Mapping[str, Control]:
+    def _possible(self, scene: ControlContext, population: Mapping[str, PersonMaps]) -> Mapping[str, Control]:
         has_others = population or len(set(scene.people or ())) > 1
         if "other people" not in self.controls or (scene.people is not None and has_others):
             return self.controls
@@ -401,7 +401,7 @@ class OcclusionEvaluator:
         own = sum(name in OWN_CONTROLS for name in self.controls)
         return len(methods) * (1 + own) + len(self.controls) - own
 
-    def _masks(self, maps: Tensor, scene: Scene) -> list[Tensor]:
+    def _masks(self, maps: Tensor, scene: ControlContext) -> list[Tensor]:
         """Return the masks of the pixels to replace, shape (N, H, W), by fraction and order."""
         blurred, (height, width) = gaussian_blur(maps, self.smooth), maps.shape[1:]
         if self.of == "crop" and "least" not in self.orders:

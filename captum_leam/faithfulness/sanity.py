@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captum_leam._engine.seeds import at_seed
 from captum_leam._optional import pd
-from captum_leam.controls import Scene, edges
+from captum_leam.controls import ControlContext, edges
 from captum_leam.errors import CaptumLeamError
 from captum_leam.explain import explain_faces
 from captum_leam.faithfulness.occlusion import OcclusionEvaluator
@@ -234,7 +234,7 @@ def sanity_checks(
     values = {
         "weights": cascade[stages[-1]],
         "reference": _overlap(maps, make(model, images, other)),
-        "edges": _overlap(maps, edges(Scene(images))),
+        "edges": _overlap(maps, edges(ControlContext(images))),
         "seed": _overlap(maps, _seeded(explain or _default_explain, seed + 1)(model, images, references)),
         "evidence": _ahead_of_other_people(model, images, maps, people, fraction, fill, seed, batch_size),
         "training": _separation(model, images, people, batch_size) - _separation(twin, images, people, batch_size),

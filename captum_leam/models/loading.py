@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from captum_leam._loading import made_in_code
+from captum_leam._loading import import_object
 from captum_leam._stores import as_path, local_file
 from captum_leam.errors import CaptumLeamError
 from captum_leam.models.onnx_file import from_onnx
@@ -49,7 +49,7 @@ def load_model(
         with local_file(as_path(where)) as file:
             prepared = from_onnx(file, named, output=output)
         return prepared if colour is None else Prepared(prepared.network, _with_colour(prepared.preprocessing, colour))
-    model = made_in_code(where)
+    model = import_object(where)
     if not isinstance(model, nn.Module):
         raise CaptumLeamError(
             f"Expected {where} to be a torch.nn.Module that returns embeddings, got a {type(model).__name__}."

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captum_leam._engine.recording import hooked
+from captum_leam._engine.recording import forward_hooks
 from captum_leam.errors import CaptumLeamError
 from captum_leam.layers import get_layer
 
@@ -50,7 +50,7 @@ class UpTo(nn.Module):
         """Return the output (N, D) of the layer for images (N, C, H, W)."""
         outputs: list[Any] = []
         layer = self.model.get_submodule(self.layer)
-        with hooked([(layer, lambda module, args, output: outputs.append(output))]):
+        with forward_hooks([(layer, lambda module, args, output: outputs.append(output))]):
             self.model(images)
         if len(outputs) != 1:
             raise CaptumLeamError(
@@ -86,7 +86,7 @@ def layer_before_division(model: nn.Module, images: Tensor) -> str | None:
     def hook(name: str, layer: nn.Module, inputs: Any, output: Any) -> None:
         outputs[name] = None if name in outputs else output  # UpTo cannot use a layer that runs twice
 
-    with hooked((layer, partial(hook, name)) for name, layer in model.named_modules() if name), torch.no_grad():
+    with forward_hooks((layer, partial(hook, name)) for name, layer in model.named_modules() if name), torch.no_grad():
         embeddings = model(images)
     if isinstance(embeddings, tuple | list) and embeddings:  # AdaFace returns the embedding and its length
         embeddings = embeddings[0]

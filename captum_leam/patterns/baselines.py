@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from captum_leam._engine.arithmetic import as_array, as_tensor
-from captum_leam.controls import Scene, edges
+from captum_leam.controls import ControlContext, edges
 from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import as_maps, gaussian_blur, normalize_sum
 from captum_leam.stats.bootstrap import Floats
@@ -84,7 +84,7 @@ def edge_maps(images: Tensor) -> Tensor:
         >>> edge_maps(torch.rand(2, 3, 16, 16)).shape
         torch.Size([2, 16, 16])
     """
-    return edges(Scene(images)).cpu()
+    return edges(ControlContext(images)).cpu()
 
 
 def untrained_maps(

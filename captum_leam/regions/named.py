@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam._engine.memory import is_out_of_memory
-from captum_leam._loading import made_in_code
+from captum_leam._loading import import_object
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faces.sources import FaceSource
 from captum_leam.regions.label_files import LABEL_FILES, read_labels
@@ -128,7 +128,7 @@ def _facexlib_labels(
 
 
 def _callable_labels(where: str, images: Tensor, device: Any) -> Labels:
-    parser = made_in_code(where)
+    parser = import_object(where)
     if not callable(parser):
         raise CaptumLeamError(
             f"Expected {where} to be a parser from images (N, 3, h, w) to label maps, got a {type(parser).__name__}."

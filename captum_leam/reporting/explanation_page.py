@@ -16,7 +16,7 @@ from torch import Tensor
 from captum_leam._optional import pd
 from captum_leam._progress import begin_step, count_images
 from captum_leam._storage import atomic_folder
-from captum_leam._text import safe_name, shown
+from captum_leam._text import printable, safe_name
 from captum_leam._version import __version__
 from captum_leam.pairs import SIDES
 from captum_leam.plots import correspondence_lines, overlay, region_bars, region_outlines
@@ -194,8 +194,8 @@ def _maps(explanation: Explanation) -> bytes:
         overall=explanation.overall.detach().cpu().float().numpy(),
         against=explanation.against.detach().cpu().float().numpy(),
         signed=np.stack(signed) if signed else np.empty((0, *explanation.overall.shape), np.float32),
-        layers=np.array([shown(name) for name in explanation.layers], dtype=np.str_),
-        names=np.array([shown(name) for name in explanation.names], dtype=np.str_),
+        layers=np.array([printable(name) for name in explanation.layers], dtype=np.str_),
+        names=np.array([printable(name) for name in explanation.names], dtype=np.str_),
     )
     return buffer.getvalue()
 

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from captum_leam._optional import pd
-from captum_leam._text import shown
+from captum_leam._text import printable
 from captum_leam.maps import pixel_count, rank_pixels
 from captum_leam.plots import POSITIVE, SIGNED, overlay
 from captum_leam.reporting.curves import AGAINST, FOR, OVERALL, SHARES
@@ -128,10 +128,10 @@ def explorer(
         "shares": list(SHARES),
         "counts": [pixel_count(share, explanation.overall[0].numel()) for share in SHARES],
         "start": explanation.options.fraction,
-        "regions": [shown(name) for name in explanation.scheme.regions.values()],
+        "regions": [printable(name) for name in explanation.scheme.regions.values()],
         "comparable": comparable,
         "faces": [
-            {"name": shown(explanation.names[i]), **_face(explanation, i), "drops": curves[i]} for i in range(count)
+            {"name": printable(explanation.names[i]), **_face(explanation, i), "drops": curves[i]} for i in range(count)
         ],
         "margin": None if explanation.pair is None else explanation.pair.margin,
         "pairs": _pairs(explanation) if count == 2 else None,
@@ -189,7 +189,7 @@ def _maps(explanation: Explanation, count: int) -> list[dict[str, Any]]:
         }
     ]
     found += [
-        {"name": shown(name), "signed": True, FOR: _side(signed[:count], seed), AGAINST: None}
+        {"name": printable(name), "signed": True, FOR: _side(signed[:count], seed), AGAINST: None}
         for name, signed in explanation.layers.items()
     ]
     return found

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from captum_leam._optional import pd
-from captum_leam._text import shown
+from captum_leam._text import printable
 from captum_leam.plots import COLOURS, POSITIVE
 from captum_leam.regions.region_plots import COLOURS as LIFT_COLOURS
 from captum_leam.regions.region_plots import lift_drawing
@@ -50,7 +50,7 @@ def short(text: object, length: int = 24) -> str:
         text: Text.
         length: Largest number of characters. Default: 24.
     """
-    whole = shown(text)
+    whole = printable(text)
     if len(whole) <= length:
         return whole
     return whole[: length // 2] + "…" + whole[len(whole) - (length - 1) // 2 :]
@@ -63,7 +63,7 @@ def humanise(region: object) -> str:
         >>> humanise("upper_lip")
         'upper lip'
     """
-    return shown(region).replace("_", " ")
+    return printable(region).replace("_", " ")
 
 
 # -- verification --------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def lift_face(lifts: pd.DataFrame, scheme: RegionScheme | None = None) -> Figure
         lifts: Columns region and lift.
         scheme: Scheme of the regions, which defines left and right. Default: left and right of the image.
     """
-    readable = lifts.assign(region=[shown(region) for region in lifts["region"]])
+    readable = lifts.assign(region=[printable(region) for region in lifts["region"]])
     figure = lift_drawing(readable, scheme, min_listed_lift=0.0 if scheme else 1.0)
     figure.set_size_inches(WIDTH, 0.92 * WIDTH)
     face, bar = figure.axes

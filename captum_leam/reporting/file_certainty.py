@@ -12,7 +12,7 @@ from captum_leam.certainty import CHANGES, MAX_LEFT_OUT, MapCertainty, map_certa
 from captum_leam.match import MatchExplanation
 from captum_leam.objectives import embed, unit
 from captum_leam.pairs import evidence_for
-from captum_leam.suggest import LayerSuggestions, chosen_layers
+from captum_leam.suggest import LayerSuggestions, resolve_layers
 
 if TYPE_CHECKING:
     from captum_leam.reporting.explanation import Explanation
@@ -60,7 +60,7 @@ def measure_certainty(
     """
     options, images = found.options, found.images
     begin_step(STEP, len(images) * (2 + PLACEMENTS) * (1 + len(others)))
-    layers = chosen_layers(network, images, list(found.maps.overall_layers), found.maps.field)
+    layers = resolve_layers(network, images, list(found.maps.overall_layers), found.maps.field)
     measure = partial(
         map_certainty,
         network,
@@ -94,7 +94,7 @@ def _against_the_next(
     def explain(model: nn.Module, images: Tensor, references: Tensor | None) -> Tensor:
         if references is None:
             raise ValueError("every probe has a first candidate")
-        of_model = layers.get(model) or chosen_layers(model, images, None)
+        of_model = layers.get(model) or resolve_layers(model, images, None)
         preset, batch_size = found.options.preset, found.options.batch_size
         return evidence_for(model, images, references, of_model, preset, contrasts[model], batch_size)
 

@@ -29,7 +29,7 @@ from captum_leam.models import layer_before_division, load_model
 from captum_leam.models.preprocessing import smooth_images
 from captum_leam.models.sizes import COMMON_SIZES, Size, own_size, size_problem
 from captum_leam.objectives import embed, similarity, unit
-from captum_leam.pairs import check_truth, explain_pair
+from captum_leam.pairs import check_same_person, explain_pair
 from captum_leam.plots import overlay_on_photo
 from captum_leam.regions import FaceRegions, label_faces
 from captum_leam.reporting.curves import passes_per_face
@@ -44,7 +44,7 @@ from captum_leam.reporting.explanation import (
 from captum_leam.reporting.file_certainty import STEP, certainty_passes, measure_certainty
 from captum_leam.reporting.gallery import gallery_pictures
 from captum_leam.reporting.json_result import hashes_of
-from captum_leam.suggest import Layers, LayerSuggestions, chosen_layers, layer_list
+from captum_leam.suggest import Layers, LayerSuggestions, as_layer_list, resolve_layers
 
 _Read = tuple[FaceSource, Which]
 """Face, and the index by which it was selected."""
@@ -134,12 +134,12 @@ class FileOptions(ExplainOptions):
             check_count("an index in faces", face, least=0)
         if self.threshold is not None and not (is_number(self.threshold) and -1 <= self.threshold <= 1):
             raise CaptumLeamError(f"Expected `threshold` to be a cosine from -1 to 1, got {self.threshold!r}.")
-        check_truth(self.same_person)
+        check_same_person(self.same_person)
         if self.gallery is not None and self.same_person is not None:
             raise CaptumLeamError(
                 "Expected no `same_person` beside a `gallery`, where each picture is a probe. Leave it out."
             )
-        layer_list(self.layers)
+        as_layer_list(self.layers)
         if not isinstance(self.certainty, bool):
             raise InputTypeError(f"Expected `certainty` to be True or False, got {self.certainty!r}.")
         if not isinstance(self.other_models, list | tuple):
@@ -268,7 +268,7 @@ def _explained(
     options: FileOptions,
     stored: _Stored | None,
 ) -> Explanation:
-    layers = chosen_layers(network, images, options.layers)
+    layers = resolve_layers(network, images, options.layers)
     begin_step(MAPPING, len(images))
     match = None if stored is None else _matched(network, images, layers, options, stored)
     pair = None

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captum_leam._optional import import_optional, pd
-from captum_leam._text import safe_cells, shown
+from captum_leam._text import printable, safe_cells
 from captum_leam._version import __version__
 from captum_leam.reporting.figure_style import as_svg, colour_bar_rules, themed
 from captum_leam.reporting.numbers import interval, significant
@@ -226,7 +226,7 @@ class Plate(Block):
     def csv(self) -> bytes:
         """Numbers as CSV with six digits; invisible characters are written as their code."""
         is_text = [not pd.api.types.is_numeric_dtype(kind) for kind in self.numbers.dtypes]
-        texts = {str(name): self.numbers[name].map(shown) for name in self.numbers.columns[is_text]}
+        texts = {str(name): self.numbers[name].map(printable) for name in self.numbers.columns[is_text]}
         return as_csv(self.numbers.assign(**texts), "%.6g").encode("utf-8", "backslashreplace")
 
     @cached_property
@@ -383,7 +383,7 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
             undefined=jinja2.StrictUndefined,
-            finalize=lambda value: value if isinstance(value, Markup) else shown(value),
+            finalize=lambda value: value if isinstance(value, Markup) else printable(value),
         )
         parts = ("page", "explorer") if self._is_explorable else ("page",)
         script = Markup("".join(_template(f"{part}.js") for part in parts))  # noqa: S704 - of this package

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from captum_leam.pairs import NEARLY_THE_SAME
+from captum_leam.pairs import MIN_SINE
 from captum_leam.reporting.numbers import number
 from captum_leam.reporting.page import Facts, Section
 
@@ -24,7 +24,7 @@ QUANTITIES = {
     "kept": "Share of the critical pixels that stay critical when the map is made again, in %. 100 % is stable, 5 % is chance.",
     "margin of a pair": "Cosine minus threshold, from −2 to 2. At 0 or above the pair is accepted.",
     "angle": "Angle between two embeddings, from 0° to 180°. Up to "
-    f"{number(math.degrees(math.asin(NEARLY_THE_SAME)), 1)}° they are nearly the same, and the maps show their strength.",
+    f"{number(math.degrees(math.asin(MIN_SINE)), 1)}° they are nearly the same, and the maps show their strength.",
     "correspondence": "What two positions together add to the cosine, without unit. Higher means that they match more.",
     "rank": "Position of a name in the ranking by cosine, 1 or more. 1 is the first candidate.",
     "margin of a name": "Cosine of a name minus the best cosine of any other, from −2 to 2. Above 0 the name is first.",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from captum_leam._engine.memory import is_out_of_memory
 from captum_leam._storage import Shard
-from captum_leam.controls import CONTROLS, Scene
+from captum_leam.controls import CONTROLS, ControlContext
 from captum_leam.errors import NoEvidenceError
 from captum_leam.explain import MapSettings, OverallMap
 from captum_leam.faithfulness.fills import as_fill
@@ -353,7 +353,7 @@ def _ranked(maps: Tensor, worker: Worker) -> dict[str, Tensor]:
 def _control_top(name: str, crops: Tensor, rows: Indices, faces: Shard, maps: Tensor | None, config: Config) -> Tensor:
     """Return the highest pixels of a control's maps; what it draws depends on the pictures, not on the shards."""
     seed = (config.seed * 1_000_003 + zlib.crc32(faces["crops"][rows[0]].tobytes())) % (1 << 62)
-    made = CONTROLS[name](Scene(crops, maps=maps, seed=seed)).float()
+    made = CONTROLS[name](ControlContext(crops, maps=maps, seed=seed)).float()
     counts = [pixel_count(f, crops[0, 0].numel()) for f in config.fractions]
     if made.stride(0) == 0:  # one map for all
         return top_pixels(made[:1].flatten(1), counts, seed=config.seed).expand(len(crops), -1)
@@ -432,7 +432,7 @@ def controls_shard(worker: Worker, faces: Shard) -> Shard:
         for name in shared:
             top = _control_top(name, crops, rows, faces, None, config)
             drops.append(occluder.drops(batch, top, config.fractions, occluder.measured))
-        edges, _ = positive_shares(CONTROLS["edges"](Scene(crops)))
+        edges, _ = positive_shares(CONTROLS["edges"](ControlContext(crops)))
         described = describe_maps(worker, edges[:, None], _labels_of(faces, rows, crops.device))
         work.add(rows, {"drops": np.concatenate(drops, 1), **described})
     notes = {"failed": occluder.failures(faces), "cells": cells}

@@ -13,7 +13,7 @@ from captum_leam._engine.memory import is_out_of_memory
 from captum_leam._engine.outputs import as_embeddings
 from captum_leam._engine.shapes import Reshape
 from captum_leam._engine.types import Field
-from captum_leam._neighbours import recorded_sources
+from captum_leam._neighbours import record_sources
 from captum_leam.errors import CaptumLeamError, ConfigError
 from captum_leam.layers import get_layer
 from captum_leam.models import load_model
@@ -118,7 +118,7 @@ def identify(model: Model, device: str, size: int, earlier: Iterable[Fingerprint
     """
     tolerance = CPU_TOLERANCE if device == "cpu" else ACCELERATOR_TOLERANCE
     try:
-        with recorded_sources() as sources, torch.random.fork_rng(devices=[]):  # the user's random numbers stay
+        with record_sources() as sources, torch.random.fork_rng(devices=[]):  # the user's random numbers stay
             module = load_model(model.where, model.preprocessing).to(device)
             raise_if_active(module)
             images = fixed_images(size).to(device)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from captum_leam._loading import made_in_code
-from captum_leam._neighbours import recorded_sources
+from captum_leam._loading import import_object
+from captum_leam._neighbours import record_sources
 from captum_leam.errors import ConfigError
 from captum_leam.regions import CELEBAMASK_HQ, TEMPLATE, FacexlibParser, RegionScheme, TemplateParser, parse
 from captum_leam.study.config import Config
@@ -59,7 +59,7 @@ def load_parser(config: Config, earlier: Iterable[Fingerprint] = ()) -> LoadedPa
         ConfigError: If it cannot be loaded, or if two passes over the same image differ.
     """
     try:
-        with recorded_sources() as sources:
+        with record_sources() as sources:
             parser, scheme = _make_parser(config)
             outputs: Rows = ()
             if not isinstance(parser, TemplateParser):  # it is the package's own code and ignores the images
@@ -92,7 +92,7 @@ def _make_parser(config: Config) -> tuple[Parse, RegionScheme]:
     if parser.where in ("bisenet", "parsenet"):
         facexlib = FacexlibParser(parser.where, weights=parser.weights, device=config.device)  # type: ignore[arg-type]
         return facexlib, facexlib.scheme
-    loaded = made_in_code(parser.where)
+    loaded = import_object(parser.where)
     if isinstance(loaded, nn.Module):
         loaded = loaded.eval().to(config.device)
     if not callable(loaded):

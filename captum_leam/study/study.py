@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_leam._progress import begin_step, progress_bar
-from captum_leam._storage import Shard, locked, remove_parts, write_bytes
+from captum_leam._storage import Shard, lock_folder, remove_parts, write_bytes
 from captum_leam._stores import AnyPath, StorePath
 from captum_leam.errors import ConfigError, EngineError, IncompleteError
 from captum_leam.reporting.study_report import write_report
@@ -87,7 +87,7 @@ class Study:
         _check_engine(self.config, engine, jobs)
         out = _prepare_folder(self.config.out, force)
         try:
-            with locked(out):
+            with lock_folder(out):
                 _run(Executor(self.config, engine, jobs, progress))
                 if report:
                     with progress_bar(progress):

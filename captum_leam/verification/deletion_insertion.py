@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from captum_leam._engine.arithmetic import as_tensor
 from captum_leam._engine.checks import rows_from
 from captum_leam._optional import pd
-from captum_leam.controls import SHARED_CONTROLS, Scene
+from captum_leam.controls import SHARED_CONTROLS, ControlContext
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness.fills import Fill, as_fill
 from captum_leam.maps import as_maps, rank_pixels
@@ -188,7 +188,7 @@ class VerificationEvaluator:
 
     def _sets(self, similar: Any, dissimilar: Any, sides: list[Tensor]) -> Iterator[tuple[str, str, list[Tensor]]]:
         """Yield the kind, the method and the maps of each occluded image of the pairs."""
-        scenes = [Scene(x, seed=self.seed + i) for i, x in enumerate(sides)]
+        scenes = [ControlContext(x, seed=self.seed + i) for i, x in enumerate(sides)]
         for kind, of_kind in (("similar", similar), ("dissimilar", dissimilar)):
             if of_kind is None:
                 continue

@@ -247,9 +247,9 @@ def test_a_held_reference_per_image_meets_another_batch_size(faces):
     objective = EmbeddingSimilarity(Net(), torch.randn(3, 10))
     with pytest.raises(ValueError, match=r"additional_forward_args=\(references,\)"):
         NoiseTunnel(LEAM(objective, objective.model.body)).attribute(faces, nt_samples=2)
-    with pytest.raises(ValueError, match="reference has shape"):
+    with pytest.raises(ValueError, match="Expected reference to have shape"):
         IntegratedGradients(objective).attribute(faces)
-    with pytest.raises(ValueError, match="reference has shape"):
+    with pytest.raises(ValueError, match="Expected reference to have shape"):
         LEAM(Net(), nn.Identity()).forward_func and LEAM(objective.model, objective.model.body).attribute(
             faces, reference=torch.randn(2, 10)
         )
@@ -394,7 +394,7 @@ def test_hooks_are_removed_when_the_model_raises(faces):
     before = snapshot(model)
     with pytest.raises(OSError, match="disk on fire"):
         LEAM(model, [model.net.body, model.net.head]).attribute(faces)
-    with pytest.raises(ValueError, match="reference has shape"):
+    with pytest.raises(ValueError, match="Expected reference to have shape"):
         LEAM(model.net, model.net.body).attribute(faces, reference=torch.ones(7))
     assert_same(before, snapshot(model))
 

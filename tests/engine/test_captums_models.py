@@ -118,7 +118,7 @@ def agree(found: list[Tensor], expected: list[Tensor], tolerance: float = 1e-5) 
     )
 
 
-EMPTY = "all activations of layer|the score has zero gradient at layer"
+EMPTY = "got only zeros|got zero gradient|got a numerically zero gradient"
 ROUNDING = 1e-4
 """What Captum's map sums to where a model's softmax puts out one vector whatever the image, in single precision."""
 
@@ -126,7 +126,7 @@ ROUNDING = 1e-4
 def explained(case: Case, **options: Any) -> list[int] | None:
     """The images for which LEAM and Captum agree; None where the output is no embedding, which LEAM must say."""
     if case.output.ndim != 2 or case.output.shape[1] == 1:
-        with pytest.raises(ValueError, match="expected embeddings|an embedding of one number"):
+        with pytest.raises(ValueError, match="to return embeddings|embeddings of two dimensions or more"):
             case.leam(**options)
         return None
     totals = case.totals(**options)
@@ -179,7 +179,7 @@ def test_internal_batches_do_not_change_maps_along_a_path(entry):
     one_by_one = case.leam(shown, **options)
     assert agree(case.leam(shown, internal_batch_size=2 * len(shown), **options), one_by_one)
     if case.batched and case.batched < len(shown):
-        with pytest.warns(UserWarning, match=f"internal_batch_size {case.batched} is smaller than the batch"):
+        with pytest.warns(UserWarning, match=f"internal_batch_size to be at least .* got {case.batched}"):
             assert agree(case.leam(shown, internal_batch_size=case.batched, **options), one_by_one)
 
 
@@ -286,7 +286,7 @@ def test_signals_and_volumes_need_a_reshape_and_explainers_of_images_raise(kind,
     torch.manual_seed(1)
     net = getattr(basic_models, f"BasicModel_ConvNet_{kind}")()
     model, images, towards = UpTo(net, "relu3"), torch.rand(shape), torch.rand(8)
-    with pytest.raises(ValueError, match=r"tokens \(N, T, C\), not a map|which has no positions"):
+    with pytest.raises(ValueError, match=r"got tokens \(N, T, C\)|which has no positions"):
         LEAM(model, net.conv2).attribute(images, reference=towards)
     maps = LEAM(model, net.conv2, reshape=lambda a: a.flatten(2)[:, :, None]).attribute(images, reference=towards)
     assert maps.shape == (3, 1, 1, 2 ** (len(shape) - 2))
@@ -297,8 +297,8 @@ def test_signals_and_volumes_need_a_reshape_and_explainers_of_images_raise(kind,
 
 
 def test_an_image_on_which_a_layer_is_all_zero_is_named():
-    """It was told that the score is at a maximum there; in truth the layer puts out zeros for it."""
+    """The message must not say that the score is at a maximum, because the layer puts out zeros for the image."""
     model = basic_models.BasicModel_MultiLayer()
     inputs = torch.tensor([[1.0, 2.0, 3.0], [-4.0, -4.0, -4.0]])
-    with pytest.raises(ValueError, match=r"all activations of layer 'relu' \(ReLU\) are zero for images \[1\]"):
+    with pytest.raises(ValueError, match=r"activations of layer 'relu' \(ReLU\) .* got only zeros for images \[1\]"):
         LEAM(model, model.relu, reshape=flat).attribute(inputs, reference=torch.tensor([1.0, 0.5]))

@@ -73,7 +73,7 @@ def _add_in_place(m: Base, x: Tensor) -> Tensor:
 def test_a_layers_input_that_is_changed_in_place_raises(x):
     """The gradient of ``x`` after ``x += conv(x)`` is not that of what the convolution took in."""
     net = Base(_add_in_place)
-    with pytest.raises(ValueError, match="'conv' .* takes in is changed in place later"):
+    with pytest.raises(ValueError, match="input of layer 'conv' .* changed in place later"):
         LEAM(net, net.conv).attribute(x, reference=R, attribute_to_layer_input=True)
     LEAM(net, net.conv).attribute(x, reference=R)  # its output is not changed
 
@@ -86,7 +86,7 @@ def test_a_view_whose_base_is_changed_in_place_raises(x):
         return m.head(x + y)
 
     net = Base(forward, front=Front())
-    with pytest.raises(ValueError, match="'front' .* puts out is changed in place later"):
+    with pytest.raises(ValueError, match="output of layer 'front' .* changed in place later"):
         LEAM(net, net.front).attribute(x, reference=R)
 
 
@@ -99,7 +99,7 @@ def test_recording_that_would_change_what_the_model_computes_raises(x):
         return m.head(torch.tanh(x + 0.5 * y))
 
     net = Base(forward, act=nn.ReLU(inplace=True))
-    with pytest.raises(ValueError, match="'act' .* changes what the model computes"):
+    with pytest.raises(ValueError, match="'act' .* changed in place and used elsewhere"):
         LEAM(net, net.act).attribute(x, reference=R, attribute_to_layer_input=True)
     LEAM(net, net.act).attribute(x, reference=R)
     chain = Base(lambda m, x: m.head(m.act(m.stem(x))), act=nn.ReLU(inplace=True))
@@ -114,7 +114,7 @@ def test_what_is_handed_on_and_changed_in_place_raises(x):
         return m.head(torch.tanh(x + 0.5 * y))
 
     net = Base(forward, on=HandOn())
-    with pytest.raises(ValueError, match="'on' .* changes what the model computes"):
+    with pytest.raises(ValueError, match="'on' .* changed in place and used elsewhere"):
         LEAM(net, net.on).attribute(x, reference=R)
 
 

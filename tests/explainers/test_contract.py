@@ -107,7 +107,7 @@ def test_references_shared_or_per_image_of_any_length(net, faces, references, ma
         make(net).attribute(faces, reference=references[:2])
     with pytest.raises(ValueError, match="7"):
         make(net).attribute(faces, reference=torch.ones(7))
-    with pytest.raises(TypeError, match="reference to be a tensor .* got a list"):
+    with pytest.raises(TypeError, match="Expected reference to be a tensor .*, got a list"):
         make(net).attribute(faces, reference=[1.0])
 
 

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from captum_leam.controls import (
     CONTROLS,
-    Scene,
+    ControlContext,
     central_ellipse,
     centre,
     edges,
-    moved,
+    moved_map,
     other_people,
     random_face_pixels,
 )
@@ -21,9 +21,11 @@ from captum_leam.faithfulness.fills import ROAD_WEIGHTS, blur, mean_colour, nois
 from captum_leam.maps import default_blur, gaussian_blur
 
 
-def scene(n: int = 4, size: int = 32, maps: Tensor | None = None, people: list | None = None, seed: int = 0) -> Scene:
+def scene(
+    n: int = 4, size: int = 32, maps: Tensor | None = None, people: list | None = None, seed: int = 0
+) -> ControlContext:
     images = torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(5))
-    return Scene(images, central_ellipse((size, size)).expand(n, size, size), people, maps, seed)
+    return ControlContext(images, central_ellipse((size, size)).expand(n, size, size), people, maps, seed)
 
 
 # -- fills ---------------------------------------------------------------------------------------------
@@ -104,7 +106,7 @@ def test_moved_keeps_the_shape_and_leaves_its_place():
     maps = torch.zeros(40, 32, 32)
     maps[:, 14:17, 13:20] = 1.0
     maps[:, 0, 0] = 5.0  # outside the face: stays
-    out = moved(scene(40, maps=maps))
+    out = moved_map(scene(40, maps=maps))
     assert torch.equal(out.flatten(1).sort().values, maps.flatten(1).sort().values)
     assert (out[:, 0, 0] == 5).all()
     overlap = (out * maps)[:, 1:].sum((1, 2)) / 21
@@ -136,14 +138,14 @@ def test_edges_are_skimages_sobel():
 
 
 def test_controls_of_maps_need_maps():
-    with pytest.raises(ValueError, match="give the scene maps="):
-        moved(scene())
+    with pytest.raises(ValueError, match="Pass maps="):
+        moved_map(scene())
 
 
 @pytest.mark.parametrize("size", [(7, 9), (8, 6)])
 def test_the_centre_is_in_the_middle(size):
     images = torch.rand(1, 3, *size)
-    found = centre(Scene(images, torch.ones(1, *size, dtype=torch.bool), None, None, 0))[0]
+    found = centre(ControlContext(images, torch.ones(1, *size, dtype=torch.bool), None, None, 0))[0]
     assert torch.equal(found, found.flip(0))
     assert torch.equal(found, found.flip(1))
     rows, columns = (n // 2 for n in size)
@@ -157,7 +159,9 @@ def test_moved_goes_a_quarter_of_the_box_or_more():
     own = torch.zeros(1, 20, 20, dtype=torch.float64)
     own[0, 7, 9] = 1
     for seed in range(40):
-        row, column = moved(Scene(torch.rand(1, 3, 20, 20), face, None, own, seed))[0].nonzero()[0].tolist()
+        row, column = (
+            moved_map(ControlContext(torch.rand(1, 3, 20, 20), face, None, own, seed))[0].nonzero()[0].tolist()
+        )
         down, right = (row - 7) % 11, (column - 9) % 13
         assert 2 <= down < 2 + 5
         assert 3 <= right < 3 + 6
@@ -165,7 +169,7 @@ def test_moved_goes_a_quarter_of_the_box_or_more():
 
 def test_controls_that_draw_by_unnamed_functions_do_not_share_a_sequence():
     def maps(order):
-        scene = Scene(torch.rand(2, 3, 4, 4), torch.ones(2, 4, 4, dtype=torch.bool), start=4)
+        scene = ControlContext(torch.rand(2, 3, 4, 4), torch.ones(2, 4, 4, dtype=torch.bool), start=4)
         draws = {
             "one": lambda size, generator: torch.rand(size, generator=generator),
             "two": partial(lambda size, generator: torch.rand((2, *size), generator=generator)[1]),

@@ -255,10 +255,10 @@ def test_embeddings_of_shape_1x1_and_of_any_length_are_taken(images, shape):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (lambda x: torch.zeros(len(x), 4), r"rows \[0, 1, 2, 3, 4, 5\] are zero"),
+        (lambda x: torch.zeros(len(x), 4), r"rows \[0, 1, 2, 3, 4, 5\] that are zero"),
         (lambda x: x.flatten()[None], "fixed batch of 1"),
-        (lambda x: x.flatten(1)[:-1], r"expected embeddings \(6, D\)"),
-        (lambda x: x.flatten(1) * np.nan, "hold NaN"),
+        (lambda x: x.flatten(1)[:-1], r"to return embeddings \(6, D\)"),
+        (lambda x: x.flatten(1) * np.nan, "got NaN or infinite values"),
     ],
 )
 def test_models_whose_outputs_are_no_embeddings_raise(images, model, message):
@@ -272,7 +272,7 @@ def test_wrong_images_maps_and_references_raise(images):
     cases = [
         ((images, torch.rand(6, 4, 4), torch.ones(6)), {}, "Place them on the images"),
         ((images, torch.rand(5, 8, 8), torch.ones(6)), {}, "Place them on the images"),
-        ((images, torch.full((6, 8, 8), np.nan), torch.ones(6)), {}, "hold NaN"),
+        ((images, torch.full((6, 8, 8), np.nan), torch.ones(6)), {}, "got NaN or infinite values in maps"),
         ((images, maps), {}, "Expected `references`, or `labels`"),
         ((images, {}, torch.ones(6)), {}, "`maps` of one method or more"),
         ((images, maps), {"labels": list("aabbcd")}, "one image only of: c, d"),
@@ -380,7 +380,7 @@ def test_labels_of_every_kind_give_the_same_table(images, kind):
 def test_a_model_in_training_mode_raises(images):
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 8)).train()
     for model in (net, lambda x: net(x)):
-        with pytest.raises(ValueError, match="call model.eval"):
+        with pytest.raises(ValueError, match="all model.eval"):
             OcclusionEvaluator(model, (0.1,)).evaluate(images, torch.rand(6, 8, 8), labels=PEOPLE)
     assert torch.equal(net[1].running_mean, torch.zeros(4))
 

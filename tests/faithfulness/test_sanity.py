@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam import LEAM
-from captum_leam.controls import CONTROLS, Scene, central_ellipse
+from captum_leam.controls import CONTROLS, ControlContext, central_ellipse
 from captum_leam.faithfulness import sanity_checks
 from captum_leam.maps import place_on_field
 from captum_leam.models import randomised
@@ -29,7 +29,7 @@ def leam(model: nn.Module, images: Tensor, references: Tensor) -> Tensor:
 
 
 def edge_map(model: nn.Module, images: Tensor, references: Tensor) -> Tensor:
-    return CONTROLS["edges"](Scene(images, central_ellipse((112, 112)).expand(len(images), 112, 112)))
+    return CONTROLS["edges"](ControlContext(images, central_ellipse((112, 112)).expand(len(images), 112, 112)))
 
 
 def test_leam_on_a_trained_network_passes(trained):

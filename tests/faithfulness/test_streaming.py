@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captum_leam.controls import CONTROLS, PersonMaps, Scene, central_ellipse
+from captum_leam.controls import CONTROLS, ControlContext, PersonMaps, central_ellipse
 from captum_leam.errors import CaptumLeamError
 from captum_leam.faithfulness import OcclusionEvaluator
 from captum_leam.maps import rank_pixels, top_fraction
@@ -105,11 +105,11 @@ def test_what_is_drawn_for_an_image_depends_on_its_number_alone(split, seed, px)
     for name, control in CONTROLS.items():
         population = PersonMaps()
         population.update(maps, PEOPLE)
-        whole = control(Scene(images, face, PEOPLE, maps, seed=seed))
+        whole = control(ControlContext(images, face, PEOPLE, maps, seed=seed))
         starts, order = split
         for number in order:
             rows = slice(starts[number], [*starts[1:], COUNT][number])
-            scene = Scene(images[rows], face[rows], PEOPLE[rows], maps[rows], seed, rows.start, population)
+            scene = ControlContext(images[rows], face[rows], PEOPLE[rows], maps[rows], seed, rows.start, population)
             assert torch.allclose(control(scene), whole[rows], rtol=0, atol=1e-6), name  # blurs round by the batch
     for rows in (slice(0, 5), slice(5, None)):
         assert torch.equal(rank_pixels(maps[rows], seed=seed, start=rows.start), rank_pixels(maps, seed=seed)[rows])

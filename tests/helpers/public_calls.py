@@ -34,8 +34,7 @@ from captum_leam import (
 )
 from captum_leam._engine.arithmetic import plain_torch
 from captum_leam.certainty import MapCertainty, map_certainty
-from captum_leam.controls import CONTROLS, PersonMaps, central_ellipse, placements
-from captum_leam.controls import Scene as ControlScene
+from captum_leam.controls import CONTROLS, ControlContext, PersonMaps, central_ellipse, placements
 from captum_leam.explain import MapSettings, OverallMap, PresetForm, path_passes
 from captum_leam.explainers import (
     Correspondences,
@@ -357,7 +356,7 @@ def _person_maps(s: Inputs) -> Tensor:
 
 
 def _controlled(s: Inputs) -> Any:
-    scene = ControlScene(s.faces, s.truth, PEOPLE, s.maps)
+    scene = ControlContext(s.faces, s.truth, PEOPLE, s.maps)
     return [control(scene) for control in CONTROLS.values()]
 
 
@@ -448,7 +447,7 @@ PUBLIC: dict[str, Callable[[Inputs], Any]] = {
     "PatchPairs": lambda s: [s.pairs.images, s.pairs.patches],
     "PatchResult": lambda s: evaluate_patch_pairs(s.net, s.pairs, s.maps, threshold=0.5, ratios=(0, 1)).summary(),
     "SanityReport": lambda s: SanityReport((Check("a", True, 0.7, 0.6, 0.8, "", ""),), pd.DataFrame()).passed,
-    "Scene": _controlled,
+    "ControlContext": _controlled,
     "VerificationEvaluator": _verification,
     "VerificationResult": _verification,
     "as_fill": _filled,

@@ -81,5 +81,5 @@ def test_up_to_a_layer_is_free_of_the_division():
     assert maps.shape == (2, 16, 16)
     assert torch.allclose(nn.functional.normalize(cut(faces)), model(faces))
     assert not model.head._forward_hooks
-    with pytest.raises(ValueError, match="no layer 'tail'"):
+    with pytest.raises(ValueError, match="layer of the model, got 'tail'"):
         UpTo(model, "tail")

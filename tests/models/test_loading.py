@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from captum_leam._loading import made_in_code
+from captum_leam._loading import import_object
 from captum_leam.models import layer_before_division, load_model
 
 CODE = """
@@ -41,9 +41,9 @@ def test_classes_functions_and_instances_are_loaded_in_eval_mode(tmp_path, name)
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("nets.py", "expected FILE.py:callable"),
-        (":Net", "expected FILE.py:callable"),
-        ("{folder}/nets.py:Nets", "Near it: Net"),
+        ("nets.py", "Expected FILE.py:callable"),
+        (":Net", "Expected FILE.py:callable"),
+        ("{folder}/nets.py:Nets", "Similar names: Net"),
         ("{folder}/none.py:Net", "no such file"),
         ("{folder}/wrong.py:Net", "raised SyntaxError"),
         ("{folder}/script.py:Net", "raised SystemExit"),
@@ -115,14 +115,14 @@ def test_colour_and_output_change_the_loaded_model_only(tmp_path):
     assert layer_before_division(cut, torch.rand(4, 3, 1, 1)) is None
     assert float(cut(red).detach().norm()) != pytest.approx(1)
     assert not any(module._forward_hooks for module in whole.modules())
-    with pytest.raises(ValueError, match="no layer 'tail'"):
+    with pytest.raises(ValueError, match="layer of the model, got 'tail'"):
         load_model(f"{tmp_path}/nets.py:Unit", output="tail")
 
 
 def test_a_function_that_needs_arguments_is_left_as_it_is(tmp_path):
     (tmp_path / "parts.py").write_text("def parser(images):\n    return images\ndef make(n=1):\n    return n\n")
-    assert made_in_code(f"{tmp_path}/parts.py:parser")(3) == 3
-    assert made_in_code(f"{tmp_path}/parts.py:make") == 1
+    assert import_object(f"{tmp_path}/parts.py:parser")(3) == 3
+    assert import_object(f"{tmp_path}/parts.py:make") == 1
     with pytest.raises(ValueError, match="to be a torch.nn.Module .* got a function"):
         load_model(f"{tmp_path}/parts.py:parser")
 
@@ -131,4 +131,4 @@ def test_a_callable_instance_is_left_as_it_is(tmp_path):
     code = "from functools import partial\nfrom captum_leam.regions import TemplateParser\n"
     (tmp_path / "instances.py").write_text(f"{code}parser = TemplateParser()\nmake = partial(TemplateParser)\n")
     for name in ("parser", "make"):
-        assert made_in_code(f"{tmp_path}/instances.py:{name}").scheme.name == "template"
+        assert import_object(f"{tmp_path}/instances.py:{name}").scheme.name == "template"

@@ -138,7 +138,7 @@ def test_wrong_options_of_signatures_raise(arguments, said):
 def test_nan_and_wrong_profiles_raise():
     maps, _ = made_maps()
     maps[2, 0, 0] = float("nan")
-    with pytest.raises(ValueError, match=r"maps \[2\] hold NaN"):
+    with pytest.raises(ValueError, match=r"got NaN or infinite values in maps \[2\]"):
         signatures(maps)
     for masses, said in (
         ([[0.5, float("nan")]], "finite masses"),

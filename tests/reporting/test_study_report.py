@@ -16,7 +16,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from captum_leam._text import shown
+from captum_leam._text import printable
 from captum_leam.reporting import figures
 from captum_leam.reporting.answers import answers
 from captum_leam.reporting.figure_style import DARK, INK, as_svg, themed
@@ -428,7 +428,7 @@ def test_numbers_and_names_are_shortened_and_escaped():
     assert estimate(0.2, 0.1, 0.25).split() == ["0.20", "[0.10,", "0.25]"]
     assert interval(float("nan"), 0.25) == ""
     assert figures.short("a" * 10 + "b" * 10, 9) == "aaaa…bbbb"
-    assert shown("a\x00\u202e\ud800") == "a\\u0000\\u202e\\ud800"
+    assert printable("a\x00\u202e\ud800") == "a\\u0000\\u202e\\ud800"
 
 
 def test_pairs_become_a_square_in_the_given_order():

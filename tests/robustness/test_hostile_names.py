@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from captum_leam import cli
-from captum_leam._text import for_terminal, safe_cell, safe_cells, shown
+from captum_leam._text import for_terminal, printable, safe_cell, safe_cells
 from captum_leam.reporting.explanation_page import write_page
 from captum_leam.reporting.files import FileOptions, explain_files
 from captum_leam.reporting.study_report import write_report
@@ -295,7 +295,7 @@ def test_escape_sequences_of_names_do_not_reach_the_terminal(tmp_path):
     assert "]0;owned" not in re.sub(r"\\u001b\]0;owned", "", result.output)
     assert "\u202e" not in result.output
     assert for_terminal("\x1b[2J\x9b31m\u2066[red]\nnext") == "\\u001b[2J\\u009b31m\\u2066\\[red]\nnext"
-    assert shown("山田 ümlaut a\u00a0b") == "山田 ümlaut a\u00a0b"
+    assert printable("山田 ümlaut a\u00a0b") == "山田 ümlaut a\u00a0b"
 
 
 # -- the network -----------------------------------------------------------------------------------------------

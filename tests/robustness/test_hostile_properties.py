@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from captum_leam._text import FORMULA, as_text, for_terminal, safe_cell, safe_cells, safe_name, shown
+from captum_leam._text import FORMULA, as_text, for_terminal, printable, safe_cell, safe_cells, safe_name
 from captum_leam._weights import load_state
 from captum_leam.errors import ConfigError
 from captum_leam.faces import read_crop, read_photo
@@ -415,8 +415,8 @@ NAMES = st.one_of(
 @EXAMPLES
 @given(NAMES)
 def test_names_as_text_hold_no_control_characters(name):
-    seen = shown(name)
-    assert shown(seen) == seen
+    seen = printable(name)
+    assert printable(seen) == seen
     assert not re.search(
         r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]",
         seen.replace("\u2028", "").replace("\u2029", ""),
@@ -469,7 +469,7 @@ class Read(HTMLParser):
 
 
 def page_of(name: str) -> str:
-    table = pd.DataFrame({"a": [shown(name)], "b": [0.5]})
+    table = pd.DataFrame({"a": [printable(name)], "b": [0.5]})
     blocks = [
         Note(name),
         Points([name]),
@@ -491,7 +491,7 @@ def test_names_make_no_elements(name):
     assume(name.strip())
     page = Read(page_of(name))
     assert page.tags == plain_tags()
-    assert sum(shown(name).strip() in text for text in page.text) >= 8
+    assert sum(printable(name).strip() in text for text in page.text) >= 8
 
 
 # -- what once failed ----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from captum_leam import bhattacharyya, leave_one_out_centroids, overall_map, top_fraction
-from captum_leam.controls import CONTROLS, Scene
+from captum_leam.controls import CONTROLS, ControlContext
 from captum_leam.explainers import (
     FAME,
     FGGB,
@@ -222,7 +222,7 @@ def test_every_control_is_finite_and_repeats_with_its_seed(images_and_masks, nam
     face = masks.clone()
     face[:, 0, 0] = True
     own = torch.rand(x.shape[0], *x.shape[2:], dtype=torch.float64)
-    scene = Scene(x, face, [str(i) for i in range(len(x))], own, seed)
+    scene = ControlContext(x, face, [str(i) for i in range(len(x))], own, seed)
     if name == "other people" and len(x) < 2:
         with pytest.raises(ValueError, match="two people"):
             CONTROLS[name](scene)
@@ -236,7 +236,7 @@ def test_every_control_is_finite_and_repeats_with_its_seed(images_and_masks, nam
     if name == "other people":
         other = own.clone()
         other[0] = torch.rand_like(other[0])
-        assert torch.allclose(CONTROLS[name](Scene(x, face, scene.people, other, seed))[0], made[0])
+        assert torch.allclose(CONTROLS[name](ControlContext(x, face, scene.people, other, seed))[0], made[0])
 
 
 # -- statistics and decisions --------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam import LEAM
-from captum_leam._engine.guards import eager
+from captum_leam._engine.guards import force_eager
 from captum_leam.models import UpTo
 from captum_leam.suggest import suggest_layers
 from tests.helpers.entry_points import CALLS, Scene, numbers, same
@@ -138,13 +138,13 @@ def test_the_stance_of_the_compiler_is_put_back_by_the_last_thread():
     entered, left = threading.Event(), threading.Event()
 
     def first() -> None:
-        with eager():
+        with force_eager():
             entered.set()
             assert left.wait(60)
 
     def second() -> str:
         assert entered.wait(60)
-        with eager():
+        with force_eager():
             left.set()
             one.join(60)
             return eval_frame._stance.stance

@@ -67,7 +67,9 @@ def test_a_face_without_evidence_is_skipped_with_a_reason(tmp_path, monkeypatch)
 
     def refuse_one(self, x, **towards):
         if bool((x.mean((1, 2, 3)) == brightness).any()):
-            raise NoEvidenceError("maps [2] have no positive value. Leave these images out.")
+            raise NoEvidenceError(
+                "Expected maps with a positive value, got no positive value in maps [2]. Leave these images out."
+            )
         return make(self, x, **towards)
 
     path = write_study(tmp_path, preset="fast")

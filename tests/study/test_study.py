@@ -14,7 +14,7 @@ from PIL import Image
 
 from captum_leam import LEAM, bhattacharyya, leave_one_out_centroids, overall_map
 from captum_leam._text import as_text
-from captum_leam.controls import CONTROLS, Scene, central_ellipse
+from captum_leam.controls import CONTROLS, ControlContext, central_ellipse
 from captum_leam.errors import BrokenFileError, ConfigError, ReliabilityWarning
 from captum_leam.faces import read_crops
 from captum_leam.faithfulness import OcclusionEvaluator
@@ -114,7 +114,7 @@ def test_patterns_are_bhattacharyya_coefficients(result, by_hand):
     row = result.table("patterns", model="one", layer="overall", kind="top", control="").iloc[0]
     assert row["same"] == pytest.approx(table[same].mean(), abs=1e-5)
     assert row["different"] == pytest.approx(table[person[:, None] != person].mean(), abs=1e-5)
-    edges = CONTROLS["edges"](Scene(by_hand[0], central_ellipse((48, 48)).expand(15, 48, 48)))
+    edges = CONTROLS["edges"](ControlContext(by_hand[0], central_ellipse((48, 48)).expand(15, 48, 48)))
     table = bhattacharyya(edges, fraction=0.05).numpy()
     row = result.table("patterns", model="one", layer="overall", kind="top", control="edges").iloc[0]
     assert row["same"] == pytest.approx(table[same].mean(), abs=1e-5)
@@ -629,13 +629,13 @@ def test_paths_that_lead_out_of_the_folder_only_read(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"models": {"a": "nets.py:lost"}}, "models.a: .*nets.py has no 'lost'"),
+        ({"models": {"a": "nets.py:lost"}}, "models.a: .*nets.py, got 'lost'"),
         ({"models": {"a": "nets.py:PX"}}, "models.a: .* got a int"),
         (
             {"models": {"a": "nets.py:flat"}},
-            "models.a: on crops of 48 × 48 px it raised CaptumLeamError: no layer of the model",
+            "models.a: on crops of 48 × 48 px it raised CaptumLeamError: Expected a layer with a spatial map",
         ),
-        ({"layers": ["lost"]}, "models.one: .* has no layer 'lost'"),
+        ({"layers": ["lost"]}, "models.one: .* layer of the model, got 'lost'"),
         ({"pictures": {"how": "crops", "size": 64}}, "people: no picture could be used: the crop has 48 × 48 px"),
     ],
 )
