@@ -277,7 +277,7 @@ def test_wrong_images_maps_and_references_raise(images):
         ((images, {}, torch.ones(6)), {}, "`maps` of one method or more"),
         ((images, maps), {"labels": list("aabbcd")}, "one image only of: c, d"),
         ((images, maps), {"labels": list("aabb")}, "one label for each of the 6 images, got 4"),
-        ((images, maps, torch.ones(5)), {}, "references of 'model' has shape"),
+        ((images, maps, torch.ones(5)), {}, "Expected references of 'model' to have shape"),
         ((images[0], maps, torch.ones(6)), {}, r"one image or more, got \(3, 8, 8\)"),
         ((images, maps, torch.ones(6)), {"face": torch.ones(4, 4, dtype=torch.bool)}, "Expected `face` to be boolean"),
         ((images, maps, torch.ones(6)), {"face": torch.zeros(8, 8, dtype=torch.bool)}, "to have a pixel in each image"),
