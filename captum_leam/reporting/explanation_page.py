@@ -20,7 +20,7 @@ from captum_leam._text import printable, safe_name
 from captum_leam._version import __version__
 from captum_leam.pairs import SIDES
 from captum_leam.plots import correspondence_lines, overlay, region_bars, region_outlines
-from captum_leam.reporting import reading
+from captum_leam.reporting import quantities
 from captum_leam.reporting.explorer import explorer
 from captum_leam.reporting.figure_style import styled
 from captum_leam.reporting.figures import drop_curves, humanise, lift_face
@@ -53,7 +53,7 @@ from captum_leam.reporting.page import (
     picture,
     sheet,
 )
-from captum_leam.reporting.reading import reading_section
+from captum_leam.reporting.quantities import reading_section
 from captum_leam.reporting.summary import explanation_summary
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def _quantities(explanations: Sequence[Explanation]) -> list[str]:
     certain = any(explanation.certainty is not None for explanation in explanations)
     paired = any(explanation.pair is not None for explanation in explanations)
     matched = any(explanation.match is not None for explanation in explanations)
-    return [*reading.FACES, *reading.CERTAINTY * certain, *reading.PAIR * paired, *reading.MATCH * matched]
+    return [*quantities.FACES, *quantities.CERTAINTY * certain, *quantities.PAIR * paired, *quantities.MATCH * matched]
 
 
 def _section(explanation: Explanation, prefix: str) -> Section:

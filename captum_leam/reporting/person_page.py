@@ -15,11 +15,11 @@ from captum_leam._optional import pd
 from captum_leam._text import safe_name
 from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.faces import read_crop
-from captum_leam.reporting import figures, reading
+from captum_leam.reporting import figures, quantities
 from captum_leam.reporting.findings import Findings
 from captum_leam.reporting.numbers import number, percent, whole_number
 from captum_leam.reporting.page import Block, Column, Note, Page, Picture, PictureRow, Section, picture, sheet
-from captum_leam.reporting.reading import reading_section
+from captum_leam.reporting.quantities import reading_section
 from captum_leam.reporting.schema import OVERALL
 from captum_leam.reporting.study_sections import NETWORK, controls_of, drop_curves, maps_plate, per_model
 from captum_leam.reporting.summary import person_summary
@@ -89,7 +89,7 @@ def person_page(study: Findings, person: str, report: str, show_faces: bool) -> 
     sections = [
         Section("images", "Images and scores", "", blocks),
         Section("evidence", "Evidence of the networks", "" if has_maps else NO_MAPS, plates or [nothing]),
-        reading_section(reading.PERSON),
+        reading_section(quantities.PERSON),
         Section("limits", "What this does not show", LIMITS),
     ]
     lead = f"One of the {len(study.people)} people of the study."

@@ -10,14 +10,14 @@ import numpy as np
 
 from captum_leam._storage import atomic_folder
 from captum_leam._stores import AnyPath, as_path, local_folder
-from captum_leam.reporting import figures, reading
+from captum_leam.reporting import figures, quantities
 from captum_leam.reporting import study_sections as sections
 from captum_leam.reporting.answers import answers
 from captum_leam.reporting.findings import Findings, read_findings
 from captum_leam.reporting.numbers import number
 from captum_leam.reporting.page import Column, Page, Plate, Sheet, sheet
 from captum_leam.reporting.person_page import check_people, page_name, person_page
-from captum_leam.reporting.reading import reading_section
+from captum_leam.reporting.quantities import reading_section
 from captum_leam.reporting.schema import DEFAULT_TITLE
 from captum_leam.reporting.summary import study_summary
 
@@ -75,7 +75,7 @@ def report_page(study: Findings, links: Sequence[tuple[str, str]] = ()) -> Page:
             sections.agreement(study),
             sections.groups(study),
             sections.paper(study),
-            reading_section(reading.STUDY),
+            reading_section(quantities.STUDY),
             sections.limits(study),
             sections.settings(study),
         ],
