@@ -243,7 +243,7 @@ def test_named_layers_are_explained_and_a_seed_repeats_the_numbers(folder):
         ({"crops": ["missing.png"]}, "there is no such file"),
         ({"crops": ["my_models.py"]}, "not a picture"),
         ({"extra": ["--face", "0", "--face", "1", "--face", "2"]}, "each of the 2 pictures in their order, got 3"),
-        ({"extra": ["--colour", "grb"]}, "expected rgb or bgr"),
+        ({"extra": ["--colour", "grb"]}, "Expected colour to be rgb or bgr"),
         ({"extra": ["--layer", "lost"]}, "lost"),
         ({"extra": ["--layer", "project"]}, "no spatial map"),
         ({"extra": ["--preset", "slow"]}, "Expected preset to be one of 'fast', 'default', 'best', got 'slow'"),
