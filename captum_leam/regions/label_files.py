@@ -119,7 +119,7 @@ def read_labels(path: str | Path, scheme: RegionScheme | None = None) -> Tensor:
 def _from_array(path: Path) -> Tensor:
     try:
         if path.exists() and not path.is_file():
-            raise OSError(errno.EINVAL, "not a file")
+            raise OSError(errno.EINVAL, "it is no file")
         values = np.load(path, allow_pickle=False)
     except OSError as error:
         raise CaptumLeamError(f"{path}: the labels cannot be read ({error.strerror or error}).") from None
