@@ -64,6 +64,7 @@ class Worker:
     context: WorkerContext
     loads: int = 0
     load_seconds: float = 0.0
+    _autocast: str = ""
 
     def __init__(self) -> None:
         self._modules: dict[Any, nn.Module] = {}
@@ -83,6 +84,7 @@ class Worker:
     def works_for(self, context: WorkerContext) -> "Worker":
         """Take up the settings of a study."""
         self.context = context
+        self._autocast = torch.device(self.config.device).type if self.config.precision == "bf16" else ""
         return self
 
     @property
@@ -152,8 +154,7 @@ class Worker:
 
     def in_precision(self) -> AbstractContextManager[Any]:
         """Return a context manager for the forward passes of networks: autocast, if the configuration asks for it."""
-        kind = torch.device(self.config.device).type
-        return torch.autocast(kind, torch.bfloat16) if self.config.precision == "bf16" else nullcontext()
+        return torch.autocast(self._autocast, torch.bfloat16) if self._autocast else nullcontext()
 
     def twin(self, network: Network, faces: Tensor, key: str) -> nn.Module:
         """Return the network with new random weights; the global random numbers are left alone.
