@@ -102,7 +102,7 @@ def person_specificity(
     """Measure the coefficients of the same and of different people, their gap and AUC, and test the gap over person labels.
 
     ``same``, ``different`` and the gap are sums over all people, however many. Of more than ``max_pairs`` pairs of images, the AUC, its
-    curve and the test are of a random sample of people, see :func:`captum_leam.stats.sampling.sample_people`. The AUC of a sample is a
+    curve and the test are of a random sample of people, see ``captum_leam.stats.sampling.sample_people``. The AUC of a sample is a
     U-statistic: its expectation is that of all pairs, its interval (a jackknife over the sampled people) is one for the people that all are
     drawn from, and its standard error around the AUC of all pairs is ``auc_sampling_error``. The test stays exact: its people are drawn
     without a look at their maps. Of more than 5000 people intervals are Student's t with the standard error that bootstrap draws tend to.
