@@ -109,9 +109,9 @@ def test_files_are_whole_or_not_there(memory):
         assert not (memory / "a").exists()
     assert (memory / "a").read_text() == "text"
     with pytest.raises(FileNotFoundError), atomic_write(memory / "b") as place:
-        Path(place.write_text("te") and "/nowhere/x").read_text()
+        Path(place.write_text("tex") and "/nowhere/x").read_text()
     with pytest.raises(FileNotFoundError), atomic_folder(memory / "c") as place:
-        Path((place / "x").write_text("te") and "/nowhere/x").read_text()
+        Path((place / "x").write_text("tex") and "/nowhere/x").read_text()
     with atomic_folder(memory / "d", earlier=["a"]) as place:
         (place / "x").write_text("text")
     assert bytes_below(memory, ".") == {"a": b"text", "d/x": b"text"}
@@ -479,9 +479,10 @@ def test_pictures_are_not_left_out_because_a_store_fails_for_a_moment(small, sma
 
     def fails_sometimes(name):
         def call(path, *args, **options):
-            calls.append(path)
-            if "/faces" in path and len(calls) in (1, 4, 16, 41, 76):
-                raise TimeoutError
+            if "/faces" in path:
+                calls.append(path)
+                if len(calls) in (1, 4, 16, 45):
+                    raise TimeoutError
             return real[name](path, *args, **options)
 
         return call
@@ -494,7 +495,7 @@ def test_pictures_are_not_left_out_because_a_store_fails_for_a_moment(small, sma
             break
         except (ConfigError, IncompleteError) as error:
             failed.append(str(error))
-    assert len(failed) >= 4
+    assert len(failed) == 4
     assert all("Timeout" in message for message in failed)
     assert bytes_below(memory / "out", "tables", "maps") == small_right
 
