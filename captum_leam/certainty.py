@@ -271,6 +271,9 @@ class MapCertainty:
 
         Args:
             image: Index of the face. Default: 0.
+
+        Returns:
+            Figure with a panel for each of the two.
         """
         from matplotlib.figure import Figure
 

@@ -87,9 +87,13 @@ class InputTypeError(CaptumLeamError, TypeError):
 class FileError(CaptumLeamError):
     """Error of a file that cannot be used.
 
-    Attributes:
+    Args:
         path: Path of the file, as the caller passed it.
         reason: Reason in one sentence.
+
+    Attributes:
+        path: Path of the file.
+        reason: Reason.
 
     Example:
         >>> error = FileError("ann.png", "the file is empty.")

@@ -164,6 +164,9 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
     def __getitem__(self, key: Any) -> Any:
         """Return the suggestion with this number or name.
 
+        Args:
+            key: Number, slice or name of the layer.
+
         Raises:
             UnknownLayerError: If no suggestion has the name.
         """

@@ -527,6 +527,9 @@ class EmbeddingSimilarity(nn.Module):
 
         Returns:
             Scores (N,). These are cosines, with ``norm="fixed"`` only at the images that the weights belong to.
+
+        Raises:
+            CaptumLeamError: If there is no reference with ``norm="differentiate"``, or no weights with ``norm="fixed"``.
         """
         reference = self.reference if reference is None else reference
         if reference is None and self.norm != "detach":

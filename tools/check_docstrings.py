@@ -1,8 +1,8 @@
 """Check arguments, returns and raises in the docstrings of the package with pydoclint.
 
 ``python tools/check_docstrings.py`` prints one line for each finding. Public names, which are those in an ``__all__``, need every
-section. Internal functions need no section, but a section that they have must agree with the code; ``--internal`` lists what they
-lack. An exception that a called function raises may be documented: pydoclint cannot see it, and the finding is dropped.
+section; a summary that begins with "Return" or "Yield" takes the place of Returns and Yields. Internal functions need no section, but a
+section that they have must agree with the code; ``--internal`` lists what they lack. An exception that a called function raises may be documented: pydoclint cannot see it, and the finding is dropped.
 """
 
 import argparse
@@ -25,6 +25,8 @@ OPTIONS = {
 }
 FINDING = re.compile(r"^\s*(\S+?):(\d+): (DOC\d+): \w+ `([^`]+)`:? (.*)$", flags=re.MULTILINE)
 SECTIONS = {"DOC103": "Args", "DOC201": "Returns", "DOC402": "Yields", "DOC503": "Raises"}
+SUMMARISED = {"DOC201", "DOC402"}
+"""Findings that a summary of what is returned answers."""
 LESS_EXACT = {"DOC101", "DOC501", "DOC502"}
 """Findings that DOC103 and DOC503 repeat with names, and exceptions that a called function raises."""
 
@@ -34,7 +36,9 @@ def findings(folder: Path, *, has_internal: bool = False) -> list[str]:
     public, found = exported_names(ROOT / folder), []
     for path, line, code, name, message in FINDING.findall(run_pydoclint(folder)):
         is_public = has_internal or name.partition(".")[0] in public
-        is_required = is_public or f"{SECTIONS.get(code, '')}:" in docstring(ROOT / path, int(line))
+        text = docstring(ROOT / path, int(line))
+        is_required = is_public and not (code in SUMMARISED and text.startswith(("Return", "Yield")))
+        is_required |= f"{SECTIONS.get(code, '')}:" in text
         if code not in LESS_EXACT and is_required and (code != "DOC503" or undocumented(message)):
             found.append(f"{path}:{line}: {code} {name}: {shortened(message)}")
     return found

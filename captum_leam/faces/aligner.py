@@ -269,7 +269,7 @@ class FaceAligner:
             Aligned files, and the reasons of those that failed or were skipped.
 
         Raises:
-            CaptumLeamError: If no path is passed, or the folder cannot be read or holds no picture.
+            CaptumLeamError: If no path is passed, or the folder cannot be read or has no image file.
         """
         from tqdm import tqdm
 

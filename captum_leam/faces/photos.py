@@ -74,7 +74,7 @@ def picture_files(where: str | Path | Sequence[str | Path]) -> list[Path]:
         Paths of the pictures. Those of a folder are sorted and selected by :func:`list_pictures`.
 
     Raises:
-        CaptumLeamError: If the folder cannot be read or holds no picture, or if no path is passed.
+        CaptumLeamError: If the folder cannot be read or has no image file, or if no path is passed.
 
     Example:
         >>> import tempfile
@@ -97,7 +97,8 @@ def split_pictures(where: str | Path | Sequence[str | Path]) -> tuple[list[Path]
         Paths of the pictures, and path and reason of each file that is skipped.
 
     Raises:
-        CaptumLeamError: If the folder cannot be read or holds no picture, or if no path is passed.
+        FileError: If the folder cannot be read or has no image file.
+        CaptumLeamError: If no path is passed.
 
     Example:
         >>> split_pictures(["a.png", "b.png"])[1]
@@ -112,7 +113,7 @@ def split_pictures(where: str | Path | Sequence[str | Path]) -> tuple[list[Path]
     pictures, skipped = list_pictures(Path(where))
     if not pictures:
         reasons = " ".join(f"{path.name}: {reason}" for path, reason in skipped[:3])
-        raise FileError(where, f"the folder holds no picture ({', '.join(readable_formats())}). {reasons}".rstrip())
+        raise FileError(where, f"the folder has no image file ({', '.join(readable_formats())}). {reasons}".rstrip())
     return pictures, skipped
 
 

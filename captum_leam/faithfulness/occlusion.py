@@ -194,7 +194,7 @@ class OcclusionEvaluator:
     ) -> None:
         """Occlude a batch of a set of images that need not fit into memory, and keep the drops for :meth:`compute`.
 
-        Any split of the set gives the table of one :meth:`evaluate`, but for rounding in the passes, provided that references,
+        Any split of the set gives the table of one :meth:`evaluate` up to rounding in the passes, provided that references,
         ``population`` and fills do not depend on the split: a fill works image by image.
 
         Args:
@@ -250,8 +250,11 @@ class OcclusionEvaluator:
 
         Models, fills and controls are compared by their names.
 
+        Args:
+            other: Evaluator with drops of other images.
+
         Raises:
-            InputTypeError: If it is no evaluator.
+            InputTypeError: If ``other`` is not an evaluator.
             CaptumLeamError: If the settings differ.
         """
         if not isinstance(other, OcclusionEvaluator):

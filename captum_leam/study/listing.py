@@ -50,7 +50,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class SkippedPath:
-    """A file or folder below the folder of people that is no picture of the study.
+    """A file or folder below the folder of people that is not a picture of the study.
 
     Attributes:
         what: ``"file"`` or ``"folder"``.
@@ -89,7 +89,7 @@ def list_people(config: Config) -> Listing:
     """Return the pictures that the configuration names, sorted by person and file name and numbered; no file is read.
 
     Raises:
-        ConfigError: If there is no person or no picture, or a table is wrong, with the row.
+        ConfigError: If there is no person or none of their pictures, or a table is wrong, with the row.
 
     Example:
         >>> import tempfile
@@ -106,7 +106,7 @@ def list_people(config: Config) -> Listing:
     if not found:
         endings = ", ".join(picture_suffixes())
         seen = "; ".join(f"{other.name}: {other.reason}" for other in skipped_paths[:3])
-        raise ConfigError(f"people: {config.people.path} holds no picture ({endings}) of anyone. {seen}".rstrip())
+        raise ConfigError(f"people: {config.people.path} has no image file ({endings}) of anyone. {seen}".rstrip())
     check_names_differ(picture.person for picture in found)
     labels = config.groups.columns
     if config.groups.path is not None:
@@ -164,7 +164,7 @@ def _of_folder(config: Config) -> tuple[list[Picture], list[SkippedPath]]:
             continue
         pictures += [Picture(0, name, file, f"{name}/{as_text(file.name)}") for file in files]
         if not files:
-            skipped_paths.append(SkippedPath("folder", name, name, f"no picture of {name} in it"))
+            skipped_paths.append(SkippedPath("folder", name, name, f"no image file of {name} in it"))
         for other, reason in skipped:
             skipped_paths += _skipped(other, reason, config, name)
     return pictures, skipped_paths

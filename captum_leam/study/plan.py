@@ -181,7 +181,7 @@ class Plan:
                 worker.works_for(self.context)
                 return
             reasons += [reason for _, _, _, reason in shard.notes["failed"]]
-        raise ConfigError(f"people: no picture could be used: {reasons[0] if reasons else 'no reason is known'}")
+        raise ConfigError(f"people: none of the pictures can be used: {reasons[0] if reasons else 'unknown'}")
 
     def has_crops(self) -> bool:
         """Return whether all shards of crops are there."""
@@ -233,7 +233,7 @@ def make_plan(config: Config, worker: Worker, earlier: Sequence[Fingerprint], *,
         progress: Whether to show a progress bar.
 
     Raises:
-        ConfigError: If no picture can be used, or a network or the parser cannot be loaded.
+        ConfigError: If none of the pictures can be used, or a network or the parser cannot be loaded.
     """
     listing = hashed(list_people(config), config.min_images, progress=progress)
     if not listing.usable:

@@ -129,6 +129,9 @@ class Study:
         Args:
             recompute: Number of shards of crops, and of maps, that are made anew from the pictures and compared. Default: 1.
             progress: Whether to show progress bars. Default: True.
+
+        Returns:
+            What was compared, and each difference.
         """
         return check(self.config, recompute=recompute, progress=progress)
 

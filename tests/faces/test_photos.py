@@ -212,10 +212,10 @@ def test_picture_files_lists_pictures_that_are_not_hidden_in_order(tmp_path, mon
     with pytest.raises(ValueError, match="at least one picture, got none"):
         picture_files([])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty: the folder holds no picture"):
+    with pytest.raises(ValueError, match="empty: the folder has no image file"):
         picture_files(tmp_path / "empty")
     (tmp_path / "empty" / "phone.HEIC").write_bytes(HEIC)
-    with pytest.raises(ValueError, match=r"no picture .*phone\.HEIC: not a picture .*pip install pillow-heif"):
+    with pytest.raises(ValueError, match=r"no image file .*phone\.HEIC: not a picture .*pip install pillow-heif"):
         picture_files(tmp_path / "empty")
 
     def denied(*_):

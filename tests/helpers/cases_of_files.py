@@ -282,7 +282,7 @@ FOLDERS = [
     refused("A picture and its smaller grey JPEG as a pair", "…0.png and …copy.jpg show the same", copied),
     refused("One picture twice", "…0.png and …0.png are the same picture",
         lambda folder: notes([(p := save_crops(folder)[0]), p], folder)),
-    refused("A folder without pictures", "…: the folder holds no picture", picture_files),
+    refused("A folder without pictures", "…: the folder has no image file", picture_files),
 ]  # fmt: skip
 
 # -- labels and references -----------------------------------------------------------------------------
@@ -570,5 +570,5 @@ MODEL_FILES = [
         "models.a: Expected … not to depend on the other images of its batch",
         unreliable(f"(lambda e: e - e.mean(0))({RESULT})"), **STUDY),
     right("A study of a messy folder", "files used + files skipped with a reason = files found", messy_study, **STUDY),
-    refused("A study of a folder without pictures", "people: …faces holds no picture", nobody, **STUDY),
+    refused("A study of a folder without pictures", "people: …faces has no image file", nobody, **STUDY),
 ]  # fmt: skip

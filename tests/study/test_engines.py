@@ -67,7 +67,7 @@ def test_the_callers_process_keeps_its_own_way_with_freed_memory(undisturbed, tm
 
 
 def test_tasks_of_lost_workers_are_given_again(undisturbed, right, tmp_path, monkeypatch):
-    """Of each group the second task loses its worker, and the tasks after it are not begun."""
+    """The second task of each group loses its worker, and the tasks after it are not begun."""
 
     @contextmanager
     def fragile(jobs, config):

@@ -296,7 +296,7 @@ def test_pictures_that_cannot_be_used_are_named_and_the_rest_goes_on(messy, tmp_
     assert set(pictures["image"]) == set(images.loc[images["status"] == "skipped", "image"])
     others = skipped[skipped["what"] != "image"].set_index("path")["reason"].to_dict()
     assert set(others) == {"empty", "p01/notes.txt", "p01/folder.png"}
-    assert others["empty"] == "no picture of empty in it"
+    assert others["empty"] == "no image file of empty in it"
     assert not result.complete
     assert set(result.table("scores")["person"]) == {"p00", "p01", "p04", "<script>alert('ß')"}
     json.loads((tmp_path / "results" / "manifest.json").read_text())
@@ -323,7 +323,7 @@ MESSES = {
     "link to a folder": lambda p: (p / "round").symlink_to(".."),
     "hidden": lambda p: shutil.copy(p / "1.png", p / ".1.png"),
     "empty": lambda p: (p / "empty.png").touch(),
-    "no picture": lambda p: (p / "page.png").write_text("<html>"),
+    "not a picture": lambda p: (p / "page.png").write_text("<html>"),
     "text": lambda p: (p / "Thumbs.db").write_bytes(b"x" * 99),
     "heic": lambda p: (p / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(400)),
     "pipe": lambda p: os.mkfifo(p / "pipe.png"),
@@ -636,7 +636,10 @@ def test_paths_that_lead_out_of_the_folder_only_read(tmp_path):
             "models.a: on crops of 48 × 48 px it raised CaptumLeamError: Expected a layer with a spatial map",
         ),
         ({"layers": ["lost"]}, "models.one: .* layer of the model, got 'lost'"),
-        ({"pictures": {"how": "crops", "size": 64}}, "people: no picture could be used: the crop has 48 × 48 px"),
+        (
+            {"pictures": {"how": "crops", "size": 64}},
+            "people: none of the pictures can be used: the crop has 48 × 48 px",
+        ),
     ],
 )
 def test_networks_and_pictures_that_do_not_fit_raise_and_write_no_manifest(tmp_path, changes, said):
@@ -647,7 +650,7 @@ def test_networks_and_pictures_that_do_not_fit_raise_and_write_no_manifest(tmp_p
 
 def test_a_folder_without_pictures_raises(tmp_path):
     (tmp_path / "faces").mkdir()
-    with pytest.raises(ConfigError, match="holds no picture"):
+    with pytest.raises(ConfigError, match="has no image file"):
         run(write_study(tmp_path))
 
 
