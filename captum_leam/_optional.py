@@ -52,10 +52,13 @@ def missing_extra(module: str, error: ImportError) -> MissingExtraError:
 
 
 def import_optional(module: str) -> Any:
-    """Import a module of an extra.
+    """Import a module of an optional dependency, and name the install command if it is missing.
 
     Args:
         module: Dotted name of a module of one of the packages in :data:`EXTRAS`.
+
+    Returns:
+        Imported module.
 
     Raises:
         MissingExtraError: If it cannot be imported; the message has the command that installs it.

@@ -557,7 +557,10 @@ def _face_masks(face: Tensor | None, x: Tensor) -> Tensor:
         )
     masks = mask.to(x.device).expand(len(x), height, width)
     if not bool(masks.flatten(1).any(1).all()):
-        raise CaptumLeamError("Expected a face in every image, got an empty one.")
+        raise CaptumLeamError(
+            "Expected `face` to have at least one True pixel in every image, got a mask without any. Pass another mask, or None for "
+            "the central ellipse."
+        )
     return masks
 
 

@@ -448,7 +448,8 @@ class LEAM(LayerAttribution, GradientAttribution):
         if path != "conductance" or self.weighting != "elementwise" or relu:
             raise CaptumLeamError(
                 'Expected path="conductance", weighting="elementwise" and relu_attributions=False with return_convergence_delta, got '
-                f"path={path!r}, weighting={self.weighting!r} and relu_attributions={relu}. Other maps sum to no difference of scores."
+                f"path={path!r}, weighting={self.weighting!r} and relu_attributions={relu}. Use these settings, or "
+                "return_convergence_delta=False."
             )
 
     def _passes(

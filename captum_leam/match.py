@@ -428,7 +428,7 @@ def _embed_gallery(model: nn.Module, gallery: Tensor, probes: Tensor, embeddings
         return embed(model, gallery.to(probes), batch_size)
     if gallery.shape[1] != embeddings.shape[1]:
         raise CaptumLeamError(
-            f"Expected embeddings of the gallery of {embeddings.shape[1]} dimensions, as the model returns, got {gallery.shape[1]}."
+            f"Expected `gallery` embeddings to have {embeddings.shape[1]} dimensions, as the model returns, got {gallery.shape[1]}."
         )
     return gallery.detach().to(embeddings.device)
 

@@ -296,7 +296,10 @@ def sliding_masks(size: tuple[int, int], patches: tuple[int, ...], stride: int) 
     if stride < 1:
         raise CaptumLeamError(f"Expected stride to be 1 px or more, got {stride}.")
     if not patches or min(patches) < 1 or max(patches) >= min(size):
-        raise CaptumLeamError(f"Expected patches to be widths from 1 px to below {min(size)} px, got {patches}.")
+        raise CaptumLeamError(
+            f"Expected every value of `patches` to be at least 1 px and below {min(size)} px, the shorter side of the image, "
+            f"got {patches}."
+        )
     squares = [(p, t, s) for p in patches for t in range(0, size[0] - p, stride) for s in range(0, size[1] - p, stride)]
     masks = torch.ones(len(squares), *size, device="cpu", dtype=torch.float32)
     for mask, (patch, top, left) in zip(masks, squares, strict=True):

@@ -75,7 +75,7 @@ def read_faces(
         raise CaptumLeamError(f'Expected how to be "auto", "crops" or "photos", got {how!r}.')
     if faces == "all":
         raise CaptumLeamError(
-            'Expected faces to select one face per photograph, got "all". Pass "largest" or an index.'
+            'Expected `faces` to be "largest" or an index, got "all". Only one face per photograph can be used here.'
         )
     is_crop = [how == "crops" or (how == "auto" and looks_like_a_crop(path)) for path in paths]
     aligner = None if all(is_crop) else make_aligner()

@@ -236,7 +236,9 @@ class OcclusionEvaluator:
         scene = ControlContext(images, _face(face, images), known, seed=self.seed, start=start)
         methods = {name: self._map(name, m, images) for name, m in _as_mapping(maps).items()}
         if population is not None and not set(methods) <= set(population):
-            raise CaptumLeamError(f"Expected a population of each method in {list(methods)}, got {list(population)}.")
+            raise CaptumLeamError(
+                f"Expected `population` to have maps of every method, {list(methods)}, got only {list(population)}."
+            )
         measured = self._measured(images, references, labels)
         part = _MeasuredPart(
             start, people, explained, labels is not None, needs_all_of_person=references is None, needs_all=False

@@ -358,8 +358,8 @@ def _check_precision(exact: Tensor, expected: Tensor) -> None:
     difference = _relative_difference(exact, expected)
     if not difference <= HALF_TOLERANCE:
         raise CaptumLeamError(
-            f"expected embeddings in float32 within {HALF_TOLERANCE:g} of the largest value of those in half precision, got a "
-            f"difference of {difference:.2g}. Use the file in float32."
+            f"expected the float32 embeddings to differ from the half-precision ones by at most {HALF_TOLERANCE:g} of the largest value, "
+            f"got {difference:.2g}. Export the model in float32."
         )
     warnings.warn(
         "the file computes in half precision. The network computes in float32 with the same weights; its embeddings differ "

@@ -252,8 +252,10 @@ def closest_strangers(
         [[2], [2], [1], [2]]
     """
     table = as_array(features)
-    if table.ndim != 2 or not np.isfinite(table).all():
-        raise CaptumLeamError(f"Expected `features` of shape (N, D) without NaN, got shape {table.shape}.")
+    if table.ndim != 2:
+        raise CaptumLeamError(f"Expected `features` to have shape (N, D), got {table.shape}.")
+    if not np.isfinite(table).all():
+        raise CaptumLeamError("Expected `features` to be finite, got NaN or infinity.")
     _, codes = person_codes(people, len(table))
     fewest = len(codes) - int(np.bincount(codes).max())
     if not 1 <= k <= fewest:

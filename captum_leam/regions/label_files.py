@@ -102,6 +102,11 @@ def read_labels(path: str | Path, scheme: RegionScheme | None = None) -> Tensor:
         CaptumLeamError: If the file cannot be read or is not a label map of the scheme. The message names the file.
 
     Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/ann.npy", np.zeros((2, 3), dtype=np.uint8))
+        ...     read_labels(f"{folder}/ann.npy").shape
+        torch.Size([2, 3])
         >>> read_labels("nowhere.npy")
         Traceback (most recent call last):
             ...

@@ -44,7 +44,7 @@ def lift_drawing(
 
     Args:
         report: Report of :func:`~captum_leam.regions.region_report`, or a table with columns region and lift.
-        scheme: Scheme of the report, which states whose left its names mean. Default: None, for the left of the image.
+        scheme: Scheme of the report, which states whether left is that of the image or of the person. Default: None, left of the image.
         limit: Lift above 1 with the darkest orange; 1 / limit has the darkest purple. Default: 8.0.
         min_listed_lift: Minimum lift of regions that are listed below the drawing. Default: 0.0.
         title: Title of the figure. Default: ``""``.

@@ -189,7 +189,12 @@ class RegionScheme:
         return self.merge({PLURALS.get(part, f"{part}s"): [f"left_{part}", f"right_{part}"] for part in paired})
 
     def swap_sides(self) -> "RegionScheme":
-        """Return the same regions with left and right of the image instead of those of the person, or the reverse.
+        """Return a scheme whose left and right refer to the other side convention.
+
+        Names are exchanged: ``left_eye`` of the person becomes ``right_eye`` of the image.
+
+        Returns:
+            New scheme with the same labels, and ``left`` changed from ``"person"`` to ``"image"`` or from ``"image"`` to ``"person"``.
 
         Raises:
             CaptumLeamError: If ``left`` is None.

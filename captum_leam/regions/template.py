@@ -259,6 +259,9 @@ class TemplateParser:
         Args:
             size: Height and width (h, w) of the crops in pixels, square or in the ratio 112 × 96.
 
+        Returns:
+            Parser with the landmarks of the standard template at this size.
+
         Raises:
             CaptumLeamError: If no standard template has this aspect ratio.
 

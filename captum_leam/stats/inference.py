@@ -270,16 +270,21 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def effect_size(differences: ArrayLike, people: Sequence[Any]) -> float:
-    """Return the matched-pairs rank-biserial correlation over people: (positive − negative rank sum) / total rank sum.
+    r"""Return the matched-pairs rank-biserial correlation over people.
 
-    Source: Kerby 2014.
+    .. math:: r = (W_+ - W_-) / (W_+ + W_-)
+
+    :math:`W_+` and :math:`W_-` are the sums of the ranks of the absolute mean differences of people whose mean is positive or negative.
+    People whose mean is 0 are left out.
+
+    Source: Kerby 2014, "The simple difference formula: an approach to teaching nonparametric correlation", Comprehensive Psychology 3.
 
     Args:
         differences: Difference of each image, shape (N,).
         people: Person of each of the N images; differences are averaged per person first.
 
     Returns:
-        Correlation in [−1, 1], 1 if the mean difference of each person is positive; NaN if all are 0.
+        Correlation in [−1, 1], 1 if every mean that is not 0 is positive; NaN if all are 0.
 
     Example:
         >>> effect_size([0.1, 0.2, -0.05], list("abc"))

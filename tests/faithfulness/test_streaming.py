@@ -160,7 +160,9 @@ def test_a_fill_sees_all_images_of_a_call_whatever_the_batch_size():
 def test_a_population_without_a_method_is_rejected():
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
     evaluator = OcclusionEvaluator(model, (0.1,))
-    with pytest.raises(CaptumLeamError, match=r"Expected a population of each method in \['map'\], got \[\]"):
+    with pytest.raises(
+        CaptumLeamError, match=r"Expected `population` to have maps of every method, \['map'\], got only \[\]"
+    ):
         evaluator.update(torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), torch.rand(2, 8), ["a", "b"], population={})
 
 
