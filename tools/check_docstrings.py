@@ -1,8 +1,9 @@
 """Check arguments, returns and raises in the docstrings of the package with pydoclint.
 
 ``python tools/check_docstrings.py`` prints one line for each finding. Public names, which are those in an ``__all__``, need every
-section; a summary that begins with "Return" or "Yield" takes the place of Returns and Yields. Internal functions need no section, but a
-section that they have must agree with the code; ``--internal`` lists what they lack. An exception that a called function raises may be documented: pydoclint cannot see it, and the finding is dropped.
+section; a summary that begins with "Return" or "Yield" takes the place of Returns and Yields. Internal functions need no section, but
+a section that they have must agree with the code; ``--internal`` lists what they lack. An exception that a called function raises may
+be documented: pydoclint cannot see it, and the finding is dropped.
 """
 
 import argparse
