@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from captum_leam import LayerSuggestions, explain_faces, leave_one_out_centroids, suggest_layers
 from captum_leam.certainty import map_certainty
-from captum_leam.controls import Scene, edges
+from captum_leam.controls import ControlContext, edges
 from captum_leam.maps import gaussian_blur
 from captum_leam.models.randomised import randomised
 from captum_leam.objectives import embed, unit
@@ -123,7 +123,7 @@ def conspicuous(networks: dict[str, Faces], twins: int, seed: int, out: Path) ->
             maps = {
                 "untrained": untrained,
                 "untrained, other face": untrained.roll(1 + again, 0),
-                "edges": edges(Scene(x)),
+                "edges": edges(ControlContext(x)),
             }
             parts += [faces.p_values(rows, m, start).assign(maps=kind, person=people) for kind, m in maps.items()]
             of_kinds = pd.concat(parts).groupby("maps", sort=False)

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from main_job import load_faces, load_models, load_networks
+from research_data import load_faces, load_networks
 from torch import Tensor, nn
 
 from captum_leam import explain_faces, top_fraction
@@ -77,7 +77,7 @@ def main() -> None:
     images, _ = load_faces(options.data, options.people, 2)
     images = images.to(options.device)
     rows = []
-    for network, model in load_networks(load_models(options.data)).items():
+    for network, model in load_networks(options.data, ["ms1m", "casia"]).items():
         model.to(options.device)
         with torch.no_grad():
             references = torch.cat([model(part) for part in images[1::2].split(BATCH)])

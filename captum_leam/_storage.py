@@ -47,7 +47,7 @@ def atomic_write(path: AnyPath) -> Iterator[Path]:
     fails, the temporary file is removed and ``path`` is not changed. An object of a store is written from a local file.
 
     Args:
-        path: AnyPath of the file.
+        path: Path of the file, on a disk or in a store.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -95,7 +95,7 @@ def write_bytes(path: AnyPath, content: bytes) -> None:
     """Write a file atomically.
 
     Args:
-        path: AnyPath of the file.
+        path: Path of the file, on a disk or in a store.
         content: Bytes of the file.
     """
     if isinstance(path, StorePath):
@@ -109,7 +109,7 @@ def file_sha256(path: AnyPath) -> str:
     """Return the SHA-256 of a file in hex without loading it as a whole.
 
     Args:
-        path: AnyPath of the file.
+        path: Path of the file, on a disk or in a store.
 
     Raises:
         OSError: If it is not a file or cannot be read.
@@ -232,7 +232,7 @@ def write_shard(path: AnyPath, shard: Shard) -> str:
     """Write a shard and return the SHA-256 of its payload; equal shards have equal bytes.
 
     Args:
-        path: AnyPath of the file.
+        path: Path of the file, on a disk or in a store.
         shard: Arrays and notes.
 
     Example:
@@ -279,7 +279,7 @@ def shard_digest(path: AnyPath) -> str | None:
     """Return the checksum of a valid shard; None if it is missing, truncated or changed and must be computed.
 
     Args:
-        path: AnyPath of the file.
+        path: Path of the file, on a disk or in a store.
 
     Example:
         >>> shard_digest(Path("/nowhere")) is None
@@ -315,11 +315,11 @@ def _read_payload(path: AnyPath) -> tuple[bytes, str]:
 def lock_folder(folder: AnyPath) -> Iterator[None]:
     """Context manager that locks a folder against other runs, at most until the process ends.
 
+    In a store the lock is an object that its run rewrites every :data:`BEAT` seconds. One that nobody writes for :data:`SILENCE` seconds
+    is of a run that was killed, and is taken over; no two clocks are compared.
+
     Args:
         folder: Folder to lock.
-
-    In a store the lock is an object that its run writes anew every :data:`BEAT` seconds. One that nobody writes for :data:`SILENCE` seconds
-    is of a run that was killed, and is taken over; no two clocks are compared.
 
     Raises:
         BusyError: If another run has locked it.

@@ -289,7 +289,10 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
         list[str] | None, typer.Option(help="Name of a layer; may be repeated. Default: suggested layers.")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="Preset of the overall map: fast (1 forward pass), default (10) or best (50).")
+        str,
+        typer.Option(
+            help="Preset of the overall map: fast (1 forward and 1 backward pass), default (9 and 9) or best (49 and 49)."
+        ),
     ] = "default",
     n_steps: Annotated[int, typer.Option(help="Steps of the path of the signed layer maps.")] = 4,
     fraction: Annotated[float, typer.Option(help="Share of the critical pixels, in (0, 1].")] = 0.01,

@@ -166,14 +166,14 @@ def test_a_gallery_of_embeddings_gives_the_same(model, faces, match):
     torch.testing.assert_close(found.maps, match.maps)
     pd.testing.assert_frame_equal(found.changes, match.changes, atol=1e-6)
     assert found.gallery.portraits is None
-    assert len(found.plot().axes) == 6
+    assert len(found.plot().axes) == 7  # the last is the colour bar
 
 
 def test_the_figure_shows_both_candidates(match):
     titles = [axis.get_title() for axis in match.plot().axes]
-    assert len(titles) == 10
+    assert len(titles) == 11
     assert titles[3] == f"1: {match.first[0]}, {match.scores[0].max():.3f}"
-    assert len(match.plot(probes=1).axes) == 5
+    assert len(match.plot(probes=1).axes) == 6
 
 
 def test_the_sentence_holds_ranks_margins_and_changes(match):

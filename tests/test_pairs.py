@@ -72,7 +72,7 @@ def test_the_maps_of_an_earlier_version_are_layer_maps_and_their_mean(model, ima
 
 
 def test_a_face_without_evidence_has_an_empty_map(model, images, monkeypatch):
-    def explain_one(model, x, preset, *, layers, reference, batch_size):
+    def explain_one(model, x, preset, *, layers, reference, batch_size, contrast):
         if bool((reference == refused).all(1).any()):
             raise NoEvidenceError("nothing")
         return explain_faces(model, x, preset, layers=layers, reference=reference)
@@ -171,7 +171,7 @@ def test_the_figure_holds_both_faces_and_the_photographs(model):
     face = align(photo, ARCFACE_112 + 30)
     pair = explain_pair(model, face, torch.rand(3, 112, 112), preset="fast")
     assert pair.faces[0] is face
-    assert len(pair.plot().axes) == 6
+    assert len(pair.plot().axes) == 7  # the last is the colour bar
     titles = [axis.get_title() for axis in pair.plot([photo, None]).axes]
     assert titles[-1] == "a, for the match, on the photograph"
     assert titles.count("against it") == 2

@@ -16,7 +16,9 @@ def test_the_nose_stands_out_and_skin_does_not(real_dir, capsys, monkeypatch):
     spec = importlib.util.spec_from_file_location("region_lift", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    monkeypatch.setattr("sys.argv", ["region_lift.py", "--data", str(real_dir), "--steps", "2"])
+    monkeypatch.setattr(
+        "sys.argv", ["region_lift.py", "--data", str(real_dir), "--steps", "2", "--networks", "ms1m", "casia"]
+    )
     script.main()
     printed = capsys.readouterr().out
     found = re.findall(r"least lift of the nose ([\d.]+) .*largest of skin ([\d.]+)", printed)

@@ -230,7 +230,7 @@ def explain_images(
         >>> from captum_leam import suggest_layers
         >>> from captum_leam.regions import TemplateParser
         >>> from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
-        >>> model, faces, parser = EmbeddingNet().eval(), SyntheticPopulation(1).sample(1).images, TemplateParser()
+        >>> model, faces, parser = EmbeddingNet().eval(), SyntheticPopulation(2).sample(1).images[:1], TemplateParser()
         >>> options = ExplainOptions(preset="fast", n_steps=1, explored=0)
         >>> layers = suggest_layers(model, faces)
         >>> explain_images(model, faces, ["ann"], layers, parser(faces), parser.scheme, options=options).overall.shape

@@ -118,7 +118,7 @@ def write_page(
         >>> from captum_leam.regions import TemplateParser
         >>> from captum_leam.reporting import ExplainOptions, explain_images
         >>> from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
-        >>> model, faces, parser = EmbeddingNet().eval(), SyntheticPopulation(1).sample(1).images, TemplateParser()
+        >>> model, faces, parser = EmbeddingNet().eval(), SyntheticPopulation(2).sample(1).images[:1], TemplateParser()
         >>> options = ExplainOptions(preset="fast", n_steps=1, explored=0)
         >>> layers = suggest_layers(model, faces)
         >>> found = explain_images(model, faces, ["ann"], layers, parser(faces), parser.scheme, options=options)

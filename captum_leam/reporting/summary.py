@@ -217,10 +217,11 @@ def study_summary(study: Findings, compared: pd.DataFrame) -> Summary:
     span = counted(many, "layer") if few == many else f"{few} to {counted(many, 'layer')}"
     sizes = (
         f"{counted(used, 'image')} of {counted(len(study.people), 'person', 'people')} were embedded by "
-        f"{counted(len(study.models), 'network')} ({listed(study.models)}) and explained at {span} each."
+        f"{counted(len(study.models), 'network')} ({listed(study.models)})"
     )
+    some = f", {len(layers)} of which were explained" if len(layers) < len(study.models) else " and explained"
     parts = [
-        (COMPARED, sizes),
+        (COMPARED, f"{sizes}{some} at {span} each."),
         (DECISIVE, _decisive_of_study(study)),
         (CERTAINTY, _certainty_of_study(study, compared)),
     ]
@@ -246,6 +247,7 @@ def _certainty_of_study(study: Findings, compared: pd.DataFrame) -> str:
     if len(headline):
         clear = int((headline["above_low"] > 0).sum())
         texts.append(f"maps are person-specific beyond every control on {clear} of {counted(len(headline), 'network')}")
+    compared = compared[np.isfinite(compared["low"])] if len(compared) else compared
     if len(compared):
         least = compared.groupby("explained", sort=False)["low"].min()
         texts.append(

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from captum_leam._optional import pd
 from captum_leam.stats.bootstrap import Floats, divided
 from captum_leam.stats.estimates import MIN_FOR_INTERVAL
+from captum_leam.stats.student import t_quantile
 
 
 def rank_auc(values: Floats, is_positive: NDArray[np.bool_]) -> Floats:
@@ -106,7 +106,7 @@ class SameOrDifferent:
         little = 1 / (2 * self.cases)  # keeps the logit of 1 finite
         leaps = _logit(without, little)
         error = np.sqrt((people - 1) / people * ((leaps - leaps.mean()) ** 2).sum())
-        far = stdtrit(people - 1, (1 + confidence) / 2) * error
+        far = t_quantile(people - 1, confidence) * error
         if far == 0:
             return self.value, self.value
         at = _logit(np.array(self.value), little)

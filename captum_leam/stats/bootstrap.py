@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+
+from captum_leam.stats.student import t_quantile
 
 MIN_FOR_DRAWS = 10
 """Fewest people for bootstrap draws; with fewer, the interval is Student's t with the same standard error."""
@@ -59,7 +60,7 @@ def interval_of_sums(
     influence = np.nan_to_num(people * divided(totals - value * numbers, numbers.sum(0)))
     scale = np.sqrt(divided(have, people * np.maximum(have - 1, 0)))  # NaN of one person
     error = scale * np.sqrt((influence**2).mean(0))
-    far = stdtrit(np.maximum(have - 1, 1), (1 + confidence) / 2)
+    far = t_quantile(np.maximum(have - 1, 1), confidence)
     low, high = value - far * error, value + far * error
     if (is_drawn := have >= MIN_FOR_DRAWS).any():
         one = _draws(totals[:, is_drawn], numbers[:, is_drawn], influence[:, is_drawn], resamples, seed)

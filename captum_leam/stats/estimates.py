@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from scipy.special import stdtrit
 
 from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, Floats, divided, studentised
+from captum_leam.stats.student import t_quantile
 
 MIN_FOR_INTERVAL = 3
 """Fewest people for an interval."""
@@ -96,7 +96,7 @@ class Estimate:
             return float("nan"), float("nan")
         error = standard_error(self.influence)
         if people < MIN_FOR_DRAWS or not len(self.draws):
-            far = float(stdtrit(people - 1, (1 + confidence) / 2))
+            far = float(t_quantile(people - 1, confidence))
             ends = (self.value - far * error, self.value + far * error)
         else:
             means = draw_counts @ self.influence / people

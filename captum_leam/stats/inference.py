@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
 
 from captum_leam._engine.arithmetic import as_array
 from captum_leam.errors import CaptumLeamError
 from captum_leam.stats.bootstrap import Floats, divided, interval_of_sums
 from captum_leam.stats.labels import person_codes
+from captum_leam.stats.student import t_quantile
 
 MIN_PEOPLE = 10
 """Fewest people for a p-value; a signed-rank test of fewer can hardly reach 0.01 after correction."""
@@ -182,7 +182,7 @@ def interval_of_pairs(values: ArrayLike, people: ArrayLike, *, confidence: float
     of_couple, apart = np.bincount(couple.ravel(), off), couples[0] != couples[1]
     alone = (of_couple**2).sum() * len(of_couple) / (len(of_couple) - 1)
     spread = max((without**2).sum() - (of_couple[apart] ** 2).sum(), alone)
-    far = stdtrit(persons - 1, (1 + confidence) / 2) * np.sqrt(spread) / count
+    far = t_quantile(persons - 1, confidence) * np.sqrt(spread) / count
     at, reach = np.log(mean / (1 - mean)), far / (mean * (1 - mean))
     return float(1 / (1 + np.exp(reach - at))), float(1 / (1 + np.exp(-reach - at)))
 

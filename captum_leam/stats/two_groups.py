@@ -1,9 +1,9 @@
 """Interval and permutation test of Welch's t for the difference of means of two groups of people."""
 
 import numpy as np
-from scipy.special import stdtrit
 
 from captum_leam.stats.bootstrap import MIN_FOR_DRAWS, Floats, divided, studentised
+from captum_leam.stats.student import t_quantile
 
 AT_A_TIME = 20_000_000
 """Numbers of a table of draws, or of splits, by people that are in memory at a time."""
@@ -32,7 +32,7 @@ def difference_interval(
     value, error = (means[0] - means[1])[0], np.sqrt(squared[0] + squared[1])[0]
     of_draws, errors = draws[0] - draws[1], np.sqrt(squares[0] + squares[1])
     counts = [(~np.isnan(side)).sum(0) for side in sides]
-    far = stdtrit(welch_freedom(squared[0][0], squared[1][0], *counts), (1 + confidence) / 2) * error
+    far = t_quantile(welch_freedom(squared[0][0], squared[1][0], *counts), confidence) * error
     ends = [
         studentised(value[k], of_draws[:, k], error[k], errors[:, k], confidence)
         if min(counts[0][k], counts[1][k]) >= MIN_FOR_DRAWS

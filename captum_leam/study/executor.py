@@ -115,7 +115,7 @@ class Executor:
                 if outcome.lost:
                     lost[path].append(outcome.lost)
                     continue
-                if is_first:  # none before this one had its worker running
+                if is_first:  # the first outcome also waited for its worker to start and load networks
                     self._add(STARTING, starting := time.perf_counter() - began - outcome.seconds)
                     self._add(title, -starting)
                     is_first = False

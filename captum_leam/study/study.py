@@ -138,7 +138,9 @@ class Study:
 
 def _check_engine(config: Config, engine: str, jobs: int) -> None:
     if engine not in ENGINES or jobs < 1:
-        raise ConfigError(f"engine is {engine!r}, jobs {jobs}; expected one of {', '.join(ENGINES)}, and 1 or more.")
+        raise ConfigError(
+            f"Expected engine to be one of {', '.join(ENGINES)} and jobs to be 1 or more, got {engine!r} and jobs {jobs}."
+        )
     if engine != "serial" and "memory://" in json.dumps(config.to_dict()):
         raise ConfigError(
             f"Expected engine to be 'serial', got {engine!r}. Other processes do not see what memory:// holds in this one."

@@ -86,7 +86,7 @@ def test_averages_are_over_networks_in_gaps_and_leave_the_same_architecture_out(
 
 
 def test_the_gap_is_between_own_and_other_people(module):
-    gap = module("peers_measures").gap
+    gap = module("research_data").gap
     faces = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     assert gap(faces, faces, ["a", "b"]) == pytest.approx(1)
     assert gap(faces, torch.ones(2, 2), ["a", "b"]) == pytest.approx(0)

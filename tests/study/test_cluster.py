@@ -86,8 +86,8 @@ def test_a_worker_that_the_system_kills_is_reported(cluster, tmp_path, engine):
     run = Study(config).run(engine=engine, jobs=2, progress=False, report=False).manifest["run"]
     assert (tmp_path / "died").exists()
     assert tables_of(config.out) == tables_of(tmp_path / "serial")
-    assert 1 <= len(run["retries"]) <= 4  # loky hands out two tasks for each process, and ends them all
+    assert len(run["retries"]) >= 1  # loky ends all processes, and every task that was handed out is given again
     assert {entry["times"] for entry in run["retries"]} == {1}
-    assert all("a worker process died, perhaps for lack of memory" in entry["why"] for entry in run["retries"])
-    assert all(("SIGKILL" in entry["why"]) == (engine == "processes") for entry in run["retries"])
+    assert any("a worker process died, perhaps for lack of memory" in entry["why"] for entry in run["retries"])
+    assert any("SIGKILL" in entry["why"] for entry in run["retries"]) == (engine == "processes")
     assert all(worker["networks loaded"] <= 2 for worker in run["workers"].values())

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from captum_leam.cli import app
 from captum_leam.errors import ConfigError
-from captum_leam.study import Study, executor
+from captum_leam.study import Study, engines
 from captum_leam.study.config import config_from
 from captum_leam.study.cost import passes_of
 from captum_leam.study.networks import Layer
@@ -33,7 +33,7 @@ def counted(tmp_path_factory):
         before = sorted(folder.rglob("*"))
         cost = study.plan()
         after = sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
-        passes, real = Counter(), executor.perform
+        passes, real = Counter(), engines.perform
 
         def perform(context, task):
             seen.clear()
@@ -41,7 +41,7 @@ def counted(tmp_path_factory):
             passes[task.stage] += sum(seen)
             return problem
 
-        patch.setattr(executor, "perform", perform)
+        patch.setattr(engines, "perform", perform)
         study.run(progress=False, report=False)
         size = Counter()
         for path in (folder / "results" / "work").rglob("*.shard"):

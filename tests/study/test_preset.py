@@ -92,4 +92,4 @@ def test_the_manifest_says_how_the_maps_were_made(undisturbed, tmp_path):
     assert maps["layers of the overall map"] == "stem"
     assert maps["passes of the signed layer maps"] == "6 forward, 4 backward"
     page = (result.folder / "report.html").read_text()
-    assert "preset default; passes of an image: 9 forward, 9 backward" in page
+    assert "preset default, passes per image: 9 forward, 9 backward" in page

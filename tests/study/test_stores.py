@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from captum_leam import _storage, _stores
-from captum_leam._storage import Shard, atomic_folder, atomic_write, locked, read_shard, shard_digest, write_shard
+from captum_leam._storage import Shard, atomic_folder, atomic_write, lock_folder, read_shard, shard_digest, write_shard
 from captum_leam._stores import as_path, relative_path
 from captum_leam._weights import load_state
 from captum_leam.errors import BrokenFileError, BusyError, CaptumLeamError, ConfigError, IncompleteError
@@ -153,20 +153,20 @@ def quick(monkeypatch):
 
 def test_two_runs_cannot_write_into_one_folder(memory, quick):
     with (
-        locked(memory),
+        lock_folder(memory),
         pytest.raises(BusyError, match="memory://test: another run writes into this folder"),
-        locked(memory),
+        lock_folder(memory),
     ):
         pass
     assert not memory.exists()
-    with locked(memory):
+    with lock_folder(memory):
         assert [path.name for path in memory.iterdir()] == [".lock"]
 
 
 def test_the_lock_of_a_killed_run_is_taken_over(memory, quick, caplog):
     (memory / ".lock").write_bytes(b"host 0123 7")
     began = time.monotonic()
-    with locked(memory):
+    with lock_folder(memory):
         assert time.monotonic() - began >= 0.5
         assert (memory / ".lock").read_bytes() != b"host 0123 7"
     assert "waiting 0.5 s to see whether another run still writes there" in caplog.text
@@ -174,7 +174,7 @@ def test_the_lock_of_a_killed_run_is_taken_over(memory, quick, caplog):
 
 def test_a_run_whose_lock_was_taken_over_says_so_and_leaves_it(memory, quick):
     other = b"other 4567 0"
-    with pytest.raises(BusyError), locked(memory):
+    with pytest.raises(BusyError), lock_folder(memory):
         _ = (memory / ".lock").write_bytes(other), time.sleep(0.3)
     assert (memory / ".lock").read_bytes() == other
 
@@ -279,7 +279,7 @@ def test_networks_and_weights_are_read_from_a_store(memory, tmp_path):
     (memory / "net.onnx").upload(path)
     assert torch.equal(load_model("memory://test/net.onnx", "unit")(images), load_model(str(path), "unit")(images))
     (memory / "no.onnx").write_bytes(b"x")
-    with pytest.raises(CaptumLeamError, match=r"^memory://test/no\.onnx: this is no ONNX network"):
+    with pytest.raises(CaptumLeamError, match=r"^memory://test/no\.onnx: expected an ONNX network"):
         load_model("memory://test/no.onnx")
     with pytest.raises(ConfigError, match=r"models\.a to be an ONNX file.*There is no memory://test/none\.onnx"):
         config_from({"people": ".", "models": {"a": "memory://test/none.onnx"}})
