@@ -38,10 +38,7 @@ Reference = Literal["own", "other face", "other images", "first candidate"]
 
 
 class PresetForm(NamedTuple):
-    """Form of the overall map of a preset.
-
-    Attributes:
-        rounds: Number of rounds of occlusion that refine the map after its first pass.
+    """Form of the overall map of a preset: the number of rounds of occlusion that refine the map after its first pass.
 
     Example:
         >>> PRESETS["default"], PRESETS["default"].passes(own_reference=True)

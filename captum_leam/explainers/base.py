@@ -199,7 +199,7 @@ class Explainer(Attribution, ABC):
 class TwoSidedExplainer(Explainer):
     """Base class of methods with one map of the evidence for the match and one of the evidence against it.
 
-    A subclass implements ``_both``. The signed map of :meth:`attribute` is the difference of the two maps.
+    A subclass implements ``_both``. The signed map of ``attribute`` is the difference of the two maps.
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), un-normalised.

@@ -21,7 +21,9 @@ ROW = ["explained", "method", "control", "model", "fill", "order", "fraction"]
 
 @dataclass(frozen=True, repr=False)
 class OcclusionResult:
-    """Drops of each image, method, control, model, fill, order and fraction, as :class:`OcclusionEvaluator` measures them.
+    """Drops of each image, method, control, model, fill, order and fraction.
+
+    :class:`~captum_leam.faithfulness.OcclusionEvaluator` measures them.
 
     Attributes:
         drops: One row per drop, with the columns image, person, explained (the model that the maps explain), method ("" for controls

@@ -37,7 +37,7 @@ class Agreement:
         table: One row per pair, with the columns first, second, agreement, low, high, chance (different people), above (agreement −
             chance), above_low and above_high.
         linkage: Average linkage of √(1 − agreement), the Hellinger distance of mean coefficients, in the form of
-            :func:`scipy.cluster.hierarchy.linkage`.
+            ``scipy.cluster.hierarchy.linkage``.
         settings: Settings by name: kind, people, images, confidence, resamples, seed.
 
     Example:
