@@ -94,7 +94,7 @@ def _compared_probes(match: MatchExplanation) -> str:
 
 
 def top_region(explanation: Explanation) -> tuple[str, float, float] | None:
-    """Return the region with the largest share of the critical pixels, its mean share and its mean area.
+    """Return the region whose share of the critical pixels exceeds its area most, its mean share and its mean area.
 
     Returns:
         Name, share and area in [0, 1], means over the faces; None where regions of different faces are different parts.
@@ -104,8 +104,8 @@ def top_region(explanation: Explanation) -> tuple[str, float, float] | None:
     means = explanation.regions.groupby("region", sort=False)[["share", "area"]].mean()
     if means["share"].isna().all():
         return None
-    first = means.nlargest(1, "share").reset_index().to_dict("records")[0]
-    return str(first["region"]), float(first["share"]), float(first["area"])
+    region = (means["share"] - means["area"]).idxmax()
+    return str(region), float(means["share"][region]), float(means["area"][region])
 
 
 def _decisive(explanation: Explanation) -> str:
@@ -125,7 +125,11 @@ def _decisive_of_sections(explanations: Sequence[Explanation]) -> str:
     texts = [
         f"“{humanise(region[0])}” ({percent(region[1])}, {title})" for title, region in found if region is not None
     ]
-    return f"The region with the most critical pixels, on average over the faces, is {listed(texts)}." if texts else ""
+    return (
+        f"The region with the most critical pixels beyond its area, on average over the faces, is {listed(texts)}."
+        if texts
+        else ""
+    )
 
 
 class MeanFall(NamedTuple):
@@ -233,7 +237,7 @@ def _decisive_of_study(study: Findings) -> str:
     means = table[np.isfinite(table["mean"])].groupby(["quantity", "region"], sort=False)["mean"].mean()
     if "share" not in means.index.get_level_values("quantity"):
         return ""
-    region = means["share"].idxmax()
+    region = (means["share"] - means["area"]).idxmax()
     return (
         f"On average over people{' and networks' if len(study.models) > 1 else ''}, {percent(means['share', region])} of the critical "
         f"pixels lie in the region “{humanise(region)}”, which covers {percent(means['area', region], 1)} of the crop."
@@ -286,9 +290,10 @@ def _decisive_of_person(study: Findings, person: str) -> str:
     for model in study.explained:
         rows = study.rows("regions", model=model, layer=study.place, person=person)
         if len(rows):
-            shares = rows.groupby("region", sort=False)["share"].mean()
-            texts.append(f"“{humanise(shares.idxmax())}” on {model} ({percent(shares.max())})")
-    return f"The region with the most critical pixels is {listed(texts)}." if texts else ""
+            shares = rows.groupby("region", sort=False)[["share", "area"]].mean()
+            region = (shares["share"] - shares["area"]).idxmax()
+            texts.append(f"“{humanise(region)}” on {model} ({percent(shares['share'][region])})")
+    return f"The region with the most critical pixels beyond its area is {listed(texts)}." if texts else ""
 
 
 def _certainty_of_person(study: Findings, person: str) -> str:
