@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from captum_leam._optional import pd
+from captum_leam._stores import AnyPath, as_path, local_file
 from captum_leam._text import safe_name
 from captum_leam.errors import CaptumLeamError, InputTypeError
 from captum_leam.faces import read_crop
@@ -175,20 +175,21 @@ def _faces(study: Findings, used: pd.DataFrame) -> list[Block]:
     return found
 
 
-def _root(study: Findings) -> Path | None:
+def _root(study: Findings) -> AnyPath | None:
     configuration = study.manifest.get("configuration")
     people = configuration.get("people") if isinstance(configuration, Mapping) else None
     where = people.get("path") if isinstance(people, Mapping) else people
     if not isinstance(where, str):
         return None
-    return Path(where).parent if where.lower().endswith(".csv") else Path(where)
+    return as_path(where).parent if where.lower().endswith(".csv") else as_path(where)
 
 
-def _crop(root: Path, name: str, sha256: str) -> Picture | None:
+def _crop(root: AnyPath, name: str, sha256: str) -> Picture | None:
     try:
-        if hashlib.sha256((root / name).read_bytes()).hexdigest() != sha256:
-            return None
-        pixels = (read_crop(root / name).movedim(0, -1).numpy() * 255).round().astype(np.uint8)
+        with local_file(as_path(name, root)) as file:
+            if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
+                return None
+            pixels = (read_crop(file).movedim(0, -1).numpy() * 255).round().astype(np.uint8)
     except (OSError, ValueError):
         return None
     return picture(pixels, pixels.shape[1], name, name)

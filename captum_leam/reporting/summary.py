@@ -104,8 +104,8 @@ def top_region(explanation: Explanation) -> tuple[str, float, float] | None:
     means = explanation.regions.groupby("region", sort=False)[["share", "area"]].mean()
     if means["share"].isna().all():
         return None
-    region = (means["share"] - means["area"]).idxmax()
-    return str(region), float(means["share"][region]), float(means["area"][region])
+    region = str((means["share"] - means["area"]).idxmax())
+    return region, float(means["share"][region]), float(means["area"][region])
 
 
 def _decisive(explanation: Explanation) -> str:
@@ -237,7 +237,7 @@ def _decisive_of_study(study: Findings) -> str:
     means = table[np.isfinite(table["mean"])].groupby(["quantity", "region"], sort=False)["mean"].mean()
     if "share" not in means.index.get_level_values("quantity"):
         return ""
-    region = (means["share"] - means["area"]).idxmax()
+    region = str((means["share"] - means["area"]).idxmax())
     return (
         f"On average over people{' and networks' if len(study.models) > 1 else ''}, {percent(means['share', region])} of the critical "
         f"pixels lie in the region “{humanise(region)}”, which covers {percent(means['area', region], 1)} of the crop."
@@ -291,7 +291,7 @@ def _decisive_of_person(study: Findings, person: str) -> str:
         rows = study.rows("regions", model=model, layer=study.place, person=person)
         if len(rows):
             shares = rows.groupby("region", sort=False)[["share", "area"]].mean()
-            region = (shares["share"] - shares["area"]).idxmax()
+            region = str((shares["share"] - shares["area"]).idxmax())
             texts.append(f"“{humanise(region)}” on {model} ({percent(shares['share'][region])})")
     return f"The region with the most critical pixels beyond its area is {listed(texts)}." if texts else ""
 

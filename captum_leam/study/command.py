@@ -1,4 +1,4 @@
-"""``captum-leam study``: the command, and what its exit codes mean. Nothing heavy is imported until it runs."""
+"""Command ``captum-leam study`` with its exit codes. Heavy modules are imported when it runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from captum_leam._progress import is_shown
 from captum_leam._text import for_terminal
 
-SOMETHING_LEFT_OUT = 1
+INCOMPLETE = 1
 
 
 def study(
@@ -24,7 +24,10 @@ def study(
     ] = None,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Compute nothing new: are the results whole, and does the study give them again?"),
+        typer.Option(
+            "--check",
+            help="Compare the results with the manifest and with shards that are computed again; write nothing.",
+        ),
     ] = False,
     plan: Annotated[
         bool,
@@ -33,7 +36,7 @@ def study(
             help="Run one shard in a temporary folder, print stages, passes, bytes, time and memory of all; write nothing else.",
         ),
     ] = False,
-    recompute: Annotated[int, typer.Option(help="With --check: shards that are made anew and compared.")] = 1,
+    recompute: Annotated[int, typer.Option(help="With --check: number of shards that are computed again.")] = 1,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html, too.")] = True,
     progress: Annotated[
         bool | None,
@@ -41,10 +44,10 @@ def study(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds other files.")] = False,
 ) -> None:
-    """Explain many people with several networks: tables, report and manifest in one folder. Run again, it goes on where it stopped.
+    """Explain many people with several networks, and write tables, report and manifest into one folder. A second run resumes the first.
 
-    Exit code 0: all was done. 1: done, but something was left out (tables/skipped.parquet says what and why), or not finished (run
-    again). 2: wrong input, nothing was done.
+    Exit code 0: complete. 1: some images or people were skipped (tables/skipped.parquet has the reasons), or the study is not finished
+    (run it again). 2: wrong input, nothing was written.
     """
     from dataclasses import replace
 
@@ -56,30 +59,30 @@ def study(
     from captum_leam.study.study import Study
     from captum_leam.study.worker import keep_freed_memory
 
-    shown = is_shown(progress)
+    is_visible = is_shown(progress)
     settings = read_config(config)
     if out is not None:
         settings = replace(settings, out=as_path(out, Path.cwd()))
-    made, console = Study(settings), Console(soft_wrap=True)
+    this_study, console = Study(settings), Console(soft_wrap=True)
     if check:
-        found = made.check(recompute=recompute, progress=shown)
-        console.print(for_terminal(repr(found)))
-        raise typer.Exit(0 if found.passed else SOMETHING_LEFT_OUT)
-    chosen = engine or ("processes" if jobs > 1 else "serial")
+        recheck = this_study.check(recompute=recompute, progress=is_visible)
+        console.print(for_terminal(repr(recheck)))
+        raise typer.Exit(0 if recheck.passed else INCOMPLETE)
+    engine_name = engine or ("processes" if jobs > 1 else "serial")
     if plan:
-        console.print(for_terminal(repr(made.plan(engine=chosen, jobs=jobs, progress=shown))))  # type: ignore[arg-type]
+        console.print(for_terminal(repr(this_study.plan(engine=engine_name, jobs=jobs, progress=is_visible))))  # type: ignore[arg-type]
         return
     try:
         keep_freed_memory()
-        result = made.run(engine=chosen, jobs=jobs, progress=shown, force=force, report=report)  # type: ignore[arg-type]
+        result = this_study.run(engine=engine_name, jobs=jobs, progress=is_visible, force=force, report=report)  # type: ignore[arg-type]
     except IncompleteError as error:
         if context.find_root().params.get("debug"):
             raise
         Console(stderr=True, soft_wrap=True).print(f"[bold red]not finished:[/] {for_terminal(error)}")
-        raise typer.Exit(SOMETHING_LEFT_OUT) from None
+        raise typer.Exit(INCOMPLETE) from None
     console.print(for_terminal(repr(result)))
     console.print(f"tables: {for_terminal(settings.out / 'tables')}")
     if report:
         console.print(f"page: {for_terminal(settings.out / 'report.html')}")
     if not result.complete:
-        raise typer.Exit(SOMETHING_LEFT_OUT)
+        raise typer.Exit(INCOMPLETE)

@@ -170,7 +170,7 @@ def estimate_cost(config: Config, engine: Engine, jobs: int, *, progress: bool =
         engine,
         workers,
         _resident_mib(),
-        _comparing_mib(plan) * min(workers, 2),
+        _comparing_mib(plan),
         _halving(config, plan),
     )
 

@@ -200,7 +200,8 @@ class RayPool:
             done, _ = self.ray.wait([*running, *self._starting], timeout=None if running else START_SECONDS)
             if not done:
                 raise EngineError(
-                    f"Expected Ray to start a worker within {START_SECONDS} s, got none. Give threads that a node has cores for."
+                    f"Expected Ray to start a worker within {START_SECONDS} s, got none. Set threads to at most the cores of a node "
+                    "and, with device: cuda, check that the cluster has a GPU."
                 )
             if done[0] in self._starting:
                 self._welcome(done[0])
