@@ -201,7 +201,7 @@ def test_a_face_from_a_photograph_is_its_crop(model, faces):
         ({"gallery": torch.zeros(0, 32), "names": []}, CaptumLeamError, "hold one image or more"),
         ({"gallery": torch.rand(3, 112, 112)}, CaptumLeamError, "(G, C, H, W), or embeddings (G, D)"),
         ({"gallery": [torch.rand(3, 112, 112)] * 3}, InputTypeError, "got a list"),
-        ({"gallery": torch.rand(3, 7)}, CaptumLeamError, "of 32 dimensions, as the model returns, got 7"),
+        ({"gallery": torch.rand(3, 7)}, CaptumLeamError, "to have 32 dimensions, as the model returns, got 7"),
         ({"gallery": torch.rand(3, 3, 56, 56)}, CaptumLeamError, "images of one size"),
         (
             {"gallery": torch.zeros(3, 32)},

@@ -25,4 +25,4 @@ def test_the_nose_stands_out_and_skin_does_not(real_dir, capsys, monkeypatch):
     assert len(found) == 2
     assert all(float(nose) >= 5 and float(skin) <= 1.5 for nose, skin in found)
     assert printed.count("hand-labelled faces, top 1 %") == 2
-    assert re.search(r"overall .*\d\.\d\d \[\d\.\d\d, \d\.\d\d\]", printed)
+    assert re.search(r"default preset .*\d\.\d\d \[\d\.\d\d, \d\.\d\d\]", printed)

@@ -51,5 +51,5 @@ def test_pictures_named_crops_are_not_aligned_and_those_named_photos_are(files):
         read_faces([files / "black.png"], Aligner)
     with pytest.raises(ValueError, match="how to be .* got 'guess'"):
         read_faces([files / "photo.png"], Aligner, "guess")
-    with pytest.raises(ValueError, match='one face per photograph, got "all"'):
+    with pytest.raises(ValueError, match='got "all". Only one face per photograph'):
         read_faces([files / "photo.png"], Aligner, faces="all")

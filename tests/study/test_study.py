@@ -662,7 +662,7 @@ def test_folders_of_others_are_left_alone(undisturbed, tmp_path):
         Study(settings).run(progress=False)
     with pytest.raises(ConfigError, match="expected a folder, got the file"):
         Study(replace(settings, out=tmp_path / "out" / "mine.txt")).run(progress=False)
-    with pytest.raises(ConfigError, match="engine is 'cluster'"):
+    with pytest.raises(ConfigError, match="got 'cluster' and jobs 1"):
         Study(settings).run(engine="cluster", progress=False)
 
 
