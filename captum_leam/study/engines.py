@@ -88,14 +88,14 @@ def _cause(error: Exception) -> str:
     Example:
         >>> _cause(Exception("The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"))
         'a worker process died, perhaps for lack of memory'
-        >>> _cause(Exception("A worker process ... The exit codes of the workers are {SIGKILL(-9)}"))
+        >>> _cause(Exception("A worker process ... The exit codes of the workers are {SIGKILL(-9), SIGKILL(-9)}"))
         'a worker process died, perhaps for lack of memory: SIGKILL(-9)'
     """
     text = str(error)
     if "low on memory" in text:
         return "a node was low on memory, and Ray ended a worker there"
     if codes := re.search(r"exit codes of the workers are \{(.+?)\}", text):
-        return f"{DIED}: {codes[1]}"
+        return f"{DIED}: {', '.join(sorted(set(codes[1].split(', '))))}"
     return DIED if "worker process" in text else "a worker, or its node, died or cannot be reached"
 
 

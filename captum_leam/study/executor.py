@@ -104,7 +104,8 @@ class Executor:
         self, context: WorkerContext, tasks: Sequence[Task], title: str, advance: Callable[[], object]
     ) -> list[str]:
         """Do tasks in any order, again if their worker was lost, and return what went wrong with each that made no shard."""
-        assert self._pool is not None, "not started"  # noqa: S101
+        if self._pool is None:
+            raise EngineError("Expected started workers, got none. Call run within `with executor.started()`.")
         began, is_first = time.perf_counter(), not self.log.workers
         left, problems = {task.path: task for task in tasks}, list[str]()
         lost = defaultdict[AnyPath, list[str]](list)

@@ -118,13 +118,13 @@ def test_files_are_whole_or_not_there(memory):
 
 
 def test_shards_carry_their_checksum(memory, tmp_path):
-    shard, path = Shard({"x": torch.arange(3).numpy()}, {"failed": []}), memory / "work" / "a.shard"
+    shard, path = Shard({"x": torch.arange(3).numpy()}, {"failed": []}), memory / "parts" / "a.shard"
     assert write_shard(path, shard) == write_shard(tmp_path / "a", shard) == shard_digest(path)
     assert path.read_bytes() == (tmp_path / "a").read_bytes()
     assert read_shard(path)["x"].tolist() == [0, 1, 2]
     path.write_bytes(path.read_bytes()[:-1])
     assert shard_digest(path) is None
-    with pytest.raises(BrokenFileError, match=r"memory://test/work/a\.shard: the shard does not fit its checksum"):
+    with pytest.raises(BrokenFileError, match=r"memory://test/parts/a\.shard: the shard does not fit its checksum"):
         read_shard(path)
 
 
