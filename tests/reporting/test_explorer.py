@@ -587,7 +587,9 @@ def test_a_face_is_printed_on_one_page(chromium, pages, kind, tmp_path):
         visit.page.emulate_media(media="print")
         visit.page.evaluate("dispatchEvent(new Event('beforeprint'))")
         found = visit.page.evaluate(
-            """() => [...document.querySelectorAll(".face")].map((face) => ({height: face.getBoundingClientRect().height,
+            """() => [...document.querySelectorAll(".face")].map((face) => ({
+              height: Math.max(...[face, ...face.querySelectorAll("*")].map((part) => part.getBoundingClientRect().bottom))
+                - face.getBoundingClientRect().top,
               table: face.querySelector(".curve table").getBoundingClientRect().height,
               chart: face.querySelector(".chart svg").getBoundingClientRect().height,
               regions: face.querySelector(".parts table").getBoundingClientRect().height,
