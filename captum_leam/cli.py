@@ -1,4 +1,4 @@
-"""Command line ``captum-leam`` with the commands ``demo``, ``explain`` and ``study``; heavy modules are imported when a command runs."""
+"""Command line ``captum-leam`` with commands ``demo``, ``explain`` and ``study``, and its exit codes; heavy modules are imported late."""
 
 from __future__ import annotations
 

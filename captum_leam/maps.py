@@ -1,4 +1,4 @@
-r"""Functions of attribution maps that need no model: weighting, placing, normalising, ranking and averaging.
+r"""Functions of attribution maps that need no model: weighting, placing, blurring, ranking, averaging, comparing.
 
 A *layer map* has shape (N, 1, h, w), is signed and on the raw scale of the objective. A *map* has the size
 of the image, shape (N, H, W).

@@ -1,4 +1,4 @@
-"""Retry with smaller batches after out-of-memory errors, with a warning."""
+"""Halve batches after out-of-memory errors, with a warning."""
 
 import warnings
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Read photographs from untrusted files; any unusable file raises a :class:`~captum_leam.errors.FileError` that names it."""
+"""Read photographs from untrusted files, upright by EXIF orientation; a :class:`~captum_leam.errors.FileError` names unusable ones."""
 
 import warnings
 from collections.abc import Iterator, Sequence
