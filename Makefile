@@ -40,7 +40,7 @@ core: $(VENV)/core
 test: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ci" -n 2 --dist loadfile --no-loadscope-reorder
 
-# Long tests of robustness, pages and studies: killed, interrupted and distributed studies, faults at any moment
+# Long tests: killed, interrupted and distributed studies, faults at any moment, real networks in full
 test-ci: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ci -n 2 --dist loadfile tests
 

@@ -11,6 +11,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
 @pytest.mark.real
 @pytest.mark.slow
+@pytest.mark.ci
 def test_leam_against_grad_cam_on_real_faces(real_dir, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     script, csv = importlib.import_module("main_job"), tmp_path / "main_job.csv"

@@ -295,6 +295,8 @@ def test_the_named_pixels_decide_where_evidence_is_planted():
 
 
 @pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.ci
 def test_occlusion_moves_real_people_more_than_controls(real_dir, real_models):
     """Twelve people, one image in the gallery and one probe each."""
     from PIL import Image

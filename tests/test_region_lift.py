@@ -11,6 +11,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "region_lift.py"
 
 @pytest.mark.real
 @pytest.mark.slow
+@pytest.mark.ci
 def test_the_nose_stands_out_and_skin_does_not(real_dir, capsys, monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPT.parent))  # it shares main_job's loading
     spec = importlib.util.spec_from_file_location("region_lift", SCRIPT)

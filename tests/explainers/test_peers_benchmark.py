@@ -317,6 +317,7 @@ def test_the_figure_of_the_average_has_drops_in_gaps_and_mean_passes(module):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.filterwarnings("ignore:Input Tensor", "ignore:Setting (forward|backward)")
 def test_every_method_of_the_contest_explains_a_small_network(module, capsys):
     """The packages too, where they are installed; what does not apply says why."""
@@ -430,6 +431,8 @@ def test_the_readings_in_the_documentation_are_the_best_of_the_list(module):
 
 
 @pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.filterwarnings("ignore:Input Tensor", "ignore:Setting (forward|backward)")
 @pytest.mark.parametrize(
     "name", ["IntegratedGradients, 4 steps", "DeepLift", "InputXGradient", "GuidedGradCam, last layer"]

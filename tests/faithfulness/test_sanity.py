@@ -135,6 +135,7 @@ def test_sanity_checks_of_one_person_or_unknown_limits_raise(trained):
 
 @pytest.mark.real
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("network", ["ms1m", "casia"])
 def test_real_networks_pass_the_sanity_checks(network, real_dir, real_models):
     from captum_leam.faces.crops import read_crop

@@ -22,6 +22,7 @@ PER_PERSON = 3  # of two the regions alone cannot be told from the first network
 
 @pytest.mark.real
 @pytest.mark.slow
+@pytest.mark.ci
 def test_overall_maps_of_real_people_are_person_specific(real_dir, real_models):
     files = [
         file for person in sorted((real_dir / "faces").iterdir()) for file in sorted(person.glob("*.png"))[:PER_PERSON]

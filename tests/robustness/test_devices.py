@@ -45,6 +45,7 @@ def test_every_public_call_gives_the_same_on_another_device(name, problems):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_study_gives_the_same_on_another_device_and_brings_back_batches(tmp_path):
     """Tables are the same bytes, and twice as many images in a batch are read back as often: per batch, not per image."""
     pytest.importorskip("pyarrow", reason="studies need pip install 'captum-leam[study]'")

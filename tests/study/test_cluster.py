@@ -8,7 +8,7 @@ import pytest
 from captum_leam.study import Study, engines
 from tests.helpers.tiny_study import MODELS, tables_of, write_study
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
 MORTAL = f'''
 {MODELS}

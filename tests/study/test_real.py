@@ -11,7 +11,7 @@ from captum_leam.reporting.study_report import write_report
 from captum_leam.study import StudyResult
 from tests.helpers.browser import opened
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.ci]
 
 
 def test_maps_of_real_people_are_specific_and_networks_separate(real_study):

@@ -423,6 +423,8 @@ def kill_when_half_done(command: list[str], out, most: float = 100) -> str:
     return output
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_study_on_s3_killed_in_the_middle_ends_with_the_same_bytes(small, small_right, bucket, tmp_path, quick):
     """Two worker processes, all ended by kill -9; then one process goes on."""
     copy(small / "faces", bucket / "faces")
@@ -501,6 +503,7 @@ def test_pictures_are_not_left_out_because_a_store_fails_for_a_moment(small, sma
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_study_on_a_disk_killed_in_the_middle_ends_with_the_same_bytes(small, small_right, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "captum_leam", "study", str(small / "study.yaml"), "--out", str(out)]
@@ -512,6 +515,7 @@ def test_a_study_on_a_disk_killed_in_the_middle_ends_with_the_same_bytes(small, 
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_ray_gives_the_same_bytes_on_s3(small, small_right, bucket):
     pytest.importorskip("ray", reason="needs pip install 'captum-leam[ray]'")
     config = replace(Study(small / "study.yaml").config, out=f"{bucket}/ray")
