@@ -76,8 +76,12 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: two processes take file after file, and the last one should be short."""
+    """Mark tests in a browser as ``ci``; files with slow tests first, since two processes take file after file."""
+    for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker("ci")
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])  # stable: the rest stays as it was
 

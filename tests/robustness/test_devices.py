@@ -39,6 +39,8 @@ def problems() -> dict[str, str]:
     return on_another_device("tests.helpers.elsewhere")
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["the device itself", *sorted(set(PUBLIC) - set(NOT_TRIED))])
 def test_every_public_call_gives_the_same_on_another_device(name, problems):
     assert not problems[name]

@@ -102,6 +102,8 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_changes_results_starts_the_study_anew(study, monkeypatch, tmp_path, change):
     before = tables_of(study.parent / "results")

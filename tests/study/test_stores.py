@@ -448,6 +448,8 @@ def test_a_study_on_s3_killed_in_the_middle_ends_with_the_same_bytes(small, smal
     assert SECRET not in output + repr(result)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_results_on_s3_are_checked_and_torn_shards_made_again(small, small_right, bucket):
     copy(small / "faces", bucket / "faces")
     copy(small / "results", bucket / "out")
