@@ -382,6 +382,8 @@ def verify(name: str, scene: Scenario, methods: Sequence[Method], chosen: Mappin
                 continue
             explain = partial(of_pairs, method, chosen.get(method.name, AS_IT_IS), probes, towards, dissimilar)
             maps |= guarded(explain, f"pairs of {method.name}") or {}
+        if not maps:
+            continue
         measured = partial(verification, name, model, images, labels, pairs, maps, calibration)
         rows += measured(dissimilar=dissimilar, fill="blur", fractions=COARSE)
         print(f"{name}: verification of {'impostor' if dissimilar else 'genuine'} pairs done", flush=True)
