@@ -33,7 +33,9 @@ def import_object(where: str) -> Any:
     """
     source, colon, name = where.rpartition(":")
     if not colon or not source or not name:
-        raise CaptumLeamError(f"Expected FILE.py:callable, package.module:callable or FILE.onnx, got {where!r}.")
+        raise CaptumLeamError(
+            f"Expected the model as FILE.py:callable, package.module:callable or FILE.onnx, got {where!r}."
+        )
     is_file = source.endswith(".py")
     folder = Folder(Path(source).resolve().parent if is_file else Path.cwd())
     with folder.loading():
@@ -60,7 +62,7 @@ def _from_package(folder: Folder, name: str) -> ModuleType:
         return folder.import_module(name)
     except ImportError as error:
         raise CaptumLeamError(
-            f"package {name!r} cannot be imported ({folder.plain(error)}). For a file, pass FILE.py:callable."
+            f"The package {name!r} cannot be imported ({folder.plain(error)}). Install it, or pass FILE.py:callable for a file."
         ) from error
 
 

@@ -316,7 +316,7 @@ class _Extension(ExtensionFileLoader):
         module, loaded = _EXTENSIONS.get(self.path, (None, digest))
         if loaded != digest:
             raise ImportError(
-                f"Expected {self.path} to be as this process loaded it, got another build. Load the model in a new process.",
+                f"Expected {self.path} to be unchanged since this process loaded it, got another build. Load the model in a new process.",
                 name=spec.name,
             )
         return module or super().create_module(spec)

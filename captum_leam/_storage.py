@@ -270,7 +270,9 @@ def read_shard(path: AnyPath) -> Shard:
         length = int.from_bytes(payload[:8], "little")
         notes = json.loads(json.loads(payload[8 : 8 + length])["__metadata__"]["notes"])
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise BrokenFileError(f"{path}: this is no shard of a study ({error}).") from None
+        raise BrokenFileError(
+            f"{path}: expected a shard of a study, got a file that cannot be decoded ({error}). Run the study again."
+        ) from None
     arrays.pop("", None)
     return Shard(arrays, notes)
 
@@ -298,12 +300,12 @@ def _read_payload(path: AnyPath) -> tuple[bytes, str]:
     except OSError as error:
         if isinstance(path, StorePath) and not isinstance(error, FileNotFoundError):
             raise
-        raise BrokenFileError(f"{path}: the shard cannot be read ({error.strerror}); run the study again.") from None
+        raise BrokenFileError(f"{path}: the shard cannot be read ({error.strerror}). Run the study again.") from None
     payload, footer = content[:-FOOTER], content[-FOOTER:]
     digest = hashlib.sha256(payload).hexdigest()
     if footer != digest.encode() + MARK:
         raise BrokenFileError(
-            f"{path}: the shard does not fit its checksum (a torn write, or changed since); run again."
+            f"{path}: expected a shard that matches its checksum, got a truncated or changed file. Run the study again."
         )
     return payload, digest
 

@@ -120,25 +120,27 @@ def load_state(path: str | AnyPath, sha256: str | None = None) -> tuple[dict[str
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256.strip().lower():
         raise CaptumLeamError(
-            f"{path}: SHA-256 is {found}, asked for was {sha256}. This is another file: it is not loaded."
+            f"{path}: expected a file with SHA-256 {sha256}, got {found}. It was not loaded; download the file again."
         )
     _raise_if_compressed(path, content)
     try:
         state: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CaptumLeamError(
-            f"{path}: this is no checkpoint of tensors only. Loading anything else could run code, so it is refused. Save "
-            "model.state_dict() on a machine where the file is trusted."
+            f"{path}: expected a checkpoint of tensors only, got other objects, whose loading could run code. Save model.state_dict() on a "
+            "machine where the file is trusted."
         ) from None
     except Exception as error:  # torch raises many kinds of errors for broken archives
         raise CaptumLeamError(
-            f"{path}: the weights cannot be read ({type(error).__name__}); the file is broken or incomplete."
+            f"{path}: expected weights, got a broken or incomplete file ({type(error).__name__}). Download or save it again."
         ) from None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CaptumLeamError(f"{path}: this holds no name → tensor of one network; save model.state_dict().")
+        raise CaptumLeamError(
+            f"{path}: expected a dictionary of tensors by name, got other content. Save model.state_dict()."
+        )
     if bad := [str(name) for name, value in state.items() if not _is_stored(value)]:
         raise CaptumLeamError(
-            f"{path}: {bad[0]} is no tensor whose every value is in the file; save model.state_dict()."
+            f"{path}: expected dense tensors that are stored in full, got another kind for {bad[0]}. Save model.state_dict()."
         )
     return {str(name).removeprefix("module."): value for name, value in state.items()}, found
 
@@ -158,7 +160,8 @@ def _raise_if_compressed(path: str | AnyPath, content: bytes) -> None:
         return
     if any(entry.compress_type for entry in entries) or sum(entry.file_size for entry in entries) > len(content):
         raise CaptumLeamError(
-            f"{path}: this checkpoint is compressed, or claims more than it holds, as no torch.save writes it: it is not loaded."
+            f"{path}: expected a checkpoint written by torch.save, got a compressed or inconsistent archive. It was not loaded; save "
+            "model.state_dict() again."
         )
 
 
@@ -193,7 +196,7 @@ def load_network(make: Callable[[], Net], path: str | AnyPath, sha256: str | Non
     """
     state, found = load_state(path, sha256)
     if bad := [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
-        raise CaptumLeamError(f"{path}: {bad[0]} holds NaN or infinite values.")
+        raise CaptumLeamError(f"{path}: expected finite weights, got NaN or infinite values in {bad[0]}.")
     with torch.random.fork_rng(devices=[]), plain_torch():
         network = make()
     try:
@@ -201,6 +204,6 @@ def load_network(make: Callable[[], Net], path: str | AnyPath, sha256: str | Non
     except RuntimeError as error:
         first = " ".join(str(error).split("\n\t")[1:2])[:300]
         raise CaptumLeamError(
-            f"{path}: these are not the weights of {type(network).__name__}. {first}".rstrip()
+            f"{path}: expected weights of {type(network).__name__}, got those of another network. {first}".rstrip()
         ) from None
     return network.eval().requires_grad_(False), found

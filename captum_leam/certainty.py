@@ -372,7 +372,7 @@ def map_certainty(  # noqa: PLR0913 (every option is a keyword)
     maps = as_maps(maps).to(x.device)
     if maps.shape != (len(x), *x.shape[2:]):
         raise CaptumLeamError(
-            f"Expected maps of shape {(len(x), *x.shape[2:])}, one for each image, got {tuple(maps.shape)}."
+            f"Expected `maps` to have shape {(len(x), *x.shape[2:])}, one map for each image, got {tuple(maps.shape)}."
         )
     if isinstance(explain, str) or isinstance(layers, LayerSuggestions):
         layers = resolve_layers(model, x, layers)
@@ -545,7 +545,9 @@ def _check(
     if isinstance(explain, str):
         check_preset(explain)
     if name in others:
-        raise CaptumLeamError(f"Expected names other than {name!r} for other models, got {list(others)}. Pass `name`.")
+        raise CaptumLeamError(
+            f"Expected `models` not to contain {name!r}, the name of the explained model, got {list(others)}. Pass another `name`."
+        )
 
 
 def _face_masks(face: Tensor | None, x: Tensor) -> Tensor:
@@ -553,7 +555,8 @@ def _face_masks(face: Tensor | None, x: Tensor) -> Tensor:
     mask = central_ellipse((height, width)) if face is None else face
     if mask.dtype != torch.bool or mask.shape not in ((height, width), (len(x), height, width)):
         raise CaptumLeamError(
-            f"Expected face to be boolean, {(height, width)} or {(len(x), height, width)}, got {mask.dtype}, {tuple(mask.shape)}."
+            f"Expected `face` to be a boolean mask of shape {(height, width)} or {(len(x), height, width)}, got {mask.dtype} of shape "
+            f"{tuple(mask.shape)}."
         )
     masks = mask.to(x.device).expand(len(x), height, width)
     if not bool(masks.flatten(1).any(1).all()):

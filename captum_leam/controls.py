@@ -79,7 +79,7 @@ class PersonMaps:
         """
         if len(self.sums) < 2:
             raise CaptumLeamError(
-                f"Expected maps of two people or more for the mean map of other people, got {len(self.sums)}."
+                f"Expected maps of two people or more for the mean map of other people, got maps of {len(self.sums)}."
             )
         total = torch.stack([self.sums[person] for person in sorted(self.sums)]).sum(0)
         count = sum(self.counts.values())
@@ -361,7 +361,7 @@ def other_people(context: ControlContext) -> Tensor:
     """
     if context.people is None:
         raise CaptumLeamError(
-            "Expected the people of the images for the mean map of other people, got None. Pass labels of two people or more."
+            "Expected the person of each image for the control 'other people', got None. Pass the names of two people or more."
         )
     population = context.population
     if population is None:

@@ -80,7 +80,7 @@ def tokens_to_map(tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor
     if not 0 <= tokens.shape[1] - height * width <= MAX_PREFIX_TOKENS:
         raise CaptumLeamError(
             f"Expected a grid of {height} × {width} patches to have {height * width} tokens and at most {MAX_PREFIX_TOKENS} class or "
-            f"register tokens before them, got {tokens.shape[1]}. Was the grid found at another image size?"
+            f"register tokens before them, got {tokens.shape[1]}. Pass the grid of this image size."
         )
     patches = tokens[:, tokens.shape[1] - height * width :]
     return patches.transpose(1, 2).reshape(*patches.shape[::2], height, width)

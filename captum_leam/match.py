@@ -324,7 +324,7 @@ def explain_match(  # noqa: PLR0913 (every option is a keyword)
     enrolled = _enrol(model, gallery, names, images, embeddings, batch_size)
     if candidates >= len(enrolled.names):
         raise CaptumLeamError(
-            f"Expected candidates to be at most {len(enrolled.names) - 1}, the number of names after the first, got {candidates}."
+            f"Expected candidates to be at most {len(enrolled.names) - 1}, one less than the names in the gallery, got {candidates}."
         )
     scores = _cosines(embeddings, enrolled)
     order = scores.argsort(dim=1, descending=True, stable=True).to(enrolled.centroids.device)
@@ -334,7 +334,7 @@ def explain_match(  # noqa: PLR0913 (every option is a keyword)
     maps = evidence_for(model, images, reference, suggestions, preset, contrast, batch_size)
     if empty := (~maps.flatten(1).any(1)).nonzero().flatten().tolist():
         raise NoEvidenceError(
-            f"Expected a map with a positive value for each probe, got none for probes {empty}. Leave these out."
+            f"Expected a map with a positive value for each probe, got none for probes {empty}. Omit these probes."
         )
     signed = layer_maps(
         model, images, suggestions, reference=reference, contrast=contrast, n_steps=n_steps, batch_size=batch_size

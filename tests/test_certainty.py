@@ -332,12 +332,12 @@ def test_sentence_frame_and_dict_have_the_same_numbers(synthetic):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"maps": torch.rand(2, 8, 8)}, "Expected maps of shape"),
+        ({"maps": torch.rand(2, 8, 8)}, "Expected `maps` to have shape"),
         ({"placements": 0}, "placements"),
         ({"explain": "slow"}, "preset"),
         ({"face": torch.zeros(112, 112, dtype=torch.bool)}, "at least one True pixel in every image"),
-        ({"face": torch.ones(8, 8, dtype=torch.bool)}, "Expected face to be boolean"),
-        ({"models": {"model": (nn.Flatten(), None)}}, "Expected names other than"),
+        ({"face": torch.ones(8, 8, dtype=torch.bool)}, "Expected `face` to be a boolean mask"),
+        ({"models": {"model": (nn.Flatten(), None)}}, "Expected `models` not to contain"),
         ({"fraction": 0.0}, "fraction"),
         ({"fill": "green"}, "fill"),
     ],

@@ -213,7 +213,7 @@ def test_a_face_from_a_photograph_is_its_crop(model, faces):
         ({"names": ["ann", None, "cy"]}, CaptumLeamError, "Expected a label for each"),
         ({"names": "abc"}, InputTypeError, "labels"),
         ({"people": ["ann"]}, CaptumLeamError, "one person for each of the 2 probes, got 1"),
-        ({"candidates": 3}, CaptumLeamError, "at most 2, the number of names after the first, got 3"),
+        ({"candidates": 3}, CaptumLeamError, "at most 2, one less than the names in the gallery, got 3"),
         ({"candidates": 0}, CaptumLeamError, "candidates"),
         ({"draws": 0}, CaptumLeamError, "draws"),
         ({"controls": ["chance"]}, CaptumLeamError, "chance"),

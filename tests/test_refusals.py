@@ -72,7 +72,7 @@ class InPlace(nn.Module):
 def test_a_backward_pass_that_fails_names_the_layer():
     """A fault of the network, which is no refusal of the package."""
     net = InPlace().eval()
-    with pytest.raises(RuntimeError, match="the backward pass from the score to layer"):
+    with pytest.raises(RuntimeError, match="The backward pass from the score to layer"):
         LEAM(net, net.conv).attribute(torch.rand(2, 3, 16, 16))
 
 

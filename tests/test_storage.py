@@ -50,7 +50,7 @@ def test_an_intact_file_that_is_no_shard_raises(tmp_path):
 
     payload = b"anything"
     (tmp_path / "a").write_bytes(payload + hashlib.sha256(payload).hexdigest().encode() + _storage.MARK)
-    with pytest.raises(BrokenFileError, match="no shard of a study"):
+    with pytest.raises(BrokenFileError, match="expected a shard of a study"):
         read_shard(tmp_path / "a")
 
 

@@ -36,11 +36,11 @@ def as_tuple(inputs: Inputs) -> tuple[Tensor, ...]:
     for tensor in tensors:
         if not isinstance(tensor, Tensor):
             raise InputTypeError(
-                f"Expected inputs to be a tensor or a tuple of tensors, got a {type(tensor).__name__}."
+                f"Expected `inputs` to be a tensor or a tuple of tensors, got a {type(tensor).__name__}."
             )
     if len({tensor.shape[:1] for tensor in tensors}) != 1 or tensors[0].ndim == 0:
         raise CaptumLeamError(
-            f"Expected inputs with one batch size as their first dimension, got shapes {[tuple(t.shape) for t in tensors]}."
+            f"Expected all inputs to have the same batch size, got shapes {[tuple(t.shape) for t in tensors]}."
         )
     return tensors
 
@@ -97,7 +97,9 @@ def baseline_tensors(baselines: BaselineType, inputs: tuple[Tensor, ...]) -> tup
     """
     formatted = _format_baseline(baselines, inputs)
     if len(formatted) != len(inputs):
-        raise CaptumLeamError(f"Expected one baseline for each of {len(inputs)} inputs, got {len(formatted)}.")
+        raise CaptumLeamError(
+            f"Expected `baselines` to have one entry for each of {len(inputs)} inputs, got {len(formatted)}."
+        )
     return tuple(_baseline_tensor(b, x) for b, x in zip(formatted, inputs, strict=True))
 
 
@@ -106,7 +108,7 @@ def _baseline_tensor(baseline: Tensor | int | float, x: Tensor) -> Tensor:
         return x.new_full(x.shape, baseline)
     if baseline.shape[1:] != x.shape[1:] or baseline.shape[0] not in (1, x.shape[0]):
         raise CaptumLeamError(
-            f"Expected a baseline to be a number or to have shape {tuple(x.shape)} or (1, {', '.join(map(str, x.shape[1:]))}), got "
+            f"Expected `baselines` to be a number or to have shape {tuple(x.shape)} or (1, {', '.join(map(str, x.shape[1:]))}), got "
             f"{tuple(baseline.shape)}."
         )
     return baseline.detach().to(x).expand_as(x)

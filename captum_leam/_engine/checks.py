@@ -196,7 +196,8 @@ def check_images(images: Any, name: str = "inputs") -> None:
         )
     if images.ndim != 4 or not images.numel():
         raise CaptumLeamError(
-            f"Expected {name} to have shape (N, C, H, W) with one image or more, got {tuple(images.shape)}."
+            f"Expected {name} to have shape (N, C, H, W) with one image or more, got {tuple(images.shape)}. Pass a single image as "
+            f"{name}[None]."
         )
 
 

@@ -79,7 +79,7 @@ def in_batches(
         ...     in_batches(small, 5, 4)
         [[0, 1], [2, 3], [4]]
         >>> print(caught[0].message)
-        Expected 4 images at a time to fit into memory, used 2 after an out-of-memory error. Pass batch_size=2 or less to avoid retries.
+        Expected 4 images at a time to fit into memory, used 2 after an out-of-memory error. Pass batch_size=2 or less to avoid the retry.
     """
     if size < 1:
         raise CaptumLeamError(f"Expected batch_size to be 1 or more, got {size}.")
@@ -119,7 +119,7 @@ def warn_of_reduced_batch(failed: str, used: int, option: str = "batch_size") ->
     """
     warnings.warn(
         f"Expected {failed} at a time to fit into memory, used {used} after an out-of-memory error. Pass {option}={used} or less to avoid "
-        "retries.",
+        "the retry.",
         stacklevel=4,
     )
 

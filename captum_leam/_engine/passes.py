@@ -232,7 +232,7 @@ class LayerPasses:
                 if is_out_of_memory(error) or isinstance(error, getattr(torch, "AcceleratorError", ())):
                     raise
                 raise RuntimeError(
-                    f"the backward pass from the score to layer {self._names} failed: {error}"
+                    f"The backward pass from the score to layer {self._names} failed: {error}"
                 ) from error
         gradient_of = dict(zip(map(id, kept), gradients, strict=True))
         found: PerLayer = []

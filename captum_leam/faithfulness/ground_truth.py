@@ -149,13 +149,13 @@ def _matching(maps: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     maps, truth = as_maps(maps).detach(), as_tensor(truth)
     if truth.dtype != torch.bool or truth.shape != maps.shape:
         raise CaptumLeamError(
-            f"Expected `truth` to be boolean of shape {tuple(maps.shape)}, got {truth.dtype} {tuple(truth.shape)}."
+            f"Expected `truth` to be boolean of shape {tuple(maps.shape)}, got {truth.dtype} of shape {tuple(truth.shape)}."
         )
     share = truth.flatten(1).double().mean(1)
     flat = caller_rows(((share == 0) | (share == 1)).nonzero().flatten().tolist())
     if flat:
         raise CaptumLeamError(
-            f"Expected `truth` to have some pixels and not all, got none or all for images {flat}. Leave these out."
+            f"Expected `truth` to have both True and False pixels in every image, got one value only for images {flat}. Omit these images."
         )
     return maps, truth.to(maps.device)
 
@@ -277,12 +277,14 @@ class AdditiveSimilarity(nn.Module):
         super().__init__()
         if weights.ndim != 2 or not bool(torch.isfinite(weights).all()) or not bool((weights > 0).any()):
             raise CaptumLeamError(
-                f"Expected `weights` of shape (H, W), finite and some of them positive, got shape {tuple(weights.shape)}."
+                f"Expected `weights` to be finite, of shape (H, W) and positive in one pixel or more, got shape {tuple(weights.shape)} and "
+                f"values {weights.flatten()[:4].tolist()} …."
             )
         scaled = weights / weights.clamp(min=0).sum()
         if float(scaled.clamp(max=0).sum()) < -1 - 1e-6:
             raise CaptumLeamError(
-                "Expected positive weights that outweigh the negative ones, so that the cosine stays in [−1, 1], got the opposite."
+                "Expected the positive `weights` to have at least the sum of the negative ones, got a smaller sum. Reduce the negative ones, "
+                "because the cosine must stay in [−1, 1]."
             )
         self.register_buffer("weights", scaled)
         self.pixels = _Contributions(scaled)

@@ -399,7 +399,10 @@ class OcclusionEvaluator:
         has_others = population or len(set(scene.people or ())) > 1
         if "other people" not in self.controls or (scene.people is not None and has_others):
             return self.controls
-        warnings.warn('the control "other people" is left out: it needs labels of two people or more.', stacklevel=6)
+        warnings.warn(
+            "Expected labels of two people or more for the control 'other people', got fewer. The control is omitted.",
+            stacklevel=6,
+        )
         return {name: c for name, c in self.controls.items() if name != "other people"}
 
     def _count(self, methods: Mapping[str, Tensor]) -> int:
@@ -430,11 +433,11 @@ class OcclusionEvaluator:
             return leave_one_out_centroids(clean, people_of(labels, len(clean)))
         if isinstance(references, Tensor) and len(self.models) > 1:
             raise CaptumLeamError(
-                f"Expected `references` to be a mapping model → references for {len(self.models)} models, got one tensor."
+                f"Expected `references` to be a dictionary with an entry for each of {len(self.models)} models, got one tensor."
             )
         of_model = references if isinstance(references, Tensor) else references.get(name)
         if of_model is None:
-            raise CaptumLeamError(f"Expected `references` of the model {name!r}, got none.")
+            raise CaptumLeamError(f"Expected `references` to have an entry for the model {name!r}, got none.")
         return unit(match_rows(of_model, clean, f"references of {name!r}"), f"references of {name!r}")
 
     def _settings(self) -> dict[str, Any]:
@@ -482,7 +485,7 @@ class _MeasuredPart:
 def _check_parts(parts: Sequence[_MeasuredPart]) -> None:
     """Raise if the parts, sorted by their first image, are no split of one set."""
     if not parts:
-        raise CaptumLeamError("Expected images, got none. Call update first.")
+        raise CaptumLeamError("Expected one image or more, got none. Call update first.")
     for explained in {part.explained for part in parts}:
         own = [part for part in parts if part.explained == explained]
         if any(one.start + len(one.people) > two.start for one, two in pairwise(own)):
@@ -491,7 +494,7 @@ def _check_parts(parts: Sequence[_MeasuredPart]) -> None:
             raise CaptumLeamError("Expected the same methods and controls in all parts, got different ones.")
         if len(own) > 1 and any(part.needs_all for part in own):
             raise CaptumLeamError(
-                'Expected the control "other people" to be of all images, got one of several parts. Pass `population` to update.'
+                "Expected the maps of all people for the control 'other people', got those of one part. Pass `population` to update."
             )
         people = [person for part in own for person in set(part.people)]
         if any(part.needs_all_of_person for part in own) and len(people) > len(set(people)):
@@ -506,7 +509,7 @@ def _check_parts(parts: Sequence[_MeasuredPart]) -> None:
 def _control(name: str) -> Control:
     if name not in CONTROLS:
         raise CaptumLeamError(
-            f"Expected `controls` to be some of {', '.join(map(repr, CONTROLS))}, or name → function, got {name!r}."
+            f"Expected `controls` to be names among {', '.join(map(repr, CONTROLS))}, or a dictionary of functions by name, got {name!r}."
         )
     return CONTROLS[name]
 
@@ -514,10 +517,10 @@ def _control(name: str) -> Control:
 def _as_mapping(maps: Any) -> Mapping[str, Tensor]:
     methods = maps if isinstance(maps, Mapping) else {"map": maps}
     if not methods:
-        raise CaptumLeamError("Expected `maps` of one method or more, got none.")
+        raise CaptumLeamError("Expected `maps` to have maps of one method or more, got none.")
     named = {str(name): as_tensor(m) for name, m in methods.items()}
     if len(named) < len(methods):
-        raise CaptumLeamError(f"Expected methods with different names, got {list(methods)}.")
+        raise CaptumLeamError(f"Expected the methods in `maps` to have different names, got {list(methods)}.")
     return named
 
 
@@ -526,11 +529,15 @@ def _face(face: Tensor | None, images: Tensor) -> Tensor:
     pixels = central_ellipse((size[0], size[1])) if face is None else as_tensor(face)
     if pixels.shape not in (size, (len(images), *size)) or pixels.dtype != torch.bool:
         raise CaptumLeamError(
-            f"Expected `face` to be boolean {tuple(size)} or {(len(images), *size)}, got {pixels.dtype} {tuple(pixels.shape)}."
+            f"Expected `face` to be boolean of shape {tuple(size)} or {(len(images), *size)}, got {pixels.dtype} of shape "
+            f"{tuple(pixels.shape)}."
         )
     face = pixels.to(images.device).expand(len(images), *size)
     if not bool(face.flatten(1).any(1).all()):
-        raise CaptumLeamError("Expected `face` to have a pixel in each image, got none in some.")
+        raise CaptumLeamError(
+            "Expected `face` to have at least one True pixel in every image, got none in some. Omit these images, or pass None for an "
+            "ellipse."
+        )
     return face
 
 

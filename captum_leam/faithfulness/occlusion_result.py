@@ -175,7 +175,8 @@ class OcclusionResult:
             rows = rows[rows[column] == value]
         if not len(rows):
             raise CaptumLeamError(
-                f"Expected one of the methods {sorted(set(self.drops['method']) - {''})} and cells that were measured, got {query}."
+                f"Expected one of the methods {sorted(set(self.drops['method']) - {''})} with a fraction, fill and order that were "
+                f"measured, got {query}."
             )
         return rows.pivot_table(index="explained", columns="model", values="drop", sort=False)
 

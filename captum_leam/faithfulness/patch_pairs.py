@@ -122,8 +122,8 @@ def paste_patches(
     is_same = torch.from_numpy(people[pairs.first.cpu()] == people[pairs.second.cpu()])
     if not torch.equal(is_same, pairs.genuine.cpu()):
         raise CaptumLeamError(
-            "Expected `labels` to agree with `pairs` on which pairs are genuine, got others. Pass the labels that the pairs were drawn "
-            "from."
+            "Expected `labels` to agree with `pairs` on which pairs are genuine, got a contradiction. Pass the labels that the pairs were "
+            "drawn from."
         )
     originals = images[pairs.first]
     patched = torch.where(masks[:, None], images[donors], originals)

@@ -38,7 +38,7 @@ def person_mask(maps_of_some_images: Tensor) -> Tensor:
         [[0.625, 0.375]]
     """
     if not len(maps_of_some_images):
-        raise CaptumLeamError("Expected the map of one image or more, got none.")
+        raise CaptumLeamError("Expected one map or more, got none.")
     return normalize_sum(maps_of_some_images).mean(0)
 
 

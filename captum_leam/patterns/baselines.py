@@ -198,7 +198,7 @@ def pose_features(landmarks: ArrayLike) -> Floats:
     eyes = plane[:, 1] - plane[:, 0]
     if (eyes == 0).any():
         raise CaptumLeamError(
-            f"Expected different places of both eyes, got one place for faces {np.flatnonzero(eyes == 0).tolist()[:5]}."
+            f"Expected the eyes at two different places, got one place for faces {np.flatnonzero(eyes == 0).tolist()[:5]}."
         )
     middle = (plane[:, 1] + plane[:, 0]) / 2
     normalised = (plane - middle[:, None]) / eyes[:, None]

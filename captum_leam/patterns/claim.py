@@ -140,13 +140,11 @@ def pattern_claim(
     sums = {MAPS: person_sums(signatures, people, weights)}
     check_people(sums[MAPS])
     if not controls and not (strangers if isinstance(strangers, Mapping) else strangers is not None):
-        raise CaptumLeamError(
-            "Expected one control or more, because even an edge detector passes 'same > different', got none."
-        )
+        raise CaptumLeamError("Expected one control or more, got none. Pass those of control_maps(images, people).")
     for name, control in controls.items():
         if name == MAPS:
             raise CaptumLeamError(
-                f"Expected no control to be named {MAPS!r}, which is the name of the maps. Rename it."
+                f"Expected names of controls other than {MAPS!r}, which is the name of the maps, got {list(controls)}. Rename it."
             )
         sums[name] = person_sums(_fitting(as_signatures(control), signatures, name), people, weights)
     count = len(sums[MAPS].names)

@@ -204,7 +204,9 @@ def _row(compared: dict[str, Floats], k: int, names: Mapping[str, Any], min_peop
 def _quantities(values: Mapping[str, ArrayLike] | pd.DataFrame, images: int) -> dict[str, Floats]:
     columns = {str(name): as_array(column) for name, column in values.items()}
     if not columns:
-        raise CaptumLeamError("Expected `values` with one quantity or more, name → one number per image, got none.")
+        raise CaptumLeamError(
+            "Expected `values` to have one quantity or more, each with one number per image, got none."
+        )
     for name, column in columns.items():
         if column.shape != (images,):
             raise CaptumLeamError(
@@ -230,13 +232,13 @@ def _groups_of_people(
     if isinstance(groups, Mapping):
         if missing := [person for person in individuals if person not in groups]:
             raise CaptumLeamError(
-                f"Expected `groups` to have each person, got none for {missing[:5]}. Pass None to leave a person out."
+                f"Expected `groups` to have a group for each person, got none for {missing[:5]}. Use None to omit a person."
             )
         return [_known(groups[person]) for person in individuals]
     labels = groups.tolist() if hasattr(groups, "tolist") else list(groups)
     if len(labels) != len(codes):
         raise CaptumLeamError(
-            f"Expected `groups` to have one group for each of the {len(codes)} images, or person → group, got {len(labels)}."
+            f"Expected `groups` to have one group for each of the {len(codes)} images, or to be a dictionary by person, got {len(labels)}."
         )
     found: list[Hashable | None] = [None] * len(individuals)
     seen: dict[int, Hashable | None] = {}

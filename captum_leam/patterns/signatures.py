@@ -89,7 +89,7 @@ class Signatures:
         """
         shards = list(parts)
         if not shards:
-            raise CaptumLeamError("Expected the signatures of one shard or more, got none.")
+            raise CaptumLeamError("Expected one set of signatures or more, got none.")
         first = shards[0]
         for other in shards[1:]:
             check_comparable(first, other, "two shards")
@@ -274,7 +274,7 @@ def profile_signatures(
     if not np.isfinite(table).all() or (table < 0).any():
         bad = np.flatnonzero(~(np.isfinite(table) & (table >= 0)).all(1)).tolist()
         raise CaptumLeamError(
-            f"Expected finite masses of 0 or more, got others in profiles {bad[:5]}. Leave these images out."
+            f"Expected finite masses of 0 or more, got NaN, infinite or negative ones in rows {bad[:5]}. Omit these images."
         )
     return _check_empty(Signatures(_unit_rows(np.sqrt(table)), "regions", {"regions": regions}), empty)
 

@@ -137,7 +137,7 @@ class FileOptions(ExplainOptions):
         check_same_person(self.same_person)
         if self.gallery is not None and self.same_person is not None:
             raise CaptumLeamError(
-                "Expected no `same_person` beside a `gallery`, where each picture is a probe. Leave it out."
+                "Expected `same_person` to be None with a `gallery`, where each picture is a probe, got True or False. Omit it."
             )
         as_layer_list(self.layers)
         if not isinstance(self.certainty, bool):

@@ -34,7 +34,7 @@ def gallery_pictures(folder: str | Path) -> tuple[list[tuple[Path, str]], list[F
     """
     root = Path(folder)
     if not root.is_dir():
-        raise FileError(folder, "Expected a folder of pictures, or of a folder for each person, got something else.")
+        raise FileError(folder, "expected a folder with pictures, or with one folder for each person, got no folder.")
     listed, others = list_pictures(root)
     pictures = [(path, as_text(path.stem)) for path in listed]
     folders = [path for path, _ in others if path.is_dir()]

@@ -50,7 +50,7 @@ class Pairs:
                 f"Expected `first`, `second` and a boolean `genuine` of one shape (P,), got shapes {shapes} and {self.genuine.dtype}."
             )
         if min(int(self.first.min()), int(self.second.min())) < 0:
-            raise CaptumLeamError("Expected indices of images from 0, got a negative one.")
+            raise CaptumLeamError("Expected `first` and `second` to be indices of 0 or more, got a negative one.")
         if bool(self.genuine.all()) or not bool(self.genuine.any()):
             raise CaptumLeamError("Expected both genuine and impostor pairs, got one kind only.")
 

@@ -219,7 +219,7 @@ def _run_stage(timed: TimedShard, stage: Stage, counts: Counter[str]) -> None:
             counts.clear()
             began = time.perf_counter()
             if problem := perform(timed.plan.context, task).problem:
-                raise IncompleteError(f"The first shard could not be made, so that the cost is unknown. {problem}")
+                raise IncompleteError(f"The first shard could not be computed, so that the cost is unknown. {problem}")
             run.update({**counts, "bytes": Path(str(task.path)).stat().st_size})
             run["seconds"] += time.perf_counter() - began  # type: ignore[assignment]
 

@@ -96,8 +96,8 @@ class Executor:
         if undone:
             reasons = "; ".join(list(dict.fromkeys(problems))[:3])
             raise IncompleteError(
-                f"{len(undone)} of {len(missing)} shards could not be made or written: "
-                f"{reasons or 'the file does not fit its checksum'}. What was done is kept. Remove the cause and run again."
+                f"{len(undone)} of {len(missing)} shards could not be computed or written: "
+                f"{reasons or 'the file does not match its checksum'}. Remove the cause and run again; finished shards are kept."
             )
 
     def _perform_all(
@@ -126,8 +126,8 @@ class Executor:
             for path, reasons in lost.items():
                 if len(reasons) > RETRIES:
                     raise EngineError(
-                        f"Expected {self._name(path)} to be made, got {len(reasons)} lost workers ({reasons[-1]}). What was done is "
-                        "kept: run again with fewer --jobs, a smaller batch_size or shard_size."
+                        f"Expected a worker to compute {self._name(path)}, but {len(reasons)} workers were lost ({reasons[-1]}). Run again "
+                        "with fewer --jobs or a smaller batch_size or shard_size; finished shards are kept."
                     )
         return problems
 

@@ -106,7 +106,9 @@ def list_people(config: Config) -> Listing:
     if not found:
         endings = ", ".join(picture_suffixes())
         seen = "; ".join(f"{other.name}: {other.reason}" for other in skipped_paths[:3])
-        raise ConfigError(f"people: {config.people.path} has no image file ({endings}) of anyone. {seen}".rstrip())
+        raise ConfigError(
+            f"people: expected image files ({endings}) of people in {config.people.path}, got none. {seen}".rstrip()
+        )
     check_names_differ(picture.person for picture in found)
     labels = config.groups.columns
     if config.groups.path is not None:
@@ -125,15 +127,15 @@ def check_names_differ(names: Iterable[str]) -> None:
         >>> check_names_differ(["Ann", "ann"])
         Traceback (most recent call last):
             ...
-        captum_leam.errors.ConfigError: people: 'Ann' and 'ann' differ only by case, spaces or how Unicode writes them: ...
+        captum_leam.errors.ConfigError: people: expected names that differ by more than case, spaces or Unicode form, got 'Ann' ...
     """
     seen: dict[str, str] = {}
     for name in names:
         key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
         if (other := seen.setdefault(unicodedata.normalize("NFKC", key), name)) != name:
             raise ConfigError(
-                f"people: {other!a} and {name!a} differ only by case, spaces or how Unicode writes them: they would count as two people. "
-                "Give one person one name, and two people names that can be told apart."
+                f"people: expected names that differ by more than case, spaces or Unicode form, got {other!a} and {name!a}. Use one name "
+                "for one person, and clearly different names for two people."
             )
 
 
@@ -141,7 +143,7 @@ def _of_folder(config: Config) -> tuple[list[Picture], list[SkippedPath]]:
     """List the pictures in the folder of each person, and everything else that is neither hidden nor the folder of results."""
     folder, results = config.people.path, _real(config.out)
     if not folder.is_dir():
-        raise ConfigError(f"people: {folder} is no folder and no CSV table.")
+        raise ConfigError(f"people: expected a folder or a CSV table, got {folder}.")
     try:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
@@ -198,25 +200,27 @@ def _rows(path: AnyPath, names: Sequence[str]) -> Iterator[tuple[int, dict[str, 
     """Yield the rows of a CSV table with their line."""
     try:
         if path.exists() and not path.is_file():
-            raise ConfigError(f"{path}: Expected a CSV table, but this is no file.")
+            raise ConfigError(f"{path}: expected a CSV table, got no regular file.")
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path}: the table cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: this is no text in UTF-8 ({error.reason} at byte {error.start}).") from None
+        raise ConfigError(
+            f"{path}: expected text in UTF-8, got {error.reason} at byte {error.start}. Save the table as UTF-8."
+        ) from None
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = list(reader.fieldnames or [])
         if missing := [name for name in names if name not in columns]:
-            raise ConfigError(
-                f"{path}: column {', '.join(missing)} is missing; there are {', '.join(columns) or 'none'}."
-            )
+            raise ConfigError(f"{path}: expected the column {', '.join(missing)}, got {', '.join(columns) or 'none'}.")
         for row in reader:
             if None in row or any(row[name] is None for name in names):
-                raise ConfigError(f"{path}, line {reader.line_num}: not as many cells as the {len(columns)} columns.")
+                raise ConfigError(
+                    f"{path}, line {reader.line_num}: expected {len(columns)} cells, one for each column, got fewer or more."
+                )
             yield reader.line_num, {name: (row[name] or "").strip() for name in names}
     except csv.Error as error:
-        raise ConfigError(f"{path}, line {reader.line_num}: this is no CSV ({error}).") from None
+        raise ConfigError(f"{path}, line {reader.line_num}: expected CSV, got a syntax error ({error}).") from None
 
 
 def _of_table(config: Config) -> Iterator[Picture]:
@@ -227,9 +231,11 @@ def _of_table(config: Config) -> Iterator[Picture]:
     for line, row in _rows(people.path, [people.picture_column, people.person_column, *labels]):
         where, person = row[people.picture_column], row[people.person_column]
         if not where or not person or "\0" in where:
-            raise ConfigError(f"{people.path}, line {line}: the picture or the person is empty.")
+            raise ConfigError(f"{people.path}, line {line}: expected a picture and a person, got an empty cell.")
         if where in seen:
-            raise ConfigError(f"{people.path}, line {line}: {where} is there already, in line {seen[where]}.")
+            raise ConfigError(
+                f"{people.path}, line {line}: expected each picture once, got {where} again, after line {seen[where]}."
+            )
         seen[where] = line
         try:
             picture = as_path(where, people.path.parent)
@@ -238,8 +244,9 @@ def _of_table(config: Config) -> Iterator[Picture]:
         groups = tuple(row[label] for label in labels)
         if known.setdefault(person, groups) != groups:
             raise ConfigError(
-                f"{people.path}, line {line}: {person} has {dict(zip(labels, groups, strict=True))}, in another line "
-                f"{dict(zip(labels, known[person], strict=True))}; expected one value of each label for every person."
+                f"{people.path}, line {line}: expected one value of each label for {person}, got "
+                f"{dict(zip(labels, groups, strict=True))} and, "
+                f"in an earlier line, {dict(zip(labels, known[person], strict=True))}."
             )
         name = where if is_url(where) else Path(where).as_posix()
         yield Picture(0, person, picture, name, groups)
@@ -251,14 +258,14 @@ def _with_groups(pictures: list[Picture], groups: Groups, path: AnyPath) -> list
     for line, row in _rows(path, [groups.person_column, *groups.columns]):
         person = row[groups.person_column]
         if person in labels:
-            raise ConfigError(f"{path}, line {line}: {person} is there twice; expected one row for every person.")
+            raise ConfigError(f"{path}, line {line}: expected one row for each person, got {person} again.")
         labels[person] = tuple(row[column] for column in groups.columns)
     people = dict.fromkeys(picture.person for picture in pictures)
     check_names_differ([*people, *labels])
     if not set(people) & set(labels):
         raise ConfigError(
-            f"{path}: none of its {len(labels)} people ({', '.join(list(labels)[:3])}) is in the study ({', '.join(list(people)[:3])}); "
-            f"expected the same names, in column {groups.person_column!r}."
+            f"{path}: expected people of the study ({', '.join(list(people)[:3])}) in column {groups.person_column!r}, got none of them "
+            f"but {', '.join(list(labels)[:3])}. Use the same names in both."
         )
     unknown = ("",) * len(groups.columns)
     return [replace(picture, groups=labels.get(picture.person, unknown)) for picture in pictures]

@@ -155,8 +155,8 @@ def _check_layer_names(model: Model, module: nn.Module) -> None:
             get_layer(module, name)
         except CaptumLeamError as error:
             raise ConfigError(
-                f"models.{model.name}: {error} Names under the key layers are of every model; where networks differ, give "
-                f"models.{model.name}.layers, or auto."
+                f"models.{model.name}: {error} The key `layers` applies to every model; set models.{model.name}.layers for "
+                "a network with other names."
             ) from None
 
 

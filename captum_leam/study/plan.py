@@ -181,7 +181,9 @@ class Plan:
                 worker.works_for(self.context)
                 return
             reasons += [reason for _, _, _, reason in shard.notes["failed"]]
-        raise ConfigError(f"people: none of the pictures can be used: {reasons[0] if reasons else 'unknown'}")
+        raise ConfigError(
+            f"people: expected one usable picture or more, got none ({reasons[0] if reasons else 'unknown'})."
+        )
 
     def has_crops(self) -> bool:
         """Return whether all shards of crops are there."""
@@ -238,7 +240,9 @@ def make_plan(config: Config, worker: Worker, earlier: Sequence[Fingerprint], *,
     listing = hashed(list_people(config), config.min_images, progress=progress)
     if not listing.usable:
         reasons = "; ".join(dict.fromkeys(p.reason for p in listing.pictures))
-        raise ConfigError(f"people: of {len(listing.pictures)} pictures none can be used: {reasons[:500]}")
+        raise ConfigError(
+            f"people: expected one usable picture or more, got none among {len(listing.pictures)} ({reasons[:500]})."
+        )
     networks = tuple(worker.identify(model, config, earlier) for model in config.models)
     parser = worker.identify_parser(config, earlier)
     return Plan(config, listing, networks, parser, tuple(split(listing.usable, config.shard_size)))

@@ -63,7 +63,9 @@ def check(config: Config, *, recompute: int = 1, progress: bool = True) -> Reche
     try:
         manifest = json.loads((config.out / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{config.out} holds no manifest of a finished study ({error}); run it first.") from None
+        raise ConfigError(
+            f"{config.out}: expected a finished study, got no valid manifest.json ({error}). Run the study first."
+        ) from None
     with Executor(config).started():
         findings = [*_compare_files(config.out, manifest), *_compare_inputs(config, manifest, recompute, progress)]
     return Recheck(tuple(line for fits, line in findings if fits), tuple(line for fits, line in findings if not fits))

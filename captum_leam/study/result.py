@@ -36,7 +36,7 @@ class StudyResult:
         >>> StudyResult(Path("/nowhere")).manifest
         Traceback (most recent call last):
             ...
-        captum_leam.errors.BrokenFileError: /nowhere holds no manifest: this study is not finished; run it again.
+        captum_leam.errors.BrokenFileError: /nowhere: expected a finished study, got no valid manifest.json. Run the study again.
     """
 
     folder: AnyPath
@@ -51,7 +51,7 @@ class StudyResult:
             manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise BrokenFileError(
-                f"{self.folder} holds no manifest: this study is not finished; run it again."
+                f"{self.folder}: expected a finished study, got no valid manifest.json. Run the study again."
             ) from None
         return manifest
 
@@ -83,11 +83,13 @@ class StudyResult:
             with local_file(path) as file:
                 if file_sha256(file) != self.manifest[what][name]:
                     raise BrokenFileError(
-                        f"{path} is not the file of the manifest (torn, or changed since); run the study again."
+                        f"{path}: expected the file of the manifest, got a truncated or changed one. Run the study again."
                     )
                 yield file
         except OSError as error:
-            raise BrokenFileError(f"{path} cannot be read ({error.strerror}); run the study again.") from None
+            raise BrokenFileError(
+                f"{path}: the table cannot be read ({error.strerror}). Run the study again."
+            ) from None
 
     def to_frame(self) -> pd.DataFrame:
         """Return the headline: person-specificity of the overall maps, of LEAM and of controls."""

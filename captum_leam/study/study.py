@@ -97,8 +97,8 @@ class Study:
             raise IncompleteError(str(error)) from error
         except OSError as error:
             raise IncompleteError(
-                f"{error.strerror or error} ({error.filename or out}): the tables are not whole. What was done is kept; make room or "
-                "give permission, and run again."
+                f"{error.strerror or error} ({error.filename or out}): the tables are incomplete. Free disk space or grant "
+                "permission, and run again; finished shards are kept."
             ) from error
         return StudyResult(out)
 
@@ -143,7 +143,8 @@ def _check_engine(config: Config, engine: str, jobs: int) -> None:
         )
     if engine != "serial" and "memory://" in json.dumps(config.to_dict()):
         raise ConfigError(
-            f"Expected engine to be 'serial', got {engine!r}. Other processes do not see what memory:// holds in this one."
+            f"Expected engine to be 'serial' with memory:// paths, got {engine!r}. Other processes do not see what memory:// holds in "
+            "this one."
         )
 
 
@@ -156,11 +157,12 @@ def _prepare_folder(out: AnyPath, force: bool) -> AnyPath:
         is_ours = (out / "manifest.json").is_file() or (out / "work").is_dir()
         if out.is_dir() and not is_ours and not force and any(p.name != ".lock" for p in out.iterdir()):
             raise ConfigError(
-                f"out: {out} holds files that are no study; choose another folder, or --force to write into it."
+                f"out: expected an empty folder or that of a study, got other files in {out}. Choose another folder, or pass --force to "
+                "write into it."
             )
         (out / "work").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"out: {out} cannot be made ({error.strerror}).") from None
+        raise ConfigError(f"out: {out} cannot be created ({error.strerror}). Choose another folder.") from None
     return out
 
 

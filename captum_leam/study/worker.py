@@ -236,8 +236,7 @@ def _check_is_same(what: str, expected: Fingerprint, loaded: Fingerprint) -> Non
     """Raise if a worker loaded something else than the study began with."""
     if not expected.agrees(loaded):
         raise ConfigError(
-            f"Expected {what} to be the one that the study began with, got another. It changed meanwhile, or is made at random: seed its "
-            "weights, or run again."
+            f"Expected {what} to be unchanged since the study began, got another. Run again, or seed its weights if they are random."
         )
 
 

@@ -41,7 +41,9 @@ def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
         return (None if node is None else tree.value(node, "")), tree.lines
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise ConfigError(f"{path}, line {line}: character #x{error.character:04x} is not allowed in YAML.") from None
+        raise ConfigError(
+            f"{path}, line {line}: expected YAML, got the character #x{error.character:04x}, which it does not allow."
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -53,7 +55,7 @@ def read_yaml(path: Path) -> tuple[Any, dict[str, int]]:
 def _read_text(path: Path) -> str:
     try:
         if not path.is_file():
-            raise ConfigError(f"{path}: Expected a YAML file, but there is no such configuration.")
+            raise ConfigError(f"{path}: expected a YAML file, got no such file.")
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: the configuration cannot be read ({error.strerror}).") from None
@@ -74,9 +76,9 @@ def _check_events(path: Path, text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         line = f"{path}, line {event.start_mark.line + 1}"
         if depth > MAX_DEPTH:
-            raise ConfigError(f"{line}: Expected at most {MAX_DEPTH} levels, got values nested over {MAX_DEPTH} deep.")
+            raise ConfigError(f"{line}: expected at most {MAX_DEPTH} levels of nesting, got more.")
         if isinstance(event, yaml.AliasEvent):
-            raise ConfigError(f"{line}: *{event.anchor} is an alias; write the value out instead.")
+            raise ConfigError(f"{line}: expected plain values, got the alias *{event.anchor}. Write the value out.")
 
 
 class _Tree:

@@ -272,8 +272,11 @@ def test_nan_in_a_map_with_finite_embeddings_raises(net, faces):
             {"n_steps": 2, "path": "conductance", "return_convergence_delta": True, "relu_attributions": True},
             "and relu_attributions=True",
         ),
-        ({"n_steps": 2, "baselines": torch.zeros(2, 3, 16, 16)}, "Expected a baseline to be a number or to have shape"),
-        ({"n_steps": 2, "baselines": torch.zeros(3, 16, 16)}, "Expected a baseline to be a number or to have shape"),
+        (
+            {"n_steps": 2, "baselines": torch.zeros(2, 3, 16, 16)},
+            "Expected `baselines` to be a number or to have shape",
+        ),
+        ({"n_steps": 2, "baselines": torch.zeros(3, 16, 16)}, "Expected `baselines` to be a number or to have shape"),
         ({"reference": torch.ones(3, 9)}, r"reference to have shape \(10,\), \(1, 10\) or \(3, 10\), got \(3, 9\)"),
         ({"reference": torch.ones(2, 10)}, r"reference to have shape .*, got \(2, 10\)"),
         ({"reference": torch.zeros(10)}, r"reference to have a direction, got rows \[0\] that are zero"),

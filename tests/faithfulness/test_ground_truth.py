@@ -154,7 +154,7 @@ def test_occlusion_finds_the_oracle_best_its_negation_worst_and_a_constant_map_r
 
 
 def test_additive_networks_with_wrong_weights_or_images_raise():
-    with pytest.raises(ValueError, match="some of them positive"):
+    with pytest.raises(ValueError, match="positive in one pixel or more"):
         AdditiveSimilarity(-torch.rand(4, 4))
     with pytest.raises(ValueError, match="outweigh"):
         AdditiveSimilarity(torch.tensor([[1.0, -3.0]]))

@@ -274,13 +274,17 @@ def test_wrong_images_maps_and_references_raise(images):
         ((images, torch.rand(5, 8, 8), torch.ones(6)), {}, "Place them on the images"),
         ((images, torch.full((6, 8, 8), np.nan), torch.ones(6)), {}, "got NaN or infinite values in maps"),
         ((images, maps), {}, "Expected `references`, or `labels`"),
-        ((images, {}, torch.ones(6)), {}, "`maps` of one method or more"),
+        ((images, {}, torch.ones(6)), {}, "maps of one method or more"),
         ((images, maps), {"labels": list("aabbcd")}, "one image only of: c, d"),
         ((images, maps), {"labels": list("aabb")}, "one label for each of the 6 images, got 4"),
         ((images, maps, torch.ones(5)), {}, "Expected references of 'model' to have shape"),
         ((images[0], maps, torch.ones(6)), {}, r"one image or more, got \(3, 8, 8\)"),
         ((images, maps, torch.ones(6)), {"face": torch.ones(4, 4, dtype=torch.bool)}, "Expected `face` to be boolean"),
-        ((images, maps, torch.ones(6)), {"face": torch.zeros(8, 8, dtype=torch.bool)}, "to have a pixel in each image"),
+        (
+            (images, maps, torch.ones(6)),
+            {"face": torch.zeros(8, 8, dtype=torch.bool)},
+            "at least one True pixel in every image",
+        ),
     ]
     for given, options, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -311,7 +315,7 @@ def test_wrong_settings_of_the_evaluator_raise(options, message):
 
 def test_a_single_person_has_no_control_of_other_people(images):
     """Leave-one-out references exist; the control of other people does not, and that is said."""
-    with pytest.warns(UserWarning, match='"other people" is left out'):
+    with pytest.warns(UserWarning, match="for the control 'other people', got fewer"):
         result = OcclusionEvaluator(Counted(), (0.2,)).evaluate(images, torch.rand(6, 8, 8), labels=["ann"] * 6)
     assert "other people" not in set(result.to_frame()["control"])
     assert result.summary()["low"].isna().all()
@@ -424,7 +428,7 @@ def test_double_maps_are_ranked_in_double(images):
 
 
 def test_methods_of_one_name_raise(images):
-    with pytest.raises(ValueError, match="methods with different names"):
+    with pytest.raises(ValueError, match="the methods in `maps` to have different names"):
         OcclusionEvaluator(Counted(), (0.1,)).evaluate(
             images, {1: torch.rand(6, 8, 8), "1": torch.rand(6, 8, 8)}, labels=PEOPLE
         )

@@ -58,7 +58,7 @@ def test_suggest_layers_can_use_the_ranking(model):
 def test_person_mask_is_the_mean_of_normalised_maps():
     maps = torch.tensor([[[2.0, -1.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 3.0]]])
     assert torch.allclose(person_mask(maps), torch.tensor([[0.5, 0.0], [0.125, 0.375]]))
-    with pytest.raises(ValueError, match="one image or more"):
+    with pytest.raises(ValueError, match="one map or more"):
         person_mask(maps[:0])
 
 

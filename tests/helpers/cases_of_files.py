@@ -570,5 +570,5 @@ MODEL_FILES = [
         "models.a: Expected … not to depend on the other images of its batch",
         unreliable(f"(lambda e: e - e.mean(0))({RESULT})"), **STUDY),
     right("A study of a messy folder", "files used + files skipped with a reason = files found", messy_study, **STUDY),
-    refused("A study of a folder without pictures", "people: …faces has no image file", nobody, **STUDY),
+    refused("A study of a folder without pictures", "people: expected image files (…) of people in …faces, got none", nobody, **STUDY),
 ]  # fmt: skip

@@ -41,8 +41,8 @@ def test_classes_functions_and_instances_are_loaded_in_eval_mode(tmp_path, name)
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("nets.py", "Expected FILE.py:callable"),
-        (":Net", "Expected FILE.py:callable"),
+        ("nets.py", "Expected the model as FILE.py:callable"),
+        (":Net", "Expected the model as FILE.py:callable"),
         ("{folder}/nets.py:Nets", "Similar names: Net"),
         ("{folder}/none.py:Net", "no such file"),
         ("{folder}/wrong.py:Net", "raised SyntaxError"),

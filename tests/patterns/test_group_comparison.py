@@ -152,7 +152,7 @@ def test_order_of_images_does_not_matter_and_seeds_repeat():
             r"drop to be finite or NaN, got infinite values of images \[2\]",
         ),
         ({"groups": ["x", "y", "y", "y"]}, "one group for 'a', got 'x' and 'y'"),
-        ({"groups": ["x", "x", "y"]}, "each of the 4 images, or person → group, got 3"),
+        ({"groups": ["x", "x", "y"]}, "each of the 4 images, or to be a dictionary by person, got 3"),
         ({"groups": {"a": "x"}}, r"got none for \['b', 'c'\]"),
         ({"groups": ["x"] * 4}, r"two groups or more, got 1: \['x'\]"),
         ({"base_similarity": [0.5]}, "Expected base_similarity to have one number"),

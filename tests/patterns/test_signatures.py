@@ -160,7 +160,7 @@ def test_signatures_of_other_kinds_or_sizes_raise():
             made.similarity(other)
         with pytest.raises(ValueError, match="two shards of the same kind"):
             Signatures.concat([made, other])
-    with pytest.raises(ValueError, match="one shard or more"):
+    with pytest.raises(ValueError, match="one set of signatures or more"):
         Signatures.concat([])
 
 

@@ -142,7 +142,7 @@ def test_crops_of_another_size_are_named(folder):
 
 
 def test_the_truth_about_a_pair_is_refused_beside_a_gallery(folder):
-    with pytest.raises(CaptumLeamError, match="no `same_person` beside a `gallery`"):
+    with pytest.raises(CaptumLeamError, match="`same_person` to be None with a `gallery`"):
         options(folder, same_person=True)
 
 

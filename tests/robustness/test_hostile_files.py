@@ -90,7 +90,10 @@ def test_a_few_bytes_that_claim_to_be_terabytes_raise(tmp_path):
         "meta": torch.empty(2**40, device="meta"),
     }.items():
         torch.save({"weight": value}, tmp_path / f"{name}.pth")
-        with pytest.raises(ValueError, match=rf"{name}\.pth: weight is no tensor whose every value is in the file"):
+        with pytest.raises(
+            ValueError,
+            match=rf"{name}\.pth: expected dense tensors that are stored in full, got another kind for weight",
+        ):
             load_network(lambda: nn.Linear(2, 1), tmp_path / f"{name}.pth")
 
 
@@ -109,7 +112,10 @@ def test_a_compressed_checkpoint_is_not_unpacked(tmp_path):
         for name, content in entries.items():
             bomb.writestr(name, content)
     assert (tmp_path / "bomb.pth").stat().st_size < 200_000
-    with pytest.raises(ValueError, match=r"bomb\.pth: this checkpoint is compressed, or claims more than it holds"):
+    with pytest.raises(
+        ValueError,
+        match=r"bomb\.pth: expected a checkpoint written by torch\.save, got a compressed or inconsistent archive",
+    ):
         load_state(tmp_path / "bomb.pth")
     assert load_state(tmp_path / "plain.pth")[0]["w"].shape == (2**24,)
 
@@ -142,7 +148,7 @@ def test_pipes_are_not_waited_for(pipe, tmp_path):
     listing = within(10, hashed, list_people(folder), 1)
     assert [picture.reason for picture in listing.pictures] == ["the file cannot be read (it is no file)"]
     table = config_from({"people": str(tmp_path / "people.csv"), "models": {"a": "torch.nn:Identity"}})
-    with pytest.raises(ConfigError, match="this is no file"):
+    with pytest.raises(ConfigError, match="got no regular file"):
         within(10, list_people, table)
 
 
@@ -243,8 +249,8 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("title: !!python/name:os.mkdir x", 3, "could not determine a constructor"),
         ("title: !!python/object/new:os.mkdir {args: [ran]}", 3, "is no plain list or mapping"),
         ("!!python/name:os.mkdir x: 1", 3, "!!python/name:os.mkdir|is not a setting|could not determine"),
-        (BOMB, 4, "is an alias; write the value out instead"),
-        ("title: &t [*t]", 3, "is an alias"),
+        (BOMB, 4, "got the alias .*Write the value out"),
+        ("title: &t [*t]", 3, "got the alias"),
         ("<<: {seed: 3}", 3, "<< is not a setting"),
         ("seed: 1\nseed: 2", 4, "seed is there twice"),
         ("leam: {n_steps: 2, n_steps: 3}", 3, "leam.n_steps is there twice"),
@@ -259,7 +265,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("seed: !!int ''", 3, "seed is '', which is no int"),
         ("max_eer: .nan", 3, "Expected max_eer to be a number over 0 and at most 0.5, got nan"),
         ("max_eer: .inf", 3, "Expected max_eer to be a number over 0 and at most 0.5, got inf"),
-        (f"fractions: {'[' * 30}0.1{']' * 30}", 3, "nested over 20 deep"),
+        (f"fractions: {'[' * 30}0.1{']' * 30}", 3, "at most 20 levels of nesting"),
         ('title: "a\\0b"', 3, "without NUL"),
         ("? [a, b]\n: 1", 3, "a list or mapping is no name of a setting"),
     ],

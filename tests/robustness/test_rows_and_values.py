@@ -202,7 +202,7 @@ def test_a_grid_of_tokens_found_at_another_size_raises():
     reshape = partial(tokens_to_map, grid=(7, 7))
     assert reshape(torch.rand(1, 50, 8)).shape == (1, 8, 7, 7)
     for tokens in (197, 40):
-        with pytest.raises(ValueError, match="Was the grid found at another image size"):
+        with pytest.raises(ValueError, match="Pass the grid of this image size"):
             reshape(torch.rand(1, tokens, 8))
 
 

@@ -38,7 +38,8 @@ def test_processes_that_die_again_and_again_are_an_engine_error(undisturbed, mon
     tasks = [Task("crops", Index(i), config.out / f"{i}.never", {}) for i in range(2)]
     with (
         pytest.raises(
-            EngineError, match=r"Expected \d.never to be made, got 2 lost workers \(a worker process died, perhaps"
+            EngineError,
+            match=r"Expected a worker to compute \d.never, but 2 workers were lost \(a worker process died, perhaps",
         ),
         Executor(config, "processes", 2).started() as workers,
     ):

@@ -241,7 +241,7 @@ def test_a_store_that_cannot_be_reached_is_named_without_credentials(tmp_path, m
         config_from({"people": "s3://bucket/faces", "models": {"one": "nets.py:one"}}, tmp_path)
     config = replace(Study(tmp_path / "study.yaml").config, out="s3://bucket/out")
     with pytest.raises(
-        ConfigError, match=r"out: s3://bucket/out cannot be made \(\w+Error: see the cred"
+        ConfigError, match=r"out: s3://bucket/out cannot be created \(\w+Error: see the cred"
     ) as of_results:
         Study(config).run(progress=False)
     assert SECRET not in f"{raised.value} {of_results.value}"
@@ -362,7 +362,7 @@ def test_a_study_in_memory_is_that_on_the_disk(small, small_right, memory):
 
 def test_what_cannot_be_done_in_memory_or_in_a_folder_of_others_raises(small, memory):
     (memory / "faces" / "ann" / "1.png").write_bytes(b"x")
-    with pytest.raises(ConfigError, match="Expected engine to be 'serial', got 'processes'"):
+    with pytest.raises(ConfigError, match="Expected engine to be 'serial' with memory:// paths, got 'processes'"):
         Study(at(small, memory)).run(engine="processes", jobs=2, progress=False)
     (memory / "out" / "file").write_bytes(b"x")
     with pytest.raises(ConfigError, match="out: memory://test/out holds files that are no study"):
