@@ -325,9 +325,8 @@ def map_certainty(  # noqa: PLR0913 (every option is a keyword)
 ) -> MapCertainty:
     """Measure the certainty of each single map: a randomisation test of its place, its stability and its agreement with other models.
 
-    By default a face takes 101 forward passes for the test, and 9 forward and 9 backward passes for each of 7 changes and, with several
-    references, for each of up to 5 references that are left out. That is at most 209 forward passes. Each other model takes 101 forward
-    passes and those of one map.
+    The test moves the critical pixels to other places and compares the drops of the cosine. A small p-value shows that their place
+    matters. By default a face takes at most 209 forward passes, and each other model 101 and those of one map.
 
     Args:
         model: Explained model, in evaluation mode, that returns embeddings (N, D).
@@ -356,6 +355,14 @@ def map_certainty(  # noqa: PLR0913 (every option is a keyword)
     Raises:
         CaptumLeamError: If the maps do not fit the images, a face is empty, or ``explain_faces`` would raise it.
 
+    See Also:
+        * :class:`~captum_leam.faithfulness.OcclusionEvaluator`: Test of a method by the mean over many faces.
+        * :func:`~captum_leam.explain_faces`: Maps to test.
+
+    Notes:
+        The passes of a face are 101 forward passes for the test, and 9 forward and 9 backward passes for each of 7 changes of the input
+        and, with several references, for each of up to 5 references that are left out.
+
     Example:
         >>> from torchvision.models import resnet18
         >>> model, faces = resnet18(num_classes=32).eval(), torch.rand(2, 3, 112, 112)
@@ -364,8 +371,12 @@ def map_certainty(  # noqa: PLR0913 (every option is a keyword)
         >>> certainty = map_certainty(
         ...     model, faces, maps, reference=references, explain="fast", layers="layer2", placements=9
         ... )
-        >>> certainty.to_frame()[["image", "placements"]].values.tolist(), certainty.passes
-        ([[0, 9], [1, 9]], {'model': (18, 7)})
+        >>> certainty.to_frame()[["image", "model", "placements"]]
+           image  model  placements
+        0      0  model           9
+        1      1  model           9
+        >>> certainty.passes  # forward and backward passes per face
+        {'model': (18, 7)}
     """
     others = dict(models or {})
     _check(x, explain, placements, seed, batch_size, others, name)

@@ -280,15 +280,8 @@ def placements(
 ) -> Tensor:
     r"""Return a region at other places, drawn without replacement from those comparable to its own place.
 
-    Candidates are the region in its four orientations (unchanged, mirrored horizontally, vertically, or both) at all cyclic shifts within
-    the field. Comparable candidates agree with the region in two properties:
-
-    * the tenth that contains its share on the face (the last tenth includes 1);
-    * with ``detail``, the class of the detail that it covers. There are at most 20 classes with equal numbers of candidates, at least 100.
-
-    The motions form a group, and both classes are properties of a moved region among all its candidates, so that the comparable candidates
-    of a moved region are those of the region itself. A region at a place drawn uniformly from these and the regions returned here are
-    therefore exchangeable, and :func:`captum_leam.stats.randomisation_p_value` is exact.
+    The region is mirrored and shifted within the field. A place is comparable if the region covers about as much of the face there and,
+    with ``detail``, about as much detail.
 
     Args:
         region: Mask of the region, booleans (H, W).
@@ -301,6 +294,16 @@ def placements(
 
     Returns:
         Masks (n, H, W), n at most ``count``, each with as many pixels as the region.
+
+    See Also:
+        :func:`~captum_leam.map_certainty`: Test of a map among the placements of its region.
+
+    Notes:
+        Candidates are the region in its four orientations (unchanged, mirrored horizontally, vertically, or both) at all cyclic shifts
+        within the field. Comparable candidates have their share on the face in the same tenth (the last tenth includes 1) and, with
+        ``detail``, their detail in the same class, of at most 20 classes with equal numbers of candidates, at least 100. The motions form
+        a group, so that all comparable candidates have the same set of comparable candidates. A region at a random place of this set and
+        the returned regions are therefore exchangeable, and :func:`captum_leam.stats.randomisation_p_value` is exact.
 
     Example:
         >>> region, face = torch.zeros(2, 8, 8, dtype=torch.bool)

@@ -39,7 +39,7 @@ def next_command(command: str) -> str:
 
 
 class CaptumLeamError(ValueError):
-    """Error of an input or request, with a message that states what was expected, what came and what to do.
+    """Error raised if an input or request is invalid. The message states what was expected, what was passed and what to do.
 
     All errors that the package raises for inputs are of this class. A missing extra (:class:`MissingExtraError`) and insufficient memory
     (:class:`~captum_leam.TooLargeError`) are not, because the input is not their cause. The command line prints all of these on one line,
@@ -76,16 +76,20 @@ class CaptumLeamError(ValueError):
 
 
 class InputTypeError(CaptumLeamError, TypeError):
-    """Error of an argument of the wrong type.
+    """Error raised if an argument has the wrong type.
 
     Example:
-        >>> issubclass(InputTypeError, TypeError), issubclass(InputTypeError, CaptumLeamError)
-        (True, True)
+        >>> import torch
+        >>> from captum_leam import suggest_layers
+        >>> suggest_layers("resnet18", torch.rand(2, 3, 112, 112))
+        Traceback (most recent call last):
+            ...
+        captum_leam.errors.InputTypeError: Expected model to be a torch.nn.Module, got a str.
     """
 
 
 class FileError(CaptumLeamError):
-    """Error of a file that cannot be used.
+    """Error raised if a file cannot be used.
 
     Args:
         path: Path of the file, as the caller passed it.
@@ -110,27 +114,35 @@ class FileError(CaptumLeamError):
 
 
 class UnknownLayerError(CaptumLeamError, KeyError):
-    """Error of a name that no layer has.
+    """Error raised if a model has no layer of a given name.
 
     Example:
-        >>> issubclass(UnknownLayerError, KeyError), issubclass(UnknownLayerError, CaptumLeamError)
-        (True, True)
+        >>> from torch import nn
+        >>> from captum_leam.layers import get_layer
+        >>> get_layer(nn.Sequential(nn.ReLU()), "relu")
+        Traceback (most recent call last):
+            ...
+        captum_leam.errors.UnknownLayerError: Expected the name of a layer of the model, got 'relu'. ...
     """
 
     __str__ = Exception.__str__  # that of KeyError puts the message into quotes
 
 
 class NoEvidenceError(CaptumLeamError):
-    """Error of a map without a positive value, which has no evidence for the match.
+    """Error raised if a map has no positive value, and therefore no evidence for the match.
 
     Example:
-        >>> issubclass(NoEvidenceError, CaptumLeamError)
-        True
+        >>> import torch
+        >>> from captum_leam.maps import normalize_sum
+        >>> normalize_sum(torch.zeros(1, 2, 2))
+        Traceback (most recent call last):
+            ...
+        captum_leam.errors.NoEvidenceError: Expected maps with a positive value, got no positive value in maps [0]. ...
     """
 
 
 class MissingWeightsError(CaptumLeamError):
-    """Error of weights that are not found; the message ends with the command that downloads them.
+    """Error raised if weights are not found. The message ends with the command that downloads them.
 
     Example:
         >>> issubclass(MissingWeightsError, CaptumLeamError)
@@ -139,9 +151,9 @@ class MissingWeightsError(CaptumLeamError):
 
 
 class MissingExtraError(ImportError):
-    """Error of an optional dependency that is not installed; the message ends with the command that installs it.
+    """Error raised if an optional dependency is not installed. The message ends with the command that installs it.
 
-    It is not a :class:`CaptumLeamError`, so that code that skips unusable files does not skip all of them if a package is missing.
+    It is not a :class:`CaptumLeamError`, so that code that skips unusable files still stops if a package is missing.
 
     Example:
         >>> issubclass(MissingExtraError, CaptumLeamError)
@@ -166,16 +178,19 @@ class MissingExtraError(ImportError):
 
 
 class BrokenFileError(CaptumLeamError):
-    """Error of a file of a study that is truncated, changed or of another kind, and must be recomputed.
+    """Error raised if a file of a study is missing, truncated or changed, and must be recomputed.
 
     Example:
-        >>> issubclass(BrokenFileError, CaptumLeamError)
-        True
+        >>> from captum_leam.study import StudyResult
+        >>> StudyResult("/nowhere").manifest
+        Traceback (most recent call last):
+            ...
+        captum_leam.errors.BrokenFileError: /nowhere: expected a finished study, got no valid manifest.json. ...
     """
 
 
 class BusyError(CaptumLeamError):
-    """Error of a results folder that another run writes to.
+    """Error raised if another run writes to the results folder.
 
     Example:
         >>> issubclass(BusyError, CaptumLeamError)
@@ -184,7 +199,7 @@ class BusyError(CaptumLeamError):
 
 
 class ConfigError(CaptumLeamError):
-    """Error in the configuration of a study, with its key, value, allowed values and line.
+    """Error raised if the configuration of a study is invalid. The message has the key, its value, the allowed values and the line.
 
     Example:
         >>> from captum_leam.study.config import config_from
@@ -196,7 +211,7 @@ class ConfigError(CaptumLeamError):
 
 
 class IncompleteError(CaptumLeamError):
-    """Error of a study whose shards could not all be computed or written; the same call resumes from the finished shards.
+    """Error raised if some shards of a study could not be computed or written. The same call resumes from the finished shards.
 
     Example:
         >>> issubclass(IncompleteError, CaptumLeamError)
@@ -205,7 +220,7 @@ class IncompleteError(CaptumLeamError):
 
 
 class EngineError(CaptumLeamError):
-    """Error of workers of a study that died or cannot be reached.
+    """Error raised if workers of a study die or cannot be reached.
 
     Example:
         >>> issubclass(EngineError, CaptumLeamError)
@@ -214,7 +229,7 @@ class EngineError(CaptumLeamError):
 
 
 class UnknownWhiteError(CaptumLeamError):
-    """Error of a picture whose bit depth does not determine which value is white.
+    """Error raised if the bit depth of a picture does not determine which value is white.
 
     Example:
         >>> issubclass(UnknownWhiteError, CaptumLeamError)
@@ -223,7 +238,7 @@ class UnknownWhiteError(CaptumLeamError):
 
 
 class DarkPictureWarning(UserWarning):
-    """Warning of a picture so dark that its bit depth may be wrong.
+    """Warning issued if a picture is so dark that its bit depth may be wrong.
 
     Example:
         >>> issubclass(DarkPictureWarning, UserWarning)
@@ -232,7 +247,7 @@ class DarkPictureWarning(UserWarning):
 
 
 class ReliabilityWarning(UserWarning):
-    """Warning of a gradient so small that the map would be rounding noise.
+    """Warning issued if a gradient is so small that the map would be rounding noise.
 
     Example:
         >>> import warnings
@@ -242,7 +257,7 @@ class ReliabilityWarning(UserWarning):
 
 
 class HalfPrecisionWarning(UserWarning):
-    """Warning of an ONNX file in float16 that is computed in float32.
+    """Warning issued if an ONNX file in float16 is computed in float32.
 
     Example:
         >>> import warnings
@@ -252,7 +267,7 @@ class HalfPrecisionWarning(UserWarning):
 
 
 class NormalisedWarning(UserWarning):
-    """Warning of a network whose embeddings have length 1.
+    """Warning issued if the embeddings of a network have length 1.
 
     Example:
         >>> import warnings
@@ -262,7 +277,7 @@ class NormalisedWarning(UserWarning):
 
 
 class SeparationWarning(UserWarning):
-    """Warning of a model that hardly separates people, as with a wrong preprocessing or alignment.
+    """Warning issued if a model hardly separates people, as with a wrong preprocessing or alignment.
 
     Example:
         >>> import warnings, torch

@@ -190,30 +190,21 @@ def explain_faces(
 ) -> Tensor:
     """Return the overall LEAM map of each aligned face, at the size of the images.
 
-    ``"fast"`` takes one forward and one backward pass at an image between a baseline and the face. It adds two parts. The first is the mean
-    of LEAM's maps of the layers that :func:`~captum_leam.suggest_layers` finds, each placed on the field that the network reads and divided
-    by its sum; layers without a positive value are omitted for that image. The second, with twice the weight, is LEAM at the input: the
-    positive contributions of the pixels, blurred at three scales.
-
-    The other presets refine this map by rounds of occlusion (:mod:`captum_leam.refinement`) and add it, the positive contributions found
-    in the rounds, and twice the map re-ranked by the rounds. The first shows where the evidence arises, the others which pixels the score
-    depends on. The sum is squared because it is flatter than each part. One ranking serves every fraction. :doc:`/best_form` compares
-    the forms that were tried.
-
-    A preset gives the same map in :func:`~captum_leam.explain_pair`, on pages and on the command line. For signed maps of single layers,
-    see :func:`layer_maps`.
+    The map shows which pixels raise the cosine between the embedding of the face and the reference. ``"fast"`` combines LEAM's maps of
+    several layers with the contributions of the input pixels. ``"default"`` and ``"best"`` refine this map by rounds of occlusion.
 
     Args:
         model: Model in evaluation mode that returns embeddings (N, D), or scores (N,) as ``EmbeddingSimilarity`` does.
         x: Faces, shape (N, C, H, W), as the model takes them.
         preset: Form of the map: ``"fast"`` with one forward and one backward pass, ``"default"`` with 9 of each, or ``"best"`` with 49 of
             each. Finding layers and field and probing the model take a few more passes on two images. Default: ``"default"``.
-        layers: Layer by name, as a module whose output is (N, C, h, w) or as a suggestion; a list of these; or all suggestions, of which
-            the overall map uses its own. Default: those of :func:`~captum_leam.suggest_layers`.
+        layers: Layer by name, as a module whose output is (N, C, h, w), or as a suggestion; or a list of these. Default: those of
+            :func:`~captum_leam.suggest_layers`.
         field: (top, left, height, width) that the model reads, in pixels. Default: found by :func:`~captum_leam.suggest.find_field`.
-        reference: Reference embeddings, shape (D,), (1, D) or (N, D). Default: each image's own, which gives an embedding-strength map and
-            takes one more forward pass.
-        contrast: Embeddings to tell the person apart from, see :meth:`LEAM.attribute <captum_leam.LEAM.attribute>`. Default: None.
+        reference: Reference embeddings, shape (D,), (1, D) or (N, D), for example of other images of the person. Default: each image's
+            own embedding, which takes one more forward pass.
+        contrast: Embeddings of other people, whose mean similarity is subtracted, see
+            :meth:`LEAM.attribute <captum_leam.LEAM.attribute>`. Default: None.
         batch_size: Number of images per pass, halved with a warning if they do not fit into memory. Default: 32.
         baselines: Start of the path and replacement of occluded pixels, in any of Captum's forms. Default: a Gaussian blur.
 
@@ -223,10 +214,25 @@ def explain_faces(
     Raises:
         CaptumLeamError: If the preset is unknown, there are no images, or ``LEAM.attribute`` would raise it.
 
+    See Also:
+        * :func:`~captum_leam.explain_pair`: Maps of two faces towards each other.
+        * :func:`~captum_leam.explain_match`: Maps of a probe towards the first candidate of a gallery.
+        * :func:`~captum_leam.layer_maps`: Signed maps of single layers.
+        * :func:`~captum_leam.map_certainty`: Test of each map by occlusion.
+
+    Notes:
+        ``"fast"`` runs one pass at an image between a baseline and the face, and adds two parts: the mean of the normalised maps of the
+        layers of :func:`~captum_leam.suggest_layers`, and, with twice the weight, the positive contributions of the pixels, blurred at
+        three scales. Layers without a positive value are omitted for that image. The other presets add to this map the contributions
+        found in the rounds and twice the map re-ranked by the rounds (:mod:`captum_leam.refinement`), and square the sum.
+        :doc:`/best_form` compares the forms that were tried.
+
     Example:
         >>> from torchvision.models import resnet18
         >>> model = resnet18(num_classes=32).eval()
-        >>> explain_faces(model, torch.rand(2, 3, 112, 112), "fast").shape
+        >>> faces, references = torch.rand(2, 3, 112, 112), torch.randn(2, 32)
+        >>> maps = explain_faces(model, faces, "fast", reference=references)
+        >>> maps.shape
         torch.Size([2, 112, 112])
     """
     check_preset(preset)
@@ -362,12 +368,16 @@ def layer_maps(
     Raises:
         CaptumLeamError: If the layers were suggested for images of another size, or if ``LEAM.attribute`` would raise it.
 
+    See Also:
+        * :func:`~captum_leam.explain_faces`: Overall map of several layers.
+        * :class:`~captum_leam.LEAM`: Maps at the size of the layer, as a Captum method.
+
     Example:
         >>> from torchvision.models import resnet18
-        >>> model, x = resnet18(num_classes=32).eval(), torch.rand(2, 3, 112, 112)
-        >>> maps = layer_maps(model, x, ["layer2", model.layer3], n_steps=1)
-        >>> {name: tuple(of_layer.shape) for name, of_layer in maps.items()}["layer2"]
-        (2, 112, 112)
+        >>> model = resnet18(num_classes=32).eval()
+        >>> maps = layer_maps(model, torch.rand(2, 3, 112, 112), ["layer2", "layer3"], n_steps=1)
+        >>> list(maps), maps["layer2"].shape
+        (['layer2', 'layer3'], torch.Size([2, 112, 112]))
     """
     layers = resolve_layers(model, x, layers)
     leam = LEAM(model, layers, norm=norm, weighting=weighting)

@@ -31,6 +31,9 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
     Raises:
         UnknownLayerError: If the model has no such layer; the message lists similar names.
 
+    See Also:
+        :func:`~captum_leam.suggest_layers`: Layers worth explaining.
+
     Example:
         >>> get_layer(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "1")
         ReLU()
@@ -63,6 +66,9 @@ def tokens_to_map(tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor
     Raises:
         CaptumLeamError: If the grid does not fit the tokens, or if none is given and the patches do not form a square.
 
+    See Also:
+        :func:`~captum_leam.layers.channels_last_to_first`: Activations of the form (N, h, w, C).
+
     Example:
         >>> import torch
         >>> tokens_to_map(torch.rand(2, 1 + 14 * 14, 192)).shape
@@ -94,6 +100,9 @@ def channels_last_to_first(activations: Tensor) -> Tensor:
 
     Returns:
         Shape (N, C, h, w).
+
+    See Also:
+        :func:`~captum_leam.layers.tokens_to_map`: Activations of the form (N, T, C).
 
     Example:
         >>> import torch
@@ -142,6 +151,9 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
         field: (top, left, height, width) of the images that the network reads, in pixels.
         image_size: (H, W) of the images that the layers were suggested for.
         is_manual: Whether the user chose the layers, all of which the overall map then uses. Default: False.
+
+    See Also:
+        :func:`~captum_leam.suggest_layers`: Function that returns the suggestions.
 
     Example:
         >>> layer = LayerSuggestion("stem", nn.Conv2d(3, 8, 3, 2, 1), (8, 56, 56), 2.0)

@@ -69,9 +69,6 @@ class LEAM(LayerAttribution, GradientAttribution):
     stop-gradient operator. Positive values are evidence for the match, negative values evidence against it. Without a reference, the
     embedding of each image itself is used, and the map is that of :math:`\log\|f(x)\|`, an *embedding-strength* map.
 
-    The first call for a model, a layer and a kind of images probes the model. Two forward passes and one backward pass on two images show
-    whether each row of the output depends on its own image only (:mod:`captum_leam._engine.probe`).
-
     Source: reconstructed from the abstract of Borsukiewicz et al., arXiv 2509.17457. The elementwise weighting is that
     of HiResCAM (Draelos & Carin 2020), ``"positive"`` that of LayerCAM (Jiang et al. 2021), ``"channel"`` that of Grad-CAM
     (Selvaraju et al. 2017); conductance is due to Dhamdhere et al. 2018.
@@ -93,18 +90,24 @@ class LEAM(LayerAttribution, GradientAttribution):
         InputTypeError: If ``forward_func``, a layer or a reshape has the wrong type.
         CaptumLeamError: If the weighting or norm is unknown, there is no layer, or the reshapes do not fit the layers.
 
+    See Also:
+        * :func:`~captum_leam.explain_faces`: Overall map of several layers, at the size of the images.
+        * :func:`~captum_leam.suggest_layers`: Layers to explain.
+        * :class:`~captum_leam.EmbeddingSimilarity`: The same score for any other method of Captum.
+
+    Notes:
+        The first call for a model and layer tests, by two forward passes and one backward pass on two images, that each row of the output
+        depends on its own image only.
+
     Example:
-        >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 28 * 28, 16)).eval()
-        >>> faces = torch.rand(2, 3, 56, 56)
+        >>> faces, references = torch.rand(2, 3, 56, 56), torch.randn(2, 16)
         >>> leam = LEAM(model, model[1])
-        >>> leam.attribute(faces).shape  # towards each image's own embedding
-        torch.Size([2, 1, 28, 28])
-        >>> references = torch.randn(2, 16)  # for example from leave_one_out_centroids
-        >>> leam.attribute(faces, reference=references, n_steps=4).shape
+        >>> leam.attribute(faces, reference=references).shape
         torch.Size([2, 1, 28, 28])
         >>> from captum_leam import suggest_layers
-        >>> LEAM(model, suggest_layers(model, faces)["1"]).attribute(faces).shape  # a suggestion brings its reshape
+        >>> layers = suggest_layers(model, faces)
+        >>> LEAM(model, layers["1"]).attribute(faces).shape  # without a reference: each image's own embedding
         torch.Size([2, 1, 28, 28])
     """
 

@@ -135,6 +135,9 @@ def place_on_field(maps: Tensor, size: tuple[int, int], field: Field | None = No
     Raises:
         CaptumLeamError: If the field is not inside the image.
 
+    See Also:
+        :func:`~captum_leam.overall_map`: Mean of several layer maps.
+
     Example:
         >>> placed = place_on_field(torch.ones(1, 1, 7, 6), (112, 112), field=(0, 8, 112, 96))
         >>> placed.shape, placed[0, 0, 7:9].tolist()
@@ -170,6 +173,10 @@ def overall_map(
     Raises:
         NoEvidenceError: If a layer map has no positive value.
         CaptumLeamError: If there is no layer, the numbers of images differ, or the weights do not fit the layers.
+
+    See Also:
+        * :func:`~captum_leam.explain_faces`: Layers, maps and overall map in one call.
+        * :func:`~captum_leam.maps.place_on_field`: A single layer map at image size.
 
     Example:
         >>> coarse, fine = torch.rand(2, 1, 7, 7), torch.rand(2, 1, 28, 28)
@@ -208,6 +215,9 @@ def normalize_sum(maps: Tensor) -> Tensor:
 
     Raises:
         NoEvidenceError: If a map has no positive value, and so no evidence for the match.
+
+    See Also:
+        :func:`~captum_leam.maps.normalize_max`: Signed maps in [−1, 1].
 
     Example:
         >>> normalize_sum(torch.tensor([[[1.0, -5.0], [0.0, 3.0]]])).tolist()
@@ -253,6 +263,9 @@ def normalize_max(maps: Tensor) -> Tensor:
     Returns:
         Signed maps (N, H, W) in [−1, 1]. A map of zeros is returned unchanged.
 
+    See Also:
+        :func:`~captum_leam.maps.normalize_sum`: Maps that sum to 1.
+
     Example:
         >>> normalize_max(torch.tensor([[[1.0, -4.0], [0.0, 2.0]]])).tolist()
         [[[0.25, -1.0], [0.0, 0.5]]]
@@ -289,6 +302,9 @@ def rank_pixels(maps: Tensor, *, seed: int = 0, start: int = 0) -> Tensor:
 
     Returns:
         Ranks (N, H, W), int64, on the device of the maps.
+
+    See Also:
+        :func:`~captum_leam.top_fraction`: Mask of the highest pixels.
 
     Example:
         >>> rank_pixels(torch.tensor([[[0.1, 0.9], [0.5, 0.3]]])).tolist()
@@ -402,6 +418,10 @@ def top_fraction(
     Raises:
         CaptumLeamError: If the fraction is outside (0, 1], or if ``within`` is empty for an image.
 
+    See Also:
+        * :func:`~captum_leam.maps.rank_pixels`: Rank of every pixel.
+        * :func:`~captum_leam.regions.region_report`: Share of the critical pixels in each region.
+
     Example:
         >>> top_fraction(torch.arange(16.0).view(1, 4, 4), 0.125).long()
         tensor([[[0, 0, 0, 0],
@@ -440,9 +460,7 @@ def top_fraction(
 def gaussian_blur(images: Tensor, sigma: float, kernel: int | None = None) -> Tensor:
     """Blur images with a separable Gaussian and reflected borders.
 
-    The axes are blurred one after the other. torchvision convolves with the two-dimensional kernel, which takes 20 times the work at the
-    kernel size of 41 that fills and path baselines use; a test checks that both give the same numbers. For crops, each axis is one matrix
-    product, which is several times faster again.
+    The result equals that of ``torchvision.transforms.functional.gaussian_blur``, which is slower for large kernels.
 
     Args:
         images: Images (..., H, W).
@@ -454,6 +472,9 @@ def gaussian_blur(images: Tensor, sigma: float, kernel: int | None = None) -> Te
 
     Raises:
         CaptumLeamError: If sigma is negative.
+
+    See Also:
+        :func:`~captum_leam.faithfulness.occlude`: Replacement of masked pixels by a blur.
 
     Example:
         >>> spot = torch.zeros(1, 1, 9, 9); spot[..., 4, 4] = 1
@@ -591,6 +612,10 @@ def bhattacharyya(a: Tensor, b: Tensor | None = None, *, fraction: float = 0.01,
     Raises:
         NoEvidenceError: If a map has no positive value.
         CaptumLeamError: If the maps have different sizes or are not finite.
+
+    See Also:
+        * :func:`~captum_leam.patterns.signatures`: Coefficients of many thousand maps.
+        * :func:`~captum_leam.patterns.person_specificity`: Coefficients of the same and of different people.
 
     Example:
         >>> left, right = torch.zeros(4, 4), torch.zeros(4, 4)

@@ -301,6 +301,10 @@ def explain_match(  # noqa: PLR0913 (every option is a keyword)
         CaptumLeamError: If the gallery has fewer than two names or names with equal embeddings, if names, embeddings, image sizes or
             ``candidates`` do not fit, or if ``LEAM.attribute`` would raise it.
 
+    See Also:
+        * :func:`~captum_leam.explain_pair`: Comparison of two faces.
+        * :func:`~captum_leam.explain_faces`: Maps of single faces.
+
     Example:
         >>> from torchvision.models import resnet18
         >>> model, faces = resnet18(num_classes=32).eval(), torch.rand(4, 3, 112, 112)

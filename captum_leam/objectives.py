@@ -70,6 +70,9 @@ def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 6
         TooLargeError: If a single image does not fit into memory.
         CaptumLeamError: If the model does not return one finite embedding per image, or has active BatchNorm, Dropout or the like.
 
+    See Also:
+        :func:`~captum_leam.leave_one_out_centroids`: References from the embeddings.
+
     Example:
         >>> embed(nn.Flatten(), torch.rand(5, 3, 2, 2), batch_size=2).shape
         torch.Size([5, 12])
@@ -217,6 +220,9 @@ def similarity(embeddings: Tensor, direction: Tensor, norm: Norm = "detach") -> 
 
     Raises:
         CaptumLeamError: If an embedding is zero.
+
+    See Also:
+        :class:`~captum_leam.EmbeddingSimilarity`: The score as a Captum forward function.
 
     Example:
         >>> f = torch.tensor([[3.0, 4.0]], requires_grad=True)
@@ -412,6 +418,10 @@ def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) 
     Raises:
         CaptumLeamError: If a person has one image only, or if there is not one label per image.
 
+    See Also:
+        * :func:`~captum_leam.objectives.embed`: Embeddings of many images.
+        * :func:`~captum_leam.explain_faces`: Maps towards these references.
+
     Example:
         >>> f = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [4.0, 0.0]])
         >>> leave_one_out_centroids(f, ["ann", "ann", "bob", "bob"]).tolist()
@@ -480,6 +490,10 @@ class EmbeddingSimilarity(nn.Module):
         InputTypeError: If the model is not callable, or if the reference is not a tensor.
         CaptumLeamError: If the norm is unknown. ``forward`` raises it if the reference does not fit the batch, or if it is missing
             with ``norm="differentiate"`` (zero gradient) or ``norm="fixed"``.
+
+    See Also:
+        * :class:`~captum_leam.LEAM`: Maps of layers for this score.
+        * :class:`~captum_leam.explainers.CaptumExplainer`: Captum's methods with the norm and shape set for embeddings.
 
     Example:
         >>> from captum.attr import Saliency

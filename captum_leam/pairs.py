@@ -235,6 +235,10 @@ def explain_pair(
         InputTypeError: If an argument has the wrong type.
         CaptumLeamError: If the images have different sizes, the preset or a layer is unknown, or ``LEAM.attribute`` would raise it.
 
+    See Also:
+        * :func:`~captum_leam.explain_faces`: Maps of single faces.
+        * :func:`~captum_leam.explain_match`: Identification in a gallery.
+
     Example:
         >>> from torchvision.models import resnet18
         >>> a, b = torch.rand(2, 3, 112, 112)

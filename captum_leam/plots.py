@@ -54,6 +54,10 @@ def overlay(image: Tensor, maps: Tensor, *, signed: bool = False, strength: floa
     Raises:
         CaptumLeamError: If the sizes differ, or if the image is far from [0, 1].
 
+    See Also:
+        * :func:`~captum_leam.plots.overlay_grid`: Several faces in one figure.
+        * :func:`~captum_leam.plots.overlay_on_photo`: A map on its photograph.
+
     Example:
         >>> import torch
         >>> overlay(torch.rand(3, 8, 8), torch.rand(8, 8)).shape
@@ -94,6 +98,9 @@ def region_outlines(image: Tensor, labels: Tensor, *, side: int = 448) -> NDArra
     Returns:
         Picture (H', W', 3), uint8, whose size is a multiple of that of the image.
 
+    See Also:
+        :class:`~captum_leam.regions.TemplateParser`: Region labels of aligned crops.
+
     Example:
         >>> import torch
         >>> region_outlines(torch.rand(3, 8, 8), torch.zeros(8, 8, dtype=torch.int64), side=20).shape
@@ -124,6 +131,9 @@ def overlay_on_photo(
 
     Returns:
         Picture (H', W', 3), uint8.
+
+    See Also:
+        :func:`~captum_leam.plots.overlay`: A map on its crop.
 
     Example:
         >>> import torch
@@ -159,6 +169,9 @@ def overlay_grid(
 
     Raises:
         CaptumLeamError: If there is not one map and one title per image.
+
+    See Also:
+        :func:`~captum_leam.plots.overlay`: A single picture.
 
     Example:
         >>> import torch
@@ -234,6 +247,9 @@ def correspondence_lines(
     Raises:
         CaptumLeamError: If the images differ in size, or if lines or strengths have another shape.
 
+    See Also:
+        :class:`~captum_leam.explainers.PositionDecomposition`: Contributions of pairs of positions.
+
     Example:
         >>> import torch
         >>> figure = correspondence_lines(torch.rand(3, 8, 8), torch.rand(3, 8, 8), torch.tensor([[2.0, 2.0, 6.0, 4.0]]))
@@ -280,6 +296,9 @@ def region_bars(report: pd.DataFrame) -> Figure:
     Returns:
         Figure with one axis.
 
+    See Also:
+        :func:`~captum_leam.regions.lift_drawing`: Lift on a schematic face.
+
     Example:
         >>> report = pd.DataFrame({"image": [0, 0], "region": ["nose", "skin"], "lift": [5.0, 0.5], "share": [0.5, 0.5]})
         >>> region_bars(report).axes[0].get_xlabel()
@@ -308,6 +327,9 @@ def occlusion_curves(result: Any, *, fill: str | None = None, order: str | None 
 
     Returns:
         Figure with one axis per pair of explained and measured model.
+
+    See Also:
+        :class:`~captum_leam.faithfulness.OcclusionEvaluator`: Measurement of the drops.
 
     Example:
         >>> import torch
@@ -381,6 +403,9 @@ def verification_curves(
 
     Raises:
         CaptumLeamError: If the result has no such curves.
+
+    See Also:
+        :class:`~captum_leam.verification.VerificationEvaluator`: Measurement of the decisions.
 
     Example:
         >>> import torch

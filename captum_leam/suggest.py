@@ -37,14 +37,8 @@ def suggest_layers(
 ) -> LayerSuggestions:
     """Suggest one layer to explain for every spatial size.
 
-    A suggested layer is the last module before the size changes or the head begins that meets four conditions: it runs once; it puts out a
-    spatial map; it is a *cut*, which everything that reaches the embedding passes through; and the embedding depends on its positions. Of
-    modules with the same output, the outermost is suggested. Modules inside a block that changes the size are skipped in favour of the
-    block before, and modules before the first weights are skipped altogether. Suggestions of tokens and channels-last layers have the
-    reshape that they need.
-
-    In a network of operators, such as that of :func:`~captum_leam.models.from_onnx`, blocks do not run. They are inferred from the names
-    (``stages.1.0.conv`` belongs to ``stages.1.0``), or else the last sum with a skip connection ends the last block.
+    The model is run once. For each size of feature maps, the last layer of that size is suggested, provided that everything that reaches
+    the embedding passes through it. Suggestions for transformers have the ``reshape`` that LEAM needs.
 
     Args:
         model: Model in evaluation mode that returns embeddings (N, D) or scores.
@@ -59,6 +53,17 @@ def suggest_layers(
     Raises:
         InputTypeError: If the model is not an eager ``nn.Module``.
         CaptumLeamError: If no layer qualifies, or if the model is in training mode.
+
+    See Also:
+        * :func:`captum_leam.faithfulness.rank_layers`: Ranking of the suggested layers by faithfulness.
+        * :class:`~captum_leam.LEAM`: Maps of the suggested layers.
+
+    Notes:
+        A suggested layer runs once, puts out a spatial map, and is a *cut*: all paths to the embedding pass through it, and the embedding
+        depends on its positions. Of modules with the same output, the outermost is suggested. Modules inside a block that changes the size,
+        and modules before the first weights, are skipped. In a network of operators, such as that of
+        :func:`~captum_leam.models.from_onnx`, blocks are inferred from the names (``stages.1.0.conv`` belongs to ``stages.1.0``), or from
+        the last sum with a skip connection.
 
     Example:
         >>> from torchvision.models import resnet18

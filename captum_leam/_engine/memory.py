@@ -18,7 +18,7 @@ OUT_OF_MEMORY_MARKERS = ("out of memory", "not enough memory", "can't allocate m
 
 
 class TooLargeError(torch.OutOfMemoryError, MemoryError):
-    """Error of a single image that does not fit into memory.
+    """Error raised if a single image does not fit into memory.
 
     Example:
         >>> issubclass(TooLargeError, MemoryError), issubclass(TooLargeError, torch.OutOfMemoryError)

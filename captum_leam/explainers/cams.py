@@ -69,6 +69,10 @@ class GradCAM(EmbeddingCAM):
     Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017, equations 1
     and 2.
 
+    See Also:
+        * :class:`~captum_leam.explainers.HiResCAM`: Elementwise weights instead of channel means.
+        * :class:`~captum_leam.explainers.LayerCAM`: Positive elementwise weights.
+
     Example:
         >>> import torch
         >>> _ = torch.manual_seed(0)
@@ -89,6 +93,10 @@ class LayerCAM(EmbeddingCAM):
 
     Source: Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", IEEE TIP 2021, equations 5 and 6.
 
+    See Also:
+        * :class:`~captum_leam.explainers.GradCAM`: Channel means as weights.
+        * :class:`~captum_leam.explainers.HiResCAM`: Signed elementwise weights.
+
     Example:
         >>> import torch
         >>> _ = torch.manual_seed(0)
@@ -108,6 +116,9 @@ class HiResCAM(EmbeddingCAM):
 
     Source: Draelos & Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks", 2020,
     arXiv 2011.08891, equation 2. With ``norm="detach"`` the map is that of LEAM in one pass.
+
+    See Also:
+        :class:`~captum_leam.LEAM`: The same product, with paths, contrasts and several layers.
 
     Example:
         >>> from captum_leam.maps import place_on_field

@@ -150,6 +150,9 @@ class CaptumExplainer(Explainer):
         CaptumLeamError: If the norm, the reading or an option is unknown, or the method lacks its layer; in use, if the attributions do
             not have shape (N, C, h, w).
 
+    See Also:
+        :class:`~captum_leam.EmbeddingSimilarity`: Forward function for Captum's methods themselves.
+
     Example:
         >>> from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
         >>> _ = torch.manual_seed(0)

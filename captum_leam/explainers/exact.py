@@ -154,6 +154,10 @@ class PositionDecomposition(Explainer):
     Raises:
         CaptumLeamError: In use, if the model is not affine after the layer.
 
+    See Also:
+        * :class:`~captum_leam.explainers.GapDecomposition`: Heads with global average pooling.
+        * :func:`~captum_leam.plots.correspondence_lines`: Drawing of corresponding positions.
+
     Example:
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 6, bias=False)).eval()
@@ -332,6 +336,9 @@ class GapDecomposition(PositionDecomposition):
 
     Raises:
         CaptumLeamError: In use, if the head is not affine, or if its weights differ between positions.
+
+    See Also:
+        :class:`~captum_leam.explainers.PositionDecomposition`: Any affine head.
 
     Example:
         >>> _ = torch.manual_seed(0)

@@ -49,6 +49,9 @@ class ExtremalPerturbation(Explainer):
     Raises:
         CaptumLeamError: If an argument is out of range.
 
+    See Also:
+        :class:`~captum_leam.faithfulness.OcclusionEvaluator`: Drops of maps by occlusion.
+
     Example:
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()

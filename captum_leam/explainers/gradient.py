@@ -52,6 +52,9 @@ class XSSAB(ThresholdExplainer):
         seed: Not used, because nothing is drawn. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
+    See Also:
+        :class:`~captum_leam.explainers.FGGB`: Gradients of all dimensions, weighted.
+
     Example:
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
@@ -88,6 +91,9 @@ class FGGB(ThresholdExplainer):
         seed: Not used, because nothing is drawn. Default: 0.
         batch_size: Maximum number of dimensions in one backward pass, and of copies of the image in the forward pass. Default: 4, which
             fits into the caches of a CPU core (16 take a third longer). On a GPU, larger batches are faster.
+
+    See Also:
+        :class:`~captum_leam.explainers.XSSAB`: Two gradients instead of one per dimension.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -171,6 +177,9 @@ class FAME(TwoSidedExplainer):
 
     Raises:
         CaptumLeamError: If ``n_steps`` is below 1; in use, if a reference is the image's own embedding, where the cosine has no gradient.
+
+    See Also:
+        :class:`~captum_leam.explainers.ExtremalPerturbation`: Optimised mask of a given area.
 
     Example:
         >>> _ = torch.manual_seed(0)

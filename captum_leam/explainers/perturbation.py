@@ -63,6 +63,9 @@ class CorrRISE(PerturbationExplainer, TwoSidedExplainer):
     Raises:
         CaptumLeamError: If there are too few masks or patches; in use, if a patch is larger than the image.
 
+    See Also:
+        :class:`~captum_leam.explainers.RISE`: Weighted mean instead of a correlation.
+
     Example:
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
@@ -119,6 +122,9 @@ class RISE(PerturbationExplainer):
 
     Raises:
         CaptumLeamError: If an argument is out of range.
+
+    See Also:
+        :class:`~captum_leam.explainers.CorrRISE`: Rank correlation, with evidence against the match.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -178,6 +184,9 @@ class XFace(PerturbationExplainer):
 
     Raises:
         CaptumLeamError: In use, if the stride or a width is below 1 px, or a square is as large as the image.
+
+    See Also:
+        :class:`~captum_leam.explainers.CorrRISE`: Random masks instead of all positions.
 
     Example:
         >>> _ = torch.manual_seed(0)

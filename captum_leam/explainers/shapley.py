@@ -43,6 +43,9 @@ class RegionShapley(PerturbationExplainer):
         InputTypeError: If the parser is not callable; in use, if it does not return integers.
         CaptumLeamError: If ``orders`` is below 1; in use, if the label maps do not have the size of the images.
 
+    See Also:
+        :func:`~captum_leam.regions.region_report`: Attribution of any map by region.
+
     Example:
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()

@@ -174,6 +174,10 @@ def align(
     Raises:
         CaptumLeamError: If a shape or the range of the photograph is wrong, or the landmarks coincide.
 
+    See Also:
+        * :class:`~captum_leam.faces.FaceAligner`: Detection of the five points.
+        * :class:`~captum_leam.faces.AlignedFace`: Result, with maps between crop and photograph.
+
     Example:
         >>> import torch
         >>> align(torch.rand(3, 200, 300), 2 * ARCFACE_112 - 20).crop_landmarks.round(2).tolist()[0]

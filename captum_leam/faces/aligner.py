@@ -164,6 +164,10 @@ class FaceAligner:
             invalid.
         MissingExtraError: If facexlib is not installed.
 
+    See Also:
+        * :func:`~captum_leam.faces.align`: Alignment by points that are known.
+        * :func:`~captum_leam.faces.read_faces`: Faces of files that may be crops or photographs.
+
     Example:
         >>> FaceAligner(weights="/nowhere")
         Traceback (most recent call last):

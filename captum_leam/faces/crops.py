@@ -28,6 +28,10 @@ def read_crop(path: str | Path) -> Tensor:
         FileError: If the file is missing, not readable, empty, truncated, not a picture or an animation, or if a side exceeds 4096 px.
             The message names the file.
 
+    See Also:
+        * :func:`~captum_leam.faces.read_photo`: Photographs.
+        * :func:`~captum_leam.faces.read_crops`: Several crops as one batch.
+
     Example:
         >>> import tempfile
         >>> from PIL import Image
@@ -58,6 +62,9 @@ def read_crops(paths: Sequence[str | Path]) -> Tensor:
     Raises:
         CaptumLeamError: If no path is passed.
         FileError: If a file cannot be read by :func:`read_crop`, or its size differs from that of the first. The message names the file.
+
+    See Also:
+        :func:`~captum_leam.faces.read_faces`: Crops and photographs alike.
 
     Example:
         >>> import tempfile

@@ -42,6 +42,10 @@ def read_photo(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         FileError: If the file is missing, not readable, empty, truncated, not a picture or an animation; or if the picture has less than
             16 px or more than 16 384 px a side, or more than ``max_pixels`` pixels. The message names the file.
 
+    See Also:
+        * :func:`~captum_leam.faces.read_crop`: Aligned crops.
+        * :class:`~captum_leam.faces.FaceAligner`: Detection and alignment of faces in a photograph.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:

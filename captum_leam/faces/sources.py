@@ -63,6 +63,10 @@ def read_faces(
         FileError: If a file cannot be read or has no face that can be aligned. The message names the file.
         CaptumLeamError: If ``how`` or ``faces`` is invalid.
 
+    See Also:
+        * :func:`~captum_leam.faces.read_crops`: Aligned crops as one batch.
+        * :class:`~captum_leam.faces.FaceAligner`: All faces of a photograph.
+
     Example:
         >>> import tempfile
         >>> from PIL import Image
@@ -95,6 +99,9 @@ def read_face(path: str | Path, aligner: FaceAligner | None = None, face: Which 
 
     Raises:
         FileError: If the file cannot be read or has no face that can be aligned. The message names the file.
+
+    See Also:
+        :func:`~captum_leam.faces.read_faces`: Faces of several files.
 
     Example:
         >>> read_face("nowhere.png")

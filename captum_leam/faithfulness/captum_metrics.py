@@ -35,7 +35,7 @@ def input_attributions(maps: Tensor, images: Tensor, field: Field | None = None)
         Attributions, shape (N, C, H, W).
 
     Raises:
-        CaptumLeamError: For maps of another shape.
+        CaptumLeamError: If the maps have another shape.
 
     Example:
         >>> spread = input_attributions(torch.ones(1, 1, 2, 2), torch.rand(1, 3, 8, 8))
@@ -90,7 +90,11 @@ def infidelity(
         Infidelity, 0 or more, shape (N,). Lower is better; 0 is a map whose sums are the drops of the score.
 
     Raises:
-        CaptumLeamError: For maps of another shape, or a side outside the image.
+        CaptumLeamError: If the maps have another shape, or the side exceeds the image.
+
+    See Also:
+        * :class:`~captum_leam.faithfulness.OcclusionEvaluator`: Drops of the cosine beside controls.
+        * :func:`~captum_leam.faithfulness.sensitivity_max`: Stability under noise.
 
     Example:
         >>> from captum_leam import LEAM
@@ -179,6 +183,9 @@ def sensitivity_max(
 
     Raises:
         CaptumLeamError: If a tensor per image has another number of rows.
+
+    See Also:
+        :func:`~captum_leam.faithfulness.infidelity`: Agreement of a map with drops of the score.
 
     Example:
         >>> from captum_leam import LEAM

@@ -184,7 +184,10 @@ def as_fill(fill: "str | Fill | Callable[..., Tensor]") -> Fill:
         fill: Name in :data:`FILLS`, a fill, or a function of images, or of images and masks.
 
     Raises:
-        CaptumLeamError: For an unknown name.
+        CaptumLeamError: If the name is unknown.
+
+    See Also:
+        :func:`~captum_leam.faithfulness.occlude`: Replacement of masked pixels.
 
     Example:
         >>> as_fill("blur").name, as_fill(lambda images: 1 - images).uses_masks

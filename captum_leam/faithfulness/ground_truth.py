@@ -37,6 +37,10 @@ def pointing_game(maps: Tensor, truth: Tensor, *, tolerance: int = 0, seed: int 
     Raises:
         CaptumLeamError: If shapes differ, or a truth has no pixel or all pixels.
 
+    See Also:
+        * :func:`~captum_leam.faithfulness.mass_accuracy`: Share of the positive attribution in the truth.
+        * :func:`~captum_leam.faithfulness.rank_accuracy`: Share of the highest pixels in the truth.
+
     Example:
         >>> truth = torch.tensor([[[True, False], [False, False]]])
         >>> pointing_game(torch.tensor([[[0.9, 0.1], [0.0, 0.3]]]), truth).tolist()
@@ -61,6 +65,10 @@ def mass_accuracy(maps: Tensor, truth: Tensor) -> Tensor:
 
     Raises:
         CaptumLeamError: If shapes differ, or a truth has no pixel or all pixels.
+
+    See Also:
+        * :func:`~captum_leam.faithfulness.pointing_game`: Whether the highest pixel lies in the truth.
+        * :func:`~captum_leam.faithfulness.rank_accuracy`: Share of the highest pixels in the truth.
 
     Example:
         >>> truth = torch.tensor([[[True, False], [False, False]]])
@@ -88,6 +96,10 @@ def rank_accuracy(maps: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
     Raises:
         CaptumLeamError: If shapes differ, or a truth has no pixel or all pixels.
 
+    See Also:
+        * :func:`~captum_leam.faithfulness.pointing_game`: Whether the highest pixel lies in the truth.
+        * :func:`~captum_leam.faithfulness.mass_accuracy`: Share of the positive attribution in the truth.
+
     Example:
         >>> truth = torch.tensor([[[True, True], [False, False]]])
         >>> rank_accuracy(torch.tensor([[[0.9, 0.1], [0.3, 0.0]]]), truth).tolist()
@@ -112,6 +124,10 @@ def iou(maps: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
     Raises:
         CaptumLeamError: If shapes differ, or a truth has no pixel or all pixels.
 
+    See Also:
+        * :func:`~captum_leam.faithfulness.pointing_game`: Whether the highest pixel lies in the truth.
+        * :func:`~captum_leam.faithfulness.mass_accuracy`: Share of the positive attribution in the truth.
+
     Example:
         >>> truth = torch.tensor([[[True, True], [False, False]]])
         >>> round(iou(torch.tensor([[[0.9, 0.1], [0.3, 0.0]]]), truth).item(), 3)
@@ -135,6 +151,10 @@ def roc_auc(maps: Tensor, truth: Tensor) -> Tensor:
 
     Raises:
         CaptumLeamError: If shapes differ, or a truth has no pixel or all pixels.
+
+    See Also:
+        * :func:`~captum_leam.faithfulness.pointing_game`: Whether the highest pixel lies in the truth.
+        * :func:`~captum_leam.faithfulness.mass_accuracy`: Share of the positive attribution in the truth.
 
     Example:
         >>> truth = torch.tensor([[[True, True], [False, False]]])
@@ -187,6 +207,9 @@ def part_importance(
     Returns:
         Drops, shape (N, parts); NaN where an image lacks the part.
 
+    See Also:
+        :func:`~captum_leam.faithfulness.part_agreement`: Agreement of a map with this importance.
+
     Example:
         >>> labels = torch.tensor([[[1, 1], [2, 0]]])
         >>> images = torch.ones(1, 1, 2, 2)
@@ -220,7 +243,10 @@ def part_agreement(maps: Tensor, labels: Tensor, parts: Sequence[int], importanc
         Correlations in [−1, 1], shape (N,); NaN with fewer than three parts, or if mass or importance is constant.
 
     Raises:
-        CaptumLeamError: For labels or importance of another shape.
+        CaptumLeamError: If labels or importance have another shape.
+
+    See Also:
+        :func:`~captum_leam.faithfulness.part_importance`: Importance of the parts.
 
     Example:
         >>> labels = torch.tensor([[[0, 1], [2, 2]]])
@@ -261,7 +287,7 @@ class AdditiveSimilarity(nn.Module):
             negative ones must then sum to −1 or more.
 
     Raises:
-        CaptumLeamError: For other weights, and in ``forward`` for images of another size or outside [0, 1].
+        CaptumLeamError: If the weights are invalid. ``forward`` raises it if images have another size or are outside [0, 1].
 
     Example:
         >>> network = AdditiveSimilarity(torch.tensor([[3.0, 1.0], [0.0, -2.0]]))
@@ -277,14 +303,14 @@ class AdditiveSimilarity(nn.Module):
         super().__init__()
         if weights.ndim != 2 or not bool(torch.isfinite(weights).all()) or not bool((weights > 0).any()):
             raise CaptumLeamError(
-                f"Expected `weights` to be finite, of shape (H, W) and positive in one pixel or more, got shape {tuple(weights.shape)} and "
-                f"values {weights.flatten()[:4].tolist()} …."
+                f"Expected `weights` to be finite, of shape (H, W) and positive in one pixel or more, got shape "
+                f"{tuple(weights.shape)}."
             )
         scaled = weights / weights.clamp(min=0).sum()
         if float(scaled.clamp(max=0).sum()) < -1 - 1e-6:
             raise CaptumLeamError(
-                "Expected the positive `weights` to have at least the sum of the negative ones, got a smaller sum. Reduce the negative ones, "
-                "because the cosine must stay in [−1, 1]."
+                "Expected the positive `weights` to have at least the sum of the negative ones, got a smaller sum. Reduce the negative "
+                "ones, because the cosine must stay in [−1, 1]."
             )
         self.register_buffer("weights", scaled)
         self.pixels = _Contributions(scaled)

@@ -50,7 +50,10 @@ def occlude(images: Tensor, masks: Tensor, fill: str | Fill | Callable[..., Tens
         Occluded images of the same shape.
 
     Raises:
-        CaptumLeamError: For masks of another size or type, or a fill that changes the shape.
+        CaptumLeamError: If the masks have another size or type, or the fill changes the shape.
+
+    See Also:
+        :class:`~captum_leam.faithfulness.OcclusionEvaluator`: Drops of the cosine by occlusion.
 
     Example:
         >>> mask = torch.tensor([[[True, False]]])
@@ -66,17 +69,21 @@ def occlude(images: Tensor, masks: Tensor, fill: str | Fill | Callable[..., Tens
 
 
 class OcclusionEvaluator:
-    """Occlusion of the pixels that maps name, on one or several models, beside controls.
+    """Occlusion test of attribution maps on one or several models, beside control maps.
+
+    The pixels with the highest values of a map are replaced, and the drop of the cosine to a reference is measured. A faithful map has
+    larger drops than its controls.
 
     The number of forward passes is images × models × (1 + fractions × fills × orders × (methods + controls)); equal maps
     are occluded once.
 
     Args:
-        models: Function from images (N, C, H, W) to embeddings (N, D), such as a module or any callable without gradients, or name →
-            function. A single function is named "model".
+        models: Function from images (N, C, H, W) to embeddings (N, D), such as a module, or a dictionary of such functions by name. No
+            gradients are needed. A single function is named "model".
         fractions: Shares of the crop, or of the face, that are occluded, in (0, 1]. Default: 0.01, 0.02, 0.05, 0.1 and 0.2.
         fills: Replacements of occluded pixels, names or functions, see :mod:`captum_leam.faithfulness.fills`. Default: ``("blur",)``.
-        controls: Names in :data:`~captum_leam.controls.CONTROLS`, or name → function of a :class:`~captum_leam.controls.ControlContext`.
+        controls: Names in :data:`~captum_leam.controls.CONTROLS`, or a dictionary of functions of a
+            :class:`~captum_leam.controls.ControlContext` by name.
             Default: all; "other people" is left out with a warning if there are no labels.
         orders: ``"most"`` for the highest pixels first, ``"least"`` for the lowest first, or ``"insertion"`` to keep the highest
             pixels of an otherwise filled image. Default: ``("most",)``.
@@ -89,7 +96,12 @@ class OcclusionEvaluator:
         progress: Whether to show a progress bar. Default: False.
 
     Raises:
-        CaptumLeamError: For no model or fraction, unknown names, or fractions outside (0, 1].
+        CaptumLeamError: If there is no model or fraction, a name is unknown, or a fraction is outside (0, 1].
+
+    See Also:
+        * :func:`~captum_leam.map_certainty`: Test of each single map.
+        * :func:`~captum_leam.faithfulness.sanity_checks`: Checks of a method.
+        * :class:`~captum_leam.verification.VerificationEvaluator`: Decisions instead of cosines.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
@@ -158,9 +170,10 @@ class OcclusionEvaluator:
 
         Args:
             images: Images, shape (N, C, H, W).
-            maps: Maps of the size of the images, a tensor or array of shape (N, H, W) or (N, 1, H, W), or method → maps.
-            references: Embeddings of other images than the occluded ones, shape (D,), (1, D) or (N, D), or model → embeddings. Default:
-                leave-one-out centroids by ``labels``.
+            maps: Maps of the size of the images, a tensor or array of shape (N, H, W) or (N, 1, H, W), or a dictionary of these by
+                method.
+            references: Embeddings of other images than the occluded ones, shape (D,), (1, D) or (N, D), or a dictionary of these by
+                model. Default: leave-one-out centroids by ``labels``.
             labels: Person of each image. Default: each image counts as a person of its own, without p-values.
             face: Pixels of the face, boolean, shape (N, H, W) or (H, W). Default: a central ellipse.
             explained: Name of the model that the maps explain, for the transfer matrix. Default: ``""``.
@@ -169,7 +182,7 @@ class OcclusionEvaluator:
             Drops of each image, map, control, model, fill, order and fraction.
 
         Raises:
-            CaptumLeamError: For maps of another size or NaN, or neither references nor labels.
+            CaptumLeamError: If maps have another size or NaN, or both references and labels are missing.
         """
         alone = copy(self)
         alone.reset()
@@ -177,7 +190,7 @@ class OcclusionEvaluator:
         return alone.compute()
 
     def reset(self) -> None:
-        """Forget all images."""
+        """Remove all images."""
         self._parts: list[_MeasuredPart] = []
 
     def update(
@@ -192,20 +205,21 @@ class OcclusionEvaluator:
         start: int | None = None,
         population: Mapping[str, PersonMaps] | None = None,
     ) -> None:
-        """Occlude a batch of a set of images that need not fit into memory, and keep the drops for :meth:`compute`.
+        """Measure the drops of a batch, and keep them for :meth:`compute`.
 
-        Any split of the set gives the table of one :meth:`evaluate` up to rounding in the passes, provided that references,
-        ``population`` and fills do not depend on the split: a fill works image by image.
+        Any split into batches gives the table of one :meth:`evaluate` up to rounding, provided that references, ``population`` and fills
+        do not depend on the split.
 
         Args:
-            images: As for :meth:`evaluate`.
-            maps: As for :meth:`evaluate`.
-            references: As for :meth:`evaluate`.
-            labels: As for :meth:`evaluate`; without references, a batch must hold all images of its people.
-            face: As for :meth:`evaluate`.
-            explained: As for :meth:`evaluate`.
-            start: Number of the first image in the whole set. Default: as many images as were given before.
-            population: Method → maps of all people, for the control "other people". Default: those of this batch, which must then be
+            images: Images of the batch, shape (N, C, H, W).
+            maps: Maps of these images, shape (N, H, W) or (N, 1, H, W), or a dictionary of these by method.
+            references: Reference embeddings, shape (D,), (1, D) or (N, D), or a dictionary of these by model. Default: leave-one-out
+                centroids by ``labels``, for which a batch must hold all images of its people.
+            labels: Person of each image. Default: each image counts as a person of its own.
+            face: Pixels of the face, boolean, shape (N, H, W) or (H, W). Default: a central ellipse.
+            explained: Name of the model that the maps explain. Default: ``""``.
+            start: Index of the first image in the whole set. Default: number of images in earlier calls.
+            population: Maps of all people by method, for the control "other people". Default: those of this batch, which must then be
                 the only one.
 
         Raises:
@@ -271,7 +285,7 @@ class OcclusionEvaluator:
         """Return the table of all images so far.
 
         Raises:
-            CaptumLeamError: Without any image, if parts overlap, or if what a part measured depends on images of other parts.
+            CaptumLeamError: If there is no image, if parts overlap, or if a part depends on images of another part.
         """
         parts = sorted(self._parts, key=lambda part: part.start)
         _check_parts(parts)

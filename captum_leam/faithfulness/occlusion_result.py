@@ -31,6 +31,9 @@ class OcclusionResult:
             drop (absolute fall of the cosine) and changed (number of pixels whose value changed).
         settings: Settings of the evaluator by name.
 
+    See Also:
+        :func:`~captum_leam.plots.occlusion_curves`: Curves of the drops.
+
     Example:
         >>> import torch
         >>> from captum_leam.faithfulness import OcclusionEvaluator
@@ -52,7 +55,7 @@ class OcclusionResult:
             results: Results to join.
 
         Raises:
-            CaptumLeamError: Without any result, or for different drops of the same image, map, model and cell.
+            CaptumLeamError: If there is no result, or if two results have different drops for the same image, map and model.
         """
         parts = list(results)
         if not parts:

@@ -93,6 +93,10 @@ def paste_patches(
     Raises:
         CaptumLeamError: If the grid has fewer cells, a genuine pair has no third person, or labels and pairs disagree.
 
+    See Also:
+        * :func:`~captum_leam.faithfulness.evaluate_patch_pairs`: Measurement of maps on these pairs.
+        * :func:`~captum_leam.verification.draw_pairs`: Genuine and impostor pairs.
+
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs
         >>> people = ["ann", "ann", "bob", "bob"]
@@ -146,7 +150,7 @@ def evaluate_patch_pairs(
         model: Function from images (N, C, H, W) to embeddings (N, D).
         pairs: Pairs of :func:`paste_patches`.
         maps: *Signed* maps of the patched images towards the others, high where similar and low where dissimilar, shape (P, H, W) or
-            (P, 1, H, W), or method → maps. Random pixels are always added.
+            (P, 1, H, W), or a dictionary of such maps by method. Random pixels are always added.
         threshold: Threshold of the cosine. Default: that of the equal error rate of the pairs without patches.
         ratios: Shares of the pixels to restore, in [0, 1]. Default: 0, 0.05, …, 0.95.
         seed: Seed of ties and of the random pixels. Default: 0.
@@ -156,7 +160,10 @@ def evaluate_patch_pairs(
         Error rates and agreement with the patches, by method.
 
     Raises:
-        CaptumLeamError: For maps of another size or with NaN, or ratios outside [0, 1].
+        CaptumLeamError: If maps have another size or NaN, or a ratio is outside [0, 1].
+
+    See Also:
+        :func:`~captum_leam.faithfulness.paste_patches`: Pairs with known patches.
 
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs

@@ -31,7 +31,10 @@ def person_mask(maps_of_some_images: Tensor) -> Tensor:
         Mask, shape (H, W), not negative, which sums to 1.
 
     Raises:
-        CaptumLeamError: Without any map, or for a map without a positive value.
+        CaptumLeamError: If there is no map, or a map has no positive value.
+
+    See Also:
+        :func:`~captum_leam.faithfulness.evaluate_person_masks`: Occlusion with masks from other images.
 
     Example:
         >>> person_mask(torch.tensor([[[1.0, 0.0]], [[1.0, 3.0]]])).tolist()
@@ -71,7 +74,11 @@ def evaluate_person_masks(
         pixels", which ``compare()`` tests.
 
     Raises:
-        CaptumLeamError: For a person with one image only, or one person only.
+        CaptumLeamError: If there is one person only, or a person has one image only.
+
+    See Also:
+        * :func:`~captum_leam.faithfulness.person_mask`: Mask of one person.
+        * :class:`~captum_leam.faithfulness.OcclusionEvaluator`: Occlusion with the maps of the images themselves.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()

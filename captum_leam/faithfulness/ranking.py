@@ -88,7 +88,7 @@ def rank_layers(
 ) -> LayerRanking:
     """Rank the layers of a model by the faithfulness of LEAM there, on images of labelled people.
 
-    References are leave-one-out centroids. The images should be others than those of later reports.
+    References are leave-one-out centroids. Use other images for the results that you report.
 
     Args:
         model: Model in evaluation mode that returns embeddings (N, D).
@@ -105,7 +105,10 @@ def rank_layers(
         Layers and the overall map, the most faithful first.
 
     Raises:
-        CaptumLeamError: For a person with one image only, and for what ``LEAM.attribute`` rejects.
+        CaptumLeamError: If a person has one image only, or ``LEAM.attribute`` would raise it.
+
+    See Also:
+        :func:`~captum_leam.suggest_layers`: Layers to rank.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, 2, 1), nn.Flatten(), nn.Linear(128, 8))

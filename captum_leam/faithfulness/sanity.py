@@ -191,7 +191,7 @@ def sanity_checks(
         labels: Person of each image.
         explain: Method to check, a function of a model, images and references (N, D) that returns maps of image size. Default:
             :func:`~captum_leam.explain_faces`.
-        limits: Check → limit, instead of those in :data:`RULES`. Default: none.
+        limits: Limits by check, which replace those in :data:`RULES`. Default: none.
         stages: Rising shares of the layers to randomise, the last one 1. Default: 0.25, 0.5, 0.75 and 1.
         fraction: Share of the pixels that are occluded for "evidence", in (0, 1]. Default: 0.05.
         fill: Replacement of occluded pixels. Default: ``"blur"``.
@@ -202,7 +202,11 @@ def sanity_checks(
         Results with ``passed``, ``failed``, ``to_frame()`` and ``plot()``.
 
     Raises:
-        CaptumLeamError: For fewer than two people or two images of a person, unknown limits, or what ``explain`` rejects.
+        CaptumLeamError: If there are fewer than two people or two images of a person, a limit is unknown, or ``explain`` raises it.
+
+    See Also:
+        * :class:`~captum_leam.faithfulness.OcclusionEvaluator`: Drops of the cosine beside controls.
+        * :func:`~captum_leam.models.randomised`: Copy of a model with random weights.
 
     Example:
         >>> from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation

@@ -26,6 +26,9 @@ class BlackBox(nn.Module):
     Raises:
         InputTypeError: If the function is not callable.
 
+    See Also:
+        :func:`~captum_leam.models.from_onnx`: ONNX files as PyTorch networks with gradients.
+
     Example:
         >>> means = BlackBox(lambda pictures: pictures.mean((2, 3)))
         >>> means(torch.ones(2, 3, 4, 4)).tolist()

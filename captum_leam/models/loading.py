@@ -36,6 +36,10 @@ def load_model(
     Raises:
         CaptumLeamError: If the file, package or name does not exist, the code raises, or the result is not an ``nn.Module``.
 
+    See Also:
+        * :func:`~captum_leam.models.from_onnx`: ONNX files.
+        * :class:`~captum_leam.models.Prepared`: A network in memory with its preprocessing.
+
     Example:
         >>> type(load_model("torch.nn:Identity")).__name__
         'Identity'

@@ -68,6 +68,10 @@ def from_onnx(
             yields other embeddings than ONNX Runtime. The message names the file.
         MissingExtraError: If onnx, onnx2torch or onnxruntime is not installed.
 
+    See Also:
+        * :func:`~captum_leam.models.load_model`: Models by name, from Python code or ONNX files.
+        * :class:`~captum_leam.models.BlackBox`: Systems without gradients.
+
     Example:
         >>> from_onnx("nowhere.onnx")
         Traceback (most recent call last):

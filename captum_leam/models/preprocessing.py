@@ -28,6 +28,9 @@ class Preprocessing:
     Raises:
         CaptumLeamError: If an argument is invalid.
 
+    See Also:
+        :class:`~captum_leam.models.Prepared`: Network with its preprocessing.
+
     Example:
         >>> preprocessing = Preprocessing(mean=(0.5, 0.25, 0.0), std=(0.5, 0.5, 0.5), colour="bgr")
         >>> preprocessing(torch.ones(1, 3, 2, 2))[0, :, 0, 0].tolist()
@@ -102,6 +105,9 @@ class Prepared(nn.Module):
     Args:
         network: Network as it was trained.
         preprocessing: Preprocessing that the network expects.
+
+    See Also:
+        :class:`~captum_leam.models.Preprocessing`: Mean, standard deviation, colour order and layout.
 
     Example:
         >>> Prepared(nn.Flatten(), INSIGHTFACE)(torch.ones(1, 3, 1, 1)).tolist()

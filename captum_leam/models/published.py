@@ -43,6 +43,9 @@ def facexlib_arcface(
         CaptumLeamError: If the weights are broken, belong to another network or do not have the expected digest.
         MissingExtraError: If facexlib is not installed.
 
+    See Also:
+        :class:`~captum_leam.faces.FaceAligner`: Crops that the network expects.
+
     Example:
         >>> facexlib_arcface(weights="/nowhere")
         Traceback (most recent call last):

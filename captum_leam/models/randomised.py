@@ -29,6 +29,9 @@ def randomised(model: nn.Module, images: Tensor, share: float = 1.0, *, seed: in
     Raises:
         CaptumLeamError: If the share is outside (0, 1], or the model has no parameters.
 
+    See Also:
+        :func:`~captum_leam.faithfulness.sanity_checks`: Checks that compare maps with those of such a copy.
+
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
         >>> twin = randomised(model, torch.rand(2, 3, 2, 2), 0.5)

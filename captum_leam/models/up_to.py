@@ -27,6 +27,9 @@ class UpTo(nn.Module):
         UnknownLayerError: If the model has no such layer.
         CaptumLeamError: In ``forward``, if the layer does not run exactly once.
 
+    See Also:
+        :func:`~captum_leam.models.layer_before_division`: Name of the layer before a normalisation.
+
     Example:
         >>> import torch
         >>> class Normalised(nn.Module):
@@ -71,6 +74,9 @@ def layer_before_division(model: nn.Module, images: Tensor) -> str | None:
 
     Returns:
         Name of the layer for :class:`UpTo`, or None if the embeddings do not have length 1 or there is no such layer.
+
+    See Also:
+        :class:`~captum_leam.models.UpTo`: Model that ends at this layer.
 
     Example:
         >>> import torch

@@ -57,7 +57,10 @@ def control_maps(
         seed: Seed of the random weights. Default: 0.
 
     Returns:
-        Name → maps, shape (N, H, W).
+        Dictionary of control maps by name, shape (N, H, W) each.
+
+    See Also:
+        :func:`~captum_leam.patterns.pattern_claim`: Comparison of maps with these controls.
 
     Example:
         >>> sorted(control_maps(torch.rand(4, 3, 16, 16), list("aabb"), labels=torch.ones(4, 16, 16, dtype=torch.int64)))
@@ -79,6 +82,9 @@ def edge_maps(images: Tensor) -> Tensor:
 
     Returns:
         Maps, shape (N, H, W).
+
+    See Also:
+        :func:`~captum_leam.patterns.control_maps`: All controls in one call.
 
     Example:
         >>> edge_maps(torch.rand(2, 3, 16, 16)).shape
@@ -111,6 +117,9 @@ def untrained_maps(
     Returns:
         Maps, shape (N, H, W).
 
+    See Also:
+        :func:`~captum_leam.models.randomised`: Copy of a model with random weights.
+
     Example:
         >>> from captum_leam.synthetic import EmbeddingNet
         >>> untrained_maps(EmbeddingNet(32).eval(), torch.rand(4, 3, 112, 112), list("aabb")).shape
@@ -130,7 +139,7 @@ def untrained_maps(
 def region_maps(labels: Tensor | ArrayLike, maps: Tensor | None = None, *, smooth: float = 2.0) -> Tensor:
     """Return maps painted from the masks of a parser, each region at the same height for everyone.
 
-    The maps have only the information where the parts of each face are.
+    The maps only contain the places of the parts of each face.
 
     Args:
         labels: Region labels, integers, shape (N, H, W).
@@ -142,7 +151,10 @@ def region_maps(labels: Tensor | ArrayLike, maps: Tensor | None = None, *, smoot
         Maps, shape (N, H, W), not negative.
 
     Raises:
-        CaptumLeamError: For labels that are no integers (N, H, W), or maps of another size.
+        CaptumLeamError: If the labels are not integers (N, H, W), or the maps have another size.
+
+    See Also:
+        :func:`~captum_leam.patterns.control_maps`: All controls in one call.
 
     Example:
         >>> labels = torch.zeros(1, 8, 8, dtype=torch.int64); labels[0, 3:5, 3:5] = 2
@@ -181,7 +193,11 @@ def pose_features(landmarks: ArrayLike) -> Floats:
         Features in units of the distance of the eyes, shape (N, 2 K).
 
     Raises:
-        CaptumLeamError: For another shape, NaN, or both eyes in one place.
+        CaptumLeamError: If the landmarks have another shape or NaN, or both eyes are at the same place.
+
+    See Also:
+        * :func:`~captum_leam.patterns.closest_strangers`: People in a similar pose.
+        * :func:`~captum_leam.patterns.crop_features`: Features without landmarks.
 
     Example:
         >>> face = np.array([[0, 0], [4, 0], [2, 2], [1, 4], [3, 4]])
@@ -218,6 +234,9 @@ def crop_features(images: Tensor, *, side: int = 28) -> Floats:
     Returns:
         Features, shape (N, side²).
 
+    See Also:
+        :func:`~captum_leam.patterns.pose_features`: Features from landmarks.
+
     Example:
         >>> features = crop_features(torch.rand(2, 3, 32, 32), side=8)
         >>> features.shape, (features**2).sum(1).round(6).tolist()
@@ -245,7 +264,11 @@ def closest_strangers(
         Indices, shape (N, k).
 
     Raises:
-        CaptumLeamError: For NaN features, labels that do not fit, or too few strangers.
+        CaptumLeamError: If a feature is NaN, the number of people does not fit, or there are too few strangers.
+
+    See Also:
+        * :func:`~captum_leam.patterns.pose_features`: Features of the pose.
+        * :func:`~captum_leam.patterns.pattern_claim`: Test in which strangers are a control.
 
     Example:
         >>> closest_strangers([[0.0], [0.1], [0.3], [5.0]], ["ann", "ann", "bob", "cy"]).tolist()

@@ -111,9 +111,10 @@ def pattern_claim(
     Args:
         maps: Signatures, or maps, shape (N, H, W), which are compared at their top 1 %.
         people: Person of each map.
-        controls: Name → control maps of the same images in the same form, see :func:`~captum_leam.patterns.control_maps`.
+        controls: Control maps of the same images by name, in the same form, see :func:`~captum_leam.patterns.control_maps`.
         strangers: Indices of images of other people in the same pose, shape (N,) or (N, k), see
-            :func:`~captum_leam.patterns.closest_strangers`, or name of another match → indices. They are one more control. Default: none.
+            :func:`~captum_leam.patterns.closest_strangers`, or a dictionary of such indices by name. They are one more control. Default:
+            None.
         weights: ``"people"`` or ``"pairs"``, see :func:`person_specificity`. Default: ``"people"``.
         confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
         resamples: Number of bootstrap draws of people. Default: 2000.
@@ -123,8 +124,12 @@ def pattern_claim(
         Gaps of the maps and all controls, with the claim above the strongest.
 
     Raises:
-        CaptumLeamError: Without any control, for controls of other images or options, for strangers of the same person, and for what
-            :func:`person_specificity` rejects.
+        CaptumLeamError: If there is no control, a control has other images or options, a stranger is the same person, or
+            :func:`person_specificity` would raise it.
+
+    See Also:
+        * :func:`~captum_leam.patterns.control_maps`: Maps of the controls.
+        * :func:`~captum_leam.patterns.person_specificity`: Gap of the maps alone.
 
     Example:
         >>> import torch

@@ -99,10 +99,10 @@ def compare_groups(
     for the interval.
 
     Args:
-        values: Quantity → value of each image, shape (N,), such as a drop, a share or a lift. NaN, e.g. of a region that an image
-            lacks, is left out.
+        values: Values of each image by quantity, such as ``{"drop": drops}``, shape (N,) each. NaN is omitted.
         people: Person of each image.
-        groups: Person → group, or the group of each image, shape (N,). People without a group (None or NaN) are left out.
+        groups: Dictionary from a person to a group, or the group of each image, shape (N,). People without a group (None or NaN) are
+            omitted.
         base_similarity: Cosine of each image to its reference without occlusion, shape (N,).
         min_people: Fewest people in a group that is compared, at least 3. Default: 10.
         confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
@@ -114,8 +114,11 @@ def compare_groups(
         Differences of all pairs of groups in all quantities.
 
     Raises:
-        CaptumLeamError: For different numbers of images, infinite values, a person in two groups, fewer than two groups, or options out
-            of range.
+        CaptumLeamError: If numbers of images differ, a value is infinite, a person is in two groups, there are fewer than two groups, or
+            an option is out of range.
+
+    See Also:
+        :func:`~captum_leam.regions.over_people`: Means within groups.
 
     Example:
         >>> drop = [0.1, 0.2, 0.15, 0.12, 0.6, 0.7, 0.65, 0.72]

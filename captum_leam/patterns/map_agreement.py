@@ -115,8 +115,8 @@ def agreement(
     Coefficients are averaged over the images of a person first, so that each person has the same weight.
 
     Args:
-        maps: Name → :class:`Signatures` of the same N images with the same options, or maps, shape (N, H, W), which are compared at
-            their top 1 %.
+        maps: Dictionary from the name of a model or layer to :class:`Signatures` of the same N images with the same options, or to maps,
+            shape (N, H, W), which are compared at their top 1 %.
         people: Person of each image; at least two people.
         confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
         resamples: Number of bootstrap draws of people. Default: 2000.
@@ -126,7 +126,10 @@ def agreement(
         Agreement, chance level and intervals of each pair of sets.
 
     Raises:
-        CaptumLeamError: For fewer than two sets, sets of different images or options, or one person only.
+        CaptumLeamError: If there are fewer than two sets, sets of different images or options, or one person only.
+
+    See Also:
+        :func:`~captum_leam.patterns.person_specificity`: Agreement of images of one person.
 
     Example:
         >>> import torch

@@ -78,7 +78,7 @@ class Signatures:
             parts: Signatures of the shards.
 
         Raises:
-            CaptumLeamError: Without any shard, or if shards differ in kind, cells or settings.
+            CaptumLeamError: If there is no shard, or if shards differ in kind, cells or settings.
 
         Example:
             >>> import torch
@@ -127,7 +127,7 @@ class Signatures:
             dtype: Type of the values. Default: float16, which halves the file and changes coefficients by about 1e-4.
 
         Returns:
-            Name → array, for :meth:`from_arrays`.
+            Dictionary of arrays by name, for :meth:`from_arrays`.
         """
         if is_sparse(self.roots):
             return {
@@ -145,12 +145,12 @@ class Signatures:
         """Return the signatures of the arrays of :meth:`to_arrays`, with rows scaled to length 1.
 
         Args:
-            arrays: Name → array of :meth:`to_arrays`.
+            arrays: Arrays by name, as :meth:`to_arrays` returns them.
             kind: ``"top"``, ``"dense"`` or ``"regions"``.
             settings: Options by name. Default: none.
 
         Raises:
-            CaptumLeamError: For arrays that are no root distributions (NaN, negative values, columns out of range, broken rows).
+            CaptumLeamError: If the arrays are not root distributions, for example because of NaN, negative values or columns out of range.
 
         Example:
             >>> import torch
@@ -219,7 +219,11 @@ def signatures(
         Signatures of the N maps.
 
     Raises:
-        CaptumLeamError: For an unknown kind, NaN or empty maps, a fraction outside (0, 1], or labels that do not fit.
+        CaptumLeamError: If the kind is unknown, a map is empty or has NaN, the fraction is outside (0, 1], or labels do not fit.
+
+    See Also:
+        * :func:`~captum_leam.bhattacharyya`: Coefficients of a few maps.
+        * :func:`~captum_leam.patterns.person_specificity`: Coefficients of the same and of different people.
 
     Example:
         >>> import torch
@@ -259,7 +263,10 @@ def profile_signatures(
         Signatures of the N profiles.
 
     Raises:
-        CaptumLeamError: For NaN or negative masses, names that do not fit, or an empty row.
+        CaptumLeamError: If a mass is negative or NaN, a row is empty, or names do not fit.
+
+    See Also:
+        :func:`~captum_leam.patterns.signatures`: Signatures of maps.
 
     Example:
         >>> profile_signatures([[0.5, 0.5], [1.0, 0.0]], ["nose", "eyes"]).similarity()[0].round(4)

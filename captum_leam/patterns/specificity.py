@@ -101,11 +101,9 @@ def person_specificity(
 ) -> Specificity:
     """Measure the coefficients of the same and of different people, their gap and AUC, and test the gap over person labels.
 
-    ``same``, ``different`` and the gap are sums over all people, however many. Of more than ``max_pairs`` pairs of images, the AUC, its
-    curve and the test are of a random sample of people, see ``captum_leam.stats.sampling.sample_people``. The AUC of a sample is a
-    U-statistic: its expectation is that of all pairs, its interval (a jackknife over the sampled people) is one for the people that all are
-    drawn from, and its standard error around the AUC of all pairs is ``auc_sampling_error``. The test stays exact: its people are drawn
-    without a look at their maps. Of more than 5000 people intervals are Student's t with the standard error that bootstrap draws tend to.
+    Maps are person-specific if two images of one person have more similar maps than images of two people. The coefficient is the
+    Bhattacharyya coefficient of two maps, the gap is its mean for the same person minus that for different people, and the AUC is the area
+    under the ROC curve of the coefficient as a classifier of same and different people.
 
     Args:
         maps: Signatures, or maps, shape (N, H, W), which are compared at their top 1 %.
@@ -123,7 +121,17 @@ def person_specificity(
         Values ``["same"]``, ``["different"]``, ``["gap"]`` and ``["auc"]`` with intervals, and ``p_value``.
 
     Raises:
-        CaptumLeamError: For one person only, no person with two images, labels that do not fit, or options out of range.
+        CaptumLeamError: If there is one person only, no person has two images, or an argument is out of range.
+
+    Notes:
+        ``same``, ``different`` and the gap use all pairs. With more than ``max_pairs`` pairs, the AUC, its curve and the test use a random
+        sample of people, which is drawn without regard to their maps, so that the test stays exact. The interval of the AUC is then a
+        jackknife over the sampled people, and ``auc_sampling_error`` is its standard error around the AUC of all pairs. With more than
+        5000 people, intervals are Student's t.
+
+    See Also:
+        * :func:`~captum_leam.patterns.pattern_claim`: Gap above that of the strongest control.
+        * :func:`~captum_leam.patterns.signatures`: Maps in comparable form.
 
     Example:
         >>> import torch

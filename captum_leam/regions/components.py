@@ -48,6 +48,9 @@ def merge_regions(scheme: RegionScheme, groups: dict[str, list[str]], name: str)
     Raises:
         CaptumLeamError: If a region is in no group or in several, or is unknown.
 
+    See Also:
+        :class:`~captum_leam.regions.RegionScheme`: Method ``merge`` for some of the regions.
+
     Example:
         >>> scheme = RegionScheme({0: "background", 1: "left_eye", 2: "right_eye"})
         >>> merge_regions(scheme, {"rest": ["background"], "eyes": ["left_eye", "right_eye"]}, "small").names

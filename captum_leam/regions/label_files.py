@@ -29,6 +29,9 @@ class LabelMapParser:
     Raises:
         CaptumLeamError: If a file is missing, cannot be read or is not a label map of the scheme. The message names the file.
 
+    See Also:
+        :func:`~captum_leam.regions.read_labels`: A single label file.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -100,6 +103,9 @@ def read_labels(path: str | Path, scheme: RegionScheme | None = None) -> Tensor:
 
     Raises:
         CaptumLeamError: If the file cannot be read or is not a label map of the scheme. The message names the file.
+
+    See Also:
+        :class:`~captum_leam.regions.LabelMapParser`: Label files of many images.
 
     Example:
         >>> import tempfile

@@ -80,6 +80,10 @@ def label_faces(
     Raises:
         CaptumLeamError: If the method is unknown, or the parser or a label file fails.
 
+    See Also:
+        * :class:`~captum_leam.regions.TemplateParser`: Regions of the method ``"template"``.
+        * :class:`~captum_leam.regions.FacexlibParser`: Regions of ``"bisenet"`` and ``"parsenet"``.
+
     Example:
         >>> source = FaceSource(Path("ann.png"), torch.rand(3, 112, 96))
         >>> label_faces("template", [source], source.crop[None]).source

@@ -72,6 +72,9 @@ class NetworkParser:
     Raises:
         CaptumLeamError: If a class is not a region of the scheme, the network is in training mode, or an argument is out of range.
 
+    See Also:
+        :class:`~captum_leam.regions.FacexlibParser`: Parsers with published weights.
+
     Example:
         >>> scheme = RegionScheme({0: "background", 1: "face"})
         >>> network = nn.Conv2d(3, 2, 1)  # scores of face and background
@@ -211,6 +214,10 @@ class FacexlibParser(NetworkParser):
             unknown.
         MissingExtraError: If facexlib is not installed.
 
+    See Also:
+        * :class:`~captum_leam.regions.TemplateParser`: The same regions for every face, without weights.
+        * :func:`~captum_leam.regions.parse_on_photo`: Labels from the photograph around a crop.
+
     Example:
         >>> FacexlibParser("parsenet", weights="/nowhere")
         Traceback (most recent call last):
@@ -286,6 +293,9 @@ def parse_on_photo(
 
     Raises:
         CaptumLeamError: If the size of the photograph differs from ``face.photo_size``.
+
+    See Also:
+        :class:`~captum_leam.faces.FaceAligner`: Alignment of the face.
 
     Example:
         >>> face = align(torch.rand(3, 200, 300), 2 * WIDE_512 / 10)

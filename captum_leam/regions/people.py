@@ -30,6 +30,9 @@ def per_person(report: pd.DataFrame, people: Sequence[Hashable]) -> pd.DataFrame
     Raises:
         CaptumLeamError: If the number of people differs from the number of images, or the report lacks a column.
 
+    See Also:
+        :func:`~captum_leam.regions.over_people`: Means over people with intervals.
+
     Example:
         >>> report = pd.DataFrame({"image": [0, 1, 2], "region": "nose", "share": [0.2, 0.4, 0.6], "mass": 0.1, "area": 0.1,
         ...                        "lift": [2.0, 4.0, 6.0]})
@@ -81,6 +84,10 @@ def over_people(
     Raises:
         CaptumLeamError: If the number of people differs from the number of images, the report lacks a column, a person has no group, or
             an argument is out of range.
+
+    See Also:
+        * :func:`~captum_leam.regions.per_person`: Means of each person.
+        * :func:`~captum_leam.regions.region_report`: Table of the images.
 
     Example:
         >>> report = pd.DataFrame({"image": [0, 1, 2], "region": "nose", "share": [0.2, 0.4, 0.6], "mass": 0.1, "area": 0.1,

@@ -55,6 +55,9 @@ def lift_drawing(
     Raises:
         CaptumLeamError: If the report lacks a column, or the limit is not above 1.
 
+    See Also:
+        :func:`~captum_leam.plots.region_bars`: Lift of each region as bars.
+
     Example:
         >>> report = pd.DataFrame({"region": ["nose", "eyes", "skin", "hair"], "lift": [8.5, 4.0, 0.6, 0.0]})
         >>> figure = lift_drawing(report)

@@ -49,6 +49,10 @@ def parse(parser: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         InputTypeError: If the parser does not return one tensor.
         CaptumLeamError: If the output has another shape, or scores of a single class or NaN.
 
+    See Also:
+        * :class:`~captum_leam.regions.TemplateParser`: Regions without a trained parser.
+        * :class:`~captum_leam.regions.FacexlibParser`: Regions from a trained parser.
+
     Example:
         >>> def skin_or_hair(images):  # scores of two classes
         ...     return torch.stack([images.mean(1), 1 - images.mean(1)], dim=1)
@@ -125,6 +129,9 @@ def region_share(critical: Tensor, labels: Tensor, regions: Sequence[int]) -> Te
     Returns:
         Shares of shape (N, K) or (N, L, K) in [0, 1], float64. They sum to 1 if ``regions`` holds every label.
 
+    See Also:
+        :func:`~captum_leam.regions.region_report`: Share, mass, area and lift in one table.
+
     Example:
         >>> critical = torch.tensor([[[True, True, True, True, False]]])
         >>> region_share(critical, torch.tensor([[[1, 1, 1, 0, 0]]]), [0, 1]).tolist()
@@ -152,6 +159,9 @@ def region_mass(maps: Tensor, labels: Tensor, regions: Sequence[int]) -> Tensor:
     Raises:
         NoEvidenceError: If a map has no positive value.
 
+    See Also:
+        :func:`~captum_leam.regions.region_report`: Share, mass, area and lift in one table.
+
     Example:
         >>> region_mass(torch.tensor([[[3.0, -9.0, 1.0]]]), torch.tensor([[[1, 1, 0]]]), [0, 1]).tolist()
         [[0.25, 0.75]]
@@ -168,6 +178,9 @@ def region_area(labels: Tensor, regions: Sequence[int]) -> Tensor:
 
     Returns:
         Shares of shape (N, K) in [0, 1], float64.
+
+    See Also:
+        :func:`~captum_leam.regions.region_report`: Share, mass, area and lift in one table.
 
     Example:
         >>> region_area(torch.tensor([[[1, 1], [1, 0]]]), [0, 1, 2]).tolist()
@@ -224,6 +237,9 @@ def fragments(critical: Tensor) -> Fragments:
 
     Raises:
         CaptumLeamError: If the mask has another shape or no critical pixel.
+
+    See Also:
+        :func:`~captum_leam.regions.region_report`: Number of fragments of many maps.
 
     Example:
         >>> fragments(torch.tensor([[1, 0, 0, 1], [0, 1, 0, 0]], dtype=torch.bool))
@@ -315,6 +331,11 @@ def region_report(
         CaptumLeamError: If labels or face do not have the size of the maps, the scheme does not have a label, a map is not finite, the
             fraction is outside (0, 1], or a face is empty.
 
+    See Also:
+        * :func:`~captum_leam.regions.over_people`: Means over people with intervals.
+        * :class:`~captum_leam.regions.RegionReport`: The same table from several batches.
+        * :func:`~captum_leam.regions.lift_drawing`: Drawing of the lift on a schematic face.
+
     Example:
         >>> from captum_leam.regions import TemplateParser
         >>> maps = torch.zeros(1, 112, 112)
@@ -340,6 +361,9 @@ class RegionReport:
         fraction: Fraction of the pixels that is critical, in (0, 1]. Default: 0.01.
         of: Pixels that the fraction refers to, those of the ``"crop"`` or of the ``"face"``. Default: ``"crop"``.
         seed: Seed of the permutations, one per image, that break ties. Default: 0.
+
+    See Also:
+        :func:`~captum_leam.regions.region_report`: The table in one call.
 
     Example:
         >>> maps, labels = torch.rand(3, 8, 8), torch.ones(3, 8, 8, dtype=torch.int64)
@@ -483,6 +507,9 @@ def landmark_table(
 
     Raises:
         CaptumLeamError: If a map is not finite, or the landmarks have another shape.
+
+    See Also:
+        :func:`~captum_leam.regions.region_report`: Attribution by region.
 
     Example:
         >>> maps = torch.zeros(1, 112, 112)

@@ -31,6 +31,9 @@ def superpixels(
     Raises:
         CaptumLeamError: If the shape or the range of the images is wrong, or an argument is out of range.
 
+    See Also:
+        :class:`~captum_leam.regions.TemplateParser`: Named regions of aligned faces.
+
     Example:
         >>> image = torch.zeros(1, 3, 16, 16)
         >>> image[..., 8:] = 1

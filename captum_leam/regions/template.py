@@ -225,6 +225,10 @@ class TemplateParser:
     Raises:
         CaptumLeamError: If the landmarks lie outside the crop or do not look like a face.
 
+    See Also:
+        * :class:`~captum_leam.regions.FacexlibParser`: Regions that fit the individual face.
+        * :func:`~captum_leam.regions.region_report`: Report of maps by region.
+
     Example:
         >>> parser = TemplateParser()
         >>> labels = parser(torch.rand(2, 3, 112, 112))

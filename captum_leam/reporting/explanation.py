@@ -49,21 +49,21 @@ def is_number(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """Options of the maps of faces and of what is measured on them.
+    """Options of the maps of faces and of their measurements.
 
     Attributes:
-        preset: Preset of the overall map, see :func:`~captum_leam.explain_faces`.
-        n_steps: Steps of the path of the signed layer maps beside it.
-        fraction: Share of the critical pixels, in (0, 1].
-        fill: Replacement of occluded pixels.
-        seed: Seed of ties and random pixels.
-        batch_size: Images per pass.
-        progress: Whether to show a progress bar.
-        explored: Largest number of faces that readers can explore on the page, at about half a megabyte each. Their drops are measured
-            over a grid of shares, in 12 × (4 + 2 L) + 2 forward passes per face with L layers; other faces are shown as pictures.
+        preset: Preset of the overall map, see :func:`~captum_leam.explain_faces`. Default: ``"default"``.
+        n_steps: Number of steps of the path of the signed layer maps. Default: 4.
+        fraction: Share of the pixels that are critical, in (0, 1]. Default: 0.01.
+        fill: Replacement of occluded pixels. Default: ``"blur"``.
+        seed: Seed of ties and random pixels. Default: 0.
+        batch_size: Number of images per pass. Default: 16.
+        progress: Whether to show a progress bar. Default: False.
+        explored: Maximum number of faces with interactive controls on the page, about half a megabyte each; other faces are shown as
+            pictures. Each takes 12 × (4 + 2 L) + 2 forward passes with L layers. Default: 6.
 
     Raises:
-        CaptumLeamError: For an unknown preset or fill, and for numbers out of their range or of the wrong type.
+        CaptumLeamError: If the preset or fill is unknown, or a number is out of range or of the wrong type.
 
     Example:
         >>> ExplainOptions(preset="fast").n_steps
@@ -100,7 +100,7 @@ class Explanation:
         names: Unique names of the images.
         images: Images in [0, 1], shape (N, C, H, W).
         overall: Overall maps of the preset, to which regions and drops refer, shape (N, H, W).
-        layers: Layer name → signed maps, shape (N, H, W).
+        layers: Signed maps by layer name, shape (N, H, W) each.
         maps: Settings of the maps.
         options: Options of the maps and measurements.
         regions: Table of :func:`captum_leam.regions.region_report`.
@@ -223,8 +223,12 @@ def explain_images(
         Maps, regions and drops of the images.
 
     Raises:
-        NoEvidenceError: For an image whose map has no positive value.
-        CaptumLeamError: For what :func:`~captum_leam.explain_faces` rejects.
+        NoEvidenceError: If the map of an image has no positive value.
+        CaptumLeamError: If :func:`~captum_leam.explain_faces` would raise it.
+
+    See Also:
+        * :func:`~captum_leam.reporting.explain_files`: Images in files.
+        * :func:`~captum_leam.reporting.write_page`: Page of the explanation.
 
     Example:
         >>> from captum_leam import suggest_layers

@@ -112,6 +112,9 @@ def write_page(
     Raises:
         OSError: If the folder cannot be written to.
 
+    See Also:
+        :func:`~captum_leam.reporting.explain_files`: Explanation of files.
+
     Example:
         >>> import tempfile
         >>> from captum_leam import suggest_layers

@@ -99,7 +99,7 @@ class FileOptions(ExplainOptions):
         other_models: Names of other models on which the maps are tested, too, loaded like the explained one.
 
     Raises:
-        CaptumLeamError: For unknown pictures, presets or fills, and for values out of their range or of the wrong type.
+        CaptumLeamError: If a kind of pictures, a preset or a fill is unknown, or a value is out of range or of the wrong type.
 
     Example:
         >>> FileOptions(threshold=0.3).pictures
@@ -156,7 +156,9 @@ def _check_sides(size: Any) -> None:
 
 
 def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions | None = None) -> Explanation:
-    """Explain the faces in files: one by its own embedding, two by each other, and more by the person's other pictures.
+    """Explain the faces in files, as ``captum-leam explain`` does.
+
+    A single face is explained by its own embedding, two faces by each other, and more by the other pictures of the same person.
 
     Args:
         paths: Pictures (crops or photographs) or folders of pictures. Of more than two pictures, unusable ones are skipped, and so is
@@ -168,7 +170,11 @@ def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions 
         Explanation, of which :func:`captum_leam.reporting.write_page` makes a page.
 
     Raises:
-        CaptumLeamError: For unusable pictures, models and options.
+        CaptumLeamError: If a picture, the model or an option cannot be used.
+
+    See Also:
+        * :func:`~captum_leam.reporting.write_page`: Page of the explanation.
+        * :func:`~captum_leam.explain_faces`: Maps of images in memory.
 
     Example:
         >>> explain_files(["nowhere.png"], "torch.nn:Identity")

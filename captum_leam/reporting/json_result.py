@@ -49,16 +49,16 @@ def explanation_record(
     map_files: Sequence[Mapping[str, str]] = (),
     table_files: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return an explanation as values of JSON, with None for unknown values and NaN.
+    """Return an explanation as a dictionary for JSON, with None in place of unknown values and NaN.
 
     Args:
         explanation: Explanation.
         settings: Further settings by name, beside those of the explanation. Default: none.
-        map_files: Kind of picture → file name, for each face. Default: none.
-        table_files: Kind of table → file name. Default: none.
+        map_files: File names by kind of picture, for each face. Default: none.
+        table_files: File names by kind of table. Default: none.
 
     Returns:
-        Mapping that is valid under :func:`explanation_schema`.
+        Dictionary that is valid under :func:`explanation_schema`.
 
     Example:
         >>> from captum_leam import suggest_layers

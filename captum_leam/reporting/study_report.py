@@ -40,6 +40,9 @@ def write_report(
         CaptumLeamError: If ``results`` is not the folder of a finished study, or the study has no image of a person.
         InputTypeError: If ``people`` is a text instead of a list.
 
+    See Also:
+        :class:`~captum_leam.study.Study`: Study whose results are reported.
+
     Example:
         >>> write_report("/nowhere")
         Traceback (most recent call last):

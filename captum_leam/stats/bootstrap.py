@@ -27,7 +27,7 @@ def interval_of_sums(
 ) -> tuple[Floats, Floats]:
     """Return the interval of a mean from sums and counts per person, by the studentised bootstrap over people.
 
-    Values are skewed and people few, for which plain percentiles are too narrow, so that each draw is scaled by its own standard error
+    Each draw is scaled by its own standard error, because plain percentiles are too narrow for few people
     (``benchmarks/calibration.py``). Memory does not grow with the number of people.
 
     Source: Davison & Hinkley 1997, sections 3.8, 2.4 and 2.7.2.

@@ -31,7 +31,7 @@ class Pairs:
         genuine: Whether both images show one person, boolean, shape (P,).
 
     Raises:
-        CaptumLeamError: For other shapes or types, negative indices, or pairs of one kind only.
+        CaptumLeamError: If shapes or types are wrong, an index is negative, or there are pairs of one kind only.
 
     Example:
         >>> pairs = Pairs(torch.tensor([0, 0]), torch.tensor([1, 2]), torch.tensor([True, False]))
@@ -71,6 +71,9 @@ def draw_pairs(labels: Sequence[Any] | Tensor, per_class: int | None = None, *, 
 
     Raises:
         CaptumLeamError: If a person or a second image of one person is missing, or there are fewer than ``per_class`` pairs of a kind.
+
+    See Also:
+        :func:`~captum_leam.verification.verify`: Comparison of all pairs.
 
     Example:
         >>> pairs = draw_pairs(["ann", "ann", "bob", "bob"])
@@ -132,7 +135,7 @@ def error_rates(
         FMR and FNMR in [0, 1], shape (T,) each.
 
     Raises:
-        CaptumLeamError: For scores that are not finite, or pairs of one kind only.
+        CaptumLeamError: If a score is not finite, or there are pairs of one kind only.
 
     Example:
         >>> fmr, fnmr = error_rates([0.1, 0.6, 0.4, 0.9], [False, False, True, True], [0.5])
@@ -163,7 +166,10 @@ def threshold_at_eer(scores: ArrayLike, genuine: ArrayLike) -> float:
         Threshold; of several, the one with the smallest sum of both rates, and then the lowest.
 
     Raises:
-        CaptumLeamError: For scores that are not finite, or pairs of one kind only.
+        CaptumLeamError: If a score is not finite, or there are pairs of one kind only.
+
+    See Also:
+        :func:`~captum_leam.stats.threshold_at_fmr`: Threshold of a false match rate.
 
     Example:
         >>> threshold_at_eer([0.1, 0.3, 0.5, 0.9], [False, False, True, True])
@@ -184,7 +190,10 @@ def threshold_at_fmr(scores: ArrayLike, genuine: ArrayLike, fmr: float) -> float
         fmr: Largest false match rate, in (0, 1), e.g. 1e-3.
 
     Raises:
-        CaptumLeamError: With fewer than 1 / ``fmr`` impostor pairs, which cannot tell that rate from 0.
+        CaptumLeamError: If there are fewer than 1 / ``fmr`` impostor pairs, with which the rate cannot be distinguished from 0.
+
+    See Also:
+        :func:`~captum_leam.stats.threshold_at_eer`: Threshold of the equal error rate.
 
     Example:
         >>> threshold_at_fmr([0.1, 0.3, 0.5, 0.9], [False, False, True, True], 0.5)

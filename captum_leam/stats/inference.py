@@ -100,8 +100,8 @@ def bootstrap_interval(
 ) -> tuple[Floats, Floats]:
     """Return the interval of a mean by the studentised bootstrap over people, who are drawn with all their images.
 
-    Values are skewed and people few, for which plain percentiles are too narrow, so that each draw is scaled by its own standard error
-    (``benchmarks/calibration.py``). With fewer than ten people the interval is Student's t with the same standard error.
+    Each draw is scaled by its own standard error, because plain percentiles are too narrow for few people
+    (``benchmarks/calibration.py``). With fewer than ten people the interval is Student's t.
 
     Source: the cluster bootstrap and the studentised interval, Davison & Hinkley 1997, sections 3.8, 2.4 and 2.7.2.
 
@@ -116,6 +116,9 @@ def bootstrap_interval(
     Returns:
         Low and high ends, shape () or (K,); NaN with fewer than two people.
 
+    See Also:
+        :func:`~captum_leam.stats.interval_of_pairs`: Means over pairs that share people.
+
     Example:
         >>> low, high = bootstrap_interval([0.0, 1.0, 0.0, 1.0, 0.0, 1.0], list("abcdef"), bounds=(0, 1))
         >>> bool(0 <= low < 0.5 < high <= 1)
@@ -128,12 +131,7 @@ def bootstrap_interval(
 def interval_of_pairs(values: ArrayLike, people: ArrayLike, *, confidence: float = 0.95) -> tuple[float, float]:
     r"""Return the interval of a mean over pairs that share people, for shares in [0, 1] such as areas under curves of decisions.
 
-    Pairs depend on each other if they have a person in common. The variance of the mean of n pairs is
-    :math:`(\sum_i s_i^2 / (1 - h_i)^2 - \sum_{i \ne j} e_{ij}^2) / n^2`, where :math:`e_{ij}` is the sum of deviations over the pairs of
-    two people, :math:`s_i` that over the pairs of one person, and :math:`h_i` that person's share of all pairs. The variance is at
-    least that of independent pairs of people. The interval is Student's t on the logit scale, with one degree of freedom less than
-    people; ``benchmarks/calibration.py`` measures how often it contains the true value. A bootstrap that draws people and multiplies
-    their weights would count the variance of a single pair three times.
+    Pairs that share a person are not independent. The interval accounts for this dependence and is Student's t on the logit scale.
 
     Source: Aronow, Samii & Assenova 2015, "Cluster-robust variance estimation for dyadic data"; leaving out: MacKinnon & White 1985.
 
@@ -146,7 +144,13 @@ def interval_of_pairs(values: ArrayLike, people: ArrayLike, *, confidence: float
         Low and high end in [0, 1]. Both are the mean if all values are equal, and NaN if all pairs are of the same people.
 
     Raises:
-        CaptumLeamError: For values outside [0, 1], or shapes that do not fit.
+        CaptumLeamError: If a value is outside [0, 1], or the shapes do not fit.
+
+    Notes:
+        The variance of the mean of n pairs is :math:`(\sum_i s_i^2 / (1 - h_i)^2 - \sum_{i \ne j} e_{ij}^2) / n^2`, where :math:`e_{ij}`
+        is the sum of deviations over the pairs of two people, :math:`s_i` that over the pairs of one person, and :math:`h_i` that person's
+        share of all pairs. It is at least that of independent pairs of people. There is one degree of freedom less than people.
+        ``benchmarks/calibration.py`` measures how often the interval contains the true value.
 
     Example:
         >>> low, high = interval_of_pairs([0.2, 0.4, 0.5, 0.3], [("ann", "bob"), ("ann", "eve"), ("bob", "eve"), ("eve", "joe")])
@@ -199,6 +203,10 @@ def paired_p_value(differences: ArrayLike, people: Sequence[Any], *, min_people:
 
     Returns:
         p-value in [0, 1], 1 if all differences are 0; NaN with fewer than ``min_people`` people.
+
+    See Also:
+        * :func:`~captum_leam.stats.effect_size`: Size of the effect.
+        * :func:`~captum_leam.stats.holm`: Adjustment for several tests.
 
     Example:
         >>> paired_p_value([0.1] * 4, list("abcd"))
@@ -256,6 +264,9 @@ def holm(p_values: ArrayLike) -> Floats:
     Returns:
         Adjusted p-values in [0, 1], shape (K,); NaN where the p-value is NaN.
 
+    See Also:
+        :func:`~captum_leam.stats.paired_p_value`: p-value of one comparison.
+
     Example:
         >>> holm([0.01, 0.04, float("nan"), 0.03]).tolist()
         [0.03, 0.06, nan, 0.06]
@@ -285,6 +296,9 @@ def effect_size(differences: ArrayLike, people: Sequence[Any]) -> float:
 
     Returns:
         Correlation in [−1, 1], 1 if every mean that is not 0 is positive; NaN if all are 0.
+
+    See Also:
+        :func:`~captum_leam.stats.paired_p_value`: Test of the differences.
 
     Example:
         >>> effect_size([0.1, 0.2, -0.05], list("abc"))

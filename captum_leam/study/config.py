@@ -191,7 +191,7 @@ def _leam(value: Any) -> Any:
 
 @dataclass(frozen=True, config=SETTINGS)
 class Config:
-    """Everything that a study depends on; the page on studies explains every key.
+    """Settings of a study. :doc:`/studies` explains every key.
 
     Example:
         >>> config = config_from({"people": ".", "models": {"a": "torch.nn:Identity"}})
@@ -285,13 +285,19 @@ SECTIONS: dict[str, Any] = {
 
 
 def read_config(path: str | Path) -> Config:
-    r"""Return the settings of a YAML file.
+    r"""Read the settings of a study from a YAML file.
 
     Args:
-        path: The file. Paths in it are relative to its folder.
+        path: Path of the file. Paths in it are relative to its folder.
+
+    Returns:
+        Settings of the study.
 
     Raises:
-        ConfigError: If a setting is wrong, with its key, its value, what was expected, and the line.
+        ConfigError: If a setting is invalid. The message has its key, its value, the expected values and the line.
+
+    See Also:
+        :class:`~captum_leam.study.Study`: Study with these settings.
 
     Example:
         >>> import tempfile

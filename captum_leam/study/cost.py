@@ -58,17 +58,17 @@ class StageCost:
 
 @dataclass(frozen=True, repr=False)
 class Cost:
-    """Cost of a study.
+    """Cost of a study, as :meth:`Study.plan <captum_leam.study.Study.plan>` estimates it.
 
     Attributes:
         stages: Cost of every stage that the configuration needs.
         people: Number of people.
-        images: Number of their images, copies among them.
-        timed: Images of the shard that was timed.
+        images: Number of images, including copies.
+        timed: Number of images of the timed shard.
         engine: Engine of the run.
         jobs: Number of its workers.
-        worker_mib: Memory of a worker while it explains, in MiB.
-        comparing_mib: Memory of the comparisons of one network and layer beside it, in MiB.
+        worker_mib: Memory of a worker in MiB.
+        comparing_mib: Additional memory of the comparisons of one network and layer in MiB.
         switches: Settings that together halve the passes, and the share of all passes that each saves.
     """
 

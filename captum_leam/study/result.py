@@ -30,7 +30,11 @@ class StudyResult:
         folder: Folder that a study wrote, or its URL in a store.
 
     Raises:
-        BrokenFileError: On reading, if there is no manifest (the study is not finished), or if a file is not the one that it names.
+        BrokenFileError: On access, if the study is not finished, or if a file was changed since.
+
+    See Also:
+        * :class:`~captum_leam.study.Study`: Study that writes the results.
+        * :func:`~captum_leam.reporting.write_report`: Report of the results.
 
     Example:
         >>> StudyResult(Path("/nowhere")).manifest
@@ -46,7 +50,7 @@ class StudyResult:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """Configuration, versions, hashes, durations, what was skipped."""
+        """Configuration, versions, hashes, durations and skipped files."""
         try:
             manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -60,11 +64,11 @@ class StudyResult:
 
         Args:
             name: Name of the table.
-            **filters: Values of columns. Only rows that have them are read, so that large tables need not fit into memory.
+            **filters: Values of columns, such as ``model="a"``. Only rows with these values are read.
 
         Raises:
             CaptumLeamError: If there is no such table.
-            BrokenFileError: If the file is not the one that the study wrote.
+            BrokenFileError: If the file was changed since the study wrote it.
         """
         pq = import_optional("pyarrow.parquet")
 
@@ -92,18 +96,18 @@ class StudyResult:
             ) from None
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the headline: person-specificity of the overall maps, of LEAM and of controls."""
+        """Return the person specificity of the overall maps and of controls."""
         return self.table("patterns", layer=OVERALL, kind="top")
 
     def mean_maps(self) -> dict[tuple[str, str], NDArray[np.float32]]:
-        """Return model and layer → mean map (H, W)."""
+        """Return a dictionary of mean maps (H, W) by model and layer."""
         with self._good("maps", "maps/mean.npz") as path, np.load(path, allow_pickle=False) as file:
             named = [(tuple(key.split("/", 1)), file[key]) for key in file.files]
         return {(model, layer): values for (model, layer), values in named}
 
     @property
     def complete(self) -> bool:
-        """Whether nothing was left out."""
+        """Whether all pictures were used."""
         return not self.manifest["skipped"]["count"]
 
     def __repr__(self) -> str:

@@ -28,14 +28,20 @@ from captum_leam.study.worker import deterministic_torch, this_worker
 
 @dataclass(frozen=True)
 class Study:
-    """Many people, several networks, their layers: from pictures to tables that can be trusted, resumed and repeated.
+    """Study of many people, networks and layers, from pictures to tables.
+
+    A run that was interrupted is resumed by the same call.
 
     Args:
-        config: A :class:`~captum_leam.study.Config`, the path of a YAML file, or None. Default: None.
-        **settings: Instead of a file, or over the values of a ``Config``: the keys of the YAML file.
+        config: Settings as a :class:`~captum_leam.study.Config`, or the path of a YAML file. Default: None, for settings by keyword.
+        **settings: Keys of the YAML file with their values, instead of a file, or to change values of a ``Config``.
 
     Raises:
-        ConfigError: If a setting is wrong, with its key, its value, what was expected, and the line.
+        ConfigError: If a setting is invalid. The message has its key, its value, the expected values and the line.
+
+    See Also:
+        * :class:`~captum_leam.study.StudyResult`: Tables of a finished study.
+        * :func:`~captum_leam.study.read_config`: Settings from a YAML file.
 
     Example:
         >>> Study(people=".", models={"a": "torch.nn:Identity"}, fractions=[2])
@@ -68,21 +74,21 @@ class Study:
         force: bool = False,
         report: bool = True,
     ) -> StudyResult:
-        """Do what is not done yet, and write the tables.
+        """Run the parts of the study that are not finished, and write the tables.
 
         Args:
             engine: ``"serial"``, ``"processes"`` or ``"ray"``; all give the same tables. Default: ``"serial"``.
-            jobs: Number of workers of the last two. Default: 1.
-            progress: Whether to show progress bars with the time left. Default: True.
+            jobs: Number of workers of ``"processes"`` and ``"ray"``. Default: 1.
+            progress: Whether to show progress bars. Default: True.
             force: Whether to write into a folder that holds other files. Default: False.
-            report: Whether to write ``report.html``, too. Default: True.
+            report: Whether to write ``report.html``. Default: True.
 
         Returns:
-            The tables, and what was skipped.
+            Tables, manifest and mean maps.
 
         Raises:
-            ConfigError: If settings, people or networks are wrong; nothing was done.
-            IncompleteError: If shards could not be made or written, as on a full disk. Run again.
+            ConfigError: If settings, people or networks are invalid. Nothing was computed.
+            IncompleteError: If shards could not be computed or written, for example on a full disk. Call it again to resume.
         """
         _check_engine(self.config, engine, jobs)
         out = _prepare_folder(self.config.out, force)
@@ -103,17 +109,20 @@ class Study:
         return StudyResult(out)
 
     def plan(self, *, engine: Engine = "serial", jobs: int = 1, progress: bool = False) -> Cost:
-        """Return what a run costs: stages, passes, shards, bytes, time, memory, and what halves it.
+        """Estimate the passes, bytes, time and memory of a run before it starts.
 
-        The first shard is run twice in a temporary folder; nothing is written to the folder of results.
+        The first shard is timed in a temporary folder. Nothing is written to the results.
 
         Args:
             engine: Engine of the run. Default: ``"serial"``.
-            jobs: Number of its workers. Default: 1.
+            jobs: Number of workers. Default: 1.
             progress: Whether to show a progress bar while files are read. Default: False.
 
+        Returns:
+            Cost by stage, with the memory of a worker and the settings that halve it.
+
         Raises:
-            ConfigError: If settings, people or networks are wrong.
+            ConfigError: If settings, people or networks are invalid.
             IncompleteError: If a stage fails on the first shard.
         """
         _check_engine(self.config, engine, jobs)
@@ -124,14 +133,14 @@ class Study:
             this_worker.cache_clear()  # networks need not stay in memory
 
     def check(self, *, recompute: int = 1, progress: bool = True) -> Recheck:
-        """Compare the results with the manifest, and with the same study done again.
+        """Compare the results with the manifest, and some shards with newly computed ones.
 
         Args:
-            recompute: Number of shards of crops, and of maps, that are made anew from the pictures and compared. Default: 1.
+            recompute: Number of shards of crops, and of maps, that are recomputed and compared. Default: 1.
             progress: Whether to show progress bars. Default: True.
 
         Returns:
-            What was compared, and each difference.
+            Comparisons that agree, and those that differ.
         """
         return check(self.config, recompute=recompute, progress=progress)
 

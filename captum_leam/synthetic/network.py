@@ -87,6 +87,10 @@ def train(
     Returns:
         Network in evaluation mode.
 
+    See Also:
+        * :func:`~captum_leam.synthetic.load_trained`: Networks that are part of the package.
+        * :func:`~captum_leam.synthetic.swap_test`: Test of the parts on which a network depends.
+
     Example:
         >>> net = train(SyntheticPopulation(2), steps=2, batch_size=4, progress=False)
         >>> net.training
@@ -207,6 +211,9 @@ def swap_test(
     Raises:
         CaptumLeamError: If a part is unknown.
 
+    See Also:
+        :func:`~captum_leam.synthetic.train`: Network with the evidence in known parts.
+
     Example:
         >>> swap_test(EmbeddingNet().eval(), SyntheticPopulation(3, evidence="nose"), images_per_person=2).images
         6
@@ -245,6 +252,9 @@ def centroids(
 
     Returns:
         Unit centroids of shape (P, D).
+
+    See Also:
+        :func:`~captum_leam.leave_one_out_centroids`: References from the explained images.
 
     Example:
         >>> centroids(EmbeddingNet().eval(), SyntheticPopulation(3), images_per_person=1).shape

@@ -79,6 +79,9 @@ class SyntheticPopulation:
     Raises:
         CaptumLeamError: If there are fewer than two people, or a part is unknown.
 
+    See Also:
+        :func:`~captum_leam.synthetic.load_trained`: Networks trained on such faces.
+
     Example:
         >>> population = SyntheticPopulation(5, evidence="nose", seed=0)
         >>> faces = population.sample(3, seed=1)
@@ -161,6 +164,9 @@ def swap(faces: SyntheticFaces, others: SyntheticFaces, parts: Sequence[str]) ->
 
     Raises:
         CaptumLeamError: If a part is unknown, or the numbers of faces differ.
+
+    See Also:
+        :func:`~captum_leam.synthetic.swap_test`: Test that swaps parts between people.
 
     Example:
         >>> population = SyntheticPopulation(2, seed=0)

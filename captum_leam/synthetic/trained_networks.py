@@ -31,6 +31,9 @@ def load_trained(population: SyntheticPopulation) -> EmbeddingNet:
     Raises:
         CaptumLeamError: If the package has no weights for the population.
 
+    See Also:
+        :func:`~captum_leam.synthetic.train`: Network of any other population.
+
     Example:
         >>> load_trained(SyntheticPopulation(12, evidence="nose")).training
         False

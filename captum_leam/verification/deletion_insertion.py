@@ -56,7 +56,7 @@ class VerificationEvaluator:
     """Deletion and insertion of the pixels that maps of pairs name, measured by the decision of the model.
 
     Args:
-        models: Embedding function from images (N, C, H, W) to embeddings (N, D), or name → embedding function. A single function is
+        models: Function from images (N, C, H, W) to embeddings (N, D), or a dictionary of such functions by name. A single function is
             named "model".
         fractions: Fractions of the pixels to delete or insert, at least two in rising order, in [0, 1]. Default: 0, 0.1, …, 1.
         operating_points: ``"eer"``, or false match rates in (0, 1) such as 1e-3, at which thresholds are taken from clean scores.
@@ -71,7 +71,11 @@ class VerificationEvaluator:
         progress: Whether to show a progress bar. Default: False.
 
     Raises:
-        CaptumLeamError: For an unknown option, or one out of its range.
+        CaptumLeamError: If an option is unknown or out of range.
+
+    See Also:
+        * :class:`~captum_leam.faithfulness.OcclusionEvaluator`: Drops of the cosine instead of decisions.
+        * :func:`~captum_leam.verification.draw_pairs`: Genuine and impostor pairs.
 
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs
@@ -141,10 +145,11 @@ class VerificationEvaluator:
         Args:
             images: Images, shape (N, C, H, W).
             pairs: Pairs of these images.
-            similar: Maps of the parts that make the pairs similar, or method → maps. Shape (P, H, W) or (P, 1, H, W) for the probes;
-                (P, 2, H, W) with the probe's map first if both images are occluded.
+            similar: Maps of the parts that make the pairs similar, or a dictionary of such maps by method. Shape (P, H, W) or (P, 1, H,
+                W) for the probes; (P, 2, H, W) with the probe's map first if both images are occluded.
             dissimilar: Maps of the parts that make the pairs dissimilar, higher where more dissimilar. Default: none.
-            calibration: Model → scores and genuine flags of other pairs to take thresholds from. Default: the clean scores of ``pairs``.
+            calibration: Scores and genuine flags of other pairs by model, from which thresholds are taken. Default: the clean scores of
+                ``pairs``.
             labels: Person of each image, for intervals over people. Default: no intervals.
             explained: Name of the model that the maps explain. Default: ``""``.
 
@@ -152,7 +157,7 @@ class VerificationEvaluator:
             Scores of each pair, method, protocol and fraction, with the thresholds.
 
         Raises:
-            CaptumLeamError: For maps of another size or with NaN, or too few impostor pairs for an operating point.
+            CaptumLeamError: If maps have another size or NaN, or there are too few impostor pairs for an operating point.
         """
         if images.ndim != 4 or int(torch.stack([pairs.first, pairs.second]).max()) >= len(images):
             raise CaptumLeamError(
@@ -296,7 +301,7 @@ class VerificationResult:
 
     Attributes:
         scores: One row per score, columns pair, genuine, model, kind, method (or control), protocol, fraction, score and explained.
-        thresholds: Model → operating point → threshold of the cosine.
+        thresholds: Thresholds of the cosine by model and operating point, as nested dictionaries.
         people: Both people of each pair, shape (P, 2); None without labels.
         settings: Settings of the evaluator by name.
 

@@ -24,6 +24,9 @@ class PairScores:
         embeddings: Embeddings of the batches so far, shape (N, D) each.
         people: Person of each image so far.
 
+    See Also:
+        :func:`~captum_leam.verification.verify`: The same in one call.
+
     Example:
         >>> scores = PairScores()
         >>> scores.update([[1.0, 0.0], [2.0, 0.0]], ["ann", "ann"])
@@ -36,14 +39,14 @@ class PairScores:
     people: list[Any] = field(default_factory=list)
 
     def update(self, embeddings: ArrayLike, people: Sequence[Any]) -> None:
-        """Add images.
+        """Add the embeddings of a batch.
 
         Args:
             embeddings: Embeddings, shape (N, D), finite and not zero.
             people: Person of each of the N images.
 
         Raises:
-            CaptumLeamError: For another number of people, or a missing one.
+            CaptumLeamError: If there is not one person per image.
         """
         rows = np.asarray(embeddings) if isinstance(embeddings, np.ndarray) else as_array(embeddings)
         self.people += people_of(people, len(rows))

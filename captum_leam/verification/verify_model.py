@@ -72,7 +72,7 @@ class Verification:
             fmr: False match rate, in (0, 1).
 
         Raises:
-            CaptumLeamError: With fewer than 1 / ``fmr`` impostor pairs.
+            CaptumLeamError: If there are fewer than 1 / ``fmr`` impostor pairs.
         """
         return threshold_at_fmr(*self._pairs(), fmr)
 
@@ -83,7 +83,7 @@ class Verification:
             fmr: False match rate, in (0, 1).
 
         Raises:
-            CaptumLeamError: With fewer than 1 / ``fmr`` impostor pairs.
+            CaptumLeamError: If there are fewer than 1 / ``fmr`` impostor pairs.
         """
         return float(np.mean(self.genuine >= self.threshold(fmr)))
 
@@ -141,10 +141,14 @@ def verify(model: nn.Module, images: Tensor, labels: Sequence[Hashable], *, batc
         Cosines of all pairs with error rates. Pairs share images, so that their number does not give intervals.
 
     Raises:
-        CaptumLeamError: For another number of labels, or without pairs of both kinds.
+        CaptumLeamError: If there is not one label per image, or if genuine or impostor pairs are missing.
 
     Warns:
         SeparationWarning: If the equal error rate is above 20 %.
+
+    See Also:
+        * :class:`~captum_leam.verification.PairScores`: The same from several batches.
+        * :class:`~captum_leam.verification.VerificationEvaluator`: Decisions with pixels deleted or inserted.
 
     Example:
         >>> import torch
