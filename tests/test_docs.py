@@ -13,6 +13,7 @@ import torch
 
 import captum_leam
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
+from tools.page_outputs import run_blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -27,8 +28,7 @@ sys.path.pop(0)
 CODE = re.compile(r"^```python\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 PAGES = sorted(
     page.relative_to(DOCS)
-    for folder in ("howto", "explanation")
-    for page in (DOCS / folder).glob("*.md")
+    for page in (*(DOCS / "howto").glob("*.md"), *(DOCS / "explanation").glob("*.md"), DOCS / "best_form.md")
     if CODE.search(page.read_text())
 )
 
@@ -140,21 +140,27 @@ def test_constants_are_described_by_the_string_below_them():
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
-    """From top to bottom, with a small network and synthetic faces."""
+    """From top to bottom, as pasted, and prints what the page shows; figures are named ``figure`` and exist."""
     if page.stem == "onnx":
         pytest.importorskip("onnx2torch")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    sample = SyntheticPopulation(3, evidence="eyes").sample(2, seed=1)
-    people = [f"person {i}" for i in sample.people.tolist()]
-    given = {"__name__": "page", "model": EmbeddingNet(16).eval(), "faces": sample.images, "people": people}
-    blocks = [b for b in CODE.findall((DOCS / page).read_text()) if not b.startswith("# not run")]
-    assert blocks
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an untrained network tells nobody apart
-        for block in blocks:
-            exec(compile(block, str(page), "exec"), given)  # noqa: S102 - our own page
+    names = {"__name__": "page"}
+    for block, printed in run_blocks((DOCS / page).read_text(), names):
+        if block["printed"] is not None:
+            assert close(printed, block["printed"]), f"run: python tools/page_outputs.py docs/{page}"
+        if block["image"] is not None:
+            assert names["figure"].axes
+            assert (DOCS / page.parent / block["image"]).exists()
     assert not list(tmp_path.iterdir())
+
+
+def close(printed: str, shown: str) -> bool:
+    """Whether two texts have the same words, and numbers that differ by .02 at most."""
+    numbers = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
+    pairs = zip(map(float, numbers.findall(printed)), map(float, numbers.findall(shown)), strict=False)
+    rest = [numbers.sub("#", text).split() for text in (printed, shown)]
+    return rest[0] == rest[1] and all(abs(a - b) <= 0.021 for a, b in pairs)
 
 
 @pytest.mark.parametrize("page", ["quickstart", "with_captum"])
