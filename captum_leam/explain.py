@@ -298,7 +298,7 @@ class OverallMap:
         Args:
             x: Faces, shape (N, C, H, W).
             reference: Reference embeddings, shape (D,), (1, D) or (N, D). Default: each image's own.
-            contrast: Embeddings to tell the person apart from, (D,), (M, D) or (N, M, D). Default: None.
+            contrast: Embeddings of other people to contrast with, (D,), (M, D) or (N, M, D). Default: None.
             baselines: Start of the path and replacement of occluded pixels, in any of Captum's forms. Default: a Gaussian blur.
 
         Returns:
@@ -356,7 +356,7 @@ def layer_maps(
         x: Faces, shape (N, C, H, W), as the model takes them.
         layers: Layers to explain: suggestions, or layers in any form that :func:`explain_faces` takes. None for those of the overall map.
         reference: Reference embeddings, shape (D,), (1, D) or (N, D). Default: each image's own.
-        contrast: Embeddings to tell the person apart from, see :meth:`LEAM.attribute <captum_leam.LEAM.attribute>`. Default: None.
+        contrast: Embeddings of other people to contrast with, see :meth:`LEAM.attribute <captum_leam.LEAM.attribute>`. Default: None.
         n_steps: Number of steps of the path from a blurred image; 1 for no path. Default: 4.
         norm: Treatment of the norm of the embedding in the score, see :class:`~captum_leam.LEAM`. Default: ``"detach"``.
         weighting: Weighting of the gradients, see :class:`~captum_leam.LEAM`. Default: ``"elementwise"``.

@@ -224,7 +224,7 @@ class LEAM(LayerAttribution, GradientAttribution):
             grad_kwargs: Additional arguments of ``torch.autograd.grad``. Default: None.
             reference: Reference embeddings, (D,) or (1, D) shared by all images, or (N, D), one per image. Default: each image's own
                 embedding.
-            contrast: Embeddings to tell the person apart from, (D,) or (M, D) shared by all images, or (N, M, D). The score is then
+            contrast: Embeddings of other people to contrast with, (D,) or (M, D) shared by all images, or (N, M, D). The score is then
                 :math:`(\langle f, \hat r_+\rangle - \mathrm{mean}\langle f, \hat r_-\rangle)/\|f\|`. Default: None.
             baselines: Start of the path, in any of Captum's forms. Default: a Gaussian blur of the images (σ = 10 px per 112 px of
                 width).
@@ -247,6 +247,14 @@ class LEAM(LayerAttribution, GradientAttribution):
         Raises:
             InputTypeError: If inputs, model or layers have the wrong type.
             CaptumLeamError: If arguments contradict each other, or if a map would be wrong, as :doc:`/troubleshooting` lists.
+
+        Example:
+            >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 256, 8)).eval()
+            >>> faces, references = torch.rand(2, 3, 32, 32), torch.randn(2, 8)
+            >>> LEAM(net, net[1]).attribute(faces, reference=references).shape
+            torch.Size([2, 1, 16, 16])
+            >>> LEAM(net, net[1]).attribute(faces, reference=references, n_steps=4).shape  # along a path
+            torch.Size([2, 1, 16, 16])
         """
         if internal_batch_size is not None:
             check_count("internal_batch_size", internal_batch_size)
@@ -301,7 +309,7 @@ class LEAM(LayerAttribution, GradientAttribution):
             ends: Images (N, C, H, W) at the end of the path that ``images`` lie on. For the first batch of a model, one more forward pass
                 compares their results with those of the probe. Default: ``images``, which needs no further pass.
             reference: Reference embeddings, as in :meth:`attribute`. Default: each image's own embedding.
-            contrast: Embeddings to tell the person apart from, as in :meth:`attribute`. Default: None.
+            contrast: Embeddings of other people to contrast with, as in :meth:`attribute`. Default: None.
 
         Returns:
             List of one map (N, 1, h, w) per layer, as :meth:`attribute` returns them, and the gradient (N, C, H, W).
@@ -350,7 +358,7 @@ class LEAM(LayerAttribution, GradientAttribution):
             target: None, because embeddings have no classes. Default: None.
             additional_forward_args: Arguments passed to the model unchanged. Default: None.
             reference: Reference embeddings, as in :meth:`attribute`. Default: each image's own embedding.
-            contrast: Embeddings to tell the person apart from, as in :meth:`attribute`. Default: None.
+            contrast: Embeddings of other people to contrast with, as in :meth:`attribute`. Default: None.
 
         Returns:
             Deltas (N,), 0 for a complete attribution.

@@ -110,8 +110,8 @@ def unit(vectors: Tensor, name: str = "vectors") -> Tensor:
         CaptumLeamError: If the norm of a vector is zero, NaN or infinite; the message lists the rows.
 
     Example:
-        >>> unit(torch.tensor([[3.0, 4.0]])).tolist()
-        [[0.6000000238418579, 0.800000011920929]]
+        >>> unit(torch.tensor([[3.0, 4.0]]))
+        tensor([[0.6000, 0.8000]])
     """
     norms = _length(vectors)[..., None]
     raise_if_any(
@@ -161,7 +161,7 @@ def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Ten
     Args:
         embeddings: Embeddings (N, D) of the explained images.
         reference: Reference embeddings, (D,) or (1, D) shared by all images, or (N, D), one per image. Default: ``embeddings``.
-        contrast: Embeddings to tell the person apart from, (D,) or (M, D) shared by all images, or (N, M, D). Default: None.
+        contrast: Embeddings of other people to contrast with, (D,) or (M, D) shared by all images, or (N, M, D). Default: None.
 
     Returns:
         Shape (1, D) or (N, D), detached; of length 1 without a contrast.
@@ -172,10 +172,10 @@ def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Ten
 
     Example:
         >>> f = torch.tensor([[3.0, 4.0]])
-        >>> direction(f).tolist()
-        [[0.6000000238418579, 0.800000011920929]]
-        >>> direction(f, torch.tensor([2.0, 0.0]), contrast=torch.tensor([0.0, 5.0])).tolist()
-        [[1.0, -1.0]]
+        >>> direction(f)
+        tensor([[0.6000, 0.8000]])
+        >>> direction(f, torch.tensor([2.0, 0.0]), contrast=torch.tensor([0.0, 5.0]))
+        tensor([[ 1., -1.]])
     """
     embeddings = embeddings.detach()
     vectors = embeddings if reference is None else match_rows(reference, embeddings).detach()
@@ -212,7 +212,8 @@ def similarity(embeddings: Tensor, direction: Tensor, norm: Norm = "detach") -> 
 
     Args:
         embeddings: Embeddings (N, D), not normalised, differentiable.
-        direction: Direction (1, D) or (N, D); for ``"fixed"`` weights, which are divided by ``‖f(x)‖`` already.
+        direction: Direction (1, D) or (N, D) of :func:`direction`. With ``norm="fixed"``, the weights of
+            :meth:`EmbeddingSimilarity.fixed_weights`.
         norm: Treatment of the norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``. Default: ``"detach"``.
 
     Returns:
@@ -225,9 +226,8 @@ def similarity(embeddings: Tensor, direction: Tensor, norm: Norm = "detach") -> 
         :class:`~captum_leam.EmbeddingSimilarity`: The score as a Captum forward function.
 
     Example:
-        >>> f = torch.tensor([[3.0, 4.0]], requires_grad=True)
-        >>> similarity(f, torch.tensor([[1.0, 0.0]])).item()
-        0.6000000238418579
+        >>> similarity(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]]))
+        tensor([0.6000])
     """
     score = (embeddings * direction).sum(1)
     if norm == "fixed":
@@ -246,7 +246,7 @@ def fixed_weights(embeddings: Tensor, reference: Tensor | None = None, contrast:
     Args:
         embeddings: Embeddings (N, D) of the explained images.
         reference: Reference embeddings, see :func:`direction`. Default: ``embeddings``.
-        contrast: Embeddings to tell the person apart from, see :func:`direction`. Default: None.
+        contrast: Embeddings of other people to contrast with, see :func:`direction`. Default: None.
 
     Returns:
         Weights (N, D), detached.
@@ -315,7 +315,7 @@ class Objective:
 
     Attributes:
         reference: Reference embeddings, (D,), (1, D) or (N, D). Default: the embeddings themselves.
-        contrast: Embeddings to tell the person apart from, see :func:`direction`. Default: None.
+        contrast: Embeddings of other people to contrast with, see :func:`direction`. Default: None.
         norm: Treatment of the norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``. Default: ``"detach"``.
         direction: Direction, or weights for ``"fixed"``, which :meth:`at` sets. Default: computed from the embeddings that are scored.
 
@@ -423,9 +423,12 @@ def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) 
         * :func:`~captum_leam.explain_faces`: Maps towards these references.
 
     Example:
-        >>> f = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [4.0, 0.0]])
-        >>> leave_one_out_centroids(f, ["ann", "ann", "bob", "bob"]).tolist()
-        [[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [4.0, 0.0]])
+        >>> leave_one_out_centroids(embeddings, ["ann", "ann", "bob", "bob"])
+        tensor([[0., 1.],
+                [1., 0.],
+                [1., 0.],
+                [1., 0.]])
     """
     embeddings = at_least_float32(as_embeddings(embeddings, len(embeddings)).detach())
     people, codes = person_codes(labels, len(embeddings), "embeddings")
@@ -572,7 +575,7 @@ class EmbeddingSimilarity(nn.Module):
         Args:
             inputs: Images (N, …).
             reference: Reference embeddings, see :func:`direction`. Default: each image's own embedding.
-            contrast: Embeddings to tell the person apart from, see :func:`direction`. Default: None.
+            contrast: Embeddings of other people to contrast with, see :func:`direction`. Default: None.
             *args: Arguments passed to the model unchanged.
 
         Returns:

@@ -24,10 +24,10 @@ ROAD_NOISE = 0.01
 
 @dataclass(frozen=True)
 class Fill:
-    """A fill with its name.
+    """Named replacement of occluded pixels.
 
     Attributes:
-        name: Name in tables.
+        name: Name of the fill in tables.
         function: Function from images and masks to images.
         uses_masks: Whether the result depends on the masks; if not, it is computed once for all masks. Default: False.
 

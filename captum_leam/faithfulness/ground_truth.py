@@ -21,13 +21,13 @@ from captum_leam.stats.auc import rank_auc
 
 
 def pointing_game(maps: Tensor, truth: Tensor, *, tolerance: int = 0, seed: int = 0) -> Tensor:
-    """Return whether the highest pixel of each map lies in the truth (pointing game).
+    """Return whether the highest pixel of each map lies in the ground truth (pointing game).
 
     Source: Zhang et al., "Top-down neural attention by excitation backprop", IJCV 2018, section 4.1 (tolerance of 15 px on photos).
 
     Args:
         maps: Maps, shape (N, H, W) or (N, 1, H, W).
-        truth: Pixels of the truth, boolean, shape (N, H, W).
+        truth: Pixels of the known evidence (ground truth), boolean, shape (N, H, W).
         tolerance: Distance in pixels at which a pixel beside the truth still counts. Default: 0.
         seed: Seed that breaks ties. Default: 0.
 
@@ -35,7 +35,7 @@ def pointing_game(maps: Tensor, truth: Tensor, *, tolerance: int = 0, seed: int 
         0 or 1 for each image, shape (N,). Chance is the share of the truth in the image.
 
     Raises:
-        CaptumLeamError: If shapes differ, or a truth has no pixel or all pixels.
+        CaptumLeamError: If shapes differ, or a ground truth has no pixel or all pixels.
 
     See Also:
         * :func:`~captum_leam.faithfulness.mass_accuracy`: Share of the positive attribution in the truth.
@@ -52,19 +52,19 @@ def pointing_game(maps: Tensor, truth: Tensor, *, tolerance: int = 0, seed: int 
 
 
 def mass_accuracy(maps: Tensor, truth: Tensor) -> Tensor:
-    """Return the share of the positive attribution that lies in the truth.
+    """Return the share of the positive attribution that lies in the ground truth.
 
     Source: Arras et al., "CLEVR-XAI", Information Fusion 2022, equation 2.
 
     Args:
         maps: Maps, shape (N, H, W) or (N, 1, H, W).
-        truth: Pixels of the truth, boolean, shape (N, H, W).
+        truth: Pixels of the known evidence (ground truth), boolean, shape (N, H, W).
 
     Returns:
         Shares in [0, 1], shape (N,); NaN for a map without a positive value. Chance is the share of the truth in the image.
 
     Raises:
-        CaptumLeamError: If shapes differ, or a truth has no pixel or all pixels.
+        CaptumLeamError: If shapes differ, or a ground truth has no pixel or all pixels.
 
     See Also:
         * :func:`~captum_leam.faithfulness.pointing_game`: Whether the highest pixel lies in the truth.
@@ -81,20 +81,20 @@ def mass_accuracy(maps: Tensor, truth: Tensor) -> Tensor:
 
 
 def rank_accuracy(maps: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
-    """Return the share of the highest pixels, as many as the truth has, that lies in the truth.
+    """Return the share of the highest pixels, as many as the ground truth has, that lies in the ground truth.
 
     Source: Arras et al., "CLEVR-XAI", Information Fusion 2022, equation 3.
 
     Args:
         maps: Maps, shape (N, H, W) or (N, 1, H, W).
-        truth: Pixels of the truth, boolean, shape (N, H, W).
+        truth: Pixels of the known evidence (ground truth), boolean, shape (N, H, W).
         seed: Seed that breaks ties. Default: 0.
 
     Returns:
         Shares in [0, 1], shape (N,). Chance is the share of the truth in the image.
 
     Raises:
-        CaptumLeamError: If shapes differ, or a truth has no pixel or all pixels.
+        CaptumLeamError: If shapes differ, or a ground truth has no pixel or all pixels.
 
     See Also:
         * :func:`~captum_leam.faithfulness.pointing_game`: Whether the highest pixel lies in the truth.
@@ -111,18 +111,18 @@ def rank_accuracy(maps: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
 
 
 def iou(maps: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
-    """Return the intersection over union of the truth and the highest pixels, as many as the truth has.
+    """Return the intersection over union of the ground truth and equally many of the highest pixels.
 
     Args:
         maps: Maps, shape (N, H, W) or (N, 1, H, W).
-        truth: Pixels of the truth, boolean, shape (N, H, W).
+        truth: Pixels of the known evidence (ground truth), boolean, shape (N, H, W).
         seed: Seed that breaks ties. Default: 0.
 
     Returns:
         Values in [0, 1], shape (N,).
 
     Raises:
-        CaptumLeamError: If shapes differ, or a truth has no pixel or all pixels.
+        CaptumLeamError: If shapes differ, or a ground truth has no pixel or all pixels.
 
     See Also:
         * :func:`~captum_leam.faithfulness.pointing_game`: Whether the highest pixel lies in the truth.
@@ -138,19 +138,21 @@ def iou(maps: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
 
 
 def roc_auc(maps: Tensor, truth: Tensor) -> Tensor:
-    """Return the chance that a pixel of the truth has a higher value than one outside it, with ties counted half.
+    """Return the area under the ROC curve of the map values as a classifier of the ground truth.
+
+    It is the chance that a pixel of the ground truth has a higher value than one outside it, with ties counted half.
 
     Source: area under the ROC curve, Mann & Whitney 1947.
 
     Args:
         maps: Maps, shape (N, H, W) or (N, 1, H, W).
-        truth: Pixels of the truth, boolean, shape (N, H, W).
+        truth: Pixels of the known evidence (ground truth), boolean, shape (N, H, W).
 
     Returns:
         Areas in [0, 1], shape (N,); 0.5 for a constant map.
 
     Raises:
-        CaptumLeamError: If shapes differ, or a truth has no pixel or all pixels.
+        CaptumLeamError: If shapes differ, or a ground truth has no pixel or all pixels.
 
     See Also:
         * :func:`~captum_leam.faithfulness.pointing_game`: Whether the highest pixel lies in the truth.
@@ -291,8 +293,8 @@ class AdditiveSimilarity(nn.Module):
 
     Example:
         >>> network = AdditiveSimilarity(torch.tensor([[3.0, 1.0], [0.0, -2.0]]))
-        >>> network(torch.ones(1, 3, 2, 2)).tolist()   # 0.75 + 0.25 − 0.5
-        [[0.5, 0.8660253882408142]]
+        >>> network(torch.ones(1, 3, 2, 2))  # the cosine is 0.75 + 0.25 − 0.5
+        tensor([[0.5000, 0.8660]])
         >>> network.contributions(torch.ones(1, 3, 2, 2)).tolist()
         [[[0.75, 0.25], [0.0, -0.5]]]
     """

@@ -108,8 +108,11 @@ class OcclusionEvaluator:
         >>> faces, people = torch.rand(4, 3, 8, 8), ["ann", "ann", "bob", "bob"]
         >>> evaluator = OcclusionEvaluator(model, fractions=(0.1,), controls=("random pixels", "moved"))
         >>> result = evaluator.evaluate(faces, {"noise": torch.rand(4, 8, 8)}, labels=people)
-        >>> result.summary()[["method", "control"]].values.tolist()
-        [['noise', ''], ['noise', 'moved'], ['', 'random pixels']]
+        >>> result.summary()[["method", "control", "fraction", "images"]]
+          method        control  fraction  images
+        0  noise                      0.1       4
+        1  noise          moved       0.1       4
+        2         random pixels       0.1       4
     """
 
     def __init__(

@@ -94,7 +94,7 @@ def rank_layers(
         model: Model in evaluation mode that returns embeddings (N, D).
         images: Images, at least two of each person, shape (N, C, H, W).
         labels: Person of each image.
-        layers: Layers to rank, see :func:`~captum_leam.suggest_layers`. Default: all suggested layers.
+        layers: Layers to rank. Default: all layers of :func:`~captum_leam.suggest_layers`.
         fraction: Share of the crop that is occluded, in (0, 1]. Default: 0.05.
         fill: Replacement of occluded pixels. Default: ``"blur"``.
         n_steps: Steps of the path of the layer maps, 1 for no path. Default: 4. The overall map is that of the preset ``"fast"``.

@@ -52,7 +52,7 @@ def control_maps(
         explain: Method whose maps are examined, a function of a model, images and references (N, D) that returns maps. Default:
             :func:`~captum_leam.explain_faces`.
         labels: Label maps of a parser for the control "parser", shape (N, H, W). Default: no such control.
-        maps: Maps of the method, shape (N, H, W), which give the height of each region. Default: heights by size.
+        maps: Maps of the method, shape (N, H, W), from which the value of each region is computed. Default: values by size.
         batch_size: Number of images in one pass. Default: 64.
         seed: Seed of the random weights. Default: 0.
 
@@ -137,14 +137,14 @@ def untrained_maps(
 
 
 def region_maps(labels: Tensor | ArrayLike, maps: Tensor | None = None, *, smooth: float = 2.0) -> Tensor:
-    """Return maps painted from the masks of a parser, each region at the same height for everyone.
+    """Return maps with one constant value for each region of a parser, the same for all faces.
 
     The maps only contain the places of the parts of each face.
 
     Args:
         labels: Region labels, integers, shape (N, H, W).
-        maps: Maps, shape (N, H, W), whose mean density (mass / area) over all images is the height of a region. Default: heights of
-            1 / mean area, and 0 for label 0, so that small parts come first.
+        maps: Maps, shape (N, H, W), whose mean density (mass / area) over all images is the value of a region. Default: 1 / mean area,
+            and 0 for label 0, so that small parts have high values.
         smooth: Standard deviation of the blur in pixels of a 112 px crop. Default: 2.
 
     Returns:

@@ -136,8 +136,9 @@ def agreement(
         >>> from captum_leam.patterns import signatures
         >>> one = torch.eye(4).reshape(4, 1, 4)
         >>> found = agreement({"a": signatures(one, "dense"), "b": signatures(one, "dense")}, list("wxyz"))
-        >>> found.to_frame()[["first", "second", "agreement", "chance"]].values.tolist()
-        [['a', 'b', 1.0, 0.0]]
+        >>> found.to_frame()[["first", "second", "agreement", "chance"]].round(2)
+          first second  agreement  chance
+        0     a      b        1.0     0.0
     """
     check_options(confidence, resamples)
     if len(maps) < 2:

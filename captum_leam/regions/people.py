@@ -36,8 +36,10 @@ def per_person(report: pd.DataFrame, people: Sequence[Hashable]) -> pd.DataFrame
     Example:
         >>> report = pd.DataFrame({"image": [0, 1, 2], "region": "nose", "share": [0.2, 0.4, 0.6], "mass": 0.1, "area": 0.1,
         ...                        "lift": [2.0, 4.0, 6.0]})
-        >>> per_person(report, ["ann", "ann", "bob"])[["person", "images", "lift"]].values.tolist()
-        [['ann', 2, 3.0], ['bob', 1, 6.0]]
+        >>> per_person(report, ["ann", "ann", "bob"])[["person", "region", "images", "lift"]]
+          person region  images  lift
+        0    ann   nose       2   3.0
+        1    bob   nose       1   6.0
     """
     if missing := [name for name in ("image", "region", *QUANTITIES) if name not in report.columns]:
         raise CaptumLeamError(
@@ -92,9 +94,10 @@ def over_people(
     Example:
         >>> report = pd.DataFrame({"image": [0, 1, 2], "region": "nose", "share": [0.2, 0.4, 0.6], "mass": 0.1, "area": 0.1,
         ...                        "lift": [2.0, 4.0, 6.0]})
-        >>> table = over_people(report, ["ann", "ann", "bob"]).set_index("quantity")
-        >>> table.loc["lift", ["mean", "low", "high"]].astype(float).round(1).tolist()  # the interval of two people is wide
-        [4.5, 0.0, 23.6]
+        >>> table = over_people(report, ["ann", "ann", "bob"])
+        >>> table.loc[table["quantity"] == "lift", ["region", "people", "mean", "low", "high"]].round(1)  # two people: a wide interval
+          region  people  mean  low  high
+        3   nose       2   4.5  0.0  23.6
     """
     if not 0 < confidence < 1:
         raise CaptumLeamError(f"Expected confidence to be in (0, 1), got {confidence}.")

@@ -342,9 +342,9 @@ def region_report(
         >>> maps[0, 62:80, 50:62] = 1.0
         >>> parser = TemplateParser()
         >>> report = region_report(maps, parser(maps[:, None]), parser.scheme)
-        >>> nose = report.set_index("region").loc["nose"]
-        >>> print(nose.share, nose.mass, round(nose.area, 3), round(nose.lift), nose.nearest_landmark)
-        1.0 1.0 0.035 29 nose_tip
+        >>> report.loc[report["region"] == "nose", ["image", "region", "share", "mass", "area", "lift", "nearest_landmark"]].round(2)
+           image region  share  mass  area   lift nearest_landmark
+        7      0   nose    1.0   1.0  0.04  28.51         nose_tip
     """
     report = RegionReport(scheme, fraction=fraction, of=of, seed=seed)
     report.update(maps, labels, face=face, landmarks=landmarks)

@@ -19,8 +19,8 @@ class SyntheticFaces:
     Attributes:
         images: RGB images of shape (N, 3, 112, 112), in [0, 1].
         labels: Exact label maps of shape (N, 112, 112), int64, in the labels of :attr:`scheme`.
-        people: Number of the person in each image, shape (N,), int64.
-        parts: Numbers that describe each part, shape (N, K), by its name.
+        people: Index of the person in each image, shape (N,), int64.
+        parts: Parameters in [0, 1] of each part by name, shape (N, K) each.
         nuisance: Nuisance values of shape (N, 16).
 
     Example:
@@ -138,12 +138,12 @@ class SyntheticPopulation:
 
 
 def render(parts: dict[str, Tensor], nuisance: Tensor, people: Tensor) -> SyntheticFaces:
-    """Return images of faces from the numbers that describe them.
+    """Render images of faces from the parameters of their parts.
 
     Args:
-        parts: Numbers in [0, 1] for each part, shape (N, K) with K as in :data:`PARTS`.
+        parts: Parameters in [0, 1] of each part by name, shape (N, K) with K as in :data:`PARTS`.
         nuisance: Nuisance values of shape (N, 16), in [0, 1].
-        people: Number of the person in each image, shape (N,).
+        people: Index of the person in each image, shape (N,).
 
     Example:
         >>> faces = SyntheticPopulation(3).sample(1)

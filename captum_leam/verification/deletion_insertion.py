@@ -83,8 +83,10 @@ class VerificationEvaluator:
         >>> faces, pairs = torch.rand(4, 3, 8, 8), draw_pairs(["ann", "ann", "bob", "bob"])
         >>> evaluator = VerificationEvaluator(model, fractions=(0, 0.5, 1))
         >>> result = evaluator.evaluate(faces, pairs, {"noise": torch.rand(4, 8, 8)})
-        >>> result.summary()[["method", "protocol", "scored by", "better"]].values.tolist()[:2]
-        [['noise', 'deletion', 'gar', 'lower'], ['noise', 'insertion', 'gar', 'higher']]
+        >>> result.summary()[["method", "protocol", "scored by", "better"]].head(2)
+          method   protocol scored by  better
+        0  noise   deletion       gar   lower
+        1  noise  insertion       gar  higher
     """
 
     def __init__(
