@@ -30,7 +30,7 @@ PAGES = sorted(
     page.relative_to(DOCS)
     for page in DOCS.rglob("*.md")
     if CODE.search(page.read_text())
-    and not {"_build", "gallery", "api", "upstream.md", "faces_and_models.md"} & set(page.parts)
+    and not {"_build", "gallery", "upstream.md", "faces_and_models.md"} & set(page.parts)
 )
 
 
