@@ -334,7 +334,9 @@ class LEAM(LayerAttribution, GradientAttribution):
                 probe.compare((ends,), *passes.activations((ends,)))
             result = _add_single_pass(total, xs, Objective(reference, contrast, self.norm), probe)
         if any(len(of_layer) > 1 for of_layer in total.maps):
-            raise CaptumLeamError("Expected layers that put out one tensor each, got a layer of several tensors. Choose another layer.")
+            raise CaptumLeamError(
+                "Expected layers that put out one tensor each, got a layer of several tensors. Choose another layer."
+            )
         return [of_layer[0] for of_layer in total.maps], result.input_gradients[0]
 
     @log_usage()  # type: ignore[untyped-decorator]

@@ -237,7 +237,9 @@ def open_picture(path: str | Path) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         raise FileError(path, why_unreadable(Path(path))) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise FileError(path, f"the picture is too large and may be a decompression bomb ({error}). Save a smaller picture.") from None
+        raise FileError(
+            path, f"the picture is too large and may be a decompression bomb ({error}). Save a smaller picture."
+        ) from None
     except UnknownWhiteError as error:
         raise FileError(path, str(error)) from None
     except FileError:

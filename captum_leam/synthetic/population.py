@@ -138,7 +138,7 @@ class SyntheticPopulation:
 
 
 def render(parts: dict[str, Tensor], nuisance: Tensor, people: Tensor) -> SyntheticFaces:
-    """Render images of faces from the parameters of their parts.
+    """Return images of faces with the given parameters of their parts.
 
     Args:
         parts: Parameters in [0, 1] of each part by name, shape (N, K) with K as in :data:`PARTS`.
