@@ -358,8 +358,8 @@ def layer_maps(
         reference: Reference embeddings, shape (D,), (1, D) or (N, D). Default: each image's own.
         contrast: Embeddings of other people to contrast with, see :meth:`LEAM.attribute <captum_leam.LEAM.attribute>`. Default: None.
         n_steps: Number of steps of the path from a blurred image; 1 for no path. Default: 4.
-        norm: Treatment of the norm of the embedding in the score, see :class:`~captum_leam.LEAM`. Default: ``"detach"``.
-        weighting: Weighting of the gradients, see :class:`~captum_leam.LEAM`. Default: ``"elementwise"``.
+        norm: Treatment of the norm of the embedding in the score: ``"detach"``, ``"differentiate"`` or ``"fixed"``. Default: ``"detach"``.
+        weighting: Weighting of the gradients: ``"elementwise"``, ``"positive"`` or ``"channel"``. Default: ``"elementwise"``.
         batch_size: Number of images per pass, halved with a warning if they do not fit into memory. Default: 32.
 
     Returns:

@@ -27,7 +27,7 @@ class EmbeddingCAM(Explainer):
             Default: ``"differentiate"``.
         reshape: Function that brings tokens or channels-last output to (N, C, h, w), see :mod:`captum_leam.layers`. Default: None.
         field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
-        seed: Not used, because nothing is drawn. Default: 0.
+        seed: Not used. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
     Raises:
@@ -69,6 +69,15 @@ class GradCAM(EmbeddingCAM):
     Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017, equations 1
     and 2.
 
+    Args:
+        model: Function from images (N, C, H, W) to embeddings (N, D), differentiable after the layer.
+        layer: Module whose output (N, C, h, w) is weighted.
+        norm: Norm of the score, ``"differentiate"`` or ``"detach"``. Default: ``"differentiate"``.
+        reshape: Function that brings the output of the layer to (N, C, h, w). Default: None.
+        field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
+        seed: Not used. Default: 0.
+        batch_size: Maximum number of images in one pass. Default: 8.
+
     See Also:
         * :class:`~captum_leam.explainers.HiResCAM`: Elementwise weights instead of channel means.
         * :class:`~captum_leam.explainers.LayerCAM`: Positive elementwise weights.
@@ -92,6 +101,15 @@ class LayerCAM(EmbeddingCAM):
     .. math:: M = \mathrm{ReLU}\Big(\sum_c \mathrm{ReLU}\Big(\frac{\partial s}{\partial A_c}\Big) \odot A_c\Big)
 
     Source: Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", IEEE TIP 2021, equations 5 and 6.
+
+    Args:
+        model: Function from images (N, C, H, W) to embeddings (N, D), differentiable after the layer.
+        layer: Module whose output (N, C, h, w) is weighted.
+        norm: Norm of the score, ``"differentiate"`` or ``"detach"``. Default: ``"differentiate"``.
+        reshape: Function that brings the output of the layer to (N, C, h, w). Default: None.
+        field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
+        seed: Not used. Default: 0.
+        batch_size: Maximum number of images in one pass. Default: 8.
 
     See Also:
         * :class:`~captum_leam.explainers.GradCAM`: Channel means as weights.
@@ -117,6 +135,15 @@ class HiResCAM(EmbeddingCAM):
 
     Source: Draelos & Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks", 2020,
     arXiv 2011.08891, equation 2. With ``norm="detach"`` the map is that of LEAM in one pass.
+
+    Args:
+        model: Function from images (N, C, H, W) to embeddings (N, D), differentiable after the layer.
+        layer: Module whose output (N, C, h, w) is weighted.
+        norm: Norm of the score, ``"differentiate"`` or ``"detach"``. Default: ``"differentiate"``.
+        reshape: Function that brings the output of the layer to (N, C, h, w). Default: None.
+        field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
+        seed: Not used. Default: 0.
+        batch_size: Maximum number of images in one pass. Default: 8.
 
     See Also:
         :class:`~captum_leam.LEAM`: The same product, with paths, contrasts and several layers.

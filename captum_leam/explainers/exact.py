@@ -148,7 +148,7 @@ class PositionDecomposition(Explainer):
         layer: Module whose output (N, C, h, w) is the input of the affine part, usually the last one with spatial output.
         reshape: Function that brings the layer's output to (N, C, h, w). Default: None.
         field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
-        seed: Not used, because nothing is drawn. Default: 0.
+        seed: Not used. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
     Raises:
@@ -331,7 +331,7 @@ class GapDecomposition(PositionDecomposition):
         layer: Module whose output (N, C, h, w) is pooled.
         reshape: Function that brings the layer's output to (N, C, h, w). Default: None.
         field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
-        seed: Not used, because nothing is drawn. Default: 0.
+        seed: Not used. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
     Raises:

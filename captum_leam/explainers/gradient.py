@@ -40,8 +40,8 @@ class XSSAB(ThresholdExplainer):
     .. math:: P = \{k : f_k g_k \ge t/D\}, \qquad
        M_+ = \mathrm{mean}_c \left|\frac{\partial}{\partial x} \sum_{k \in P} f_k g_k\right|
 
-    and :math:`M_-` the same over the other dimensions. f is normalised inside the graph, and g is constant. The signed map is
-    :math:`M_+ - M_-`.
+    where f and g are the unit embeddings of the image x and the reference, with D dimensions, and t is the threshold. :math:`M_-` is the
+    same over the other dimensions, and the signed map is :math:`M_+ - M_-`. f is normalised inside the graph, and g is constant.
 
     Source: Huber, Luu, Terhörst, Damer, "Efficient Explainable Face Verification based on Similarity Score Argument Backpropagation",
     WACV 2024, arXiv 2304.13409.
@@ -49,7 +49,7 @@ class XSSAB(ThresholdExplainer):
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), differentiable.
         threshold: Cosine t from which two images count as a match. Default: 0.0.
-        seed: Not used, because nothing is drawn. Default: 0.
+        seed: Not used. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
     See Also:
@@ -79,16 +79,17 @@ class FGGB(ThresholdExplainer):
 
     .. math:: S = \sum_k \frac{G_k}{\|G_k\|} \left(f_k g_k - \frac{t}{D}\right), \qquad G_k = \frac{\partial f_k}{\partial x}
 
-    with the norm over all pixels and channels of the image. The map is the mean of S over the channels. Its positive part is the
-    similarity map, its negative part the dissimilarity map. The gradients are computed for several dimensions at once: copies of the
-    image pass through the model, and each backward pass takes the gradient of a different dimension for each copy.
+    where f and g are the unit embeddings of the image x and the reference, with D dimensions, t is the threshold, and the norm is over
+    all pixels and channels. The map is the mean of S over the channels. Its positive part is the similarity map, its negative part the
+    dissimilarity map. The gradients are computed for several dimensions at once: copies of the image pass through the model, and each
+    backward pass takes the gradient of a different dimension for each copy.
 
     Source: Lu, Xu, Ebrahimi, "Explainable Face Verification via Feature-Guided Gradient Backpropagation", FG 2024, arXiv 2403.04549.
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), differentiable.
         threshold: Cosine t from which two images count as a match. Default: 0.0.
-        seed: Not used, because nothing is drawn. Default: 0.
+        seed: Not used. Default: 0.
         batch_size: Maximum number of dimensions in one backward pass, and of copies of the image in the forward pass. Default: 4, which
             fits into the caches of a CPU core (16 take a third longer). On a GPU, larger batches are faster.
 
@@ -172,7 +173,7 @@ class FAME(TwoSidedExplainer):
         model: Function from images (N, C, H, W) to embeddings (N, D), differentiable.
         n_steps: Number of steps of the descent on each side. Default: 100.
         step: Largest change of a pixel in one step. Default: 1/255, for images in [0, 1]. Pass 2/255 for images in [−1, 1].
-        seed: Not used, because nothing is drawn. Default: 0.
+        seed: Not used. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
     Raises:

@@ -179,7 +179,7 @@ class XFace(PerturbationExplainer):
         model: Function from images (N, C, H, W) to embeddings (N, D), any callable.
         patches: Widths of the squares in pixels. Default: 7, 14 and 28 px per 112 px of the image's width.
         stride: Distance between neighbouring positions in pixels. Default: 5 px per 112 px of the image's width.
-        seed: Not used, because nothing is drawn. Default: 0.
+        seed: Not used. Default: 0.
         batch_size: Maximum number of masked images in one pass. Default: 8.
 
     Raises:

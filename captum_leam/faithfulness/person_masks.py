@@ -61,13 +61,13 @@ def evaluate_person_masks(
     Masks of the controls are made in the same way, from one other person drawn at random and from all other people.
 
     Args:
-        models: Models as in :class:`~captum_leam.faithfulness.OcclusionEvaluator`.
+        models: Function from images (N, C, H, W) to embeddings (N, D), or a dictionary of such functions by name.
         images: Images of at least two people with at least two images each, shape (N, C, H, W).
         maps: Maps of these images by any method, shape (N, H, W) or (N, 1, H, W).
         labels: Person of each image.
         explained: Name of the model that the maps explain. Default: ``""``.
         seed: Seed of the halves, of the other people, and of the evaluator. Default: 0.
-        **options: Options of the evaluator, such as ``fractions`` and ``fills``.
+        **options: Options of :class:`~captum_leam.faithfulness.OcclusionEvaluator`, such as ``fractions`` and ``fills``.
 
     Returns:
         Drops of the method "own mask" and of the controls "another person's mask", "population mean", "random pixels" and "random face

@@ -49,7 +49,7 @@ def control_maps(
         images: Images, shape (N, C, H, W).
         people: Person of each image.
         model: Model for the control "untrained"; it is copied and not changed. Default: no such control.
-        explain: Method whose maps are examined, a function of a model, images and references (N, D) that returns maps. Default:
+        explain: Function from a model, images and references (N, D) to maps, which computes the maps that are examined. Default:
             :func:`~captum_leam.explain_faces`.
         labels: Label maps of a parser for the control "parser", shape (N, H, W). Default: no such control.
         maps: Maps of the method, shape (N, H, W), from which the value of each region is computed. Default: values by size.
@@ -110,7 +110,7 @@ def untrained_maps(
         model: Model; it is copied and not changed.
         images: Images, shape (N, C, H, W).
         people: Person of each image. References are leave-one-out centroids of the untrained model's own embeddings.
-        explain: Method, see :func:`control_maps`. Default: :func:`~captum_leam.explain_faces`.
+        explain: Function from a model, images and references (N, D) to maps. Default: :func:`~captum_leam.explain_faces`.
         batch_size: Number of images in one pass. Default: 64.
         seed: Seed of the random weights. Default: 0.
 

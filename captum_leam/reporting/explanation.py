@@ -216,8 +216,8 @@ def explain_images(
         pair: Explanation of the two images towards each other, whose maps are used. Default: none.
         match: Identification of the images in a gallery, whose maps are used; drops are then those of the cosine to the first candidate.
             Default: none.
-        landmarks: Landmarks for :func:`captum_leam.regions.region_report`. Default: those of its template.
-        options: Options. Default: ``ExplainOptions()``. The maps of a pair keep their own preset and steps.
+        landmarks: Five landmarks (x, y) in pixels of the images, shape (5, 2) or (N, 5, 2). Default: those of the standard crop.
+        options: Options of maps and measurements. The maps of a pair keep their own preset and steps. Default: ``ExplainOptions()``.
 
     Returns:
         Maps, regions and drops of the images.

@@ -164,7 +164,7 @@ def explain_files(paths: Sequence[str | Path], model: str, options: FileOptions 
         paths: Pictures (crops or photographs) or folders of pictures. Of more than two pictures, unusable ones are skipped, and so is
             everything in a folder that is not a picture.
         model: Name of the model, see :func:`captum_leam.models.load_model`.
-        options: Options. Default: ``FileOptions()``.
+        options: Options of files, model, maps and measurements. Default: ``FileOptions()``.
 
     Returns:
         Explanation, of which :func:`captum_leam.reporting.write_page` makes a page.
