@@ -372,5 +372,7 @@ class _Contributions(nn.Module):
                 f"Expected images of shape (N, C, {', '.join(map(str, self.weights.shape))}), got {tuple(images.shape)}."
             )
         if float(images.detach().min()) < 0 or float(images.detach().max()) > 1:
-            raise CaptumLeamError("Expected images in [0, 1], where contributions are bounded, got values outside it.")
+            raise CaptumLeamError(
+                "Expected images in [0, 1], got values outside this range. Undo the preprocessing, or divide by 255."
+            )
         return images.mean(1, keepdim=True) * self.weights

@@ -177,7 +177,7 @@ def swap(faces: SyntheticFaces, others: SyntheticFaces, parts: Sequence[str]) ->
     """
     names = _check_parts(parts)
     if len(faces) != len(others):
-        raise CaptumLeamError(f"Expected others to be {len(faces)} faces, as many as faces, got {len(others)}.")
+        raise CaptumLeamError(f"Expected `others` to have as many faces as `faces`, {len(faces)}, got {len(others)}.")
     return render({**faces.parts, **{name: others.parts[name] for name in names}}, faces.nuisance, faces.people)
 
 

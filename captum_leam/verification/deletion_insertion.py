@@ -202,7 +202,8 @@ class VerificationEvaluator:
             named = {str(name) for name in of_kind} if isinstance(of_kind, Mapping) else set()
             if named & set(self.controls):
                 raise CaptumLeamError(
-                    f"Expected methods not to be named like controls, got {sorted(named & set(self.controls))}. Rename them."
+                    f"Expected names of methods that are not names of controls, got {sorted(named & set(self.controls))}. Rename these "
+                    "methods."
                 )
             for method, maps in (of_kind if isinstance(of_kind, Mapping) else {"map": of_kind}).items():
                 yield kind, str(method), _per_side(str(method), maps, sides)

@@ -209,7 +209,7 @@ def test_a_model_that_changes_batch_order_raises():
 def test_names_of_methods_and_models_must_differ_from_controls():
     images, right = by_hand()
     evaluator = VerificationEvaluator(pixels, (0, 1))
-    with pytest.raises(ValueError, match="not to be named like controls"):
+    with pytest.raises(ValueError, match="names of methods that are not names of controls"):
         evaluator.evaluate(images, PAIRS, {"random pixels": right})
     with pytest.raises(ValueError, match=r"Expected `calibration` for some of the models"):
         evaluator.evaluate(images, PAIRS, right, calibration={"other": ([0, 1], [False, True])})
