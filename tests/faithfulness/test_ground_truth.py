@@ -82,7 +82,7 @@ def test_truth_of_wrong_type_or_shape_or_without_pixels_raises(truth):
         mass_accuracy(maps, truth.float())
     with pytest.raises(ValueError, match="Expected `truth` to be boolean of shape"):
         mass_accuracy(maps[:, :6], truth)
-    with pytest.raises(ValueError, match=r"none or all for images \[1\]"):
+    with pytest.raises(ValueError, match=r"one value only for images \[1\]"):
         mass_accuracy(maps[:2], torch.stack([truth[0], truth[0] & False]))
 
 
@@ -156,7 +156,7 @@ def test_occlusion_finds_the_oracle_best_its_negation_worst_and_a_constant_map_r
 def test_additive_networks_with_wrong_weights_or_images_raise():
     with pytest.raises(ValueError, match="positive in one pixel or more"):
         AdditiveSimilarity(-torch.rand(4, 4))
-    with pytest.raises(ValueError, match="outweigh"):
+    with pytest.raises(ValueError, match="at least the sum of the negative ones"):
         AdditiveSimilarity(torch.tensor([[1.0, -3.0]]))
     network = AdditiveSimilarity(torch.rand(4, 4))
     with pytest.raises(ValueError, match="Expected images of shape"):

@@ -290,9 +290,9 @@ def test_wrong_images_maps_and_references_raise(images):
         with pytest.raises(ValueError, match=message):
             evaluator.evaluate(*given, **options)
     two = OcclusionEvaluator({"a": model, "b": model}, controls=())
-    with pytest.raises(ValueError, match="for 2 models, got one tensor"):
+    with pytest.raises(ValueError, match="for each of 2 models, got one tensor"):
         two.evaluate(images, maps, torch.ones(6))
-    with pytest.raises(ValueError, match="of the model 'b', got none"):
+    with pytest.raises(ValueError, match="for the model 'b', got none"):
         two.evaluate(images, maps, {"a": torch.ones(6)})
 
 

@@ -142,7 +142,7 @@ def test_nan_and_wrong_profiles_raise():
         signatures(maps)
     for masses, said in (
         ([[0.5, float("nan")]], "finite masses"),
-        ([[0.5, 0.5], [0.5, -0.1], [1, 0]], r"got others in profiles \[1\]"),
+        ([[0.5, 0.5], [0.5, -0.1], [1, 0]], r"infinite or negative ones in rows \[1\]"),
         ([0.5], "shape"),
         ([[0, 0]], "a positive value"),
     ):

@@ -71,7 +71,7 @@ def test_names_are_those_of_folders_and_files(folder):
 @pytest.mark.parametrize("gallery", ["nowhere", "p.png", "empty"])
 def test_a_gallery_without_pictures_is_refused(folder, gallery):
     (folder / "empty").mkdir()
-    with pytest.raises(FileError, match="folder of pictures|contains no image file"):
+    with pytest.raises(FileError, match="folder with pictures|contains no image file"):
         gallery_pictures(folder / gallery)
 
 

@@ -211,6 +211,6 @@ def test_group_labels_of_nobody_in_the_study_raise(tmp_path):
 
 def test_a_layer_that_only_another_network_has_raises_before_any_picture_is_read():
     with pytest.raises(
-        ConfigError, match=r"models\.a: Expected the name of a layer of the model, got 'stem'.*give models\.a\.layers"
+        ConfigError, match=r"models\.a: Expected the name of a layer of the model, got 'stem'.*set models\.a\.layers"
     ):
         identify(Model("a", "torch.nn:Identity", layers=("stem",)), "cpu", 48)
