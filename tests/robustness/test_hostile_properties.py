@@ -240,7 +240,9 @@ def test_calls_hidden_in_checkpoints_never_run(place, name, protocol, around, sa
         torch.save(content, path, pickle_protocol=max(protocol, 2))
     else:
         path.write_bytes(pickle.dumps(content, protocol))
-    with pytest.raises(ValueError, match="expected a checkpoint|expected weights|expected dense|expected a dictionary|cannot be read"):
+    with pytest.raises(
+        ValueError, match="expected a checkpoint|expected weights|expected dense|expected a dictionary|cannot be read"
+    ):
         load_state(path)
     assert trap.is_dir()
     assert not (place / "ran").exists()
