@@ -21,9 +21,9 @@ Passes and seconds of one core are per image, counted and measured. Writes readi
 (tidy), leads.csv (presets against every method, paired), drops.csv (per image), settings.json and peers.png; ``peers_page.py`` makes the
 pages of the documentation. Jobs go network by network; ``--resume`` takes what an interrupted run finished, method by method.
 ``--few-passes`` leaves out the methods of more than 100 passes and the limit, ``--drops-only`` all of 2 to 4 but the drops on grey faces.
-``--quick``: two networks, fewer people, readings tried at σ 0 and 2 on the blur alone, transfer to one network, 50 masks, 20 steps of FAME, windows
-every 14 px, one restart of 40 steps for the limit, one synthetic network, no Occlusion, no AUC, no colour, no memory. Not shown: other
-operating points, options of the methods other than their papers'.
+``--quick``: two networks, fewer people, readings tried at σ 0 and 2 on the blur alone, transfer to one network, 50 masks, 20 steps of FAME,
+windows every 14 px, one restart of 40 steps for the limit, one synthetic network, no Occlusion, no AUC, no colour, no memory. Not shown:
+other operating points, options of the methods other than their papers'.
 """
 
 import argparse

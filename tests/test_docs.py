@@ -139,6 +139,8 @@ def test_constants_are_described_by_the_string_below_them():
 # -- code on pages ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     """From top to bottom, as pasted, and prints what the page shows; figures are named ``figure`` and exist."""
