@@ -5,7 +5,7 @@
 Every network of the folder (``research_data.py``) is explained. Drops at 5 and 20 %, blurred, noisy-linear and black, in gaps between the
 network's genuine and impostor mean cosines: on the explained network (own) and their mean over the networks of other architectures
 (transfer), with 95 % bootstrap intervals over people; the default preset against every control (those made from a method's own maps are
-made from its maps only); person masks; sanity checks on two images of twelve people. Other methods, in the readings that suit them:
+made from its maps only); person masks; sanity checks. Other methods, in the readings that suit them:
 ``peers.py``. Writes drops.csv, summary.csv, comparison.csv, person_masks.csv into ``--out`` (results/faithfulness); with ``--tables`` also
 what the documentation shows: docs/_data/faithfulness.csv, docs/_data/faithfulness_controls.csv, docs/_data/faithfulness_cells.csv,
 docs/_data/person_masks.csv, docs/_data/sanity.csv. References are leave-one-out centroids, seed 0. Not shown: colour faces. ``--quick``:
@@ -76,13 +76,6 @@ def show(result: OcclusionResult) -> None:
     for (explained, where), part in table.groupby(["explained", "model"], sort=False):
         print(f"\n{explained} explained, drop in gaps, {where}")
         print(part.pivot_table(index="name", columns="column", values="cell", sort=False, aggfunc="first").to_string())
-
-
-def sanity(model: nn.Module, images: Tensor, labels: list[str]) -> pd.DataFrame:
-    """Return the six checks of the default preset, on two images of each of twelve people."""
-    people = sorted(set(labels))[:12]
-    chosen = [i for person in people for i in [j for j, label in enumerate(labels) if label == person][:2]]
-    return sanity_checks(model, images[chosen], [labels[i] for i in chosen]).to_frame()
 
 
 # -- what the documentation shows ----------------------------------------------------------------------------
@@ -159,7 +152,7 @@ def main() -> None:
         masks.append(
             evaluate_person_masks(networks, images, maps[HEADLINE], labels, explained=name, fractions=fractions)
         )
-        checks.append(sanity(model, images, labels).assign(network=name))
+        checks.append(sanity_checks(model, images, labels).to_frame().assign(network=name))
     print(
         "\ntransfer matrix of the default preset, cosine drop at 5 % with blur (rows: explained, columns: measured on)"
     )

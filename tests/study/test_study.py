@@ -641,7 +641,7 @@ def test_paths_that_lead_out_of_the_folder_only_read(tmp_path):
         ({"layers": ["lost"]}, "models.one: .* layer of the model, got 'lost'"),
         (
             {"pictures": {"how": "crops", "size": 64}},
-            "people: expected one usable picture or more, got none (the crop has 48 × 48 px",
+            "people: expected one usable picture or more, got none .the crop has 48 × 48 px",
         ),
     ],
 )
