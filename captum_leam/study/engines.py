@@ -7,6 +7,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,7 +136,7 @@ def _processes(jobs: int, config: Config) -> Iterator[Pool]:
                 del given[outcome.task.path]
                 name = names.setdefault(process, f"node 1, worker {len(names) + 1}")
                 yield replace(outcome, worker=name)
-        except Exception as error:  # a task itself raises nothing: it is loky that fails, and all of its processes end
+        except BrokenProcessPool as error:  # loky ended all of its processes; other exceptions are the task's
             if not given:
                 raise EngineError(_cause(error)) from None
             yield from [Outcome(task, lost=_cause(error), worker="node 1") for task in given.values()]

@@ -21,10 +21,27 @@ def _die(context, task):
     os._exit(9)
 
 
+def _fail(context, task):
+    raise ArithmeticError("the task's own")
+
+
 def test_processes_give_the_same_bytes(undisturbed, right, tmp_path):
     settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     Study(settings).run(engine="processes", jobs=2, progress=False, report=False)
     assert tables_of(tmp_path / "out") == right
+
+
+def test_an_exception_of_a_task_is_no_lost_worker(undisturbed, monkeypatch):
+    pytest.importorskip("joblib", reason="needs pip install 'captum-leam[study]'")
+    monkeypatch.setattr(engines, "perform_in_worker", _fail)
+    config = Study(undisturbed / "study.yaml").config
+    tasks = [Task("crops", Index(i), config.out / f"{i}.never", {}) for i in range(2)]
+    with (
+        pytest.raises(ArithmeticError, match="the task's own"),
+        Executor(config, "processes", 2).started() as workers,
+    ):
+        workers.run(None, tasks, "")
+    assert workers.log.to_dict()["retries"] == []
 
 
 @pytest.mark.slow
