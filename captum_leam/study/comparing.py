@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import combinations
 from typing import Any
 
@@ -320,24 +320,28 @@ class PatternSets:
         """Return some of the shards, to be read."""
         return ShardPart(self.worker, self.task, self.owners, shards)
 
+    @cached_property
+    def places(self) -> dict[str, tuple[str, int, int]]:
+        """Name of the maps and of each control that is read from shards → stage, network and layer, if any shard has signatures of them."""
+        number, layer = self.task.index.network, self.task.index.layer
+        places = {"": ("maps", number, layer), "edges": ("controls", -1, 0), "untrained": ("untrained", number, layer)}
+
+        def has_any(place: tuple[str, int, int]) -> bool:
+            parts = (self.part(range(i, i + 1)) for i in range(self.task.shards))
+            return any(part.signatures(*place, "regions") is not None for part in parts)
+
+        wanted = ("", *self.worker.config.patterns.controls)
+        return {name: place for name, place in places.items() if name in wanted and has_any(place)}
+
     def of(self, part: ShardPart, kind: Kind) -> dict[str, SignatureSet]:
-        """Return all sets of signatures of some shards, on the images that have them all; nothing without maps."""
-        controls, number, layer = (
-            self.worker.config.patterns.controls,
-            self.task.index.network,
-            self.task.index.layer,
-        )
-        maps = part.signatures("maps", number, layer, kind)
-        if maps is None:
+        """Return all sets of signatures of some shards, on the images that have them all; nothing if there are none."""
+        sets = {name: part.signatures(*place, kind) for name, place in self.places.items()}
+        known = {name: one for name, one in sets.items() if one is not None}
+        if "" not in known or len(known) < len(sets):
             return {}
-        sets: dict[str, SignatureSet | None] = {"": maps}
-        if "edges" in controls:
-            sets["edges"] = part.signatures("controls", -1, 0, kind)
-        if "untrained" in controls:
-            sets["untrained"] = part.signatures("untrained", number, layer, kind)
-        if "parser" in controls and layer == 0:
-            sets["parser"] = self._painted(part, kind)
-        return _on_common_images({name: one for name, one in sets.items() if one is not None})
+        if "parser" in self.worker.config.patterns.controls and self.task.index.layer == 0:
+            known["parser"] = self._painted(part, kind)
+        return _on_common_images(known)
 
     def _painted(self, part: ShardPart, kind: Kind) -> SignatureSet:
         """Return the signatures of maps painted from a parser's regions alone: each as high as the maps are there on average, smoothed."""
@@ -452,16 +456,16 @@ class ManyPatterns:
     """Patterns of more pairs of images than ``max_pairs``: sums over all people in two passes over the shards, pairs of a sample.
 
     ``same``, ``different`` and gaps are of all people; AUC, its interval and p-values of the images of
-    :func:`~captum_leam.stats.sampling.sample_images`; strangers of those of the stage "strangers". In memory are a few numbers for each
-    person, the signatures of :data:`PART` images, and those of the sample.
+    :func:`~captum_leam.stats.sampling.sample_images`; strangers of those of the stage "strangers". Images without the maps or a control
+    count nowhere, also where a whole part lacks them. In memory are a few numbers for each person, the signatures of :data:`PART` images,
+    and those of the sample.
     """
 
     def __init__(self, sets: PatternSets, kinds: Sequence[Kind], strangers: Shard | None) -> None:
-        config = sets.worker.config
         self.sets, self.worker, self.kinds, self.owners = sets, sets.worker, kinds, sets.owners
         self.streams: dict[tuple[Kind, str], PersonStream] = {}
         self.has_maps = np.zeros(len(self.owners.codes), dtype=bool)
-        self.sample = sample_images(self.owners.names, self.owners.codes, max_pairs=config.max_pairs, seed=config.seed)
+        self.sample = np.zeros(0, np.intp)
         self.strangers = None if strangers is None or not strangers["nearest"].shape[1] else strangers
         self.kept: dict[tuple[Kind, str], list[SignatureSet]] = {}
 
@@ -471,6 +475,7 @@ class ManyPatterns:
             for name, one in sets.items():
                 self.streams.setdefault((kind, name), PersonStream()).add(_sums(one))
             self.has_maps[sets[""].images] = True
+        self.sample = self._sample()
         probes, partners = self._pairs_of_strangers()
         wanted = np.zeros(len(self.owners.codes), dtype=bool)
         wanted[self.sample] = True
@@ -489,8 +494,15 @@ class ManyPatterns:
         for shards in self.owners.parts():
             part = self.sets.part(shards)
             for kind in self.kinds:
-                if sets := self.sets.of(part, kind):
+                sets = self.sets.of(part, kind)
+                if sets and len(sets[""].images):
                     yield kind, sets
+
+    def _sample(self) -> NDArray[np.intp]:
+        """Return the images whose pairs are compared, a sample of those that have maps."""
+        config, mapped = self.worker.config, np.flatnonzero(self.has_maps)
+        codes = self.owners.codes[mapped]
+        return mapped[sample_images(self.owners.names, codes, max_pairs=config.max_pairs, seed=config.seed)]
 
     def _pairs_of_strangers(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the images of the sample that have maps and a stranger with maps, and the nearest of these."""

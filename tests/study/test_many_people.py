@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from captum_leam._storage import Shard, read_shard, write_shard
 from captum_leam.study import Study, StudyResult, assembling, comparing, reading
 from tests.helpers.tiny_study import tables_of
 
@@ -19,9 +20,9 @@ def many(undisturbed, tmp_path_factory) -> StudyResult:
     return _run(undisturbed, tmp_path_factory.mktemp("many"))
 
 
-def _run(undisturbed, folder, **options) -> StudyResult:
+def _run(undisturbed, folder, max_pairs=40, **options) -> StudyResult:
     shutil.copytree(undisturbed, folder, dirs_exist_ok=True)
-    config = replace(Study(folder / "study.yaml").config, max_pairs=40)
+    config = replace(Study(folder / "study.yaml").config, max_pairs=max_pairs)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparing, "PART", 6)
         patch.setattr(reading, "ALL_PAIRS", 10)
@@ -51,6 +52,21 @@ def test_pairs_are_of_a_sample(many, undisturbed):
     assert (found.loc[found["control"] == "", "p"] <= 1).all()
     assert (found["images"] == exact["images"]).all()
     assert (found["people"] == exact["people"]).all()
+
+
+def test_images_of_a_part_without_a_control_are_left_out(undisturbed, tmp_path):
+    """A part in which no map of the untrained twin could be made: its images count nowhere, as if all pairs were compared."""
+    source = shutil.copytree(undisturbed, tmp_path / "source")
+    shutil.rmtree(source / "results" / "work" / "patterns")
+    path = min((source / "results" / "work" / "untrained").iterdir())
+    count = len(read_shard(path)["rows"])
+    write_shard(path, Shard({"rows": np.zeros(0, np.int32)}, {"failed": []}))
+    found, exact = (_run(source, tmp_path / f"{n}", max_pairs=n).table("patterns") for n in (40, 1000))
+    same = ["model", "layer", "kind", "control", "images", "people"]
+    assert found[same].equals(exact[same])
+    assert sorted(set(found["images"])) == [15 - count, 15]
+    has_maps = found["control"] != "pose"
+    assert np.allclose(found.loc[has_maps, OF_GAPS], exact.loc[has_maps, OF_GAPS], atol=1e-6, equal_nan=True)
 
 
 def test_other_engines_give_the_same_bytes(many, undisturbed, tmp_path):
