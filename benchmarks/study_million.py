@@ -302,7 +302,7 @@ def whole(measured: Measured, executor: Executor, plan: Plan) -> None:
     with measured.step("totals"):
         executor.run(plan.context, plan.tasks([STAGE_OF["totals"]]), "totals")
     compare(measured, executor, plan)
-    for name in ("picture_rows", "write_measurements", "verification_rows", "group_rows", "write_mean_maps"):
+    for name in ("picture_tables", "write_measurements", "verification_rows", "group_rows", "write_mean_maps"):
         measured.wrapped(name)
     with measured.step("tables"):
         images, skipped = assembling.write_tables(plan, out)

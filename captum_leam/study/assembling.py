@@ -41,7 +41,7 @@ COSINE_BINS = np.round(np.linspace(-1, 1, 41), 2)
 Rows = list[dict[str, Any]]
 
 
-def write_tables(plan: Plan, out: AnyPath) -> tuple[Rows, Rows]:
+def write_tables(plan: Plan, out: AnyPath) -> tuple[pd.DataFrame, Rows]:
     """Write the folders ``tables`` and ``maps``; the same shards always give the same bytes.
 
     Args:
@@ -49,14 +49,14 @@ def write_tables(plan: Plan, out: AnyPath) -> tuple[Rows, Rows]:
         out: Folder of results.
 
     Returns:
-        Rows of the tables ``images`` and ``skipped``.
+        Table ``images``, and rows of the table ``skipped``.
     """
     folder = out / "tables"
     folder.mkdir(exist_ok=True)
-    images, skipped = picture_rows(plan)
+    images, skipped = picture_tables(plan)
     means = write_measurements(plan, folder)
     verification, cosines = verification_rows(plan)
-    tables = {
+    tables: dict[str, Any] = {
         "images": images,
         "skipped": skipped,
         "verification": verification,
@@ -137,25 +137,17 @@ def open_tables(folder: AnyPath, names: Sequence[str], more: Sequence[str] = ())
 UNMEASURED = "no network has both an embedding of it and a reference from the person's other images"
 
 
-def picture_rows(plan: Plan) -> tuple[Rows, Rows]:
-    """Return the rows of ``images`` and of ``skipped``."""
-    pictures, labels = plan.listing.pictures, [f"{GROUP_PREFIX}{label}" for label in plan.listing.labels]
+def picture_tables(plan: Plan) -> tuple[pd.DataFrame, Rows]:
+    """Return the table ``images``, and the rows of ``skipped``."""
+    pictures, crops, failures = plan.listing.pictures, _crop_columns(plan), list(_failures(plan))
     unread = {picture.number: picture.reason for picture in pictures if picture.reason}
-    failures = list(_failures(plan))
     unread |= {row["image"]: row["reason"] for row in failures if row["stage"] == "read"}
-    crops = _crop_columns(plan)
-    left_out = unread | {i: UNMEASURED for i, columns in crops.items() if not columns.pop("is_measured")}
-    images = [
-        {
-            **_picture_columns(picture),
-            "sha256": picture.sha256,
-            "status": "skipped" if picture.number in left_out else "ok",
-            "reason": left_out.get(picture.number, ""),
-            **crops.get(picture.number, {}),
-            **dict(zip(labels, picture.groups, strict=True)),
-        }
-        for picture in pictures
-    ]
+    rows = [(picture.number, picture.person, picture.name, picture.sha256) for picture in pictures]
+    images = pd.DataFrame(rows, columns=["image", "person", "path", "sha256"])
+    reasons = images["image"].map(unread | dict.fromkeys(crops.index[~crops["is_measured"]], UNMEASURED))
+    images = images.assign(status=np.where(reasons.isna(), "ok", "skipped"), reason=reasons).join(crops, on="image")
+    for at, label in enumerate(plan.listing.labels):
+        images[f"{GROUP_PREFIX}{label}"] = [picture.groups[at] for picture in pictures]
     skipped: Rows = [
         {"what": "image", "stage": "read", **_picture_columns(picture), "reason": unread[picture.number]}
         for picture in pictures
@@ -181,16 +173,17 @@ def _failures(plan: Plan) -> Iterator[dict[str, Any]]:
                 yield {"what": "image", "stage": stage, "model": model, **picture, "reason": reason}
 
 
-def _crop_columns(plan: Plan) -> dict[int, dict[str, Any]]:
+def _crop_columns(plan: Plan) -> pd.DataFrame:
     """Return, for each picture that was read, how, and whether any network has its embedding and its reference."""
-    columns = {}
+    parts = []
     for index, shard in plan.read("crops"):
         pairs = [[shard[f"embedding.{i}"], shard[f"reference.{i}"]] for i in range(len(plan.networks))]
         is_measured = np.any([np.isfinite(np.concatenate(pair, axis=1)).all(1) for pair in pairs], axis=0)
-        values = zip(*[shard.notes[name] for name in ("how", "faces", "turns")], is_measured, strict=True)
-        for picture, row in zip(plan.pictures(index.shard), values, strict=True):
-            columns[picture.number] = dict(zip(("crop", "faces_found", "turn", "is_measured"), row, strict=True))
-    return columns
+        columns = {"crop": "how", "faces_found": "faces", "turn": "turns"}
+        notes = {column: shard.notes[name] for column, name in columns.items()}
+        numbers = [picture.number for picture in plan.pictures(index.shard)]
+        parts.append(pd.DataFrame({**notes, "is_measured": is_measured}, index=numbers))
+    return pd.concat(parts)
 
 
 def _picture_columns(picture: Picture) -> dict[str, Any]:

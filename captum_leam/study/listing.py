@@ -25,7 +25,7 @@ from captum_leam.study.config import Config, Groups
 READERS = 8  # files that are hashed at once: what is waited for is the disk
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Picture:
     """One file of one person.
 

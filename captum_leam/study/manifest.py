@@ -1,5 +1,7 @@
 """The manifest of a study: what its results are and how they were made."""
 
+from __future__ import annotations
+
 import os
 import platform
 from collections import Counter
@@ -7,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from captum_leam._optional import pd
 from captum_leam._storage import file_sha256
 from captum_leam._stores import AnyPath, relative_path
 from captum_leam.reporting.schema import TABLES
@@ -18,19 +21,17 @@ from captum_leam.study.plan import Plan, versions
 FORMAT = 2
 
 
-def manifest_of(
-    plan: Plan, executor: Executor, images: list[dict[str, Any]], skipped: list[dict[str, Any]]
-) -> dict[str, Any]:
+def manifest_of(plan: Plan, executor: Executor, images: pd.DataFrame, skipped: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the manifest of a finished run.
 
     Args:
         plan: What was done.
         executor: What did it.
-        images: Rows of the table of images.
+        images: Table of images.
         skipped: Rows of the table of what was left out.
     """
     out = plan.config.out
-    used = [row["person"] for row in images if row["status"] == "ok"]
+    used = images.loc[images["status"] == "ok", "person"]
     maps = sorted(relative_path(path, out).as_posix() for path in (out / "maps").rglob("*.npz"))
     return {
         "format": FORMAT,
@@ -52,7 +53,7 @@ def manifest_of(
         "data": {
             "pictures": len(plan.listing.pictures),
             "usable": len(used),
-            "people": len(set(used)),
+            "people": used.nunique(),
             "sha256": plan.listing.sha256,
         },
         "parser": plan.parser.fingerprint.to_dict(),
