@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,18 +77,20 @@ class Findings:
         found = self["drop_summary"]["fraction"].unique()
         return float(min(found, key=lambda f: abs(np.log(f / 0.05)))) if len(found) else 0.05
 
-    def rows(self, name: str, **wanted: Any) -> pd.DataFrame:
+    def rows(self, name: str, columns: Sequence[str] | None = None, **wanted: Any) -> pd.DataFrame:
         """Return rows of a large table.
 
         Args:
             name: Name of the table.
+            columns: Names of the columns that are read. Default: all.
             **wanted: Value of a column, or list of its values.
         """
         pq = import_optional("pyarrow.parquet")
 
         filters = [(column, "in", v if isinstance(v, list) else [v]) for column, v in wanted.items()]
-        table: pd.DataFrame = pq.read_table(_path(self.folder, name), filters=filters or None).to_pandas()
-        return table
+        table = pq.read_table(_path(self.folder, name), columns=columns, filters=filters or None)
+        frame: pd.DataFrame = table.to_pandas()
+        return frame
 
     def leam(self, kind: str = "top", control: str | None = "") -> pd.DataFrame:
         """Return the rows of the table ``patterns`` of one kind at the smallest fraction.
@@ -128,13 +130,15 @@ class Findings:
         return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
     def _compared(self, model: str) -> pd.DataFrame:
-        cell = self.rows("drops", explained=[model, ""], measured=model, fill=self.fill, fraction=self.fraction)
-        cell = self.own(cell[np.isfinite(cell["drop"])])
+        shown = {"fill": self.fill, "fraction": self.fraction}
+        columns = ["image", "person", "method", "control", "drop"]
+        cell = self.rows("drops", columns, explained=[model, ""], layer=[self.place, ""], measured=model, **shown)
+        cell = cell[np.isfinite(cell["drop"])]
         if not (cell["control"] != "").any() or not (cell["control"] == "").any():
             return pd.DataFrame()
         of_image = cell.groupby("image")["drop"].transform("size")
         cell = cell[of_image == of_image.max()]  # images without all controls cannot be compared
-        drops = cell.assign(explained=model, model=model, order="most", changed=0).drop(columns=["layer", "measured"])
+        drops = cell.assign(explained=model, model=model, order="most", changed=0, **shown)
         compared = OcclusionResult(drops).compare()
         means = drops.groupby("control")["drop"].mean()
         return compared.assign(map=means[""], other=compared["control"].map(means))
