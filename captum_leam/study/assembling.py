@@ -110,8 +110,8 @@ def _as_arrow(values: pd.Series, kind: pa.DataType) -> pa.Array:
 
     if pa.types.is_floating(kind):
         return pa.array(values.to_numpy(dtype=kind.to_pandas_dtype()), type=kind)
-    missing = "" if pa.types.is_string(kind) else -1
-    return pa.array(values.astype(object).where(values.notna(), missing).to_numpy(), type=kind)
+    array = pa.array(values, from_pandas=True).cast(kind)
+    return array.fill_null("" if pa.types.is_string(kind) else -1) if array.null_count else array
 
 
 @contextmanager
