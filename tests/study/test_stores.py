@@ -124,7 +124,9 @@ def test_shards_carry_their_checksum(memory, tmp_path):
     assert read_shard(path)["x"].tolist() == [0, 1, 2]
     path.write_bytes(path.read_bytes()[:-1])
     assert shard_digest(path) is None
-    with pytest.raises(BrokenFileError, match=r"memory://test/parts/a\.shard: expected a shard that matches its checksum"):
+    with pytest.raises(
+        BrokenFileError, match=r"memory://test/parts/a\.shard: expected a shard that matches its checksum"
+    ):
         read_shard(path)
 
 
@@ -354,7 +356,9 @@ def test_a_study_in_memory_is_that_on_the_disk(small, small_right, memory):
     assert {path.name for path in (memory / "out").iterdir()} == names
     assert Study(config).check(progress=False).passed
     (memory / "out" / "tables" / "scores.parquet").write_bytes(b"x")
-    with pytest.raises(BrokenFileError, match=r"memory://test/out/tables/scores\.parquet: expected the file of the manifest"):
+    with pytest.raises(
+        BrokenFileError, match=r"memory://test/out/tables/scores\.parquet: expected the file of the manifest"
+    ):
         result.table("scores")
     with pytest.raises(CaptumLeamError, match=r"memory://test/out/tables/scores\.parquet: Expected a table"):
         write_report("memory://test/out")
@@ -365,7 +369,9 @@ def test_what_cannot_be_done_in_memory_or_in_a_folder_of_others_raises(small, me
     with pytest.raises(ConfigError, match="Expected engine to be 'serial' with memory:// paths, got 'processes'"):
         Study(at(small, memory)).run(engine="processes", jobs=2, progress=False)
     (memory / "out" / "file").write_bytes(b"x")
-    with pytest.raises(ConfigError, match="out: expected an empty folder or that of a study, got other files in memory://test/out"):
+    with pytest.raises(
+        ConfigError, match="out: expected an empty folder or that of a study, got other files in memory://test/out"
+    ):
         Study(at(small, memory)).run(progress=False)
 
 
