@@ -24,18 +24,20 @@ __all__ = ["CONTROLS", "CONTROL_NAMES", "ControlContext", "PersonMaps", "central
 
 @dataclass
 class PersonMaps:
-    """Accumulator of the maps of every person, for the mean map of other people.
+    """Accumulator of the sum of each person's maps, which yields the mean map of all *other* people.
 
-    Accumulators of several parts of the data can be merged in any order.
+    That mean is the control "other people" of :class:`~captum_leam.faithfulness.OcclusionEvaluator`: a map that says nothing about the
+    person in the image. Use this class if the images come in batches or from several processes; an evaluator that receives all images in
+    one call does it itself. Call :meth:`update` for each batch, :meth:`merge` for each process in any order, and then :meth:`of_others`.
 
     Attributes:
-        sums: Sum of the maps by person, (H, W), float64.
-        counts: Number of maps by person.
+        sums: Sum of the maps of each person by name, shape (H, W), float64. Each map counts with its positive part divided by its sum.
+        counts: Number of maps of each person by name.
 
     Example:
         >>> maps = PersonMaps()
         >>> maps.update(torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]]]), ["ann", "bob"])
-        >>> maps.of_others(["ann", "bob"]).tolist()
+        >>> maps.of_others(["ann", "bob"]).tolist()  # for ann the map of bob, and for bob that of ann
         [[[0.0, 1.0]], [[1.0, 0.0]]]
     """
 
@@ -43,11 +45,20 @@ class PersonMaps:
     counts: dict[str, int] = field(default_factory=dict)
 
     def update(self, maps: Tensor, people: Sequence[Any]) -> None:
-        """Add maps, each divided by the sum of its positive part, which is 0 for a map without a positive value.
+        """Add the maps of a batch.
+
+        Only the positive part of a map counts, divided by its sum, so that each map has the same weight. A map without a positive value
+        counts as zeros.
 
         Args:
-            maps: Maps (N, H, W), signed.
-            people: Person of each image.
+            maps: Maps (N, H, W), signed, of one size in all calls.
+            people: Name of the person in each of the N images, a str or an int.
+
+        Example:
+            >>> maps = PersonMaps()
+            >>> maps.update(torch.tensor([[[3.0, 1.0]], [[0.0, 2.0]]]), ["ann", "ann"])
+            >>> maps.counts, maps.sums["ann"].tolist()
+            ({'ann': 2}, [[0.75, 1.25]])
         """
         positive = maps.double().clamp(min=0)
         shares = positive / positive.sum((1, 2), keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
@@ -56,10 +67,21 @@ class PersonMaps:
             self.counts[person] = self.counts.get(person, 0) + 1
 
     def merge(self, other: "PersonMaps") -> None:
-        """Add the sums of another accumulator.
+        """Add the maps of another accumulator to this one.
+
+        Use it to join the accumulators of several processes. The maps of a person who is in both are added up. The other accumulator is
+        not changed.
 
         Args:
-            other: Accumulator of other images.
+            other: :class:`PersonMaps` of other images of the same size.
+
+        Example:
+            >>> first, second = PersonMaps(), PersonMaps()
+            >>> first.update(torch.tensor([[[1.0, 0.0]]]), ["ann"])
+            >>> second.update(torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]]), ["ann", "bob"])
+            >>> first.merge(second)
+            >>> first.counts, first.sums["ann"].tolist()
+            ({'ann': 2, 'bob': 1}, [[1.0, 1.0]])
         """
         for person, total in other.sums.items():
             self.sums[person] = self.sums[person] + total if person in self.sums else total
@@ -69,13 +91,19 @@ class PersonMaps:
         """Return the mean map of all other people for each image.
 
         Args:
-            people: Person of each image.
+            people: Name of the person in each of N images. A name without maps so far gets the mean of all maps.
 
         Returns:
-            Shape (N, H, W), float64.
+            Maps (N, H, W), float64, in the order of ``people``.
 
         Raises:
             CaptumLeamError: If there are maps of fewer than two people.
+
+        Example:
+            >>> maps = PersonMaps()
+            >>> maps.update(torch.eye(3)[:, None], ["ann", "bob", "cy"])
+            >>> maps.of_others(["ann", "cy"]).tolist()  # the mean of bob and cy, and of ann and bob
+            [[[0.0, 0.5, 0.5]], [[0.5, 0.5, 0.0]]]
         """
         if len(self.sums) < 2:
             raise CaptumLeamError(

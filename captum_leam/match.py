@@ -207,13 +207,24 @@ class MatchExplanation(HtmlResult):
         return facts
 
     def plot(self, *, probes: int = 6) -> Figure:
-        """Draw probes with the evidence for the first and the next candidate, and both candidates if their images are known.
+        """Draw each probe with the maps for the first and for the next candidate.
+
+        A row shows the probe, the evidence for the candidate of rank 1 ("for the first") and the evidence for the one of rank 2 ("for
+        the next"). If the gallery was passed as images, the first image of either name follows, with rank, name and cosine as the title.
 
         Args:
-            probes: Maximum number of probes to draw. Default: 6.
+            probes: Maximum number of probes to draw, 1 or more; the first ones are drawn. Default: 6.
 
         Returns:
-            Figure with one row per probe.
+            Figure with one row per probe, of five panels or of three for a gallery of embeddings, and a colour bar. It is not shown: call
+            ``figure.savefig(path)``, or let a notebook display it.
+
+        Example:
+            >>> from captum_leam.synthetic import EmbeddingNet
+            >>> model, faces = EmbeddingNet().eval(), torch.rand(4, 3, 112, 112)
+            >>> figure = explain_match(model, faces[3], faces[:3], ["ann", "bob", "cy"], preset="fast", draws=1).plot()
+            >>> [axis.get_title() for axis in figure.axes[:3]]
+            ['probe 0', 'for the first', 'for the next']
         """
         from matplotlib.figure import Figure
 

@@ -164,14 +164,29 @@ class PairExplanation(HtmlResult):
         *,
         pictures: Sequence[NDArray[np.uint8] | None] | None = None,
     ) -> Figure:
-        """Draw the evidence for and against the match on both faces, and on their photographs if these are given.
+        """Draw both faces with the maps for and against their match.
+
+        Each face has a row of three panels: the face, the map of what is similar, and the map of what is different. A map shows where
+        evidence lies, not how much, because each has its own scale. The title is :meth:`sentence`. With photographs, a further row shows
+        the map for the match at its place in them.
 
         Args:
-            photographs: Photographs of a and b, shape (3, H, W) in [0, 1]; None for one that is not shown. Default: None.
-            pictures: Photographs on which :func:`captum_leam.plots.overlay_on_photo` has drawn the maps already. Default: None.
+            photographs: Photographs of the faces a and b in this order, shape (3, H, W) in [0, 1] each. None for a photograph that is
+                not shown; faces that were passed as crops are not shown on one. Default: None, no photographs.
+            pictures: Pictures to show in place of photographs, RGB arrays of shape (H, W, 3), uint8, as
+                :func:`captum_leam.plots.overlay_on_photo` returns them; at most one per face. Default: None.
 
         Returns:
-            Figure with one row per face.
+            Figure with six panels and a colour bar, and one panel more per photograph. It is not shown: call ``figure.savefig(path)``,
+            or let a notebook display it.
+
+        Example:
+            >>> from captum_leam import explain_pair
+            >>> from captum_leam.synthetic import EmbeddingNet
+            >>> a, b = torch.rand(2, 3, 112, 112)
+            >>> figure = explain_pair(EmbeddingNet().eval(), a, b, preset="fast").plot()
+            >>> [axis.get_title() for axis in figure.axes[:6]]
+            ['a', 'for the match', 'against it', 'b', 'for the match', 'against it']
         """
         from matplotlib.figure import Figure
 

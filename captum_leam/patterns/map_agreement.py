@@ -30,23 +30,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Agreement:
-    """Agreement of each pair of sets of maps, as returned by :func:`agreement`.
+    """Agreement of models or layers, two at a time, as returned by :func:`agreement`.
+
+    The *agreement* of two sets of maps is the mean overlap (Bhattacharyya coefficient) of the two maps of each image: 1 if both models
+    look at the same places, 0 if at different ones. The *chance level* is the overlap of maps of different people, which is above 0
+    because all faces are aligned.
 
     Attributes:
-        names: Names of the sets.
-        table: One row per pair, with the columns first, second, agreement, low, high, chance (different people), above (agreement −
-            chance), above_low and above_high.
-        linkage: Average linkage of √(1 − agreement), the Hellinger distance of mean coefficients, in the form of
-            ``scipy.cluster.hierarchy.linkage``.
-        settings: Settings by name: kind, people, images, confidence, resamples, seed.
+        names: Names of the sets of maps, in the order in which they were passed.
+        table: Table with one row per pair of sets and the columns
+
+            * ``first``, ``second``: Names of both sets.
+            * ``agreement``: Mean overlap, in [0, 1].
+            * ``low``, ``high``: Ends of its interval over people.
+            * ``chance``: Chance level, in [0, 1].
+            * ``above``: Agreement minus chance level.
+            * ``above_low``, ``above_high``: Ends of the interval of ``above``.
+        linkage: Clustering of the sets in the form of ``scipy.cluster.hierarchy.linkage``, shape (sets − 1, 4). It is the average
+            linkage of the distances √(1 − agreement).
+        settings: Settings by name: kind, people, images, confidence, resamples, label_seed (seed of the draws), and those of the maps.
 
     Example:
         >>> import torch
         >>> from captum_leam.patterns import signatures
-        >>> one = torch.eye(4).reshape(4, 1, 4)
-        >>> found = agreement({"a": signatures(one, "dense"), "b": signatures(1 - one, "dense")}, list("wxyz"))
-        >>> found.matrix().round(2).values.tolist()
-        [[1.0, 0.0], [0.0, 1.0]]
+        >>> one = torch.eye(4).reshape(4, 1, 4)  # four people, four pixels: a different pixel for each person
+        >>> sets = {"a": signatures(one, "dense"), "b": signatures(one + 0.1, "dense"), "c": signatures(1 - one, "dense")}
+        >>> found = agreement(sets, list("wxyz"))
+        >>> found.to_frame()[["first", "second", "agreement", "chance"]].round(2)
+          first second  agreement  chance
+        0     a      b       0.89    0.27
+        1     a      c       0.00    0.58
+        2     b      c       0.46    0.82
+        >>> found.clusters(2)  # a and b agree
+        {'a': 1, 'b': 1, 'c': 2}
     """
 
     names: tuple[str, ...]
@@ -55,13 +71,24 @@ class Agreement:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def matrix(self, column: str = "agreement") -> pd.DataFrame:
-        """Return a column of the table as a symmetric matrix.
+        """Return one column of the table as a symmetric matrix.
 
         Args:
-            column: Name of the column. Default: ``"agreement"``.
+            column: Name of a numeric column of :attr:`table`, such as ``"agreement"``, ``"chance"`` or ``"above"``. Default:
+                ``"agreement"``.
 
         Returns:
-            Matrix by name, with 1 on the diagonal of the agreement and NaN on that of other columns.
+            Table with the names of the sets as rows and columns. The diagonal is 1 for the agreement, and NaN for other columns.
+
+        Example:
+            >>> import torch
+            >>> from captum_leam.patterns import signatures
+            >>> one = torch.eye(4).reshape(4, 1, 4)
+            >>> found = agreement({"a": signatures(one, "dense"), "b": signatures(one + 0.1, "dense")}, list("wxyz"))
+            >>> found.matrix().round(2)
+                  a     b
+            a  1.00  0.89
+            b  0.89  1.00
         """
         full = pd.DataFrame(np.nan, index=list(self.names), columns=list(self.names))
         for row in self.table.to_dict("records"):
@@ -78,19 +105,61 @@ class Agreement:
         return [self.names[i] for i in hierarchy.leaves_list(self.linkage)]
 
     def clusters(self, count: int) -> dict[str, int]:
-        """Return the cluster of each set, numbered from 1.
+        """Assign each set of maps to a cluster of sets that agree.
+
+        The tree of :attr:`linkage` is cut so that at most ``count`` clusters remain. Use it to find groups of networks or layers that
+        look at the same places.
 
         Args:
-            count: Largest number of clusters.
+            count: Largest number of clusters, 1 or more. There are fewer if distances are equal.
+
+        Returns:
+            Number of the cluster, from 1, by name of the set, in the order of :attr:`names`.
+
+        Example:
+            >>> import torch
+            >>> from captum_leam.patterns import signatures
+            >>> one = torch.eye(4).reshape(4, 1, 4)
+            >>> sets = {"a": signatures(one, "dense"), "b": signatures(one + 0.1, "dense"), "c": signatures(1 - one, "dense")}
+            >>> agreement(sets, list("wxyz")).clusters(2)
+            {'a': 1, 'b': 1, 'c': 2}
         """
         return dict(zip(self.names, hierarchy.fcluster(self.linkage, count, "maxclust").tolist(), strict=True))
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a copy of the table."""
+        """Return a copy of the table.
+
+        Returns:
+            Table with one row per pair of sets, and the columns of :attr:`table`.
+
+        Example:
+            >>> import torch
+            >>> from captum_leam.patterns import signatures
+            >>> one = torch.eye(4).reshape(4, 1, 4)
+            >>> found = agreement({"a": signatures(one, "dense"), "b": signatures(one, "dense")}, list("wxyz"))
+            >>> found.to_frame()[["first", "second", "agreement", "chance", "above"]]
+              first second  agreement  chance  above
+            0     a      b        1.0     0.0    1.0
+        """
         return self.table.copy()
 
     def plot(self) -> Figure:
-        """Plot the agreement as a heat map in the order of the clustering, with its tree."""
+        """Plot the agreement of all pairs of sets as a heat map.
+
+        Rows and columns are in the order of the clustering, so that sets that agree are adjacent. The tree of the clustering is drawn
+        beside the heat map.
+
+        Returns:
+            Figure, which is not shown: call ``figure.savefig(path)``, or let a notebook display it.
+
+        Example:
+            >>> import torch
+            >>> from captum_leam.patterns import signatures
+            >>> one = torch.eye(4).reshape(4, 1, 4)
+            >>> sets = {"a": signatures(one, "dense"), "b": signatures(one + 0.1, "dense"), "c": signatures(1 - one, "dense")}
+            >>> type(agreement(sets, list("wxyz")).plot()).__name__
+            'Figure'
+        """
         from captum_leam.patterns.pattern_plots import agreement_figure
 
         return agreement_figure(self)

@@ -19,15 +19,20 @@ PLURALS = {"brow": "brows", "eye": "eyes", "cheek": "cheeks", "ear": "ears"}
 
 @dataclass(frozen=True)
 class RegionScheme:
-    """Names of the regions in a label map, in the order of reports.
+    """Names of the integer labels in a label map.
+
+    A label map has one integer per pixel. A scheme says which region each integer means, and in which order reports list the regions.
+    Use it to describe the labels of your own face parser; for published parsers there are ``CELEBAMASK_HQ`` and ``TEMPLATE``.
 
     Args:
-        regions: Unique region name for each label.
-        name: Name of the scheme. Default: ``"custom"``.
-        left: Whose left the names mean, ``"image"`` (smaller x) or ``"person"``. Default: None, for names without sides.
-        background: Name of the region that is not part of the face; None, or a name that is not in ``regions``, without one. Default:
-            ``"background"``.
-        origin: Label of this scheme for each label of the schemes that it was merged from, filled by :meth:`merge`. Default: empty.
+        regions: Region name (str, unique) for each label (int), in the order of reports.
+        name: Name of the scheme in messages and tables. Default: ``"custom"``.
+        left: Whose left the names mean: ``"image"`` (smaller x) or ``"person"`` (larger x in a photograph that is not mirrored). Default:
+            None, for names without sides.
+        background: Name of the region that is not part of the face. None, or a name that is not in ``regions``, means that the scheme
+            has no background. Default: ``"background"``.
+        origin: Label of this scheme for each label of the schemes that it was merged from. :meth:`merge` fills it, so that you need not
+            pass it. Default: empty.
 
     Raises:
         CaptumLeamError: If there are no regions, two have the same name, ``left`` is unknown, or ``origin`` has a label that the scheme
@@ -79,7 +84,10 @@ class RegionScheme:
         """Return the label of a region.
 
         Args:
-            name: Name of the region.
+            name: Name of the region, one of :attr:`names`.
+
+        Returns:
+            Label, an int.
 
         Raises:
             CaptumLeamError: If the scheme has no such region.
@@ -87,27 +95,30 @@ class RegionScheme:
         Example:
             >>> CELEBAMASK_HQ.index("nose")
             2
+            >>> int((torch.tensor([[0, 2], [2, 1]]) == CELEBAMASK_HQ.index("nose")).sum())  # pixels of the nose
+            2
         """
         self._check_names([name])
         return next(label for label, region in self.regions.items() if region == name)
 
     def relabel(self, labels: Tensor) -> Tensor:
-        """Convert a label map of a scheme from which this one was merged to the labels of this one.
+        """Replace the labels of regions that were merged by the label of the merged region.
 
-        A merged region keeps the label of one of its parts, so that relabelling a second time changes nothing.
+        Call it on the scheme that :meth:`merge` or :meth:`merge_sides` returned, with a label map made before merging. Labels that were
+        not merged stay as they are. A merged region keeps the label of its first part, so that calling it again changes nothing.
 
         Args:
-            labels: Integer labels of any shape, of this scheme or one that it was merged from.
+            labels: Label map, integers of any shape, in the labels of this scheme or of the scheme that it was merged from.
 
         Returns:
-            Labels of this scheme, int64, of the same shape and on the same device.
+            Label map in the labels of this scheme, int64, of the same shape and on the same device.
 
         Raises:
             InputTypeError: If the labels are not integers.
-            CaptumLeamError: If the scheme does not have a label.
+            CaptumLeamError: If a label is in neither scheme.
 
         Example:
-            >>> merged = CELEBAMASK_HQ.merge({"mouth": ["mouth", "upper_lip", "lower_lip"]})
+            >>> merged = CELEBAMASK_HQ.merge({"mouth": ["mouth", "upper_lip", "lower_lip"]})  # labels 10, 11 and 12
             >>> merged.relabel(torch.tensor([0, 10, 11, 12, 13])).tolist()
             [0, 10, 10, 10, 13]
         """
@@ -125,15 +136,15 @@ class RegionScheme:
         """Return a mask of the pixels that belong to one of the named regions.
 
         Args:
-            labels: Integer labels of any shape, of this scheme or one that it was merged from.
-            *names: Names of one or more regions.
+            labels: Label map, integers of any shape, in the labels of this scheme or of the scheme that it was merged from.
+            *names: Names of one or more regions, each one of :attr:`names`.
 
         Returns:
-            Boolean mask of the shape of ``labels``.
+            Boolean mask of the shape of ``labels``, True in the named regions.
 
         Raises:
             InputTypeError: If the labels are not integers.
-            CaptumLeamError: If there is no name, or the scheme does not have a name or a label.
+            CaptumLeamError: If no name is given, or the scheme does not have a name or a label.
 
         Example:
             >>> CELEBAMASK_HQ.mask(torch.tensor([[0, 2, 10]]), "nose", "mouth").tolist()
@@ -148,23 +159,26 @@ class RegionScheme:
     def merge(self, groups: Mapping[str, list[str] | tuple[str, ...]]) -> "RegionScheme":
         """Return a scheme in which each group of regions is one region.
 
-        A merged region has the position and the label of the first of its parts. The :meth:`relabel` of the new scheme converts label maps
-        of this one.
+        Use it where parts of the face need not be distinguished, such as the lips. A merged region has the position and the label of the
+        first of its parts. The :meth:`relabel` of the new scheme converts label maps of this one.
 
         Args:
-            groups: Names of the merged regions for each new name. Other regions stay as they are.
+            groups: For each new name, the list of names of the regions to merge. Regions in no group stay as they are.
 
         Returns:
-            New scheme. If the background is merged, its group is the new background.
+            New :class:`RegionScheme`. If the background is merged, its group is the new background.
 
         Raises:
             CaptumLeamError: If a group is empty, a region is unknown or in two groups, or a new name is that of a region outside the
                 group.
 
         Example:
-            >>> merged = CELEBAMASK_HQ.merge({"lips": ["upper_lip", "lower_lip"]})
-            >>> merged.index("lips"), len(merged)
-            (11, 18)
+            >>> scheme = RegionScheme({0: "background", 1: "upper_lip", 2: "lower_lip", 3: "nose"})
+            >>> merged = scheme.merge({"lips": ["upper_lip", "lower_lip"]})
+            >>> merged.regions
+            {0: 'background', 1: 'lips', 3: 'nose'}
+            >>> merged.relabel(torch.tensor([0, 1, 2, 3])).tolist()
+            [0, 1, 1, 3]
         """
         self._check_groups(groups)
         new_names = {old: new for new, parts in groups.items() for old in parts}
@@ -180,9 +194,16 @@ class RegionScheme:
     def merge_sides(self) -> "RegionScheme":
         """Return a scheme in which the left and right of each pair of regions, such as the eyes, are one region.
 
+        Use it where sides do not matter, or where a data set does not label them reliably. Pairs are the names that differ in ``left_``
+        and ``right_`` at their beginning only.
+
+        Returns:
+            New :class:`RegionScheme` with one region per pair, named by its plural. Regions without a partner stay as they are.
+
         Example:
-            >>> TEMPLATE.merge_sides().names
-            ('background', 'outline', 'forehead', 'brows', 'eyes', 'nose', 'cheeks', 'mouth', 'chin')
+            >>> scheme = RegionScheme({0: "background", 1: "left_eye", 2: "right_eye", 3: "nose"})
+            >>> scheme.merge_sides().regions
+            {0: 'background', 1: 'eyes', 3: 'nose'}
         """
         parts = [name.removeprefix("left_") for name in self.names if name.startswith("left_")]
         paired = [part for part in parts if f"right_{part}" in self.names]

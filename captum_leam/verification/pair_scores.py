@@ -18,11 +18,14 @@ BLOCK = 65_536
 
 @dataclass
 class PairScores:
-    """Accumulator of embeddings and their people, which are compared as in :func:`~captum_leam.verification.verify`.
+    """Accumulator of embeddings, for the error rates of more images than fit into one call.
+
+    :meth:`update` adds the embeddings and people of a batch, :meth:`merge` those of another process, and :meth:`compute` compares all
+    pairs as :func:`~captum_leam.verification.verify` does.
 
     Attributes:
-        embeddings: Embeddings of the batches so far, shape (N, D) each.
-        people: Person of each image so far.
+        embeddings: Embeddings of the batches so far, a list of arrays of shape (N, D).
+        people: Person of each image so far, a list.
 
     See Also:
         :func:`~captum_leam.verification.verify`: The same in one call.
@@ -42,30 +45,64 @@ class PairScores:
         """Add the embeddings of a batch.
 
         Args:
-            embeddings: Embeddings, shape (N, D), finite and not zero.
-            people: Person of each of the N images.
+            embeddings: Embeddings, shape (N, D), finite and not zero, of any length; D is the same in all batches.
+            people: Name of the person in each of the N images. Images of one person may be in several batches.
 
         Raises:
             CaptumLeamError: If there is not one person per image.
+
+        Example:
+            >>> scores = PairScores()
+            >>> scores.update([[1.0, 0.0], [0.0, 1.0]], ["ann", "bob"])
+            >>> scores.update([[2.0, 0.0]], ["ann"])
+            >>> scores.people, scores.compute().genuine
+            (['ann', 'bob', 'ann'], array([1.]))
         """
         rows = np.asarray(embeddings) if isinstance(embeddings, np.ndarray) else as_array(embeddings)
         self.people += people_of(people, len(rows))
         self.embeddings.append(rows)
 
     def merge(self, other: "PairScores") -> None:
-        """Add the images of another state."""
+        """Add the images of another accumulator.
+
+        Use it to join the accumulators of several processes. Pairs between the images of both are then compared, too.
+
+        Args:
+            other: :class:`PairScores` of other images, with embeddings of the same model. It is not changed.
+
+        Example:
+            >>> first, second = PairScores(), PairScores()
+            >>> first.update([[1.0, 0.0]], ["ann"])
+            >>> second.update([[2.0, 0.0], [0.0, 1.0]], ["ann", "bob"])
+            >>> first.merge(second)
+            >>> first.compute()
+            Verification(EER 0.000; 1 genuine, 2 impostor pairs)
+        """
         self.embeddings += other.embeddings
         self.people += other.people
 
     def compute(self, max_pairs: int | None = None, seed: int = 0) -> Verification:
-        """Return the cosines of genuine and of impostor pairs.
+        """Compare all pairs of the images added so far.
+
+        Two images of one person are a genuine pair, and images of two people an impostor pair. The score of a pair is the cosine of its
+        embeddings. The accumulator is not changed, so that batches can be added afterwards.
 
         Args:
-            max_pairs: Largest number of pairs of each kind; if there are more, this many are drawn. Default: no limit.
-            seed: Seed of the draws. Default: 0.
+            max_pairs: Number of pairs of each kind that are drawn at random if there are more, 1 or more. All impostor pairs are used as
+                long as there are no more than twice as many pairs in total. Default: None, all pairs; n images have n (n − 1) / 2.
+            seed: Seed of the random pairs. Without ``max_pairs`` it has no effect. Default: 0.
 
         Returns:
-            Cosines of the pairs; a kind may have none.
+            :class:`Verification` with the cosines of the genuine pairs, shape (G,), and of the impostor pairs, shape (I,), in rising
+            order. A kind of which there is no pair is an empty array.
+
+        Example:
+            >>> scores = PairScores()
+            >>> scores.update(np.eye(4)[[0, 0, 1, 2, 3]], ["ann", "ann", "bob", "cy", "di"])
+            >>> scores.compute().genuine, len(scores.compute().impostor)
+            (array([1.]), 9)
+            >>> len(scores.compute(max_pairs=3).impostor)
+            3
         """
         if not self.people:
             return Verification(np.zeros(0), np.zeros(0))
