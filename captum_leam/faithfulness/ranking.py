@@ -29,12 +29,18 @@ OVERALL = "overall"
 
 @dataclass(frozen=True, repr=False)
 class LayerRanking:
-    """Layers from the most to the least faithful, as returned by :func:`rank_layers`.
+    """Layers of a model from the most to the least faithful, as returned by :func:`rank_layers`.
 
     Attributes:
-        table: One row per layer and one named "overall", with the columns name, cell (px), drop (mean drop of the cosine), low and high
-            (ends of its interval over people), same and different (mean Bhattacharyya coefficients of top-1 % maps), gap (same −
-            different) and seconds per image.
+        table: Table with one row per layer, and one named ``"overall"`` for the overall map, sorted by ``drop``. Its columns are
+
+            * ``name``: Name of the layer.
+            * ``cell``: Side of one position of the layer in pixels of the image; NaN for ``"overall"``.
+            * ``drop``: Faithfulness: mean fall of the cosine when the critical pixels of the map are occluded.
+            * ``low``, ``high``: Ends of the 95 % interval of ``drop`` over people.
+            * ``same``, ``different``: Mean overlap of the maps of one person, and of different people, in [0, 1].
+            * ``gap``: Person specificity: ``same`` minus ``different``.
+            * ``seconds``: Time per image.
         settings: Settings by name: fraction, fill, n_steps, images and people.
 
     Example:
@@ -47,7 +53,18 @@ class LayerRanking:
     settings: dict[str, Any]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a copy of the table."""
+        """Return a copy of the table.
+
+        Returns:
+            Table with one row per layer, the most faithful first, and the columns of :attr:`table`.
+
+        Example:
+            >>> ranking = LayerRanking(pd.DataFrame({"name": ["layer2", "layer3"], "drop": [0.3, 0.1]}), {})
+            >>> ranking.to_frame()
+                 name  drop
+            0  layer2   0.3
+            1  layer3   0.1
+        """
         return self.table.copy()
 
     @property
@@ -56,7 +73,21 @@ class LayerRanking:
         return [name for name in self.table["name"] if name != OVERALL]
 
     def plot(self) -> Figure:
-        """Plot faithfulness against person specificity, a point per layer."""
+        """Plot the faithfulness of each layer against its person specificity.
+
+        A point is a layer; the higher, the more faithful, and the further to the right, the more specific to a person. Bars are the
+        intervals of the drop over people.
+
+        Returns:
+            Figure with one axis. It is not shown: call ``figure.savefig(path)``, or let a notebook display it.
+
+        Example:
+            >>> columns = ["name", "drop", "low", "high", "gap"]
+            >>> table = pd.DataFrame([("layer2", 0.3, 0.2, 0.4, 0.1), ("layer3", 0.1, 0.0, 0.2, 0.3)], columns=columns)
+            >>> figure = LayerRanking(table, {"fraction": 0.05, "fill": "blur"}).plot()
+            >>> figure.axes[0].get_ylabel()
+            'mean cosine drop, top 5% blur'
+        """
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(6, 4), layout="constrained")
@@ -86,23 +117,28 @@ def rank_layers(
     batch_size: int = 32,
     seed: int = 0,
 ) -> LayerRanking:
-    """Rank the layers of a model by the faithfulness of LEAM there, on images of labelled people.
+    """Rank the layers of a model by how faithful the LEAM maps of each layer are.
 
-    References are leave-one-out centroids. Use other images for the results that you report.
+    For each layer, the maps of all images are computed, the highest pixels of each map are occluded, and the fall of the cosine is
+    measured. The layer with the largest fall is first. Use it to choose a layer, and choose on other images than those that you report
+    results for.
+
+    The embedding that a face is compared with is the mean of the other images of its person (a leave-one-out centroid).
 
     Args:
-        model: Model in evaluation mode that returns embeddings (N, D).
-        images: Images, at least two of each person, shape (N, C, H, W).
-        labels: Person of each image.
-        layers: Layers to rank. Default: all layers of :func:`~captum_leam.suggest_layers`.
-        fraction: Share of the crop that is occluded, in (0, 1]. Default: 0.05.
-        fill: Replacement of occluded pixels. Default: ``"blur"``.
-        n_steps: Steps of the path of the layer maps, 1 for no path. Default: 4. The overall map is that of the preset ``"fast"``.
+        model: Model in evaluation mode, from images (N, C, H, W) to embeddings (N, D).
+        images: Images as the model takes them, shape (N, C, H, W), at least two of each person.
+        labels: Name of the person in each of the N images.
+        layers: Layers to rank, as :func:`~captum_leam.suggest_layers` returns them. Default: None, all that it finds.
+        fraction: Share of the pixels that is occluded, in (0, 1]. Default: 0.05.
+        fill: Name of what replaces occluded pixels, one of :data:`~captum_leam.faithfulness.FILLS`. Default: ``"blur"``.
+        n_steps: Number of steps of the path from the baseline to the image, 1 for the gradient at the image only. The overall map is
+            always that of the preset ``"fast"``. Default: 4.
         batch_size: Number of images in one pass. Default: 32.
-        seed: Seed of ties and of the bootstrap. Default: 0.
+        seed: Seed of the permutations that break ties, and of the bootstrap. Default: 0.
 
     Returns:
-        Layers and the overall map, the most faithful first.
+        :class:`LayerRanking`: a table with one row per layer and one for the overall map, the most faithful first.
 
     Raises:
         CaptumLeamError: If a person has one image only, or ``LEAM.attribute`` would raise it.
@@ -113,8 +149,8 @@ def rank_layers(
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, 2, 1), nn.Flatten(), nn.Linear(128, 8))
         >>> ranking = rank_layers(model.eval(), torch.rand(4, 3, 16, 16), ["ann", "ann", "bob", "bob"], n_steps=2)
-        >>> sorted(ranking.to_frame()["name"])
-        ['1', '2', 'overall']
+        >>> sorted(ranking.names), ranking.to_frame()["drop"].is_monotonic_decreasing
+        (['1', '2'], True)
     """
     people = people_of(labels, len(images))
     found = suggest_layers(model, images) if layers is None else layers.for_images(images)

@@ -127,11 +127,34 @@ class SanityReport:
         return [check.name for check in self.checks if not check.passed]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per check with the columns of :class:`Check`."""
+        """Return the checks as a table.
+
+        Returns:
+            Table with one row per check, and the fields of :class:`Check` as columns: ``name``, ``passed``, ``value``, ``low``, ``high``,
+            ``needed`` and ``meaning``.
+
+        Example:
+            >>> check = Check("edges", False, 0.7, 0.6, 0.8, "at most 0.5", "The map is an edge detector")
+            >>> SanityReport((check,), pd.DataFrame()).to_frame()[["name", "passed", "value", "needed"]]
+                name  passed  value       needed
+            0  edges   False    0.7  at most 0.5
+        """
         return pd.DataFrame([asdict(check) for check in self.checks])
 
     def plot(self) -> Figure:
-        """Plot the overlap with the original map by the share of layers with random weights."""
+        """Plot how the maps change as the layers of the network get random weights.
+
+        The curve is the overlap with the original map over the share of layers with random weights. It falls to the dotted line, which
+        is the overlap of independent maps, if the maps depend on what the network has learned.
+
+        Returns:
+            Figure with one axis. It is not shown: call ``figure.savefig(path)``, or let a notebook display it.
+
+        Example:
+            >>> cascade = pd.DataFrame({"randomised": [0.0, 0.5, 1.0], "overlap": [1.0, 0.4, 0.1]})
+            >>> SanityReport((), cascade).plot().axes[0].get_ylabel()
+            'overlap with the map of the trained network'
+        """
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(5, 3.4), layout="constrained")

@@ -35,16 +35,26 @@ STRANGERS = "pose"
 
 @dataclass(frozen=True, repr=False)
 class PatternClaim:
-    """Gap of maps beside that of each control, as returned by :func:`pattern_claim`.
+    """Gap of the maps and of each control, as returned by :func:`pattern_claim`.
+
+    The *gap* is the mean overlap of the maps of one person minus that of different people. Maps are person-specific beyond the controls
+    if their gap is above that of every control.
 
     Attributes:
-        table: One row for the maps and each control, the strongest first, with the columns name, same, different, gap, low, high, above
-            (gap of the maps − gap of the control), above_low and above_high.
+        table: Table with one row for the maps, named ``"maps"``, and then one per control, the largest gap first. Its columns are
+
+            * ``name``: Name of the control.
+            * ``same``, ``different``: Mean overlap of maps of one person, and of different people, in [0, 1].
+            * ``gap``: ``same`` minus ``different``.
+            * ``low``, ``high``: Ends of the interval of the gap over people.
+            * ``above``: Gap of the maps minus gap of the control; NaN for the maps.
+            * ``above_low``, ``above_high``: Ends of the interval of ``above``.
         strongest: Name of the control with the largest gap.
         headline: Gap of the maps minus that of the strongest control, in [−2, 2].
-        low: Low end of its interval over people: the lowest end against any control, so that a value above 0 holds against all.
-        high: High end of the interval against the strongest control.
-        settings: Settings by name: kind, people, images, weights, confidence, resamples, seed.
+        low: Lowest of all ``above_low``, so that a value above 0 holds against every control.
+        high: ``above_high`` of the strongest control.
+        settings: Settings by name: kind, people, images, weights, confidence, resamples, label_seed (seed of the draws), and those of the
+            maps.
 
     Example:
         >>> import torch
@@ -52,6 +62,8 @@ class PatternClaim:
         >>> maps = signatures(torch.eye(4).reshape(4, 1, 4).repeat_interleave(2, 0), "dense")
         >>> pattern_claim(maps, list("aabbccdd"), {"the same maps again": maps}).holds
         False
+        >>> pattern_claim(maps, list("aabbccdd"), {"one map for all": signatures(torch.ones(8, 1, 4), "dense")}).holds
+        True
     """
 
     table: pd.DataFrame
@@ -67,11 +79,38 @@ class PatternClaim:
         return self.low > 0
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a copy of the table."""
+        """Return a copy of the table.
+
+        Returns:
+            Table with a row for the maps and one per control, and the columns of :attr:`table`.
+
+        Example:
+            >>> import torch
+            >>> from captum_leam.patterns import signatures
+            >>> maps = signatures(torch.eye(4).reshape(4, 1, 4).repeat_interleave(2, 0), "dense")
+            >>> claim = pattern_claim(maps, list("aabbccdd"), {"one map for all": signatures(torch.ones(8, 1, 4), "dense")})
+            >>> claim.to_frame()[["name", "same", "different", "gap", "above"]]
+                          name  same  different  gap  above
+            0             maps   1.0        0.0  1.0    NaN
+            1  one map for all   1.0        1.0  0.0    1.0
+        """
         return self.table.copy()
 
     def sentence(self) -> str:
-        """Return the claim as a sentence with its numbers."""
+        """Return the claim with its numbers as text for a report.
+
+        Returns:
+            Four sentences: overlaps and gap of the maps, the strongest control, how far the maps are above it, and whether the claim
+            holds.
+
+        Example:
+            >>> import torch
+            >>> from captum_leam.patterns import signatures
+            >>> maps = signatures(torch.eye(4).reshape(4, 1, 4).repeat_interleave(2, 0), "dense")
+            >>> claim = pattern_claim(maps, list("aabbccdd"), {"one map for all": signatures(torch.ones(8, 1, 4), "dense")})
+            >>> print(claim.sentence().rpartition(". ")[2])
+            The maps are person-specific beyond it.
+        """
         maps, strongest = self.table.to_dict("records")[:2]
         name = CONTROL_NAMES.get(self.strongest, self.strongest)
         verdict = {
@@ -86,7 +125,21 @@ class PatternClaim:
         )
 
     def plot(self) -> Figure:
-        """Plot the coefficients of the same and of different people, for maps and controls."""
+        """Plot the overlaps within and between people, for the maps and for each control.
+
+        A row has a circle for two people and a square for one person; the line between them is the gap, with its interval beside it.
+
+        Returns:
+            Figure with one axis. It is not shown: call ``figure.savefig(path)``, or let a notebook display it.
+
+        Example:
+            >>> import torch
+            >>> from captum_leam.patterns import signatures
+            >>> maps = signatures(torch.eye(4).reshape(4, 1, 4).repeat_interleave(2, 0), "dense")
+            >>> figure = pattern_claim(maps, list("aabbccdd"), {"one map for all": signatures(torch.ones(8, 1, 4), "dense")}).plot()
+            >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+            ['one map for all', 'maps']
+        """
         from captum_leam.patterns.pattern_plots import claim_figure
 
         return claim_figure(self)

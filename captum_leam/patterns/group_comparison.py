@@ -30,13 +30,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class GroupComparison:
-    """Differences between groups, as returned by :func:`compare_groups`.
+    """Differences between groups of people, as returned by :func:`compare_groups`.
 
     Attributes:
-        table: One row per quantity and pair of groups, with the columns quantity, first, second, people_first, people_second, mean_first,
-            mean_second, difference (first − second), low, high, effect (difference / pooled standard deviation of people), p, p_holm,
-            base_first, base_second, base_difference, base_low, base_high and refused (reason for missing numbers, or "").
-        settings: Settings by name: min_people, confidence, resamples, permutations, seed.
+        table: Table with one row per quantity and pair of groups, and the columns
+
+            * ``quantity``: Name of the quantity.
+            * ``first``, ``second``: Names of both groups.
+            * ``people_first``, ``people_second``: Numbers of people.
+            * ``mean_first``, ``mean_second``: Means over people.
+            * ``difference``: ``mean_first`` minus ``mean_second``.
+            * ``low``, ``high``: Ends of its interval over people.
+            * ``effect``: Difference divided by the pooled standard deviation of people.
+            * ``p``, ``p_holm``: p-value of the permutation test, and after Holm's adjustment for all tests of the call.
+            * ``base_first``, ``base_second``: Mean cosine to the reference without occlusion.
+            * ``base_difference``, ``base_low``, ``base_high``: Their difference, with its interval.
+            * ``refused``: Reason why the groups were not compared, and numbers are missing; ``""`` if they were.
+        settings: Settings by name: min_people, confidence, resamples, permutations and seed.
 
     Example:
         >>> drop = [0.1, 0.2, 0.15, 0.12, 0.6, 0.7, 0.65, 0.72]
@@ -54,19 +64,52 @@ class GroupComparison:
         return [reason for reason in dict.fromkeys(self.table["refused"]) if reason]
 
     def findings(self, level: float = 0.05) -> pd.DataFrame:
-        """Return the rows with an adjusted p-value of at most ``level``.
+        """Return the differences that are significant after the adjustment for several tests.
 
         Args:
-            level: Significance level, in (0, 1). Default: 0.05.
+            level: Significance level, in (0, 1): rows with ``p_holm`` of at most this are returned. Default: 0.05.
+
+        Returns:
+            Rows of :attr:`table`; no rows if nothing is significant.
+
+        Example:
+            >>> values = {"drop": [0.1, 0.2, 0.15, 0.12, 0.6, 0.7, 0.65, 0.72], "area": [0.3, 0.1, 0.2, 0.4, 0.2, 0.3, 0.4, 0.1]}
+            >>> found = compare_groups(values, list("abcdefgh"), list("xxxxyyyy"), [0.5] * 8, min_people=4)
+            >>> found.findings(0.1)[["quantity", "first", "second", "difference"]].round(3)
+              quantity first second  difference
+            0     drop     x      y      -0.525
         """
         return self.table[self.table["p_holm"] <= level].reset_index(drop=True)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a copy of the table."""
+        """Return a copy of the table.
+
+        Returns:
+            Table with one row per quantity and pair of groups, and the columns of :attr:`table`.
+
+        Example:
+            >>> drop = [0.1, 0.2, 0.15, 0.12, 0.6, 0.7, 0.65, 0.72]
+            >>> found = compare_groups({"drop": drop}, list("abcdefgh"), list("xxxxyyyy"), [0.5] * 8, min_people=4)
+            >>> found.to_frame()[["quantity", "mean_first", "mean_second", "difference"]].round(3)
+              quantity  mean_first  mean_second  difference
+            0     drop       0.143        0.668      -0.525
+        """
         return self.table.copy()
 
     def plot(self) -> Figure:
-        """Plot the differences with their intervals, beside the difference in base similarity."""
+        """Plot the difference of each quantity with its interval, beside the difference in base similarity.
+
+        Where the base similarity differs, too, a difference in drops may come from it.
+
+        Returns:
+            Figure, which is not shown: call ``figure.savefig(path)``, or let a notebook display it.
+
+        Example:
+            >>> drop = [0.1, 0.2, 0.15, 0.12, 0.6, 0.7, 0.65, 0.72]
+            >>> found = compare_groups({"drop": drop}, list("abcdefgh"), list("xxxxyyyy"), [0.5] * 8, min_people=4)
+            >>> type(found.plot()).__name__
+            'Figure'
+        """
         from captum_leam.patterns.pattern_plots import groups_figure
 
         return groups_figure(self)

@@ -43,13 +43,22 @@ COARSE = 128
 class Specificity:
     """Person specificity of maps, as returned by :func:`person_specificity`.
 
+    ``result["gap"]`` is the value of one quantity, and :meth:`to_frame` returns all of them with intervals.
+
     Attributes:
-        table: One row per quantity (same, different, gap, auc) with its value and the ends low and high of its interval over people.
-        p_value: p-value of the permutation test of the gap over person labels; NaN without permutations.
-        auc_error: Largest error of the AUC; 0 if it is exact.
-        curve: Shares of the pairs of one person and of two people by coefficient, columns low, high, same and different.
-        settings: Settings by name: kind, people, images, weights, confidence, resamples, permutations, seed.
-        auc_sampling_error: Standard error of the AUC around that of all pairs; 0 if all were compared.
+        table: Table with the columns ``quantity``, ``value``, ``low`` and ``high`` (ends of the interval over people), and one row for
+            each of
+
+            * ``same``: Mean overlap of the maps of two images of one person, in [0, 1].
+            * ``different``: Mean overlap of the maps of two people, in [0, 1].
+            * ``gap``: ``same`` minus ``different``.
+            * ``auc``: Area under the ROC curve of the overlap as a classifier of pairs of one person; 0.5 is chance.
+        p_value: p-value of the gap, from permutations of the person labels; NaN without permutations.
+        auc_error: Largest error of the AUC from its binning; 0 if it is exact.
+        curve: Histogram of the overlap with the columns ``low`` and ``high`` (ends of a bin), ``same`` and ``different`` (shares of the
+            pairs).
+        settings: Settings by name: kind, people, images, weights, confidence, resamples, permutations and seed.
+        auc_sampling_error: Standard error of the AUC from comparing a sample of the pairs; 0 if all were compared.
 
     Example:
         >>> import torch
@@ -72,11 +81,42 @@ class Specificity:
         return float(self.table["value"].to_numpy()[self.table["quantity"].tolist().index(quantity)])
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a copy of the table with the p-value."""
+        """Return a copy of the table with the p-value of the gap.
+
+        Returns:
+            Table of four rows (same, different, gap, auc) with the columns ``quantity``, ``value``, ``low``, ``high`` and ``p_value``,
+            which is NaN except for the gap.
+
+        Example:
+            >>> import torch
+            >>> from captum_leam.patterns import signatures
+            >>> maps = signatures(torch.eye(3).reshape(3, 1, 3).repeat_interleave(2, 0), "dense")
+            >>> person_specificity(maps, list("aabbcc"), permutations=99).to_frame()[["quantity", "value"]]
+                quantity  value
+            0       same    1.0
+            1  different    0.0
+            2        gap    1.0
+            3        auc    1.0
+        """
         return self.table.assign(p_value=np.where(self.table["quantity"] == "gap", self.p_value, np.nan))
 
     def plot(self) -> Figure:
-        """Plot the distributions of the coefficient for the same and for different people."""
+        """Plot the histograms of the overlap for pairs of one person and of two people.
+
+        Dashed lines are the means; the legend has them with their intervals, and the AUC. Maps are person-specific if the two histograms
+        are apart.
+
+        Returns:
+            Figure with one axis. It is not shown: call ``figure.savefig(path)``, or let a notebook display it.
+
+        Example:
+            >>> import torch
+            >>> from captum_leam.patterns import signatures
+            >>> maps = signatures(torch.eye(3).reshape(3, 1, 3).repeat_interleave(2, 0), "dense")
+            >>> figure = person_specificity(maps, list("aabbcc"), permutations=99).plot()
+            >>> figure.axes[0].get_xlabel()
+            'Bhattacharyya coefficient of two maps'
+        """
         from captum_leam.patterns.pattern_plots import specificity_figure
 
         return specificity_figure(self)

@@ -28,14 +28,16 @@ MAX_EER = 0.2
 
 @dataclass(frozen=True)
 class Verification:
-    """Cosines of genuine pairs (two images of one person) and of impostor pairs (images of two people).
+    """Cosines of genuine pairs (two images of one person) and of impostor pairs (images of two people), with error rates.
+
+    :func:`verify` and :meth:`PairScores.compute` return it.
 
     Attributes:
         genuine: Cosines of the genuine pairs in rising order, shape (G,).
         impostor: Cosines of the impostor pairs in rising order, shape (I,).
 
     Example:
-        >>> result = Verification(np.array([0.6, 0.8]), np.array([-0.1, 0.0, 0.1, 0.2]))  # verify returns such a result
+        >>> result = Verification(np.array([0.6, 0.8]), np.array([-0.1, 0.0, 0.1, 0.2]))
         >>> result.eer, round(result.threshold(0.25), 3), result.tar(0.25)
         (0.0, 0.15, 1.0)
     """
@@ -66,29 +68,58 @@ class Verification:
         )
 
     def threshold(self, fmr: float) -> float:
-        """Return the lowest threshold at which at most a share ``fmr`` of the impostor pairs is accepted (score ≥ threshold).
+        """Return the lowest threshold that accepts at most a share ``fmr`` of the impostor pairs.
+
+        A pair is accepted if its cosine is at least the threshold.
 
         Args:
-            fmr: False match rate, in (0, 1).
+            fmr: False match rate: share of the impostor pairs that may be accepted, in (0, 1).
+
+        Returns:
+            Threshold of the cosine, a float halfway between two scores.
 
         Raises:
             CaptumLeamError: If there are fewer than 1 / ``fmr`` impostor pairs.
+
+        Example:
+            >>> result = Verification(np.array([0.6, 0.8]), np.array([-0.1, 0.0, 0.1, 0.2]))
+            >>> round(result.threshold(0.25), 3)  # one of four impostor pairs, that with 0.2, is accepted
+            0.15
         """
         return threshold_at_fmr(*self._pairs(), fmr)
 
     def tar(self, fmr: float) -> float:
-        """Return the true accept rate in [0, 1]: the share of the genuine pairs that is accepted at :meth:`threshold`.
+        """Return the true accept rate, the share of the genuine pairs that is accepted at a false match rate.
 
         Args:
-            fmr: False match rate, in (0, 1).
+            fmr: False match rate: share of the impostor pairs that may be accepted, in (0, 1). It sets the :meth:`threshold`.
+
+        Returns:
+            True accept rate, a float in [0, 1].
 
         Raises:
             CaptumLeamError: If there are fewer than 1 / ``fmr`` impostor pairs.
+
+        Example:
+            >>> result = Verification(np.array([0.1, 0.8]), np.array([-0.1, 0.0, 0.1, 0.2]))
+            >>> result.tar(0.25)  # only 0.8 is above the threshold 0.15
+            0.5
         """
         return float(np.mean(self.genuine >= self.threshold(fmr)))
 
     def to_frame(self) -> pd.DataFrame:
-        """Return fmr, threshold and tar, one row for each of the false match rates 0.1, 0.01, … that can be measured."""
+        """Return the true accept rates at the usual false match rates.
+
+        Returns:
+            Table with one row for each of the false match rates 0.1, 0.01, …, 1e-6 for which there are enough impostor pairs (at least 1
+            / rate), and the columns ``fmr``, ``threshold`` (of the cosine) and ``tar``.
+
+        Example:
+            >>> Verification(np.array([0.6, 0.8]), np.linspace(-0.5, 0.49, 100)).to_frame().round(3)
+                fmr  threshold  tar
+            0  0.10      0.395  1.0
+            1  0.01      0.485  1.0
+        """
         measurable = [rate for rate in (0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6) if rate * len(self.impostor) >= 1]
         scores, genuine = self._pairs()
         at = thresholds_between(scores) if measurable else np.zeros(0)
@@ -100,7 +131,18 @@ class Verification:
         return pd.DataFrame(rows, columns=["fmr", "threshold", "tar"])
 
     def plot(self) -> Figure:
-        """Plot the histograms of genuine and impostor cosines."""
+        """Plot the histograms of genuine and impostor cosines, with the equal error rate as the title.
+
+        The further apart the two histograms are, the better the model tells people apart. There must be pairs of both kinds.
+
+        Returns:
+            Figure with one axis. It is not shown: call ``figure.savefig(path)``, or let a notebook display it.
+
+        Example:
+            >>> figure = Verification(np.array([0.6, 0.8]), np.array([-0.1, 0.0, 0.1, 0.2])).plot()
+            >>> figure.axes[0].get_title(), [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+            ('equal error rate 0.0%', ['different people (4 pairs)', 'same person (2 pairs)'])
+        """
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(5.2, 3), layout="constrained")
