@@ -163,22 +163,53 @@ class ControlContext:
         return len(self.images), self.images.shape[2], self.images.shape[3]
 
     def faces(self) -> Tensor:
-        """Return the masks of the faces, booleans (N, H, W), on the device of the images."""
+        """Return the mask of the face in each image.
+
+        Returns:
+            Booleans (N, H, W), True in the face, on the device of the images: the argument ``face``, or a central ellipse without it.
+
+        Example:
+            >>> context = ControlContext(torch.rand(2, 3, 8, 8))
+            >>> context.faces().shape, context.faces()[0, 4].int().tolist()
+            (torch.Size([2, 8, 8]), [0, 1, 1, 1, 1, 1, 1, 0])
+        """
         face = central_ellipse(self.size[1:]) if self.face is None else self.face
         return face.to(self.images.device).expand(self.size)
 
     def generator(self) -> torch.Generator:
-        """Return a new generator with the seed, on the CPU so that the numbers are the same on every device."""
+        """Return a new random number generator that begins at the seed.
+
+        Returns:
+            Generator on the CPU, so that its numbers are the same on every device.
+
+        Example:
+            >>> context = ControlContext(torch.rand(2, 3, 8, 8), seed=1)
+            >>> torch.equal(torch.rand(3, generator=context.generator()), torch.rand(3, generator=context.generator()))
+            True
+        """
         return torch.Generator().manual_seed(self.seed)
 
     def draw(self, draw: Callable[[Sequence[int], torch.Generator], Tensor]) -> Tensor:
-        """Draw a map for each image.
+        """Draw a random map for each image.
+
+        The map of an image depends on the seed and on the index of the image, not on the batch that the image is in. Use it to write a
+        control of your own.
 
         Args:
-            draw: Function from the size (H, W) and a generator to a map. It must be the same object for all batches of a set.
+            draw: Function from the size (H, W) and a generator to a map (H, W). Pass the same function object for all batches of a set,
+                not a new lambda each time.
 
         Returns:
-            Shape (N, H, W), on the device of the images.
+            Maps (N, H, W), on the device of the images.
+
+        Example:
+            >>> def noise(size, generator):
+            ...     return torch.rand(*size, generator=generator)
+            >>> images = torch.rand(3, 3, 8, 8)
+            >>> whole = ControlContext(images).draw(noise)
+            >>> last = ControlContext(images[2:], start=2).draw(noise)  # the last image in a batch of its own
+            >>> whole.shape, torch.equal(whole[2:], last)
+            (torch.Size([3, 8, 8]), True)
         """
         count, *size = self.size
         kind = (draw, *size)
@@ -186,10 +217,18 @@ class ControlContext:
         return torch.stack(maps).to(self.images.device)
 
     def own_maps(self) -> Tensor:
-        """Return the maps of the method.
+        """Return the maps of the method that a control is made from.
+
+        Returns:
+            Maps (N, H, W): the argument ``maps``.
 
         Raises:
-            CaptumLeamError: If there are none.
+            CaptumLeamError: If the context has no maps.
+
+        Example:
+            >>> context = ControlContext(torch.rand(2, 3, 8, 8), maps=torch.ones(2, 8, 8))
+            >>> context.own_maps().shape
+            torch.Size([2, 8, 8])
         """
         if self.maps is None:
             raise CaptumLeamError(

@@ -56,29 +56,47 @@ class Gallery(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class MatchExplanation(HtmlResult):
-    """Maps of probes for the first candidate against the next, with the ranking and its change by occlusion.
+    """Maps of probes, the ranking of a gallery, and its change by occlusion, as returned by :func:`~captum_leam.explain_match`.
 
-    A *margin* is the score of a name minus the highest score of any other name, which is positive at rank 1 only.
+    A *probe* is a face to identify, and the *gallery* are the named faces it is compared with. The *first candidate* is the name with
+    the highest score, and the *next candidate* the name after it. A *margin* is the score of a name minus the highest score of any other
+    name, so that it is positive at rank 1 only. N is the number of probes, and P the number of names.
 
     Attributes:
         images: Probes, shape (N, C, H, W) in [0, 1].
-        gallery: Names, centroids and numbers of images.
+        gallery: Names, mean embeddings (centroids) and numbers of images.
         scores: Cosine of every probe to every name, shape (N, P), float64.
-        maps: Evidence for the first candidate against the next, shape (N, H, W): the overall map with the first candidate as the
-            reference and the next as the contrast. Not negative. Each sums to 1.
-        against: Evidence for the next candidate, shape (N, H, W): the mean negative part of the signed layer maps. Not negative. Each
-            sums to 1, or is 0.
-        layers: Signed maps by layer name, shape (N, H, W), on the raw scale of the score.
-        changes: Table with one row per probe, ``of`` (``"first candidate"``, or ``"person"`` if the person is known and in the gallery)
-            and ``control`` (``""`` for the map), and the columns probe, person, of, name, control, draws, rank_before, rank_after,
-            margin_before, margin_after and rank_1_lost. Values of controls are means over their draws.
+        maps: Maps (N, H, W) of what makes each probe more similar to the first candidate than to the next. Not negative. Each sums to 1.
+        against: Maps (N, H, W) of what makes each probe more similar to the next candidate. They are the mean negative part of the maps
+            in ``layers``. Not negative. Each sums to 1, or is 0.
+        layers: Signed maps by name of the layer, shape (N, H, W), on the scale of the score.
+        changes: Ranks and margins with and without occlusion of the critical pixels, a table with one row per probe, ``of`` and
+            ``control``, and the columns
+
+            * ``probe``: Index of the probe.
+            * ``person``: Name of the person on the probe, ``""`` if unknown.
+            * ``of``: Whose rank it is: ``"first candidate"``, or ``"person"`` if the person is known and in the gallery.
+            * ``name``: Name in the gallery.
+            * ``control``: ``""`` for the map, or the name of the control whose pixels were occluded instead.
+            * ``draws``: Number of draws of the control, whose mean the values are.
+            * ``rank_before``, ``rank_after``: Rank without and with occlusion.
+            * ``margin_before``, ``margin_after``: Margin without and with occlusion.
+            * ``rank_1_lost``: Share of the draws in which rank 1 is lost, in [0, 1]; NaN if the name was not at rank 1.
         settings: Settings that the maps were computed with.
-        candidates: Number of next candidates in the contrast. Default: 1.
+        candidates: Number of next candidates that the first is compared with. Default: 1.
         fraction: Share of the pixels that were occluded, in (0, 1]. Default: 0.05.
-        fill: Name of the replacement of occluded pixels. Default: ``"blur"``.
+        fill: Name of what replaced the occluded pixels. Default: ``"blur"``.
         people: Name of the person on each probe, ``""`` if unknown. Default: no names.
         threshold: Threshold of the decision, a cosine; a first candidate with a score of at least the threshold is accepted. Default:
             None, no decision.
+
+    Example:
+        >>> from captum_leam.synthetic import EmbeddingNet
+        >>> model, faces = EmbeddingNet().eval(), torch.rand(3, 3, 112, 112)
+        >>> probe = faces[1] + 0.01 * torch.rand(3, 112, 112)  # nearly the face of bob
+        >>> match = explain_match(model, probe, faces, ["ann", "bob", "cy"], preset="fast", draws=1)
+        >>> match.first, match.maps.shape, match.changes["control"].tolist()
+        (['bob'], torch.Size([1, 112, 112]), ['', 'random pixels', 'moved'])
     """
 
     images: Tensor = field(repr=False)
@@ -134,11 +152,26 @@ class MatchExplanation(HtmlResult):
         return [None if self.threshold is None else score >= self.threshold for score in best]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the ranking as a table with one row per probe and name, the highest score first.
+        """Return the ranking of the gallery for each probe.
 
         Returns:
-            Table with columns probe, person, rank, name, images (number of images of the name), score, and behind (score of the first
-            candidate minus this one).
+            Table with one row per probe and name, the highest score first, and the columns
+
+            * ``probe``: Index of the probe.
+            * ``person``: Name of the person on the probe, ``""`` if unknown.
+            * ``rank``: Rank of the name, 1 for the highest score.
+            * ``name``: Name in the gallery.
+            * ``images``: Number of its images in the gallery.
+            * ``score``: Cosine of the probe to the mean embedding of the name.
+            * ``behind``: Score of the first candidate minus this one, 0 or more.
+
+        Example:
+            >>> from captum_leam.synthetic import EmbeddingNet
+            >>> model, faces = EmbeddingNet().eval(), torch.rand(3, 3, 112, 112)
+            >>> probe = faces[1] + 0.01 * torch.rand(3, 112, 112)  # nearly the face of bob
+            >>> table = explain_match(model, probe, faces, ["ann", "bob", "cy"], preset="fast", draws=1).to_frame()
+            >>> table.columns.tolist(), table["name"][0]
+            (['probe', 'person', 'rank', 'name', 'images', 'score', 'behind'], 'bob')
         """
         scores = self.scores.numpy()
         ranks = _ranks_and_margins(self.scores)[0].numpy()
@@ -151,18 +184,37 @@ class MatchExplanation(HtmlResult):
         return table.assign(behind=table.groupby("probe")["score"].transform("max") - table["score"])
 
     def summary(self, *, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
-        """Return the mean changes of ranks and margins when the critical pixels are occluded, and those of controls.
+        """Return the mean changes of ranks and margins when critical pixels are occluded, beside those of controls.
+
+        The map explains the ranking if its changes are larger than those of every control, which occludes as many pixels elsewhere.
 
         Args:
-            confidence: Confidence level of the intervals. Default: 0.95.
+            confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
             seed: Seed of the bootstrap over people. Default: 0.
 
         Returns:
-            Table with one row per ``of``, ``quantity`` and ``control`` (``""`` for the map): the mean ``value`` with its interval
-            ``low``, ``high`` over people, and the ``difference`` of the map from the control with its interval ``difference_low``,
-            ``difference_high``. Quantities are ``"rank change"`` (rank after minus before), ``"margin fall"`` (margin before minus
-            after) and ``"rank 1 lost"`` (share of the probes at rank 1 that lose it). A probe without a known person counts as a
-            person of its own. Intervals are NaN with fewer than two people.
+            Table with one row per ``of``, ``quantity`` and ``control``, and the columns
+
+            * ``of``: Whose rank it is: ``"first candidate"`` or ``"person"``.
+            * ``quantity``: ``"rank change"`` (rank after minus before), ``"margin fall"`` (margin before minus after) or ``"rank 1
+              lost"`` (share of the probes at rank 1 that lose it).
+            * ``control``: ``""`` for the map, or the name of the control.
+            * ``value``, ``low``, ``high``: Mean over probes, with its interval over people.
+            * ``difference``, ``difference_low``, ``difference_high``: Mean of the map minus that of the control, with its interval; NaN
+              for the map.
+            * ``probes``, ``people``: Numbers of both. A probe without a known person counts as a person of its own.
+
+            Intervals are NaN with fewer than two people.
+
+        Example:
+            >>> from captum_leam.synthetic import EmbeddingNet
+            >>> model, faces = EmbeddingNet().eval(), torch.rand(5, 3, 112, 112)
+            >>> match = explain_match(model, faces[3:], faces[:3], ["ann", "bob", "cy"], preset="fast", draws=1)
+            >>> match.summary()[["quantity", "control", "probes"]].head(3)
+                  quantity        control  probes
+            0  rank change                      2
+            1  rank change  random pixels       2
+            2  rank change          moved       2
         """
         rows = []
         for of, table in self.changes.groupby("of", sort=False):
@@ -171,10 +223,22 @@ class MatchExplanation(HtmlResult):
         return pd.DataFrame(rows)
 
     def sentence(self, probe: int = 0) -> str:
-        """Return the result of one probe as a sentence.
+        """Return the result of one probe as text for a caption.
 
         Args:
-            probe: Index of the probe. Default: 0.
+            probe: Index of the probe, from 0 to N − 1. Default: 0.
+
+        Returns:
+            Two sentences: the first candidate with its score and margin (and the decision, with a threshold), and the change of margin
+            and rank when the critical pixels are occluded.
+
+        Example:
+            >>> from captum_leam.synthetic import EmbeddingNet
+            >>> model, faces = EmbeddingNet().eval(), torch.rand(3, 3, 112, 112)
+            >>> probe = faces[1] + 0.01 * torch.rand(3, 112, 112)  # nearly the face of bob
+            >>> match = explain_match(model, probe, faces, ["ann", "bob", "cy"], preset="fast", draws=1)
+            >>> match.sentence().partition(" with")[0]
+            'bob is first of 3 names'
         """
         order, score = self.order[probe].tolist(), self.scores[probe]
         first, following = (self.gallery.names[i] for i in order[:2])
@@ -194,7 +258,18 @@ class MatchExplanation(HtmlResult):
         return f"{text}, and {first} {'stays at' if rank == 1 else 'goes to'} rank {rank}."
 
     def facts(self) -> dict[str, str]:
-        """Return gallery, contrast, threshold and occlusion by name."""
+        """Return gallery, contrast, threshold and occlusion as short texts, for the head of a page or table.
+
+        Returns:
+            Text by name, in the order of display: ``"gallery"``, ``"contrast"``, ``"threshold"`` if there is one, and ``"occluded"``.
+
+        Example:
+            >>> from captum_leam.synthetic import EmbeddingNet
+            >>> model, faces = EmbeddingNet().eval(), torch.rand(4, 3, 112, 112)
+            >>> match = explain_match(model, faces[3], faces[:3], ["ann", "bob", "cy"], preset="fast", draws=1)
+            >>> match.facts()
+            {'gallery': '3 names, 3 images', 'contrast': 'the next candidate', 'occluded': 'top 5 % of the pixels, fill blur'}
+        """
         several = sum(count > 1 for count in self.gallery.images)
         names = f"{len(self.gallery.names)} names, {sum(self.gallery.images)} images"
         if several:

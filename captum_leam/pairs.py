@@ -38,21 +38,30 @@ OUTCOMES = {"TA": "true acceptance", "FA": "false acceptance", "TR": "true rejec
 
 @dataclass(frozen=True)
 class PairExplanation(HtmlResult):
-    """Maps of both faces of a pair, each explained towards the other, with the score and the decision.
+    """Maps of two faces, each explained towards the other, with the score and the decision, as returned by
+    :func:`~captum_leam.explain_pair`.
 
     Attributes:
-        images: Both faces, shape (2, C, H, W) in [0, 1].
-        score: Cosine of the two embeddings.
-        similar: Evidence for the match, shape (2, H, W): the map of :func:`~captum_leam.explain_faces` of each face towards the
-            other, from the layers with a positive value. Not negative. Each sums to 1, or is 0 if no layer has a positive value.
-        dissimilar: Evidence against the match, shape (2, H, W): the mean negative part of the signed layer maps. Not negative.
-            Each sums to 1, or is 0 if no layer has a negative value.
-        layers: Signed maps by layer name, shape (2, H, W), on the raw scale of the score (:func:`~captum_leam.explain.layer_maps`).
+        images: Both faces, first a and then b, shape (2, C, H, W) in [0, 1].
+        score: Cosine of the two embeddings, in [−1, 1].
+        similar: Maps for the match, shape (2, H, W): where each face is similar to the other (:func:`~captum_leam.explain_faces`). Not
+            negative. Each sums to 1, or is 0 if no layer has a positive value.
+        dissimilar: Maps against the match, shape (2, H, W): where each face is different from the other. They are the mean negative part
+            of the maps in ``layers``. Not negative. Each sums to 1, or is 0 if no layer has a negative value.
+        layers: Signed maps of both faces by name of the layer, shape (2, H, W), on the scale of the score.
         sine: Sine of the angle between the embeddings, in [0, 1]; 0 for equal embeddings.
         settings: Settings that the maps were computed with.
-        threshold: Threshold of the decision, a cosine; a score of at least the threshold is accepted. Default: None, no decision.
+        threshold: Threshold of the decision, a cosine. The pair is accepted if the score is at least this. Default: None, no decision.
         same_person: Whether both faces show the same person; None if it is unknown. Default: None.
-        faces: Alignments of the crops in their photographs; None for crops without one. Default: ``(None, None)``.
+        faces: Position of each crop in its photograph; None for a face that was passed as a tensor. Default: ``(None, None)``.
+
+    Example:
+        >>> from captum_leam import explain_pair
+        >>> from captum_leam.synthetic import EmbeddingNet
+        >>> a = torch.rand(3, 112, 112)
+        >>> pair = explain_pair(EmbeddingNet().eval(), a, a.flip(-1), preset="fast", threshold=-1.0, same_person=True)
+        >>> pair.accepted, pair.outcome, pair.similar.shape
+        (True, 'TA', torch.Size([2, 112, 112]))
     """
 
     images: Tensor = field(repr=False)
@@ -99,7 +108,21 @@ class PairExplanation(HtmlResult):
         return {True: "the same person", False: "different people", None: None}[self.same_person]
 
     def facts(self) -> dict[str, str]:
-        """Return score, decision, truth and reliability by name, without what is unknown."""
+        """Return score, decision, truth and reliability as short texts, for the head of a page or table.
+
+        Returns:
+            Text by name, in the order of display: ``"cosine"``; ``"threshold"``, ``"decision"`` and ``"margin"`` with a threshold; ``"in
+            truth"`` if the truth is known, and ``"outcome"`` with both; and ``"maps about the match"``, which begins with "yes" or "NO".
+
+        Example:
+            >>> from captum_leam import explain_pair
+            >>> from captum_leam.synthetic import EmbeddingNet
+            >>> pair = explain_pair(EmbeddingNet().eval(), *torch.rand(2, 3, 112, 112), preset="fast", threshold=-1.0, same_person=True)
+            >>> list(pair.facts())
+            ['cosine', 'threshold', 'decision', 'margin', 'in truth', 'outcome', 'maps about the match']
+            >>> pair.facts()["outcome"]
+            'TA, true acceptance'
+        """
         facts = {"cosine": f"{self.score:.3f}"}
         if self.accepted is not None and self.margin is not None:
             facts |= {"threshold": f"{self.threshold:g}", "decision": "accepted" if self.accepted else "rejected"}
@@ -118,7 +141,18 @@ class PairExplanation(HtmlResult):
         return facts
 
     def sentence(self) -> str:
-        """Return score, decision and reliability as a sentence."""
+        """Return score, decision and reliability as text for a caption.
+
+        Returns:
+            One sentence, or two if the embeddings are nearly equal, so that the maps do not describe the match.
+
+        Example:
+            >>> from captum_leam import explain_pair
+            >>> from captum_leam.synthetic import EmbeddingNet
+            >>> a = torch.rand(3, 112, 112)
+            >>> explain_pair(EmbeddingNet().eval(), a, a, preset="fast").sentence()
+            'Cosine 1.000. The two embeddings are nearly the same: the maps show their strength, not what makes two images match.'
+        """
         text = f"Cosine {self.score:.3f}"
         if self.accepted is not None and self.margin is not None:
             text += f": {'accepted' if self.accepted else 'rejected'} at threshold {self.threshold:g} (margin {self.margin:+.3f})"
@@ -131,17 +165,32 @@ class PairExplanation(HtmlResult):
         return text + "."
 
     def regions(self, labels: Tensor, scheme: RegionScheme, *, fraction: float = 0.01, seed: int = 0) -> pd.DataFrame:
-        """Return region reports of both faces, for and against the match.
+        """Return how the maps for and against the match are distributed over the regions of both faces.
 
         Args:
-            labels: Region labels, shape (2, H, W) or (H, W).
-            scheme: Names of the labels.
+            labels: Label maps of the faces, integers, shape (2, H, W), or (H, W) for both.
+            scheme: Names of the labels, such as ``captum_leam.regions.TEMPLATE``.
             fraction: Share of the pixels that are critical, in (0, 1]. Default: 0.01.
             seed: Seed of the permutations that break ties. Default: 0.
 
         Returns:
-            Table of :func:`~captum_leam.regions.region_report` with the leading columns ``face`` ("a" or "b") and ``speaks`` ("for"
-            or "against"). Maps without evidence are omitted.
+            Table with one row per face, map and region, and the columns
+
+            * ``face``: ``"a"`` or ``"b"``.
+            * ``speaks``: ``"for"`` or ``"against"`` the match.
+            * ``region``, ``share``, ``mass``, ``area``, ``lift`` and the others of :func:`~captum_leam.regions.region_report`.
+
+            Maps that are 0 everywhere are omitted.
+
+        Example:
+            >>> from captum_leam import explain_pair
+            >>> from captum_leam.regions import TEMPLATE, TemplateParser
+            >>> from captum_leam.synthetic import EmbeddingNet
+            >>> faces = torch.rand(2, 3, 112, 112)
+            >>> pair = explain_pair(EmbeddingNet().eval(), *faces, preset="fast")
+            >>> table = pair.regions(TemplateParser()(faces), TEMPLATE)
+            >>> table.columns[:4].tolist(), table["speaks"].unique().tolist()
+            (['face', 'speaks', 'region', 'share'], ['for', 'against'])
         """
         from captum_leam.regions import region_report
 

@@ -65,10 +65,10 @@ class LabelMapParser:
         return f"LabelMapParser({len(self.files)} files, scheme={self.scheme.name!r})"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the label maps of all images.
+        """Return the label maps of the files, checked against the images.
 
         Args:
-            images: All images in the order of the files, shape (N, C, H, W).
+            images: All images in the order of the files, shape (N, C, H, W). Only their number, size and device are used.
 
         Returns:
             Label maps of shape (N, H, W), int64, on the device of the images.

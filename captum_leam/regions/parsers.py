@@ -124,7 +124,10 @@ class NetworkParser:
         )
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return label maps with the region of the highest score at each pixel of the images.
+        """Return the region of each pixel of the images.
+
+        Images are resized to the input of the network, which returns a score for each class and pixel; the class with the highest score
+        wins.
 
         Args:
             images: Images of shape (N, 3, H, W) or (N, 1, H, W), floating point in [0, 1].
@@ -134,6 +137,14 @@ class NetworkParser:
 
         Raises:
             CaptumLeamError: If the shape or the range of the images is wrong, or the network returns NaN or scores of another shape.
+
+        Example:
+            >>> network = nn.Conv2d(3, 2, 1)  # bright pixels are skin, dark ones hair
+            >>> _ = network.weight.data.copy_(torch.tensor([1.0, -1.0]).view(2, 1, 1, 1)), network.bias.data.copy_(torch.tensor([0.0, 3.0]))
+            >>> parser = NetworkParser(network.eval(), ["skin", "hair"], size=2)
+            >>> labels = parser(torch.tensor([[1.0, 0.0], [0.0, 1.0]]).expand(1, 3, 2, 2))
+            >>> [[CELEBAMASK_HQ.regions[label] for label in row] for row in labels[0].tolist()]
+            [['skin', 'hair'], ['hair', 'skin']]
         """
         labels = torch.tensor(
             [self.scheme.index(name) for name in self.classes], dtype=torch.int64, device=images.device
@@ -143,7 +154,9 @@ class NetworkParser:
         return torch.cat([empty, *[labels[scores.argmax(dim=1)] for scores in self._score_batches(images)]])
 
     def scores(self, images: Tensor) -> Tensor:
-        """Return the scores of the classes, interpolated bilinearly to the size of the images.
+        """Return the score of each class at each pixel of the images.
+
+        The scores of the network are interpolated bilinearly to the size of the images. Use them to see how sure the parser is.
 
         Args:
             images: Images of shape (N, 3, H, W) or (N, 1, H, W), floating point in [0, 1].
@@ -153,6 +166,11 @@ class NetworkParser:
 
         Raises:
             CaptumLeamError: If the shape or the range of the images is wrong, or the network returns NaN or scores of another shape.
+
+        Example:
+            >>> parser = NetworkParser(nn.Conv2d(3, 2, 1).eval(), ["skin", "hair"], size=8)
+            >>> parser.scores(torch.rand(4, 3, 16, 16)).shape
+            torch.Size([4, 2, 16, 16])
         """
         _check_images(images)
         empty = torch.zeros(0, len(self.classes), *images.shape[-2:], dtype=torch.float32, device=images.device)

@@ -394,19 +394,27 @@ class RegionReport:
         landmarks: ArrayLike | None = None,
         start: int | None = None,
     ) -> None:
-        """Add a batch of maps.
+        """Add the maps of a batch.
 
         Args:
             maps: Signed maps of shape (N, H, W) or (N, 1, H, W), tensor or array.
-            labels: Integer label maps of shape (N, H, W), or (H, W) for all images.
+            labels: Label maps, integers of shape (N, H, W), or (H, W) for all images.
             face: Boolean masks of the face for ``of="face"``, shape (N, H, W) or (H, W). Default: as for :func:`region_report`.
             landmarks: Landmarks (x, y) in pixels of the maps, shape (5, 2) or (N, 5, 2). Default: those of the standard crop.
-            start: Number of the first image of the batch. Default: the number after that of the last image.
+            start: Number of the first image of the batch in the whole set, 0 or more. Pass it if batches come out of order or from
+                several processes. Default: the number after that of the last image.
 
         Raises:
             InputTypeError: If the labels are not integers.
             NoEvidenceError: If a map has no positive value.
             CaptumLeamError: If the arguments do not fit, as for :func:`region_report`.
+
+        Example:
+            >>> report = RegionReport(fraction=0.1)
+            >>> for _ in range(3):  # three batches of two images
+            ...     report.update(torch.rand(2, 8, 8), torch.ones(8, 8, dtype=torch.int64))
+            >>> report.compute()["image"].tolist()
+            [0, 1, 2, 3, 4, 5]
         """
         if start is None:
             start = max((part.start + len(part.share) for part in self._parts), default=0)
@@ -424,14 +432,26 @@ class RegionReport:
         self._parts.append(_ReportPart(start, regions, share.numpy(), mass.numpy(), area.numpy(), crops))
 
     def merge(self, other: RegionReport) -> None:
-        """Add the maps of another report with the same settings.
+        """Add the maps of another report.
+
+        Use it to join the reports of several processes, in any order. The images of both must have different numbers, see ``start`` of
+        :meth:`update`.
 
         Args:
-            other: Report of other images.
+            other: :class:`RegionReport` of other images with the same scheme, fraction, ``of`` and seed. It is not changed.
 
         Raises:
             InputTypeError: If ``other`` is not a report.
             CaptumLeamError: If the settings differ.
+
+        Example:
+            >>> maps, labels = torch.rand(3, 8, 8), torch.ones(8, 8, dtype=torch.int64)
+            >>> first, second = RegionReport(), RegionReport()
+            >>> first.update(maps[:2], labels)
+            >>> second.update(maps[2:], labels, start=2)  # perhaps in another process
+            >>> first.merge(second)
+            >>> first.compute()["image"].tolist()
+            [0, 1, 2]
         """
         if not isinstance(other, RegionReport):
             raise InputTypeError(f"Expected other to be a RegionReport, got a {type(other).__name__}.")
@@ -443,10 +463,21 @@ class RegionReport:
         return {"scheme": self.scheme, "fraction": self.fraction, "of": self.of, "seed": self.seed}
 
     def compute(self) -> pd.DataFrame:
-        """Return the table of all maps, as :func:`region_report` returns it for a single call.
+        """Return the table of all maps added so far.
+
+        Returns:
+            Table with one row per image and region, as :func:`region_report` returns it. Images are in the order of their numbers.
 
         Raises:
             CaptumLeamError: If there are no maps, or an image was added twice.
+
+        Example:
+            >>> report = RegionReport(RegionScheme({0: "background", 1: "nose"}), fraction=0.25)
+            >>> report.update(torch.tensor([[[0.0, 1.0], [2.0, 1.0]]]), torch.tensor([[0, 0], [1, 1]]))
+            >>> report.compute()[["image", "region", "share", "mass", "area", "lift"]]
+               image      region  share  mass  area  lift
+            0      0  background    0.0  0.25   0.5   0.0
+            1      0        nose    1.0  0.75   0.5   2.0
         """
         if not self._parts:
             raise CaptumLeamError("Expected maps, got none. Call update first.")

@@ -279,16 +279,23 @@ class TemplateParser:
         return f"TemplateParser(landmarks={self.landmarks.round(1).tolist()}, size={self.size})"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the label maps of images, of which only number, size and device matter.
+        """Return the same label map for each image.
+
+        Faces are at the same place in aligned crops, so that only number, size and device of the images are used.
 
         Args:
-            images: Images of shape (N, C, H, W).
+            images: Images of shape (N, C, H, W), of any type and range.
 
         Returns:
             Label maps of shape (N, H, W), int64, in the labels of ``scheme``, on the device of the images.
 
         Raises:
             CaptumLeamError: If the images have another shape, or an aspect ratio that differs from that of the template.
+
+        Example:
+            >>> labels = TemplateParser()(torch.rand(2, 3, 112, 112))
+            >>> labels.shape, TEMPLATE.regions[int(labels[0, 70, 56])]  # the middle of the crop
+            (torch.Size([2, 112, 112]), 'nose')
         """
         if images.ndim != 4:
             raise CaptumLeamError(
