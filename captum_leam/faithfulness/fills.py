@@ -42,17 +42,22 @@ class Fill:
     uses_masks: bool = False
 
     def __call__(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
-        """Return filled images, of which the masked pixels are used.
+        """Return the images as they look if every pixel is replaced; only the masked pixels of the result are used.
 
         Args:
             images: Images, shape (N, C, H, W).
-            masks: Pixels to replace, boolean, shape (N, H, W). Default: none, for fills that do not use masks.
+            masks: Pixels to replace, boolean, shape (N, H, W). Default: None, for fills that do not use masks.
 
         Returns:
             Images of the same shape.
 
         Raises:
             CaptumLeamError: If the function changes the shape.
+
+        Example:
+            >>> inverted = Fill("inverted", lambda images, masks: 1 - images)
+            >>> inverted(torch.tensor([[[[0.0, 0.25]]]])).tolist()
+            [[[[1.0, 0.75]]]]
         """
         filled = self.function(images, masks)
         if filled.shape != images.shape:
@@ -178,10 +183,14 @@ FILLS: dict[str, Callable[..., Tensor]] = {
 
 
 def as_fill(fill: "str | Fill | Callable[..., Tensor]") -> Fill:
-    """Return a fill by its name, or from a function.
+    """Return a :class:`Fill` by its name, or from a function.
 
     Args:
-        fill: Name in :data:`FILLS`, a fill, or a function of images, or of images and masks.
+        fill: Name in :data:`FILLS` (``"zero"``, ``"mean"``, ``"blur"``, ``"noisy linear"`` or ``"shuffle"``); a :class:`Fill`; or a
+            function of images (N, C, H, W), or of images and boolean masks (N, H, W), that returns images of the same shape.
+
+    Returns:
+        :class:`Fill`, which is returned as it is if it was passed as one.
 
     Raises:
         CaptumLeamError: If the name is unknown.
@@ -190,8 +199,10 @@ def as_fill(fill: "str | Fill | Callable[..., Tensor]") -> Fill:
         :func:`~captum_leam.faithfulness.occlude`: Replacement of masked pixels.
 
     Example:
-        >>> as_fill("blur").name, as_fill(lambda images: 1 - images).uses_masks
-        ('blur', False)
+        >>> as_fill("zero")(torch.ones(1, 1, 1, 2)).tolist()
+        [[[[0.0, 0.0]]]]
+        >>> as_fill(lambda images: 1 - images)(torch.ones(1, 1, 1, 2)).tolist()
+        [[[[0.0, 0.0]]]]
     """
     if isinstance(fill, Fill):
         return fill

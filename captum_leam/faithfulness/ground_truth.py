@@ -323,36 +323,53 @@ class AdditiveSimilarity(nn.Module):
         return torch.tensor([1.0, 0.0], dtype=self.weights.dtype, device=self.weights.device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return embeddings of length 1, shape (N, 2).
+        """Return the embeddings of images.
 
         Args:
-            images: Images in [0, 1], shape (N, C, H, W).
+            images: Images in [0, 1], shape (N, C, H, W), of the size of the weights.
+
+        Returns:
+            Embeddings of length 1, shape (N, 2). The first value is the cosine to :attr:`reference`.
+
+        Example:
+            >>> AdditiveSimilarity(torch.tensor([[3.0, 1.0]]))(torch.tensor([[[[1.0, 0.0]]]]))[:, 0].tolist()
+            [0.75]
         """
         score = self.pixels(images).flatten(1).sum(1)
         # the second value makes the length 1 and stays above 0, where its root has no gradient
         return torch.stack([score, (1 - score.square()).clamp(min=1e-12).sqrt()], 1)
 
     def contributions(self, images: Tensor, filled: Tensor | None = None) -> Tensor:
-        """Return the exact fall of the cosine when a single pixel is replaced.
+        """Return the exact fall of the cosine when a single pixel is replaced, the true map.
 
         Args:
             images: Images, shape (N, C, H, W).
-            filled: Images with the replacement of each pixel. Default: black.
+            filled: Images of the same shape that hold the replacement of each pixel. Default: None, black.
 
         Returns:
-            Contributions, shape (N, H, W).
+            Contributions, shape (N, H, W), signed.
+
+        Example:
+            >>> network, images = AdditiveSimilarity(torch.tensor([[3.0, 1.0]])), torch.ones(1, 1, 1, 2)
+            >>> network.contributions(images).tolist(), network.contributions(images, 0.5 * images).tolist()
+            ([[[0.75, 0.25]]], [[[0.375, 0.125]]])
         """
         replacement = 0 if filled is None else filled.mean(1)
         return self.weights * (images.mean(1) - replacement)
 
     def template(self, channels: int = 3) -> Tensor:
-        """Return the image whose embedding is the reference, 1 where weights are positive and 0 elsewhere.
+        """Return the image whose embedding is the reference.
 
         Args:
-            channels: Number of channels C. Default: 3.
+            channels: Number of channels C, 1 or more. Default: 3.
 
         Returns:
-            Image, shape (1, C, H, W).
+            Image, shape (1, C, H, W), 1 where the weights are positive and 0 elsewhere.
+
+        Example:
+            >>> network = AdditiveSimilarity(torch.tensor([[3.0, 1.0], [0.0, -2.0]]))
+            >>> network.template(1).tolist(), network(network.template())[:, 0].tolist()
+            ([[[[1.0, 1.0], [0.0, 0.0]]]], [1.0])
         """
         return (self.weights > 0).to(self.weights).expand(1, channels, *self.weights.shape).clone()
 

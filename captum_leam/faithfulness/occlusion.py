@@ -193,7 +193,17 @@ class OcclusionEvaluator:
         return alone.compute()
 
     def reset(self) -> None:
-        """Remove all images."""
+        """Remove all images that :meth:`update` or :meth:`merge` added.
+
+        Example:
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+            >>> evaluator = OcclusionEvaluator(model, (0.1,), controls=())
+            >>> evaluator.update(torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), labels=["ann", "ann"])
+            >>> evaluator.reset()
+            >>> evaluator.update(torch.rand(3, 3, 8, 8), torch.rand(3, 8, 8), labels=["bob", "bob", "bob"])
+            >>> evaluator.compute().to_frame()["person"].tolist()
+            ['bob', 'bob', 'bob']
+        """
         self._parts: list[_MeasuredPart] = []
 
     def update(
@@ -265,16 +275,31 @@ class OcclusionEvaluator:
         self._parts.append(part)
 
     def merge(self, other: OcclusionEvaluator) -> None:
-        """Add the images of another evaluator with the same settings.
+        """Add the images of another evaluator.
 
-        Models, fills and controls are compared by their names.
+        Use it to join the evaluators of several processes, in any order. The images of both must have different indices, see ``start`` of
+        :meth:`update`.
 
         Args:
-            other: Evaluator with drops of other images.
+            other: :class:`OcclusionEvaluator` with the same settings. Models, fills and controls are compared by their names. It is not
+                changed.
 
         Raises:
             InputTypeError: If ``other`` is not an evaluator.
             CaptumLeamError: If the settings differ.
+
+        Example:
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+            >>> first, second = (OcclusionEvaluator(model, (0.1,), controls=()) for _ in range(2))
+            >>> first.update(torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), labels=["ann", "ann"])
+            >>> second.update(torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), labels=["bob", "bob"], start=2)
+            >>> first.merge(second)
+            >>> first.compute().to_frame()[["image", "person"]]
+               image person
+            0      0    ann
+            1      1    ann
+            2      2    bob
+            3      3    bob
         """
         if not isinstance(other, OcclusionEvaluator):
             raise InputTypeError(f"Expected an OcclusionEvaluator, got a {type(other).__name__}.")
@@ -285,10 +310,28 @@ class OcclusionEvaluator:
         self._parts = [*self._parts, *other._parts]
 
     def compute(self) -> OcclusionResult:
-        """Return the table of all images so far.
+        """Return the drops of all images added so far.
+
+        The evaluator is not changed, so that batches can be added afterwards.
+
+        Returns:
+            :class:`OcclusionResult` with one row per image, map and setting, in the order of the indices of the images.
 
         Raises:
-            CaptumLeamError: If there is no image, if parts overlap, or if a part depends on images of another part.
+            CaptumLeamError: If there is no image, if batches have the same images, or if leave-one-out references or the control "other
+                people" of a batch need images of another batch.
+
+        Example:
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+            >>> evaluator = OcclusionEvaluator(model, (0.1,), controls=())
+            >>> for person in ("ann", "bob"):
+            ...     evaluator.update(torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), labels=[person, person])
+            >>> evaluator.compute().to_frame()[["image", "person"]]
+               image person
+            0      0    ann
+            1      1    ann
+            2      2    bob
+            3      3    bob
         """
         parts = sorted(self._parts, key=lambda part: part.start)
         _check_parts(parts)

@@ -21,14 +21,24 @@ ROW = ["explained", "method", "control", "model", "fill", "order", "fraction"]
 
 @dataclass(frozen=True, repr=False)
 class OcclusionResult:
-    """Drops of each image, method, control, model, fill, order and fraction.
+    """Falls of the cosine when pixels are occluded, as :class:`~captum_leam.faithfulness.OcclusionEvaluator` measures them.
 
-    :class:`~captum_leam.faithfulness.OcclusionEvaluator` measures them.
+    :meth:`summary` returns means with intervals, :meth:`compare` tests methods against controls, and :meth:`plot` draws curves.
 
     Attributes:
-        drops: One row per drop, with the columns image, person, explained (the model that the maps explain), method ("" for controls
-            shared by all methods), control ("" for the method itself), model (on which the drop is measured), fill, order, fraction,
-            drop (absolute fall of the cosine) and changed (number of pixels whose value changed).
+        drops: Table with one row per image, map and setting, and the columns
+
+            * ``image``: Index of the image.
+            * ``person``: Person in the image.
+            * ``explained``: Model that the maps explain, ``""`` if not named.
+            * ``method``: Method of the map; ``""`` for controls that all methods share.
+            * ``control``: Control whose pixels were occluded; ``""`` for the method itself.
+            * ``model``: Model that the drop is measured on.
+            * ``fill``: What replaced the pixels.
+            * ``order``: ``"most"`` if the highest pixels were occluded, else the order of the evaluator.
+            * ``fraction``: Share of the pixels that was occluded.
+            * ``drop``: Cosine without minus with occlusion.
+            * ``changed``: Number of pixels whose value changed.
         settings: Settings of the evaluator by name.
 
     See Also:
@@ -49,13 +59,30 @@ class OcclusionResult:
 
     @classmethod
     def concat(cls, results: Iterable[OcclusionResult]) -> OcclusionResult:
-        """Return several results as one, for example of maps that explain different models.
+        """Join several results into one.
+
+        Use it for maps that explain different models, which are measured one after the other, before :meth:`transfer_matrix`.
 
         Args:
-            results: Results to join.
+            results: Results to join, one or more, with different names as ``explained``. Drops that are in several of them are kept once.
+
+        Returns:
+            :class:`OcclusionResult` with the rows of all results and the settings of the first.
 
         Raises:
             CaptumLeamError: If there is no result, or if two results have different drops for the same image, map and model.
+
+        Example:
+            >>> import torch
+            >>> from captum_leam.faithfulness import OcclusionEvaluator
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+            >>> evaluator = OcclusionEvaluator(model, fractions=(0.1,), controls=())
+            >>> faces, maps, people = torch.rand(4, 3, 8, 8), torch.rand(2, 4, 8, 8), ["ann", "ann", "bob", "bob"]
+            >>> parts = [evaluator.evaluate(faces, maps[i], labels=people, explained=name) for i, name in enumerate(["a", "b"])]
+            >>> OcclusionResult.concat(parts).summary()[["explained", "images"]]
+              explained  images
+            0         a       4
+            1         b       4
         """
         parts = list(results)
         if not parts:
@@ -72,19 +99,53 @@ class OcclusionResult:
         return cls(drops, {**parts[0].settings, "labelled": labelled})
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a copy of the table of drops."""
+        """Return a copy of the table of drops.
+
+        Returns:
+            Table with one row per image, map and setting, and the columns of :attr:`drops`.
+
+        Example:
+            >>> import torch
+            >>> from captum_leam.faithfulness import OcclusionEvaluator
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+            >>> evaluator = OcclusionEvaluator(model, fractions=(0.25,), controls=())
+            >>> result = evaluator.evaluate(torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), labels=["ann", "ann"])
+            >>> result.to_frame()[["image", "person", "fill", "fraction", "changed"]]
+               image person  fill  fraction  changed
+            0      0    ann  blur      0.25       16
+            1      1    ann  blur      0.25       16
+        """
         return self.drops.copy()
 
     def summary(self, *, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
-        """Return the mean drop of each method and control, with its bootstrap interval over people.
+        """Return the mean drop of each method and control, with its interval over people.
+
+        The larger the drop of a method, the more its highest pixels matter for the score. Read it beside the controls, which occlude as
+        many pixels.
 
         Args:
             confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
             seed: Seed of the bootstrap draws. Default: 0.
 
         Returns:
-            One row per explained model, method, control, model, fill, order and fraction, with drop, low, high, images, people, changed
-            (mean number of pixels), and "ratio: …" for each control: the mean drop of the method over that of the control.
+            Table with one row per map and setting, and the columns
+
+            * ``explained``, ``method``, ``control``, ``model``, ``fill``, ``order``, ``fraction``: As in :attr:`drops`.
+            * ``drop``, ``low``, ``high``: Mean drop over images, and the ends of its interval.
+            * ``images``, ``people``: Numbers of both.
+            * ``changed``: Mean number of pixels whose value changed.
+            * ``ratio: …``, one column per control: Mean drop of the method divided by that of the control; NaN for controls.
+
+        Example:
+            >>> import torch
+            >>> from captum_leam.faithfulness import OcclusionEvaluator
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+            >>> evaluator = OcclusionEvaluator(model, fractions=(0.1,), controls=("random pixels",))
+            >>> result = evaluator.evaluate(torch.rand(4, 3, 8, 8), {"noise": torch.rand(4, 8, 8)}, labels=["ann", "ann", "bob", "bob"])
+            >>> result.summary()[["method", "control", "images", "people"]]
+              method        control  images  people
+            0  noise                      4       2
+            1         random pixels       4       2
         """
         rows = []
         for key, table in self.drops.groupby(ROW, sort=False):
@@ -108,17 +169,35 @@ class OcclusionResult:
         return table
 
     def compare(self, *, confidence: float = 0.95, min_people: int = MIN_PEOPLE, seed: int = 0) -> pd.DataFrame:
-        """Compare each method with each control that is shared or its own, image by image.
+        """Test whether each method has larger drops than each control, image by image.
 
         Args:
             confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
-            min_people: Fewest people for a p-value. Default: 10.
+            min_people: Fewest people for a p-value; with fewer it is NaN. Default: 10.
             seed: Seed of the bootstrap draws. Default: 0.
 
         Returns:
-            One row per cell, method and control: the ratio of mean drops, the mean difference with its bootstrap interval over people,
-            the effect size (rank-biserial, over people), Wilcoxon's p over people, and p after Holm's correction over methods. p is NaN
-            with fewer than ``min_people`` people and without labels, with the reason in ``note``.
+            Table with one row per method and control of its own or shared by all, for each setting, and the columns
+
+            * ``explained``, ``model``, ``fill``, ``order``, ``fraction``, ``method``, ``control``: As in :attr:`drops`.
+            * ``ratio``: Mean drop of the method divided by that of the control.
+            * ``difference``, ``low``, ``high``: Mean difference of both drops, and the ends of its interval over people.
+            * ``effect``: Rank-biserial effect size over people, in [−1, 1].
+            * ``p``: p-value of Wilcoxon's signed-rank test over people.
+            * ``people``: Number of people.
+            * ``p_holm``: p-value after Holm's adjustment for the number of methods.
+            * ``note``: Reason for a missing p-value: too few people, or no labels.
+
+        Example:
+            >>> import torch
+            >>> from captum_leam.faithfulness import OcclusionEvaluator
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+            >>> evaluator = OcclusionEvaluator(model, fractions=(0.1,), controls=("random pixels", "moved"))
+            >>> result = evaluator.evaluate(torch.rand(4, 3, 8, 8), {"noise": torch.rand(4, 8, 8)}, labels=["ann", "ann", "bob", "bob"])
+            >>> result.compare()[["method", "control", "people", "note"]]
+              method        control  people                              note
+            0  noise          moved       2  fewer than 10 people: no p-value
+            1  noise  random pixels       2  fewer than 10 people: no p-value
         """
         rows = []
         for key, cell in self.drops.groupby(CELL, sort=False):
@@ -161,16 +240,31 @@ class OcclusionResult:
         return [(m, c) for m in methods for c in controls if (m, c) in columns or ("", c) in columns]
 
     def transfer_matrix(self, method: str, *, fraction: float, fill: str = "blur", order: str = "most") -> pd.DataFrame:
-        """Return the mean drops with the explained models in the rows and the measured models in the columns.
+        """Return how much the maps of each model lower the score of each model.
+
+        A map that shows what is in the face, not what one model does, lowers the scores of other models, too.
 
         Args:
             method: Name of the method.
-            fraction: Fraction of the pixels that is occluded.
-            fill: Name of the fill. Default: ``"blur"``.
-            order: Order of the occlusion. Default: ``"most"``.
+            fraction: Share of the pixels that is occluded, one of those measured.
+            fill: Name of the fill, one of those measured. Default: ``"blur"``.
+            order: Order of the occlusion, one of those measured. Default: ``"most"``.
+
+        Returns:
+            Table of mean drops with the explained models as rows and the measured models as columns.
 
         Raises:
             CaptumLeamError: If there are no such rows.
+
+        Example:
+            >>> import torch
+            >>> from captum_leam.faithfulness import OcclusionEvaluator
+            >>> models = {name: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval() for name in ("a", "b")}
+            >>> evaluator = OcclusionEvaluator(models, fractions=(0.1,), controls=())
+            >>> faces, maps, people = torch.rand(4, 3, 8, 8), torch.rand(2, 4, 8, 8), ["ann", "ann", "bob", "bob"]
+            >>> parts = [evaluator.evaluate(faces, {"noise": maps[i]}, labels=people, explained=name) for i, name in enumerate(models)]
+            >>> OcclusionResult.concat(parts).transfer_matrix("noise", fraction=0.1).shape
+            (2, 2)
         """
         query = {"method": method, "control": "", "fraction": fraction, "fill": fill, "order": order}
         rows = self.drops
@@ -184,7 +278,27 @@ class OcclusionResult:
         return rows.pivot_table(index="explained", columns="model", values="drop", sort=False)
 
     def plot(self, **options: Any) -> Figure:
-        """Plot the drops against the fraction with bands, see :func:`captum_leam.plots.occlusion_curves`."""
+        """Plot the mean drop against the share of pixels occluded, with a band for its interval over people.
+
+        Methods are coloured, and controls that all methods share are grey. There is one panel per measured model.
+
+        Args:
+            **options: ``fill`` and ``order``, which select one of those measured. Default: the first of each. See
+                :func:`captum_leam.plots.occlusion_curves`.
+
+        Returns:
+            Figure with one axis per pair of explained and measured model. It is not shown: call ``figure.savefig(path)``, or let a
+            notebook display it.
+
+        Example:
+            >>> import torch
+            >>> from captum_leam.faithfulness import OcclusionEvaluator
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+            >>> evaluator = OcclusionEvaluator(model, fractions=(0.1, 0.2), fills=("blur", "zero"), controls=())
+            >>> result = evaluator.evaluate(torch.rand(2, 3, 8, 8), {"noise": torch.rand(2, 8, 8)}, labels=["ann", "ann"])
+            >>> result.plot(fill="zero").axes[0].get_xlabel()
+            'pixels occluded (zero, most), %'
+        """
         from captum_leam.plots import occlusion_curves
 
         figure: Figure = occlusion_curves(self, **options)

@@ -211,20 +211,23 @@ def _check_images(images: Tensor) -> None:
 
 
 class FacexlibParser(NetworkParser):
-    """Parser from a face parsing network of facexlib, with labels of ``CELEBAMASK_HQ``.
+    """Face parser with published weights, which returns the labels of ``CELEBAMASK_HQ``.
 
-    Both networks return 19 classes in different orders, which ``classes`` holds. They were trained on crops of the whole head. On crops
-    aligned for recognition, which lack the chin and most of the hair, they are less accurate, so prefer :func:`parse_on_photo` there.
+    It loads one of the two face parsing networks of the package facexlib. They were trained on crops of the whole head. On crops aligned
+    for recognition, which lack the chin and most of the hair, they are less accurate; use :func:`parse_on_photo` there. Calling the
+    parser with images (N, 3, H, W) in [0, 1] returns label maps (N, H, W), see :class:`NetworkParser`.
 
     Source: Yu et al. 2018, "BiSeNet"; Chen et al. 2021, "Progressive semantic-aware style transformation" (ParseNet).
 
     Args:
         network: ``"bisenet"`` (53 MB) or ``"parsenet"`` (85 MB, about ten times slower). Default: ``"bisenet"``.
-        weights: File of the weights, or folder that holds it. Default: the folder in ``CAPTUM_LEAM_WEIGHTS``, else facexlib's own.
-        sha256: Expected SHA-256 digest of the weights in hex. The attribute ``sha256`` holds their digest. Default: None, for no check.
+        weights: Path of the file of weights, or of the folder that holds it. Default: None, for the folder in the environment variable
+            ``CAPTUM_LEAM_WEIGHTS``, or facexlib's own folder without it.
+        sha256: SHA-256 digest in hex that the file of weights must have. Default: None, no check. The attribute ``sha256`` holds the
+            digest of the file in any case.
         download: Whether facexlib may download missing weights. Default: False.
         device: Device of the network. Default: CUDA if available, else the CPU.
-        batch_size: Maximum number of images in one forward pass. Default: 8.
+        batch_size: Maximum number of images in one forward pass, 1 or more. Default: 8.
 
     Raises:
         MissingWeightsError: If the weights are not found.
@@ -237,6 +240,10 @@ class FacexlibParser(NetworkParser):
         * :func:`~captum_leam.regions.parse_on_photo`: Labels from the photograph around a crop.
 
     Example:
+        >>> parser = FacexlibParser("bisenet", download=True)  # doctest: +SKIP
+        >>> labels = parser(torch.rand(2, 3, 112, 112))  # doctest: +SKIP
+        >>> labels.shape, parser.scheme.mask(labels, "nose", "mouth").dtype  # doctest: +SKIP
+        (torch.Size([2, 112, 112]), torch.bool)
         >>> FacexlibParser("parsenet", weights="/nowhere")
         Traceback (most recent call last):
             ...
