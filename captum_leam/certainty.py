@@ -121,12 +121,15 @@ CHANGES = (
 
 @dataclass(frozen=True)
 class PlacementTest:
-    """Randomisation test of the place of a map on one model.
+    """Randomisation test of the place of a map on one model, as :func:`map_certainty` returns it.
+
+    The critical pixels are moved to other places on the face. If they matter where they are, occluding them lowers the cosine more than
+    occluding the other places.
 
     Attributes:
-        drop: Drop of the cosine with the critical pixels of the map occluded.
-        placement_drops: Drops of the cosine with the same region occluded at other places, shape (n,).
-        p: p-value in (0, 1]; NaN if there is no other place.
+        drop: Fall of the cosine when the critical pixels of the map are occluded.
+        placement_drops: Falls of the cosine when the same shape is occluded at other places, shape (n,).
+        p: p-value in (0, 1], small if the place matters; NaN if there is no other place.
 
     Example:
         >>> PlacementTest(0.3, np.array([0.1, 0.2, 0.4]), 0.5).share_beaten
@@ -144,7 +147,16 @@ class PlacementTest:
         return float("nan") if np.isnan(self.p) else round((1 - self.p) * (count + 1)) / count
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the test as a dictionary for a file, with None in place of NaN."""
+        """Return the test as a dictionary that can be written as JSON.
+
+        Returns:
+            Dictionary of ``"drop"``, ``"p"``, ``"share_beaten"``, ``"placements"`` (their number) and ``"drops_of_placements"`` (a
+            list). NaN is None.
+
+        Example:
+            >>> PlacementTest(0.3, np.array([0.1, 0.2, 0.4]), 0.5).to_dict()["drops_of_placements"]
+            [0.1, 0.2, 0.4]
+        """
         return {
             "drop": _number(self.drop),
             "p": _number(self.p),
@@ -156,16 +168,20 @@ class PlacementTest:
 
 @dataclass(frozen=True)
 class MapCertainty:
-    """Certainty of the maps of faces, measured for each map by itself.
+    """Certainty of single maps, as returned by :func:`map_certainty`: tests of their place, stability, and agreement with other models.
 
     Attributes:
-        tests: Tests by model, one dictionary per image. The explained model comes first.
-        stability: Similarity of each map to maps of slightly changed inputs, with columns image, kind ("shift", "mirror", "light" or
-            "reference"), change, overlap (share of the critical pixels that stay) and rank_correlation (Spearman's, over the pixels of
-            the face). NaN if there is no map.
-        agreement: Similarity to the maps of the other models, with columns image, model, overlap and rank_correlation.
-        passes: Numbers of forward and backward passes per face by model, without those that find layers and probe the model.
-        settings: Settings of the measurement: fraction, fill, placements and seed.
+        tests: For each image, a dictionary from the name of a model to its :class:`PlacementTest`. The explained model is first.
+        stability: Similarity of each map to those of slightly changed inputs, a table with one row per change, and the columns
+
+            * ``image``: Index of the image.
+            * ``kind``, ``change``: ``"shift"``, ``"mirror"``, ``"light"`` or ``"reference"``, and what was changed exactly.
+            * ``overlap``: Share of the critical pixels that stay, in [0, 1]; NaN if there is no map.
+            * ``rank_correlation``: Spearman's correlation over the pixels of the face.
+        agreement: Similarity to the maps of other models, a table with the columns ``image``, ``model``, ``overlap`` and
+            ``rank_correlation``.
+        passes: Numbers of forward and backward passes per face by model, without those that find layers and check the model.
+        settings: Settings of the measurement by name: fraction, fill, placements and seed.
 
     Example:
         >>> test = PlacementTest(0.3, np.array([0.1, 0.2, 0.4]), 0.5)
@@ -184,10 +200,20 @@ class MapCertainty:
         return len(self.tests)
 
     def sentence(self, image: int = 0) -> str:
-        """Return the results for one face as a sentence.
+        """Return the results for one face as text for a caption.
 
         Args:
-            image: Index of the face. Default: 0.
+            image: Index of the face, from 0. Default: 0.
+
+        Returns:
+            One sentence: the fall of the cosine with its p-value, the pixels kept under changes, and the agreement with each other model.
+
+        Example:
+            >>> test = PlacementTest(0.3, np.array([0.1, 0.2, 0.4]), 0.5)
+            >>> table = pd.DataFrame({"image": [0], "kind": ["mirror"], "change": [""], "overlap": [0.8], "rank_correlation": [0.9]})
+            >>> certainty = MapCertainty(({"model": test},), table, table[:0].assign(model=""), {"model": (4, 0)}, {"fraction": 0.05})
+            >>> certainty.sentence().partition(",")[0]
+            "Occluding the map's top 5 % lowers the cosine by 0.300"
         """
         (_, own), *others = self.tests[image].items()
         texts = [
@@ -232,12 +258,25 @@ class MapCertainty:
         return f"on {model} it {text}{shared}"
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a table with one row per image and model.
+        """Return the tests and the mean similarities as a table.
 
         Returns:
-            Table with columns image, model, drop, moved (mean drop of the placements), p, share_beaten, placements, overlap and
-            rank_correlation. The last two are means over the changes for the explained model, and the similarity to its own map for
-            another model.
+            Table with one row per image and model, and the columns
+
+            * ``image``, ``model``: Index of the image, name of the model.
+            * ``drop``: Fall of the cosine when the critical pixels are occluded.
+            * ``moved``: Mean fall for the same shape at other places.
+            * ``p``, ``share_beaten``, ``placements``: p-value, share of the places with a smaller fall, and their number.
+            * ``overlap``, ``rank_correlation``: For the explained model, means over the changes of :attr:`stability`; for another model,
+              the similarity to its own map.
+
+        Example:
+            >>> test = PlacementTest(0.3, np.array([0.1, 0.2, 0.4]), 0.5)
+            >>> table = pd.DataFrame({"image": [0], "kind": ["mirror"], "change": [""], "overlap": [0.8], "rank_correlation": [0.9]})
+            >>> certainty = MapCertainty(({"model": test},), table, table[:0], {"model": (4, 0)}, {"fraction": 0.05})
+            >>> certainty.to_frame()[["image", "drop", "p", "placements", "overlap"]]
+               image  drop    p  placements  overlap
+            0      0   0.3  0.5           3      0.8
         """
         rows = []
         for image, tests in enumerate(self.tests):
@@ -251,10 +290,21 @@ class MapCertainty:
         return pd.DataFrame(rows)
 
     def to_dict(self, image: int = 0) -> dict[str, Any]:
-        """Return the results for one face as a dictionary for a file, with None in place of NaN.
+        """Return the results for one face as a dictionary that can be written as JSON.
 
         Args:
-            image: Index of the face. Default: 0.
+            image: Index of the face, from 0. Default: 0.
+
+        Returns:
+            Dictionary of ``"sentence"``, ``"null_hypothesis"``, ``"tests"`` (by model), ``"stability"`` and ``"agreement"`` (lists of
+            rows), ``"passes"`` and ``"settings"``. NaN is None.
+
+        Example:
+            >>> test = PlacementTest(0.3, np.array([0.1, 0.2, 0.4]), 0.5)
+            >>> table = pd.DataFrame({"image": [0], "kind": ["mirror"], "change": [""], "overlap": [0.8], "rank_correlation": [0.9]})
+            >>> certainty = MapCertainty(({"model": test},), table, table[:0], {"model": (4, 0)}, {"fraction": 0.05})
+            >>> list(certainty.to_dict())
+            ['sentence', 'null_hypothesis', 'tests', 'stability', 'agreement', 'passes', 'settings']
         """
         tables = {"stability": self.stability, "agreement": self.agreement}
         return {
@@ -267,13 +317,23 @@ class MapCertainty:
         }
 
     def plot(self, image: int = 0) -> Figure:
-        """Draw the drop of one map among those of its placements, and its overlap with the maps of changed inputs.
+        """Draw the test of one map and its stability, in two panels.
+
+        Left, a diamond is the fall of the cosine for the map and dots are those for other places, in a row per model. Right, dots are
+        the shares of critical pixels that stay under each change, in a row per kind of change.
 
         Args:
-            image: Index of the face. Default: 0.
+            image: Index of the face, from 0. Default: 0.
 
         Returns:
-            Figure with a panel for each of the two.
+            Figure with two axes. It is not shown: call ``figure.savefig(path)``, or let a notebook display it.
+
+        Example:
+            >>> test = PlacementTest(0.3, np.array([0.1, 0.2, 0.4]), 0.5)
+            >>> table = pd.DataFrame({"image": [0], "kind": ["mirror"], "change": [""], "overlap": [0.8], "rank_correlation": [0.9]})
+            >>> figure = MapCertainty(({"model": test},), table, table[:0], {"model": (4, 0)}, {"fraction": 0.05}).plot()
+            >>> [[label.get_text() for label in axis.get_yticklabels()] for axis in figure.axes]
+            [['model'], ['mirror']]
         """
         from matplotlib.figure import Figure
 

@@ -230,11 +230,18 @@ def _localisation(method: str, maps: Tensor, pairs: PatchPairs) -> pd.DataFrame:
 
 @dataclass(frozen=True, repr=False)
 class PatchResult:
-    """DPR curves and agreement with the known patches, as returned by :func:`evaluate_patch_pairs`.
+    """Curves of restored patches and overlap of the maps with the patches, as returned by :func:`evaluate_patch_pairs`.
 
     Attributes:
-        rates: One row per method and ratio (share of the restored pixels), with fmr of the impostor pairs and fnmr of the genuine pairs.
-        localisation: One row per method and pair, with genuine, pointing (0 or 1), iou and roc_auc.
+        rates: Table with one row per method and ratio, and the columns ``method``, ``ratio`` (share of the pasted pixels that is
+            restored), ``fmr`` (false match rate of the impostor pairs) and ``fnmr`` (false non-match rate of the genuine pairs).
+        localisation: Table with one row per method and pair, and the columns
+
+            * ``method``: Method of the map.
+            * ``genuine``: Whether the pair is genuine.
+            * ``pointing``: 1 if the highest pixel lies in a patch, else 0.
+            * ``iou``: Intersection over union of the highest pixels and the patches, in [0, 1].
+            * ``roc_auc``: Area under the ROC curve of the map as a classifier of the pixels in patches; 0.5 is chance.
         settings: Settings by name.
 
     Example:
@@ -252,24 +259,65 @@ class PatchResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a copy of the agreement of each pair with its patches."""
+        """Return how well the map of each pair agrees with its patches.
+
+        Returns:
+            Copy of :attr:`localisation`: one row per method and pair.
+
+        Example:
+            >>> table = pd.DataFrame({"method": ["noise"], "genuine": [True], "pointing": [0], "iou": [0.1], "roc_auc": [0.5]})
+            >>> PatchResult(pd.DataFrame(), table).to_frame()
+              method  genuine  pointing  iou  roc_auc
+            0  noise     True         0  0.1      0.5
+        """
         return self.localisation.copy()
 
     def curves(self) -> pd.DataFrame:
-        """Return a copy of the FMR and FNMR by the share of restored pixels."""
+        """Return the error rates against the share of restored pixels.
+
+        Returns:
+            Copy of :attr:`rates`: one row per method and ratio.
+
+        Example:
+            >>> rates = pd.DataFrame({"method": "noise", "ratio": [0.0, 1.0], "fmr": [1.0, 0.0], "fnmr": [1.0, 0.0]})
+            >>> PatchResult(rates, pd.DataFrame()).curves()
+              method  ratio  fmr  fnmr
+            0  noise    0.0  1.0   1.0
+            1  noise    1.0  0.0   0.0
+        """
         return self.rates.copy()
 
     def summary(self) -> pd.DataFrame:
         """Return the means of each method.
 
         Returns:
-            Mean fmr and fnmr over the curve, of which lower is better, and mean pointing, iou and roc_auc, of which higher is better.
+            Table with one row per method, its name as the index, and the columns ``fmr`` and ``fnmr``, means over the curve of which
+            lower is better, and ``pointing``, ``iou`` and ``roc_auc``, means over pairs of which higher is better.
+
+        Example:
+            >>> rates = pd.DataFrame({"method": "noise", "ratio": [0.0, 1.0], "fmr": [1.0, 0.0], "fnmr": [1.0, 0.0]})
+            >>> table = pd.DataFrame({"method": ["noise"], "genuine": [True], "pointing": [0], "iou": [0.1], "roc_auc": [0.5]})
+            >>> PatchResult(rates, table).summary()
+                    fmr  fnmr  pointing  iou  roc_auc
+            method
+            noise   0.5   0.5       0.0  0.1      0.5
         """
         curves = self.rates.groupby("method", sort=False)[["fmr", "fnmr"]].mean()
         return curves.join(self.localisation.groupby("method", sort=False)[["pointing", "iou", "roc_auc"]].mean())
 
     def plot(self) -> Figure:
-        """Plot the DPR curves, see :func:`captum_leam.plots.patch_curves`."""
+        """Plot false match and false non-match rate against the share of restored pixels, a line per method.
+
+        The faster both fall, the better a method finds the patches. See :func:`captum_leam.plots.patch_curves`.
+
+        Returns:
+            Figure with two axes. It is not shown: call ``figure.savefig(path)``, or let a notebook display it.
+
+        Example:
+            >>> rates = pd.DataFrame({"method": "noise", "ratio": [0.0, 1.0], "fmr": [1.0, 0.0], "fnmr": [1.0, 0.0]})
+            >>> [axis.get_title() for axis in PatchResult(rates, pd.DataFrame()).plot().axes]
+            ['false match rate', 'false non-match rate']
+        """
         from captum_leam.plots import patch_curves
 
         figure: Figure = patch_curves(self)

@@ -67,25 +67,37 @@ class Signatures:
         return Signatures(self.roots[np.arange(len(self))[rows].reshape(-1)], self.kind, self.settings)
 
     def norms(self) -> Floats:
-        """Return the squared lengths of the rows, 1 or 0 for an empty map, shape (N,)."""
+        """Return the squared length of the row of each map.
+
+        Returns:
+            Shape (N,), float64: 1, or 0 for a map without a positive value.
+
+        Example:
+            >>> import torch
+            >>> signatures(torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]]]), "dense", empty="zero").norms().round(3).tolist()
+            [1.0, 0.0]
+        """
         return row_products(self.roots, self.roots)
 
     @classmethod
     def concat(cls, parts: "Iterable[Signatures]") -> "Signatures":
-        """Return the signatures of several shards as one, in their order.
+        """Join the signatures of several batches of maps, in their order.
 
         Args:
-            parts: Signatures of the shards.
+            parts: Signatures of the batches, one or more, of the same kind, cells and settings.
+
+        Returns:
+            :class:`Signatures` of all maps.
 
         Raises:
-            CaptumLeamError: If there is no shard, or if shards differ in kind, cells or settings.
+            CaptumLeamError: If there is no part, or if parts differ in kind, cells or settings.
 
         Example:
             >>> import torch
             >>> maps = torch.rand(4, 8, 8)
             >>> whole = Signatures.concat([signatures(maps[:3]), signatures(maps[3:])])
-            >>> bool((whole.similarity() == signatures(maps).similarity()).all())
-            True
+            >>> len(whole), bool((whole.similarity() == signatures(maps).similarity()).all())
+            (4, True)
         """
         shards = list(parts)
         if not shards:
@@ -121,13 +133,21 @@ class Signatures:
         return table
 
     def to_arrays(self, dtype: Any = np.float16) -> dict[str, NDArray[Any]]:
-        """Return plain arrays for a file: values, and for sparse rows their columns and the start of each row.
+        """Return the signatures as plain arrays, to write them with ``numpy.savez``.
 
         Args:
             dtype: Type of the values. Default: float16, which halves the file and changes coefficients by about 1e-4.
 
         Returns:
-            Dictionary of arrays by name, for :meth:`from_arrays`.
+            Dictionary of arrays for :meth:`from_arrays`: ``"values"``; and for ``kind="top"`` also ``"columns"`` (cell of each value),
+            ``"starts"`` (index of the first value of each row, and the number of values) and ``"cells"`` (number of cells).
+
+        Example:
+            >>> import torch
+            >>> found = signatures(torch.rand(3, 10, 10), fraction=0.02)  # two pixels of each map
+            >>> arrays = found.to_arrays()
+            >>> arrays["values"].shape, arrays["starts"].tolist(), int(arrays["cells"])
+            ((6,), [0, 2, 4, 6], 100)
         """
         if is_sparse(self.roots):
             return {
@@ -142,15 +162,19 @@ class Signatures:
     def from_arrays(
         cls, arrays: Mapping[str, ArrayLike], kind: Kind, settings: Mapping[str, Any] | None = None
     ) -> "Signatures":
-        """Return the signatures of the arrays of :meth:`to_arrays`, with rows scaled to length 1.
+        """Return signatures from the arrays of :meth:`to_arrays`.
 
         Args:
-            arrays: Arrays by name, as :meth:`to_arrays` returns them.
-            kind: ``"top"``, ``"dense"`` or ``"regions"``.
-            settings: Options by name. Default: none.
+            arrays: Arrays by name, as :meth:`to_arrays` returns them, for example read with ``numpy.load``.
+            kind: Kind of the signatures: ``"top"``, ``"dense"`` or ``"regions"``.
+            settings: ``settings`` of the signatures, which are not in the arrays. Default: None, no settings.
+
+        Returns:
+            :class:`Signatures`, with rows scaled to length 1 because the arrays may be rounded.
 
         Raises:
-            CaptumLeamError: If the arrays are not root distributions, for example because of NaN, negative values or columns out of range.
+            CaptumLeamError: If the arrays are not root distributions, for example because of NaN, negative values or columns out of
+                range.
 
         Example:
             >>> import torch

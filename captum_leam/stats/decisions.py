@@ -184,10 +184,15 @@ def threshold_at_eer(scores: ArrayLike, genuine: ArrayLike) -> float:
 def threshold_at_fmr(scores: ArrayLike, genuine: ArrayLike, fmr: float) -> float:
     """Return the lowest threshold whose false match rate is at most ``fmr``.
 
+    The false match rate is the share of impostor pairs whose score is at least the threshold.
+
     Args:
-        scores: Scores of pairs, shape (P,).
-        genuine: Whether each pair is genuine, shape (P,).
+        scores: Scores of P pairs, shape (P,), higher for pairs that are more similar.
+        genuine: Whether each pair is genuine, booleans, shape (P,).
         fmr: Largest false match rate, in (0, 1), e.g. 1e-3.
+
+    Returns:
+        Threshold, a float: halfway between two scores, or above the highest.
 
     Raises:
         CaptumLeamError: If there are fewer than 1 / ``fmr`` impostor pairs, with which the rate cannot be distinguished from 0.
@@ -196,7 +201,7 @@ def threshold_at_fmr(scores: ArrayLike, genuine: ArrayLike, fmr: float) -> float
         :func:`~captum_leam.stats.threshold_at_eer`: Threshold of the equal error rate.
 
     Example:
-        >>> threshold_at_fmr([0.1, 0.3, 0.5, 0.9], [False, False, True, True], 0.5)
+        >>> threshold_at_fmr([0.1, 0.3, 0.5, 0.9], [False, False, True, True], 0.5)  # one of two impostor pairs is accepted
         0.2
     """
     impostors = int((~as_array(genuine, bool)).sum())

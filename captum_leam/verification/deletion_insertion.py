@@ -300,12 +300,24 @@ def _people(pairs: Pairs, labels: Sequence[Any] | None, images: int) -> NDArray[
 
 @dataclass(frozen=True, repr=False)
 class VerificationResult:
-    """Scores of each pair along each curve of :class:`VerificationEvaluator`.
+    """Scores of pairs with pixels deleted or inserted, as :class:`VerificationEvaluator` measures them.
+
+    :meth:`curves` returns the error rates at each fraction, :meth:`summary` the areas under them, and :meth:`plot` draws them.
 
     Attributes:
-        scores: One row per score, columns pair, genuine, model, kind, method (or control), protocol, fraction, score and explained.
-        thresholds: Thresholds of the cosine by model and operating point, as nested dictionaries.
-        people: Both people of each pair, shape (P, 2); None without labels.
+        scores: Table with one row per score, and the columns
+
+            * ``pair``: Index of the pair.
+            * ``genuine``: Whether both images show one person.
+            * ``model``: Model that returned the score.
+            * ``kind``: ``"similar"`` or ``"dissimilar"``, the kind of the map.
+            * ``method``: Method of the map, or name of the control.
+            * ``protocol``: ``"deletion"`` or ``"insertion"``.
+            * ``fraction``: Share of the pixels that was deleted or inserted.
+            * ``score``: Cosine of the two embeddings.
+            * ``explained``: Model that the maps explain, ``""`` if not named.
+        thresholds: Threshold of the cosine by model and then by operating point, nested dictionaries.
+        people: Both people of each of the P pairs, shape (P, 2); None without labels.
         settings: Settings of the evaluator by name.
 
     Example:
@@ -324,15 +336,47 @@ class VerificationResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a copy of the scores."""
+        """Return a copy of the scores.
+
+        Returns:
+            Table with one row per score, and the columns of :attr:`scores`.
+
+        Example:
+            >>> from captum_leam.stats.decisions import draw_pairs
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+            >>> evaluator = VerificationEvaluator(model, fractions=(0, 1), protocols=("deletion",), controls=())
+            >>> pairs = draw_pairs(["ann", "ann", "bob", "bob"])
+            >>> result = evaluator.evaluate(torch.rand(4, 3, 8, 8), pairs, {"noise": torch.rand(4, 8, 8)})
+            >>> result.to_frame()[["pair", "genuine", "method", "fraction"]].head(3)
+               pair  genuine method  fraction
+            0     0     True  noise         0
+            1     1     True  noise         0
+            2     2    False  noise         0
+        """
         return self.scores.copy()
 
     def curves(self) -> pd.DataFrame:
-        """Return the rates at each fraction.
+        """Return the shares of right decisions at each fraction of the pixels.
 
         Returns:
-            One row per curve and fraction with the columns explained, model, kind, method, protocol, fraction, operating_point,
-            threshold, and the rates gar, irr and accuracy in [0, 1].
+            Table with one row per curve and fraction, and the columns
+
+            * ``explained``, ``model``, ``kind``, ``method``, ``protocol``, ``fraction``: As in :attr:`scores`.
+            * ``operating_point``, ``threshold``: Name and cosine of the threshold.
+            * ``gar``: Genuine accept rate, in [0, 1].
+            * ``irr``: Impostor reject rate, in [0, 1].
+            * ``accuracy``: Balanced accuracy, the mean of both.
+
+        Example:
+            >>> from captum_leam.stats.decisions import draw_pairs
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+            >>> evaluator = VerificationEvaluator(model, fractions=(0, 1), protocols=("deletion",), controls=())
+            >>> pairs = draw_pairs(["ann", "ann", "bob", "bob"])
+            >>> result = evaluator.evaluate(torch.rand(4, 3, 8, 8), pairs, {"noise": torch.rand(4, 8, 8)})
+            >>> result.curves()[["method", "protocol", "fraction", "operating_point"]]
+              method  protocol  fraction operating_point
+            0  noise  deletion         0             eer
+            1  noise  deletion         1             eer
         """
         rows = []
         keys = ["explained", "model", "kind", "method", "protocol", "fraction"]
@@ -345,16 +389,34 @@ class VerificationResult:
         return pd.DataFrame(rows)
 
     def summary(self, *, confidence: float = 0.95) -> pd.DataFrame:
-        """Return the area under each curve, with the interval of the rate that scores this kind of map.
+        """Return the area under each curve, and which direction is better.
+
+        Maps of what makes a pair similar are scored by the genuine accept rate, and maps of what makes it dissimilar by the impostor
+        reject rate.
 
         Args:
             confidence: Confidence level of the interval over people, in (0, 1). Default: 0.95.
 
         Returns:
-            One row per curve with auc_gar, auc_irr and auc_accuracy in [0, 1]; "scored by" ("gar" for similar, "irr" for dissimilar
-            maps) and its area ``auc``; its interval ``low`` and ``high`` over people
-            (:func:`~captum_leam.stats.inference.interval_of_pairs`) for a fixed threshold, NaN without labels; and "better", which is
-            "lower" for deletion and "higher" for insertion.
+            Table with one row per curve, and the columns
+
+            * ``explained``, ``model``, ``kind``, ``method``, ``protocol``, ``operating_point``: The curve.
+            * ``auc_gar``, ``auc_irr``, ``auc_accuracy``: Areas under the three rates, in [0, 1].
+            * ``scored by``: ``"gar"`` for similar and ``"irr"`` for dissimilar maps.
+            * ``auc``: Area under that rate.
+            * ``low``, ``high``: Ends of the interval of ``auc`` over people, for a fixed threshold; NaN without labels.
+            * ``better``: ``"lower"`` for deletion and ``"higher"`` for insertion.
+
+        Example:
+            >>> from captum_leam.stats.decisions import draw_pairs
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+            >>> evaluator = VerificationEvaluator(model, fractions=(0, 0.5, 1), controls=())
+            >>> pairs = draw_pairs(["ann", "ann", "bob", "bob"])
+            >>> result = evaluator.evaluate(torch.rand(4, 3, 8, 8), pairs, {"noise": torch.rand(4, 8, 8)})
+            >>> result.summary()[["method", "protocol", "scored by", "better"]]
+              method   protocol scored by  better
+            0  noise   deletion       gar   lower
+            1  noise  insertion       gar  higher
         """
         rows = []
         for key, curve in self.curves().groupby(CURVE, sort=False):
@@ -382,7 +444,24 @@ class VerificationResult:
         return interval_of_pairs(areas, self.people[scored], confidence=confidence)
 
     def plot(self, **options: Any) -> Figure:
-        """Plot the three curves, see :func:`captum_leam.plots.verification_curves`."""
+        """Plot genuine accept rate, impostor reject rate and balanced accuracy against the share of pixels.
+
+        Args:
+            **options: ``kind``, ``protocol``, ``model`` and ``operating_point``, which select the curves. Default: deletion by similar
+                maps, on the first model and operating point. See :func:`captum_leam.plots.verification_curves`.
+
+        Returns:
+            Figure with three axes. It is not shown: call ``figure.savefig(path)``, or let a notebook display it.
+
+        Example:
+            >>> from captum_leam.stats.decisions import draw_pairs
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+            >>> evaluator = VerificationEvaluator(model, fractions=(0, 0.5, 1))
+            >>> pairs = draw_pairs(["ann", "ann", "bob", "bob"])
+            >>> result = evaluator.evaluate(torch.rand(4, 3, 8, 8), pairs, {"noise": torch.rand(4, 8, 8)})
+            >>> result.plot(protocol="insertion").axes[0].get_xlabel()
+            'pixels put back, similar first, %'
+        """
         from captum_leam.plots import verification_curves
 
         figure: Figure = verification_curves(self, **options)

@@ -76,7 +76,7 @@ class Verification:
             fmr: False match rate: share of the impostor pairs that may be accepted, in (0, 1).
 
         Returns:
-            Threshold of the cosine, a float halfway between two scores.
+            Threshold of the cosine, a float: halfway between two scores, or above the highest.
 
         Raises:
             CaptumLeamError: If there are fewer than 1 / ``fmr`` impostor pairs.
