@@ -421,9 +421,10 @@ def verification_curves(
     model, operating_point = model or table["model"].iloc[0], operating_point or table["operating_point"].iloc[0]
     query = {"kind": kind, "protocol": protocol, "model": model, "operating_point": operating_point}
     for column, value in query.items():
+        known = table[column].unique().tolist()
+        if value not in known:
+            raise CaptumLeamError(f"Expected {column} to be one of {known}, as in result.curves(), got {value!r}.")
         table = table[table[column] == value]
-    if not len(table):
-        raise CaptumLeamError(f"Expected curves of {query} in the result, got none. Pass values of result.curves().")
     figure = Figure(figsize=(12, 3.4), layout="constrained")
     panels = figure.subplots(1, len(RATE_NAMES), sharey=True)
     for axis, (rate, name) in zip(panels, RATE_NAMES.items(), strict=True):

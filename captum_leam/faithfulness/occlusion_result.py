@@ -271,9 +271,17 @@ class OcclusionResult:
         for column, value in query.items():
             rows = rows[rows[column] == value]
         if not len(rows):
+            measured = {
+                column: [value for value in self.drops[column].unique().tolist() if value != ""] for column in query
+            }
+            wrong = {
+                column: value
+                for column, value in query.items()
+                if column != "control" and value not in measured[column]
+            }
             raise CaptumLeamError(
-                f"Expected one of the methods {sorted(set(self.drops['method']) - {''})} with a fraction, fill and order that were "
-                f"measured, got {query}."
+                f"Expected one of the methods {sorted(measured['method'])} with a fraction, fill and order that were measured, "
+                f"{measured['fraction']}, {measured['fill']} and {measured['order']}, got {wrong or query}."
             )
         return rows.pivot_table(index="explained", columns="model", values="drop", sort=False)
 

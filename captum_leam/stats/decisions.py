@@ -52,7 +52,7 @@ class Pairs:
         if min(int(self.first.min()), int(self.second.min())) < 0:
             raise CaptumLeamError("Expected `first` and `second` to be indices of 0 or more, got a negative one.")
         if bool(self.genuine.all()) or not bool(self.genuine.any()):
-            raise CaptumLeamError("Expected both genuine and impostor pairs, got one kind only.")
+            raise CaptumLeamError(_one_kind(is_genuine=bool(self.genuine.all())))
 
     def __len__(self) -> int:
         return len(self.genuine)
@@ -98,6 +98,15 @@ def draw_pairs(labels: Sequence[Any] | Tensor, per_class: int | None = None, *, 
 
 
 # -- thresholds and rates --------------------------------------------------------------------------------
+
+
+def _one_kind(*, is_genuine: bool) -> str:
+    """Return the message for pairs of one kind only."""
+    kind, missing = ("genuine", "impostor") if is_genuine else ("impostor", "genuine")
+    people = "two people" if is_genuine else "one person"
+    return (
+        f"Expected both genuine and impostor pairs, got only {kind} pairs. Add {missing} pairs, two images of {people}."
+    )
 
 
 def thresholds_between(scores: ArrayLike) -> NDArray[np.float64]:
@@ -148,7 +157,7 @@ def error_rates(
             f"Expected finite scores, got {int((~np.isfinite(values)).sum())} that are NaN or infinite. Leave these pairs out."
         )
     if not same.any() or same.all():
-        raise CaptumLeamError("Expected both genuine and impostor pairs, got one kind only.")
+        raise CaptumLeamError(_one_kind(is_genuine=bool(same.all())))
     at = as_array(thresholds)
     impostors, genuines = np.sort(values[~same]), np.sort(values[same])
     fmr = (len(impostors) - np.searchsorted(impostors, at, side="left")) / len(impostors)

@@ -58,7 +58,7 @@ def test_threshold_at_a_false_match_rate():
 
 
 def test_rates_need_both_kinds():
-    with pytest.raises(ValueError, match="both genuine and impostor pairs, got one kind"):
+    with pytest.raises(ValueError, match="both genuine and impostor pairs, got only"):
         error_rates([0.1, 0.2], [True, True], [0])
 
 
@@ -87,7 +87,7 @@ def test_pairs_of_one_kind_or_too_many_raise():
     with pytest.raises(ValueError, match="at least 9 genuine and impostor pairs each"):
         draw_pairs(["ann", "ann", "bob"], 9)
     one = torch.tensor([0, 1])
-    with pytest.raises(ValueError, match="got one kind only"):
+    with pytest.raises(ValueError, match="got only genuine pairs"):
         Pairs(one, one, torch.tensor([True, True]))
     with pytest.raises(ValueError, match="Expected `first`, `second` and a boolean `genuine`"):
         Pairs(one, one[:1], torch.tensor([True, False]))
