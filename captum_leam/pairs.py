@@ -38,8 +38,7 @@ OUTCOMES = {"TA": "true acceptance", "FA": "false acceptance", "TR": "true rejec
 
 @dataclass(frozen=True)
 class PairExplanation(HtmlResult):
-    """Maps of two faces, each explained towards the other, with the score and the decision, as returned by
-    :func:`~captum_leam.explain_pair`.
+    """Maps of two faces, each explained towards the other, with score and decision, as :func:`~captum_leam.explain_pair` returns.
 
     Attributes:
         images: Both faces, first a and then b, shape (2, C, H, W) in [0, 1].
