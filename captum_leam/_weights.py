@@ -97,7 +97,7 @@ def load_state(path: str | AnyPath, sha256: str | None = None) -> tuple[dict[str
 
     Args:
         path: Path of a checkpoint of tensors, as ``torch.save(model.state_dict(), path)`` writes it.
-        sha256: Expected SHA-256 in hex. Default: any.
+        sha256: Expected SHA-256 of the file, 64 hexadecimal digits. Default: None, for any file.
 
     Returns:
         Tensors on the CPU by name, without the prefix ``module.``, and the SHA-256 in hex.
@@ -120,7 +120,8 @@ def load_state(path: str | AnyPath, sha256: str | None = None) -> tuple[dict[str
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256.strip().lower():
         raise CaptumLeamError(
-            f"{path}: expected a file with SHA-256 {sha256}, got {found}. It was not loaded; download the file again."
+            f"{path}: expected a file with SHA-256 {sha256}, got {found}. The file is another version, or its download was cut off, "
+            "and was not loaded. Download it again, or omit the checksum if you trust the file."
         )
     _raise_if_compressed(path, content)
     try:
@@ -136,13 +137,29 @@ def load_state(path: str | AnyPath, sha256: str | None = None) -> tuple[dict[str
         ) from None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CaptumLeamError(
-            f"{path}: expected a dictionary of tensors by name, got other content. Save model.state_dict()."
+            f"{path}: expected a dictionary of tensors by name, got {_content_of(state)}. Save model.state_dict() instead, e.g. "
+            "torch.save(model.state_dict(), path)."
         )
     if bad := [str(name) for name, value in state.items() if not _is_stored(value)]:
         raise CaptumLeamError(
             f"{path}: expected dense tensors that are stored in full, got another kind for {bad[0]}. Save model.state_dict()."
         )
     return {str(name).removeprefix("module."): value for name, value in state.items()}, found
+
+
+def _content_of(state: Any) -> str:
+    """Return what a checkpoint holds in place of a dictionary of tensors.
+
+    Example:
+        >>> _content_of({}), _content_of([1]), _content_of({"epoch": 3})
+        ('an empty dictionary', 'a list', "a dictionary with a int under 'epoch'")
+    """
+    if not isinstance(state, dict):
+        return f"a {type(state).__name__}"
+    others = [(name, value) for name, value in state.items() if not isinstance(value, Tensor)]
+    return (
+        f"a dictionary with a {type(others[0][1]).__name__} under {others[0][0]!r}" if others else "an empty dictionary"
+    )
 
 
 def _bytes_of(path: AnyPath) -> bytes:

@@ -232,8 +232,10 @@ def _suggestion_of_module(
     tensors = recorder.runs_of(layer)[0]
     shape_and_reshape = _map_shape(tensors[0], suggestions.image_size) if len(tensors) == 1 else None
     if shape_and_reshape is None:
+        shapes = " and ".join(str(tuple(t.shape)) for t in tensors) or "no tensor"
         raise CaptumLeamError(
-            f"Expected layer {name!r} to put out a spatial map (N, C, h, w), got no spatial map but {[tuple(t.shape) for t in tensors]}."
+            f"Expected layer {name!r} to return one tensor of shape (N, C, h, w), got {shapes}. Choose a layer before the spatial "
+            "dimensions are pooled or flattened; suggest_layers(model, faces) lists some."
         )
     shape, reshape = shape_and_reshape
     return LayerSuggestion(name, layer, shape, suggestions.field[3] / shape[2], reshape)

@@ -245,7 +245,7 @@ def test_named_layers_are_explained_and_a_seed_repeats_the_numbers(folder):
         ({"extra": ["--face", "0", "--face", "1", "--face", "2"]}, "each of the 2 pictures in their order, got 3"),
         ({"extra": ["--colour", "grb"]}, "Expected colour to be rgb or bgr"),
         ({"extra": ["--layer", "lost"]}, "lost"),
-        ({"extra": ["--layer", "project"]}, "no spatial map"),
+        ({"extra": ["--layer", "project"]}, "to return one tensor of shape (N, C, h, w), got ("),
         ({"extra": ["--preset", "slow"]}, "Expected preset to be one of 'fast', 'default', 'best', got 'slow'"),
         ({"extra": ["--fill", "pink"]}, "pink"),
         ({"extra": ["--fraction", "2"]}, "2"),

@@ -89,7 +89,7 @@ def test_the_hash_is_recorded_and_checked(tmp_path):
     expected = hashlib.sha256((tmp_path / "net.pth").read_bytes()).hexdigest()
     assert load_state(tmp_path / "net.pth")[1] == expected
     assert load_state(tmp_path / "net.pth", expected.upper())[1] == expected
-    with pytest.raises(ValueError, match=r"net\.pth: expected a file with SHA-256 .*It was not loaded"):
+    with pytest.raises(ValueError, match=r"net\.pth: expected a file with SHA-256 .*was not loaded"):
         load_state(tmp_path / "net.pth", "0" * 64)
 
 
