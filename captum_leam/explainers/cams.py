@@ -62,7 +62,19 @@ class EmbeddingCAM(Explainer):
 
 
 class GradCAM(EmbeddingCAM):
-    r"""Gradient-weighted class activation mapping (Grad-CAM) of a similarity.
+    r"""Gradient-weighted class activation mapping (Grad-CAM) of the similarity to a reference.
+
+    1. Take the gradient of the similarity with respect to the activations of the layer, and average it over all positions: one weight per
+       channel.
+    2. Sum the channels, each times its weight, and set negative values to zero.
+    3. Enlarge the result to the size of the image.
+
+    It is the most common method of this family, and serves as a comparison. A channel has one weight at all positions, which does not fit networks
+    whose head weights every position differently; for these use :class:`HiResCAM` or :class:`~captum_leam.LEAM`.
+
+    ``attribute`` returns maps of 0 or more, shape (N, 1, H, W).
+
+    As a formula:
 
     .. math:: M = \mathrm{ReLU}\Big(\sum_c \mathrm{mean}_{xy}\Big(\frac{\partial s}{\partial A_c}\Big) A_c\Big)
 
@@ -83,12 +95,19 @@ class GradCAM(EmbeddingCAM):
         * :class:`~captum_leam.explainers.LayerCAM`: Positive elementwise weights.
 
     Example:
+        The layer of this model has one channel with four cells. The reference agrees with the upper row and opposes the lower left:
+
         >>> import torch
-        >>> _ = torch.manual_seed(0)
-        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 8)).eval()
-        >>> method = GradCAM(model, model[1])
-        >>> method.attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8)).shape, method.cost
-        (torch.Size([2, 1, 8, 8]), Cost(forwards=1.0, backwards=1.0))
+        >>> model = nn.Sequential(nn.Identity(), nn.Flatten())
+        >>> image, reference = torch.ones(1, 1, 2, 2), torch.tensor([1.0, 1.0, -1.0, 0.0])
+        >>> method = GradCAM(model, model[0], norm="detach")
+        >>> print(method.attribute(image, reference=reference)[0, 0].numpy().round(2))
+        [[0.07 0.07]
+         [0.07 0.07]]
+        >>> method.cost
+        Cost(forwards=1.0, backwards=1.0)
+
+        The one weight of the channel cannot distinguish its positions. :class:`HiResCAM` can.
     """
 
     weighting = "channel"
@@ -96,7 +115,17 @@ class GradCAM(EmbeddingCAM):
 
 
 class LayerCAM(EmbeddingCAM):
-    r"""Layer class activation mapping (LayerCAM) of a similarity.
+    r"""Layer class activation mapping (LayerCAM) of the similarity to a reference.
+
+    1. Take the gradient of the similarity with respect to the activations of the layer, and set its negative values to zero.
+    2. Multiply it by the activations at every position, sum over the channels, and set negative values to zero.
+    3. Enlarge the result to the size of the image.
+
+    Use it for maps of early layers, where the weights of :class:`GradCAM` are too coarse. Evidence against the match is left out.
+
+    ``attribute`` returns maps of 0 or more, shape (N, 1, H, W).
+
+    As a formula:
 
     .. math:: M = \mathrm{ReLU}\Big(\sum_c \mathrm{ReLU}\Big(\frac{\partial s}{\partial A_c}\Big) \odot A_c\Big)
 
@@ -116,12 +145,15 @@ class LayerCAM(EmbeddingCAM):
         * :class:`~captum_leam.explainers.HiResCAM`: Signed elementwise weights.
 
     Example:
+        The layer of this model has one channel with four cells. The reference agrees with the upper row and opposes the lower left:
+
         >>> import torch
-        >>> _ = torch.manual_seed(0)
-        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 8)).eval()
-        >>> method = LayerCAM(model, model[1])
-        >>> method.attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8)).shape
-        torch.Size([2, 1, 8, 8])
+        >>> model = nn.Sequential(nn.Identity(), nn.Flatten())
+        >>> image, reference = torch.ones(1, 1, 2, 2), torch.tensor([1.0, 1.0, -1.0, 0.0])
+        >>> method = LayerCAM(model, model[0], norm="detach")
+        >>> print(method.attribute(image, reference=reference)[0, 0].numpy().round(2))
+        [[0.29 0.29]
+         [0.   0.  ]]
     """
 
     weighting = "positive"
@@ -129,7 +161,17 @@ class LayerCAM(EmbeddingCAM):
 
 
 class HiResCAM(EmbeddingCAM):
-    r"""High-resolution class activation mapping (HiResCAM) of a similarity, with signed maps.
+    r"""High-resolution class activation mapping (HiResCAM) of the similarity to a reference, with signed maps.
+
+    1. Take the gradient of the similarity with respect to the activations of the layer.
+    2. Multiply it by the activations at every position, and sum over the channels. Positive values support the match, negative ones oppose it.
+    3. Enlarge the result to the size of the image.
+
+    Use it if the sign matters, and for heads that weight every position differently. :class:`~captum_leam.LEAM` is this product with more options.
+
+    ``attribute`` returns signed maps of shape (N, 1, H, W).
+
+    As a formula:
 
     .. math:: M = \sum_c \frac{\partial s}{\partial A_c} \odot A_c
 
@@ -149,13 +191,16 @@ class HiResCAM(EmbeddingCAM):
         :class:`~captum_leam.LEAM`: The same product, with paths, contrasts and several layers.
 
     Example:
-        >>> from captum_leam.maps import place_on_field
+        The layer of this model has one channel with four cells. The reference agrees with the upper row and opposes the lower left:
+
         >>> import torch
-        >>> _ = torch.manual_seed(0)
-        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 8)).eval()
-        >>> faces, reference = torch.rand(2, 3, 8, 8), torch.randn(2, 8)
-        >>> leam = place_on_field(LEAM(model, model[1]).attribute(faces, reference=reference), (8, 8))
-        >>> torch.equal(HiResCAM(model, model[1], norm="detach").attribute(faces, reference=reference)[:, 0], leam)
+        >>> model = nn.Sequential(nn.Identity(), nn.Flatten())
+        >>> image, reference = torch.ones(1, 1, 2, 2), torch.tensor([1.0, 1.0, -1.0, 0.0])
+        >>> method = HiResCAM(model, model[0], norm="detach")
+        >>> print(method.attribute(image, reference=reference)[0, 0].numpy().round(2))
+        [[ 0.29  0.29]
+         [-0.29  0.  ]]
+        >>> torch.equal(method.attribute(image, reference=reference), LEAM(model, model[0]).attribute(image, reference=reference))
         True
     """
 

@@ -18,7 +18,15 @@ SOFTNESS = (1.0, 0.1)
 
 
 class ExtremalPerturbation(Explainer):
-    r"""Extremal perturbation: the mask of a given area whose replacement lowers the similarity most.
+    r"""Extremal perturbation: search for the pixels of a given area whose replacement lowers the similarity most.
+
+    1. Start from a mask of random heights. The highest pixels, as many as ``area`` says, are replaced by a blur.
+    2. Change the heights by gradient descent so that the similarity falls further. The edges of the mask are soft at first and become sharp.
+    3. Repeat this from several random starts, and keep the mask that lowers the similarity most.
+
+    ``attribute`` returns maps of shape (N, 1, H, W), positive at the selected pixels and negative elsewhere.
+
+    As a formula:
 
     .. math:: \min_\theta\; s\big((1 - m) \odot x + m \odot x'\big), \qquad
        m = \sigma\Big(\frac{U(\theta) - q}{\tau}\Big), \qquad \mathrm{mean}\, m = a
@@ -38,11 +46,11 @@ class ExtremalPerturbation(Explainer):
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), differentiable.
         area: Share of the pixels that is replaced, in (0, 1). Default: 0.05.
-        n_steps: Number of steps of Adam. Default: 300.
-        restarts: Number of descents from different random heights. Default: 3.
-        grid: Number of heights in each direction. Default: 28.
-        fill: Function from images to their replacement. Default: a blur of σ 10 px per 112 px, as in the occlusion check.
-        learning_rate: Learning rate of Adam. Default: 0.3.
+        n_steps: Number of steps of Adam, 1 or more. Default: 300.
+        restarts: Number of descents from different random heights, 1 or more. Default: 3.
+        grid: Number of heights in each direction, 1 or more. Default: 28.
+        fill: Function from images (N, C, H, W) to their replacement of the same shape. Default: a blur of σ 10 px per 112 px, as in the occlusion check.
+        learning_rate: Learning rate of Adam, above 0. Default: 0.3.
         seed: Seed of the random heights. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
@@ -53,12 +61,19 @@ class ExtremalPerturbation(Explainer):
         :class:`~captum_leam.faithfulness.OcclusionEvaluator`: Drops of maps by occlusion.
 
     Example:
-        >>> _ = torch.manual_seed(0)
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
-        >>> method = ExtremalPerturbation(model, area=0.25, n_steps=5, restarts=2, grid=4)
-        >>> maps = method.attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8))
-        >>> (maps > 0).sum((1, 2, 3)).tolist(), method.cost
-        ([16, 16], Cost(forwards=12.0, backwards=10.0))
+        The embedding of this model is its pixels, and the reference is bright on the left half only. A quarter of the pixels is to be
+        found, and all of them lie there:
+
+        >>> left = torch.zeros(8, 8)
+        >>> left[:, :4] = 1
+        >>> method = ExtremalPerturbation(
+        ...     torch.nn.Flatten(), area=0.25, n_steps=20, restarts=1, grid=4, fill=torch.zeros_like
+        ... )
+        >>> maps = method.attribute(torch.ones(1, 1, 8, 8), reference=left.flatten())
+        >>> [int((half > 0).sum()) for half in maps.split(4, dim=3)]  # selected pixels on the left, on the right
+        [16, 0]
+        >>> method.cost
+        Cost(forwards=21.0, backwards=20.0)
     """
 
     def __init__(

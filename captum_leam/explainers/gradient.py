@@ -35,7 +35,22 @@ class ThresholdExplainer(TwoSidedExplainer):
 
 
 class XSSAB(ThresholdExplainer):
-    r"""Similarity score argument backpropagation (xSSAB): gradients of the dimensions for and against the match.
+    r"""Similarity score argument backpropagation (xSSAB): one map for the match and one against it, from two gradients.
+
+    The cosine of two embeddings is a sum with one term per dimension. xSSAB separates the terms that support the decision "same person" from
+    those that oppose it, and computes for both groups which pixels they depend on:
+
+    1. Normalise both embeddings and multiply them dimension by dimension.
+    2. Divide the decision threshold evenly among the dimensions. Terms of at least this share support the match, all others oppose it.
+    3. Sum the terms of each group, and take the gradient of each sum with respect to the pixels.
+    4. Average the absolute gradients over the colour channels. This gives the *similar* and the *dissimilar* map.
+
+    Use it if evidence against a match matters, and one forward and two backward passes are affordable. Absolute gradients say where a score
+    is sensitive, not how much a pixel contributes; for contributions use :class:`~captum_leam.LEAM`.
+
+    ``attribute_both`` returns the two maps as :class:`SimilarityMaps`; ``attribute`` returns their difference, shape (N, 1, H, W).
+
+    As a formula:
 
     .. math:: P = \{k : f_k g_k \ge t/D\}, \qquad
        M_+ = \mathrm{mean}_c \left|\frac{\partial}{\partial x} \sum_{k \in P} f_k g_k\right|
@@ -48,20 +63,27 @@ class XSSAB(ThresholdExplainer):
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), differentiable.
-        threshold: Cosine t from which two images count as a match. Default: 0.0.
-        seed: Not used. Default: 0.
-        batch_size: Maximum number of images in one pass. Default: 8.
+        threshold: Cosine t in [−1, 1] from which two images count as a match. Default: 0.0.
+        seed: Not used; the method is deterministic. Default: 0.
+        batch_size: Maximum number of images in one pass, 1 or more. Default: 8.
 
     See Also:
         :class:`~captum_leam.explainers.FGGB`: Gradients of all dimensions, weighted.
 
     Example:
-        >>> _ = torch.manual_seed(0)
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
-        >>> method = XSSAB(model, threshold=0.3)
-        >>> both = method.attribute_both(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8))
-        >>> both.similar.shape, method.cost
-        (torch.Size([2, 1, 8, 8]), Cost(forwards=1.0, backwards=2.0))
+        The embedding of this model is its four pixels. The reference agrees with the upper row and opposes the pixel at the lower left:
+
+        >>> method = XSSAB(torch.nn.Flatten(), threshold=0.0)
+        >>> image, reference = torch.ones(1, 1, 2, 2), torch.tensor([1.0, 1.0, -1.0, 0.0])
+        >>> both = method.attribute_both(image, reference=reference)
+        >>> print(both.dissimilar[0, 0].numpy().round(2))
+        [[0.07 0.07]
+         [0.22 0.07]]
+        >>> print(both.signed[0, 0].numpy().round(2))  # similar minus dissimilar
+        [[ 0.07  0.07]
+         [-0.07  0.07]]
+        >>> method.cost
+        Cost(forwards=1.0, backwards=2.0)
     """
 
     def _both(self, images: Tensor, reference: Tensor | None) -> SimilarityMaps:
@@ -75,7 +97,19 @@ class XSSAB(ThresholdExplainer):
 
 
 class FGGB(ThresholdExplainer):
-    r"""Feature-guided gradient backpropagation (FGGB): gradients of all dimensions, weighted by their part of the score.
+    r"""Feature-guided gradient backpropagation (FGGB): a signed map from the gradient of every dimension of the embedding.
+
+    1. For each dimension, take the gradient of its value with respect to the pixels, and divide it by its length, so that no dimension
+       dominates because its gradient is large.
+    2. Weight it by the term of this dimension in the cosine, minus an even share of the decision threshold.
+    3. Sum over the dimensions and average over the colour channels. Positive values support the match, negative ones oppose it.
+
+    Use it as a more thorough alternative to :class:`XSSAB`: it keeps the sign of the gradients, but takes one backward pass per dimension, for
+    example 512.
+
+    ``attribute`` returns the signed map, shape (N, 1, H, W); ``attribute_both`` its positive and negative parts as :class:`SimilarityMaps`.
+
+    As a formula:
 
     .. math:: S = \sum_k \frac{G_k}{\|G_k\|} \left(f_k g_k - \frac{t}{D}\right), \qquad G_k = \frac{\partial f_k}{\partial x}
 
@@ -88,8 +122,8 @@ class FGGB(ThresholdExplainer):
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), differentiable.
-        threshold: Cosine t from which two images count as a match. Default: 0.0.
-        seed: Not used. Default: 0.
+        threshold: Cosine t in [−1, 1] from which two images count as a match. Default: 0.0.
+        seed: Not used; the method is deterministic. Default: 0.
         batch_size: Maximum number of dimensions in one backward pass, and of copies of the image in the forward pass. Default: 4, which
             fits into the caches of a CPU core (16 take a third longer). On a GPU, larger batches are faster.
 
@@ -97,11 +131,15 @@ class FGGB(ThresholdExplainer):
         :class:`~captum_leam.explainers.XSSAB`: Two gradients instead of one per dimension.
 
     Example:
-        >>> _ = torch.manual_seed(0)
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
-        >>> method = FGGB(model, threshold=0.3)
-        >>> method.attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8)).shape, method.cost
-        (torch.Size([2, 1, 8, 8]), Cost(forwards=4.0, backwards=8.0))
+        The embedding of this model is its four pixels. The reference agrees with the upper row and opposes the pixel at the lower left:
+
+        >>> method = FGGB(torch.nn.Flatten(), threshold=0.0)
+        >>> image, reference = torch.ones(1, 1, 2, 2), torch.tensor([1.0, 1.0, -1.0, 0.0])
+        >>> print(method.attribute(image, reference=reference)[0, 0].numpy().round(2))
+        [[ 0.25  0.25]
+         [-0.42 -0.08]]
+        >>> method.cost  # of a batch of 4 copies of the image, and of 4 dimensions
+        Cost(forwards=4.0, backwards=4.0)
     """
 
     def __init__(
@@ -161,6 +199,17 @@ def weighted_directions(gradients: Tensor, weights: Tensor) -> Tensor:
 class FAME(TwoSidedExplainer):
     r"""FAME: change of an image that is optimised away from the match, and of one that is optimised towards it.
 
+    1. Change all pixels a little in the direction that lowers the similarity most. Repeat this ``n_steps`` times.
+    2. Where the image has changed most is the evidence *for* the match: the similar map.
+    3. Start again from the image and raise the similarity instead. Its change is the evidence *against* the match, the dissimilar map.
+
+    Use it to see which pixels an optimiser would change. It is slow, with 200 backward passes by default. Images must not be their own
+    reference, because the similarity has no gradient there.
+
+    ``attribute_both`` returns the two maps as :class:`SimilarityMaps`; ``attribute`` returns their difference, shape (N, 1, H, W).
+
+    As a formula, with :math:`\nabla` the gradient of the cosine s:
+
     .. math:: x \leftarrow x - \tfrac{1}{255}\, \nabla / \max|\nabla|
 
     The step is repeated ``n_steps`` times, on :math:`s` for the similar side and on :math:`1 - s` for the dissimilar side. The map is the
@@ -171,8 +220,8 @@ class FAME(TwoSidedExplainer):
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), differentiable.
-        n_steps: Number of steps of the descent on each side. Default: 100.
-        step: Largest change of a pixel in one step. Default: 1/255, for images in [0, 1]. Pass 2/255 for images in [−1, 1].
+        n_steps: Number of steps of the descent on each side, 1 or more. Default: 100.
+        step: Largest change of a pixel in one step, above 0. Default: 1/255, for images in [0, 1]. Pass 2/255 for images in [−1, 1].
         seed: Not used. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
@@ -183,11 +232,16 @@ class FAME(TwoSidedExplainer):
         :class:`~captum_leam.explainers.ExtremalPerturbation`: Optimised mask of a given area.
 
     Example:
-        >>> _ = torch.manual_seed(0)
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
-        >>> method = FAME(model, n_steps=3)
-        >>> method.attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8)).shape, method.cost
-        (torch.Size([2, 1, 8, 8]), Cost(forwards=7.0, backwards=6.0))
+        The embedding of this model is its pixels, and the reference is bright on the left half only. So the left half supports the match:
+
+        >>> method = FAME(torch.nn.Flatten(), n_steps=3)
+        >>> left = torch.zeros(8, 8)
+        >>> left[:, :4] = 1
+        >>> maps = method.attribute(torch.ones(1, 1, 8, 8), reference=left.flatten())
+        >>> [bool((half > 0).all()) for half in maps.split(4, dim=3)]  # left, right
+        [True, False]
+        >>> method.cost
+        Cost(forwards=7.0, backwards=6.0)
     """
 
     def __init__(

@@ -41,7 +41,19 @@ class PerturbationExplainer(Explainer):
 
 
 class CorrRISE(PerturbationExplainer, TwoSidedExplainer):
-    r"""CorrRISE: rank correlation between the visibility of a pixel and the score, over masks of random black patches.
+    r"""CorrRISE: correlation between the visibility of each pixel and the similarity, over random black patches.
+
+    1. Cover the image with a few black squares at random positions, and compute the similarity of its embedding to the reference. Repeat this
+       ``masks`` times.
+    2. For each pixel, correlate whether it was visible with the rank of the similarity. A pixel whose covering goes with low similarity
+       gets a positive value and supports the match; a negative value opposes it.
+
+    Use it for models without gradients, such as a remote service, if evidence against the match matters. More masks give less noise.
+
+    ``attribute`` returns the signed map in [−1, 1], shape (N, 1, H, W); ``attribute_both`` its positive and negative parts as
+    :class:`SimilarityMaps`.
+
+    As a formula:
 
     .. math:: M(p) = \mathrm{corr}_i\left(m_i(p),\; \mathrm{rank}(s(x \odot m_i))\right)
 
@@ -55,8 +67,8 @@ class CorrRISE(PerturbationExplainer, TwoSidedExplainer):
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), any callable.
         masks: Number N of masks, 3 or more. Default: 500.
-        patches: Number of black squares in each mask. Default: 3.
-        patch: Width of a square in pixels. Default: 30 px per 112 px of the image's width.
+        patches: Number of black squares in each mask, 1 or more. Default: 3.
+        patch: Width of a square in pixels, from 1 to the shorter side of the image. Default: 30 px per 112 px of the image's width.
         seed: Seed of the positions. Default: 0.
         batch_size: Maximum number of masked images in one pass. Default: 8.
 
@@ -67,12 +79,16 @@ class CorrRISE(PerturbationExplainer, TwoSidedExplainer):
         :class:`~captum_leam.explainers.RISE`: Weighted mean instead of a correlation.
 
     Example:
-        >>> _ = torch.manual_seed(0)
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
-        >>> method = CorrRISE(model, masks=40)
-        >>> both = method.attribute_both(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8))
-        >>> bool(both.similar.max() <= 1), method.cost
-        (True, Cost(forwards=40.0, backwards=0.0))
+        The embedding of this model is its pixels, and the reference is bright on the left half only. So the left half supports the match:
+
+        >>> left = torch.zeros(8, 8)
+        >>> left[:, :4] = 1
+        >>> method = CorrRISE(torch.nn.Flatten(), masks=200, patch=2)
+        >>> maps = method.attribute(torch.ones(1, 1, 8, 8), reference=left.flatten())
+        >>> [round(half.mean().item(), 2) for half in maps.split(4, dim=3)]  # left, right
+        [0.23, -0.22]
+        >>> method.cost
+        Cost(forwards=200.0, backwards=0.0)
     """
 
     def __init__(
@@ -103,7 +119,18 @@ class CorrRISE(PerturbationExplainer, TwoSidedExplainer):
 
 
 class RISE(PerturbationExplainer):
-    r"""Randomized input sampling for explanation (RISE): mean of random smooth masks, weighted by the scores of the masked images.
+    r"""Randomized input sampling for explanation (RISE): mean of random masks, weighted by the similarity that each leaves.
+
+    1. Cover a random half of the image by a coarse grid with soft edges, and compute the similarity of its embedding to the reference. Repeat
+       this ``masks`` times.
+    2. Average the masks, each weighted by its similarity. Pixels that are visible when the similarity is high get high values.
+
+    Use it for models without gradients. Values are comparable within a map only: they have no zero point, and a low value is no evidence
+    against the match. For signed maps use :class:`CorrRISE`.
+
+    ``attribute`` returns maps of shape (N, 1, H, W).
+
+    As a formula:
 
     .. math:: M(p) = \frac{1}{N\,\bar m} \sum_i s(x \odot m_i)\, m_i(p)
 
@@ -114,8 +141,8 @@ class RISE(PerturbationExplainer):
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), any callable.
-        masks: Number N of masks. Default: 500.
-        cells: Number of cells of the grid in each direction. Default: 7.
+        masks: Number N of masks, 1 or more. Default: 500.
+        cells: Number of cells of the grid in each direction, 1 or more. Default: 7.
         probability: Probability that a cell is visible, in (0, 1). Default: 0.5.
         seed: Seed of the masks. Default: 0.
         batch_size: Maximum number of masked images in one pass. Default: 8.
@@ -127,11 +154,16 @@ class RISE(PerturbationExplainer):
         :class:`~captum_leam.explainers.CorrRISE`: Rank correlation, with evidence against the match.
 
     Example:
-        >>> _ = torch.manual_seed(0)
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
-        >>> method = RISE(model, masks=40, cells=4)
-        >>> method.attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8)).shape, method.cost
-        (torch.Size([2, 1, 8, 8]), Cost(forwards=40.0, backwards=0.0))
+        The embedding of this model is its pixels, and the reference is bright on the left half only. So the left half supports the match:
+
+        >>> left = torch.zeros(8, 8)
+        >>> left[:, :4] = 1
+        >>> method = RISE(torch.nn.Flatten(), masks=200, cells=4)
+        >>> maps = method.attribute(torch.ones(1, 1, 8, 8), reference=left.flatten())
+        >>> [round(half.mean().item(), 2) for half in maps.split(4, dim=3)]  # left, right
+        [0.64, 0.57]
+        >>> method.cost
+        Cost(forwards=200.0, backwards=0.0)
     """
 
     def __init__(
@@ -165,7 +197,18 @@ class RISE(PerturbationExplainer):
 
 
 class XFace(PerturbationExplainer):
-    r"""xFace: increase of the distance per masked pixel, over black squares of several sizes at all positions of the image.
+    r"""xFace: loss of similarity when black squares of several sizes cover each place of the image.
+
+    1. Slide a black square over the image in small steps, and record by how much the similarity to the reference falls at each position. Do
+       this for several sizes.
+    2. Divide each fall by the number of covered pixels, add it to these pixels, and divide by the number of positions. Positive values
+       support the match, negative ones oppose it.
+
+    Use it for models without gradients if results should not depend on random masks. It takes about 1130 forward passes at 112 px.
+
+    ``attribute`` returns signed maps of shape (N, 1, H, W).
+
+    As a formula:
 
     .. math:: M(p) = \frac{1}{N} \sum_i (1 - m_i(p))\, \frac{d(x \odot m_i) - d(x)}{\mathrm{patch}_i^2}, \qquad d = 1 - s
 
@@ -189,11 +232,16 @@ class XFace(PerturbationExplainer):
         :class:`~captum_leam.explainers.CorrRISE`: Random masks instead of all positions.
 
     Example:
-        >>> _ = torch.manual_seed(0)
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
-        >>> method = XFace(model, patches=(2, 4), stride=2)
-        >>> method.attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8)).shape, method.cost
-        (torch.Size([2, 1, 8, 8]), Cost(forwards=14.0, backwards=0.0))
+        The embedding of this model is its pixels, and the reference is bright on the left half only. So the left half supports the match:
+
+        >>> left = torch.zeros(8, 8)
+        >>> left[:, :4] = 1
+        >>> method = XFace(torch.nn.Flatten(), patches=(2,), stride=1)
+        >>> maps = method.attribute(torch.ones(1, 1, 8, 8), reference=left.flatten())
+        >>> [round(half.mean().item(), 4) for half in maps.split(4, dim=3)]  # left, right
+        [0.0011, -0.0002]
+        >>> method.cost
+        Cost(forwards=37.0, backwards=0.0)
     """
 
     def __init__(

@@ -19,7 +19,20 @@ Parser = Callable[[Tensor], Tensor]
 
 
 class RegionShapley(PerturbationExplainer):
-    r"""Shapley values of the regions of a face, divided evenly among their pixels.
+    r"""Shapley values of the regions of a face, such as nose and eyes, divided evenly among their pixels.
+
+    A Shapley value distributes the similarity fairly among the regions, although they act together:
+
+    1. Start from an image in which every region is replaced by a blur.
+    2. Restore the regions one by one in a random order, and record by how much each one raises the similarity.
+    3. Average the rises of each region over ``orders`` random orders, and divide by its number of pixels.
+
+    Use it to compare whole regions. It needs no gradients. The values of all regions sum to the difference between the similarity of the image
+    and that of its replacement.
+
+    ``attribute`` returns signed maps of shape (N, 1, H, W), constant within a region.
+
+    As a formula:
 
     .. math:: \phi_r = \mathbb{E}_\pi\left[s(x_{\mathrm{before}_\pi(r) \cup r}) - s(x_{\mathrm{before}_\pi(r)})\right],
        \qquad M(p) = \phi_{r(p)} / |r(p)|
@@ -34,8 +47,8 @@ class RegionShapley(PerturbationExplainer):
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), any callable.
         parser: Function from images to integer label maps (N, H, W), for example :class:`captum_leam.regions.TemplateParser`.
-        orders: Number of random orders in which regions are added. Default: 10.
-        fill: Function from images to their replacement. Default: a blur of σ 10 px per 112 px.
+        orders: Number of random orders in which regions are added, 1 or more. Default: 10.
+        fill: Function from images (N, C, H, W) to their replacement of the same shape. Default: a blur of σ 10 px per 112 px.
         seed: Seed of the orders. Default: 0.
         batch_size: Maximum number of perturbed images in one pass. Default: 8.
 
@@ -47,13 +60,20 @@ class RegionShapley(PerturbationExplainer):
         :func:`~captum_leam.regions.region_report`: Attribution of any map by region.
 
     Example:
-        >>> _ = torch.manual_seed(0)
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
-        >>> halves = torch.cat([torch.zeros(8, 4), torch.ones(8, 4)], 1).long()
-        >>> method = RegionShapley(model, lambda images: halves.expand(len(images), 8, 8), orders=5)
-        >>> maps = method.attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8))
-        >>> maps[0].unique().numel(), method.cost
-        (2, Cost(forwards=11.0, backwards=0.0))
+        The embedding of this model is its pixels, and the reference is bright on the left half only. The two halves are
+        the regions:
+
+        >>> left = torch.zeros(8, 8)
+        >>> left[:, :4] = 1
+        >>> def parser(images):
+        ...     return (1 - left).long().expand(len(images), 8, 8)  # 0 on the left, 1 on the right
+        >>> method = RegionShapley(torch.nn.Flatten(), parser, fill=torch.zeros_like)
+        >>> maps = method.attribute(torch.ones(1, 1, 8, 8), reference=left.flatten())
+        >>> values = [half.sum().item() for half in maps.split(4, dim=3)]
+        >>> values[0] > 0 > values[1], round(sum(values), 3)  # the sum is the cosine
+        (True, 0.707)
+        >>> method.cost
+        Cost(forwards=21.0, backwards=0.0)
     """
 
     def __init__(
