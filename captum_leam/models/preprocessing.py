@@ -14,7 +14,11 @@ from captum_leam.errors import CaptumLeamError
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Differentiable preprocessing of RGB images (N, 3, H, W) in [0, 1], so that maps refer to the image itself.
+    """Conversion of RGB images in [0, 1] to the input of a network.
+
+    It swaps the channels if the network reads BGR, subtracts a mean, divides by a standard deviation, and moves the axes, in this order. All
+    steps are differentiable. Combine it with a network by :class:`Prepared`. Ready-made ones are ``INSIGHTFACE``, ``IMAGENET``, ``BYTES``
+    and ``UNIT``.
 
     Args:
         mean: Mean that is subtracted, one number per channel in the order of ``colour``, on the scale [0, 1]. Default: (0, 0, 0).
@@ -100,18 +104,31 @@ NAMED = {"insightface": INSIGHTFACE, "imagenet": IMAGENET, "unit": UNIT, "bytes"
 
 
 class Prepared(nn.Module):
-    """Network with its preprocessing, which accepts RGB images (N, 3, H, W) in [0, 1] as the rest of the package.
+    """Network that preprocesses its images itself.
+
+    The package passes RGB images in [0, 1] to every model. Use this class for a network that was trained on another range, channel order
+    or axis order. Because the preprocessing is part of the model, maps refer to the image itself, and gradients are with respect to its
+    values in [0, 1].
 
     Args:
-        network: Network as it was trained.
-        preprocessing: Preprocessing that the network expects.
+        network: Network as it was trained, a module that returns embeddings (N, D). It keeps its mode, training or evaluation.
+        preprocessing: Preprocessing that the network expects, such as ``INSIGHTFACE``, ``IMAGENET`` or a :class:`Preprocessing`.
 
     See Also:
         :class:`~captum_leam.models.Preprocessing`: Mean, standard deviation, colour order and layout.
 
     Example:
-        >>> Prepared(nn.Flatten(), INSIGHTFACE)(torch.ones(1, 3, 1, 1)).tolist()
-        [[1.0, 1.0, 1.0]]
+        A network that was trained on values in [−1, 1] receives 0 as −1, 0.5 as 0 and 1 as 1:
+
+        >>> model = Prepared(nn.Flatten(), INSIGHTFACE)
+        >>> model(torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1)).tolist()
+        [[-1.0, 0.0, 1.0]]
+
+        A pixel for a network that reads BGR from 0 to 255:
+
+        >>> bgr = Preprocessing(std=(1 / 255,) * 3, colour="bgr")
+        >>> Prepared(nn.Flatten(), bgr)(torch.tensor([0.0, 0.4, 1.0]).view(1, 3, 1, 1)).round().tolist()
+        [[255.0, 102.0, 0.0]]
     """
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
@@ -121,7 +138,17 @@ class Prepared(nn.Module):
         self.train(network.training)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the embeddings (N, D) of RGB images (N, 3, H, W) in [0, 1]."""
+        """Preprocess images and return their embeddings.
+
+        Args:
+            images: RGB images of shape (N, 3, H, W) in [0, 1].
+
+        Returns:
+            Output of the network, embeddings of shape (N, D), not normalised.
+
+        Raises:
+            CaptumLeamError: If the images have another shape or size than the preprocessing accepts, or values up to 255.
+        """
         embeddings: Tensor = self.network(self.preprocessing(images))
         return embeddings
 

@@ -186,7 +186,18 @@ __doc__ = f"{__doc__}\nThe tables, their columns, and what these hold::\n{indent
 
 @dataclass(frozen=True)
 class TableColumn:
-    """Column of a table: name, type of its values, and meaning with unit and range."""
+    """Column of a table of a study.
+
+    Attributes:
+        name: Name of the column.
+        kind: Type of its values: ``"string"``, ``"bool"``, ``"int32"``, ``"float32"`` or ``"float64"``.
+        meaning: Meaning of its values, with unit and range.
+
+    Example:
+        >>> cosine = TABLES["scores"].columns[-1]
+        >>> print(cosine.name, "|", cosine.kind, "|", cosine.meaning)
+        cosine | float64 | cosine to the reference, in [-1, 1]
+    """
 
     name: str
     kind: str
@@ -195,13 +206,23 @@ class TableColumn:
 
 @dataclass(frozen=True)
 class Table:
-    """Table of a study.
+    """Description of one table that a study writes: its file, its rows and its columns.
+
+    :data:`TABLES` has the description of every table. Read the table itself with :meth:`StudyResult.table
+    <captum_leam.study.StudyResult.table>`.
 
     Attributes:
-        name: Name of the file ``tables/NAME.parquet``.
-        meaning: Meaning of a row.
-        columns: Columns in their order.
-        grows: Whether a study may append string columns, such as ``group_*`` of ``images``.
+        name: Name of the table, and of its file ``tables/NAME.parquet``.
+        meaning: What one row of the table describes.
+        columns: Columns, a tuple of :class:`TableColumn` in the order of the file.
+        grows: Whether a study adds a text column for each group label. True for ``images`` only.
+
+    Example:
+        >>> table = TABLES["scores"]
+        >>> table.names
+        ['model', 'image', 'person', 'cosine']
+        >>> table.columns[3].meaning
+        'cosine to the reference, in [-1, 1]'
     """
 
     name: str
@@ -211,26 +232,41 @@ class Table:
 
     @property
     def names(self) -> list[str]:
-        """Names of the columns, in order."""
+        """Names of the columns in the order of the file, a list of strings."""
         return [column.name for column in self.columns]
 
     def schema(self, more: tuple[str, ...] = ()) -> "pa.Schema":
-        """Return the Parquet schema of the table.
+        """Return the names and types of the columns as a schema of PyArrow.
+
+        Use it to write a table of the same form, or to check one that you read. Only the table ``images`` accepts further columns: one for
+        each group label of the study, named ``group_`` and the label.
 
         Args:
-            more: Names of further string columns.
+            more: Names of the further columns, which hold text and come last. Must be empty for all tables but ``images``. Default: ``()``.
+
+        Returns:
+            Schema of type ``pyarrow.Schema``, with one field per column in the order of :attr:`columns`.
 
         Raises:
-            CaptumLeamError: For further columns of a table that does not grow.
+            CaptumLeamError: If ``more`` is not empty for a table that has no group labels.
+            MissingExtraError: If pyarrow is not installed.
 
         Example:
-            >>> TABLES["scores"].schema().names
-            ['model', 'image', 'person', 'cosine']
+            >>> print(TABLES["scores"].schema())
+            model: string
+            image: int32
+            person: string
+            cosine: double
+            >>> TABLES["images"].schema(("group_age",)).names[-2:]
+            ['turn', 'group_age']
         """
         pa = import_optional("pyarrow")
 
         if more and not self.grows:
-            raise CaptumLeamError(f"Expected no further columns of the table {self.name!r}, got {list(more)}.")
+            raise CaptumLeamError(
+                f"Expected `more` to be empty, because the table {self.name!r} has the columns {self.names} only, got {list(more)}. Further "
+                f"columns are possible in {', '.join(name for name, table in TABLES.items() if table.grows)}."
+            )
         kinds = [(column.name, column.kind) for column in self.columns] + [(name, "string") for name in more]
         return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in kinds])
 

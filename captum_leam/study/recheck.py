@@ -30,11 +30,19 @@ Finding = tuple[bool, str]
 
 @dataclass(frozen=True)
 class Recheck:
-    """What fits and what does not.
+    """Outcome of :meth:`Study.check <captum_leam.study.Study.check>`.
 
     Attributes:
-        good: Findings that fit.
-        bad: Findings that do not.
+        good: Sentences, one for each comparison that agrees.
+        bad: Sentences, one for each difference.
+
+    Example:
+        >>> outcome = Recheck(good=("tables: 16 files are unchanged",), bad=("maps/mean.npz was changed",))
+        >>> print(outcome)
+        ok: tables: 16 files are unchanged
+        WRONG: maps/mean.npz was changed
+        >>> outcome.passed
+        False
     """
 
     good: tuple[str, ...]

@@ -28,13 +28,16 @@ from captum_leam.study.worker import deterministic_torch, this_worker
 
 @dataclass(frozen=True)
 class Study:
-    """Study of many people, networks and layers, from pictures to tables.
+    """Study of many people, networks and layers, from image files to tables and a report.
 
-    A run that was interrupted is resumed by the same call.
+    A study reads the images of a folder with one subfolder per person, explains them with every network, and writes tables, mean maps and
+    ``report.html`` into a results folder. The usual order is :meth:`plan` to estimate the cost, :meth:`run`, and :meth:`check` to verify
+    stored results later. A run that was interrupted is resumed by calling :meth:`run` again.
 
     Args:
         config: Settings as a :class:`~captum_leam.study.Config`, or the path of a YAML file. Default: None, for settings by keyword.
-        **settings: Keys of the YAML file with their values, instead of a file, or to change values of a ``Config``.
+        **settings: Settings by keyword, with the keys of the YAML file; see :class:`~captum_leam.study.Config` for all of them. Allowed without
+            ``config``, or with a ``Config``, whose values they replace. Not allowed with a path.
 
     Raises:
         ConfigError: If a setting is invalid. The message has its key, its value, the expected values and the line.
@@ -44,6 +47,16 @@ class Study:
         * :func:`~captum_leam.study.read_config`: Settings from a YAML file.
 
     Example:
+        >>> study = Study(people=".", models={"a": "torch.nn:Identity"}, fractions=[0.05])
+        >>> study.config.fractions
+        (0.05,)
+        >>> Study(study.config, fractions=(0.1,)).config.fractions
+        (0.1,)
+        >>> result = study.run(jobs=4, engine="processes")  # doctest: +SKIP
+        >>> result.table("drop_summary")  # doctest: +SKIP
+
+        A setting that is out of range is reported before anything is computed:
+
         >>> Study(people=".", models={"a": "torch.nn:Identity"}, fractions=[2])
         Traceback (most recent call last):
             ...
@@ -74,17 +87,20 @@ class Study:
         force: bool = False,
         report: bool = True,
     ) -> StudyResult:
-        """Run the parts of the study that are not finished, and write the tables.
+        """Run the study and write its tables, mean maps and report into the results folder.
+
+        Parts that an earlier run finished with the same settings are read from the folder instead of being computed again.
 
         Args:
-            engine: ``"serial"``, ``"processes"`` or ``"ray"``; all give the same tables. Default: ``"serial"``.
-            jobs: Number of workers of ``"processes"`` and ``"ray"``. Default: 1.
+            engine: Where the work runs: ``"serial"`` in this process, ``"processes"`` on several cores, ``"ray"`` on a Ray cluster. All give
+                the same tables. Default: ``"serial"``.
+            jobs: Number of workers of ``"processes"`` and ``"ray"``, 1 or more. Default: 1.
             progress: Whether to show progress bars. Default: True.
             force: Whether to write into a folder that holds other files. Default: False.
             report: Whether to write ``report.html``. Default: True.
 
         Returns:
-            Tables, manifest and mean maps.
+            The results as a :class:`~captum_leam.study.StudyResult`, which reads tables, manifest and mean maps from the folder on access.
 
         Raises:
             ConfigError: If settings, people or networks are invalid. Nothing was computed.
@@ -111,15 +127,17 @@ class Study:
     def plan(self, *, engine: Engine = "serial", jobs: int = 1, progress: bool = False) -> Cost:
         """Estimate the passes, bytes, time and memory of a run before it starts.
 
-        The first shard is timed in a temporary folder. Nothing is written to the results.
+        The first part of the study (a shard of some people) is computed in a temporary folder and timed, and the time of the rest is
+        extrapolated. Nothing is written to the results folder.
 
         Args:
-            engine: Engine of the run. Default: ``"serial"``.
-            jobs: Number of workers. Default: 1.
+            engine: Engine of the planned run, ``"serial"``, ``"processes"`` or ``"ray"``. Default: ``"serial"``.
+            jobs: Number of workers of the planned run, 1 or more. Default: 1.
             progress: Whether to show a progress bar while files are read. Default: False.
 
         Returns:
-            Cost by stage, with the memory of a worker and the settings that halve it.
+            Cost as a :class:`~captum_leam.study.Cost`: passes, bytes and seconds by stage, memory of a worker in MiB, and the settings that
+            would halve the passes. Print it for a table.
 
         Raises:
             ConfigError: If settings, people or networks are invalid.
@@ -133,14 +151,45 @@ class Study:
             this_worker.cache_clear()  # networks need not stay in memory
 
     def check(self, *, recompute: int = 1, progress: bool = True) -> Recheck:
-        """Compare the results with the manifest, and some shards with newly computed ones.
+        """Verify that the results on disk are complete, unchanged and reproducible.
+
+        Use it before publishing results, after copying them, or after an update of the software. It works in four steps:
+
+        1. Compare the checksum of every file of the results with the one recorded in ``manifest.json``.
+        2. Compare settings, images, networks and software versions of today with those of the run.
+        3. Compute the tables again from the stored intermediate files (shards) and compare them byte by byte.
+        4. Compute some shards again from the images and compare their numbers, exactly on the same machine and versions, else within 0.005.
+
+        A difference does not raise. It is reported in the result, so that all differences are found at once.
 
         Args:
-            recompute: Number of shards of crops, and of maps, that are recomputed and compared. Default: 1.
+            recompute: Number of shards that step 4 computes again, of the crops and as many of the maps; 0 or more. More take longer and
+                find more. Default: 1.
             progress: Whether to show progress bars. Default: True.
 
         Returns:
-            Comparisons that agree, and those that differ.
+            Outcome as a ``Recheck`` with three attributes:
+
+            * ``passed``: True if nothing differs.
+            * ``good``: Tuple of sentences, one for each comparison that agrees.
+            * ``bad``: Tuple of sentences, one for each difference. Empty if ``passed``.
+
+        Raises:
+            ConfigError: If the results folder has no ``manifest.json``, because the study is not finished.
+
+        Example:
+            >>> study = Study(people=".", models={"a": "torch.nn:Identity"}, out="/nowhere/results")
+            >>> study.check()
+            Traceback (most recent call last):
+                ...
+            captum_leam.errors.ConfigError: /nowhere/results: expected a finished study, got no valid manifest.json ... Run the study first.
+
+            For a finished study, print the outcome and use it as the exit status of a script:
+
+            >>> outcome = study.check(recompute=2)  # doctest: +SKIP
+            >>> print(outcome)  # doctest: +SKIP
+            ok: tables made again from the shards: the same bytes
+            >>> raise SystemExit(not outcome.passed)  # doctest: +SKIP
         """
         return check(self.config, recompute=recompute, progress=progress)
 
