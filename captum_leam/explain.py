@@ -52,6 +52,13 @@ class PresetForm(NamedTuple):
 
         Args:
             own_reference: Whether images are their own references, which takes one more forward pass. Default: False.
+
+        Returns:
+            Number of forward passes and number of backward passes, two integers.
+
+        Example:
+            >>> PresetForm(rounds=8).passes(), PresetForm(rounds=8).passes(own_reference=True)
+            ((9, 9), (10, 9))
         """
         return 1 + self.rounds + own_reference, 1 + self.rounds
 
@@ -64,8 +71,11 @@ def path_passes(n_steps: int, path: Path = "mean_gradient") -> tuple[int, int]:
     """Return the numbers of forward and backward passes per image of ``LEAM.attribute``.
 
     Args:
-        n_steps: Number of steps of the path.
-        path: Kind of the path. Default: ``"mean_gradient"``.
+        n_steps: Number of steps of the path, 1 or more. With 1 there is no path.
+        path: Kind of the path, ``"mean_gradient"`` or ``"conductance"``. Default: ``"mean_gradient"``.
+
+    Returns:
+        Number of forward passes and number of backward passes, two integers.
 
     Example:
         >>> path_passes(1), path_passes(4), path_passes(4, "conductance")
@@ -118,7 +128,10 @@ class MapSettings:
             reference: Source of the reference embedding.
             layers: Layers with a signed map, some of which the overall map starts from.
             n_steps: Number of steps of the path of the signed layer maps.
-            **options: Other attributes of the settings.
+            **options: Other attributes of the settings: ``path``, ``norm`` or ``weighting``.
+
+        Returns:
+            Settings with the names of the layers and their field.
         """
         overall_layers = tuple(layer.name for layer in layers.for_overall_map())
         return cls(
@@ -127,6 +140,9 @@ class MapSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings by name, to be written to a page or a file.
+
+        Returns:
+            Dictionary from readable names, such as ``"preset"`` and ``"passes"``, to text and numbers, in the order of the pages.
 
         Example:
             >>> settings = MapSettings("default", "own", ("stem",), ("stem", "last"), (0, 0, 112, 112), n_steps=4)

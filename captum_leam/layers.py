@@ -26,7 +26,10 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
 
     Args:
         model: Model that contains the layer.
-        name: Name of the layer, as ``model.named_modules()`` lists it.
+        name: Name of the layer, as ``model.named_modules()`` lists it, such as ``"layer4.1.conv2"``.
+
+    Returns:
+        The module itself, not a copy.
 
     Raises:
         UnknownLayerError: If the model has no such layer; the message lists similar names.
@@ -195,7 +198,10 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
         """Return the suggestions after a check that they are for images of this size.
 
         Args:
-            images: Images (N, C, H, W).
+            images: Images of shape (N, C, H, W). Only their height and width are read.
+
+        Returns:
+            These suggestions, unchanged.
 
         Raises:
             CaptumLeamError: If the size differs, because layers then have other grids and the network may read another field.
@@ -214,6 +220,16 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
         For a crop of 112 px, maps of 56, 28 and 14 px were the best set measured and that of the last layer, with 7 px, the worst. Of
         layers with nearly the same size, which convolutions without padding produce, the later one is returned. If the user chose the
         layers, all of them are returned.
+
+        Returns:
+            One or more suggestions, from fine to coarse.
+
+        Example:
+            >>> stem = LayerSuggestion("stem", nn.Identity(), (8, 56, 56), 2.0)
+            >>> last = LayerSuggestion("last", nn.Identity(), (64, 7, 7), 16.0)
+            >>> layers = LayerSuggestions((stem, last), (0, 0, 112, 112), (112, 112))
+            >>> [layer.name for layer in layers.for_overall_map()]
+            ['stem']
         """
         if self.is_manual:
             return self.layers
@@ -223,7 +239,24 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
         return suitable or self.layers[:1]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a table with one row per layer and the columns name, kind, channels, height, width, cell and reshape."""
+        """Return the suggestions as a table.
+
+        Returns:
+            Data frame with one row per layer, from fine to coarse, and the columns:
+
+            * name: Name of the layer within the model.
+            * kind: Class of its module.
+            * channels: Number of channels of its output.
+            * height, width: Size of its output in cells.
+            * cell: Width of a cell in pixels of the image.
+            * reshape: Name of the function that brings the output to (N, C, h, w), or an empty string.
+
+        Example:
+            >>> stem = LayerSuggestion("stem", nn.Identity(), (8, 56, 56), 2.0)
+            >>> print(LayerSuggestions((stem,), (0, 0, 112, 112), (112, 112)).to_frame().to_string(index=False))
+            name     kind  channels  height  width  cell reshape
+            stem Identity         8      56     56   2.0
+        """
         rows = [
             {
                 "name": layer.name,

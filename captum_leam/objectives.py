@@ -343,6 +343,14 @@ class Objective:
         Raises:
             CaptumLeamError: If the output are scores (N,) and there is a reference, contrast or norm, or if the gradient is zero with
                 ``"differentiate"``.
+
+        Returns:
+            Copy of the objective whose ``direction`` is set. For scores (N,), the objective itself.
+
+        Example:
+            >>> f = torch.tensor([[3.0, 4.0]])
+            >>> Objective(reference=torch.tensor([2.0, 0.0])).at(f).direction
+            tensor([[1., 0.]])
         """
         if output.ndim == 1:
             self._raise_if_options_with_scores()
@@ -406,14 +414,17 @@ def _warn_of_unit_embeddings(embeddings: Tensor) -> None:
 
 
 def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) -> Tensor:
-    """Return the reference of every image, the re-normalised mean of the unit embeddings of its person's *other* images.
+    """Return a reference for each image: the mean embedding of its person's other images.
+
+    Leaving out the image itself keeps it from being compared with itself. All embeddings have length 1 before they are averaged, so that
+    each image counts alike, and the mean is divided by its length again.
 
     Args:
-        embeddings: Embeddings (N, D), not normalised.
-        labels: Person of each image, N names or numbers.
+        embeddings: Embeddings of shape (N, D), not normalised.
+        labels: Person of each image, N names or numbers as a sequence or tensor, with at least two images of each person.
 
     Returns:
-        Unit references (N, D), detached.
+        Unit references of shape (N, D) in the order of the images, detached, float32 or higher precision.
 
     Raises:
         CaptumLeamError: If a person has one image only, or if there is not one label per image.

@@ -44,15 +44,18 @@ class Cost:
 
 @dataclass(frozen=True)
 class SimilarityMaps:
-    """Maps of the evidence for and against a match.
+    """Two maps of each image: the evidence for a match and the evidence against it.
+
+    :meth:`TwoSidedExplainer.attribute_both` returns it.
 
     Attributes:
         similar: Evidence for the match, shape (N, 1, H, W), non-negative.
         dissimilar: Evidence against the match, shape (N, 1, H, W), non-negative.
 
     Example:
-        >>> SimilarityMaps(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)).signed.sum().item()
-        4.0
+        >>> both = SimilarityMaps(similar=torch.tensor([[[[3.0, 0.0]]]]), dissimilar=torch.tensor([[[[1.0, 2.0]]]]))
+        >>> both.signed.tolist()
+        [[[[2.0, -2.0]]]]
     """
 
     similar: Tensor
@@ -60,7 +63,7 @@ class SimilarityMaps:
 
     @property
     def signed(self) -> Tensor:
-        """Return the similar map minus the dissimilar map, shape (N, 1, H, W)."""
+        """Similar map minus dissimilar map, shape (N, 1, H, W). Positive values support the match, negative values oppose it."""
         return self.similar - self.dissimilar
 
 
@@ -114,12 +117,16 @@ class Explainer(Attribution, ABC):
 
     @classmethod
     def get_name(cls) -> str:
-        """Return the name of the method, which is the name of its class."""
+        """Return the name of the method.
+
+        Returns:
+            Name of the class, a string such as ``"RISE"``.
+        """
         return cls.__name__
 
     @property
     def cost(self) -> Cost:
-        """Return the number of passes per image in the last call, zero before the first one."""
+        """Number of passes per image in the last call of ``attribute``, as a :class:`Cost`; zero before the first call."""
         images = max(self._images, 1)
         return Cost(self._forwards / images, self._backwards / images)
 

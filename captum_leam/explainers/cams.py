@@ -69,8 +69,8 @@ class GradCAM(EmbeddingCAM):
     2. Sum the channels, each times its weight, and set negative values to zero.
     3. Enlarge the result to the size of the image.
 
-    It is the most common method of this family, and serves as a comparison. A channel has one weight at all positions, which does not fit networks
-    whose head weights every position differently; for these use :class:`HiResCAM` or :class:`~captum_leam.LEAM`.
+    It is the most common method of this family, and serves as a comparison. A channel has one weight at all positions, which does not fit
+    networks whose head weights every position differently; for these use :class:`HiResCAM` or :class:`~captum_leam.LEAM`.
 
     ``attribute`` returns maps of 0 or more, shape (N, 1, H, W).
 
@@ -164,10 +164,12 @@ class HiResCAM(EmbeddingCAM):
     r"""High-resolution class activation mapping (HiResCAM) of the similarity to a reference, with signed maps.
 
     1. Take the gradient of the similarity with respect to the activations of the layer.
-    2. Multiply it by the activations at every position, and sum over the channels. Positive values support the match, negative ones oppose it.
+    2. Multiply it by the activations at every position, and sum over the channels. Positive values support the match, negative ones oppose
+       it.
     3. Enlarge the result to the size of the image.
 
-    Use it if the sign matters, and for heads that weight every position differently. :class:`~captum_leam.LEAM` is this product with more options.
+    Use it if the sign matters, and for heads that weight every position differently. :class:`~captum_leam.LEAM` is this product with more
+    options.
 
     ``attribute`` returns signed maps of shape (N, 1, H, W).
 

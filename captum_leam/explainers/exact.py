@@ -133,7 +133,23 @@ class Correspondences:
 
 
 class PositionDecomposition(Explainer):
-    r"""Decomposition of the cosine over positions, for flatten and fully connected heads, BatchNorm included.
+    r"""Exact decomposition of the cosine into one contribution per position of a layer.
+
+    Many face networks end in a linear part: the last feature map is flattened and multiplied by a matrix, with BatchNorm around. Then the
+    embedding is a sum with one term per position, and so is the cosine:
+
+    1. Read the matrix of the linear part from the model, by one gradient per dimension of the embedding.
+    2. Multiply it by the activations at each position. This is the share of the embedding that comes from there.
+    3. Multiply each share by the unit reference, and divide by the length of the embedding. The results sum to the cosine, minus what the
+       offset of the linear part adds.
+
+    Use it if nothing after the layer is non-linear and contributions must be exact. Maps have the resolution of the last layer, for
+    example 7 × 7. For earlier layers use :class:`~captum_leam.LEAM`. A model that is not affine after the layer raises.
+
+    ``attribute`` returns signed maps at image size, shape (N, 1, H, W); ``decompose`` the contributions at the size of the layer;
+    ``correspondences`` those of pairs of positions of two images.
+
+    As a formula, with A and B the activations of the two images, and p and q positions:
 
     .. math:: M_p = \frac{\langle W_p A_p, \hat g\rangle}{\|f\|}, \qquad
        C_{pq} = \frac{\langle W_p A_p, W_q B_q\rangle}{\|f\|\|g\|}
@@ -159,6 +175,16 @@ class PositionDecomposition(Explainer):
         * :func:`~captum_leam.plots.correspondence_lines`: Drawing of corresponding positions.
 
     Example:
+        Contributions with their sign, for a model whose embedding is its four pixels:
+
+        >>> pixels = nn.Sequential(nn.Identity(), nn.Flatten())
+        >>> maps = PositionDecomposition(pixels, pixels[0]).decompose(torch.ones(1, 1, 2, 2), reference=torch.tensor([1.0, 1.0, -1.0, 0.0]))
+        >>> print(maps[0, 0].numpy().round(2))
+        [[ 0.29  0.29]
+         [-0.29  0.  ]]
+
+        They sum to the cosine:
+
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 6, bias=False)).eval()
         >>> method, faces, reference = PositionDecomposition(model, model[1]), torch.rand(2, 3, 8, 8), torch.randn(6)
@@ -209,11 +235,19 @@ class PositionDecomposition(Explainer):
             partners: Images of shape (N, C, H, W), one per image, or (1, C, H, W), shared.
 
         Returns:
-            Contributions and their grid, detached.
+            Contributions of all pairs of positions and their grid as :class:`Correspondences`, detached.
 
         Raises:
             InputTypeError: If images or embeddings are not floating-point tensors.
             CaptumLeamError: If the number of partners is neither 1 nor N, or the model is not affine after the layer.
+
+        Example:
+            >>> model = nn.Sequential(nn.Identity(), nn.Flatten())
+            >>> image, partner = torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[[5.0, 0.0]]]])
+            >>> pairs = PositionDecomposition(model, model[0]).correspondences(image, partner)
+            >>> print(pairs.matrix[0].numpy().round(2))  # only the two left pixels have something in common
+            [[0.6 0. ]
+             [0.  0. ]]
         """
         check_images(partners)
         if len(partners) not in (1, len(inputs)):

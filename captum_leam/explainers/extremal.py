@@ -21,7 +21,8 @@ class ExtremalPerturbation(Explainer):
     r"""Extremal perturbation: search for the pixels of a given area whose replacement lowers the similarity most.
 
     1. Start from a mask of random heights. The highest pixels, as many as ``area`` says, are replaced by a blur.
-    2. Change the heights by gradient descent so that the similarity falls further. The edges of the mask are soft at first and become sharp.
+    2. Change the heights by gradient descent so that the similarity falls further. The edges of the mask are soft at first and become
+       sharp.
     3. Repeat this from several random starts, and keep the mask that lowers the similarity most.
 
     ``attribute`` returns maps of shape (N, 1, H, W), positive at the selected pixels and negative elsewhere.
@@ -49,7 +50,8 @@ class ExtremalPerturbation(Explainer):
         n_steps: Number of steps of Adam, 1 or more. Default: 300.
         restarts: Number of descents from different random heights, 1 or more. Default: 3.
         grid: Number of heights in each direction, 1 or more. Default: 28.
-        fill: Function from images (N, C, H, W) to their replacement of the same shape. Default: a blur of σ 10 px per 112 px, as in the occlusion check.
+        fill: Function from images (N, C, H, W) to their replacement of the same shape. Default: a blur of σ 10 px per 112 px, as in the
+            occlusion check.
         learning_rate: Learning rate of Adam, above 0. Default: 0.3.
         seed: Seed of the random heights. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.

@@ -37,8 +37,8 @@ class ThresholdExplainer(TwoSidedExplainer):
 class XSSAB(ThresholdExplainer):
     r"""Similarity score argument backpropagation (xSSAB): one map for the match and one against it, from two gradients.
 
-    The cosine of two embeddings is a sum with one term per dimension. xSSAB separates the terms that support the decision "same person" from
-    those that oppose it, and computes for both groups which pixels they depend on:
+    The cosine of two embeddings is a sum with one term per dimension. xSSAB separates the terms that support the decision "same person"
+    from those that oppose it, and computes for both groups which pixels they depend on:
 
     1. Normalise both embeddings and multiply them dimension by dimension.
     2. Divide the decision threshold evenly among the dimensions. Terms of at least this share support the match, all others oppose it.
@@ -104,8 +104,8 @@ class FGGB(ThresholdExplainer):
     2. Weight it by the term of this dimension in the cosine, minus an even share of the decision threshold.
     3. Sum over the dimensions and average over the colour channels. Positive values support the match, negative ones oppose it.
 
-    Use it as a more thorough alternative to :class:`XSSAB`: it keeps the sign of the gradients, but takes one backward pass per dimension, for
-    example 512.
+    Use it as a more thorough alternative to :class:`XSSAB`: it keeps the sign of the gradients, but takes one backward pass per dimension,
+    for example 512.
 
     ``attribute`` returns the signed map, shape (N, 1, H, W); ``attribute_both`` its positive and negative parts as :class:`SimilarityMaps`.
 

@@ -43,8 +43,8 @@ class PerturbationExplainer(Explainer):
 class CorrRISE(PerturbationExplainer, TwoSidedExplainer):
     r"""CorrRISE: correlation between the visibility of each pixel and the similarity, over random black patches.
 
-    1. Cover the image with a few black squares at random positions, and compute the similarity of its embedding to the reference. Repeat this
-       ``masks`` times.
+    1. Cover the image with a few black squares at random positions, and compute the similarity of its embedding to the reference. Repeat
+       this ``masks`` times.
     2. For each pixel, correlate whether it was visible with the rank of the similarity. A pixel whose covering goes with low similarity
        gets a positive value and supports the match; a negative value opposes it.
 
@@ -121,8 +121,8 @@ class CorrRISE(PerturbationExplainer, TwoSidedExplainer):
 class RISE(PerturbationExplainer):
     r"""Randomized input sampling for explanation (RISE): mean of random masks, weighted by the similarity that each leaves.
 
-    1. Cover a random half of the image by a coarse grid with soft edges, and compute the similarity of its embedding to the reference. Repeat
-       this ``masks`` times.
+    1. Cover a random half of the image by a coarse grid with soft edges, and compute the similarity of its embedding to the reference.
+       Repeat this ``masks`` times.
     2. Average the masks, each weighted by its similarity. Pixels that are visible when the similarity is high get high values.
 
     Use it for models without gradients. Values are comparable within a map only: they have no zero point, and a low value is no evidence

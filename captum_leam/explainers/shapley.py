@@ -27,8 +27,8 @@ class RegionShapley(PerturbationExplainer):
     2. Restore the regions one by one in a random order, and record by how much each one raises the similarity.
     3. Average the rises of each region over ``orders`` random orders, and divide by its number of pixels.
 
-    Use it to compare whole regions. It needs no gradients. The values of all regions sum to the difference between the similarity of the image
-    and that of its replacement.
+    Use it to compare whole regions. It needs no gradients. The values of all regions sum to the difference between the similarity of the
+    image and that of its replacement.
 
     ``attribute`` returns signed maps of shape (N, 1, H, W), constant within a region.
 

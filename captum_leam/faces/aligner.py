@@ -69,7 +69,13 @@ class AlignedFaces(Sequence[AlignedFace]):
         """Return a table with one row per face and per rejected detection.
 
         Returns:
-            Columns index, left, top, right, bottom (px of the photograph), score, scale, problem.
+            Data frame, faces first, with the columns:
+
+            * index: Index of the face among the detections, largest first. NaN for rejected detections.
+            * left, top, right, bottom: Box of the face in pixels of the photograph.
+            * score: Score of the detector, in [0, 1].
+            * scale: Crop pixels per pixel of the photograph. NaN for rejected detections.
+            * problem: Reason of the rejection. NaN for aligned faces.
         """
         corners = ("left", "top", "right", "bottom")
         rows = [
@@ -113,14 +119,22 @@ class AlignedFiles:
 
     @property
     def paths(self) -> list[Path]:
-        """Path of the file of each of :attr:`crops`."""
+        """Path of the file that each of the N :attr:`crops` is from, a list of N paths; a file with two faces is listed twice."""
         return [path for path, faces in self.done for _ in faces]
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with one row per face and per file that failed.
 
         Returns:
-            Columns path, reason (empty for faces), and those of :meth:`AlignedFaces.to_frame`.
+            Data frame, faces first, with the columns:
+
+            * path: Path of the file.
+            * reason: Reason why the file was not aligned. Empty for faces.
+            * index, left, top, right, bottom, score, scale, problem: As in :meth:`AlignedFaces.to_frame`, if there are faces.
+
+        Example:
+            >>> AlignedFiles((), ((Path("a.jpg"), "no face found"),)).to_frame().to_dict("records")
+            [{'path': 'a.jpg', 'reason': 'no face found'}]
         """
         tables = [faces.to_frame().assign(path=str(path), reason="") for path, faces in self.done]
         failures = pd.DataFrame([{"path": str(path), "reason": reason} for path, reason in self.failed])

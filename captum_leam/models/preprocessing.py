@@ -16,9 +16,9 @@ from captum_leam.errors import CaptumLeamError
 class Preprocessing:
     """Conversion of RGB images in [0, 1] to the input of a network.
 
-    It swaps the channels if the network reads BGR, subtracts a mean, divides by a standard deviation, and moves the axes, in this order. All
-    steps are differentiable. Combine it with a network by :class:`Prepared`. Ready-made ones are ``INSIGHTFACE``, ``IMAGENET``, ``BYTES``
-    and ``UNIT``.
+    It swaps the channels if the network reads BGR, subtracts a mean, divides by a standard deviation, and moves the axes, in this order.
+    All steps are differentiable. Combine it with a network by :class:`Prepared`. Ready-made ones are ``INSIGHTFACE``, ``IMAGENET``,
+    ``BYTES`` and ``UNIT``.
 
     Args:
         mean: Mean that is subtracted, one number per channel in the order of ``colour``, on the scale [0, 1]. Default: (0, 0, 0).

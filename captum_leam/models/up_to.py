@@ -50,7 +50,17 @@ class UpTo(nn.Module):
         self.training = model.training
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the output (N, D) of the layer for images (N, C, H, W)."""
+        """Return the output of the layer.
+
+        Args:
+            images: Images of shape (N, C, H, W), preprocessed as the model expects.
+
+        Returns:
+            Output of the layer, usually embeddings of shape (N, D).
+
+        Raises:
+            CaptumLeamError: If the layer does not run exactly once.
+        """
         outputs: list[Any] = []
         layer = self.model.get_submodule(self.layer)
         with forward_hooks([(layer, lambda module, args, output: outputs.append(output))]):

@@ -264,8 +264,8 @@ class Table:
 
         if more and not self.grows:
             raise CaptumLeamError(
-                f"Expected `more` to be empty, because the table {self.name!r} has the columns {self.names} only, got {list(more)}. Further "
-                f"columns are possible in {', '.join(name for name, table in TABLES.items() if table.grows)}."
+                f"Expected `more` to be empty, because the table {self.name!r} has the columns {self.names} only, got {list(more)}. "
+                f"Further columns are possible in {', '.join(name for name, table in TABLES.items() if table.grows)}."
             )
         kinds = [(column.name, column.kind) for column in self.columns] + [(name, "string") for name in more]
         return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in kinds])

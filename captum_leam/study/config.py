@@ -250,7 +250,7 @@ class Config:
 
     @property
     def explained(self) -> tuple[Model, ...]:
-        """The models that are explained."""
+        """Models that are explained, a tuple in the order of the configuration. The others only measure."""
         return tuple(model for model in self.models if model.explain)
 
     @property
@@ -264,7 +264,11 @@ class Config:
         return tuple(name for name in self.controls if name not in OWN_CONTROLS)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as values that JSON can hold."""
+        """Return the settings as values that JSON can hold.
+
+        Returns:
+            Dictionary with the keys of the YAML file, whose values are text, numbers, lists and dictionaries.
+        """
         plain: dict[str, Any] = TypeAdapter(Config).dump_python(self, mode="json")
         return plain
 

@@ -24,10 +24,13 @@ MAX_NAMED = 10
 
 @dataclass(frozen=True, repr=False)
 class StudyResult:
-    """Tables, manifest and mean maps of a study.
+    """Results of a finished study: its tables, manifest and mean maps.
+
+    :meth:`Study.run <captum_leam.study.Study.run>` returns it. Construct it to open the results of an earlier study. Files are read on
+    access, and each is compared with its checksum first.
 
     Args:
-        folder: Folder that a study wrote, or its URL in a store.
+        folder: Folder that a study wrote, as a path or as its URL in a store.
 
     Raises:
         BrokenFileError: On access, if the study is not finished, or if a file was changed since.
@@ -37,6 +40,14 @@ class StudyResult:
         * :func:`~captum_leam.reporting.write_report`: Report of the results.
 
     Example:
+        >>> result = StudyResult("results")
+        >>> result.to_frame()[["model", "control", "same", "different", "gap"]]  # doctest: +SKIP
+        >>> result.table("drops", explained="a", fraction=0.05).groupby("person")["drop"].mean()  # doctest: +SKIP
+        >>> result.mean_maps()["a", "overall"].shape  # doctest: +SKIP
+        (112, 112)
+
+        A folder without a finished study raises on access:
+
         >>> StudyResult(Path("/nowhere")).manifest
         Traceback (most recent call last):
             ...
@@ -50,7 +61,7 @@ class StudyResult:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """Configuration, versions, hashes, durations and skipped files."""
+        """Record of the run, a dictionary that ``manifest.json`` holds: configuration, versions, hashes, durations and skipped files."""
         try:
             manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -60,11 +71,16 @@ class StudyResult:
         return manifest
 
     def table(self, name: str, **filters: Any) -> pd.DataFrame:
-        """Return one of the tables, see :mod:`captum_leam.reporting.schema`.
+        """Return one of the tables of the study.
+
+        :mod:`captum_leam.reporting.schema` lists all tables with the meaning of each column.
 
         Args:
-            name: Name of the table.
-            **filters: Values of columns, such as ``model="a"``. Only rows with these values are read.
+            name: Name of the table, such as ``"scores"``, ``"regions"``, ``"drops"`` or ``"patterns"``.
+            **filters: Value of one or more columns, such as ``model="a"``. Only rows with these values are read. Default: all rows.
+
+        Returns:
+            Data frame with the columns that the schema lists for the table, in that order. Rows have the order of the file.
 
         Raises:
             CaptumLeamError: If there is no such table.
@@ -96,11 +112,32 @@ class StudyResult:
             ) from None
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the person specificity of the overall maps and of controls."""
+        """Return how person-specific the overall maps and their controls are, the main table of a study.
+
+        Returns:
+            Rows of the table ``patterns`` for the overall map at the top fraction of its pixels, one per network and control. The most
+            important columns are:
+
+            * model: Name of the explained network.
+            * control: Name of the control, or an empty string for the maps of LEAM.
+            * same, different: Mean overlap of two maps of one person, and of two people, in [0, 1].
+            * gap: ``same`` minus ``different``; ``gap_low`` and ``gap_high`` are its interval.
+            * above_control: Gap minus that of the strongest control.
+
+        Raises:
+            BrokenFileError: If the study is not finished, or the file was changed since.
+        """
         return self.table("patterns", layer=OVERALL, kind="top")
 
     def mean_maps(self) -> dict[tuple[str, str], NDArray[np.float32]]:
-        """Return a dictionary of mean maps (H, W) by model and layer."""
+        """Return the mean map of all images for each network and layer.
+
+        Returns:
+            Dictionary from (model, layer) to a float32 array of shape (H, W) that sums to 1. The overall map has the layer ``"overall"``.
+
+        Raises:
+            BrokenFileError: If the study is not finished, or the file was changed since.
+        """
         with self._good("maps", "maps/mean.npz") as path, np.load(path, allow_pickle=False) as file:
             named = [(tuple(key.split("/", 1)), file[key]) for key in file.files]
         return {(model, layer): values for (model, layer), values in named}

@@ -36,8 +36,8 @@ class Study:
 
     Args:
         config: Settings as a :class:`~captum_leam.study.Config`, or the path of a YAML file. Default: None, for settings by keyword.
-        **settings: Settings by keyword, with the keys of the YAML file; see :class:`~captum_leam.study.Config` for all of them. Allowed without
-            ``config``, or with a ``Config``, whose values they replace. Not allowed with a path.
+        **settings: Settings by keyword, with the keys of the YAML file; see :class:`~captum_leam.study.Config` for all of them. Allowed
+            without ``config``, or with a ``Config``, whose values they replace. Not allowed with a path.
 
     Raises:
         ConfigError: If a setting is invalid. The message has its key, its value, the expected values and the line.
@@ -92,8 +92,8 @@ class Study:
         Parts that an earlier run finished with the same settings are read from the folder instead of being computed again.
 
         Args:
-            engine: Where the work runs: ``"serial"`` in this process, ``"processes"`` on several cores, ``"ray"`` on a Ray cluster. All give
-                the same tables. Default: ``"serial"``.
+            engine: Where the work runs: ``"serial"`` in this process, ``"processes"`` on several cores, ``"ray"`` on a Ray cluster. All
+                give the same tables. Default: ``"serial"``.
             jobs: Number of workers of ``"processes"`` and ``"ray"``, 1 or more. Default: 1.
             progress: Whether to show progress bars. Default: True.
             force: Whether to write into a folder that holds other files. Default: False.

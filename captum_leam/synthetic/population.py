@@ -40,7 +40,7 @@ class SyntheticFaces:
 
     @property
     def scheme(self) -> RegionScheme:
-        """Scheme of the labels."""
+        """Names of the labels as a :class:`~captum_leam.regions.RegionScheme`, the same for all synthetic faces."""
         return SCHEME
 
     def mask(self, parts: Sequence[str]) -> Tensor:
@@ -104,23 +104,37 @@ class SyntheticPopulation:
 
     @property
     def evidence_parts(self) -> tuple[str, ...]:
-        """Names of the parts that belong to the person."""
+        """Names of the parts that belong to the person, a tuple of strings; all parts if ``evidence`` is None."""
         if self.evidence is None:
             return tuple(PARTS)
         return (self.evidence,) if isinstance(self.evidence, str) else tuple(self.evidence)
 
     def sample(self, people: int | Tensor | Sequence[int], *, seed: int = 0) -> SyntheticFaces:
-        """Return random images of people.
+        """Draw random images of people.
+
+        The parts with evidence are the same in all images of a person. Light, position and all other parts are random in each image.
 
         Args:
-            people: Number of images of every person, or the person of each image, shape (N,).
-            seed: Seed of the nuisance values and the parts without evidence. Default: 0.
+            people: Number of images of every person, 1 or more; or the person of each image, integers from 0 to ``n_people`` − 1 of shape
+                (N,).
+            seed: Seed of the random values of the images. Default: 0.
 
         Returns:
-            Images of the people. If ``people`` is a number per person, they are sorted by person.
+            Images, labels, people and parameters as :class:`SyntheticFaces`. If ``people`` is a number, they are sorted by person.
 
         Raises:
             CaptumLeamError: If there is no image, or a person does not exist.
+
+        Example:
+            >>> population = SyntheticPopulation(3, evidence="nose")
+            >>> faces = population.sample(2, seed=1)
+            >>> faces.people.tolist()
+            [0, 0, 1, 1, 2, 2]
+            >>> nose, mouth = faces.parts["nose"], faces.parts["mouth"]
+            >>> torch.equal(nose[0], nose[1]), torch.equal(mouth[0], mouth[1])  # of two images of one person
+            (True, False)
+            >>> population.sample([2, 0]).people.tolist()
+            [2, 0]
         """
         rows = (
             torch.arange(self.n_people, device="cpu").repeat_interleave(people)
@@ -145,6 +159,9 @@ def render(parts: dict[str, Tensor], nuisance: Tensor, people: Tensor) -> Synthe
         nuisance: Nuisance values of shape (N, 16), in [0, 1].
         people: Index of the person in each image, shape (N,).
 
+    Returns:
+        Images with exact labels and the given people and parameters, as :class:`SyntheticFaces`.
+
     Example:
         >>> faces = SyntheticPopulation(3).sample(1)
         >>> torch.equal(render(faces.parts, faces.nuisance, faces.people).images, faces.images)
@@ -160,7 +177,10 @@ def swap(faces: SyntheticFaces, others: SyntheticFaces, parts: Sequence[str]) ->
     Args:
         faces: N faces.
         others: N faces from which the parts come.
-        parts: Names of the replaced parts.
+        parts: Names of one or more parts that are replaced, of eyes, brows, nose, mouth, face and hair.
+
+    Returns:
+        New faces as :class:`SyntheticFaces`, drawn with the people and nuisance of ``faces``.
 
     Raises:
         CaptumLeamError: If a part is unknown, or the numbers of faces differ.

@@ -56,6 +56,9 @@ def has_weights(population: SyntheticPopulation, seed: int = SEED) -> bool:
         population: Population on which the network was trained.
         seed: Seed of the training. Default: 0.
 
+    Returns:
+        True if :func:`load_trained` can return the network without training it, else False.
+
     Example:
         >>> has_weights(SyntheticPopulation(12, evidence="nose")), has_weights(SyntheticPopulation(3, evidence="nose"))
         (True, False)
