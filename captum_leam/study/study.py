@@ -136,7 +136,7 @@ class Study:
             progress: Whether to show a progress bar while files are read. Default: False.
 
         Returns:
-            Cost as a :class:`~captum_leam.study.Cost`: passes, bytes and seconds by stage, memory of a worker in MiB, and the settings that
+            Cost of the run: passes, bytes and seconds by stage, memory of a worker in MiB, and the settings that
             would halve the passes. Print it for a table.
 
         Raises:
