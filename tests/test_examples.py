@@ -40,6 +40,7 @@ def test_every_example_is_tested():
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("name", WRITES)
 def test_every_example_writes_the_files_it_names(name, tmp_path, monkeypatch, capsys):
     run(name, tmp_path, monkeypatch)

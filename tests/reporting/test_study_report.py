@@ -103,6 +103,8 @@ def change(folder: Path, name: str, function) -> None:
 # -- inert and self-contained --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("which", ["usual", "hostile"])
 def test_the_page_requests_nothing_from_a_network(which, request):
     folder, page = request.getfixturevalue(which)

@@ -128,6 +128,8 @@ ERRORS = (
 )
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.usefixtures("_quick")
 def test_a_new_folder_is_there_with_all_or_not_at_all(found, tmp_path):
     out, counted = tmp_path / "results" / "face", tmp_path / "counted" / "face"
@@ -156,6 +158,8 @@ def test_a_new_folder_is_there_with_all_or_not_at_all(found, tmp_path):
     assert content(out) == right
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.usefixtures("_quick")
 def test_an_earlier_page_stays_until_the_new_one_is_whole(found, tmp_path):
     page(replace(found, names=["earlier.png"]), tmp_path)

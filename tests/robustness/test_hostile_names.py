@@ -135,6 +135,8 @@ def all_pages(explained, studied) -> list[Path]:
     return [*explained.values(), page, *people]
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_every_page_has_a_policy_and_nothing_that_runs(explained, studied):
     for page in all_pages(explained, studied):
         elements = Tags(page.read_text(encoding="utf-8")).elements

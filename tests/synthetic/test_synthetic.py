@@ -171,6 +171,7 @@ def script():
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("part", PLANTED)
 def test_leam_finds_planted_evidence(script, part):
     population = SyntheticPopulation(12, evidence=part, seed=0)
