@@ -430,7 +430,7 @@ def test_the_large_detector_is_loaded(tmp_path, checkpoint):
     aligner = FaceAligner(detector="resnet50", weights=tmp_path, device="cpu", min_score=0.99)
     assert torch.equal(aligner._network.state_dict()["body.conv1.weight"], state["body.conv1.weight"])
     assert all(one.problem for one in aligner.detect(torch.rand(3, 64, 64)))
-    with pytest.raises(ValueError, match="these are not the weights of RetinaFace"):
+    with pytest.raises(ValueError, match="expected weights of RetinaFace, got those of another network"):
         FaceAligner(weights=tmp_path / "detection_Resnet50_Final.pth", device="cpu")
 
 

@@ -148,7 +148,7 @@ def test_real_networks_run_on_random_weights(checkpoints, name):
 
 
 def test_weights_of_other_networks_and_hashes_raise(checkpoints, tmp_path):
-    with pytest.raises(ValueError, match="these are not the weights of BiSeNet"):
+    with pytest.raises(ValueError, match="expected weights of BiSeNet, got those of another network"):
         FacexlibParser("bisenet", weights=checkpoints / FILES["parsenet"])
     with pytest.raises(ValueError, match="SHA-256"):
         FacexlibParser("bisenet", weights=checkpoints, sha256="0" * 64)

@@ -151,9 +151,7 @@ def test_worker_processes_compare_outputs(study, monkeypatch, tmp_path):
         return network
 
     monkeypatch.setattr(Worker, "identify", identify_and_change)
-    with pytest.raises(
-        IncompleteError, match="Expected model 'a' to be the one that the study began with, got another"
-    ):
+    with pytest.raises(IncompleteError, match="Expected model 'a' to be unchanged since the study began, got another"):
         Study(config).run(progress=False, report=False)
 
 

@@ -124,7 +124,7 @@ def test_identities_of_people_are_apart():
         (lambda: SyntheticPopulation(3).sample(0), "people to be a positive number"),
         (
             lambda: swap(SyntheticPopulation(3).sample(1), SyntheticPopulation(3).sample(2), ["nose"]),
-            "others to be 3 faces",
+            "Expected `others` to have as many faces as `faces`, 3, got 6",
         ),
         (
             lambda: swap(SyntheticPopulation(3).sample(1), SyntheticPopulation(3).sample(1), ["chin"]),
