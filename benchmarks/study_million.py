@@ -2,7 +2,6 @@
 
     python benchmarks/study_million.py --people 1000 10000 100000 [--images 5] [--layers 2] [--size 112] [--shard-size 250] [--out DIR]
     python benchmarks/study_million.py --people 1000000 --comparing-only --distinct 10000 [--out DIR]
-    python benchmarks/study_million.py --people 100000 --keep --steps tables report, and then --reuse --steps copies totals patterns
 
 Shards of crops (embeddings and thumbnails, no pixels), of maps, controls, other people and untrained twins are simulated: everyone has
 places of their own in every map, and an embedding of their own. Then the package's own stages run on them, one after the other in one
@@ -24,7 +23,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise, product
 from pathlib import Path
@@ -52,7 +51,6 @@ from captum_leam.study.worker import this_worker
 
 DIMENSIONS = 128
 COMPARING = ("strangers", "patterns", "model_agreement", "layer_agreement")
-STEPS = ("copies", "totals", *COMPARING, "tables", "report")
 GROUPS = ("a", "b")
 MIB = 2**20
 
@@ -258,9 +256,8 @@ def bytes_of(folder: Path) -> int:
 def run(options: argparse.Namespace, people: int) -> dict[str, Any]:
     """Simulate a study, run what follows its passes, and return what was measured."""
     out = options.out / f"{people}"
-    if not options.reuse:
-        shutil.rmtree(out, ignore_errors=True)
-    (out / "results" / "work").mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
+    (out / "results" / "work").mkdir(parents=True)
     measured = Measured()
     print(f"{people} people × {options.images} images; load {os.getloadavg()[0]:.1f}", flush=True)
     with measured.step("(plan)"):
@@ -268,20 +265,22 @@ def run(options: argparse.Namespace, people: int) -> dict[str, Any]:
     stages = ("crops", "controls", "maps", "untrained")
     stages = stages if options.comparing_only else (*stages, "others")
     sync, os.fsync = os.fsync, lambda handle: None
-    if not options.reuse:
-        with measured.step("(simulation)"):
-            Simulation(plan, options).write(stages, options.distinct or people)
+    with measured.step("(simulation)"):
+        Simulation(plan, options).write(stages, options.distinct or people)
     os.fsync = sync
     print(f"  {bytes_of(out) / people / 1000:.1f} kB of shards for each person", flush=True)
     executor = Executor(plan.config)
     with executor.started():
-        run_steps(measured, executor, plan, options.steps)
+        if options.comparing_only:
+            compare(measured, executor, plan)
+        else:
+            whole(measured, executor, plan)
     steps = {name: step for name, step in measured.steps.items() if not name.startswith("(")}
     counted = [step for name, step in steps.items() if not name.startswith("tables: ")]
     total = {"wall": sum(step["wall"] for step in counted), "cpu": sum(step["cpu"] for step in counted)}
     total["mib"] = max(step["mib"] for step in counted)
     print(f"  {'all':28} {total['wall']:9.1f} s {total['cpu']:9.1f} s CPU {total['mib']:8.0f} MiB", flush=True)
-    if "tables" in options.steps:
+    if not options.comparing_only:
         tables = bytes_of(out / "results" / "tables")
         print(f"  tables: {tables / people / 1000:.1f} kB for each person", flush=True)
     if not options.keep:
@@ -289,30 +288,29 @@ def run(options: argparse.Namespace, people: int) -> dict[str, Any]:
     return {"people": people, **total}
 
 
-def run_steps(measured: Measured, executor: Executor, plan: Plan, steps: Sequence[str]) -> None:
-    """Run steps in their order; without those that compare, tables have no rows of theirs."""
+def compare(measured: Measured, executor: Executor, plan: Plan) -> None:
+    for name in COMPARING:
+        with measured.step(name):
+            executor.run(plan.context, plan.tasks([STAGE_OF[name]]), name)
+
+
+def whole(measured: Measured, executor: Executor, plan: Plan) -> None:
     out = plan.config.out
-    if "copies" in steps:
-        with measured.step("copies"):
-            if plan.leave_out_copies(this_worker()):
-                raise SystemExit("simulated thumbnails must not be copies")
-    for name in ("totals", *COMPARING):
-        if name in steps:
-            with measured.step(name):
-                executor.run(plan.context, plan.tasks([STAGE_OF[name]]), name)
-    if "tables" in steps:
-        if not set(COMPARING) <= set(steps):
-            plan.rows = lambda *stages: []  # type: ignore[method-assign]
-        for name in ("picture_tables", "write_measurements", "verification_rows", "group_rows", "write_mean_maps"):
-            measured.wrapped(name)
-        with measured.step("tables"):
-            images, skipped = assembling.write_tables(plan, out)
-        with measured.step("manifest"):
-            (out / "manifest.json").write_text(json.dumps(manifest_of(plan, executor, images, skipped)))
-        del images
-    if "report" in steps:
-        with measured.step("report"):
-            write_report(out)
+    with measured.step("copies"):
+        if plan.leave_out_copies(this_worker()):
+            raise SystemExit("simulated thumbnails must not be copies")
+    with measured.step("totals"):
+        executor.run(plan.context, plan.tasks([STAGE_OF["totals"]]), "totals")
+    compare(measured, executor, plan)
+    for name in ("picture_tables", "write_measurements", "verification_rows", "group_rows", "write_mean_maps"):
+        measured.wrapped(name)
+    with measured.step("tables"):
+        images, skipped = assembling.write_tables(plan, out)
+    with measured.step("manifest"):
+        (out / "manifest.json").write_text(json.dumps(manifest_of(plan, executor, images, skipped)))
+    del images
+    with measured.step("report"):
+        write_report(out)
 
 
 def main() -> None:
@@ -329,14 +327,10 @@ def main() -> None:
     parser.add_argument(
         "--landmarks", action="store_false", dest="thumbnails", help="strangers by landmarks, not crops"
     )
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS, help="what is run of it")
     parser.add_argument("--keep", action="store_true", help="leave the shards and results")
-    parser.add_argument("--reuse", action="store_true", help="take the shards that an earlier run left")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path("study_million"))
     options = parser.parse_args()
-    if options.comparing_only:
-        options.steps = COMPARING
     if options.child:
         found = run(options, options.people[0])
         (options.out / f"{options.people[0]}.json").write_text(json.dumps(found))

@@ -137,7 +137,7 @@ def load_state(path: str | AnyPath, sha256: str | None = None) -> tuple[dict[str
         ) from None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CaptumLeamError(
-            f"{path}: expected a dictionary of tensors by name, got {_content_of(state)}. Save model.state_dict() instead, e.g. "
+            f"{path}: expected a dictionary of tensors by name, got a {_content_of(state)}. Save model.state_dict() instead, e.g. "
             "torch.save(model.state_dict(), path)."
         )
     if bad := [str(name) for name, value in state.items() if not _is_stored(value)]:
@@ -151,15 +151,17 @@ def _content_of(state: Any) -> str:
     """Return what a checkpoint holds in place of a dictionary of tensors.
 
     Example:
-        >>> _content_of({}), _content_of([1]), _content_of({"epoch": 3})
-        ('an empty dictionary', 'a list', "a dictionary with a int under 'epoch'")
+        >>> _content_of([1]), _content_of({"epoch": 3}), _content_of({})
+        ('list', "dictionary with 'epoch' of type int", 'dictionary without entries')
     """
     if not isinstance(state, dict):
-        return f"a {type(state).__name__}"
-    others = [(name, value) for name, value in state.items() if not isinstance(value, Tensor)]
-    return (
-        f"a dictionary with a {type(others[0][1]).__name__} under {others[0][0]!r}" if others else "an empty dictionary"
+        return type(state).__name__
+    others = (
+        f"with {name!r} of type {type(value).__name__}"
+        for name, value in state.items()
+        if not isinstance(value, Tensor)
     )
+    return f"dictionary {next(others, 'without entries')}"
 
 
 def _bytes_of(path: AnyPath) -> bytes:
