@@ -104,7 +104,7 @@ def test_a_study_killed_at_random_moments_ends_with_the_same_tables(undisturbed,
 
 
 def problem(config) -> str | None:
-    """Why a run was expected a finished study; None if it was."""
+    """Why a run did not finish; None if it did."""
     try:
         Study(config).run(progress=False, report=False)
     except IncompleteError as said:
@@ -266,7 +266,7 @@ def test_exit_codes_of_the_command_tell_results_apart(undisturbed, tmp_path, mon
     monkeypatch.setattr(engines, "write_shard", full)
     done = command(undisturbed / "study.yaml", "--out", tmp_path / "new")
     assert done.exit_code == 1
-    assert "expected a finished study:" in done.output
+    assert "not finished: 3 of 3 shards" in done.output
     assert "No space left on device" in done.output
     done = command(undisturbed / "lost.yaml")
     assert isinstance(done.exception, ValueError)  # main() makes it one line and exit code 2
