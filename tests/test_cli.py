@@ -334,6 +334,7 @@ def test_debug_shows_the_traceback_of_user_errors(failing, monkeypatch, capsys, 
         main(monkeypatch, capsys, *arguments)
 
 
+@pytest.mark.ci
 def test_a_traceback_ends_with_exit_code_one(tmp_path):
     def fail(error: str, *options: str) -> tuple[int, str]:
         code = (
@@ -455,7 +456,7 @@ def test_the_demo_uses_the_networks_of_the_package_and_trains_others(monkeypatch
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", ["ms1m", "casia"])
+@pytest.mark.parametrize("name", ["ms1m", pytest.param("casia", marks=pytest.mark.ci)])
 def test_critical_pixels_of_real_people_lie_on_the_face_and_beat_random_ones(real_dir, tmp_path, name):
     """The page of a real person: the critical pixels lie on the face, and matter more than random ones."""
     crops = sorted((real_dir / "faces" / "s01").glob("*.png"))
@@ -762,8 +763,8 @@ def test_an_unknown_kind_of_pictures_raises(folder):
     [
         ("models.py:ms1m",),
         ("models.py:casia", "--regions", "{real_dir}/models.py:parser", "--same-person"),
-        ("mobilefacenet_ms1m_fixed_batch.onnx", "--preprocessing", "imagenet"),
-        ("mobilefacenet_casia.onnx",),
+        pytest.param(("mobilefacenet_ms1m_fixed_batch.onnx", "--preprocessing", "imagenet"), marks=pytest.mark.ci),
+        pytest.param(("mobilefacenet_casia.onnx",), marks=pytest.mark.ci),
     ],
     ids=["ms1m", "casia", "ms1m onnx", "casia onnx"],
 )
@@ -991,6 +992,7 @@ def test_a_face_of_a_crop_cannot_be_chosen(folder):
         invoke("explain", folder / "a.png", folder / "a.png", *model, "--face", 0, "--face", 1, "--out", folder / "two")
 
 
+@pytest.mark.ci
 @pytest.mark.real
 def test_pictures_of_several_faces_and_unaligned_ones_are_named(real_dir, tmp_path):
     """Two portraits side by side, the stranger larger; and pictures as LFW has them."""
@@ -1012,7 +1014,7 @@ def test_pictures_of_several_faces_and_unaligned_ones_are_named(real_dir, tmp_pa
     assert any("taken for an aligned crop (250 × 250 px): its face lies" in note for note in notes_of(tmp_path / "lfw"))
 
 
-ZOO = ("ms1m", "casia", "edgeface", "dlib", "reid0095")
+ZOO = ("ms1m", *(pytest.param(name, marks=pytest.mark.ci) for name in ("casia", "edgeface", "dlib", "reid0095")))
 
 
 @pytest.mark.real

@@ -1,4 +1,4 @@
-"""Acceptance of the method on three people and two networks of the research data (benchmarks/main_job.py takes all)."""
+"""Acceptance of the method on six people and three networks of the research data (benchmarks/main_job.py takes all)."""
 
 import importlib
 from pathlib import Path
@@ -17,7 +17,7 @@ def test_leam_against_grad_cam_on_real_faces(real_dir, tmp_path, monkeypatch):
     script, csv = importlib.import_module("main_job"), tmp_path / "main_job.csv"
     options = [
         "--people",
-        "10",
+        "6",
         "--per-person",
         "2",
         "--networks",

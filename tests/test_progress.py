@@ -124,7 +124,14 @@ def test_the_module_loads_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603
 
 
-@pytest.mark.parametrize(("asked", "shown"), [([], False), (["--progress"], True), (["--no-progress"], False)])
+PROGRESS_OPTIONS = [
+    (["--progress"], True),
+    pytest.param([], False, marks=pytest.mark.ci),
+    pytest.param(["--no-progress"], False, marks=pytest.mark.ci),
+]
+
+
+@pytest.mark.parametrize(("asked", "shown"), PROGRESS_OPTIONS)
 def test_the_command_shows_its_steps_on_stderr_if_asked(tmp_path, asked, shown):
     """Without a terminal there is none unless asked, and stdout has none at all."""
     Image.new("RGB", (112, 112), (90, 120, 150)).save(tmp_path / "a.png")

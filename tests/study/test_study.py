@@ -405,6 +405,7 @@ def test_pictures_that_show_the_same_are_no_references_of_each_other(tmp_path):
     assert Study(tmp_path / "study.yaml").check(progress=False).passed
 
 
+@pytest.mark.ci
 @pytest.mark.real
 def test_copies_of_photographs_and_several_faces_are_skipped(tmp_path, real_dir):
     """Resized and turned photographs are found, although the detector places its landmarks elsewhere on them."""
