@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from captum_leam._engine.arithmetic import as_tensor, at_least_float32, own_arithmetic
-from captum_leam._engine.checks import caller_rows
+from captum_leam._engine.checks import caller_rows, check_choice
 from captum_leam._engine.draws import draw_by_image
 from captum_leam._engine.types import Field
 from captum_leam.errors import CaptumLeamError, NoEvidenceError
@@ -69,6 +69,9 @@ def weigh(
     Returns:
         Shape (N, 1, h, w), or (N, C, h, w) without the sum; signed.
 
+    Raises:
+        CaptumLeamError: If ``weighting`` is none of these.
+
     Example:
         >>> gradients = torch.tensor([[[[1.0, -1.0]], [[2.0, 0.0]]]])
         >>> activations = torch.tensor([[[[3.0, 3.0]], [[1.0, 5.0]]]])
@@ -77,6 +80,7 @@ def weigh(
         >>> weigh(gradients, activations, "channel").tolist()
         [[[[1.0, 5.0]]]]
     """
+    check_choice("weighting", weighting, WEIGHTINGS)
     product = WEIGHTINGS[weighting](gradients) * activations
     return product.sum(dim=1, keepdim=True) if sum_channels else product
 

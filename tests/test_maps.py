@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.functional import gaussian_blur as torchvision_blur
 
+from captum_leam.errors import CaptumLeamError
 from captum_leam.maps import (
     as_maps,
     bhattacharyya,
@@ -194,6 +195,10 @@ def test_weightings_by_hand_equal_their_formulas():
     assert weigh(g, a).flatten().tolist() == [2, -12]
     assert weigh(g, a, "positive").flatten().tolist() == [2, 0]
     assert weigh(g, a, "channel").flatten().tolist() == [-2, -4]
+    with pytest.raises(
+        CaptumLeamError, match="Expected weighting to be one of 'elementwise', 'positive', 'channel', got 'mean'"
+    ):
+        weigh(g, a, "mean")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
