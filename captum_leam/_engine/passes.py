@@ -26,10 +26,6 @@ Score = Callable[[Tensor], Tensor]
 """Function from the output of the model, embeddings (N, D) or scores (N,), to one score per image (N,)."""
 
 
-class _NestedLayersError(Exception):
-    """A layer returns or changes the copy that was made for another layer, so that both cannot be recorded in one pass."""
-
-
 @dataclass(frozen=True)
 class PassResult:
     """Results of one forward and one backward pass.
@@ -123,27 +119,20 @@ class LayerPasses:
         Raises:
             CaptumLeamError: if a layer did not run once, or the score does not depend on it.
         """
-        if not self._per_layer:
-            try:
-                return self._gradients(xs, score, times)
-            except _NestedLayersError:
-                pairs = zip(self.layers, self.reshapes, strict=True)
-                self._per_layer = [replace(self, layers=[layer], reshapes=[reshape]) for layer, reshape in pairs]
-        results = [alone.gradients(xs, score, times) for alone in self._per_layer]
-        return replace(
-            results[0],
-            gradients=[g for result in results for g in result.gradients],
-            activations=[a for result in results for a in result.activations],
-        )
-
-    def _gradients(self, xs: tuple[Tensor, ...], score: Score, times: int) -> PassResult:
+        if self._per_layer:
+            return self._gradients_by_layer(xs, score, times)
         run = self._forward_from_layers(xs, times) if self._starts_at_layer else None
         if run is None and self._starts_at_layer and not self._copies_outputs:
             self._copies_outputs = True
             run = self._forward_from_layers(xs, times)
         self._starts_at_layer = run is not None
         tracked = () if run else tuple(x.detach().requires_grad_() if torch.is_floating_point(x) else x for x in xs)
-        recorder, output = run or self._forward_from_inputs(tracked, times)
+        run = run or self._forward_from_inputs(tracked, times)
+        if run is None:
+            pairs = zip(self.layers, self.reshapes, strict=True)
+            self._per_layer = [replace(self, layers=[layer], reshapes=[reshape]) for layer, reshape in pairs]
+            return self._gradients_by_layer(xs, score, times)
+        recorder, output = run
         try:
             # Before the backward pass: activations that cannot be shown are rejected early.
             activations = self._spatial(recorder, len(xs[0]))
@@ -153,10 +142,18 @@ class LayerPasses:
             recorder.release()
         return PassResult(output.detach(), scores.detach(), gradients, activations, of_inputs)
 
+    def _gradients_by_layer(self, xs: tuple[Tensor, ...], score: Score, times: int) -> PassResult:
+        results = [alone.gradients(xs, score, times) for alone in self._per_layer]
+        return replace(
+            results[0],
+            gradients=[g for result in results for g in result.gradients],
+            activations=[a for result in results for a in result.activations],
+        )
+
     # -- forward -------------------------------------------------------------------------------------------
 
-    def _forward_from_inputs(self, xs: tuple[Tensor, ...], times: int) -> tuple[Recorder, Tensor]:
-        """Run a forward pass whose graph begins at the inputs, which require gradients."""
+    def _forward_from_inputs(self, xs: tuple[Tensor, ...], times: int) -> tuple[Recorder, Tensor] | None:
+        """Run a forward pass whose graph begins at the inputs, which require gradients; None where layers need passes of their own."""
         recorder = InputGraphRecorder(self.distinct, self.forward_func, inputs=self.layer_input)
         try:
             output = self._forward(recorder, xs, times)
@@ -167,15 +164,16 @@ class LayerPasses:
                 f"Expected tensors with gradients at layer {self._names}, but one that the model detaches or makes under no_grad is "
                 "changed in place later in the pass. Choose a layer before or after, or write y = relu(x) for relu_(x)."
             ) from error
-        try:
-            has_changed = recorder.has_changed_copies
-            if recorder.has_nested_layers and (has_changed or not self.layer_input):
-                raise _NestedLayersError
-            if self._verifies_output and has_changed:
-                self._check_output(output, xs, times)
-        except BaseException:
+        has_changed = recorder.has_changed_copies
+        if recorder.has_nested_layers and (has_changed or not self.layer_input):
             recorder.release()
-            raise
+            return None
+        if self._verifies_output and has_changed:
+            try:
+                self._check_output(output, xs, times)
+            except BaseException:
+                recorder.release()
+                raise
         return recorder, output
 
     def _forward_from_layers(self, xs: tuple[Tensor, ...], times: int) -> tuple[Recorder, Tensor] | None:
