@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +20,9 @@ cosine is .9894. Copies as JPEG of quality 30 and more, as WebP of quality 50, a
 
 ROUNDING = 1e-3
 """Additional distance of similar thumbnails that allows for rounding."""
+
+TREE_DIMENSIONS = 8
+"""Number of low frequencies, those that vary most, by which near thumbnails are searched before they are compared as a whole."""
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's conversion to grey
 
@@ -162,8 +166,14 @@ def _near_pairs(points: Tensor) -> list[tuple[int, int]]:
     rows = points.any(1).nonzero().ravel()
     if not len(rows):
         return []
-    tree = cKDTree(points[rows].double().numpy())
-    pairs = tree.query_pairs((2 * (1 - MIN_COSINE)) ** 0.5 + ROUNDING, output_type="ndarray")
+    found, reach = points[rows].double().numpy(), (2 * (1 - MIN_COSINE)) ** 0.5 + ROUNDING
+    spread = np.argsort(-found.std(0), kind="stable")[
+        :TREE_DIMENSIONS
+    ]  # a tree of more dimensions visits nearly all points
+    pairs = cKDTree(found[:, spread]).query_pairs(reach, output_type="ndarray")
+    blocks = np.array_split(pairs, len(pairs) // 100_000 + 1)
+    is_near = [np.linalg.norm(found[block[:, 0]] - found[block[:, 1]], axis=1) <= reach for block in blocks]
+    pairs = pairs[np.concatenate(is_near)]
     return [(max(pair), min(pair)) for pair in rows.numpy()[pairs].tolist()]
 
 
