@@ -60,55 +60,64 @@ Ends = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
 class LEAM(LayerAttribution, GradientAttribution):
-    r"""Layer Embedding Activation Mapping: where in a layer the similarity of an embedding to a reference arises.
+    r"""Layer Embedding Activation Mapping (LEAM), a Captum layer attribution for embeddings.
 
-    .. math:: M = \sum_c G_c \odot A_c, \qquad G = \partial s / \partial A,
-       \qquad s = \langle f(x), \hat r\rangle / \mathrm{sg}(\|f(x)\|)
+    LEAM shows which positions of a layer raise or lower the cosine similarity between the embedding of an image and a reference
+    embedding, for example that of another photograph of the person. Use it for networks that return embeddings instead of class scores,
+    such as face recognition models. The map is the gradient of the similarity times the activations, summed over the channels:
 
-    where :math:`A` are the activations of the layer, :math:`f` is the embedding, :math:`\hat r` the unit reference and sg the
-    stop-gradient operator. Positive values are evidence for the match, negative values evidence against it. Without a reference, the
-    embedding of each image itself is used, and the map is that of :math:`\log\|f(x)\|`, an *embedding-strength* map.
+    .. math:: M = \sum_c \frac{\partial s}{\partial A_c} \odot A_c, \qquad s = \frac{\langle f(x), \hat r\rangle}{\|f(x)\|}
 
-    Source: reconstructed from the abstract of Borsukiewicz et al., arXiv 2509.17457. The elementwise weighting is that
-    of HiResCAM (Draelos & Carin 2020), ``"positive"`` that of LayerCAM (Jiang et al. 2021), ``"channel"`` that of Grad-CAM
-    (Selvaraju et al. 2017); conductance is due to Dhamdhere et al. 2018.
+    where :math:`A` are the activations of the layer, :math:`f(x)` is the embedding of the image, and :math:`\hat r` is the reference with
+    length 1. By default, :math:`\|f(x)\|` is treated as a constant. Positive values support the match, negative values oppose it. Without
+    a reference, each image is compared with its own embedding, and the map shows what makes the embedding long.
+
+    Source: reconstructed from the abstract of Borsukiewicz et al., arXiv 2509.17457. The weightings are those of HiResCAM (Draelos & Carin
+    2020), LayerCAM (Jiang et al. 2021) and Grad-CAM (Selvaraju et al. 2017). Conductance is due to Dhamdhere et al. 2018.
 
     Args:
-        forward_func: Module or callable that returns embeddings (N, D), not normalised, or scores (N,) as
-            :class:`~captum_leam.EmbeddingSimilarity` does, which has a reference and a norm of its own.
-        layer: Module, or layer suggestion of :func:`~captum_leam.suggest_layers`. A list of these, or all suggestions, is explained in
-            one forward and one backward pass.
-        device_ids: Devices of a ``DataParallel`` model, as for every Captum layer method. Default: None.
-        weighting: Weighting of the gradients: ``"elementwise"``, ``"positive"`` or ``"channel"``. Default: ``"elementwise"``.
-        norm: Treatment of the norm of the embedding in the score: ``"detach"``, ``"differentiate"`` or ``"fixed"``, see
-            :mod:`captum_leam.objectives`. Default: ``"detach"``.
-        reshape: Function that brings the output of a module to (N, C, h, w), such as :func:`~captum_leam.layers.tokens_to_map` or
-            :func:`~captum_leam.layers.channels_last_to_first`. It may only rearrange or select values. For a list of modules, one function
-            for all, or a list with one function or None per module. Default: None; layer suggestions have their own.
+        forward_func: Model from images (N, C, H, W) to embeddings (N, D), which should not be normalised; or a function that returns scores
+            (N,), such as :class:`~captum_leam.EmbeddingSimilarity`, which has its own reference and norm.
+        layer: Module of the model, or a suggestion of :func:`~captum_leam.suggest_layers`. A list of layers is explained in one forward and
+            one backward pass.
+        device_ids: Devices of a ``DataParallel`` model. Default: None.
+        weighting: Weighting of the gradients. Default: ``"elementwise"``.
+
+            * ``"elementwise"``: Gradients as they are.
+            * ``"positive"``: Positive part of the gradients.
+            * ``"channel"``: Mean gradient of each channel, as in Grad-CAM.
+        norm: Treatment of the length of the embedding in the score. Default: ``"detach"``.
+
+            * ``"detach"``: Constant, so that the gradient is that of a dot product.
+            * ``"differentiate"``: Part of the gradient, which is then that of the cosine. It needs a reference.
+            * ``"fixed"``: Constant, with the value at the image for all points of a path.
+        reshape: Function that brings the output of the layer to (N, C, h, w), for example :func:`~captum_leam.layers.tokens_to_map` for
+            transformers. For a list of modules, one function for all or a list with one function or None for each. Default: None. Layer
+            suggestions have their own.
 
     Raises:
         InputTypeError: If ``forward_func``, a layer or a reshape has the wrong type.
         CaptumLeamError: If the weighting or norm is unknown, there is no layer, or the reshapes do not fit the layers.
 
+    Note:
+        The first call for a model and layer runs two forward passes and one backward pass more, on two images, to check that the embedding
+        of an image does not depend on the other images of the batch.
+
     See Also:
-        * :func:`~captum_leam.explain_faces`: Overall map of several layers, at the size of the images.
+        * :func:`~captum_leam.explain_faces`: One map of several layers, at the size of the images.
         * :func:`~captum_leam.suggest_layers`: Layers to explain.
         * :class:`~captum_leam.EmbeddingSimilarity`: The same score for any other method of Captum.
 
-    Notes:
-        The first call for a model and layer tests, by two forward passes and one backward pass on two images, that each row of the output
-        depends on its own image only.
-
     Example:
+        >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 28 * 28, 16)).eval()
         >>> faces, references = torch.rand(2, 3, 56, 56), torch.randn(2, 16)
         >>> leam = LEAM(model, model[1])
-        >>> leam.attribute(faces, reference=references).shape
+        >>> maps = leam.attribute(faces, reference=references)
+        >>> maps.shape
         torch.Size([2, 1, 28, 28])
-        >>> from captum_leam import suggest_layers
-        >>> layers = suggest_layers(model, faces)
-        >>> LEAM(model, layers["1"]).attribute(faces).shape  # without a reference: each image's own embedding
-        torch.Size([2, 1, 28, 28])
+        >>> leam.interpolate(maps, (56, 56), interpolate_mode="bilinear").shape  # at the size of the faces
+        torch.Size([2, 1, 56, 56])
     """
 
     def __init__(
@@ -138,11 +147,11 @@ class LEAM(LayerAttribution, GradientAttribution):
 
     @classmethod
     def get_name(cls) -> str:
-        """Return the name of the method, "LEAM"."""
+        """Return the name of the method, ``"LEAM"``."""
         return "LEAM"
 
     def has_convergence_delta(self) -> bool:
-        """Return True, because ``path="conductance"`` has a convergence delta; ``"mean_gradient"`` has none."""
+        """Return True, because maps of ``path="conductance"`` have a convergence delta."""
         return True
 
     @property
@@ -211,50 +220,58 @@ class LEAM(LayerAttribution, GradientAttribution):
         internal_batch_size: int | None = None,
         return_convergence_delta: bool = False,
     ) -> LayerMap | list[LayerMap] | tuple[LayerMap | list[LayerMap], Tensor | list[Tensor]]:
-        r"""Compute the attribution maps of a batch of images.
+        """Compute the attribution map of each image.
 
         Args:
-            inputs: Images (N, C, H, W), or a tuple of inputs with one batch size.
+            inputs: Images (N, C, H, W), or a tuple of input tensors with N rows each.
             target: None, because embeddings have no classes. Pass ``reference`` instead. Default: None.
-            additional_forward_args: Arguments passed to the model unchanged, none of which is used as a reference. Tensors with one row
-                per image are repeated if ``internal_batch_size`` batches several steps of a path. Default: None.
-            attribute_to_layer_input: Whether to explain the input of the layer rather than its output. Default: False.
-            relu_attributions: Whether to keep the positive part only. Default: False.
-            attr_dim_summation: Whether to sum over the channels; False returns (N, C, h, w). Default: True.
+            additional_forward_args: Further arguments of the model, a single one or a tuple. None of them is used as a reference. Default:
+                None.
+            attribute_to_layer_input: Whether to explain the input of the layer instead of its output. Default: False.
+            relu_attributions: Whether to set negative values to 0. Default: False.
+            attr_dim_summation: Whether to sum over the channels. Default: True.
             grad_kwargs: Additional arguments of ``torch.autograd.grad``. Default: None.
-            reference: Reference embeddings, (D,) or (1, D) shared by all images, or (N, D), one per image. Default: each image's own
-                embedding.
-            contrast: Embeddings of other people to contrast with, (D,) or (M, D) shared by all images, or (N, M, D). The score is then
-                :math:`(\langle f, \hat r_+\rangle - \mathrm{mean}\langle f, \hat r_-\rangle)/\|f\|`. Default: None.
-            baselines: Start of the path, in any of Captum's forms. Default: a Gaussian blur of the images (σ = 10 px per 112 px of
-                width).
-            n_steps: Number of points ``(i + ½)/n`` on the straight line from the baseline to the image; 1 for no path. Default: 1.
-            path: ``"mean_gradient"`` for :math:`w(\mathrm{mean}_t G_t) \odot (A(x) - A(x'))`, which takes n + 2 forward and n backward
-                passes; or ``"conductance"`` for :math:`\sum_t w(G_t) \odot \Delta A_t`, where :math:`\Delta A_t` is the change over
-                the t-th step and the norm is fixed unless it is ``"differentiate"``, which takes 2n + 1 forward and n backward passes.
-                Default: ``"mean_gradient"``.
-            internal_batch_size: Maximum number of images in one pass of a path, which sets how many steps are batched. Default: one
-                step at a time.
-            return_convergence_delta: Whether to return the convergence delta too, which only ``path="conductance"`` has: the sum of
-                each map minus :math:`\langle f(x) - f(x'), d\rangle/\|f(x)\|`, the sum at a layer that everything passes through.
-                Default: False.
+            reference: Embeddings that the images are compared with, shape (D,) or (1, D) for all images, or (N, D) with one per image.
+                Default: each image's own embedding.
+            contrast: Embeddings of other people, shape (D,) or (M, D) for all images, or (N, M, D). Their mean similarity is subtracted
+                from that to the reference, so that the map shows what distinguishes the person from them. Default: None.
+            baselines: Start of the path: a number, or a tensor (1, C, H, W) or (N, C, H, W), with a tuple of these for a tuple of inputs.
+                Used if ``n_steps`` is above 1. Default: a Gaussian blur of the images (σ = 10 px per 112 px of width).
+            n_steps: Number of steps on the straight line from the baseline to the image, at whose midpoints gradients are taken. With 1,
+                there is no path, and the gradient is that at the image. Default: 1.
+            path: Combination of the gradients of a path of n steps. Default: ``"mean_gradient"``.
+
+                * ``"mean_gradient"``: Mean gradient times the change of the activations from the baseline to the image. It takes n + 2
+                  forward and n backward passes.
+                * ``"conductance"``: Sum over the steps of gradient times the change of the activations in the step. It takes 2n + 1 forward
+                  and n backward passes. The norm ``"detach"`` acts as ``"fixed"`` here.
+            internal_batch_size: Maximum number of images in one pass, which sets how many steps of ``"mean_gradient"`` are batched.
+                Default: None, one step at a time.
+            return_convergence_delta: Whether to return the convergence delta of ``path="conductance"``, too. It requires
+                ``weighting="elementwise"`` and ``relu_attributions=False``. Default: False.
 
         Returns:
-            Map (N, 1, h, w) of one layer, or a tuple if the layer puts out several tensors; for a list of layers, a list of these.
-            Signed, on the raw scale of the score, detached, in the precision of the layer. With ``return_convergence_delta``, a pair of
-            the maps and the delta (N,), or a list of deltas.
+            Signed maps on the scale of the score, detached, in the precision of the layer:
+
+            * For one layer: tensor (N, 1, h, w), or (N, C, h, w) with ``attr_dim_summation=False``. If the layer returns several tensors, a
+              tuple of such maps.
+            * For a list of layers: list with the maps of each layer.
+            * With ``return_convergence_delta``: pair of the above and the delta, shape (N,), or a list of deltas. See
+              :meth:`compute_convergence_delta`.
 
         Raises:
             InputTypeError: If inputs, model or layers have the wrong type.
             CaptumLeamError: If arguments contradict each other, or if a map would be wrong, as :doc:`/troubleshooting` lists.
 
         Example:
-            >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 256, 8)).eval()
-            >>> faces, references = torch.rand(2, 3, 32, 32), torch.randn(2, 8)
-            >>> LEAM(net, net[1]).attribute(faces, reference=references).shape
-            torch.Size([2, 1, 16, 16])
-            >>> LEAM(net, net[1]).attribute(faces, reference=references, n_steps=4).shape  # along a path
-            torch.Size([2, 1, 16, 16])
+            The embedding of this model is its four pixels. The reference agrees with the upper row and opposes the pixel at the lower left:
+
+            >>> model = nn.Sequential(nn.Identity(), nn.Flatten())
+            >>> image, reference = torch.ones(1, 1, 2, 2), torch.tensor([1.0, 1.0, -1.0, 0.0])
+            >>> maps = LEAM(model, model[0]).attribute(image, reference=reference)
+            >>> print(maps[0, 0].numpy().round(2))
+            [[ 0.29  0.29]
+             [-0.29  0.  ]]
         """
         if internal_batch_size is not None:
             check_count("internal_batch_size", internal_batch_size)
@@ -302,25 +319,33 @@ class LEAM(LayerAttribution, GradientAttribution):
         reference: Tensor | None = None,
         contrast: Tensor | None = None,
     ) -> tuple[list[Tensor], Tensor]:
-        """Return the map of every layer and, from the same two passes, the gradient of the score with respect to the images.
+        """Compute the maps of all layers and the gradient of the score with respect to the images.
+
+        Both come from one forward and one backward pass. Use it to combine evidence at layers with evidence at pixels, as
+        :func:`~captum_leam.explain_faces` does.
 
         Args:
             images: Images (N, C, H, W).
-            ends: Images (N, C, H, W) at the end of the path that ``images`` lie on. For the first batch of a model, one more forward pass
-                compares their results with those of the probe. Default: ``images``, which needs no further pass.
+            ends: Images (N, C, H, W) at the end of a path, if ``images`` are points of one. For the first batch of a model, one more
+                forward pass checks the model on them. Default: None.
             reference: Reference embeddings, as in :meth:`attribute`. Default: each image's own embedding.
             contrast: Embeddings of other people to contrast with, as in :meth:`attribute`. Default: None.
 
         Returns:
-            List of one map (N, 1, h, w) per layer, as :meth:`attribute` returns them, and the gradient (N, C, H, W).
+            Tuple of two values:
+
+            * List with one signed map (N, 1, h, w) per layer, as :meth:`attribute` returns them.
+            * Gradient of the score with respect to the images, shape (N, C, H, W).
 
         Raises:
             InputTypeError: If images, model or layers have the wrong type.
-            CaptumLeamError: If a layer puts out several tensors, or if :meth:`attribute` would raise it.
+            CaptumLeamError: If a layer returns several tensors, or if :meth:`attribute` would raise it.
 
         Example:
+            >>> _ = torch.manual_seed(0)
             >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 256, 8)).eval()
-            >>> maps, gradient = LEAM(net, [net[1]]).attribute_with_inputs(torch.rand(2, 3, 32, 32))
+            >>> faces, references = torch.rand(2, 3, 32, 32), torch.randn(2, 8)
+            >>> maps, gradient = LEAM(net, [net[1]]).attribute_with_inputs(faces, reference=references)
             >>> maps[0].shape, gradient.shape
             (torch.Size([2, 1, 16, 16]), torch.Size([2, 3, 32, 32]))
         """
@@ -351,22 +376,38 @@ class LEAM(LayerAttribution, GradientAttribution):
         reference: Tensor | None = None,
         contrast: Tensor | None = None,
     ) -> Tensor:
-        r"""Return the sum of a conductance map minus :math:`s(x) - s(x')`, per image.
+        r"""Compute how far the sum of each conductance map is from the change of the score.
+
+        The delta of an image x with the baseline :math:`x'` is
+
+        .. math:: \delta = \sum_p M_p - \big(s(x) - s(x')\big)
+
+        Both scores are divided by the length of f(x), unless ``norm="differentiate"``. The delta is small if the number of steps is large
+        enough and everything that reaches the embedding passes through the layer. Use it to choose ``n_steps``.
 
         Args:
-            attributions: Map of one layer, (N, …), or a tuple of maps.
-            start_point: Baseline x′ of the path, in any of Captum's forms. None for the default blur.
-            end_point: Images x, (N, C, H, W), or a tuple of inputs.
+            attributions: Maps of one layer, shape (N, 1, h, w) or (N, C, h, w), or a tuple of them.
+            start_point: Baselines of the path, in the form of ``baselines`` in :meth:`attribute`. None for the default blur.
+            end_point: Explained images (N, C, H, W), or a tuple of input tensors.
             target: None, because embeddings have no classes. Default: None.
-            additional_forward_args: Arguments passed to the model unchanged. Default: None.
+            additional_forward_args: Further arguments of the model. Default: None.
             reference: Reference embeddings, as in :meth:`attribute`. Default: each image's own embedding.
             contrast: Embeddings of other people to contrast with, as in :meth:`attribute`. Default: None.
 
         Returns:
-            Deltas (N,), 0 for a complete attribution.
+            Signed deltas, shape (N,), 0 for a complete attribution.
 
         Raises:
             CaptumLeamError: If the arguments do not fit the inputs or each other, as in :meth:`attribute`.
+
+        Example:
+            >>> _ = torch.manual_seed(0)
+            >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 256, 8)).eval()
+            >>> faces, references, leam = torch.rand(2, 3, 32, 32), torch.randn(2, 8), LEAM(net, net[1])
+            >>> maps = leam.attribute(faces, reference=references, baselines=0, n_steps=8, path="conductance")
+            >>> delta = leam.compute_convergence_delta(maps, 0, faces, reference=references)
+            >>> delta.shape, bool((delta.abs() < 0.001).all())
+            (torch.Size([2]), True)
         """
         self._check_options(target, 2, "conductance", additional_forward_args, start_point)
         xs, args = as_tuple(end_point), forward_args(additional_forward_args)
@@ -379,21 +420,24 @@ class LEAM(LayerAttribution, GradientAttribution):
         return torch.stack(totals).sum(0) - change
 
     def check_grids(self, images: Tensor, field: Field | None = None) -> None:
-        """Raise if the grid of a layer is not aligned with the images, so that its map would be drawn in the wrong place.
+        """Check that the maps of the layers are aligned with the images.
 
-        The check takes two forward passes and one backward pass on two images, once for each state of the model and kind of images.
+        Call it before maps are enlarged to the size of the images. It raises if the model pads, rotates, mirrors or warps the images
+        inside, so that a map would be drawn in the wrong place. It takes two forward passes and one backward pass on two images, the first
+        time that a model is checked.
 
         Args:
             images: Images (N, C, H, W).
             field: Part (top, left, height, width) of the images that the network reads, in pixels. Default: the whole image.
 
         Raises:
-            CaptumLeamError: If the model pads, turns, mirrors or warps the images inside.
+            CaptumLeamError: If the map of a layer is not aligned with the images.
 
         Example:
+            >>> _ = torch.manual_seed(0)
             >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 256, 8)).eval()
-            >>> LEAM(net, net[1]).check_grids(torch.rand(1, 3, 32, 32))
-            >>> LEAM(lambda x: net(x.flip(3)), net[1]).check_grids(torch.rand(1, 3, 32, 32))
+            >>> LEAM(net, net[1]).check_grids(torch.rand(1, 3, 32, 32))  # aligned
+            >>> LEAM(lambda x: net(x.flip(3)), net[1]).check_grids(torch.rand(1, 3, 32, 32))  # mirrored inside
             Traceback (most recent call last):
             ...
             captum_leam.errors.CaptumLeamError: Expected the grid of layer '1' (Softplus) to lie on the picture, but a change around row ...
@@ -408,21 +452,27 @@ class LEAM(LayerAttribution, GradientAttribution):
             raise CaptumLeamError(displacement.message(passes.names[passes.layers.index(layer)]))
 
     def baselines(self, images: Tensor, baselines: BaselineType = None) -> Tensor:
-        """Return the baselines of a path to the images as a tensor of their shape.
+        """Return the baselines at which a path to the images starts.
+
+        Use it to see or to reuse the images that ``attribute`` starts from.
 
         Args:
-            images: Images (N, C, H, W).
-            baselines: Baselines in any of Captum's forms. Default: a Gaussian blur of the images.
+            images: Images (N, C, H, W), floating point.
+            baselines: A number, or a tensor (1, C, H, W) or (N, C, H, W). Default: a Gaussian blur of the images (σ = 10 px per 112 px of
+                width).
 
         Returns:
-            Baselines (N, C, H, W).
+            Baselines, shape (N, C, H, W).
 
         Raises:
-            CaptumLeamError: If the images are not floating point, or if the reference of the objective would change along the path.
+            CaptumLeamError: If the images are not floating point, or if the model is an :class:`~captum_leam.EmbeddingSimilarity` without a
+                reference.
 
         Example:
-            >>> LEAM(nn.Flatten(), nn.Identity()).baselines(torch.ones(1, 3, 8, 8), 0.5).unique().tolist()
-            [0.5]
+            >>> leam = LEAM(nn.Flatten(), nn.Identity())
+            >>> image = torch.tensor([[[[0.0, 1.0]]]])
+            >>> leam.baselines(image, 0.5).tolist()
+            [[[[0.5, 0.5]]]]
         """
         if isinstance(self.forward_func, EmbeddingSimilarity):
             self._check_along_path(self.forward_func, "mean_gradient", None)
