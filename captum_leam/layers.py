@@ -22,7 +22,7 @@ MAX_PREFIX_TOKENS = 16
 
 
 def get_layer(model: nn.Module, name: str) -> nn.Module:
-    """Return the layer with a given name.
+    """Return the layer of a model with a given name.
 
     Args:
         model: Model that contains the layer.
@@ -57,25 +57,30 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
 
 
 def tokens_to_map(tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-    """Return transformer tokens (N, T, C) as (N, C, h, w), without the class and register tokens that come first.
+    """Arrange the patch tokens of a vision transformer as feature maps.
+
+    Transformers return one vector per image patch. This function arranges them by the position of the patch, and drops the class and
+    register tokens that come first. Pass it as ``reshape`` to :class:`~captum_leam.LEAM`.
 
     Args:
-        tokens: Tokens, shape (N, T, C), with the patches last, row by row.
-        grid: (h, w) of the patches. Default: the largest square with at most T cells.
+        tokens: Tokens of shape (N, T, C), with the patches last, row by row.
+        grid: Number of rows and columns (h, w) of the patches. Default: the largest square with at most T cells.
 
     Returns:
-        Shape (N, C, h, w).
+        Feature maps of shape (N, C, h, w).
 
     Raises:
         CaptumLeamError: If the grid does not fit the tokens, or if none is given and the patches do not form a square.
 
     See Also:
-        :func:`~captum_leam.layers.channels_last_to_first`: Activations of the form (N, h, w, C).
+        :func:`~captum_leam.layers.channels_last_to_first`: Layers that return (N, h, w, C).
 
     Example:
         >>> import torch
-        >>> tokens_to_map(torch.rand(2, 1 + 14 * 14, 192)).shape
-        torch.Size([2, 192, 14, 14])
+        >>> tokens = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0]).view(1, 5, 1)  # a class token and four patches
+        >>> tokens_to_map(tokens)
+        tensor([[[[1., 2.],
+                  [3., 4.]]]])
     """
     if tokens.ndim != 3:
         raise CaptumLeamError(f"Expected tokens to have shape (N, T, C), got {tuple(tokens.shape)}.")
@@ -96,20 +101,23 @@ def tokens_to_map(tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor
 
 
 def channels_last_to_first(activations: Tensor) -> Tensor:
-    """Return channels-last activations (N, h, w, C), such as those of torchvision's Swin, as (N, C, h, w).
+    """Move the channels of activations from the last axis to the second.
+
+    Layers of some networks, such as torchvision's Swin transformers, return (N, h, w, C). Pass this function as ``reshape`` to
+    :class:`~captum_leam.LEAM` to explain them.
 
     Args:
-        activations: Activations, shape (N, h, w, C).
+        activations: Activations of shape (N, h, w, C).
 
     Returns:
-        Shape (N, C, h, w).
+        Activations of shape (N, C, h, w).
 
     See Also:
-        :func:`~captum_leam.layers.tokens_to_map`: Activations of the form (N, T, C).
+        :func:`~captum_leam.layers.tokens_to_map`: Layers that return tokens (N, T, C).
 
     Example:
         >>> import torch
-        >>> channels_last_to_first(torch.rand(2, 56, 56, 96)).shape
+        >>> channels_last_to_first(torch.zeros(2, 56, 56, 96)).shape
         torch.Size([2, 96, 56, 56])
     """
     return activations.movedim(-1, 1)
@@ -120,20 +128,22 @@ def channels_last_to_first(activations: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LayerSuggestion:
-    """A layer worth explaining.
+    """A layer worth explaining, with the size of its map.
+
+    :func:`~captum_leam.suggest_layers` returns suggestions, and :class:`~captum_leam.LEAM` takes them in the place of modules.
 
     Attributes:
-        name: Name within the model.
+        name: Name of the layer within the model.
         module: The layer itself.
-        shape: Shape (C, h, w) of its map, after ``reshape``.
-        cell: Width of one cell of the map in pixels of the field.
+        shape: Number of channels, rows and columns (C, h, w) of its output, after ``reshape``.
+        cell: Width of one cell of the map in pixels of the image.
         reshape: Function that brings the output to (N, C, h, w), for tokens and channels-last layers. Default: None, for outputs that
             have this shape.
 
     Example:
-        >>> layer = nn.Conv2d(3, 8, 3, 2, 1)
-        >>> LayerSuggestion("stem", layer, (8, 56, 56), 2.0).shape
-        (8, 56, 56)
+        >>> stem = LayerSuggestion("stem", nn.Conv2d(3, 8, 3, 2, 1), shape=(8, 56, 56), cell=2.0)
+        >>> stem.name, stem.shape
+        ('stem', (8, 56, 56))
     """
 
     name: str
@@ -145,23 +155,29 @@ class LayerSuggestion:
 
 @dataclass(frozen=True, repr=False)
 class LayerSuggestions(Sequence[LayerSuggestion]):
-    """Sequence of layers from fine to coarse, one for every spatial size, with the field that the network reads.
+    """Sequence of layers worth explaining, from fine to coarse.
 
-    It can be indexed by number or by name.
+    It holds one layer for every spatial size, and can be indexed by number or by name. :class:`~captum_leam.LEAM` and
+    :func:`~captum_leam.explain_faces` take all of them, or one.
 
     Attributes:
         layers: Suggestions in order.
-        field: (top, left, height, width) of the images that the network reads, in pixels.
-        image_size: (H, W) of the images that the layers were suggested for.
+        field: Part (top, left, height, width) of the images that the network reads, in pixels.
+        image_size: Height and width (H, W) in pixels of the images that the layers were suggested for.
         is_manual: Whether the user chose the layers, all of which the overall map then uses. Default: False.
 
     See Also:
         :func:`~captum_leam.suggest_layers`: Function that returns the suggestions.
 
     Example:
-        >>> layer = LayerSuggestion("stem", nn.Conv2d(3, 8, 3, 2, 1), (8, 56, 56), 2.0)
-        >>> layers = LayerSuggestions((layer,), (0, 0, 112, 112), (112, 112))
-        >>> layers["stem"] is layers[0]
+        >>> from captum_leam import suggest_layers
+        >>> import torch
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.Flatten()).eval()
+        >>> _ = torch.manual_seed(0)
+        >>> layers = suggest_layers(model, torch.rand(2, 3, 112, 112))
+        >>> [(layer.name, layer.shape) for layer in layers]
+        [('1', (8, 56, 56)), ('2', (16, 28, 28))]
+        >>> layers["2"] is layers[1]
         True
     """
 
@@ -182,6 +198,9 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
         Args:
             key: Number, slice or name of the layer.
 
+        Returns:
+            The suggestion, or a tuple of suggestions for a slice.
+
         Raises:
             UnknownLayerError: If no suggestion has the name.
         """
@@ -195,7 +214,10 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
         return self.layers[key]
 
     def for_images(self, images: Tensor) -> LayerSuggestions:
-        """Return the suggestions after a check that they are for images of this size.
+        """Return these suggestions if they are for images of this size, or raise.
+
+        The size of a layer's map depends on the size of the images. Call this before layers are used for other images than those that they
+        were suggested for.
 
         Args:
             images: Images of shape (N, C, H, W). Only their height and width are read.
@@ -204,7 +226,14 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
             These suggestions, unchanged.
 
         Raises:
-            CaptumLeamError: If the size differs, because layers then have other grids and the network may read another field.
+            CaptumLeamError: If the size differs. Call :func:`~captum_leam.suggest_layers` with the new images instead.
+
+        Example:
+            >>> import torch
+            >>> stem = LayerSuggestion("stem", nn.Conv2d(3, 8, 3, 2, 1), (8, 56, 56), 2.0)
+            >>> layers = LayerSuggestions((stem,), field=(0, 0, 112, 112), image_size=(112, 112))
+            >>> layers.for_images(torch.zeros(5, 3, 112, 112)) is layers
+            True
         """
         size = (images.shape[-2], images.shape[-1])
         if size != self.image_size:
@@ -215,14 +244,13 @@ class LayerSuggestions(Sequence[LayerSuggestion]):
         return self
 
     def for_overall_map(self) -> tuple[LayerSuggestion, ...]:
-        """Return the layers with cells of 2 to 8 px per 112 px of width, or the finest layer if there are none.
+        """Return the layers whose maps :func:`~captum_leam.explain_faces` combines.
 
-        For a crop of 112 px, maps of 56, 28 and 14 px were the best set measured and that of the last layer, with 7 px, the worst. Of
-        layers with nearly the same size, which convolutions without padding produce, the later one is returned. If the user chose the
-        layers, all of them are returned.
+        These are the layers with cells of 2 to 8 px per 112 px of width, such as maps of 56, 28 and 14 cells on crops of 112 px, which were
+        the best set measured. Without such a layer, the finest one is returned. If the user chose the layers, all of them are returned.
 
         Returns:
-            One or more suggestions, from fine to coarse.
+            Tuple of one or more suggestions, from fine to coarse.
 
         Example:
             >>> stem = LayerSuggestion("stem", nn.Identity(), (8, 56, 56), 2.0)

@@ -35,45 +35,45 @@ Layers = str | nn.Module | LayerSuggestion | LayerSuggestions | Sequence[str | n
 def suggest_layers(
     model: nn.Module, faces: Tensor, *, best_of: Callable[[LayerSuggestions], Sequence[str]] | None = None
 ) -> LayerSuggestions:
-    """Suggest one layer to explain for every spatial size.
+    """Suggest layers of a model that are worth explaining, one for every spatial size.
 
-    The model is run once. For each size of feature maps, the last layer of that size is suggested, provided that everything that reaches
-    the embedding passes through it. Suggestions for transformers have the ``reshape`` that LEAM needs.
+    For each size of feature maps, the last layer of that size is suggested, provided that everything that reaches the embedding passes
+    through it. Use it to choose layers for :class:`~captum_leam.LEAM` without reading the code of the model. Layers of transformers get the
+    ``reshape`` that LEAM needs.
 
     Args:
-        model: Model in evaluation mode that returns embeddings (N, D) or scores.
-        faces: Images (N, C, H, W) as the model takes them, of which the first two are used.
-        best_of: Function from the suggestions to the names of those to return, the best first, for example
-            ``lambda layers: rank_layers(model, images, labels, layers=layers).names`` with
-            :func:`captum_leam.faithfulness.rank_layers`. Default: all suggestions, from fine to coarse.
+        model: Model in evaluation mode, from images (N, C, H, W) to embeddings (N, D) or scores (N,).
+        faces: Images (N, C, H, W) as the model takes them. The first two are used.
+        best_of: Function from the suggestions to the names of those to return, the best first, for example ``lambda layers:
+            rank_layers(model, images, labels, layers=layers).names`` with :func:`captum_leam.faithfulness.rank_layers`. Default: None, all
+            suggestions from fine to coarse.
 
     Returns:
-        Suggestions with the :func:`field <find_field>` that the model reads.
+        :class:`~captum_leam.LayerSuggestions`: the layers from fine to coarse, with the part of the images that the model reads.
 
     Raises:
         InputTypeError: If the model is not an eager ``nn.Module``.
         CaptumLeamError: If no layer qualifies, or if the model is in training mode.
 
+    Note:
+        Layers inside blocks that change the size of the map, and layers before the first weights, are not suggested. Pass them to LEAM by
+        name with :func:`~captum_leam.layers.get_layer`.
+
     See Also:
         * :func:`captum_leam.faithfulness.rank_layers`: Ranking of the suggested layers by faithfulness.
         * :class:`~captum_leam.LEAM`: Maps of the suggested layers.
 
-    Notes:
-        A suggested layer runs once, puts out a spatial map, and is a *cut*: all paths to the embedding pass through it, and the embedding
-        depends on its positions. Of modules with the same output, the outermost is suggested. Modules inside a block that changes the size,
-        and modules before the first weights, are skipped. In a network of operators, such as that of
-        :func:`~captum_leam.models.from_onnx`, blocks are inferred from the names (``stages.1.0.conv`` belongs to ``stages.1.0``), or from
-        the last sum with a skip connection.
-
     Example:
         >>> from torchvision.models import resnet18
-        >>> suggest_layers(resnet18().eval(), torch.rand(2, 3, 112, 112)).to_frame()[["name", "width"]]
-             name  width
-        0    relu     56
-        1  layer1     28
-        2  layer2     14
-        3  layer3      7
-        4  layer4      4
+        >>> _ = torch.manual_seed(0)
+        >>> layers = suggest_layers(resnet18().eval(), torch.rand(2, 3, 112, 112))
+        >>> print(layers.to_frame()[["name", "channels", "height", "width", "cell"]].to_string(index=False))
+          name  channels  height  width  cell
+          relu        64      56     56   2.0
+        layer1        64      28     28   4.0
+        layer2       128      14     14   8.0
+        layer3       256       7      7  16.0
+        layer4       512       4      4  28.0
     """
     raise_if_unexplainable(model, [])
     if not isinstance(model, nn.Module):
@@ -100,13 +100,13 @@ def suggest_layers(
 
 
 def as_layer_list(layers: Layers) -> list[str | nn.Module | LayerSuggestion]:
-    """Return one layer, several or none as a list.
+    """Return layers in any accepted form as a list.
 
     Args:
         layers: Layers in any of the forms of :data:`Layers`.
 
     Returns:
-        Names, modules and suggestions; an empty list for None.
+        List of names, modules and suggestions, empty for None.
 
     Raises:
         InputTypeError: If a layer is neither a name, a module nor a suggestion.
@@ -131,30 +131,29 @@ def as_layer_list(layers: Layers) -> list[str | nn.Module | LayerSuggestion]:
 def resolve_layers(
     model: nn.Module, faces: Tensor, layers: Layers = None, field: Field | None = None
 ) -> LayerSuggestions:
-    """Return layers in any form as suggestions.
+    """Return layers given by name, as modules or as suggestions in one form, as suggestions.
 
     Args:
-        model: Model in evaluation mode that returns embeddings (N, D).
+        model: Model in evaluation mode, from images (N, C, H, W) to embeddings (N, D).
         faces: Images (N, C, H, W) as the model takes them.
-        layers: Name, module or suggestion of a layer, or a list of these, which may be mixed; or all suggestions of
-            :func:`suggest_layers`. Default: the layers of the overall map.
-        field: (top, left, height, width) that the model reads, in pixels. Default: that of the suggestions, or else found by
-            :func:`find_field`.
+        layers: Name, module or suggestion of a layer, or a list of these, which may be mixed. All suggestions of :func:`suggest_layers` are
+            returned unchanged. Default: None, the layers of the overall map.
+        field: Part (top, left, height, width) of the images that the model reads, in pixels. Default: None, that of the suggestions, or
+            else found by :func:`find_field`.
 
     Returns:
-        Suggestions, which are marked as manual unless :func:`suggest_layers` made them.
+        :class:`~captum_leam.LayerSuggestions` with these layers, marked as manual if the caller chose them.
 
     Raises:
         InputTypeError: If a layer is neither a name, a module nor a suggestion.
-        CaptumLeamError: If a layer is not in the model, has no spatial map, or has a grid that is not aligned with the images.
+        CaptumLeamError: If a layer is not in the model, has no spatial map, or has a map that is not aligned with the images.
 
     Example:
         >>> from torchvision.models import resnet18
+        >>> _ = torch.manual_seed(0)
         >>> model, faces = resnet18().eval(), torch.rand(1, 3, 112, 112)
-        >>> [layer.name for layer in resolve_layers(model, faces, "layer2")]
-        ['layer2']
-        >>> [layer.name for layer in resolve_layers(model, faces, [suggest_layers(model, faces)[1], model.layer3])]
-        ['layer1', 'layer3']
+        >>> [(layer.name, layer.shape) for layer in resolve_layers(model, faces, ["layer2", model.layer3])]
+        [('layer2', (128, 14, 14)), ('layer3', (256, 7, 7))]
     """
     check_tensor(faces, "images")
     if isinstance(layers, LayerSuggestions):
@@ -190,7 +189,7 @@ def _module_name(model: nn.Module, layer: str | nn.Module) -> str:
 def layer_suggestion(
     model: nn.Module, name: str, layer: nn.Module, faces: Tensor, suggestions: LayerSuggestions
 ) -> LayerSuggestion:
-    """Return the suggestion of a given layer, with its shape, cell and reshape.
+    """Return one layer as a suggestion, with the size of its map.
 
     Args:
         model: Model in evaluation mode.
@@ -199,11 +198,15 @@ def layer_suggestion(
         faces: Images (N, C, H, W) that :func:`suggest_layers` was called with.
         suggestions: Result of that call, whose field is used.
 
+    Returns:
+        :class:`~captum_leam.layers.LayerSuggestion` of the layer.
+
     Raises:
-        CaptumLeamError: If the layer does not run exactly once, has no spatial map, or has a grid that is not aligned with the images.
+        CaptumLeamError: If the layer does not run exactly once, has no spatial map, or has a map that is not aligned with the images.
 
     Example:
         >>> from torchvision.models import resnet18
+        >>> _ = torch.manual_seed(0)
         >>> model, faces = resnet18().eval(), torch.rand(1, 3, 112, 112)
         >>> layer_suggestion(model, "layer1.0", model.layer1[0], faces, suggest_layers(model, faces)).shape
         (64, 28, 28)
@@ -251,10 +254,14 @@ def _raise_if_displaced(model: nn.Module, sample: Tensor, field: Field, layers: 
 def first_images(faces: Tensor) -> tuple[Tensor, list[int]]:
     """Return the first two images without NaN or infinite values, and their rows.
 
-    Images with such values raise an error that names them when they are explained.
-
     Args:
         faces: Images (N, C, H, W).
+
+    Returns:
+        Tuple of two values:
+
+        * Images (n, C, H, W), n = 1 or 2.
+        * Rows of these images, a list of integers.
 
     Raises:
         CaptumLeamError: If every image has NaN or infinite values.
@@ -262,8 +269,9 @@ def first_images(faces: Tensor) -> tuple[Tensor, list[int]]:
     Example:
         >>> faces = torch.zeros(4, 1, 2, 2)
         >>> faces[0] = torch.nan
-        >>> first_images(faces)[1]
-        [1, 2]
+        >>> images, rows = first_images(faces)
+        >>> images.shape, rows
+        (torch.Size([2, 1, 2, 2]), [1, 2])
     """
     finite = torch.isfinite(faces.detach()).flatten(1).all(1).nonzero().flatten().tolist()
     if not finite:
@@ -303,27 +311,30 @@ def _find_displaced(
 
 
 def find_field(model: Callable[..., Tensor], faces: Tensor, *, seed: int = 0) -> Field:
-    """Return the field that a network reads, the bounding box of the support of the input gradient.
+    """Find the part of the images that a network reads.
 
-    The gradient is that of the first spatial map behind weights that everything passes through, if there is one. Later layers may be
-    blind to parts of the field of this map, although their maps are spread over all of it.
+    Some networks crop their images inside. Their maps cover the part that is left, the *field*, and must be placed there. It is found as
+    the smallest rectangle that holds all pixels with a gradient.
 
     Args:
-        model: Model that returns embeddings (N, D) or scores (N,).
-        faces: Images (N, C, H, W), of which the first two are used, and two copies with shuffled pixels in case a face leaves units
-            dead.
-        seed: Seed of the shuffling. Default: 0.
+        model: Model from images (N, C, H, W) to embeddings (N, D) or scores (N,).
+        faces: Images (N, C, H, W) as the model takes them. The first two are used.
+        seed: Seed of the shuffled copies of the images that are used beside them. Default: 0.
 
     Returns:
-        (top, left, height, width) in pixels.
+        Field (top, left, height, width) in pixels, four integers.
 
     Raises:
         CaptumLeamError: If the output does not depend on the images.
 
+    See Also:
+        :func:`~captum_leam.maps.place_on_field`: Placement of maps on the field.
+
     Example:
         >>> class Crop(nn.Module):
         ...     def forward(self, x):
-        ...         return x[..., 8:104].flatten(1)
+        ...         return x[..., 8:104].flatten(1)  # reads columns 8 to 103
+        >>> _ = torch.manual_seed(0)
         >>> find_field(Crop(), torch.rand(1, 3, 112, 112))
         (0, 8, 112, 96)
     """
