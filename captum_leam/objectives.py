@@ -60,11 +60,11 @@ def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 6
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D).
-        images: Images (N, C, H, W).
+        images: Images (N, C, H, W) as the model takes them.
         batch_size: Number of images per pass, halved with a warning if they do not fit into memory. Default: 64.
 
     Returns:
-        Embeddings (N, D), not normalised.
+        Embeddings of shape (N, D), not normalised.
 
     Raises:
         TooLargeError: If a single image does not fit into memory.
@@ -74,8 +74,10 @@ def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 6
         :func:`~captum_leam.leave_one_out_centroids`: References from the embeddings.
 
     Example:
-        >>> embed(nn.Flatten(), torch.rand(5, 3, 2, 2), batch_size=2).shape
-        torch.Size([5, 12])
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)).eval()
+        >>> embed(model, torch.rand(5, 3, 2, 2), batch_size=2).shape
+        torch.Size([5, 4])
     """
     check_tensor(images, "images")
     raise_if_active(model)
@@ -97,17 +99,17 @@ def _length(vectors: Tensor) -> Tensor:
 
 
 def unit(vectors: Tensor, name: str = "vectors") -> Tensor:
-    """Divide vectors by their norm over the last dimension.
+    """Divide vectors by their length, so that each has length 1.
 
     Args:
-        vectors: Vectors (..., D).
-        name: Name of the vectors, for messages. Default: ``"vectors"``.
+        vectors: Vectors of shape (..., D).
+        name: Name of the vectors in messages. Default: ``"vectors"``.
 
     Returns:
-        Unit vectors (..., D).
+        Unit vectors of shape (..., D).
 
     Raises:
-        CaptumLeamError: If the norm of a vector is zero, NaN or infinite; the message lists the rows.
+        CaptumLeamError: If the length of a vector is zero, NaN or infinite; the message lists the rows.
 
     Example:
         >>> unit(torch.tensor([[3.0, 4.0]]))
@@ -156,25 +158,31 @@ def match_rows(vectors: Tensor, embeddings: Tensor, name: str = "reference") -> 
 
 
 def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Tensor | None = None) -> Tensor:
-    r"""Return the direction d that embeddings are projected on: :math:`\hat r`, or :math:`\hat r_+ - \mathrm{mean}\,\hat r_-`.
+    r"""Return the direction along which the similarity to a reference is measured.
+
+    Without a contrast, it is the reference with length 1, :math:`d = \hat r`. With embeddings of other people as contrast, their mean is
+    subtracted, :math:`d = \hat r_+ - \mathrm{mean}\,\hat r_-`, so that only what distinguishes the person from them counts.
 
     Args:
         embeddings: Embeddings (N, D) of the explained images.
-        reference: Reference embeddings, (D,) or (1, D) shared by all images, or (N, D), one per image. Default: ``embeddings``.
-        contrast: Embeddings of other people to contrast with, (D,) or (M, D) shared by all images, or (N, M, D). Default: None.
+        reference: Reference embeddings, (D,) or (1, D) for all images, or (N, D) with one per image. Default: ``embeddings``.
+        contrast: Embeddings of other people, (D,) or (M, D) for all images, or (N, M, D). Default: None.
 
     Returns:
-        Shape (1, D) or (N, D), detached; of length 1 without a contrast.
+        Directions of shape (1, D) or (N, D), detached. Without a contrast, they have length 1.
 
     Raises:
         InputTypeError: If the reference or contrast is not a tensor.
-        CaptumLeamError: If a shape does not fit, or if the contrast equals the reference, so that there is nothing to explain.
+        CaptumLeamError: If a shape does not fit, or if the contrast equals the reference.
+
+    See Also:
+        :func:`~captum_leam.objectives.similarity`: Score along the direction.
 
     Example:
-        >>> f = torch.tensor([[3.0, 4.0]])
-        >>> direction(f)
-        tensor([[0.6000, 0.8000]])
-        >>> direction(f, torch.tensor([2.0, 0.0]), contrast=torch.tensor([0.0, 5.0]))
+        >>> embeddings = torch.tensor([[3.0, 4.0]])
+        >>> direction(embeddings, torch.tensor([2.0, 0.0]))
+        tensor([[1., 0.]])
+        >>> direction(embeddings, torch.tensor([2.0, 0.0]), contrast=torch.tensor([0.0, 5.0]))
         tensor([[ 1., -1.]])
     """
     embeddings = embeddings.detach()
@@ -208,16 +216,22 @@ def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Ten
 
 
 def similarity(embeddings: Tensor, direction: Tensor, norm: Norm = "detach") -> Tensor:
-    """Return the score of every embedding along a direction, as tabulated in :mod:`captum_leam.objectives`.
+    """Compute the similarity of each embedding to a reference, as a differentiable score.
+
+    All norms give the cosine at the explained image, but different gradients, see :mod:`captum_leam.objectives`.
 
     Args:
-        embeddings: Embeddings (N, D), not normalised, differentiable.
-        direction: Direction (1, D) or (N, D) of :func:`direction`. With ``norm="fixed"``, the weights of
+        embeddings: Embeddings (N, D), not normalised.
+        direction: Direction (1, D) or (N, D), as :func:`direction` returns it. With ``norm="fixed"``, the weights of
             :meth:`EmbeddingSimilarity.fixed_weights`.
-        norm: Treatment of the norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``. Default: ``"detach"``.
+        norm: Treatment of the length of the embedding. Default: ``"detach"``.
+
+            * ``"detach"``: Dot product divided by the length, which is a constant in the gradient.
+            * ``"differentiate"``: Dot product divided by the length, which is part of the gradient.
+            * ``"fixed"``: Dot product with given weights.
 
     Returns:
-        Scores (N,). If the direction is a unit reference, the cosine at the explained images.
+        Scores of shape (N,).
 
     Raises:
         CaptumLeamError: If an embedding is zero.
@@ -333,19 +347,21 @@ class Objective:
     direction: Tensor | None = None
 
     def at(self, output: Tensor, *, along_path: bool = False) -> "Objective":
-        """Return the objective with the direction at the explained images, to score other points of a path.
+        """Return the objective with its direction set at the explained images.
+
+        Use it to score other points of a path.
 
         Args:
             output: Embeddings (N, D) of the explained images, or scores (N,).
             along_path: Whether gradients along the path must sum to a difference of scores, for which a detached norm is fixed.
                 Default: False.
 
+        Returns:
+            Copy of the objective whose ``direction`` is set. For scores (N,), the objective itself.
+
         Raises:
             CaptumLeamError: If the output are scores (N,) and there is a reference, contrast or norm, or if the gradient is zero with
                 ``"differentiate"``.
-
-        Returns:
-            Copy of the objective whose ``direction`` is set. For scores (N,), the objective itself.
 
         Example:
             >>> f = torch.tensor([[3.0, 4.0]])
@@ -414,17 +430,17 @@ def _warn_of_unit_embeddings(embeddings: Tensor) -> None:
 
 
 def leave_one_out_centroids(embeddings: Tensor, labels: Sequence[Any] | Tensor) -> Tensor:
-    """Return a reference for each image: the mean embedding of its person's other images.
+    """Compute a reference for each image: the mean embedding of the person's other images.
 
-    Leaving out the image itself keeps it from being compared with itself. All embeddings have length 1 before they are averaged, so that
-    each image counts alike, and the mean is divided by its length again.
+    Use these as ``reference`` of :func:`~captum_leam.explain_faces` or :class:`~captum_leam.LEAM`, so that no image is compared with
+    itself. Each embedding is divided by its length before the mean, and so is the mean.
 
     Args:
         embeddings: Embeddings of shape (N, D), not normalised.
-        labels: Person of each image, N names or numbers as a sequence or tensor, with at least two images of each person.
+        labels: Person in each image, N names or numbers as a sequence or tensor. Each person needs at least two images.
 
     Returns:
-        Unit references of shape (N, D) in the order of the images, detached, float32 or higher precision.
+        References of length 1, shape (N, D), in the order of the images, detached, float32 or higher precision.
 
     Raises:
         CaptumLeamError: If a person has one image only, or if there is not one label per image.
@@ -480,44 +496,50 @@ def _warn_of_copies(embeddings: Tensor, codes: NDArray[np.int64]) -> None:
 
 
 class EmbeddingSimilarity(nn.Module):
-    """Similarity to a reference as a Captum forward function from images to one score per image.
+    r"""Cosine similarity of embeddings to a reference, as a Captum forward function.
 
-    Pass it to any Captum method, for example ``LayerGradCam(EmbeddingSimilarity(model, reference), layer)`` or
-    ``Occlusion(EmbeddingSimilarity(model, reference))``. The norm depends on the method:
+    Captum's methods explain one score per image. This module computes that score for a network that returns embeddings: the cosine of the
+    angle between each embedding f(x) and a reference embedding r,
 
-    * gradient and CAM methods use ``"detach"`` (default), or ``"differentiate"`` for the gradient of the plain cosine;
-    * path methods with a completeness axiom (IntegratedGradients, LayerIntegratedGradients, LayerConductance, DeepLift,
-      GradientShap) and ``infidelity`` use ``"fixed"``, with the weights of the explained images from
-      :meth:`fixed_weights` as ``additional_forward_args``;
-    * perturbation methods (Occlusion, FeatureAblation, Shapley values) use ``"detach"`` or ``"differentiate"``, both of
-      which have the value of the cosine. They need a reference, because the cosine of an embedding to itself is always 1.
+    .. math:: s(x) = \frac{\langle f(x), r\rangle}{\|f(x)\| \|r\|}
 
-    The model is not copied, and its mode, gradients and hooks are not changed.
+    Pass it to any Captum method in the place of the model, for example ``Occlusion(EmbeddingSimilarity(model, reference))``. The model is
+    not copied or changed.
 
     Args:
         model: Module or callable that returns embeddings (N, D).
-        reference: Reference embeddings, (D,) or (1, D) shared by all images, or (N, D), one per image of a batch of N. With
-            ``norm="fixed"``, the weights. Default: each image's own embedding.
-        norm: Treatment of the norm: ``"detach"``, ``"differentiate"`` or ``"fixed"``. Default: ``"detach"``.
+        reference: Embeddings that the images are compared with, (D,) or (1, D) for all images, or (N, D) with one per image of a batch of
+            N. With ``norm="fixed"``, the weights. Default: each image's own embedding.
+        norm: Treatment of the length :math:`\|f(x)\|`. Which one to use depends on the method. Default: ``"detach"``.
+
+            * ``"detach"``: Constant in the gradient. Use it for gradient, CAM and perturbation methods, such as Saliency, LayerGradCam and
+              Occlusion.
+            * ``"differentiate"``: Part of the gradient, which is then that of the cosine. It needs a reference.
+            * ``"fixed"``: Constant over all points of a path. Use it for IntegratedGradients, LayerConductance, DeepLift, GradientShap and
+              ``infidelity``, and pass the result of :meth:`fixed_weights` in ``additional_forward_args``.
 
     Raises:
         InputTypeError: If the model is not callable, or if the reference is not a tensor.
-        CaptumLeamError: If the norm is unknown. ``forward`` raises it if the reference does not fit the batch, or if it is missing
-            with ``norm="differentiate"`` (zero gradient) or ``norm="fixed"``.
+        CaptumLeamError: If the norm is unknown. When called, if the reference does not fit the batch, or if it is missing with
+            ``norm="differentiate"`` or ``"fixed"``.
+
+    Note:
+        Perturbation methods need a reference, because the cosine of an embedding to itself is always 1. Methods that repeat the images,
+        such as NoiseTunnel, need one reference per image in ``additional_forward_args`` instead.
 
     See Also:
         * :class:`~captum_leam.LEAM`: Maps of layers for this score.
-        * :class:`~captum_leam.explainers.CaptumExplainer`: Captum's methods with the norm and shape set for embeddings.
+        * :class:`~captum_leam.explainers.CaptumExplainer`: Captum's methods with the norm set for embeddings.
 
     Example:
         >>> from captum.attr import Saliency
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8)).eval()
-        >>> faces = torch.rand(2, 3, 4, 4)
-        >>> objective = EmbeddingSimilarity(model, reference=torch.ones(8))
-        >>> objective(faces).shape
+        >>> faces, reference = torch.rand(2, 3, 4, 4), torch.rand(8)
+        >>> score = EmbeddingSimilarity(model, reference)
+        >>> score(faces).shape
         torch.Size([2])
-        >>> Saliency(objective).attribute(faces.requires_grad_()).shape
+        >>> Saliency(score).attribute(faces.requires_grad_()).shape
         torch.Size([2, 3, 4, 4])
     """
 
@@ -546,18 +568,24 @@ class EmbeddingSimilarity(nn.Module):
         self.training = getattr(model, "training", False)
 
     def forward(self, inputs: Tensor, reference: Tensor | None = None, *args: Any) -> Tensor:
-        """Return the score of every image.
+        """Compute the score of each image.
 
         Args:
-            inputs: Images (N, …).
+            inputs: Images of shape (N, ...).
             reference: Reference embeddings, (D,), (1, D) or (N, D), or weights with ``norm="fixed"``. Default: those of the objective.
-            *args: Arguments passed to the model unchanged.
+            *args: Further arguments of the model.
 
         Returns:
-            Scores (N,). These are cosines, with ``norm="fixed"`` only at the images that the weights belong to.
+            Scores of shape (N,). They are cosines in [−1, 1]. With ``norm="fixed"``, they are cosines only at the images that the weights
+            belong to.
 
         Raises:
             CaptumLeamError: If there is no reference with ``norm="differentiate"``, or no weights with ``norm="fixed"``.
+
+        Example:
+            >>> score = EmbeddingSimilarity(nn.Flatten(), reference=torch.tensor([1.0, 0.0]))
+            >>> score(torch.tensor([[[3.0, 4.0]], [[5.0, 0.0]]]))
+            tensor([0.6000, 1.0000])
         """
         reference = self.reference if reference is None else reference
         if reference is None and self.norm != "detach":
@@ -581,24 +609,34 @@ class EmbeddingSimilarity(nn.Module):
     def fixed_weights(
         self, inputs: Tensor, reference: Tensor | None = None, contrast: Tensor | None = None, *args: Any
     ) -> Tensor:
-        """Return the weights of ``norm="fixed"`` for images.
+        r"""Compute the weights of images for ``norm="fixed"``.
+
+        Path methods such as IntegratedGradients compare many points between a baseline and an image. With weights computed once at the
+        image, the score is a linear function of the embedding, and attributions sum to its change along the path:
+
+        .. math:: w = \frac{r}{\|r\| \|f(x)\|}, \qquad s = \langle f, w\rangle
 
         Args:
-            inputs: Images (N, …).
-            reference: Reference embeddings, see :func:`direction`. Default: each image's own embedding.
-            contrast: Embeddings of other people to contrast with, see :func:`direction`. Default: None.
-            *args: Arguments passed to the model unchanged.
+            inputs: Explained images of shape (N, ...).
+            reference: Reference embeddings, (D,), (1, D) or (N, D). Default: each image's own embedding.
+            contrast: Embeddings of other people, whose mean is subtracted from the reference, (D,), (M, D) or (N, M, D). Default: None.
+            *args: Further arguments of the model.
 
         Returns:
-            Weights (N, D), detached.
+            Weights of shape (N, D), detached.
+
+        Raises:
+            InputTypeError: If the reference or contrast is not a tensor.
+            CaptumLeamError: If a shape does not fit.
 
         Example:
+            >>> from captum.attr import IntegratedGradients
+            >>> _ = torch.manual_seed(0)
             >>> model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8)).eval()
-            >>> faces = torch.rand(2, 3, 4, 4)
-            >>> objective = EmbeddingSimilarity(model, norm="fixed")
-            >>> weights = objective.fixed_weights(faces, reference=torch.ones(8))
-            >>> torch.allclose(objective(faces, weights), EmbeddingSimilarity(model)(faces, torch.ones(8)), atol=1e-6)
-            True
+            >>> faces, score = torch.rand(2, 3, 4, 4), EmbeddingSimilarity(model, norm="fixed")
+            >>> weights = score.fixed_weights(faces, reference=torch.rand(8))
+            >>> IntegratedGradients(score).attribute(faces, additional_forward_args=(weights,)).shape
+            torch.Size([2, 3, 4, 4])
         """
         with torch.no_grad():
             return fixed_weights(as_embeddings(self.model(inputs, *args), len(inputs)), reference, contrast)
