@@ -58,16 +58,22 @@ WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
 def weigh(
     gradients: Tensor, activations: Tensor, weighting: str = "elementwise", *, sum_channels: bool = True
 ) -> Tensor:
-    r"""Return the layer map :math:`M = \sum_c w(G)_c \odot A_c`.
+    r"""Compute a layer map from gradients and activations.
+
+    .. math:: M = \sum_c w(G)_c \odot A_c
 
     Args:
-        gradients: Gradients :math:`G = \partial s / \partial A`, shape (N, C, h, w).
+        gradients: Gradients :math:`G = \partial s / \partial A` of the score, shape (N, C, h, w).
         activations: Activations :math:`A`, or a difference of activations, shape (N, C, h, w).
-        weighting: Weighting of the gradients: ``"elementwise"``, ``"positive"`` or ``"channel"``. Default: ``"elementwise"``.
+        weighting: Weighting :math:`w` of the gradients. Default: ``"elementwise"``.
+
+            * ``"elementwise"``: Gradients as they are (HiResCAM, LEAM).
+            * ``"positive"``: Positive part of the gradients (LayerCAM).
+            * ``"channel"``: Mean gradient of each channel (Grad-CAM).
         sum_channels: Whether to sum over the channels. Default: True.
 
     Returns:
-        Shape (N, 1, h, w), or (N, C, h, w) without the sum; signed.
+        Signed maps of shape (N, 1, h, w), or (N, C, h, w) without the sum.
 
     Raises:
         CaptumLeamError: If ``weighting`` is none of these.
@@ -89,15 +95,13 @@ def weigh(
 
 
 def as_maps(maps: Tensor | ArrayLike) -> Tensor:
-    """Return maps as (N, H, W) in float32 or float64, and raise if they cannot be ranked.
-
-    Half precision is converted to float32, because the sum of a map overflows in float16 and bfloat16 has too few values to rank pixels.
+    """Return maps of any accepted shape as (N, H, W), in float32 or float64.
 
     Args:
         maps: Maps (H, W), (N, H, W) or (N, 1, H, W), a tensor or an array.
 
     Returns:
-        Shape (N, H, W).
+        Maps of shape (N, H, W).
 
     Raises:
         CaptumLeamError: If the shape differs, or if values are NaN or infinite.
@@ -126,25 +130,28 @@ def as_maps(maps: Tensor | ArrayLike) -> Tensor:
 
 
 def place_on_field(maps: Tensor, size: tuple[int, int], field: Field | None = None) -> Tensor:
-    """Resize layer maps bilinearly to the field that the network reads, and pad them with zeros to the size of the image.
+    """Enlarge layer maps to the size of the images.
+
+    Maps are resized bilinearly. If the network reads a part of the image only, the field, they are placed there, and padded with zeros.
 
     Args:
-        maps: Layer maps, shape (N, 1, h, w) or (N, h, w).
-        size: (H, W) of the image.
-        field: (top, left, height, width) that the network reads, in pixels. Default: the whole image.
+        maps: Layer maps of shape (N, 1, h, w) or (N, h, w).
+        size: Height and width (H, W) of the images in pixels.
+        field: Part (top, left, height, width) of the images that the network reads, in pixels. Default: the whole image.
 
     Returns:
-        Maps (N, H, W).
+        Maps of shape (N, H, W).
 
     Raises:
         CaptumLeamError: If the field is not inside the image.
 
     See Also:
-        :func:`~captum_leam.overall_map`: Mean of several layer maps.
+        * :func:`~captum_leam.suggest.find_field`: Field of a network.
+        * :func:`~captum_leam.overall_map`: Mean of several layer maps.
 
     Example:
         >>> placed = place_on_field(torch.ones(1, 1, 7, 6), (112, 112), field=(0, 8, 112, 96))
-        >>> placed.shape, placed[0, 0, 7:9].tolist()
+        >>> placed.shape, placed[0, 0, 7:9].tolist()  # zero left of the field
         (torch.Size([1, 112, 112]), [0.0, 1.0])
     """
     maps = as_maps(maps)
@@ -163,16 +170,20 @@ def overall_map(
     field: Field | None = None,
     weights: Sequence[float] | None = None,
 ) -> Tensor:
-    r"""Return the mean of the positive parts of several layer maps, each placed on the image and divided by its sum.
+    r"""Combine maps of several layers into one map per image.
+
+    The positive part of each layer map is enlarged to the size of the image and divided by its sum. The overall map is the mean of these:
+
+    .. math:: M = \sum_l w_l \frac{\max(M_l, 0)}{\sum \max(M_l, 0)}
 
     Args:
-        maps: Layer maps, (N, 1, h, w) each, usually one for every spatial size.
-        size: (H, W) of the image.
-        field: (top, left, height, width) that the network reads, in pixels. Default: the whole image.
-        weights: Weights of the layers, not negative. Default: equal weights.
+        maps: List of layer maps, (N, 1, h, w) each, usually one for every spatial size.
+        size: Height and width (H, W) of the images in pixels.
+        field: Part (top, left, height, width) of the images that the network reads, in pixels. Default: the whole image.
+        weights: Weights of the layers, 0 or more, which are divided by their sum. Default: equal weights.
 
     Returns:
-        Shape (N, H, W), not negative. Each map sums to 1.
+        Maps of shape (N, H, W), 0 or more. Each sums to 1.
 
     Raises:
         NoEvidenceError: If a layer map has no positive value.
@@ -180,13 +191,13 @@ def overall_map(
 
     See Also:
         * :func:`~captum_leam.explain_faces`: Layers, maps and overall map in one call.
-        * :func:`~captum_leam.maps.place_on_field`: A single layer map at image size.
+        * :func:`~captum_leam.maps.place_on_field`: A single layer map at the size of the image.
 
     Example:
-        >>> coarse, fine = torch.rand(2, 1, 7, 7), torch.rand(2, 1, 28, 28)
-        >>> overall = overall_map([coarse, fine], (112, 112))
-        >>> overall.shape, overall.sum((1, 2)).round(decimals=4).tolist()
-        (torch.Size([2, 112, 112]), [1.0, 1.0])
+        >>> coarse = torch.tensor([[[[1.0, 0.0]]]])
+        >>> fine = torch.tensor([[[[4.0, 1.0, 3.0, -2.0]]]])
+        >>> overall_map([coarse, fine], (1, 4)).round(decimals=3).tolist()
+        [[[0.5, 0.25, 0.25, 0.0]]]
     """
     if isinstance(maps, Tensor) or not maps:
         got = f"a tensor {tuple(maps.shape)}" if isinstance(maps, Tensor) else repr(maps)
@@ -209,16 +220,18 @@ def overall_map(
 
 
 def normalize_sum(maps: Tensor) -> Tensor:
-    """Return the positive part of every map divided by its sum, a distribution over the pixels.
+    """Divide the positive part of each map by its sum.
+
+    The result is a distribution over the pixels, which shows the share of each in the evidence for the match.
 
     Args:
         maps: Maps (N, H, W) or (N, 1, H, W).
 
     Returns:
-        Shape (N, H, W). Each map sums to 1.
+        Maps of shape (N, H, W), 0 or more. Each sums to 1.
 
     Raises:
-        NoEvidenceError: If a map has no positive value, and so no evidence for the match.
+        NoEvidenceError: If a map has no positive value.
 
     See Also:
         :func:`~captum_leam.maps.normalize_max`: Signed maps in [−1, 1].
@@ -259,13 +272,15 @@ def positive_shares(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalize_max(maps: Tensor) -> Tensor:
-    """Return every map divided by its largest absolute value.
+    """Divide each map by its largest absolute value.
+
+    The result keeps the sign, and is what figures show.
 
     Args:
         maps: Maps (N, H, W) or (N, 1, H, W).
 
     Returns:
-        Signed maps (N, H, W) in [−1, 1]. A map of zeros is returned unchanged.
+        Signed maps of shape (N, H, W) in [−1, 1]. A map of zeros is returned unchanged.
 
     See Also:
         :func:`~captum_leam.maps.normalize_sum`: Maps that sum to 1.
@@ -297,15 +312,15 @@ def pixel_count(fraction: float, pixels: int) -> int:
 
 
 def rank_pixels(maps: Tensor, *, seed: int = 0, start: int = 0) -> Tensor:
-    """Return the rank of every pixel within its image, 0 for the highest value.
+    """Rank the pixels of each map, from 0 for the highest value.
 
     Args:
         maps: Maps (N, H, W) or (N, 1, H, W).
-        seed: Seed of the permutations, one per image, that break ties. Default: 0.
-        start: Index of the first image in a larger set, so that the permutation of an image does not depend on its batch. Default: 0.
+        seed: Seed of the random order of equal values. Default: 0.
+        start: Index of the first image in a larger set, so that the order of equal values does not depend on the batch. Default: 0.
 
     Returns:
-        Ranks (N, H, W), int64, on the device of the maps.
+        Ranks of shape (N, H, W), int64, on the device of the maps.
 
     See Also:
         :func:`~captum_leam.top_fraction`: Mask of the highest pixels.
@@ -407,17 +422,18 @@ def _sort_top(maps: Tensor, cuts: Sequence[int], largest: int) -> tuple[Tensor, 
 def top_fraction(
     maps: Tensor, fraction: float = 0.01, *, within: Tensor | None = None, seed: int = 0, start: int = 0
 ) -> Tensor:
-    """Return the critical pixels: the top fraction of every map by rank within the image.
+    """Select the critical pixels of each map, those with the highest values.
 
     Args:
         maps: Maps (N, H, W) or (N, 1, H, W).
-        fraction: Share of the pixels of the crop, or of ``within``, in (0, 1]. Default: 0.01.
-        within: Pixels to select from, booleans (N, H, W) or (H, W), for example the face. Default: the whole crop.
-        seed: Seed of the permutations, one per image, that break ties. Default: 0.
-        start: Index of the first image in a larger set, see :func:`rank_pixels`. Default: 0.
+        fraction: Share of the pixels to select, in (0, 1]. Default: 0.01, which is 125 pixels of a crop of 112 × 112 px.
+        within: Pixels to select from, booleans (N, H, W) or (H, W), for example those of the face. The fraction is then of these. Default:
+            the whole image.
+        seed: Seed of the random order of equal values. Default: 0.
+        start: Index of the first image in a larger set, see :func:`~captum_leam.maps.rank_pixels`. Default: 0.
 
     Returns:
-        Boolean masks (N, H, W) with exactly ``max(1, round(fraction · pixels))`` pixels each.
+        Boolean masks of shape (N, H, W), with ``max(1, round(fraction * pixels))`` pixels each.
 
     Raises:
         CaptumLeamError: If the fraction is outside (0, 1], or if ``within`` is empty for an image.
@@ -462,14 +478,12 @@ def top_fraction(
 
 
 def gaussian_blur(images: Tensor, sigma: float, kernel: int | None = None) -> Tensor:
-    """Blur images with a separable Gaussian and reflected borders.
-
-    The result equals that of ``torchvision.transforms.functional.gaussian_blur``, which is slower for large kernels.
+    """Blur images with a Gaussian, with reflected borders.
 
     Args:
-        images: Images (..., H, W).
-        sigma: Standard deviation in pixels. 0 returns the images.
-        kernel: Size of the kernel in pixels, an odd number. Default: two standard deviations to both sides, 41 px for σ = 10 px.
+        images: Images of shape (..., H, W).
+        sigma: Standard deviation in pixels, 0 or more. 0 returns the images.
+        kernel: Width of the kernel in pixels, an odd number. Default: two standard deviations to both sides, 41 px for σ = 10 px.
 
     Returns:
         Blurred images of the same shape, dtype and device.
@@ -477,14 +491,17 @@ def gaussian_blur(images: Tensor, sigma: float, kernel: int | None = None) -> Te
     Raises:
         CaptumLeamError: If sigma is negative.
 
+    Note:
+        The result equals that of ``torchvision.transforms.functional.gaussian_blur``, which is slower for large kernels.
+
     See Also:
         :func:`~captum_leam.faithfulness.occlude`: Replacement of masked pixels by a blur.
 
     Example:
-        >>> spot = torch.zeros(1, 1, 9, 9); spot[..., 4, 4] = 1
-        >>> blurred = gaussian_blur(spot, 1.0)
-        >>> round(blurred.sum().item(), 4), round(blurred.max().item(), 4)
-        (1.0, 0.1621)
+        >>> spot = torch.zeros(1, 1, 9, 9)
+        >>> spot[..., 4, 4] = 1
+        >>> print(gaussian_blur(spot, 1.0)[0, 0, 4].numpy().round(2))  # the row through the spot
+        [0.   0.   0.02 0.1  0.16 0.1  0.02 0.   0.  ]
     """
     if sigma < 0:
         raise CaptumLeamError(f"Expected sigma to be a standard deviation in pixels, 0 or more, got {sigma}.")
@@ -521,23 +538,29 @@ def _blur_matrix(length: int, radius: int, sigma: float) -> Tensor:
 
 
 def default_blur(images: Tensor) -> Tensor:
-    """Blur images as the path baseline and the blur fill do, with σ = 10 px per 112 px of width.
+    """Blur images as the default baseline does, with σ = 10 px per 112 px of width.
 
     Args:
-        images: Images (..., H, W).
+        images: Images of shape (..., H, W).
+
+    Returns:
+        Blurred images of the same shape, dtype and device.
 
     Example:
-        >>> default_blur(torch.rand(2, 3, 112, 112)).shape
+        >>> default_blur(torch.zeros(2, 3, 112, 112)).shape
         torch.Size([2, 3, 112, 112])
     """
     return gaussian_blur(images, 10 * images.shape[-1] / 112)
 
 
 def path_midpoints(n_steps: int) -> list[float]:
-    """Return the midpoints ``(i + ½) / n`` of the steps of a path from the baseline (0) to the image (1).
+    """Return the midpoints of the steps of a path from the baseline (0) to the image (1).
 
     Args:
         n_steps: Number n of steps.
+
+    Returns:
+        Midpoints ``(i + 1/2) / n``, a list of n numbers.
 
     Example:
         >>> path_midpoints(4)
@@ -547,9 +570,12 @@ def path_midpoints(n_steps: int) -> list[float]:
 
 
 def soft_mask(heights: Tensor, area: float, width: float) -> Tensor:
-    r"""Return the mask :math:`m = \sigma((h - q) / \tau)` with soft edges, whose threshold q gives it a certain mean.
+    r"""Compute a mask with soft edges that covers a given share of the pixels.
 
-    The gradient of the threshold is the mean of the changes of the heights, weighted by :math:`m (1 - m)`, which keeps the mean constant.
+    .. math:: m = \sigma\Big(\frac{h - q}{\tau}\Big)
+
+    where the threshold q is set so that the mask has the mean ``area``. Use it to search for a mask by gradient descent on the heights h:
+    its gradient keeps the mean constant.
 
     Args:
         heights: Heights h, shape (N, 1, H, W).
@@ -557,13 +583,13 @@ def soft_mask(heights: Tensor, area: float, width: float) -> Tensor:
         width: Width τ of the edges, on the scale of the heights.
 
     Returns:
-        Mask (N, 1, H, W) in [0, 1]. Its gradient with respect to the heights keeps the mean constant.
+        Masks of shape (N, 1, H, W) in [0, 1], differentiable with respect to the heights.
 
     Example:
-        >>> heights = torch.tensor([[[[1.0, 5.0], [2.0, 4.0]]]], requires_grad=True)
-        >>> mask = soft_mask(heights, 0.25, 1.0)
-        >>> round(mask.mean().item(), 4), torch.autograd.grad(mask.sum(), heights)[0].abs().max().item() < 1e-6
-        (0.25, True)
+        >>> mask = soft_mask(torch.tensor([[[[1.0, 5.0], [2.0, 4.0]]]]), area=0.5, width=0.5)
+        >>> print(mask[0, 0].numpy().round(2), round(mask.mean().item(), 2))
+        [[0.02 0.98]
+         [0.12 0.88]] 0.5
     """
     threshold = mean_threshold(heights.detach(), area, width)
     mask = ((heights.detach() - threshold) / width).sigmoid()
@@ -574,7 +600,7 @@ def soft_mask(heights: Tensor, area: float, width: float) -> Tensor:
 
 
 def mean_threshold(heights: Tensor, area: float, width: float) -> Tensor:
-    """Return the threshold at which a soft mask has a certain mean, found by 30 bisections.
+    """Return the threshold at which a soft mask has a certain mean.
 
     Args:
         heights: Heights, shape (N, 1, H, W).
@@ -582,7 +608,7 @@ def mean_threshold(heights: Tensor, area: float, width: float) -> Tensor:
         width: Width of the edges, on the scale of the heights.
 
     Returns:
-        Thresholds (N, 1, 1, 1).
+        Thresholds of shape (N, 1, 1, 1).
 
     Example:
         >>> round(mean_threshold(torch.tensor([[[[2.0, 4.0]]]]), 0.5, 1.0).item(), 4)
@@ -598,9 +624,12 @@ def mean_threshold(heights: Tensor, area: float, width: float) -> Tensor:
 
 
 def bhattacharyya(a: Tensor, b: Tensor | None = None, *, fraction: float = 0.01, seed: int = 0) -> Tensor:
-    r"""Return the Bhattacharyya coefficient :math:`\sum_i \sqrt{p_i q_i}` of the critical pixels of maps.
+    r"""Compute the overlap of the critical pixels of maps (Bhattacharyya coefficient).
 
-    Each map is reduced to the positive values of its top fraction and divided by their sum.
+    Use it to compare maps of two images or of two methods. Each map is reduced to the positive values of its top fraction and divided by
+    their sum, which gives distributions p and q over the pixels:
+
+    .. math:: BC = \sum_i \sqrt{p_i q_i}
 
     Source: Bhattacharyya 1943; applied to maps of faces by Borsukiewicz et al., arXiv 2509.17457.
 
@@ -608,10 +637,10 @@ def bhattacharyya(a: Tensor, b: Tensor | None = None, *, fraction: float = 0.01,
         a: Maps (N, H, W) or (N, 1, H, W), or one map (H, W).
         b: Maps to compare with, (M, H, W), or one map (H, W). Default: those of ``a``.
         fraction: Share of the pixels that are kept, in (0, 1]; 1 for whole maps. Default: 0.01.
-        seed: Seed of the permutations that break ties. Default: 0.
+        seed: Seed of the random order of equal values. Default: 0.
 
     Returns:
-        Coefficients (N, M) in [0, 1], 1 for equal maps and 0 for maps without a common pixel. A scalar for two single maps.
+        Coefficients of shape (N, M) in [0, 1], 1 for equal maps and 0 for maps without a common pixel. A scalar tensor for two single maps.
 
     Raises:
         NoEvidenceError: If a map has no positive value.
@@ -622,10 +651,11 @@ def bhattacharyya(a: Tensor, b: Tensor | None = None, *, fraction: float = 0.01,
         * :func:`~captum_leam.patterns.person_specificity`: Coefficients of the same and of different people.
 
     Example:
-        >>> left, right = torch.zeros(4, 4), torch.zeros(4, 4)
-        >>> left[0, 0], right[3, 3] = 1.0, 1.0
-        >>> bhattacharyya(left, left, fraction=0.1).item(), bhattacharyya(left, right, fraction=0.1).item()
-        (1.0, 0.0)
+        >>> maps = torch.tensor([[[1.0, 1.0, 0.0, 0.0]], [[0.0, 1.0, 1.0, 0.0]], [[0.0, 0.0, 0.0, 1.0]]])
+        >>> print(bhattacharyya(maps, fraction=1).numpy().round(2))
+        [[1.  0.5 0. ]
+         [0.5 1.  0. ]
+         [0.  0.  1. ]]
     """
     other = a if b is None else b
     if tuple(a.shape[-2:]) != tuple(other.shape[-2:]):
