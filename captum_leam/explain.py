@@ -38,17 +38,24 @@ Reference = Literal["own", "other face", "other images", "first candidate"]
 
 
 class PresetForm(NamedTuple):
-    """Form of the overall map of a preset: the number of rounds of occlusion that refine the map after its first pass.
+    """Number of rounds of occlusion that refine the overall map of a preset.
+
+    :data:`PRESETS` holds the form of each preset. Use it to compute what a preset costs.
+
+    Attributes:
+        rounds: Number of rounds after the first pass.
 
     Example:
-        >>> PRESETS["default"], PRESETS["default"].passes(own_reference=True)
-        (PresetForm(rounds=8), (10, 9))
+        >>> PRESETS["default"].rounds, PRESETS["default"].passes(own_reference=True)
+        (8, (10, 9))
     """
 
     rounds: int
 
     def passes(self, *, own_reference: bool = False) -> tuple[int, int]:
-        """Return the numbers of forward and backward passes per image, without those that find layers and field.
+        """Return the numbers of forward and backward passes per image.
+
+        Passes that find layers and field, once per model, are not counted.
 
         Args:
             own_reference: Whether images are their own references, which takes one more forward pass. Default: False.
@@ -72,7 +79,8 @@ def path_passes(n_steps: int, path: Path = "mean_gradient") -> tuple[int, int]:
 
     Args:
         n_steps: Number of steps of the path, 1 or more. With 1 there is no path.
-        path: Kind of the path, ``"mean_gradient"`` or ``"conductance"``. Default: ``"mean_gradient"``.
+        path: Kind of the path, ``"mean_gradient"`` or ``"conductance"``, see :meth:`LEAM.attribute <captum_leam.LEAM.attribute>`. Default:
+            ``"mean_gradient"``.
 
     Returns:
         Number of forward passes and number of backward passes, two integers.
@@ -90,21 +98,29 @@ def path_passes(n_steps: int, path: Path = "mean_gradient") -> tuple[int, int]:
 class MapSettings:
     """Settings that the maps of a result were computed with.
 
+    Results of :func:`~captum_leam.explain_pair`, of :func:`~captum_leam.explain_match` and of studies hold them, so that maps can be
+    reproduced.
+
     Attributes:
         preset: Preset of the overall map, or ``"layers"`` in a study whose overall map is the mean of its layer maps.
-        reference: Source of the reference embedding: each image's ``"own"``, the ``"other face"`` of a pair, ``"other images"`` of the
-            person, or the ``"first candidate"`` of a gallery, with the next one as the contrast.
+        reference: Source of the reference embedding.
+
+            * ``"own"``: Embedding of the image itself.
+            * ``"other face"``: Other face of a pair.
+            * ``"other images"``: Other images of the person.
+            * ``"first candidate"``: First candidate of a gallery, with the next one as the contrast.
         overall_layers: Names of the layers that the overall map starts from.
         layers: Names of the layers with a signed map beside the overall map.
-        field: (top, left, height, width) that the model reads, in pixels.
+        field: Part (top, left, height, width) of the images that the model reads, in pixels.
         n_steps: Number of steps of the path of the signed layer maps.
-        path: Kind of that path.
-        norm: Treatment of the norm of the embedding in the score of the signed layer maps.
-        weighting: Weighting of the gradients of the signed layer maps.
+        path: Kind of that path, ``"mean_gradient"`` or ``"conductance"``. Default: ``"mean_gradient"``.
+        norm: Treatment of the length of the embedding in the signed layer maps, as in :class:`~captum_leam.LEAM`. Default: ``"detach"``.
+        weighting: Weighting of the gradients in the signed layer maps, as in :class:`~captum_leam.LEAM`. Default: ``"elementwise"``.
 
     Example:
-        >>> MapSettings("fast", "own", ("stem",), ("stem", "last"), (0, 0, 112, 112), n_steps=4).path
-        'mean_gradient'
+        >>> settings = MapSettings("fast", "own", ("stem",), ("stem", "last"), field=(0, 0, 112, 112), n_steps=4)
+        >>> settings.preset, settings.path
+        ('fast', 'mean_gradient')
     """
 
     preset: StudyPreset
@@ -121,7 +137,7 @@ class MapSettings:
     def of(
         cls, preset: StudyPreset, reference: Reference, layers: LayerSuggestions, n_steps: int, **options: Any
     ) -> "MapSettings":
-        """Return the settings of :func:`explain_faces` and :func:`layer_maps` for these layers.
+        """Return the settings of :func:`explain_faces` and :func:`layer_maps` for given layers.
 
         Args:
             preset: Preset of the overall map.
@@ -132,6 +148,12 @@ class MapSettings:
 
         Returns:
             Settings with the names of the layers and their field.
+
+        Example:
+            >>> stem = LayerSuggestion("stem", nn.Identity(), (8, 56, 56), 2.0)
+            >>> layers = LayerSuggestions((stem,), (0, 0, 112, 112), (112, 112))
+            >>> MapSettings.of("fast", "own", layers, n_steps=4).overall_layers
+            ('stem',)
         """
         overall_layers = tuple(layer.name for layer in layers.for_overall_map())
         return cls(
@@ -142,7 +164,7 @@ class MapSettings:
         """Return the settings by name, to be written to a page or a file.
 
         Returns:
-            Dictionary from readable names, such as ``"preset"`` and ``"passes"``, to text and numbers, in the order of the pages.
+            Dictionary from readable names, such as ``"preset"`` and ``"passes"``, to text and numbers.
 
         Example:
             >>> settings = MapSettings("default", "own", ("stem",), ("stem", "last"), (0, 0, 112, 112), n_steps=4)
@@ -183,11 +205,14 @@ def _format_passes(passes: tuple[int, int]) -> str:
 def check_preset(preset: str) -> None:
     """Raise if a preset is unknown.
 
+    Args:
+        preset: Name of the preset.
+
     Raises:
         CaptumLeamError: If the preset is not a key of :data:`PRESETS`.
 
     Example:
-        >>> check_preset("fast")
+        >>> check_preset("fast")  # known
     """
     check_choice("preset", preset, PRESETS)
 
@@ -204,31 +229,43 @@ def explain_faces(
     batch_size: int = 32,
     baselines: BaselineType = None,
 ) -> Tensor:
-    """Return the overall LEAM map of each aligned face, at the size of the images.
+    """Compute one map per face that shows which pixels make it similar to a reference.
 
-    The map shows which pixels raise the cosine between the embedding of the face and the reference. ``"fast"`` combines LEAM's maps of
-    several layers with the contributions of the input pixels. ``"default"`` and ``"best"`` refine this map by rounds of occlusion.
+    The map is high where a pixel raises the cosine similarity between the embedding of the face and the reference embedding. It combines
+    the LEAM maps of several layers with the contributions of the pixels, so no layer has to be chosen. This is the function to start with.
 
     Args:
-        model: Model in evaluation mode that returns embeddings (N, D), or scores (N,) as ``EmbeddingSimilarity`` does.
-        x: Faces, shape (N, C, H, W), as the model takes them.
-        preset: Form of the map: ``"fast"`` with one forward and one backward pass, ``"default"`` with 9 of each, or ``"best"`` with 49 of
-            each. Finding layers and field and probing the model take a few more passes on two images. Default: ``"default"``.
-        layers: Layer by name, as a module whose output is (N, C, h, w), or as a suggestion; or a list of these. Default: those of
-            :func:`~captum_leam.suggest_layers`.
-        field: (top, left, height, width) that the model reads, in pixels. Default: found by :func:`~captum_leam.suggest.find_field`.
-        reference: Reference embeddings, shape (D,), (1, D) or (N, D), for example of other images of the person. Default: each image's
-            own embedding, which takes one more forward pass.
-        contrast: Embeddings of other people, whose mean similarity is subtracted, see
-            :meth:`LEAM.attribute <captum_leam.LEAM.attribute>`. Default: None.
+        model: Model in evaluation mode, from images (N, C, H, W) to embeddings (N, D); or to scores (N,), such as
+            :class:`~captum_leam.EmbeddingSimilarity`.
+        x: Aligned faces (N, C, H, W) as the model takes them.
+        preset: Trade-off between speed and faithfulness. Default: ``"default"``.
+
+            * ``"fast"``: One forward and one backward pass.
+            * ``"default"``: 9 passes of each kind; occlusion refines the map.
+            * ``"best"``: 49 passes of each kind; more rounds of occlusion.
+        layers: Layers to start from: a name, module or suggestion, or a list of these. Default: None, those that
+            :func:`~captum_leam.suggest_layers` finds.
+        field: Part (top, left, height, width) of the images that the model reads, in pixels. Default: None, found by
+            :func:`~captum_leam.suggest.find_field`.
+        reference: Reference embeddings, for example of other images of the person: (D,) or (1, D) for all faces, or (N, D) with one per
+            face. Default: None, each face's own embedding.
+        contrast: Embeddings of other people, (D,) or (M, D) for all faces, or (N, M, D). Their mean similarity is subtracted, so that the
+            map shows what distinguishes the person from them. Default: None.
         batch_size: Number of images per pass, halved with a warning if they do not fit into memory. Default: 32.
-        baselines: Start of the path and replacement of occluded pixels, in any of Captum's forms. Default: a Gaussian blur.
+        baselines: Start of the path and replacement of occluded pixels: a number, or a tensor (1, C, H, W) or (N, C, H, W). Default: None,
+            a Gaussian blur of the faces.
 
     Returns:
-        Shape (N, H, W), float32 (float64 for a model in float64), not negative, on the device of the images. Each map sums to 1.
+        Maps of shape (N, H, W), 0 or more, on the device of the faces. Each sums to 1. The type is float32, or float64 for a model in
+        float64.
 
     Raises:
+        NoEvidenceError: If nothing in an image supports the match.
         CaptumLeamError: If the preset is unknown, there are no images, or ``LEAM.attribute`` would raise it.
+
+    Note:
+        The first call for a model takes a few more passes on two images, to find layers and to check the model. :doc:`/best_form` compares
+        the forms of the map that were tried.
 
     See Also:
         * :func:`~captum_leam.explain_pair`: Maps of two faces towards each other.
@@ -236,20 +273,14 @@ def explain_faces(
         * :func:`~captum_leam.layer_maps`: Signed maps of single layers.
         * :func:`~captum_leam.map_certainty`: Test of each map by occlusion.
 
-    Notes:
-        ``"fast"`` runs one pass at an image between a baseline and the face, and adds two parts: the mean of the normalised maps of the
-        layers of :func:`~captum_leam.suggest_layers`, and, with twice the weight, the positive contributions of the pixels, blurred at
-        three scales. Layers without a positive value are omitted for that image. The other presets add to this map the contributions
-        found in the rounds and twice the map re-ranked by the rounds (:mod:`captum_leam.refinement`), and square the sum.
-        :doc:`/best_form` compares the forms that were tried.
-
     Example:
         >>> from torchvision.models import resnet18
+        >>> _ = torch.manual_seed(0)
         >>> model = resnet18(num_classes=32).eval()
         >>> faces, references = torch.rand(2, 3, 112, 112), torch.randn(2, 32)
         >>> maps = explain_faces(model, faces, "fast", reference=references)
-        >>> maps.shape
-        torch.Size([2, 112, 112])
+        >>> maps.shape, maps.sum((1, 2)).round(decimals=2).tolist()
+        (torch.Size([2, 112, 112]), [1.0, 1.0])
     """
     check_preset(preset)
     check_images(x, "x")
@@ -272,21 +303,22 @@ def explain_faces(
 
 
 class OverallMap:
-    """Overall map of a preset for given layers and a given field, one batch at a time.
+    """Function that computes the overall maps of one batch, for given layers and field.
 
-    :func:`explain_faces` finds layers and field, checks that the grids of the layers are aligned with the images, and calls this for every
-    batch. Call it directly to explain many batches with the same layers.
+    Use it instead of :func:`explain_faces` to explain many batches with the same layers: finding the layers and checking their alignment
+    with the images is left to the caller.
 
     Args:
-        model: Model in evaluation mode that returns embeddings (N, D), or scores (N,).
+        model: Model in evaluation mode, from images (N, C, H, W) to embeddings (N, D) or scores (N,).
         layers: Layers that the map starts from: suggestions, or modules whose output is (N, C, h, w).
-        field: (top, left, height, width) that the model reads, in pixels.
-        preset: ``"fast"``, ``"default"`` or ``"best"``. Default: ``"default"``.
+        field: Part (top, left, height, width) of the images that the model reads, in pixels.
+        preset: ``"fast"``, ``"default"`` or ``"best"``, as in :func:`explain_faces`. Default: ``"default"``.
 
     Raises:
         CaptumLeamError: If the preset is unknown.
 
     Example:
+        >>> _ = torch.manual_seed(0)
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Softplus(), nn.Flatten(), nn.Linear(4 * 256, 8)).eval()
         >>> overall_map = OverallMap(net, [net[1]], (0, 0, 32, 32), "fast")
         >>> overall_map(torch.rand(2, 3, 32, 32), reference=torch.rand(2, 8)).shape
@@ -309,19 +341,20 @@ class OverallMap:
         contrast: Tensor | None = None,
         baselines: BaselineType = None,
     ) -> Tensor:
-        """Return the overall maps of one batch.
+        """Compute the overall maps of one batch.
 
         Args:
-            x: Faces, shape (N, C, H, W).
-            reference: Reference embeddings, shape (D,), (1, D) or (N, D). Default: each image's own.
+            x: Faces (N, C, H, W) as the model takes them.
+            reference: Reference embeddings, (D,), (1, D) or (N, D). Default: each face's own embedding.
             contrast: Embeddings of other people to contrast with, (D,), (M, D) or (N, M, D). Default: None.
-            baselines: Start of the path and replacement of occluded pixels, in any of Captum's forms. Default: a Gaussian blur.
+            baselines: Start of the path and replacement of occluded pixels: a number, or a tensor (1, C, H, W) or (N, C, H, W). Default: a
+                Gaussian blur.
 
         Returns:
-            Shape (N, H, W), not negative. Each map sums to 1.
+            Maps of shape (N, H, W), 0 or more. Each sums to 1.
 
         Raises:
-            NoEvidenceError: If neither a layer nor the input has a positive value for an image.
+            NoEvidenceError: If nothing in an image supports the match.
             CaptumLeamError: If ``LEAM.attribute`` would raise it.
         """
         with enable_gradients():
@@ -363,37 +396,44 @@ def layer_maps(
     weighting: Weighting = "elementwise",
     batch_size: int = 32,
 ) -> dict[str, Tensor]:
-    """Return the signed LEAM map of every layer, at the size of the images.
+    """Compute the signed LEAM map of each layer, at the size of the images.
 
-    Positive values are evidence for the match and negative values evidence against it, on the raw scale of the score.
+    Positive values support the match and negative values oppose it. Use it to compare layers, or to see evidence against a match, which the
+    overall map of :func:`~captum_leam.explain_faces` does not show.
 
     Args:
-        model: Model in evaluation mode that returns embeddings (N, D).
-        x: Faces, shape (N, C, H, W), as the model takes them.
-        layers: Layers to explain: suggestions, or layers in any form that :func:`explain_faces` takes. None for those of the overall map.
-        reference: Reference embeddings, shape (D,), (1, D) or (N, D). Default: each image's own.
+        model: Model in evaluation mode, from images (N, C, H, W) to embeddings (N, D).
+        x: Aligned faces (N, C, H, W) as the model takes them.
+        layers: Layers to explain: a name, module or suggestion, or a list of these. None for those that :func:`~captum_leam.explain_faces`
+            starts from.
+        reference: Reference embeddings, (D,) or (1, D) for all faces, or (N, D) with one per face. Default: None, each face's own
+            embedding.
         contrast: Embeddings of other people to contrast with, see :meth:`LEAM.attribute <captum_leam.LEAM.attribute>`. Default: None.
-        n_steps: Number of steps of the path from a blurred image; 1 for no path. Default: 4.
-        norm: Treatment of the norm of the embedding in the score: ``"detach"``, ``"differentiate"`` or ``"fixed"``. Default: ``"detach"``.
-        weighting: Weighting of the gradients: ``"elementwise"``, ``"positive"`` or ``"channel"``. Default: ``"elementwise"``.
+        n_steps: Number of steps of the path from a blurred image to the face; 1 for no path. Default: 4.
+        norm: Treatment of the length of the embedding: ``"detach"``, ``"differentiate"`` or ``"fixed"``, see :class:`~captum_leam.LEAM`.
+            Default: ``"detach"``.
+        weighting: Weighting of the gradients: ``"elementwise"``, ``"positive"`` or ``"channel"``, see :class:`~captum_leam.LEAM`. Default:
+            ``"elementwise"``.
         batch_size: Number of images per pass, halved with a warning if they do not fit into memory. Default: 32.
 
     Returns:
-        Dictionary from the name of each layer to its maps (N, H, W), which are zero outside the field that the model reads.
+        Dictionary from the name of each layer to its maps of shape (N, H, W), on the scale of the score. They are 0 outside the field that
+        the model reads.
 
     Raises:
         CaptumLeamError: If the layers were suggested for images of another size, or if ``LEAM.attribute`` would raise it.
 
     See Also:
-        * :func:`~captum_leam.explain_faces`: Overall map of several layers.
+        * :func:`~captum_leam.explain_faces`: One map of several layers.
         * :class:`~captum_leam.LEAM`: Maps at the size of the layer, as a Captum method.
 
     Example:
         >>> from torchvision.models import resnet18
-        >>> model = resnet18(num_classes=32).eval()
-        >>> maps = layer_maps(model, torch.rand(2, 3, 112, 112), ["layer2", "layer3"], n_steps=1)
-        >>> list(maps), maps["layer2"].shape
-        (['layer2', 'layer3'], torch.Size([2, 112, 112]))
+        >>> _ = torch.manual_seed(0)
+        >>> model, faces = resnet18(num_classes=32).eval(), torch.rand(2, 3, 112, 112)
+        >>> maps = layer_maps(model, faces, ["layer2", "layer3"], n_steps=1)
+        >>> {name: tuple(of_layer.shape) for name, of_layer in maps.items()}
+        {'layer2': (2, 112, 112), 'layer3': (2, 112, 112)}
     """
     layers = resolve_layers(model, x, layers)
     leam = LEAM(model, layers, norm=norm, weighting=weighting)

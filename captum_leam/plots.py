@@ -496,7 +496,7 @@ def verification_curves(
 def patch_curves(result: Any) -> Figure:
     """Draw how verification errors fall as pasted patches are removed by each map.
 
-    Patches of another face, pasted into an image, make verification err. Pixels are restored in the order of a map. If the map finds the
+    Patches of another face, pasted into an image, cause wrong decisions. Pixels are restored in the order of a map. If the map finds the
     patches, the false match rate (FMR) and the false non-match rate (FNMR) fall quickly. Both are drawn over the share of pixels restored.
 
     Args:
