@@ -27,15 +27,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Cost:
-    """Number of passes through the model per explained image, as counted during the call.
+    """Number of passes through the model per explained image.
+
+    It is counted during a call, so that methods can be compared at equal cost. A method returns it as :attr:`Explainer.cost`.
 
     Attributes:
-        forwards: Number of forward passes of single images, perturbed or not, per explained image.
-        backwards: Number of gradients with respect to a single image (or its layer), per explained image.
+        forwards: Forward passes of single images, perturbed or not, per explained image.
+        backwards: Gradients with respect to a single image (or its layer), per explained image.
 
     Example:
-        >>> Cost(1, 2)
-        Cost(forwards=1, backwards=2)
+        >>> from captum_leam.explainers import RISE
+        >>> method = RISE(torch.nn.Flatten(), masks=100)
+        >>> _ = method.attribute(torch.ones(2, 1, 8, 8), reference=torch.ones(64))
+        >>> method.cost
+        Cost(forwards=100.0, backwards=0.0)
     """
 
     forwards: float
@@ -49,8 +54,8 @@ class SimilarityMaps:
     :meth:`TwoSidedExplainer.attribute_both` returns it.
 
     Attributes:
-        similar: Evidence for the match, shape (N, 1, H, W), non-negative.
-        dissimilar: Evidence against the match, shape (N, 1, H, W), non-negative.
+        similar: Evidence for the match, 0 or more, shape (N, 1, H, W).
+        dissimilar: Evidence against the match, 0 or more, shape (N, 1, H, W).
 
     Example:
         >>> both = SimilarityMaps(similar=torch.tensor([[[[3.0, 0.0]]]]), dissimilar=torch.tensor([[[[1.0, 2.0]]]]))
@@ -68,18 +73,19 @@ class SimilarityMaps:
 
 
 class Explainer(Attribution, ABC):
-    """Base class of methods that explain the similarity of an image's embedding to a reference.
+    """Base class of methods that explain the similarity of an embedding to a reference.
 
-    A subclass implements ``_signed``, which receives a batch of images and their references and returns maps. It calls the model
-    through ``_embed`` and takes gradients through ``_gradient``, so that both are counted in :attr:`cost`.
+    All methods of :mod:`captum_leam.explainers` are used in the same way: create one with a model, then call :meth:`attribute` with images
+    and references. The model's mode, parameters, gradients and hooks, and the random state of the process, are not changed.
 
-    The model's mode, parameters, gradients and hooks, and the random state of the process, are left unchanged.
+    To add a method, implement ``_signed``, from a batch of images and their references to maps. Call the model through ``_embed`` and take
+    gradients through ``_gradient``, so that both are counted in :attr:`cost`.
 
     Args:
-        model: Function from images (N, C, H, W) to embeddings (N, D), un-normalised.
+        model: Function from images (N, C, H, W) to embeddings (N, D), which should not be normalised.
         seed: Seed of the random numbers, which are the same for an image in any batch. Default: 0.
-        batch_size: Maximum number of images, perturbed or not, in one pass. It is halved when memory runs out. Default: 8, which fits
-            into the caches of a CPU core at 112 px (16 take a quarter longer). On a GPU, larger batches are faster.
+        batch_size: Maximum number of images, perturbed or not, in one pass, 1 or more. It is halved when memory runs out. Default: 8, which
+            suits a CPU at 112 px. On a GPU, larger batches are faster.
 
     Raises:
         InputTypeError: If the model is not callable.
@@ -132,19 +138,28 @@ class Explainer(Attribution, ABC):
 
     @log_usage()  # type: ignore[untyped-decorator]
     def attribute(self, inputs: Tensor, target: None = None, *, reference: Tensor | None = None) -> Tensor:
-        """Return the attributions of the images: positive values support the match, negative values oppose it.
+        """Compute the attribution map of each image.
 
         Args:
-            inputs: Images of shape (N, C, H, W), floating point, preprocessed as the model expects.
-            target: Must be None, because embeddings have no classes. Pass ``reference`` instead.
-            reference: Reference embeddings of shape (D,) or (1, D), shared, or (N, D), one per image. Default: the image's own embedding.
+            inputs: Images (N, C, H, W), floating point, as the model takes them.
+            target: None, because embeddings have no classes. Pass ``reference`` instead. Default: None.
+            reference: Embeddings that the images are compared with, (D,) or (1, D) for all images, or (N, D) with one per image. Default:
+                None, each image's own embedding.
 
         Returns:
-            Signed maps at image size, shape (N, 1, H, W), detached, on the device of the images.
+            Maps at the size of the images, shape (N, 1, H, W), detached, on the device of the images. Positive values support the match. In
+            signed methods, negative values oppose it.
 
         Raises:
             InputTypeError: If inputs, reference or embeddings are not floating-point tensors.
             CaptumLeamError: If a shape does not fit, the model is not in evaluation mode, or a map is not finite.
+
+        Example:
+            >>> from captum_leam.explainers import CorrRISE
+            >>> _ = torch.manual_seed(0)
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+            >>> CorrRISE(model, masks=20).attribute(torch.rand(2, 3, 8, 8), reference=torch.randn(2, 8)).shape
+            torch.Size([2, 1, 8, 8])
         """
         raise_if_target(target)
         return torch.cat([maps.detach() for maps in self._map_batches(self._signed, inputs, reference)])
@@ -204,42 +219,57 @@ class Explainer(Attribution, ABC):
 
 
 class TwoSidedExplainer(Explainer):
-    """Base class of methods with one map of the evidence for the match and one of the evidence against it.
+    """Base class of methods with separate maps of the evidence for the match and against it.
 
-    A subclass implements ``_both``. The signed map of ``attribute`` is the difference of the two maps.
+    :meth:`attribute_both` returns the two maps, and ``attribute`` their difference. To add a method, implement ``_both``, from a batch of
+    images and their references to :class:`SimilarityMaps`.
 
     Args:
-        model: Function from images (N, C, H, W) to embeddings (N, D), un-normalised.
+        model: Function from images (N, C, H, W) to embeddings (N, D), which should not be normalised.
         seed: Seed of the random numbers. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
     Example:
+        A custom method, the positive and negative parts of the gradient of the cosine:
+
         >>> class Gradient(TwoSidedExplainer):
         ...     def _both(self, images, reference):
         ...         x = images.requires_grad_()
         ...         embeddings = self._embed(x)
         ...         gradient = self._gradient(cosines(embeddings, direction(embeddings, reference)), x).sum(1, keepdim=True)
         ...         return SimilarityMaps(gradient.clamp(min=0), -gradient.clamp(max=0))
+        >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
         >>> both = Gradient(model).attribute_both(torch.rand(2, 3, 8, 8), reference=torch.randn(8))
-        >>> bool((both.similar * both.dissimilar == 0).all())
-        True
+        >>> both.similar.shape, both.dissimilar.shape
+        (torch.Size([2, 1, 8, 8]), torch.Size([2, 1, 8, 8]))
     """
 
     def attribute_both(self, inputs: Tensor, target: None = None, *, reference: Tensor | None = None) -> SimilarityMaps:
-        """Return separate maps of the evidence for and against the match.
+        """Compute separate maps of the evidence for the match and against it.
 
         Args:
-            inputs: Images of shape (N, C, H, W), floating point, preprocessed as the model expects.
-            target: Must be None, because embeddings have no classes. Pass ``reference`` instead.
-            reference: Reference embeddings of shape (D,) or (1, D), shared, or (N, D), one per image. Default: the image's own embedding.
+            inputs: Images (N, C, H, W), floating point, as the model takes them.
+            target: None, because embeddings have no classes. Pass ``reference`` instead. Default: None.
+            reference: Embeddings that the images are compared with, (D,) or (1, D) for all images, or (N, D) with one per image. Default:
+                None, each image's own embedding.
 
         Returns:
-            Maps at image size, detached, on the device of the images.
+            :class:`SimilarityMaps` with two maps of 0 or more, shape (N, 1, H, W) each, detached, on the device of the images.
 
         Raises:
             InputTypeError: If inputs, reference or embeddings are not floating-point tensors.
             CaptumLeamError: If a shape does not fit, the model is not in evaluation mode, or a map is not finite.
+
+        Example:
+            The embedding of this model is its four pixels. The reference agrees with the upper row and opposes the pixel at the lower left:
+
+            >>> from captum_leam.explainers import FGGB
+            >>> image, reference = torch.ones(1, 1, 2, 2), torch.tensor([1.0, 1.0, -1.0, 0.0])
+            >>> both = FGGB(torch.nn.Flatten()).attribute_both(image, reference=reference)
+            >>> print(both.dissimilar[0, 0].numpy().round(2))
+            [[0.   0.  ]
+             [0.42 0.08]]
         """
         raise_if_target(target)
         batches = self._map_batches(self._both, inputs, reference)
@@ -335,6 +365,9 @@ def as_map_batch(maps: Tensor) -> Tensor:
 
     Args:
         maps: Attribution maps.
+
+    Returns:
+        Maps of shape (N, 1, H, W).
 
     Raises:
         CaptumLeamError: If the maps have another shape, or hold NaN or infinite values.

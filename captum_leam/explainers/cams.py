@@ -18,22 +18,24 @@ from captum_leam.objectives import Norm
 
 
 class EmbeddingCAM(Explainer):
-    """Base class of class activation maps of the similarity at one layer, enlarged bilinearly to image size.
+    """Base class of class activation maps of a similarity, enlarged to the size of the images.
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), differentiable after the layer.
         layer: Module whose output (N, C, h, w) is weighted, usually the last one with spatial output.
-        norm: Norm of the score: ``"differentiate"`` for the cosine, ``"detach"`` for the dot product divided by a constant norm.
-            Default: ``"differentiate"``.
+        norm: Treatment of the length of the embedding in the score. Default: ``"differentiate"``.
+
+            * ``"differentiate"``: Part of the gradient, which is that of the cosine. It needs a reference.
+            * ``"detach"``: Constant in the gradient, as in :class:`~captum_leam.LEAM`.
         reshape: Function that brings tokens or channels-last output to (N, C, h, w), see :mod:`captum_leam.layers`. Default: None.
-        field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
+        field: Part (top, left, height, width) of the images that the model reads, in pixels. Default: the whole image.
         seed: Not used. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
     Raises:
         InputTypeError: If the layer is not a module.
-        CaptumLeamError: If the norm is unknown; in use, if the norm is ``"differentiate"`` and a reference is the image's own embedding,
-            where the cosine has no gradient.
+        CaptumLeamError: If the norm is unknown. When called, if the norm is ``"differentiate"`` and a reference is the image's own
+            embedding, where the cosine has no gradient.
     """
 
     weighting: ClassVar[Weighting]
@@ -62,31 +64,30 @@ class EmbeddingCAM(Explainer):
 
 
 class GradCAM(EmbeddingCAM):
-    r"""Gradient-weighted class activation mapping (Grad-CAM) of the similarity to a reference.
+    r"""Gradient-weighted class activation mapping (Grad-CAM) of a similarity.
 
-    1. Take the gradient of the similarity with respect to the activations of the layer, and average it over all positions: one weight per
-       channel.
-    2. Sum the channels, each times its weight, and set negative values to zero.
-    3. Enlarge the result to the size of the image.
-
-    It is the most common method of this family, and serves as a comparison. A channel has one weight at all positions, which does not fit
-    networks whose head weights every position differently; for these use :class:`HiResCAM` or :class:`~captum_leam.LEAM`.
-
-    ``attribute`` returns maps of 0 or more, shape (N, 1, H, W).
-
-    As a formula:
+    Grad-CAM weights each channel of a layer by its mean gradient, and sums the channels:
 
     .. math:: M = \mathrm{ReLU}\Big(\sum_c \mathrm{mean}_{xy}\Big(\frac{\partial s}{\partial A_c}\Big) A_c\Big)
+
+    where :math:`A` are the activations and s is the cosine of the embedding to the reference. It is the most common method of its family,
+    and serves as a comparison. Because a channel has one weight at all positions, it does not fit networks that flatten their last feature
+    map, as many face networks do; for these use :class:`HiResCAM` or :class:`~captum_leam.LEAM`.
+
+    ``attribute`` returns maps of 0 or more at the size of the images, shape (N, 1, H, W).
 
     Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017, equations 1
     and 2.
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), differentiable after the layer.
-        layer: Module whose output (N, C, h, w) is weighted.
-        norm: Norm of the score, ``"differentiate"`` or ``"detach"``. Default: ``"differentiate"``.
-        reshape: Function that brings the output of the layer to (N, C, h, w). Default: None.
-        field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
+        layer: Module whose output (N, C, h, w) is weighted, usually the last one with spatial output.
+        norm: Treatment of the length of the embedding in the score. Default: ``"differentiate"``.
+
+            * ``"differentiate"``: Part of the gradient, which is that of the cosine. It needs a reference.
+            * ``"detach"``: Constant in the gradient, as in :class:`~captum_leam.LEAM`.
+        reshape: Function that brings the output of the layer to (N, C, h, w), see :mod:`captum_leam.layers`. Default: None.
+        field: Part (top, left, height, width) of the images that the model reads, in pixels. Default: the whole image.
         seed: Not used. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
@@ -95,7 +96,8 @@ class GradCAM(EmbeddingCAM):
         * :class:`~captum_leam.explainers.LayerCAM`: Positive elementwise weights.
 
     Example:
-        The layer of this model has one channel with four cells. The reference agrees with the upper row and opposes the lower left:
+        The layer of this model has one channel with four cells. The reference agrees with the upper row and opposes the lower left. The one
+        weight of the channel cannot distinguish them:
 
         >>> import torch
         >>> model = nn.Sequential(nn.Identity(), nn.Flatten())
@@ -106,8 +108,6 @@ class GradCAM(EmbeddingCAM):
          [0.07 0.07]]
         >>> method.cost
         Cost(forwards=1.0, backwards=1.0)
-
-        The one weight of the channel cannot distinguish its positions. :class:`HiResCAM` can.
     """
 
     weighting = "channel"
@@ -115,28 +115,28 @@ class GradCAM(EmbeddingCAM):
 
 
 class LayerCAM(EmbeddingCAM):
-    r"""Layer class activation mapping (LayerCAM) of the similarity to a reference.
+    r"""Layer class activation mapping (LayerCAM) of a similarity.
 
-    1. Take the gradient of the similarity with respect to the activations of the layer, and set its negative values to zero.
-    2. Multiply it by the activations at every position, sum over the channels, and set negative values to zero.
-    3. Enlarge the result to the size of the image.
-
-    Use it for maps of early layers, where the weights of :class:`GradCAM` are too coarse. Evidence against the match is left out.
-
-    ``attribute`` returns maps of 0 or more, shape (N, 1, H, W).
-
-    As a formula:
+    LayerCAM weights each activation of a layer by the positive part of its gradient:
 
     .. math:: M = \mathrm{ReLU}\Big(\sum_c \mathrm{ReLU}\Big(\frac{\partial s}{\partial A_c}\Big) \odot A_c\Big)
+
+    where :math:`A` are the activations and s is the cosine of the embedding to the reference. Use it for maps of early layers, where the
+    weights of :class:`GradCAM` are too coarse. It does not show evidence against the match.
+
+    ``attribute`` returns maps of 0 or more at the size of the images, shape (N, 1, H, W).
 
     Source: Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", IEEE TIP 2021, equations 5 and 6.
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), differentiable after the layer.
         layer: Module whose output (N, C, h, w) is weighted.
-        norm: Norm of the score, ``"differentiate"`` or ``"detach"``. Default: ``"differentiate"``.
-        reshape: Function that brings the output of the layer to (N, C, h, w). Default: None.
-        field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
+        norm: Treatment of the length of the embedding in the score. Default: ``"differentiate"``.
+
+            * ``"differentiate"``: Part of the gradient, which is that of the cosine. It needs a reference.
+            * ``"detach"``: Constant in the gradient, as in :class:`~captum_leam.LEAM`.
+        reshape: Function that brings the output of the layer to (N, C, h, w), see :mod:`captum_leam.layers`. Default: None.
+        field: Part (top, left, height, width) of the images that the model reads, in pixels. Default: the whole image.
         seed: Not used. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
@@ -161,31 +161,30 @@ class LayerCAM(EmbeddingCAM):
 
 
 class HiResCAM(EmbeddingCAM):
-    r"""High-resolution class activation mapping (HiResCAM) of the similarity to a reference, with signed maps.
+    r"""High-resolution class activation mapping (HiResCAM) of a similarity, with signed maps.
 
-    1. Take the gradient of the similarity with respect to the activations of the layer.
-    2. Multiply it by the activations at every position, and sum over the channels. Positive values support the match, negative ones oppose
-       it.
-    3. Enlarge the result to the size of the image.
-
-    Use it if the sign matters, and for heads that weight every position differently. :class:`~captum_leam.LEAM` is this product with more
-    options.
-
-    ``attribute`` returns signed maps of shape (N, 1, H, W).
-
-    As a formula:
+    HiResCAM multiplies each activation of a layer by its gradient:
 
     .. math:: M = \sum_c \frac{\partial s}{\partial A_c} \odot A_c
 
+    where :math:`A` are the activations and s is the cosine of the embedding to the reference. Positive values support the match, negative
+    values oppose it. Use it if the sign matters, and for networks that flatten their last feature map. :class:`~captum_leam.LEAM` is this
+    product with paths, contrasts and several layers, and equals it with ``norm="detach"``.
+
+    ``attribute`` returns signed maps at the size of the images, shape (N, 1, H, W).
+
     Source: Draelos & Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks", 2020,
-    arXiv 2011.08891, equation 2. With ``norm="detach"`` the map is that of LEAM in one pass.
+    arXiv 2011.08891, equation 2.
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), differentiable after the layer.
         layer: Module whose output (N, C, h, w) is weighted.
-        norm: Norm of the score, ``"differentiate"`` or ``"detach"``. Default: ``"differentiate"``.
-        reshape: Function that brings the output of the layer to (N, C, h, w). Default: None.
-        field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
+        norm: Treatment of the length of the embedding in the score. Default: ``"differentiate"``.
+
+            * ``"differentiate"``: Part of the gradient, which is that of the cosine. It needs a reference.
+            * ``"detach"``: Constant in the gradient, as in :class:`~captum_leam.LEAM`.
+        reshape: Function that brings the output of the layer to (N, C, h, w), see :mod:`captum_leam.layers`. Default: None.
+        field: Part (top, left, height, width) of the images that the model reads, in pixels. Default: the whole image.
         seed: Not used. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
@@ -202,8 +201,6 @@ class HiResCAM(EmbeddingCAM):
         >>> print(method.attribute(image, reference=reference)[0, 0].numpy().round(2))
         [[ 0.29  0.29]
          [-0.29  0.  ]]
-        >>> torch.equal(method.attribute(image, reference=reference), LEAM(model, model[0]).attribute(image, reference=reference))
-        True
     """
 
     weighting = "elementwise"
