@@ -18,28 +18,21 @@ SOFTNESS = (1.0, 0.1)
 
 
 class ExtremalPerturbation(Explainer):
-    r"""Extremal perturbation: search for the pixels of a given area whose replacement lowers the similarity most.
+    r"""Mask of a given area that lowers the similarity most (extremal perturbation).
 
-    1. Start from a mask of random heights. The highest pixels, as many as ``area`` says, are replaced by a blur.
-    2. Change the heights by gradient descent so that the similarity falls further. The edges of the mask are soft at first and become
-       sharp.
-    3. Repeat this from several random starts, and keep the mask that lowers the similarity most.
-
-    ``attribute`` returns maps of shape (N, 1, H, W), positive at the selected pixels and negative elsewhere.
-
-    As a formula:
+    The mask m, with a share a of the pixels, is found by gradient descent:
 
     .. math:: \min_\theta\; s\big((1 - m) \odot x + m \odot x'\big), \qquad
        m = \sigma\Big(\frac{U(\theta) - q}{\tau}\Big), \qquad \mathrm{mean}\, m = a
 
-    with :math:`\theta` heights on a coarse grid, U their bilinear enlargement to image size, q the threshold that gives the mask the area
-    a, x′ the image with all pixels replaced, and :math:`\tau` decreasing from 1 to 0.1 in equal ratios. The gradient passes through q, so
-    that a pixel rises only if it lowers the score more than the pixels it displaces. Adam takes ``n_steps`` steps from small random
-    heights. For each image, the restart whose top pixels lower the score most is selected. The map is :math:`U(\theta)` minus the
-    height that a share a of the pixels exceeds, so that it is positive at the selected pixels.
+    where s is the similarity to the reference, x the image, and x′ its replacement. The mask is given by heights :math:`\theta` on a coarse
+    grid, which U enlarges to the size of the image. The threshold q keeps the area constant, and the edges become sharper as :math:`\tau`
+    falls from 1 to 0.1. Of several random starts, the mask that lowers the similarity most is kept.
 
-    The method evaluates hundreds of perturbed images for a single area. It is therefore slow, and serves as an upper *limit* for the
-    occlusion drops of other methods rather than as an explanation.
+    The method takes hundreds of passes for a single area. Use it as an upper limit for the occlusion drops of other methods rather than as
+    an explanation.
+
+    ``attribute`` returns maps of shape (N, 1, H, W), positive at the selected pixels and negative elsewhere.
 
     Source: Fong, Patrick, Vedaldi, "Understanding Deep Networks via Extremal Perturbations and Smooth Masks", ICCV 2019, arXiv
     1910.08485. The paper constrains the area by a penalty on the sorted mask instead of a threshold, and smooths the masks.
@@ -47,12 +40,11 @@ class ExtremalPerturbation(Explainer):
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), differentiable.
         area: Share of the pixels that is replaced, in (0, 1). Default: 0.05.
-        n_steps: Number of steps of Adam, 1 or more. Default: 300.
-        restarts: Number of descents from different random heights, 1 or more. Default: 3.
+        n_steps: Number of steps of the descent, 1 or more. Default: 300.
+        restarts: Number of random starts, 1 or more. Default: 3.
         grid: Number of heights in each direction, 1 or more. Default: 28.
-        fill: Function from images (N, C, H, W) to their replacement of the same shape. Default: a blur of σ 10 px per 112 px, as in the
-            occlusion check.
-        learning_rate: Learning rate of Adam, above 0. Default: 0.3.
+        fill: Function from images (N, C, H, W) to their replacement of the same shape. Default: a blur of σ = 10 px per 112 px of width.
+        learning_rate: Learning rate of the optimiser (Adam), above 0. Default: 0.3.
         seed: Seed of the random heights. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
@@ -63,8 +55,8 @@ class ExtremalPerturbation(Explainer):
         :class:`~captum_leam.faithfulness.OcclusionEvaluator`: Drops of maps by occlusion.
 
     Example:
-        The embedding of this model is its pixels, and the reference is bright on the left half only. A quarter of the pixels is to be
-        found, and all of them lie there:
+        The embedding of this model is its pixels, and the reference is bright on the left half only. The mask of a quarter of the pixels
+        lies on the left:
 
         >>> left = torch.zeros(8, 8)
         >>> left[:, :4] = 1
@@ -136,11 +128,16 @@ class ExtremalPerturbation(Explainer):
 
 
 def softness(step: int, n_steps: int) -> float:
-    """Return the width of the mask's edges at a step, which changes between the values of :data:`SOFTNESS` in equal ratios.
+    """Return the width of the mask's edges at a step of the descent.
+
+    It changes between the values of :data:`SOFTNESS` in equal ratios.
 
     Args:
         step: Number of the step, from 0.
         n_steps: Total number of steps.
+
+    Returns:
+        Width of the edges, on the scale of the heights.
 
     Example:
         >>> [round(softness(step, 3), 3) for step in range(3)]

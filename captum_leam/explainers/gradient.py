@@ -35,28 +35,20 @@ class ThresholdExplainer(TwoSidedExplainer):
 
 
 class XSSAB(ThresholdExplainer):
-    r"""Similarity score argument backpropagation (xSSAB): one map for the match and one against it, from two gradients.
+    r"""Similarity score argument backpropagation (xSSAB): maps for and against a match.
 
-    The cosine of two embeddings is a sum with one term per dimension. xSSAB separates the terms that support the decision "same person"
-    from those that oppose it, and computes for both groups which pixels they depend on:
-
-    1. Normalise both embeddings and multiply them dimension by dimension.
-    2. Divide the decision threshold evenly among the dimensions. Terms of at least this share support the match, all others oppose it.
-    3. Sum the terms of each group, and take the gradient of each sum with respect to the pixels.
-    4. Average the absolute gradients over the colour channels. This gives the *similar* and the *dissimilar* map.
-
-    Use it if evidence against a match matters, and one forward and two backward passes are affordable. Absolute gradients say where a score
-    is sensitive, not how much a pixel contributes; for contributions use :class:`~captum_leam.LEAM`.
-
-    ``attribute_both`` returns the two maps as :class:`SimilarityMaps`; ``attribute`` returns their difference, shape (N, 1, H, W).
-
-    As a formula:
+    The cosine of two unit embeddings f and g is a sum with one term per dimension. xSSAB puts the terms that support the decision "same
+    person" into one group and all others into a second, and maps the pixels that each group is sensitive to:
 
     .. math:: P = \{k : f_k g_k \ge t/D\}, \qquad
        M_+ = \mathrm{mean}_c \left|\frac{\partial}{\partial x} \sum_{k \in P} f_k g_k\right|
 
-    where f and g are the unit embeddings of the image x and the reference, with D dimensions, and t is the threshold. :math:`M_-` is the
-    same over the other dimensions, and the signed map is :math:`M_+ - M_-`. f is normalised inside the graph, and g is constant.
+    where t is the decision threshold, D the number of dimensions, and the mean is over the colour channels of the image x. :math:`M_-` is
+    the same for the other dimensions. Use it if evidence against a match matters: it takes one forward and two backward passes. Absolute
+    gradients show where a score is sensitive, not how much a pixel contributes; for contributions use :class:`~captum_leam.LEAM`.
+
+    ``attribute_both`` returns the two maps as :class:`SimilarityMaps`, and ``attribute`` their difference :math:`M_+ - M_-`, shape
+    (N, 1, H, W).
 
     Source: Huber, Luu, Terhörst, Damer, "Efficient Explainable Face Verification based on Similarity Score Argument Backpropagation",
     WACV 2024, arXiv 2304.13409.
@@ -97,26 +89,19 @@ class XSSAB(ThresholdExplainer):
 
 
 class FGGB(ThresholdExplainer):
-    r"""Feature-guided gradient backpropagation (FGGB): a signed map from the gradient of every dimension of the embedding.
+    r"""Feature-guided gradient backpropagation (FGGB), a signed map from all dimensions.
 
-    1. For each dimension, take the gradient of its value with respect to the pixels, and divide it by its length, so that no dimension
-       dominates because its gradient is large.
-    2. Weight it by the term of this dimension in the cosine, minus an even share of the decision threshold.
-    3. Sum over the dimensions and average over the colour channels. Positive values support the match, negative ones oppose it.
-
-    Use it as a more thorough alternative to :class:`XSSAB`: it keeps the sign of the gradients, but takes one backward pass per dimension,
-    for example 512.
-
-    ``attribute`` returns the signed map, shape (N, 1, H, W); ``attribute_both`` its positive and negative parts as :class:`SimilarityMaps`.
-
-    As a formula:
+    FGGB takes the gradient of each dimension of the embedding with respect to the pixels, divides it by its length, and weights it by what
+    this dimension adds to the cosine beyond an even share of the decision threshold:
 
     .. math:: S = \sum_k \frac{G_k}{\|G_k\|} \left(f_k g_k - \frac{t}{D}\right), \qquad G_k = \frac{\partial f_k}{\partial x}
 
-    where f and g are the unit embeddings of the image x and the reference, with D dimensions, t is the threshold, and the norm is over
-    all pixels and channels. The map is the mean of S over the channels. Its positive part is the similarity map, its negative part the
-    dissimilarity map. The gradients are computed for several dimensions at once: copies of the image pass through the model, and each
-    backward pass takes the gradient of a different dimension for each copy.
+    where f and g are the unit embeddings of the image x and the reference, with D dimensions, and t is the threshold. The map is the mean
+    of S over the colour channels. Positive values support the match, negative values oppose it. Use it as a more thorough alternative to
+    :class:`XSSAB`: it keeps the sign of the gradients, but takes one backward pass per dimension, for example 512.
+
+    ``attribute`` returns the signed map, shape (N, 1, H, W), and ``attribute_both`` its positive and negative parts as
+    :class:`SimilarityMaps`.
 
     Source: Lu, Xu, Ebrahimi, "Explainable Face Verification via Feature-Guided Gradient Backpropagation", FG 2024, arXiv 2403.04549.
 
@@ -124,8 +109,8 @@ class FGGB(ThresholdExplainer):
         model: Function from images (N, C, H, W) to embeddings (N, D), differentiable.
         threshold: Cosine t in [−1, 1] from which two images count as a match. Default: 0.0.
         seed: Not used; the method is deterministic. Default: 0.
-        batch_size: Maximum number of dimensions in one backward pass, and of copies of the image in the forward pass. Default: 4, which
-            fits into the caches of a CPU core (16 take a third longer). On a GPU, larger batches are faster.
+        batch_size: Number of copies of an image in one pass, so that the gradients of as many dimensions are taken at once. Default: 4,
+            which suits a CPU. On a GPU, larger batches are faster.
 
     See Also:
         :class:`~captum_leam.explainers.XSSAB`: Two gradients instead of one per dimension.
@@ -197,36 +182,33 @@ def weighted_directions(gradients: Tensor, weights: Tensor) -> Tensor:
 
 
 class FAME(TwoSidedExplainer):
-    r"""FAME: change of an image that is optimised away from the match, and of one that is optimised towards it.
+    r"""Changes of an image that lower and raise its similarity most (FAME).
 
-    1. Change all pixels a little in the direction that lowers the similarity most. Repeat this ``n_steps`` times.
-    2. Where the image has changed most is the evidence *for* the match: the similar map.
-    3. Start again from the image and raise the similarity instead. Its change is the evidence *against* the match, the dissimilar map.
+    FAME changes the pixels in small steps so that the similarity s to the reference falls:
 
-    Use it to see which pixels an optimiser would change. It is slow, with 200 backward passes by default. Images must not be their own
-    reference, because the similarity has no gradient there.
+    .. math:: x \leftarrow x - \tfrac{1}{255}\, \nabla s / \max|\nabla s|
 
-    ``attribute_both`` returns the two maps as :class:`SimilarityMaps`; ``attribute`` returns their difference, shape (N, 1, H, W).
+    Where the grey image has changed most after ``n_steps`` steps is the evidence for the match. Steps in the opposite direction, which
+    raise the similarity, give the evidence against it. Both maps are smoothed. Use it to see which pixels an optimiser would change. It is
+    slow, with 200 backward passes by default.
 
-    As a formula, with :math:`\nabla` the gradient of the cosine s:
-
-    .. math:: x \leftarrow x - \tfrac{1}{255}\, \nabla / \max|\nabla|
-
-    The step is repeated ``n_steps`` times, on :math:`s` for the similar side and on :math:`1 - s` for the dissimilar side. The map is the
-    change of the grey image, :math:`|\mathrm{grey}(x') - \mathrm{grey}(x)|`, smoothed by a Gaussian of σ 7.7 px and kernel 49 px on crops
-    of 112 px.
+    ``attribute_both`` returns the two maps as :class:`SimilarityMaps`, and ``attribute`` their difference, shape (N, 1, H, W).
 
     Source: Zhang & Günther, 2026, arXiv 2605.12017. The paper takes up to 500 steps and finds that 75 to 200 suffice.
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), differentiable.
-        n_steps: Number of steps of the descent on each side, 1 or more. Default: 100.
+        n_steps: Number of steps in each direction, 1 or more. Default: 100.
         step: Largest change of a pixel in one step, above 0. Default: 1/255, for images in [0, 1]. Pass 2/255 for images in [−1, 1].
-        seed: Not used. Default: 0.
+        seed: Not used; the method is deterministic. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
     Raises:
-        CaptumLeamError: If ``n_steps`` is below 1; in use, if a reference is the image's own embedding, where the cosine has no gradient.
+        CaptumLeamError: If ``n_steps`` is below 1. When called, if a reference is the image's own embedding, where the cosine has no
+            gradient.
+
+    Note:
+        The maps are smoothed by a Gaussian with σ = 7.7 px and a kernel of 49 px per 112 px of width.
 
     See Also:
         :class:`~captum_leam.explainers.ExtremalPerturbation`: Optimised mask of a given area.
