@@ -120,54 +120,55 @@ def _is_path_method(method: Any) -> bool:
 
 
 class CaptumExplainer(Explainer):
-    r"""Wrapper that applies a method of Captum to the similarity to a reference.
+    """Any attribution method of Captum, applied to the similarity to a reference.
 
-    The forward function of the method is an :class:`~captum_leam.EmbeddingSimilarity`. Its additional argument holds the reference of each
-    image, or, under ``norm="fixed"``, its weights; Captum's methods repeat it along with the images. The attributions of the channels
-    are reduced to one map per image, by default to their sum, which keeps the sign and the completeness of a method.
+    Captum's methods explain the score of a class. This class lets them explain the cosine between an embedding and a reference instead,
+    gives them the same call as the other explainers, and reduces their attributions to one map per image. Use it to compare LEAM with
+    IntegratedGradients, Occlusion, LayerGradCam and others.
+
+    ``attribute`` returns maps at the size of the images, shape (N, 1, H, W), and ``cost`` the number of passes.
 
     Args:
-        method: Class of :mod:`captum.attr`, or a function of the forward function (and the layer) that returns an instance of one, for
-            example ``lambda f: NoiseTunnel(Saliency(f))``.
-        model: Function from images (N, C, H, W) to embeddings (N, D). Methods that hook modules (DeepLift, GuidedBackprop) need an
-            ``nn.Module``.
-        layer: Module or layer suggestion, for methods that explain a layer or need one (LayerGradCam, GuidedGradCam). Default: None.
-        norm: Norm of the similarity: ``"detach"``, ``"differentiate"`` or ``"fixed"``. Default: ``"fixed"`` for path methods
-            (IntegratedGradients, DeepLift, GradientShap and their variants, also inside NoiseTunnel), else ``"detach"``.
-        reading: Reduction over the channels: their signed ``"sum"``, its ``"positive"`` part, the sum of their ``"absolute"`` values, or
-            their ``"mean"``. Default: ``"sum"``.
+        method: Class of :mod:`captum.attr`, such as ``Occlusion``; or a function of the forward function (and the layer) that returns an
+            instance of one, such as ``lambda f: NoiseTunnel(Saliency(f))``.
+        model: Function from images (N, C, H, W) to embeddings (N, D). DeepLift, GuidedBackprop and others need an ``nn.Module``.
+        layer: Module or layer suggestion, for methods that take a layer, such as LayerGradCam. Default: None.
+        norm: Treatment of the length of the embedding in the score, as in :class:`~captum_leam.EmbeddingSimilarity`: ``"detach"``,
+            ``"differentiate"`` or ``"fixed"``. Default: None, which is ``"fixed"`` for path methods (IntegratedGradients, DeepLift,
+            GradientShap and their variants), and ``"detach"`` for all others.
+        reading: Reduction of the attributions over the channels. Default: ``"sum"``.
+
+            * ``"sum"``: Signed sum.
+            * ``"positive"``: Positive part of the sum.
+            * ``"absolute"``: Sum of the absolute values.
+            * ``"mean"``: Signed mean.
         reshape: Function that brings attributions of a layer to (N, C, h, w). Default: the reshape of a suggestion, else None.
-        field: Part (top, left, height, width) of the images that the model reads, in pixels. Layer maps are placed on it. Default: the
+        field: Part (top, left, height, width) of the images that the model reads, in pixels. Layer maps are placed there. Default: the
             whole image.
         seed: Seed of methods that draw random numbers, which the images of a batch share. Default: 0.
         batch_size: Maximum number of images in one call of the method, which may repeat them. Default: 8.
-        **options: Further arguments of the method's ``attribute``. ``baselines`` may also be a function of the images of a batch, for
-            example :func:`~captum_leam.maps.default_blur`.
+        **options: Further arguments of the method's ``attribute``, such as ``n_steps``. ``baselines`` may also be a function of the images,
+            such as :func:`~captum_leam.maps.default_blur`.
 
     Raises:
-        InputTypeError: If the method is not callable, or the layer is neither a module nor a suggestion; in use, if the method does not
-            return a tensor.
-        CaptumLeamError: If the norm, the reading or an option is unknown, or the method lacks its layer; in use, if the attributions do
-            not have shape (N, C, h, w).
+        InputTypeError: If the method is not callable, or the layer is neither a module nor a suggestion. When called, if the method does
+            not return a tensor.
+        CaptumLeamError: If the norm, the reading or an option is unknown, or the method lacks its layer. When called, if the attributions
+            do not have shape (N, C, h, w).
 
     See Also:
-        :class:`~captum_leam.EmbeddingSimilarity`: Forward function for Captum's methods themselves.
+        :class:`~captum_leam.EmbeddingSimilarity`: Forward function to use Captum's methods directly.
 
     Example:
-        >>> from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
+        >>> from captum.attr import IntegratedGradients, LayerGradCam
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Tanh(), nn.Flatten(), nn.Linear(128, 8)).eval()
         >>> faces, references = torch.rand(2, 3, 8, 8), torch.randn(2, 8)
-        >>> methods = {
-        ...     "IntegratedGradients": CaptumExplainer(IntegratedGradients, model, n_steps=20),
-        ...     "LayerGradCam": CaptumExplainer(LayerGradCam, model, model[1]),
-        ...     "Occlusion": CaptumExplainer(Occlusion, model, sliding_window_shapes=(3, 4, 4), strides=(3, 2, 2)),
-        ... }
-        >>> for name, method in methods.items():
-        ...     print(name, tuple(method.attribute(faces, reference=references).shape), method.cost)
-        IntegratedGradients (2, 1, 8, 8) Cost(forwards=21.0, backwards=20.0)
-        LayerGradCam (2, 1, 8, 8) Cost(forwards=1.0, backwards=1.0)
-        Occlusion (2, 1, 8, 8) Cost(forwards=10.0, backwards=0.0)
+        >>> method = CaptumExplainer(IntegratedGradients, model, n_steps=20)
+        >>> method.attribute(faces, reference=references).shape, method.cost
+        (torch.Size([2, 1, 8, 8]), Cost(forwards=21.0, backwards=20.0))
+        >>> CaptumExplainer(LayerGradCam, model, model[1]).attribute(faces, reference=references).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     def __init__(
