@@ -50,27 +50,44 @@ class AffineHead:
     offset: Tensor
 
     def position_embeddings(self, activations: Tensor) -> Tensor:
-        """Return the contribution of each position to the embedding, (N, C, h, w) to (N, h·w, D)."""
+        """Return the contribution of each position to the embedding.
+
+        Args:
+            activations: Activations of shape (N, C, h, w).
+
+        Returns:
+            Contributions of shape (N, h·w, D).
+        """
         with own_arithmetic(activations.device):
             return torch.einsum("dcp,ncp->npd", self.weight.flatten(2), activations.flatten(2))
 
     def embed(self, activations: Tensor) -> Tensor:
-        """Return the embeddings of activations, (N, C, h, w) to (N, D)."""
+        """Return the embeddings of activations.
+
+        Args:
+            activations: Activations of shape (N, C, h, w).
+
+        Returns:
+            Embeddings of shape (N, D).
+        """
         return self.position_embeddings(activations).sum(1) + self.offset
 
 
 @dataclass(frozen=True)
 class Correspondences:
-    """Contributions of pairs of positions of two images to their cosine.
+    """Contributions of pairs of places in two images to their cosine.
+
+    :meth:`PositionDecomposition.correspondences` returns it. A pair of places, such as the left eye in both images, contributes more the
+    more similar the two places are to the network.
 
     Attributes:
         matrix: Signed contributions of shape (N, h·w, h·w), positions of the image × positions of its partner, row by row.
-        rest: Contribution of the head's offset, shape (N,). Matrix and rest sum to the cosine.
+        rest: Contribution that belongs to no position, shape (N,). Matrix and rest sum to the cosine.
         grid: Number of rows and columns (h, w) of the positions.
 
     Example:
         >>> pairs = Correspondences(torch.tensor([[[0.1, 0.5], [0.2, 0.0]]]), torch.zeros(1), (1, 2))
-        >>> pairs.lines((8, 16), count=1).tolist()  # the left half of the image, the right half of the partner
+        >>> pairs.lines((8, 16), count=1).tolist()  # from the left half of the image to the right half of the partner
         [[[4.0, 4.0, 12.0, 4.0]]]
     """
 
@@ -79,37 +96,44 @@ class Correspondences:
     grid: tuple[int, int]
 
     def strengths(self, *, count: int = 10) -> Tensor:
-        """Return the contributions of the strongest correspondences to the cosine.
+        """Return the contributions of the strongest pairs of positions.
 
         Args:
-            count: Number of correspondences per pair of images. Default: 10.
+            count: Number of pairs of positions. Default: 10.
 
         Returns:
-            Contributions of shape (N, count), strongest first, in the order of :meth:`lines`.
+            Contributions to the cosine of shape (N, count), strongest first, in the order of :meth:`lines`.
 
         Raises:
             CaptumLeamError: If there are fewer pairs of positions than ``count``.
 
         Example:
-            >>> Correspondences(torch.tensor([[[0.25, 0.5], [0.125, 0.0]]]), torch.zeros(1), (1, 2)).strengths(count=2).tolist()
+            >>> pairs = Correspondences(torch.tensor([[[0.25, 0.5], [0.125, 0.0]]]), torch.zeros(1), (1, 2))
+            >>> pairs.strengths(count=2).tolist()
             [[0.5, 0.25]]
         """
         return self._strongest(count).values
 
     def lines(self, size: tuple[int, int], field: Field | None = None, *, count: int = 10) -> Tensor:
-        """Return the strongest correspondences as lines between two images (:func:`captum_leam.plots.correspondence_lines`).
+        """Return the strongest pairs of positions as lines between the two images.
+
+        :func:`captum_leam.plots.correspondence_lines` draws them.
 
         Args:
             size: Height and width (H, W) of the images in pixels.
-            field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
+            field: Part (top, left, height, width) of the images that the model reads, in pixels. Default: the whole image.
             count: Number of lines per pair of images. Default: 10.
 
         Returns:
-            Lines of shape (N, count, 4) between the centres of positions, strongest first: x and y in the image, x and y in the partner,
-            in pixels.
+            Lines of shape (N, count, 4), strongest first, in pixels: x and y of the position in the image, x and y of that in the partner.
 
         Raises:
             CaptumLeamError: If there are fewer pairs of positions than ``count``.
+
+        Example:
+            >>> pairs = Correspondences(torch.tensor([[[0.1, 0.5], [0.2, 0.0]]]), torch.zeros(1), (1, 2))
+            >>> pairs.lines((8, 16), count=2).tolist()
+            [[[4.0, 4.0, 12.0, 4.0], [12.0, 4.0, 4.0, 4.0]]]
         """
         strongest = self._strongest(count).indices
         positions = self.matrix.shape[2]
@@ -135,64 +159,47 @@ class Correspondences:
 class PositionDecomposition(Explainer):
     r"""Exact decomposition of the cosine into one contribution per position of a layer.
 
-    Many face networks end in a linear part: the last feature map is flattened and multiplied by a matrix, with BatchNorm around. Then the
-    embedding is a sum with one term per position, and so is the cosine:
+    Many face networks flatten their last feature map A and multiply it by a matrix. Then the embedding is a sum over the positions p,
+    :math:`f = \sum_p W_p A_p + b`, and so is its cosine to the reference g, except for what the offset b adds:
 
-    1. Read the matrix of the linear part from the model, by one gradient per dimension of the embedding.
-    2. Multiply it by the activations at each position. This is the share of the embedding that comes from there.
-    3. Multiply each share by the unit reference, and divide by the length of the embedding. The results sum to the cosine, minus what the
-       offset of the linear part adds.
+    .. math:: M_p = \frac{\langle W_p A_p, \hat g\rangle}{\|f\|}
 
-    Use it if nothing after the layer is non-linear and contributions must be exact. Maps have the resolution of the last layer, for
-    example 7 × 7. For earlier layers use :class:`~captum_leam.LEAM`. A model that is not affine after the layer raises.
+    Use it if the model is linear after its last spatial layer and contributions must be exact. The matrix is read from the model, so any
+    such head is supported. Maps have the resolution of that layer, for example 7 × 7. For earlier layers use :class:`~captum_leam.LEAM`.
 
-    ``attribute`` returns signed maps at image size, shape (N, 1, H, W); ``decompose`` the contributions at the size of the layer;
-    ``correspondences`` those of pairs of positions of two images.
-
-    As a formula, with A and B the activations of the two images, and p and q positions:
-
-    .. math:: M_p = \frac{\langle W_p A_p, \hat g\rangle}{\|f\|}, \qquad
-       C_{pq} = \frac{\langle W_p A_p, W_q B_q\rangle}{\|f\|\|g\|}
-
-    Each call reads W from the model by one gradient per dimension of the embedding. After that, each image costs one forward pass.
+    ``attribute`` returns signed maps at the size of the images, shape (N, 1, H, W), :meth:`decompose` returns them at the size of the
+    layer, and :meth:`correspondences` decomposes over pairs of positions of two images.
 
     Source: Zhu, Yang, Chen, "Visual Explanation for Deep Metric Learning", IEEE TIP 2021, arXiv 1909.12977, which derives the decomposition
-    separately for each type of head. W is computed by autograd here, so that any affine head is supported.
+    separately for each type of head.
 
     Args:
-        model: Function from images (N, C, H, W) to embeddings (N, D), affine after the layer.
+        model: Function from images (N, C, H, W) to embeddings (N, D), affine after the layer: no ReLU, normalisation or the like.
         layer: Module whose output (N, C, h, w) is the input of the affine part, usually the last one with spatial output.
-        reshape: Function that brings the layer's output to (N, C, h, w). Default: None.
-        field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
+        reshape: Function that brings the output of the layer to (N, C, h, w), see :mod:`captum_leam.layers`. Default: None.
+        field: Part (top, left, height, width) of the images that the model reads, in pixels. Default: the whole image.
         seed: Not used. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
     Raises:
-        CaptumLeamError: In use, if the model is not affine after the layer.
+        CaptumLeamError: When called, if the model is not affine after the layer.
+
+    Note:
+        Each call takes one gradient per dimension of the embedding, and then one forward pass per image. Explain many images in one call.
 
     See Also:
         * :class:`~captum_leam.explainers.GapDecomposition`: Heads with global average pooling.
         * :func:`~captum_leam.plots.correspondence_lines`: Drawing of corresponding positions.
 
     Example:
-        Contributions with their sign, for a model whose embedding is its four pixels:
+        The embedding of this model is its four pixels. The contributions sum to the cosine, which is 0.29:
 
-        >>> pixels = nn.Sequential(nn.Identity(), nn.Flatten())
-        >>> maps = PositionDecomposition(pixels, pixels[0]).decompose(torch.ones(1, 1, 2, 2), reference=torch.tensor([1.0, 1.0, -1.0, 0.0]))
-        >>> print(maps[0, 0].numpy().round(2))
+        >>> model = nn.Sequential(nn.Identity(), nn.Flatten())
+        >>> image, reference = torch.ones(1, 1, 2, 2), torch.tensor([1.0, 1.0, -1.0, 0.0])
+        >>> maps = PositionDecomposition(model, model[0]).decompose(image, reference=reference)
+        >>> print(maps[0, 0].numpy().round(2), round(maps.sum().item(), 2))
         [[ 0.29  0.29]
-         [-0.29  0.  ]]
-
-        They sum to the cosine:
-
-        >>> _ = torch.manual_seed(0)
-        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 6, bias=False)).eval()
-        >>> method, faces, reference = PositionDecomposition(model, model[1]), torch.rand(2, 3, 8, 8), torch.randn(6)
-        >>> cosine = torch.nn.functional.cosine_similarity(model(faces), reference[None])
-        >>> torch.allclose(method.decompose(faces, reference=reference).sum((1, 2, 3)), cosine, atol=1e-6)
-        True
-        >>> method.attribute(faces, reference=reference).shape
-        torch.Size([2, 1, 8, 8])
+         [-0.29  0.  ]] 0.29
     """
 
     head: AffineHead
@@ -212,30 +219,45 @@ class PositionDecomposition(Explainer):
         self.layer, self.reshape, self.field = layer, reshape, field
 
     def decompose(self, inputs: Tensor, *, reference: Tensor | None = None) -> Tensor:
-        """Return the contribution of each position to the cosine, at the size of the layer.
+        """Compute the contribution of each position to the cosine, at the size of the layer.
 
         Args:
-            inputs: Images of shape (N, C, H, W), floating point, preprocessed as the model expects.
-            reference: Reference embeddings of shape (D,) or (1, D), shared, or (N, D), one per image. Default: the image's own embedding.
+            inputs: Images (N, C, H, W), floating point, as the model takes them.
+            reference: Embeddings that the images are compared with, (D,) or (1, D) for all images, or (N, D) with one per image. Default:
+                None, each image's own embedding.
 
         Returns:
-            Signed maps of shape (N, 1, h, w), detached. Each sums to the cosine minus the contribution of the head's offset.
+            Signed maps of shape (N, 1, h, w), detached. Each sums to the cosine minus the contribution of the offset.
 
         Raises:
             InputTypeError: If inputs, reference or embeddings are not floating-point tensors.
             CaptumLeamError: If a shape does not fit, or the model is not affine after the layer.
+
+        Example:
+            >>> _ = torch.manual_seed(0)
+            >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 6, bias=False)).eval()
+            >>> faces, reference = torch.rand(2, 3, 8, 8), torch.randn(6)
+            >>> maps = PositionDecomposition(model, model[1]).decompose(faces, reference=reference)
+            >>> cosine = torch.nn.functional.cosine_similarity(model(faces), reference[None])
+            >>> maps.shape, torch.allclose(maps.sum((1, 2, 3)), cosine, atol=1e-6)
+            (torch.Size([2, 1, 4, 4]), True)
         """
         return torch.cat([maps.detach() for maps in self._map_batches(self._decompose, inputs, reference)])
 
     def correspondences(self, inputs: Tensor, partners: Tensor) -> Correspondences:
-        """Return the contributions of pairs of positions of two images to their cosine.
+        r"""Decompose the cosine of two images over the pairs of their positions.
+
+        .. math:: C_{pq} = \frac{\langle W_p A_p, W_q B_q\rangle}{\|f\|\|g\|}
+
+        where A and B are the activations of the two images, and f and g their embeddings. Use it to see which places of two faces make them
+        similar.
 
         Args:
-            inputs: Images of shape (N, C, H, W), floating point, preprocessed as the model expects.
-            partners: Images of shape (N, C, H, W), one per image, or (1, C, H, W), shared.
+            inputs: Images (N, C, H, W), floating point, as the model takes them.
+            partners: Images (N, C, H, W), one per image, or (1, C, H, W) for all images.
 
         Returns:
-            Contributions of all pairs of positions and their grid as :class:`Correspondences`, detached.
+            :class:`Correspondences`: contributions of all pairs of positions, detached, and their grid.
 
         Raises:
             InputTypeError: If images or embeddings are not floating-point tensors.
@@ -352,35 +374,43 @@ def dimension_gradients(embedding: Tensor, activations: Tensor, batch_size: int)
 
 
 class GapDecomposition(PositionDecomposition):
-    r"""Decomposition of the cosine over positions, for heads with global average pooling and optional linear layers.
+    r"""Exact decomposition of the cosine over positions, for global average pooling (GAP).
+
+    If a network averages its last feature map A of h × w positions, the cosine to a reference g is a sum with one term per position p:
 
     .. math:: M_p = \frac{1}{hw}\, \frac{\langle A_p, \hat g\rangle}{\|f\|}
 
-    This is the case of :class:`PositionDecomposition` with equal weights at all positions, which is checked in each call.
+    where f is the embedding. Linear layers after the pooling are allowed. Use it for ResNets and similar networks with GAP; it is
+    :class:`PositionDecomposition` with a check that all positions have equal weights.
+
+    ``attribute`` returns signed maps at the size of the images, shape (N, 1, H, W), and ``decompose`` returns them at the size of the
+    layer.
 
     Source: Stylianou, Souvenir, Pless, "Visualizing Deep Similarity Networks", WACV 2019, arXiv 1901.00536.
 
     Args:
-        model: Function from images (N, C, H, W) to embeddings (N, D), affine after the layer.
+        model: Function from images (N, C, H, W) to embeddings (N, D), with only global average pooling and linear layers after the layer.
         layer: Module whose output (N, C, h, w) is pooled.
-        reshape: Function that brings the layer's output to (N, C, h, w). Default: None.
-        field: Part (top, left, height, width) of the image that the model reads, in pixels. Default: the whole image.
+        reshape: Function that brings the output of the layer to (N, C, h, w), see :mod:`captum_leam.layers`. Default: None.
+        field: Part (top, left, height, width) of the images that the model reads, in pixels. Default: the whole image.
         seed: Not used. Default: 0.
         batch_size: Maximum number of images in one pass. Default: 8.
 
     Raises:
-        CaptumLeamError: In use, if the head is not affine, or if its weights differ between positions.
+        CaptumLeamError: When called, if the model is not affine after the layer, or if its weights differ between positions.
 
     See Also:
         :class:`~captum_leam.explainers.PositionDecomposition`: Any affine head.
 
     Example:
-        >>> _ = torch.manual_seed(0)
-        >>> model = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
-        >>> method, faces, reference = GapDecomposition(model, model[1]), torch.rand(2, 3, 8, 8), torch.rand(6)
-        >>> cosine = torch.nn.functional.cosine_similarity(model(faces), reference[None])
-        >>> torch.allclose(method.decompose(faces, reference=reference).sum((1, 2, 3)), cosine, atol=1e-6)
-        True
+        This model averages two positions with two channels. The reference points along the first channel, in which only the left position
+        is active. The contributions sum to the cosine:
+
+        >>> model = nn.Sequential(nn.Identity(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> image, reference = torch.tensor([[[[6.0, 0.0]], [[0.0, 8.0]]]]), torch.tensor([1.0, 0.0])  # 2 channels, 1 × 2 positions
+        >>> maps = GapDecomposition(model, model[0]).decompose(image, reference=reference)
+        >>> print(maps[0, 0].numpy().round(2), round(maps.sum().item(), 2))
+        [[0.6 0. ]] 0.6
     """
 
     def _read_head(self, image: Tensor) -> AffineHead:
