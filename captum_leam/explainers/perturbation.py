@@ -41,39 +41,35 @@ class PerturbationExplainer(Explainer):
 
 
 class CorrRISE(PerturbationExplainer, TwoSidedExplainer):
-    r"""CorrRISE: correlation between the visibility of each pixel and the similarity, over random black patches.
+    r"""Correlation between the visibility of each pixel and the similarity (CorrRISE).
 
-    1. Cover the image with a few black squares at random positions, and compute the similarity of its embedding to the reference. Repeat
-       this ``masks`` times.
-    2. For each pixel, correlate whether it was visible with the rank of the similarity. A pixel whose covering goes with low similarity
-       gets a positive value and supports the match; a negative value opposes it.
-
-    Use it for models without gradients, such as a remote service, if evidence against the match matters. More masks give less noise.
-
-    ``attribute`` returns the signed map in [−1, 1], shape (N, 1, H, W); ``attribute_both`` its positive and negative parts as
-    :class:`SimilarityMaps`.
-
-    As a formula:
+    CorrRISE covers the image with a few black squares at random positions, many times, and correlates for each pixel whether it was visible
+    with the similarity s of the rest to the reference:
 
     .. math:: M(p) = \mathrm{corr}_i\left(m_i(p),\; \mathrm{rank}(s(x \odot m_i))\right)
 
-    over N masks, by default with three black squares of 30 px each on crops of 112 px. Masks are binary, so that Spearman's coefficient is
-    the correlation of their values with the ranks of the scores (tied scores get their mean rank), which one matrix product computes for
-    all pixels. A pixel that is visible in no mask or in all masks gets 0. Positive values are similar, negative values dissimilar.
+    where :math:`m_i` is the i-th mask, 0 in the squares and 1 elsewhere. Positive values support the match, negative values oppose it. Use
+    it for models without gradients, such as a remote service. More masks give less noise.
+
+    ``attribute`` returns the signed map in [−1, 1], shape (N, 1, H, W), and ``attribute_both`` its positive and negative parts as
+    :class:`SimilarityMaps`.
 
     Source: Lu, Xu, Ebrahimi, "Towards Visual Saliency Explanations of Face Verification", WACV 2024, arXiv 2305.08546. The paper masks both
-    images of a pair, N times each. This class computes one of the two maps.
+    images of a pair. This class computes one of the two maps.
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), any callable.
-        masks: Number N of masks, 3 or more. Default: 500.
+        masks: Number of masks, 3 or more. Each takes one forward pass. Default: 500.
         patches: Number of black squares in each mask, 1 or more. Default: 3.
         patch: Width of a square in pixels, from 1 to the shorter side of the image. Default: 30 px per 112 px of the image's width.
         seed: Seed of the positions. Default: 0.
         batch_size: Maximum number of masked images in one pass. Default: 8.
 
     Raises:
-        CaptumLeamError: If there are too few masks or patches; in use, if a patch is larger than the image.
+        CaptumLeamError: If there are too few masks or patches. When called, if a patch is larger than the image.
+
+    Note:
+        The correlation is Spearman's. A pixel that is visible in no mask or in all masks gets 0.
 
     See Also:
         :class:`~captum_leam.explainers.RISE`: Weighted mean instead of a correlation.
@@ -119,29 +115,24 @@ class CorrRISE(PerturbationExplainer, TwoSidedExplainer):
 
 
 class RISE(PerturbationExplainer):
-    r"""Randomized input sampling for explanation (RISE): mean of random masks, weighted by the similarity that each leaves.
+    r"""Randomized input sampling for explanation (RISE): masks weighted by similarity.
 
-    1. Cover a random half of the image by a coarse grid with soft edges, and compute the similarity of its embedding to the reference.
-       Repeat this ``masks`` times.
-    2. Average the masks, each weighted by its similarity. Pixels that are visible when the similarity is high get high values.
-
-    Use it for models without gradients. Values are comparable within a map only: they have no zero point, and a low value is no evidence
-    against the match. For signed maps use :class:`CorrRISE`.
-
-    ``attribute`` returns maps of shape (N, 1, H, W).
-
-    As a formula:
+    RISE covers a random half of the image, many times, and averages the masks, each weighted by the similarity s of the visible rest to the
+    reference:
 
     .. math:: M(p) = \frac{1}{N\,\bar m} \sum_i s(x \odot m_i)\, m_i(p)
 
-    with :math:`\bar m` the probability that a cell is visible. Masks are random grids, enlarged bilinearly and shifted by less than a
-    cell. High values mark pixels that raise the score. Low values are no evidence against the match.
+    where :math:`m_i` are N masks, coarse random grids with soft edges, and :math:`\bar m` is the probability that a cell is visible. Pixels
+    that are visible when the similarity is high get high values. Use it for models without gradients. Values are comparable within a map
+    only, and a low value is no evidence against the match; for signed maps use :class:`CorrRISE`.
+
+    ``attribute`` returns maps at the size of the images, shape (N, 1, H, W).
 
     Source: Petsiuk, Das, Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018, equation 6.
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), any callable.
-        masks: Number N of masks, 1 or more. Default: 500.
+        masks: Number of masks, 1 or more. Each takes one forward pass. Default: 500.
         cells: Number of cells of the grid in each direction, 1 or more. Default: 7.
         probability: Probability that a cell is visible, in (0, 1). Default: 0.5.
         seed: Seed of the masks. Default: 0.
@@ -197,36 +188,30 @@ class RISE(PerturbationExplainer):
 
 
 class XFace(PerturbationExplainer):
-    r"""xFace: loss of similarity when black squares of several sizes cover each place of the image.
+    r"""Loss of similarity when a black square covers each place of the image (xFace).
 
-    1. Slide a black square over the image in small steps, and record by how much the similarity to the reference falls at each position. Do
-       this for several sizes.
-    2. Divide each fall by the number of covered pixels, add it to these pixels, and divide by the number of positions. Positive values
-       support the match, negative ones oppose it.
+    xFace slides black squares of several sizes over the image, and distributes the fall of the similarity s at each position evenly among
+    the covered pixels:
 
-    Use it for models without gradients if results should not depend on random masks. It takes about 1130 forward passes at 112 px.
+    .. math:: M(p) = \frac{1}{N} \sum_i (1 - m_i(p))\, \frac{s(x) - s(x \odot m_i)}{\mathrm{patch}_i^2}
 
-    ``attribute`` returns signed maps of shape (N, 1, H, W).
+    where :math:`m_i` are the N masks, 0 in the square and 1 elsewhere. Positive values support the match, negative values oppose it. Use it
+    for models without gradients if results should not depend on random masks. It takes about 1130 forward passes at 112 px.
 
-    As a formula:
-
-    .. math:: M(p) = \frac{1}{N} \sum_i (1 - m_i(p))\, \frac{d(x \odot m_i) - d(x)}{\mathrm{patch}_i^2}, \qquad d = 1 - s
-
-    over all N positions, by default of squares of 7, 14 and 28 px with a stride of 5 px on crops of 112 px. Masking a pixel with a
-    positive value lowers the similarity. The paper also masks the partner, which needs its image instead of its embedding.
+    ``attribute`` returns signed maps at the size of the images, shape (N, 1, H, W).
 
     Source: Knoche, Teepe, Hörmann, Rigoll, "Explainable Model-Agnostic Similarity and Confidence in Face Verification", WACV workshops
-    2023, arXiv 2211.13735.
+    2023, arXiv 2211.13735. The paper masks the partner, too.
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), any callable.
         patches: Widths of the squares in pixels. Default: 7, 14 and 28 px per 112 px of the image's width.
         stride: Distance between neighbouring positions in pixels. Default: 5 px per 112 px of the image's width.
-        seed: Not used. Default: 0.
+        seed: Not used; the method is deterministic. Default: 0.
         batch_size: Maximum number of masked images in one pass. Default: 8.
 
     Raises:
-        CaptumLeamError: In use, if the stride or a width is below 1 px, or a square is as large as the image.
+        CaptumLeamError: When called, if the stride or a width is below 1 px, or a square is as large as the image.
 
     See Also:
         :class:`~captum_leam.explainers.CorrRISE`: Random masks instead of all positions.

@@ -19,27 +19,20 @@ Parser = Callable[[Tensor], Tensor]
 
 
 class RegionShapley(PerturbationExplainer):
-    r"""Shapley values of the regions of a face, such as nose and eyes, divided evenly among their pixels.
+    r"""Shapley values of the regions of a face, such as nose and eyes.
 
-    A Shapley value distributes the similarity fairly among the regions, although they act together:
-
-    1. Start from an image in which every region is replaced by a blur.
-    2. Restore the regions one by one in a random order, and record by how much each one raises the similarity.
-    3. Average the rises of each region over ``orders`` random orders, and divide by its number of pixels.
-
-    Use it to compare whole regions. It needs no gradients. The values of all regions sum to the difference between the similarity of the
-    image and that of its replacement.
-
-    ``attribute`` returns signed maps of shape (N, 1, H, W), constant within a region.
-
-    As a formula:
+    A Shapley value distributes the similarity s to the reference fairly among regions that act together. All regions are replaced by a blur
+    and restored one by one in a random order. The value of a region is the mean rise of the similarity when it is restored, over several
+    orders:
 
     .. math:: \phi_r = \mathbb{E}_\pi\left[s(x_{\mathrm{before}_\pi(r) \cup r}) - s(x_{\mathrm{before}_\pi(r)})\right],
        \qquad M(p) = \phi_{r(p)} / |r(p)|
 
-    where :math:`x_S` is the image with all regions but S replaced, and :math:`\pi` are random orders of the regions, evaluated by Captum's
-    ``ShapleyValueSampling``. The map is signed. The pixels of a region sum to its value, and for any number of orders the map sums to
-    :math:`s(x) - s(x')` exactly, with x′ the image with all regions replaced.
+    where :math:`x_S` is the image with all regions but S replaced, and :math:`\pi` are the orders. Use it to compare whole regions. It
+    needs no gradients.
+
+    ``attribute`` returns signed maps, shape (N, 1, H, W), in which the pixels of a region share its value evenly. Each map sums to the
+    similarity of the image minus that of its replacement.
 
     Source: Doh et al. 2025, arXiv 2501.05471, for area-weighted semantic regions; Castro, Gómez, Tejada, "Polynomial calculation of the
     Shapley value based on sampling", 2009, for the sampling.
@@ -47,14 +40,14 @@ class RegionShapley(PerturbationExplainer):
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D), any callable.
         parser: Function from images to integer label maps (N, H, W), for example :class:`captum_leam.regions.TemplateParser`.
-        orders: Number of random orders in which regions are added, 1 or more. Default: 10.
-        fill: Function from images (N, C, H, W) to their replacement of the same shape. Default: a blur of σ 10 px per 112 px.
+        orders: Number of random orders, 1 or more. Each takes one forward pass per region. Default: 10.
+        fill: Function from images (N, C, H, W) to their replacement of the same shape. Default: a blur of σ = 10 px per 112 px of width.
         seed: Seed of the orders. Default: 0.
         batch_size: Maximum number of perturbed images in one pass. Default: 8.
 
     Raises:
-        InputTypeError: If the parser is not callable; in use, if it does not return integers.
-        CaptumLeamError: If ``orders`` is below 1; in use, if the label maps do not have the size of the images.
+        InputTypeError: If the parser is not callable. When called, if it does not return integers.
+        CaptumLeamError: If ``orders`` is below 1. When called, if the label maps do not have the size of the images.
 
     See Also:
         :func:`~captum_leam.regions.region_report`: Attribution of any map by region.
