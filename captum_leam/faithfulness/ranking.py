@@ -117,28 +117,34 @@ def rank_layers(
     batch_size: int = 32,
     seed: int = 0,
 ) -> LayerRanking:
-    """Rank the layers of a model by how faithful the LEAM maps of each layer are.
+    """Rank the layers of a model by how faithful their LEAM maps are.
 
-    For each layer, the maps of all images are computed, the highest pixels of each map are occluded, and the fall of the cosine is
-    measured. The layer with the largest fall is first. Use it to choose a layer, and choose on other images than those that you report
-    results for.
-
-    The embedding that a face is compared with is the mean of the other images of its person (a leave-one-out centroid).
+    The highest pixels of each layer's maps are occluded, and the fall of the cosine is measured. The larger the fall, the more faithful the
+    map. Use it to choose a layer, on other images than those that you report results for. Each face is compared with the mean embedding of
+    the other images of its person.
 
     Args:
         model: Model in evaluation mode, from images (N, C, H, W) to embeddings (N, D).
-        images: Images as the model takes them, shape (N, C, H, W), at least two of each person.
-        labels: Name of the person in each of the N images.
+        images: Images (N, C, H, W) as the model takes them, at least two of each person.
+        labels: Person in each image, a sequence of N names.
         layers: Layers to rank, as :func:`~captum_leam.suggest_layers` returns them. Default: None, all that it finds.
         fraction: Share of the pixels that is occluded, in (0, 1]. Default: 0.05.
         fill: Name of what replaces occluded pixels, one of :data:`~captum_leam.faithfulness.FILLS`. Default: ``"blur"``.
-        n_steps: Number of steps of the path from the baseline to the image, 1 for the gradient at the image only. The overall map is
-            always that of the preset ``"fast"``. Default: 4.
+        n_steps: Number of steps of the path of the layer maps; 1 for no path. Default: 4.
         batch_size: Number of images in one pass. Default: 32.
-        seed: Seed of the permutations that break ties, and of the bootstrap. Default: 0.
+        seed: Seed of the order of equal values and of the bootstrap. Default: 0.
 
     Returns:
-        :class:`LayerRanking`: a table with one row per layer and one for the overall map, the most faithful first.
+        :class:`LayerRanking`, a table with one row per layer and one for the overall map (``"overall"``, of the preset ``"fast"``), the
+        most faithful first:
+
+        * name: Name of the layer.
+        * cell: Width of one position of the layer in pixels of the image.
+        * drop: Mean fall of the cosine, the measure of faithfulness.
+        * low, high: Ends of the 95 % interval of the drop over people.
+        * same, different: Mean overlap of the maps of one person, and of different people, in [0, 1].
+        * gap: Same minus different, the measure of person specificity.
+        * seconds: Time per image.
 
     Raises:
         CaptumLeamError: If a person has one image only, or ``LEAM.attribute`` would raise it.
@@ -147,10 +153,15 @@ def rank_layers(
         :func:`~captum_leam.suggest_layers`: Layers to rank.
 
     Example:
+        >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, 2, 1), nn.Flatten(), nn.Linear(128, 8))
-        >>> ranking = rank_layers(model.eval(), torch.rand(4, 3, 16, 16), ["ann", "ann", "bob", "bob"], n_steps=2)
-        >>> sorted(ranking.names), ranking.to_frame()["drop"].is_monotonic_decreasing
-        (['1', '2'], True)
+        >>> images, labels = torch.rand(4, 3, 16, 16), ["ann", "ann", "bob", "bob"]
+        >>> ranking = rank_layers(model.eval(), images, labels, n_steps=2)
+        >>> print(ranking.to_frame()[["name", "cell", "drop"]].round(3).to_string(index=False))
+           name  cell  drop
+        overall   NaN 0.010
+              1   2.0 0.005
+              2   4.0 0.003
     """
     people = people_of(labels, len(images))
     found = suggest_layers(model, images) if layers is None else layers.for_images(images)
