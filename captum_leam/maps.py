@@ -34,17 +34,17 @@ __all__ = [
 
 
 def elementwise_weights(gradients: Tensor) -> Tensor:
-    """Return the gradients unchanged, the weighting of HiResCAM and the default of LEAM."""
+    """Return the gradients unchanged (HiResCAM, and the default of LEAM)."""
     return gradients
 
 
 def positive_weights(gradients: Tensor) -> Tensor:
-    """Return the positive part of the gradients (LayerCAM, Jiang et al. 2021, equation 6)."""
+    """Return the positive part of the gradients (LayerCAM)."""
     return gradients.clamp(min=0)
 
 
 def channel_weights(gradients: Tensor) -> Tensor:
-    """Return one weight per channel, its mean gradient over all positions (Grad-CAM, Selvaraju et al. 2017, equation 1)."""
+    """Return one weight per channel, its mean gradient over all positions (Grad-CAM)."""
     return gradients.mean(dim=tuple(range(2, gradients.ndim)), keepdim=True)
 
 
@@ -250,13 +250,16 @@ def normalize_sum(maps: Tensor) -> Tensor:
 
 
 def positive_shares(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the positive part of every map divided by its sum, and which maps have a positive value.
+    """Divide the positive part of each map by its sum, with 0 for maps that have none.
 
     Args:
         maps: Finite maps (..., H, W), signed.
 
     Returns:
-        Maps (..., H, W) that sum to 1, or are 0 if no value is positive, and booleans (...).
+        Tuple of two values:
+
+        * Maps of shape (..., H, W) that sum to 1, or are 0 if no value is positive.
+        * Whether each map has a positive value, booleans (...).
 
     Example:
         >>> shares, has_positive = positive_shares(torch.tensor([[[1.0, 3.0]], [[-1.0, 0.0]]]))
@@ -356,19 +359,19 @@ def _order_by_value(flat: Tensor, permutations: Tensor) -> Tensor:
 
 
 def top_pixels(maps: Tensor, counts: Sequence[int], *, seed: int = 0, start: int | None = None) -> Tensor:
-    """Return the highest pixels of every map, in an order whose first n pixels are the n highest for each count n.
+    """Select the highest pixels of each map for several counts at once.
 
-    Pixels are selected rather than sorted, which is much faster than :func:`rank_pixels`.
+    The first n of the pixels are the n highest for each count n. This is much faster than :func:`rank_pixels`.
 
     Args:
         maps: Maps (N, P) without NaN.
         counts: Counts n of pixels. The largest sets how many pixels are returned.
-        seed: Seed of the permutations that break ties at one of the counts. Default: 0.
-        start: Index of the first image in a larger set, to break ties as :func:`rank_pixels` does. Default: None, one permutation for
+        seed: Seed of the random order of equal values at one of the counts. Default: 0.
+        start: Index of the first image in a larger set, to order equal values as :func:`rank_pixels` does. Default: None, one order for
             all maps, so that the pixels of a map do not depend on its index.
 
     Returns:
-        Indices (N, max(counts)), int64.
+        Indices of pixels, shape (N, max(counts)), int64.
 
     Example:
         >>> top_pixels(torch.tensor([[0.1, 0.9, 0.5, 0.3]]), [1, 2]).tolist()

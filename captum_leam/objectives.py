@@ -255,7 +255,11 @@ def similarity(embeddings: Tensor, direction: Tensor, norm: Norm = "detach") -> 
 
 
 def fixed_weights(embeddings: Tensor, reference: Tensor | None = None, contrast: Tensor | None = None) -> Tensor:
-    r"""Return the weights :math:`w = d / \|f(x)\|` of the fixed norm, one row per explained image.
+    r"""Compute the weights with which a score is a linear function of the embedding.
+
+    .. math:: w = d / \|f(x)\|, \qquad s = \langle f, w\rangle
+
+    where d is the direction of :func:`direction`. At the explained image x, the score is the cosine.
 
     Args:
         embeddings: Embeddings (N, D) of the explained images.
@@ -263,7 +267,7 @@ def fixed_weights(embeddings: Tensor, reference: Tensor | None = None, contrast:
         contrast: Embeddings of other people to contrast with, see :func:`direction`. Default: None.
 
     Returns:
-        Weights (N, D), detached.
+        Weights of shape (N, D), detached.
 
     Raises:
         CaptumLeamError: If :func:`direction` raises it.
@@ -281,20 +285,20 @@ def fixed_weights(embeddings: Tensor, reference: Tensor | None = None, contrast:
 def reliability(embeddings: Tensor, direction: Tensor) -> Tensor:
     r"""Return the sine of the angle between embeddings and a direction.
 
-    The gradient of the differentiated cosine is proportional to it, :math:`\|\partial\cos/\partial f\| = \sqrt{1-\cos^2}/\|f\|`. Near 0
-    that gradient vanishes and its map is rounding noise. The sine is computed in float64 from the part of d orthogonal to f, because
-    1 − cos² cancels.
+    The gradient of the cosine is proportional to it, :math:`\|\partial\cos/\partial f\| = \sqrt{1-\cos^2}/\|f\|`. Near 0, that gradient
+    vanishes, and a map of it is rounding noise.
 
     Args:
         embeddings: Embeddings (N, D).
         direction: Direction (1, D) or (N, D).
 
     Returns:
-        Sines (N,) in [0, 1], float64.
+        Sines of shape (N,) in [0, 1], float64.
 
     Example:
-        >>> reliability(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.6, 0.8]])).item() < 1e-6
-        True
+        >>> embeddings = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
+        >>> reliability(embeddings, torch.tensor([[1.0, 0.0]])).round(decimals=4)
+        tensor([0.8000, 0.0000], dtype=torch.float64)
     """
     f, d = unit(embeddings.detach().double()), unit(direction.detach().double())
     orthogonal = d - (d * f).sum(1, keepdim=True) * f
@@ -302,7 +306,7 @@ def reliability(embeddings: Tensor, direction: Tensor) -> Tensor:
 
 
 def check_reliable(embeddings: Tensor, direction: Tensor) -> None:
-    """Raise if the differentiated cosine has zero gradient, so that its map would be rounding noise.
+    """Raise if the gradient of the cosine vanishes, so that its map would be rounding noise.
 
     Args:
         embeddings: Embeddings (N, D).
@@ -325,7 +329,9 @@ def check_reliable(embeddings: Tensor, direction: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Objective:
-    """Score that LEAM explains, as a function of embeddings (N, D); scores (N,) of a model are returned unchanged.
+    """Score that LEAM explains, as a function of embeddings.
+
+    Scores (N,) that a model returns are left unchanged.
 
     Attributes:
         reference: Reference embeddings, (D,), (1, D) or (N, D). Default: the embeddings themselves.
@@ -388,10 +394,15 @@ class Objective:
             steps: Number of points of the path in the batch. Default: 1.
 
         Returns:
-            Scores (steps · N,).
+            Scores of shape (steps · N,).
 
         Raises:
             CaptumLeamError: If :meth:`at` raises it, or if an embedding is zero.
+
+        Example:
+            >>> objective = Objective(reference=torch.tensor([1.0, 0.0]))
+            >>> objective.score(torch.tensor([[3.0, 4.0], [5.0, 0.0]]))
+            tensor([0.6000, 1.0000])
         """
         if output.ndim == 1:
             self._raise_if_options_with_scores()

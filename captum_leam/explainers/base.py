@@ -68,7 +68,10 @@ class SimilarityMaps:
 
     @property
     def signed(self) -> Tensor:
-        """Similar map minus dissimilar map, shape (N, 1, H, W). Positive values support the match, negative values oppose it."""
+        """Similar minus dissimilar map, shape (N, 1, H, W).
+
+        Positive values support the match, negative values oppose it.
+        """
         return self.similar - self.dissimilar
 
 
@@ -132,7 +135,7 @@ class Explainer(Attribution, ABC):
 
     @property
     def cost(self) -> Cost:
-        """Number of passes per image in the last call of ``attribute``, as a :class:`Cost`; zero before the first call."""
+        """Number of passes per image in the last call of ``attribute``, zero before the first."""
         images = max(self._images, 1)
         return Cost(self._forwards / images, self._backwards / images)
 
@@ -323,14 +326,17 @@ def reference_rows(reference: Tensor | None, images: int) -> Tensor | None:
 
 
 def unit_and_direction(embeddings: Tensor, reference: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return unit embeddings with their graph and constant unit references, whose products sum to the cosine.
+    """Return unit embeddings and unit references, whose products sum to the cosine.
 
     Args:
         embeddings: Embeddings of shape (N, D).
-        reference: Reference embeddings of shape (1, D) or (N, D). None stands for ``embeddings``.
+        reference: Reference embeddings of shape (1, D) or (N, D). None for ``embeddings``.
 
     Returns:
-        Unit embeddings of shape (N, D), and unit references of shape (1, D) or (N, D).
+        Tuple of two values:
+
+        * Unit embeddings of shape (N, D), differentiable.
+        * Unit references of shape (1, D) or (N, D), constant.
 
     Raises:
         CaptumLeamError: If a reference is zero or not finite.

@@ -350,7 +350,7 @@ class PositionDecomposition(Explainer):
 
 
 def dimension_gradients(embedding: Tensor, activations: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Yield the gradients of the dimensions of one embedding, several per vectorised backward pass.
+    """Yield the gradients of the dimensions of one embedding, several at a time.
 
     Args:
         embedding: Embedding of shape (1, D), with a graph to the activations.

@@ -25,7 +25,7 @@ from captum_leam.objectives import direction, reliability
 
 
 class ThresholdExplainer(TwoSidedExplainer):
-    """Base class of methods that divide the decision threshold t, a cosine, evenly among the dimensions."""
+    """Base class of methods that divide the decision threshold evenly among the dimensions."""
 
     def __init__(
         self, model: Callable[..., Tensor], *, threshold: float = 0.0, seed: int = 0, batch_size: int = 8
@@ -279,7 +279,7 @@ def raise_if_own_embedding(embeddings: Tensor, towards: Tensor) -> None:
 
 
 def grey(images: Tensor) -> Tensor:
-    """Return the luma (ITU-R BT.601) of RGB images, or the mean over any other number of channels.
+    """Return images in grey: the luma of RGB images, or the mean over other channels.
 
     Args:
         images: Images of shape (N, C, H, W).

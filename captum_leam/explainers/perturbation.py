@@ -292,7 +292,7 @@ def patch_masks(count: int, size: tuple[int, int], patch: int, patches: int, see
 
 
 def smooth_masks(count: int, size: tuple[int, int], cells: int, probability: float, seed: int) -> Tensor:
-    """Return RISE's masks, random grids that are enlarged bilinearly and shifted by less than a cell.
+    """Return the masks of RISE, random grids with soft edges.
 
     Args:
         count: Number M of masks.
@@ -318,7 +318,7 @@ def smooth_masks(count: int, size: tuple[int, int], cells: int, probability: flo
 
 
 def sliding_masks(size: tuple[int, int], patches: tuple[int, ...], stride: int) -> Tensor:
-    """Return a mask for each position of black squares of several widths, with corners below size − width as in xFace.
+    """Return the masks of xFace, one for each position of black squares of several widths.
 
     Args:
         size: Height and width (H, W) of the image in pixels.

@@ -136,21 +136,21 @@ def random_orders(generator: torch.Generator, regions: int, orders: int) -> Iter
 
 
 def region_masks(labels: Tensor, images: Tensor) -> list[Tensor]:
-    """Return label maps as feature masks of Captum, with the regions of each image numbered from 0 without gaps.
+    """Return label maps as Captum's feature masks, with the regions numbered without gaps.
 
     Args:
         labels: Integer label maps of shape (N, H, W).
         images: Parsed images of shape (N, C, H, W).
 
     Returns:
-        One mask of shape (H, W) per image, int64, on the device of the images.
+        List of one mask of shape (H, W) per image, int64, on the device of the images.
 
     Raises:
         InputTypeError: If the labels are not integers.
         CaptumLeamError: If the labels do not have shape (N, H, W).
 
     Example:
-        >>> region_masks(torch.tensor([[[7, 2], [2, 9]]]), torch.rand(1, 3, 2, 2))[0].tolist()
+        >>> region_masks(torch.tensor([[[7, 2], [2, 9]]]), torch.zeros(1, 3, 2, 2))[0].tolist()
         [[1, 0], [0, 2]]
     """
     if not isinstance(labels, Tensor) or labels.is_floating_point():
