@@ -191,7 +191,7 @@ def _leam(value: Any) -> Any:
 
 @dataclass(frozen=True, config=SETTINGS)
 class Config:
-    """Settings of a study. :doc:`/studies` explains every key.
+    """Settings of a study. :doc:`/reference/study_configuration` explains every key.
 
     Example:
         >>> config = config_from({"people": ".", "models": {"a": "torch.nn:Identity"}})
