@@ -33,15 +33,21 @@ CLOSE_UP_SCORE = 0.5  # a face in a close-up was detected before, so a lower sco
 class AlignedFaces(Sequence[AlignedFace]):
     """Aligned faces of one photograph, ordered from the largest.
 
+    :class:`FaceAligner` returns it. It is a sequence of :class:`AlignedFace`, so it has a length, and ``faces[0]`` is the largest face.
+
     Attributes:
-        faces: Aligned faces.
-        rejected: Detections that were not aligned, each with its :attr:`Detection.problem`.
+        faces: Aligned faces, a tuple of :class:`AlignedFace`.
+        rejected: Detections that were not aligned, a tuple of :class:`Detection`, each with the reason in :attr:`Detection.problem`.
 
     Example:
         >>> from captum_leam.faces import ARCFACE_112, align
-        >>> faces = AlignedFaces((align(torch.rand(3, 200, 300), ARCFACE_112 + 40),))  # a FaceAligner returns it
-        >>> len(faces), faces.crops.shape, faces.to_frame()["scale"].round(2).tolist()
-        (1, torch.Size([1, 3, 112, 112]), [1.0])
+        >>> photo = torch.rand(3, 200, 300, generator=torch.Generator().manual_seed(0))
+        >>> faces = AlignedFaces((align(photo, ARCFACE_112 + 40),))
+        >>> faces.crops.shape  # the input of a recognition network
+        torch.Size([1, 3, 112, 112])
+        >>> faces.to_frame()[["left", "top", "scale"]].round(1)
+           left   top  scale
+        0  78.3  91.5    1.0
     """
 
     faces: tuple[AlignedFace, ...]
@@ -91,16 +97,24 @@ class AlignedFaces(Sequence[AlignedFace]):
 
 @dataclass(frozen=True)
 class AlignedFiles:
-    """Result of :meth:`FaceAligner.align_files`.
+    """Aligned faces of many files, with the files that failed.
+
+    :meth:`FaceAligner.align_files` returns it.
 
     Attributes:
-        done: Path and aligned faces of each photograph that was aligned.
-        failed: Path and reason of each file that was not aligned.
+        done: Aligned photographs, a tuple of pairs (path, :class:`AlignedFaces`).
+        failed: Files that were not aligned, a tuple of pairs (path, reason).
 
     Example:
-        >>> AlignedFiles((), ((Path("a.jpg"), "no face found"),))  # FaceAligner.align_files returns it
-        AlignedFiles: 0 done, 1 failed
-          a.jpg: no face found
+        >>> from captum_leam.faces import ARCFACE_112, align
+        >>> photo = torch.rand(3, 200, 300, generator=torch.Generator().manual_seed(0))
+        >>> faces = AlignedFaces((align(photo, ARCFACE_112 + 40),))
+        >>> files = AlignedFiles(done=((Path("ann.jpg"), faces),), failed=((Path("sea.jpg"), "no face was found"),))
+        >>> files
+        AlignedFiles: 1 done, 1 failed
+          sea.jpg: no face was found
+        >>> files.crops.shape, files.paths[0].name
+        (torch.Size([1, 3, 112, 112]), 'ann.jpg')
     """
 
     done: tuple[tuple[Path, AlignedFaces], ...]
@@ -119,7 +133,7 @@ class AlignedFiles:
 
     @property
     def paths(self) -> list[Path]:
-        """Path of the file that each of the N :attr:`crops` is from, a list of N paths; a file with two faces is listed twice."""
+        """Path of the file of each crop in :attr:`crops`, a list of N paths. A file with two faces is listed twice."""
         return [path for path, faces in self.done for _ in faces]
 
     def to_frame(self) -> pd.DataFrame:
@@ -133,8 +147,13 @@ class AlignedFiles:
             * index, left, top, right, bottom, score, scale, problem: As in :meth:`AlignedFaces.to_frame`, if there are faces.
 
         Example:
-            >>> AlignedFiles((), ((Path("a.jpg"), "no face found"),)).to_frame().to_dict("records")
-            [{'path': 'a.jpg', 'reason': 'no face found'}]
+            >>> from captum_leam.faces import ARCFACE_112, align
+            >>> face = align(torch.zeros(3, 200, 300), ARCFACE_112 + 40)
+            >>> files = AlignedFiles(((Path("ann.jpg"), AlignedFaces((face,))),), ((Path("sea.jpg"), "no face was found"),))
+            >>> files.to_frame()[["path", "reason", "scale"]].round(2)
+                  path             reason  scale
+            0  ann.jpg                       1.0
+            1  sea.jpg  no face was found    NaN
         """
         tables = [faces.to_frame().assign(path=str(path), reason="") for path, faces in self.done]
         failures = pd.DataFrame([{"path": str(path), "reason": reason} for path, reason in self.failed])
@@ -147,23 +166,28 @@ class AlignedFiles:
 
 
 class FaceAligner:
-    """Detector of faces in photographs (facexlib's RetinaFace) with alignment by five points.
+    """Detector that finds the faces in photographs and aligns them for recognition networks.
 
-    The detector also reports upside-down faces. Each face is therefore detected a second time in a close-up, upright and rotated by 180°,
-    and the photograph is rotated until a face is upright. Coordinates always refer to the photograph before that rotation.
+    Recognition networks expect crops in which the eyes, the nose and the corners of the mouth lie at fixed positions, the template. The
+    aligner detects each face with its five points and rotates, scales and moves the photograph so that the points fit the template.
+    Call it with a photograph for its faces, or call :meth:`align_files` for many files.
 
-    Source: Deng et al. 2020, "RetinaFace: Single-shot multi-level face localisation in the wild", for the detector; Umeyama 1991 for
-    the alignment.
+    Source: Deng et al. 2020, "RetinaFace: Single-shot multi-level face localisation in the wild", for the detector (from the package
+    facexlib). Umeyama 1991, "Least-squares estimation of transformation parameters between two point patterns", for the alignment.
 
     Args:
-        template: Positions of the five points on the crop: ``"arcface112"`` for nearly all recognition networks, ``"arcface112x96"`` for
-            older ones that read its middle, or points (x, y), shape (5, 2), in pixels of a crop of ``size``. Default: ``"arcface112"``.
+        template: Positions of the five points on the crop. Default: ``"arcface112"``. Allowed values:
+
+            * ``"arcface112"``: Crops of 112 × 112 px, for nearly all recognition networks.
+            * ``"arcface112x96"``: Crops of 112 × 96 px (h, w), for older networks.
+            * Array of shape (5, 2): Points (x, y) in pixels of a crop of ``size``.
         size: Height and width (h, w) of the crop in pixels, or one number for a square. A named template is scaled to it. Default: the
             size of the template; required for custom points.
         detector: Backbone of the detector: ``"mobile0.25"`` (1.8 MB, fast) or ``"resnet50"`` (110 MB, better in difficult photographs).
             Default: ``"mobile0.25"``.
-        weights: File of the weights, or folder that holds it. Default: the folder in ``CAPTUM_LEAM_WEIGHTS``, else facexlib's own.
-        sha256: Expected SHA-256 digest of the weights in hex. The attribute ``sha256`` holds their digest. Default: None, for no check.
+        weights: Path of the file of weights, or of the folder that holds it. Default: the folder in the environment variable
+            ``CAPTUM_LEAM_WEIGHTS``, or facexlib's own folder without it.
+        sha256: SHA-256 digest in hex that the file of weights must have. Default: None, for no check.
         download: Whether facexlib may download missing weights. Default: False.
         device: Device of the detector; crops are on the CPU. Default: CUDA if available, else the CPU.
         min_score: Minimum score of a detection, in (0, 1). Default: 0.8.
@@ -182,11 +206,17 @@ class FaceAligner:
         * :func:`~captum_leam.faces.align`: Alignment by points that are known.
         * :func:`~captum_leam.faces.read_faces`: Faces of files that may be crops or photographs.
 
+    Note:
+        If the faces are not upright, the aligner also tries the photograph rotated by 90°, 180° and 270°. Coordinates always refer to
+        the photograph as it was passed.
+
     Example:
-        >>> FaceAligner(weights="/nowhere")
-        Traceback (most recent call last):
-            ...
-        captum_leam.errors.MissingWeightsError: weights /nowhere: there is no such file or folder. ...
+        >>> aligner = FaceAligner(download=True)  # doctest: +SKIP
+        >>> faces = aligner("group.jpg")  # doctest: +SKIP
+        >>> faces.crops.shape  # doctest: +SKIP
+        torch.Size([3, 3, 112, 112])
+        >>> faces.to_frame()[["left", "top", "score"]]  # doctest: +SKIP
+        >>> embeddings = model(faces.crops)  # doctest: +SKIP
     """
 
     def __init__(
@@ -228,33 +258,45 @@ class FaceAligner:
         )
 
     def detect(self, photo: Tensor | str | Path) -> list[Detection]:
-        """Return all detections in the upright photograph, plausible or not (:attr:`Detection.problem`), ordered from the largest.
+        """Detect the faces of a photograph without aligning them.
+
+        Use it to see which detections are rejected, and why.
 
         Args:
             photo: RGB photograph of shape (3, H, W), floating point in [0, 1], or the path of a file.
 
         Returns:
-            Detections with coordinates in pixels of the photograph.
+            List of :class:`Detection`, ordered from the largest, with coordinates in pixels of the photograph. Those that cannot be
+            aligned have the reason in :attr:`Detection.problem`.
 
         Raises:
             CaptumLeamError: If the photograph is invalid, or its file cannot be read.
+
+        Example:
+            >>> for face in FaceAligner().detect("group.jpg"):  # doctest: +SKIP
+            ...     print(face.score, face.problem or "can be aligned")
         """
         view = self._view(_load_photo(photo))
         return [view.in_photo(detection) for detection in view.detections]
 
     def __call__(self, photo: Tensor | str | Path, faces: Which = "all") -> AlignedFaces:
-        """Return the aligned faces of one photograph, which is rotated first if it is not upright.
+        """Return the aligned faces of one photograph.
 
         Args:
             photo: RGB photograph of shape (3, H, W), floating point in [0, 1], or the path of a file.
-            faces: ``"all"``, ``"largest"``, or the index of one face, counted from the largest. Default: ``"all"``.
+            faces: Faces to align: ``"all"``, ``"largest"``, or the index of one face, counted from 0, the largest. Default: ``"all"``.
 
         Returns:
-            Aligned faces, ordered from the largest. With ``"all"``, implausible detections are listed in ``rejected``.
+            Aligned faces as :class:`AlignedFaces`, ordered from the largest. Detections that cannot be aligned are in ``rejected``.
 
         Raises:
-            CaptumLeamError: If the photograph is invalid or its file cannot be read, if there is no face or there are too many, or if the
-                selected face is implausible or not upright. A smaller face is never used instead.
+            CaptumLeamError: If the photograph is invalid or its file cannot be read, if it has no face or more than ``max_faces``, or if
+                no selected face can be aligned. A smaller face is never used instead of the selected one.
+
+        Example:
+            >>> faces = FaceAligner()("ann.jpg", faces="largest")  # doctest: +SKIP
+            >>> faces[0].crop.shape  # doctest: +SKIP
+            torch.Size([3, 112, 112])
         """
         pixels = _load_photo(photo)
         view = self._view(pixels)
@@ -279,15 +321,27 @@ class FaceAligner:
         """Align the faces of many files and continue after files that fail.
 
         Args:
-            paths: Paths of files, or of a folder of pictures.
-            faces: ``"all"``, ``"largest"``, or the index of one face, counted from the largest. Default: ``"largest"``.
+            paths: Paths of files, or the path of a folder of pictures.
+            faces: Faces of each file: ``"all"``, ``"largest"``, or the index of one face, counted from 0, the largest. Default:
+                ``"largest"``.
             progress: Whether to show a progress bar. Default: False.
 
         Returns:
-            Aligned files, and the reasons of those that failed or were skipped.
+            Result as :class:`AlignedFiles`, in the order of the files. Its most used attributes are:
+
+            * ``crops``: All crops as one batch, shape (N, 3, h, w).
+            * ``paths``: File of each crop, a list of N paths.
+            * ``failed``: Path and reason of each file that failed or was skipped.
 
         Raises:
             CaptumLeamError: If no path is passed, or the folder cannot be read or has no image file.
+
+        Example:
+            >>> files = FaceAligner().align_files("photographs/", progress=True)  # doctest: +SKIP
+            >>> files  # doctest: +SKIP
+            AlignedFiles: 41 done, 1 failed
+              photographs/sea.jpg: no face was found with a score above 0.8. ...
+            >>> embeddings = model(files.crops)  # doctest: +SKIP
         """
         from tqdm import tqdm
 

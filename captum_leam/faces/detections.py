@@ -14,12 +14,18 @@ MARGIN = 0.1  # share of the box's sides by which landmarks may lie outside, as 
 
 @dataclass(frozen=True)
 class Detection:
-    """Detection of a face, plausible or not.
+    """Face that the detector found in a photograph, with its box, five points and score.
+
+    :meth:`FaceAligner.detect <captum_leam.faces.FaceAligner.detect>` returns a list of them. If ``problem`` is not None, the detection is
+    implausible or too small and is not aligned.
 
     Example:
         >>> from captum_leam.faces import ARCFACE_112
-        >>> Detection(np.array([25.0, 20.0, 85.0, 105.0]), ARCFACE_112, 0.99).area
-        5100.0
+        >>> face = Detection(box=np.array([25.0, 20.0, 85.0, 105.0]), landmarks=ARCFACE_112, score=0.99)
+        >>> face
+        Detection(box=[25.0, 20.0, 85.0, 105.0], score=0.990, problem=None)
+        >>> face.area, face.landmarks.shape
+        (5100.0, (5, 2))
     """
 
     box: Floats

@@ -27,11 +27,15 @@ MAX_DISTANCE = 0.13
 class FaceSource:
     """Crop of a face, with its file and, if it was aligned, its photograph.
 
+    :func:`read_face` and :func:`read_faces` return it.
+
     Example:
         >>> import torch
-        >>> source = FaceSource(Path("crop.png"), torch.rand(3, 112, 112))  # read_faces returns it
-        >>> source.face is None, source.photo is None
-        (True, True)
+        >>> source = FaceSource(Path("ann.png"), torch.zeros(3, 112, 112))
+        >>> source.path.stem, source.crop.shape
+        ('ann', torch.Size([3, 112, 112]))
+        >>> source.face is None  # the file is a crop, not a photograph
+        True
     """
 
     path: Path
@@ -47,7 +51,9 @@ class FaceSource:
 def read_faces(
     paths: Sequence[str | Path], make_aligner: Callable[[], FaceAligner], how: How = "auto", faces: Which = "largest"
 ) -> list[FaceSource]:
-    """Read one face from each file.
+    """Read one face from each file, whether the files are aligned crops or photographs.
+
+    Photographs are aligned first. Use :func:`read_crops` if all files are crops.
 
     Args:
         paths: Paths of pictures.
@@ -57,7 +63,7 @@ def read_faces(
         faces: Face of a photograph: ``"largest"``, or an index from 0, the largest. Default: ``"largest"``.
 
     Returns:
-        One face per file.
+        List of :class:`FaceSource`, one per file, in the order of the paths.
 
     Raises:
         FileError: If a file cannot be read or has no face that can be aligned. The message names the file.
@@ -71,9 +77,10 @@ def read_faces(
         >>> import tempfile
         >>> from PIL import Image
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Image.new("L", (112, 112)).save(f"{folder}/crop.png")
-        ...     read_faces([f"{folder}/crop.png"], FaceAligner)[0].face is None
-        True
+        ...     Image.new("L", (112, 112)).save(f"{folder}/ann.png")
+        ...     sources = read_faces([f"{folder}/ann.png"], FaceAligner)
+        >>> [(source.path.name, source.crop.shape) for source in sources]
+        [('ann.png', torch.Size([3, 112, 112]))]
     """
     if how not in ("auto", "crops", "photos"):
         raise CaptumLeamError(f'Expected how to be "auto", "crops" or "photos", got {how!r}.')
@@ -95,7 +102,7 @@ def read_face(path: str | Path, aligner: FaceAligner | None = None, face: Which 
         face: Face of a photograph: ``"largest"``, or an index from 0, the largest. Default: ``"largest"``.
 
     Returns:
-        Face with its crop.
+        Face as :class:`FaceSource`, with its ``crop`` of shape (3, h, w) in [0, 1].
 
     Raises:
         FileError: If the file cannot be read or has no face that can be aligned. The message names the file.
@@ -104,10 +111,12 @@ def read_face(path: str | Path, aligner: FaceAligner | None = None, face: Which 
         :func:`~captum_leam.faces.read_faces`: Faces of several files.
 
     Example:
-        >>> read_face("nowhere.png")
-        Traceback (most recent call last):
-            ...
-        captum_leam.errors.FileError: nowhere.png: there is no such file.
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (96, 112)).save(f"{folder}/ann.png")
+        ...     read_face(f"{folder}/ann.png").crop.shape
+        torch.Size([3, 112, 96])
     """
     path = Path(path)
     if aligner is None:

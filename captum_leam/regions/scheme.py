@@ -102,10 +102,11 @@ class RegionScheme:
         return next(label for label, region in self.regions.items() if region == name)
 
     def relabel(self, labels: Tensor) -> Tensor:
-        """Replace the labels of regions that were merged by the label of the merged region.
+        """Convert a label map to this scheme after regions were merged.
 
-        Call it on the scheme that :meth:`merge` or :meth:`merge_sides` returned, with a label map made before merging. Labels that were
-        not merged stay as they are. A merged region keeps the label of its first part, so that calling it again changes nothing.
+        A face parser returns the labels of its own scheme, for example separate labels of both lips. After :meth:`merge` or
+        :meth:`merge_sides`, call this method on the new scheme to give merged regions one label, that of their first part. All other
+        labels stay as they are.
 
         Args:
             labels: Label map, integers of any shape, in the labels of this scheme or of the scheme that it was merged from.
@@ -118,9 +119,10 @@ class RegionScheme:
             CaptumLeamError: If a label is in neither scheme.
 
         Example:
-            >>> merged = CELEBAMASK_HQ.merge({"mouth": ["mouth", "upper_lip", "lower_lip"]})  # labels 10, 11 and 12
-            >>> merged.relabel(torch.tensor([0, 10, 11, 12, 13])).tolist()
-            [0, 10, 10, 10, 13]
+            >>> labels = torch.tensor([[0, 10], [11, 12]])  # background, mouth, upper lip, lower lip
+            >>> merged = CELEBAMASK_HQ.merge({"mouth": ["mouth", "upper_lip", "lower_lip"]})
+            >>> merged.relabel(labels).tolist()
+            [[0, 10], [10, 10]]
         """
         labels = as_integers(labels)
         values, positions = torch.unique(labels, return_inverse=True)
