@@ -25,14 +25,20 @@ from captum_leam.faces.geometry import (
 
 @dataclass(frozen=True)
 class AlignedFace:
-    """Aligned crop of a face, with the transform between photograph and crop.
+    """Aligned crop of a face that remembers its place in the photograph.
+
+    :class:`FaceAligner` and :func:`align` return it. Pass ``crop`` to the network, and use :meth:`to_photo` to draw an attribution map of
+    the crop on the photograph.
 
     Example:
         >>> import torch
-        >>> from captum_leam.faces import ARCFACE_112
-        >>> face = align(torch.rand(3, 200, 300), ARCFACE_112 + 40)
-        >>> face.size, round(face.scale, 3), face.to_photo(torch.ones(112, 112)).shape
-        ((112, 112), 1.0, torch.Size([200, 300]))
+        >>> photo = torch.rand(3, 200, 300, generator=torch.Generator().manual_seed(0))
+        >>> face = align(photo, 2 * ARCFACE_112 - 20)  # a face twice as large as its crop
+        >>> face.crop.shape, round(face.scale, 2)
+        (torch.Size([3, 112, 112]), 0.5)
+        >>> attribution = torch.ones(112, 112)
+        >>> face.to_photo(attribution).shape
+        torch.Size([200, 300])
     """
 
     crop: Tensor = field(repr=False)
@@ -79,7 +85,7 @@ class AlignedFace:
         return float(np.sqrt(abs(np.linalg.det(self.transform[:, :2]))))
 
     def to_photo(self, maps: Tensor, *, outside: float = 0.0) -> Tensor:
-        """Return attributions or labels of the crop on the grid of the photograph.
+        """Return attribution maps or labels of the crop at its place on the photograph.
 
         Args:
             maps: Maps of shape (..., h, w), of the size of the crop. Floating-point values are interpolated bilinearly. Integers and
@@ -94,9 +100,11 @@ class AlignedFace:
 
         Example:
             >>> import torch
-            >>> face = align(torch.rand(3, 200, 300), 2 * ARCFACE_112 - 20)
-            >>> face.to_photo(torch.ones(112, 112)).shape, face.to_photo(torch.ones(2, 112, 112, dtype=torch.int64)).dtype
-            (torch.Size([200, 300]), torch.int64)
+            >>> photo = torch.rand(3, 200, 300, generator=torch.Generator().manual_seed(0))
+            >>> face = align(photo, 2 * ARCFACE_112 - 20)
+            >>> on_photo = face.to_photo(torch.ones(112, 112))
+            >>> on_photo.shape, on_photo[100, 100].item(), on_photo[100, 290].item()  # 0 outside the crop
+            (torch.Size([200, 300]), 1.0, 0.0)
         """
         self._check(maps, self.size, "crop")
         height, width = self.photo_size
@@ -114,7 +122,9 @@ class AlignedFace:
         return on_photo
 
     def to_crop(self, maps: Tensor, *, outside: float = 0.0) -> Tensor:
-        """Return attributions or labels of the photograph on the grid of the crop, sampled as the crop itself.
+        """Return the part of attribution maps or labels of the photograph that the crop shows.
+
+        The maps are sampled in the same way as the crop was sampled from the photograph.
 
         Args:
             maps: Maps of shape (..., H, W), of the size of the photograph. Floating-point values are interpolated bilinearly. Integers
@@ -129,9 +139,11 @@ class AlignedFace:
 
         Example:
             >>> import torch
-            >>> photo = torch.rand(3, 200, 300)
+            >>> photo = torch.rand(3, 200, 300, generator=torch.Generator().manual_seed(0))
             >>> face = align(photo, 2 * ARCFACE_112 - 20)
-            >>> bool(torch.equal(face.to_crop(photo), face.crop))
+            >>> face.to_crop(torch.ones(200, 300)).shape
+            torch.Size([112, 112])
+            >>> torch.equal(face.to_crop(photo), face.crop)
             True
         """
         self._check(maps, self.photo_size, "photograph")
@@ -157,9 +169,14 @@ def align(
 ) -> AlignedFace:
     """Align one face by five known points, from any detector or set by hand.
 
+    The photograph is rotated, scaled and moved so that the points fit the template as well as possible (least squares).
+
+    Source: Umeyama 1991, "Least-squares estimation of transformation parameters between two point patterns".
+
     Args:
         photo: RGB photograph of shape (3, H, W), floating point in [0, 1].
-        landmarks: Five points (x, y), shape (5, 2), in pixels of the photograph.
+        landmarks: Five points (x, y), shape (5, 2), in pixels of the photograph, in the order: eye on the left of the image, other eye,
+            tip of the nose, corner of the mouth on the left of the image, other corner.
         template: Positions of the five points on the crop, shape (5, 2), in pixels. Default: :data:`ARCFACE_112`.
         size: Height and width (h, w) of the crop in pixels. Default: (112, 112).
         box: Left, top, right and bottom of the face, shape (4,), in pixels. Default: the bounding box of the landmarks.
@@ -169,7 +186,7 @@ def align(
             which many published networks were trained on but which is noisy for large photographs. Default: True.
 
     Returns:
-        The aligned face.
+        Aligned face as :class:`AlignedFace`, with its ``crop`` of shape (3, h, w), float32 in [0, 1].
 
     Raises:
         CaptumLeamError: If a shape or the range of the photograph is wrong, or the landmarks coincide.
@@ -180,8 +197,13 @@ def align(
 
     Example:
         >>> import torch
-        >>> align(torch.rand(3, 200, 300), 2 * ARCFACE_112 - 20).crop_landmarks.round(2).tolist()[0]
-        [38.29, 51.7]
+        >>> photo = torch.rand(3, 200, 300, generator=torch.Generator().manual_seed(0))
+        >>> points = [(56, 83), (127, 83), (92, 123), (63, 165), (121, 165)]
+        >>> face = align(photo, points)
+        >>> face.crop.shape
+        torch.Size([3, 112, 112])
+        >>> face.crop_landmarks[0].round(), ARCFACE_112[0].round()  # the left eye is where the template has it
+        (array([38., 52.]), array([38., 52.]))
     """
     photo = as_photo(photo)
     points = five_points(landmarks, "landmarks")
