@@ -289,32 +289,24 @@ def region_report(
     landmarks: ArrayLike | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return a table of the attribution in each region of the face, with one row per image and region.
+    """Return a table of how much attribution each region of the face holds.
 
-    Columns that describe a region:
+    Use it to put an attribution map into words. The critical pixels of a map are those with the highest values, by default the top 1 %.
+    The lift of a region compares its share of them with its size::
 
-    * ``share``: share of the critical pixels (the top fraction by rank). It sums to 1 over the regions of an image.
-    * ``mass``: share of the positive attribution of the crop. It sums to 1 over the regions of an image.
-    * ``area``: share of the pixels of the crop.
-    * ``lift``: share / area, 1 for pixels drawn at random from the crop, NaN for a region that the image lacks. With ``of="face"``, pixels
-      drawn at random have a lift of 1 / (share of the face in the crop) inside the face and 0 outside.
+        lift = share of the critical pixels in the region / share of the crop that the region covers
 
-    Columns that describe an image, equal in all of its rows:
-
-    * ``fragments``: number of connected fragments (8 neighbours) of the critical pixels.
-    * ``largest_fragment``: share of the critical pixels in the largest fragment.
-    * ``effective_regions``: exponential of the entropy of ``mass``, from 1 (one region holds everything) to the number of regions.
-    * ``nearest_landmark``: landmark nearest to the centroid of the largest fragment. Its side is the left or right of the person if
-      ``scheme.left == "person"``, as in CelebAMask-HQ, else that of the image.
-    * ``landmark_distance``: distance between the two in pixels.
+    A lift above 1 means that the region matters more than its size predicts.
 
     Args:
         maps: Signed maps of shape (N, H, W) or (N, 1, H, W), tensor or array. Positive values support the match.
-        labels: Integer label maps of shape (N, H, W), or (H, W) for all images, from :class:`TemplateParser` or any parser through
-            :func:`parse`.
-        scheme: Scheme of the labels, or one that was merged from it. Default: None, for regions named by the labels that occur.
+        labels: Label of the region of each pixel, integers of shape (N, H, W), or (H, W) for all images, for example from
+            :class:`TemplateParser` or :class:`FacexlibParser`.
+        scheme: Names of the labels, such as ``parser.scheme``, or a scheme that was merged from it. Default: None, for regions named by
+            the labels that occur.
         fraction: Fraction of the pixels that is critical, in (0, 1]. Default: 0.01.
-        of: Pixels that the fraction refers to, those of the ``"crop"`` or of the ``"face"``. Default: ``"crop"``.
+        of: Pixels among which the critical ones are selected. ``"crop"``: all pixels. ``"face"``: pixels of the face only. Default:
+            ``"crop"``.
         face: Boolean masks of the face for ``of="face"``, shape (N, H, W) or (H, W). Default: everything except the background of the
             scheme, or label 0 without a scheme. For CelebAMask-HQ this includes hair and clothes, so that
             ``scheme.mask(labels, "skin", "nose", …)`` is preferable.
@@ -323,13 +315,32 @@ def region_report(
         seed: Seed of the permutations, one per image, that break ties. Default: 0.
 
     Returns:
-        Table of N × regions rows, with images numbered from 0 and regions in the order of the scheme.
+        Data frame with one row per image and region, in the order of the scheme. Columns that describe the region:
+
+        * image: Number of the image, from 0.
+        * region: Name of the region.
+        * share: Share of the critical pixels, in [0, 1]. It sums to 1 over the regions of an image.
+        * mass: Share of the sum of the positive values, in [0, 1]. It sums to 1 over the regions of an image.
+        * area: Share of the pixels of the crop, in [0, 1].
+        * lift: ``share`` / ``area``, 0 or more. 1 is expected of random pixels of the crop. NaN if the image lacks the region.
+
+        Columns that describe the image, equal in all of its rows:
+
+        * fragments: Number of connected fragments of the critical pixels. Pixels that touch at a corner are connected.
+        * largest_fragment: Share of the critical pixels in the largest fragment, in (0, 1].
+        * effective_regions: Effective number of regions by ``mass``, see :func:`effective_number`. 1 if one region holds everything.
+        * nearest_landmark: Landmark nearest to the centre of the largest fragment, such as ``"nose_tip"``. Left and right are those of
+          the person if ``scheme.left == "person"``, else those of the image.
+        * landmark_distance: Distance from that centre to the landmark in pixels.
 
     Raises:
         InputTypeError: If the labels are not integers.
         NoEvidenceError: If a map has no positive value.
         CaptumLeamError: If labels or face do not have the size of the maps, the scheme does not have a label, a map is not finite, the
             fraction is outside (0, 1], or a face is empty.
+
+    Note:
+        With ``of="face"``, random pixels have a lift above 1 inside the face, 1 / (share of the face in the crop), and 0 outside.
 
     See Also:
         * :func:`~captum_leam.regions.over_people`: Means over people with intervals.
@@ -339,12 +350,15 @@ def region_report(
     Example:
         >>> from captum_leam.regions import TemplateParser
         >>> maps = torch.zeros(1, 112, 112)
-        >>> maps[0, 62:80, 50:62] = 1.0
+        >>> maps[0, 62:80, 50:62] = 1.0  # evidence in the nose
+        >>> maps[0, 48:54, 34:42] = 0.5  # and in one eye
         >>> parser = TemplateParser()
-        >>> report = region_report(maps, parser(maps[:, None]), parser.scheme)
-        >>> report.loc[report["region"] == "nose", ["image", "region", "share", "mass", "area", "lift", "nearest_landmark"]].round(2)
-           image region  share  mass  area   lift nearest_landmark
-        7      0   nose    1.0   1.0  0.04  28.51         nose_tip
+        >>> report = region_report(maps, parser(maps[:, None]), parser.scheme, fraction=0.02)
+        >>> report.loc[report["share"] > 0, ["image", "region", "share", "mass", "area", "lift"]].round(2)
+           image      region  share  mass  area   lift
+        5      0    left_eye   0.10  0.07  0.00  19.66
+        7      0        nose   0.86  0.90  0.04  24.53
+        8      0  left_cheek   0.04  0.03  0.11   0.39
     """
     report = RegionReport(scheme, fraction=fraction, of=of, seed=seed)
     report.update(maps, labels, face=face, landmarks=landmarks)
@@ -352,26 +366,34 @@ def region_report(
 
 
 class RegionReport:
-    """Accumulator of :func:`region_report` over batches, for maps that do not fit into memory.
+    """Region report that is filled batch by batch, for maps that do not fit into memory.
 
-    The table does not depend on how the maps are split. Reports of several parts of the data can be merged in any order.
+    Call :meth:`update` with each batch, and :meth:`compute` for the table of :func:`region_report`. The table does not depend on how the
+    maps are split. Reports of several processes can be joined by :meth:`merge`.
 
     Args:
         scheme: Scheme of the labels, or one that was merged from it. Default: None, for regions named by the labels that occur.
         fraction: Fraction of the pixels that is critical, in (0, 1]. Default: 0.01.
-        of: Pixels that the fraction refers to, those of the ``"crop"`` or of the ``"face"``. Default: ``"crop"``.
+        of: Pixels among which the critical ones are selected. ``"crop"``: all pixels. ``"face"``: pixels of the face only. Default:
+            ``"crop"``.
         seed: Seed of the permutations, one per image, that break ties. Default: 0.
 
     See Also:
         :func:`~captum_leam.regions.region_report`: The table in one call.
 
     Example:
-        >>> maps, labels = torch.rand(3, 8, 8), torch.ones(3, 8, 8, dtype=torch.int64)
-        >>> report = RegionReport(fraction=0.1)
-        >>> report.update(maps[:2], labels[:2])
-        >>> report.update(maps[2:], labels[2:])
-        >>> report.compute().equals(region_report(maps, labels, fraction=0.1))
-        True
+        >>> maps = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> labels = torch.zeros(8, 8, dtype=torch.int64)
+        >>> labels[2:] = 1
+        >>> report = RegionReport(RegionScheme({0: "hair", 1: "face"}), fraction=0.1)
+        >>> for batch in maps.split(2):
+        ...     report.update(batch, labels)
+        >>> report.compute()[["image", "region", "share", "area", "lift"]].round(2).head(4)
+           image region  share  area  lift
+        0      0   hair   0.17  0.25  0.67
+        1      0   face   0.83  0.75  1.11
+        2      1   hair   0.50  0.25  2.00
+        3      1   face   0.50  0.75  0.67
     """
 
     def __init__(
@@ -410,9 +432,10 @@ class RegionReport:
             CaptumLeamError: If the arguments do not fit, as for :func:`region_report`.
 
         Example:
+            >>> maps = torch.rand(6, 8, 8, generator=torch.Generator().manual_seed(0))
             >>> report = RegionReport(fraction=0.1)
-            >>> for _ in range(3):  # three batches of two images
-            ...     report.update(torch.rand(2, 8, 8), torch.ones(8, 8, dtype=torch.int64))
+            >>> for batch in maps.split(2):  # three batches of two images
+            ...     report.update(batch, torch.ones(8, 8, dtype=torch.int64))
             >>> report.compute()["image"].tolist()
             [0, 1, 2, 3, 4, 5]
         """
@@ -445,7 +468,8 @@ class RegionReport:
             CaptumLeamError: If the settings differ.
 
         Example:
-            >>> maps, labels = torch.rand(3, 8, 8), torch.ones(8, 8, dtype=torch.int64)
+            >>> maps = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+            >>> labels = torch.ones(8, 8, dtype=torch.int64)
             >>> first, second = RegionReport(), RegionReport()
             >>> first.update(maps[:2], labels)
             >>> second.update(maps[2:], labels, start=2)  # perhaps in another process
@@ -522,7 +546,9 @@ class _ReportPart:
 def landmark_table(
     maps: Tensor, landmarks: ArrayLike | None = None, *, fraction: float = 0.01, seed: int = 0
 ) -> pd.DataFrame:
-    """Return a table of the critical pixels nearest to each of the five landmarks, with one row per image and landmark.
+    """Return a table of how many critical pixels lie nearest to each of the five landmarks.
+
+    Use it to locate the evidence roughly, at the eyes, the nose or the mouth, if no region labels are available.
 
     Args:
         maps: Signed maps of shape (N, H, W) or (N, 1, H, W), tensor or array.
@@ -532,9 +558,12 @@ def landmark_table(
         seed: Seed of the permutations, one per image, that break ties. Default: 0.
 
     Returns:
-        Table of N × 5 rows with columns image, landmark (left and right of the image), share and distance. ``share`` is the share of the
-        critical pixels with this landmark as the nearest, which sums to 1 over an image. ``distance`` is their mean distance to it
-        in pixels, NaN if there are none.
+        Data frame with one row per image and landmark, five per image, and the columns:
+
+        * image: Number of the image, from 0.
+        * landmark: Name of the landmark. Left and right are those of the image.
+        * share: Share of the critical pixels that are nearest to this landmark, in [0, 1]. It sums to 1 over an image.
+        * distance: Mean distance of these pixels to the landmark in pixels. NaN if there are none.
 
     Raises:
         CaptumLeamError: If a map is not finite, or the landmarks have another shape.
