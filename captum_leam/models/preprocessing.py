@@ -16,18 +16,21 @@ from captum_leam.errors import CaptumLeamError
 class Preprocessing:
     """Conversion of RGB images in [0, 1] to the input of a network.
 
-    It swaps the channels if the network reads BGR, subtracts a mean, divides by a standard deviation, and moves the axes, in this order.
-    All steps are differentiable. Combine it with a network by :class:`Prepared`. Ready-made ones are ``INSIGHTFACE``, ``IMAGENET``,
-    ``BYTES`` and ``UNIT``.
+    It computes (image − mean) / std for each channel, after swapping the channels if the network reads BGR. Combine it with a network by
+    :class:`Prepared`. Four common ones are ready-made:
+
+    * ``INSIGHTFACE``: [−1, 1], for InsightFace and most networks trained like ArcFace.
+    * ``IMAGENET``: Mean and standard deviation of ImageNet, for backbones of torchvision.
+    * ``BYTES``: [0, 255].
+    * ``UNIT``: [0, 1], for networks that normalise their input themselves.
 
     Args:
         mean: Mean that is subtracted, one number per channel in the order of ``colour``, on the scale [0, 1]. Default: (0, 0, 0).
-        std: Standard deviation by which the difference is divided, on the scale [0, 1]. Networks that read values from 0 to 255 have
-            ``std = 1/255``; (v − 127.5)/128 is mean 0.5 and std 128/255. Default: (1, 1, 1).
+        std: Standard deviation by which the difference is divided, on the scale [0, 1]. For example, (v − 127.5) / 128 of values v in
+            [0, 255] is mean 0.5 and std 128/255. Default: (1, 1, 1).
         colour: Channel order of the network's training data, ``"rgb"`` or ``"bgr"``. Default: ``"rgb"``.
         layout: Axis order of the network's input, ``"NCHW"`` or ``"NHWC"``. Default: ``"NCHW"``.
-        size: Height and width (h, w) of the network's input in pixels. Images of another size raise instead of being resized, because
-            they were aligned to another template. Default: None, for any size.
+        size: Height and width (h, w) of the network's input in pixels. Images of another size raise. Default: None, for any size.
 
     Raises:
         CaptumLeamError: If an argument is invalid.
@@ -36,13 +39,12 @@ class Preprocessing:
         :class:`~captum_leam.models.Prepared`: Network with its preprocessing.
 
     Example:
-        >>> preprocessing = Preprocessing(mean=(0.5, 0.25, 0.0), std=(0.5, 0.5, 0.5), colour="bgr")
-        >>> preprocessing(torch.ones(1, 3, 2, 2))[0, :, 0, 0].tolist()
-        [1.0, 1.5, 2.0]
-        >>> IMAGENET.mean, INSIGHTFACE.mean, UNIT.mean
-        ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0))
-        >>> round(BYTES(torch.ones(1, 3, 2, 2)).max().item())
-        255
+        >>> pixel = torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1)  # red, green and blue
+        >>> INSIGHTFACE(pixel).flatten().tolist()
+        [-1.0, 0.0, 1.0]
+        >>> bgr = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), colour="bgr", size=(1, 1))
+        >>> bgr(pixel).flatten().tolist()
+        [1.0, 0.0, -1.0]
     """
 
     mean: Sequence[float] = (0.0, 0.0, 0.0)
@@ -104,31 +106,28 @@ NAMED = {"insightface": INSIGHTFACE, "imagenet": IMAGENET, "unit": UNIT, "bytes"
 
 
 class Prepared(nn.Module):
-    """Network that preprocesses its images itself.
+    """Network with its preprocessing, as one model that accepts RGB images in [0, 1].
 
-    The package passes RGB images in [0, 1] to every model. Use this class for a network that was trained on another range, channel order
-    or axis order. Because the preprocessing is part of the model, maps refer to the image itself, and gradients are with respect to its
-    values in [0, 1].
+    All functions of the package pass RGB images in [0, 1] to the model. Use this class for a network that was trained on another range,
+    channel order or axis order. Attribution maps then refer to the image itself, not to its preprocessed values.
 
     Args:
         network: Network as it was trained, a module that returns embeddings (N, D). It keeps its mode, training or evaluation.
-        preprocessing: Preprocessing that the network expects, such as ``INSIGHTFACE``, ``IMAGENET`` or a :class:`Preprocessing`.
+        preprocessing: Preprocessing that the network expects: ``INSIGHTFACE``, ``IMAGENET``, ``BYTES``, ``UNIT``, or another
+            :class:`Preprocessing`.
 
     See Also:
         :class:`~captum_leam.models.Preprocessing`: Mean, standard deviation, colour order and layout.
 
     Example:
-        A network that was trained on values in [−1, 1] receives 0 as −1, 0.5 as 0 and 1 as 1:
-
-        >>> model = Prepared(nn.Flatten(), INSIGHTFACE)
-        >>> model(torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1)).tolist()
-        [[-1.0, 0.0, 1.0]]
-
-        A pixel for a network that reads BGR from 0 to 255:
-
-        >>> bgr = Preprocessing(std=(1 / 255,) * 3, colour="bgr")
-        >>> Prepared(nn.Flatten(), bgr)(torch.tensor([0.0, 0.4, 1.0]).view(1, 3, 1, 1)).round().tolist()
-        [[255.0, 102.0, 0.0]]
+        >>> from torchvision.models import resnet18
+        >>> network = resnet18(num_classes=128).eval()  # trained on images with mean and std of ImageNet
+        >>> model = Prepared(network, IMAGENET)
+        >>> images = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+        >>> model(images).shape
+        torch.Size([2, 128])
+        >>> torch.equal(model(images), network(IMAGENET(images)))
+        True
     """
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
