@@ -187,7 +187,8 @@ class FaceAligner:
             Default: ``"mobile0.25"``.
         weights: Path of the file of weights, or of the folder that holds it. Default: the folder in the environment variable
             ``CAPTUM_LEAM_WEIGHTS``, or facexlib's own folder without it.
-        sha256: SHA-256 digest in hex that the file of weights must have. Default: None, for no check.
+        sha256: SHA-256 digest in hex that the file of weights must have. Default: None, for no check. The attribute ``sha256`` holds the
+            digest of the file.
         download: Whether facexlib may download missing weights. Default: False.
         device: Device of the detector; crops are on the CPU. Default: CUDA if available, else the CPU.
         min_score: Minimum score of a detection, in (0, 1). Default: 0.8.

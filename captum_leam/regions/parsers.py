@@ -57,7 +57,9 @@ WIDE_512.setflags(write=False)
 
 
 class NetworkParser:
-    """Parser from a segmentation network.
+    """Parser that labels the regions of faces with a segmentation network of yours.
+
+    Calling it with images returns the region of each pixel. Use :class:`FacexlibParser` for networks with published weights.
 
     Args:
         network: Module in evaluation mode, from images (N, 3, size, size) to scores (N, K, h, w), or to a tuple that begins with them.
@@ -76,12 +78,14 @@ class NetworkParser:
         :class:`~captum_leam.regions.FacexlibParser`: Parsers with published weights.
 
     Example:
-        >>> scheme = RegionScheme({0: "background", 1: "face"})
-        >>> network = nn.Conv2d(3, 2, 1)  # scores of face and background
-        >>> _ = network.weight.data.fill_(0), network.bias.data.copy_(torch.tensor([1.0, 0.0]))
-        >>> parser = NetworkParser(network.eval(), ["face", "background"], scheme=scheme, size=32)
-        >>> parser(torch.rand(2, 3, 8, 8)).unique().tolist()
-        [1]
+        >>> _ = torch.manual_seed(0)
+        >>> network = nn.Conv2d(3, 3, 1).eval()  # stands in for a trained network with scores of three classes
+        >>> parser = NetworkParser(network, ["background", "skin", "hair"], size=32)
+        >>> labels = parser(torch.rand(2, 3, 112, 112))
+        >>> labels.shape, labels.dtype
+        (torch.Size([2, 112, 112]), torch.int64)
+        >>> parser.scheme.mask(labels, "hair").shape
+        torch.Size([2, 112, 112])
     """
 
     def __init__(
@@ -168,6 +172,7 @@ class NetworkParser:
             CaptumLeamError: If the shape or the range of the images is wrong, or the network returns NaN or scores of another shape.
 
         Example:
+            >>> _ = torch.manual_seed(0)
             >>> parser = NetworkParser(nn.Conv2d(3, 2, 1).eval(), ["skin", "hair"], size=8)
             >>> parser.scores(torch.rand(4, 3, 16, 16)).shape
             torch.Size([4, 2, 16, 16])
@@ -211,20 +216,23 @@ def _check_images(images: Tensor) -> None:
 
 
 class FacexlibParser(NetworkParser):
-    """Face parser with published weights, which returns the labels of ``CELEBAMASK_HQ``.
+    """Face parser with published weights, which labels skin, eyes, nose, mouth, hair and other regions of a face.
 
-    It loads one of the two face parsing networks of the package facexlib. They were trained on crops of the whole head. On crops aligned
-    for recognition, which lack the chin and most of the hair, they are less accurate; use :func:`parse_on_photo` there. Calling the
-    parser with images (N, 3, H, W) in [0, 1] returns label maps (N, H, W), see :class:`NetworkParser`.
+    Call it with images of shape (N, 3, H, W) in [0, 1]. It returns the region of each pixel, label maps of shape (N, H, W), int64, in the
+    labels of ``CELEBAMASK_HQ``. Pass them to :func:`region_report`.
 
-    Source: Yu et al. 2018, "BiSeNet"; Chen et al. 2021, "Progressive semantic-aware style transformation" (ParseNet).
+    Source: The package facexlib. Yu et al. 2018, "BiSeNet: Bilateral segmentation network for real-time semantic segmentation". Chen et
+    al. 2021, "Progressive semantic-aware style transformation for blind face restoration", for ParseNet.
 
     Args:
-        network: ``"bisenet"`` (53 MB) or ``"parsenet"`` (85 MB, about ten times slower). Default: ``"bisenet"``.
+        network: Network. Default: ``"bisenet"``. Allowed values:
+
+            * ``"bisenet"``: BiSeNet, 53 MB.
+            * ``"parsenet"``: ParseNet, 85 MB, about ten times slower.
         weights: Path of the file of weights, or of the folder that holds it. Default: None, for the folder in the environment variable
             ``CAPTUM_LEAM_WEIGHTS``, or facexlib's own folder without it.
-        sha256: SHA-256 digest in hex that the file of weights must have. Default: None, no check. The attribute ``sha256`` holds the
-            digest of the file in any case.
+        sha256: SHA-256 digest in hex that the file of weights must have. Default: None, for no check. The attribute ``sha256`` holds the
+            digest of the file.
         download: Whether facexlib may download missing weights. Default: False.
         device: Device of the network. Default: CUDA if available, else the CPU.
         batch_size: Maximum number of images in one forward pass, 1 or more. Default: 8.
@@ -239,15 +247,19 @@ class FacexlibParser(NetworkParser):
         * :class:`~captum_leam.regions.TemplateParser`: The same regions for every face, without weights.
         * :func:`~captum_leam.regions.parse_on_photo`: Labels from the photograph around a crop.
 
+    Note:
+        The networks were trained on crops of the whole head. Crops aligned for recognition lack the chin and most of the hair, and are
+        labelled less accurately. Use :func:`parse_on_photo` if you have the photographs.
+
     Example:
+        >>> from captum_leam.faces import read_crops
+        >>> from captum_leam.regions import region_report
         >>> parser = FacexlibParser("bisenet", download=True)  # doctest: +SKIP
-        >>> labels = parser(torch.rand(2, 3, 112, 112))  # doctest: +SKIP
-        >>> labels.shape, parser.scheme.mask(labels, "nose", "mouth").dtype  # doctest: +SKIP
-        (torch.Size([2, 112, 112]), torch.bool)
-        >>> FacexlibParser("parsenet", weights="/nowhere")
-        Traceback (most recent call last):
-            ...
-        captum_leam.errors.MissingWeightsError: weights /nowhere: there is no such file or folder. ...
+        >>> labels = parser(read_crops(["ann.png", "bob.png"]))  # doctest: +SKIP
+        >>> labels.shape  # doctest: +SKIP
+        torch.Size([2, 112, 112])
+        >>> nose = parser.scheme.mask(labels, "nose")  # doctest: +SKIP
+        >>> report = region_report(maps, labels, parser.scheme)  # doctest: +SKIP
     """
 
     def __init__(
