@@ -38,7 +38,9 @@ OUTCOMES = {"TA": "true acceptance", "FA": "false acceptance", "TR": "true rejec
 
 @dataclass(frozen=True)
 class PairExplanation(HtmlResult):
-    """Maps of two faces, each explained towards the other, with score and decision, as :func:`~captum_leam.explain_pair` returns.
+    """Explanation of the match of two faces: maps, score and decision.
+
+    :func:`~captum_leam.explain_pair` returns it. Each face has a map of what is similar to the other face, and one of what is different.
 
     Attributes:
         images: Both faces, first a and then b, shape (2, C, H, W) in [0, 1].
@@ -56,11 +58,14 @@ class PairExplanation(HtmlResult):
 
     Example:
         >>> from captum_leam import explain_pair
-        >>> from captum_leam.synthetic import EmbeddingNet
-        >>> a = torch.rand(3, 112, 112)
-        >>> pair = explain_pair(EmbeddingNet().eval(), a, a.flip(-1), preset="fast", threshold=-1.0, same_person=True)
-        >>> pair.accepted, pair.outcome, pair.similar.shape
-        (True, 'TA', torch.Size([2, 112, 112]))
+        >>> from captum_leam.synthetic import SyntheticPopulation, load_trained
+        >>> population = SyntheticPopulation(12, evidence="nose")
+        >>> model, faces = load_trained(population), population.sample([0, 0], seed=1).images  # two images of one person
+        >>> pair = explain_pair(model, *faces, preset="fast", threshold=0.5, same_person=True)
+        >>> pair.similar.shape
+        torch.Size([2, 112, 112])
+        >>> pair.sentence()
+        'Cosine 0.986: accepted at threshold 0.5 (margin +0.486); the same person, so a true decision (TA).'
     """
 
     images: Tensor = field(repr=False)
@@ -115,12 +120,15 @@ class PairExplanation(HtmlResult):
 
         Example:
             >>> from captum_leam import explain_pair
-            >>> from captum_leam.synthetic import EmbeddingNet
-            >>> pair = explain_pair(EmbeddingNet().eval(), *torch.rand(2, 3, 112, 112), preset="fast", threshold=-1.0, same_person=True)
-            >>> list(pair.facts())
-            ['cosine', 'threshold', 'decision', 'margin', 'in truth', 'outcome', 'maps about the match']
-            >>> pair.facts()["outcome"]
-            'TA, true acceptance'
+            >>> from captum_leam.synthetic import SyntheticPopulation, load_trained
+            >>> population = SyntheticPopulation(12, evidence="nose")
+            >>> model, faces = load_trained(population), population.sample([0, 0], seed=1).images
+            >>> facts = explain_pair(model, *faces, preset="fast", threshold=0.5, same_person=True).facts()
+            >>> for name in ("cosine", "decision", "outcome"):
+            ...     print(f"{name}: {facts[name]}")
+            cosine: 0.986
+            decision: accepted
+            outcome: TA, true acceptance
         """
         facts = {"cosine": f"{self.score:.3f}"}
         if self.accepted is not None and self.margin is not None:
@@ -147,10 +155,11 @@ class PairExplanation(HtmlResult):
 
         Example:
             >>> from captum_leam import explain_pair
-            >>> from captum_leam.synthetic import EmbeddingNet
-            >>> a = torch.rand(3, 112, 112)
-            >>> explain_pair(EmbeddingNet().eval(), a, a, preset="fast").sentence()
-            'Cosine 1.000. The two embeddings are nearly the same: the maps show their strength, not what makes two images match.'
+            >>> from captum_leam.synthetic import SyntheticPopulation, load_trained
+            >>> population = SyntheticPopulation(12, evidence="nose")
+            >>> model, faces = load_trained(population), population.sample([0, 1], seed=1).images  # two people
+            >>> explain_pair(model, *faces, preset="fast", threshold=0.5).sentence()
+            'Cosine -0.187: rejected at threshold 0.5 (margin -0.687).'
         """
         text = f"Cosine {self.score:.3f}"
         if self.accepted is not None and self.margin is not None:
@@ -164,7 +173,7 @@ class PairExplanation(HtmlResult):
         return text + "."
 
     def regions(self, labels: Tensor, scheme: RegionScheme, *, fraction: float = 0.01, seed: int = 0) -> pd.DataFrame:
-        """Return how the maps for and against the match are distributed over the regions of both faces.
+        """Return a table of how much evidence for and against the match each region holds.
 
         Args:
             labels: Label maps of the faces, integers, shape (2, H, W), or (H, W) for both.
@@ -173,23 +182,27 @@ class PairExplanation(HtmlResult):
             seed: Seed of the permutations that break ties. Default: 0.
 
         Returns:
-            Table with one row per face, map and region, and the columns
+            Data frame with one row per face, map and region. Maps that are 0 everywhere are omitted. Its columns are:
 
-            * ``face``: ``"a"`` or ``"b"``.
-            * ``speaks``: ``"for"`` or ``"against"`` the match.
-            * ``region``, ``share``, ``mass``, ``area``, ``lift`` and the others of :func:`~captum_leam.regions.region_report`.
-
-            Maps that are 0 everywhere are omitted.
+            * face: ``"a"`` or ``"b"``.
+            * speaks: Map that the row describes, ``"for"`` or ``"against"`` the match.
+            * region: Name of the region.
+            * share, mass, area, lift and others: As in :func:`~captum_leam.regions.region_report`.
 
         Example:
             >>> from captum_leam import explain_pair
             >>> from captum_leam.regions import TEMPLATE, TemplateParser
-            >>> from captum_leam.synthetic import EmbeddingNet
-            >>> faces = torch.rand(2, 3, 112, 112)
-            >>> pair = explain_pair(EmbeddingNet().eval(), *faces, preset="fast")
+            >>> from captum_leam.synthetic import SyntheticPopulation, load_trained
+            >>> population = SyntheticPopulation(12, evidence="nose")
+            >>> model, faces = load_trained(population), population.sample([0, 0], seed=1).images
+            >>> pair = explain_pair(model, *faces, preset="fast")
             >>> table = pair.regions(TemplateParser()(faces), TEMPLATE)
-            >>> table.columns[:4].tolist(), table["speaks"].unique().tolist()
-            (['face', 'speaks', 'region', 'share'], ['for', 'against'])
+            >>> table.loc[table["region"] == "nose", ["face", "speaks", "share", "area", "lift"]].round(2)
+               face   speaks  share  area   lift
+            7     a      for   1.00  0.04  28.51
+            19    b      for   0.96  0.04  27.37
+            31    a  against   0.42  0.04  12.09
+            43    b  against   0.50  0.04  14.37
         """
         from captum_leam.regions import region_report
 
@@ -214,27 +227,32 @@ class PairExplanation(HtmlResult):
     ) -> Figure:
         """Draw both faces with the maps for and against their match.
 
-        Each face has a row of three panels: the face, the map of what is similar, and the map of what is different. A map shows where
-        evidence lies, not how much, because each has its own scale. The title is :meth:`sentence`. With photographs, a further row shows
-        the map for the match at its place in them.
+        Each face has a row of three panels: the face, the map of what is similar to the other face, and the map of what is different. The
+        title states the score and the decision (:meth:`sentence`). With photographs, a further row shows the map for the match on them.
 
         Args:
-            photographs: Photographs of the faces a and b in this order, shape (3, H, W) in [0, 1] each. None for a photograph that is
-                not shown; faces that were passed as crops are not shown on one. Default: None, no photographs.
-            pictures: Pictures to show in place of photographs, RGB arrays of shape (H, W, 3), uint8, as
-                :func:`captum_leam.plots.overlay_on_photo` returns them; at most one per face. Default: None.
+            photographs: Photographs of the two faces, a and b, each a tensor of shape (3, H, W) in [0, 1], or None to omit it. Needs
+                faces that were passed to :func:`~captum_leam.explain_pair` as :class:`~captum_leam.faces.AlignedFace`; others are
+                omitted. Default: None, for no photographs.
+            pictures: Further pictures below the faces, at most one per face, each an RGB array of shape (H, W, 3), uint8, or None to
+                omit it. :func:`captum_leam.plots.overlay_on_photo` returns such arrays. Default: None, for no pictures.
 
         Returns:
-            Figure with six panels and a colour bar, and one panel more per photograph. It is not shown: call ``figure.savefig(path)``,
-            or let a notebook display it.
+            Matplotlib figure with six panels, a colour bar, and one panel per photograph or picture. Notebooks display it. Save it by
+            ``figure.savefig(path)``.
+
+        Note:
+            Each map has its own colour scale, so colours show where evidence lies, and not how much there is.
 
         Example:
             >>> from captum_leam import explain_pair
-            >>> from captum_leam.synthetic import EmbeddingNet
-            >>> a, b = torch.rand(2, 3, 112, 112)
-            >>> figure = explain_pair(EmbeddingNet().eval(), a, b, preset="fast").plot()
+            >>> from captum_leam.synthetic import SyntheticPopulation, load_trained
+            >>> population = SyntheticPopulation(12, evidence="nose")
+            >>> model, faces = load_trained(population), population.sample([0, 0], seed=1).images
+            >>> figure = explain_pair(model, *faces, preset="fast", threshold=0.5).plot()
             >>> [axis.get_title() for axis in figure.axes[:6]]
             ['a', 'for the match', 'against it', 'b', 'for the match', 'against it']
+            >>> figure.savefig("pair.png")  # doctest: +SKIP
         """
         from matplotlib.figure import Figure
 
@@ -292,7 +310,7 @@ def explain_pair(
         n_steps: Number of steps of the path of the signed layer maps. Default: 4.
 
     Returns:
-        Maps of both faces, with the score and the decision.
+        Maps of both faces, shape (2, H, W), with the score and the decision, as :class:`PairExplanation`.
 
     Raises:
         InputTypeError: If an argument has the wrong type.
@@ -303,11 +321,14 @@ def explain_pair(
         * :func:`~captum_leam.explain_match`: Identification in a gallery.
 
     Example:
-        >>> from torchvision.models import resnet18
-        >>> a, b = torch.rand(2, 3, 112, 112)
-        >>> pair = explain_pair(resnet18(num_classes=32).eval(), a, b, threshold=2.0, same_person=True, preset="fast")
-        >>> pair.accepted, pair.outcome, pair.similar.shape
-        (False, 'FR', torch.Size([2, 112, 112]))
+        >>> from captum_leam.synthetic import SyntheticPopulation, load_trained
+        >>> population = SyntheticPopulation(12, evidence="nose")
+        >>> model, (a, b) = load_trained(population), population.sample([0, 0], seed=1).images  # two images of one person
+        >>> pair = explain_pair(model, a, b, threshold=0.5, same_person=True, preset="fast")
+        >>> pair.similar.shape, pair.dissimilar.shape
+        (torch.Size([2, 112, 112]), torch.Size([2, 112, 112]))
+        >>> round(pair.score, 2), pair.accepted, pair.outcome  # TA: a true acceptance
+        (0.99, True, 'TA')
     """
     check_preset(preset)
     check_same_person(same_person)
