@@ -14,10 +14,11 @@ from captum_leam.models.preprocessing import UNIT, Preprocessing
 
 
 class BlackBox(nn.Module):
-    """Module around any function from pictures to embeddings, such as a remote service, an SDK or an ONNX Runtime session.
+    """Model from any function that returns embeddings, such as a remote service, an SDK or an ONNX Runtime session.
 
-    Maps can be evaluated on it (:class:`~captum_leam.faithfulness.OcclusionEvaluator`, :func:`~captum_leam.verification.verify`), and
-    methods without gradients can explain it. Methods that need gradients raise.
+    Use it for a network without gradients. Methods that need no gradients can explain it, for example
+    :class:`~captum_leam.explainers.CorrRISE`, and maps can be tested on it
+    (:class:`~captum_leam.faithfulness.OcclusionEvaluator`, :func:`~captum_leam.verification.verify`). Methods that need gradients raise.
 
     Args:
         function: Function from preprocessed pictures, a float32 array (N, 3, H, W), to embeddings (N, D) as array, tensor or list.
@@ -30,8 +31,10 @@ class BlackBox(nn.Module):
         :func:`~captum_leam.models.from_onnx`: ONNX files as PyTorch networks with gradients.
 
     Example:
-        >>> means = BlackBox(lambda pictures: pictures.mean((2, 3)))
-        >>> means(torch.ones(2, 3, 4, 4)).tolist()
+        >>> def service(pictures):  # returns the mean colour as a NumPy array
+        ...     return pictures.mean((2, 3))
+        >>> model = BlackBox(service)
+        >>> model(torch.ones(2, 3, 4, 4)).tolist()
         [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
 

@@ -18,12 +18,13 @@ def load_model(
 ) -> nn.Module:
     """Load a model from Python code or an ONNX file.
 
-    The code of the named file or package is executed, except for ONNX files. Modules beside the file, or in the current folder for a
-    package there, are imported separately for each model, see :class:`~captum_leam._neighbours.Folder`.
+    Use it to name a model by text, as in a configuration or on the command line.
 
     Args:
-        where: Model as ``FILE.py:name`` or ``package.module:name``, with the name of a module, or of a class or function without
-            arguments that returns one; or the path ``FILE.onnx``.
+        where: Place of the model. Allowed values:
+
+            * ``"FILE.py:name"`` or ``"package.module:name"``: An ``nn.Module``, or a class or function without arguments that returns one.
+            * ``"FILE.onnx"``: Path of an ONNX file.
         preprocessing: Preprocessing of the network: ``"insightface"``, ``"imagenet"``, ``"unit"`` or ``"bytes"``. Default: None, for RGB
             in [0, 1]. Most ONNX files require it, see :func:`~captum_leam.models.from_onnx`.
         colour: Channel order of the network's training data, ``"rgb"`` or ``"bgr"``. Default: that of the preprocessing.
@@ -31,7 +32,7 @@ def load_model(
             embedding further, for example by L2 normalisation. Default: None, for the model's output.
 
     Returns:
-        Model in evaluation mode.
+        Model in evaluation mode, an ``nn.Module`` that accepts RGB images in [0, 1].
 
     Raises:
         CaptumLeamError: If the file, package or name does not exist, the code raises, or the result is not an ``nn.Module``.
@@ -40,9 +41,19 @@ def load_model(
         * :func:`~captum_leam.models.from_onnx`: ONNX files.
         * :class:`~captum_leam.models.Prepared`: A network in memory with its preprocessing.
 
+    Note:
+        Python code that the name refers to is executed, so load only code that you trust.
+
     Example:
-        >>> type(load_model("torch.nn:Identity")).__name__
-        'Identity'
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> code = "from torchvision.models import resnet18; network = resnet18(num_classes=128)"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "mine.py").write_text(code)
+        ...     model = load_model(f"{folder}/mine.py:network", "imagenet")
+        >>> model(torch.zeros(1, 3, 112, 112)).shape
+        torch.Size([1, 128])
     """
     if preprocessing is not None and preprocessing not in NAMED:
         raise CaptumLeamError(f"Expected preprocessing to be one of {', '.join(NAMED)}, got {preprocessing!r}.")

@@ -46,11 +46,10 @@ def from_onnx(
     *,
     output: str | None = None,
 ) -> Prepared:
-    """Load an ONNX file as a PyTorch network for batches of any size, with named layers that can be hooked.
+    """Load an ONNX file as a PyTorch network with gradients and named layers.
 
-    Weights that the file computes from constants are precomputed, float16 becomes float32, operators are converted to a version that the
-    converter supports, and operations that are fixed to the batch size of the export run image by image. The embeddings of a batch
-    are then compared with those of ONNX Runtime for each image of the original file.
+    Use it to explain networks that are published as ONNX files, such as those of InsightFace. The network accepts batches of any size. Its
+    embeddings are compared with those of ONNX Runtime when it is loaded, so that a wrong conversion raises.
 
     Args:
         path: Path of the file.
@@ -73,10 +72,12 @@ def from_onnx(
         * :class:`~captum_leam.models.BlackBox`: Systems without gradients.
 
     Example:
-        >>> from_onnx("nowhere.onnx")
-        Traceback (most recent call last):
-            ...
-        captum_leam.errors.CaptumLeamError: nowhere.onnx: there is no such file.
+        >>> from captum_leam import suggest_layers
+        >>> from captum_leam.models import INSIGHTFACE
+        >>> model = from_onnx("w600k_r50.onnx", INSIGHTFACE)  # doctest: +SKIP
+        >>> model(images).shape  # doctest: +SKIP
+        torch.Size([2, 512])
+        >>> layers = suggest_layers(model, images)  # doctest: +SKIP
     """
     path = Path(path)
     model = read_onnx(path)

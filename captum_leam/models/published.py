@@ -20,10 +20,10 @@ def facexlib_arcface(
     device: str | torch.device | None = None,
     colour: Literal["rgb", "bgr"] = "rgb",
 ) -> Prepared:
-    """Return facexlib's ArcFace network (IR-SE50, 175 MB) without its final L2 normalisation, on any device.
+    """Load facexlib's ArcFace face recognition network (IR-SE50, 175 MB).
 
-    The loader of facexlib needs CUDA, and its network returns embeddings of length 1, for which only the differentiated cosine can be
-    explained. The cosines are identical.
+    It differs from the network that facexlib loads in two points. It runs on any device, and its embeddings are not divided by their
+    length, as attribution needs them. The cosines are identical.
 
     Source: Deng et al. 2019, "ArcFace: Additive angular margin loss for deep face recognition".
 
@@ -47,10 +47,12 @@ def facexlib_arcface(
         :class:`~captum_leam.faces.FaceAligner`: Crops that the network expects.
 
     Example:
-        >>> facexlib_arcface(weights="/nowhere")
-        Traceback (most recent call last):
-            ...
-        captum_leam.errors.MissingWeightsError: weights /nowhere: there is no such file or folder. ...
+        >>> from captum_leam.faces import read_crops
+        >>> model = facexlib_arcface(download=True)  # doctest: +SKIP
+        >>> images = read_crops(["ann_1.png", "ann_2.png"])  # doctest: +SKIP
+        >>> embeddings = model(images)  # doctest: +SKIP
+        >>> embeddings.shape  # doctest: +SKIP
+        torch.Size([2, 512])
     """
     backbone, _ = load_network(_ir_se50, find_weights("arcface", weights, download=download), sha256)
     parts = OrderedDict((name, getattr(backbone, name)) for name in ("input_layer", "body", "output_layer"))

@@ -24,7 +24,7 @@ def randomised(model: nn.Module, images: Tensor, share: float = 1.0, *, seed: in
         seed: Seed of the weights. The random state of the process is left unchanged. Default: 0.
 
     Returns:
-        Copy in evaluation mode.
+        Copy in evaluation mode, of the same type as the model.
 
     Raises:
         CaptumLeamError: If the share is outside (0, 1], or the model has no parameters.
@@ -34,7 +34,8 @@ def randomised(model: nn.Module, images: Tensor, share: float = 1.0, *, seed: in
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
-        >>> twin = randomised(model, torch.rand(2, 3, 2, 2), 0.5)
+        >>> images = torch.rand(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+        >>> twin = randomised(model, images, 0.5)  # the last of the two linear layers
         >>> torch.equal(twin[1].weight, model[1].weight), torch.equal(twin[3].weight, model[3].weight)
         (True, False)
     """

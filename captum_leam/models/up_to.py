@@ -38,8 +38,11 @@ class UpTo(nn.Module):
         ...         self.head = nn.Linear(4, 2)
         ...     def forward(self, x):
         ...         return nn.functional.normalize(self.head(x))
+        >>> _ = torch.manual_seed(0)
         >>> model, x = Normalised().eval(), torch.rand(3, 4)
-        >>> torch.equal(UpTo(model, "head")(x), model.head(x))
+        >>> model(x).norm(dim=1)
+        tensor([1.0000, 1.0000, 1.0000], grad_fn=...)
+        >>> torch.equal(UpTo(model, "head")(x), model.head(x))  # not normalised
         True
     """
 
@@ -74,9 +77,10 @@ class UpTo(nn.Module):
 
 
 def layer_before_division(model: nn.Module, images: Tensor) -> str | None:
-    """Return the last layer before L2 normalisation, or None.
+    """Return the name of the last layer before the L2 normalisation of the embeddings, or None.
 
-    It is the last layer whose output has the direction of the embedding but not its length.
+    Many networks divide their embeddings by the length. Pass the name to :class:`UpTo` for the embeddings before the division, which LEAM
+    explains more faithfully. It is the last layer whose output has the direction of the embedding but not its length.
 
     Args:
         model: Model that returns embeddings (N, D).
@@ -93,7 +97,9 @@ def layer_before_division(model: nn.Module, images: Tensor) -> str | None:
         >>> class Normalised(nn.Sequential):
         ...     def forward(self, x):
         ...         return nn.functional.normalize(super().forward(x))
-        >>> layer_before_division(Normalised(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2))
+        >>> _ = torch.manual_seed(0)
+        >>> model, images = Normalised(nn.Flatten(), nn.Linear(4, 2)), torch.rand(3, 1, 2, 2)
+        >>> layer_before_division(model, images)  # the linear layer
         '1'
     """
     names: list[str] = []
