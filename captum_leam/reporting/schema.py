@@ -236,16 +236,16 @@ class Table:
         return [column.name for column in self.columns]
 
     def schema(self, more: tuple[str, ...] = ()) -> "pa.Schema":
-        """Return the names and types of the columns as a schema of PyArrow.
+        """Return the names and types of the columns as a PyArrow schema.
 
-        Use it to write a table of the same form, or to check one that you read. Only the table ``images`` accepts further columns: one for
-        each group label of the study, named ``group_`` and the label.
+        Use it to write a table of the same form, or to check a table that you read.
 
         Args:
-            more: Names of the further columns, which hold text and come last. Must be empty for all tables but ``images``. Default: ``()``.
+            more: Names of text columns to append, such as ``("group_age",)``. Only the table ``images`` has such columns, one per group
+                label of the study. Default: ``()``, for none.
 
         Returns:
-            Schema of type ``pyarrow.Schema``, with one field per column in the order of :attr:`columns`.
+            PyArrow schema with one field per column, in the order of :attr:`columns`.
 
         Raises:
             CaptumLeamError: If ``more`` is not empty for a table that has no group labels.
@@ -257,8 +257,6 @@ class Table:
             image: int32
             person: string
             cosine: double
-            >>> TABLES["images"].schema(("group_age",)).names[-2:]
-            ['turn', 'group_age']
         """
         pa = import_optional("pyarrow")
 

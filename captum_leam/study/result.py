@@ -42,16 +42,9 @@ class StudyResult:
     Example:
         >>> result = StudyResult("results")
         >>> result.to_frame()[["model", "control", "same", "different", "gap"]]  # doctest: +SKIP
-        >>> result.table("drops", explained="a", fraction=0.05).groupby("person")["drop"].mean()  # doctest: +SKIP
-        >>> result.mean_maps()["a", "overall"].shape  # doctest: +SKIP
+        >>> result.table("drops", explained="mine", fraction=0.05).groupby("person")["drop"].mean()  # doctest: +SKIP
+        >>> result.mean_maps()["mine", "overall"].shape  # doctest: +SKIP
         (112, 112)
-
-        A folder without a finished study raises on access:
-
-        >>> StudyResult(Path("/nowhere")).manifest
-        Traceback (most recent call last):
-            ...
-        captum_leam.errors.BrokenFileError: /nowhere: expected a finished study, got no valid manifest.json. Run the study again.
     """
 
     folder: AnyPath
@@ -85,6 +78,13 @@ class StudyResult:
         Raises:
             CaptumLeamError: If there is no such table.
             BrokenFileError: If the file was changed since the study wrote it.
+
+        Example:
+            >>> result = StudyResult("results")
+            >>> result.table("scores", model="mine")[["person", "cosine"]].head(2)  # doctest: +SKIP
+              person  cosine
+            0    ann    0.71
+            1    ann    0.68
         """
         pq = import_optional("pyarrow.parquet")
 

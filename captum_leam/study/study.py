@@ -47,20 +47,12 @@ class Study:
         * :func:`~captum_leam.study.read_config`: Settings from a YAML file.
 
     Example:
-        >>> study = Study(people=".", models={"a": "torch.nn:Identity"}, fractions=[0.05])
-        >>> study.config.fractions
-        (0.05,)
-        >>> Study(study.config, fractions=(0.1,)).config.fractions
-        (0.1,)
-        >>> result = study.run(jobs=4, engine="processes")  # doctest: +SKIP
-        >>> result.table("drop_summary")  # doctest: +SKIP
-
-        A setting that is out of range is reported before anything is computed:
-
-        >>> Study(people=".", models={"a": "torch.nn:Identity"}, fractions=[2])
-        Traceback (most recent call last):
-            ...
-        captum_leam.errors.ConfigError: Study: Expected fractions[0] to be a number over 0 and at most 1, got 2.
+        >>> study = Study(people=".", models={"mine": "torchvision.models:resnet18"}, fractions=[0.05], out="results")
+        >>> study.config.fractions, study.config.preset, study.config.seed
+        ((0.05,), 'default', 0)
+        >>> print(study.plan())  # doctest: +SKIP
+        >>> result = study.run(engine="processes", jobs=4)  # doctest: +SKIP
+        >>> result.to_frame()[["model", "control", "gap"]]  # doctest: +SKIP
     """
 
     config: Config
@@ -104,7 +96,12 @@ class Study:
 
         Raises:
             ConfigError: If settings, people or networks are invalid. Nothing was computed.
-            IncompleteError: If shards could not be computed or written, for example on a full disk. Call it again to resume.
+            IncompleteError: If parts could not be computed or written, for example on a full disk. Call it again to resume.
+
+        Example:
+            >>> study = Study(people="photographs/", models={"mine": "mine.py:network"}, out="results")  # doctest: +SKIP
+            >>> result = study.run(engine="processes", jobs=4)  # doctest: +SKIP
+            >>> result.table("regions", model="mine")  # doctest: +SKIP
         """
         _check_engine(self.config, engine, jobs)
         out = _prepare_folder(self.config.out, force)
@@ -136,12 +133,16 @@ class Study:
             progress: Whether to show a progress bar while files are read. Default: False.
 
         Returns:
-            Cost of the run: passes, bytes and seconds by stage, memory of a worker in MiB, and the settings that
-            would halve the passes. Print it for a table.
+            Cost of the run. Print it for a table of passes, bytes and seconds by stage, the memory of a worker in MiB, and the settings
+            that would halve the passes.
 
         Raises:
             ConfigError: If settings, people or networks are invalid.
-            IncompleteError: If a stage fails on the first shard.
+            IncompleteError: If a stage fails on the first part.
+
+        Example:
+            >>> study = Study(people="photographs/", models={"mine": "mine.py:network"})  # doctest: +SKIP
+            >>> print(study.plan(engine="processes", jobs=4))  # doctest: +SKIP
         """
         _check_engine(self.config, engine, jobs)
         try:
@@ -151,45 +152,37 @@ class Study:
             this_worker.cache_clear()  # networks need not stay in memory
 
     def check(self, *, recompute: int = 1, progress: bool = True) -> Recheck:
-        """Verify that the results on disk are complete, unchanged and reproducible.
+        """Verify that stored results are complete, unchanged and reproducible.
 
-        Use it before publishing results, after copying them, or after an update of the software. It works in four steps:
+        Use it before publishing results, after copying them, or after an update of the software. It compares
 
-        1. Compare the checksum of every file of the results with the one recorded in ``manifest.json``.
-        2. Compare settings, images, networks and software versions of today with those of the run.
-        3. Compute the tables again from the stored intermediate files (shards) and compare them byte by byte.
-        4. Compute some shards again from the images and compare their numbers, exactly on the same machine and versions, else within 0.005.
+        1. the checksum of every file with the one recorded in the manifest,
+        2. the present settings, images, networks and software versions with those of the run,
+        3. the tables with tables that are computed again from the stored parts of the study,
+        4. some of the stored parts with parts that are computed again from the images.
 
-        A difference does not raise. It is reported in the result, so that all differences are found at once.
+        Differences do not raise. They are listed in the result.
 
         Args:
-            recompute: Number of shards that step 4 computes again, of the crops and as many of the maps; 0 or more. More take longer and
-                find more. Default: 1.
+            recompute: Number of parts that step 4 computes again, 0 or more. Each part holds the crops or maps of some people. More parts
+                take longer and find more. Default: 1.
             progress: Whether to show progress bars. Default: True.
 
         Returns:
-            Outcome as a ``Recheck`` with three attributes:
+            Outcome as a ``Recheck``, whose attributes are:
 
-            * ``passed``: True if nothing differs.
-            * ``good``: Tuple of sentences, one for each comparison that agrees.
-            * ``bad``: Tuple of sentences, one for each difference. Empty if ``passed``.
+            * passed: Whether nothing differs, a bool.
+            * good: Comparisons that agree, a tuple of sentences.
+            * bad: Comparisons that differ, a tuple of sentences. Empty if ``passed``.
 
         Raises:
             ConfigError: If the results folder has no ``manifest.json``, because the study is not finished.
 
         Example:
-            >>> study = Study(people=".", models={"a": "torch.nn:Identity"}, out="/nowhere/results")
-            >>> study.check()
-            Traceback (most recent call last):
-                ...
-            captum_leam.errors.ConfigError: /nowhere/results: expected a finished study, got no valid manifest.json ... Run the study first.
-
-            For a finished study, print the outcome and use it as the exit status of a script:
-
+            >>> study = Study(people="photographs/", models={"mine": "mine.py:network"}, out="results")  # doctest: +SKIP
             >>> outcome = study.check(recompute=2)  # doctest: +SKIP
-            >>> print(outcome)  # doctest: +SKIP
-            ok: tables made again from the shards: the same bytes
-            >>> raise SystemExit(not outcome.passed)  # doctest: +SKIP
+            >>> outcome.passed, outcome.bad  # doctest: +SKIP
+            (True, ())
         """
         return check(self.config, recompute=recompute, progress=progress)
 
