@@ -94,17 +94,21 @@ class ExplainOptions:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Explanation of faces: all content of the page, the pictures and the tables.
+    """Explanation of N faces, with maps, tables and a page.
+
+    :func:`explain_images` and :func:`explain_files` return it. Its most used attributes are ``overall`` (the maps), ``regions`` (a table of
+    the regions) and ``occlusion`` (a test of the maps). :meth:`to_html` returns a page of everything.
 
     Attributes:
-        names: Unique names of the images.
-        images: Images in [0, 1], shape (N, C, H, W).
-        overall: Overall maps of the preset, to which regions and drops refer, shape (N, H, W).
-        layers: Signed maps by layer name, shape (N, H, W) each.
+        names: Names of the images, a list of N unique strings.
+        images: Images, shape (N, C, H, W), in [0, 1].
+        overall: Overall attribution maps, shape (N, H, W). High values mark the pixels on which the match rests.
+        layers: Signed attribution maps by layer name, shape (N, H, W) each.
         maps: Settings of the maps.
-        options: Options of the maps and measurements.
-        regions: Table of :func:`captum_leam.regions.region_report`.
-        occlusion: Drops of the overall map, of Grad-CAM and of random pixels; None if they were not measured.
+        options: Options of the maps and measurements, as :class:`ExplainOptions`.
+        regions: Attribution of each region, the table of :func:`captum_leam.regions.region_report`.
+        occlusion: Drops of the score if the critical pixels of the overall map, of Grad-CAM, or random pixels are occluded, as
+            :class:`~captum_leam.faithfulness.OcclusionResult`; None if they were not measured.
         label: Reference of the maps, as a sentence.
         title: Title of the section.
         text: Text under the title.
@@ -122,6 +126,22 @@ class Explanation:
         hashes: SHA-256 of the model and of the files of the images, see :func:`captum_leam.reporting.json_result.hashes_of`.
         skipped: Files that were left out.
         notes: Warnings to the reader.
+
+    Example:
+        >>> from captum_leam import suggest_layers
+        >>> from captum_leam.regions import TemplateParser
+        >>> from captum_leam.synthetic import SyntheticPopulation, load_trained
+        >>> population, parser = SyntheticPopulation(12, evidence="nose"), TemplateParser()
+        >>> model, faces = load_trained(population), population.sample([0], seed=1).images
+        >>> layers, options = suggest_layers(model, faces), ExplainOptions(preset="fast", n_steps=1, explored=0)
+        >>> explanation = explain_images(model, faces, ["ann"], layers, parser(faces), parser.scheme, options=options)
+        >>> explanation.overall.shape
+        torch.Size([1, 112, 112])
+        >>> explanation.regions.nlargest(2, "lift")[["region", "share", "area", "lift"]].round(2)
+                region  share  area   lift
+        7         nose   0.98  0.04  27.82
+        9  right_cheek   0.02  0.11   0.21
+        >>> page = explanation.to_html(title="Ann")
     """
 
     names: list[str]
@@ -174,11 +194,16 @@ class Explanation:
         )
 
     def to_html(self, *, title: str = "", lead: str = "") -> str:
-        """Return the page of this explanation as one self-contained file, which makes no request to any network.
+        """Return the page of this explanation as the text of one HTML file.
+
+        The page contains all pictures and makes no request to any network.
 
         Args:
             title: Title of the page. Default: that of the explanation.
-            lead: Sentence under the title, above the summary. Default: none.
+            lead: Sentence under the title, above the summary. Default: ``""``, for none.
+
+        Returns:
+            HTML document, a string.
         """
         from captum_leam.reporting.explanation_page import explanation_page
 
@@ -412,6 +437,7 @@ def references_from(model: nn.Module, images: Tensor) -> Tensor | None:
 
     Example:
         >>> import torch
+        >>> _ = torch.manual_seed(0)
         >>> references_from(nn.Flatten(), torch.rand(3, 1, 2, 2)).shape
         torch.Size([3, 4])
     """
