@@ -30,16 +30,18 @@ FLOAT32: Any = {"device": "cpu", "dtype": torch.float32}
 
 
 class EmbeddingNet(nn.Module):
-    """Convolutional network with feature maps of 56, 28 and 14 px, one weight per channel and position, and a linear projection.
+    """Small convolutional network for synthetic faces, from images to embeddings.
 
-    It maps RGB images (N, 3, 112, 112) in [0, 1] to un-normalised embeddings (N, D). Weights are float32 on the CPU, as the faces of a
-    population, whatever the defaults of PyTorch.
+    It maps RGB images (N, 3, 112, 112) in [0, 1] to embeddings (N, D), which are not normalised. Use :func:`train` to train it, or
+    :func:`load_trained` for a trained one. Its feature maps have sides of 56, 28 and 14 px.
 
     Args:
         dimensions: Number of dimensions D of the embeddings. Default: 32.
 
     Example:
-        >>> EmbeddingNet(32).eval()(torch.rand(2, 3, 112, 112)).shape
+        >>> _ = torch.manual_seed(0)
+        >>> model, images = EmbeddingNet(32).eval(), torch.rand(2, 3, 112, 112)
+        >>> model(images).shape
         torch.Size([2, 32])
     """
 
