@@ -31,11 +31,15 @@ MOUTH = ["mouth", "upper_lip", "lower_lip"]
 
 @dataclass(frozen=True)
 class FaceRegions:
-    """Label maps of faces with their scheme.
+    """Label maps of faces with the names of their labels.
+
+    :func:`label_faces` returns it. Pass ``labels`` and ``scheme`` to :func:`region_report`.
 
     Example:
         >>> from captum_leam.regions import COARSE
-        >>> FaceRegions(torch.zeros(2, 112, 112, dtype=torch.int64), COARSE, "painted by hand").is_comparable
+        >>> labels = torch.full((2, 112, 112), COARSE.index("nose"))
+        >>> regions = FaceRegions(labels, COARSE, source="painted by hand")
+        >>> regions.scheme.mask(regions.labels, "nose").all().item()
         True
     """
 
@@ -57,7 +61,9 @@ def label_faces(
     weights: str | Path | None = None,
     device: str | torch.device | None = None,
 ) -> FaceRegions:
-    """Return label maps of faces from a named method.
+    """Label the regions of faces by a method that is chosen by its name.
+
+    Use it if the method comes from a configuration or the command line.
 
     Args:
         where: Method of labelling:
@@ -85,9 +91,10 @@ def label_faces(
         * :class:`~captum_leam.regions.FacexlibParser`: Regions of ``"bisenet"`` and ``"parsenet"``.
 
     Example:
-        >>> source = FaceSource(Path("ann.png"), torch.rand(3, 112, 96))
-        >>> label_faces("template", [source], source.crop[None]).source
-        'TemplateParser, the standard crop of 112 × 96'
+        >>> source = FaceSource(Path("ann.png"), torch.zeros(3, 112, 96))
+        >>> regions = label_faces("template", [source], source.crop[None])
+        >>> regions.labels.shape, regions.scheme.names[:3]
+        (torch.Size([1, 112, 96]), ('background', 'outline', 'forehead'))
     """
     if where == "template":
         labels, scheme, source = _template_labels(images)

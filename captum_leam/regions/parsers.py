@@ -335,8 +335,11 @@ def parse_on_photo(
         :class:`~captum_leam.faces.FaceAligner`: Alignment of the face.
 
     Example:
-        >>> face = align(torch.rand(3, 200, 300), 2 * WIDE_512 / 10)
-        >>> parse_on_photo(lambda x: (x[:, 0] > 0.5).long(), torch.rand(3, 200, 300), face).shape
+        >>> photo = torch.rand(3, 200, 300, generator=torch.Generator().manual_seed(0))
+        >>> face = align(photo, 2 * WIDE_512 / 10)
+        >>> parser = FacexlibParser(download=True)  # doctest: +SKIP
+        >>> labels = parse_on_photo(parser, photo, face)  # doctest: +SKIP
+        >>> parse_on_photo(lambda x: (x[:, 0] > 0.5).long(), photo, face).shape  # or a parser of yours
         torch.Size([112, 112])
     """
     if tuple(photo.shape[-2:]) != face.photo_size:

@@ -24,8 +24,12 @@ def per_person(report: pd.DataFrame, people: Sequence[Hashable]) -> pd.DataFrame
         people: Person in each image, in the order of the images.
 
     Returns:
-        One row per person and region in order of appearance, with columns person, region, images, share, mass, area, lift. Images that
-        lack a region (lift NaN) do not enter its lift.
+        Data frame with one row per person and region, in order of appearance, and the columns:
+
+        * person: Person.
+        * region: Name of the region.
+        * images: Number of images of the person.
+        * share, mass, area, lift: Means over the images, see :func:`region_report`. Images that lack a region do not enter its lift.
 
     Raises:
         CaptumLeamError: If the number of people differs from the number of images, or the report lacks a column.
@@ -80,8 +84,14 @@ def over_people(
         seed: Seed of the resamples. Default: 0.
 
     Returns:
-        One row per region and quantity (and group), with columns group, region, quantity, people, mean, low, high. ``people`` is the
-        number of people whose images have the region. Below two, low and high are NaN.
+        Data frame with one row per region and quantity, and per group if there are any, and the columns:
+
+        * group: Group of the people. Only with ``groups``.
+        * region: Name of the region.
+        * quantity: ``"share"``, ``"mass"``, ``"area"`` or ``"lift"``, see :func:`region_report`.
+        * people: Number of people whose images have the region.
+        * mean: Mean over these people.
+        * low, high: Limits of the interval of the mean. NaN for fewer than two people.
 
     Raises:
         CaptumLeamError: If the number of people differs from the number of images, the report lacks a column, a person has no group, or

@@ -214,7 +214,7 @@ def effective_number(shares: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Fragments:
-    """Connected fragments of the critical pixels of one image.
+    """Connected fragments of the critical pixels of one image, as :func:`fragments` returns them.
 
     Example:
         >>> Fragments(count=2, largest=0.75, centroid=(10.0, 20.5)).largest
@@ -230,10 +230,15 @@ class Fragments:
 
 
 def fragments(critical: Tensor) -> Fragments:
-    """Return the connected fragments (8 neighbours) of the critical pixels of one image.
+    """Count the connected fragments of the critical pixels of one image.
+
+    Pixels that touch at an edge or a corner are connected. Few fragments mean that the evidence is in few places.
 
     Args:
-        critical: Boolean mask of shape (H, W) with one critical pixel or more.
+        critical: Boolean mask of shape (H, W) with one critical pixel or more, as :func:`~captum_leam.top_fraction` returns for each map.
+
+    Returns:
+        Number of fragments, and size and centre of the largest one, as :class:`Fragments`.
 
     Raises:
         CaptumLeamError: If the mask has another shape or no critical pixel.

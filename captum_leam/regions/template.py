@@ -231,7 +231,8 @@ class TemplateParser:
 
     Example:
         >>> parser = TemplateParser()
-        >>> labels = parser(torch.rand(2, 3, 112, 112))
+        >>> images = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+        >>> labels = parser(images)
         >>> labels.shape, labels.dtype
         (torch.Size([2, 112, 112]), torch.int64)
         >>> [parser.scheme.regions[label] for label in labels[0, [72, 52, 93], [56, 38, 56]].tolist()]
@@ -293,7 +294,7 @@ class TemplateParser:
             CaptumLeamError: If the images have another shape, or an aspect ratio that differs from that of the template.
 
         Example:
-            >>> labels = TemplateParser()(torch.rand(2, 3, 112, 112))
+            >>> labels = TemplateParser()(torch.zeros(2, 3, 112, 112))
             >>> labels.shape, TEMPLATE.regions[int(labels[0, 70, 56])]  # the middle of the crop
             (torch.Size([2, 112, 112]), 'nose')
         """
