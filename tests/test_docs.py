@@ -433,5 +433,5 @@ def test_pictures_of_measured_tables_show_the_numbers():
     options = {"rows": "network layer", "columns": "region", "order": "nose, skin", "interval": "low high"}
     nose, skin = picture(ordered(table, options), {**options, "value": "mean", "plot": "lift"}).axes
     assert (nose.get_title(), skin.get_title()) == ("nose", "skin")
-    shown = sorted(x for line in nose.get_lines() if line.get_marker() in "os" for x in line.get_xdata())
+    shown = sorted(x for line in nose.get_lines() if line.get_marker() in "os^Dv" for x in line.get_xdata())
     assert shown == sorted(table.loc[table["region"] == "nose", "mean"])

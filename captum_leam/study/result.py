@@ -82,9 +82,6 @@ class StudyResult:
         Example:
             >>> result = StudyResult("results")
             >>> result.table("scores", model="mine")[["person", "cosine"]].head(2)  # doctest: +SKIP
-              person  cosine
-            0    ann    0.71
-            1    ann    0.68
         """
         pq = import_optional("pyarrow.parquet")
 

@@ -144,7 +144,7 @@ def picture(table: pd.DataFrame, options: dict[str, Any]) -> Any:
     table = table.assign(place=table[rest].astype(str).agg(" ".join, axis=1))
     panels, groups, places = (list(dict.fromkeys(table[name])) for name in (by, first, "place"))
     width = 1.6 * len(panels) + 0.075 * max(map(len, places)) + 0.4
-    figure = Figure(figsize=(width, 0.42 * len(places) + 1.5), layout="constrained")
+    figure = Figure(figsize=(width, max(0.42, 0.17 * len(groups)) * len(places) + 1.5), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, panel in zip(axes, panels, strict=True):
         for i, group in enumerate(groups):
@@ -171,7 +171,8 @@ def draw_points(
     from captum_leam.plots import COLOURS
 
     low, high = options["interval"].split()
-    height = [places.index(place) + 0.3 * (group - (groups - 1) / 2) for place in part["place"]]
+    apart = min(0.3, 0.8 / groups)
+    height = [places.index(place) + apart * (group - (groups - 1) / 2) for place in part["place"]]
     value = part[options["value"]]
     errors = [(value - part[low]).clip(lower=0), (part[high] - value).clip(lower=0)]
     style = {"fmt": "os^Dv"[group % 5], "markersize": 4, "color": COLOURS[group], "capsize": 2}
