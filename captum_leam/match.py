@@ -56,15 +56,18 @@ class Gallery(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class MatchExplanation(HtmlResult):
-    """Maps of probes, the ranking of a gallery, and its change by occlusion, as returned by :func:`~captum_leam.explain_match`.
+    """Result of :func:`~captum_leam.explain_match`: ranking of a gallery for each probe, maps that explain it, and an occlusion test.
 
-    A *probe* is a face to identify, and the *gallery* are the named faces it is compared with. The *first candidate* is the name with
-    the highest score, and the *next candidate* the name after it. A *margin* is the score of a name minus the highest score of any other
-    name, so that it is positive at rank 1 only. N is the number of probes, and P the number of names.
+    A *probe* is a face to identify, and the *gallery* is the set of named faces that it is compared with. The *first candidate* is the
+    name with the highest score, and the *next candidate* is the name after it. The *margin* of a name is its score minus the highest score
+    of any other name, so that it is positive at rank 1 only. N is the number of probes, and P the number of names.
+
+    Read :attr:`first` for the answer, :attr:`maps` for the reason, :meth:`to_frame` for the whole ranking, and :meth:`summary` for the
+    test of the maps.
 
     Attributes:
         images: Probes, shape (N, C, H, W) in [0, 1].
-        gallery: Names, mean embeddings (centroids) and numbers of images.
+        gallery: Names, centroids (re-normalised mean embeddings), numbers of images and first images of the names.
         scores: Cosine of every probe to every name, shape (N, P), float64.
         maps: Maps (N, H, W) of what makes each probe more similar to the first candidate than to the next. Not negative. Each sums to 1.
         against: Maps (N, H, W) of what makes each probe more similar to the next candidate. They are the mean negative part of the maps
@@ -83,7 +86,7 @@ class MatchExplanation(HtmlResult):
             * ``margin_before``, ``margin_after``: Margin without and with occlusion.
             * ``rank_1_lost``: Share of the draws in which rank 1 is lost, in [0, 1]; NaN if the name was not at rank 1.
         settings: Settings that the maps were computed with.
-        candidates: Number of next candidates that the first is compared with. Default: 1.
+        candidates: Number of next candidates that the first candidate is compared with, 1 or more. Default: 1.
         fraction: Share of the pixels that were occluded, in (0, 1]. Default: 0.05.
         fill: Name of what replaced the occluded pixels. Default: ``"blur"``.
         people: Name of the person on each probe, ``""`` if unknown. Default: no names.
@@ -91,12 +94,18 @@ class MatchExplanation(HtmlResult):
             None, no decision.
 
     Example:
-        >>> from captum_leam.synthetic import EmbeddingNet
-        >>> model, faces = EmbeddingNet().eval(), torch.rand(3, 3, 112, 112)
-        >>> probe = faces[1] + 0.01 * torch.rand(3, 112, 112)  # nearly the face of bob
-        >>> match = explain_match(model, probe, faces, ["ann", "bob", "cy"], preset="fast", draws=1)
-        >>> match.first, match.maps.shape, match.changes["control"].tolist()
-        (['bob'], torch.Size([1, 112, 112]), ['', 'random pixels', 'moved'])
+        >>> from captum_leam.synthetic import SyntheticPopulation, load_trained
+        >>> population = SyntheticPopulation(12, evidence="nose")
+        >>> model, gallery = load_trained(population), population.sample([0, 1, 2], seed=1).images
+        >>> probe = population.sample([1], seed=2).images  # another image of bob
+        >>> match = explain_match(model, probe, gallery, ["ann", "bob", "cy"], preset="fast", draws=2)
+        >>> match.first, match.maps.shape
+        (['bob'], torch.Size([1, 112, 112]))
+        >>> match.changes[["control", "rank_before", "rank_after"]]  # without the pixels of the map, bob falls to rank 2
+                 control  rank_before  rank_after
+        0                           1         2.0
+        1  random pixels            1         1.0
+        2          moved            1         1.0
     """
 
     images: Tensor = field(repr=False)
@@ -166,12 +175,16 @@ class MatchExplanation(HtmlResult):
             * ``behind``: Score of the first candidate minus this one, 0 or more.
 
         Example:
-            >>> from captum_leam.synthetic import EmbeddingNet
-            >>> model, faces = EmbeddingNet().eval(), torch.rand(3, 3, 112, 112)
-            >>> probe = faces[1] + 0.01 * torch.rand(3, 112, 112)  # nearly the face of bob
-            >>> table = explain_match(model, probe, faces, ["ann", "bob", "cy"], preset="fast", draws=1).to_frame()
-            >>> table.columns.tolist(), table["name"][0]
-            (['probe', 'person', 'rank', 'name', 'images', 'score', 'behind'], 'bob')
+            >>> from captum_leam.synthetic import SyntheticPopulation, load_trained
+            >>> population = SyntheticPopulation(12, evidence="nose")
+            >>> model, gallery = load_trained(population), population.sample([0, 1, 2], seed=1).images
+            >>> probe = population.sample([1], seed=2).images  # another image of bob
+            >>> match = explain_match(model, probe, gallery, ["ann", "bob", "cy"], preset="fast", draws=2)
+            >>> match.to_frame()[["rank", "name", "score", "behind"]].round(2)
+               rank name  score  behind
+            0     1  bob   0.93    0.00
+            1     2   cy   0.07    0.85
+            2     3  ann  -0.20    1.13
         """
         scores = self.scores.numpy()
         ranks = _ranks_and_margins(self.scores)[0].numpy()
@@ -184,9 +197,9 @@ class MatchExplanation(HtmlResult):
         return table.assign(behind=table.groupby("probe")["score"].transform("max") - table["score"])
 
     def summary(self, *, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
-        """Return the mean changes of ranks and margins when critical pixels are occluded, beside those of controls.
+        """Return the mean changes of ranks and margins when critical pixels are occluded.
 
-        The map explains the ranking if its changes are larger than those of every control, which occludes as many pixels elsewhere.
+        A map explains the ranking if occluding its pixels changes ranks and margins more than occluding as many pixels of every control.
 
         Args:
             confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
@@ -207,14 +220,16 @@ class MatchExplanation(HtmlResult):
             Intervals are NaN with fewer than two people.
 
         Example:
-            >>> from captum_leam.synthetic import EmbeddingNet
-            >>> model, faces = EmbeddingNet().eval(), torch.rand(5, 3, 112, 112)
-            >>> match = explain_match(model, faces[3:], faces[:3], ["ann", "bob", "cy"], preset="fast", draws=1)
-            >>> match.summary()[["quantity", "control", "probes"]].head(3)
-                  quantity        control  probes
-            0  rank change                      2
-            1  rank change  random pixels       2
-            2  rank change          moved       2
+            >>> from captum_leam.synthetic import SyntheticPopulation, load_trained
+            >>> population = SyntheticPopulation(12, evidence="nose")
+            >>> model, gallery = load_trained(population), population.sample([0, 1, 2], seed=1).images
+            >>> probe = population.sample([1], seed=2).images  # another image of bob
+            >>> match = explain_match(model, probe, gallery, ["ann", "bob", "cy"], preset="fast", draws=2)
+            >>> match.summary()[["quantity", "control", "value"]].head(3)
+                  quantity        control  value
+            0  rank change                   1.0
+            1  rank change  random pixels    0.0
+            2  rank change          moved    0.0
         """
         rows = []
         for of, table in self.changes.groupby("of", sort=False):
@@ -233,12 +248,13 @@ class MatchExplanation(HtmlResult):
             and rank when the critical pixels are occluded.
 
         Example:
-            >>> from captum_leam.synthetic import EmbeddingNet
-            >>> model, faces = EmbeddingNet().eval(), torch.rand(3, 3, 112, 112)
-            >>> probe = faces[1] + 0.01 * torch.rand(3, 112, 112)  # nearly the face of bob
-            >>> match = explain_match(model, probe, faces, ["ann", "bob", "cy"], preset="fast", draws=1)
-            >>> match.sentence().partition(" with")[0]
-            'bob is first of 3 names'
+            >>> from captum_leam.synthetic import SyntheticPopulation, load_trained
+            >>> population = SyntheticPopulation(12, evidence="nose")
+            >>> model, gallery = load_trained(population), population.sample([0, 1, 2], seed=1).images
+            >>> probe = population.sample([1], seed=2).images  # another image of bob
+            >>> match = explain_match(model, probe, gallery, ["ann", "bob", "cy"], preset="fast", draws=2)
+            >>> match.sentence().partition(". ")[0]
+            'bob is first of 3 names with cosine 0.927, 0.853 over cy'
         """
         order, score = self.order[probe].tolist(), self.scores[probe]
         first, following = (self.gallery.names[i] for i in order[:2])
@@ -258,15 +274,22 @@ class MatchExplanation(HtmlResult):
         return f"{text}, and {first} {'stays at' if rank == 1 else 'goes to'} rank {rank}."
 
     def facts(self) -> dict[str, str]:
-        """Return gallery, contrast, threshold and occlusion as short texts, for the head of a page or table.
+        """Return the settings of the identification as short texts, for the head of a page or table.
 
         Returns:
-            Text by name, in the order of display: ``"gallery"``, ``"contrast"``, ``"threshold"`` if there is one, and ``"occluded"``.
+            Dictionary of texts, in the order of display:
+
+            * ``"gallery"``: Numbers of names and images.
+            * ``"contrast"``: Number of next candidates that the first candidate is compared with.
+            * ``"threshold"``: Threshold of the decision, if there is one.
+            * ``"occluded"``: Share of the pixels that were occluded, and their replacement.
 
         Example:
-            >>> from captum_leam.synthetic import EmbeddingNet
-            >>> model, faces = EmbeddingNet().eval(), torch.rand(4, 3, 112, 112)
-            >>> match = explain_match(model, faces[3], faces[:3], ["ann", "bob", "cy"], preset="fast", draws=1)
+            >>> from captum_leam.synthetic import SyntheticPopulation, load_trained
+            >>> population = SyntheticPopulation(12, evidence="nose")
+            >>> model, gallery = load_trained(population), population.sample([0, 1, 2], seed=1).images
+            >>> probe = population.sample([1], seed=2).images  # another image of bob
+            >>> match = explain_match(model, probe, gallery, ["ann", "bob", "cy"], preset="fast", draws=2)
             >>> match.facts()
             {'gallery': '3 names, 3 images', 'contrast': 'the next candidate', 'occluded': 'top 5 % of the pixels, fill blur'}
         """
@@ -284,8 +307,8 @@ class MatchExplanation(HtmlResult):
     def plot(self, *, probes: int = 6) -> Figure:
         """Draw each probe with the maps for the first and for the next candidate.
 
-        A row shows the probe, the evidence for the candidate of rank 1 ("for the first") and the evidence for the one of rank 2 ("for
-        the next"). If the gallery was passed as images, the first image of either name follows, with rank, name and cosine as the title.
+        Each row shows a probe, the evidence for the first candidate, and the evidence for the next candidate. If the gallery was passed as
+        images, the first image of both names follows, with rank, name and cosine as its title.
 
         Args:
             probes: Maximum number of probes to draw, 1 or more; the first ones are drawn. Default: 6.
@@ -295,11 +318,13 @@ class MatchExplanation(HtmlResult):
             ``figure.savefig(path)``, or let a notebook display it.
 
         Example:
-            >>> from captum_leam.synthetic import EmbeddingNet
-            >>> model, faces = EmbeddingNet().eval(), torch.rand(4, 3, 112, 112)
-            >>> figure = explain_match(model, faces[3], faces[:3], ["ann", "bob", "cy"], preset="fast", draws=1).plot()
-            >>> [axis.get_title() for axis in figure.axes[:3]]
-            ['probe 0', 'for the first', 'for the next']
+            >>> from captum_leam.synthetic import SyntheticPopulation, load_trained
+            >>> population = SyntheticPopulation(12, evidence="nose")
+            >>> model, gallery = load_trained(population), population.sample([0, 1, 2], seed=1).images
+            >>> probe = population.sample([1], seed=2).images  # another image of bob
+            >>> match = explain_match(model, probe, gallery, ["ann", "bob", "cy"], preset="fast", draws=2)
+            >>> [axis.get_title() for axis in match.plot().axes[:4]]
+            ['probe 0', 'for the first', 'for the next', '1: bob, 0.927']
         """
         from matplotlib.figure import Figure
 
@@ -351,35 +376,43 @@ def explain_match(  # noqa: PLR0913 (every option is a keyword)
     seed: int = 0,
     batch_size: int = 32,
 ) -> MatchExplanation:
-    r"""Explain an identification by the evidence for the first candidate of a gallery against the next.
+    r"""Explain why a face is identified as one person of a gallery and not as the next.
 
-    The score of a name is the cosine between the embedding of the probe and the centroid of the name, which is the re-normalised mean of
-    the unit embeddings of its images. The map is that of :func:`~captum_leam.explain_faces` with the centroid of the first candidate as the
-    reference and those of the next ``candidates`` as the contrast. With one next candidate, it explains the margin
-    :math:`\cos(f, \hat r_1) - \cos(f, \hat r_2)`. Then the top ``fraction`` of its pixels, and as many pixels of control maps, are occluded
-    and the whole gallery is ranked again.
+    Use it for identification (1 : N), where the *probe* is compared with every name of a *gallery*. The score of a name is the cosine
+    between the embedding of the probe and the centroid of the name, the re-normalised mean of the unit embeddings of its images. The map
+    shows where the probe is more similar to the first candidate, the name with the highest score, than to the next. With one next
+    candidate, it explains the margin
+
+    .. math:: \cos(f, \hat r_1) - \cos(f, \hat r_2)
+
+    where :math:`f` is the embedding of the probe, and :math:`\hat r_1` and :math:`\hat r_2` are the centroids of both candidates. To test
+    the map, its highest pixels are occluded and the gallery is ranked again, and the same is done with as many pixels of control maps.
 
     Args:
         model: Model in evaluation mode that returns embeddings (N, D).
         probe: Probe as the model takes it, shape (C, H, W); several probes, shape (N, C, H, W); or an aligned face.
         gallery: Images of the gallery, shape (G, C, H, W), or their embeddings, shape (G, D).
         names: Name of each of the G images of the gallery. Several images may have the same name.
-        preset: Preset of :func:`~captum_leam.explain_faces`. Default: ``"default"``.
-        candidates: Number of next candidates in the contrast. Default: 1.
-        people: Name of the person on each probe, None if unknown. The rank of a person in the gallery is followed, too, and intervals are
-            over people. Default: None, all unknown.
-        threshold: Threshold of the decision about the first candidate, a cosine. Default: no decision.
+        preset: Preset of the maps, ``"fast"``, ``"default"`` or ``"best"``, see :func:`~captum_leam.explain_faces`. Default: ``"default"``.
+        candidates: Number of next candidates that the first is compared with, from 1 to the number of names − 1. Default: 1.
+        people: Name of the person on each probe, None if unknown. Ranks of people in the gallery are then reported, too, and intervals
+            are over people. Default: None, all unknown.
+        threshold: Threshold of the decision, a cosine. The first candidate is accepted if its score is at least this. Default: None, no
+            decision.
         layers: Layers in any form that :func:`~captum_leam.explain_faces` takes. Default: those of the overall map.
         n_steps: Number of steps of the path of the signed layer maps. Default: 4.
         fraction: Share of the pixels that are occluded, in (0, 1]. Default: 0.05.
-        fill: Replacement of occluded pixels, see :mod:`captum_leam.faithfulness.fills`. Default: ``"blur"``.
-        controls: Names of :data:`~captum_leam.controls.CONTROLS`. Default: ``("random pixels", "moved")``.
+        fill: Replacement of occluded pixels: ``"zero"``, ``"mean"``, ``"blur"``, ``"noisy linear"``, ``"shuffle"``, or a function, see
+            :mod:`captum_leam.faithfulness.fills`. Default: ``"blur"``.
+        controls: Controls whose pixels are occluded for comparison, names of :data:`~captum_leam.controls.CONTROLS`. Default:
+            ``("random pixels", "moved")``.
         draws: Number of draws of each random control. Default: 10.
         seed: Seed of the tie-breaking permutations and of the controls. Default: 0.
         batch_size: Number of images per pass. Default: 32.
 
     Returns:
-        Ranking, maps, and changes of ranks and margins by occlusion.
+        :class:`~captum_leam.MatchExplanation` with the scores, shape (N, P) for N probes and P names, the maps, shape (N, H, W), and
+        the changes of ranks and margins by occlusion.
 
     Raises:
         InputTypeError: If an argument has the wrong type.
@@ -392,13 +425,15 @@ def explain_match(  # noqa: PLR0913 (every option is a keyword)
         * :func:`~captum_leam.explain_faces`: Maps of single faces.
 
     Example:
-        >>> from torchvision.models import resnet18
-        >>> model, faces = resnet18(num_classes=32).eval(), torch.rand(4, 3, 112, 112)
-        >>> match = explain_match(model, faces[3], faces[:3], ["ann", "bob", "cy"], preset="fast", draws=2)
-        >>> match.maps.shape, match.to_frame()["rank"].tolist()
-        (torch.Size([1, 112, 112]), [1, 2, 3])
-        >>> match.summary()["control"].unique().tolist()
-        ['', 'random pixels', 'moved']
+        >>> from captum_leam.synthetic import SyntheticPopulation, load_trained
+        >>> population = SyntheticPopulation(12, evidence="nose")
+        >>> model, gallery = load_trained(population), population.sample([0, 1, 2], seed=1).images
+        >>> probe = population.sample([1], seed=2).images  # another image of bob
+        >>> match = explain_match(model, probe, gallery, ["ann", "bob", "cy"], preset="fast", draws=2)
+        >>> match.first, match.maps.shape
+        (['bob'], torch.Size([1, 112, 112]))
+        >>> print(match.sentence().partition(". ")[0])
+        bob is first of 3 names with cosine 0.927, 0.853 over cy
     """
     check_preset(preset)
     _check_model(model)
