@@ -38,9 +38,9 @@ OUTCOMES = {"TA": "true acceptance", "FA": "false acceptance", "TR": "true rejec
 
 @dataclass(frozen=True)
 class PairExplanation(HtmlResult):
-    """Explanation of the match of two faces: maps, score and decision.
+    """Result of :func:`~captum_leam.explain_pair`: maps, score and decision of two faces.
 
-    :func:`~captum_leam.explain_pair` returns it. Each face has a map of what is similar to the other face, and one of what is different.
+    Each face has a map of what is similar to the other face (``similar``), and one of what is different (``dissimilar``).
 
     Attributes:
         images: Both faces, first a and then b, shape (2, C, H, W) in [0, 1].
@@ -115,8 +115,14 @@ class PairExplanation(HtmlResult):
         """Return score, decision, truth and reliability as short texts, for the head of a page or table.
 
         Returns:
-            Text by name, in the order of display: ``"cosine"``; ``"threshold"``, ``"decision"`` and ``"margin"`` with a threshold; ``"in
-            truth"`` if the truth is known, and ``"outcome"`` with both; and ``"maps about the match"``, which begins with "yes" or "NO".
+            Dictionary of texts, in the order of display:
+
+            * ``"cosine"``: Score.
+            * ``"threshold"``, ``"decision"``, ``"margin"``: Threshold, ``"accepted"`` or ``"rejected"``, and score minus threshold. Only
+              with a threshold.
+            * ``"in truth"``: Whether both faces show one person. Only if it is known.
+            * ``"outcome"``: Whether the decision is right. Only if decision and truth are known.
+            * ``"maps about the match"``: "yes", or "NO" if the embeddings are nearly equal, with the angle between them.
 
         Example:
             >>> from captum_leam import explain_pair
@@ -173,7 +179,7 @@ class PairExplanation(HtmlResult):
         return text + "."
 
     def regions(self, labels: Tensor, scheme: RegionScheme, *, fraction: float = 0.01, seed: int = 0) -> pd.DataFrame:
-        """Return a table of how much evidence for and against the match each region holds.
+        """Return how much evidence for and against the match each region holds.
 
         Args:
             labels: Label maps of the faces, integers, shape (2, H, W), or (H, W) for both.
@@ -293,28 +299,37 @@ def explain_pair(
     preset: Preset = "default",
     n_steps: int = 4,
 ) -> PairExplanation:
-    r"""Explain the similarity of two faces by maps of each face towards the embedding of the other.
+    """Explain why two faces match, or why they do not.
 
-    The map for the match is that of :func:`~captum_leam.explain_faces` with the preset. Because it has no negative part, the map against
-    the match is the mean over layers of the negative part of the signed layer maps, each divided by its sum. Both maps show where
-    evidence lies, but not how much; only the signed maps in ``layers`` keep their scale.
+    Use it for verification (1 : 1), where a model decides from the cosine of two embeddings whether two faces show one person. Each face
+    is explained towards the embedding of the other, and gets two maps:
+
+    * *Similar*: what supports the match. It is the map of :func:`~captum_leam.explain_faces` with the other face as the reference.
+    * *Dissimilar*: what opposes the match. It is the negative part of the signed layer maps, each divided by its sum, averaged over layers.
 
     Args:
         model: Model in evaluation mode that returns embeddings (N, D).
-        a: Face as the model takes it, shape (C, H, W) or (1, C, H, W), or an aligned face.
-        b: Face of the same size.
-        layers: Layer by name, as a module or as a suggestion; a list of these; or all suggestions. Default: those of the overall map.
-        threshold: Threshold of the decision, a cosine. Default: no decision.
+        a: First face as the model takes it, shape (C, H, W) or (1, C, H, W), or an :class:`~captum_leam.faces.AlignedFace`.
+        b: Second face in one of these forms, of the same size.
+        layers: Layers to explain: a name, a module or a suggestion of :func:`~captum_leam.suggest_layers`, or a list of these. Default:
+            None, the layers of the overall map.
+        threshold: Threshold of the decision, a cosine in [−1, 1]. The pair is accepted if the score is at least this. Default: None, no
+            decision.
         same_person: Whether both faces show the same person. Default: None, unknown.
-        preset: Preset of :func:`~captum_leam.explain_faces`. Default: ``"default"``.
-        n_steps: Number of steps of the path of the signed layer maps. Default: 4.
+        preset: Preset of the maps, ``"fast"``, ``"default"`` or ``"best"``, see :func:`~captum_leam.explain_faces`. Default:
+            ``"default"``.
+        n_steps: Number of steps of the path of the signed layer maps, 1 or more. Default: 4.
 
     Returns:
-        Maps of both faces, shape (2, H, W), with the score and the decision, as :class:`PairExplanation`.
+        :class:`PairExplanation` with the maps of both faces, shape (2, H, W) each, the score (cosine) and the decision.
 
     Raises:
         InputTypeError: If an argument has the wrong type.
         CaptumLeamError: If the images have different sizes, the preset or a layer is unknown, or ``LEAM.attribute`` would raise it.
+
+    Note:
+        Both maps sum to 1, so that they show where evidence lies, and not how much there is. The signed maps in ``layers`` keep the scale
+        of the score.
 
     See Also:
         * :func:`~captum_leam.explain_faces`: Maps of single faces.
