@@ -18,10 +18,10 @@ BLOCK = 65_536
 
 @dataclass
 class PairScores:
-    """Accumulator of embeddings, for the error rates of more images than fit into one call.
+    """Accumulator of embeddings, from which the error rates of face verification are computed.
 
-    :meth:`update` adds the embeddings and people of a batch, :meth:`merge` those of another process, and :meth:`compute` compares all
-    pairs as :func:`~captum_leam.verification.verify` does.
+    Use it instead of :func:`~captum_leam.verification.verify` if the images come in batches or from several processes. Call
+    :meth:`update` for each batch, :meth:`merge` for each other process, and then :meth:`compute`.
 
     Attributes:
         embeddings: Embeddings of the batches so far, a list of arrays of shape (N, D).
@@ -32,10 +32,11 @@ class PairScores:
 
     Example:
         >>> scores = PairScores()
-        >>> scores.update([[1.0, 0.0], [2.0, 0.0]], ["ann", "ann"])
+        >>> scores.update([[1.0, 0.0], [2.0, 0.0]], ["ann", "ann"])  # two images of ann
         >>> scores.update([[0.0, 1.0]], ["bob"])
-        >>> scores.compute()
-        Verification(EER 0.000; 1 genuine, 2 impostor pairs)
+        >>> result = scores.compute()
+        >>> result.genuine, result.impostor, result.eer
+        (array([1.]), array([0., 0.]), 0.0)
     """
 
     embeddings: list[NDArray[Any]] = field(default_factory=list)
@@ -82,25 +83,34 @@ class PairScores:
         self.people += other.people
 
     def compute(self, max_pairs: int | None = None, seed: int = 0) -> Verification:
-        """Compare all pairs of the images added so far.
+        """Compute the cosines of all genuine and impostor pairs of the images added so far.
 
-        Two images of one person are a genuine pair, and images of two people an impostor pair. The score of a pair is the cosine of its
-        embeddings. The accumulator is not changed, so that batches can be added afterwards.
+        A genuine pair is two images of one person, and an impostor pair is images of two people. The accumulator is not changed, so that
+        batches can be added afterwards.
 
         Args:
-            max_pairs: Number of pairs of each kind that are drawn at random if there are more, 1 or more. All impostor pairs are used as
-                long as there are no more than twice as many pairs in total. Default: None, all pairs; n images have n (n − 1) / 2.
-            seed: Seed of the random pairs. Without ``max_pairs`` it has no effect. Default: 0.
+            max_pairs: Maximum number of pairs of each kind, 1 or more; if there are more, as many are drawn at random. Default: None, all
+                pairs.
+            seed: Seed of the random pairs. It has no effect without ``max_pairs``. Default: 0.
 
         Returns:
-            :class:`Verification` with the cosines of the genuine pairs, shape (G,), and of the impostor pairs, shape (I,), in rising
-            order. A kind of which there is no pair is an empty array.
+            :class:`Verification` with the error rates and with
+
+            * ``genuine``: Cosines of the G genuine pairs in rising order, shape (G,).
+            * ``impostor``: Cosines of the I impostor pairs in rising order, shape (I,).
+
+            Either is empty if there is no pair of its kind.
+
+        Note:
+            n images have n (n − 1) / 2 pairs, so pass ``max_pairs`` for many thousands of images. All impostor pairs are used if there are
+            at most 2 · ``max_pairs`` pairs in total.
 
         Example:
             >>> scores = PairScores()
             >>> scores.update(np.eye(4)[[0, 0, 1, 2, 3]], ["ann", "ann", "bob", "cy", "di"])
-            >>> scores.compute().genuine, len(scores.compute().impostor)
-            (array([1.]), 9)
+            >>> result = scores.compute()
+            >>> len(result.genuine), len(result.impostor), result.eer
+            (1, 9, 0.0)
             >>> len(scores.compute(max_pairs=3).impostor)
             3
         """
