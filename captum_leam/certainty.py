@@ -121,19 +121,20 @@ CHANGES = (
 
 @dataclass(frozen=True)
 class PlacementTest:
-    """Randomisation test of the place of a map on one model, as :func:`map_certainty` returns it.
+    """Result of the randomisation test of one map on one model, as part of :class:`MapCertainty`.
 
-    The critical pixels are moved to other places on the face. If they matter where they are, occluding them lowers the cosine more than
-    occluding the other places.
+    The test moves the critical pixels of the map to other places on the face. If their place matters, occluding them lowers the cosine
+    more than occluding the other places.
 
     Attributes:
-        drop: Fall of the cosine when the critical pixels of the map are occluded.
-        placement_drops: Falls of the cosine when the same shape is occluded at other places, shape (n,).
+        drop: Fall of the cosine when the critical pixels of the map are occluded, in [−2, 2].
+        placement_drops: Falls of the cosine when the same shape is occluded at n other places, shape (n,).
         p: p-value in (0, 1], small if the place matters; NaN if there is no other place.
 
     Example:
-        >>> PlacementTest(0.3, np.array([0.1, 0.2, 0.4]), 0.5).share_beaten
-        0.6666666666666666
+        >>> test = PlacementTest(drop=0.3, placement_drops=np.array([0.1, 0.2, 0.4]), p=0.5)
+        >>> round(test.share_beaten, 2)  # the drop is larger than at two of three other places
+        0.67
     """
 
     drop: float
@@ -142,7 +143,7 @@ class PlacementTest:
 
     @property
     def share_beaten(self) -> float:
-        """Share of the placements with a smaller drop, with ties counted as in the p-value."""
+        """Share of the other places with a smaller drop, in [0, 1], with ties counted as in the p-value; NaN if there is no place."""
         count = len(self.placement_drops)
         return float("nan") if np.isnan(self.p) else round((1 - self.p) * (count + 1)) / count
 
@@ -150,8 +151,11 @@ class PlacementTest:
         """Return the test as a dictionary that can be written as JSON.
 
         Returns:
-            Dictionary of ``"drop"``, ``"p"``, ``"share_beaten"``, ``"placements"`` (their number) and ``"drops_of_placements"`` (a
-            list). NaN is None.
+            Dictionary in which NaN is None, with the entries
+
+            * ``"drop"``, ``"p"``, ``"share_beaten"``: As the attributes.
+            * ``"placements"``: Number of other places.
+            * ``"drops_of_placements"``: List of their drops.
 
         Example:
             >>> PlacementTest(0.3, np.array([0.1, 0.2, 0.4]), 0.5).to_dict()["drops_of_placements"]
@@ -168,26 +172,40 @@ class PlacementTest:
 
 @dataclass(frozen=True)
 class MapCertainty:
-    """Certainty of single maps, as returned by :func:`map_certainty`: tests of their place, stability, and agreement with other models.
+    """Result of :func:`map_certainty`: for each map, a test of its place, its stability, and its agreement with other models.
+
+    Read :meth:`sentence` for the result of one face in words, and :meth:`to_frame` for the numbers of all faces.
 
     Attributes:
         tests: For each image, a dictionary from the name of a model to its :class:`PlacementTest`. The explained model is first.
         stability: Similarity of each map to those of slightly changed inputs, a table with one row per change, and the columns
 
             * ``image``: Index of the image.
-            * ``kind``, ``change``: ``"shift"``, ``"mirror"``, ``"light"`` or ``"reference"``, and what was changed exactly.
+            * ``kind``: Kind of the change: ``"shift"``, ``"mirror"``, ``"light"`` or ``"reference"``.
+            * ``change``: Change, such as ``"gain 0.8"``.
             * ``overlap``: Share of the critical pixels that stay, in [0, 1]; NaN if there is no map.
-            * ``rank_correlation``: Spearman's correlation over the pixels of the face.
-        agreement: Similarity to the maps of other models, a table with the columns ``image``, ``model``, ``overlap`` and
-            ``rank_correlation``.
+            * ``rank_correlation``: Spearman's correlation over the pixels of the face, in [−1, 1].
+        agreement: Similarity of each map to those of other models, a table with one row per image and other model, and the columns
+
+            * ``image``: Index of the image.
+            * ``model``: Name of the other model.
+            * ``overlap``, ``rank_correlation``: As in ``stability``.
         passes: Numbers of forward and backward passes per face by model, without those that find layers and check the model.
         settings: Settings of the measurement by name: fraction, fill, placements and seed.
 
     Example:
-        >>> test = PlacementTest(0.3, np.array([0.1, 0.2, 0.4]), 0.5)
-        >>> table = pd.DataFrame({"image": [0], "kind": ["mirror"], "change": ["mirrored"], "overlap": [0.8], "rank_correlation": [0.9]})
-        >>> MapCertainty(({"model": test},), table, table[:0], {"model": (4, 0)}, {"fraction": 0.05}).to_frame()["overlap"].item()
-        0.8
+        >>> from captum_leam import explain_faces
+        >>> from captum_leam.objectives import embed
+        >>> from captum_leam.synthetic import SyntheticPopulation, load_trained
+        >>> population = SyntheticPopulation(12, evidence="nose")
+        >>> model, faces = load_trained(population), population.sample([0, 1], seed=3).images
+        >>> references = embed(model, population.sample([0, 1], seed=1).images)  # other images of the same people
+        >>> maps = explain_faces(model, faces, "fast", reference=references)
+        >>> certainty = map_certainty(model, faces, maps, reference=references, explain="fast", placements=19)
+        >>> certainty.to_frame()[["image", "drop", "moved", "p", "overlap"]].round(2)
+           image  drop  moved     p  overlap
+        0      0  1.14   0.38  0.05     0.93
+        1      1  1.06   0.57  0.15     0.94
     """
 
     tests: tuple[dict[str, PlacementTest], ...] = field(repr=False)
@@ -206,7 +224,8 @@ class MapCertainty:
             image: Index of the face, from 0. Default: 0.
 
         Returns:
-            One sentence: the fall of the cosine with its p-value, the pixels kept under changes, and the agreement with each other model.
+            One sentence with the fall of the cosine and its p-value, the share of critical pixels kept under changes, and the agreement
+            with each other model.
 
         Example:
             >>> test = PlacementTest(0.3, np.array([0.1, 0.2, 0.4]), 0.5)
@@ -263,11 +282,14 @@ class MapCertainty:
         Returns:
             Table with one row per image and model, and the columns
 
-            * ``image``, ``model``: Index of the image, name of the model.
+            * ``image``: Index of the image.
+            * ``model``: Name of the model that the fall is measured on.
             * ``drop``: Fall of the cosine when the critical pixels are occluded.
             * ``moved``: Mean fall for the same shape at other places.
-            * ``p``, ``share_beaten``, ``placements``: p-value, share of the places with a smaller fall, and their number.
-            * ``overlap``, ``rank_correlation``: For the explained model, means over the changes of :attr:`stability`; for another model,
+            * ``p``: p-value, small if the place of the critical pixels matters.
+            * ``share_beaten``: Share of the other places with a smaller fall, in [0, 1].
+            * ``placements``: Number of other places.
+            * ``overlap``, ``rank_correlation``: For the explained model, means over the changes of :attr:`stability`. For another model,
               the similarity to its own map.
 
         Example:
@@ -296,8 +318,13 @@ class MapCertainty:
             image: Index of the face, from 0. Default: 0.
 
         Returns:
-            Dictionary of ``"sentence"``, ``"null_hypothesis"``, ``"tests"`` (by model), ``"stability"`` and ``"agreement"`` (lists of
-            rows), ``"passes"`` and ``"settings"``. NaN is None.
+            Dictionary in which NaN is None, with the entries
+
+            * ``"sentence"``: Result as text, see :meth:`sentence`.
+            * ``"null_hypothesis"``: Null hypothesis of the p-values as text.
+            * ``"tests"``: Tests by model, see :meth:`PlacementTest.to_dict`.
+            * ``"stability"``, ``"agreement"``: Rows of both tables for this face, lists of dictionaries.
+            * ``"passes"``, ``"settings"``: As the attributes.
 
         Example:
             >>> test = PlacementTest(0.3, np.array([0.1, 0.2, 0.4]), 0.5)
@@ -319,8 +346,8 @@ class MapCertainty:
     def plot(self, image: int = 0) -> Figure:
         """Draw the test of one map and its stability, in two panels.
 
-        Left, a diamond is the fall of the cosine for the map and dots are those for other places, in a row per model. Right, dots are
-        the shares of critical pixels that stay under each change, in a row per kind of change.
+        The left panel has a row per model, with the fall of the cosine for the map (diamond) and for other places (dots). The right panel
+        has a row per kind of change, with the shares of critical pixels that stay (dots).
 
         Args:
             image: Index of the face, from 0. Default: 0.
@@ -383,10 +410,14 @@ def map_certainty(  # noqa: PLR0913 (every option is a keyword)
     batch_size: int = 16,
     progress: bool = False,
 ) -> MapCertainty:
-    """Measure the certainty of each single map: a randomisation test of its place, its stability and its agreement with other models.
+    """Measure how far a single attribution map can be trusted.
 
-    The test moves the critical pixels to other places and compares the drops of the cosine. A small p-value shows that their place
-    matters. By default a face takes at most 209 forward passes, and each other model 101 and those of one map.
+    Each map gets three measurements:
+
+    * *Test of its place*: the critical pixels, those with the highest values, are moved to other places on the face, and the falls of the
+      cosine by occlusion are compared. A small p-value shows that their place matters.
+    * *Stability*: the map is computed again for shifted, mirrored and darkened images, and for fewer references.
+    * *Agreement*: the critical pixels are occluded on other models, and compared with the maps of these models.
 
     Args:
         model: Explained model, in evaluation mode, that returns embeddings (N, D).
@@ -394,23 +425,25 @@ def map_certainty(  # noqa: PLR0913 (every option is a keyword)
         maps: Attribution maps of any method, shape (N, H, W) or (N, 1, H, W).
         reference: Reference embeddings from other images, shape (D,), (1, D) or (N, D); or several per image, shape (N, K, D), whose mean
             unit vector is the reference and which are left out one at a time. Default: each image's own embedding.
-        models: Other models by name, each with its references in one of these forms. Default: None.
-        explain: Method that maps of changed inputs and other models are computed with, which should be that of ``maps``: a preset of
-            :func:`~captum_leam.explain_faces`, or a function from a model, images and references (N, D) to maps (N, H, W). None omits
-            stability and agreement. Default: ``"default"``.
+        models: Other models by name, a dictionary of pairs of a model and its references in one of these forms, or None for each
+            image's own embedding. Default: None, no other models.
+        explain: Method that ``maps`` were computed with, which is used again for stability and agreement: a preset of
+            :func:`~captum_leam.explain_faces` (``"fast"``, ``"default"`` or ``"best"``), or a function from a model, images and references
+            (N, D) to maps (N, H, W). None omits stability and agreement. Default: ``"default"``.
         layers: Layers of the explained model for a preset, see :func:`~captum_leam.explain_faces`. Regions move within their field.
             Default: those of the overall map.
         face: Mask of the face, booleans (N, H, W) or (H, W). Default: a central ellipse.
         name: Name of the explained model. Default: ``"model"``.
-        placements: Number of placements; the smallest possible p-value is 1 / (placements + 1). Default: 99.
+        placements: Number of other places; the smallest possible p-value is 1 / (placements + 1). Default: 99.
         fraction: Share of the pixels of the crop that are critical, in (0, 1]. Default: 0.05.
-        fill: Replacement of occluded pixels, see :mod:`captum_leam.faithfulness.fills`. Default: ``"blur"``.
+        fill: Replacement of occluded pixels: ``"zero"``, ``"mean"``, ``"blur"``, ``"noisy linear"``, ``"shuffle"``, or a function, see
+            :mod:`captum_leam.faithfulness.fills`. Default: ``"blur"``.
         seed: Seed of the placements and of the permutations that break ties. Default: 0.
         batch_size: Number of images per pass. Default: 16.
         progress: Whether to show a progress bar. Default: False.
 
     Returns:
-        Tests, stability and agreement of all maps.
+        :class:`MapCertainty` with the tests, the stability and the agreement of all N maps.
 
     Raises:
         CaptumLeamError: If the maps do not fit the images, a face is empty, or ``explain_faces`` would raise it.
@@ -419,24 +452,26 @@ def map_certainty(  # noqa: PLR0913 (every option is a keyword)
         * :class:`~captum_leam.faithfulness.OcclusionEvaluator`: Test of a method by the mean over many faces.
         * :func:`~captum_leam.explain_faces`: Maps to test.
 
-    Notes:
-        The passes of a face are 101 forward passes for the test, and 9 forward and 9 backward passes for each of 7 changes of the input
-        and, with several references, for each of up to 5 references that are left out.
+    Note:
+        With the defaults, a face takes up to 101 forward passes for the test, and 9 forward and 9 backward passes for each of 7 changes of
+        the input and for each of up to 5 of several references that are left out. Each other model takes 101 forward passes and those of
+        one map.
 
     Example:
-        >>> from torchvision.models import resnet18
-        >>> model, faces = resnet18(num_classes=32).eval(), torch.rand(2, 3, 112, 112)
-        >>> references = torch.randn(2, 32)
-        >>> maps = explain_faces(model, faces, "fast", layers="layer2", reference=references)
-        >>> certainty = map_certainty(
-        ...     model, faces, maps, reference=references, explain="fast", layers="layer2", placements=9
-        ... )
-        >>> certainty.to_frame()[["image", "model", "placements"]]
-           image  model  placements
-        0      0  model           9
-        1      1  model           9
+        >>> from captum_leam import explain_faces
+        >>> from captum_leam.objectives import embed
+        >>> from captum_leam.synthetic import SyntheticPopulation, load_trained
+        >>> population = SyntheticPopulation(12, evidence="nose")
+        >>> model, faces = load_trained(population), population.sample([0, 1], seed=3).images
+        >>> references = embed(model, population.sample([0, 1], seed=1).images)  # other images of the same people
+        >>> maps = explain_faces(model, faces, "fast", reference=references)
+        >>> certainty = map_certainty(model, faces, maps, reference=references, explain="fast", placements=19)
+        >>> certainty.to_frame()[["image", "drop", "moved", "p", "overlap"]].round(2)
+           image  drop  moved     p  overlap
+        0      0  1.14   0.38  0.05     0.93
+        1      1  1.06   0.57  0.15     0.94
         >>> certainty.passes  # forward and backward passes per face
-        {'model': (18, 7)}
+        {'model': (28, 7)}
     """
     others = dict(models or {})
     _check(x, explain, placements, seed, batch_size, others, name)
