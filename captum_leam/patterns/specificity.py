@@ -41,7 +41,7 @@ COARSE = 128
 
 @dataclass(frozen=True, repr=False)
 class Specificity:
-    """Person specificity of maps, as returned by :func:`person_specificity`.
+    """Result of :func:`person_specificity`: overlap of the maps of one person and of different people, with a test.
 
     ``result["gap"]`` is the value of one quantity, and :meth:`to_frame` returns all of them with intervals.
 
@@ -53,11 +53,15 @@ class Specificity:
             * ``different``: Mean overlap of the maps of two people, in [0, 1].
             * ``gap``: ``same`` minus ``different``.
             * ``auc``: Area under the ROC curve of the overlap as a classifier of pairs of one person; 0.5 is chance.
-        p_value: p-value of the gap, from permutations of the person labels; NaN without permutations.
+        p_value: p-value of the gap in (0, 1], from permutations of the person labels; NaN without permutations.
         auc_error: Largest error of the AUC from its binning; 0 if it is exact.
-        curve: Histogram of the overlap with the columns ``low`` and ``high`` (ends of a bin), ``same`` and ``different`` (shares of the
-            pairs).
-        settings: Settings by name: kind, people, images, weights, confidence, resamples, permutations and seed.
+        curve: Histogram of the overlap, a table with one row per bin and the columns
+
+            * ``low``, ``high``: Ends of the bin.
+            * ``same``: Share of the pairs of one person in the bin.
+            * ``different``: Share of the pairs of two people in the bin.
+        settings: Settings by name: kind, people, images, weights, confidence, resamples, permutations, label_seed (the argument ``seed``),
+            and those of the maps.
         auc_sampling_error: Standard error of the AUC from comparing a sample of the pairs; 0 if all were compared.
 
     Example:
@@ -84,8 +88,12 @@ class Specificity:
         """Return a copy of the table with the p-value of the gap.
 
         Returns:
-            Table of four rows (same, different, gap, auc) with the columns ``quantity``, ``value``, ``low``, ``high`` and ``p_value``,
-            which is NaN except for the gap.
+            Table with one row for each of ``same``, ``different``, ``gap`` and ``auc``, and the columns
+
+            * ``quantity``: Name of the quantity.
+            * ``value``: Value.
+            * ``low``, ``high``: Ends of its interval over people.
+            * ``p_value``: p-value of the gap; NaN for the other quantities.
 
         Example:
             >>> import torch
@@ -139,17 +147,25 @@ def person_specificity(
     max_pairs: int = MAX_PAIRS,
     seed: int = 0,
 ) -> Specificity:
-    """Measure the coefficients of the same and of different people, their gap and AUC, and test the gap over person labels.
+    r"""Measure how much more alike the maps of one person are than the maps of different people.
 
-    Maps are person-specific if two images of one person have more similar maps than images of two people. The coefficient is the
-    Bhattacharyya coefficient of two maps, the gap is its mean for the same person minus that for different people, and the AUC is the area
-    under the ROC curve of the coefficient as a classifier of same and different people.
+    Maps are person-specific if two images of one person have more similar maps than images of two people. The similarity of two maps is
+    their overlap, the Bhattacharyya coefficient of the maps p and q as distributions over pixels or regions:
+
+    .. math:: BC(p, q) = \sum_i \sqrt{p_i q_i}
+
+    The result has the mean overlap for one person (``same``) and for two people (``different``), their difference (``gap``), and the area
+    under the ROC curve of the overlap as a classifier of pairs of one person (``auc``). A permutation test over person labels gives the
+    p-value of the gap.
 
     Args:
-        maps: Signatures, or maps, shape (N, H, W), which are compared at their top 1 %.
-        people: Person of each map; at least two people, one of them with two images. People with one image count in ``different`` only.
-        weights: ``"people"`` gives each person and each pair of people the same weight, and ``"pairs"`` each pair of images. Default:
-            ``"people"``.
+        maps: :class:`~captum_leam.patterns.Signatures`, or maps of shape (N, H, W), which are compared at their top 1 %.
+        people: Person of each of the N maps; at least two people, one of them with two images. People with one image count in
+            ``different`` only.
+        weights: What has the same weight in the means. Default: ``"people"``.
+
+            * ``"people"``: Each person, and each pair of people.
+            * ``"pairs"``: Each pair of images.
         confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
         resamples: Number of bootstrap draws of people. Default: 2000.
         permutations: Number of permutations of the labels; 0 for no test. Default: 999.
@@ -158,12 +174,13 @@ def person_specificity(
         seed: Seed of draws, permutations and samples. Default: 0.
 
     Returns:
-        Values ``["same"]``, ``["different"]``, ``["gap"]`` and ``["auc"]`` with intervals, and ``p_value``.
+        :class:`Specificity` with ``same``, ``different`` and ``auc`` in [0, 1], ``gap`` in [−1, 1], their intervals, and the p-value of
+        the gap.
 
     Raises:
         CaptumLeamError: If there is one person only, no person has two images, or an argument is out of range.
 
-    Notes:
+    Note:
         ``same``, ``different`` and the gap use all pairs. With more than ``max_pairs`` pairs, the AUC, its curve and the test use a random
         sample of people, which is drawn without regard to their maps, so that the test stays exact. The interval of the AUC is then a
         jackknife over the sampled people, and ``auc_sampling_error`` is its standard error around the AUC of all pairs. With more than
@@ -176,9 +193,14 @@ def person_specificity(
     Example:
         >>> import torch
         >>> from captum_leam.patterns import signatures
-        >>> maps = torch.eye(3).reshape(3, 1, 3).repeat_interleave(2, 0) + 0.1
-        >>> person_specificity(signatures(maps, "dense"), list("aabbcc"), permutations=99)["auc"]
-        1.0
+        >>> maps = torch.eye(3).reshape(3, 1, 3).repeat_interleave(2, 0) + 0.1  # three people with two equal maps each
+        >>> found = person_specificity(signatures(maps, "dense"), list("aabbcc"), permutations=99)
+        >>> found.to_frame()[["quantity", "value"]].round(2)
+            quantity  value
+        0       same   1.00
+        1  different   0.59
+        2        gap   0.41
+        3        auc   1.00
     """
     signatures = as_signatures(maps)
     check_options(confidence, resamples, permutations, block)
