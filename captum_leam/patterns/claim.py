@@ -35,7 +35,7 @@ STRANGERS = "pose"
 
 @dataclass(frozen=True, repr=False)
 class PatternClaim:
-    """Gap of the maps and of each control, as returned by :func:`pattern_claim`.
+    """Result of :func:`pattern_claim`: gap of the maps and of each control, and whether the maps are above all controls.
 
     The *gap* is the mean overlap of the maps of one person minus that of different people. Maps are person-specific beyond the controls
     if their gap is above that of every control.
@@ -53,17 +53,18 @@ class PatternClaim:
         headline: Gap of the maps minus that of the strongest control, in [−2, 2].
         low: Lowest of all ``above_low``, so that a value above 0 holds against every control.
         high: ``above_high`` of the strongest control.
-        settings: Settings by name: kind, people, images, weights, confidence, resamples, label_seed (seed of the draws), and those of the
-            maps.
+        settings: Settings by name: kind, people, images, weights, confidence, resamples, label_seed (the argument ``seed``), and those of
+            the maps.
 
     Example:
         >>> import torch
         >>> from captum_leam.patterns import signatures
-        >>> maps = signatures(torch.eye(4).reshape(4, 1, 4).repeat_interleave(2, 0), "dense")
+        >>> maps = signatures(torch.eye(4).reshape(4, 1, 4).repeat_interleave(2, 0), "dense")  # a pixel for each of four people
+        >>> claim = pattern_claim(maps, list("aabbccdd"), {"one map for all": signatures(torch.ones(8, 1, 4), "dense")})
+        >>> claim.headline, claim.holds
+        (1.0, True)
         >>> pattern_claim(maps, list("aabbccdd"), {"the same maps again": maps}).holds
         False
-        >>> pattern_claim(maps, list("aabbccdd"), {"one map for all": signatures(torch.ones(8, 1, 4), "dense")}).holds
-        True
     """
 
     table: pd.DataFrame
@@ -75,7 +76,7 @@ class PatternClaim:
 
     @property
     def holds(self) -> bool:
-        """Whether the interval lies above 0."""
+        """Whether the maps are person-specific beyond every control, that is, ``low`` is above 0."""
         return self.low > 0
 
     def to_frame(self) -> pd.DataFrame:
@@ -127,7 +128,8 @@ class PatternClaim:
     def plot(self) -> Figure:
         """Plot the overlaps within and between people, for the maps and for each control.
 
-        A row has a circle for two people and a square for one person; the line between them is the gap, with its interval beside it.
+        Each row has a circle at the overlap between people and a square at the overlap within people. The line between them is the gap,
+        with its interval beside it.
 
         Returns:
             Figure with one axis. It is not shown: call ``figure.savefig(path)``, or let a notebook display it.
@@ -159,22 +161,28 @@ def pattern_claim(
     resamples: int = 2000,
     seed: int = 0,
 ) -> PatternClaim:
-    """Measure the gap of the maps above that of the strongest control, on the same images and draws of people.
+    """Test whether maps are more person-specific than control maps are.
+
+    The *gap* of a set of maps is the mean overlap of maps of one person minus that of different people, see :func:`person_specificity`.
+    Even an edge detector has a gap above 0, because images of one person look alike. This function therefore compares the gap of the maps
+    with that of every control, on the same images and the same bootstrap draws of people.
 
     Args:
-        maps: Signatures, or maps, shape (N, H, W), which are compared at their top 1 %.
-        people: Person of each map.
-        controls: Control maps of the same images by name, in the same form, see :func:`~captum_leam.patterns.control_maps`.
-        strangers: Indices of images of other people in the same pose, shape (N,) or (N, k), see
-            :func:`~captum_leam.patterns.closest_strangers`, or a dictionary of such indices by name. They are one more control. Default:
-            None.
-        weights: ``"people"`` or ``"pairs"``, see :func:`person_specificity`. Default: ``"people"``.
+        maps: :class:`~captum_leam.patterns.Signatures`, or maps of shape (N, H, W), which are compared at their top 1 %.
+        people: Person of each of the N maps.
+        controls: Control maps of the same images by name, in the same form as ``maps``. :func:`~captum_leam.patterns.control_maps` returns
+            the usual ones.
+        strangers: Indices of images of other people in the same pose as each image, integers, shape (N,) or (N, k). They are one more
+            control, named ``"pose"``. Pass a dictionary of such indices for several controls or other names.
+            :func:`~captum_leam.patterns.closest_strangers` returns them. Default: None.
+        weights: What has the same weight in the means, ``"people"`` or ``"pairs"`` of images. Default: ``"people"``.
         confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
         resamples: Number of bootstrap draws of people. Default: 2000.
         seed: Seed of the draws. Default: 0.
 
     Returns:
-        Gaps of the maps and all controls, with the claim above the strongest.
+        :class:`PatternClaim` with a table of the gaps of the maps and of all controls, the difference to the strongest control, and whether
+        the claim holds.
 
     Raises:
         CaptumLeamError: If there is no control, a control has other images or options, a stranger is the same person, or
@@ -187,11 +195,15 @@ def pattern_claim(
     Example:
         >>> import torch
         >>> from captum_leam.patterns import signatures
-        >>> of_person = torch.eye(4).reshape(4, 1, 4).repeat_interleave(2, 0)
-        >>> claim = pattern_claim(
-        ...     signatures(of_person, "dense"), list("aabbccdd"), {"the same for all": signatures(torch.ones(8, 1, 4), "dense")})
-        >>> claim.strongest, claim.headline, claim.holds
-        ('the same for all', 1.0, True)
+        >>> maps = signatures(torch.eye(4).reshape(4, 1, 4).repeat_interleave(2, 0), "dense")  # a pixel for each of four people
+        >>> control = signatures(torch.ones(8, 1, 4), "dense")  # the same map for all images
+        >>> claim = pattern_claim(maps, list("aabbccdd"), {"one map for all": control})
+        >>> claim.to_frame()[["name", "same", "different", "gap"]]
+                      name  same  different  gap
+        0             maps   1.0        0.0  1.0
+        1  one map for all   1.0        1.0  0.0
+        >>> claim.holds
+        True
     """
     check_options(confidence, resamples)
     signatures = as_signatures(maps)
