@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Agreement:
-    """Agreement of models or layers, two at a time, as returned by :func:`agreement`.
+    """Result of :func:`agreement`: how far each two models or layers look at the same places.
 
     The *agreement* of two sets of maps is the mean overlap (Bhattacharyya coefficient) of the two maps of each image: 1 if both models
     look at the same places, 0 if at different ones. The *chance level* is the overlap of maps of different people, which is above 0
@@ -48,7 +48,8 @@ class Agreement:
             * ``above_low``, ``above_high``: Ends of the interval of ``above``.
         linkage: Clustering of the sets in the form of ``scipy.cluster.hierarchy.linkage``, shape (sets − 1, 4). It is the average
             linkage of the distances √(1 − agreement).
-        settings: Settings by name: kind, people, images, confidence, resamples, label_seed (seed of the draws), and those of the maps.
+        settings: Settings by name: kind, people, images, confidence, resamples, label_seed (the argument ``seed``), and those of
+            the maps.
 
     Example:
         >>> import torch
@@ -105,21 +106,20 @@ class Agreement:
         return [self.names[i] for i in hierarchy.leaves_list(self.linkage)]
 
     def clusters(self, count: int) -> dict[str, int]:
-        """Assign each set of maps to a cluster of sets that agree.
+        """Group the sets of maps into clusters that look at the same places.
 
-        The tree of :attr:`linkage` is cut so that at most ``count`` clusters remain. Use it to find groups of networks or layers that
-        look at the same places.
+        Use it to find families of networks or layers. Clusters are those of average linkage with the distance √(1 − agreement).
 
         Args:
-            count: Largest number of clusters, 1 or more. There are fewer if distances are equal.
+            count: Maximum number of clusters, 1 or more. There are fewer if distances are equal.
 
         Returns:
-            Number of the cluster, from 1, by name of the set, in the order of :attr:`names`.
+            Dictionary from the name of each set to the number of its cluster, an int from 1, in the order of :attr:`names`.
 
         Example:
             >>> import torch
             >>> from captum_leam.patterns import signatures
-            >>> one = torch.eye(4).reshape(4, 1, 4)
+            >>> one = torch.eye(4).reshape(4, 1, 4)  # a and b have their highest values at the same pixels, c at the others
             >>> sets = {"a": signatures(one, "dense"), "b": signatures(one + 0.1, "dense"), "c": signatures(1 - one, "dense")}
             >>> agreement(sets, list("wxyz")).clusters(2)
             {'a': 1, 'b': 1, 'c': 2}
@@ -179,20 +179,27 @@ def agreement(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Agreement:
-    """Measure the agreement of models or layers on the same images, by their maps or region profiles.
+    r"""Measure how far models or layers look at the same places of the same images.
 
-    Coefficients are averaged over the images of a person first, so that each person has the same weight.
+    The agreement of two sets of maps is the mean overlap of both maps of each image, the Bhattacharyya coefficient of the maps p and q as
+    distributions over pixels or regions:
+
+    .. math:: BC(p, q) = \sum_i \sqrt{p_i q_i}
+
+    Overlaps are averaged over the images of a person first, so that each person has the same weight. The chance level is the overlap of
+    maps of different people.
 
     Args:
-        maps: Dictionary from the name of a model or layer to :class:`Signatures` of the same N images with the same options, or to maps,
-            shape (N, H, W), which are compared at their top 1 %.
-        people: Person of each image; at least two people.
+        maps: Two or more sets of maps of the same N images, a dictionary by name of the model or layer. A set is
+            :class:`~captum_leam.patterns.Signatures`, with the same options for all sets, or maps of shape (N, H, W), which are compared at
+            their top 1 %.
+        people: Person of each of the N images; at least two people.
         confidence: Confidence level of the intervals, in (0, 1). Default: 0.95.
         resamples: Number of bootstrap draws of people. Default: 2000.
         seed: Seed of the draws. Default: 0.
 
     Returns:
-        Agreement, chance level and intervals of each pair of sets.
+        :class:`Agreement` with the agreement and the chance level, in [0, 1], and the intervals of each pair of sets.
 
     Raises:
         CaptumLeamError: If there are fewer than two sets, sets of different images or options, or one person only.
@@ -203,11 +210,11 @@ def agreement(
     Example:
         >>> import torch
         >>> from captum_leam.patterns import signatures
-        >>> one = torch.eye(4).reshape(4, 1, 4)
-        >>> found = agreement({"a": signatures(one, "dense"), "b": signatures(one, "dense")}, list("wxyz"))
+        >>> one = torch.eye(4).reshape(4, 1, 4)  # four people, four pixels: a different pixel for each person
+        >>> found = agreement({"a": signatures(one, "dense"), "b": signatures(one + 0.1, "dense")}, list("wxyz"))
         >>> found.to_frame()[["first", "second", "agreement", "chance"]].round(2)
           first second  agreement  chance
-        0     a      b        1.0     0.0
+        0     a      b       0.89    0.27
     """
     check_options(confidence, resamples)
     if len(maps) < 2:
