@@ -24,11 +24,11 @@ __all__ = ["CONTROLS", "CONTROL_NAMES", "ControlContext", "PersonMaps", "central
 
 @dataclass
 class PersonMaps:
-    """Accumulator of the sum of each person's maps, which yields the mean map of all *other* people.
+    """Accumulator of maps by person, for the mean map of all *other* people.
 
-    That mean is the control "other people" of :class:`~captum_leam.faithfulness.OcclusionEvaluator`: a map that says nothing about the
-    person in the image. Use this class if the images come in batches or from several processes; an evaluator that receives all images in
-    one call does it itself. Call :meth:`update` for each batch, :meth:`merge` for each process in any order, and then :meth:`of_others`.
+    That mean is the control "other people" of :class:`~captum_leam.faithfulness.OcclusionEvaluator`, which does not depend on the person in
+    the image. Use this class if the images come in batches or from several processes. If an evaluator receives all images in one call, it
+    computes the mean itself. Call :meth:`update` for each batch, :meth:`merge` for each process, and then :meth:`of_others`.
 
     Attributes:
         sums: Sum of the maps of each person by name, shape (H, W), float64. Each map counts with its positive part divided by its sum.
@@ -47,12 +47,12 @@ class PersonMaps:
     def update(self, maps: Tensor, people: Sequence[Any]) -> None:
         """Add the maps of a batch.
 
-        Only the positive part of a map counts, divided by its sum, so that each map has the same weight. A map without a positive value
+        Each map counts with its positive part divided by its sum, so that all maps have the same weight. A map without a positive value
         counts as zeros.
 
         Args:
-            maps: Maps (N, H, W), signed, of one size in all calls.
-            people: Name of the person in each of the N images, a str or an int.
+            maps: Signed maps of a batch, shape (N, H, W), with the same H and W in all calls.
+            people: Name of the person in each of the N images, str or int.
 
         Example:
             >>> maps = PersonMaps()
@@ -69,19 +69,21 @@ class PersonMaps:
     def merge(self, other: "PersonMaps") -> None:
         """Add the maps of another accumulator to this one.
 
-        Use it to join the accumulators of several processes. The maps of a person who is in both are added up. The other accumulator is
-        not changed.
+        Use it to join the accumulators of several processes, in any order. The result is the same as if :meth:`update` had been called here
+        with all images. The other accumulator is not changed.
 
         Args:
-            other: :class:`PersonMaps` of other images of the same size.
+            other: :class:`PersonMaps` with maps of other images, of the same height and width. People may be in both.
 
         Example:
             >>> first, second = PersonMaps(), PersonMaps()
             >>> first.update(torch.tensor([[[1.0, 0.0]]]), ["ann"])
             >>> second.update(torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]]), ["ann", "bob"])
             >>> first.merge(second)
-            >>> first.counts, first.sums["ann"].tolist()
-            ({'ann': 2, 'bob': 1}, [[1.0, 1.0]])
+            >>> first.counts
+            {'ann': 2, 'bob': 1}
+            >>> first.of_others(["bob"]).tolist()  # the mean of both maps of ann
+            [[[0.5, 0.5]]]
         """
         for person, total in other.sums.items():
             self.sums[person] = self.sums[person] + total if person in self.sums else total
@@ -91,10 +93,10 @@ class PersonMaps:
         """Return the mean map of all other people for each image.
 
         Args:
-            people: Name of the person in each of N images. A name without maps so far gets the mean of all maps.
+            people: Name of the person in each of N images, str or int. A name without maps gets the mean of all maps.
 
         Returns:
-            Maps (N, H, W), float64, in the order of ``people``.
+            Mean maps, shape (N, H, W), float64, one per image in the order of ``people``. They are not negative.
 
         Raises:
             CaptumLeamError: If there are maps of fewer than two people.
@@ -130,23 +132,25 @@ def mean_without(total: Any, count: Any, own_total: Any, own_count: Any) -> Any:
 
 @dataclass(frozen=True)
 class ControlContext:
-    """Images that controls are computed for, with the data that they need.
+    """Argument of a control: images with the data that control maps are computed from.
+
+    A control is a function of a context that returns control maps (N, H, W). Use this class to call the controls of
+    :data:`~captum_leam.controls.CONTROLS`, or to write a control of your own.
 
     Attributes:
-        images: Images (N, C, H, W).
-        face: Mask of the face, booleans (N, H, W). Default: :func:`central_ellipse`.
-        people: Person of each image. Default: None.
-        maps: Maps (N, H, W) of the method that a control is made from. Default: None, for controls that all methods share.
+        images: Images, shape (N, C, H, W).
+        face: Mask of the face, boolean, shape (N, H, W). Default: None, for :func:`central_ellipse`.
+        people: Person of each of the N images. Default: None, unknown.
+        maps: Maps of the method that a control is made from, shape (N, H, W). Default: None, for controls that all methods share.
         seed: Seed of random controls. Default: 0.
-        start: Index of the first image in a larger set. Default: 0.
-        population: Maps of all people, which may come from other images. Default: those of ``maps``.
+        start: Index of the first image in a larger set, of which the images are a batch. Default: 0.
+        population: Maps of all people, which may come from other images. Default: None, for those of ``maps``.
 
     Example:
-        >>> context = ControlContext(torch.rand(2, 3, 8, 8))
-        >>> CONTROLS["random pixels"](context).shape
+        >>> context = ControlContext(torch.zeros(2, 3, 8, 8), seed=0)
+        >>> maps = CONTROLS["random pixels"](context)
+        >>> maps.shape
         torch.Size([2, 8, 8])
-        >>> CONTROL_NAMES["parser"]
-        'regions only'
     """
 
     images: Tensor
@@ -166,10 +170,10 @@ class ControlContext:
         """Return the mask of the face in each image.
 
         Returns:
-            Booleans (N, H, W), True in the face, on the device of the images: the argument ``face``, or a central ellipse without it.
+            Boolean masks, shape (N, H, W), True in the face, on the device of the images. Without ``face`` they are a central ellipse.
 
         Example:
-            >>> context = ControlContext(torch.rand(2, 3, 8, 8))
+            >>> context = ControlContext(torch.zeros(2, 3, 8, 8))
             >>> context.faces().shape, context.faces()[0, 4].int().tolist()
             (torch.Size([2, 8, 8]), [0, 1, 1, 1, 1, 1, 1, 0])
         """
@@ -183,7 +187,7 @@ class ControlContext:
             Generator on the CPU, so that its numbers are the same on every device.
 
         Example:
-            >>> context = ControlContext(torch.rand(2, 3, 8, 8), seed=1)
+            >>> context = ControlContext(torch.zeros(2, 3, 8, 8), seed=1)
             >>> torch.equal(torch.rand(3, generator=context.generator()), torch.rand(3, generator=context.generator()))
             True
         """
@@ -205,7 +209,7 @@ class ControlContext:
         Example:
             >>> def noise(size, generator):
             ...     return torch.rand(*size, generator=generator)
-            >>> images = torch.rand(3, 3, 8, 8)
+            >>> images = torch.zeros(3, 3, 8, 8)
             >>> whole = ControlContext(images).draw(noise)
             >>> last = ControlContext(images[2:], start=2).draw(noise)  # the last image in a batch of its own
             >>> whole.shape, torch.equal(whole[2:], last)
@@ -220,13 +224,13 @@ class ControlContext:
         """Return the maps of the method that a control is made from.
 
         Returns:
-            Maps (N, H, W): the argument ``maps``.
+            Maps, shape (N, H, W), as passed as ``maps``.
 
         Raises:
             CaptumLeamError: If the context has no maps.
 
         Example:
-            >>> context = ControlContext(torch.rand(2, 3, 8, 8), maps=torch.ones(2, 8, 8))
+            >>> context = ControlContext(torch.zeros(2, 3, 8, 8), maps=torch.ones(2, 8, 8))
             >>> context.own_maps().shape
             torch.Size([2, 8, 8])
         """
@@ -244,10 +248,10 @@ def central_ellipse(size: tuple[int, int]) -> Tensor:
     """Return the mask of an ellipse that approximates the face in the standard aligned crop and covers 54 % of its pixels.
 
     Args:
-        size: (H, W) of the crop.
+        size: Height and width (H, W) of the crop in pixels.
 
     Returns:
-        Booleans (H, W).
+        Boolean mask, shape (H, W), True in the ellipse, on the CPU.
 
     Example:
         >>> round(central_ellipse((112, 112)).double().mean().item(), 2)
@@ -268,7 +272,7 @@ def random_pixels(context: ControlContext) -> Tensor:
         Shape (N, H, W).
 
     Example:
-        >>> context = ControlContext(torch.rand(2, 3, 8, 8))
+        >>> context = ControlContext(torch.zeros(2, 3, 8, 8))
         >>> random_pixels(context).shape
         torch.Size([2, 8, 8])
     """
@@ -345,27 +349,29 @@ def placements(
     field: Field | None = None,
     keys: Tensor | None = None,
 ) -> Tensor:
-    r"""Return a region at other places, drawn without replacement from those comparable to its own place.
+    r"""Move a region to other places of the image that are comparable to its own place.
 
-    The region is mirrored and shifted within the field. A place is comparable if the region covers about as much of the face there and,
-    with ``detail``, about as much detail.
+    Use it for a randomisation test of whether the place of a region matters. The region is mirrored and shifted at random within the field.
+    A place is comparable if the region covers about as much of the face there and, with ``detail``, about as much detail. No place is
+    drawn twice.
 
     Args:
-        region: Mask of the region, booleans (H, W).
-        face: Mask of the face, booleans (H, W).
-        count: Number of placements. Fewer are returned if fewer exist.
-        detail: Change of each pixel by occlusion, (H, W), not negative. Default: detail is not compared.
-        field: (top, left, height, width) that the region moves in; pixels outside do not move. Default: the whole image.
-        keys: Uniform random numbers (4 × height × width,), one per motion, of which the smallest are selected. Default: random numbers of
-            seed 0.
+        region: Mask of the region, boolean, shape (H, W).
+        face: Mask of the face, boolean, shape (H, W).
+        count: Number of placements, 1 or more. Fewer are returned if fewer exist.
+        detail: Change of each pixel by occlusion, not negative, shape (H, W). Default: None, detail is not compared.
+        field: Part (top, left, height, width) of the image that the region moves in, in pixels; pixels outside do not move. Default: the
+            whole image.
+        keys: Uniform random numbers, one per motion, shape (4 × height × width,). The motions with the smallest numbers are selected.
+            Default: random numbers of seed 0.
 
     Returns:
-        Masks (n, H, W), n at most ``count``, each with as many pixels as the region.
+        Boolean masks, shape (n, H, W) with n at most ``count``, each with as many pixels as the region.
 
     See Also:
         :func:`~captum_leam.map_certainty`: Test of a map among the placements of its region.
 
-    Notes:
+    Note:
         Candidates are the region in its four orientations (unchanged, mirrored horizontally, vertically, or both) at all cyclic shifts
         within the field. Comparable candidates have their share on the face in the same tenth (the last tenth includes 1) and, with
         ``detail``, their detail in the same class, of at most 20 classes with equal numbers of candidates, at least 100. The motions form
@@ -375,9 +381,11 @@ def placements(
     Example:
         >>> region, face = torch.zeros(2, 8, 8, dtype=torch.bool)
         >>> region[3, 3:5], face[2:6, 2:6] = True, True
-        >>> masks = placements(region, face, 99)
-        >>> len(masks), masks.flatten(1).sum(1).unique().tolist(), bool((masks & ~face).any())
-        (47, [2], False)
+        >>> masks = placements(region, face, 99)  # two pixels in a face of 4 × 4 pixels
+        >>> masks.shape
+        torch.Size([47, 8, 8])
+        >>> bool((masks & ~face).any())  # all places are on the face, as the region is
+        False
     """
     top, left, height, width = field or (0, 0, *region.shape)
     rows, columns = slice(top, top + height), slice(left, left + width)
