@@ -68,9 +68,16 @@ class Fill:
 
 
 def zero(images: Tensor) -> Tensor:
-    """Return black images (0), the published protocol.
+    """Return black images (0), the usual fill of published deletion tests.
 
-    Scattered black pixels act as adversarial noise, so that results are best read beside those of :func:`blur`.
+    Args:
+        images: Images, shape (N, C, H, W).
+
+    Returns:
+        Images of the same shape.
+
+    Note:
+        Scattered black pixels act as adversarial noise, so that results are best read beside those of :func:`blur`.
 
     Example:
         >>> zero(torch.ones(1, 3, 2, 2)).sum().item()
@@ -80,7 +87,13 @@ def zero(images: Tensor) -> Tensor:
 
 
 def mean_colour(images: Tensor) -> Tensor:
-    """Return images of the mean colour of each image.
+    """Return images that are filled with their own mean colour.
+
+    Args:
+        images: Images, shape (N, C, H, W).
+
+    Returns:
+        Images of the same shape.
 
     Example:
         >>> mean_colour(torch.tensor([[[[0.0, 1.0]]]])).tolist()
@@ -90,22 +103,40 @@ def mean_colour(images: Tensor) -> Tensor:
 
 
 def blur(images: Tensor) -> Tensor:
-    """Return images blurred with a Gaussian of σ = 10 px per 112 px of width, which still look like faces.
+    """Return blurred images, which still look like faces.
+
+    The blur is Gaussian with a standard deviation of 10 px per 112 px of width.
+
+    Args:
+        images: Images, shape (N, C, H, W).
+
+    Returns:
+        Images of the same shape.
 
     Example:
-        >>> blur(torch.rand(1, 3, 112, 112)).shape
-        torch.Size([1, 3, 112, 112])
+        >>> image = torch.zeros(1, 1, 112, 112)
+        >>> image[..., 56:] = 1.0  # black on the left, white on the right
+        >>> print(blur(image)[0, 0, 0, [0, 51, 60, 111]].numpy().round(1))
+        [0.  0.3 0.7 1. ]
     """
     return default_blur(images)
 
 
 def shuffle(images: Tensor) -> Tensor:
-    """Return images with shuffled pixels, which keep their colours; the permutation is the same for all images.
+    """Return images with shuffled pixels, which keep the colours of the image and lose its shapes.
+
+    The permutation is the same for all images of one size.
+
+    Args:
+        images: Images, shape (N, C, H, W).
+
+    Returns:
+        Images of the same shape.
 
     Example:
-        >>> x = torch.rand(1, 3, 4, 4)
-        >>> torch.equal(shuffle(x).flatten(2).sort().values, x.flatten(2).sort().values)
-        True
+        >>> image = torch.arange(4.0).view(1, 1, 2, 2)
+        >>> sorted(shuffle(image).flatten().tolist())  # the same values at other places
+        [0.0, 1.0, 2.0, 3.0]
     """
     order = torch.randperm(images[0, 0].numel(), generator=torch.Generator().manual_seed(0), device="cpu")
     return images.flatten(2)[:, :, order.to(images.device)].view_as(images)
@@ -129,9 +160,10 @@ def noisy_linear(images: Tensor, masks: Tensor | None) -> Tensor:
         CaptumLeamError: Without masks.
 
     Example:
-        >>> x = torch.full((1, 1, 4, 4), 0.5); mask = torch.zeros(1, 4, 4, dtype=torch.bool); mask[0, 1, 1] = True
-        >>> noisy_linear(x, mask).unique().tolist()
-        [0.5]
+        >>> image, mask = torch.full((1, 1, 4, 4), 0.5), torch.zeros(1, 4, 4, dtype=torch.bool)
+        >>> image[0, 0, 1, 1], mask[0, 1, 1] = 1.0, True  # a white pixel in a grey image
+        >>> round(noisy_linear(image, mask)[0, 0, 1, 1].item(), 2)  # has the grey of its neighbours
+        0.5
     """
     if masks is None:
         raise CaptumLeamError("Expected `masks` for noisy_linear, which fills from the pixels around them, got none.")
