@@ -41,7 +41,9 @@ RANDOM = "random pixels"
 
 @dataclass(frozen=True)
 class PatchPairs:
-    """Pairs of images with known patches in the first image.
+    """Pairs of images with known patches in the first image, as returned by :func:`paste_patches`.
+
+    P is the number of pairs.
 
     Attributes:
         images: First images with patches, shape (P, C, H, W).
@@ -53,9 +55,12 @@ class PatchPairs:
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs
         >>> people = ["ann", "ann", "bob", "bob"]
+        >>> _ = torch.manual_seed(0)
         >>> patched = paste_patches(torch.rand(4, 3, 32, 32), draw_pairs(people), people, patches=1)
-        >>> len(patched), bool((patched.images == patched.originals)[~patched.patches[:, None].expand(-1, 3, -1, -1)].all())
-        (4, True)
+        >>> len(patched), patched.genuine.tolist()
+        (4, [True, True, False, False])
+        >>> patched.patches.sum((1, 2)).tolist()  # one patch of 16 × 16 pixels in each pair
+        [256, 256, 256, 256]
     """
 
     images: Tensor
@@ -77,18 +82,21 @@ def paste_patches(
     size: int = SIZE,
     seed: int = 0,
 ) -> PatchPairs:
-    """Paste patches into the first image of each pair, from the second image (impostor pairs) or a third person (genuine pairs).
+    """Paste patches of another face into the first image of each pair, so that the evidence is known.
+
+    In impostor pairs the patches come from the second image and make the pair more similar. In genuine pairs they come from a third person
+    and make the pair less similar. They lie in random cells of a grid.
 
     Args:
         images: Aligned images, shape (N, C, H, W).
-        pairs: Pairs of these images.
-        labels: Person of each image.
-        patches: Number of cells of the grid to replace. Default: 27.
+        pairs: Pairs of these images, see :func:`~captum_leam.verification.draw_pairs`.
+        labels: Person of each of the N images.
+        patches: Number of cells of the grid to replace, 1 or more. Default: 27.
         size: Side of a cell in pixels; the grid starts at the top left. Default: 16.
         seed: Seed of the cells and of the image of the third person. Default: 0.
 
     Returns:
-        Pairs with patches.
+        :class:`PatchPairs` with the images before and after, and the masks of the patches.
 
     Raises:
         CaptumLeamError: If the grid has fewer cells, a genuine pair has no third person, or labels and pairs disagree.
@@ -100,8 +108,9 @@ def paste_patches(
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs
         >>> people = ["ann", "ann", "bob", "bob"]
+        >>> _ = torch.manual_seed(0)
         >>> patched = paste_patches(torch.rand(4, 3, 112, 112), draw_pairs(people), people)
-        >>> patched.patches.sum((1, 2)).tolist()
+        >>> patched.patches.sum((1, 2)).tolist()  # 27 patches of 16 × 16 pixels
         [6912, 6912, 6912, 6912]
     """
     people = person_codes(labels, len(images))[1]
@@ -144,11 +153,15 @@ def evaluate_patch_pairs(
     seed: int = 0,
     batch_size: int = 64,
 ) -> PatchResult:
-    """Restore pixels in the order of a map, and compare the map with the known patches.
+    """Measure whether maps find the known patches of pairs.
+
+    Two measurements are made. First, the pixels of the patched image are restored in the order of the map, the highest first if the model
+    accepts the pair and the lowest first if it rejects it. The sooner the error rates fall, the better the map. Second, the highest pixels
+    of the map are compared with the patches.
 
     Args:
-        model: Function from images (N, C, H, W) to embeddings (N, D).
-        pairs: Pairs of :func:`paste_patches`.
+        model: Function from images (N, C, H, W) to embeddings (N, D), such as a module.
+        pairs: Pairs with patches, as returned by :func:`paste_patches`.
         maps: *Signed* maps of the patched images towards the others, high where similar and low where dissimilar, shape (P, H, W) or
             (P, 1, H, W), or a dictionary of such maps by method. Random pixels are always added.
         threshold: Threshold of the cosine. Default: that of the equal error rate of the pairs without patches.
@@ -157,7 +170,7 @@ def evaluate_patch_pairs(
         batch_size: Number of images in one pass. Default: 64.
 
     Returns:
-        Error rates and agreement with the patches, by method.
+        :class:`PatchResult` with the error rates and the agreement with the patches, for each method and for random pixels.
 
     Raises:
         CaptumLeamError: If maps have another size or NaN, or a ratio is outside [0, 1].
@@ -167,11 +180,17 @@ def evaluate_patch_pairs(
 
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs
+        >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 8)).eval()
         >>> faces, people = torch.rand(4, 3, 16, 16), ["ann", "ann", "bob", "bob"]
         >>> pairs = paste_patches(faces, draw_pairs(people), people, patches=5, size=4)
-        >>> evaluate_patch_pairs(model, pairs, torch.rand(4, 16, 16), ratios=(0, 0.5)).curves()["method"].tolist()
-        ['map', 'map', 'random pixels', 'random pixels']
+        >>> result = evaluate_patch_pairs(model, pairs, torch.rand(4, 16, 16), ratios=(0, 0.5))
+        >>> result.curves()[["method", "ratio"]]
+                  method  ratio
+        0            map    0.0
+        1            map    0.5
+        2  random pixels    0.0
+        3  random pixels    0.5
     """
     if not len(ratios) or not all(0 <= r <= 1 for r in ratios):
         raise CaptumLeamError(f"Expected `ratios` to be shares of the pixels in [0, 1], got {tuple(ratios)}.")
@@ -233,20 +252,26 @@ class PatchResult:
     """Curves of restored patches and overlap of the maps with the patches, as returned by :func:`evaluate_patch_pairs`.
 
     Attributes:
-        rates: Table with one row per method and ratio, and the columns ``method``, ``ratio`` (share of the pasted pixels that is
-            restored), ``fmr`` (false match rate of the impostor pairs) and ``fnmr`` (false non-match rate of the genuine pairs).
+        rates: Table with one row per method and ratio, and the columns
+
+            * ``method``: Method of the map, or ``"random pixels"``.
+            * ``ratio``: Share of the pixels of the image that is restored, in [0, 1].
+            * ``fmr``: False match rate of the impostor pairs, in [0, 1].
+            * ``fnmr``: False non-match rate of the genuine pairs, in [0, 1].
         localisation: Table with one row per method and pair, and the columns
 
+            * ``pair``: Index of the pair.
             * ``method``: Method of the map.
             * ``genuine``: Whether the pair is genuine.
             * ``pointing``: 1 if the highest pixel lies in a patch, else 0.
             * ``iou``: Intersection over union of the highest pixels and the patches, in [0, 1].
             * ``roc_auc``: Area under the ROC curve of the map as a classifier of the pixels in patches; 0.5 is chance.
-        settings: Settings by name.
+        settings: Settings by name: threshold, pairs, ratios and seed.
 
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs
         >>> people = ["ann", "ann", "bob", "bob"]
+        >>> _ = torch.manual_seed(0)
         >>> patched = paste_patches(torch.rand(4, 3, 32, 32), draw_pairs(people), people, patches=1)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 8)).eval()
         >>> result = evaluate_patch_pairs(model, patched, {"noise": torch.rand(4, 32, 32)}, threshold=0.5)
@@ -262,7 +287,7 @@ class PatchResult:
         """Return how well the map of each pair agrees with its patches.
 
         Returns:
-            Copy of :attr:`localisation`: one row per method and pair.
+            Table with one row per method and pair, and the columns of :attr:`localisation`.
 
         Example:
             >>> table = pd.DataFrame({"method": ["noise"], "genuine": [True], "pointing": [0], "iou": [0.1], "roc_auc": [0.5]})
@@ -276,7 +301,7 @@ class PatchResult:
         """Return the error rates against the share of restored pixels.
 
         Returns:
-            Copy of :attr:`rates`: one row per method and ratio.
+            Table with one row per method and ratio, and the columns of :attr:`rates`.
 
         Example:
             >>> rates = pd.DataFrame({"method": "noise", "ratio": [0.0, 1.0], "fmr": [1.0, 0.0], "fnmr": [1.0, 0.0]})
@@ -288,11 +313,13 @@ class PatchResult:
         return self.rates.copy()
 
     def summary(self) -> pd.DataFrame:
-        """Return the means of each method.
+        """Return the mean error rates and the mean agreement with the patches of each method.
 
         Returns:
-            Table with one row per method, its name as the index, and the columns ``fmr`` and ``fnmr``, means over the curve of which
-            lower is better, and ``pointing``, ``iou`` and ``roc_auc``, means over pairs of which higher is better.
+            Table with one row per method, its name as the index, and the columns
+
+            * ``fmr``, ``fnmr``: Error rates, means over the curve. Lower is better.
+            * ``pointing``, ``iou``, ``roc_auc``: Agreement with the patches, means over pairs. Higher is better.
 
         Example:
             >>> rates = pd.DataFrame({"method": "noise", "ratio": [0.0, 1.0], "fmr": [1.0, 0.0], "fnmr": [1.0, 0.0]})
