@@ -75,16 +75,20 @@ RULES = {
 
 @dataclass(frozen=True)
 class Check:
-    """Result of one check.
+    """Result of one check of :func:`sanity_checks`.
 
     Attributes:
-        name: "weights", "reference", "edges", "seed", "evidence" or "training".
+        name: ``"weights"``, ``"reference"``, ``"edges"``, ``"seed"``, ``"evidence"`` or ``"training"``.
         passed: Whether the check is passed.
         value: Measured overlap or difference, mean over images.
         low: Low end of its 95 % interval over people.
         high: High end of the interval.
         needed: Condition, e.g. "at most 0.5".
         meaning: Meaning of a failure.
+
+    Example:
+        >>> Check("edges", False, 0.7, 0.6, 0.8, "at most 0.5", "The map is an edge detector").passed
+        False
     """
 
     name: str
@@ -98,12 +102,15 @@ class Check:
 
 @dataclass(frozen=True, repr=False)
 class SanityReport:
-    """Results of all checks, as returned by :func:`sanity_checks`.
+    """Result of :func:`sanity_checks`: whether each check is passed, with the measured values.
 
     Attributes:
-        checks: Results of the checks, in their order.
-        cascade: Share of the layers with random weights, from the head down, and mean overlap of the map with the original.
-        settings: Settings by name.
+        checks: Results of the six checks, in the order of the table in :func:`sanity_checks`.
+        cascade: Change of the map as layers get random weights, a table with one row per stage and the columns
+
+            * ``randomised``: Share of the layers with random weights, from the head down, in [0, 1].
+            * ``overlap``: Mean overlap of the map with that of the trained network, in [0, 1].
+        settings: Settings by name: images, people, limits, fill, seed, fraction and stages.
 
     Example:
         >>> check = Check("edges", False, 0.7, 0.6, 0.8, "at most 0.5", "The map is an edge detector")
@@ -130,8 +137,14 @@ class SanityReport:
         """Return the checks as a table.
 
         Returns:
-            Table with one row per check, and the fields of :class:`Check` as columns: ``name``, ``passed``, ``value``, ``low``, ``high``,
-            ``needed`` and ``meaning``.
+            Table with one row per check, and the columns
+
+            * ``name``: Name of the check.
+            * ``passed``: Whether it is passed.
+            * ``value``: Measured overlap or difference, mean over images.
+            * ``low``, ``high``: Ends of its 95 % interval over people.
+            * ``needed``: Condition, such as ``"at most 0.5"``.
+            * ``meaning``: Meaning of a failure.
 
         Example:
             >>> check = Check("edges", False, 0.7, 0.6, 0.8, "at most 0.5", "The map is an edge detector")
@@ -194,7 +207,8 @@ def sanity_checks(
 ) -> SanityReport:
     """Run six sanity checks of an attribution method.
 
-    Overlap is the Bhattacharyya coefficient of the top 10 % of two maps: 1 for equal maps, about 0.1 for independent ones.
+    Use it before maps are interpreted. A method that fails a check shows something else than what the network uses for the person. Overlap
+    is the Bhattacharyya coefficient of the top 10 % of two maps: 1 for equal maps, about 0.1 for independent ones.
 
     =========  =====================================================================================  ==========================
     check      condition                                                                              source
@@ -214,15 +228,17 @@ def sanity_checks(
         labels: Person of each image.
         explain: Method to check, a function of a model, images and references (N, D) that returns maps of image size. Default:
             :func:`~captum_leam.explain_faces`.
-        limits: Limits by check, which replace those in :data:`RULES`. Default: none.
+        limits: Limits by name of the check, which replace the usual ones. Default: ``{"weights": 0.5, "reference": 0.9, "edges": 0.5,
+            "seed": 0.95, "evidence": 0, "training": 0.05}``.
         stages: Rising shares of the layers to randomise, the last one 1. Default: 0.25, 0.5, 0.75 and 1.
         fraction: Share of the pixels that are occluded for "evidence", in (0, 1]. Default: 0.05.
-        fill: Replacement of occluded pixels. Default: ``"blur"``.
+        fill: Replacement of occluded pixels: ``"zero"``, ``"mean"``, ``"blur"``, ``"noisy linear"`` or ``"shuffle"``. Default:
+            ``"blur"``.
         batch_size: Number of images in one pass, except for those of ``explain``. Default: 64.
         seed: Seed of random weights, other references, and the bootstrap. Default: 0.
 
     Returns:
-        Results with ``passed``, ``failed``, ``to_frame()`` and ``plot()``.
+        :class:`SanityReport` with the result of each check, whether all are passed, and the names of those that are not.
 
     Raises:
         CaptumLeamError: If there are fewer than two people or two images of a person, a limit is unknown, or ``explain`` raises it.
@@ -232,10 +248,14 @@ def sanity_checks(
         * :func:`~captum_leam.models.randomised`: Copy of a model with random weights.
 
     Example:
+        >>> import torch
         >>> from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
-        >>> faces = SyntheticPopulation(3).sample(2)
-        >>> untrained = sanity_checks(EmbeddingNet().eval(), faces.images, faces.people, stages=(1.0,))
-        >>> "training" in untrained.failed
+        >>> _ = torch.manual_seed(0)
+        >>> faces, network = SyntheticPopulation(3).sample(2), EmbeddingNet().eval()  # an untrained network
+        >>> report = sanity_checks(network, faces.images, faces.people, stages=(1.0,))
+        >>> report.to_frame()["name"].tolist()
+        ['weights', 'reference', 'edges', 'seed', 'evidence', 'training']
+        >>> "training" in report.failed  # it separates people no better than random weights do
         True
     """
     unknown = sorted(set(limits or {}) - set(RULES))
