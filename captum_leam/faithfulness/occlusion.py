@@ -39,15 +39,22 @@ COLUMNS = ["image", "person", "explained", "method", "control", "model", "fill",
 
 
 def occlude(images: Tensor, masks: Tensor, fill: str | Fill | Callable[..., Tensor] = "blur") -> Tensor:
-    """Replace all channels of the masked pixels.
+    """Replace the masked pixels of images, in all channels.
 
     Args:
         images: Images, shape (N, C, H, W).
         masks: Pixels to replace, boolean, shape (N, H, W).
-        fill: Replacement: ``"zero"``, ``"mean"``, ``"blur"``, ``"noisy linear"``, ``"shuffle"``, or a function. Default: ``"blur"``.
+        fill: Replacement of the pixels. Default: ``"blur"``.
+
+            * ``"zero"``: Black.
+            * ``"mean"``: Mean colour of the image.
+            * ``"blur"``: Blurred image.
+            * ``"noisy linear"``: Mean of the neighbouring pixels with a little noise (ROAD).
+            * ``"shuffle"``: Other pixels of the image.
+            * A function of the images, or of images and masks, that returns images of the same shape.
 
     Returns:
-        Occluded images of the same shape.
+        Occluded images, shape (N, C, H, W).
 
     Raises:
         CaptumLeamError: If the masks have another size or type, or the fill changes the shape.
@@ -69,26 +76,32 @@ def occlude(images: Tensor, masks: Tensor, fill: str | Fill | Callable[..., Tens
 
 
 class OcclusionEvaluator:
-    """Occlusion test of attribution maps on one or several models, beside control maps.
+    r"""Occlusion test of the faithfulness of attribution maps, on one or several models.
 
-    The pixels with the highest values of a map are replaced, and the drop of the cosine to a reference is measured. A faithful map has
-    larger drops than its controls.
+    The pixels with the highest values of a map are replaced, and the drop of the cosine between the image x and a reference r is measured:
 
-    The number of forward passes is images × models × (1 + fractions × fills × orders × (methods + controls)); equal maps
-    are occluded once.
+    .. math:: \mathrm{drop} = \cos(f(x), r) - \cos(f(x_\mathrm{occluded}), r)
+
+    The same is done with control maps of equal area, such as random pixels. A faithful map has larger drops than all controls. Call
+    :meth:`evaluate` for one set of images, or :meth:`update` for each batch and then :meth:`compute`.
 
     Args:
         models: Function from images (N, C, H, W) to embeddings (N, D), such as a module, or a dictionary of such functions by name. No
             gradients are needed. A single function is named "model".
         fractions: Shares of the crop, or of the face, that are occluded, in (0, 1]. Default: 0.01, 0.02, 0.05, 0.1 and 0.2.
         fills: Replacements of occluded pixels, names or functions, see :mod:`captum_leam.faithfulness.fills`. Default: ``("blur",)``.
-        controls: Names in :data:`~captum_leam.controls.CONTROLS`, or a dictionary of functions of a
-            :class:`~captum_leam.controls.ControlContext` by name.
-            Default: all; "other people" is left out with a warning if there are no labels.
-        orders: ``"most"`` for the highest pixels first, ``"least"`` for the lowest first, or ``"insertion"`` to keep the highest
-            pixels of an otherwise filled image. Default: ``("most",)``.
-        of: Area that fractions refer to, ``"crop"`` or ``"face"``; only the pixels of the face are ranked in the second case.
-            Default: ``"crop"``.
+        controls: Control maps to compare with, names in :data:`~captum_leam.controls.CONTROLS`, or a dictionary of functions of a
+            :class:`~captum_leam.controls.ControlContext` by name. Default: all; "other people" is left out with a warning if there are no
+            labels.
+        orders: Pixels that are replaced, one or more of these. Default: ``("most",)``.
+
+            * ``"most"``: Pixels with the highest values.
+            * ``"least"``: Pixels with the lowest values.
+            * ``"insertion"``: All pixels except those with the highest values.
+        of: Area that fractions refer to. Default: ``"crop"``.
+
+            * ``"crop"``: All pixels of the image.
+            * ``"face"``: Pixels of the face, and only these are ranked.
         smooth: Standard deviation in pixels of a Gaussian that blurs each map and control before ranking. Blurred maps have larger drops
             (arXiv 2304.13836), so that methods are best compared at the same blur, too. Default: 0.
         seed: Seed of ties and controls. Default: 0.
@@ -98,21 +111,26 @@ class OcclusionEvaluator:
     Raises:
         CaptumLeamError: If there is no model or fraction, a name is unknown, or a fraction is outside (0, 1].
 
+    Note:
+        The number of forward passes is images × models × (1 + fractions × fills × orders × (methods + controls)). Equal maps are occluded
+        once.
+
     See Also:
         * :func:`~captum_leam.map_certainty`: Test of each single map.
         * :func:`~captum_leam.faithfulness.sanity_checks`: Checks of a method.
         * :class:`~captum_leam.verification.VerificationEvaluator`: Decisions instead of cosines.
 
     Example:
-        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
-        >>> faces, people = torch.rand(4, 3, 8, 8), ["ann", "ann", "bob", "bob"]
-        >>> evaluator = OcclusionEvaluator(model, fractions=(0.1,), controls=("random pixels", "moved"))
-        >>> result = evaluator.evaluate(faces, {"noise": torch.rand(4, 8, 8)}, labels=people)
-        >>> result.summary()[["method", "control", "fraction", "images"]]
-          method        control  fraction  images
-        0  noise                      0.1       4
-        1  noise          moved       0.1       4
-        2         random pixels       0.1       4
+        >>> from captum_leam.faithfulness import AdditiveSimilarity
+        >>> _ = torch.manual_seed(0)
+        >>> weights, faces = torch.rand(8, 8) ** 4, torch.rand(4, 3, 8, 8)
+        >>> model = AdditiveSimilarity(weights)  # a model whose true maps are known
+        >>> evaluator = OcclusionEvaluator(model, fractions=(0.1,), fills=("zero",), controls=("random pixels",))
+        >>> result = evaluator.evaluate(faces, {"truth": model.contributions(faces)}, model.reference)
+        >>> result.summary()[["method", "control", "fraction", "drop"]].round(2)
+          method        control  fraction  drop
+        0  truth                      0.1  0.23
+        1         random pixels       0.1  0.08
     """
 
     def __init__(
@@ -169,7 +187,9 @@ class OcclusionEvaluator:
         face: Tensor | None = None,
         explained: str = "",
     ) -> OcclusionResult:
-        """Measure the drops of all images in one call, without changing the state of :meth:`update`.
+        """Measure the drops of all images in one call.
+
+        Images that :meth:`update` added are neither used nor changed.
 
         Args:
             images: Images, shape (N, C, H, W).
@@ -182,10 +202,21 @@ class OcclusionEvaluator:
             explained: Name of the model that the maps explain, for the transfer matrix. Default: ``""``.
 
         Returns:
-            Drops of each image, map, control, model, fill, order and fraction.
+            :class:`OcclusionResult` with the drop of each image, map, control, model, fill, order and fraction.
 
         Raises:
             CaptumLeamError: If maps have another size or NaN, or both references and labels are missing.
+
+        Example:
+            >>> _ = torch.manual_seed(0)
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+            >>> faces, people = torch.rand(4, 3, 8, 8), ["ann", "ann", "bob", "bob"]
+            >>> evaluator = OcclusionEvaluator(model, fractions=(0.1,), controls=("random pixels",))
+            >>> result = evaluator.evaluate(faces, {"noise": torch.rand(4, 8, 8)}, labels=people)
+            >>> result.summary()[["method", "control", "fraction", "images", "people"]]
+              method        control  fraction  images  people
+            0  noise                      0.1       4       2
+            1         random pixels       0.1       4       2
         """
         alone = copy(self)
         alone.reset()
@@ -193,9 +224,10 @@ class OcclusionEvaluator:
         return alone.compute()
 
     def reset(self) -> None:
-        """Remove all images that :meth:`update` or :meth:`merge` added.
+        """Remove all images added so far, by :meth:`update` or :meth:`merge`.
 
         Example:
+            >>> _ = torch.manual_seed(0)
             >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
             >>> evaluator = OcclusionEvaluator(model, (0.1,), controls=())
             >>> evaluator.update(torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), labels=["ann", "ann"])
@@ -239,6 +271,7 @@ class OcclusionEvaluator:
             CaptumLeamError: As for :meth:`evaluate`.
 
         Example:
+            >>> _ = torch.manual_seed(0)
             >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
             >>> faces, maps, references = torch.rand(6, 3, 8, 8), torch.rand(6, 8, 8), torch.rand(6, 8)
             >>> first, rest = (OcclusionEvaluator(model, (0.1,), controls=("moved",)) for _ in range(2))
@@ -289,6 +322,7 @@ class OcclusionEvaluator:
             CaptumLeamError: If the settings differ.
 
         Example:
+            >>> _ = torch.manual_seed(0)
             >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
             >>> first, second = (OcclusionEvaluator(model, (0.1,), controls=()) for _ in range(2))
             >>> first.update(torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), labels=["ann", "ann"])
@@ -322,6 +356,7 @@ class OcclusionEvaluator:
                 people" of a batch need images of another batch.
 
         Example:
+            >>> _ = torch.manual_seed(0)
             >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
             >>> evaluator = OcclusionEvaluator(model, (0.1,), controls=())
             >>> for person in ("ann", "bob"):
