@@ -53,19 +53,36 @@ SCORED_BY = {"similar": "gar", "dissimilar": "irr"}
 
 
 class VerificationEvaluator:
-    """Deletion and insertion of the pixels that maps of pairs name, measured by the decision of the model.
+    """Deletion and insertion test of maps for face verification, measured by the decisions of the model.
+
+    Two faces match if the cosine of their embeddings is at least a threshold. The pixels with the highest values of a map are replaced
+    (deletion), or put back into a filled image (insertion), and three shares of right decisions are measured at each fraction of pixels:
+
+    * *GAR*: genuine accept rate, the share of the genuine pairs that match. Maps of similar parts are scored by it.
+    * *IRR*: impostor reject rate, the share of the impostor pairs that do not match. Maps of dissimilar parts are scored by it.
+    * *Balanced accuracy*: (GAR + IRR) / 2, which is 0.5 if all pairs get the same decision.
+
+    Source: the protocol of CorrRISE (Lu et al., WACV 2024, arXiv 2305.08546), FGGB (Lu et al., FG 2024, arXiv 2403.04549) and FAME
+    (Zhang & Günther 2026, arXiv 2605.12017).
 
     Args:
         models: Function from images (N, C, H, W) to embeddings (N, D), or a dictionary of such functions by name. A single function is
             named "model".
         fractions: Fractions of the pixels to delete or insert, at least two in rising order, in [0, 1]. Default: 0, 0.1, …, 1.
-        operating_points: ``"eer"``, or false match rates in (0, 1) such as 1e-3, at which thresholds are taken from clean scores.
-            Default: ``("eer",)``.
-        fill: Replacement of pixels. Default: ``"zero"``, black as in the papers.
-        protocols: ``"deletion"`` replaces the highest pixels first, and ``"insertion"`` puts them back first into a filled image.
-            Default: both.
-        occluded: Images of a pair to change, ``"probe"`` or ``"both"``. Default: ``"probe"``.
-        controls: Names of shared controls, see :data:`~captum_leam.controls.SHARED_CONTROLS`. Default: ``("random pixels",)``.
+        operating_points: Points at which thresholds are set from the scores without changed pixels: ``"eer"`` for the equal error rate,
+            or false match rates in (0, 1), such as 1e-3. Default: ``("eer",)``.
+        fill: Replacement of pixels: ``"zero"``, ``"mean"``, ``"blur"``, ``"noisy linear"``, ``"shuffle"``, or a function. Default:
+            ``"zero"``, black as in the papers.
+        protocols: Protocols, one or both of these. Default: both.
+
+            * ``"deletion"``: The highest pixels are replaced first.
+            * ``"insertion"``: The highest pixels are put back first into a filled image.
+        occluded: Images of a pair to change. Default: ``"probe"``.
+
+            * ``"probe"``: First image of the pair.
+            * ``"both"``: Both images.
+        controls: Control maps to compare with: ``"random pixels"``, ``"random face pixels"``, ``"centre"``, ``"edges"`` or
+            ``"random field"``. Default: ``("random pixels",)``.
         seed: Seed of ties and controls. Default: 0.
         batch_size: Number of images in one pass. Default: 64.
         progress: Whether to show a progress bar. Default: False.
@@ -79,6 +96,7 @@ class VerificationEvaluator:
 
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs
+        >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
         >>> faces, pairs = torch.rand(4, 3, 8, 8), draw_pairs(["ann", "ann", "bob", "bob"])
         >>> evaluator = VerificationEvaluator(model, fractions=(0, 0.5, 1))
@@ -142,24 +160,37 @@ class VerificationEvaluator:
         labels: Sequence[Any] | None = None,
         explained: str = "",
     ) -> VerificationResult:
-        """Measure the scores of all methods and controls.
+        """Measure the scores of all pairs as pixels are deleted or inserted, for all methods and controls.
 
         Args:
             images: Images, shape (N, C, H, W).
-            pairs: Pairs of these images.
-            similar: Maps of the parts that make the pairs similar, or a dictionary of such maps by method. Shape (P, H, W) or (P, 1, H,
-                W) for the probes; (P, 2, H, W) with the probe's map first if both images are occluded.
-            dissimilar: Maps of the parts that make the pairs dissimilar, higher where more dissimilar. Default: none.
-            calibration: Scores and genuine flags of other pairs by model, from which thresholds are taken. Default: the clean scores of
-                ``pairs``.
+            pairs: P pairs of these images, see :func:`~captum_leam.verification.draw_pairs`.
+            similar: Maps of the parts that make the pairs similar, or a dictionary of such maps by method. The shape is (P, H, W) or
+                (P, 1, H, W) for the probes. If both images are changed, it is (P, 2, H, W), with the map of the probe first.
+            dissimilar: Maps of the parts that make the pairs dissimilar, in the same form, with high values where dissimilar. Default:
+                None.
+            calibration: Pairs from which thresholds are set instead, a dictionary by model of two arrays of shape (Q,): scores, and whether
+                each pair is genuine. Default: None, the scores of ``pairs`` without changed pixels.
             labels: Person of each image, for intervals over people. Default: no intervals.
             explained: Name of the model that the maps explain. Default: ``""``.
 
         Returns:
-            Scores of each pair, method, protocol and fraction, with the thresholds.
+            :class:`VerificationResult` with the score of each pair, method, protocol and fraction, and the thresholds.
 
         Raises:
             CaptumLeamError: If maps have another size or NaN, or there are too few impostor pairs for an operating point.
+
+        Example:
+            >>> from captum_leam.stats.decisions import draw_pairs
+            >>> _ = torch.manual_seed(0)
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
+            >>> faces, pairs = torch.rand(4, 3, 8, 8), draw_pairs(["ann", "ann", "bob", "bob"])
+            >>> evaluator = VerificationEvaluator(model, fractions=(0, 0.5), protocols=("deletion",), controls=())
+            >>> result = evaluator.evaluate(faces, pairs, {"noise": torch.rand(4, 8, 8)})
+            >>> result.curves()[["method", "protocol", "fraction", "operating_point"]]
+              method  protocol  fraction operating_point
+            0  noise  deletion       0.0             eer
+            1  noise  deletion       0.5             eer
         """
         if images.ndim != 4 or int(torch.stack([pairs.first, pairs.second]).max()) >= len(images):
             raise CaptumLeamError(
@@ -300,9 +331,9 @@ def _people(pairs: Pairs, labels: Sequence[Any] | None, images: int) -> NDArray[
 
 @dataclass(frozen=True, repr=False)
 class VerificationResult:
-    """Scores of pairs with pixels deleted or inserted, as :class:`VerificationEvaluator` measures them.
+    """Result of :class:`VerificationEvaluator`: scores of pairs with pixels deleted or inserted.
 
-    :meth:`curves` returns the error rates at each fraction, :meth:`summary` the areas under them, and :meth:`plot` draws them.
+    :meth:`curves` returns the shares of right decisions at each fraction, :meth:`summary` their areas, and :meth:`plot` draws them.
 
     Attributes:
         scores: Table with one row per score, and the columns
@@ -322,6 +353,7 @@ class VerificationResult:
 
     Example:
         >>> from captum_leam.stats.decisions import draw_pairs
+        >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
         >>> evaluator = VerificationEvaluator(model, fractions=(0, 1), protocols=("deletion",), controls=())
         >>> pairs = draw_pairs(["ann", "ann", "bob", "bob"])
@@ -343,6 +375,7 @@ class VerificationResult:
 
         Example:
             >>> from captum_leam.stats.decisions import draw_pairs
+            >>> _ = torch.manual_seed(0)
             >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
             >>> evaluator = VerificationEvaluator(model, fractions=(0, 1), protocols=("deletion",), controls=())
             >>> pairs = draw_pairs(["ann", "ann", "bob", "bob"])
@@ -369,6 +402,7 @@ class VerificationResult:
 
         Example:
             >>> from captum_leam.stats.decisions import draw_pairs
+            >>> _ = torch.manual_seed(0)
             >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
             >>> evaluator = VerificationEvaluator(model, fractions=(0, 1), protocols=("deletion",), controls=())
             >>> pairs = draw_pairs(["ann", "ann", "bob", "bob"])
@@ -409,6 +443,7 @@ class VerificationResult:
 
         Example:
             >>> from captum_leam.stats.decisions import draw_pairs
+            >>> _ = torch.manual_seed(0)
             >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
             >>> evaluator = VerificationEvaluator(model, fractions=(0, 0.5, 1), controls=())
             >>> pairs = draw_pairs(["ann", "ann", "bob", "bob"])
@@ -455,6 +490,7 @@ class VerificationResult:
 
         Example:
             >>> from captum_leam.stats.decisions import draw_pairs
+            >>> _ = torch.manual_seed(0)
             >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
             >>> evaluator = VerificationEvaluator(model, fractions=(0, 0.5, 1))
             >>> pairs = draw_pairs(["ann", "ann", "bob", "bob"])
