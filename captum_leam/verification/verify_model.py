@@ -28,9 +28,11 @@ MAX_EER = 0.2
 
 @dataclass(frozen=True)
 class Verification:
-    """Cosines of genuine pairs (two images of one person) and of impostor pairs (images of two people), with error rates.
+    """Result of :func:`verify` and :meth:`PairScores.compute`: cosines of pairs of images, with the error rates of the model.
 
-    :func:`verify` and :meth:`PairScores.compute` return it.
+    A *genuine pair* is two images of one person, and an *impostor pair* is images of two people. A pair is accepted if its cosine is at
+    least a threshold. The false match rate (FMR) is the share of the impostor pairs that is accepted, and the false non-match rate (FNMR)
+    is the share of the genuine pairs that is rejected.
 
     Attributes:
         genuine: Cosines of the genuine pairs in rising order, shape (G,).
@@ -111,8 +113,12 @@ class Verification:
         """Return the true accept rates at the usual false match rates.
 
         Returns:
-            Table with one row for each of the false match rates 0.1, 0.01, …, 1e-6 for which there are enough impostor pairs (at least 1
-            / rate), and the columns ``fmr``, ``threshold`` (of the cosine) and ``tar``.
+            Table with one row for each of the false match rates 0.1, 0.01, …, 1e-6 for which there are enough impostor pairs, at least
+            1 / rate, and the columns
+
+            * ``fmr``: False match rate.
+            * ``threshold``: Threshold of the cosine.
+            * ``tar``: True accept rate, in [0, 1].
 
         Example:
             >>> Verification(np.array([0.6, 0.8]), np.linspace(-0.5, 0.49, 100)).to_frame().round(3)
@@ -169,9 +175,9 @@ class Verification:
 
 
 def verify(model: nn.Module, images: Tensor, labels: Sequence[Hashable], *, batch_size: int = 32) -> Verification:
-    """Compare all pairs of images and return how well their cosines separate people.
+    """Measure how well a model tells people apart, from all pairs of images.
 
-    A wrong preprocessing or alignment shows here as a high equal error rate.
+    Use it before maps of a model are computed. A wrong preprocessing or alignment shows here as a high equal error rate.
 
     Args:
         model: Model in evaluation mode that returns embeddings (N, D).
@@ -180,7 +186,7 @@ def verify(model: nn.Module, images: Tensor, labels: Sequence[Hashable], *, batc
         batch_size: Number of images in one pass. Default: 32.
 
     Returns:
-        Cosines of all pairs with error rates. Pairs share images, so that their number does not give intervals.
+        :class:`Verification` with the cosines of all pairs and the error rates.
 
     Raises:
         CaptumLeamError: If there is not one label per image, or if genuine or impostor pairs are missing.
