@@ -23,11 +23,14 @@ from captum_leam.stats.labels import person_codes
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of images by index.
+    """Genuine and impostor pairs of images, by their indices.
+
+    A genuine pair is two images of one person, and an impostor pair is images of two people. :func:`draw_pairs` returns them at random.
+    P is the number of pairs.
 
     Attributes:
-        first: Indices of the probes, int64, shape (P,).
-        second: Indices of the images that they are compared with, int64, shape (P,).
+        first: Index of the first image (probe) of each pair, int64, shape (P,).
+        second: Index of the second image of each pair, int64, shape (P,).
         genuine: Whether both images show one person, boolean, shape (P,).
 
     Raises:
@@ -35,8 +38,8 @@ class Pairs:
 
     Example:
         >>> pairs = Pairs(torch.tensor([0, 0]), torch.tensor([1, 2]), torch.tensor([True, False]))
-        >>> len(pairs)
-        2
+        >>> len(pairs), pairs.genuine.tolist()  # images 0 and 1 show one person, and 0 and 2 two people
+        (2, [True, False])
     """
 
     first: Tensor
@@ -63,11 +66,11 @@ def draw_pairs(labels: Sequence[Any] | Tensor, per_class: int | None = None, *, 
 
     Args:
         labels: Person of each image.
-        per_class: Number of genuine pairs, and of impostor pairs. Default: number of pairs of the rarer kind.
+        per_class: Number of pairs of each kind, 1 or more. Default: None, all pairs of the rarer kind and as many of the other.
         seed: Seed of the draws. Default: 0.
 
     Returns:
-        Genuine pairs, followed by impostor pairs.
+        :class:`Pairs`, first the genuine and then the impostor pairs.
 
     Raises:
         CaptumLeamError: If a person or a second image of one person is missing, or there are fewer than ``per_class`` pairs of a kind.
@@ -136,12 +139,15 @@ def error_rates(
     """Return the false match rate (FMR) and the false non-match rate (FNMR) at thresholds.
 
     Args:
-        scores: Scores of pairs, shape (P,). A pair matches if its score reaches the threshold.
-        genuine: Whether each pair is genuine, shape (P,).
-        thresholds: Thresholds, shape (T,).
+        scores: Scores of P pairs, shape (P,), higher for pairs that are more similar.
+        genuine: Whether each pair is genuine, booleans, shape (P,).
+        thresholds: Thresholds, shape (T,). A pair matches if its score is at least the threshold.
 
     Returns:
-        FMR and FNMR in [0, 1], shape (T,) each.
+        Pair of arrays of shape (T,), float64, in [0, 1]:
+
+        * FMR: Share of the impostor pairs that match.
+        * FNMR: Share of the genuine pairs that do not match.
 
     Raises:
         CaptumLeamError: If a score is not finite, or there are pairs of one kind only.
@@ -168,11 +174,11 @@ def threshold_at_eer(scores: ArrayLike, genuine: ArrayLike) -> float:
     """Return the threshold of the equal error rate, where FMR and FNMR are closest.
 
     Args:
-        scores: Scores of pairs, shape (P,).
-        genuine: Whether each pair is genuine, shape (P,).
+        scores: Scores of P pairs, shape (P,), higher for pairs that are more similar.
+        genuine: Whether each pair is genuine, booleans, shape (P,).
 
     Returns:
-        Threshold; of several, the one with the smallest sum of both rates, and then the lowest.
+        Threshold, a float. Of several, the one with the smallest sum of both rates, and then the lowest.
 
     Raises:
         CaptumLeamError: If a score is not finite, or there are pairs of one kind only.
@@ -227,17 +233,21 @@ def threshold_at_fmr(scores: ArrayLike, genuine: ArrayLike, fmr: float) -> float
 
 
 def decision_rates(accepted: ArrayLike, genuine: ArrayLike) -> tuple[float, float, float]:
-    """Return the genuine accept rate (GAR), the impostor reject rate (IRR), and their mean, the balanced accuracy.
+    """Return the shares of right decisions of face verification.
 
     Args:
-        accepted: Whether each pair is accepted, shape (P,).
-        genuine: Whether each pair is genuine, shape (P,).
+        accepted: Whether each of P pairs is accepted, booleans, shape (P,).
+        genuine: Whether each pair is genuine, booleans, shape (P,).
 
     Returns:
-        GAR, IRR and balanced accuracy in [0, 1].
+        Three floats in [0, 1]:
+
+        * Genuine accept rate (GAR): Share of the genuine pairs that is accepted.
+        * Impostor reject rate (IRR): Share of the impostor pairs that is rejected.
+        * Balanced accuracy: Mean of both.
 
     Example:
-        >>> decision_rates([True, False, False], [True, True, False])
+        >>> decision_rates([True, False, False], [True, True, False])  # one of two genuine pairs is accepted
         (0.5, 1.0, 0.75)
     """
     matches, same = as_array(accepted, bool), as_array(genuine, bool)
