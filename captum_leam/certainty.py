@@ -174,7 +174,7 @@ class PlacementTest:
 class MapCertainty:
     """Result of :func:`map_certainty`: for each map, a test of its place, its stability, and its agreement with other models.
 
-    Read :meth:`sentence` for the result of one face in words, and :meth:`to_frame` for the numbers of all faces.
+    Read :meth:`sentence` for the result of one face as text, and :meth:`to_frame` for the numbers of all faces.
 
     Attributes:
         tests: For each image, a dictionary from the name of a model to its :class:`PlacementTest`. The explained model is first.

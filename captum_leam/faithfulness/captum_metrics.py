@@ -38,6 +38,7 @@ def input_attributions(maps: Tensor, images: Tensor, field: Field | None = None)
         CaptumLeamError: If the maps have another shape.
 
     Example:
+        >>> _ = torch.manual_seed(0)
         >>> spread = input_attributions(torch.ones(1, 1, 2, 2), torch.rand(1, 3, 8, 8))
         >>> spread.shape, round(spread.sum().item(), 4)
         (torch.Size([1, 3, 8, 8]), 4.0)
@@ -99,6 +100,7 @@ def infidelity(
     Example:
         >>> from captum_leam import LEAM
         >>> from captum_leam.faithfulness import AdditiveSimilarity
+        >>> _ = torch.manual_seed(0)
         >>> network = AdditiveSimilarity(torch.rand(8, 8))
         >>> images, score = torch.rand(2, 3, 8, 8), lambda x: network(x)[:, 0]
         >>> maps = LEAM(network, network.pixels).attribute(images, reference=network.reference)
@@ -189,6 +191,7 @@ def sensitivity_max(
 
     Example:
         >>> from captum_leam import LEAM
+        >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 8))
         >>> leam = LEAM(model.eval(), model[1])
         >>> faces, references = torch.rand(2, 3, 8, 8), torch.randn(2, 8)

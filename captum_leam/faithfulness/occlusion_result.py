@@ -47,6 +47,7 @@ class OcclusionResult:
     Example:
         >>> import torch
         >>> from captum_leam.faithfulness import OcclusionEvaluator
+        >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
         >>> evaluator = OcclusionEvaluator(model, fractions=(0.1,), controls=("random pixels",))
         >>> result = evaluator.evaluate(torch.rand(4, 3, 8, 8), torch.rand(4, 8, 8), labels=["ann", "ann", "bob", "bob"])
@@ -75,6 +76,7 @@ class OcclusionResult:
         Example:
             >>> import torch
             >>> from captum_leam.faithfulness import OcclusionEvaluator
+            >>> _ = torch.manual_seed(0)
             >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
             >>> evaluator = OcclusionEvaluator(model, fractions=(0.1,), controls=())
             >>> faces, maps, people = torch.rand(4, 3, 8, 8), torch.rand(2, 4, 8, 8), ["ann", "ann", "bob", "bob"]
@@ -107,6 +109,7 @@ class OcclusionResult:
         Example:
             >>> import torch
             >>> from captum_leam.faithfulness import OcclusionEvaluator
+            >>> _ = torch.manual_seed(0)
             >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
             >>> evaluator = OcclusionEvaluator(model, fractions=(0.25,), controls=())
             >>> result = evaluator.evaluate(torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), labels=["ann", "ann"])
@@ -139,6 +142,7 @@ class OcclusionResult:
         Example:
             >>> import torch
             >>> from captum_leam.faithfulness import OcclusionEvaluator
+            >>> _ = torch.manual_seed(0)
             >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
             >>> evaluator = OcclusionEvaluator(model, fractions=(0.1,), controls=("random pixels",))
             >>> result = evaluator.evaluate(torch.rand(4, 3, 8, 8), {"noise": torch.rand(4, 8, 8)}, labels=["ann", "ann", "bob", "bob"])
@@ -191,6 +195,7 @@ class OcclusionResult:
         Example:
             >>> import torch
             >>> from captum_leam.faithfulness import OcclusionEvaluator
+            >>> _ = torch.manual_seed(0)
             >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
             >>> evaluator = OcclusionEvaluator(model, fractions=(0.1,), controls=("random pixels", "moved"))
             >>> result = evaluator.evaluate(torch.rand(4, 3, 8, 8), {"noise": torch.rand(4, 8, 8)}, labels=["ann", "ann", "bob", "bob"])
@@ -259,6 +264,7 @@ class OcclusionResult:
         Example:
             >>> import torch
             >>> from captum_leam.faithfulness import OcclusionEvaluator
+            >>> _ = torch.manual_seed(0)
             >>> models = {name: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval() for name in ("a", "b")}
             >>> evaluator = OcclusionEvaluator(models, fractions=(0.1,), controls=())
             >>> faces, maps, people = torch.rand(4, 3, 8, 8), torch.rand(2, 4, 8, 8), ["ann", "ann", "bob", "bob"]
@@ -301,6 +307,7 @@ class OcclusionResult:
         Example:
             >>> import torch
             >>> from captum_leam.faithfulness import OcclusionEvaluator
+            >>> _ = torch.manual_seed(0)
             >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
             >>> evaluator = OcclusionEvaluator(model, fractions=(0.1, 0.2), fills=("blur", "zero"), controls=())
             >>> result = evaluator.evaluate(torch.rand(2, 3, 8, 8), {"noise": torch.rand(2, 8, 8)}, labels=["ann", "ann"])

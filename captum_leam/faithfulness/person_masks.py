@@ -81,6 +81,7 @@ def evaluate_person_masks(
         * :class:`~captum_leam.faithfulness.OcclusionEvaluator`: Occlusion with the maps of the images themselves.
 
     Example:
+        >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
         >>> faces, maps, people = torch.rand(4, 3, 8, 8), torch.rand(4, 8, 8), ["ann", "ann", "bob", "bob"]
         >>> evaluate_person_masks(model, faces, maps, people, fractions=(0.1,)).summary()["control"].tolist()
@@ -125,6 +126,7 @@ def half_masks(maps: Tensor, people: Sequence[Any], *, seed: int = 0) -> dict[An
         CaptumLeamError: For a person with one image only.
 
     Example:
+        >>> _ = torch.manual_seed(0)
         >>> sorted(half_masks(torch.rand(4, 8, 8), ["ann", "ann", "bob", "bob"]))
         ['ann', 'bob']
     """

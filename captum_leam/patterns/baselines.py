@@ -63,6 +63,7 @@ def control_maps(
         :func:`~captum_leam.patterns.pattern_claim`: Comparison of maps with these controls.
 
     Example:
+        >>> _ = torch.manual_seed(0)
         >>> sorted(control_maps(torch.rand(4, 3, 16, 16), list("aabb"), labels=torch.ones(4, 16, 16, dtype=torch.int64)))
         ['edges', 'parser']
     """
@@ -87,6 +88,7 @@ def edge_maps(images: Tensor) -> Tensor:
         :func:`~captum_leam.patterns.control_maps`: All controls in one call.
 
     Example:
+        >>> _ = torch.manual_seed(0)
         >>> edge_maps(torch.rand(2, 3, 16, 16)).shape
         torch.Size([2, 16, 16])
     """
@@ -122,6 +124,7 @@ def untrained_maps(
 
     Example:
         >>> from captum_leam.synthetic import EmbeddingNet
+        >>> _ = torch.manual_seed(0)
         >>> untrained_maps(EmbeddingNet(32).eval(), torch.rand(4, 3, 112, 112), list("aabb")).shape
         torch.Size([4, 112, 112])
     """
@@ -238,6 +241,7 @@ def crop_features(images: Tensor, *, side: int = 28) -> Floats:
         :func:`~captum_leam.patterns.pose_features`: Features from landmarks.
 
     Example:
+        >>> _ = torch.manual_seed(0)
         >>> features = crop_features(torch.rand(2, 3, 32, 32), side=8)
         >>> features.shape, (features**2).sum(1).round(6).tolist()
         ((2, 64), [1.0, 1.0])

@@ -94,6 +94,7 @@ class Signatures:
 
         Example:
             >>> import torch
+            >>> _ = torch.manual_seed(0)
             >>> maps = torch.rand(4, 8, 8)
             >>> whole = Signatures.concat([signatures(maps[:3]), signatures(maps[3:])])
             >>> len(whole), bool((whole.similarity() == signatures(maps).similarity()).all())
@@ -144,6 +145,7 @@ class Signatures:
 
         Example:
             >>> import torch
+            >>> _ = torch.manual_seed(0)
             >>> found = signatures(torch.rand(3, 10, 10), fraction=0.02)  # two pixels of each map
             >>> arrays = found.to_arrays()
             >>> arrays["values"].shape, arrays["starts"].tolist(), int(arrays["cells"])
@@ -178,6 +180,7 @@ class Signatures:
 
         Example:
             >>> import torch
+            >>> _ = torch.manual_seed(0)
             >>> found = signatures(torch.rand(3, 8, 8))
             >>> again = Signatures.from_arrays(found.to_arrays(np.float32), found.kind, found.settings)
             >>> bool(np.allclose(again.similarity(), found.similarity(), atol=1e-6))
