@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class GroupComparison:
-    """Differences between groups of people, as returned by :func:`compare_groups`.
+    """Result of :func:`compare_groups`: differences between groups of people, with intervals and tests.
 
     Attributes:
         table: Table with one row per quantity and pair of groups, and the columns
@@ -70,7 +70,7 @@ class GroupComparison:
             level: Significance level, in (0, 1): rows with ``p_holm`` of at most this are returned. Default: 0.05.
 
         Returns:
-            Rows of :attr:`table`; no rows if nothing is significant.
+            Table with the significant rows and the columns of :attr:`table`; no rows if nothing is significant.
 
         Example:
             >>> values = {"drop": [0.1, 0.2, 0.15, 0.12, 0.6, 0.7, 0.65, 0.72], "area": [0.3, 0.1, 0.2, 0.4, 0.2, 0.3, 0.4, 0.1]}
@@ -133,17 +133,19 @@ def compare_groups(
     permutations: int = 1999,
     seed: int = 0,
 ) -> GroupComparison:
-    """Compare the means of each pair of groups in each quantity.
+    """Compare groups of people in one or several quantities, such as the fall of the cosine by occlusion.
 
-    The interval is a studentised bootstrap over the people within each group. The test permutes the group labels of people and
-    compares Welch's t, so that unequal spread is not mistaken for unequal means.
+    The values of a person are averaged first, so that a person is one observation. Each pair of groups gets the difference of the means of
+    each quantity, with an interval (studentised bootstrap over people) and a p-value (permutation test of Welch's t). The p-values of all
+    comparisons are adjusted together by Holm's method. Beside each difference stands that of the *base similarity*, because groups with
+    another base similarity differ in their drops for this reason alone.
 
     Source: Janssen 1997, "Studentized permutation tests for non-i.i.d. hypotheses"; Holm 1979; Davison & Hinkley 1997, section 2.4,
     for the interval.
 
     Args:
-        values: Values of each image by quantity, such as ``{"drop": drops}``, shape (N,) each. NaN is omitted.
-        people: Person of each image.
+        values: Values of each image by name of the quantity, such as ``{"drop": drops}``, shape (N,) each. NaN is omitted.
+        people: Person of each of the N images.
         groups: Dictionary from a person to a group, or the group of each image, shape (N,). People without a group (None or NaN) are
             omitted.
         base_similarity: Cosine of each image to its reference without occlusion, shape (N,).
@@ -154,7 +156,7 @@ def compare_groups(
         seed: Seed of draws and permutations. Default: 0.
 
     Returns:
-        Differences of all pairs of groups in all quantities.
+        :class:`GroupComparison` with one row for each pair of groups and quantity. Groups that are too small are not compared.
 
     Raises:
         CaptumLeamError: If numbers of images differ, a value is infinite, a person is in two groups, there are fewer than two groups, or
