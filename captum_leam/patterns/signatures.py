@@ -29,7 +29,10 @@ KINDS: tuple[Kind, ...] = ("top", "dense", "regions")
 
 @dataclass(frozen=True, repr=False)
 class Signatures:
-    """Root distributions of N maps over the same cells.
+    """N maps in a form that is compared fast, as returned by :func:`signatures`.
+
+    Each map is a distribution p over cells (pixels or regions), of which the square roots are stored. The inner product of two rows is then
+    the Bhattacharyya coefficient of both maps, 1 for equal and 0 for disjoint maps.
 
     Attributes:
         roots: Root distributions, float32, shape (N, cells), sparse for ``"top"``. Each row has length 1; a map without a positive value,
@@ -39,9 +42,11 @@ class Signatures:
 
     Example:
         >>> import torch
-        >>> found = signatures(torch.eye(3).reshape(3, 1, 3), "dense")
-        >>> len(found), found.cells, len(found[:2]), found.similarity()[0].tolist()
-        (3, 3, 2, [1.0, 0.0, 0.0])
+        >>> found = signatures(torch.tensor([[[3.0, 1.0]], [[0.0, 1.0]]]), "dense")  # two maps of two pixels
+        >>> len(found), found.cells
+        (2, 2)
+        >>> found.similarity().tolist()
+        [[1.0, 0.5], [0.5, 1.0]]
     """
 
     roots: Any
@@ -70,7 +75,7 @@ class Signatures:
         """Return the squared length of the row of each map.
 
         Returns:
-            Shape (N,), float64: 1, or 0 for a map without a positive value.
+            Squared lengths, shape (N,), float64: 1, or 0 for a map without a positive value.
 
         Example:
             >>> import torch
@@ -140,8 +145,12 @@ class Signatures:
             dtype: Type of the values. Default: float16, which halves the file and changes coefficients by about 1e-4.
 
         Returns:
-            Dictionary of arrays for :meth:`from_arrays`: ``"values"``; and for ``kind="top"`` also ``"columns"`` (cell of each value),
-            ``"starts"`` (index of the first value of each row, and the number of values) and ``"cells"`` (number of cells).
+            Dictionary of arrays for :meth:`from_arrays`:
+
+            * ``"values"``: Values of the root distributions.
+            * ``"columns"``: Cell of each value. Only for ``kind="top"``, as the following.
+            * ``"starts"``: Index of the first value of each row, and the number of values at the end.
+            * ``"cells"``: Number of cells.
 
         Example:
             >>> import torch
@@ -227,23 +236,30 @@ def signatures(
     empty: Literal["raise", "zero"] = "raise",
     seed: int = 0,
 ) -> Signatures:
-    """Return the root distributions of maps, which the functions of this package compare.
+    """Bring maps into a form that can be compared, for the functions of :mod:`captum_leam.patterns`.
 
-    The row of a map depends on that map only, and not on its place in a batch or on the shards of a study.
+    Each map becomes a distribution over pixels or regions. The signature of a map depends on that map only, and not on its place in a
+    batch.
 
     Args:
         maps: Maps as a tensor or array, shape (N, H, W) or (N, 1, H, W); only their positive part counts.
-        kind: Part of the maps to compare: ``"top"`` for the top fraction of the pixels, ``"dense"`` for the whole positive map, and
-            ``"regions"`` for the mass of each region. Default: ``"top"``.
+        kind: Part of the maps to compare. Default: ``"top"``.
+
+            * ``"top"``: Pixels with the highest values, a share of ``fraction``.
+            * ``"dense"``: Whole positive map.
+            * ``"regions"``: Mass of each region of ``labels``.
         fraction: Share of the pixels for ``"top"``, in (0, 1]. Default: 0.01.
         grid: Rows and columns that dense maps are averaged to. Default: the pixels of the maps.
         labels: Region labels for ``"regions"``, integers, shape (N, H, W) or (H, W).
         regions: Labels that count. Default: all that occur, which may differ between shards.
-        empty: ``"raise"``, or ``"zero"`` to give a map without a positive value the coefficient 0 to all maps. Default: ``"raise"``.
+        empty: Treatment of a map without a positive value. Default: ``"raise"``.
+
+            * ``"raise"``: Raise an error.
+            * ``"zero"``: Set its coefficients with all maps to 0.
         seed: Seed that breaks ties at the cut, together with the values of the map, so that equal maps keep equal pixels. Default: 0.
 
     Returns:
-        Signatures of the N maps.
+        :class:`Signatures` of the N maps.
 
     Raises:
         CaptumLeamError: If the kind is unknown, a map is empty or has NaN, the fraction is outside (0, 1], or labels do not fit.
@@ -256,10 +272,9 @@ def signatures(
         >>> import torch
         >>> maps = torch.zeros(2, 10, 10)
         >>> maps[0, 0, 0] = maps[1, 0, 0] = maps[1, 9, 9] = 1.0
-        >>> signatures(maps)
-        Signatures of 2 maps: top, 100 cells, fraction=0.01, size=(10, 10), seed=0
-        >>> signatures(maps, fraction=0.02).similarity()[0].round(4)
-        array([1.    , 0.7071], dtype=float32)
+        >>> signatures(maps, fraction=0.02).similarity().round(2)  # they share one of two pixels
+        array([[1.  , 0.71],
+               [0.71, 1.  ]], dtype=float32)
     """
     _check_kind(kind)
     positive = as_maps(maps).detach().cpu().clamp(min=0)
