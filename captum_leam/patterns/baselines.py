@@ -43,11 +43,17 @@ def control_maps(
     batch_size: int = 64,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Return the maps of all controls that can be computed from the arguments.
+    """Return control maps, which do not depend on what a network has learned about identity.
+
+    Maps are person-specific only if they are more so than these. The controls that the arguments suffice for are computed:
+
+    * ``"edges"``: Smoothed edges of the image, see :func:`edge_maps`.
+    * ``"untrained"``: Maps of the model with random weights, see :func:`untrained_maps`. Needs ``model``.
+    * ``"parser"``: Places of the parts of the face, see :func:`region_maps`. Needs ``labels``.
 
     Args:
         images: Images, shape (N, C, H, W).
-        people: Person of each image.
+        people: Person of each of the N images.
         model: Model for the control "untrained"; it is copied and not changed. Default: no such control.
         explain: Function from a model, images and references (N, D) to maps, which computes the maps that are examined. Default:
             :func:`~captum_leam.explain_faces`.
@@ -57,15 +63,16 @@ def control_maps(
         seed: Seed of the random weights. Default: 0.
 
     Returns:
-        Dictionary of control maps by name, shape (N, H, W) each.
+        Dictionary of control maps by name of the control, shape (N, H, W) each.
 
     See Also:
         :func:`~captum_leam.patterns.pattern_claim`: Comparison of maps with these controls.
 
     Example:
         >>> _ = torch.manual_seed(0)
-        >>> sorted(control_maps(torch.rand(4, 3, 16, 16), list("aabb"), labels=torch.ones(4, 16, 16, dtype=torch.int64)))
-        ['edges', 'parser']
+        >>> images, labels = torch.rand(4, 3, 16, 16), torch.ones(4, 16, 16, dtype=torch.int64)
+        >>> {name: tuple(maps.shape) for name, maps in control_maps(images, list("aabb"), labels=labels).items()}
+        {'edges': (4, 16, 16), 'parser': (4, 16, 16)}
     """
     controls = {"edges": edge_maps(images)}
     if model is not None:
@@ -76,7 +83,7 @@ def control_maps(
 
 
 def edge_maps(images: Tensor) -> Tensor:
-    """Return the smoothed Sobel edges of images.
+    """Return the smoothed Sobel edges of images, a control that needs no network.
 
     Args:
         images: Images, shape (N, C, H, W).
@@ -193,7 +200,7 @@ def pose_features(landmarks: ArrayLike) -> Floats:
         landmarks: Landmarks as (x, y), the eyes first, shape (N, K, 2).
 
     Returns:
-        Features in units of the distance of the eyes, shape (N, 2 K).
+        Features in units of the distance of the eyes, float64, shape (N, 2 K).
 
     Raises:
         CaptumLeamError: If the landmarks have another shape or NaN, or both eyes are at the same place.
@@ -235,7 +242,7 @@ def crop_features(images: Tensor, *, side: int = 28) -> Floats:
         side: Side of the small crop in pixels. Default: 28.
 
     Returns:
-        Features, shape (N, side²).
+        Features, float64, shape (N, side²).
 
     See Also:
         :func:`~captum_leam.patterns.pose_features`: Features from landmarks.
@@ -265,7 +272,7 @@ def closest_strangers(
         block: Number of images whose distances are in memory at a time. Default: 1024.
 
     Returns:
-        Indices, shape (N, k).
+        Indices of images, int64, shape (N, k), the closest first.
 
     Raises:
         CaptumLeamError: If a feature is NaN, the number of people does not fit, or there are too few strangers.
