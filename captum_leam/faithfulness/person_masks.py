@@ -22,13 +22,15 @@ METHOD = "own mask"
 
 
 def person_mask(maps_of_some_images: Tensor) -> Tensor:
-    """Return the mask of a person: the mean of the positive parts of some of their maps, each divided by its sum.
+    """Return the mask of a person, the mean map of some of their images.
+
+    Each map counts with its positive part divided by its sum. The mask shows which places of the face matter for this person.
 
     Args:
-        maps_of_some_images: Maps of aligned images of one person, shape (N, H, W) or (N, 1, H, W).
+        maps_of_some_images: Maps of N aligned images of one person, 1 or more, shape (N, H, W) or (N, 1, H, W).
 
     Returns:
-        Mask, shape (H, W), not negative, which sums to 1.
+        Mask, shape (H, W), not negative. It sums to 1.
 
     Raises:
         CaptumLeamError: If there is no map, or a map has no positive value.
@@ -55,10 +57,11 @@ def evaluate_person_masks(
     seed: int = 0,
     **options: Any,
 ) -> OcclusionResult:
-    """Occlude each image with its person's mask from *other* images, beside masks of other people and random pixels.
+    """Test whether maps show patterns of a person that hold for other images of this person.
 
-    The images of each person are split at random into two halves, and an image is occluded with the mask of the half that it is not in.
-    Masks of the controls are made in the same way, from one other person drawn at random and from all other people.
+    The images of each person are split at random into two halves. Each image is occluded with the mask (mean map) of the half that it is
+    not in. If the patterns are person-specific, the cosine falls more than with the mask of another person, with that of all other people,
+    or with random pixels.
 
     Args:
         models: Function from images (N, C, H, W) to embeddings (N, D), or a dictionary of such functions by name.
@@ -70,8 +73,12 @@ def evaluate_person_masks(
         **options: Options of :class:`~captum_leam.faithfulness.OcclusionEvaluator`, such as ``fractions`` and ``fills``.
 
     Returns:
-        Drops of the method "own mask" and of the controls "another person's mask", "population mean", "random pixels" and "random face
-        pixels", which ``compare()`` tests.
+        :class:`OcclusionResult` with the drops of the method ``"own mask"`` and of these controls, with which its method ``compare`` tests
+        it:
+
+        * ``"another person's mask"``: Mask of one other person, drawn at random.
+        * ``"population mean"``: Mean mask of all other people.
+        * ``"random pixels"``, ``"random face pixels"``: As many pixels of the crop, or of the face.
 
     Raises:
         CaptumLeamError: If there is one person only, or a person has one image only.
@@ -84,8 +91,13 @@ def evaluate_person_masks(
         >>> _ = torch.manual_seed(0)
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 8)).eval()
         >>> faces, maps, people = torch.rand(4, 3, 8, 8), torch.rand(4, 8, 8), ["ann", "ann", "bob", "bob"]
-        >>> evaluate_person_masks(model, faces, maps, people, fractions=(0.1,)).summary()["control"].tolist()
-        ['', "another person's mask", 'population mean', 'random pixels', 'random face pixels']
+        >>> result = evaluate_person_masks(model, faces, maps, people, fractions=(0.1,))
+        >>> result.compare()[["method", "control", "people"]]
+             method                control  people
+        0  own mask  another person's mask       2
+        1  own mask        population mean       2
+        2  own mask          random pixels       2
+        3  own mask     random face pixels       2
     """
     people = people_of(labels, len(images))
     if len(images) != len(maps):
