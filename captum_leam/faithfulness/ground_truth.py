@@ -195,7 +195,9 @@ def part_importance(
     fill: str | Fill | Callable[..., Tensor] = "blur",
     batch_size: int = 64,
 ) -> Tensor:
-    """Return the drop of the cosine to a reference when one part of the face is occluded.
+    """Return how much each part of the face matters to a model, the drop of the cosine when the part is occluded.
+
+    Use it as the known truth for maps, see :func:`part_agreement`.
 
     Args:
         model: Function from images (N, C, H, W) to embeddings (N, D).
@@ -203,11 +205,12 @@ def part_importance(
         labels: Region labels, integers, shape (N, H, W).
         parts: Labels of the parts, which are occluded one at a time.
         references: Embeddings of other images, shape (D,), (1, D) or (N, D).
-        fill: Replacement of occluded pixels. Default: ``"blur"``.
+        fill: Replacement of occluded pixels: ``"zero"``, ``"mean"``, ``"blur"``, ``"noisy linear"``, ``"shuffle"``, or a function.
+            Default: ``"blur"``.
         batch_size: Number of images in one pass. Default: 64.
 
     Returns:
-        Drops, shape (N, parts); NaN where an image lacks the part.
+        Drops in [−2, 2], shape (N, parts), float64; NaN where an image lacks the part.
 
     See Also:
         :func:`~captum_leam.faithfulness.part_agreement`: Agreement of a map with this importance.
@@ -215,8 +218,9 @@ def part_importance(
     Example:
         >>> labels = torch.tensor([[[1, 1], [2, 0]]])
         >>> images = torch.ones(1, 1, 2, 2)
-        >>> part_importance(lambda x: x.flatten(1), images, labels, [1, 2], torch.ones(4), fill="zero").round(decimals=3).tolist()
-        [[0.293, 0.134]]
+        >>> drops = part_importance(lambda x: x.flatten(1), images, labels, [1, 2], torch.ones(4), fill="zero")
+        >>> print(drops.numpy().round(3))  # the embedding is the four pixels: part 1 has two of them, and part 2 one
+        [[0.293 0.134]]
     """
     labels = as_tensor(labels)
     clean = embed(model, images, batch_size).double()
@@ -233,7 +237,9 @@ def part_importance(
 
 
 def part_agreement(maps: Tensor, labels: Tensor, parts: Sequence[int], importance: Tensor) -> Tensor:
-    """Return Spearman's rank correlation over parts between the positive mass of a map and the importance of the parts.
+    """Return how well maps rank the parts of the face by their importance to the model.
+
+    It is Spearman's rank correlation over parts between the positive mass of a map in each part and the importance of the part.
 
     Args:
         maps: Maps, shape (N, H, W) or (N, 1, H, W).
@@ -253,8 +259,9 @@ def part_agreement(maps: Tensor, labels: Tensor, parts: Sequence[int], importanc
     Example:
         >>> labels = torch.tensor([[[0, 1], [2, 2]]])
         >>> maps = torch.tensor([[[0.1, 0.2], [0.2, 0.3]]])
-        >>> part_agreement(maps, labels, [0, 1, 2], torch.tensor([[0.0, 0.3, 0.9]])).round(decimals=6).tolist()
-        [1.0]
+        >>> agreement = part_agreement(maps, labels, [0, 1, 2], torch.tensor([[0.0, 0.3, 0.9]]))
+        >>> print(agreement.numpy().round(2))  # the masses of the parts, 0.1, 0.2 and 0.5, are in the same order
+        [1.]
     """
     from scipy.stats import spearmanr
 
