@@ -25,10 +25,10 @@ def interval_of_sums(
     seed: int = 0,
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> tuple[Floats, Floats]:
-    """Return the interval of a mean from sums and counts per person, by the studentised bootstrap over people.
+    """Return the confidence interval of a mean, from the sum and the number of the values of each person.
 
-    Each draw is scaled by its own standard error, because plain percentiles are too narrow for few people
-    (``benchmarks/calibration.py``). Memory does not grow with the number of people.
+    It is that of :func:`~captum_leam.stats.bootstrap_interval`, for data that are summed per person already. People are drawn by the
+    bootstrap, and each draw is scaled by its own standard error (studentised), because plain percentiles are too narrow for few people.
 
     Source: Davison & Hinkley 1997, sections 3.8, 2.4 and 2.7.2.
 
@@ -38,15 +38,15 @@ def interval_of_sums(
         confidence: Confidence level of the interval, in (0, 1). Default: 0.95.
         resamples: Number of bootstrap draws of people. Default: 2000.
         seed: Seed of the draws. Default: 0.
-        bounds: Bounds of the quantity, at which the ends are cut. Default: none.
+        bounds: Lowest and highest possible value of the quantity, at which the ends are cut. Default: no bounds.
 
     Returns:
-        Low and high ends, shape () or (K,); NaN where fewer than two people have the quantity.
+        Pair of the low and the high end, arrays of shape () or (K,), float64; NaN where fewer than two people have the quantity.
 
     Example:
-        >>> low, high = interval_of_sums([0.0, 2.0, 1.0], [1, 2, 1], resamples=100, bounds=(0, 1))
-        >>> bool(0 <= low < high <= 1)
-        True
+        >>> low, high = interval_of_sums([0.6, 0.5, 0.5, 0.6], [2, 1, 1, 1])  # four people, one of them with two images
+        >>> print(low.round(2), high.round(2))  # around the mean, 0.44
+        0.19 0.69
     """
     totals, numbers = np.asarray(sums, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     people, shape = len(totals), totals.shape[1:]
