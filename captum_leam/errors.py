@@ -39,24 +39,24 @@ def next_command(command: str) -> str:
 
 
 class CaptumLeamError(ValueError):
-    """Error raised if an input or request is invalid. The message states what was expected, what was passed and what to do.
+    """Error raised if an input or request is invalid.
 
-    All errors that the package raises for inputs are of this class. A missing extra (:class:`MissingExtraError`) and insufficient memory
-    (:class:`~captum_leam.TooLargeError`) are not, because the input is not their cause. The command line prints all of these on one line,
-    and other exceptions with their traceback.
+    Catch this class to handle all errors that the package raises for inputs. Its message states what was expected, what was passed and what
+    to do. A missing extra (:class:`MissingExtraError`) and insufficient memory (:class:`~captum_leam.TooLargeError`) are not of this class,
+    because the input is not their cause.
 
     Attributes:
-        options: Options of the command line, each with its value, that work around the error. The command line prints the same command
-            with these options. Default: empty.
+        options: Options of the command line that work around the error, each followed by its value. The command line suggests the same
+            command with these options. Default: ``()``.
 
     Example:
         >>> import torch
         >>> from captum_leam import top_fraction
         >>> try:
-        ...     top_fraction(torch.rand(1, 4, 4), 2.0)
+        ...     top_fraction(torch.ones(1, 4, 4), 2.0)
         ... except CaptumLeamError as error:
-        ...     print(type(error).__name__)
-        CaptumLeamError
+        ...     print(error)
+        Expected fraction to be a share of the pixels in (0, 1], got 2.0. For 1 %, pass 0.01.
     """
 
     options: tuple[str, ...] = ()
@@ -65,7 +65,10 @@ class CaptumLeamError(ValueError):
         """Return this error with options of the command line that work around it.
 
         Args:
-            *options: Options, each with its value.
+            *options: Options, each followed by its value.
+
+        Returns:
+            This error, so that it can be raised in the same line.
 
         Example:
             >>> CaptumLeamError("no face was found.").with_options("--pictures", "crops").options
@@ -81,7 +84,7 @@ class InputTypeError(CaptumLeamError, TypeError):
     Example:
         >>> import torch
         >>> from captum_leam import suggest_layers
-        >>> suggest_layers("resnet18", torch.rand(2, 3, 112, 112))
+        >>> suggest_layers("resnet18", torch.zeros(2, 3, 112, 112))
         Traceback (most recent call last):
             ...
         captum_leam.errors.InputTypeError: Expected model to be a torch.nn.Module, got a str.
@@ -165,9 +168,12 @@ class MissingExtraError(ImportError):
         """Return the error of a module that an extra of this package installs.
 
         Args:
-            module: Name of the module.
-            extra: Name of the extra.
+            module: Name of the module that cannot be imported, e.g. ``"ray"``.
+            extra: Name of the extra of this package that installs it.
             error: Error that the import raised.
+
+        Returns:
+            Error whose message ends with the command that installs the extra.
 
         Example:
             >>> print(MissingExtraError.of("ray", "ray", ImportError("No module named 'ray'")))
@@ -220,7 +226,7 @@ class IncompleteError(CaptumLeamError):
 
 
 class EngineError(CaptumLeamError):
-    """Error raised if workers of a study die or cannot be reached.
+    """Error raised if workers of a study exit early or cannot be reached.
 
     Example:
         >>> issubclass(EngineError, CaptumLeamError)
@@ -267,7 +273,9 @@ class HalfPrecisionWarning(UserWarning):
 
 
 class NormalisedWarning(UserWarning):
-    """Warning issued if the embeddings of a network have length 1.
+    """Warning issued if a network returns embeddings of length 1, for which maps are less faithful.
+
+    Explain the part of the network before the normalisation instead.
 
     Example:
         >>> import warnings
