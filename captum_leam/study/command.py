@@ -13,7 +13,10 @@ INCOMPLETE = 1
 
 def study(
     context: typer.Context,
-    config: Annotated[Path, typer.Argument(help="YAML: people, models, and what to measure; see docs/reference/study_configuration.md.")],
+    config: Annotated[
+        Path,
+        typer.Argument(help="YAML: people, models, and what to measure; see docs/reference/study_configuration.md."),
+    ],
     out: Annotated[
         str | None,
         typer.Option(help="Folder of results, or its URL in a store, instead of the one in the configuration."),
