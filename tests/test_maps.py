@@ -100,6 +100,11 @@ def test_maps_with_nan_raise_and_name_the_rows():
             function(maps)
 
 
+def test_the_largest_magnitude_becomes_one_and_zeros_stay():
+    maps = torch.tensor([[[1.0, -4.0]], [[0.0, 0.0]], [[0.0, 8.0]]])
+    assert normalize_max(maps).tolist() == [[[0.25, -1.0]], [[0.0, 0.0]], [[0.0, 1.0]]]
+
+
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan")])
 def test_fractions_outside_0_to_1_raise(fraction):
     with pytest.raises(ValueError, match="share of the pixels"):

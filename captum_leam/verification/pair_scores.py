@@ -102,8 +102,7 @@ class PairScores:
             Either is empty if there is no pair of its kind.
 
         Note:
-            n images have n (n − 1) / 2 pairs, so pass ``max_pairs`` for many thousands of images. All impostor pairs are used if there are
-            at most 2 · ``max_pairs`` pairs in total.
+            n images have n (n − 1) / 2 pairs, so pass ``max_pairs`` for many thousands of images.
 
         Example:
             >>> scores = PairScores()
@@ -148,9 +147,10 @@ def _impostor_pairs(
     count = len(codes)
     if max_pairs is None or count * (count - 1) // 2 <= 2 * max_pairs:
         first, second = np.triu_indices(count, 1)
-        every: NDArray[np.int64] = np.stack([first, second], 1)[codes[first] != codes[second]]
-        return every
-    pairs = np.sort(generator.integers(0, count, (3 * max_pairs, 2)), axis=1)
-    pairs = np.unique(pairs[codes[pairs[:, 0]] != codes[pairs[:, 1]]], axis=0)
-    rows = generator.choice(len(pairs), min(max_pairs, len(pairs)), replace=False)
-    return pairs[np.sort(rows)]
+        pairs: NDArray[np.int64] = np.stack([first, second], 1)[codes[first] != codes[second]]
+    else:
+        pairs = np.sort(generator.integers(0, count, (3 * max_pairs, 2)), axis=1)
+        pairs = np.unique(pairs[codes[pairs[:, 0]] != codes[pairs[:, 1]]], axis=0)
+    if max_pairs is None or len(pairs) <= max_pairs:
+        return pairs
+    return pairs[np.sort(generator.choice(len(pairs), max_pairs, replace=False))]

@@ -1,6 +1,7 @@
 """Cosines of pairs from embeddings that come batch after batch."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -41,6 +42,14 @@ def test_of_many_pairs_some_are_drawn_by_the_seed():
     assert not np.array_equal(some.impostor, other.impostor)
     assert np.isin(some.genuine, every.genuine).all()
     assert np.isin(some.impostor, every.impostor).all()
+
+
+@pytest.mark.parametrize("max_pairs", [3, 20, 40, 66])
+def test_drawn_pairs_are_as_many_as_asked_and_different(max_pairs):
+    scores = PairScores()
+    scores.update(np.random.default_rng(0).normal(size=(12, 8)), list("aabbccddeeff"))  # 60 impostor pairs
+    impostor = scores.compute(max_pairs).impostor
+    assert len(np.unique(impostor)) == len(impostor) == min(max_pairs, 60)
 
 
 def test_has_both_kinds_is_false_for_pairs_of_one_kind():
