@@ -40,10 +40,8 @@ Reference = Literal["own", "other face", "other images", "first candidate"]
 class PresetForm(NamedTuple):
     """Number of rounds of occlusion that refine the overall map of a preset.
 
-    :data:`PRESETS` holds the form of each preset. Use it to compute what a preset costs.
-
-    Attributes:
-        rounds: Number of rounds after the first pass.
+    :data:`PRESETS` holds the form of each preset. Use it to compute what a preset costs. ``rounds`` is the number of rounds after the first
+    pass.
 
     Example:
         >>> PRESETS["default"].rounds, PRESETS["default"].passes(own_reference=True)
