@@ -151,6 +151,8 @@ class ControlContext:
         >>> maps = CONTROLS["random pixels"](context)
         >>> maps.shape
         torch.Size([2, 8, 8])
+        >>> CONTROL_NAMES["parser"]  # what texts and figures call a control
+        'regions only'
     """
 
     images: Tensor

@@ -42,6 +42,8 @@ class Preprocessing:
         >>> pixel = torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1)  # red, green and blue
         >>> INSIGHTFACE(pixel).flatten().tolist()
         [-1.0, 0.0, 1.0]
+        >>> BYTES(pixel).flatten().round(decimals=1).tolist()
+        [0.0, 127.5, 255.0]
         >>> bgr = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), colour="bgr", size=(1, 1))
         >>> bgr(pixel).flatten().tolist()
         [1.0, 0.0, -1.0]
