@@ -3,7 +3,6 @@
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -55,12 +54,6 @@ def read_one(picture: Picture, worker: Worker) -> FaceSource | str:
     return source
 
 
-def read_ahead(pictures: Sequence[Picture], worker: Worker) -> Iterator[FaceSource | str]:
-    """Yield pictures in order, the next ones decoded while the caller works on one."""
-    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(worker.config.threads,)) as reader:
-        yield from reader.map(lambda picture: read_one(picture, worker), pictures)
-
-
 # -- the stage -----------------------------------------------------------------------------------------
 
 
@@ -74,7 +67,7 @@ def crops_shard(worker: Worker, pictures: Sequence[Picture]) -> Shard:
     ``how`` each was read; ``faces`` found and ``turns`` of photographs, -1 for crops; ``people``, whose they are.
     """
     config = worker.config
-    read = list(read_ahead(pictures, worker))
+    read = [read_one(picture, worker) for picture in pictures]
     readable = {i: source for i, source in enumerate(read) if not isinstance(source, str)}
     failed: list[Failure] = [("read", "", i, reason) for i, reason in enumerate(read) if isinstance(reason, str)]
     count = Counter(pictures[i].person for i in readable)
