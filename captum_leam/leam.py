@@ -711,8 +711,8 @@ def _zero_activations_message(layer: str, rows: list[int]) -> str:
 def _rounding_noise_message(layer: str, rows: list[int]) -> str:
     return (
         f"Expected a gradient of the score at layer {layer}, got a numerically zero gradient for images {rows}, as at the maximum of the "
-        'cosine to an image\'s own embedding. Use LEAM(model, layer) with norm="detach" or a reference from other images, and the part of '
-        "the model before it normalises its embeddings."
+        "cosine to an image's own embedding. Pass a reference from other images, or explain the part of the model before the division by "
+        "the length: UpTo(model, layer_before_division(model, images)) of captum_leam.models."
     )
 
 
@@ -740,7 +740,7 @@ def _reshapes_of(
         raise CaptumLeamError("Expected layer to be one or more modules, got an empty list.")
     for layer in layers:
         if not isinstance(layer, nn.Module | LayerSuggestion):
-            hint = f" Pass model.get_submodule({layer!r})." if isinstance(layer, str) else ""
+            hint = f" Pass captum_leam.layers.get_layer(model, {layer!r})." if isinstance(layer, str) else ""
             raise InputTypeError(
                 f"Expected layer to be a torch.nn.Module, a suggestion of suggest_layers, or a list of them, got {layer!r}.{hint}"
             )

@@ -143,7 +143,7 @@ def place_on_field(maps: Tensor, size: tuple[int, int], field: Field | None = No
         Maps of shape (N, H, W).
 
     Raises:
-        CaptumLeamError: If the field is not inside the image.
+        CaptumLeamError: If ``size`` is not two numbers, or the field is not inside the image.
 
     See Also:
         * :func:`~captum_leam.suggest.find_field`: Field of a network.
@@ -155,6 +155,10 @@ def place_on_field(maps: Tensor, size: tuple[int, int], field: Field | None = No
         (torch.Size([1, 112, 112]), [0.0, 1.0])
     """
     maps = as_maps(maps)
+    if isinstance(size, Tensor) or not isinstance(size, Sequence) or len(size) != 2:
+        raise CaptumLeamError(
+            f"Expected size to be (height, width) of the images, got a {type(size).__name__}. Pass images.shape[-2:]."
+        )
     top, left, height, width = field or (0, 0, *size)
     if min(top, left) < 0 or min(height, width) < 1 or top + height > size[0] or left + width > size[1]:
         raise CaptumLeamError(

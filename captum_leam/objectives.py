@@ -429,7 +429,8 @@ def _warn_of_unit_embeddings(embeddings: Tensor) -> None:
     def warn(rows: list[int]) -> None:
         warnings.warn(
             "Expected embeddings that are not normalised, but all embeddings have length 1. The maps are those of the differentiated "
-            "cosine, which are less faithful and less person-specific; explain the part of the model before the normalisation.",
+            "cosine, which were less faithful on trained face networks. Explain the part before the division: "
+            "UpTo(model, layer_before_division(model, images)) of captum_leam.models.",
             stacklevel=8,  # through the end of deferred_checks
         )
 

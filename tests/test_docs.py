@@ -171,7 +171,7 @@ def test_the_readme_runs_as_pasted(tmp_path, monkeypatch):
     """The first code that anyone sees, in an empty folder; the figures below it are those that it prints."""
     monkeypatch.chdir(tmp_path)
     readme = (ROOT / "README.md").read_text()
-    code, _ = CODE.findall(readme)
+    code, *_ = CODE.findall(readme)
     assert len([line for line in code.splitlines() if line and "import" not in line]) == 8
     given = {"__name__": "page"}
     exec(compile(code, "README.md", "exec"), given)  # noqa: S102 - our own page
@@ -205,14 +205,16 @@ def test_the_readme_runs_with_a_model_and_pictures_of_ones_own(tmp_path, monkeyp
     for name, image in zip(("ann/1", "ann/2", "bob/1", "bob/2"), sample.images, strict=True):
         Path(name).parent.mkdir(exist_ok=True)
         save_image(image, f"{name}.png")
-    first, own = CODE.findall((ROOT / "README.md").read_text())
+    first, own, one_layer = CODE.findall((ROOT / "README.md").read_text())
     replaced = re.search(r"^population = .*?^faces, people = .*?$", first, re.MULTILINE | re.DOTALL)[0]
     assert len(replaced.splitlines()) == 3
     given = {"__name__": "page", "my_network": lambda: resnet18(num_classes=16)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an untrained network tells nobody apart
         exec(compile(first.replace(replaced, own), "README.md", "exec"), given)  # noqa: S102 - our own page
-    assert given["maps"].shape == (4, 112, 112)
+        assert given["maps"].shape == (4, 112, 112)
+        exec(compile(one_layer, "README.md", "exec"), given)  # noqa: S102 - our own page
+    assert (given["maps"].shape, given["raw"].shape[:2]) == ((4, 112, 112), (4, 1))
     assert Path("maps.png").stat().st_size > 10_000
 
 

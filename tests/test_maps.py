@@ -100,6 +100,12 @@ def test_maps_with_nan_raise_and_name_the_rows():
             function(maps)
 
 
+@pytest.mark.parametrize("size", [torch.zeros(1, 3, 8, 8), 8, (8,)])
+def test_a_size_that_is_none_raises(size):
+    with pytest.raises(CaptumLeamError, match=r"Expected size to be \(height, width\) .* Pass images.shape\[-2:\]"):
+        place_on_field(torch.ones(1, 1, 4, 4), size)
+
+
 def test_the_largest_magnitude_becomes_one_and_zeros_stay():
     maps = torch.tensor([[[1.0, -4.0]], [[0.0, 0.0]], [[0.0, 8.0]]])
     assert normalize_max(maps).tolist() == [[[0.25, -1.0]], [[0.0, 0.0]], [[0.0, 1.0]]]

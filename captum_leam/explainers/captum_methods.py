@@ -70,7 +70,7 @@ def _check_method(method: Any, model: Any, layer: Any) -> None:
     if not callable(method):
         raise InputTypeError(f"Expected method to be a class of captum.attr, got {method!r}.")
     if layer is not None and not isinstance(layer, nn.Module | LayerSuggestion):
-        hint = f" Pass model.get_submodule({layer!r})." if isinstance(layer, str) else ""
+        hint = f" Pass captum_leam.layers.get_layer(model, {layer!r})." if isinstance(layer, str) else ""
         raise InputTypeError(
             f"Expected layer to be a torch.nn.Module or one suggestion of suggest_layers, got a {type(layer).__name__}.{hint}"
         )

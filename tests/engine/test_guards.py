@@ -184,7 +184,7 @@ def test_channels_last_layers_need_a_reshape(faces):
 def test_a_layer_that_is_no_module_raises(net, layer):
     with pytest.raises(TypeError, match="layer to be a torch.nn.Module"):
         LEAM(net, layer)
-    with pytest.raises(TypeError, match=r"model.get_submodule\('body'\)"):
+    with pytest.raises(TypeError, match=r"layers.get_layer\(model, 'body'\)"):
         LEAM(net, "body")
     with pytest.raises(ValueError, match="empty list"):
         LEAM(net, [])

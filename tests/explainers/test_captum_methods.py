@@ -171,7 +171,10 @@ def test_wrong_methods_and_inputs_raise(model, faces, references):
         (lambda net: CaptumExplainer(ca.LayerGradCam, net), "LayerGradCam to take a model, got: missing .*'layer'"),
         (lambda net: CaptumExplainer(lambda f, layer: ca.LayerGradCam(f, layer), net), "'layer'.* Pass layer"),
         (lambda net: CaptumExplainer(ca.IntegratedGradients, net, net[1]), "no layer with IntegratedGradients"),
-        (lambda net: CaptumExplainer(ca.LayerGradCam, net, "1"), r"got a str\. Pass model.get_submodule\('1'\)"),
+        (
+            lambda net: CaptumExplainer(ca.LayerGradCam, net, "1"),
+            r"got a str\. Pass captum_leam.layers.get_layer\(model, '1'\)",
+        ),
         (lambda net: CaptumExplainer(ca.LayerGradCam, net, [net[1]]), "one suggestion of suggest_layers, got a list"),
         (
             lambda net: CaptumExplainer(net, ca.LayerGradCam),
