@@ -241,6 +241,8 @@ def explain_faces(
             * ``"fast"``: One forward and one backward pass.
             * ``"default"``: 9 passes of each kind; occlusion refines the map.
             * ``"best"``: 49 passes of each kind; more rounds of occlusion.
+
+            Without a ``reference`` each takes one more forward pass.
         layers: Layers to start from: a name, module or suggestion, or a list of these. Default: None, those that
             :func:`~captum_leam.suggest_layers` finds.
         field: Part (top, left, height, width) of the images that the model reads, in pixels. Default: None, found by
@@ -262,8 +264,11 @@ def explain_faces(
         CaptumLeamError: If the preset is unknown, there are no images, or ``LEAM.attribute`` would raise it.
 
     Note:
-        The first call for a model takes a few more passes on two images, to find layers and to check the model. :doc:`/best_form` compares
-        the forms of the map that were tried.
+        ``"fast"`` is the mean of the normalised layer maps plus, with twice the weight, the positive contributions of the pixels, blurred
+        at three scales; layers without a positive value are omitted for that image. The other presets add the contributions found in
+        their rounds and twice the re-ranked map, and square the sum. :doc:`/best_form` compares the forms that were tried.
+
+        The first call for a model takes a few more passes on two images, to find layers and to check the model.
 
     See Also:
         * :func:`~captum_leam.explain_pair`: Maps of two faces towards each other.

@@ -92,8 +92,8 @@ class LEAM(LayerAttribution, GradientAttribution):
             * ``"differentiate"``: Part of the gradient, which is then that of the cosine. It needs a reference.
             * ``"fixed"``: Constant, with the value at the image for all points of a path.
         reshape: Function that brings the output of the layer to (N, C, h, w), for example :func:`~captum_leam.layers.tokens_to_map` for
-            transformers. For a list of modules, one function for all or a list with one function or None for each. Default: None. Layer
-            suggestions have their own.
+            transformers. It may only rearrange or select values, because it is applied to the gradients, too. For a list of modules, one
+            function for all or a list with one function or None for each. Default: None. Layer suggestions have their own.
 
     Raises:
         InputTypeError: If ``forward_func``, a layer or a reshape has the wrong type.
@@ -225,8 +225,8 @@ class LEAM(LayerAttribution, GradientAttribution):
         Args:
             inputs: Images (N, C, H, W), or a tuple of input tensors with N rows each.
             target: None, because embeddings have no classes. Pass ``reference`` instead. Default: None.
-            additional_forward_args: Further arguments of the model, a single one or a tuple. None of them is used as a reference. Default:
-                None.
+            additional_forward_args: Further arguments of the model, a single one or a tuple, none of which is used as a reference. Tensors
+                with one row per image are repeated if ``internal_batch_size`` batches several steps of a path. Default: None.
             attribute_to_layer_input: Whether to explain the input of the layer instead of its output. Default: False.
             relu_attributions: Whether to set negative values to 0. Default: False.
             attr_dim_summation: Whether to sum over the channels. Default: True.

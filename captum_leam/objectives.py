@@ -218,7 +218,7 @@ def direction(embeddings: Tensor, reference: Tensor | None = None, contrast: Ten
 def similarity(embeddings: Tensor, direction: Tensor, norm: Norm = "detach") -> Tensor:
     """Compute the similarity of each embedding to a reference, as a differentiable score.
 
-    All norms give the cosine at the explained image, but different gradients, see :mod:`captum_leam.objectives`.
+    Without a contrast, all norms give the cosine at the explained image. Their gradients differ, see :mod:`captum_leam.objectives`.
 
     Args:
         embeddings: Embeddings (N, D), not normalised.
@@ -259,7 +259,7 @@ def fixed_weights(embeddings: Tensor, reference: Tensor | None = None, contrast:
 
     .. math:: w = d / \|f(x)\|, \qquad s = \langle f, w\rangle
 
-    where d is the direction of :func:`direction`. At the explained image x, the score is the cosine.
+    where d is the direction of :func:`direction`. Without a contrast, the score at the explained image x is the cosine.
 
     Args:
         embeddings: Embeddings (N, D) of the explained images.

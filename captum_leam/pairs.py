@@ -240,11 +240,11 @@ class PairExplanation(HtmlResult):
             photographs: Photographs of the two faces, a and b, each a tensor of shape (3, H, W) in [0, 1], or None to omit it. Needs
                 faces that were passed to :func:`~captum_leam.explain_pair` as :class:`~captum_leam.faces.AlignedFace`; others are
                 omitted. Default: None, for no photographs.
-            pictures: Further pictures below the faces, at most one per face, each an RGB array of shape (H, W, 3), uint8, or None to
+            pictures: Pictures to show in place of ``photographs``, one per face, each an RGB array of shape (H, W, 3), uint8, or None to
                 omit it. :func:`captum_leam.plots.overlay_on_photo` returns such arrays. Default: None, for no pictures.
 
         Returns:
-            Matplotlib figure with six panels, a colour bar, and one panel per photograph or picture. Notebooks display it. Save it by
+            Matplotlib figure with six panels, a colour bar, and one panel per photograph. Notebooks display it. Save it by
             ``figure.savefig(path)``.
 
         Note:

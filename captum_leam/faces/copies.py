@@ -166,13 +166,12 @@ def _near_pairs(points: Tensor) -> list[tuple[int, int]]:
     rows = points.any(1).nonzero().ravel()
     if not len(rows):
         return []
-    found, reach = points[rows].double().numpy(), (2 * (1 - MIN_COSINE)) ** 0.5 + ROUNDING
-    spread = np.argsort(-found.std(0), kind="stable")[
-        :TREE_DIMENSIONS
-    ]  # a tree of more dimensions visits nearly all points
-    pairs = cKDTree(found[:, spread]).query_pairs(reach, output_type="ndarray")
+    values, radius = points[rows].double().numpy(), (2 * (1 - MIN_COSINE)) ** 0.5 + ROUNDING
+    # A tree of more dimensions visits nearly all points.
+    axes = np.argsort(-values.std(0), kind="stable")[:TREE_DIMENSIONS]
+    pairs = cKDTree(values[:, axes]).query_pairs(radius, output_type="ndarray")
     blocks = np.array_split(pairs, len(pairs) // 100_000 + 1)
-    is_near = [np.linalg.norm(found[block[:, 0]] - found[block[:, 1]], axis=1) <= reach for block in blocks]
+    is_near = [np.linalg.norm(values[block[:, 0]] - values[block[:, 1]], axis=1) <= radius for block in blocks]
     pairs = pairs[np.concatenate(is_near)]
     return [(max(pair), min(pair)) for pair in rows.numpy()[pairs].tolist()]
 

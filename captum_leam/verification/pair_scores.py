@@ -89,7 +89,7 @@ class PairScores:
         batches can be added afterwards.
 
         Args:
-            max_pairs: Maximum number of pairs of each kind, 1 or more; if there are more, as many are drawn at random. Default: None, all
+            max_pairs: Maximum number of pairs of each kind, 1 or more. If there are more, pairs are drawn at random. Default: None, all
                 pairs.
             seed: Seed of the random pairs. It has no effect without ``max_pairs``. Default: 0.
 
