@@ -120,8 +120,6 @@ def _processes(jobs: int, config: Config) -> Iterator[Pool]:
             yield pool
         return
     names: dict[int, str] = {}
-    with joblib.parallel_config("loky", inner_max_num_threads=config.threads):
-        parallel = joblib.Parallel(jobs, batch_size=1, pre_dispatch="2*n_jobs", return_as="generator_unordered")
 
     def give(context: WorkerContext, tasks: Sequence[Task]) -> Iterator[Outcome]:
         given: dict[AnyPath, Task] = {}
@@ -131,6 +129,9 @@ def _processes(jobs: int, config: Config) -> Iterator[Pool]:
                 given[task.path] = task
                 yield joblib.delayed(perform_in_worker)(context, task)
 
+        # Anew for each call, as results that were late when a worker died would reach the next call. Loky keeps its processes.
+        with joblib.parallel_config("loky", inner_max_num_threads=config.threads):
+            parallel = joblib.Parallel(jobs, batch_size=1, pre_dispatch="2*n_jobs", return_as="generator_unordered")
         try:
             for process, outcome in parallel(calls()):
                 del given[outcome.task.path]
@@ -141,8 +142,7 @@ def _processes(jobs: int, config: Config) -> Iterator[Pool]:
                 raise EngineError(_cause(error)) from None
             yield from [Outcome(task, lost=_cause(error), worker="node 1") for task in given.values()]
 
-    with parallel:
-        yield give
+    yield give
 
 
 # -- Ray -----------------------------------------------------------------------------------------------
