@@ -42,7 +42,7 @@ test: $(VENV)/test
 
 # Long tests: killed, interrupted and distributed studies, faults at any moment, real networks in full
 test-ci: $(VENV)/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ci -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ci -n 2 --dist loadfile --no-loadscope-reorder tests
 
 # Where the numbers are made: the folders that `make mutants` changes, 1480 tests in 70 s of processor time
 FAST := tests/engine tests/faithfulness tests/patterns tests/regions tests/stats tests/verification tests/test_maps.py tests/test_pairs.py tests/test_refinement.py
