@@ -245,16 +245,16 @@ class RayPool:
 
 @contextmanager
 def _ray(jobs: int, config: Config) -> Iterator[Pool]:
-    """Use the Ray that runs, or start one on this machine and stop it again; the environment is put back."""
+    """Use the Ray of this process or of ``RAY_ADDRESS``, or start one and stop it again; the environment is put back."""
     before = dict(os.environ)
     os.environ["RAY_AUTH_MODE"] = "disabled"  # else it writes a token into the home directory
     try:
         ray = import_optional("ray")
         starts = not ray.is_initialized()
         if starts:
-            cluster = os.environ.get("RAY_ADDRESS")
-            local: dict[str, Any] = {} if cluster else {"num_cpus": jobs * config.threads, "include_dashboard": False}
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **local)
+            own = {"address": "local", "num_cpus": jobs * config.threads, "include_dashboard": False}
+            place: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else own
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **place)
         pool = RayPool(jobs, config)
         try:
             yield pool

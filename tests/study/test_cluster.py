@@ -74,6 +74,15 @@ def test_a_node_that_dies_in_the_middle_changes_no_table(cluster, undisturbed, r
     assert [worker["networks loaded"] for worker in run["workers"].values()] == [2, 2]
 
 
+def test_a_cluster_that_is_not_named_is_not_joined(cluster, undisturbed, right, tmp_path, monkeypatch):
+    """Ray alone joins a cluster that runs on this machine, and refuses the number of cores then."""
+    monkeypatch.delenv("RAY_ADDRESS")
+    settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
+    run = Study(settings).run(engine="ray", jobs=1, progress=False, report=False).manifest["run"]
+    assert tables_of(tmp_path / "out") == right
+    assert len(run["workers"]) == 1
+
+
 @pytest.mark.parametrize("engine", ["processes", "ray"])
 def test_a_worker_that_the_system_kills_is_reported(cluster, tmp_path, engine):
     pytest.importorskip("joblib", reason="needs pip install 'captum-leam[study]'")
