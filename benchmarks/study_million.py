@@ -25,7 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise, product
+from itertools import cycle, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,8 @@ def simulated_plan(options: argparse.Namespace, people: int, out: Path) -> Plan:
     config = config_from(settings)
     names = [f"p{i:07d}" for i in range(people)]
     pictures = tuple(
-        Picture(p * options.images + i, name, Path(f"{i}.png"), f"{name}/{i}.png", (GROUPS[p % 2],), f"{p:058d}{i:06d}")
-        for p, name in enumerate(names)
+        Picture(p * options.images + i, name, f"{name}/{i}.png", group, f"{p:058d}{i:06d}")
+        for p, (name, group) in enumerate(zip(names, cycle([(group,) for group in GROUPS])))
         for i in range(options.images)
     )
     fingerprint = Fingerprint("simulated", ((1.0, 0.5),), 1e-4)

@@ -119,7 +119,7 @@ def file_sha256(path: AnyPath) -> str:
         ...     file_sha256(Path(file.name))[:8]
         'e3b0c442'
     """
-    if path.exists() and not path.is_file():  # reading a pipe or a device might never end
+    if isinstance(path, Path) and path.exists() and not path.is_file():  # reading a pipe or a device might never end
         raise OSError(errno.EINVAL, "it is no file")
     with local_file(path) as local, open(local, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

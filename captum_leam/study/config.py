@@ -72,6 +72,11 @@ class People:
         """Whether the pictures come from a CSV table."""
         return self.path.suffix.lower() == ".csv"
 
+    @property
+    def folder(self) -> AnyPath:
+        """Folder that the paths of pictures are relative to."""
+        return self.path.parent if self.is_table else self.path
+
 
 @dataclass(frozen=True, config=SETTINGS)
 class Groups:

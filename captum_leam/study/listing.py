@@ -3,12 +3,13 @@
 import csv
 import io
 import os
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, repeat
 from operator import attrgetter
 from pathlib import Path
 
@@ -32,8 +33,7 @@ class Picture:
     Attributes:
         number: Number in the study, from 0.
         person: Name of the person on it.
-        path: Path of the file, local or in a store.
-        name: The path as tables show it, relative and with /.
+        where: Path of the file with /, relative to ``People.folder``, or its URL. A million people have millions of these: no ``Path``.
         groups: Values of the labels, in the order of ``Listing.labels``.
         sha256: SHA-256 of the file; empty where it could not be read.
         reason: Why it is left out; empty if it is not.
@@ -41,11 +41,19 @@ class Picture:
 
     number: int
     person: str
-    path: AnyPath
-    name: str
+    where: str
     groups: tuple[str, ...] = ()
     sha256: str = ""
     reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """The path as tables show it."""
+        return as_text(self.where)
+
+    def path(self, folder: AnyPath) -> AnyPath:
+        """Return the path of the file, local or in a store, given ``People.folder``."""
+        return as_path(self.where, folder)
 
 
 @dataclass(frozen=True)
@@ -164,7 +172,7 @@ def _of_folder(config: Config) -> tuple[list[Picture], list[SkippedPath]]:
         except FileError as error:  # the other people go on
             skipped_paths.append(SkippedPath("folder", name, name, as_text(error.reason)))
             continue
-        pictures += [Picture(0, name, file, f"{name}/{as_text(file.name)}") for file in files]
+        pictures += [Picture(0, name, f"{path.name}/{file.name}") for file in files]
         if not files:
             skipped_paths.append(SkippedPath("folder", name, name, f"no image file of {name} in it"))
         for other, reason in skipped:
@@ -238,7 +246,7 @@ def _of_table(config: Config) -> Iterator[Picture]:
             )
         seen[where] = line
         try:
-            picture = as_path(where, people.path.parent)
+            as_path(where)
         except CaptumLeamError as error:
             raise ConfigError(f"{people.path}, line {line}: {error}") from None
         groups = tuple(row[label] for label in labels)
@@ -248,8 +256,7 @@ def _of_table(config: Config) -> Iterator[Picture]:
                 f"{dict(zip(labels, groups, strict=True))} and, "
                 f"in an earlier line, {dict(zip(labels, known[person], strict=True))}."
             )
-        name = where if is_url(where) else Path(where).as_posix()
-        yield Picture(0, person, picture, name, groups)
+        yield Picture(0, sys.intern(person), where if is_url(where) else Path(where).as_posix(), known[person])
 
 
 def _with_groups(pictures: list[Picture], groups: Groups, path: AnyPath) -> list[Picture]:
@@ -274,14 +281,14 @@ def _with_groups(pictures: list[Picture], groups: Groups, path: AnyPath) -> list
 # -- what can count ------------------------------------------------------------------------------------
 
 
-def hashed(listing: Listing, min_images: int, *, progress: bool = False) -> Listing:
+def hashed(listing: Listing, folder: AnyPath, min_images: int, *, progress: bool = False) -> Listing:
     """Return the listing with hashes of the files, and what cannot count left out with the reason.
 
     Left out are files that cannot be read, second copies of the same bytes (an image must not be among its own references, nor be of two
     people), and people with fewer than ``min_images`` pictures left.
     """
     with ThreadPoolExecutor(READERS) as readers:
-        read = readers.map(_hash, listing.pictures)
+        read = readers.map(_hash, listing.pictures, repeat(folder))
         pictures = list(
             tqdm(read, total=len(listing.pictures), desc="reading files", unit="file", disable=not progress)
         )
@@ -296,7 +303,7 @@ def mark_copy(picture: Picture, first: Picture, how: str) -> Picture:
     """Leave out a picture that is a copy of another.
 
     Example:
-        >>> ann, bob = Picture(0, "ann", Path("1.png"), "ann/1.png"), Picture(1, "bob", Path("2.png"), "bob/2.png")
+        >>> ann, bob = Picture(0, "ann", "ann/1.png"), Picture(1, "bob", "bob/2.png")
         >>> mark_copy(bob, ann, "shows the same as").reason
         'shows the same as ann/1.png of ann, another person'
     """
@@ -308,7 +315,7 @@ def without_lonely(pictures: Sequence[Picture], min_images: int) -> list[Picture
     """Leave out people with too few pictures left, with all of them.
 
     Example:
-        >>> few = [Picture(0, "ann", Path("a"), "a"), Picture(1, "bob", Path("b"), "b"), Picture(2, "bob", Path("c"), "c")]
+        >>> few = [Picture(0, "ann", "a"), Picture(1, "bob", "b"), Picture(2, "bob", "c")]
         >>> [picture.reason for picture in without_lonely(few, 2)]
         ['only 1 usable picture of ann; expected 2 or more', '', '']
     """
@@ -326,9 +333,9 @@ def too_few(person: str, count: int, min_images: int) -> str:
     return f"only {count} usable picture{'s' * (count != 1)} of {person}; expected {min_images} or more"
 
 
-def _hash(picture: Picture) -> Picture:
+def _hash(picture: Picture, folder: AnyPath) -> Picture:
     try:
-        return replace(picture, sha256=file_sha256(picture.path))
+        return replace(picture, sha256=file_sha256(picture.path(folder)))
     except StoreError:
         raise
     except OSError as error:
@@ -339,7 +346,7 @@ def split(pictures: Sequence[Picture], size: int) -> list[tuple[Picture, ...]]:
     """Split pictures, sorted by person, into shards of whole people: of one person or more, of at most ``size`` pictures where possible.
 
     Example:
-        >>> people = [Picture(i, name, Path(name), name) for i, name in enumerate("aabbbc")]
+        >>> people = [Picture(i, name, name) for i, name in enumerate("aabbbc")]
         >>> [[picture.person for picture in shard] for shard in split(people, 3)]
         [['a', 'a'], ['b', 'b', 'b'], ['c']]
     """

@@ -237,7 +237,7 @@ def make_plan(config: Config, worker: Worker, earlier: Sequence[Fingerprint], *,
     Raises:
         ConfigError: If none of the pictures can be used, or a network or the parser cannot be loaded.
     """
-    listing = hashed(list_people(config), config.min_images, progress=progress)
+    listing = hashed(list_people(config), config.people.folder, config.min_images, progress=progress)
     if not listing.usable:
         reasons = "; ".join(dict.fromkeys(p.reason for p in listing.pictures))
         raise ConfigError(

@@ -36,7 +36,7 @@ def read_one(picture: Picture, worker: Worker) -> FaceSource | str:
     """Read one face of one file; every fault of the file becomes the reason why it is left out."""
     config = worker.config
     try:
-        with local_file(picture.path) as file:
+        with local_file(picture.path(config.people.folder)) as file:
             if file_sha256(file) != picture.sha256:
                 return "the file changed while the study ran; run again"
             (source,) = read_faces([file], worker.aligner, config.pictures.how)  # type: ignore[arg-type]

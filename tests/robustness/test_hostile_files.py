@@ -145,7 +145,7 @@ def test_pipes_are_not_waited_for(pipe, tmp_path):
     with pytest.raises(ValueError, match="no such file"):
         within(10, explain_files, [pipe, pipe], "torch.nn:Identity")
     folder = config_from({"people": str(tmp_path / "faces"), "models": {"a": "torch.nn:Identity"}})
-    listing = within(10, hashed, list_people(folder), 1)
+    listing = within(10, hashed, list_people(folder), folder.people.folder, 1)
     assert [picture.reason for picture in listing.pictures] == ["the file cannot be read (it is no file)"]
     table = config_from({"people": str(tmp_path / "people.csv"), "models": {"a": "torch.nn:Identity"}})
     with pytest.raises(ConfigError, match="got no regular file"):

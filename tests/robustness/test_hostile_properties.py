@@ -368,7 +368,7 @@ def test_any_table_of_people_is_read_or_named(place, rows, written, damage):
     except ConfigError:
         return
     assert [picture.number for picture in found.pictures] == list(range(len(found.pictures)))
-    assert all(picture.person.strip() and "\0" not in str(picture.path) for picture in found.pictures)
+    assert all(picture.person.strip() and "\0" not in picture.where for picture in found.pictures)
 
 
 @pytest.fixture(scope="module")
