@@ -1,6 +1,6 @@
 """LEAM against Captum's LayerGradCam and IntegratedGradients on real faces and networks: occlusion drop, and overlap of the maps.
 
-    python benchmarks/main_job.py --data ../shared/real [--faces faces faces_colour] [--networks NAME ...] [--csv docs/_data/main_job.csv]
+    python benchmarks/main_job.py --data ../shared/real [--faces faces faces_colour masks photos] [--networks NAME ...] [--csv FILE]
 
 Drop: mean fall of the cosine to the leave-one-out centroid of the person after blurring (σ 10 px) the top 5 % of the pixels of each map, in
 units of the network's gap between genuine and impostor mean cosines, so that networks can be averaged. Own: on the explained network.
@@ -8,6 +8,10 @@ Transfer: mean of the networks of other architectures. BC: Bhattacharyya coeffic
 network of the folder is explained (``research_data.py``), its layers are those of `suggest_layers`. LayerGradCam: the largest mean of all
 suggested layers × two norms, chosen on the reported faces, which favours it. IntegratedGradients: 20 steps from the blurred image, positive
 part, σ 2 px, the reading that ``contest.py`` chose for it on tuning people. Intervals: 95 % over people; seed 0. Not shown: other fills.
+
+``masks`` (aligned crops) and ``photos`` (photographs, aligned here) have one image of each person: the reference is its own embedding, so
+that 1 gap is the difference between 1 and the mean cosine of two people. At the image itself the gradient of that cosine is 0, so the forms
+that differentiate it there are left out.
 """
 
 import argparse
@@ -20,7 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam
-from research_data import gap_of, load_faces, load_networks, own_and_transfer
+from research_data import gap_of, load_faces, load_networks, load_single_faces, own_and_transfer, references_of
 from torch import Tensor, nn
 
 from captum_leam import (
@@ -29,7 +33,6 @@ from captum_leam import (
     LayerSuggestions,
     bhattacharyya,
     explain_faces,
-    leave_one_out_centroids,
     overall_map,
     suggest_layers,
 )
@@ -45,11 +48,19 @@ PATH = "Captum IntegratedGradients, 20 steps, positive, σ 2 px"
 PLAIN = "LEAM, middle layer, one pass, plain cosine"
 RANDOM = "random pixels"
 ALL = "mean of the networks"
+SINGLE = ("masks", "photos")  # one image of each person
 Maps = Callable[[Tensor, Tensor], Tensor]
 
 
-def methods_of(model: nn.Module, found: LayerSuggestions, presets: list[str]) -> dict[str, Maps]:
-    """Return name → function of images and references that returns maps (N, H, W)."""
+def methods_of(model: nn.Module, found: LayerSuggestions, presets: list[str], *, is_single: bool) -> dict[str, Maps]:
+    """Return name → function of images and references that returns maps (N, H, W).
+
+    Args:
+        model: Explained network.
+        found: Its layers.
+        presets: Presets of ``explain_faces``.
+        is_single: Whether the reference of an image is its own embedding.
+    """
     size, field = found.image_size, found.field
     layers = found.for_overall_map()
     middle = layers[min(1, len(layers) - 1)]
@@ -77,13 +88,13 @@ def methods_of(model: nn.Module, found: LayerSuggestions, presets: list[str]) ->
         f"{CAM}{layer.name}, {norm}": partial(placed, cam(norm, layer.module))
         for layer in found
         if layer.reshape is None
-        for norm in ("detach", "differentiate")
+        for norm in (("detach",) if is_single else ("detach", "differentiate"))
     }
     return {
         **cams,
         PATH: integrated,
         "LEAM, middle layer, one pass": partial(placed, one_pass("detach")),
-        PLAIN: partial(placed, one_pass("differentiate")),
+        **({} if is_single else {PLAIN: partial(placed, one_pass("differentiate"))}),
         "LEAM, layers, path of 4": lambda x, r: overall_map(leam.attribute(x, reference=r, n_steps=4), size, field),
         **{
             f"LEAM, {preset}": lambda x, r, preset=preset: explain_faces(model, x, preset, layers=found, reference=r)
@@ -113,7 +124,8 @@ def drops_of(
     """Return one row per map, image and where (own, transfer): the drop in gaps."""
     evaluator = OcclusionEvaluator(networks, fractions=(0.05,), controls=(RANDOM,), seed=0)
     gaps = {name: gap_of(model, images, labels) for name, model in networks.items()}
-    result = own_and_transfer(evaluator.evaluate(images, maps, labels=labels, explained=explained), networks, gaps)
+    references = {name: references_of(embed(model, images, 16), labels) for name, model in networks.items()}
+    result = own_and_transfer(evaluator.evaluate(images, maps, references, labels, explained=explained), networks, gaps)
     table = result.to_frame().rename(columns={"model": "where", "drop": "in_gaps"})
     table["map"] = table["method"] + table["control"]  # one of the two is empty
     return with_best_cam(table[["map", "where", "image", "person", "in_gaps"]])
@@ -150,14 +162,15 @@ def explained(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the drops of all maps of one network, and the coefficients of those that are not LayerGradCam's."""
     model = networks[name]
-    references = leave_one_out_centroids(embed(model, images, 16), labels)
-    methods = methods_of(model, suggest_layers(model, images[:4]), presets)
+    references, is_single = references_of(embed(model, images, 16), labels), len(set(labels)) == len(labels)
+    methods = methods_of(model, suggest_layers(model, images[:4]), presets, is_single=is_single)
     maps = {method: in_batches(function, images, references) for method, function in methods.items()}
     rows = []
     for method, of_method in maps.items():
         if not method.startswith(CAM):
             same, different = overlap(of_method, labels)
-            rows.append({"map": method, "quantity": "BC same person", "value": same})
+            if not is_single:
+                rows.append({"map": method, "quantity": "BC same person", "value": same})
             rows.append({"map": method, "quantity": "BC different people", "value": different})
     return drops_of(networks, name, images, labels, maps), pd.DataFrame(rows)
 
@@ -165,7 +178,7 @@ def explained(
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--faces", nargs="+", default=["faces"], help="folders with one folder for each person")
+    parser.add_argument("--faces", nargs="+", default=["faces"], help="folders of the data folder")
     parser.add_argument("--networks", nargs="+", help="names in the zoo; all by default")
     parser.add_argument("--people", type=int)
     parser.add_argument("--per-person", type=int)
@@ -180,8 +193,12 @@ def main() -> None:
     networks = load_networks(options.data, options.networks)
     drops, overlaps = [], []
     for faces in options.faces:
-        images, labels = load_faces(options.data, options.people, options.per_person, name=faces)
-        print(f"{faces}: {len(images)} images of {len(set(labels))} people; references leave-one-out; seed 0")
+        if faces in SINGLE:
+            images, labels = load_single_faces(options.data, options.people, name=faces)
+        else:
+            images, labels = load_faces(options.data, options.people, options.per_person, name=faces)
+        how = "the image itself" if faces in SINGLE else "leave-one-out"
+        print(f"{faces}: {len(images)} images of {len(set(labels))} people; references: {how}; seed 0")
         for name in networks:
             of_images, of_pairs = explained(networks, name, images, labels, options.presets)
             drops.append(of_images.assign(faces=faces, explained=name))

@@ -1,12 +1,14 @@
 """Faces and networks of a data folder: one loader for every benchmark.
 
 The folder holds ``faces/PERSON/*.png`` (aligned RGB crops) and ``models.py`` with ``RECOGNISERS``, name → function that returns a module;
-a ``zoo.py`` with ``ZOO`` of the same form takes its place. ``faces_colour/PERSON/*.png``, ``masks/NN.png`` with ``NN_labels.png`` and
-``parser()`` of ``models.py`` are read where a benchmark says so. Nothing in a benchmark depends on the name of a network or a layer.
+a ``zoo.py`` with ``ZOO`` of the same form takes its place. ``faces_colour/PERSON/*.png``, ``masks/NN.png`` with ``NN_labels.png``,
+``photos`` with the detector's weights, and ``parser()`` of ``models.py`` are read where a benchmark says so. Nothing in a benchmark
+depends on the name of a network or a layer.
 """
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -14,10 +16,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from contest import OWN, SAME_ARCHITECTURE, TRANSFER
-from PIL import Image
 from torch import Tensor, nn
 
 from captum_leam import leave_one_out_centroids
+from captum_leam.faces import FaceAligner, read_crops, read_faces
 from captum_leam.faithfulness import OcclusionResult
 from captum_leam.objectives import embed
 
@@ -67,9 +69,28 @@ def load_faces(
     """
     chosen = [sorted(p.glob("*.png"))[:per_person] for p in sorted((folder / name).iterdir())[:people]]
     paths = [path for person in chosen for path in person]
-    arrays = [np.asarray(Image.open(path).convert("RGB"), dtype=np.float32) / 255 for path in paths]
-    images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-    return images, [path.parent.name for path in paths]
+    return read_crops(paths).contiguous(memory_format=torch.channels_last), [path.parent.name for path in paths]
+
+
+def load_single_faces(folder: Path, people: int | None = None, *, name: str) -> tuple[Tensor, list[str]]:
+    """Return crops (N, 3, H, W) in [0, 1] of pictures that are the only ones of their people, and the names of their files.
+
+    Args:
+        folder: Folder with the faces.
+        people: Number of pictures, the first by name. Default: all.
+        name: ``"masks"``, aligned crops, or ``"photos"``, photographs, of which the largest face is aligned.
+    """
+    paths = sorted(path for path in (folder / name).iterdir() if not path.stem.endswith("_labels"))[:people]
+    detector = next(folder.glob("detection_*.pth"))
+    sources = read_faces(paths, partial(FaceAligner, weights=detector), "photos" if name == "photos" else "crops")
+    crops = torch.stack([source.crop for source in sources])
+    return crops.contiguous(memory_format=torch.channels_last), [path.stem for path in paths]
+
+
+def references_of(embeddings: Tensor, people: Sequence[str]) -> Tensor:
+    """Return leave-one-out centroids (N, D), or the embeddings themselves where everybody has one image."""
+    is_single = len(set(people)) == len(people)
+    return embeddings if is_single else leave_one_out_centroids(embeddings, people)
 
 
 # -- what networks have in common ----------------------------------------------------------------------
@@ -113,7 +134,7 @@ def gap(embeddings: Tensor, references: Tensor, people: Sequence[str]) -> float:
 def gap_of(model: nn.Module, images: Tensor, people: Sequence[str]) -> float:
     """Return the gap of a network on these images."""
     embeddings = embed(model, images, 16)
-    return gap(embeddings, leave_one_out_centroids(embeddings, people), people)
+    return gap(embeddings, references_of(embeddings, people), people)
 
 
 def own_and_transfer(
