@@ -237,15 +237,18 @@ class PairExplanation(HtmlResult):
         title states the score and the decision (:meth:`sentence`). With photographs, a further row shows the map for the match on them.
 
         Args:
-            photographs: Photographs of the two faces, a and b, each a tensor of shape (3, H, W) in [0, 1], or None to omit it. Needs
+            photographs: The two photographs of a and b, each a tensor of shape (3, H, W) in [0, 1], or None to omit it. Needs
                 faces that were passed to :func:`~captum_leam.explain_pair` as :class:`~captum_leam.faces.AlignedFace`; others are
                 omitted. Default: None, for no photographs.
-            pictures: Pictures to show in place of ``photographs``, one per face, each an RGB array of shape (H, W, 3), uint8, or None to
-                omit it. :func:`captum_leam.plots.overlay_on_photo` returns such arrays. Default: None, for no pictures.
+            pictures: Two pictures to show in place of ``photographs``, each an RGB array of shape (H, W, 3), uint8, or None to omit it.
+                :func:`captum_leam.plots.overlay_on_photo` returns such arrays. Default: None, for no pictures.
 
         Returns:
             Matplotlib figure with six panels, a colour bar, and one panel per photograph. Notebooks display it. Save it by
             ``figure.savefig(path)``.
+
+        Raises:
+            CaptumLeamError: If both ``photographs`` and ``pictures`` are passed, or not two of them.
 
         Note:
             Each map has its own colour scale, so colours show where evidence lies, and not how much there is.
@@ -264,8 +267,13 @@ class PairExplanation(HtmlResult):
 
         from captum_leam.plots import add_colour_bar, overlay, overlay_on_photo
 
-        overlays = list(pictures or ())
-        for i, (photo, face) in enumerate(zip(photographs or (), self.faces, strict=False)):
+        for name, given in (("photographs", photographs), ("pictures", pictures)):
+            if given is not None and len(given) not in (0, len(SIDES)):
+                raise CaptumLeamError(f"Expected two {name}, one per face, got {len(given)}.")
+        if photographs is not None and pictures is not None:
+            raise CaptumLeamError("Expected photographs or pictures, got both.")
+        overlays = [] if pictures is None else list(pictures)
+        for i, (photo, face) in enumerate(zip([] if photographs is None else photographs, self.faces, strict=False)):
             overlays.append(None if photo is None or face is None else overlay_on_photo(photo, face, self.similar[i]))
         panels = [(i, picture) for i, picture in enumerate(overlays) if picture is not None]
         figure = Figure(figsize=(7.2, 5.2 + 3.8 * bool(panels)), layout="constrained")

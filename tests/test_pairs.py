@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from captum_leam import LEAM, explain_faces, explain_pair, overall_map, suggest_layers
-from captum_leam.errors import NoEvidenceError
+from captum_leam.errors import CaptumLeamError, NoEvidenceError
 from captum_leam.explain import MapSettings, layer_maps
 from captum_leam.faces import ARCFACE_112, align
 from captum_leam.maps import place_on_field
@@ -175,6 +175,13 @@ def test_the_figure_holds_both_faces_and_the_photographs(model):
     titles = [axis.get_title() for axis in pair.plot([photo, None]).axes]
     assert titles[-1] == "a, for the match, on the photograph"
     assert titles.count("against it") == 2
+    for arguments, message in (
+        ({"photographs": [photo, None], "pictures": [None, None]}, "photographs or pictures, got both"),
+        ({"photographs": [photo]}, "two photographs, one per face, got 1"),
+        ({"pictures": [None] * 3}, "two pictures, one per face, got 3"),
+    ):
+        with pytest.raises(CaptumLeamError, match=message):
+            pair.plot(**arguments)
 
 
 class OneSided(nn.Module):

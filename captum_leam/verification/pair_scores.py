@@ -144,13 +144,20 @@ def _genuine_pairs(codes: NDArray[np.int64]) -> NDArray[np.int64]:
 def _impostor_pairs(
     codes: NDArray[np.int64], max_pairs: int | None, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    count = len(codes)
-    if max_pairs is None or count * (count - 1) // 2 <= 2 * max_pairs:
-        first, second = np.triu_indices(count, 1)
-        pairs: NDArray[np.int64] = np.stack([first, second], 1)[codes[first] != codes[second]]
-    else:
-        pairs = np.sort(generator.integers(0, count, (3 * max_pairs, 2)), axis=1)
-        pairs = np.unique(pairs[codes[pairs[:, 0]] != codes[pairs[:, 1]]], axis=0)
-    if max_pairs is None or len(pairs) <= max_pairs:
-        return pairs
-    return pairs[np.sort(generator.choice(len(pairs), max_pairs, replace=False))]
+    """Return pairs of images of two people, from sorted codes: all, or ``max_pairs`` of them, each equally likely."""
+    later = np.searchsorted(codes, codes, side="right")  # where the images of later people begin
+    ends = np.cumsum(len(codes) - later)
+    total = int(ends[-1])
+    numbers = np.arange(total) if max_pairs is None or total <= max_pairs else _distinct(total, max_pairs, generator)
+    first = np.searchsorted(ends, numbers, side="right")
+    return np.stack([first, len(codes) - (ends[first] - numbers)], axis=1)
+
+
+def _distinct(total: int, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return distinct numbers below ``total`` in rising order, in memory that does not grow with ``total``."""
+    if total <= 2 * count:
+        return np.sort(generator.choice(total, count, replace=False))
+    numbers = np.zeros(0, dtype=np.int64)
+    while len(numbers) < count:
+        numbers = np.union1d(numbers, generator.integers(0, total, count - len(numbers)))
+    return numbers

@@ -1,8 +1,11 @@
 """Cosines of pairs from embeddings that come batch after batch."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare
 from torch import nn
 
 from captum_leam.verification import PairScores, verify
@@ -44,12 +47,26 @@ def test_of_many_pairs_some_are_drawn_by_the_seed():
     assert np.isin(some.impostor, every.impostor).all()
 
 
-@pytest.mark.parametrize("max_pairs", [3, 20, 40, 66])
-def test_drawn_pairs_are_as_many_as_asked_and_different(max_pairs):
-    scores = PairScores()
-    scores.update(np.random.default_rng(0).normal(size=(12, 8)), list("aabbccddeeff"))  # 60 impostor pairs
+@pytest.mark.parametrize("max_pairs", [1, 3, 20, 30, 35, 60, 66])
+@pytest.mark.parametrize("people", ["aabbccddeeff", "aaaaaabbbbbb", "abbbbbbbbbbb", "aaaaaaaaaaaa"])
+def test_drawn_pairs_are_as_many_as_asked_and_different(people, max_pairs):
+    embeddings = np.random.default_rng(0).normal(size=(12, 8))
+    scores = scores_of(embeddings, list(people), [])
     impostor = scores.compute(max_pairs).impostor
-    assert len(np.unique(impostor)) == len(impostor) == min(max_pairs, 60)
+    every = scores.compute().impostor
+    assert len(every) == sum(a != b for a, b in combinations(people, 2))
+    assert len(np.unique(impostor)) == len(impostor) == min(max_pairs, len(every))
+    assert np.isin(impostor, every).all()
+
+
+@pytest.mark.parametrize("max_pairs", [3, 15])  # of 27, by rejection and by shuffling
+def test_every_impostor_pair_is_drawn_equally_often(max_pairs):
+    scores = scores_of(np.random.default_rng(0).normal(size=(9, 8)), list("aaabbbccc"), [])
+    every = scores.compute().impostor
+    drawn = np.concatenate([scores.compute(max_pairs, seed).impostor for seed in range(1000)])
+    found = np.array([(drawn == score).sum() for score in every])
+    assert found.sum() == 1000 * max_pairs
+    assert chisquare(found).pvalue > 0.001
 
 
 def test_has_both_kinds_is_false_for_pairs_of_one_kind():
