@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import sys
 import time
 import traceback
 from collections import deque
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,7 +82,16 @@ def _problem(context: WorkerContext, task: Task) -> str:
 def perform_in_worker(context: WorkerContext, task: Task) -> tuple[int, Outcome]:
     """Do one task as :func:`perform` does, in a process that is there for nothing else; return its number, too."""
     keep_freed_memory()
+    _stay_though_memory_grows()
     return os.getpid(), perform(context, task)
+
+
+@cache
+def _stay_though_memory_grows() -> None:
+    """Tell loky, in a process of its own, not to end it: with psutil it ends those that grew by 300 MB, and networks take more."""
+    from joblib.externals.loky import process_executor
+
+    process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
 
 
 def _cause(error: Exception) -> str:

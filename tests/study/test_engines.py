@@ -2,10 +2,13 @@
 
 import os
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 
 from captum_leam.errors import EngineError
@@ -23,6 +26,33 @@ def _die(context, task):
 
 def _fail(context, task):
     raise ArithmeticError("the task's own")
+
+
+def _grow(context, task):
+    """In a worker: hold 400 MB more from the second task on, and take longer than loky waits between two looks at the memory."""
+
+    def hold(context, task):
+        held[:] = [np.ones(1 + 50_000_000 * len(held))]
+        time.sleep(1.1)
+        return Outcome(task)
+
+    held = engines.__dict__.setdefault("held", [])
+    with patch.object(engines, "perform", hold):
+        return engines.perform_in_worker(context, task)
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_workers_that_grow_are_kept(undisturbed, monkeypatch):
+    """Loky would end them for a leak, and the next ones would load all networks again."""
+    pytest.importorskip("psutil", reason="loky looks at the memory by psutil")
+    monkeypatch.setattr(engines, "perform_in_worker", _grow)
+    config = Study(undisturbed / "study.yaml").config
+    tasks = [Task("crops", Index(i), config.out / f"{i}.never", {}) for i in range(8)]
+    with engines.ENGINES["processes"](2, config) as pool:
+        workers = [outcome.worker for outcome in pool(None, tasks)]
+    assert len(workers) == 8
+    assert set(workers) == {"node 1, worker 1", "node 1, worker 2"}
 
 
 def test_processes_give_the_same_bytes(undisturbed, right, tmp_path):
