@@ -329,7 +329,7 @@ def main() -> None:
     )
     parser.add_argument("--keep", action="store_true", help="leave the shards and results")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, default=Path("study_million"))
+    parser.add_argument("--out", type=Path, default=Path("results/study_million"))
     options = parser.parse_args()
     if options.child:
         found = run(options, options.people[0])

@@ -435,7 +435,7 @@ def main() -> None:
     parser.add_argument("--permutations", type=int, default=99)
     parser.add_argument("--preset", default="layers", help="overall map of the study")
     parser.add_argument("--data", type=Path, help="folder of real networks and faces, for the comparison")
-    parser.add_argument("--out", type=Path, default=Path("study_scale"))
+    parser.add_argument("--out", type=Path, default=Path("results/study_scale"))
     parser.add_argument("--no-whole", action="store_true", help="only the comparison")
     options = parser.parse_args()
     if options.data is not None:

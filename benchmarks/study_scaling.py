@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--engines", nargs="+", default=["serial", "processes", "ray"])
     parser.add_argument("--preset", default="layers", help="overall map of the study")
-    parser.add_argument("--out", type=Path, default=Path("study_scaling"))
+    parser.add_argument("--out", type=Path, default=Path("results/study_scaling"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.data is None:
