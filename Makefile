@@ -71,9 +71,9 @@ $(OLDEST)/all: tools/oldest.txt pyproject.toml tools/install.py
 test-oldest: $(OLDEST)/all
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python tools/oldest.py
 
-# The tests again, with the lines and branches of captum_leam that they reach
+# The tests of make test again, with the lines and branches of captum_leam that they reach
 coverage: $(VENV)/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ci" -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term:skip-covered
 
 # mutmut on a seeded sample of 200 mutants: hours, or COUNT=6 for a look
 COUNT ?= 200

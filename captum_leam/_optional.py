@@ -29,6 +29,7 @@ EXTRAS = {
     "pyarrow": "study",
     "pydantic": "study",
     "safetensors": "study",
+    "threadpoolctl": "study",
     "yaml": "study",
     "ray": "ray",
     "fsspec": "cloud",

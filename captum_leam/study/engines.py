@@ -22,7 +22,7 @@ from captum_leam.errors import EngineError
 from captum_leam.study.config import Config
 from captum_leam.study.plan import STAGE_OF
 from captum_leam.study.task import Task
-from captum_leam.study.worker import WorkerContext, deterministic_torch, keep_freed_memory, this_worker
+from captum_leam.study.worker import WorkerContext, deterministic_arithmetic, keep_freed_memory, this_worker
 
 Engine = Literal["serial", "processes", "ray"]
 
@@ -68,7 +68,7 @@ def perform(context: WorkerContext, task: Task) -> Outcome:
 
 def _problem(context: WorkerContext, task: Task) -> str:
     try:
-        with deterministic_torch(context.config.threads):
+        with deterministic_arithmetic(context.config.threads):
             shard = STAGE_OF[task.stage].function(this_worker().works_for(context), task)
         write_shard(task.path, shard)
     except OSError as error:

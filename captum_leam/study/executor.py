@@ -18,7 +18,7 @@ from captum_leam.study.config import Config
 from captum_leam.study.engines import ENGINES, Engine, Pool
 from captum_leam.study.task import Task
 from captum_leam.study.work_log import WorkLog
-from captum_leam.study.worker import WorkerContext, deterministic_torch, this_worker
+from captum_leam.study.worker import WorkerContext, deterministic_arithmetic, this_worker
 
 RETRIES = 2
 """How often a task is given again after its worker was lost."""
@@ -55,7 +55,7 @@ class Executor:
     def started(self) -> Iterator["Executor"]:
         """Start the workers, and end them at last; the caller's autocast, which no worker has, is off meanwhile."""
         autocast = without_autocast(torch.device(self.config.device))
-        with deterministic_torch(self.config.threads), autocast, ExitStack() as stack:
+        with deterministic_arithmetic(self.config.threads), autocast, ExitStack() as stack:
             with self.timed(STARTING):
                 self._pool = stack.enter_context(ENGINES[self.engine](self.jobs, self.config))
             try:

@@ -23,7 +23,7 @@ from captum_leam.study.plan import Plan, make_plan
 from captum_leam.study.recheck import Recheck, check
 from captum_leam.study.result import StudyResult
 from captum_leam.study.stages import STAGES
-from captum_leam.study.worker import deterministic_torch, this_worker
+from captum_leam.study.worker import deterministic_arithmetic, this_worker
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Study:
         """
         _check_engine(self.config, engine, jobs)
         try:
-            with deterministic_torch(self.config.threads):
+            with deterministic_arithmetic(self.config.threads):
                 return estimate_cost(self.config, engine, jobs, progress=progress)
         finally:
             this_worker.cache_clear()  # networks need not stay in memory

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from captum_leam._optional import import_optional
 from captum_leam._storage import Shard, read_shard
 from captum_leam._stores import AnyPath
 from captum_leam.errors import ConfigError
@@ -270,13 +271,14 @@ def crops_of(shard: Shard, rows: NDArray[Any] | None = None) -> Tensor:
 
 
 @contextmanager
-def deterministic_torch(threads: int) -> Iterator[None]:
-    """Fix the number of threads, and the choice of kernels, so that every machine of one kind gives the same numbers."""
+def deterministic_arithmetic(threads: int) -> Iterator[None]:
+    """Fix the threads of PyTorch and NumPy, and the choice of kernels, so that every machine of one kind gives the same numbers."""
     before = torch.get_num_threads(), torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     try:
-        yield
+        with import_optional("threadpoolctl").threadpool_limits(threads, user_api="blas"):
+            yield
     finally:
         torch.set_num_threads(before[0])
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[1:]

@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -17,6 +18,7 @@ from captum_leam.study.engines import Outcome
 from captum_leam.study.executor import Executor
 from captum_leam.study.task import Index, Task
 from captum_leam.study.work_log import WorkLog
+from captum_leam.study.worker import WorkerContext
 from tests.helpers.tiny_study import tables_of
 
 
@@ -59,6 +61,35 @@ def test_processes_give_the_same_bytes(undisturbed, right, tmp_path):
     settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     Study(settings).run(engine="processes", jobs=2, progress=False, report=False)
     assert tables_of(tmp_path / "out") == right
+
+
+def blas_threads():
+    threadpoolctl = pytest.importorskip("threadpoolctl", reason="needs pip install 'captum-leam[study]'")
+    return [library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
+
+
+def _raise_threads(worker, task):
+    raise RuntimeError(f"threads {set(blas_threads())}")
+
+
+def _perform_raising(context, task):
+    with patch.dict(engines.STAGE_OF, crops=SimpleNamespace(function=_raise_threads)):
+        return engines.perform_in_worker(context, task)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_numpy_has_the_threads_of_the_study_in_every_engine_and_then_its_own(undisturbed, monkeypatch, threads):
+    """With other threads BLAS adds in another order, and tables differ in the last digit."""
+    before = blas_threads()
+    config = replace(Study(undisturbed / "study.yaml").config, threads=threads)
+    context, task = WorkerContext(config, (), (), None), Task("crops", Index(0), config.out / "0.never", {})
+    monkeypatch.setitem(engines.STAGE_OF, "crops", SimpleNamespace(function=_raise_threads))
+    monkeypatch.setattr(engines, "perform_in_worker", _perform_raising)
+    for engine in ("serial", "processes"):
+        with engines.ENGINES[engine](2, config) as pool:
+            (outcome,) = pool(context, [task])
+        assert f"threads {{{threads}}}" in outcome.problem
+    assert blas_threads() == before != []
 
 
 def test_an_exception_of_a_task_is_no_lost_worker(undisturbed, monkeypatch):
