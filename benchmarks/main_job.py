@@ -1,6 +1,7 @@
 """LEAM against Captum's LayerGradCam and IntegratedGradients on real faces and networks: occlusion drop, and overlap of the maps.
 
-    python benchmarks/main_job.py --data ../shared/real [--faces faces faces_colour masks photos] [--networks NAME ...] [--csv FILE]
+    python benchmarks/main_job.py --data ../shared/real [--faces faces faces_colour masks photos] [--networks NAME ...]
+        [--presets fast default best] [--csv docs/_data/main_job.csv]
 
 Drop: mean fall of the cosine to the leave-one-out centroid of the person after blurring (σ 10 px) the top 5 % of the pixels of each map, in
 units of the network's gap between genuine and impostor mean cosines, so that networks can be averaged. Own: on the explained network.
@@ -24,7 +25,15 @@ import numpy as np
 import pandas as pd
 import torch
 from captum.attr import IntegratedGradients, LayerGradCam
-from research_data import gap_of, load_faces, load_networks, load_single_faces, own_and_transfer, references_of
+from research_data import (
+    are_single,
+    gap_of,
+    load_faces,
+    load_networks,
+    load_single_faces,
+    own_and_transfer,
+    references_of,
+)
 from torch import Tensor, nn
 
 from captum_leam import (
@@ -48,7 +57,7 @@ PATH = "Captum IntegratedGradients, 20 steps, positive, σ 2 px"
 PLAIN = "LEAM, middle layer, one pass, plain cosine"
 RANDOM = "random pixels"
 ALL = "mean of the networks"
-SINGLE = ("masks", "photos")  # one image of each person
+SINGLE = ("masks", "photos")  # folders without a folder for each person
 Maps = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -162,7 +171,7 @@ def explained(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the drops of all maps of one network, and the coefficients of those that are not LayerGradCam's."""
     model = networks[name]
-    references, is_single = references_of(embed(model, images, 16), labels), len(set(labels)) == len(labels)
+    references, is_single = references_of(embed(model, images, 16), labels), are_single(labels)
     methods = methods_of(model, suggest_layers(model, images[:4]), presets, is_single=is_single)
     maps = {method: in_batches(function, images, references) for method, function in methods.items()}
     rows = []
@@ -197,7 +206,7 @@ def main() -> None:
             images, labels = load_single_faces(options.data, options.people, name=faces)
         else:
             images, labels = load_faces(options.data, options.people, options.per_person, name=faces)
-        how = "the image itself" if faces in SINGLE else "leave-one-out"
+        how = "the image itself" if are_single(labels) else "leave-one-out"
         print(f"{faces}: {len(images)} images of {len(set(labels))} people; references: {how}; seed 0")
         for name in networks:
             of_images, of_pairs = explained(networks, name, images, labels, options.presets)

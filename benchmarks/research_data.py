@@ -8,7 +8,6 @@ depends on the name of a network or a layer.
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -81,16 +80,24 @@ def load_single_faces(folder: Path, people: int | None = None, *, name: str) -> 
         name: ``"masks"``, aligned crops, or ``"photos"``, photographs, of which the largest face is aligned.
     """
     paths = sorted(path for path in (folder / name).iterdir() if not path.stem.endswith("_labels"))[:people]
-    detector = next(folder.glob("detection_*.pth"))
-    sources = read_faces(paths, partial(FaceAligner, weights=detector), "photos" if name == "photos" else "crops")
+
+    def aligner() -> FaceAligner:
+        (detector,) = folder.glob("detection_*.pth")
+        return FaceAligner(weights=detector)
+
+    sources = read_faces(paths, aligner, "photos" if name == "photos" else "crops")
     crops = torch.stack([source.crop for source in sources])
     return crops.contiguous(memory_format=torch.channels_last), [path.stem for path in paths]
 
 
+def are_single(people: Sequence[str]) -> bool:
+    """Return whether there is one image of each person."""
+    return len(set(people)) == len(people)
+
+
 def references_of(embeddings: Tensor, people: Sequence[str]) -> Tensor:
-    """Return leave-one-out centroids (N, D), or the embeddings themselves where everybody has one image."""
-    is_single = len(set(people)) == len(people)
-    return embeddings if is_single else leave_one_out_centroids(embeddings, people)
+    """Return leave-one-out centroids (N, D), or the embeddings themselves if there is one image of each person."""
+    return embeddings if are_single(people) else leave_one_out_centroids(embeddings, people)
 
 
 # -- what networks have in common ----------------------------------------------------------------------
@@ -117,11 +124,11 @@ def relation(networks: Mapping[str, nn.Module], explained: str, measured: str) -
 
 
 def gap(embeddings: Tensor, references: Tensor, people: Sequence[str]) -> float:
-    """Return the mean cosine of images to their own person's centroid less that to other people's.
+    """Return the mean cosine of images to their own reference less that to the references of other people.
 
     Args:
         embeddings: Embeddings (N, D).
-        references: Leave-one-out centroids (N, D) of the images' people.
+        references: References (N, D) of the images, see :func:`references_of`.
         people: Person of each image.
     """
     f, r = (F.normalize(t.double(), dim=1) for t in (embeddings, references))

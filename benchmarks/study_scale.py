@@ -1,6 +1,6 @@
 """Does a study scale? Memory, throughput beside the passes that cannot be avoided, and 1000 synthetic people × 5 images × 9 networks.
 
-    python benchmarks/study_scale.py [--people 1000] [--images 5] [--networks 9] [--jobs 2] [--out study_scale] [--sample 4] [--repeats 3]
+    python benchmarks/study_scale.py [--people 1000] [--images 5] [--networks 9] [--jobs 2] [--out DIR] [--sample 4] [--repeats 3]
         [--preset layers] [--data ../shared/real]
 
 First, on a few shards in one process with one thread: CPU time of the study's own stages (reading, labels, embedding, maps, regions,
@@ -48,7 +48,7 @@ from captum_leam.study.evaluating import TWIN_FACES
 from captum_leam.study.networks import suggestions
 from captum_leam.study.plan import STAGE_OF, make_plan
 from captum_leam.study.task import Task
-from captum_leam.study.worker import Worker, crops_of, deterministic_torch, keep_freed_memory, this_worker
+from captum_leam.study.worker import Worker, crops_of, deterministic_arithmetic, keep_freed_memory, this_worker
 from captum_leam.synthetic import EmbeddingNet, SyntheticPopulation
 
 NETS = """
@@ -295,7 +295,7 @@ def beside(path: Path, sample: int, clock: Callable[[], float] = time.process_ti
     plan = make_plan(config, this_worker(), [], progress=False)
     plan.shards = plan.shards[:sample]
     spent = Spent(clock)
-    with deterministic_torch(config.threads), counting():
+    with deterministic_arithmetic(config.threads), counting():
         reading = plan.tasks([STAGE_OF["crops"]])
         for task in reading:
             spent.study += timed(lambda t=task: perform(plan.context, t).problem, spent.study_passes, clock)

@@ -248,7 +248,7 @@ class PairExplanation(HtmlResult):
             ``figure.savefig(path)``.
 
         Raises:
-            CaptumLeamError: If both ``photographs`` and ``pictures`` are passed, or not two of them.
+            CaptumLeamError: If both ``photographs`` and ``pictures`` are passed, or other than two of either.
 
         Note:
             Each map has its own colour scale, so colours show where evidence lies, and not how much there is.
@@ -268,10 +268,12 @@ class PairExplanation(HtmlResult):
         from captum_leam.plots import add_colour_bar, overlay, overlay_on_photo
 
         for name, given in (("photographs", photographs), ("pictures", pictures)):
-            if given is not None and len(given) not in (0, len(SIDES)):
-                raise CaptumLeamError(f"Expected two {name}, one per face, got {len(given)}.")
+            if given is not None and len(given) != len(SIDES):
+                raise CaptumLeamError(
+                    f"Expected two {name}, one per face, got {len(given)}. Pass None for a face without one."
+                )
         if photographs is not None and pictures is not None:
-            raise CaptumLeamError("Expected photographs or pictures, got both.")
+            raise CaptumLeamError("Expected photographs or pictures, got both. Pass one of them.")
         overlays = [] if pictures is None else list(pictures)
         for i, (photo, face) in enumerate(zip([] if photographs is None else photographs, self.faces, strict=False)):
             overlays.append(None if photo is None or face is None else overlay_on_photo(photo, face, self.similar[i]))

@@ -1,6 +1,7 @@
 """Tables that the documentation shows of the real faces, made from numbers small enough to be worked out by hand."""
 
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +21,18 @@ def script(monkeypatch):
     yield importlib.import_module
     for name in ("main_job", "faithfulness", "verification", "research_data", "contest"):
         sys.modules.pop(name, None)
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_every_script_can_be_imported():
+    code = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
+    names = sorted(path.stem for path in FOLDER.glob("*.py"))
+    result = subprocess.run(  # noqa: S603 - of the repository
+        [sys.executable, "-c", code, *names], cwd=FOLDER, capture_output=True, text=True, check=False
+    )
+    assert len(names) > 20
+    assert result.returncode == 0, result.stderr
 
 
 def drop_rows(explained, model, drops, method="LEAM, default", control="", **more):

@@ -182,7 +182,7 @@ def _write_pictures(explanation: Explanation, folder: Path, prefix: str) -> list
             Image.fromarray(photograph).save(folder / f"{stem}_photo.png")
             map_files[i]["photograph"] = f"{stem}_photo.png"
     if explanation.pair is not None:
-        explanation.pair.plot(pictures=explanation.photographs).savefig(folder / f"{prefix}pair.png", dpi=150)
+        explanation.pair.plot(pictures=explanation.photographs or None).savefig(folder / f"{prefix}pair.png", dpi=150)
     if explanation.match is not None:
         explanation.match.plot().savefig(folder / f"{prefix}match.png", dpi=150)
     return map_files

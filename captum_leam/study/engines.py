@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,13 +81,12 @@ def _problem(context: WorkerContext, task: Task) -> str:
 def perform_in_worker(context: WorkerContext, task: Task) -> tuple[int, Outcome]:
     """Do one task as :func:`perform` does, in a process that is there for nothing else; return its number, too."""
     keep_freed_memory()
-    _stay_though_memory_grows()
+    disable_loky_memory_limit()
     return os.getpid(), perform(context, task)
 
 
-@cache
-def _stay_though_memory_grows() -> None:
-    """Tell loky, in a process of its own, not to end it: with psutil it ends those that grew by 300 MB, and networks take more."""
+def disable_loky_memory_limit() -> None:
+    """Keep loky from restarting this worker when its memory grows by 300 MB, as it does if psutil is installed; networks take more."""
     from joblib.externals.loky import process_executor
 
     process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize

@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +32,7 @@ class Picture:
     Attributes:
         number: Number in the study, from 0.
         person: Name of the person on it.
-        where: Path of the file with /, relative to ``People.folder``, or its URL. A million people have millions of these: no ``Path``.
+        where: Path of the file with /, relative to ``People.folder``, or its URL. A text takes less memory than a ``Path``.
         groups: Values of the labels, in the order of ``Listing.labels``.
         sha256: SHA-256 of the file; empty where it could not be read.
         reason: Why it is left out; empty if it is not.
@@ -236,6 +235,7 @@ def _of_table(config: Config) -> Iterator[Picture]:
     labels = config.groups.columns if config.groups.path is None else ()
     known: dict[str, tuple[str, ...]] = {}
     seen: dict[str, int] = {}
+    names: dict[str, str] = {}  # one text for all pictures of a person
     for line, row in _rows(people.path, [people.picture_column, people.person_column, *labels]):
         where, person = row[people.picture_column], row[people.person_column]
         if not where or not person or "\0" in where:
@@ -246,7 +246,7 @@ def _of_table(config: Config) -> Iterator[Picture]:
             )
         seen[where] = line
         try:
-            as_path(where)
+            as_path(where)  # raises for a URL of anything else than a store
         except CaptumLeamError as error:
             raise ConfigError(f"{people.path}, line {line}: {error}") from None
         groups = tuple(row[label] for label in labels)
@@ -256,7 +256,9 @@ def _of_table(config: Config) -> Iterator[Picture]:
                 f"{dict(zip(labels, groups, strict=True))} and, "
                 f"in an earlier line, {dict(zip(labels, known[person], strict=True))}."
             )
-        yield Picture(0, sys.intern(person), where if is_url(where) else Path(where).as_posix(), known[person])
+        yield Picture(
+            0, names.setdefault(person, person), where if is_url(where) else Path(where).as_posix(), known[person]
+        )
 
 
 def _with_groups(pictures: list[Picture], groups: Groups, path: AnyPath) -> list[Picture]:

@@ -272,7 +272,10 @@ def crops_of(shard: Shard, rows: NDArray[Any] | None = None) -> Tensor:
 
 @contextmanager
 def deterministic_arithmetic(threads: int) -> Iterator[None]:
-    """Fix the threads of PyTorch and NumPy, and the choice of kernels, so that every machine of one kind gives the same numbers."""
+    """Fix threads and the choice of kernels, so that every machine of one kind gives the same numbers.
+
+    The threads of NumPy are fixed where it computes by OpenBLAS, MKL or BLIS; Apple's Accelerate keeps its own.
+    """
     before = torch.get_num_threads(), torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False

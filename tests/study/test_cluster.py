@@ -76,11 +76,20 @@ def test_a_node_that_dies_in_the_middle_changes_no_table(cluster, undisturbed, r
 
 def test_a_cluster_that_is_not_named_is_not_joined(cluster, undisturbed, right, tmp_path, monkeypatch):
     """Ray alone joins a cluster that runs on this machine, and refuses the number of cores then."""
+    real, nodes = engines.RayPool.__call__, set()
+
+    def watched(pool, context, tasks):
+        yield from real(pool, context, tasks)
+        nodes.update(pool._nodes)
+
+    monkeypatch.setattr(engines.RayPool, "__call__", watched)
     monkeypatch.delenv("RAY_ADDRESS")
     settings = replace(Study(undisturbed / "study.yaml").config, out=tmp_path / "out")
     run = Study(settings).run(engine="ray", jobs=1, progress=False, report=False).manifest["run"]
     assert tables_of(tmp_path / "out") == right
     assert len(run["workers"]) == 1
+    assert nodes
+    assert nodes.isdisjoint({node.node_id for node in [cluster.head_node, *cluster.worker_nodes]})
 
 
 @pytest.mark.parametrize("engine", ["processes", "ray"])
