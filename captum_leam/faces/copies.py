@@ -57,12 +57,31 @@ def thumbnails_of(sources: Sequence[FaceSource]) -> Thumbnails:
         >>> thumbnails_of([FaceSource(Path("crop.png"), torch.rand(3, 112, 112))] * 2).crops.shape
         torch.Size([2, 784])
     """
+    return joined([_thumbnails_of_one(source) for source in sources])
+
+
+def joined(parts: Sequence[Thumbnails]) -> Thumbnails:
+    """Return thumbnails of several parts as one.
+
+    Example:
+        >>> from pathlib import Path
+        >>> part = thumbnails_of([FaceSource(Path("crop.png"), torch.rand(3, 112, 112))])
+        >>> joined([part, part]).crops.shape, joined([]).boxes.shape
+        (torch.Size([2, 784]), torch.Size([0, 4]))
+    """
     empty = torch.zeros(0, SIDE * SIDE, device="cpu", dtype=torch.float32)
-    crops = [thumbnails(source.crop[None]) for source in sources]
-    photos = [_upright_photo(source) for source in sources]
-    photographs = [empty.new_zeros(1, SIDE * SIDE) if photo is None else thumbnails(photo[None]) for photo in photos]
-    boxes = [_upright_box(source)[None] for source in sources]
-    return Thumbnails(torch.cat([empty, *crops]), torch.cat([empty, *photographs]), torch.cat([empty[:, :4], *boxes]))
+    every = [Thumbnails(empty, empty, empty[:, :4]), *parts]
+    return Thumbnails(
+        torch.cat([part.crops for part in every]),
+        torch.cat([part.photographs for part in every]),
+        torch.cat([part.boxes for part in every]),
+    )
+
+
+def _thumbnails_of_one(source: FaceSource) -> Thumbnails:
+    crop, photo = thumbnails(source.crop[None]), _upright_photo(source)
+    photograph = crop.new_zeros(1, SIDE * SIDE) if photo is None else thumbnails(photo[None])
+    return Thumbnails(crop, photograph, _upright_box(source)[None])
 
 
 def thumbnails(images: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,14 @@ from captum_leam._stores import StoreError, local_file
 from captum_leam._text import as_text
 from captum_leam.errors import FileError, ReliabilityWarning
 from captum_leam.faces import FaceSource, read_faces
-from captum_leam.faces.copies import Thumbnails, match_copies, match_copies_of_many, shows_same_face, thumbnails_of
+from captum_leam.faces.copies import (
+    Thumbnails,
+    joined,
+    match_copies,
+    match_copies_of_many,
+    shows_same_face,
+    thumbnails_of,
+)
 from captum_leam.objectives import leave_one_out_centroids
 from captum_leam.study.listing import Picture, too_few
 from captum_leam.study.worker import Worker
@@ -57,6 +65,12 @@ def read_one(picture: Picture, worker: Worker) -> FaceSource | str:
 # -- the stage -----------------------------------------------------------------------------------------
 
 
+def _read_crop(picture: Picture, worker: Worker) -> tuple[FaceSource, Thumbnails] | str:
+    """Read one face without its photograph, which may take over 100 MB, and its thumbnails; or why it is left out."""
+    source = read_one(picture, worker)
+    return source if isinstance(source, str) else (replace(source, photo=None), thumbnails_of([source]))
+
+
 def crops_shard(worker: Worker, pictures: Sequence[Picture]) -> Shard:
     """Return crops, labels and embeddings of whole people.
 
@@ -67,14 +81,14 @@ def crops_shard(worker: Worker, pictures: Sequence[Picture]) -> Shard:
     ``how`` each was read; ``faces`` found and ``turns`` of photographs, -1 for crops; ``people``, whose they are.
     """
     config = worker.config
-    read = [read_one(picture, worker) for picture in pictures]
-    readable = {i: source for i, source in enumerate(read) if not isinstance(source, str)}
+    read = [_read_crop(picture, worker) for picture in pictures]
+    readable = {i: found for i, found in enumerate(read) if not isinstance(found, str)}
     failed: list[Failure] = [("read", "", i, reason) for i, reason in enumerate(read) if isinstance(reason, str)]
     count = Counter(pictures[i].person for i in readable)
     few = {person: too_few(person, n, config.min_images) for person, n in count.items() if n < config.min_images}
     failed += [("read", "", i, few[pictures[i].person]) for i in readable if pictures[i].person in few]
     kept = [i for i in readable if pictures[i].person not in few]
-    sources = [readable[i] for i in kept]
+    sources = [readable[i][0] for i in kept]
     faces = [source.face for source in sources]
     none = torch.zeros(0, 3, config.pictures.size, config.pictures.size, device="cpu", dtype=torch.float32)
     crops = torch.stack([source.crop for source in sources]) if sources else none
@@ -86,7 +100,7 @@ def crops_shard(worker: Worker, pictures: Sequence[Picture]) -> Shard:
         "people": [pictures[i].person for i in kept],
     }
     landmarks = [np.full((5, 2), np.nan) if face is None else np.asarray(face.crop_landmarks) for face in faces]
-    small = thumbnails_of(sources)
+    small = joined([readable[i][1] for i in kept])
     arrays: dict[str, NDArray[Any]] = {
         "kept": np.array(kept, dtype=np.int32),
         "crops": _compact(crops),
@@ -139,9 +153,7 @@ def find_copies(worker: Worker, pictures: Sequence[Picture], read: Callable[[], 
     if len(pictures) > ALL_PAIRS:
         found = match_copies_of_many(parts, confirm)
     else:
-        small = list(parts())
-        whole = (torch.cat([getattr(part, name) for part in small]) for name in ("crops", "photographs", "boxes"))
-        found = match_copies(Thumbnails(*whole), confirm) if pictures else {}
+        found = match_copies(joined(list(parts())), confirm) if pictures else {}
     return {pictures[later].number: pictures[earlier] for later, earlier in found.items()}
 
 
