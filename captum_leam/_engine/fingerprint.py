@@ -129,16 +129,16 @@ def changes(before: dict[Any, dict[str, Any]], after: dict[Any, dict[str, Any]])
 def _attributes(walk: "_Walk", module: nn.Module) -> dict[str, Any]:
     """Return the state of one module; fast, because every call visits every module, whose dictionaries are mostly empty."""
     found: dict[str, Any] = {"class": walk.kind(type(module))}
-    for name, value in module.__dict__.items():
+    for name, value in tuple(module.__dict__.items()):
         kind = type(value)
         if kind in SIMPLE:
             found[name] = value
         elif kind in COLLECTIONS and not value:
             continue
         elif name == "_modules":
-            found[name] = [(key, id(child)) for key, child in value.items()]
+            found[name] = [(key, id(child)) for key, child in tuple(value.items())]
         elif name == "_parameters":
-            found[name] = [None if p is None else _tensor_state(p) for p in value.values()]
+            found[name] = [None if p is None else _tensor_state(p) for p in tuple(value.values())]
         else:
             found[name] = walk.value(value, 2)
     return found
@@ -159,7 +159,10 @@ def state_of(function: Any) -> Any:
 
 
 class _Walk:
-    """Walk through a model that visits every function and class once and collects modules hidden in objects and closures."""
+    """Walk through a model that visits every function and class once and collects modules hidden in objects and closures.
+
+    Containers are copied before their content is visited, because other threads may change them meanwhile.
+    """
 
     def __init__(self) -> None:
         self._functions: set[FunctionType] = set()
@@ -209,7 +212,7 @@ class _Walk:
         if kind not in self._kinds:
             self._kinds[kind] = kind  # a method may lead back here
             own = [base for base in kind.__mro__ if not _is_from_torch(base) and base.__module__ != "builtins"]
-            values = [(name, value) for base in own for name, value in vars(base).items()]
+            values = [(name, value) for base in own for name, value in tuple(vars(base).items())]
             forward = inspect.getattr_static(kind, "forward", None)
             used = self._used(forward, 0) if isinstance(forward, FunctionType) else ()
             self._kinds[kind] = kind, _identity(forward), *used, *((n, self.value(v)) for n, v in values)
@@ -240,19 +243,19 @@ class _Walk:
         if depth == 0 or isinstance(value, ModuleType | type):
             return id(value)
         if isinstance(value, dict | MappingProxyType):
-            return tuple((self.value(key, 0), self.value(item, depth - 1)) for key, item in value.items())
+            return tuple((self.value(key, 0), self.value(item, depth - 1)) for key, item in tuple(value.items()))
         if isinstance(value, list | tuple | set | frozenset):
-            return type(value), *(self.value(item, depth - 1) for item in value)
+            return type(value), *(self.value(item, depth - 1) for item in tuple(value))
         attributes = getattr(value, "__dict__", None)
         # Objects of threading, such as a barrier that counts waiting threads, are not state of the model.
         if attributes is None or type(value).__module__ == "threading":
             return id(value)
-        return type(value), *((name, self.value(item, depth - 1)) for name, item in attributes.items())
+        return type(value), *((name, self.value(item, depth - 1)) for name, item in tuple(attributes.items()))
 
     def global_hooks(self) -> Any:
         """Return the state of the global hooks, except for the package's own, which are removed after each pass."""
         names = ("_global_forward_pre_hooks", "_global_forward_hooks", "_global_backward_hooks")
-        hooks = (hook for name in names for hook in getattr(torch_module, name, {}).values())
+        hooks = (hook for name in names for hook in tuple(getattr(torch_module, name, {}).values()))
         return tuple(
             self.value(hook) for hook in hooks if not str(getattr(hook, "__module__", "")).startswith("captum_leam.")
         )

@@ -153,7 +153,7 @@ def _is_random(module: nn.Module, kind: str) -> bool:
 def _updates_buffers(module: nn.Module, kind: str) -> bool:
     """Return whether a module in training mode updates buffers: running statistics, or the power iteration of a spectral norm."""
     spectral = kind == "_SpectralNorm" or any(
-        type(h).__name__ == "SpectralNorm" for h in module._forward_pre_hooks.values()
+        type(h).__name__ == "SpectralNorm" for h in tuple(module._forward_pre_hooks.values())
     )
     return spectral or (isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats)
 

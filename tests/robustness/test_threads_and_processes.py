@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_leam import LEAM
+from captum_leam._engine.fingerprint import entries
 from captum_leam._engine.guards import force_eager
 from captum_leam.models import UpTo
 from captum_leam.suggest import suggest_layers
@@ -55,6 +56,48 @@ def test_two_threads_with_one_model_get_what_each_gets_alone(name):
     for mine, right in zip(found, expected, strict=True):
         assert same(numbers(mine), right, 1e-5)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+class Growing:
+    """Adds to a container whenever it is looked at, as another thread may."""
+
+    def __init__(self, add: Callable[[], None]) -> None:
+        object.__setattr__(self, "add", add)
+
+    @property
+    def __dict__(self) -> dict[str, Any]:
+        object.__getattribute__(self, "add")()
+        return {}
+
+
+@pytest.mark.parametrize("place", ["dict", "set", "list", "hooks", "attributes"])
+def test_a_model_that_another_thread_changes_meanwhile_can_be_looked_at(place):
+    net = Net()
+    names = iter(range(1000))
+    container = {"dict": {}, "set": set(), "list": []}.get(place)
+    add = {
+        "dict": lambda: container.update({next(names): 0}),
+        "set": lambda: container.add(next(names)),
+        "list": lambda: container.append(next(names)),
+        "hooks": lambda: net.register_forward_hook(lambda *_: None),
+        "attributes": lambda: setattr(net, f"more{next(names)}", 0),
+    }[place]
+    growing = [Growing(add) for _ in range(2)]
+    if place == "dict":
+        container.update({"a": growing[0], "b": growing[1]})
+    elif place == "set":
+        container.update(growing)
+    elif place == "list":
+        container.extend(growing)
+    elif place == "hooks":
+        for one in growing:
+            net._forward_hooks[id(one)] = one
+    else:
+        net.one, net.other = growing
+    net.container = container
+    before = next(names)
+    assert entries(net)
+    assert next(names) > before + 1 or len(net._forward_hooks) > 2  # it was changed meanwhile
 
 
 class Waiting(nn.Module):
