@@ -99,7 +99,7 @@ def _lines(axis: Axes, lines: pd.DataFrame) -> None:
         extra = 0.02 * top if "\n" in name else 0
         height = min(min(line["drop"], top), lowest - 0.04 * top - extra)
         lowest = height - extra
-        text = f"{name}: {line['drop']:.2f}" + (" ↑" if beyond else "")
+        text = f"{name.partition(' (extremal')[0]}: {line['drop']:.2f}" + (" ↑" if beyond else "")
         place = {"xycoords": ("axes fraction", "data"), "xytext": (4, 0), "textcoords": "offset points"}
         axis.annotate(text, (1.0, height), fontsize=7.5, color="0.35", va="center", **place)
 
