@@ -9,7 +9,7 @@ network (own), and the mean of the networks of ``--transfer``, of other architec
 ranked, so that the region counts and not single pixels. AUC: of top-10 % Bhattacharyya coefficients as a same-or-different classifier.
 People: the first ``--people`` of the half that ``split.py`` tunes on (seed 0); drops of the first image of each, AUC of the first
 ``--per-person``. Nothing is random but the noise of the noisy-linear fill (seed 0) and the ties of rankings (seed 0). Passes are those
-forward and backward with a given reference. One thread; 3 minutes of CPU time. Any folder as ``peers.py`` takes it works. Not shown: other
+forward and backward with a given reference. One thread. Any folder as ``peers.py`` takes it works. Not shown: other
 networks, colour faces, intervals: six people say nothing about differences of a few hundredths.
 """
 
@@ -33,10 +33,23 @@ from captum_leam import LEAM, EmbeddingSimilarity, explain_faces, overall_map, s
 from captum_leam.explain import PRESETS
 from captum_leam.maps import default_blur, normalize_sum, place_on_field, positive_shares, soft_mask
 from captum_leam.objectives import direction, similarity
-from captum_leam.refinement import AREAS, SCALE, SCALES, START, contributions, smooth, standardise, transfer_ranks
+from captum_leam.refinement import (
+    AREAS,
+    SCALES,
+    SHIFTS,
+    START,
+    contributions,
+    shift_images,
+    smooth,
+    standardise,
+    transfer_ranks,
+)
 
-CELLS = (("blur", 0.05), ("blur", 0.2), ("noisy linear", 0.05))
+CELLS = (("blur", 0.05), ("blur", 0.2), ("noisy linear", 0.05), ("noisy linear", 0.2))
 COARSE = 4.0  # σ of the view in which regions count
+PARTS = (1, PRESETS["default"].ranks, 1)
+FAST, BEST = PRESETS["fast"], PRESETS["best"]
+HALVED = tuple((down // 2, right // 2) for down, right in SHIFTS)
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,8 @@ class Form:
         signed: Whether negative contributions cancel positive neighbours: smoothed first, then cut to the positive part.
         scales: Gaussian σ at which contributions are added up, px per 112 px.
         areas: Areas that successive rounds occlude, repeated.
-        scale: Gaussian σ at which rounds move the heights.
+        moves: Gaussian σ at which rounds move the heights, added up.
+        shifts: Shifts (down, right) of the images in successive rounds, px per 112 px, repeated.
         mirrored: Whether every second round looks at the mirror image.
         parts: Weights of the first pass, of its re-ranked form and of the contributions of the rounds.
         power: Exponent of the sum.
@@ -68,9 +82,10 @@ class Form:
     signed: bool = False
     scales: tuple[float, ...] = SCALES
     areas: tuple[float, ...] = AREAS
-    scale: float = SCALE
+    moves: tuple[float, ...] = SCALES
+    shifts: tuple[tuple[int, int], ...] = SHIFTS
     mirrored: bool = False
-    parts: tuple[float, float, float] = (1, 2, 1)
+    parts: tuple[float, float, float] = PARTS
     power: float = 2
 
     @property
@@ -81,13 +96,16 @@ class Form:
     @property
     def made_alike(self) -> "Form":
         """The form up to the sum: what forms that only differ in their sums have in common."""
-        return replace(self, varied="", name="", parts=(1, 2, 1), power=2)
+        return replace(self, varied="", name="", parts=PARTS, power=2)
 
 
 def forms() -> list[Form]:
     """Return the presets, then what differs from them in one choice."""
     return [
-        *(Form("presets", name, preset.rounds) for name, preset in PRESETS.items()),
+        *(
+            Form("presets", name, form.rounds, areas=form.areas, parts=(1, form.ranks, 1), power=form.power)
+            for name, form in PRESETS.items()
+        ),
         *first_passes(),
         *refinements(),
     ]
@@ -95,31 +113,52 @@ def forms() -> list[Form]:
 
 def first_passes() -> Iterator[Form]:
     """Yield forms that differ in their first pass."""
-    for rounds, said in ((0, "fast"), (8, "default")):
+    for rounds, said in ((0, "first pass"), (8, "default")):
         for point in (0.3, 0.5, 0.7, 1.0):
             yield Form("point of the pass", f"{said}, pass at {point:g}", rounds, point)
     for layers, inputs in ((0, 2), (1, 2), (2, 2), (1, 0)):
-        yield Form("first pass", f"fast, layer maps × {layers}, inputs × {inputs}", 0, layers=layers, inputs=inputs)
+        yield Form("first pass", f"layer maps × {layers}, inputs × {inputs}", 0, layers=layers, inputs=inputs)
     for signed in (False, True):
         for scales in ((2.0,), SCALES):
             said = f"{'signed' if signed else 'positive'}, σ {', '.join(f'{s:g}' for s in scales)}"
-            yield Form("evidence of the input", f"fast, {said}", 0, signed=signed, scales=scales)
+            yield Form("evidence of the input", f"first pass, {said}", 0, signed=signed, scales=scales)
             yield Form("evidence of the input", f"default, {said}", signed=signed, scales=scales)
 
 
 def refinements() -> Iterator[Form]:
     """Yield forms that differ in their rounds, or in the sum."""
-    for rounds in (0, 4, 8, 16, 48):
+    for rounds in (0, 1, 2, 4, 8, 16, 48):
         yield Form("rounds", f"{rounds} rounds", rounds)
     for areas in (AREAS, AREAS[::-1], (0.2,), (0.05,)):
         yield Form("areas", f"default, areas {', '.join(f'{a:.0%}' for a in areas)}", areas=areas)
-    for scale in (1.0, 2.0, 4.0):
-        yield Form("scale of the moves", f"default, heights move at σ {scale:g}", scale=scale)
-    for parts in ((1, 2, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1), (1, 2, 0), (0, 2, 1), (1, 0, 1)):
+    for area in (0.2, 0.3, 0.4):
+        yield Form("area of one round", f"fast, area {area:.0%}", 1, areas=(area,), power=FAST.power)
+    for moves in ((1.0,), (2.0,), (4.0,), (1.0, 2.0), SCALES):
+        yield Form(
+            "scale of the moves", f"default, heights move at σ {', '.join(f'{s:g}' for s in moves)}", moves=moves
+        )
+        yield Form(
+            "scale of the moves",
+            f"best, heights move at σ {', '.join(f'{s:g}' for s in moves)}",
+            BEST.rounds,
+            moves=moves,
+            parts=(1, BEST.ranks, 1),
+        )
+    for shifts, said in ((((0, 0),), "not shifted"), (HALVED, "shifted by 1 px"), (SHIFTS, "shifted by 2 px")):
+        yield Form("shifts", f"fast, {said}", 1, areas=FAST.areas, shifts=shifts, power=FAST.power)
+        yield Form("shifts", f"default, {said}", shifts=shifts)
+    for ranks in (2, 4, 6):
+        parts = (1, ranks, 1)
+        yield Form("weight of the ranks", f"fast, ranks × {ranks}", 1, areas=FAST.areas, parts=parts, power=FAST.power)
+        yield Form("weight of the ranks", f"default, ranks × {ranks}", parts=parts)
+        yield Form("weight of the ranks", f"best, ranks × {ranks}", BEST.rounds, parts=parts)
+    for parts in (PARTS, (0, 1, 0), (0, 0, 1), (1, 4, 0), (0, 4, 1), (1, 0, 1)):
         yield Form(
             "parts of the sum", "default, first pass × {:g}, ranks × {:g}, rounds × {:g}".format(*parts), parts=parts
         )
-    yield Form("power", "default, not squared", power=1)
+    for power in (1, 2):
+        yield Form("power", f"fast, power {power}", 1, areas=FAST.areas, power=power)
+        yield Form("power", f"default, power {power}", power=power)
     yield Form("mirror", "default, every second round mirrored", mirrored=True)
 
 
@@ -143,7 +182,7 @@ class Scene:
         """Return the overall maps (N, H, W) of a form."""
         start, heights, total = self.refined(form.made_alike)
         if not form.rounds:
-            return start
+            return normalize_sum(start**form.power)
         first, ranks, found = form.parts
         summed = first * start + ranks * transfer_ranks(start, heights) + found * evidence(total, form)
         return normalize_sum(summed**form.power)
@@ -163,20 +202,25 @@ class Scene:
         layers, given = self.pass_at(form.point)
         start = normalize_sum(form.layers * layers + form.inputs * evidence(given, form))
         heights, total = standardise(start), torch.zeros_like(start)
-        for number, area in enumerate(islice(cycle(form.areas), form.rounds)):
+        rounds = islice(zip(cycle(form.areas), cycle(form.shifts), strict=False), form.rounds)
+        for number, (area, shift) in enumerate(rounds):
             mask = soft_mask(heights[:, None], area, 1.0)
-            given = self._contributions(torch.lerp(self.images, self.blurred, mask), form.mirrored and number % 2 == 1)
-            move = standardise(smooth(given * (mask * (1 - mask))[:, 0], form.scale))
+            occluded = torch.lerp(self.images, self.blurred, mask)
+            given = self._contributions(occluded, shift, form.mirrored and number % 2 == 1)
+            change = given * (mask * (1 - mask))[:, 0]
+            move = standardise(torch.stack([standardise(smooth(change, scale)) for scale in form.moves]).sum(0))
             heights = standardise(heights + move / form.rounds**0.5)
             positive = given.clamp(min=0)
             total += (given if form.signed else positive) / positive.mean((1, 2), keepdim=True)
         return start, heights, total
 
-    def _contributions(self, images: Tensor, mirrored: bool) -> Tensor:
-        images.requires_grad_()
-        embeddings = self.model(images.flip(3) if mirrored else images)
+    def _contributions(self, images: Tensor, shift: tuple[int, int], mirrored: bool) -> Tensor:
+        down, right = (round(pixels * images.shape[-1] / 112) for pixels in shift)
+        shown = shift_images(images.flip(3) if mirrored else images, down, right).requires_grad_()
+        embeddings = self.model(shown)
         score = similarity(embeddings, direction(embeddings, self.references)).sum()
-        return contributions(self.images, self.blurred, torch.autograd.grad(score, images)[0])
+        gradient = shift_images(torch.autograd.grad(score, shown)[0], -down, -right)
+        return contributions(self.images, self.blurred, gradient.flip(3) if mirrored else gradient)
 
     def rivals(self) -> dict[tuple[str, str], Tensor]:
         """Return what the presets compete with, by name and passes: a path over layers, and paths over the input."""
@@ -187,7 +231,7 @@ class Scene:
         )
         method = IntegratedGradients(EmbeddingSimilarity(self.model, norm="fixed"))
         found = {("LEAM, layers, path of 4", "6 + 4"): of_layers}
-        for n in (2, 20):
+        for n in (2, 4, 20):
             given = method.attribute(
                 self.images,
                 baselines=self.blurred,
@@ -226,7 +270,7 @@ def measure(faces: Scenario, name: str, transfer: Sequence[str], chosen: Sequenc
         for key, m in maps.items()
         for sigma in (0.0, COARSE)
     }
-    drops = occlusion.drops(views, {view: CELLS if not view[1] else CELLS[:1] for view in views})
+    drops = occlusion.drops(views, dict.fromkeys(views, CELLS))
     drops["in gaps"] = drops["drop"] / drops["measured"].map(faces.gaps)
     drops["where"] = (drops["measured"] == name).map({True: "own", False: "transfer"})
     table = []

@@ -17,7 +17,7 @@ from captum_leam.errors import CaptumLeamError
 from captum_leam.leam import LEAM, Path, Weighting
 from captum_leam.maps import normalize_sum, place_on_field, positive_shares
 from captum_leam.objectives import Norm, direction, similarity
-from captum_leam.refinement import START, contributions, evidence, refine, smooth, transfer_ranks
+from captum_leam.refinement import AREAS, START, contributions, evidence, refine, smooth, transfer_ranks
 from captum_leam.suggest import Layers, LayerSuggestion, LayerSuggestions, as_layer_list, find_field, resolve_layers
 
 __all__ = [
@@ -38,10 +38,15 @@ Reference = Literal["own", "other face", "other images", "first candidate"]
 
 
 class PresetForm(NamedTuple):
-    """Number of rounds of occlusion that refine the overall map of a preset.
+    """Form of the overall map of a preset.
 
-    :data:`PRESETS` holds the form of each preset. Use it to compute what a preset costs. ``rounds`` is the number of rounds after the first
-    pass.
+    :data:`PRESETS` holds the form of each preset. Use it to compute what a preset costs.
+
+    Attributes:
+        rounds: Number of rounds of occlusion after the first pass, 1 or more.
+        areas: Shares of the pixels that successive rounds occlude, repeated.
+        ranks: Weight of the re-ranked start in the sum, beside 1 for the start and 1 for the contributions of the rounds.
+        power: Exponent of the sum. It changes no ranking.
 
     Example:
         >>> PRESETS["default"].rounds, PRESETS["default"].passes(own_reference=True)
@@ -49,6 +54,9 @@ class PresetForm(NamedTuple):
     """
 
     rounds: int
+    areas: tuple[float, ...] = AREAS
+    ranks: float = 4.0
+    power: float = 2.0
 
     def passes(self, *, own_reference: bool = False) -> tuple[int, int]:
         """Return the numbers of forward and backward passes per image.
@@ -68,8 +76,12 @@ class PresetForm(NamedTuple):
         return 1 + self.rounds + own_reference, 1 + self.rounds
 
 
-PRESETS: dict[str, PresetForm] = {"fast": PresetForm(0), "default": PresetForm(8), "best": PresetForm(48)}
-"""Forms by name of the preset, with 1, 9 and 49 forward passes and as many backward passes."""
+PRESETS: dict[str, PresetForm] = {
+    "fast": PresetForm(rounds=1, areas=(0.3,), power=1.0),
+    "default": PresetForm(rounds=8),
+    "best": PresetForm(rounds=48, ranks=6.0),
+}
+"""Forms by name of the preset, with 2, 9 and 49 forward passes and as many backward passes."""
 
 
 def path_passes(n_steps: int, path: Path = "mean_gradient") -> tuple[int, int]:
@@ -238,9 +250,9 @@ def explain_faces(
         x: Aligned faces (N, C, H, W) as the model takes them.
         preset: Trade-off between speed and faithfulness. Default: ``"default"``.
 
-            * ``"fast"``: One forward and one backward pass.
-            * ``"default"``: 9 passes of each kind; occlusion refines the map.
-            * ``"best"``: 49 passes of each kind; more rounds of occlusion.
+            * ``"fast"``: 2 forward and 2 backward passes; one round of occlusion refines the map.
+            * ``"default"``: 9 passes of each kind; 8 rounds of occlusion.
+            * ``"best"``: 49 passes of each kind; 48 rounds of occlusion.
 
             Without a ``reference`` each takes one more forward pass.
         layers: Layers to start from: a name, module or suggestion, or a list of these. Default: None, those that
@@ -264,9 +276,10 @@ def explain_faces(
         CaptumLeamError: If the preset is unknown, there are no images, or ``LEAM.attribute`` would raise it.
 
     Note:
-        ``"fast"`` is the mean of the normalised layer maps plus, with twice the weight, the positive contributions of the pixels, blurred
-        at three scales; layers without a positive value are omitted for that image. The other presets add the contributions found in
-        their rounds and twice the re-ranked map, and square the sum. :doc:`/best_form` compares the forms that were tried.
+        The map starts from the mean of the normalised layer maps plus, with twice the weight, the positive contributions of the pixels,
+        blurred at three scales; layers without a positive value are omitted for that image. Rounds of occlusion re-rank it
+        (:mod:`captum_leam.refinement`). The result is a power of the sum of the start, the re-ranked start with a greater weight, and the
+        contributions found in the rounds (:class:`~captum_leam.explain.PresetForm`). :doc:`/best_form` compares the forms that were tried.
 
         The first call for a model takes a few more passes on two images, to find layers and to check the model.
 
@@ -334,7 +347,7 @@ class OverallMap:
         check_preset(preset)
         self.leam = LEAM(model, list(layers))
         self.field = field
-        self.rounds = PRESETS[preset].rounds
+        self.form = PRESETS[preset]
 
     def __call__(
         self,
@@ -366,11 +379,10 @@ class OverallMap:
             if reference is None:
                 reference = self._own_embeddings(x)
             start = self._first_pass(x, replacement, reference, contrast)
-            if not self.rounds:
-                return start
             score = _score(self.leam.forward_func, reference, contrast)
-            refined = refine(score, x, replacement, start, self.rounds)
-            return _sharpen(start + 2 * transfer_ranks(start, refined.heights) + evidence(refined.contributions))
+            refined = refine(score, x, replacement, start, self.form.rounds, areas=self.form.areas)
+            ranked = transfer_ranks(start, refined.heights)
+            return _sharpen(start + self.form.ranks * ranked + evidence(refined.contributions), self.form.power)
 
     def _first_pass(self, x: Tensor, replacement: Tensor, reference: Tensor | None, contrast: Tensor | None) -> Tensor:
         """Return the sum of the mean layer map and twice the map of the input, from one pass."""
@@ -467,10 +479,10 @@ def _score(
     return score
 
 
-def _sharpen(maps: Tensor) -> Tensor:
-    """Return squares that sum to 1, because a sum of several maps is flatter than each."""
+def _sharpen(maps: Tensor, power: float) -> Tensor:
+    """Return powers that sum to 1, because a sum of several maps is flatter than each."""
     peaks = maps.amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
-    return normalize_sum((maps / peaks).square())  # squares of values that sum to 1 would underflow in float16
+    return normalize_sum((maps / peaks) ** power)  # squares of values that sum to 1 would underflow in float16
 
 
 PER_IMAGE_NDIM = {"reference": 2, "contrast": 3, "baselines": 4}

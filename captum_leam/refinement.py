@@ -9,16 +9,20 @@ Each round covers the share a of the pixels with the greatest heights :math:`h` 
 .. math:: m = \sigma\Big(\frac{h - q}{\mathrm{std}\,h}\Big), \qquad \mathrm{mean}\, m = a,
 
 and computes the contributions at the image with these pixels replaced, :math:`x + m \odot (x' - x)`. The heights move along
-:math:`m (1 - m)\, c`, smoothed and divided by its standard deviation, which is the direction in which the score of the remaining pixels
-falls. Successive rounds use areas from 40 to 5 %, so that *one* ranking serves every fraction. A mask for a single area is
+:math:`m (1 - m)\, c`, smoothed at several scales, each divided by its standard deviation, which is the direction in which the score of the
+remaining pixels falls. Successive rounds use areas from 40 to 5 %, so that *one* ranking serves every fraction. A mask for a single area is
 :class:`~captum_leam.explainers.ExtremalPerturbation`.
+
+Successive rounds show the network the image shifted by up to two pixels, and shift the gradient back. A gradient depends on how pixels meet
+the strides of the network, the mean over shifts does so less.
 
 A gradient at the image itself describes infinitesimal changes, and a gradient on a straight path describes a face that is blurred
 everywhere. Here the gradients are computed at the images that occlusion by the map itself produces.
 
 Source: this package. Contributions along a path are those of Integrated Gradients (Sundararajan et al. 2017), with one or several points
 that differ from image to image. The soft mask with a given area is that of Fong et al. 2019 (arXiv 1910.08485). Updating a ranking by sums
-of normalised gradients with a step of 1/√rounds is dual averaging (Nesterov 2009).
+of normalised gradients with a step of 1/√rounds is dual averaging (Nesterov 2009). Averaging gradients over changed copies of an image is
+SmoothGrad (Smilkov et al. 2017, arXiv 1706.03825), with shifts in place of noise.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,10 +44,13 @@ AREAS = (0.4, 0.2, 0.1, 0.05)
 """Areas that successive rounds occlude, repeated."""
 
 SCALE = 2.0
-"""Gaussian σ at which rounds smooth changes of the heights, in pixels per 112 px of width: a cell of the finest layer of an overall map."""
+"""Gaussian σ at which layer maps are smoothed, in pixels per 112 px of width: a cell of the finest layer of an overall map."""
 
 SCALES = (1.0, 2.0, 4.0)
-"""Gaussian σ at which positive contributions are blurred, in pixels per 112 px of width."""
+"""Gaussian σ at which positive contributions and changes of the heights are blurred, in pixels per 112 px of width."""
+
+SHIFTS = ((-2, -2), (0, -2), (-2, 0), (2, 0), (0, 2), (0, 0), (2, 2), (-2, 2), (2, -2))
+"""Shifts (down, right) of the image in successive rounds, repeated, in pixels per 112 px of width."""
 
 
 class RefinementResult(NamedTuple):
@@ -140,12 +147,13 @@ def refine(
     """
     heights = standardise(at_least_float32(start))
     total = torch.zeros_like(heights)
-    for area in islice(cycle(areas), rounds):
+    for area, shift in islice(zip(cycle(areas), cycle(SHIFTS), strict=False), rounds):
         mask = soft_mask(heights[:, None], area, 1.0)
-        gradient = _gradient(score, torch.lerp(images, replacement, mask.to(images)))
+        gradient = _gradient(score, torch.lerp(images, replacement, mask.to(images)), shift)
         contribution = contributions(images, replacement, gradient)
         slope = (mask * (1 - mask))[:, 0]
-        update = standardise(smooth(contribution * slope))
+        by_scale = torch.stack([standardise(smooth(contribution * slope, scale)) for scale in SCALES])
+        update = standardise(by_scale.sum(0))
         heights = standardise(heights + update / rounds**0.5)
         positive = contribution.clamp(min=0)
         mean = positive.mean((1, 2), keepdim=True)
@@ -153,11 +161,36 @@ def refine(
     return RefinementResult(heights, total)
 
 
-def _gradient(score: Score, images: Tensor) -> Tensor:
+def _gradient(score: Score, images: Tensor, shift: tuple[int, int]) -> Tensor:
+    """Return the gradient at the shifted images, shifted back."""
+    down, right = (round(pixels * images.shape[-1] / 112) for pixels in shift)
     with torch.enable_grad():
-        images = images.detach().requires_grad_()
-        gradient: Tensor = differentiate(score(images).sum(), images)[0]
-    return gradient
+        shifted = shift_images(images.detach(), down, right).requires_grad_()
+        gradient: Tensor = differentiate(score(shifted).sum(), shifted)[0]
+    return shift_images(gradient, -down, -right)
+
+
+def shift_images(images: Tensor, down: int, right: int) -> Tensor:
+    """Shift images, with their border pixels repeated where nothing was.
+
+    Args:
+        images: Images, shape (N, C, H, W).
+        down: Number of pixels to shift down; negative for up.
+        right: Number of pixels to shift right; negative for left.
+
+    Returns:
+        Shape (N, C, H, W).
+
+    Example:
+        >>> shift_images(torch.tensor([[[[1.0, 2.0, 3.0]]]]), 0, 1).tolist()
+        [[[[1.0, 1.0, 2.0]]]]
+    """
+    if not down and not right:
+        return images
+    height, width = images.shape[2:]
+    rows = (torch.arange(height, device=images.device) - down).clamp(0, height - 1)
+    columns = (torch.arange(width, device=images.device) - right).clamp(0, width - 1)
+    return images.index_select(2, rows).index_select(3, columns)
 
 
 def standardise(maps: Tensor) -> Tensor:

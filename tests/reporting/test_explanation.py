@@ -63,8 +63,8 @@ def test_the_page_states_how_the_maps_were_made(explained, tmp_path):
     record = json.loads((tmp_path / "settings.json").read_text())
     expected = {
         "preset": "fast",
-        "rounds of occlusion": "0",
-        "passes": "1 forward, 1 backward",
+        "rounds of occlusion": "1",
+        "passes": "2 forward, 2 backward",
         "steps of the signed layer maps": "1",
         "passes of the signed layer maps": "1 forward, 1 backward",
         "norm of the signed layer maps": "detach",
