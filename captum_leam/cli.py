@@ -291,7 +291,7 @@ def explain(  # noqa: PLR0913, PLR0917  an argument is an option of the command
     preset: Annotated[
         str,
         typer.Option(
-            help="Preset of the overall map: fast (1 forward and 1 backward pass), default (9 and 9) or best (49 and 49)."
+            help="Preset of the overall map: fast (2 forward and 2 backward passes), default (9 and 9) or best (49 and 49)."
         ),
     ] = "default",
     n_steps: Annotated[int, typer.Option(help="Steps of the path of the signed layer maps.")] = 4,

@@ -44,9 +44,9 @@ class PresetForm(NamedTuple):
 
     Attributes:
         rounds: Number of rounds of occlusion after the first pass, 1 or more.
-        areas: Shares of the pixels that successive rounds occlude, repeated.
-        ranks: Weight of the re-ranked start in the sum, beside 1 for the start and 1 for the contributions of the rounds.
-        power: Exponent of the sum. It changes no ranking.
+        areas: Shares of the pixels that successive rounds occlude, repeated. Default: :data:`~captum_leam.refinement.AREAS`.
+        rank_weight: Weight of the re-ranked start in the sum, beside 1 for the start and 1 for the contributions of the rounds. Default: 4.
+        power: Exponent of the sum, which changes no ranking. Default: 2.
 
     Example:
         >>> PRESETS["default"].rounds, PRESETS["default"].passes(own_reference=True)
@@ -55,7 +55,7 @@ class PresetForm(NamedTuple):
 
     rounds: int
     areas: tuple[float, ...] = AREAS
-    ranks: float = 4.0
+    rank_weight: float = 4.0
     power: float = 2.0
 
     def passes(self, *, own_reference: bool = False) -> tuple[int, int]:
@@ -79,7 +79,7 @@ class PresetForm(NamedTuple):
 PRESETS: dict[str, PresetForm] = {
     "fast": PresetForm(rounds=1, areas=(0.3,), power=1.0),
     "default": PresetForm(rounds=8),
-    "best": PresetForm(rounds=48, ranks=6.0),
+    "best": PresetForm(rounds=48, rank_weight=6.0),
 }
 """Forms by name of the preset, with 2, 9 and 49 forward passes and as many backward passes."""
 
@@ -204,6 +204,9 @@ class MapSettings:
         form = PRESETS[self.preset]
         return {
             "rounds of occlusion": form.rounds,
+            "areas of the rounds": ", ".join(f"{area:.0%}" for area in form.areas),
+            "weight of the re-ranked start": form.rank_weight,
+            "power of the sum": form.power,
             "passes": _format_passes(form.passes(own_reference=self.reference == "own")),
         }
 
@@ -382,7 +385,7 @@ class OverallMap:
             score = _score(self.leam.forward_func, reference, contrast)
             refined = refine(score, x, replacement, start, self.form.rounds, areas=self.form.areas)
             ranked = transfer_ranks(start, refined.heights)
-            return _sharpen(start + self.form.ranks * ranked + evidence(refined.contributions), self.form.power)
+            return _sharpen(start + self.form.rank_weight * ranked + evidence(refined.contributions), self.form.power)
 
     def _first_pass(self, x: Tensor, replacement: Tensor, reference: Tensor | None, contrast: Tensor | None) -> Tensor:
         """Return the sum of the mean layer map and twice the map of the input, from one pass."""
@@ -480,9 +483,11 @@ def _score(
 
 
 def _sharpen(maps: Tensor, power: float) -> Tensor:
-    """Return powers that sum to 1, because a sum of several maps is flatter than each."""
+    """Return a power of each map that sums to 1, because a sum of several maps is flatter than each."""
     peaks = maps.amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
-    return normalize_sum((maps / peaks) ** power)  # squares of values that sum to 1 would underflow in float16
+    return normalize_sum(
+        (maps / peaks) ** power
+    )  # without the peaks, squares of values that sum to 1 would underflow in float16
 
 
 PER_IMAGE_NDIM = {"reference": 2, "contrast": 3, "baselines": 4}

@@ -8,13 +8,13 @@ Each round covers the share a of the pixels with the greatest heights :math:`h` 
 
 .. math:: m = \sigma\Big(\frac{h - q}{\mathrm{std}\,h}\Big), \qquad \mathrm{mean}\, m = a,
 
-and computes the contributions at the image with these pixels replaced, :math:`x + m \odot (x' - x)`. The heights move along
-:math:`m (1 - m)\, c`, smoothed at several scales, each divided by its standard deviation, which is the direction in which the score of the
-remaining pixels falls. Successive rounds use areas from 40 to 5 %, so that *one* ranking serves every fraction. A mask for a single area is
+and computes the contributions at the image with these pixels replaced, :math:`x + m \odot (x' - x)`. The heights move along the sum over
+:data:`SCALES` of :math:`m (1 - m)\, c`, smoothed and standardised at each scale. In this direction the score of the remaining pixels
+falls. Successive rounds use areas from 40 to 5 %, so that *one* ranking serves every fraction. A mask for a single area is
 :class:`~captum_leam.explainers.ExtremalPerturbation`.
 
-Successive rounds show the network the image shifted by up to two pixels, and shift the gradient back. A gradient depends on how pixels meet
-the strides of the network, the mean over shifts does so less.
+Successive rounds shift the image by up to two pixels per 112 and shift the gradient back. A gradient depends on where pixels fall on the
+strides of the network; the mean over shifts depends on it less.
 
 A gradient at the image itself describes infinitesimal changes, and a gradient on a straight path describes a face that is blurred
 everywhere. Here the gradients are computed at the images that occlusion by the map itself produces.
@@ -162,7 +162,7 @@ def refine(
 
 
 def _gradient(score: Score, images: Tensor, shift: tuple[int, int]) -> Tensor:
-    """Return the gradient at the shifted images, shifted back."""
+    """Return the gradient at the shifted images, shifted back; pixels shifted out of view take that of the nearest pixel in view."""
     down, right = (round(pixels * images.shape[-1] / 112) for pixels in shift)
     with torch.enable_grad():
         shifted = shift_images(images.detach(), down, right).requires_grad_()
@@ -171,7 +171,7 @@ def _gradient(score: Score, images: Tensor, shift: tuple[int, int]) -> Tensor:
 
 
 def shift_images(images: Tensor, down: int, right: int) -> Tensor:
-    """Shift images, with their border pixels repeated where nothing was.
+    """Shift images and repeat their border pixels in the area that becomes empty.
 
     Args:
         images: Images, shape (N, C, H, W).

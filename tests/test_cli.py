@@ -121,7 +121,7 @@ def test_explain_writes_page_pictures_and_tables(folder):
     assert "What this does not show" in page
     settings = json.loads((out / "settings.json").read_text())["settings"]
     assert settings["preset"] == "fast"
-    assert (settings["passes"], settings["steps of the signed layer maps"]) == ("1 forward, 1 backward", "4")
+    assert (settings["passes"], settings["steps of the signed layer maps"]) == ("2 forward, 2 backward", "4")
     assert len(list(out.glob("*.png"))) == 3
     regions, drops = pd.read_csv(out / "regions.csv"), pd.read_csv(out / "drops.csv")
     assert regions["name"].nunique() == 3

@@ -1,5 +1,8 @@
 """Occlusion rounds: a second, slow implementation; contributions and evidence; presets, their cost and their state."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +18,7 @@ from captum_leam.refinement import (
     SCALES,
     SHIFTS,
     START,
+    _gradient,
     contributions,
     evidence,
     refine,
@@ -53,23 +57,29 @@ def slow_round(heights: np.ndarray, values: np.ndarray, area: float, rounds: int
     given = torch.from_numpy(mask * (1 - mask) * values)[None]
     seen = np.zeros_like(heights)
     for scale in SCALES:
-        blurred = gaussian_blur(given, scale * SIZE / 112)[0].numpy()
+        blurred = gaussian_blur(given, scale * len(heights) / 112)[0].numpy()
         seen += (blurred - blurred.mean()) / blurred.std()
     heights = heights + (seen - seen.mean()) / seen.std() / np.sqrt(rounds)
     return (heights - heights.mean()) / heights.std()
 
 
+@pytest.mark.parametrize("size", [16, 56])  # images are shifted by 0 and by 1 pixel
 @pytest.mark.parametrize("rounds", [1, 4, 9])
-def test_refine_equals_a_slow_loop(weights, rounds):
-    start = torch.rand(1, SIZE, SIZE, dtype=torch.float64)
-    images = torch.ones(1, 1, SIZE, SIZE, dtype=torch.float64)
-    found = refine(linear(weights), images, torch.zeros_like(images), start, rounds)
+def test_refine_equals_a_slow_loop(rounds, size):
+    weights = torch.randn(size, size, dtype=torch.float64)
+    start = torch.rand(1, size, size, dtype=torch.float64)
+    images = torch.ones(1, 1, size, size, dtype=torch.float64)
+    found = refine(linear(weights.flatten()), images, torch.zeros_like(images), start, rounds)
     expected = (start[0].numpy() - start.numpy().mean()) / start.numpy().std()
+    total = np.zeros((size, size))
     for k in range(rounds):
-        expected = slow_round(expected, weights.view(SIZE, SIZE).numpy(), AREAS[k % len(AREAS)], rounds)
+        down, right = (np.sign(pixels) * (size == 56) for pixels in SHIFTS[k % len(SHIFTS)])
+        rows, columns = (np.clip(np.arange(size) + pixels, 0, size - 1) for pixels in (down, right))
+        values = weights.numpy()[rows][:, columns]  # the gradient at the shifted image, shifted back
+        expected = slow_round(expected, values, AREAS[k % len(AREAS)], rounds)
+        total += values.clip(min=0) / values.clip(min=0).mean()
     assert found.heights[0].numpy() == pytest.approx(expected, abs=1e-6)
-    positive = weights.clamp(min=0)
-    torch.testing.assert_close(found.contributions[0].flatten(), rounds * positive / positive.mean())
+    assert found.contributions[0].numpy() == pytest.approx(total)
 
 
 def test_every_round_occludes_the_share_of_its_area():
@@ -100,39 +110,27 @@ def test_rounds_show_the_network_shifted_images():
         torch.testing.assert_close(x[..., 4:-4, 4:-4], images.roll((down, right), (2, 3))[..., 4:-4, 4:-4])
 
 
-def test_a_shift_invariant_score_has_the_contributions_of_the_image_itself():
-    """The gradient is shifted back by what the image was shifted: a wrong sign would move it by 4 pixels."""
-    images = torch.rand(1, 1, 112, 112, dtype=torch.float64) + 0.5
-    found = refine(
-        lambda x: x.square().flatten(1).sum(1), images, torch.zeros_like(images), torch.rand(1, 112, 112), len(SHIFTS)
-    )
-    rounds = refine(
-        lambda x: x.square().flatten(1).sum(1), images, torch.zeros_like(images), torch.rand(1, 112, 112), 1
-    )
-    # A round's contribution is 2 (1 - m) x²: where little is masked, it follows x² of the pixel itself.
-    expected = images[0, 0].square()
-    for result in (found, rounds):
-        given = result.contributions[0]
-        at, beside = (
-            torch.corrcoef(torch.stack([given[8:-8, 8:-8].flatten(), expected.roll(d, (0, 1))[8:-8, 8:-8].flatten()]))[
-                0, 1
-            ]
-            for d in ((0, 0), (4, 4))
-        )
-        assert at > 0.5
-        assert abs(beside) < 0.1
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_gradients_are_shifted_back(shift):
+    images = torch.rand(1, 1, 112, 112)
+    gradient = _gradient(lambda x: x.square().flatten(1).sum(1), images, shift)
+    torch.testing.assert_close(gradient[..., 2:-2, 2:-2], 2 * images[..., 2:-2, 2:-2])
 
 
-def test_shifts_are_undone_by_their_opposites_but_for_the_border():
+@pytest.mark.parametrize(("size", "pixels"), [(224, 4), (112, 2), (56, 1), (24, 0)])
+def test_shifts_scale_with_the_width(size, pixels):
+    position = torch.arange(float(size)).expand(1, 1, size, size)
+    shown = []
+    _gradient(lambda x: shown.append(x.detach()) or x.flatten(1).sum(1), position, (0, 2))
+    assert torch.equal(shown[0][..., pixels:], position[..., : size - pixels])
+
+
+def test_shifts_move_images_down_and_right():
     images = torch.rand(2, 3, 9, 12)
-    for down, right in ((0, 0), (2, -1), (-3, 2), (20, 0)):
-        shifted = shift_images(images, down, right)
-        assert shifted.shape == images.shape
-        if down < 9:
-            back = shift_images(shifted, -down, -right)
-            assert torch.equal(back[..., 3:-3, 3:-3], images[..., 3:-3, 3:-3])
-        else:
-            assert torch.equal(shifted, images[..., :1, :].expand_as(images))
+    assert torch.equal(shift_images(images, 1, 0)[..., 1:, :], images[..., :-1, :])
+    assert torch.equal(shift_images(images, 0, 2)[..., 2:], images[..., :-2])
+    assert torch.equal(shift_images(shift_images(images, 2, -1), -2, 1)[..., 2:-2, 2:-2], images[..., 2:-2, 2:-2])
+    assert torch.equal(shift_images(images, 20, 0), images[..., :1, :].expand_as(images))
 
 
 def test_contributions_of_a_linear_score_add_up_to_its_change():
@@ -230,14 +228,30 @@ def test_presets_take_as_many_passes_as_they_state(faces, own):
         assert passes(net, faces, preset, **options) == form.passes(own_reference=own)
 
 
+def test_the_presets_are_those_of_the_page():
+    page = (Path(__file__).parents[1] / "docs" / "best_form.md").read_text()
+    for name, form in PRESETS.items():
+        (row,) = re.findall(rf'^\| `"{name}"` \|(.*)\|$', page[: page.index("## What a preset computes")], re.MULTILINE)
+        rounds, areas, weight, power, passes = (cell.strip() for cell in row.split("|"))
+        assert tuple(int(area) / 100 for area in re.findall(r"\d+", areas)) == form.areas
+        assert (int(rounds), float(weight), float(power)) == (form.rounds, form.rank_weight, form.power)
+        assert tuple(map(int, passes.split(" + "))) == form.passes()
+
+
 def test_more_rounds_occlude_better():
     population = SyntheticPopulation(12, evidence="mouth")
     model, sample = load_trained(population), population.sample(1, seed=1)
     references = centroids(model, population)[sample.people]
-    evaluator = OcclusionEvaluator(model, (0.05, 0.1, 0.2), fills=("blur",), controls=(), progress=False)
+    evaluator = OcclusionEvaluator(
+        model, (0.05, 0.1, 0.2), fills=("blur", "noisy linear"), controls=("centre",), progress=False
+    )
     maps = {preset: explain_faces(model, sample.images, preset, reference=references) for preset in PRESETS}
-    drops = evaluator.evaluate(sample.images, maps, references).to_frame().groupby("method")["drop"].mean()
-    assert drops["fast"] < drops["default"] < drops["best"]
+    drops = evaluator.evaluate(sample.images, maps, references).summary()
+    of_maps = drops[drops["control"] == ""].groupby(["fill", "method"])["drop"].mean()
+    for fill in ("blur", "noisy linear"):
+        assert of_maps[fill, "fast"] < of_maps[fill, "default"]
+        assert drops[(drops["control"] == "centre") & (drops["fill"] == fill)]["drop"].mean() < of_maps[fill, "fast"]
+    assert of_maps["blur", "default"] < of_maps["blur", "best"]
 
 
 @pytest.mark.parametrize("preset", ["default", "best"])
@@ -306,7 +320,7 @@ def test_a_preset_is_a_power_of_the_sum_of_start_ranks_and_evidence(faces):
     start = (layers + 2 * evidence(contributions(faces, replacement, gradient))) / 3
     for preset, form in PRESETS.items():
         refined = refine(score, faces, replacement, start, form.rounds, areas=form.areas)
-        summed = start + form.ranks * transfer_ranks(start, refined.heights) + evidence(refined.contributions)
+        summed = start + form.rank_weight * transfer_ranks(start, refined.heights) + evidence(refined.contributions)
         found = explain_faces(net, faces, preset, layers=[net.body], field=(0, 0, 16, 16), reference=reference)
         torch.testing.assert_close(found, normalize_sum(summed**form.power).detach(), rtol=1e-3, atol=1e-6)
 
