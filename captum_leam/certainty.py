@@ -204,8 +204,8 @@ class MapCertainty:
         >>> certainty = map_certainty(model, faces, maps, reference=references, explain="fast", placements=19)
         >>> certainty.to_frame()[["image", "drop", "moved", "p", "overlap"]].round(2)
            image  drop  moved     p  overlap
-        0      0  1.14   0.38  0.05     0.93
-        1      1  1.06   0.57  0.15     0.94
+        0      0  1.15   0.28  0.05     0.86
+        1      1  1.07   0.67  0.15     0.87
     """
 
     tests: tuple[dict[str, PlacementTest], ...] = field(repr=False)
@@ -468,10 +468,10 @@ def map_certainty(  # noqa: PLR0913 (every option is a keyword)
         >>> certainty = map_certainty(model, faces, maps, reference=references, explain="fast", placements=19)
         >>> certainty.to_frame()[["image", "drop", "moved", "p", "overlap"]].round(2)
            image  drop  moved     p  overlap
-        0      0  1.14   0.38  0.05     0.93
-        1      1  1.06   0.57  0.15     0.94
+        0      0  1.15   0.28  0.05     0.86
+        1      1  1.07   0.67  0.15     0.87
         >>> certainty.passes  # forward and backward passes per face
-        {'model': (28, 7)}
+        {'model': (35, 14)}
     """
     others = dict(models or {})
     _check(x, explain, placements, seed, batch_size, others, name)

@@ -206,7 +206,7 @@ class PairExplanation(HtmlResult):
             >>> table.loc[table["region"] == "nose", ["face", "speaks", "share", "area", "lift"]].round(2)
                face   speaks  share  area   lift
             7     a      for   1.00  0.04  28.51
-            19    b      for   0.96  0.04  27.37
+            19    b      for   1.00  0.04  28.51
             31    a  against   0.42  0.04  12.09
             43    b  against   0.50  0.04  14.37
         """

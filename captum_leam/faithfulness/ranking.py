@@ -159,7 +159,7 @@ def rank_layers(
         >>> ranking = rank_layers(model.eval(), images, labels, n_steps=2)
         >>> print(ranking.to_frame()[["name", "cell", "drop"]].round(3).to_string(index=False))
            name  cell  drop
-        overall   NaN 0.010
+        overall   NaN 0.017
               1   2.0 0.005
               2   4.0 0.003
     """

@@ -139,8 +139,8 @@ class Explanation:
         torch.Size([1, 112, 112])
         >>> explanation.regions.nlargest(2, "lift")[["region", "share", "area", "lift"]].round(2)
                 region  share  area   lift
-        7         nose   0.98  0.04  27.82
-        9  right_cheek   0.02  0.11   0.21
+        7         nose   0.79  0.04  22.58
+        9  right_cheek   0.18  0.11   1.57
         >>> page = explanation.to_html(title="Ann")
     """
 

@@ -314,13 +314,13 @@ def test_explain_faces_probes_layers_and_grid_together(pictures):
     found = suggest_layers(model, pictures)
     seen.forward.clear()
     explain_faces(model, pictures, "fast", layers=found)
-    assert seen.forward == [4, 4, 4]  # own embeddings, a look at whole batches and the pass; the layers are known
+    assert seen.forward == [4, 4, 4, 4]  # own embeddings, a look at whole batches and the two passes; the layers are known
     other = Around(SOUND["as it is"])
     seen = Counting(other)
     for _ in range(2):
         explain_faces(other, pictures, "fast", layers=list(other.inner.blocks[:2]), field=(0, 0, SIZE, SIZE))
-    assert seen.forward == [2, 2, 4, 4, 4, 4, 4]
-    assert seen.backward == 3  # one of the probe, and one of each call
+    assert seen.forward == [2, 2, 4, 4, 4, 4, 4, 4, 4]
+    assert seen.backward == 5  # one of the probe, and two of each call
 
 
 CHANGES = {
