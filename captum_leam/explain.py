@@ -42,11 +42,10 @@ class PresetForm(NamedTuple):
 
     :data:`PRESETS` holds the form of each preset. Use it to compute what a preset costs.
 
-    Attributes:
-        rounds: Number of rounds of occlusion after the first pass, 1 or more.
-        areas: Shares of the pixels that successive rounds occlude, repeated. Default: :data:`~captum_leam.refinement.AREAS`.
-        rank_weight: Weight of the re-ranked start in the sum, beside 1 for the start and 1 for the contributions of the rounds. Default: 4.
-        power: Exponent of the sum, which changes no ranking. Default: 2.
+    * ``rounds``: Number of rounds of occlusion after the first pass, 1 or more.
+    * ``areas``: Shares of the pixels that successive rounds occlude, repeated. Default: :data:`~captum_leam.refinement.AREAS`.
+    * ``rank_weight``: Weight of the re-ranked start in the sum, beside 1 for the start and 1 for the contributions of the rounds. Default: 4.
+    * ``power``: Exponent of the sum, which changes no ranking. Default: 2.
 
     Example:
         >>> PRESETS["default"].rounds, PRESETS["default"].passes(own_reference=True)

@@ -314,7 +314,7 @@ def test_explain_faces_probes_layers_and_grid_together(pictures):
     found = suggest_layers(model, pictures)
     seen.forward.clear()
     explain_faces(model, pictures, "fast", layers=found)
-    assert seen.forward == [4, 4, 4, 4]  # own embeddings, a look at whole batches and the two passes; the layers are known
+    assert seen.forward == [4, 4, 4, 4]  # own embeddings, whole batches, two passes; the layers are known
     other = Around(SOUND["as it is"])
     seen = Counting(other)
     for _ in range(2):
