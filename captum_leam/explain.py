@@ -44,7 +44,7 @@ class PresetForm(NamedTuple):
 
     * ``rounds``: Number of rounds of occlusion after the first pass, 1 or more.
     * ``areas``: Shares of the pixels that successive rounds occlude, repeated. Default: :data:`~captum_leam.refinement.AREAS`.
-    * ``rank_weight``: Weight of the re-ranked start in the sum, beside 1 for the start and 1 for the contributions of the rounds. Default: 4.
+    * ``rank_weight``: Weight of the re-ranked start in the sum, beside 1 for the start and for the contributions of the rounds. Default: 4.
     * ``power``: Exponent of the sum, which changes no ranking. Default: 2.
 
     Example:
