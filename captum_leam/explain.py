@@ -484,9 +484,7 @@ def _score(
 def _sharpen(maps: Tensor, power: float) -> Tensor:
     """Return a power of each map that sums to 1, because a sum of several maps is flatter than each."""
     peaks = maps.amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
-    return normalize_sum(
-        (maps / peaks) ** power
-    )  # without the peaks, squares of values that sum to 1 would underflow in float16
+    return normalize_sum((maps / peaks) ** power)  # squares of values that sum to 1 would underflow in float16
 
 
 PER_IMAGE_NDIM = {"reference": 2, "contrast": 3, "baselines": 4}

@@ -33,11 +33,6 @@ from tests.helpers.networks import Net, Tokens
 SIZE = 16
 
 
-@pytest.fixture
-def weights():
-    return torch.randn(SIZE * SIZE, dtype=torch.float64)
-
-
 def linear(weights: Tensor):
     """A similarity whose gradient is the same everywhere."""
     return lambda x: (x[:, 0].flatten(1) * weights).sum(1)
